@@ -1,0 +1,147 @@
+"""Masked-weight integrity, bit for bit. It knows the plan, never the strategy."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from strategies.base import Array, Plan
+from strategies.weights import describe, values
+
+AGREEMENT = 1e-5
+"""Allowed distance of the live model's outputs from the baked model's, times max(1, |outputs|)."""
+
+
+def bits(array: Array) -> Array:
+    """The same memory as unsigned integers: -0.0 differs from +0.0, and NaN equals itself."""
+    return np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}")
+
+
+def count(weight: Any, kept: Any, held: Any) -> tuple[Any, Any]:
+    """In a graph: (violations int64, largest drift float32) of one dense weight.
+
+    A NaN is an infinite drift.
+    """
+    import tensorflow as tf
+
+    integer = {2: tf.int16, 4: tf.int32, 8: tf.int64}[weight.dtype.size]
+    wrong = ~kept & (tf.bitcast(weight, integer) != tf.bitcast(held, integer))
+    drift = tf.cast(tf.abs(weight - held), tf.float32)
+    drift = tf.where(tf.math.is_nan(drift), tf.constant(np.inf, tf.float32), drift)
+    largest = tf.reduce_max(tf.where(wrong, drift, tf.zeros_like(drift)), axis=None)
+    return tf.math.count_nonzero(wrong, dtype=tf.int64), tf.maximum(largest, 0.0)
+
+
+def violations(weights: Mapping[str, Array], plan: Plan) -> tuple[int, float]:
+    """(violations, largest drift) of dense weights by name, bit for bit."""
+    total, largest = 0, 0.0
+    for w in plan.weights:
+        found = weights[w.weight.name]
+        wrong = ~w.mask & (bits(found) != bits(w.held))
+        total += int(wrong.sum())
+        if wrong.any():
+            drift = np.abs(found[wrong].astype(np.float64) - w.held[wrong].astype(np.float64))
+            largest = max(largest, float(np.nan_to_num(drift, nan=np.inf).max()))
+    return total, largest
+
+
+def moved(start: Mapping[str, Array], end: Mapping[str, Array], plan: Plan) -> float:
+    """Fraction of the kept entries of the masked weights that changed.
+
+    Where every masked weight is held whole, it is that of all the other weights.
+    """
+    masks = {w.weight.name: w.mask for w in plan.weights}
+    if not any(m.any() for m in masks.values()):
+        masks |= {n: np.ones(a.shape, bool) for n, a in start.items() if n not in masks}
+    kept = sum(int(m.sum()) for m in masks.values())
+    changed = sum(int((m & (bits(start[n]) != bits(end[n]))).sum()) for n, m in masks.items())
+    return changed / kept if kept else 0.0
+
+
+def bake(model: Any, weights: Mapping[str, Array], state: list[Array], path: Path) -> Any:
+    """Write dense weights and non-trainables into `model`, save it, and load it from the file.
+
+    The file is a plain Keras model: no strategy, no mask. `path` must end in `.keras`.
+    """
+    import keras
+
+    for weight, variable in zip(describe(model), model.trainable_variables, strict=True):
+        variable.assign(weights[weight.name])
+    for variable, value in zip(model.non_trainable_variables, state, strict=True):
+        variable.assign(value)
+    model.save(path)
+    return keras.models.load_model(path, compile=False, safe_mode=True)
+
+
+def digest(weights: Mapping[str, Array]) -> str:
+    """SHA-256 of weights by name: names, dtypes, shapes and little-endian bytes."""
+    sha = hashlib.sha256()
+    for name, array in weights.items():
+        sha.update(f"{name} {array.dtype.name} {array.shape}\n".encode())
+        sha.update(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes())
+    return sha.hexdigest()
+
+
+@dataclass(frozen=True)
+class Integrity:
+    """The verdict on one trained model. Drifts are absolute, in the weights' own unit."""
+
+    violations: int
+    """Masked entries of the reloaded model that differ from their held value in any bit."""
+    peak_violations: int
+    """The most at any audited step."""
+    first_violation_step: int | None
+    max_drift: float
+    peak_drift: float
+    slot_leak: float
+    raw_drift: float | None
+    """Largest move of the raw variable behind a masked entry, where it has the weight's shape."""
+    moved: float
+    agreement: float
+    """Largest distance of the live model's outputs from the reloaded model's."""
+    tolerance: float
+    output_drift: float | None
+    """Largest move of a held output on real data; None if no output is held."""
+    reloaded_exactly: bool
+
+    @property
+    def ok(self) -> bool:
+        """Whether the masked weights were held, and there was something to hold them against."""
+        return (
+            self.violations == 0
+            and self.peak_violations == 0
+            and self.reloaded_exactly
+            and self.agreement <= self.tolerance
+            and self.moved > 0
+            and not self.output_drift
+        )
+
+    def metrics(self) -> dict[str, float]:
+        """By the names of the house; what does not apply is left out."""
+        found = {
+            "ok": float(self.ok),
+            "violations": self.violations,
+            "peak_violations": self.peak_violations,
+            "first_violation_step": self.first_violation_step,
+            "max_drift": self.max_drift,
+            "peak_drift": self.peak_drift,
+            "slot_leak": self.slot_leak,
+            "raw_drift": self.raw_drift,
+            "moved": self.moved,
+            "agreement": self.agreement,
+            "output_drift": self.output_drift,
+        }
+        return {f"integrity/{k}": float(v) for k, v in found.items() if v is not None}
+
+
+def reloaded_exactly(model: Any, weights: Mapping[str, Array]) -> bool:
+    """Whether a reloaded model's weights have the same bits."""
+    loaded = values(model)
+    return loaded.keys() == weights.keys() and all(
+        bool((bits(loaded[n]) == bits(a)).all()) for n, a in weights.items()
+    )

@@ -1,0 +1,195 @@
+"""The words of the house: what a weight is, what is held of it, and what a strategy may do.
+
+NumPy only. TensorFlow and Keras are imported inside the functions that compute with them, so a
+configuration can be checked, and a strategy can refuse, before either is loaded.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Mask = NDArray[np.bool_]
+
+
+class Invalid(ValueError):
+    """A value that is not allowed: which key, what it was, and what is allowed there."""
+
+    def __init__(self, key: str, value: object, allowed: str) -> None:
+        super().__init__(f"{key}={value}: {allowed}")
+        self.key, self.value, self.allowed = key, value, allowed
+
+
+def require(condition: bool, key: str, value: object, allowed: str) -> None:
+    """Raise `Invalid` unless `condition` holds."""
+    if not condition:
+        raise Invalid(key, value, allowed)
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One trainable weight of a model, by what can be known without its values."""
+
+    name: str
+    """`layer/variable`, with the outer layers' names in front where layers are nested."""
+    shape: tuple[int, ...]
+    dtype: str
+    layer: str
+    """The class of its layer, such as `Dense`."""
+    output: bool = False
+    """Entry `c` of the last axis acts on the model's output `c` and on no other."""
+    regularized: bool = False
+    constrained: bool = False
+
+    @property
+    def is_kernel(self) -> bool:
+        return self.name.rsplit("/", 1)[-1].endswith("kernel")
+
+
+@dataclass(frozen=True)
+class MaskedWeight:
+    """A weight, which of its entries train, and what the others must equal."""
+
+    weight: Weight
+    mask: Mask
+    """Shape of the weight; True = kept (trains), False = masked (held)."""
+    held: Array
+    """Shape and dtype of the weight; only its entries at `~mask` count."""
+
+    def __post_init__(self) -> None:
+        name, shape = self.weight.name, self.weight.shape
+        require(self.mask.shape == shape, name, self.mask.shape, f"a mask of shape {shape}")
+        require(self.mask.dtype == np.bool_, name, self.mask.dtype, "a boolean mask")
+        require(self.held.shape == shape, name, self.held.shape, f"held values of shape {shape}")
+        require(
+            str(self.held.dtype) == self.weight.dtype,
+            name,
+            self.held.dtype,
+            f"held values of dtype {self.weight.dtype}",
+        )
+
+    @property
+    def columns(self) -> Mask | None:
+        """Which outputs (last axis) are kept, if the mask holds whole ones only; else None."""
+        flat = self.mask.reshape(-1, self.mask.shape[-1])
+        kept: Mask = flat[0] if len(flat) else np.ones(self.mask.shape[-1], bool)
+        return kept if bool((flat == kept).all()) else None
+
+    @property
+    def holds_zero(self) -> bool:
+        return not np.any(self.held[~self.mask])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The masked weights of one model."""
+
+    weights: tuple[MaskedWeight, ...] = ()
+    outputs_held: tuple[int, ...] = ()
+    """Outputs of the model whose value must not move either, by their index on the last axis."""
+
+    def find(self, name: str) -> MaskedWeight | None:
+        return next((w for w in self.weights if w.weight.name == name), None)
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of the masked weights' entries that is held."""
+        size = sum(w.mask.size for w in self.weights)
+        return sum(int((~w.mask).sum()) for w in self.weights) / size if size else 0.0
+
+
+def match(names: Sequence[str], globs: Sequence[str]) -> list[str]:
+    """The names that match any of the globs (`*` also spans `/`), in their own order."""
+    return [name for name in names if any(fnmatch.fnmatchcase(name, g) for g in globs)]
+
+
+def target_names(weights: Sequence[Weight], targets: Sequence[str] | None) -> list[str]:
+    """The names of the targeted weights: by globs, or every kernel but the last.
+
+    Raises `Invalid` if a glob, or the default, finds none.
+    """
+    names = [w.name for w in weights]
+    if targets is None:
+        found = [w.name for w in weights if w.is_kernel][:-1]
+        require(bool(found), "targets", "default", f"every kernel but the last: none of {names}")
+        return found
+    for glob in targets:
+        require(bool(match(names, [glob])), "targets", glob, f"matches no weight; one of {names}")
+    return match(names, targets)
+
+
+def _first(value: Any, *_: Any) -> Any:
+    return value
+
+
+def _pair(value: Any, slots: Any, *_: Any) -> Any:
+    return value, slots
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One optimizer variable of a trained variable's shape."""
+
+    value: Any
+    """The slot now, of the trained variable's shape."""
+    fresh: Any
+    """The same slot as the optimizer builds it, of the same shape."""
+
+
+@dataclass(frozen=True)
+class Binding:
+    """What a strategy does to one masked weight, as pure functions over arrays.
+
+    Legend: `w` the dense weight, `v` the values that train, `m` the layout of the mask, `h` the
+    held values (dense), `g` the gradient of `v`, `y` the model's outputs `[batch, outputs]`.
+    Masks and held values are arguments, so that one compiled program serves every mask of a shape.
+    A field left out is the identity.
+    """
+
+    rewrite: Callable[[Any, Sequence[str]], Any] = _first
+    """(model, names of the masked weights) -> the model to run, its weights in the same order."""
+    layout: Callable[[Mask], Array] = _first
+    """mask -> `m`, computed once with NumPy; its shape must depend on the mask's counts only."""
+    init: Callable[[Any, Any, Any], Any] = _first
+    """(w, m, h) -> v"""
+    substitute: Callable[[Any, Any, Any], Any] = _first
+    """(v, m, h) -> what the forward pass uses in place of the weight."""
+    effective: Callable[[Any, Any, Any], Any] | None = None
+    """(v, m, h) -> the dense weight that this amounts to; by default `substitute`."""
+    outputs: Callable[[Any, Any], Any] = _first
+    """(y, m) -> the outputs on their way to the loss; called for weights of the output layer."""
+    gradients: Callable[[Any, Any], Any] = _first
+    """(g, m) -> g, before the optimizer; `g` is dense."""
+    after_step: Callable[[Any, Sequence[Slot], Any, Any], tuple[Any, Sequence[Any]]] | None = None
+    """(v, slots, m, h) -> (v, the slots' values); after the optimizer, and after its finalizing."""
+
+    def dense(self, v: Any, m: Any, h: Any) -> Any:
+        """The effective weight, `[shape of w]`."""
+        return (self.effective or self.substitute)(v, m, h)
+
+
+class Strategy:
+    """A way to hold masked weights: a frozen value (its knobs) that binds to pure functions.
+
+    Subclasses are frozen dataclasses in a module of their own in this package; the class
+    attributes below are all that the rest of the house asks of them.
+    """
+
+    name: ClassVar[str]
+    role: ClassVar[Literal["strategy", "control", "dense"]] = "strategy"
+    """`control` must be seen to fail the audit; `dense` holds nothing, so takes no plan."""
+    xla: ClassVar[bool] = True
+    """Whether its training step compiles under XLA."""
+
+    def refuses(self, plan: Plan) -> str | None:
+        """Why this strategy cannot hold the plan, or None. From shapes, kinds and masks alone."""
+        return None
+
+    def bind(self) -> Binding:
+        raise NotImplementedError

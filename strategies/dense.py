@@ -1,0 +1,19 @@
+"""No mask at all: the control for accuracy and speed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from strategies.base import Binding, Strategy
+
+
+@dataclass(frozen=True)
+class Dense(Strategy):
+    """Holds nothing: the control for accuracy and speed."""
+
+    name: ClassVar[str] = "dense"
+    role: ClassVar[Literal["strategy", "control", "dense"]] = "dense"
+
+    def bind(self) -> Binding:
+        return Binding()

@@ -1,0 +1,85 @@
+"""What masked weights must equal. NumPy only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from strategies.base import Array, require
+from strategies.files import read_arrays
+
+
+class Held:
+    """Makes the held values from the weights' values before training."""
+
+    name: ClassVar[str]
+
+    def values(self, initial: Mapping[str, Array]) -> dict[str, Array]:
+        """Held values by name, in the shapes and dtypes of `initial`."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Zero(Held):
+    """Zero: the connection is removed."""
+
+    name: ClassVar[str] = "zero"
+
+    def values(self, initial: Mapping[str, Array]) -> dict[str, Array]:
+        return {n: np.zeros_like(a) for n, a in initial.items()}
+
+
+@dataclass(frozen=True)
+class Constant(Held):
+    """One constant for all."""
+
+    name: ClassVar[str] = "constant"
+    value: float = 0.5
+
+    def __post_init__(self) -> None:
+        require(bool(np.isfinite(self.value)), "value", self.value, "a finite number")
+
+    def values(self, initial: Mapping[str, Array]) -> dict[str, Array]:
+        return {n: np.full_like(a, self.value) for n, a in initial.items()}
+
+
+@dataclass(frozen=True)
+class Init(Held):
+    """Its initial value: the weight is frozen."""
+
+    name: ClassVar[str] = "init"
+
+    def values(self, initial: Mapping[str, Array]) -> dict[str, Array]:
+        return {n: a.copy() for n, a in initial.items()}
+
+
+@dataclass(frozen=True)
+class File(Held):
+    """An array from a `.npz` file, by weight name."""
+
+    name: ClassVar[str] = "file"
+    path: str = ""
+
+    def __post_init__(self) -> None:
+        require(bool(self.path), "path", self.path, "a .npz file with values for each target")
+        read_arrays(self.path)
+
+    def values(self, initial: Mapping[str, Array]) -> dict[str, Array]:
+        arrays = read_arrays(self.path)
+        missing = [n for n in initial if n not in arrays]
+        require(not missing, "path", self.path, f"values for {missing}; it has {list(arrays)}")
+        made = {}
+        for name, start in initial.items():
+            found = arrays[name]
+            fits = found.shape == start.shape and found.dtype.kind in "buif"
+            require(
+                fits, name, f"{found.dtype} of shape {found.shape}", f"numbers of {start.shape}"
+            )
+            made[name] = found.astype(start.dtype)
+        return made
+
+
+KINDS: dict[str, type[Held]] = {c.name: c for c in (Zero, Constant, Init, File)}

@@ -1,0 +1,38 @@
+"""Stop the gradient at the held outputs, on their way to the loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from strategies.base import Binding, Plan, Strategy
+
+
+@dataclass(frozen=True)
+class LossMask(Strategy):
+    """Stops the gradient at the outputs whose weights are held: `where(m, y, stop_gradient(y))`.
+
+    The loss keeps its value, and the weights of a held output get an exactly zero gradient under
+    any loss, softmax cross-entropy on logits included. Leaks where a weight moves without its
+    gradient (decay, L2, Ftrl, Muon, constraints). It holds the weights of output units only; the
+    output itself still moves if a layer before it trains.
+    """
+
+    name: ClassVar[str] = "loss_mask"
+
+    def refuses(self, plan: Plan) -> str | None:
+        for w in plan.weights:
+            if not w.weight.output:
+                return f"{w.weight.name}: not a weight of the output layer, one output an entry"
+            if w.columns is None:
+                return f"{w.weight.name}: the loss masks whole outputs, not scattered weights"
+        return None
+
+    def bind(self) -> Binding:
+        import tensorflow as tf
+
+        def outputs(y: Any, m: Any) -> Any:
+            kept = tf.reshape(m, [-1, m.shape[-1]])[0]
+            return tf.where(kept, y, tf.stop_gradient(y))
+
+        return Binding(init=lambda w, m, h: tf.where(m, w, h), outputs=outputs)

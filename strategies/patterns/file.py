@@ -1,0 +1,29 @@
+"""Masks from a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from strategies.base import Mask, require
+from strategies.files import read_arrays
+from strategies.patterns.base import Pattern, Shapes
+from strategies.patterns.explicit import to_mask
+
+
+@dataclass(frozen=True)
+class File(Pattern):
+    """Masks of 0 and 1 from a `.npz` file, by weight name (`hidden/kernel`)."""
+
+    name: ClassVar[str] = "file"
+    path: str = ""
+
+    def __post_init__(self) -> None:
+        require(bool(self.path), "path", self.path, "a .npz file with a mask for each target")
+        read_arrays(self.path)
+
+    def masks(self, shapes: Shapes, seed: int) -> dict[str, Mask]:
+        arrays = read_arrays(self.path)
+        missing = [n for n in shapes if n not in arrays]
+        require(not missing, "path", self.path, f"masks for {missing}; it has {list(arrays)}")
+        return {n: to_mask(arrays[n], s, f"mask of {n}") for n, s in shapes.items()}

@@ -1,0 +1,28 @@
+"""Set the masked weights back after every step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from strategies.base import Binding, Strategy
+
+
+@dataclass(frozen=True)
+class Projection(Strategy):
+    """Sets the masked entries back after every optimizer step: `v <- where(m, v, h)`.
+
+    Holds the weight after each step under every optimizer, also after EMA's finalizing. Does not
+    hold: the optimizer's slots, which still see the masked entries' gradients, and so global-norm
+    clipping and optimizers that look across entries (LAMB, Adafactor, Muon).
+    """
+
+    name: ClassVar[str] = "projection"
+
+    def bind(self) -> Binding:
+        import tensorflow as tf
+
+        return Binding(
+            init=lambda w, m, h: tf.where(m, w, h),
+            after_step=lambda v, slots, m, h: (tf.where(m, v, h), [s.value for s in slots]),
+        )

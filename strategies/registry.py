@@ -1,0 +1,37 @@
+"""Names to classes: every strategy and pattern is found by its module, none is listed by hand."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+from types import ModuleType
+from typing import TypeVar
+
+from strategies.base import Strategy
+
+T = TypeVar("T")
+
+
+def _named_subclasses(package: ModuleType, base: type[T]) -> dict[str, type[T]]:
+    for module in pkgutil.iter_modules(package.__path__):
+        if module.name not in ("step",):  # the one module that loads TensorFlow when imported
+            importlib.import_module(f"{package.__name__}.{module.name}")
+    found = [c for c in base.__subclasses__() if c.__module__.startswith(f"{package.__name__}.")]
+    return {c.name: c for c in sorted(found, key=lambda c: c.name)}  # type: ignore[attr-defined]
+
+
+@cache
+def all_strategies() -> dict[str, type[Strategy]]:
+    """Every strategy by name."""
+    import strategies as package
+
+    return _named_subclasses(package, Strategy)
+
+
+@cache
+def all_patterns() -> dict[str, type]:
+    """Every pattern by name."""
+    from strategies import patterns as package
+
+    return _named_subclasses(package, package.Pattern)

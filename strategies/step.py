@@ -1,0 +1,235 @@
+"""The one training step, and the only code that assigns to variables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from strategies.base import Array, Invalid, Plan, Slot, Strategy, match
+from strategies.weights import describe
+
+
+class Masked:
+    """The variables of one masked weight: whether an entry is kept, and what it is held at."""
+
+    def __init__(self, mask: Array, layout: Array, held: Array) -> None:
+        self.kept = tf.Variable(mask, trainable=False, name="kept")
+        self.layout = (
+            self.kept if layout is mask else tf.Variable(layout, trainable=False, name="layout")
+        )
+        self.held = tf.Variable(held, trainable=False, name="held")
+
+    def assign(self, mask: Array, layout: Array, held: Array) -> None:
+        self.kept.assign(mask)
+        if self.layout is not self.kept:
+            self.layout.assign(layout)
+        self.held.assign(held)
+
+
+class Training:
+    """A model that trains under one strategy.
+
+    The model's own trainable variables are never touched while it trains: the values that train
+    live here, `strategy` says what the forward pass uses in their place, and `keras.Model.
+    stateless_call` runs any layer on them. One step is: substitute -> forward -> outputs -> loss
+    -> tape -> gradients -> optimizer -> non-trainables -> after_step.
+
+    Args:
+        model: a built Keras 3 model; its values are the start of the training.
+        strategy: how the masked weights are held.
+        plan: which they are; the strategy must not refuse it.
+        optimizer: a fresh Keras optimizer.
+        loss: `(targets, outputs) -> scalar`.
+        trainable: globs on weight names; the others stay as they are (a plain `var_list`).
+
+    Raises:
+        Invalid: the strategy refuses the plan, or a glob of `trainable` matches nothing.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        strategy: Strategy,
+        plan: Plan,
+        *,
+        optimizer: Any,
+        loss: Any,
+        trainable: Sequence[str] = ("*",),
+    ) -> None:
+        if reason := strategy.refuses(plan):
+            raise Invalid("strategy", strategy.name, reason)
+        self.model, self.optimizer, self.loss = model, optimizer, loss
+        self.weights = describe(model)
+        self.binding = binding = strategy.bind()
+        masked_names = [w.weight.name for w in plan.weights]
+        self._runs = binding.rewrite(model, masked_names) if masked_names else model
+        names = [w.name for w in self.weights]
+        for glob in trainable:
+            if not match(names, [glob]):
+                raise Invalid("trainable", glob, f"matches no weight; one of {names}")
+        trains = set(match(names, trainable))
+
+        self.masked: dict[str, Masked] = {}
+        self.values: list[Any] = []
+        for weight, variable in zip(self.weights, model.trainable_variables, strict=True):
+            value = variable.value
+            if found := plan.find(weight.name):
+                masked = Masked(found.mask, binding.layout(found.mask), found.held)
+                self.masked[weight.name] = masked
+                value = binding.init(value, masked.layout.value(), masked.held.value())
+            self.values.append(
+                keras.Variable(
+                    value,
+                    dtype=variable.dtype,
+                    trainable=weight.name in trains,
+                    name=weight.name.replace("/", "_"),
+                )
+            )
+            self.values[-1].constraint = variable.constraint
+        self.state = [v.value for v in self._runs.non_trainable_variables]
+        self.trained = [v for v in self.values if v.trainable]
+        self._slots = _build(optimizer, self.trained)
+        self._fresh = [np.asarray(v.numpy()) for v in optimizer.variables]
+
+    # -- values ------------------------------------------------------------------------------
+
+    def reset(self, weights: Mapping[str, Array], state: Sequence[Array], plan: Plan) -> None:
+        """Start anew from dense `weights` by name, non-trainable `state` and another plan.
+
+        The plan must mask the same weights in the same shapes; nothing is compiled again.
+        """
+        for weight, value in zip(self.weights, self.values, strict=True):
+            start = tf.convert_to_tensor(weights[weight.name])
+            if masked := self.masked.get(weight.name):
+                found = plan.find(weight.name)
+                assert found is not None
+                masked.assign(found.mask, self.binding.layout(found.mask), found.held)
+                start = self.binding.init(start, masked.layout.value(), masked.held.value())
+            value.assign(start)
+        for variable, array in zip(self.state, state, strict=True):
+            variable.assign(array)
+        for variable, array in zip(self.optimizer.variables, self._fresh, strict=True):
+            variable.assign(array)
+
+    def effective(self) -> list[Any]:
+        """The dense weights that the strategy amounts to now, in the model's order."""
+        return [
+            self.binding.dense(v.value, m.layout, m.held) if m else tf.convert_to_tensor(v.value)
+            for v, m in self._pairs()
+        ]
+
+    def _pairs(self) -> list[tuple[Any, Masked | None]]:
+        return [
+            (v, self.masked.get(w.name)) for w, v in zip(self.weights, self.values, strict=True)
+        ]
+
+    # -- the step ----------------------------------------------------------------------------
+
+    def forward(self, x: Any, *, training: bool) -> tuple[Any, Any, Any]:
+        """(outputs, new non-trainables, extra losses) of the model on the substituted weights."""
+        weights = [
+            self.binding.substitute(v.value, m.layout, m.held) if m else v.value
+            for v, m in self._pairs()
+        ]
+        outputs, state, losses = self._runs.stateless_call(
+            weights, self.state, x, training=training, return_losses=True
+        )
+        return outputs, state, losses
+
+    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
+    def step(self, x: Any, y: Any) -> tuple[Any, Any]:
+        """One training step on a batch; (loss, outputs `[batch, ...]`). Call it in a graph."""
+        variables = [v.value for v in self.trained]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(variables)
+            outputs, state, losses = self.forward(x, training=True)
+            seen = outputs
+            for weight in self.weights:
+                if weight.output and (masked := self.masked.get(weight.name)):
+                    seen = self.binding.outputs(seen, masked.layout)
+            loss = tf.add_n([self.loss(y, seen), *losses])
+        gradients = tape.gradient(loss, variables)
+        # a weight that the loss does not reach has no gradient: like `fit`, leave it alone
+        pairs = [(g, v) for g, v in zip(gradients, self.trained, strict=True) if g is not None]
+        owners = {id(v): m for v, m in self._pairs() if m}
+        self.optimizer.apply(
+            [
+                self.binding.gradients(tf.convert_to_tensor(g), owners[id(v)].layout)
+                if id(v) in owners
+                else g
+                for g, v in pairs
+            ],
+            [v for _, v in pairs],
+        )
+        for variable, new in zip(self.state, state, strict=True):
+            variable.assign(new)
+        self._after_step()
+        return loss, outputs
+
+    def finalize(self) -> None:
+        """End the training: EMA is written to the weights, and what it moved is held once more."""
+        self.optimizer.finalize_variable_values(self.trained)
+        self._after_step()
+
+    def _after_step(self) -> None:
+        if self.binding.after_step is None:
+            return
+        for value, masked in self._pairs():
+            if masked is None or not value.trainable:
+                continue
+            slots = self._slots[id(value)]
+            new, cleared = self.binding.after_step(
+                value.value,
+                [Slot(slot.value, fresh) for slot, fresh in slots],
+                masked.layout,
+                masked.held,
+            )
+            value.assign(new)
+            for (slot, _), array in zip(slots, cleared, strict=True):
+                slot.assign(array)
+
+    def slot_leak(self) -> float:
+        """Largest departure of an optimizer slot from its fresh value at a masked entry.
+
+        Slots of another shape than the weight (factored moments, kept values) have none, and
+        the average that EMA keeps follows the weight itself, so it is left out.
+        """
+        leak = 0.0
+        for weight, value in zip(self.weights, self.values, strict=True):
+            masked = self.masked.get(weight.name)
+            if masked is None or tuple(value.shape) != weight.shape:
+                continue
+            held = ~masked.kept.numpy()
+            for slot, fresh in self._slots.get(id(value), []):
+                if not slot.name.endswith("_average") and held.any():
+                    drift = np.abs(slot.numpy() - fresh)[held]
+                    leak = max(leak, float(drift.max()))
+        return leak
+
+
+def _build(optimizer: Any, variables: Sequence[Any]) -> dict[int, list[tuple[Any, Array]]]:
+    """Build the optimizer; (slot, its fresh value) of the variable's shape by `id(variable)`.
+
+    Keras keeps no map from a variable to its slots; it makes each one through
+    `add_variable_from_reference`, which is listened to while it builds.
+    """
+    slots: dict[int, list[tuple[Any, Array]]] = {id(v): [] for v in variables}
+    make = optimizer.add_variable_from_reference
+
+    def listening(reference_variable: Any, *args: Any, **kwargs: Any) -> Any:
+        slot = make(reference_variable, *args, **kwargs)
+        found = slots.get(id(reference_variable))
+        if found is not None and slot.shape == reference_variable.shape:
+            found.append((slot, np.asarray(slot.numpy())))
+        return slot
+
+    optimizer.add_variable_from_reference = listening
+    try:
+        optimizer.build(variables)
+    finally:
+        del optimizer.add_variable_from_reference
+    return slots

@@ -1,0 +1,105 @@
+"""A Keras model's weights by name: what they are, and which of them a plan masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from strategies.base import Array, Invalid, Mask, MaskedWeight, Plan, Weight, target_names
+
+MIXING = ("softmax", "log_softmax", "glu", "sparsemax")
+"""Activations whose every output depends on all the others."""
+
+
+def _own_variables(layer: Any, prefix: str, seen: set[int]) -> list[tuple[str, Any, Any]]:
+    if id(layer) in seen:
+        return []
+    seen.add(id(layer))
+    found = [(f"{prefix}/{v.name}", v, layer) for v in layer._trainable_variables]
+    for inner in layer._layers:
+        found += _own_variables(inner, f"{prefix}/{inner.name}", seen)
+    return found
+
+
+def describe(model: Any) -> list[Weight]:
+    """The trainable weights of a built Keras model, in the order of `model.trainable_variables`.
+
+    Names are `layer/variable` (outer layers in front where layers are nested); they survive saving
+    and reloading, which `variable.path` does not. Raises `Invalid` if two weights share a name.
+    """
+    seen: set[int] = set()
+    named = {id(v): (v.name, model) for v in model._trainable_variables}
+    for part in model._layers:
+        for name, v, layer in _own_variables(part, part.name, seen):
+            named.setdefault(id(v), (name, layer))
+    outputs = getattr(model, "outputs", None) or []
+    last = outputs[0]._keras_history.operation if len(outputs) == 1 else None
+    weights = []
+    for variable in model.trainable_variables:
+        name, layer = named[id(variable)]
+        activation = getattr(getattr(layer, "activation", None), "__name__", "linear")
+        weights.append(
+            Weight(
+                name=name,
+                shape=tuple(variable.shape),
+                dtype=str(variable.dtype),
+                layer=type(layer).__name__,
+                output=layer is last
+                and type(layer).__name__ == "Dense"
+                # a softmax mixes the outputs, so one of them is no longer one unit's own
+                and activation not in MIXING,
+                regularized=variable.regularizer is not None,
+                constrained=variable.constraint is not None,
+            )
+        )
+    names = [w.name for w in weights]
+    for name in names:
+        if names.count(name) > 1:
+            raise Invalid(
+                "model", name, "two weights share this name; give the layers unique names"
+            )
+    return weights
+
+
+MaskMaker = Callable[[Mapping[str, tuple[int, ...]], int], Mapping[str, Mask]]
+"""(shapes by name, seed) -> masks by name; every pattern's `masks` is one."""
+HeldMaker = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+"""initial weights by name -> held values by name."""
+
+
+def make_plan(
+    weights: Sequence[Weight],
+    initial: Mapping[str, Array],
+    *,
+    masks: MaskMaker,
+    held: HeldMaker,
+    targets: Sequence[str] | None = None,
+    outputs_held: Sequence[int] = (),
+    seed: int = 0,
+) -> Plan:
+    """The plan for a model: masks for the targeted weights, and what their entries must equal.
+
+    `initial` has the weights' values before training. Raises `Invalid` when nothing is targeted or
+    a mask or held value does not fit.
+    """
+    chosen = target_names(weights, targets)
+    by_name = {w.name: w for w in weights}
+    made = masks({name: by_name[name].shape for name in chosen}, seed)
+    kept = held({name: initial[name] for name in chosen})
+    return Plan(
+        tuple(
+            MaskedWeight(by_name[n], made[n], kept[n].astype(by_name[n].dtype, copy=False))
+            for n in chosen
+        ),
+        tuple(outputs_held),
+    )
+
+
+def values(model: Any) -> dict[str, Array]:
+    """The trainable weights' values by name."""
+    return {
+        w.name: np.asarray(v.numpy())
+        for w, v in zip(describe(model), model.trainable_variables, strict=True)
+    }
