@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from strategies.base import Array, Plan
-from strategies.weights import describe, values
+from strategies.weights import describe
 
 AGREEMENT = 1e-5
 """Allowed distance of the live model's outputs from the baked model's, times max(1, |outputs|)."""
@@ -139,9 +139,8 @@ class Integrity:
         return {f"integrity/{k}": float(v) for k, v in found.items() if v is not None}
 
 
-def reloaded_exactly(model: Any, weights: Mapping[str, Array]) -> bool:
-    """Whether a reloaded model's weights have the same bits."""
-    loaded = values(model)
-    return loaded.keys() == weights.keys() and all(
-        bool((bits(loaded[n]) == bits(a)).all()) for n, a in weights.items()
+def same(one: Mapping[str, Array], other: Mapping[str, Array]) -> bool:
+    """Whether two sets of weights have the same names and the same bits."""
+    return one.keys() == other.keys() and all(
+        bool((bits(one[n]) == bits(other[n])).all()) for n in one
     )

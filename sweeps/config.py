@@ -1,0 +1,207 @@
+"""The typed schema of one trial, and its identity. Loads neither TensorFlow, Ray nor MLflow."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from strategies.base import Invalid, Strategy
+from strategies.files import digest
+from strategies.held import KINDS, Held
+from strategies.patterns import Pattern
+from strategies.registry import all_patterns, all_strategies
+from sweeps.data import DATA, DataSet
+from sweeps.models import MODELS, Model
+from sweeps.named import build, explain, knobs
+from sweeps.optimizers import OPTIMIZERS, Optimizer
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class Train(Section):
+    """How long, and in what steps."""
+
+    epochs: Positive = 20
+    steps: Positive | None = None
+    """Training steps in all; if given, `epochs` does not count."""
+    batch_size: Positive = 100
+    shuffle: bool = True
+    """A new order of the samples for each epoch; else the data's own, again and again."""
+    threads: Positive = 1
+    """TensorFlow's threads within an operation; they can change bits."""
+    jit: Literal["auto"] | bool = "auto"
+    """XLA; `auto` goes by strategy, model and device."""
+
+
+class Audit(Section):
+    every: Annotated[int, Field(ge=1)] = 10
+    """Steps between two counts of violations; the last step is always counted."""
+
+
+class Resources(Section):
+    """What one trial takes of a machine."""
+
+    num_cpus: Annotated[float, Field(gt=0)] = 1
+    num_gpus: Annotated[float, Field(ge=0)] = 0
+    memory: Positive | None = None
+    """Bytes; null leaves it open."""
+
+
+class Launch(Section):
+    """Where trials run, and what happens when one fails. No part of a trial's identity."""
+
+    address: str | None = None
+    """A Ray cluster to join (`auto`, `ray://host:port`); null starts Ray here."""
+
+
+class Tracking(Section):
+    uri: str | None = None
+    """MLflow's store; null takes MLFLOW_TRACKING_URI, or `mlflow.db` in the current folder."""
+    experiment: str = "masksweep"
+
+
+class Sweep(Section):
+    name: str | None = None
+    """The parent run's name; null derives it from the overrides."""
+    question: str | None = None
+    """What the sweep is to settle, in a sentence."""
+    parts: dict[str, dict[str, Any]] = {}
+    """Parts of the sweep, each a grid of its own: override -> value or list of values."""
+
+
+def _named(group: str, kinds: Any) -> BeforeValidator:
+    return BeforeValidator(lambda given: build(group, given, kinds()))
+
+
+class Trial(Section):
+    """One training run, fully given by its resolved config."""
+
+    strategy: Annotated[Strategy, _named("strategy", all_strategies)]
+    pattern: Annotated[Pattern, _named("pattern", all_patterns)]
+    held: Annotated[Held, _named("held", lambda: KINDS)]
+    model: Annotated[Model, _named("model", lambda: MODELS)]
+    data: Annotated[DataSet, _named("data", lambda: DATA)]
+    optimizer: Annotated[Optimizer, _named("optimizer", lambda: OPTIMIZERS)]
+    targets: list[str] | None = None
+    """Globs on `layer/variable`; null targets every kernel but the last."""
+    trainable: list[str] = ["*"]
+    outputs_held: list[Annotated[int, Field(ge=0)]] = []
+    seed: Annotated[int, Field(ge=0)] = 0
+    objective: str = "validation/loss"
+    train: Train = Train()
+    audit: Audit = Audit()
+    resources: Resources = Resources()
+    launch: Launch = Launch()
+    tracking: Tracking = Tracking()
+    sweep: Sweep = Sweep()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.train.jit is True and not self.strategy.xla:
+            raise Invalid("train.jit", True, f"{self.strategy.name} does not compile under XLA")
+        if self.data.validation == 0 and self.objective.startswith("validation/"):
+            raise Invalid(
+                "objective", self.objective, "there is no validation part: test/loss, ..."
+            )
+        return self
+
+    @property
+    def jit(self) -> bool:
+        """Whether the training step is compiled by XLA."""
+        if self.train.jit != "auto":
+            return self.train.jit
+        on_gpu = self.resources.num_gpus > 0
+        return self.strategy.xla and (on_gpu or self.model.gains_by_xla)
+
+    @property
+    def control(self) -> Trial:
+        """The dense trial that this one is timed against."""
+        dense = all_strategies()["dense"]()
+        train = self.train.model_copy(update={"jit": "auto"})
+        return self.model_copy(update={"strategy": dense, "train": train})
+
+    def canonical(self) -> dict[str, Any]:
+        """All that can change a bit of the result, without what is default and where it runs.
+
+        Leaving defaults out lets a later version add a knob without changing old identities.
+        Files count by their content. The dense control has no mask, so none is in it.
+        """
+        named: dict[str, Any] = {
+            "strategy": self.strategy,
+            "model": self.model,
+            "data": self.data,
+            "optimizer": self.optimizer,
+        }
+        found: dict[str, Any] = {
+            "seed": self.seed,
+            "jit": self.jit,
+            "trainable": self.trainable,
+            "train": self.train.model_dump(exclude_defaults=True, exclude={"jit"}),
+            "audit": self.audit.model_dump(exclude_defaults=True),
+        }
+        if self.strategy.role != "dense":
+            named |= {"pattern": self.pattern, "held": self.held}
+            found |= {"targets": self.targets, "outputs_held": self.outputs_held}
+        found |= {group: knobs(value, defaults=False) for group, value in named.items()}
+        for section in found.values():
+            if isinstance(section, dict) and "path" in section:
+                section["path"] = f"sha256:{digest(section['path'])}"
+        if self.train.steps is not None:
+            found["train"].pop("epochs", None)
+        return found
+
+    @cached_property
+    def id(self) -> str:
+        """SHA-256 of the canonical config."""
+        text = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def label(self) -> str:
+        """The strategy with the knobs that are not default, as `weight_mask(form=product)`."""
+        return _label(self.strategy)
+
+    @property
+    def pattern_label(self) -> str:
+        """The pattern and what is held, as `random 0.9 held zero`; `-` where nothing is masked."""
+        if self.strategy.role == "dense":
+            return "-"
+        detail = getattr(self.pattern, "sparsity", None)
+        shown = f"{self.pattern.name} {detail:g}" if detail is not None else _label(self.pattern)
+        return shown if self.held.name == "zero" else f"{shown}, held {_label(self.held)}"
+
+    @property
+    def name(self) -> str:
+        """A name that says strategy, pattern, sparsity and seed."""
+        parts = [self.label, *([] if self.pattern_label == "-" else [self.pattern_label])]
+        return ", ".join([*parts, f"seed {self.seed}"])
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole config as plain data; `parse` makes the same trial of it."""
+        plain = self.model_dump(exclude={"sweep"}, exclude_defaults=False)
+        for group in ("strategy", "pattern", "held", "model", "data", "optimizer"):
+            plain[group] = knobs(getattr(self, group))
+        return plain
+
+
+def _label(value: Any) -> str:
+    settings = {k: v for k, v in knobs(value, defaults=False).items() if k not in ("name", "path")}
+    inner = ", ".join(f"{k}={v}" for k, v in settings.items())
+    return f"{value.name}({inner})" if inner and len(inner) < 40 else str(value.name)
+
+
+def parse(config: Mapping[str, Any]) -> Trial:
+    """The trial that a resolved config describes. Raises `Invalid` with key, value and range."""
+    try:
+        return Trial.model_validate(dict(config))
+    except ValidationError as error:
+        raise explain(error) from error

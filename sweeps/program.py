@@ -1,0 +1,240 @@
+"""A compiled training program: many steps in one call, reused for every trial of its shape."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from strategies import audit
+from strategies.base import Array, Plan, Strategy
+from strategies.step import Training
+from sweeps.data import Task
+from sweeps.models import Model
+from sweeps.optimizers import Optimizer
+
+NEVER = 2**62
+KEPT = 16
+"""Programs that a process keeps; the least recently used goes first."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Everything that shapes the graph of a program. All else enters as values."""
+
+    strategy: Strategy
+    model: Model
+    optimizer: Optimizer
+    inputs: tuple[int, ...]
+    outputs: int
+    task: Task
+    trainable: tuple[str, ...]
+    masked: tuple[tuple[str, tuple[int, ...]], ...]
+    """Name and layout shape of each masked weight."""
+    jit: bool
+
+    @classmethod
+    def of(cls, plan: Plan, strategy: Strategy, optimizer: Optimizer, **given: Any) -> Shape:
+        layout = strategy.bind().layout
+        masked = tuple((w.weight.name, layout(w.mask).shape) for w in plan.weights)
+        # the learning rate is a variable, so one program serves all
+        timeless = replace(optimizer, learning_rate=1.0)
+        return cls(strategy=strategy, optimizer=timeless, masked=masked, **given)
+
+
+_programs: OrderedDict[Shape, Program] = OrderedDict()
+
+
+def program(shape: Shape, model: Any, plan: Plan) -> Program:
+    """The process's program of this shape; made of `model` and `plan` if there is none yet."""
+    if shape not in _programs:
+        _programs[shape] = Program(shape, model, plan)
+    _programs.move_to_end(shape)
+    while len(_programs) > KEPT:
+        _programs.popitem(last=False)
+    return _programs[shape]
+
+
+@dataclass
+class Progress:
+    """What a stretch of training steps found."""
+
+    steps: int = 0
+    loss: float = 0.0
+    """Sum over the steps of the batch's mean loss."""
+    score: float = 0.0
+    """Sum over the steps of the batch's accuracy, or mean squared error."""
+    peak_violations: int = 0
+    first_violation_step: int = NEVER
+    peak_drift: float = 0.0
+
+    @property
+    def first(self) -> int | None:
+        """The number of the first step with a violation, from 1; None if there was none."""
+        return None if self.first_violation_step == NEVER else self.first_violation_step
+
+    def __add__(self, other: Progress) -> Progress:
+        return Progress(
+            self.steps + other.steps,
+            self.loss + other.loss,
+            self.score + other.score,
+            max(self.peak_violations, other.peak_violations),
+            min(self.first_violation_step, other.first_violation_step),
+            max(self.peak_drift, other.peak_drift),
+        )
+
+
+class Program:
+    """One model, strategy and optimizer, compiled; weights, masks and data order are values."""
+
+    def __init__(self, shape: Shape, model: Any, plan: Plan) -> None:
+        self.shape = shape
+        classify = shape.task == "classification"
+        self._loss = (
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+            if classify
+            else keras.losses.MeanSquaredError()
+        )
+        self._score = _accuracy if classify else _mse
+        self.training = Training(
+            model,
+            shape.strategy,
+            plan,
+            optimizer=shape.optimizer.build(),
+            loss=self._loss,
+            trainable=shape.trainable,
+        )
+        self._run = tf.function(self._steps, jit_compile=shape.jit, autograph=False)
+        self._evaluate = tf.function(self._losses, autograph=False)
+        self._predict = tf.function(
+            lambda x: self.training.forward(x, training=False)[0], autograph=False
+        )
+        self.compile_seconds = 0.0
+        self._compiled: set[tuple[int, ...]] = set()
+
+    def reset(
+        self, weights: Mapping[str, Array], state: Sequence[Array], plan: Plan, rate: float
+    ) -> None:
+        """Start a trial: initial weights, non-trainables, masks and the learning rate."""
+        self.training.reset(weights, state, plan)
+        self.training.optimizer.learning_rate.assign(rate)
+
+    def run(
+        self, x: Any, y: Any, order: Any, start: int, steps: int, every: int, last: int
+    ) -> Progress:
+        """Train `steps` steps; step `s` (from 0) takes the samples `order[s % epoch]`.
+
+        `order` is `[epoch, batch]`. Violations are counted at each step whose number (from 1) is a
+        multiple of `every`, and at step `last`. The first call for new shapes compiles, without
+        training.
+        """
+        order = tf.convert_to_tensor(order, tf.int32)
+        shapes = (*x.shape, *order.shape)
+        if shapes not in self._compiled:
+            self._compiled.add(shapes)
+            tic = time.perf_counter()
+            self._call(x, y, order, 0, 0, NEVER, NEVER)
+            self.compile_seconds += time.perf_counter() - tic
+        return self._call(x, y, order, start, steps, every, last)
+
+    def _call(self, x: Any, y: Any, order: Any, *numbers: int) -> Progress:
+        found = self._run(x, y, order, *(tf.constant(n, tf.int64) for n in numbers))
+        loss, score, peak, first, drift = (a.numpy() for a in found)
+        return Progress(numbers[1], float(loss), float(score), int(peak), int(first), float(drift))
+
+    def _steps(
+        self, x: Any, y: Any, order: Any, start: Any, steps: Any, every: Any, last: Any
+    ) -> Any:
+        def body(i: Any, loss: Any, score: Any, peak: Any, first: Any, drift: Any) -> Any:
+            rows = tf.gather(order, (start + i) % order.shape[0])
+            targets = tf.gather(y, rows)
+            batch_loss, outputs = self.training.step(tf.gather(x, rows), targets)
+            number = start + i + 1
+            if self.training.masked:
+                due = (number % every == 0) | (number == last)
+                found, far = tf.cond(due, self._count, _nothing)
+                first = tf.where((found > 0) & (first == NEVER), number, first)
+                peak, drift = tf.maximum(peak, found), tf.maximum(drift, far)
+            return (
+                i + 1,
+                loss + batch_loss,
+                score + self._score(targets, outputs),
+                peak,
+                first,
+                drift,
+            )
+
+        zero = tf.constant(0.0)
+        nothing = (tf.constant(0, tf.int64), zero, zero, tf.constant(0, tf.int64))
+        state = (*nothing, tf.constant(NEVER, tf.int64), zero)
+        return tf.while_loop(lambda i, *_: i < steps, body, state)[1:]
+
+    def _count(self) -> tuple[Any, Any]:
+        training = self.training
+        counts = [
+            audit.count(weight, training.masked[w.name].kept, training.masked[w.name].held)
+            for w, weight in zip(training.weights, training.effective(), strict=True)
+            if w.name in training.masked
+        ]
+        return tf.add_n([c for c, _ in counts]), tf.reduce_max([d for _, d in counts])
+
+    def _losses(self, x: Any, y: Any) -> tuple[Any, Any]:
+        outputs = self.training.forward(x, training=False)[0]
+        return self._loss(y, outputs), self._score(y, outputs)
+
+    def evaluate(self, x: Any, y: Any) -> tuple[float, float]:
+        """(mean loss, accuracy or mean squared error) of the samples, in slices of 4096."""
+        sums = np.zeros(2)
+        for i in range(0, len(x), 4096):
+            part = slice(i, i + 4096)
+            sums += [float(a) * len(x[part]) for a in self._evaluate(x[part], y[part])]
+        loss, score = sums / len(x)
+        return float(loss), float(score)
+
+    def predict(self, x: Any) -> Array:
+        """The live model's outputs, `[samples, outputs]`."""
+        return np.asarray(self._predict(x))
+
+    def effective(self) -> dict[str, Array]:
+        """The dense weights by name."""
+        training = self.training
+        return {
+            w.name: np.asarray(a)
+            for w, a in zip(training.weights, training.effective(), strict=True)
+        }
+
+    def raw(self) -> dict[str, Array]:
+        """The raw variables behind the masked weights, where they have the weight's shape."""
+        training = self.training
+        return {
+            w.name: np.asarray(v.numpy())
+            for w, v in zip(training.weights, training.values, strict=True)
+            if w.name in training.masked and tuple(v.shape) == w.shape
+        }
+
+    def raw_drift(self, start: Mapping[str, Array]) -> float | None:
+        """Largest move of a raw variable at a masked entry since `start`; None without any."""
+        moves = [
+            np.abs(now - start[name])[~self.training.masked[name].kept.numpy()]
+            for name, now in self.raw().items()
+        ]
+        return max((float(m.max()) for m in moves if m.size), default=None)
+
+
+def _nothing() -> tuple[Any, Any]:
+    return tf.constant(0, tf.int64), tf.constant(0.0)
+
+
+def _accuracy(targets: Any, outputs: Any) -> Any:
+    right = tf.equal(tf.cast(tf.argmax(outputs, -1), targets.dtype), targets)
+    return tf.reduce_mean(tf.cast(right, tf.float32))
+
+
+def _mse(targets: Any, outputs: Any) -> Any:
+    return tf.reduce_mean(tf.square(targets - outputs))

@@ -1,0 +1,43 @@
+"""The time of a training step, as a ratio to the dense control in the same process, in turn."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from sweeps.program import NEVER, Program
+
+ROUNDS = 9
+SECONDS = 0.03
+"""Wanted length of one measured stretch."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Medians over the rounds; audits are off."""
+
+    step_ms: float
+    dense_step_ms: float
+
+    @property
+    def ratio(self) -> float:
+        return self.step_ms / self.dense_step_ms
+
+
+def compare(program: Program, dense: Program, x: Any, y: Any, order: Any) -> Speed:
+    """Time both programs in turn on the given samples. Trains them further: results come first."""
+
+    def stretch(timed: Program, steps: int) -> float:
+        tic = time.perf_counter()
+        timed.run(x, y, order, 0, steps, NEVER, NEVER)
+        return (time.perf_counter() - tic) / steps
+
+    pair = (program, dense)
+    for timed in pair:
+        stretch(timed, 4)
+    counts = [max(8, int(SECONDS / stretch(timed, 16))) for timed in pair]
+    rounds = [[stretch(t, n) for t, n in zip(pair, counts, strict=True)] for _ in range(ROUNDS)]
+    step, control = (1000 * median(times) for times in zip(*rounds, strict=True))
+    return Speed(step, control)
