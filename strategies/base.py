@@ -25,6 +25,9 @@ class Invalid(ValueError):
         super().__init__(f"{key}={value}: {allowed}")
         self.key, self.value, self.allowed = key, value, allowed
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.key, self.value, self.allowed)
+
 
 def require(condition: bool, key: str, value: object, allowed: str) -> None:
     """Raise `Invalid` unless `condition` holds."""

@@ -6,7 +6,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = [
+PACKAGES = (
     "masksweep",
     "tensorflow",
     "keras",
@@ -18,7 +18,7 @@ PACKAGES = [
     "scipy",
     "scikit-learn",
     "mnist1d",
-]
+)
 
 
 def describe() -> str:

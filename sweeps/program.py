@@ -152,6 +152,7 @@ class Program:
         self, x: Any, y: Any, order: Any, start: Any, steps: Any, every: Any, last: Any
     ) -> Any:
         def body(i: Any, loss: Any, score: Any, peak: Any, first: Any, drift: Any) -> Any:
+            # gathered: a slice would be compiled anew by XLA for every start
             rows = tf.gather(order, (start + i) % order.shape[0])
             targets = tf.gather(y, rows)
             batch_loss, outputs = self.training.step(tf.gather(x, rows), targets)

@@ -1,0 +1,166 @@
+"""The command `masksweep`. Light to import: `--help` answers at once."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib import resources
+
+from strategies.base import Invalid
+from sweeps import __version__
+
+USAGE = """\
+masksweep settles by experiment how to hold masked weights in TensorFlow.
+
+  masksweep run [OVERRIDES]            train every trial of a sweep, and show which strategies hold
+  masksweep plan [OVERRIDES]           show the trials; [--json], [--check] with refusals
+  masksweep list                       strategies, patterns, held values, models, data, experiments
+  masksweep ui [--port N] [--uri URI]  open MLflow's page on the results, on 127.0.0.1
+  masksweep --version
+
+Overrides are Hydra's: `masksweep run strategy=weight_mask,projection pattern.sparsity=.5,.9`.
+A comma list sweeps. Named sweeps: `masksweep run +experiment=quickstart`.
+All keys: `masksweep run --cfg job`.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; its exit code: 0 well, 1 a trial failed, 2 bad input, 130 interrupted."""
+    command, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    try:
+        match command:
+            case "run":
+                return _sweep("run", rest)
+            case "plan":
+                return _sweep("plan", rest)
+            case "list":
+                return _list()
+            case "ui":
+                return _ui(rest)
+            case "--version":
+                print(f"masksweep {__version__}")
+                return 0
+            case "--help" | "-h" | "help":
+                print(USAGE, end="")
+                return 0
+        raise Invalid("command", command, "run, plan, list or ui; see masksweep --help")
+    except Invalid as error:
+        print(f"masksweep: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _sweep(command: str, arguments: list[str]) -> int:
+    """`run` and `plan`: both compose with Hydra, whose own flags work too."""
+    as_json, check = "--json" in arguments, "--check" in arguments
+    if command == "plan":
+        arguments = [a for a in arguments if a not in ("--json", "--check")]
+    if any(a.startswith("--experimental-rerun") for a in arguments):
+        raise Invalid("--experimental-rerun", "", "not offered: it would load a pickle")
+    # Hydra prints and exits on errors by itself unless asked for them in full
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from sweeps import launcher
+    from sweeps.sweep import Sweep
+
+    overrides = [a for a in arguments if not a.startswith("-")]
+    mode = "run" if command == "run" else "check" if check else "plan"
+    sweep = Sweep(overrides, mode=mode, as_json=as_json)  # type: ignore[arg-type]
+    launcher.register()
+    sys.argv = [f"masksweep {command}", *arguments]
+    try:
+        with launcher.taking_over(sweep.launch):
+            hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")(_task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(error, overrides) from error
+    return sweep.exit_code
+
+
+def _task(config: object) -> None:
+    raise AssertionError("jobs go to the sweep, never here")
+
+
+def explain(error: Exception, overrides: Sequence[str]) -> Invalid:
+    """Hydra's complaint as one line with key, value and what is allowed."""
+    from hydra.errors import MissingConfigException
+
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return Invalid(group, name, f"unknown; one of {', '.join(error.options or ())}")
+    if found := re.search(r"Could not override '([^']*)'", text):
+        key = found.group(1)
+        value = next((o.partition("=")[2] for o in overrides if o.split("=")[0] == key), "")
+        return Invalid(key, value, f"unknown key; {_siblings(key)}")
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    cause = error.__cause__
+    if cause is not None and str(cause):
+        lines = [lines[0], str(cause).splitlines()[0]]
+    key, _, value = next((o for o in overrides if o in text), "overrides").partition("=")
+    return Invalid(key, value, ": ".join(lines[:2]))
+
+
+def _siblings(key: str) -> str:
+    """The keys that are known where `key` is not."""
+    from hydra import compose, initialize_config_module
+    from omegaconf import DictConfig, OmegaConf
+
+    with initialize_config_module("conf", version_base="1.3"):
+        config = compose("config")
+    parent = key.rpartition(".")[0]
+    node = OmegaConf.select(config, parent) if parent else config
+    if not isinstance(node, DictConfig):
+        return f"there is no {parent}"
+    return f"one of {', '.join(str(k) for k in node)}"
+
+
+def _list() -> int:
+    """Everything that a config can name, one line each: the first line of its file's comment."""
+    folder = resources.files("conf")
+    groups = ("strategy", "pattern", "held", "model", "data", "optimizer", "experiment")
+    for group in groups:
+        print(f"{group}:")
+        entries = sorted(folder.joinpath(group).iterdir(), key=lambda e: e.name)
+        for entry in entries:
+            if entry.name.endswith(".yaml"):
+                comments = [x for x in entry.read_text().splitlines() if x.startswith("# ")]
+                said = next((x for x in comments if "@package" not in x), "#")
+                print(f"  {entry.name.removesuffix('.yaml'):<16}{said.removeprefix('# ')}")
+    return 0
+
+
+def _ui(arguments: Sequence[str]) -> int:
+    """MLflow's page on the store that `run` writes to."""
+    import argparse
+
+    from sweeps.tracker import is_local, store_uri
+
+    parser = argparse.ArgumentParser(prog="masksweep ui")
+    parser.add_argument("--port", type=int, help="default: 5000, or the next free one")
+    parser.add_argument("--uri", help="as tracking.uri; default: the one that run uses")
+    given = parser.parse_args(arguments)
+    uri = store_uri(given.uri)
+    if not is_local(uri):
+        print(f"The results are on a server already: {uri}")
+        return 0
+    port = given.port or _free_port(5000)
+    print(f"MLflow on http://127.0.0.1:{port}   (Ctrl-C ends it)", flush=True)
+    server = ["-m", "mlflow", "server", "--backend-store-uri", uri]
+    where = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    return subprocess.call([sys.executable, *server, *where])
+
+
+def _free_port(first: int) -> int:
+    for port in range(first, first + 100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return port
+    raise Invalid("--port", first, "a free port")

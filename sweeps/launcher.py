@@ -1,0 +1,163 @@
+"""A generic Hydra launcher on Ray: any config, any task function.
+
+A command may take its jobs over (`taking_over`), to validate, record and run them itself.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.plugin import Plugin
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.basecontainer import BaseContainer
+
+from sweeps import engine
+
+MODULE = "hydra_plugins.masksweep"
+
+
+@dataclass(frozen=True)
+class Composed:
+    """One job: its overrides, and the config that they amount to."""
+
+    overrides: Sequence[str]
+    config: DictConfig
+
+
+TakeOver = Callable[[Sequence[Composed]], Sequence[JobReturn]]
+_taken_over: ContextVar[TakeOver | None] = ContextVar("taken_over", default=None)
+
+
+@contextmanager
+def taking_over(launch: TakeOver) -> Iterator[None]:
+    """Jobs that reach the launcher in this context go to `launch` instead of a task function."""
+    token = _taken_over.set(launch)
+    try:
+        yield
+    finally:
+        _taken_over.reset(token)
+
+
+def taken_over() -> bool:
+    """Whether jobs go to a command."""
+    return _taken_over.get() is not None
+
+
+class RayLauncher(Launcher):
+    """Runs Hydra's jobs on Ray workers that live as long as the sweep."""
+
+    def __init__(
+        self, address: str | None = None, num_cpus: float = 1, num_gpus: float = 0
+    ) -> None:
+        self._address = address
+        self._spec = engine.Spec(num_cpus=num_cpus, num_gpus=num_gpus)
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self._context, self._task, self._config = hydra_context, task_function, config
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        load = self._context.config_loader.load_sweep_config
+        jobs = [Composed(o, load(self._config, list(o))) for o in job_overrides]
+        return self.launch_composed(jobs, initial_job_idx)
+
+    def launch_composed(self, jobs: Sequence[Composed], first: int = 0) -> Sequence[JobReturn]:
+        """Run jobs that are composed already, in order; `first` is the first one's number."""
+        if take_over := _taken_over.get():
+            return take_over(jobs)
+        setup_globals()
+        configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
+        Path(self._config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+        for number, job in enumerate(jobs, start=first):
+            with open_dict(job.config):
+                job.config.hydra.job.id = job.config.hydra.job.num = number
+        returned: dict[str, JobReturn] = {}
+
+        def end(key: str, result: Any) -> None:
+            if isinstance(result, engine.Failure):
+                failed = RuntimeError(result.traceback)
+                result = JobReturn(status=JobStatus.FAILED, _return_value=failed)
+            returned[key] = result
+
+        engine.run(
+            [engine.Job(str(i), job.config, self._spec) for i, job in enumerate(jobs)],
+            _HydraJob(
+                self._context,
+                self._task,
+                Singleton.get_state(),
+                BaseContainer._resolvers,
+            ),
+            on_start=lambda key: None,
+            on_event=lambda key, event: None,
+            on_end=end,
+            address=self._address,
+        )
+        return [returned[str(i)] for i in range(len(jobs))]
+
+
+@dataclass(frozen=True)
+class _HydraJob:
+    """What a worker does for a foreign task function: the same as Hydra's own launcher."""
+
+    context: HydraContext
+    task: TaskFunction
+    singletons: Any
+    resolvers: Any
+
+    def setup(self, spec: engine.Spec) -> None:
+        register()
+        Singleton.set_state(self.singletons)
+        setup_globals()
+        BaseContainer._resolvers |= self.resolvers
+
+    def run(self, payload: DictConfig, emit: engine.Emit) -> JobReturn:
+        return run_job(
+            hydra_context=self.context,
+            task_function=self.task,
+            config=payload,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
+
+
+def register() -> None:
+    """Make the launcher and the sweeper known to Hydra as `masksweep`.
+
+    Hydra takes only plugins whose module is under `hydra_plugins`. A real package of that name
+    works for wheels but not for editable installs, so the module is made here.
+    """
+    from sweeps.sweeper import MaskSweeper
+
+    plugins = Plugins.instance()
+    if MODULE not in sys.modules:
+        if "hydra_plugins" not in sys.modules:
+            parent = types.ModuleType("hydra_plugins")
+            parent.__path__ = []
+            sys.modules["hydra_plugins"] = parent
+        sys.modules[MODULE] = types.ModuleType(MODULE)
+    group: type[Plugin]
+    for group, kind, settings in (
+        (RayLauncher, "launcher", {"address": None, "num_cpus": 1, "num_gpus": 0}),
+        (MaskSweeper, "sweeper", {}),
+    ):
+        group.__module__ = MODULE
+        setattr(sys.modules[MODULE], group.__name__, group)
+        plugins.register(group)
+        node = OmegaConf.create({"_target_": f"{MODULE}.{group.__name__}", **settings})
+        ConfigStore.instance().store(group=f"hydra/{kind}", name="masksweep", node=node)

@@ -1,0 +1,173 @@
+"""The table of a sweep: a row for each strategy and pattern."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from math import nan
+from statistics import fmean, median
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.config import Trial
+from sweeps.trial import TrialResult
+
+Status = Literal["ok", "failed", "skipped"]
+HEADERS = (
+    "strategy",
+    "pattern",
+    "step / dense",
+    "weights violated",
+    "verdict",
+    "ok / failed / skipped",
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One trial and how it ended."""
+
+    trial: Trial
+    status: Status
+    result: TrialResult = field(default_factory=lambda: TrialResult("ok"))
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """All trials of one strategy and pattern."""
+
+    strategy: str
+    pattern: str
+    score: str
+    """Mean of the test score with its 95 % interval (Student's t over the seeds)."""
+    ratio: str
+    """Median of the step time, as a ratio to the dense control."""
+    violated: str
+    """The most masked weights that differed from their held value at any audited step."""
+    verdict: str
+    counts: str
+    good: bool
+    """Whether nothing here is amiss: real strategies hold, and the control leaks."""
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean, and half of its 95 % interval by Student's t; the half is NaN for a single value."""
+    from scipy import stats
+
+    if len(values) < 2:
+        return fmean(values) if values else nan, nan
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return fmean(values), float(half)
+
+
+def rows(outcomes: Iterable[Outcome]) -> list[Row]:
+    """One row for each strategy and pattern, in the order of the trials."""
+    groups: dict[tuple[str, str], list[Outcome]] = {}
+    for outcome in outcomes:
+        key = (outcome.trial.label, outcome.trial.pattern_label)
+        groups.setdefault(key, []).append(outcome)
+    return [_row(*key, members) for key, members in groups.items()]
+
+
+def _row(strategy: str, pattern: str, members: Sequence[Outcome]) -> Row:
+    done = [o.result.metrics for o in members if o.status == "ok"]
+
+    def column(name: str) -> list[float]:
+        return [metrics[name] for metrics in done if name in metrics]
+
+    classify = members[0].trial.data.task == "classification"
+    scores = column("test/accuracy" if classify else "test/mse")
+    mean, half = interval(scores)
+    unit, digits = (100, 1) if classify else (1, 4)
+    score = f"{mean * unit:.{digits}f}" if scores else "-"
+    if half == half:
+        score += f" ± {half * unit:.{digits}f}"
+    ratios = column("speed/ratio_to_dense")
+    holds = column("integrity/ok")
+    violated = max(column("integrity/peak_violations"), default=None)
+    verdict, good = _verdict(members[0].trial, holds)
+    counts = [sum(o.status == s for o in members) for s in ("ok", "failed", "skipped")]
+    return Row(
+        strategy,
+        pattern,
+        score,
+        f"{median(ratios):.2f}" if ratios else "-",
+        "-" if violated is None else f"{violated:,.0f}",
+        verdict,
+        "/".join(map(str, counts)),
+        good and not counts[1],
+    )
+
+
+def _verdict(trial: Trial, holds: Sequence[float]) -> tuple[str, bool]:
+    if trial.strategy.role == "dense":
+        return "control", True
+    if not holds:
+        return "-", True
+    if trial.strategy.role == "control":
+        leaks = not any(holds)
+        return ("leaks, as it must", True) if leaks else ("HOLDS, but must leak", False)
+    if all(holds):
+        return "holds", True
+    failed = sum(not h for h in holds)
+    return f"LEAKS in {failed} of {len(holds)}", False
+
+
+def score_name(outcomes: Sequence[Outcome]) -> str:
+    """The header of the score column."""
+    classify = outcomes[0].trial.data.task == "classification"
+    return "test accuracy %" if classify else "test mse"
+
+
+def table(outcomes: Sequence[Outcome]) -> Table:
+    """The rows as a table for the terminal."""
+    made = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for header in (*HEADERS[:2], score_name(outcomes), *HEADERS[2:]):
+        wide = header == "pattern"
+        right = header not in (*HEADERS[:2], "verdict")
+        made.add_column(
+            # a header breaks at its words, a cell of figures never
+            header if wide else header.replace(" ", "\n", 1),
+            justify="right" if right else "left",
+            vertical="bottom",
+            no_wrap=not wide,
+            min_width=8 if wide else None,
+        )
+    for row in rows(outcomes):
+        colour = "green" if row.good else "bold red"
+        plain = row.verdict in ("-", "control")
+        made.add_row(
+            row.strategy,
+            row.pattern,
+            row.score,
+            row.ratio,
+            row.violated,
+            Text(row.verdict, style="" if plain else colour),
+            row.counts,
+        )
+    return made
+
+
+def as_text(outcomes: Sequence[Outcome]) -> str:
+    """The table as plain text."""
+    console = Console(file=io.StringIO(), width=120)
+    console.print(table(outcomes))
+    assert isinstance(console.file, io.StringIO)
+    return "".join(f"{line.rstrip()}\n" for line in console.file.getvalue().splitlines())
+
+
+def as_markdown(outcomes: Sequence[Outcome]) -> str:
+    """The table as markdown."""
+    strategy, pattern, *others = HEADERS
+    headers = [strategy, pattern, score_name(outcomes), *others]
+    lines = [headers, ["---"] * len(headers)]
+    lines += [
+        [r.strategy, r.pattern, r.score, r.ratio, r.violated, r.verdict, r.counts]
+        for r in rows(outcomes)
+    ]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

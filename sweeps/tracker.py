@@ -1,0 +1,199 @@
+"""The only file that knows MLflow; only the driver calls it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from sweeps.config import Trial
+from sweeps.trial import TrialResult
+
+BATCH = 1000
+"""The most metrics that MLflow takes in a call."""
+
+
+def store_uri(given: str | None) -> str:
+    """The tracking store: as given, MLFLOW_TRACKING_URI, or `mlflow.db` in the current folder.
+
+    Absolute, because MLflow resolves a relative SQLite path anew in each process.
+    """
+    uri = given or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    prefix = "sqlite:///"
+    if uri.startswith(prefix) and not uri.removeprefix(prefix).startswith("/"):
+        uri = f"{prefix}{Path(uri.removeprefix(prefix)).absolute()}"
+    return uri
+
+
+def is_local(uri: str) -> bool:
+    """Whether the store is a database, not a server."""
+    return not uri.startswith(("http://", "https://", "databricks"))
+
+
+class Tracker:
+    """One sweep's parent run and a child run for each trial.
+
+    Metrics are kept until a trial's end or a second has passed, and sent in batches.
+    """
+
+    def __init__(self, uri: str, experiment: str) -> None:
+        # MLflow's own use of deprecated calls is no concern of the person who runs a sweep
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from mlflow import MlflowClient
+
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        self._client = MlflowClient(tracking_uri=uri)
+        found = self._client.get_experiment_by_name(experiment)
+        # a database beside its artifacts; a folder named mlruns would turn a bare `mlflow ui` away
+        root = (Path.cwd() / "mlartifacts").as_uri() if is_local(uri) else None
+        self._experiment: str = (
+            found.experiment_id
+            if found
+            else self._client.create_experiment(experiment, artifact_location=root)
+        )
+        self.parent = ""
+        self._shared: dict[str, str] = {}
+        self._open: dict[str, str] = {}
+        self._metrics: dict[str, list[Any]] = {}
+        self._sent: dict[str, float] = {}
+
+    # -- the sweep -----------------------------------------------------------------------------
+
+    def start_sweep(self, name: str, note: str, plan: Sequence[Mapping[str, Any]]) -> str:
+        """Open the parent run; its id."""
+        self._shared = {"sweep.name": name}
+        tags = {**self._shared, "mlflow.note.content": note}
+        run = self._client.create_run(self._experiment, tags=tags, run_name=name)
+        self.parent = run.info.run_id
+        self._client.log_dict(self.parent, {"trials": list(plan)}, "plan.json")
+        return self.parent
+
+    def end_sweep(self, status: str, note: str, table: str) -> None:
+        """Close the parent run, with its table as text and in its description."""
+        self._client.set_tag(self.parent, "mlflow.note.content", note)
+        self._client.log_text(self.parent, table, "table.txt")
+        self._client.set_terminated(self.parent, status)
+
+    # -- its trials ----------------------------------------------------------------------------
+
+    def start_trial(self, trial: Trial) -> None:
+        """Open a trial's run, with its tags and params."""
+        pattern = "-" if trial.strategy.role == "dense" else trial.pattern.name
+        tags = {
+            **self._shared,
+            "mlflow.parentRunId": self.parent,
+            "trial.id": trial.id,
+            "trial.strategy": trial.label,
+            "trial.pattern": pattern,
+            "trial.sparsity": str(getattr(trial.pattern, "sparsity", "") if pattern != "-" else ""),
+            "trial.seed": str(trial.seed),
+        }
+        run = self._client.create_run(self._experiment, tags=tags, run_name=trial.name)
+        self._open[trial.id] = run.info.run_id
+        config = recorded(trial)
+        self._client.log_batch(run.info.run_id, params=_params(config))
+        self._client.log_text(run.info.run_id, OmegaConf.to_yaml(config), "config.yaml")
+
+    def log(self, trial: Trial, metrics: Mapping[str, float], step: int) -> None:
+        """Metrics of one epoch."""
+        from mlflow.entities import Metric
+
+        now = int(1000 * time.time())
+        waiting = self._metrics.setdefault(trial.id, [])
+        waiting += [Metric(k, v, now, step) for k, v in metrics.items()]
+        if time.monotonic() - self._sent.get(trial.id, 0.0) > 1:
+            self._flush(trial.id)
+
+    def _flush(self, key: str) -> str:
+        """Send a trial's waiting metrics; its run's id."""
+        waiting, run = self._metrics.pop(key, []), self._open[key]
+        for i in range(0, len(waiting), BATCH):
+            self._client.log_batch(run, metrics=waiting[i : i + BATCH])
+        self._sent[key] = time.monotonic()
+        return run
+
+    def end_trial(self, trial: Trial, result: TrialResult) -> None:
+        """Close a trial's run with what it found, or the reason why it was skipped."""
+        # curves end with the last epoch; a final value is that epoch's own
+        self.log(trial, result.metrics, result.epochs)
+        run = self._close(trial)
+        tags = {"trial.status": result.status, **result.tags}
+        if result.reason:
+            tags["trial.reason"] = result.reason
+        for key, value in tags.items():
+            self._client.set_tag(run, key, value)
+        if result.data:
+            self._client.log_inputs(run, [_dataset(result.data)])
+        self._artifacts(run, result.artifacts)
+        self._client.set_terminated(run, "FINISHED")
+
+    def fail_trial(self, trial: Trial, reason: str, traceback: str) -> None:
+        """Close a trial's run as failed."""
+        run = self._close(trial)
+        self._client.set_tag(run, "trial.status", "failed")
+        self._client.set_tag(run, "trial.reason", reason[:5000])
+        self._client.log_text(run, traceback, "traceback.txt")
+        self._client.set_terminated(run, "FAILED")
+
+    def kill_open_trials(self) -> None:
+        """Close the runs of the trials that were interrupted; their curves are kept."""
+        for key in list(self._open):
+            self._client.set_terminated(self._flush(key), "KILLED")
+            del self._open[key]
+
+    def _close(self, trial: Trial) -> str:
+        run = self._flush(trial.id)
+        del self._open[trial.id]
+        return run
+
+    def _artifacts(self, run: str, artifacts: Mapping[str, bytes]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in artifacts.items():
+                (Path(folder) / name).write_bytes(content)
+            self._client.log_artifacts(run, folder)
+
+
+def recorded(trial: Trial) -> dict[str, Any]:
+    """The resolved config as it is recorded: without where it ran, which may hold secrets."""
+    config = trial.resolved()
+    return {k: v for k, v in config.items() if k not in ("tracking", "launch")}
+
+
+def _params(config: Mapping[str, Any]) -> list[Any]:
+    from mlflow.entities import Param
+
+    flat: dict[str, Any] = {}
+    for group, value in config.items():
+        if isinstance(value, Mapping):
+            settings = dict(value)
+            if "name" in settings:
+                flat[group] = settings.pop("name")
+            flat |= {f"{group}.{key}": setting for key, setting in settings.items()}
+        else:
+            flat[group] = value
+    return [Param(key, str(value)[:6000]) for key, value in flat.items()]
+
+
+def _dataset(data: Mapping[str, Any]) -> Any:
+    import json
+
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    shapes = {"features": data["features"], "targets": data["targets"]}
+    dataset = Dataset(
+        name=data["name"],
+        digest=data["digest"][:36],
+        source_type="code",
+        source=json.dumps({"tags": {"masksweep.data": data["name"]}}),
+        profile=json.dumps({"num_rows": data["features"][0], **shapes}),
+    )
+    return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "training")])
