@@ -30,9 +30,9 @@ class Invalid(ValueError):
 
 
 def require(condition: bool, key: str, value: object, allowed: str) -> None:
-    """Raise `Invalid` unless `condition` holds."""
+    """Raise `Invalid` unless `condition` holds: the value must be `allowed`."""
     if not condition:
-        raise Invalid(key, value, allowed)
+        raise Invalid(key, value, f"must be {allowed}")
 
 
 @dataclass(frozen=True)
@@ -117,14 +117,21 @@ def target_names(weights: Sequence[Weight], targets: Sequence[str] | None) -> li
 
     Raises `Invalid` if a glob, or the default, finds none.
     """
-    names = [w.name for w in weights]
     if targets is None:
         found = [w.name for w in weights if w.is_kernel][:-1]
-        require(bool(found), "targets", "default", f"every kernel but the last: none of {names}")
+        known = ", ".join(w.name for w in weights)
+        if not found:
+            raise Invalid("targets", "null", f"no kernel but the last; the weights are {known}")
         return found
-    for glob in targets:
-        require(bool(match(names, [glob])), "targets", glob, f"matches no weight; one of {names}")
-    return match(names, targets)
+    return match_each("targets", [w.name for w in weights], targets)
+
+
+def match_each(key: str, names: Sequence[str], globs: Sequence[str]) -> list[str]:
+    """As `match`. Raises `Invalid` with this key for a glob that matches nothing."""
+    for glob in globs:
+        if not match(names, [glob]):
+            raise Invalid(key, glob, f"matches no weight; the weights are {', '.join(names)}")
+    return match(names, globs)
 
 
 def _first(value: Any, *_: Any) -> Any:

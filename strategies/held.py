@@ -70,13 +70,21 @@ class File(Held):
     def values(self, initial: Mapping[str, Array]) -> dict[str, Array]:
         arrays = read_arrays(self.path)
         missing = [n for n in initial if n not in arrays]
-        require(not missing, "path", self.path, f"values for {missing}; it has {list(arrays)}")
+        require(
+            not missing,
+            "path",
+            self.path,
+            f"a file with values for {', '.join(missing)}; it has {', '.join(arrays)}",
+        )
         made = {}
         for name, start in initial.items():
             found = arrays[name]
             fits = found.shape == start.shape and found.dtype.kind in "buif"
             require(
-                fits, name, f"{found.dtype} of shape {found.shape}", f"numbers of {start.shape}"
+                fits,
+                name,
+                f"{found.dtype} of shape {found.shape}",
+                f"numbers of shape {start.shape}",
             )
             made[name] = found.astype(start.dtype)
         return made

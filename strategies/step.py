@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from strategies.base import Array, Invalid, Plan, Slot, Strategy, match
+from strategies.base import Array, Invalid, Plan, Slot, Strategy, match_each
 from strategies.weights import describe
 
 
@@ -68,10 +68,7 @@ class Training:
         masked_names = [w.weight.name for w in plan.weights]
         self._runs = binding.rewrite(model, masked_names) if masked_names else model
         names = [w.name for w in self.weights]
-        for glob in trainable:
-            if not match(names, [glob]):
-                raise Invalid("trainable", glob, f"matches no weight; one of {names}")
-        trains = set(match(names, trainable))
+        trains = set(match_each("trainable", names, trainable))
 
         self.masked: dict[str, Masked] = {}
         self.values: list[Any] = []

@@ -65,23 +65,37 @@ def _sweep(command: str, arguments: list[str]) -> int:
     # Hydra prints and exits on errors by itself unless asked for them in full
     os.environ["HYDRA_FULL_ERROR"] = "1"
     import hydra
+    from hydra.core.utils import JobReturn
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from sweeps import launcher
-    from sweeps.sweep import Sweep
+    from sweeps import launcher, sweep
+    from sweeps.report import Outcome
 
     overrides = [a for a in arguments if not a.startswith("-")]
-    mode = "run" if command == "run" else "check" if check else "plan"
-    sweep = Sweep(overrides, mode=mode, as_json=as_json)  # type: ignore[arg-type]
+    exit_code = 0
+
+    def launch(jobs: Sequence[launcher.Composed]) -> list[JobReturn]:
+        nonlocal exit_code
+        planned = sweep.plan(jobs)
+        outcomes: list[Outcome] = []
+        if command == "run" or check:
+            planned = sweep.preflight(planned)
+        if command == "run":
+            outcomes, exit_code = sweep.run(planned, overrides)
+        else:
+            sweep.show(planned, as_json)
+        by_id = {outcome.trial.id: outcome for outcome in outcomes}
+        return [sweep.returned(job, by_id) for job in jobs]
+
     launcher.register()
     sys.argv = [f"masksweep {command}", *arguments]
     try:
-        with launcher.taking_over(sweep.launch):
+        with launcher.taking_over(launch):
             hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")(_task)()
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error, overrides) from error
-    return sweep.exit_code
+    return exit_code
 
 
 def _task(config: object) -> None:
@@ -99,7 +113,7 @@ def explain(error: Exception, overrides: Sequence[str]) -> Invalid:
     if found := re.search(r"Could not override '([^']*)'", text):
         key = found.group(1)
         value = next((o.partition("=")[2] for o in overrides if o.split("=")[0] == key), "")
-        return Invalid(key, value, f"unknown key; {_siblings(key)}")
+        return Invalid(key, value, _siblings(key))
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
     cause = error.__cause__
     if cause is not None and str(cause):
@@ -109,7 +123,7 @@ def explain(error: Exception, overrides: Sequence[str]) -> Invalid:
 
 
 def _siblings(key: str) -> str:
-    """The keys that are known where `key` is not."""
+    """Why a key is not known: the keys that are, in its place."""
     from hydra import compose, initialize_config_module
     from omegaconf import DictConfig, OmegaConf
 
@@ -118,8 +132,10 @@ def _siblings(key: str) -> str:
     parent = key.rpartition(".")[0]
     node = OmegaConf.select(config, parent) if parent else config
     if not isinstance(node, DictConfig):
-        return f"there is no {parent}"
-    return f"one of {', '.join(str(k) for k in node)}"
+        return f"unknown key; there is no {parent}"
+    if key.rpartition(".")[2] in node:
+        return f"not a key of every {parent} in this sweep; give each its own in sweep.parts"
+    return f"unknown key; one of {', '.join(str(k) for k in node)}"
 
 
 def _list() -> int:

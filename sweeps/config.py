@@ -23,6 +23,16 @@ from sweeps.optimizers import OPTIMIZERS, Optimizer
 Positive = Annotated[int, Field(ge=1)]
 
 
+Objective = Literal[
+    "train/loss", "train/accuracy", "train/mse",
+    "validation/loss", "validation/accuracy", "validation/mse",
+    "test/loss", "test/accuracy", "test/mse",
+    "integrity/ok", "integrity/violations", "integrity/peak_violations",
+    "speed/step_ms", "speed/ratio_to_dense",
+]  # fmt: skip
+"""Metrics that a sweeper can get back."""
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
@@ -96,7 +106,7 @@ class Trial(Section):
     trainable: list[str] = ["*"]
     outputs_held: list[Annotated[int, Field(ge=0)]] = []
     seed: Annotated[int, Field(ge=0)] = 0
-    objective: str = "validation/loss"
+    objective: Objective = "validation/loss"
     train: Train = Train()
     audit: Audit = Audit()
     resources: Resources = Resources()
@@ -109,9 +119,10 @@ class Trial(Section):
         if self.train.jit is True and not self.strategy.xla:
             raise Invalid("train.jit", True, f"{self.strategy.name} does not compile under XLA")
         if self.data.validation == 0 and self.objective.startswith("validation/"):
-            raise Invalid(
-                "objective", self.objective, "there is no validation part: test/loss, ..."
-            )
+            raise Invalid("objective", self.objective, "data.validation is 0; test/loss, ...")
+        other = {"classification": "/mse", "regression": "/accuracy"}[self.data.task]
+        if self.objective.endswith(other):
+            raise Invalid("objective", self.objective, f"{self.data.name} is {self.data.task}")
         return self
 
     @property

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -55,52 +56,67 @@ class Work(Protocol):
         """One job; what it returns goes to `on_end`, what it emits to `on_event`."""
 
 
+@contextmanager
+def cluster(address: str | None = None) -> Iterator[None]:
+    """Be connected to Ray: as this process is already, to `address`, or to one started here.
+
+    A Ray that was started or joined here is left at the end.
+    """
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    ray.init(address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def slots(spec: Spec) -> int:
+    """How many workers of this spec the cluster takes at once.
+
+    Raises `Invalid` if no node can ever take one.
+    """
+    import ray
+
+    wanted = {
+        "CPU": ("num_cpus", spec.num_cpus),
+        "GPU": ("num_gpus", spec.num_gpus),
+        "memory": ("memory", spec.memory or 0),
+    }
+    nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
+    counts = []
+    for resource, (key, amount) in wanted.items():
+        if amount:
+            has = [node.get(resource, 0) for node in nodes]
+            if amount > max(has, default=0):
+                allowed = f"must be at most {max(has, default=0):g}, what the largest node has"
+                raise Invalid(f"resources.{key}", amount, allowed)
+            counts.append(sum(int(h // amount) for h in has))
+    return min(counts)
+
+
 def run(
     jobs: Sequence[Job],
     work: Work,
     *,
-    on_start: Callable[[str], None],
-    on_event: Callable[[str, Any], None],
+    on_start: Callable[[str], None] = lambda key: None,
+    on_event: Callable[[str, Any], None] = lambda key, event: None,
     on_end: Callable[[str, Any], None],
-    address: str | None = None,
 ) -> None:
-    """Run every job; `on_end(key, result or Failure)` once for each, after all of its events.
+    """Run every job in a `cluster`; `on_end(key, result or Failure)` once each, after its events.
 
-    Joins the Ray that this process is connected to, or the one at `address`, or starts one here
-    that ends with the call. Raises `Invalid` before the first job if the cluster can never satisfy
-    a spec.
+    Raises `Invalid` before the first job if the cluster can never satisfy a spec.
     """
-    import ray
-
-    own = not ray.is_initialized()
-    if own:
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")
-        ray.init(address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    try:
-        groups: dict[Spec, list[Job]] = {}
-        for job in jobs:
-            groups.setdefault(job.spec, []).append(job)
-        slots = {spec: _slots(spec) for spec in groups}
-        for spec, members in groups.items():
-            _run_alike(members, work, min(slots[spec], len(members)), on_start, on_event, on_end)
-    finally:
-        if own:
-            ray.shutdown()
-
-
-def _slots(spec: Spec) -> int:
-    """How many workers of this spec the cluster takes at once."""
-    import ray
-
-    found = ray.cluster_resources()
-    wanted = {"CPU": spec.num_cpus, "GPU": spec.num_gpus, "memory": spec.memory or 0}
-    keys = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
-    for resource, amount in wanted.items():
-        has = max((n["Resources"].get(resource, 0) for n in ray.nodes() if n["Alive"]), default=0)
-        if amount > has:
-            raise Invalid(f"resources.{keys[resource]}", amount, f"the largest node has {has:g}")
-    return int(min(found.get(r, 0) // amount for r, amount in wanted.items() if amount))
+    groups: dict[Spec, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(job.spec, []).append(job)
+    workers = {spec: min(slots(spec), len(members)) for spec, members in groups.items()}
+    for spec, members in groups.items():
+        _run_alike(members, work, workers[spec], on_start, on_event, on_end)
 
 
 class _Mailbox:
@@ -118,18 +134,16 @@ class _Mailbox:
 
 
 class _Worker:
-    def __init__(self, work: Work, spec: Spec, mailbox: Any) -> None:
-        self._work, self._mailbox = work, mailbox
+    def __init__(self, work: Work, spec: Spec) -> None:
+        self._work = work
         work.setup(spec)
 
-    def run(self, key: str, payload: Any) -> Any:
+    def run(self, key: str, payload: Any, mailbox: Any) -> Any:
         import ray
 
         sent: list[Any] = []
         try:
-            result = self._work.run(
-                payload, lambda e: sent.append(self._mailbox.put.remote(key, e))
-            )
+            result = self._work.run(payload, lambda e: sent.append(mailbox.put.remote(key, e)))
         except Exception as error:
             reason = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
             result = Failure(reason, traceback.format_exc())
@@ -151,7 +165,7 @@ def _run_alike(
     mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
     options = {"num_cpus": spec.num_cpus, "num_gpus": spec.num_gpus, "memory": spec.memory}
     worker = ray.remote(max_restarts=-1, max_task_retries=RETRIES, **options)(_Worker)
-    idle = deque(worker.remote(work, spec, mailbox) for _ in range(workers))
+    idle = deque(worker.remote(work, spec) for _ in range(workers))
     waiting, running = deque(jobs), dict[Any, tuple[Any, str]]()
 
     def deliver() -> None:
@@ -162,7 +176,7 @@ def _run_alike(
         while waiting or running:
             while waiting and idle:
                 job, actor = waiting.popleft(), idle.popleft()
-                running[actor.run.remote(job.key, job.payload)] = (actor, job.key)
+                running[actor.run.remote(job.key, job.payload, mailbox)] = (actor, job.key)
                 on_start(job.key)
             done, _ = ray.wait(list(running), timeout=POLL_SECONDS)
             deliver()

@@ -95,19 +95,13 @@ class RayLauncher(Launcher):
                 result = JobReturn(status=JobStatus.FAILED, _return_value=failed)
             returned[key] = result
 
-        engine.run(
-            [engine.Job(str(i), job.config, self._spec) for i, job in enumerate(jobs)],
-            _HydraJob(
-                self._context,
-                self._task,
-                Singleton.get_state(),
-                BaseContainer._resolvers,
-            ),
-            on_start=lambda key: None,
-            on_event=lambda key, event: None,
-            on_end=end,
-            address=self._address,
-        )
+        work = _HydraJob(self._context, self._task, Singleton.get_state(), BaseContainer._resolvers)
+        with engine.cluster(self._address):
+            engine.run(
+                [engine.Job(str(i), job.config, self._spec) for i, job in enumerate(jobs)],
+                work,
+                on_end=end,
+            )
         return [returned[str(i)] for i in range(len(jobs))]
 
 

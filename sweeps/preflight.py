@@ -36,7 +36,7 @@ def _shape(trial: Trial) -> str:
 
 
 def _reasons(trials: Sequence[Trial]) -> list[str | None]:
-    from strategies.base import Array, Invalid, Weight, match
+    from strategies.base import Array, Weight, match_each
     from strategies.weights import describe, values
     from sweeps.trial import build_model, plan_for, prepare_process, schedule
 
@@ -52,10 +52,7 @@ def _reasons(trials: Sequence[Trial]) -> list[str | None]:
             model = build_model(trial, data)
             models[trial.model, trial.data] = describe(model), values(model)
         weights, initial = models[trial.model, trial.data]
-        names = [w.name for w in weights]
-        for glob in trial.trainable:
-            if not match(names, [glob]):
-                raise Invalid("trainable", glob, f"matches no weight; one of {', '.join(names)}")
+        match_each("trainable", [w.name for w in weights], trial.trainable)
         plan = plan_for(trial, weights, initial, data.outputs)
         reasons.append(trial.strategy.refuses(plan))
     return reasons

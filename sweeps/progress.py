@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,33 +20,35 @@ from rich.progress import (
 from sweeps.report import Outcome
 
 
+@contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Show what the time is spent on."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with console.status(what):
+            yield
+    else:
+        console.print(f"{what} ...")
+        yield
+
+
 class Display:
-    """Shows how a sweep of `total` trials goes."""
+    """Shows how a sweep of `total` trials goes, while it is entered."""
 
     def __init__(self, total: int) -> None:
         self._total, self._done, self._failed = total, 0, 0
         self._console = Console(stderr=True)
         self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
+            TextColumn("{task.description}"),
             console=self._console,
             transient=True,
         )
-        self._task = self._bar.add_task("Starting Ray", total=total)
-
-    @contextmanager
-    def doing(self, what: str) -> Iterator[None]:
-        """Show what the time is spent on before the trials start."""
-        if self._console.is_terminal:
-            with self._console.status(what):
-                yield
-        else:
-            self._console.print(f"{what} ...")
-            yield
+        self._task = self._bar.add_task("Starting the workers", total=total)
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -55,12 +57,7 @@ class Display:
             self._console.print(f"Running {self._total} trials ...")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: Any) -> None:
         self._bar.stop()
 
     def ended(self, outcome: Outcome) -> None:
@@ -69,12 +66,15 @@ class Display:
         self._failed += outcome.status == "failed"
         line = _line(outcome)
         if self._console.is_terminal:
-            failed = f", [red]{self._failed} failed[/red]" if self._failed else ""
-            self._bar.update(self._task, completed=self._done, description=line + failed)
+            failed = f"[red]{self._failed} failed[/red] " if self._failed else ""
+            self._bar.update(self._task, completed=self._done, description=failed + escape(line))
         else:
             width = len(str(self._total))
             self._console.print(
-                f"[{self._done:>{width}}/{self._total}] {line}", markup=False, soft_wrap=True
+                f"[{self._done:>{width}}/{self._total}] {line}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
             )
 
 

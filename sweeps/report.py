@@ -23,7 +23,7 @@ HEADERS = (
     "step / dense",
     "weights violated",
     "verdict",
-    "ok / failed / skipped",
+    "ok/fail/ skip",
 )
 
 
@@ -118,31 +118,29 @@ def _verdict(trial: Trial, holds: Sequence[float]) -> tuple[str, bool]:
     return f"LEAKS in {failed} of {len(holds)}", False
 
 
-def score_name(outcomes: Sequence[Outcome]) -> str:
-    """The header of the score column."""
+def _headers(outcomes: Sequence[Outcome]) -> list[str]:
     classify = outcomes[0].trial.data.task == "classification"
-    return "test accuracy %" if classify else "test mse"
+    strategy, pattern, *others = HEADERS
+    return [strategy, pattern, "test accuracy %" if classify else "test mse", *others]
 
 
 def table(outcomes: Sequence[Outcome]) -> Table:
     """The rows as a table for the terminal."""
-    made = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for header in (*HEADERS[:2], score_name(outcomes), *HEADERS[2:]):
-        wide = header == "pattern"
-        right = header not in (*HEADERS[:2], "verdict")
+    made = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for header in _headers(outcomes):
+        words = header in ("strategy", "pattern")
         made.add_column(
-            # a header breaks at its words, a cell of figures never
-            header if wide else header.replace(" ", "\n", 1),
-            justify="right" if right else "left",
+            header.replace(" ", "\n", 1),
+            justify="left" if words or header == "verdict" else "right",
             vertical="bottom",
-            no_wrap=not wide,
-            min_width=8 if wide else None,
+            no_wrap=header != "pattern",  # figures and names never break
+            min_width=10 if header == "pattern" else None,
         )
     for row in rows(outcomes):
         colour = "green" if row.good else "bold red"
         plain = row.verdict in ("-", "control")
         made.add_row(
-            row.strategy,
+            row.strategy.replace("(", "\n("),
             row.pattern,
             row.score,
             row.ratio,
@@ -163,8 +161,7 @@ def as_text(outcomes: Sequence[Outcome]) -> str:
 
 def as_markdown(outcomes: Sequence[Outcome]) -> str:
     """The table as markdown."""
-    strategy, pattern, *others = HEADERS
-    headers = [strategy, pattern, score_name(outcomes), *others]
+    headers = _headers(outcomes)
     lines = [headers, ["---"] * len(headers)]
     lines += [
         [r.strategy, r.pattern, r.score, r.ratio, r.violated, r.verdict, r.counts]

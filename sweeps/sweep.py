@@ -2,27 +2,81 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf, open_dict
+from omegaconf.errors import MissingMandatoryValue
 from rich.console import Console
 
+from strategies.base import Invalid
 from sweeps import engine
 from sweeps.config import Trial, parse
 from sweeps.launcher import Composed
-from sweeps.progress import Display
+from sweeps.progress import Display, doing
 from sweeps.report import Outcome, as_markdown, as_text, table
 from sweeps.trial import TrialResult
 
-Mode = Literal["run", "plan", "check"]
 INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One trial of a sweep before it runs."""
+
+    trial: Trial
+    overrides: Sequence[str]
+    refusal: str = ""
+    """Why its strategy cannot hold its plan; only the preflight can tell."""
+
+    def described(self) -> dict[str, Any]:
+        """As `masksweep plan --json` prints it."""
+        found = {
+            "id": self.trial.id,
+            "name": self.trial.name,
+            "overrides": list(self.overrides),
+            "state": "skipped" if self.refusal else "to run",
+        }
+        return found | ({"reason": self.refusal} if self.refusal else {})
+
+
+def plan(jobs: Sequence[Composed]) -> list[Planned]:
+    """Every distinct trial, in order. Raises `Invalid` if any config is not valid.
+
+    The dense control is the same trial under every pattern, so it is planned once.
+    """
+    distinct: dict[str, Planned] = {}
+    for job in jobs:
+        trial = trial_of(job)
+        distinct.setdefault(trial.id, Planned(trial, job.overrides))
+    return list(distinct.values())
+
+
+def preflight(planned: Sequence[Planned]) -> list[Planned]:
+    """The plan with its refusals. Raises `Invalid` for targets and masks that do not fit."""
+    from sweeps.preflight import check
+
+    with doing(f"Checking {len(planned)} trials"):
+        refused = check([p.trial for p in planned])
+    return [replace(p, refusal=refused.get(p.trial.id, "")) for p in planned]
+
+
+def show(planned: Sequence[Planned], as_json: bool) -> None:
+    """Print a plan."""
+    if as_json:
+        print(json.dumps({"trials": [p.described() for p in planned]}, indent=2))
+        return
+    for p in planned:
+        print(f"{p.trial.id[:12]}  {p.trial.name}{f'  skipped: {p.refusal}' * bool(p.refusal)}")
+    skipped = sum(bool(p.refusal) for p in planned)
+    print(f"{len(planned)} trials: {len(planned) - skipped} to run, {skipped} skipped")
 
 
 class TrialWork:
@@ -39,141 +93,105 @@ class TrialWork:
         return trial.run(parse(payload), lambda epoch, metrics: emit((epoch, metrics)))
 
 
-@dataclass
-class Sweep:
-    """What `masksweep run` and `masksweep plan` do with the jobs that Hydra composed."""
+def run(planned: Sequence[Planned], arguments: Sequence[str]) -> tuple[list[Outcome], int]:
+    """Run and record every trial that is not refused; what came out, and the exit code."""
+    first = planned[0].trial
+    name = first.sweep.name or derived_name(arguments)
+    jobs = [_job(p.trial) for p in planned if not p.refusal]
+    with contextlib.ExitStack() as stack:
+        with doing("Starting Ray"):
+            stack.enter_context(engine.cluster(first.launch.address))
+        for job in jobs:
+            engine.slots(job.spec)
+        outcomes, exit_code = _record(planned, jobs, name, _note(first, arguments))
+    _summary(outcomes, name, exit_code)
+    return outcomes, exit_code
 
-    arguments: Sequence[str]
-    mode: Mode = "run"
-    as_json: bool = False
-    exit_code: int = 0
-    _outcomes: dict[str, Outcome] = field(default_factory=dict)
 
-    def launch(self, jobs: Sequence[Composed]) -> list[JobReturn]:
-        """Plan or run the jobs; each job's return holds its trial's objective."""
-        trials = [_trial(job) for job in jobs]
-        # the dense control is the same trial under every pattern: it runs once
-        distinct = {t.id: (t, job) for t, job in reversed(list(zip(trials, jobs, strict=True)))}
-        plan = dict(reversed(distinct.items()))
-        display = Display(len(plan))
-        refused: dict[str, str] = {}
-        if self.mode != "plan":
-            from sweeps.preflight import check
+def _record(
+    planned: Sequence[Planned], jobs: Sequence[engine.Job], name: str, note: str
+) -> tuple[list[Outcome], int]:
+    from sweeps.tracker import Tracker, store_uri
 
-            with display.doing(f"Checking {len(plan)} trials"):
-                refused = check([t for t, _ in plan.values()])
-        described = [
-            {
-                "id": trial.id,
-                "name": trial.name,
-                "overrides": list(job.overrides),
-                **(
-                    {"state": "skipped", "reason": refused[trial.id]}
-                    if trial.id in refused
-                    else {"state": "to run"}
-                ),
-            }
-            for trial, job in plan.values()
-        ]
-        if self.mode == "run":
-            self._run([t for t, _ in plan.values()], refused, described, display)
-        else:
-            self._show(described)
-        return [self._returned(trial, job) for trial, job in zip(trials, jobs, strict=True)]
+    trials = {p.trial.id: p.trial for p in planned}
+    tracking = planned[0].trial.tracking
+    with doing("Opening the store"):
+        tracker = Tracker(store_uri(tracking.uri), tracking.experiment)
+        tracker.start_sweep(name, note, [p.described() for p in planned])
+    found: dict[str, Outcome] = {}
+    exit_code = 1
+    status = "FAILED"
 
-    def _show(self, described: Sequence[Mapping[str, Any]]) -> None:
-        if self.as_json:
-            print(json.dumps({"trials": described}, indent=2))
-            return
-        for trial in described:
-            print(f"{trial['id'][:12]}  {trial['name']}  {trial.get('reason', '')}".rstrip())
-        skipped = sum(t["state"] == "skipped" for t in described)
-        print(f"{len(described)} trials: {len(described) - skipped} to run, {skipped} skipped")
+    with Display(len(planned)) as display:
 
-    def _run(
-        self,
-        trials: Sequence[Trial],
-        refused: Mapping[str, str],
-        described: Sequence[Mapping[str, Any]],
-        display: Display,
-    ) -> None:
-        from sweeps.tracker import Tracker, store_uri
-
-        first = trials[0]
-        name = first.sweep.name or derived_name(self.arguments)
-        uri = store_uri(first.tracking.uri)
-        with display.doing("Opening the store"):
-            tracker = Tracker(uri, first.tracking.experiment)
-            note = _note(first.sweep.question, self.arguments)
-            tracker.start_sweep(name, note, described)
-        by_id = {trial.id: trial for trial in trials}
-
-        def end(key: str, result: Any) -> None:
-            trial = by_id[key]
+        def end(key: str, result: TrialResult | engine.Failure) -> None:
+            trial = trials[key]
             if isinstance(result, engine.Failure):
-                outcome = Outcome(trial, "failed", reason=result.reason)
+                found[key] = Outcome(trial, "failed", reason=result.reason)
                 tracker.fail_trial(trial, result.reason, result.traceback)
             else:
-                outcome = Outcome(trial, result.status, result, result.reason)
+                found[key] = Outcome(trial, result.status, result, result.reason)
                 tracker.end_trial(trial, result)
-            self._outcomes[key] = outcome
-            display.ended(outcome)
+            display.ended(found[key])
 
-        status = "FAILED"
         try:
-            with display:
-                for key, reason in refused.items():
-                    tracker.start_trial(by_id[key])
-                    end(key, TrialResult("skipped", reason))
-                engine.run(
-                    [_job(trial) for trial in trials if trial.id not in refused],
-                    TrialWork(),
-                    on_start=lambda key: tracker.start_trial(by_id[key]),
-                    on_event=lambda key, event: tracker.log(by_id[key], event[1], event[0]),
-                    on_end=end,
-                    address=first.launch.address,
-                )
-            failed = [o for o in self._outcomes.values() if o.status == "failed"]
-            status = "FAILED" if failed else "FINISHED"
-            self.exit_code = 1 if failed else 0
+            for p in planned:
+                if p.refusal:
+                    tracker.start_trial(p.trial)
+                    end(p.trial.id, TrialResult("skipped", p.refusal))
+            engine.run(
+                jobs,
+                TrialWork(),
+                on_start=lambda key: tracker.start_trial(trials[key]),
+                on_event=lambda key, event: tracker.log(trials[key], event[1], event[0]),
+                on_end=end,
+            )
+            failed = any(o.status == "failed" for o in found.values())
+            status, exit_code = ("FAILED", 1) if failed else ("FINISHED", 0)
         except KeyboardInterrupt:
-            status, self.exit_code = "KILLED", INTERRUPTED
+            status, exit_code = "KILLED", INTERRUPTED
         finally:
+            outcomes = [found[p.trial.id] for p in planned if p.trial.id in found]
             tracker.kill_open_trials()
-            outcomes = [self._outcomes[t.id] for t in trials if t.id in self._outcomes]
-            text, shown = (as_text(outcomes), as_markdown(outcomes)) if outcomes else ("", "")
-            tracker.end_sweep(status, f"{note}\n{shown}", text)
-        self._summary(outcomes, name)
+            tracker.end_sweep(status, f"{note}\n{as_markdown(outcomes)}", as_text(outcomes))
+    return outcomes, exit_code
 
-    def _summary(self, outcomes: Sequence[Outcome], name: str) -> None:
+
+def _summary(outcomes: Sequence[Outcome], name: str, exit_code: int) -> None:
+    if outcomes:
         console = Console()
-        if outcomes:
-            console.print()
-            console.print(table(outcomes))
-        for outcome in outcomes:
-            if outcome.status != "ok":
-                print(f"{outcome.status}: {outcome.trial.name}: {outcome.reason}")
-        if self.exit_code == INTERRUPTED:
-            print("Interrupted; what had finished is kept.", file=sys.stderr)
-        print(f"\nOpen the results with: masksweep ui   (sweep {name!r})")
-
-    def _returned(self, trial: Trial, job: Composed) -> JobReturn:
-        outcome = self._outcomes.get(trial.id)
-        returned = JobReturn(overrides=list(job.overrides), cfg=job.config)
-        returned.status = JobStatus.COMPLETED
-        if outcome is not None and outcome.status == "failed":
-            returned.status = JobStatus.FAILED
-            returned.return_value = RuntimeError(outcome.reason)
-        elif outcome is not None:
-            returned.return_value = outcome.result.metrics.get(trial.objective)
-        return returned
+        console.print()
+        console.print(table(outcomes))
+    for outcome in outcomes:
+        if outcome.status != "ok":
+            print(f"{outcome.status}: {outcome.trial.name}: {outcome.reason}")
+    if exit_code == INTERRUPTED:
+        print("Interrupted; what had finished is kept.", file=sys.stderr)
+    print(f"\nOpen the results with: masksweep ui   (sweep {name!r})")
 
 
-def _trial(job: Composed) -> Trial:
+def returned(job: Composed, outcomes: dict[str, Outcome]) -> JobReturn:
+    """What a sweeper gets back for a job: its trial's objective."""
+    trial = trial_of(job)
+    outcome = outcomes.get(trial.id)
+    found = JobReturn(overrides=list(job.overrides), cfg=job.config, status=JobStatus.COMPLETED)
+    if outcome is not None and outcome.status == "failed":
+        found.status = JobStatus.FAILED
+        found.return_value = RuntimeError(outcome.reason)
+    elif outcome is not None:
+        found.return_value = outcome.result.metrics.get(trial.objective)
+    return found
+
+
+def trial_of(job: Composed) -> Trial:
+    """The trial that a job's config describes. Raises `Invalid`."""
     config = job.config.copy()
     with open_dict(config):
         del config["hydra"]
-    plain = OmegaConf.to_container(config, resolve=True)
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise Invalid(str(error.full_key), "???", "must be given") from error
     assert isinstance(plain, dict)
     return parse({str(key): value for key, value in plain.items()})
 
@@ -186,13 +204,14 @@ def _job(trial: Trial) -> engine.Job:
 
 def derived_name(arguments: Sequence[str]) -> str:
     """A sweep's name from its overrides: the same ones, the same name."""
-    said = [a for a in arguments if not a.startswith(("launch.", "tracking.", "-"))]
+    said = [a for a in arguments if not a.startswith(("launch.", "tracking."))]
     text = " ".join(said) or "default"
     short = hashlib.sha256(text.encode()).hexdigest()[:8]
     return text if len(text) <= 60 else f"{text[:50]}... {short}"
 
 
-def _note(question: str | None, arguments: Sequence[str]) -> str:
+def _note(first: Trial, arguments: Sequence[str]) -> str:
+    # an address may hold a password
     said = [a for a in arguments if not a.startswith("tracking.")]
     command = f"    masksweep run {shlex.join(said)}\n"
-    return f"{question or ''}\n\nRun again with\n\n{command}".lstrip()
+    return f"{first.sweep.question or ''}\n\nRun again with\n\n{command}".lstrip()

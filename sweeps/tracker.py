@@ -94,7 +94,6 @@ class Tracker:
             "trial.id": trial.id,
             "trial.strategy": trial.label,
             "trial.pattern": pattern,
-            "trial.sparsity": str(getattr(trial.pattern, "sparsity", "") if pattern != "-" else ""),
             "trial.seed": str(trial.seed),
         }
         run = self._client.create_run(self._experiment, tags=tags, run_name=trial.name)
@@ -127,6 +126,8 @@ class Tracker:
         self.log(trial, result.metrics, result.epochs)
         run = self._close(trial)
         tags = {"trial.status": result.status, **result.tags}
+        if "sparsity/achieved" in result.metrics:
+            tags["trial.sparsity"] = f"{result.metrics['sparsity/achieved']:.4g}"
         if result.reason:
             tags["trial.reason"] = result.reason
         for key, value in tags.items():

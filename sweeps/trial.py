@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sweeps.program import Program, Progress
 
 Emit = Callable[[int, Mapping[str, float]], None]
-"""(epoch from 1, metrics by name): called at each epoch's end."""
+"""(epoch from 1, metrics by name): called at the end of each epoch but the last."""
 CHUNK_SECONDS = 2.0
 PROBE = 256
 """Samples on which the live and the baked model are compared."""
@@ -144,7 +144,8 @@ def run(trial: Trial, emit: Emit = lambda epoch, metrics: None) -> TrialResult:
             chunk = 1 + int(steps * CHUNK_SECONDS / (time.perf_counter() - toc))
             found, part = found + new, part + new
         number += 1
-        emit(number, _train_metrics(program, part) | _metrics(program, "validation", data))
+        if found.steps < total:  # the last epoch's metrics are the result's own
+            emit(number, _train_metrics(program, part) | _metrics(program, "validation", data))
     program.training.finalize()
 
     weights = program.effective()

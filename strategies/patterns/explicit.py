@@ -28,12 +28,19 @@ class Explicit(Pattern):
         given = self.mask
         if not isinstance(given, dict):
             names = list(shapes)
-            require(len(names) == 1, "mask", "a bare list", f"lists by name, for {names}")
+            require(
+                len(names) == 1,
+                "mask",
+                "a bare list",
+                f"lists by weight name, for {', '.join(names)}",
+            )
             given = {names[0]: given}
         unknown = [n for n in given if n not in shapes]
-        require(not unknown, "mask", unknown, f"of the targeted weights {list(shapes)}")
+        require(not unknown, "mask", unknown, f"among the targeted weights {', '.join(shapes)}")
         missing = [n for n in shapes if n not in given]
-        require(not missing, "mask", list(given), f"a mask for each target; {missing} have none")
+        require(
+            not missing, "mask", list(given), f"a mask for each target, also {', '.join(missing)}"
+        )
         return {n: to_mask(given[n], shapes[n], f"mask of {n}") for n in shapes}
 
 
@@ -42,8 +49,8 @@ def to_mask(given: Any, shape: tuple[int, ...], key: str) -> Mask:
     try:
         array = np.asarray(given)
     except ValueError as error:
-        raise Invalid(key, "ragged lists", f"shape {list(shape)}") from error
-    require(array.shape == shape, key, f"shape {list(array.shape)}", f"shape {list(shape)}")
+        raise Invalid(key, "ragged lists", f"must be of shape {list(shape)}") from error
+    require(array.shape == shape, key, f"shape {list(array.shape)}", f"of shape {list(shape)}")
     numeric = array.dtype.kind in "buif"
     wrong = array[(array != 0) & (array != 1)] if numeric else array.ravel()
     require(not wrong.size, key, wrong[:3].tolist(), "0 and 1 only")

@@ -25,5 +25,10 @@ class File(Pattern):
     def masks(self, shapes: Shapes, seed: int) -> dict[str, Mask]:
         arrays = read_arrays(self.path)
         missing = [n for n in shapes if n not in arrays]
-        require(not missing, "path", self.path, f"masks for {missing}; it has {list(arrays)}")
+        require(
+            not missing,
+            "path",
+            self.path,
+            f"a file with masks for {', '.join(missing)}; it has {', '.join(arrays)}",
+        )
         return {n: to_mask(arrays[n], s, f"mask of {n}") for n, s in shapes.items()}
