@@ -5,6 +5,7 @@ A command may take its jobs over (`taking_over`), to validate, record and run th
 
 from __future__ import annotations
 
+import os
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -95,7 +96,13 @@ class RayLauncher(Launcher):
                 result = JobReturn(status=JobStatus.FAILED, _return_value=failed)
             returned[key] = result
 
-        work = _HydraJob(self._context, self._task, Singleton.get_state(), BaseContainer._resolvers)
+        work = _HydraJob(
+            self._context,
+            self._task,
+            Singleton.get_state(),
+            BaseContainer._resolvers,
+            str(Path.cwd()),
+        )
         with engine.cluster(self._address):
             engine.run(
                 [engine.Job(str(i), job.config, self._spec) for i, job in enumerate(jobs)],
@@ -113,9 +120,13 @@ class _HydraJob:
     task: TaskFunction
     singletons: Any
     resolvers: Any
+    folder: str
+    """The driver's current folder, which relative paths of the config start from."""
 
     def setup(self, spec: engine.Spec) -> None:
         register()
+        if Path(self.folder).is_dir():
+            os.chdir(self.folder)
         Singleton.set_state(self.singletons)
         setup_globals()
         BaseContainer._resolvers |= self.resolvers

@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -92,7 +92,7 @@ def plan_for(
         )
     except Invalid as error:
         for group in ("pattern", "held"):
-            if error.key in type(getattr(trial, group)).__dataclass_fields__:
+            if error.key in (f.name for f in fields(getattr(trial, group))):
                 raise Invalid(f"{group}.{error.key}", error.value, error.allowed) from error
         raise
 
