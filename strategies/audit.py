@@ -45,8 +45,9 @@ def violations(weights: Mapping[str, Array], plan: Plan) -> tuple[int, float]:
         wrong = ~w.mask & (bits(found) != bits(w.held))
         total += int(wrong.sum())
         if wrong.any():
-            drift = np.abs(found[wrong].astype(np.float64) - w.held[wrong].astype(np.float64))
-            largest = max(largest, float(np.nan_to_num(drift, nan=np.inf).max()))
+            with np.errstate(invalid="ignore"):
+                drift = np.abs(found[wrong].astype(np.float64) - w.held[wrong].astype(np.float64))
+            largest = max(largest, float(np.where(np.isnan(drift), np.inf, drift).max()))
     return total, largest
 
 
@@ -142,5 +143,5 @@ class Integrity:
 def same(one: Mapping[str, Array], other: Mapping[str, Array]) -> bool:
     """Whether two sets of weights have the same names and the same bits."""
     return one.keys() == other.keys() and all(
-        bool((bits(one[n]) == bits(other[n])).all()) for n in one
+        one[n].dtype == other[n].dtype and np.array_equal(bits(one[n]), bits(other[n])) for n in one
     )

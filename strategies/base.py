@@ -123,6 +123,7 @@ def target_names(weights: Sequence[Weight], targets: Sequence[str] | None) -> li
         if not found:
             raise Invalid("targets", "null", f"no kernel but the last; the weights are {known}")
         return found
+    require(bool(targets), "targets", list(targets), "at least one glob")
     return match_each("targets", [w.name for w in weights], targets)
 
 

@@ -43,6 +43,10 @@ class Constant(Held):
         require(bool(np.isfinite(self.value)), "value", self.value, "a finite number")
 
     def values(self, initial: Mapping[str, Array]) -> dict[str, Array]:
+        for a in initial.values():
+            require(
+                abs(self.value) <= float(np.finfo(a.dtype).max), "value", self.value, f"a {a.dtype}"
+            )
         return {n: np.full_like(a, self.value) for n, a in initial.items()}
 
 
@@ -86,7 +90,10 @@ class File(Held):
                 f"{found.dtype} of shape {found.shape}",
                 f"numbers of shape {start.shape}",
             )
-            made[name] = found.astype(start.dtype)
+            with np.errstate(over="ignore"):
+                made[name] = found.astype(start.dtype)
+            finite = bool(np.isfinite(made[name]).all())
+            require(finite, name, "values", f"finite numbers that a {start.dtype} can hold")
         return made
 
 

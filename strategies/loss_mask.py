@@ -14,8 +14,9 @@ class LossMask(Strategy):
 
     The loss keeps its value, and the weights of a held output get an exactly zero gradient under
     any loss, softmax cross-entropy on logits included. Leaks where a weight moves without its
-    gradient (decay, L2, Ftrl, Muon, constraints). It holds the weights of output units only; the
-    output itself still moves if a layer before it trains.
+    gradient (decay, L2, Ftrl, Muon, constraints). It holds whole output units, kernel and bias
+    alike, and the layers before get no gradient through them; the output itself still moves if
+    one of those trains.
     """
 
     name: ClassVar[str] = "loss_mask"

@@ -62,6 +62,7 @@ class Training:
     ) -> None:
         if reason := strategy.refuses(plan):
             raise Invalid("strategy", strategy.name, reason)
+        self.strategy = strategy
         self.model, self.optimizer, self.loss = model, optimizer, loss
         self.weights = describe(model)
         self.binding = binding = strategy.bind()
@@ -73,7 +74,7 @@ class Training:
         self.masked: dict[str, Masked] = {}
         self.values: list[Any] = []
         for weight, variable in zip(self.weights, model.trainable_variables, strict=True):
-            value = variable.value
+            value = tf.convert_to_tensor(variable.value)
             if found := plan.find(weight.name):
                 masked = Masked(found.mask, binding.layout(found.mask), found.held)
                 self.masked[weight.name] = masked
@@ -87,7 +88,7 @@ class Training:
                 )
             )
             self.values[-1].constraint = variable.constraint
-        self.state = [v.value for v in self._runs.non_trainable_variables]
+        self.state = [v.value for v in model.non_trainable_variables]
         self.trained = [v for v in self.values if v.trainable]
         self._slots = _build(optimizer, self.trained)
         self._fresh = [np.asarray(v.numpy()) for v in optimizer.variables]
@@ -99,6 +100,11 @@ class Training:
 
         The plan must mask the same weights in the same shapes; nothing is compiled again.
         """
+        if reason := self.strategy.refuses(plan):
+            raise Invalid("strategy", self.strategy.name, reason)
+        names = {w.weight.name for w in plan.weights}
+        if names != self.masked.keys():
+            raise Invalid("plan", sorted(names), f"masks for {list(self.masked)}, as at the start")
         for weight, value in zip(self.weights, self.values, strict=True):
             start = tf.convert_to_tensor(weights[weight.name])
             if masked := self.masked.get(weight.name):
@@ -149,7 +155,8 @@ class Training:
                 if weight.output and (masked := self.masked.get(weight.name)):
                     seen = self.binding.outputs(seen, masked.layout)
             loss = tf.add_n([self.loss(y, seen), *losses])
-        gradients = tape.gradient(loss, variables)
+            scaled = self.optimizer.scale_loss(loss)
+        gradients = tape.gradient(scaled, variables)
         # a weight that the loss does not reach has no gradient: like `fit`, leave it alone
         pairs = [(g, v) for g, v in zip(gradients, self.trained, strict=True) if g is not None]
         owners = {id(v): m for v, m in self._pairs() if m}
@@ -215,7 +222,8 @@ def _build(optimizer: Any, variables: Sequence[Any]) -> dict[int, list[tuple[Any
     `add_variable_from_reference`, which is listened to while it builds.
     """
     slots: dict[int, list[tuple[Any, Array]]] = {id(v): [] for v in variables}
-    make = optimizer.add_variable_from_reference
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    make = inner.add_variable_from_reference
 
     def listening(reference_variable: Any, *args: Any, **kwargs: Any) -> Any:
         slot = make(reference_variable, *args, **kwargs)
@@ -224,9 +232,9 @@ def _build(optimizer: Any, variables: Sequence[Any]) -> dict[int, list[tuple[Any
             found.append((slot, np.asarray(slot.numpy())))
         return slot
 
-    optimizer.add_variable_from_reference = listening
+    inner.add_variable_from_reference = listening
     try:
         optimizer.build(variables)
     finally:
-        del optimizer.add_variable_from_reference
+        del inner.add_variable_from_reference
     return slots

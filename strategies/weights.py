@@ -9,8 +9,12 @@ import numpy as np
 
 from strategies.base import Array, Invalid, Mask, MaskedWeight, Plan, Weight, target_names
 
-MIXING = ("softmax", "log_softmax", "glu", "sparsemax")
-"""Activations whose every output depends on all the others."""
+ELEMENTWISE = [
+    "linear", "relu", "relu6", "leaky_relu", "sigmoid", "hard_sigmoid", "log_sigmoid", "tanh",
+    "hard_tanh", "elu", "celu", "selu", "gelu", "silu", "hard_silu", "softplus", "softsign",
+    "mish", "exponential",
+]  # fmt: skip
+"""Activations whose every output depends on one input; a softmax, say, mixes them."""
 
 
 def _own_variables(layer: Any, prefix: str, seen: set[int]) -> list[tuple[str, Any, Any]]:
@@ -36,10 +40,12 @@ def describe(model: Any) -> list[Weight]:
             named.setdefault(id(v), (name, layer))
     outputs = getattr(model, "outputs", None) or []
     last = outputs[0]._keras_history.operation if len(outputs) == 1 else None
+    if last is not None and len(last._inbound_nodes) > 1:
+        last = None  # applied twice, so one unit's weights reach other outputs too
     weights = []
     for variable in model.trainable_variables:
         name, layer = named[id(variable)]
-        activation = getattr(getattr(layer, "activation", None), "__name__", "linear")
+        activation = getattr(getattr(layer, "activation", None), "__name__", "other")
         weights.append(
             Weight(
                 name=name,
@@ -48,8 +54,7 @@ def describe(model: Any) -> list[Weight]:
                 layer=type(layer).__name__,
                 output=layer is last
                 and type(layer).__name__ == "Dense"
-                # a softmax mixes the outputs, so one of them is no longer one unit's own
-                and activation not in MIXING,
+                and activation in ELEMENTWISE,
                 regularized=variable.regularizer is not None,
                 constrained=variable.constraint is not None,
             )

@@ -180,3 +180,7 @@ def _free_port(first: int) -> int:
             if probe.connect_ex(("127.0.0.1", port)):
                 return port
     raise Invalid("--port", first, "a free port")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -58,7 +58,8 @@ class Display:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._bar.stop()
+        if self._console.is_terminal:
+            self._bar.stop()
 
     def ended(self, outcome: Outcome) -> None:
         """Count a trial that ended, and show it."""

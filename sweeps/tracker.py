@@ -96,6 +96,8 @@ class Tracker:
             "trial.pattern": pattern,
             "trial.seed": str(trial.seed),
         }
+        if pattern != "-" and hasattr(trial.pattern, "sparsity"):
+            tags["trial.sparsity"] = f"{trial.pattern.sparsity:g}"
         run = self._client.create_run(self._experiment, tags=tags, run_name=trial.name)
         self._open[trial.id] = run.info.run_id
         config = recorded(trial)
@@ -126,7 +128,7 @@ class Tracker:
         self.log(trial, result.metrics, result.epochs)
         run = self._close(trial)
         tags = {"trial.status": result.status, **result.tags}
-        if "sparsity/achieved" in result.metrics:
+        if "sparsity/achieved" in result.metrics and not hasattr(trial.pattern, "sparsity"):
             tags["trial.sparsity"] = f"{result.metrics['sparsity/achieved']:.4g}"
         if result.reason:
             tags["trial.reason"] = result.reason

@@ -114,6 +114,7 @@ def run(trial: Trial, emit: Emit = lambda epoch, metrics: None) -> TrialResult:
     import tensorflow as tf
 
     from strategies.weights import describe, values
+    from sweeps import environment
     from sweeps.program import Progress
 
     tic, peak = time.perf_counter(), Peak()
@@ -167,7 +168,7 @@ def run(trial: Trial, emit: Emit = lambda epoch, metrics: None) -> TrialResult:
         "ok",
         metrics=metrics,
         tags={"trial.weights_sha256": sha256},
-        artifacts=artifacts,
+        artifacts=artifacts | {"environment.txt": environment.describe().encode()},
         data=described,
         epochs=number,
         seconds=time.perf_counter() - tic,

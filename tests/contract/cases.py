@@ -1,0 +1,138 @@
+"""The table: every strategy, what it documents to leak, and what it must refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import product
+from typing import Any, Literal
+
+import keras
+
+from strategies import Plan, Strategy
+from strategies.dense import Dense
+from strategies.gradient_mask import GradientMask
+from strategies.hard_mask import HardMask
+from strategies.held import Constant, Held, Init, Zero
+from strategies.init_only import InitOnly
+from strategies.loss_mask import LossMask
+from strategies.patterns import Pattern
+from strategies.patterns.columns import Columns
+from strategies.patterns.random import Random
+from strategies.projection import Projection
+from strategies.sparse_tensor import SparseTensor
+from strategies.sparse_values import SparseValues
+from strategies.var_list import VarList
+from strategies.weight_mask import WeightMask
+from strategies.weights import describe, make_plan, values
+
+from .situations import network
+from .trial import Trial
+
+OPTIMIZERS: dict[str, Callable[[], Any]] = {
+    "sgd": lambda: keras.optimizers.SGD(0.1),
+    "momentum": lambda: keras.optimizers.SGD(0.1, momentum=0.9),
+    "adam": lambda: keras.optimizers.Adam(0.01),
+    "adamw": lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1),
+}
+HELD: dict[str, Held] = {"zero": Zero(), "constant": Constant(0.5), "init": Init()}
+
+Leak = Literal["bits", "values"]
+"""How a documented leak shows: in the sign of a zero only, or as a drift."""
+
+SCATTERED = Random(0.5)
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One strategy under contract."""
+
+    strategy: Strategy
+    pattern: Pattern = SCATTERED
+    targets: Sequence[str] = ("masked/kernel",)
+    leaks: Mapping[tuple[str, str], Leak] = field(default_factory=dict)
+    """(optimizer, held) where it is documented not to hold."""
+    refuses: Mapping[str, str] = field(default_factory=dict)
+    """Held values and situations that it must refuse: some words of the reason."""
+
+    def plan(
+        self,
+        model: Any,
+        held: str = "zero",
+        *,
+        seed: int = 0,
+        targets: Sequence[str] | None = None,
+        pattern: Pattern | None = None,
+    ) -> Plan:
+        return make_plan(
+            describe(model),
+            values(model),
+            masks=(pattern or self.pattern).masks,
+            held=HELD[held].values,
+            targets=targets or self.targets,
+            seed=seed,
+        )
+
+
+EVERYWHERE = list(product(OPTIMIZERS, HELD))
+DECAYED = [("adamw", "constant"), ("adamw", "init")]
+OTHER_KERNELS = ["conv1d", "conv2d", "depthwise", "einsum", "embedding"]
+HIDDEN = [*OTHER_KERNELS, "sequence", "hidden", "bias", "nested", "shared"]
+
+CASES: dict[str, Case] = {
+    "dense": Case(Dense(), leaks=dict.fromkeys(EVERYWHERE, "values")),
+    "init_only": Case(InitOnly(), leaks=dict.fromkeys(EVERYWHERE, "values")),
+    "weight_mask": Case(WeightMask()),
+    "weight_mask product": Case(
+        WeightMask(form="product"),
+        leaks={(optimizer, "zero"): "bits" for optimizer in OPTIMIZERS},
+        refuses={"constant": "zero only", "init": "zero only"},
+    ),
+    "gradient_mask": Case(GradientMask(), leaks=dict.fromkeys(DECAYED, "values")),
+    "projection": Case(Projection()),
+    "hard_mask": Case(HardMask()),
+    "sparse_values": Case(SparseValues(), refuses={"constrained": "constraint"}),
+    "sparse_tensor": Case(
+        SparseTensor(),
+        refuses={
+            **dict.fromkeys([*OTHER_KERNELS, "bias"], "Dense kernel"),
+            "nested": "inside other layers",
+            "regularized": "regularizer",
+            "constrained": "constraint",
+            "constant": "zero only",
+            "init": "zero only",
+        },
+    ),
+    "var_list": Case(
+        VarList(),
+        pattern=Columns(0.5),
+        refuses={"scattered": "whole outputs", "constrained": "constraint"},
+    ),
+    "loss_mask": Case(
+        LossMask(),
+        pattern=Columns(0.5),
+        targets=["output/*"],
+        leaks=dict.fromkeys(DECAYED, "values"),
+        refuses={
+            **dict.fromkeys([*HIDDEN, "softmax"], "output layer"),
+            "scattered": "whole outputs",
+        },
+    ),
+}
+HOLDING = [name for name, case in CASES.items() if ("sgd", "zero") not in case.leaks]
+"""The cases that hold zero bit for bit."""
+
+
+@cache
+def _trial(name: str, optimizer: str, jit: bool) -> Trial:
+    case, model = CASES[name], network()
+    return Trial(case.strategy, model, case.plan(model), OPTIMIZERS[optimizer](), jit=jit)
+
+
+def begin(
+    name: str, optimizer: str, held: str = "zero", *, seed: int = 0, jit: bool = False
+) -> Trial:
+    """The case on the plain network, at its start; compiled once for all tests."""
+    trial = _trial(name, optimizer, jit)
+    return trial.begin(CASES[name].plan(network(), held, seed=seed))

@@ -1,0 +1,95 @@
+"""Small models, and what of them is masked: the situations that every strategy meets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import layers
+
+from strategies.patterns import Pattern
+from strategies.patterns.random import Random
+
+
+def network(
+    hidden: Callable[[], Any] = lambda: layers.Dense(8, name="masked", bias_initializer="uniform"),
+    shape: tuple[int, ...] = (6,),
+    **output: Any,
+) -> Any:
+    """`hidden`, what keeps a state of its own, and a Dense `output`; always the same values.
+
+    Its only bend leaks, so that every kept weight has a gradient.
+    """
+    keras.utils.set_random_seed(7)
+    return keras.Sequential(
+        [
+            keras.Input(shape),
+            hidden(),
+            layers.LeakyReLU(name="bend"),
+            layers.BatchNormalization(name="norm"),
+            layers.Dropout(0.2, seed=3, name="drop"),
+            layers.Flatten(name="flat"),
+            layers.Dense(4, name="output", bias_initializer="uniform", **output),
+        ]
+    )
+
+
+def nested() -> Any:
+    inner = [keras.Input((6,)), layers.Dense(8, name="masked")]
+    return network(lambda: keras.Sequential(inner, name="inner"))
+
+
+def shared() -> Any:
+    """The masked layer is applied twice."""
+    keras.utils.set_random_seed(7)
+    start = keras.Input((6,))
+    masked = layers.Dense(6, name="masked")
+    hidden = layers.BatchNormalization(name="norm")(masked(start + masked(start)))
+    return keras.Model(start, layers.Dense(4, name="output")(hidden))
+
+
+@dataclass(frozen=True, eq=False)
+class Situation:
+    """A model, and what of it is masked; what is None, the case chooses."""
+
+    model: Callable[[], Any] = network
+    targets: Sequence[str] | None = None
+    pattern: Pattern | None = None
+
+
+def layer(make: Callable[[], Any], *shape: int, weight: str = "kernel") -> Situation:
+    return Situation(lambda: network(make, shape), [f"masked/{weight}"])
+
+
+SITUATIONS: dict[str, Situation] = {
+    "conv1d": layer(lambda: layers.Conv1D(4, 3, name="masked"), 6, 3),
+    "conv2d": layer(lambda: layers.Conv2D(4, 2, name="masked"), 4, 4, 3),
+    "depthwise": layer(
+        lambda: layers.DepthwiseConv2D(2, depth_multiplier=2, name="masked"), 4, 4, 3
+    ),
+    "einsum": layer(
+        lambda: layers.EinsumDense("abc,cd->abd", output_shape=(5, 8), name="masked"), 5, 6
+    ),
+    "embedding": layer(lambda: layers.Embedding(3, 4, name="masked"), 5, weight="embeddings"),
+    "sequence": layer(lambda: layers.Dense(8, name="masked"), 5, 6),
+    "hidden": Situation(targets=["masked/kernel"]),
+    "bias": Situation(targets=["masked/bias"]),
+    "nested": Situation(nested, ["inner/masked/kernel"]),
+    "shared": Situation(shared, ["masked/kernel"]),
+    "scattered": Situation(pattern=Random(0.5)),
+    "softmax": Situation(lambda: network(activation="softmax"), ["output/kernel"]),
+    "regularized": Situation(
+        lambda: network(
+            lambda: layers.Dense(8, name="masked", kernel_regularizer="l2"),
+            kernel_regularizer="l2",
+        )
+    ),
+    "constrained": Situation(
+        lambda: network(
+            lambda: layers.Dense(8, name="masked", kernel_constraint="max_norm"),
+            kernel_constraint="max_norm",
+        )
+    ),
+}

@@ -1,0 +1,94 @@
+"""Strategies that hold the same weights walk the same path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from strategies import Plan, Strategy
+from strategies.audit import digest
+from strategies.base import Array
+from strategies.dense import Dense
+from strategies.gradient_mask import GradientMask
+from strategies.projection import Projection
+from strategies.sparse_tensor import SparseTensor
+from strategies.weight_mask import WeightMask
+
+from .cases import OPTIMIZERS, Case, begin
+from .situations import network
+from .trial import Trial, loss
+
+STEPS = 20
+ALIKE = ["weight_mask", "gradient_mask", "projection", "hard_mask", "sparse_values"]
+
+
+def path(case: str, optimizer: str) -> list[str]:
+    return [digest(weights) for weights in begin(case, optimizer).steps(STEPS)]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_same_path_bit_for_bit(optimizer: str) -> None:
+    for one, other in pairwise(ALIKE):
+        assert path(one, optimizer) == path(other, optimizer), f"{one} and {other} differ"
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_control_leaves_that_path(optimizer: str) -> None:
+    assert path("init_only", optimizer) != path("weight_mask", optimizer)
+
+
+def test_a_norm_over_all_gradients_tells_them_apart() -> None:
+    """Projection's norm counts the masked gradients, too."""
+
+    def end(strategy: Strategy) -> dict[str, Array]:
+        model = network()
+        optimizer = keras.optimizers.SGD(0.1, global_clipnorm=0.01)
+        return Trial(strategy, model, begin("projection", "sgd").plan, optimizer).end(STEPS)
+
+    assert digest(end(Projection())) != digest(end(GradientMask()))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_sparse_tensor_comes_close(optimizer: str) -> None:
+    """Without BatchNormalization: Adam makes much of the rounding in a gradient that cancels."""
+
+    def steps(strategy: Strategy) -> Iterator[dict[str, Array]]:
+        keras.utils.set_random_seed(7)
+        hidden = layers.Dense(8, "tanh", name="masked")
+        model = keras.Sequential([keras.Input((6,)), hidden, layers.Dense(4)])
+        plan = Case(strategy).plan(model)
+        return Trial(strategy, model, plan, OPTIMIZERS[optimizer]()).steps(STEPS)
+
+    for sparse, dense in zip(steps(SparseTensor()), steps(WeightMask()), strict=True):
+        for one, other in zip(sparse.values(), dense.values(), strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+
+
+def test_a_scaled_loss_changes_no_path() -> None:
+    """As mixed precision scales it against underflow."""
+
+    def end(**knobs: float) -> dict[str, Array]:
+        model = network()
+        optimizer = keras.optimizers.SGD(0.1, **knobs)
+        return Trial(GradientMask(), model, begin("projection", "sgd").plan, optimizer).end(STEPS)
+
+    for one, other in zip(end(loss_scale_factor=256.0).values(), end().values(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
+
+
+def test_dense_is_what_fit_does() -> None:
+    model, fitted = network(), network()
+    trial = Trial(Dense(), model, Plan(), OPTIMIZERS["adam"]())
+    weights = trial.end(STEPS)
+    fitted.compile(OPTIMIZERS["adam"](), loss=loss, jit_compile=False)
+    for _ in range(STEPS):
+        fitted.train_on_batch(trial.x, trial.y)
+    for mine, own in zip(weights.values(), fitted.trainable_variables, strict=True):
+        np.testing.assert_array_equal(mine, own.numpy())
+    for mine, own in zip(trial.state(), fitted.non_trainable_variables, strict=True):
+        np.testing.assert_array_equal(mine, own.numpy())

@@ -1,0 +1,73 @@
+"""What the optimizer keeps about a masked entry: its moments, and its averages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import pytest
+from keras import optimizers
+
+from strategies.audit import same, violations
+
+from .cases import CASES, HOLDING
+from .situations import network
+from .trial import Trial
+
+KEEPING: dict[str, Callable[[], Any]] = {
+    "momentum": lambda: optimizers.SGD(0.1, momentum=0.9),
+    "nesterov": lambda: optimizers.SGD(0.1, momentum=0.9, nesterov=True),
+    "accumulating": lambda: optimizers.SGD(0.1, gradient_accumulation_steps=2),
+    "amsgrad": lambda: optimizers.Adam(0.01, amsgrad=True),
+    "adagrad": lambda: optimizers.Adagrad(0.1),
+    "adadelta": lambda: optimizers.Adadelta(1.0),
+    "rmsprop": lambda: optimizers.RMSprop(0.01, momentum=0.9, centered=True),
+    "ftrl": lambda: optimizers.Ftrl(0.1),
+    "lion": lambda: optimizers.Lion(0.01),
+    "lamb": lambda: optimizers.Lamb(0.01),
+    "muon": lambda: optimizers.Muon(0.01),
+    "wrapped": lambda: optimizers.LossScaleOptimizer(optimizers.Adam(0.01)),
+}
+AVERAGING: dict[str, Callable[[], Any]] = {
+    "at the end": lambda: optimizers.Adam(0.01, use_ema=True, ema_momentum=0.9),
+    "on the way": lambda: optimizers.Adam(
+        0.01, use_ema=True, ema_momentum=0.9, ema_overwrite_frequency=2
+    ),
+}
+
+
+def trial(case: str, optimizer: keras.optimizers.Optimizer) -> Trial:
+    model = network()
+    held = "zero" if "constant" in CASES[case].refuses else "constant"
+    return Trial(CASES[case].strategy, model, CASES[case].plan(model, held), optimizer)
+
+
+@pytest.mark.parametrize("optimizer", KEEPING)
+def test_projection_leaves_moments_and_hard_mask_clears_them(optimizer: str) -> None:
+    projected, cleared = (trial(c, KEEPING[optimizer]()) for c in ("projection", "hard_mask"))
+    assert projected.training.slot_leak() == 0
+    for _ in range(3):
+        assert violations(projected.end(1), projected.plan) == (0, 0.0)
+        assert violations(cleared.end(1), cleared.plan) == (0, 0.0)
+        assert cleared.training.slot_leak() == 0
+    assert projected.training.slot_leak() > 0
+
+
+@pytest.mark.parametrize("optimizer", AVERAGING)
+@pytest.mark.parametrize("case", [c for c in HOLDING if c not in ("gradient_mask", "loss_mask")])
+def test_averages_are_held_too(case: str, optimizer: str) -> None:
+    averaged = trial(case, AVERAGING[optimizer]())
+    found = [violations(weights, averaged.plan) for weights in averaged.steps(5)]
+    before = averaged.weights()
+    averaged.training.finalize()
+    after = averaged.weights()
+    assert [*found, violations(after, averaged.plan)] == [(0, 0.0)] * 6
+    assert not same(before, after)
+
+
+def test_averages_of_the_control_leak() -> None:
+    averaged = trial("init_only", AVERAGING["at the end"]())
+    averaged.end(5)
+    averaged.training.finalize()
+    assert violations(averaged.weights(), averaged.plan)[0] > 0

@@ -1,0 +1,233 @@
+"""A sweep end to end, as a person runs it: the table, the store, the page."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from sweeps.config import parse
+
+ARGUMENTS = [
+    "strategy=dense,init_only,weight_mask,var_list",
+    "seed=0,1",
+    "data=digits",
+    "model.hidden=[12]",
+    "train.epochs=2",
+    "sweep.name=small",
+]
+TRIAL_METRICS = {
+    *(f"{part}/{m}" for part in ("train", "validation", "test") for m in ("loss", "accuracy")),
+    *(f"speed/{m}" for m in ("step_ms", "dense_step_ms", "ratio_to_dense", "samples_per_s")),
+    "speed/compile_s",
+    "memory/parameters_bytes",
+    "memory/optimizer_bytes",
+    "memory/peak_bytes",
+}
+MASKED_METRICS = {
+    *(f"integrity/{m}" for m in ("ok", "violations", "peak_violations", "max_drift")),
+    *(f"integrity/{m}" for m in ("peak_drift", "slot_leak", "moved", "agreement")),
+    "sparsity/achieved",
+    "flops/step_ratio",
+}
+
+
+def clean_env() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith(("HYDRA_", "MLFLOW_"))}
+
+
+@dataclass
+class Ran:
+    """A finished sweep and its runs."""
+
+    folder: Path
+    done: subprocess.CompletedProcess[str]
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
+
+    @property
+    def parent(self) -> Run:
+        (found,) = self.runs("tags.`sweep.name` = 'small' and tags.mlflow.note.content != ''")
+        return found
+
+    def runs(self, query: str) -> list[Run]:
+        experiment = self.client.get_experiment_by_name("masksweep")
+        assert experiment is not None
+        return list(self.client.search_runs([experiment.experiment_id], query))
+
+    @property
+    def children(self) -> list[Run]:
+        return self.runs(f"tags.mlflow.parentRunId = '{self.parent.info.run_id}'")
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    folder = tmp_path_factory.mktemp("sweep")
+    done = subprocess.run(
+        [sys.executable, "-m", "sweeps.cli", "run", *ARGUMENTS],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=clean_env(),
+    )
+    assert done.returncode == 0, done.stderr
+    return Ran(folder, done)
+
+
+def test_the_table_has_a_row_for_each_strategy_and_says_how_to_go_on(ran: Ran) -> None:
+    lines = ran.done.stdout.splitlines()
+    row = {line.split()[0]: line for line in lines if line.strip()}
+    assert "control" in row["dense"]
+    assert "leaks, as it must" in row["init_only"]
+    assert "holds" in row["weight_mask"]
+    assert " ± " in row["weight_mask"]
+    assert row["dense"].endswith("2/0/0")
+    assert row["var_list"].endswith("0/0/2")
+    assert lines[-1] == "Open the results with: masksweep ui   (sweep 'small')"
+
+
+def test_progress_is_plain_lines_where_there_is_no_terminal(ran: Ran) -> None:
+    lines = ran.done.stderr.splitlines()
+    assert [line for line in lines if line.startswith("[8/8] ")]
+    assert "\x1b" not in ran.done.stderr + ran.done.stdout
+    assert all(line.startswith("[") or line.endswith("...") for line in lines), lines
+
+
+def test_every_trial_is_a_child_run_with_all_that_applies(ran: Ran) -> None:
+    assert ran.parent.info.status == "FINISHED"
+    assert len(ran.children) == 8
+    for run in ran.children:
+        tags, metrics = run.data.tags, set(run.data.metrics)
+        assert run.info.status == "FINISHED"
+        assert tags["sweep.name"] == "small"
+        assert len(tags["trial.id"]) == 64
+        assert tags["trial.seed"] in ("0", "1")
+        assert run.data.params["strategy"] == tags["trial.strategy"]
+        match tags["trial.strategy"]:
+            case "var_list":
+                assert tags["trial.status"] == "skipped"
+                assert "whole outputs" in tags["trial.reason"]
+                assert not metrics
+                continue
+            case "dense":
+                assert tags["trial.pattern"] == "-"
+                assert metrics == TRIAL_METRICS
+            case strategy:
+                assert metrics >= TRIAL_METRICS | MASKED_METRICS
+                assert tags["trial.sparsity"] == "0.9"
+                held = run.data.metrics["integrity/ok"]
+                assert held == (strategy == "weight_mask")
+                assert (run.data.metrics["integrity/violations"] > 0) == (not held)
+        assert len(tags["trial.weights_sha256"]) == 64
+        assert run.inputs.dataset_inputs[0].dataset.name == "digits"
+
+
+def test_curves_have_one_point_an_epoch(ran: Ran) -> None:
+    for run in ran.children:
+        if run.data.tags["trial.status"] == "ok":
+            for metric in ("train/loss", "validation/accuracy"):
+                points = ran.client.get_metric_history(run.info.run_id, metric)
+                assert [p.step for p in points] == [1, 2]
+
+
+def test_the_recorded_config_alone_gives_the_same_trial(ran: Ran, tmp_path: Path) -> None:
+    for run in ran.children:
+        names = {f.path for f in ran.client.list_artifacts(run.info.run_id)}
+        expected = {"config.yaml"}
+        if run.data.tags["trial.status"] == "ok":
+            expected |= {"model.keras", "environment.txt"}
+            if run.data.tags["trial.strategy"] != "dense":
+                expected |= {"masks.npz"}
+        assert names == expected
+        path = ran.client.download_artifacts(run.info.run_id, "config.yaml", str(tmp_path))
+        trial = parse(yaml.safe_load(Path(path).read_text()))
+        assert trial.id == run.data.tags["trial.id"]
+
+
+def test_the_parent_tells_the_question_the_plan_and_the_table(ran: Ran, tmp_path: Path) -> None:
+    run = ran.parent.info.run_id
+    note = ran.parent.data.tags["mlflow.note.content"]
+    assert "masksweep run strategy=dense,init_only,weight_mask,var_list seed=0,1" in note
+    assert "| weight_mask | random 0.9 |" in note
+    table = Path(ran.client.download_artifacts(run, "table.txt", str(tmp_path))).read_text()
+    assert "leaks, as it must" in table
+    plan = json.loads(
+        Path(ran.client.download_artifacts(run, "plan.json", str(tmp_path))).read_text()
+    )
+    ids = {r.data.tags["trial.id"] for r in ran.children}
+    assert {t["id"] for t in plan["trials"]} == ids
+
+
+def test_a_second_sweep_gives_every_trial_the_same_bits(ran: Ran, tmp_path: Path) -> None:
+    arguments = [a for a in ARGUMENTS if not a.startswith("strategy")]
+    subprocess.run(
+        [sys.executable, "-m", "sweeps.cli", "run", "strategy=weight_mask,init_only", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        env=clean_env(),
+        check=True,
+    )
+    first, second = (
+        {r.data.tags["trial.id"]: r.data.tags.get("trial.weights_sha256") for r in x.children}
+        for x in (ran, Ran(tmp_path, ran.done))
+    )
+    assert len(second) == 4
+    assert second.items() <= first.items()
+
+
+@pytest.fixture
+def page(ran: Ran) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "sweeps.cli", "ui", "--port", str(port)],
+        cwd=ran.folder,
+        env=clean_env(),
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert server.stdout is not None
+        assert f"http://127.0.0.1:{port}" in server.stdout.readline()
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
+        assert server.stdout is not None
+        server.stdout.close()
+
+
+def test_ui_shows_the_same_store_on_this_machine_only(ran: Ran, page: str) -> None:
+    for _ in range(120):
+        try:
+            with urllib.request.urlopen(f"{page}/health", timeout=5) as answer:
+                assert answer.status == 200
+                break
+        except OSError:
+            time.sleep(0.5)
+    request = urllib.request.Request(
+        f"{page}/api/2.0/mlflow/runs/get?run_id={ran.parent.info.run_id}"
+    )
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        assert json.load(answer)["run"]["info"]["run_name"] == "small"
+    port = int(page.rpartition(":")[2])
+    bound = subprocess.run(["ss", "-ltnH"], capture_output=True, text=True, check=False).stdout
+    assert not bound or f"127.0.0.1:{port}" in bound

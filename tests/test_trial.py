@@ -1,0 +1,224 @@
+"""One trial: exact to the bit, whatever was run before it and however it is cut up."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from strategies import Invalid, all_strategies
+from strategies.audit import digest, violations
+from strategies.base import Plan
+from strategies.weights import describe, values
+from sweeps import program, trial
+from sweeps.trial import TrialResult, build_model, plan_for, run
+from tests.trials import BASE
+from tests.trials import trial as make
+
+COLUMNS: dict[str, Any] = {
+    "pattern": {"name": "columns", "sparsity": 0.3},
+    "held": "init",
+    "targets": ["output/*"],
+}
+
+
+def sha(result: TrialResult) -> str:
+    return result.tags["trial.weights_sha256"]
+
+
+def traces() -> list[int]:
+    return [p._run.experimental_get_tracing_count() for p in program._programs.values()]
+
+
+def sections_for(strategy: str) -> dict[str, Any]:
+    return {"strategy": strategy, **(COLUMNS if strategy in ("var_list", "loss_mask") else {})}
+
+
+@pytest.mark.parametrize("strategy", all_strategies())
+def test_every_strategy_runs_and_its_audit_says_what_it_must(strategy: str) -> None:
+    given = make(**sections_for(strategy))
+    result = run(given)
+    assert result.status == "ok"
+    for name in ("test/loss", "test/accuracy", "validation/loss", "train/accuracy"):
+        assert np.isfinite(result.metrics[name])
+    assert result.metrics["speed/ratio_to_dense"] > 0
+    match given.strategy.role:
+        case "dense":
+            assert not [name for name in result.metrics if name.startswith("integrity/")]
+        case "control":
+            assert result.metrics["integrity/ok"] == 0
+            assert result.metrics["integrity/violations"] > 0
+            assert result.metrics["integrity/first_violation_step"] == 1
+        case "strategy":
+            assert result.metrics["integrity/ok"] == 1
+            assert result.metrics["integrity/peak_violations"] == 0
+            assert result.metrics["integrity/moved"] > 0.5
+
+
+def test_the_artifacts_alone_prove_the_verdict(tmp_path: Path) -> None:
+    for strategy in ("weight_mask", "init_only"):
+        given = make(strategy=strategy)
+        result = run(given)
+        path = tmp_path / "model.keras"
+        path.write_bytes(result.artifacts["model.keras"])
+        weights = values(keras.models.load_model(path))
+        assert digest(weights) == sha(result)
+        masks = np.load(io.BytesIO(result.artifacts["masks.npz"]), allow_pickle=False)
+        wrong = sum(int(np.count_nonzero(weights[name][~masks[name]])) for name in masks.files)
+        assert wrong == result.metrics["integrity/violations"]
+        assert (wrong == 0) == (strategy == "weight_mask")
+
+
+def test_two_processes_give_the_same_bits() -> None:
+    script = (
+        "import json, sys\n"
+        "from sweeps.config import parse\n"
+        "from sweeps.trial import prepare_process, run\n"
+        "prepare_process(1)\n"
+        "print(run(parse(json.load(sys.stdin))).tags['trial.weights_sha256'])\n"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", script],
+            input=json.dumps(BASE),
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for _ in range(2)
+    }
+    assert found == {sha(run(make()))}
+
+
+@pytest.mark.parametrize("strategy", ["projection", "sparse_values", "sparse_tensor"])
+def test_a_reused_program_gives_the_same_bits_as_a_fresh_one(strategy: str) -> None:
+    program._programs.clear()
+    fresh = sha(run(make(strategy=strategy)))
+    other = sha(run(make(strategy=strategy, seed=1)))
+    assert sha(run(make(strategy=strategy))) == fresh != other
+
+
+@pytest.mark.parametrize("strategy", all_strategies())
+def test_a_second_mask_and_another_rate_compile_nothing(strategy: str) -> None:
+    program._programs.clear()
+    sections = sections_for(strategy)
+    run(make(**sections))
+    assert traces()
+    assert set(traces()) == {1}
+    optimizer = {"name": "adam", "learning_rate": 0.02}
+    result = run(make(**sections, seed=1, optimizer=optimizer))
+    assert result.metrics["speed/compile_s"] == 0
+    assert set(traces()) == {1}
+
+
+@pytest.mark.parametrize(
+    "model", [{"name": "mlp", "hidden": [12], "dropout": 0.2, "batch_norm": True}, "cnn1d"]
+)
+def test_neither_chunks_nor_audits_change_a_bit(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(make(model=model))
+    monkeypatch.setattr(trial, "CHUNK_SECONDS", 0.0)  # one step at a time
+    cut = run(make(model=model))
+    assert sha(cut) == sha(whole)
+    same = ("train/loss", "validation/loss", "test/accuracy", "integrity/moved")
+    assert [cut.metrics[m] for m in same] == pytest.approx([whole.metrics[m] for m in same])
+    assert sha(run(make(model=model, audit={"every": 7}))) == sha(whole)
+
+
+def test_the_last_step_is_audited_whatever_the_interval() -> None:
+    leaky = {"strategy": "init_only", "train": {"steps": 5, "batch_size": 100}}
+    result = run(make(**leaky, audit={"every": 1000}))
+    assert result.metrics["integrity/first_violation_step"] == 5
+    result = run(make(**leaky, audit={"every": 3}))
+    assert result.metrics["integrity/first_violation_step"] == 3
+
+
+def test_curves_come_by_epoch_and_the_last_is_the_results_own() -> None:
+    seen: list[tuple[int, set[str]]] = []
+    result = run(
+        make(train={"epochs": 3, "batch_size": 100}),
+        lambda epoch, metrics: seen.append((epoch, set(metrics))),
+    )
+    names = {"train/loss", "train/accuracy", "validation/loss", "validation/accuracy"}
+    assert seen == [(1, names), (2, names)]
+    assert result.epochs == 3
+    assert names <= set(result.metrics)
+
+
+def test_steps_may_end_within_an_epoch() -> None:
+    result = run(make(train={"steps": 20, "batch_size": 100}))
+    assert result.epochs == 2  # 12 steps an epoch
+
+
+def test_strategies_start_from_the_same_weights_masks_and_data_order() -> None:
+    one, other = make(strategy="projection"), make(strategy="gradient_mask")
+    data = one.data.load()
+    first, second = (build_model(t, data) for t in (one, other))
+    assert digest(values(first)) == digest(values(second))
+    plans = [plan_for(t, describe(m), values(m), 10) for t, m in ((one, first), (other, second))]
+    for a, b in zip(plans[0].weights, plans[1].weights, strict=True):
+        assert (a.mask == b.mask).all()
+    assert sha(run(one)) == sha(run(other))
+
+
+def test_a_refused_plan_is_skipped_with_the_reason() -> None:
+    result = run(make(strategy="var_list"))
+    assert result.status == "skipped"
+    assert "whole outputs" in result.reason
+    assert not result.metrics
+
+
+def test_regression_is_measured_as_such() -> None:
+    result = run(make(data="diabetes", objective="test/mse"))
+    assert result.metrics["test/mse"] == pytest.approx(result.metrics["test/loss"])
+    assert "test/accuracy" not in result.metrics
+    assert result.metrics["integrity/ok"] == 1
+
+
+def test_a_held_output_that_moves_fails_the_audit_although_its_weights_stand() -> None:
+    columns = {"name": "columns", "indices": [0]}
+    held = {"targets": ["output/*"], "held": "init", "pattern": columns, "outputs_held": [0]}
+    moving = run(make(strategy="gradient_mask", **held))
+    assert moving.metrics["integrity/violations"] == 0
+    assert moving.metrics["integrity/output_drift"] > 0
+    assert moving.metrics["integrity/ok"] == 0
+    still = run(make(strategy="gradient_mask", **held, trainable=["output/*"]))
+    assert still.metrics["integrity/output_drift"] == 0
+    assert still.metrics["integrity/ok"] == 1
+
+
+def test_ema_that_is_written_at_the_end_is_audited_after_it() -> None:
+    optimizer = {"name": "adam", "learning_rate": 0.01, "use_ema": True}
+    held = {"held": {"name": "constant", "value": 0.5}, "optimizer": optimizer}
+    assert run(make(strategy="projection", **held)).metrics["integrity/ok"] == 1
+
+
+@pytest.mark.parametrize(
+    ("sections", "key"),
+    [
+        ({"train": {"batch_size": 5000}}, "train.batch_size"),
+        ({"targets": ["nope"]}, "targets"),
+        ({"model": "logistic"}, "targets"),
+        ({"outputs_held": [10]}, "outputs_held"),
+        ({"pattern": {"name": "explicit", "mask": [[1]]}, "targets": ["output/kernel"]}, "mask"),
+        ({"pattern": {"name": "columns", "indices": [10]}, "targets": ["output/*"]}, "indices"),
+        ({"pattern": {"name": "n_m", "n": 1, "m": 7}}, "pattern.m"),
+        ({"trainable": ["nope"]}, "trainable"),
+    ],
+)
+def test_what_does_not_fit_the_model_is_named(sections: dict[str, Any], key: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        run(make(**sections))
+    assert key in caught.value.key
+
+
+def test_violations_are_none_for_an_empty_plan() -> None:
+    assert violations({}, Plan()) == (0, 0.0)
