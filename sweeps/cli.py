@@ -104,7 +104,7 @@ def _task(config: object) -> None:
 
 def explain(error: Exception, overrides: Sequence[str]) -> Invalid:
     """Hydra's complaint as one line with key, value and what is allowed."""
-    from hydra.errors import MissingConfigException
+    from hydra.errors import MissingConfigException, OverrideParseException
 
     text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -114,6 +114,9 @@ def explain(error: Exception, overrides: Sequence[str]) -> Invalid:
         key = found.group(1)
         value = next((o.partition("=")[2] for o in overrides if o.split("=")[0] == key), "")
         return Invalid(key, value, _siblings(key))
+    if isinstance(error, OverrideParseException):
+        key, _, value = error.override.partition("=")
+        return Invalid(key, value, f"not an override that Hydra reads: {text.splitlines()[0]}")
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
     cause = error.__cause__
     if cause is not None and str(cause):
@@ -168,7 +171,8 @@ def _ui(arguments: Sequence[str]) -> int:
         print(f"The results are on a server already: {uri}")
         return 0
     port = given.port or _free_port(5000)
-    print(f"MLflow on http://127.0.0.1:{port}   (Ctrl-C ends it)", flush=True)
+    page = f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning"
+    print(f"MLflow on {page}   (Ctrl-C ends it)", flush=True)
     server = ["-m", "mlflow", "server", "--backend-store-uri", uri]
     where = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     return subprocess.call([sys.executable, *server, *where])

@@ -17,14 +17,7 @@ from sweeps.config import Trial
 from sweeps.trial import TrialResult
 
 Status = Literal["ok", "failed", "skipped"]
-HEADERS = (
-    "strategy",
-    "pattern",
-    "step / dense",
-    "weights violated",
-    "verdict",
-    "ok/fail/ skip",
-)
+HEADERS = ("strategy", "pattern", "step /\ndense", "weights\nviolated", "verdict", "ok/fail\n/skip")
 
 
 @dataclass(frozen=True)
@@ -121,20 +114,19 @@ def _verdict(trial: Trial, holds: Sequence[float]) -> tuple[str, bool]:
 def _headers(outcomes: Sequence[Outcome]) -> list[str]:
     classify = outcomes[0].trial.data.task == "classification"
     strategy, pattern, *others = HEADERS
-    return [strategy, pattern, "test accuracy %" if classify else "test mse", *others]
+    return [strategy, pattern, "test\naccuracy %" if classify else "test mse", *others]
 
 
 def table(outcomes: Sequence[Outcome]) -> Table:
     """The rows as a table for the terminal."""
     made = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for header in _headers(outcomes):
-        words = header in ("strategy", "pattern")
         made.add_column(
-            header.replace(" ", "\n", 1),
-            justify="left" if words or header == "verdict" else "right",
+            header,
+            justify="left" if header in ("strategy", "pattern", "verdict") else "right",
             vertical="bottom",
             no_wrap=header != "pattern",  # figures and names never break
-            min_width=10 if header == "pattern" else None,
+            min_width=12 if header == "pattern" else None,
         )
     for row in rows(outcomes):
         colour = "green" if row.good else "bold red"
@@ -161,7 +153,7 @@ def as_text(outcomes: Sequence[Outcome]) -> str:
 
 def as_markdown(outcomes: Sequence[Outcome]) -> str:
     """The table as markdown."""
-    headers = _headers(outcomes)
+    headers = [header.replace("\n", " ") for header in _headers(outcomes)]
     lines = [headers, ["---"] * len(headers)]
     lines += [
         [r.strategy, r.pattern, r.score, r.ratio, r.violated, r.verdict, r.counts]

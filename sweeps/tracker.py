@@ -124,8 +124,11 @@ class Tracker:
 
     def end_trial(self, trial: Trial, result: TrialResult) -> None:
         """Close a trial's run with what it found, or the reason why it was skipped."""
-        # curves end with the last epoch; a final value is that epoch's own
-        self.log(trial, result.metrics, result.epochs)
+        # a curve ends with the last epoch; what has no step but 0 MLflow draws as bars
+        curves = ("train/", "validation/", "test/")
+        ends = {k: v for k, v in result.metrics.items() if k.startswith(curves)}
+        self.log(trial, ends, result.epochs)
+        self.log(trial, {k: v for k, v in result.metrics.items() if k not in ends}, 0)
         run = self._close(trial)
         tags = {"trial.status": result.status, **result.tags}
         if "sparsity/achieved" in result.metrics and not hasattr(trial.pattern, "sparsity"):
@@ -194,9 +197,9 @@ def _dataset(data: Mapping[str, Any]) -> Any:
     shapes = {"features": data["features"], "targets": data["targets"]}
     dataset = Dataset(
         name=data["name"],
-        digest=data["digest"][:36],
+        digest=data["digest"][:8],
         source_type="code",
-        source=json.dumps({"tags": {"masksweep.data": data["name"]}}),
+        source=json.dumps({"name": data["name"], "sha256": data["digest"]}),
         profile=json.dumps({"num_rows": data["features"][0], **shapes}),
     )
     return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "training")])

@@ -79,7 +79,9 @@ def plan_for(
         return Plan()
     for index in trial.outputs_held:
         if index >= outputs:
-            raise Invalid("outputs_held", index, f"below {outputs}, the outputs of the model")
+            raise Invalid(
+                "outputs_held", index, f"must be below {outputs}, the outputs of the model"
+            )
     try:
         return make_plan(
             weights,
@@ -101,7 +103,7 @@ def schedule(trial: Trial, samples: int) -> tuple[int, int]:
     """(steps of an epoch, steps in all). An epoch's last samples are left out if no full batch."""
     batch = trial.train.batch_size
     if batch > samples:
-        raise Invalid("train.batch_size", batch, f"at most {samples}, the training samples")
+        raise Invalid("train.batch_size", batch, f"must be at most {samples}, the training samples")
     epoch = samples // batch
     return epoch, trial.train.steps or trial.train.epochs * epoch
 
