@@ -33,13 +33,18 @@ class Arrays:
     def shape(self) -> tuple[int, ...]:
         return tuple(self.train[0].shape[1:])
 
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the training part."""
+    def described(self) -> dict[str, Any]:
+        """The training part: name, SHA-256, and the shapes of its arrays."""
         sha = hashlib.sha256()
         for array in self.train:
             sha.update(np.ascontiguousarray(array).tobytes())
-        return sha.hexdigest()
+        features, targets = (list(a.shape) for a in self.train)
+        return {
+            "name": self.name,
+            "sha256": sha.hexdigest(),
+            "features": features,
+            "targets": targets,
+        }
 
 
 @dataclass(frozen=True)

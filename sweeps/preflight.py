@@ -38,7 +38,7 @@ def _shape(trial: Trial) -> str:
 def _reasons(trials: Sequence[Trial]) -> list[str | None]:
     from strategies.base import Array, Weight, match_each
     from strategies.weights import describe, values
-    from sweeps.trial import build_model, plan_for, prepare_process, schedule
+    from sweeps.prepare import build_model, plan_for, prepare_process, schedule
 
     # TensorFlow greets on stderr, past every setting; what goes wrong is raised to the parent
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

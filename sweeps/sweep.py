@@ -74,7 +74,8 @@ def show(planned: Sequence[Planned], as_json: bool) -> None:
         print(json.dumps({"trials": [p.described() for p in planned]}, indent=2))
         return
     for p in planned:
-        print(f"{p.trial.id[:12]}  {p.trial.name}{f'  skipped: {p.refusal}' * bool(p.refusal)}")
+        skipped_for = f"  skipped: {p.refusal}" if p.refusal else ""
+        print(f"{p.trial.id[:12]}  {p.trial.name}{skipped_for}")
     skipped = sum(bool(p.refusal) for p in planned)
     print(f"{len(planned)} trials: {len(planned) - skipped} to run, {skipped} skipped")
 
@@ -83,7 +84,7 @@ class TrialWork:
     """What a worker does: trials, on one TensorFlow."""
 
     def setup(self, spec: engine.Spec) -> None:
-        from sweeps.trial import prepare_process
+        from sweeps.prepare import prepare_process
 
         prepare_process(spec.threads, spec.num_gpus)
 

@@ -197,9 +197,9 @@ def _dataset(data: Mapping[str, Any]) -> Any:
     shapes = {"features": data["features"], "targets": data["targets"]}
     dataset = Dataset(
         name=data["name"],
-        digest=data["digest"][:8],
+        digest=data["sha256"][:8],
         source_type="code",
-        source=json.dumps({"name": data["name"], "sha256": data["digest"]}),
+        source=json.dumps({"name": data["name"], "sha256": data["sha256"]}),
         profile=json.dumps({"num_rows": data["features"][0], **shapes}),
     )
     return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "training")])

@@ -10,7 +10,7 @@ import pytest
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["HYDRA_FULL_ERROR"] = "1"
 
-from sweeps.trial import prepare_process
+from sweeps.prepare import prepare_process
 
 prepare_process(threads=1)
 

@@ -16,9 +16,10 @@ import pytest
 from strategies import Invalid, all_strategies
 from strategies.audit import digest, violations
 from strategies.base import Plan
-from strategies.weights import describe, values
+from strategies.weights import values
 from sweeps import program, trial
-from sweeps.trial import TrialResult, build_model, plan_for, run
+from sweeps.prepare import start
+from sweeps.trial import TrialResult, run
 from tests.trials import BASE
 from tests.trials import trial as make
 
@@ -80,7 +81,8 @@ def test_two_processes_give_the_same_bits() -> None:
     script = (
         "import json, sys\n"
         "from sweeps.config import parse\n"
-        "from sweeps.trial import prepare_process, run\n"
+        "from sweeps.prepare import prepare_process\n"
+        "from sweeps.trial import run\n"
         "prepare_process(1)\n"
         "print(run(parse(json.load(sys.stdin))).tags['trial.weights_sha256'])\n"
     )
@@ -160,11 +162,9 @@ def test_steps_may_end_within_an_epoch() -> None:
 
 def test_strategies_start_from_the_same_weights_masks_and_data_order() -> None:
     one, other = make(strategy="projection"), make(strategy="gradient_mask")
-    data = one.data.load()
-    first, second = (build_model(t, data) for t in (one, other))
-    assert digest(values(first)) == digest(values(second))
-    plans = [plan_for(t, describe(m), values(m), 10) for t, m in ((one, first), (other, second))]
-    for a, b in zip(plans[0].weights, plans[1].weights, strict=True):
+    first, second = start(one), start(other)
+    assert digest(first.weights) == digest(second.weights)
+    for a, b in zip(first.plan.weights, second.plan.weights, strict=True):
         assert (a.mask == b.mask).all()
     assert sha(run(one)) == sha(run(other))
 

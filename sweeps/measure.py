@@ -1,0 +1,136 @@
+"""What is measured of a trial: scores, integrity, costs, speed."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from strategies import audit
+from strategies.base import Array, Plan
+from strategies.weights import values
+from sweeps import prepare, speed
+from sweeps.flops import step_ratio
+from sweeps.memory import bytes_of
+from sweeps.prepare import Start
+from sweeps.program import Program, Progress
+
+PROBE = 256
+"""Samples on which the live and the baked model are compared."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A program's model at one moment."""
+
+    weights: Mapping[str, Array]
+    """Effective, dense, by name."""
+    raw: Mapping[str, Array]
+    """Raw variables behind the masked weights, where they have the weight's shape."""
+    outputs: Array
+    """On the probe, `[samples, outputs]`."""
+
+
+def snapshot(start: Start, program: Program) -> Snapshot:
+    """The model as it is now."""
+    return Snapshot(program.effective(), program.raw(), program.predict(_probe(start)))
+
+
+def _probe(start: Start) -> Array:
+    return (start.data.validation or start.data.test)[0][:PROBE]
+
+
+def _score(program: Program) -> str:
+    return "accuracy" if program.shape.task == "classification" else "mse"
+
+
+def epoch(start: Start, program: Program, part: Progress) -> dict[str, float]:
+    """Means over an epoch's steps, as the weights were at each, and the validation scores."""
+    means = {
+        "train/loss": part.loss / part.steps,
+        f"train/{_score(program)}": part.score / part.steps,
+    }
+    return means | scores(start, program, "validation")
+
+
+def scores(start: Start, program: Program, part: Literal["validation", "test"]) -> dict[str, float]:
+    """Loss and score of one part of the data; empty if there is no such part."""
+    split = getattr(start.data, part)
+    if split is None:
+        return {}
+    loss, score = program.evaluate(*split)
+    return {f"{part}/loss": loss, f"{part}/{_score(program)}": score}
+
+
+def integrity(
+    start: Start, program: Program, before: Snapshot, found: Progress
+) -> tuple[dict[str, float], dict[str, bytes], str]:
+    """Audit the baked, saved, reloaded model; (metrics, artifacts, digest of its weights)."""
+    plan, after = start.plan, snapshot(start, program)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        state = [np.asarray(v.numpy()) for v in program.training.state]
+        baked = audit.bake(start.model, after.weights, state, path)
+        artifacts = {"model.keras": path.read_bytes()}
+    reloaded = values(baked)
+    sha256 = audit.digest(reloaded)
+    if start.trial.strategy.role == "dense":
+        return {}, artifacts, sha256
+    held = list(plan.outputs_held)
+    count, drift = audit.violations(reloaded, plan)
+    outputs = np.asarray(baked(_probe(start), training=False))
+    verdict = audit.Integrity(
+        violations=count,
+        peak_violations=max(count, found.peak_violations),
+        first_violation_step=found.first,
+        max_drift=drift,
+        peak_drift=max(drift, found.peak_drift),
+        slot_leak=program.training.slot_leak(),
+        raw_drift=program.raw_drift(before.raw),
+        moved=audit.moved(before.weights, reloaded, plan),
+        agreement=float(np.abs(after.outputs - outputs).max()),
+        tolerance=audit.AGREEMENT * max(1.0, float(np.abs(outputs).max())),
+        output_drift=_output_drift(before.outputs, after.outputs, held),
+        reloaded_exactly=audit.same(reloaded, after.weights),
+    )
+    masks: dict[str, Any] = {w.weight.name: w.mask for w in plan.weights}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **masks)
+    return verdict.metrics(), artifacts | {"masks.npz": buffer.getvalue()}, sha256
+
+
+def _output_drift(before: Array, after: Array, held: list[int]) -> float | None:
+    return float(np.abs(after - before)[..., held].max()) if held else None
+
+
+def costs(start: Start, program: Program) -> dict[str, float]:
+    """Memory of weights (with masks and held values) and optimizer, and the operations' limit."""
+    training = program.training
+    kept = [v for m in training.masked.values() for v in (m.layout, m.held)]
+    found: dict[str, float] = {
+        "memory/parameters_bytes": bytes_of([*training.values, *kept]),
+        "memory/optimizer_bytes": bytes_of(training.optimizer.variables),
+    }
+    if start.plan.weights:
+        found["sparsity/achieved"] = start.plan.sparsity
+        found["flops/step_ratio"] = step_ratio(start.model, start.plan)
+    return found
+
+
+def step_time(start: Start, program: Program, samples: tuple[Any, Any, Array]) -> dict[str, float]:
+    """The step's time beside the dense control's. Trains `program` on: the last thing to do."""
+    dense = replace(start, trial=start.trial.control, plan=Plan())
+    # a program keeps the model that it was made of; this trial's own was baked
+    dense = replace(dense, model=prepare.build_model(start.trial, start.data))
+    timed = speed.compare(program, prepare.program_for(dense), *samples)
+    return {
+        "speed/step_ms": timed.step_ms,
+        "speed/dense_step_ms": timed.dense_step_ms,
+        "speed/ratio_to_dense": timed.ratio,
+        "speed/samples_per_s": 1000 * start.trial.train.batch_size / timed.step_ms,
+    }

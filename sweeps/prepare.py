@@ -1,0 +1,137 @@
+"""What a trial starts from: a process, a model, a plan, a program, the order of its data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from strategies.base import Array, Invalid, Plan, Weight
+from sweeps.config import Trial
+from sweeps.data import Arrays
+from sweeps.seeds import derive, permutation
+
+if TYPE_CHECKING:
+    from sweeps.program import Program
+
+
+@dataclass(frozen=True)
+class Start:
+    """A trial's model, data and plan before the first step."""
+
+    trial: Trial
+    data: Arrays
+    model: Any
+    """A Keras model with the trial's initial values."""
+    weights: Mapping[str, Array]
+    """Its trainable weights by name."""
+    state: list[Array]
+    """Its non-trainables: moving statistics, seeds."""
+    plan: Plan
+
+
+def prepare_process(threads: int, num_gpus: float = 0) -> None:
+    """Set what TensorFlow fixes at its first use. Call it once, before any other use of it."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if not num_gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)
+    tf.config.experimental.enable_op_determinism()
+
+
+def start(trial: Trial) -> Start:
+    """Build what the trial starts from. Raises `Invalid` where its plan cannot be made."""
+    from strategies.weights import describe, values
+
+    data = trial.data.load()
+    model = build_model(trial, data)
+    weights = values(model)
+    plan = plan_for(trial, describe(model), weights, data.outputs)
+    state = [np.asarray(v.numpy()) for v in model.non_trainable_variables]
+    return Start(trial, data, model, weights, state, plan)
+
+
+def build_model(trial: Trial, data: Arrays) -> Any:
+    """The trial's network with its initial values, which depend on the seed alone."""
+    import keras
+
+    keras.utils.set_random_seed(derive(trial.seed, "weights"))
+    return trial.model.build(data.shape, data.outputs)
+
+
+def plan_for(
+    trial: Trial, weights: list[Weight], initial: Mapping[str, Array], outputs: int
+) -> Plan:
+    """The trial's plan. Raises `Invalid` where targets, masks or held values do not fit."""
+    from strategies.weights import make_plan
+
+    if trial.strategy.role == "dense":
+        return Plan()
+    for index in trial.outputs_held:
+        if index >= outputs:
+            allowed = f"must be below {outputs}, the outputs of the model"
+            raise Invalid("outputs_held", index, allowed)
+    try:
+        return make_plan(
+            weights,
+            initial,
+            masks=trial.pattern.masks,
+            held=trial.held.values,
+            targets=trial.targets,
+            outputs_held=trial.outputs_held,
+            seed=derive(trial.seed, "masks"),
+        )
+    except Invalid as error:
+        for group in ("pattern", "held"):
+            if error.key in (f.name for f in fields(getattr(trial, group))):
+                raise Invalid(f"{group}.{error.key}", error.value, error.allowed) from error
+        raise
+
+
+def program_for(start: Start) -> Program:
+    """The compiled program of the trial's shape, reset to its start."""
+    from sweeps import program
+
+    trial, data = start.trial, start.data
+    shape = program.Shape.of(
+        start.plan,
+        trial.strategy,
+        trial.optimizer,
+        model=trial.model,
+        inputs=data.shape,
+        outputs=data.outputs,
+        task=data.task,
+        trainable=tuple(trial.trainable),
+        jit=trial.jit,
+    )
+    made = program.program(shape, start.model, start.plan)
+    made.reset(start.weights, start.state, start.plan, trial.optimizer.learning_rate)
+    return made
+
+
+def schedule(trial: Trial, samples: int) -> tuple[int, int]:
+    """(steps of an epoch, steps in all). An epoch's last samples are left out if no full batch."""
+    batch = trial.train.batch_size
+    if batch > samples:
+        raise Invalid("train.batch_size", batch, f"must be at most {samples}, the training samples")
+    epoch = samples // batch
+    return epoch, trial.train.steps or trial.train.epochs * epoch
+
+
+def order(trial: Trial, samples: int, number: int) -> Array:
+    """The samples of the batches of one epoch (from 0), `[steps, batch]` int32."""
+    steps, batch = schedule(trial, samples)[0], trial.train.batch_size
+    rows = (
+        permutation(samples, trial.seed, f"order/{number}")
+        if trial.train.shuffle
+        else np.arange(samples, dtype=np.int32)
+    )
+    return rows[: steps * batch].reshape(steps, batch)
