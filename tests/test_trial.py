@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +119,29 @@ def test_a_second_mask_and_another_rate_compile_nothing(strategy: str) -> None:
     result = run(make(**sections, seed=1, optimizer=optimizer))
     assert result.metrics["speed/compile_s"] == 0
     assert set(traces()) == {1}
+
+
+def test_xla_compiles_a_program_once_for_all_epochs_masks_and_chunks(tmp_path: Path) -> None:
+    script = (
+        "import json, sys\n"
+        "from sweeps import prepare, trial\n"
+        "from sweeps.config import parse\n"
+        "prepare.prepare_process(1)\n"
+        "trial.CHUNK_SECONDS = 1e-3\n"
+        "config = json.load(sys.stdin)\n"
+        "for seed in (0, 1):\n"
+        "    trial.run(parse({**config, 'seed': seed}))\n"
+    )
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        input=json.dumps(BASE),
+        env={**os.environ, "XLA_FLAGS": f"--xla_dump_to={tmp_path}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    modules = [p.name for p in tmp_path.glob("*inference__steps*.before_optimizations.txt")]
+    assert len(modules) == 2, modules  # weight_mask, and the dense control
 
 
 @pytest.mark.parametrize(
