@@ -49,6 +49,8 @@ class MaskSweeper(Sweeper):
             folder = Path(self._config.hydra.sweep.dir)
             folder.mkdir(parents=True, exist_ok=True)
             OmegaConf.save(self._config, folder / "multirun.yaml")
+        if taken_over() and not isinstance(self._launcher, RayLauncher):
+            raise Invalid("hydra/launcher", type(self._launcher).__name__, "must be masksweep")
         if isinstance(self._launcher, RayLauncher):
             return [self._launcher.launch_composed([Composed(j, self.compose(j)) for j in jobs])]
         return [self._launcher.launch(jobs, initial_job_idx=0)]

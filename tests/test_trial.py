@@ -188,6 +188,7 @@ def test_strategies_start_from_the_same_weights_masks_and_data_order() -> None:
     one, other = make(strategy="projection"), make(strategy="gradient_mask")
     first, second = start(one), start(other)
     assert digest(first.weights) == digest(second.weights)
+    assert digest(first.weights) != digest(start(make(strategy="projection", seed=1)).weights)
     for a, b in zip(first.plan.weights, second.plan.weights, strict=True):
         assert (a.mask == b.mask).all()
     assert sha(run(one)) == sha(run(other))
@@ -219,10 +220,12 @@ def test_a_held_output_that_moves_fails_the_audit_although_its_weights_stand() -
     assert still.metrics["integrity/ok"] == 1
 
 
-def test_ema_that_is_written_at_the_end_is_audited_after_it() -> None:
-    optimizer = {"name": "adam", "learning_rate": 0.01, "use_ema": True}
-    held = {"held": {"name": "constant", "value": 0.5}, "optimizer": optimizer}
-    assert run(make(strategy="projection", **held)).metrics["integrity/ok"] == 1
+def test_ema_is_written_at_the_end_and_audited_after_it() -> None:
+    optimizer = {"name": "adam", "learning_rate": 0.01}
+    held = {"strategy": "projection", "held": {"name": "constant", "value": 0.5}}
+    averaged = run(make(**held, optimizer={**optimizer, "use_ema": True}))
+    assert averaged.metrics["integrity/ok"] == 1
+    assert sha(averaged) != sha(run(make(**held, optimizer=optimizer)))
 
 
 @pytest.mark.parametrize(
