@@ -28,6 +28,12 @@ All keys: `masksweep run --cfg job`.
 """
 
 
+REFUSED = {
+    "--experimental-rerun": "not offered: it would load a pickle",
+    "hydra.mode": "must be MULTIRUN: every run is a sweep, of one trial or more",
+}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; its exit code: 0 well, 1 a trial failed, 2 bad input, 130 interrupted."""
     command, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
@@ -60,8 +66,10 @@ def _sweep(command: str, arguments: list[str]) -> int:
     as_json, check = "--json" in arguments, "--check" in arguments
     if command == "plan":
         arguments = [a for a in arguments if a not in ("--json", "--check")]
-    if any(a.startswith("--experimental-rerun") for a in arguments):
-        raise Invalid("--experimental-rerun", "", "not offered: it would load a pickle")
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key in REFUSED:
+            raise Invalid(key, value, REFUSED[key])
     # Hydra prints and exits on errors by itself unless asked for them in full
     os.environ["HYDRA_FULL_ERROR"] = "1"
     import hydra

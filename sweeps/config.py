@@ -21,6 +21,7 @@ from sweeps.named import build, explain, knobs
 from sweeps.optimizers import OPTIMIZERS, Optimizer
 
 Positive = Annotated[int, Field(ge=1)]
+Globs = Annotated[list[str], Field(min_length=1)]
 
 
 Objective = Literal[
@@ -101,9 +102,9 @@ class Trial(Section):
     model: Annotated[Model, _named("model", lambda: MODELS)]
     data: Annotated[DataSet, _named("data", lambda: DATA)]
     optimizer: Annotated[Optimizer, _named("optimizer", lambda: OPTIMIZERS)]
-    targets: list[str] | None = None
+    targets: Globs | None = None
     """Globs on `layer/variable`; null targets every kernel but the last."""
-    trainable: list[str] = ["*"]
+    trainable: Globs = ["*"]
     outputs_held: list[Annotated[int, Field(ge=0)]] = []
     seed: Annotated[int, Field(ge=0)] = 0
     objective: Objective = "validation/loss"

@@ -72,7 +72,11 @@ def complaint(done: subprocess.CompletedProcess[str]) -> str:
         ("strategy=sparse_tensor train.jit=true", "train.jit=True: sparse_tensor does not"),
         ("strategy=dense,weight_mask strategy.form=where", "strategy.form=where: not a key of"),
         ("pattern.sparsity=[0.5", "pattern.sparsity=[0.5: "),
-        ("--experimental-rerun=x.pickle", "--experimental-rerun=: not offered"),
+        ("--experimental-rerun=x.pickle", "--experimental-rerun=x.pickle: not offered"),
+        ("hydra.mode=RUN", "hydra.mode=RUN: must be MULTIRUN"),
+        ("hydra/launcher=basic", "hydra/launcher=BasicLauncher: must be masksweep"),
+        ("trainable=[]", "trainable=[]: list should have at least 1 item"),
+        ("targets=[]", "targets=[]: list should have at least 1 item"),
     ],
 )
 def test_bad_input_is_one_line_before_anything_starts(
