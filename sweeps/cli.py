@@ -28,10 +28,8 @@ All keys: `masksweep run --cfg job`.
 """
 
 
-REFUSED = {
-    "--experimental-rerun": "not offered: it would load a pickle",
-    "hydra.mode": "must be MULTIRUN: every run is a sweep, of one trial or more",
-}
+# argparse takes any beginning of a flag
+PICKLED = re.compile(r"--e[a-z-]*(=|$)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,17 +41,19 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return _sweep("run", rest)
             case "plan":
                 return _sweep("plan", rest)
-            case "list":
+            case "list" if not rest:
                 return _list()
             case "ui":
                 return _ui(rest)
-            case "--version":
+            case "--version" if not rest:
                 print(f"masksweep {__version__}")
                 return 0
             case "--help" | "-h" | "help":
                 print(USAGE, end="")
                 return 0
-        raise Invalid("command", command, "run, plan, list or ui; see masksweep --help")
+        raise Invalid(
+            "command", " ".join([command, *rest]), "run, plan, list or ui; see masksweep --help"
+        )
     except Invalid as error:
         print(f"masksweep: {error}", file=sys.stderr)
         return 2
@@ -68,29 +68,29 @@ def _sweep(command: str, arguments: list[str]) -> int:
         arguments = [a for a in arguments if a not in ("--json", "--check")]
     for argument in arguments:
         key, _, value = argument.partition("=")
-        if key in REFUSED:
-            raise Invalid(key, value, REFUSED[key])
+        if PICKLED.match(argument):
+            raise Invalid(key, value, "not offered: --experimental-rerun would load a pickle")
+        if key.lstrip("+~").startswith(("hydra.", "hydra/")):
+            raise Invalid(key, value, "Hydra's own config is fixed here")
     # Hydra prints and exits on errors by itself unless asked for them in full
     os.environ["HYDRA_FULL_ERROR"] = "1"
     import hydra
     from hydra.core.utils import JobReturn
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
 
     from sweeps import launcher, sweep
     from sweeps.report import Outcome
 
-    overrides = [a for a in arguments if not a.startswith("-")]
-    exit_code = 0
+    exit_code, composed = 0, False
 
     def launch(jobs: Sequence[launcher.Composed]) -> list[JobReturn]:
-        nonlocal exit_code
+        nonlocal exit_code, composed
+        composed = True
         planned = sweep.plan(jobs)
         outcomes: list[Outcome] = []
         if command == "run" or check:
             planned = sweep.preflight(planned)
         if command == "run":
-            outcomes, exit_code = sweep.run(planned, overrides)
+            outcomes, exit_code = sweep.run(planned, arguments)
         else:
             sweep.show(planned, as_json)
         by_id = {outcome.trial.id: outcome for outcome in outcomes}
@@ -101,7 +101,13 @@ def _sweep(command: str, arguments: list[str]) -> int:
     try:
         with launcher.taking_over(launch):
             hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")(_task)()
-    except (HydraException, OmegaConfBaseException) as error:
+    except Invalid:
+        raise
+    except Exception as error:
+        if composed:
+            raise
+        # a config that cannot be composed: Hydra, OmegaConf and YAML each have errors of their own
+        overrides = [a for a in arguments if "=" in a and not a.startswith("-")]
         raise explain(error, overrides) from error
     return exit_code
 
@@ -117,7 +123,9 @@ def explain(error: Exception, overrides: Sequence[str]) -> Invalid:
     text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        return Invalid(group, name, f"unknown; one of {', '.join(error.options or ())}")
+        if not error.options:
+            return Invalid("config", error.missing_cfg_file, "no such config")
+        return Invalid(group, name, f"unknown; one of {', '.join(error.options)}")
     if found := re.search(r"Could not override '([^']*)'", text):
         key = found.group(1)
         value = next((o.partition("=")[2] for o in overrides if o.split("=")[0] == key), "")
@@ -125,12 +133,14 @@ def explain(error: Exception, overrides: Sequence[str]) -> Invalid:
     if isinstance(error, OverrideParseException):
         key, _, value = error.override.partition("=")
         return Invalid(key, value, f"not an override that Hydra reads: {text.splitlines()[0]}")
-    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
-    cause = error.__cause__
-    if cause is not None and str(cause):
-        lines = [lines[0], str(cause).splitlines()[0]]
-    key, _, value = next((o for o in overrides if o in text), "overrides").partition("=")
-    return Invalid(key, value, ": ".join(lines[:2]))
+    said = " ".join(text.split()) or type(error).__name__
+    if error.__cause__ is not None:
+        said += f": {' '.join(str(error.__cause__).split())}"
+    named = [o for o in overrides if o in text]
+    if "group override must be" in text:  # Hydra does not say which
+        named = [o for o in overrides if o.endswith("=null")]
+    key, _, value = (named or ["config"])[0].partition("=")
+    return Invalid(key, value, said[:300])
 
 
 def _siblings(key: str) -> str:
@@ -140,6 +150,8 @@ def _siblings(key: str) -> str:
 
     with initialize_config_module("conf", version_base="1.3"):
         config = compose("config")
+    if key.startswith("sweep.parts"):
+        return "parts are added, as +sweep.parts.NAME.KEY=[...]"
     parent = key.rpartition(".")[0]
     node = OmegaConf.select(config, parent) if parent else config
     if not isinstance(node, DictConfig):

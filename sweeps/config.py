@@ -106,7 +106,7 @@ class Trial(Section):
     """Globs on `layer/variable`; null targets every kernel but the last."""
     trainable: Globs = ["*"]
     outputs_held: list[Annotated[int, Field(ge=0)]] = []
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, strict=True)] = 0
     objective: Objective = "validation/loss"
     train: Train = Train()
     audit: Audit = Audit()
@@ -137,9 +137,7 @@ class Trial(Section):
     @property
     def control(self) -> Trial:
         """The dense trial that this one is timed against."""
-        dense = all_strategies()["dense"]()
-        train = self.train.model_copy(update={"jit": "auto"})
-        return self.model_copy(update={"strategy": dense, "train": train})
+        return self.model_copy(update={"strategy": all_strategies()["dense"]()})
 
     def canonical(self) -> dict[str, Any]:
         """All that can change a bit of the result, without what is default and where it runs.
@@ -178,6 +176,12 @@ class Trial(Section):
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
+    def sparsity(self) -> float | None:
+        """The sparsity that the pattern was asked for; None where it was asked otherwise."""
+        otherwise = self.strategy.role == "dense" or getattr(self.pattern, "indices", None)
+        return None if otherwise else getattr(self.pattern, "sparsity", None)
+
+    @property
     def label(self) -> str:
         """The strategy with the knobs that are not default, as `weight_mask(form=product)`."""
         return _label(self.strategy)
@@ -187,8 +191,8 @@ class Trial(Section):
         """The pattern and what is held, as `random 0.9 held zero`; `-` where nothing is masked."""
         if self.strategy.role == "dense":
             return "-"
-        detail = getattr(self.pattern, "sparsity", None)
-        shown = f"{self.pattern.name} {detail:g}" if detail is not None else _label(self.pattern)
+        given = self.sparsity
+        shown = f"{self.pattern.name} {given:g}" if given is not None else _label(self.pattern)
         return shown if self.held.name == "zero" else f"{shown}, held {_label(self.held)}"
 
     @property
@@ -203,6 +207,12 @@ class Trial(Section):
         for group in ("strategy", "pattern", "held", "model", "data", "optimizer"):
             plain[group] = knobs(getattr(self, group))
         return plain
+
+
+def recorded(trial: Trial) -> dict[str, Any]:
+    """The resolved config as it is kept: without where it ran, which may hold secrets."""
+    config = trial.resolved()
+    return {k: v for k, v in config.items() if k not in ("tracking", "launch")}
 
 
 def _label(value: Any) -> str:

@@ -75,13 +75,21 @@ def _load(data: DataSet) -> Arrays:
     aside = round(data.validation * len(x))
     # the rest keeps its own order: published results depend on it
     train, validation = np.sort(order[aside:]), np.sort(order[:aside])
+    parts = {"train": (x[train], y[train]), "validation": (x[validation], y[validation])}
+    parts["test"] = test
+    if data.task == "regression":
+        # by the training part alone: the others must stay unseen
+        scale = [(a.mean(axis=0), a.std(axis=0)) for a in parts["train"]]
+        for name, (inputs, targets) in parts.items():
+            (x_mean, x_std), (y_mean, y_std) = scale
+            parts[name] = ((inputs - x_mean) / x_std, (targets - y_mean) / y_std)
     return Arrays(
         name=data.name,
         task=data.task,
         outputs=int(y.max()) + 1 if data.task == "classification" else int(y.shape[1]),
-        train=(x[train], y[train]),
-        validation=(x[validation], y[validation]) if aside else None,
-        test=test,
+        train=parts["train"],
+        validation=parts["validation"] if aside else None,
+        test=parts["test"],
     )
 
 
@@ -117,7 +125,7 @@ class Digits(DataSet):
 
 @dataclass(frozen=True)
 class Diabetes(DataSet):
-    """Progression of diabetes, 10 inputs, one standardised target; shipped with scikit-learn."""
+    """Progression of diabetes, 10 inputs, one target, standardised; shipped with scikit-learn."""
 
     name: ClassVar[str] = "diabetes"
     task: ClassVar[Task] = "regression"
@@ -126,12 +134,7 @@ class Diabetes(DataSet):
         from sklearn.datasets import load_diabetes
 
         x, y = load_diabetes(return_X_y=True, scaled=False)
-        train, test = _hold_out(x.astype(np.float32), y.astype(np.float32)[:, None], self.name)
-        scale = [(a.mean(axis=0), a.std(axis=0)) for a in train]
-        return tuple(  # type: ignore[return-value]
-            tuple((a - mean) / std for a, (mean, std) in zip(part, scale, strict=True))
-            for part in (train, test)
-        )
+        return _hold_out(x.astype(np.float32), y.astype(np.float32)[:, None], self.name)
 
 
 def _hold_out(x: NDArray[np.float32], y: NDArray[Any], name: str) -> tuple[Split, Split]:

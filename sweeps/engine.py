@@ -60,7 +60,8 @@ class Work(Protocol):
 def cluster(address: str | None = None) -> Iterator[None]:
     """Be connected to Ray: as this process is already, to `address`, or to one started here.
 
-    A Ray that was started or joined here is left at the end.
+    A Ray that was started or joined here is left at the end. Raises `Invalid` if there is none at
+    the address.
     """
     import ray
 
@@ -68,7 +69,11 @@ def cluster(address: str | None = None) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    ray.init(address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        ray.init(address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    except (ValueError, ConnectionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise Invalid("launch.address", address, f"no Ray cluster there: {reason}") from error
     try:
         yield
     finally:
@@ -87,16 +92,17 @@ def slots(spec: Spec) -> int:
         "GPU": ("num_gpus", spec.num_gpus),
         "memory": ("memory", spec.memory or 0),
     }
+    asked = {r: a for r, (_, a) in wanted.items() if a}
     nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
-    counts = []
-    for resource, (key, amount) in wanted.items():
-        if amount:
-            has = [node.get(resource, 0) for node in nodes]
-            if amount > max(has, default=0):
-                allowed = f"must be at most {max(has, default=0):g}, what the largest node has"
-                raise Invalid(f"resources.{key}", amount, allowed)
-            counts.append(sum(int(h // amount) for h in has))
-    return min(counts)
+    for resource, amount in asked.items():
+        has = max((node.get(resource, 0) for node in nodes), default=0)
+        if amount > has:
+            allowed = f"must be at most {has:g}, what the largest node has"
+            raise Invalid(f"resources.{wanted[resource][0]}", amount, allowed)
+    found = sum(min(int(node.get(r, 0) // a) for r, a in asked.items()) for node in nodes)
+    if not found:
+        raise Invalid("resources", asked, "must fit on one node, and no node has them all")
+    return found
 
 
 def run(

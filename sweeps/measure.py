@@ -79,9 +79,14 @@ def integrity(
         artifacts = {"model.keras": path.read_bytes()}
     reloaded = values(baked)
     sha256 = audit.digest(reloaded)
-    if start.trial.strategy.role == "dense":
-        return {}, artifacts, sha256
+    masks: dict[str, Any] = {w.weight.name: w.mask for w in plan.weights}
+    if masks:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **masks)
+        artifacts["masks.npz"] = buffer.getvalue()
     held = list(plan.outputs_held)
+    if all(mask.all() for mask in masks.values()) and not held:
+        return {}, artifacts, sha256  # nothing is held, so there is nothing to audit
     count, drift = audit.violations(reloaded, plan)
     outputs = np.asarray(baked(_probe(start), training=False))
     verdict = audit.Integrity(
@@ -98,10 +103,7 @@ def integrity(
         output_drift=_output_drift(before.outputs, after.outputs, held),
         reloaded_exactly=audit.same(reloaded, after.weights),
     )
-    masks: dict[str, Any] = {w.weight.name: w.mask for w in plan.weights}
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **masks)
-    return verdict.metrics(), artifacts | {"masks.npz": buffer.getvalue()}, sha256
+    return verdict.metrics(), artifacts, sha256
 
 
 def _output_drift(before: Array, after: Array, held: list[int]) -> float | None:

@@ -15,17 +15,20 @@ def bytes_of(variables: list[Any]) -> int:
 
 
 class Peak:
-    """The process's largest resident memory from here on, where the system can start it anew."""
+    """How far the process's resident memory rises from here on, where the system can tell."""
 
     def __init__(self) -> None:
         try:
             Path("/proc/self/clear_refs").write_text("5")
-            self._known = True
+            self._start: int | None = _status("VmRSS")
         except OSError:
-            self._known = False
+            self._start = None
 
     def bytes(self) -> int | None:
-        if not self._known:
-            return None
-        status = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+        """The largest rise so far."""
+        return None if self._start is None else max(0, _status("VmHWM") - self._start)
+
+
+def _status(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))

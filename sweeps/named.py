@@ -25,13 +25,14 @@ def build(group: str, given: Any, kinds: Mapping[str, type]) -> Any:
         raise Invalid(group, given, "a name and its settings")
     knobs = {str(k): v for k, v in given.items() if k != "name"}
     name = given.get("name")
-    if name not in kinds:
+    if not isinstance(name, str) or name not in kinds:
         raise Invalid(f"{group}.name", name, f"unknown; one of {', '.join(kinds)}")
-    kind = kinds[str(name)]
+    kind = kinds[name]
     known = [f.name for f in dataclasses.fields(kind)]
     for key in knobs:
         if key not in known:
             allowed = f"{name} has {', '.join(known)}" if known else f"{name} has no settings"
+            allowed += f" (choose one with {group}={name})"
             raise Invalid(f"{group}.{key}", knobs[key], f"unknown key; {allowed}")
     try:
         return TypeAdapter(kind).validate_python(knobs)
@@ -54,6 +55,8 @@ def explain(error: ValidationError, group: str = "") -> Invalid:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         message = "unknown key"
+    if first["type"] == "missing":
+        return Invalid(key, "", "missing")
     return Invalid(key, first["input"], message[:1].lower() + message[1:])
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from math import inf
 from typing import Any, ClassVar
 
 from strategies.base import require
@@ -29,7 +30,14 @@ class Optimizer:
     ema_overwrite_frequency: int | None = None
 
     def __post_init__(self) -> None:
-        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
+        rate, every = self.learning_rate, self.ema_overwrite_frequency
+        require(0 < rate < inf, "learning_rate", rate, "above 0, and finite")
+        require(every is None or every >= 1, "ema_overwrite_frequency", every, "1 or more, or null")
+        for key in ("momentum", "rho"):
+            value = getattr(self, key, 0.0)
+            require(0 <= value <= 1, key, value, "in [0, 1]")
+        epsilon = getattr(self, "epsilon", 0.0)
+        require(epsilon >= 0, "epsilon", epsilon, "0 or above")
         for key in ("weight_decay", "clipnorm", "clipvalue", "global_clipnorm"):
             value = getattr(self, key)
             require(value is None or value >= 0, key, value, "0 or above, or null")
@@ -57,7 +65,8 @@ class SGD(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 <= self.momentum <= 1, "momentum", self.momentum, "in [0, 1]")
+        need = not self.nesterov or self.momentum > 0
+        require(need, "momentum", self.momentum, "above 0 with nesterov")
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,6 @@ class Adam(Optimizer):
         super().__post_init__()
         for key in ("beta_1", "beta_2"):
             require(0 <= getattr(self, key) < 1, key, getattr(self, key), "a number in [0, 1)")
-        require(self.epsilon >= 0, "epsilon", self.epsilon, "0 or above")
 
 
 @dataclass(frozen=True)

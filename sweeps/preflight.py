@@ -6,8 +6,10 @@ import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 
+from strategies.base import Invalid
 from sweeps.config import Trial
 
 
@@ -17,20 +19,22 @@ def check(trials: Sequence[Trial]) -> dict[str, str]:
     Builds each distinct model once. TensorFlow is loaded in a child process, so that this one
     stays small and takes no GPU. Raises `Invalid` for a plan that cannot be made.
     """
-    # a seed changes which weights are masked, not whether the plan can be made
     distinct: dict[str, Trial] = {}
     shape_of = {trial.id: _shape(trial) for trial in trials}
     for trial in trials:
         distinct.setdefault(shape_of[trial.id], trial)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        reasons = pool.submit(_reasons, list(distinct.values())).result()
+        try:
+            reasons = pool.submit(_reasons, list(distinct.values())).result()
+        except BrokenProcessPool as error:
+            raise Invalid("model", "", "ended the process that built it; too large?") from error
     found = dict(zip(distinct, reasons, strict=True))
     return {i: reason for i, shape in shape_of.items() if (reason := found[shape])}
 
 
 def _shape(trial: Trial) -> str:
     config = trial.canonical()
-    kept = {k: v for k, v in config.items() if k not in ("seed", "optimizer", "audit", "jit")}
+    kept = {k: v for k, v in config.items() if k not in ("optimizer", "audit", "jit")}
     kept["train"] = trial.train.batch_size
     return json.dumps(kept, sort_keys=True)
 
@@ -49,7 +53,11 @@ def _reasons(trials: Sequence[Trial]) -> list[str | None]:
         data = trial.data.load()
         schedule(trial, len(data.train[0]))
         if (trial.model, trial.data) not in models:
-            model = build_model(trial, data)
+            try:
+                model = build_model(trial, data)
+            except Exception as error:  # Keras' own reasons are of many kinds
+                reason = str(error).strip().splitlines()[0]
+                raise Invalid("model", trial.model, f"cannot be built: {reason}") from None
             models[trial.model, trial.data] = describe(model), values(model)
         weights, initial = models[trial.model, trial.data]
         match_each("trainable", [w.name for w in weights], trial.trainable)

@@ -120,6 +120,8 @@ def program_for(start: Start) -> Program:
 def schedule(trial: Trial, samples: int) -> tuple[int, int]:
     """(steps of an epoch, steps in all). An epoch's last samples are left out if no full batch."""
     batch = trial.train.batch_size
+    if not samples:
+        raise Invalid("data.validation", trial.data.validation, "leaves no training sample")
     if batch > samples:
         raise Invalid("train.batch_size", batch, f"must be at most {samples}, the training samples")
     epoch = samples // batch

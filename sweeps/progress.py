@@ -61,11 +61,11 @@ class Display:
         if self._console.is_terminal:
             self._bar.stop()
 
-    def ended(self, outcome: Outcome) -> None:
+    def ended(self, name: str, outcome: Outcome) -> None:
         """Count a trial that ended, and show it."""
         self._done += 1
         self._failed += outcome.status == "failed"
-        line = _line(outcome)
+        line = f"{name}: {_found(outcome)}"
         if self._console.is_terminal:
             failed = f"[red]{self._failed} failed[/red] " if self._failed else ""
             self._bar.update(self._task, completed=self._done, description=failed + escape(line))
@@ -79,9 +79,9 @@ class Display:
             )
 
 
-def _line(outcome: Outcome) -> str:
+def _found(outcome: Outcome) -> str:
     if outcome.status != "ok":
-        return f"{outcome.trial.name}: {outcome.status}: {outcome.reason}"
+        return f"{outcome.status}: {outcome.reason}"
     metrics = outcome.result.metrics
     name = "accuracy" if "test/accuracy" in metrics else "mse"
-    return f"{outcome.trial.name}: {name} {metrics[f'test/{name}']:.3f}"
+    return f"{name} {metrics[f'test/{name}']:.3f}"

@@ -25,6 +25,8 @@ class Outcome:
     """One trial and how it ended."""
 
     trial: Trial
+    variant: str
+    """What tells it apart from trials of the same strategy and pattern."""
     status: Status
     result: TrialResult = field(default_factory=lambda: TrialResult("ok"))
     reason: str = ""
@@ -58,13 +60,61 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return fmean(values), float(half)
 
 
+def variants(trials: Sequence[Trial]) -> dict[str, str]:
+    """What tells each trial apart, beside the seed, from others of its strategy and pattern.
+
+    By trial id: the settings in which they differ, as `adamw, train.epochs=2`; empty if in none.
+    """
+    alike: dict[tuple[str, str], list[Trial]] = {}
+    for trial in trials:
+        alike.setdefault((trial.label, trial.pattern_label), []).append(trial)
+    told = {}
+    for members in alike.values():
+        settings = {t.id: _settings(t) for t in members}
+        keys = dict.fromkeys(k for s in settings.values() for k in s)
+        differ = [k for k in keys if len({repr(s.get(k)) for s in settings.values()}) > 1]
+        # another optimizer says it all: its own settings differ with it
+        differ = [k for k in differ if "." not in k or k.split(".")[0] not in differ]
+        for trial in members:
+            found = {k: settings[trial.id].get(k) for k in differ}
+            told[trial.id] = ", ".join(
+                str(v) if k in GROUPS else f"{k}={v}" for k, v in found.items() if v is not None
+            )
+    return told
+
+
+GROUPS = ("model", "data", "optimizer")
+
+
+def _settings(trial: Trial) -> dict[str, object]:
+    """The canonical config, flat, without the seed; a group's name under the group's own key."""
+    flat: dict[str, object] = {}
+    for group, value in trial.canonical().items():
+        if isinstance(value, dict):
+            flat |= {group if k == "name" else f"{group}.{k}": v for k, v in value.items()}
+        elif group not in ("seed", "jit"):
+            flat[group] = value
+    return flat
+
+
+def controls_hold(outcomes: Iterable[Outcome]) -> bool:
+    """Whether a control that must leak held, so that no verdict can be trusted."""
+    return any(
+        o.trial.strategy.role == "control" and o.result.metrics.get("integrity/ok") == 1
+        for o in outcomes
+    )
+
+
 def rows(outcomes: Iterable[Outcome]) -> list[Row]:
-    """One row for each strategy and pattern, in the order of the trials."""
-    groups: dict[tuple[str, str], list[Outcome]] = {}
+    """One row for each strategy, pattern and variant, in the order of the trials."""
+    groups: dict[tuple[str, str, str], list[Outcome]] = {}
     for outcome in outcomes:
-        key = (outcome.trial.label, outcome.trial.pattern_label)
+        key = (outcome.trial.label, outcome.trial.pattern_label, outcome.variant)
         groups.setdefault(key, []).append(outcome)
-    return [_row(*key, members) for key, members in groups.items()]
+    return [
+        _row(strategy, ", ".join(filter(None, [pattern, variant])), members)
+        for (strategy, pattern, variant), members in groups.items()
+    ]
 
 
 def _row(strategy: str, pattern: str, members: Sequence[Outcome]) -> Row:
@@ -104,7 +154,7 @@ def _verdict(trial: Trial, holds: Sequence[float]) -> tuple[str, bool]:
         return "-", True
     if trial.strategy.role == "control":
         leaks = not any(holds)
-        return ("leaks, as it must", True) if leaks else ("HOLDS, but must leak", False)
+        return ("leaks, as it must", True) if leaks else ("HOLDS, must leak", False)
     if all(holds):
         return "holds", True
     failed = sum(not h for h in holds)
@@ -112,9 +162,10 @@ def _verdict(trial: Trial, holds: Sequence[float]) -> tuple[str, bool]:
 
 
 def _headers(outcomes: Sequence[Outcome]) -> list[str]:
-    classify = outcomes[0].trial.data.task == "classification"
+    names = {"classification": "accuracy %", "regression": "mse"}
+    tasks = dict.fromkeys(names[o.trial.data.task] for o in outcomes)
     strategy, pattern, *others = HEADERS
-    return [strategy, pattern, "test\naccuracy %" if classify else "test mse", *others]
+    return [strategy, pattern, f"test\n{' or '.join(tasks)}", *others]
 
 
 def table(outcomes: Sequence[Outcome]) -> Table:

@@ -37,7 +37,10 @@ def compare(program: Program, dense: Program, x: Any, y: Any, order: Any) -> Spe
     pair = (program, dense)
     for timed in pair:
         stretch(timed, 4)
-    counts = [max(8, int(SECONDS / stretch(timed, 16))) for timed in pair]
+    probes = [min(stretch(timed, 16) for _ in range(3)) for timed in pair]
+    counts = [max(8, int(SECONDS / probe)) for probe in probes]
+    if max(counts) < 2 * min(counts):  # calls cost time too: as many steps in each, if alike
+        counts = [max(counts)] * 2
     rounds = [[stretch(t, n) for t, n in zip(pair, counts, strict=True)] for _ in range(ROUNDS)]
     step, control = (1000 * median(times) for times in zip(*rounds, strict=True))
     return Speed(step, control)

@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
@@ -18,10 +19,10 @@ from rich.console import Console
 
 from strategies.base import Invalid
 from sweeps import engine
-from sweeps.config import Trial, parse
+from sweeps.config import Trial, parse, recorded
 from sweeps.launcher import Composed
 from sweeps.progress import Display, doing
-from sweeps.report import Outcome, as_markdown, as_text, table
+from sweeps.report import Outcome, as_markdown, as_text, controls_hold, table, variants
 from sweeps.trial import TrialResult
 
 INTERRUPTED = 130
@@ -33,37 +34,59 @@ class Planned:
 
     trial: Trial
     overrides: Sequence[str]
+    variant: str = ""
+    """What tells it apart from trials of the same strategy and pattern, as `adamw`."""
     refusal: str = ""
     """Why its strategy cannot hold its plan; only the preflight can tell."""
+
+    @property
+    def name(self) -> str:
+        return ", ".join(filter(None, [self.trial.name, self.variant]))
 
     def described(self) -> dict[str, Any]:
         """As `masksweep plan --json` prints it."""
         found = {
             "id": self.trial.id,
-            "name": self.trial.name,
-            "overrides": list(self.overrides),
+            "name": self.name,
+            "overrides": public(self.overrides),
             "state": "skipped" if self.refusal else "to run",
         }
         return found | ({"reason": self.refusal} if self.refusal else {})
 
 
-def plan(jobs: Sequence[Composed]) -> list[Planned]:
-    """Every distinct trial, in order. Raises `Invalid` if any config is not valid.
+def public(overrides: Sequence[str]) -> list[str]:
+    """The overrides that may be shown and recorded: an address may hold a password."""
+    return [o for o in overrides if not o.lstrip("+~").startswith(("tracking.", "launch."))]
 
-    The dense control is the same trial under every pattern, so it is planned once.
+
+def plan(jobs: Sequence[Composed]) -> list[Planned]:
+    """Every distinct trial, in order.
+
+    The dense control is the same trial under every pattern, so it is planned once. Raises
+    `Invalid` if any config is not valid, two of any others say the same, or what belongs to the
+    sweep as a whole is swept over.
     """
+    if not jobs:
+        raise Invalid("overrides", "", "must give one trial at least")
+    trials = [trial_of(job) for job in jobs]
+    for key in ("launch", "tracking", "sweep"):
+        if any(getattr(t, key) != getattr(trials[0], key) for t in trials):
+            raise Invalid(key, "", "one for the whole sweep, no list")
     distinct: dict[str, Planned] = {}
-    for job in jobs:
-        trial = trial_of(job)
+    for trial, job in zip(trials, jobs, strict=True):
+        if trial.id in distinct and trial.strategy.role != "dense":
+            said = " ".join(public(job.overrides))
+            raise Invalid("seed", trial.seed, f"each trial once; said again by {said}")
         distinct.setdefault(trial.id, Planned(trial, job.overrides))
-    return list(distinct.values())
+    told = variants([p.trial for p in distinct.values()])
+    return [replace(p, variant=told[p.trial.id]) for p in distinct.values()]
 
 
 def preflight(planned: Sequence[Planned]) -> list[Planned]:
     """The plan with its refusals. Raises `Invalid` for targets and masks that do not fit."""
     from sweeps.preflight import check
 
-    with doing(f"Checking {len(planned)} trials"):
+    with doing(f"Checking {_trials(len(planned))}"):
         refused = check([p.trial for p in planned])
     return [replace(p, refusal=refused.get(p.trial.id, "")) for p in planned]
 
@@ -75,9 +98,9 @@ def show(planned: Sequence[Planned], as_json: bool) -> None:
         return
     for p in planned:
         skipped_for = f"  skipped: {p.refusal}" if p.refusal else ""
-        print(f"{p.trial.id[:12]}  {p.trial.name}{skipped_for}")
+        print(f"{p.trial.id[:12]}  {p.name}{skipped_for}")
     skipped = sum(bool(p.refusal) for p in planned)
-    print(f"{len(planned)} trials: {len(planned) - skipped} to run, {skipped} skipped")
+    print(f"{_trials(len(planned))}: {len(planned) - skipped} to run, {skipped} skipped")
 
 
 class TrialWork:
@@ -112,49 +135,52 @@ def run(planned: Sequence[Planned], arguments: Sequence[str]) -> tuple[list[Outc
 def _record(
     planned: Sequence[Planned], jobs: Sequence[engine.Job], name: str, note: str
 ) -> tuple[list[Outcome], int]:
-    from sweeps.tracker import Tracker, store_uri
+    from sweeps.tracker import Tracker
 
-    trials = {p.trial.id: p.trial for p in planned}
+    by_id = {p.trial.id: p for p in planned}
     tracking = planned[0].trial.tracking
     with doing("Opening the store"):
-        tracker = Tracker(store_uri(tracking.uri), tracking.experiment)
+        tracker = Tracker(tracking)
         tracker.start_sweep(name, note, [p.described() for p in planned])
     found: dict[str, Outcome] = {}
-    exit_code = 1
-    status = "FAILED"
+    status, exit_code = "FAILED", 1
+
+    def start(key: str) -> None:
+        tracker.start_trial(by_id[key].trial, by_id[key].name)
 
     with Display(len(planned)) as display:
 
         def end(key: str, result: TrialResult | engine.Failure) -> None:
-            trial = trials[key]
+            trial, variant = by_id[key].trial, by_id[key].variant
             if isinstance(result, engine.Failure):
-                found[key] = Outcome(trial, "failed", reason=result.reason)
+                found[key] = Outcome(trial, variant, "failed", reason=result.reason)
                 tracker.fail_trial(trial, result.reason, result.traceback)
             else:
-                found[key] = Outcome(trial, result.status, result, result.reason)
+                found[key] = Outcome(trial, variant, result.status, result, result.reason)
                 tracker.end_trial(trial, result)
-            display.ended(found[key])
+            display.ended(by_id[key].name, found[key])
 
         try:
             for p in planned:
                 if p.refusal:
-                    tracker.start_trial(p.trial)
+                    start(p.trial.id)
                     end(p.trial.id, TrialResult("skipped", p.refusal))
             engine.run(
                 jobs,
                 TrialWork(),
-                on_start=lambda key: tracker.start_trial(trials[key]),
-                on_event=lambda key, event: tracker.log(trials[key], event[1], event[0]),
+                on_start=start,
+                on_event=lambda key, event: tracker.log(by_id[key].trial, event[1], event[0]),
                 on_end=end,
             )
-            failed = any(o.status == "failed" for o in found.values())
-            status, exit_code = ("FAILED", 1) if failed else ("FINISHED", 0)
+            well = all(o.status != "failed" for o in found.values())
+            well = well and not controls_hold(found.values())
+            status, exit_code = ("FINISHED", 0) if well else ("FAILED", 1)
         except KeyboardInterrupt:
             status, exit_code = "KILLED", INTERRUPTED
         finally:
             outcomes = [found[p.trial.id] for p in planned if p.trial.id in found]
             tracker.kill_open_trials()
-            tracker.end_sweep(status, f"{note}\n{as_markdown(outcomes)}", as_text(outcomes))
+            tracker.end_sweep(status, f"{as_markdown(outcomes)}\n{note}", as_text(outcomes))
     return outcomes, exit_code
 
 
@@ -165,7 +191,8 @@ def _summary(outcomes: Sequence[Outcome], name: str, exit_code: int) -> None:
         console.print(table(outcomes))
     for outcome in outcomes:
         if outcome.status != "ok":
-            print(f"{outcome.status}: {outcome.trial.name}: {outcome.reason}")
+            named = ", ".join(filter(None, [outcome.trial.name, outcome.variant]))
+            print(f"{outcome.status}: {named}: {outcome.reason}")
     if exit_code == INTERRUPTED:
         print("Interrupted; what had finished is kept.", file=sys.stderr)
     print(f"\nOpen the results with: masksweep ui   (sweep {name!r})")
@@ -200,19 +227,27 @@ def trial_of(job: Composed) -> Trial:
 def _job(trial: Trial) -> engine.Job:
     need = trial.resources
     spec = engine.Spec(need.num_cpus, need.num_gpus, need.memory, trial.train.threads)
-    return engine.Job(trial.id, trial.resolved(), spec)
+    config = recorded(trial)
+    for group in ("pattern", "held"):
+        if path := config[group].get("path"):
+            # a worker's current folder is its own
+            config[group]["path"] = str(Path(path).absolute())
+    return engine.Job(trial.id, config, spec)
+
+
+def _trials(count: int) -> str:
+    return f"{count} trial" if count == 1 else f"{count} trials"
 
 
 def derived_name(arguments: Sequence[str]) -> str:
     """A sweep's name from its overrides: the same ones, the same name."""
-    said = [a for a in arguments if not a.startswith(("launch.", "tracking."))]
+    said = public([a for a in arguments if not a.startswith("-")])
     text = " ".join(said) or "default"
     short = hashlib.sha256(text.encode()).hexdigest()[:8]
     return text if len(text) <= 60 else f"{text[:50]}... {short}"
 
 
 def _note(first: Trial, arguments: Sequence[str]) -> str:
-    # an address may hold a password
-    said = [a for a in arguments if not a.startswith("tracking.")]
-    command = f"    masksweep run {shlex.join(said)}\n"
-    return f"{first.sweep.question or ''}\n\nRun again with\n\n{command}".lstrip()
+    command = shlex.join(["masksweep", "run", *public(arguments)])
+    again = f"Run again with\n\n    {command[:4000]}\n"
+    return "\n\n".join(filter(None, [first.sweep.question, again]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import tempfile
 import time
 import warnings
@@ -13,7 +14,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from sweeps.config import Trial
+from strategies.base import Invalid
+from sweeps.config import Tracking, Trial, recorded
 from sweeps.trial import TrialResult
 
 BATCH = 1000
@@ -43,28 +45,41 @@ class Tracker:
     Metrics are kept until a trial's end or a second has passed, and sent in batches.
     """
 
-    def __init__(self, uri: str, experiment: str) -> None:
+    def __init__(self, tracking: Tracking) -> None:
+        """Open the store. Raises `Invalid` if it cannot be, or the experiment was deleted."""
+        # an unreachable server would hold each call for minutes
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         # MLflow's own use of deprecated calls is no concern of the person who runs a sweep
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from mlflow import MlflowClient
+            from mlflow.exceptions import MlflowException
 
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        self._client = MlflowClient(tracking_uri=uri)
-        found = self._client.get_experiment_by_name(experiment)
-        # a database beside its artifacts; a folder named mlruns would turn a bare `mlflow ui` away
-        root = (Path.cwd() / "mlartifacts").as_uri() if is_local(uri) else None
-        self._experiment: str = (
-            found.experiment_id
-            if found
-            else self._client.create_experiment(experiment, artifact_location=root)
-        )
+        uri, experiment = store_uri(tracking.uri), tracking.experiment
+        try:
+            self._client = MlflowClient(tracking_uri=uri)
+            found = self._client.get_experiment_by_name(experiment)
+            # beside the database; a folder named mlruns would turn a bare `mlflow ui` away
+            root = (Path.cwd() / "mlartifacts").as_uri() if is_local(uri) else None
+            self._experiment: str = (
+                found.experiment_id
+                if found
+                else self._client.create_experiment(experiment, artifact_location=root)
+            )
+        except MlflowException as error:
+            shown = re.sub(r"//[^/@]*@", "//", uri)
+            reason = str(error).strip().splitlines()[0].replace(uri, shown)
+            raise Invalid("tracking.uri", shown, f"cannot be opened: {reason}") from error
+        if found and found.lifecycle_stage != "active":
+            raise Invalid("tracking.experiment", experiment, "was deleted; restore it, or another")
         self.parent = ""
         self._shared: dict[str, str] = {}
         self._open: dict[str, str] = {}
         self._metrics: dict[str, list[Any]] = {}
         self._sent: dict[str, float] = {}
+        self._logged: dict[str, set[tuple[str, int]]] = {}
 
     # -- the sweep -----------------------------------------------------------------------------
 
@@ -85,8 +100,8 @@ class Tracker:
 
     # -- its trials ----------------------------------------------------------------------------
 
-    def start_trial(self, trial: Trial) -> None:
-        """Open a trial's run, with its tags and params."""
+    def start_trial(self, trial: Trial, name: str) -> None:
+        """Open a trial's run under this name, with its tags and params."""
         pattern = "-" if trial.strategy.role == "dense" else trial.pattern.name
         tags = {
             **self._shared,
@@ -96,21 +111,23 @@ class Tracker:
             "trial.pattern": pattern,
             "trial.seed": str(trial.seed),
         }
-        if pattern != "-" and hasattr(trial.pattern, "sparsity"):
-            tags["trial.sparsity"] = f"{trial.pattern.sparsity:g}"
-        run = self._client.create_run(self._experiment, tags=tags, run_name=trial.name)
+        if trial.sparsity is not None:
+            tags["trial.sparsity"] = f"{trial.sparsity:g}"
+        run = self._client.create_run(self._experiment, tags=tags, run_name=name)
         self._open[trial.id] = run.info.run_id
         config = recorded(trial)
         self._client.log_batch(run.info.run_id, params=_params(config))
         self._client.log_text(run.info.run_id, OmegaConf.to_yaml(config), "config.yaml")
 
     def log(self, trial: Trial, metrics: Mapping[str, float], step: int) -> None:
-        """Metrics of one epoch."""
+        """Metrics of one step; what a trial has logged once is not logged again by its retry."""
         from mlflow.entities import Metric
 
         now = int(1000 * time.time())
         waiting = self._metrics.setdefault(trial.id, [])
-        waiting += [Metric(k, v, now, step) for k, v in metrics.items()]
+        known = self._logged.setdefault(trial.id, set())
+        waiting += [Metric(k, v, now, step) for k, v in metrics.items() if (k, step) not in known]
+        known |= {(k, step) for k in metrics}
         if time.monotonic() - self._sent.get(trial.id, 0.0) > 1:
             self._flush(trial.id)
 
@@ -131,7 +148,7 @@ class Tracker:
         self.log(trial, {k: v for k, v in result.metrics.items() if k not in ends}, 0)
         run = self._close(trial)
         tags = {"trial.status": result.status, **result.tags}
-        if "sparsity/achieved" in result.metrics and not hasattr(trial.pattern, "sparsity"):
+        if "sparsity/achieved" in result.metrics and trial.sparsity is None:
             tags["trial.sparsity"] = f"{result.metrics['sparsity/achieved']:.4g}"
         if result.reason:
             tags["trial.reason"] = result.reason
@@ -158,7 +175,7 @@ class Tracker:
 
     def _close(self, trial: Trial) -> str:
         run = self._flush(trial.id)
-        del self._open[trial.id]
+        del self._open[trial.id], self._logged[trial.id]
         return run
 
     def _artifacts(self, run: str, artifacts: Mapping[str, bytes]) -> None:
@@ -166,12 +183,6 @@ class Tracker:
             for name, content in artifacts.items():
                 (Path(folder) / name).write_bytes(content)
             self._client.log_artifacts(run, folder)
-
-
-def recorded(trial: Trial) -> dict[str, Any]:
-    """The resolved config as it is recorded: without where it ran, which may hold secrets."""
-    config = trial.resolved()
-    return {k: v for k, v in config.items() if k not in ("tracking", "launch")}
 
 
 def _params(config: Mapping[str, Any]) -> list[Any]:

@@ -66,13 +66,14 @@ def run(trial: Trial, emit: Emit = lambda epoch, metrics: None) -> TrialResult:
         if found.steps < total:  # the last epoch's metrics are the result's own
             emit(number, measure.epoch(start, program, part))
     program.training.finalize()
+    largest = peak.bytes()
 
     integrity, artifacts, sha256 = measure.integrity(start, program, before, found)
     metrics = measure.epoch(start, program, part) | measure.scores(start, program, "test")
     metrics |= integrity | measure.costs(start, program)
     metrics["speed/compile_s"] = program.compile_seconds - compiled
     metrics |= measure.step_time(start, program, (x, y, order))
-    if (largest := peak.bytes()) is not None:
+    if largest is not None:
         metrics["memory/peak_bytes"] = largest
     return TrialResult(
         "ok",

@@ -73,8 +73,27 @@ def complaint(done: subprocess.CompletedProcess[str]) -> str:
         ("strategy=dense,weight_mask strategy.form=where", "strategy.form=where: not a key of"),
         ("pattern.sparsity=[0.5", "pattern.sparsity=[0.5: "),
         ("--experimental-rerun=x.pickle", "--experimental-rerun=x.pickle: not offered"),
-        ("hydra.mode=RUN", "hydra.mode=RUN: must be MULTIRUN"),
-        ("hydra/launcher=basic", "hydra/launcher=BasicLauncher: must be masksweep"),
+        ("--experimental-rer=x", "--experimental-rer=x: not offered"),
+        ("hydra.mode=RUN", "hydra.mode=RUN: Hydra's own config is fixed here"),
+        ("hydra/launcher=basic", "hydra/launcher=basic: Hydra's own config is fixed here"),
+        ("train.epochs=2,2.0", "seed=0: each trial once; said again by train.epochs=2.0"),
+        ("seed=true", "seed=True: input should be a valid integer"),
+        ("seed=glob(*)", "overrides=: must give one trial at least"),
+        ("sweep.name=a,b", "sweep=: one for the whole sweep, no list"),
+        ("tracking.uri=a,b", "tracking=: one for the whole sweep, no list"),
+        ("strategy=null", "strategy=null: "),
+        ("+experiment=null", "+experiment=null: "),
+        ("~optimizer", "optimizer=: missing"),
+        ("strategy.name=dense", "strategy.form=where: unknown key; dense has no settings (choose"),
+        ("sweep.parts={a:{seed:1}}", "sweep.parts="),
+        ("--config-dir bad +experiment=broken", "config=: "),
+        ("--config-name nope", "config=nope: no such config"),
+        ("optimizer.learning_rate=inf", "optimizer.learning_rate=inf: must be above 0, and finite"),
+        ("optimizer.ema_overwrite_frequency=0", "optimizer.ema_overwrite_frequency=0: must be 1"),
+        ("optimizer=rmsprop optimizer.rho=5", "optimizer.rho=5.0: must be in [0, 1]"),
+        ("optimizer=sgd optimizer.nesterov=true", "optimizer.momentum=0.0: must be above 0 with"),
+        ("pattern=columns pattern.indices=[1,1]", "pattern.indices=[1, 1]: must be output units"),
+        ("pattern=columns pattern.indices=[]", "pattern.indices=[]: must be output units"),
         ("trainable=[]", "trainable=[]: list should have at least 1 item"),
         ("targets=[]", "targets=[]: list should have at least 1 item"),
     ],
@@ -86,6 +105,8 @@ def test_bad_input_is_one_line_before_anything_starts(
     np.savez(tmp_path / "whole.npz", a=np.zeros(1000))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:500])
     np.savez(tmp_path / "obj.npz", a=np.array([{}]))
+    (tmp_path / "bad" / "experiment").mkdir(parents=True)
+    (tmp_path / "bad" / "experiment" / "broken.yaml").write_text("seed: [1\n")
     before = sorted(tmp_path.iterdir())
     done = masksweep("run", *arguments.split(" "), cwd=tmp_path, light=True)
     assert complaint(done).startswith(said)
@@ -103,6 +124,8 @@ def test_bad_input_is_one_line_before_anything_starts(
         ("pattern=file pattern.path=two.npz", "pattern.path=two.npz: must be a file with masks"),
         ("held=file held.path=shape.npz targets=[output/kernel]", "output/kernel=float64 of shape"),
         ("train.batch_size=100000", "train.batch_size=100000: must be at most 3600"),
+        ("data.validation=0.9999", "data.validation=0.9999: leaves no training sample"),
+        ("model=cnn1d model.kernels=[100]", "model=CNN1D("),
     ],
 )
 def test_what_does_not_fit_is_refused_in_the_preflight(
@@ -114,6 +137,20 @@ def test_what_does_not_fit_is_refused_in_the_preflight(
     done = masksweep("run", *arguments.split(" "), cwd=tmp_path, light=True)
     assert complaint(done).startswith(said)
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("launch.address=foo", "launch.address=foo: no Ray cluster there: "),
+        ("tracking.uri=foo://me:secret@x", "tracking.uri=foo://x: cannot be opened: "),
+    ],
+)
+def test_what_cannot_be_reached_is_one_line(arguments: str, said: str, tmp_path: Path) -> None:
+    done = masksweep("run", arguments, cwd=tmp_path)
+    assert complaint(done).startswith(said)
+    assert "secret" not in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_more_than_there_is_is_refused_before_the_store_is_opened(tmp_path: Path) -> None:

@@ -25,6 +25,9 @@ from sweeps.named import knobs
 from sweeps.optimizers import OPTIMIZERS
 from tests.trials import BASE, trial
 
+# composing sets Hydra's version base, which other tests must not see
+pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
+
 CONF = Path(__file__).parents[1] / "conf"
 REGISTRIES: dict[str, dict[str, type]] = {
     "strategy": dict(all_strategies()),
@@ -174,6 +177,8 @@ def test_the_dense_control_of_a_trial_is_compiled_as_it_would_be_by_itself() -> 
     assert not sparse.jit
     assert sparse.control.jit
     assert sparse.control.id == trial(strategy="dense").id
+    plain = trial(train={"epochs": 2, "batch_size": 100, "jit": False})
+    assert not plain.control.jit
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,17 @@ class TestEngine:
         with pytest.raises(Invalid, match=key):
             run([1], spec)
 
+    def test_a_worker_needs_all_that_it_takes_on_one_node(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        nodes = [{"CPU": 8.0}, {"CPU": 1.0, "GPU": 1.0}]
+        alive = [{"Alive": True, "Resources": r} for r in nodes]
+        monkeypatch.setattr(ray, "nodes", lambda: alive)
+        assert engine.slots(engine.Spec(num_cpus=1)) == 9
+        assert engine.slots(engine.Spec(num_cpus=1, num_gpus=0.25)) == 1
+        with pytest.raises(Invalid, match="must fit on one node"):
+            engine.slots(engine.Spec(num_cpus=4, num_gpus=1))
+
     def test_unlike_specs_share_no_worker(self) -> None:
         ends: dict[str, Any] = {}
         specs = [engine.Spec(threads=1), engine.Spec(threads=2)] * 3

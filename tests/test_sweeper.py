@@ -17,6 +17,9 @@ from strategies import Invalid
 from sweeps import launcher
 from sweeps.sweeper import MaskSweeper
 
+# composing sets Hydra's version base, which other tests must not see
+pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
+
 
 @pytest.fixture
 def hydra() -> Iterator[Hydra]:

@@ -208,6 +208,13 @@ def test_regression_is_measured_as_such() -> None:
     assert result.metrics["integrity/ok"] == 1
 
 
+@pytest.mark.parametrize("strategy", ["init_only", "weight_mask"])
+def test_where_nothing_is_masked_there_is_no_verdict(strategy: str) -> None:
+    result = run(make(strategy=strategy, pattern={"name": "random", "sparsity": 0.0}))
+    assert "integrity/ok" not in result.metrics
+    assert result.metrics["sparsity/achieved"] == 0
+
+
 def test_a_held_output_that_moves_fails_the_audit_although_its_weights_stand() -> None:
     columns = {"name": "columns", "indices": [0]}
     held = {"targets": ["output/*"], "held": "init", "pattern": columns, "outputs_held": [0]}

@@ -30,6 +30,7 @@ class Pattern:
 
 def check_sparsity(sparsity: float) -> None:
     require(0 <= sparsity < 1, "sparsity", sparsity, "a number in [0, 1)")
+    require(str(sparsity) != "-0.0", "sparsity", sparsity, "0, not -0")
 
 
 def raw(size: int, seed: int, name: str) -> NDArray[np.uint64]:

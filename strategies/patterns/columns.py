@@ -25,8 +25,10 @@ class Columns(Pattern):
 
     def __post_init__(self) -> None:
         check_sparsity(self.sparsity)
-        low = min(self.indices or (0,))
-        require(low >= 0, "indices", list(self.indices or ()), "output units, counted from 0")
+        given = self.indices
+        if given is not None:
+            fit = len(given) > 0 and min(given) >= 0 and len(set(given)) == len(given)
+            require(fit, "indices", list(given), "output units, each once, counted from 0")
 
     def masks(self, shapes: Shapes, seed: int) -> dict[str, Mask]:
         made = {}
