@@ -85,11 +85,6 @@ def test_the_default_config_is_the_schema_with_its_defaults() -> None:
     assert made == Trial(**{group: getattr(made, group) for group in REGISTRIES})
 
 
-def test_every_experiment_composes() -> None:
-    for path in sorted((CONF / "experiment").glob("*.yaml")):
-        parse(composed(f"+experiment={path.stem}"))
-
-
 @pytest.mark.parametrize(
     "sections",
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hydra._internal.callbacks import Callbacks
@@ -14,7 +15,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from strategies import Invalid
-from sweeps import launcher
+from sweeps import launcher, sweep
 from sweeps.sweeper import MaskSweeper
 
 # composing sets Hydra's version base, which other tests must not see
@@ -107,3 +108,16 @@ def test_parts_of_another_form_are_refused(hydra: Hydra, parts: str) -> None:
     made = sweeper(hydra, f"++sweep.parts={parts}")
     with pytest.raises(Invalid, match=r"sweep\.parts"):
         made.jobs([])
+
+
+EXPERIMENTS = sorted(p.stem for p in (Path(__file__).parents[1] / "conf/experiment").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_trial_of_every_experiment_validates(hydra: Hydra, name: str) -> None:
+    arguments = [f"+experiment={name}"]
+    made = sweeper(hydra, *arguments)
+    jobs = made.jobs(arguments)
+    planned = sweep.plan([launcher.Composed(job, made.compose(job)) for job in jobs])
+    assert len({p.trial.id for p in planned}) == len(planned) > 0
+    assert {p.trial.sweep.name for p in planned} == {name}
