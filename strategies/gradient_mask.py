@@ -13,9 +13,9 @@ class GradientMask(Strategy):
     """Zeroes the gradient of masked entries before the optimizer: `where(m, g, 0)`.
 
     Holds under SGD, momentum, Adam and others whose update of an entry is zero when all its
-    gradients were. Leaks under whatever moves a weight without its gradient: weight decay (AdamW
-    2.8e-3, SGD 2.8e-2 from a held 0.5), Ftrl, Muon, kernel constraints, overwriting EMA; and
-    when the mask changes after moments were built.
+    gradients were. Leaks under whatever moves a weight without its gradient: weight decay,
+    Ftrl, Muon, kernel constraints, overwriting EMA; and when the mask changes after moments were
+    built.
     """
 
     name: ClassVar[str] = "gradient_mask"

@@ -52,8 +52,8 @@ class SparseTensor(Strategy):
     """Trains the values inside a `tf.SparseTensor`; removed connections do not exist.
 
     `v` is `[kept]` and `y = sparse_dense_matmul(W^T, x^T)^T`. Dense kernels held at zero only: a
-    sparse matrix has no place for another value. Sparse products do not compile under XLA, and
-    are slower than dense ones until about 99 % sparsity.
+    sparse matrix has no place for another value. Sparse products do not compile under XLA and
+    are slow on a CPU; `speed/ratio_to_dense` says how slow.
     """
 
     name: ClassVar[str] = "sparse_tensor"

@@ -85,7 +85,8 @@ def _sweep(command: str, arguments: list[str]) -> int:
     def launch(jobs: Sequence[launcher.Composed]) -> list[JobReturn]:
         nonlocal exit_code, composed
         composed = True
-        planned = sweep.plan(jobs)
+        trials = [sweep.trial_of(job) for job in jobs]
+        planned = sweep.plan(jobs, trials)
         outcomes: list[Outcome] = []
         if command == "run" or check:
             planned = sweep.preflight(planned)
@@ -94,7 +95,7 @@ def _sweep(command: str, arguments: list[str]) -> int:
         else:
             sweep.show(planned, as_json)
         by_id = {outcome.trial.id: outcome for outcome in outcomes}
-        return [sweep.returned(job, by_id) for job in jobs]
+        return [sweep.returned(j, t, by_id.get(t.id)) for j, t in zip(jobs, trials, strict=True)]
 
     launcher.register()
     sys.argv = [f"masksweep {command}", *arguments]

@@ -215,6 +215,17 @@ def recorded(trial: Trial) -> dict[str, Any]:
     return {k: v for k, v in config.items() if k not in ("tracking", "launch")}
 
 
+def flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without nesting: `group` is its object's name, `group.key` a setting of it."""
+    found: dict[str, Any] = {}
+    for group, value in config.items():
+        if isinstance(value, Mapping):
+            found |= {group if k == "name" else f"{group}.{k}": v for k, v in value.items()}
+        else:
+            found[group] = value
+    return found
+
+
 def _label(value: Any) -> str:
     settings = {k: v for k, v in knobs(value, defaults=False).items() if k not in ("name", "path")}
     inner = ", ".join(f"{k}={v}" for k, v in settings.items())

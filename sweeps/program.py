@@ -164,16 +164,16 @@ class Program:
                 peak, drift = tf.maximum(peak, found), tf.maximum(drift, far)
             return (
                 i + 1,
-                loss + batch_loss,
-                score + self._score(targets, outputs),
+                loss + tf.cast(batch_loss, tf.float64),
+                score + tf.cast(self._score(targets, outputs), tf.float64),
                 peak,
                 first,
                 drift,
             )
 
-        zero = tf.constant(0.0)
-        nothing = (tf.constant(0, tf.int64), zero, zero, tf.constant(0, tf.int64))
-        state = (*nothing, tf.constant(NEVER, tf.int64), zero)
+        # sums of single floats are exact in double: a curve must not tell how it was cut up
+        none, zero = tf.constant(0, tf.int64), tf.constant(0.0, tf.float64)
+        state = (none, zero, zero, none, tf.constant(NEVER, tf.int64), tf.constant(0.0))
         return tf.while_loop(lambda i, *_: i < steps, body, state)[1:]
 
     def _count(self) -> tuple[Any, Any]:

@@ -61,11 +61,11 @@ class Display:
         if self._console.is_terminal:
             self._bar.stop()
 
-    def ended(self, name: str, outcome: Outcome) -> None:
+    def ended(self, outcome: Outcome) -> None:
         """Count a trial that ended, and show it."""
         self._done += 1
         self._failed += outcome.status == "failed"
-        line = f"{name}: {_found(outcome)}"
+        line = f"{outcome.name}: {_found(outcome)}"
         if self._console.is_terminal:
             failed = f"[red]{self._failed} failed[/red] " if self._failed else ""
             self._bar.update(self._task, completed=self._done, description=failed + escape(line))

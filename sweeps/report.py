@@ -1,4 +1,4 @@
-"""The table of a sweep: a row for each strategy and pattern."""
+"""The table of a sweep: a row for each strategy, pattern and variant."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.config import Trial
+from sweeps.config import Trial, flat
 from sweeps.trial import TrialResult
 
 Status = Literal["ok", "failed", "skipped"]
@@ -31,10 +31,14 @@ class Outcome:
     result: TrialResult = field(default_factory=lambda: TrialResult("ok"))
     reason: str = ""
 
+    @property
+    def name(self) -> str:
+        return ", ".join(filter(None, [self.trial.name, self.variant]))
+
 
 @dataclass(frozen=True)
 class Row:
-    """All trials of one strategy and pattern."""
+    """All seeds of one strategy, pattern and variant."""
 
     strategy: str
     pattern: str
@@ -70,9 +74,10 @@ def variants(trials: Sequence[Trial]) -> dict[str, str]:
         alike.setdefault((trial.label, trial.pattern_label), []).append(trial)
     told = {}
     for members in alike.values():
-        settings = {t.id: _settings(t) for t in members}
+        settings = {t.id: flat(t.canonical()) for t in members}
         keys = dict.fromkeys(k for s in settings.values() for k in s)
         differ = [k for k in keys if len({repr(s.get(k)) for s in settings.values()}) > 1]
+        differ = [k for k in differ if k not in ("seed", "jit")]
         # another optimizer says it all: its own settings differ with it
         differ = [k for k in differ if "." not in k or k.split(".")[0] not in differ]
         for trial in members:
@@ -84,17 +89,6 @@ def variants(trials: Sequence[Trial]) -> dict[str, str]:
 
 
 GROUPS = ("model", "data", "optimizer")
-
-
-def _settings(trial: Trial) -> dict[str, object]:
-    """The canonical config, flat, without the seed; a group's name under the group's own key."""
-    flat: dict[str, object] = {}
-    for group, value in trial.canonical().items():
-        if isinstance(value, dict):
-            flat |= {group if k == "name" else f"{group}.{k}": v for k, v in value.items()}
-        elif group not in ("seed", "jit"):
-            flat[group] = value
-    return flat
 
 
 def controls_hold(outcomes: Iterable[Outcome]) -> bool:

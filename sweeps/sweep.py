@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
-from omegaconf import OmegaConf, open_dict
+from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 from rich.console import Console
 
@@ -59,16 +59,15 @@ def public(overrides: Sequence[str]) -> list[str]:
     return [o for o in overrides if not o.lstrip("+~").startswith(("tracking.", "launch."))]
 
 
-def plan(jobs: Sequence[Composed]) -> list[Planned]:
-    """Every distinct trial, in order.
+def plan(jobs: Sequence[Composed], trials: Sequence[Trial]) -> list[Planned]:
+    """Every distinct trial of the jobs, `trials` being what each describes, in order.
 
     The dense control is the same trial under every pattern, so it is planned once. Raises
-    `Invalid` if any config is not valid, two of any others say the same, or what belongs to the
-    sweep as a whole is swept over.
+    `Invalid` if two of any others say the same, or what belongs to the sweep as a whole is swept
+    over.
     """
     if not jobs:
         raise Invalid("overrides", "", "must give one trial at least")
-    trials = [trial_of(job) for job in jobs]
     for key in ("launch", "tracking", "sweep"):
         if any(getattr(t, key) != getattr(trials[0], key) for t in trials):
             raise Invalid(key, "", "one for the whole sweep, no list")
@@ -158,7 +157,7 @@ def _record(
             else:
                 found[key] = Outcome(trial, variant, result.status, result, result.reason)
                 tracker.end_trial(trial, result)
-            display.ended(by_id[key].name, found[key])
+            display.ended(found[key])
 
         try:
             for p in planned:
@@ -191,17 +190,14 @@ def _summary(outcomes: Sequence[Outcome], name: str, exit_code: int) -> None:
         console.print(table(outcomes))
     for outcome in outcomes:
         if outcome.status != "ok":
-            named = ", ".join(filter(None, [outcome.trial.name, outcome.variant]))
-            print(f"{outcome.status}: {named}: {outcome.reason}")
+            print(f"{outcome.status}: {outcome.name}: {outcome.reason}")
     if exit_code == INTERRUPTED:
         print("Interrupted; what had finished is kept.", file=sys.stderr)
     print(f"\nOpen the results with: masksweep ui   (sweep {name!r})")
 
 
-def returned(job: Composed, outcomes: dict[str, Outcome]) -> JobReturn:
+def returned(job: Composed, trial: Trial, outcome: Outcome | None) -> JobReturn:
     """What a sweeper gets back for a job: its trial's objective."""
-    trial = trial_of(job)
-    outcome = outcomes.get(trial.id)
     found = JobReturn(overrides=list(job.overrides), cfg=job.config, status=JobStatus.COMPLETED)
     if outcome is not None and outcome.status == "failed":
         found.status = JobStatus.FAILED
@@ -213,15 +209,17 @@ def returned(job: Composed, outcomes: dict[str, Outcome]) -> JobReturn:
 
 def trial_of(job: Composed) -> Trial:
     """The trial that a job's config describes. Raises `Invalid`."""
-    config = job.config.copy()
-    with open_dict(config):
-        del config["hydra"]
     try:
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        plain = {
+            str(key): OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+            if OmegaConf.is_config(node := job.config[key])
+            else node
+            for key in job.config
+            if key != "hydra"
+        }
     except MissingMandatoryValue as error:
         raise Invalid(str(error.full_key), "???", "must be given") from error
-    assert isinstance(plain, dict)
-    return parse({str(key): value for key, value in plain.items()})
+    return parse(plain)
 
 
 def _job(trial: Trial) -> engine.Job:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -15,7 +16,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from strategies.base import Invalid
-from sweeps.config import Tracking, Trial, recorded
+from sweeps.config import Tracking, Trial, flat, recorded
 from sweeps.trial import TrialResult
 
 BATCH = 1000
@@ -102,6 +103,8 @@ class Tracker:
 
     def start_trial(self, trial: Trial, name: str) -> None:
         """Open a trial's run under this name, with its tags and params."""
+        from mlflow.entities import Param
+
         pattern = "-" if trial.strategy.role == "dense" else trial.pattern.name
         tags = {
             **self._shared,
@@ -116,7 +119,8 @@ class Tracker:
         run = self._client.create_run(self._experiment, tags=tags, run_name=name)
         self._open[trial.id] = run.info.run_id
         config = recorded(trial)
-        self._client.log_batch(run.info.run_id, params=_params(config))
+        params = [Param(key, str(value)[:6000]) for key, value in flat(config).items()]
+        self._client.log_batch(run.info.run_id, params=params)
         self._client.log_text(run.info.run_id, OmegaConf.to_yaml(config), "config.yaml")
 
     def log(self, trial: Trial, metrics: Mapping[str, float], step: int) -> None:
@@ -185,24 +189,7 @@ class Tracker:
             self._client.log_artifacts(run, folder)
 
 
-def _params(config: Mapping[str, Any]) -> list[Any]:
-    from mlflow.entities import Param
-
-    flat: dict[str, Any] = {}
-    for group, value in config.items():
-        if isinstance(value, Mapping):
-            settings = dict(value)
-            if "name" in settings:
-                flat[group] = settings.pop("name")
-            flat |= {f"{group}.{key}": setting for key, setting in settings.items()}
-        else:
-            flat[group] = value
-    return [Param(key, str(value)[:6000]) for key, value in flat.items()]
-
-
 def _dataset(data: Mapping[str, Any]) -> Any:
-    import json
-
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     shapes = {"features": data["features"], "targets": data["targets"]}

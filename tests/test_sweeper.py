@@ -118,6 +118,7 @@ def test_every_trial_of_every_experiment_validates(hydra: Hydra, name: str) -> N
     arguments = [f"+experiment={name}"]
     made = sweeper(hydra, *arguments)
     jobs = made.jobs(arguments)
-    planned = sweep.plan([launcher.Composed(job, made.compose(job)) for job in jobs])
+    composed = [launcher.Composed(job, made.compose(job)) for job in jobs]
+    planned = sweep.plan(composed, [sweep.trial_of(job) for job in composed])
     assert len({p.trial.id for p in planned}) == len(planned) > 0
     assert {p.trial.sweep.name for p in planned} == {name}

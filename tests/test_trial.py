@@ -155,7 +155,7 @@ def test_neither_chunks_nor_audits_change_a_bit(
     cut = run(make(model=model))
     assert sha(cut) == sha(whole)
     same = ("train/loss", "validation/loss", "test/accuracy", "integrity/moved")
-    assert [cut.metrics[m] for m in same] == pytest.approx([whole.metrics[m] for m in same])
+    assert [cut.metrics[m] for m in same] == [whole.metrics[m] for m in same]
     assert sha(run(make(model=model, audit={"every": 7}))) == sha(whole)
 
 
