@@ -19,6 +19,7 @@ KEEPING: dict[str, Callable[[], Any]] = {
     "momentum": lambda: optimizers.SGD(0.1, momentum=0.9),
     "nesterov": lambda: optimizers.SGD(0.1, momentum=0.9, nesterov=True),
     "accumulating": lambda: optimizers.SGD(0.1, gradient_accumulation_steps=2),
+    "decaying": lambda: optimizers.AdamW(0.01, weight_decay=0.1),
     "amsgrad": lambda: optimizers.Adam(0.01, amsgrad=True),
     "adagrad": lambda: optimizers.Adagrad(0.1),
     "adadelta": lambda: optimizers.Adadelta(1.0),
@@ -45,9 +46,12 @@ def trial(case: str, optimizer: keras.optimizers.Optimizer) -> Trial:
 
 @pytest.mark.parametrize("optimizer", KEEPING)
 def test_projection_leaves_moments_and_hard_mask_clears_them(optimizer: str) -> None:
-    projected, cleared = (trial(c, KEEPING[optimizer]()) for c in ("projection", "hard_mask"))
+    projected, cleared, masked = (
+        trial(c, KEEPING[optimizer]()) for c in ("projection", "hard_mask", "weight_mask")
+    )
     assert projected.training.slot_leak() == 0
     for _ in range(3):
+        assert violations(masked.end(1), masked.plan) == (0, 0.0)
         assert violations(projected.end(1), projected.plan) == (0, 0.0)
         assert violations(cleared.end(1), cleared.plan) == (0, 0.0)
         assert cleared.training.slot_leak() == 0
