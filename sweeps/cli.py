@@ -77,7 +77,7 @@ def _sweep(command: str, arguments: list[str]) -> int:
     import hydra
     from hydra.core.utils import JobReturn
 
-    from sweeps import launcher, sweep
+    from sweeps import launcher, plan, sweep
     from sweeps.report import Outcome
 
     exit_code, composed = 0, False
@@ -85,15 +85,15 @@ def _sweep(command: str, arguments: list[str]) -> int:
     def launch(jobs: Sequence[launcher.Composed]) -> list[JobReturn]:
         nonlocal exit_code, composed
         composed = True
-        trials = [sweep.trial_of(job) for job in jobs]
-        planned = sweep.plan(jobs, trials)
+        trials = [plan.trial_of(job) for job in jobs]
+        planned = plan.plan(jobs, trials)
         outcomes: list[Outcome] = []
         if command == "run" or check:
-            planned = sweep.preflight(planned)
+            planned = plan.preflight(planned)
         if command == "run":
             outcomes, exit_code = sweep.run(planned, arguments)
         else:
-            sweep.show(planned, as_json)
+            plan.show(planned, as_json)
         by_id = {outcome.trial.id: outcome for outcome in outcomes}
         return [sweep.returned(j, t, by_id.get(t.id)) for j, t in zip(jobs, trials, strict=True)]
 

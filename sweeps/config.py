@@ -72,6 +72,22 @@ class Launch(Section):
 
     address: str | None = None
     """A Ray cluster to join (`auto`, `ray://host:port`); null starts Ray here."""
+    max_retries: Annotated[int, Field(ge=0)] = 2
+    """How often a trial is run again whose worker or node was lost."""
+    fail_fast: bool = False
+    """Stop the sweep at the first trial that fails."""
+    trial_timeout_s: Annotated[float, Field(gt=0)] | None = None
+    """Seconds that one attempt of a trial may take; null leaves it open."""
+
+
+class Checkpoint(Section):
+    """Where a long trial keeps its state on the way. No part of its identity."""
+
+    every_s: Annotated[float, Field(gt=0)] = 60
+    """Seconds between two checkpoints within an epoch."""
+    path: str | None = None
+    """A folder that all workers see, or an fsspec URI (`s3://bucket/folder`); null takes
+    `.masksweep/checkpoints` in the current folder."""
 
 
 class Tracking(Section):
@@ -112,6 +128,7 @@ class Trial(Section):
     audit: Audit = Audit()
     resources: Resources = Resources()
     launch: Launch = Launch()
+    checkpoint: Checkpoint = Checkpoint()
     tracking: Tracking = Tracking()
     sweep: Sweep = Sweep()
 
@@ -212,7 +229,7 @@ class Trial(Section):
 def recorded(trial: Trial) -> dict[str, Any]:
     """The resolved config as it is kept: without where it ran, which may hold secrets."""
     config = trial.resolved()
-    return {k: v for k, v in config.items() if k not in ("tracking", "launch")}
+    return {k: v for k, v in config.items() if k not in ("tracking", "launch", "checkpoint")}
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:

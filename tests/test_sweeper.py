@@ -15,7 +15,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from strategies import Invalid
-from sweeps import launcher, sweep
+from sweeps import launcher, plan
 from sweeps.sweeper import MaskSweeper
 
 # composing sets Hydra's version base, which other tests must not see
@@ -119,6 +119,6 @@ def test_every_trial_of_every_experiment_validates(hydra: Hydra, name: str) -> N
     made = sweeper(hydra, *arguments)
     jobs = made.jobs(arguments)
     composed = [launcher.Composed(job, made.compose(job)) for job in jobs]
-    planned = sweep.plan(composed, [sweep.trial_of(job) for job in composed])
+    planned = plan.plan(composed, [plan.trial_of(job) for job in composed])
     assert len({p.trial.id for p in planned}) == len(planned) > 0
     assert {p.trial.sweep.name for p in planned} == {name}
