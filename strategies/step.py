@@ -118,6 +118,16 @@ class Training:
         for variable, array in zip(self.optimizer.variables, self._fresh, strict=True):
             variable.assign(array)
 
+    @property
+    def variables(self) -> list[Any]:
+        """All that a step can change: the values, the optimizer's variables, non-trainables."""
+        return [*self.values, *self.optimizer.variables, *self.state]
+
+    def restore(self, arrays: Sequence[Array]) -> None:
+        """Go on from what `variables` were, under the same plan."""
+        for variable, array in zip(self.variables, arrays, strict=True):
+            variable.assign(array)
+
     def effective(self) -> list[Any]:
         """The dense weights that the strategy amounts to now, in the model's order."""
         return [

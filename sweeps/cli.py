@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import re
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
 from importlib import resources
+from typing import TYPE_CHECKING
 
 from strategies.base import Invalid
 from sweeps import __version__
+
+if TYPE_CHECKING:
+    from hydra.core.utils import JobReturn
+
+    from sweeps.launcher import Composed
+    from sweeps.report import Outcome
 
 USAGE = """\
 masksweep settles by experiment how to hold masked weights in TensorFlow.
@@ -20,146 +25,113 @@ masksweep settles by experiment how to hold masked weights in TensorFlow.
   masksweep plan [OVERRIDES]           show the trials; [--json], [--check] with refusals
   masksweep list                       strategies, patterns, held values, models, data, experiments
   masksweep ui [--port N] [--uri URI]  open MLflow's page on the results, on 127.0.0.1
+  masksweep sync [--uri URI]           send results to a store that was away
+  masksweep doctor [--address A]       what would stop a sweep here
+  masksweep submit [OVERRIDES]         run the sweep as a job of a Ray cluster; [--follow] its log
+  masksweep status [ID]                the cluster's sweeps, or one
+  masksweep stop ID                    end a sweep in order
   masksweep --version
 
+run and plan take [--rerun]: what is done already counts as not done.
+submit, status and stop take [--address URL], the cluster's dashboard: http://127.0.0.1:8265.
 Overrides are Hydra's: `masksweep run strategy=weight_mask,projection pattern.sparsity=.5,.9`.
 A comma list sweeps. Named sweeps: `masksweep run +experiment=quickstart`.
 All keys: `masksweep run --cfg job`.
 """
-
-
-# argparse takes any beginning of a flag
-PICKLED = re.compile(r"--e[a-z-]*(=|$)")
+COMMANDS = "run, plan, list, ui, sync, doctor, submit, status or stop"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; its exit code: 0 well, 1 a trial failed, 2 bad input, 130 interrupted."""
+    """Run a command; its exit code: 0 well, 1 a trial failed, 2 bad input, 130 or 143 stopped."""
     command, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
-        match command:
-            case "run":
-                return _sweep("run", rest)
-            case "plan":
-                return _sweep("plan", rest)
-            case "list" if not rest:
-                return _list()
-            case "ui":
-                return _ui(rest)
-            case "--version" if not rest:
-                print(f"masksweep {__version__}")
-                return 0
-            case "--help" | "-h" | "help":
-                print(USAGE, end="")
-                return 0
-        raise Invalid(
-            "command", " ".join([command, *rest]), "run, plan, list or ui; see masksweep --help"
-        )
+        return _run(command, rest)
     except Invalid as error:
         print(f"masksweep: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as stopped:
+        return int(getattr(stopped, "exit_code", 130))
 
 
-def _sweep(command: str, arguments: list[str]) -> int:
-    """`run` and `plan`: both compose with Hydra, whose own flags work too."""
-    as_json, check = "--json" in arguments, "--check" in arguments
-    if command == "plan":
-        arguments = [a for a in arguments if a not in ("--json", "--check")]
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        if PICKLED.match(argument):
-            raise Invalid(key, value, "not offered: --experimental-rerun would load a pickle")
-        if key.lstrip("+~").startswith(("hydra.", "hydra/")):
-            raise Invalid(key, value, "Hydra's own config is fixed here")
-    # Hydra prints and exits on errors by itself unless asked for them in full
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    import hydra
-    from hydra.core.utils import JobReturn
+def _run(command: str, rest: list[str]) -> int:
+    match command:
+        case "run":
+            return _sweep(rest)
+        case "plan":
+            return _plan(rest)
+        case "list" if not rest:
+            return _list()
+        case "ui":
+            return _ui(rest)
+        case "sync":
+            from sweeps.sync import sync
 
-    from sweeps import launcher, plan, sweep
-    from sweeps.report import Outcome
+            return sync(rest)
+        case "doctor":
+            from sweeps.doctor import doctor
 
-    exit_code, composed = 0, False
+            return doctor(rest)
+        case "submit" | "status" | "stop":
+            from sweeps import jobs
 
-    def launch(jobs: Sequence[launcher.Composed]) -> list[JobReturn]:
-        nonlocal exit_code, composed
-        composed = True
+            return {"submit": jobs.submit, "status": jobs.status, "stop": jobs.stop}[command](rest)
+        case "--version" if not rest:
+            print(f"masksweep {__version__}")
+            return 0
+        case "--help" | "-h" | "help":
+            print(USAGE, end="")
+            return 0
+    raise Invalid("command", " ".join([command, *rest]), f"{COMMANDS}; see masksweep --help")
+
+
+def _sweep(arguments: list[str]) -> int:
+    """`run`: every trial that is not done yet."""
+    from sweeps.overrides import RUN_FLAGS, compose
+
+    flags, asked = _apart(arguments, RUN_FLAGS)
+    exit_code = 0
+
+    def launch(jobs: Sequence[Composed]) -> Sequence[JobReturn]:
+        nonlocal exit_code
+        from sweeps import plan, sweep
+
         trials = [plan.trial_of(job) for job in jobs]
         planned = plan.plan(jobs, trials)
-        outcomes: list[Outcome] = []
-        if command == "run" or check:
-            planned = plan.preflight(planned)
-        if command == "run":
-            outcomes, exit_code = sweep.run(planned, arguments)
-        else:
-            plan.show(planned, as_json)
-        by_id = {outcome.trial.id: outcome for outcome in outcomes}
+        outcomes, exit_code = sweep.run(planned, asked, rerun="--rerun" in flags)
+        by_id: dict[str, Outcome] = {outcome.trial.id: outcome for outcome in outcomes}
         return [sweep.returned(j, t, by_id.get(t.id)) for j, t in zip(jobs, trials, strict=True)]
 
-    launcher.register()
-    sys.argv = [f"masksweep {command}", *arguments]
-    try:
-        with launcher.taking_over(launch):
-            hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")(_task)()
-    except Invalid:
-        raise
-    except Exception as error:
-        if composed:
-            raise
-        # a config that cannot be composed: Hydra, OmegaConf and YAML each have errors of their own
-        overrides = [a for a in arguments if "=" in a and not a.startswith("-")]
-        raise explain(error, overrides) from error
+    compose("run", asked, launch)
     return exit_code
 
 
-def _task(config: object) -> None:
-    raise AssertionError("jobs go to the sweep, never here")
+def _plan(arguments: list[str]) -> int:
+    """`plan`: what `run` would do."""
+    from sweeps.overrides import RUN_FLAGS, compose
+
+    flags, asked = _apart(arguments, (*RUN_FLAGS, "--json", "--check"))
+
+    def launch(jobs: Sequence[Composed]) -> Sequence[JobReturn]:
+        from sweeps import plan, resume
+
+        planned = plan.plan(jobs, [plan.trial_of(job) for job in jobs])
+        if "--rerun" not in flags:
+            name = planned[0].trial.sweep.name or plan.derived_name(asked)
+            planned, away = resume.look(planned, name)
+            if away:
+                print(f"The store is away ({away}); what is done cannot be seen.", file=sys.stderr)
+        if "--check" in flags:
+            planned = plan.preflight(planned)
+        plan.show(planned, "--json" in flags)
+        return []
+
+    compose("plan", asked, launch)
+    return 0
 
 
-def explain(error: Exception, overrides: Sequence[str]) -> Invalid:
-    """Hydra's complaint as one line with key, value and what is allowed."""
-    from hydra.errors import MissingConfigException, OverrideParseException
-
-    text = str(error)
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, name = error.missing_cfg_file.rpartition("/")
-        if not error.options:
-            return Invalid("config", error.missing_cfg_file, "no such config")
-        return Invalid(group, name, f"unknown; one of {', '.join(error.options)}")
-    if found := re.search(r"Could not override '([^']*)'", text):
-        key = found.group(1)
-        value = next((o.partition("=")[2] for o in overrides if o.split("=")[0] == key), "")
-        return Invalid(key, value, _siblings(key))
-    if isinstance(error, OverrideParseException):
-        key, _, value = error.override.partition("=")
-        return Invalid(key, value, f"not an override that Hydra reads: {text.splitlines()[0]}")
-    said = " ".join(text.split()) or type(error).__name__
-    if error.__cause__ is not None:
-        said += f": {' '.join(str(error.__cause__).split())}"
-    named = [o for o in overrides if o in text]
-    if "group override must be" in text:  # Hydra does not say which
-        named = [o for o in overrides if o.endswith("=null")]
-    key, _, value = (named or ["config"])[0].partition("=")
-    return Invalid(key, value, said[:300])
-
-
-def _siblings(key: str) -> str:
-    """Why a key is not known: the keys that are, in its place."""
-    from hydra import compose, initialize_config_module
-    from omegaconf import DictConfig, OmegaConf
-
-    with initialize_config_module("conf", version_base="1.3"):
-        config = compose("config")
-    if key.startswith("sweep.parts"):
-        return "parts are added, as +sweep.parts.NAME.KEY=[...]"
-    parent = key.rpartition(".")[0]
-    node = OmegaConf.select(config, parent) if parent else config
-    if not isinstance(node, DictConfig):
-        return f"unknown key; there is no {parent}"
-    if key.rpartition(".")[2] in node:
-        return f"not a key of every {parent} in this sweep; give each its own in sweep.parts"
-    return f"unknown key; one of {', '.join(str(k) for k in node)}"
+def _apart(arguments: Sequence[str], ours: Sequence[str]) -> tuple[set[str], list[str]]:
+    """(our own flags among the arguments, the rest of them, for Hydra)."""
+    return {a for a in arguments if a in ours}, [a for a in arguments if a not in ours]
 
 
 def _list() -> int:

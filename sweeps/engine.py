@@ -2,45 +2,39 @@
 
 from __future__ import annotations
 
-import os
+import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 from strategies.base import Invalid
+from sweeps.cluster import Spec, slots
 
 POLL_SECONDS = 0.2
-RETRIES = 2
-"""How often a job is run again whose worker died."""
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What a worker is and takes; jobs of unlike specs never share one."""
-
-    num_cpus: float = 1
-    num_gpus: float = 0
-    memory: int | None = None
-    """Bytes."""
-    threads: int = 1
+LOOK_SECONDS = 5.0
+"""How often nodes that joined or left are looked for."""
+PATIENCE_SECONDS = 60.0
+"""How long jobs wait for a node when the last one that could run them is lost."""
+Cause = Literal["raised", "lost", "timeout", "memory"]
 
 
 @dataclass(frozen=True)
 class Job:
     key: str
     payload: Any
-    spec: Spec = Spec()
+    spec: Spec
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A job that raised, or whose worker could not be kept alive."""
+    """A job that ended without a result."""
 
     reason: str
+    """One line."""
     traceback: str
+    cause: Cause = "raised"
 
 
 Emit = Callable[[Any], None]
@@ -53,76 +47,55 @@ class Work(Protocol):
         """Once in each worker, before its first job."""
 
     def run(self, payload: Any, emit: Emit) -> Any:
-        """One job; what it returns goes to `on_end`, what it emits to `on_event`."""
+        """One job; what it returns goes to `ended`, what it emits to `event`.
+
+        A `Fatal` that is emitted says why the process is about to end, so that no retry is made.
+        """
 
 
-@contextmanager
-def cluster(address: str | None = None) -> Iterator[None]:
-    """Be connected to Ray: as this process is already, to `address`, or to one started here.
-
-    A Ray that was started or joined here is left at the end. Raises `Invalid` if there is none at
-    the address.
-    """
-    import ray
-
-    if ray.is_initialized():
-        yield
-        return
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        ray.init(address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    except (ValueError, ConnectionError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise Invalid("launch.address", address, f"no Ray cluster there: {reason}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+@dataclass(frozen=True)
+class Fatal:
+    reason: str
+    cause: Cause
 
 
-def slots(spec: Spec) -> int:
-    """How many workers of this spec the cluster takes at once.
+class Watcher:
+    """What a sweep does as its jobs go on. Any of these may raise: that ends the whole run."""
 
-    Raises `Invalid` if no node can ever take one.
-    """
-    import ray
+    def started(self, key: str, worker: int) -> None:
+        """A worker, by its number from 0, has been given the job."""
 
-    wanted = {
-        "CPU": ("num_cpus", spec.num_cpus),
-        "GPU": ("num_gpus", spec.num_gpus),
-        "memory": ("memory", spec.memory or 0),
-    }
-    asked = {r: a for r, (_, a) in wanted.items() if a}
-    nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
-    for resource, amount in asked.items():
-        has = max((node.get(resource, 0) for node in nodes), default=0)
-        if amount > has:
-            allowed = f"must be at most {has:g}, what the largest node has"
-            raise Invalid(f"resources.{wanted[resource][0]}", amount, allowed)
-    found = sum(min(int(node.get(r, 0) // a) for r, a in asked.items()) for node in nodes)
-    if not found:
-        raise Invalid("resources", asked, "must fit on one node, and no node has them all")
-    return found
+    def event(self, key: str, event: Any) -> None:
+        """The job emitted this. Comes once more from a job that is run again."""
+
+    def retried(self, key: str, reason: str) -> None:
+        """The job's worker was lost; it will be given to another one."""
+
+    def ended(self, key: str, result: Any) -> None:
+        """The job's result or `Failure`, once, after its events."""
+
+    def tick(self) -> None:
+        """Called several times a second."""
 
 
-def run(
-    jobs: Sequence[Job],
-    work: Work,
-    *,
-    on_start: Callable[[str], None] = lambda key: None,
-    on_event: Callable[[str, Any], None] = lambda key, event: None,
-    on_end: Callable[[str, Any], None],
-) -> None:
-    """Run every job in a `cluster`; `on_end(key, result or Failure)` once each, after its events.
+@dataclass
+class _Running:
+    job: Job
+    worker: int
+    since: float
+    timed_out: bool = False
 
-    Raises `Invalid` before the first job if the cluster can never satisfy a spec.
-    """
-    groups: dict[Spec, list[Job]] = {}
-    for job in jobs:
-        groups.setdefault(job.spec, []).append(job)
-    workers = {spec: min(slots(spec), len(members)) for spec, members in groups.items()}
-    for spec, members in groups.items():
-        _run_alike(members, work, workers[spec], on_start, on_event, on_end)
+
+@dataclass
+class _Group:
+    """The jobs of one spec and their workers, by number."""
+
+    spec: Spec
+    waiting: deque[Job]
+    actors: dict[int, Any] = field(default_factory=dict)
+    idle: list[int] = field(default_factory=list)
+    broken: int = 0
+    """Workers in a row that could not be set up."""
 
 
 class _Mailbox:
@@ -144,56 +117,253 @@ class _Worker:
         self._work = work
         work.setup(spec)
 
-    def run(self, key: str, payload: Any, mailbox: Any) -> Any:
+    def ready(self) -> None:
+        """Returns when the worker is set up."""
+
+    def run(self, key: str, payload: Any, mailbox: Any) -> tuple[bool, Any]:
+        """(whether there were events, result or Failure)."""
         import ray
 
-        sent: list[Any] = []
+        last: Any = None
+
+        def emit(event: Any) -> None:
+            nonlocal last
+            last = mailbox.put.remote(key, event)
+            if isinstance(event, Fatal):
+                ray.get(last)
+
         try:
-            result = self._work.run(payload, lambda e: sent.append(mailbox.put.remote(key, e)))
+            result = self._work.run(payload, emit)
         except Exception as error:
-            reason = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
-            result = Failure(reason, traceback.format_exc())
-        ray.get(sent)  # events arrive before the result does
-        return result
+            said = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+            short = type(error).__name__ in ("MemoryError", "ResourceExhaustedError")
+            cause: Cause = "memory" if short else "raised"
+            reason = f"out of memory: {said}" if short else said
+            result = Failure(reason, traceback.format_exc(), cause)
+        if last is not None:
+            ray.get(last)  # one caller's events arrive in order, and all before the result
+        return last is not None, result
 
 
-def _run_alike(
+def run(
     jobs: Sequence[Job],
     work: Work,
-    workers: int,
-    on_start: Callable[[str], None],
-    on_event: Callable[[str, Any], None],
-    on_end: Callable[[str, Any], None],
+    watcher: Watcher,
+    *,
+    max_retries: int = 2,
+    timeout_s: float | None = None,
 ) -> None:
-    import ray
+    """Run every job on the cluster that this process is connected to.
 
-    spec = jobs[0].spec
-    mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
-    options = {"num_cpus": spec.num_cpus, "num_gpus": spec.num_gpus, "memory": spec.memory}
-    worker = ray.remote(max_restarts=-1, max_task_retries=RETRIES, **options)(_Worker)
-    idle = deque(worker.remote(work, spec) for _ in range(workers))
-    waiting, running = deque(jobs), dict[Any, tuple[Any, str]]()
+    A job whose worker or node is lost runs again, at most `max_retries` times; one that raises, or
+    takes longer than `timeout_s`, fails. Raises `Invalid` before the first job if the cluster can
+    never satisfy a spec.
+    """
+    for spec in {job.spec for job in jobs}:
+        slots(spec)
+    _Run(jobs, work, watcher, max_retries, timeout_s).run()
 
-    def deliver() -> None:
-        for key, event in ray.get(mailbox.take.remote()):
-            on_event(key, event)
 
-    try:
-        while waiting or running:
-            while waiting and idle:
-                job, actor = waiting.popleft(), idle.popleft()
-                running[actor.run.remote(job.key, job.payload, mailbox)] = (actor, job.key)
-                on_start(job.key)
-            done, _ = ray.wait(list(running), timeout=POLL_SECONDS)
-            deliver()
-            for ref in done:
-                actor, key = running.pop(ref)
-                try:
-                    result = ray.get(ref)
-                except ray.exceptions.RayError as error:
-                    result = Failure(str(error).strip().splitlines()[0], str(error))
-                on_end(key, result)
-                idle.append(actor)
-    finally:
-        for actor in [*idle, *(a for a, _ in running.values()), mailbox]:
-            ray.kill(actor)
+class _Run:
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        work: Work,
+        watcher: Watcher,
+        max_retries: int,
+        timeout_s: float | None,
+    ) -> None:
+        self._work, self._watcher = work, watcher
+        self._max_retries, self._timeout = max_retries, timeout_s
+        self._groups: dict[Spec, _Group] = {}
+        for job in jobs:
+            self._groups.setdefault(job.spec, _Group(job.spec, deque())).waiting.append(job)
+        self._starting: dict[Any, tuple[_Group, int]] = {}
+        self._running: dict[Any, _Running] = {}
+        self._retries: dict[str, int] = {}
+        self._fatal: dict[str, Fatal] = {}
+        self._workers = 0
+        self._looked = self._took = 0.0
+        self._homeless: dict[Spec, float] = {}
+
+    def run(self) -> None:
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        # beside the driver: a node that is lost must not take the events of others along
+        mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(_Mailbox)
+        self._mailbox = mailbox.remote()
+        try:
+            while self._running or any(g.waiting for g in self._groups.values()):
+                self._look()
+                self._dispatch()
+                refs = [*self._running, *self._starting]
+                done, _ = ray.wait(refs, timeout=POLL_SECONDS) if refs else ([], [])
+                if not refs:
+                    time.sleep(POLL_SECONDS)
+                if time.monotonic() - self._took > POLL_SECONDS:
+                    self._deliver()
+                    self._expire()
+                    self._watcher.tick()
+                for ref in done:
+                    if ref in self._starting:
+                        self._set_up(ref)
+                    else:
+                        self._finish(ref)
+        finally:
+            for group in self._groups.values():
+                for actor in group.actors.values():
+                    ray.kill(actor)
+            ray.kill(self._mailbox)
+
+    # -- workers -------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Start a worker wherever there is room for one and a job for it."""
+        if time.monotonic() - self._looked < LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        for group in self._groups.values():
+            busy = sum(r.job.spec == group.spec for r in self._running.values())
+            try:
+                room = slots(group.spec)
+            except Invalid as error:
+                since = self._homeless.setdefault(group.spec, time.monotonic())
+                if time.monotonic() - since > PATIENCE_SECONDS:
+                    self._fail_waiting(group, Failure(f"no node left: {error}", str(error), "lost"))
+                continue
+            self._homeless.pop(group.spec, None)
+            for _ in range(min(room, len(group.waiting) + busy) - len(group.actors)):
+                self._start_worker(group)
+
+    def _start_worker(self, group: _Group) -> None:
+        import ray
+
+        spec, number = group.spec, self._workers
+        self._workers += 1
+        options = {"num_cpus": spec.num_cpus, "num_gpus": spec.num_gpus, "memory": spec.memory}
+        worker = ray.remote(max_restarts=-1, max_task_retries=0, **options)(_Worker)
+        group.actors[number] = worker.remote(self._work, spec)
+        self._ask(group, number)
+
+    def _ask(self, group: _Group, number: int) -> None:
+        """Have the worker say when it is set up; Ray restarts one that was lost by itself."""
+        ready = group.actors[number].ready.options(max_task_retries=-1)
+        self._starting[ready.remote()] = group, number
+
+    def _set_up(self, ref: Any) -> None:
+        import ray
+
+        group, number = self._starting.pop(ref)
+        try:
+            ray.get(ref)
+            group.broken = 0
+            group.idle.append(number)
+        except ray.exceptions.RayError as error:
+            self._drop(group, number)
+            group.broken += 1
+            self._looked = 0.0
+            if group.broken > self._max_retries:
+                reason = f"no worker could be set up: {_last_line(error)}"
+                self._fail_waiting(group, Failure(reason, str(error), "lost"))
+
+    def _drop(self, group: _Group, number: int) -> None:
+        import ray
+
+        ray.kill(group.actors.pop(number))
+
+    def _fail_waiting(self, group: _Group, failure: Failure) -> None:
+        while group.waiting:
+            self._watcher.ended(group.waiting.popleft().key, failure)
+
+    # -- jobs ----------------------------------------------------------------------------------
+
+    def _dispatch(self) -> None:
+        for group in self._groups.values():
+            while group.idle and group.waiting:
+                job, number = group.waiting.popleft(), group.idle.pop(0)
+                actor = group.actors[number]
+                self._watcher.started(job.key, number)
+                ref = actor.run.remote(job.key, job.payload, self._mailbox)
+                self._running[ref] = _Running(job, number, time.monotonic())
+            if group.idle and not group.waiting and self._starting:
+                # others may be waiting for what these hold
+                for number in group.idle:
+                    self._drop(group, number)
+                group.idle.clear()
+
+    def _deliver(self) -> None:
+        import ray
+
+        self._took = time.monotonic()
+        running = {r.job.key for r in self._running.values()}
+        for key, event in ray.get(self._mailbox.take.remote()):
+            if isinstance(event, Fatal):
+                self._fatal[key] = event
+            elif key in running:  # not from a worker that was given up
+                self._watcher.event(key, event)
+
+    def _expire(self) -> None:
+        """End the jobs that took too long, by ending their workers."""
+        import ray
+
+        for run in self._running.values():
+            late = self._timeout and time.monotonic() - run.since > self._timeout
+            if late and not run.timed_out:
+                run.timed_out = True
+                ray.kill(self._groups[run.job.spec].actors[run.worker], no_restart=False)
+
+    def _finish(self, ref: Any) -> None:
+        import ray
+
+        run = self._running[ref]
+        key, group = run.job.key, self._groups[run.job.spec]
+        try:
+            events, result = ray.get(ref)
+        except ray.exceptions.RayActorError as error:
+            self._deliver()
+            del self._running[ref]
+            self._lost(run, group, error)
+            return
+        except ray.exceptions.RayError as error:  # a result that cannot travel, among others
+            events, result = True, Failure(_last_line(error), str(error))
+        if events:
+            self._deliver()
+        del self._running[ref]
+        group.idle.append(run.worker)
+        self._end(key, result)
+
+    def _lost(self, run: _Running, group: _Group, error: Any) -> None:
+        import ray
+
+        if isinstance(error, ray.exceptions.ActorUnavailableError):
+            # it may still be at work, out of reach: two must not be
+            ray.kill(group.actors[run.worker], no_restart=False)
+        self._ask(group, run.worker)
+        self._looked = 0.0
+        key, said = run.job.key, str(error)
+        if fatal := self._fatal.get(key):
+            self._end(key, Failure(fatal.reason, said, fatal.cause))
+        elif run.timed_out:
+            reason = f"timed out: took longer than {self._timeout:g} s"
+            self._end(key, Failure(reason, said, "timeout"))
+        else:
+            memory = "running low on memory" in said
+            reason = "out of memory on its node" if memory else "worker died"
+            tried = self._retries[key] = self._retries.get(key, 0) + 1
+            if tried <= self._max_retries:
+                self._watcher.retried(key, reason)
+                group.waiting.appendleft(run.job)
+            else:
+                reason = f"{reason}, {tried} times" if tried > 1 else reason
+                self._end(key, Failure(reason, said, "memory" if memory else "lost"))
+
+    def _end(self, key: str, result: Any) -> None:
+        self._retries.pop(key, None)
+        self._fatal.pop(key, None)
+        self._watcher.ended(key, result)
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
 from pathlib import Path
 
 PACKAGES = (
@@ -19,6 +22,17 @@ PACKAGES = (
     "scikit-learn",
     "mnist1d",
 )
+
+
+@cache
+def code_version() -> str:
+    """The version of the code, with a digest of its sources: another one may give other bits."""
+    digest = hashlib.sha256()
+    for package in ("strategies", "sweeps"):
+        folder = Path(str(files(package)))
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(f"{package}/{path.relative_to(folder)}".encode() + path.read_bytes())
+    return f"{version('masksweep')}+{digest.hexdigest()[:8]}"
 
 
 def describe() -> str:

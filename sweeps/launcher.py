@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -24,18 +24,38 @@ from hydra.plugins.plugin import Plugin
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.basecontainer import BaseContainer
+from omegaconf.errors import MissingMandatoryValue
 
+from strategies.base import Invalid
 from sweeps import engine
+from sweeps.cluster import Spec, cluster
 
 MODULE = "hydra_plugins.masksweep"
 
 
 @dataclass(frozen=True)
 class Composed:
-    """One job: its overrides, and the config that they amount to."""
+    """One job of a command: its overrides, and what they amount to."""
 
     overrides: Sequence[str]
-    config: DictConfig
+    values: Mapping[str, Any]
+    """The config as plain data, without Hydra's own; jobs may share parts of it."""
+    config: DictConfig | None = None
+    """The same as Hydra's object, if a sweeper had Hydra make one."""
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """A config as plain data, without Hydra's own. Raises `Invalid` where a value is missing."""
+    try:
+        return {
+            str(key): OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+            if OmegaConf.is_config(node := config[key])
+            else node
+            for key in config
+            if key != "hydra"
+        }
+    except MissingMandatoryValue as error:
+        raise Invalid(str(error.full_key), "???", "must be given") from error
 
 
 TakeOver = Callable[[Sequence[Composed]], Sequence[JobReturn]]
@@ -52,9 +72,9 @@ def taking_over(launch: TakeOver) -> Iterator[None]:
         _taken_over.reset(token)
 
 
-def taken_over() -> bool:
-    """Whether jobs go to a command."""
-    return _taken_over.get() is not None
+def taken_over() -> TakeOver | None:
+    """The command that jobs go to, if any."""
+    return _taken_over.get()
 
 
 class RayLauncher(Launcher):
@@ -64,7 +84,7 @@ class RayLauncher(Launcher):
         self, address: str | None = None, num_cpus: float = 1, num_gpus: float = 0
     ) -> None:
         self._address = address
-        self._spec = engine.Spec(num_cpus=num_cpus, num_gpus=num_gpus)
+        self._spec = Spec(num_cpus=num_cpus, num_gpus=num_gpus)
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -75,26 +95,28 @@ class RayLauncher(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         load = self._context.config_loader.load_sweep_config
-        jobs = [Composed(o, load(self._config, list(o))) for o in job_overrides]
-        return self.launch_composed(jobs, initial_job_idx)
+        configs = [load(self._config, list(o)) for o in job_overrides]
+        if take_over := taken_over():
+            jobs = zip(job_overrides, configs, strict=True)
+            return take_over([Composed(o, plain(c), c) for o, c in jobs])
+        return self.launch_composed(configs, initial_job_idx)
 
-    def launch_composed(self, jobs: Sequence[Composed], first: int = 0) -> Sequence[JobReturn]:
+    def launch_composed(self, configs: Sequence[DictConfig], first: int = 0) -> Sequence[JobReturn]:
         """Run jobs that are composed already, in order; `first` is the first one's number."""
-        if take_over := _taken_over.get():
-            return take_over(jobs)
         setup_globals()
         configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
         Path(self._config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
-        for number, job in enumerate(jobs, start=first):
-            with open_dict(job.config):
-                job.config.hydra.job.id = job.config.hydra.job.num = number
+        for number, config in enumerate(configs, start=first):
+            with open_dict(config):
+                config.hydra.job.id = config.hydra.job.num = number
         returned: dict[str, JobReturn] = {}
 
-        def end(key: str, result: Any) -> None:
-            if isinstance(result, engine.Failure):
-                failed = RuntimeError(result.traceback)
-                result = JobReturn(status=JobStatus.FAILED, _return_value=failed)
-            returned[key] = result
+        class Returned(engine.Watcher):
+            def ended(self, key: str, result: Any) -> None:
+                if isinstance(result, engine.Failure):
+                    failed = RuntimeError(result.traceback)
+                    result = JobReturn(status=JobStatus.FAILED, _return_value=failed)
+                returned[key] = result
 
         work = _HydraJob(
             self._context,
@@ -103,13 +125,13 @@ class RayLauncher(Launcher):
             BaseContainer._resolvers,
             str(Path.cwd()),
         )
-        with engine.cluster(self._address):
+        with cluster(self._address):
             engine.run(
-                [engine.Job(str(i), job.config, self._spec) for i, job in enumerate(jobs)],
+                [engine.Job(str(i), config, self._spec) for i, config in enumerate(configs)],
                 work,
-                on_end=end,
+                Returned(),
             )
-        return [returned[str(i)] for i in range(len(jobs))]
+        return [returned[str(i)] for i in range(len(configs))]
 
 
 @dataclass(frozen=True)
@@ -123,7 +145,7 @@ class _HydraJob:
     folder: str
     """The driver's current folder, which relative paths of the config start from."""
 
-    def setup(self, spec: engine.Spec) -> None:
+    def setup(self, spec: Spec) -> None:
         register()
         if Path(self.folder).is_dir():
             os.chdir(self.folder)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,30 @@ class Peak:
     def bytes(self) -> int | None:
         """The largest rise so far."""
         return None if self._start is None else max(0, _status("VmHWM") - self._start)
+
+
+@contextmanager
+def limit(size: int | None, over: Callable[[str], None]) -> Iterator[None]:
+    """Call `over(reason)`, from another thread, when the process grows larger than `size` bytes.
+
+    Resident memory of the whole process counts, as with Ray's own `memory`, which Ray only uses
+    to place workers. Nothing is watched where `size` is None or the system cannot tell.
+    """
+    end = threading.Event()
+
+    def watch() -> None:
+        while size and not end.wait(0.25):
+            if (now := _status("VmRSS")) > size:
+                shown = f"{now / 2**30:.2f} GiB of the {size / 2**30:.2f} that it may take"
+                over(f"out of memory: {shown} (resources.memory)")
+                return
+
+    if size and Path("/proc/self/status").exists():
+        threading.Thread(target=watch, name="memory", daemon=True).start()
+    try:
+        yield
+    finally:
+        end.set()
 
 
 def _status(key: str) -> int:

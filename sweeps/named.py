@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -35,9 +36,15 @@ def build(group: str, given: Any, kinds: Mapping[str, type]) -> Any:
             allowed += f" (choose one with {group}={name})"
             raise Invalid(f"{group}.{key}", knobs[key], f"unknown key; {allowed}")
     try:
-        return TypeAdapter(kind).validate_python(knobs)
+        return _adapter(kind).validate_python(knobs)
     except ValidationError as error:
         raise explain(error, group) from error
+
+
+@cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    """Making one takes longer than validating a whole trial."""
+    return TypeAdapter(kind)
 
 
 def explain(error: ValidationError, group: str = "") -> Invalid:

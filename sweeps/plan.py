@@ -6,16 +6,16 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-from omegaconf import OmegaConf
-from omegaconf.errors import MissingMandatoryValue
+from typing import TYPE_CHECKING, Any
 
 from strategies.base import Invalid
 from sweeps.config import Trial, parse
 from sweeps.launcher import Composed
 from sweeps.progress import doing
 from sweeps.report import variants
+
+if TYPE_CHECKING:
+    from sweeps.tracker import Found
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,18 @@ class Planned:
     """What tells it apart from trials of the same strategy and pattern, as `adamw`."""
     refusal: str = ""
     """Why its strategy cannot hold its plan; only the preflight can tell."""
+    found: Found | None = None
+    """What it found, if it has finished in an earlier run of the sweep."""
 
     @property
     def name(self) -> str:
         return ", ".join(filter(None, [self.trial.name, self.variant]))
+
+    @property
+    def state(self) -> str:
+        if self.found:
+            return "done"
+        return "skipped" if self.refusal else "to run"
 
     def described(self) -> dict[str, Any]:
         """As `masksweep plan --json` prints it."""
@@ -39,7 +47,7 @@ class Planned:
             "id": self.trial.id,
             "name": self.name,
             "overrides": public(self.overrides),
-            "state": "skipped" if self.refusal else "to run",
+            "state": self.state,
         }
         return found | ({"reason": self.refusal} if self.refusal else {})
 
@@ -79,8 +87,11 @@ def preflight(planned: Sequence[Planned]) -> list[Planned]:
     """The plan with its refusals. Raises `Invalid` for targets and masks that do not fit."""
     from sweeps.preflight import check
 
-    with doing(f"Checking {_trials(len(planned))}"):
-        refused = check([p.trial for p in planned])
+    new = [p.trial for p in planned if not p.found]
+    if not new:
+        return list(planned)
+    with doing(f"Checking {_trials(len(new))}"):
+        refused = check(new)
     return [replace(p, refusal=refused.get(p.trial.id, "")) for p in planned]
 
 
@@ -90,25 +101,22 @@ def show(planned: Sequence[Planned], as_json: bool) -> None:
         print(json.dumps({"trials": [p.described() for p in planned]}, indent=2))
         return
     for p in planned:
-        skipped_for = f"  skipped: {p.refusal}" if p.refusal else ""
-        print(f"{p.trial.id[:12]}  {p.name}{skipped_for}")
-    skipped = sum(bool(p.refusal) for p in planned)
-    print(f"{_trials(len(planned))}: {len(planned) - skipped} to run, {skipped} skipped")
+        said = f"  {p.state}" if p.state != "to run" else ""
+        said += f": {p.refusal}" if p.refusal else ""
+        print(f"{p.trial.id[:12]}  {p.name}{said}")
+    print(counted(planned))
+
+
+def counted(planned: Sequence[Planned]) -> str:
+    """How many there are in each state, as `60 trials: 48 done, 12 to run`."""
+    states = [p.state for p in planned]
+    said = [f"{states.count(s)} {s}" for s in ("done", "to run", "skipped") if s in states]
+    return f"{_trials(len(planned))}: {', '.join(said)}"
 
 
 def trial_of(job: Composed) -> Trial:
     """The trial that a job's config describes. Raises `Invalid`."""
-    try:
-        plain = {
-            str(key): OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
-            if OmegaConf.is_config(node := job.config[key])
-            else node
-            for key in job.config
-            if key != "hydra"
-        }
-    except MissingMandatoryValue as error:
-        raise Invalid(str(error.full_key), "???", "must be given") from error
-    return parse(plain)
+    return parse(job.values)
 
 
 def _trials(count: int) -> str:

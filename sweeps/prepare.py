@@ -42,9 +42,39 @@ def prepare_process(threads: int, num_gpus: float = 0) -> None:
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    for gpu in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(gpu, True)
+    for number, gpu in enumerate(tf.config.list_physical_devices("GPU")):
+        if limit := gpu_limit(num_gpus, number):
+            device = tf.config.LogicalDeviceConfiguration(memory_limit=limit)
+            tf.config.set_logical_device_configuration(gpu, [device])
+        else:
+            tf.config.experimental.set_memory_growth(gpu, True)
     tf.config.experimental.enable_op_determinism()
+
+
+def gpu_limit(num_gpus: float, number: int) -> int | None:
+    """MiB that a process with this share of a card may take of it; None for whole cards.
+
+    A tenth of the share is left to CUDA itself, which takes its part outside of the limit.
+    `number` counts the visible cards. Ray shares cards out and does not cap memory. Not yet run
+    on a GPU.
+    """
+    if num_gpus >= 1:
+        return None
+    import pynvml
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    which = visible[number].strip() if number < len(visible) and visible[number] else str(number)
+    pynvml.nvmlInit()
+    try:
+        handle = (
+            pynvml.nvmlDeviceGetHandleByIndex(int(which))
+            if which.isdigit()
+            else pynvml.nvmlDeviceGetHandleByUUID(which)
+        )
+        total = pynvml.nvmlDeviceGetMemoryInfo(handle).total
+    finally:
+        pynvml.nvmlShutdown()
+    return int(0.9 * num_gpus * total / 2**20)
 
 
 def start(trial: Trial) -> Start:

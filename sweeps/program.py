@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any
 
 import keras
@@ -79,6 +80,10 @@ class Progress:
         """The number of the first step with a violation, from 1; None if there was none."""
         return None if self.first_violation_step == NEVER else self.first_violation_step
 
+    def within(self, limit: float) -> bool:
+        """Whether the mean loss is a number and at most `limit`; infinity lets anything pass."""
+        return bool(_within(self.loss, float(self.steps), limit))
+
     def __add__(self, other: Progress) -> Progress:
         return Progress(
             self.steps + other.steps,
@@ -126,31 +131,55 @@ class Program:
         self.training.optimizer.learning_rate.assign(rate)
 
     def run(
-        self, x: Any, y: Any, order: Any, start: int, steps: int, every: int, last: int
+        self,
+        x: Any,
+        y: Any,
+        order: Any,
+        start: int,
+        steps: int,
+        every: int,
+        last: int,
+        loss: float = 0.0,
+        limit: float = inf,
     ) -> Progress:
         """Train `steps` steps; step `s` (from 0) takes the samples `order[s % epoch]`.
 
         `order` is `[epoch, batch]`. Violations are counted at each step whose number (from 1) is a
-        multiple of `every`, and at step `last`. The first call for new shapes compiles, without
-        training.
+        multiple of `every`, and at step `last`. Ends after the step with which the mean loss of the
+        epoch is not `within` the limit, however steps are cut up; `loss` is the sum of the epoch's
+        steps before `start`. The first call for new shapes compiles, without training.
         """
         order = tf.convert_to_tensor(order, tf.int32)
         shapes = (*x.shape, *order.shape)
         if shapes not in self._compiled:
             self._compiled.add(shapes)
             tic = time.perf_counter()
-            self._call(x, y, order, 0, 0, NEVER, NEVER)
+            self._call(x, y, order, 0, 0, NEVER, NEVER, 0.0, inf)
             self.compile_seconds += time.perf_counter() - tic
-        return self._call(x, y, order, start, steps, every, last)
+        return self._call(x, y, order, start, steps, every, last, loss, limit)
 
-    def _call(self, x: Any, y: Any, order: Any, *numbers: int) -> Progress:
-        found = self._run(x, y, order, *(tf.constant(n, tf.int64) for n in numbers))
-        loss, score, peak, first, drift = (a.numpy() for a in found)
-        return Progress(numbers[1], float(loss), float(score), int(peak), int(first), float(drift))
+    def _call(self, x: Any, y: Any, order: Any, *numbers: float) -> Progress:
+        kinds = [tf.int64] * 4 + [tf.float64] * 2
+        given = [tf.constant(n, kind) for n, kind in zip(numbers, kinds, strict=True)]
+        steps, loss, score, peak, first, drift = (a.numpy() for a in self._run(x, y, order, *given))
+        return Progress(int(steps), float(loss), float(score), int(peak), int(first), float(drift))
 
     def _steps(
-        self, x: Any, y: Any, order: Any, start: Any, steps: Any, every: Any, last: Any
+        self,
+        x: Any,
+        y: Any,
+        order: Any,
+        start: Any,
+        steps: Any,
+        every: Any,
+        last: Any,
+        before: Any,
+        limit: Any,
     ) -> Any:
+        def goes_on(i: Any, loss: Any, *_: Any) -> Any:
+            of_epoch = tf.cast(start % order.shape[0] + i, tf.float64)
+            return (i < steps) & _within(before + loss, of_epoch, limit)
+
         def body(i: Any, loss: Any, score: Any, peak: Any, first: Any, drift: Any) -> Any:
             # gathered: a slice would be compiled anew by XLA for every start
             rows = tf.gather(order, (start + i) % order.shape[0])
@@ -174,7 +203,7 @@ class Program:
         # sums of single floats are exact in double: a curve must not tell how it was cut up
         none, zero = tf.constant(0, tf.int64), tf.constant(0.0, tf.float64)
         state = (none, zero, zero, none, tf.constant(NEVER, tf.int64), tf.constant(0.0))
-        return tf.while_loop(lambda i, *_: i < steps, body, state)[1:]
+        return tf.while_loop(goes_on, body, state)
 
     def _count(self) -> tuple[Any, Any]:
         training = self.training
@@ -226,6 +255,10 @@ class Program:
             for name, now in self.raw().items()
         ]
         return max((float(m.max()) for m in moves if m.size), default=None)
+
+
+def _within(loss: Any, steps: Any, limit: Any) -> Any:
+    return (loss <= limit * steps) | (limit == inf)
 
 
 def _nothing() -> tuple[Any, Any]:

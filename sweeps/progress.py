@@ -1,23 +1,20 @@
-"""Progress on stderr: a live line in a terminal, plain lines elsewhere."""
+"""Progress on stderr: a live block in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
+from sweeps.block import Block, away, count, printable
 from sweeps.report import Outcome
+from sweeps.tally import Report, Tally, score, shown
+
+MANY = 1000
+"""Larger sweeps get a plain line for each percent, not for each trial."""
 
 
 @contextmanager
@@ -33,55 +30,90 @@ def doing(what: str) -> Iterator[None]:
 
 
 class Display:
-    """Shows how a sweep of `total` trials goes, while it is entered."""
+    """Shows how a sweep of `total` trials goes, while it is entered; `done` had ended before.
 
-    def __init__(self, total: int) -> None:
-        self._total, self._done, self._failed = total, 0, 0
-        self._console = Console(stderr=True)
-        self._bar = Progress(
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
-            console=self._console,
-            transient=True,
-        )
-        self._task = self._bar.add_task("Starting the workers", total=total)
+    A call costs little: it changes the tally, which in a terminal a thread of its own draws.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        *,
+        done: int = 0,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._console = console or Console(stderr=True)
+        self._tally = Tally(total, done, clock)
+        # rich takes FORCE_COLOR for a terminal, but a file has no cursor to move
+        terminal = self._console.is_interactive and self._console.file.isatty()
+        self._block = Block(self._tally, self._console) if terminal else None
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
-            self._bar.start()
+        total, done = self._tally.total, self._tally.done
+        if self._block:
+            self._block.start(refresh=True)
+        elif done:
+            self._say(f"Running {total - done} of {count(total, 'trial')} ({done} done) ...")
         else:
-            self._console.print(f"Running {self._total} trials ...")
+            self._say(f"Running {count(total, 'trial')} ...")
         return self
 
     def __exit__(self, *_: Any) -> None:
-        if self._console.is_terminal:
-            self._bar.stop()
+        if self._block:
+            self._block.stop()
+
+    def started(self, key: str, name: str, worker: int) -> None:
+        """A worker has been given the trial."""
+        with self._tally.lock:
+            self._tally.start(key, name, worker)
+
+    def reported(self, key: str, report: Report) -> None:
+        """The trial says how far it is."""
+        with self._tally.lock:
+            trial = self._tally.report(key, report)
+        if report.note:
+            self._say(f"{trial.name}: {report.note}")
+
+    def retried(self, key: str, reason: str) -> None:
+        """The trial's worker was lost; another one will be given it."""
+        with self._tally.lock:
+            trial = self._tally.retry(key)
+        self._say(f"retried: {trial.name} ({reason})")
 
     def ended(self, outcome: Outcome) -> None:
-        """Count a trial that ended, and show it."""
-        self._done += 1
-        self._failed += outcome.status == "failed"
-        line = f"{outcome.name}: {_found(outcome)}"
-        if self._console.is_terminal:
-            failed = f"[red]{self._failed} failed[/red] " if self._failed else ""
-            self._bar.update(self._task, completed=self._done, description=failed + escape(line))
+        """The trial ended, or never had to start."""
+        with self._tally.lock:
+            self._tally.end(outcome)
+        done, total = self._tally.finished, self._tally.total
+        # whether this is the first of its percent
+        counts = total <= MANY or 100 * done // total > 100 * (done - 1) // total
+        if outcome.status == "failed" or (counts and not self._block):
+            self._say(f"[{done:>{len(str(total))}}/{total}] {outcome.name}: {_found(outcome)}")
+
+    def store(self, waiting: int, away_s: float) -> None:
+        """The store has been away for `away_s` seconds (0: it is there), `waiting` records wait."""
+        with self._tally.lock:
+            was, self._tally.away, self._tally.waiting = self._tally.away, away_s, waiting
+        if not self._block and bool(was) != bool(away_s):
+            self._say(f"store {away(self._tally)}" if away_s else "store is back")
+
+    def phase(self, text: str) -> None:
+        """What is done after the last trial, as `Recording 124 results`."""
+        with self._tally.lock:
+            self._tally.close(text)
+        if not self._block:
+            self._say(f"{text} ...")
+
+    def _say(self, line: str) -> None:
+        if self._block:
+            self._block.print_above(printable(line))
         else:
-            width = len(str(self._total))
-            self._console.print(
-                f"[{self._done:>{width}}/{self._total}] {line}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+            self._console.out(printable(line), highlight=False)
 
 
 def _found(outcome: Outcome) -> str:
     if outcome.status != "ok":
         return f"{outcome.status}: {outcome.reason}"
-    metrics = outcome.result.metrics
-    name = "accuracy" if "test/accuracy" in metrics else "mse"
-    return f"{name} {metrics[f'test/{name}']:.3f}"
+    found = score(outcome.result.metrics, "test")
+    return f"{found[0]} {shown(*found)}" if found else "done"

@@ -16,6 +16,11 @@ def derive(seed: int, purpose: str) -> int:
     return int.from_bytes(digest[:4], "little") >> 1
 
 
+def short_digest(text: str) -> str:
+    """16 hexadecimal digits that stand for a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def permutation(size: int, seed: int, purpose: str) -> NDArray[np.int32]:
     """A permutation of `range(size)` that depends on the seed and the purpose alone."""
     return np.argsort(raw(size, seed, purpose), kind="stable").astype(np.int32)

@@ -1,120 +1,246 @@
-"""One sweep: check every trial, run them on Ray, record them, and say what came out."""
+"""One sweep: run on Ray what is not done yet, record it, and say what came out."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 import sys
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from rich.console import Console
 
-from sweeps import engine
-from sweeps.config import Trial, parse, recorded
+from sweeps import checkpoint, engine, resume
+from sweeps.cluster import Spec, cluster, slots
+from sweeps.config import Trial, recorded
 from sweeps.launcher import Composed
-from sweeps.plan import Planned, derived_name, public
+from sweeps.plan import Planned, counted, derived_name, preflight, public
 from sweeps.progress import Display, doing
+from sweeps.recorder import Recorder
 from sweeps.report import Outcome, as_markdown, as_text, controls_hold, table
+from sweeps.spool import STATE
+from sweeps.stopping import Stop, Stopped
 from sweeps.trial import TrialResult
+from sweeps.worker import Log, Task, TrialWork
 
-INTERRUPTED = 130
-
-
-class TrialWork:
-    """What a worker does: trials, on one TensorFlow."""
-
-    def setup(self, spec: engine.Spec) -> None:
-        from sweeps.prepare import prepare_process
-
-        prepare_process(spec.threads, spec.num_gpus)
-
-    def run(self, payload: Any, emit: engine.Emit) -> TrialResult:
-        from sweeps import trial
-
-        return trial.run(parse(payload), lambda epoch, metrics: emit((epoch, metrics)))
+HURRY_SECONDS = 3.0
+"""How long the end of a sweep waits for a store that is away, after Ctrl-C."""
 
 
-def run(planned: Sequence[Planned], arguments: Sequence[str]) -> tuple[list[Outcome], int]:
-    """Run and record every trial that is not refused; what came out, and the exit code."""
-    first = planned[0].trial
-    name = first.sweep.name or derived_name(arguments)
-    jobs = [_job(p.trial) for p in planned if not p.refusal]
-    with contextlib.ExitStack() as stack:
-        with doing("Starting Ray"):
-            stack.enter_context(engine.cluster(first.launch.address))
-        for job in jobs:
-            engine.slots(job.spec)
-        outcomes, exit_code = _record(planned, jobs, name, _note(first, arguments))
-    _summary(outcomes, name, exit_code)
-    return outcomes, exit_code
+class FailFast(Exception):
+    """A trial failed, and the sweep is to stop at the first that does."""
 
 
-def _record(
-    planned: Sequence[Planned], jobs: Sequence[engine.Job], name: str, note: str
+@dataclass
+class Ended:
+    """What came out of a sweep."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    """Of the trials that ended, in this run or an earlier one, in the plan's order."""
+    logs: dict[str, Path] = field(default_factory=dict)
+    """Log of each trial that failed, by trial id."""
+    exit_code: int = 1
+    unsent: int = 0
+    """Records that the store does not have."""
+    refused: Sequence[str] = ()
+    """Why the store would not take records."""
+
+
+def run(
+    planned: Sequence[Planned], arguments: Sequence[str], *, rerun: bool = False
 ) -> tuple[list[Outcome], int]:
-    from sweeps.tracker import Tracker
+    """Run and record every trial that is not done and not refused; outcomes and exit code.
 
-    by_id = {p.trial.id: p for p in planned}
-    tracking = planned[0].trial.tracking
-    with doing("Opening the store"):
-        tracker = Tracker(tracking)
-        tracker.start_sweep(name, note, [p.described() for p in planned])
-    found: dict[str, Outcome] = {}
-    status, exit_code = "FAILED", 1
-
-    def start(key: str) -> None:
-        tracker.start_trial(by_id[key].trial, by_id[key].name)
-
-    with Display(len(planned)) as display:
-
-        def end(key: str, result: TrialResult | engine.Failure) -> None:
-            trial, variant = by_id[key].trial, by_id[key].variant
-            if isinstance(result, engine.Failure):
-                found[key] = Outcome(trial, variant, "failed", reason=result.reason)
-                tracker.fail_trial(trial, result.reason, result.traceback)
-            else:
-                found[key] = Outcome(trial, variant, result.status, result, result.reason)
-                tracker.end_trial(trial, result)
-            display.ended(found[key])
-
-        try:
-            for p in planned:
-                if p.refusal:
-                    start(p.trial.id)
-                    end(p.trial.id, TrialResult("skipped", p.refusal))
-            engine.run(
-                jobs,
-                TrialWork(),
-                on_start=start,
-                on_event=lambda key, event: tracker.log(by_id[key].trial, event[1], event[0]),
-                on_end=end,
-            )
-            well = all(o.status != "failed" for o in found.values())
-            well = well and not controls_hold(found.values())
-            status, exit_code = ("FINISHED", 0) if well else ("FAILED", 1)
-        except KeyboardInterrupt:
-            status, exit_code = "KILLED", INTERRUPTED
-        finally:
-            outcomes = [found[p.trial.id] for p in planned if p.trial.id in found]
-            tracker.kill_open_trials()
-            tracker.end_sweep(status, f"{as_markdown(outcomes)}\n{note}", as_text(outcomes))
-    return outcomes, exit_code
+    With `rerun` those that are done run as well. Raises `Invalid` before the first trial starts,
+    with nothing written.
+    """
+    name = planned[0].trial.sweep.name or derived_name(arguments)
+    try:
+        ended = _run(planned, arguments, name, rerun)
+    except Stopped as stopped:
+        ended = Ended(exit_code=stopped.exit_code)
+    _summary(ended, name, arguments)
+    return ended.outcomes, ended.exit_code
 
 
-def _summary(outcomes: Sequence[Outcome], name: str, exit_code: int) -> None:
-    if outcomes:
+def _run(planned: Sequence[Planned], arguments: Sequence[str], name: str, rerun: bool) -> Ended:
+    first = planned[0].trial
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(Stop())
+        planned, recorder, away = stack.enter_context(resume.opened(planned, name, rerun))
+        _say_plan(planned, away)
+        planned = preflight(planned)
+        jobs = [_job(p, name) for p in planned if p.state == "to run"]
+        if jobs:
+            checkpoint.check(_checkpoints(first))
+            with doing("Starting Ray"):
+                stack.enter_context(cluster(first.launch.address))
+            stop.install()
+            for spec in {job.spec for job in jobs}:
+                slots(spec)
+        stop.gentle = True
+        return _Sweep(planned, recorder, stop, name, _note(first, arguments), rerun).run(jobs)
+
+
+class _Sweep(engine.Watcher):
+    """Hands what happens on to the recorder and the display."""
+
+    def __init__(
+        self,
+        planned: Sequence[Planned],
+        recorder: Recorder,
+        stop: Stop,
+        name: str,
+        note: str,
+        rerun: bool,
+    ) -> None:
+        self._planned, self._recorder, self._stop = planned, recorder, stop
+        self._name, self._note, self._rerun = name, note, rerun
+        self._launch = planned[0].trial.launch
+        self._by_id = {p.trial.id: p for p in planned}
+        self._outcomes = {
+            p.trial.id: Outcome(p.trial, p.variant, p.found.result.status, p.found.result,
+                                p.found.result.reason)
+            for p in planned
+            if p.found
+        }  # fmt: skip
+        self._display = Display(len(planned), done=len(self._outcomes))
+        self._printed: dict[str, str] = {}
+        self._retries: dict[str, int] = {}
+        self._logs: dict[str, Path] = {}
+        self._ticked = 0.0
+
+    def run(self, jobs: Sequence[engine.Job]) -> Ended:
+        first, status, exit_code = self._planned[0].trial, "FAILED", 1
+        _logs(self._name).mkdir(parents=True, exist_ok=True)
+        self._recorder.start_sweep(self._note, [p.described() for p in self._planned])
+        self._recorder.start()
+        with self._display:
+            try:
+                for p in self._planned:
+                    if p.state == "skipped":
+                        self._start(p.trial.id)
+                        self.ended(p.trial.id, TrialResult("skipped", p.refusal))
+                work = TrialWork(_checkpoints(first), first.checkpoint.every_s)
+                limits = {"max_retries": self._launch.max_retries}
+                if jobs:
+                    timeout = self._launch.trial_timeout_s
+                    engine.run(jobs, work, self, timeout_s=timeout, **limits)
+                well = all(o.status != "failed" for o in self._outcomes.values())
+                well = well and not controls_hold(self._outcomes.values())
+                status, exit_code = ("FINISHED", 0) if well else ("FAILED", 1)
+            except Stopped as stopped:
+                status, exit_code = "KILLED", stopped.exit_code
+            except FailFast:
+                pass
+            finally:
+                found = [self._outcomes[k] for k in self._by_id if k in self._outcomes]
+                self._recorder.kill_trials()
+                note = f"{as_markdown(found)}\n{self._note}"
+                self._recorder.end_sweep(status, note, as_text(found))
+                waits = first.tracking.patience_s
+                patience = min(HURRY_SECONDS, waits) if status == "KILLED" else waits
+                self._display.phase("Sending the last results to the store")
+                sent = self._recorder.finish(patience, self._show_store)
+        return Ended(
+            found,
+            self._logs,
+            exit_code if sent or exit_code else 1,
+            self._recorder.waiting,
+            self._recorder.refused,
+        )
+
+    # -- as the engine goes on -----------------------------------------------------------------
+
+    def started(self, key: str, worker: int) -> None:
+        if key not in self._retries:
+            self._start(key)
+            self._retries[key] = 0
+        self._display.started(key, self._by_id[key].name, worker)
+
+    def _start(self, key: str) -> None:
+        p = self._by_id[key]
+        self._recorder.start_trial(p.trial, p.name, again=self._rerun)
+
+    def event(self, key: str, event: Any) -> None:
+        if isinstance(event, Log):
+            self._printed[key] = event.text
+            return
+        self._display.reported(key, event)
+        if event.metrics:
+            self._recorder.log(self._by_id[key].trial, event.epoch, event.metrics)
+
+    def retried(self, key: str, reason: str) -> None:
+        self._retries[key] += 1
+        self._display.retried(key, reason)
+
+    def ended(self, key: str, result: TrialResult | engine.Failure) -> None:
+        p, retries = self._by_id[key], self._retries.pop(key, 0)
+        log = self._printed.pop(key, "")
+        files = {"log.txt": log.encode()} if log else {}
+        if isinstance(result, engine.Failure):
+            outcome = Outcome(p.trial, p.variant, "failed", reason=result.reason)
+            self._logs[key] = path = _log(p, self._name)
+            if not path.exists():  # it was written on another machine, or never begun
+                path.write_text(log or result.traceback)
+            files["traceback.txt"] = result.traceback.encode()
+            self._recorder.fail_trial(p.trial, result.reason, files, retries)
+        else:
+            kept = replace(result, artifacts={})  # a sweep's models would not fit into memory
+            outcome = Outcome(p.trial, p.variant, result.status, kept, result.reason)
+            result = replace(result, artifacts={**result.artifacts, **files})
+            self._recorder.end_trial(p.trial, result, retries)
+            checkpoint.clear(_checkpoints(p.trial), key)
+        self._outcomes[key] = outcome
+        self._display.ended(outcome)
+        if outcome.status == "failed" and self._launch.fail_fast:
+            raise FailFast
+
+    def tick(self) -> None:
+        self._stop.check()
+        self._show_store()
+
+    def _show_store(self) -> None:
+        if time.monotonic() - self._ticked > 1:
+            self._ticked = time.monotonic()
+            self._display.store(self._recorder.waiting, self._recorder.away_s)
+
+
+def _say_plan(planned: Sequence[Planned], away: str) -> None:
+    done = any(p.found for p in planned)
+    if away:
+        print(f"The store is away ({away}); results wait on disk.", file=sys.stderr)
+    if done:
+        print(f"{counted(planned)}.", file=sys.stderr)
+        if warning := resume.other_code(planned):
+            print(warning, file=sys.stderr)
+
+
+def _summary(ended: Ended, name: str, arguments: Sequence[str]) -> None:
+    if ended.outcomes:
         console = Console()
         console.print()
-        console.print(table(outcomes))
-    for outcome in outcomes:
+        console.print(table(ended.outcomes))
+    for outcome in ended.outcomes:
         if outcome.status != "ok":
-            print(f"{outcome.status}: {outcome.name}: {outcome.reason}")
-    if exit_code == INTERRUPTED:
-        print("Interrupted; what had finished is kept.", file=sys.stderr)
-    print(f"\nOpen the results with: masksweep ui   (sweep {name!r})")
+            log = ended.logs.get(outcome.trial.id)
+            where = f"  (log: {log})" if log else ""
+            print(f"{outcome.status}: {outcome.name}: {outcome.reason}{where}")
+    if ended.refused:
+        print(f"The store refused records: {'; '.join(ended.refused)}", file=sys.stderr)
+    if ended.unsent:
+        waiting = f"{ended.unsent} records wait on disk, in {STATE / 'spool'}."
+        print(f"{waiting} Send them with: masksweep sync", file=sys.stderr)
+    if ended.exit_code > 128:
+        again = shlex.join(["masksweep", "run", *(a for a in arguments if a != "--rerun")])
+        print(f"Interrupted; what had finished is kept. Go on with:\n  {again}", file=sys.stderr)
+    if ended.outcomes:
+        print(f"\nOpen the results with: masksweep ui   (sweep {name!r})")
 
 
 def returned(job: Composed, trial: Trial, outcome: Outcome | None) -> JobReturn:
@@ -128,15 +254,35 @@ def returned(job: Composed, trial: Trial, outcome: Outcome | None) -> JobReturn:
     return found
 
 
-def _job(trial: Trial) -> engine.Job:
+def _job(planned: Planned, name: str) -> engine.Job:
+    trial = planned.trial
     need = trial.resources
-    spec = engine.Spec(need.num_cpus, need.num_gpus, need.memory, trial.train.threads)
+    spec = Spec(need.num_cpus, need.num_gpus, need.memory, trial.train.threads)
     config = recorded(trial)
     for group in ("pattern", "held"):
         if path := config[group].get("path"):
             # a worker's current folder is its own
             config[group]["path"] = str(Path(path).absolute())
-    return engine.Job(trial.id, config, spec)
+    log = _log(planned, name)
+    return engine.Job(trial.id, Task(config, str(log.absolute())), spec)
+
+
+def _log(planned: Planned, name: str) -> Path:
+    """The file of a trial's log."""
+    return _logs(name) / f"{_as_file(planned.name)}-{planned.trial.id[:8]}.log"
+
+
+def _logs(name: str) -> Path:
+    return STATE / "logs" / _as_file(name)
+
+
+def _as_file(text: str) -> str:
+    return re.sub(r"[^\w.=-]+", "_", text)[:80]
+
+
+def _checkpoints(trial: Trial) -> str:
+    given = trial.checkpoint.path or str(STATE / "checkpoints")
+    return given if "://" in given else str(Path(given).absolute())
 
 
 def _note(first: Trial, arguments: Sequence[str]) -> str:

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from strategies.base import Invalid
+from sweeps.composer import Composer
+from sweeps.launcher import Composed, RayLauncher, taken_over
 
 
 class MaskSweeper(Sweeper):
     """The product of all comma lists, once for each part of `sweep.parts`.
 
     A part is a grid of its own, `override: value or list of values`; what the command line says
-    goes before it. Hydra's BasicSweeper composes every job, twice; here each choice of groups is
-    composed by Hydra once, and the values are merged in by Hydra's own rule.
+    goes before it.
     """
 
     def setup(
@@ -33,26 +33,26 @@ class MaskSweeper(Sweeper):
     ) -> None:
         from hydra.core.plugins import Plugins
 
-        self._context, self._config = hydra_context, config
+        self._config = config
         self._launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
-        self._parsed: dict[str, Override] = {}
-        self._composed: dict[tuple[str, ...], DictConfig] = {}
+        assert isinstance(hydra_context.config_loader, ConfigLoaderImpl)
+        self.composer = Composer(hydra_context.config_loader, config)
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         """Launch every job; the jobs' returns, in one batch."""
-        from sweeps.launcher import Composed, RayLauncher, taken_over
-
         jobs = self.jobs(arguments)
-        if not taken_over():
-            folder = Path(self._config.hydra.sweep.dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            OmegaConf.save(self._config, folder / "multirun.yaml")
-        if taken_over() and not isinstance(self._launcher, RayLauncher):
-            raise Invalid("hydra/launcher", type(self._launcher).__name__, "must be masksweep")
+        if take_over := taken_over():
+            if not isinstance(self._launcher, RayLauncher):
+                raise Invalid("hydra/launcher", type(self._launcher).__name__, "must be masksweep")
+            resolved = zip(jobs, self.composer.resolve(jobs), strict=True)
+            return [take_over([Composed(job, values) for job, values in resolved])]
+        folder = Path(self._config.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self._config, folder / "multirun.yaml")
         if isinstance(self._launcher, RayLauncher):
-            return [self._launcher.launch_composed([Composed(j, self.compose(j)) for j in jobs])]
+            return [self._launcher.launch_composed([self.composer.compose(job) for job in jobs])]
         return [self._launcher.launch(jobs, initial_job_idx=0)]
 
     def jobs(self, arguments: Sequence[str]) -> list[list[str]]:
@@ -61,36 +61,14 @@ class MaskSweeper(Sweeper):
         named = OmegaConf.to_container(parts) if OmegaConf.is_config(parts) else parts
         if not isinstance(named, dict) or not all(isinstance(p, dict) for p in named.values()):
             raise Invalid("sweep.parts", named, "parts by name, each a mapping override -> values")
-        given = self._parse(arguments)
+        given = self.composer.parse(arguments)
         keys = {o.get_key_element().lstrip("+~") for o in given}
         jobs: list[list[str]] = []
         for part in named.values():
             lines = [_line(key, value) for key, value in part.items() if key not in keys]
-            choices = [_choices(o) for o in [*given, *self._parse(lines)]]
+            choices = [_choices(o) for o in [*given, *self.composer.parse(lines)]]
             jobs += [list(job) for job in itertools.product(*choices)]
         return jobs
-
-    def compose(self, job: Sequence[str]) -> DictConfig:
-        """The config of one job, equal to Hydra's own."""
-        loader = self._context.config_loader
-        assert isinstance(loader, ConfigLoaderImpl)
-        overrides = self._parse(job)
-        groups = [loader.repository.group_exists(o.key_or_group) for o in overrides]
-        chosen = tuple(line for line, group in zip(job, groups, strict=True) if group)
-        if chosen not in self._composed:
-            self._composed[chosen] = loader.load_sweep_config(self._config, list(chosen))
-        config = copy.deepcopy(self._composed[chosen])
-        values = [o for o, group in zip(overrides, groups, strict=True) if not group]
-        ConfigLoaderImpl._apply_overrides_to_config(values, config)
-        with open_dict(config.hydra):
-            config.hydra.overrides.task = list(job)
-        return config
-
-    def _parse(self, lines: Sequence[str]) -> list[Override]:
-        new = [line for line in lines if line not in self._parsed]
-        parser = OverridesParser.create(config_loader=self._context.config_loader)
-        self._parsed |= zip(new, parser.parse_overrides(new), strict=True)
-        return [self._parsed[line] for line in lines]
 
 
 def _line(key: Any, value: Any) -> str:
@@ -108,7 +86,7 @@ def _choices(override: Override) -> list[str]:
     if not override.is_discrete_sweep():
         raise Invalid(key, override.get_value_element_as_str(), "a comma list, choice() or range()")
     values = list(override.sweep_string_iterator())
-    repeated = [v for v in values if values.count(v) > 1]
+    repeated = [v for v, count in Counter(values).items() if count > 1]
     if repeated:
         raise Invalid(key, ",".join(values), f"each value once; {repeated[0]} is repeated")
     return [f"{key}={value}" for value in values]

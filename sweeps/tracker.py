@@ -7,20 +7,39 @@ import logging
 import os
 import re
 import tempfile
-import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from strategies.base import Invalid
-from sweeps.config import Tracking, Trial, flat, recorded
+from sweeps.config import Tracking
+from sweeps.locks import lock
+from sweeps.seeds import short_digest
+from sweeps.spool import Record
 from sweeps.trial import TrialResult
 
 BATCH = 1000
 """The most metrics that MLflow takes in a call."""
+PAGE = 1000
+SQLITE = "sqlite:///"
+FINAL = {
+    # what MLflow says of a request that would fail again in the same way
+    "INVALID_PARAMETER_VALUE",
+    "BAD_REQUEST",
+    "RESOURCE_ALREADY_EXISTS",
+    "RESOURCE_DOES_NOT_EXIST",
+    "NOT_FOUND",
+}
+
+
+class Away(Exception):
+    """The store cannot be reached, or cannot answer now."""
+
+
+class Refused(Exception):
+    """The store answers, and will not take this."""
 
 
 def store_uri(given: str | None) -> str:
@@ -29,10 +48,14 @@ def store_uri(given: str | None) -> str:
     Absolute, because MLflow resolves a relative SQLite path anew in each process.
     """
     uri = given or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    prefix = "sqlite:///"
-    if uri.startswith(prefix) and not uri.removeprefix(prefix).startswith("/"):
-        uri = f"{prefix}{Path(uri.removeprefix(prefix)).absolute()}"
+    if uri.startswith(SQLITE) and not uri.removeprefix(SQLITE).startswith("/"):
+        uri = f"{SQLITE}{Path(uri.removeprefix(SQLITE)).absolute()}"
     return uri
+
+
+def public_uri(uri: str) -> str:
+    """The URI as it may be shown: without user and password."""
+    return re.sub(r"//[^/@]*@", "//", uri)
 
 
 def is_local(uri: str) -> bool:
@@ -40,153 +63,300 @@ def is_local(uri: str) -> bool:
     return not uri.startswith(("http://", "https://", "databricks"))
 
 
-class Tracker:
-    """One sweep's parent run and a child run for each trial.
+def exists(uri: str) -> bool:
+    """Whether there may be something in the store: False for a SQLite file that is not there."""
+    return not uri.startswith(SQLITE) or Path(uri.removeprefix(SQLITE)).exists()
 
-    Metrics are kept until a trial's end or a second has passed, and sent in batches.
+
+@dataclass(frozen=True)
+class Found:
+    """A trial that has finished before."""
+
+    result: TrialResult
+    """Without artifacts."""
+    code: str
+    """The version of the code that ran it."""
+
+
+class Tracker:
+    """The runs of one sweep: a parent, and a child for each trial.
+
+    Everything that is written comes as `Record`s of the spool, and may come again after a crash:
+    each is applied so that a second time changes nothing.
     """
 
-    def __init__(self, tracking: Tracking) -> None:
-        """Open the store. Raises `Invalid` if it cannot be, or the experiment was deleted."""
-        # an unreachable server would hold each call for minutes
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    def __init__(self, tracking: Tracking, name: str) -> None:
+        """Open the store for the sweep of this name.
+
+        Raises `Invalid` if it cannot be, or the experiment was deleted; `Away` if it is not there.
+        """
+        # the spool waits and tries again; a call that is sent twice by MLflow could count twice
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
         # MLflow's own use of deprecated calls is no concern of the person who runs a sweep
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from mlflow import MlflowClient
-            from mlflow.exceptions import MlflowException
 
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.WARNING)
-        uri, experiment = store_uri(tracking.uri), tracking.experiment
+        for logger in ("mlflow", "alembic"):
+            logging.getLogger(logger).setLevel(logging.WARNING)
+        logging.getLogger("urllib3").setLevel(logging.ERROR)
+        self._uri, self._name = store_uri(tracking.uri), name
+        self._called = tracking.experiment
+        self._id = short_digest(name)
+        shown = public_uri(self._uri)
         try:
-            self._client = MlflowClient(tracking_uri=uri)
-            found = self._client.get_experiment_by_name(experiment)
-            # beside the database; a folder named mlruns would turn a bare `mlflow ui` away
-            root = (Path.cwd() / "mlartifacts").as_uri() if is_local(uri) else None
-            self._experiment: str = (
-                found.experiment_id
-                if found
-                else self._client.create_experiment(experiment, artifact_location=root)
-            )
-        except MlflowException as error:
-            shown = re.sub(r"//[^/@]*@", "//", uri)
-            reason = str(error).strip().splitlines()[0].replace(uri, shown)
-            raise Invalid("tracking.uri", shown, f"cannot be opened: {reason}") from error
+            with _alone(self._uri):
+                self._client = MlflowClient(tracking_uri=self._uri)
+                self._experiment = self._find_experiment()
+        except Exception as error:  # each kind of store has errors of its own
+            if isinstance(error, Invalid):
+                raise
+            said = str(error).replace(self._uri, shown).strip().splitlines() or [repr(error)]
+            if not self._uri.startswith(SQLITE) and _status(error) >= 500:
+                raise Away(said[0]) from error
+            raise Invalid("tracking.uri", shown, f"cannot be opened: {said[0]}") from error
+        self._runs: dict[str, str] = {}
+        self.dropped: set[str] = set()
+        """Trials that are not written, since the store has them finished already."""
+        self._parent = ""
+        self._sure = False
+
+    def _find_experiment(self) -> str:
+        """The experiment's id; empty if it is still to be made."""
+        found = self._client.get_experiment_by_name(self._called)
         if found and found.lifecycle_stage != "active":
-            raise Invalid("tracking.experiment", experiment, "was deleted; restore it, or another")
-        self.parent = ""
-        self._shared: dict[str, str] = {}
-        self._open: dict[str, str] = {}
-        self._metrics: dict[str, list[Any]] = {}
-        self._sent: dict[str, float] = {}
-        self._logged: dict[str, set[tuple[str, int]]] = {}
+            allowed = "was deleted; restore it, or another"
+            raise Invalid("tracking.experiment", self._called, allowed)
+        return str(found.experiment_id) if found else ""
 
-    # -- the sweep -----------------------------------------------------------------------------
+    def _make_experiment(self) -> None:
+        # beside the database; a folder named mlruns would turn a bare `mlflow ui` away
+        root = (Path.cwd() / "mlartifacts").as_uri() if is_local(self._uri) else None
+        with _alone(self._uri):
+            self._experiment = self._find_experiment() or str(
+                self._client.create_experiment(self._called, artifact_location=root)
+            )
 
-    def start_sweep(self, name: str, note: str, plan: Sequence[Mapping[str, Any]]) -> str:
-        """Open the parent run; its id."""
-        self._shared = {"sweep.name": name}
-        tags = {**self._shared, "mlflow.note.content": note}
-        run = self._client.create_run(self._experiment, tags=tags, run_name=name)
-        self.parent = run.info.run_id
-        self._client.log_dict(self.parent, {"trials": list(plan)}, "plan.json")
-        return self.parent
+    # -- what is there -------------------------------------------------------------------------
 
-    def end_sweep(self, status: str, note: str, table: str) -> None:
-        """Close the parent run, with its table as text and in its description."""
-        self._client.set_tag(self.parent, "mlflow.note.content", note)
-        self._client.log_text(self.parent, table, "table.txt")
-        self._client.set_terminated(self.parent, status)
+    def finished(self) -> dict[str, Found]:
+        """The sweep's trials that have finished, by trial id. Raises `Away`."""
+        with _translated():
+            parent = self._find_parent()
+            runs = self._children(parent, "FINISHED") if parent else []
+        runs = [r for r in runs if "trial.superseded" not in r.data.tags]
+        return {r.data.tags["trial.id"]: _found(r) for r in runs if "trial.id" in r.data.tags}
 
-    # -- its trials ----------------------------------------------------------------------------
+    def _find_parent(self) -> str:
+        return next((r.info.run_id for r in self._search(f"tags.`sweep.id` = '{self._id}'")), "")
 
-    def start_trial(self, trial: Trial, name: str) -> None:
-        """Open a trial's run under this name, with its tags and params."""
+    def _children(self, parent: str, status: str) -> list[Any]:
+        query = f"tags.mlflow.parentRunId = '{parent}' and attributes.status = '{status}'"
+        return self._search(query)
+
+    def _search(self, query: str) -> list[Any]:
+        found: list[Any] = []
+        token = None
+        while self._experiment:
+            page = self._client.search_runs(
+                [self._experiment], query, max_results=PAGE, page_token=token
+            )
+            found += page
+            token = page.token
+            if not token:
+                break
+        return found
+
+    # -- what is written -----------------------------------------------------------------------
+
+    def apply(
+        self, records: Sequence[Record], files: Callable[[Record], Mapping[str, bytes]]
+    ) -> None:
+        """Write records to the store, in order. Raises `Away` or `Refused`; then apply them again.
+
+        Metrics of a trial that follow one another go out in one call.
+        """
+        curves: dict[str, list[Any]] = {}
+        with _translated(self._unsure):
+            for record in records:
+                body = record.body
+                match record.kind:
+                    case "sweep":
+                        self._start_sweep(body)
+                    case "trial":
+                        self._start_trial(body)
+                    case "metrics":
+                        curves.setdefault(body["run"], []).extend(_metrics(body))
+                    case "end":
+                        self._end(body, curves.pop(body["run"], []), files(record))
+                    case "close":
+                        self._close(body)
+            for key, points in curves.items():
+                if run := self._run(key):
+                    self._log(run, points)
+        self._sure = True
+
+    def _unsure(self) -> None:
+        self._sure = False
+
+    def _start_sweep(self, body: Mapping[str, Any]) -> None:
+        if not self._experiment:
+            self._make_experiment()
+        self._parent = self._find_parent()
+        tags = {"sweep.name": self._name, "sweep.id": self._id, "mlflow.note.content": body["note"]}
+        if not self._parent:
+            run = self._client.create_run(
+                self._experiment, start_time=body["time"], tags=tags, run_name=self._name
+            )
+            self._parent = run.info.run_id
+        else:
+            self._client.update_run(self._parent, status="RUNNING")
+        self._kill_children()
+        self._client.log_dict(self._parent, {"trials": body["plan"]}, "plan.json")
+
+    def _kill_children(self) -> None:
+        for run in self._children(self._parent, "RUNNING"):
+            self._client.set_terminated(run.info.run_id, "KILLED")
+
+    def kill_left_running(self) -> None:
+        """Close what a driver that is gone left open. Raises `Away`."""
+        with _translated():
+            self._parent = self._find_parent()
+            if not self._parent:
+                return
+            self._kill_children()
+            if self._client.get_run(self._parent).info.status == "RUNNING":
+                self._client.set_terminated(self._parent, "KILLED")
+
+    def _start_trial(self, body: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
 
-        pattern = "-" if trial.strategy.role == "dense" else trial.pattern.name
-        tags = {
-            **self._shared,
-            "mlflow.parentRunId": self.parent,
-            "trial.id": trial.id,
-            "trial.strategy": trial.label,
-            "trial.pattern": pattern,
-            "trial.seed": str(trial.seed),
-        }
-        if trial.sparsity is not None:
-            tags["trial.sparsity"] = f"{trial.sparsity:g}"
-        run = self._client.create_run(self._experiment, tags=tags, run_name=name)
-        self._open[trial.id] = run.info.run_id
-        config = recorded(trial)
-        params = [Param(key, str(value)[:6000]) for key, value in flat(config).items()]
-        self._client.log_batch(run.info.run_id, params=params)
-        self._client.log_text(run.info.run_id, OmegaConf.to_yaml(config), "config.yaml")
+        key, trial = body["run"], body["tags"]["trial.id"]
+        self._parent = self._parent or self._find_parent()
+        if self._run(key, new=True) is None:
+            earlier = self._search(
+                f"tags.mlflow.parentRunId = '{self._parent}' and tags.`trial.id` = '{trial}'"
+                " and attributes.status = 'FINISHED'"
+            )
+            if earlier and not body["again"]:
+                self.dropped.add(key)  # the store was away when the sweep looked for it
+                return
+            tags = {
+                **body["tags"],
+                "sweep.name": self._name,
+                "mlflow.parentRunId": self._parent,
+                "trial.run": key,
+            }
+            run = self._client.create_run(
+                self._experiment, start_time=body["time"], tags=tags, run_name=body["name"]
+            )
+            self._runs[key] = run.info.run_id
+            for old in earlier:
+                self._client.set_tag(old.info.run_id, "trial.superseded", run.info.run_id)
+        run_id = self._runs[key]
+        params = [Param(k, str(v)[:6000]) for k, v in body["params"].items()]
+        self._client.log_batch(run_id, params=params)
+        self._client.log_text(run_id, body["config"], "config.yaml")
 
-    def log(self, trial: Trial, metrics: Mapping[str, float], step: int) -> None:
-        """Metrics of one step; what a trial has logged once is not logged again by its retry."""
-        from mlflow.entities import Metric
+    def _run(self, key: str, new: bool = False) -> str | None:
+        """The id of a trial's run; None if it was dropped, or is new."""
+        if key in self.dropped:
+            return None
+        if key not in self._runs and not (new and self._sure):
+            # written by a process that is gone, or in a call whose answer was lost
+            found = self._search(f"tags.`trial.run` = '{key}'")
+            if found:
+                self._runs[key] = found[0].info.run_id
+            elif not new:
+                raise Refused(f"there is no run for record {key}")
+        return self._runs.get(key)
 
-        now = int(1000 * time.time())
-        waiting = self._metrics.setdefault(trial.id, [])
-        known = self._logged.setdefault(trial.id, set())
-        waiting += [Metric(k, v, now, step) for k, v in metrics.items() if (k, step) not in known]
-        known |= {(k, step) for k in metrics}
-        if time.monotonic() - self._sent.get(trial.id, 0.0) > 1:
-            self._flush(trial.id)
+    def _log(self, run: str, metrics: Sequence[Any], tags: Mapping[str, str] | None = None) -> None:
+        from mlflow.entities import RunTag
 
-    def _flush(self, key: str) -> str:
-        """Send a trial's waiting metrics; its run's id."""
-        waiting, run = self._metrics.pop(key, []), self._open[key]
-        for i in range(0, len(waiting), BATCH):
-            self._client.log_batch(run, metrics=waiting[i : i + BATCH])
-        self._sent[key] = time.monotonic()
-        return run
+        given = [RunTag(k, v[:5000]) for k, v in (tags or {}).items()]
+        for i in range(0, max(len(metrics), 1), BATCH):
+            self._client.log_batch(run, metrics=metrics[i : i + BATCH], tags=given)
 
-    def end_trial(self, trial: Trial, result: TrialResult) -> None:
-        """Close a trial's run with what it found, or the reason why it was skipped."""
-        # a curve ends with the last epoch; what has no step but 0 MLflow draws as bars
-        curves = ("train/", "validation/", "test/")
-        ends = {k: v for k, v in result.metrics.items() if k.startswith(curves)}
-        self.log(trial, ends, result.epochs)
-        self.log(trial, {k: v for k, v in result.metrics.items() if k not in ends}, 0)
-        run = self._close(trial)
-        tags = {"trial.status": result.status, **result.tags}
-        if "sparsity/achieved" in result.metrics and trial.sparsity is None:
-            tags["trial.sparsity"] = f"{result.metrics['sparsity/achieved']:.4g}"
-        if result.reason:
-            tags["trial.reason"] = result.reason
-        for key, value in tags.items():
-            self._client.set_tag(run, key, value)
-        if result.data:
-            self._client.log_inputs(run, [_dataset(result.data)])
-        self._artifacts(run, result.artifacts)
-        self._client.set_terminated(run, "FINISHED")
+    def _end(
+        self, body: Mapping[str, Any], curve: Sequence[Any], files: Mapping[str, bytes]
+    ) -> None:
+        key = body["run"]
+        run = self._run(key)
+        if run is None:
+            return
+        points = [*curve, *(p for part in body["metrics"] for p in _metrics({**body, **part}))]
+        self._log(run, points, body["tags"])
+        if body["data"]:
+            self._client.log_inputs(run, [_dataset(body["data"])])
+        if files:
+            with tempfile.TemporaryDirectory() as folder:
+                for name, content in files.items():
+                    (Path(folder) / name).write_bytes(content)
+                self._client.log_artifacts(run, folder)
+        self._client.set_terminated(run, body["status"], end_time=body["time"])
+        del self._runs[key]
 
-    def fail_trial(self, trial: Trial, reason: str, traceback: str) -> None:
-        """Close a trial's run as failed."""
-        run = self._close(trial)
-        self._client.set_tag(run, "trial.status", "failed")
-        self._client.set_tag(run, "trial.reason", reason[:5000])
-        self._client.log_text(run, traceback, "traceback.txt")
-        self._client.set_terminated(run, "FAILED")
+    def _close(self, body: Mapping[str, Any]) -> None:
+        self._parent = self._parent or self._find_parent()
+        self._client.set_tag(self._parent, "mlflow.note.content", body["note"])
+        self._client.log_text(self._parent, body["table"], "table.txt")
+        # a call that timed out may have made a run after all
+        self._kill_children()
+        self._client.set_terminated(self._parent, body["status"], end_time=body["time"])
 
-    def kill_open_trials(self) -> None:
-        """Close the runs of the trials that were interrupted; their curves are kept."""
-        for key in list(self._open):
-            self._client.set_terminated(self._flush(key), "KILLED")
-            del self._open[key]
 
-    def _close(self, trial: Trial) -> str:
-        run = self._flush(trial.id)
-        del self._open[trial.id], self._logged[trial.id]
-        return run
+class _translated:
+    """MLflow's errors as `Away` or `Refused`; calls `failed` for either."""
 
-    def _artifacts(self, run: str, artifacts: Mapping[str, bytes]) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            for name, content in artifacts.items():
-                (Path(folder) / name).write_bytes(content)
-            self._client.log_artifacts(run, folder)
+    def __init__(self, failed: Callable[[], None] = lambda: None) -> None:
+        self._failed = failed
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if not isinstance(error, Exception):
+            return
+        self._failed()
+        if isinstance(error, Away | Refused):
+            raise error
+        said = public_uri((str(error).strip().splitlines() or [repr(error)])[0])
+        raise (Away if _is_away(error) else Refused)(said) from error
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether the same request may succeed later."""
+    return getattr(error, "error_code", "INTERNAL_ERROR") not in FINAL
+
+
+def _status(error: Exception) -> int:
+    """The HTTP status that stands for it: below 500 the store answered."""
+    asked = getattr(error, "get_http_status_code", None)
+    return int(asked()) if asked else 500
+
+
+def _alone(uri: str) -> Any:
+    """A lock for a SQLite file: of processes that meet a new one, MLflow lets one make it."""
+    from contextlib import nullcontext
+
+    return lock(uri) if uri.startswith(SQLITE) else nullcontext()
+
+
+def _metrics(body: Mapping[str, Any]) -> list[Any]:
+    from mlflow.entities import Metric
+
+    return [Metric(k, v, body["time"], body["step"]) for k, v in body["values"].items()]
+
+
+def _found(run: Any) -> Found:
+    tags = run.data.tags
+    skipped = tags.get("trial.status") == "skipped"
+    result = TrialResult(
+        "skipped" if skipped else "ok", tags.get("trial.reason", ""), metrics=run.data.metrics
+    )
+    return Found(result, tags.get("trial.code", ""))
 
 
 def _dataset(data: Mapping[str, Any]) -> Any:

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sweeps import prepare
+from sweeps.checkpoint import Checkpoints
 from sweeps.config import Trial
 from sweeps.memory import Peak
 
-Emit = Callable[[int, Mapping[str, float]], None]
-"""(epoch from 1, metrics by name): called at the end of each epoch but the last."""
-CHUNK_SECONDS = 2.0
+
+@dataclass(frozen=True)
+class Report:
+    """How far a trial is, at the end of each chunk of steps."""
+
+    steps: int
+    """Training steps that were done."""
+    total: int
+    """Training steps in all."""
+    epoch: int
+    """The epoch that these are part of, from 1."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Of this epoch if it has ended; the last epoch's are in the trial's result."""
+    note: str = ""
+    """Something that a person should know."""
+
+
+Emit = Callable[[Report], None]
+
+
+class Diverged(RuntimeError):
+    """The loss is no number any more, or far above what it was before training."""
 
 
 @dataclass(frozen=True)
@@ -33,46 +52,39 @@ class TrialResult:
     epochs: int = 0
 
 
-def run(trial: Trial, emit: Emit = lambda epoch, metrics: None) -> TrialResult:
+def run(
+    trial: Trial,
+    emit: Emit = lambda report: None,
+    checkpoints: Checkpoints | None = None,
+) -> TrialResult:
     """Run one trial in this process, for which `prepare.prepare_process` was called.
 
-    A plan that the strategy refuses is not approximated: the result is `skipped`, with the reason.
-    Raises `Invalid` where the plan cannot be made.
-    """
-    import tensorflow as tf
+    With `checkpoints` it goes on from the newest usable one, to the same bits; the curve up to
+    there is reported once more, first.
 
+    A plan that the strategy refuses is not approximated: the result is `skipped`, with the reason.
+    Raises `Invalid` where the plan cannot be made, and `Diverged` where the loss does not stay a
+    number or rises to 1000 times what it was before training (or 1, if that is more); the curve up
+    to there was reported.
+    """
     from sweeps import environment, measure
-    from sweeps.program import Progress
+    from sweeps.course import Course
 
     peak, start = Peak(), prepare.start(trial)
     if reason := trial.strategy.refuses(start.plan):
         return TrialResult("skipped", reason)
     program = prepare.program_for(start)
     compiled, before = program.compile_seconds, measure.snapshot(start, program)
-
-    samples = len(start.data.train[0])
-    x, y = (tf.constant(a) for a in start.data.train)
-    epoch, total = prepare.schedule(trial, samples)
-    found, number, chunk = Progress(), 0, 64
-    while found.steps < total:
-        order = prepare.order(trial, samples, number)
-        end, part = min(total, found.steps + epoch), Progress()
-        while found.steps < end:
-            steps, tic = min(chunk, end - found.steps), time.perf_counter()
-            new = program.run(x, y, order, found.steps, steps, trial.audit.every, total)
-            chunk = 1 + int(steps * CHUNK_SECONDS / (time.perf_counter() - tic))
-            found, part = found + new, part + new
-        number += 1
-        if found.steps < total:  # the last epoch's metrics are the result's own
-            emit(number, measure.epoch(start, program, part))
+    course = Course(start, program, emit, checkpoints)
+    course.run()
     program.training.finalize()
     largest = peak.bytes()
 
-    integrity, artifacts, sha256 = measure.integrity(start, program, before, found)
-    metrics = measure.epoch(start, program, part) | measure.scores(start, program, "test")
+    integrity, artifacts, sha256 = measure.integrity(start, program, before, course.at.found)
+    metrics = measure.epoch(start, program, course.at.part) | measure.scores(start, program, "test")
     metrics |= integrity | measure.costs(start, program)
     metrics["speed/compile_s"] = program.compile_seconds - compiled
-    metrics |= measure.step_time(start, program, (x, y, order))
+    metrics |= measure.step_time(start, program, (course.x, course.y, course.order))
     if largest is not None:
         metrics["memory/peak_bytes"] = largest
     return TrialResult(
@@ -81,5 +93,5 @@ def run(trial: Trial, emit: Emit = lambda epoch, metrics: None) -> TrialResult:
         tags={"trial.weights_sha256": sha256},
         artifacts=artifacts | {"environment.txt": environment.describe().encode()},
         data=start.data.described(),
-        epochs=number,
+        epochs=course.at.epochs,
     )

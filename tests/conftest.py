@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
@@ -16,9 +18,35 @@ prepare_process(threads=1)
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
-    """Ray on this machine with two slots, shared by the tests that need no cluster of their own."""
-    from sweeps import engine
+def _rays() -> Iterator[ExitStack]:
+    """What was started and is left at the end: starting Ray takes seconds."""
+    with ExitStack() as stack:
+        yield stack
 
-    with engine.cluster():
-        yield
+
+@pytest.fixture
+def ray_cluster(_rays: ExitStack) -> None:
+    """Ray on this machine with a slot for each core, shared by the tests that need no other."""
+    import ray
+
+    from sweeps.cluster import cluster
+
+    if not ray.is_initialized():
+        _rays.enter_context(cluster())
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A Ray cluster of several nodes; the head, where the driver is, has no CPUs."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    ray.shutdown()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")  # hidden from this process, not from its nodes
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    ray.init(made.address, log_to_driver=False, logging_level="ERROR")
+    try:
+        yield made
+    finally:
+        ray.shutdown()
+        made.shutdown()

@@ -114,7 +114,8 @@ def test_whatever_can_change_a_bit_changes_the_identity(sections: dict[str, Any]
     "sections",
     [
         {"tracking": {"uri": "http://127.0.0.1:1"}},
-        {"launch": {"address": "auto"}},
+        {"launch": {"address": "auto", "max_retries": 0, "trial_timeout_s": 9}},
+        {"checkpoint": {"every_s": 1, "path": "memory://"}},
         {"sweep": {"name": "other"}},
         {"resources": {"num_cpus": 2}},
         {"objective": "test/loss"},
@@ -222,3 +223,30 @@ def test_knobs_leave_out_defaults_only_if_asked() -> None:
     adam = OPTIMIZERS["adam"](learning_rate=0.5)
     assert knobs(adam, defaults=False) == {"name": "adam", "learning_rate": 0.5}
     assert knobs(adam)["beta_1"] == 0.9
+
+
+GOLDEN = json.loads(Path(__file__).with_name("identity.json").read_text())
+
+
+@pytest.mark.parametrize("given", GOLDEN["ids"], ids=lambda given: given["id"][:8])
+def test_golden_identities(given: dict[str, Any]) -> None:
+    """Results that people have are found again by these: a new knob must not change them."""
+    assert trial(**given["config"]).id == given["id"]
+
+
+def test_golden_defaults() -> None:
+    """Defaults are left out of an identity, so one that changed would change what it means."""
+
+    def default(key: str) -> Any:
+        if "/" not in key:
+            found = Trial.model_fields[key].default
+            return found.model_dump() if hasattr(found, "model_dump") else found
+        group, name = key.split("/")
+        fields = dataclasses.fields(REGISTRIES[group][name])
+        given = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in given.items()}
+
+    for key, expected in GOLDEN["defaults"].items():
+        now = default(key)
+        known = {k: now.get(k) for k in expected} if isinstance(expected, dict) else now
+        assert known == expected, key

@@ -1,10 +1,13 @@
-"""Jobs on Ray: all of them end once, with their events, whatever happens to a worker."""
+"""Jobs on Ray: all of them end once, with their events, whatever happens to a worker or a node."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,8 @@ import pytest
 import ray
 
 from strategies import Invalid
-from sweeps import engine
+from sweeps import engine, memory
+from sweeps.cluster import Spec, slots
 
 # the workers cannot import the tests
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -21,8 +25,8 @@ ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 class Work:
     """Does what the payload says."""
 
-    def setup(self, spec: engine.Spec) -> None:
-        self.jobs = 0
+    def setup(self, spec: Spec) -> None:
+        self.jobs, self.memory = 0, spec.memory
 
     def run(self, payload: Any, emit: engine.Emit) -> Any:
         self.jobs += 1
@@ -35,94 +39,240 @@ class Work:
                 if not Path(mark).exists():
                     Path(mark).touch()
                     time.sleep(0.3)  # let the events leave
-                    os._exit(9)
+                    os.kill(os.getpid(), signal.SIGKILL)
             case "die":
-                os._exit(9)
+                os.kill(os.getpid(), signal.SIGKILL)
             case "count":
                 return os.getpid(), self.jobs
+            case "gpus":
+                time.sleep(0.2)
+                return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES")
+            case "no memory":
+                raise MemoryError("too large")
+            case "grow":
+
+                def over(reason: str) -> None:
+                    emit(engine.Fatal(reason, "memory"))
+                    os._exit(137)
+
+                with memory.limit(self.memory, over):
+                    held = [bytearray(os.urandom(1024)) * 20_000 for _ in range(1000)]
+                return len(held)
+            case ("sleep", seconds):
+                time.sleep(seconds)
+            case ("where", folder):
+                node = ray.get_runtime_context().get_node_id()
+                (Path(folder) / node).touch()
+                time.sleep(1)
+                return node
             case _:
                 for i in range(payload):
                     emit(i)
         return payload
 
 
-def run(payloads: list[Any], spec: engine.Spec | None = None) -> tuple[dict[str, Any], list[Any]]:
-    ends: dict[str, Any] = {}
-    events: list[Any] = []
+class BrokenSetup(Work):
+    def setup(self, spec: Spec) -> None:
+        raise RuntimeError("no TensorFlow here")
 
-    def end(key: str, result: Any) -> None:
-        assert key not in ends
-        ends[key] = result
 
-    def event(key: str, what: Any) -> None:
-        assert key not in ends, "an event after its job's end"
-        events.append((key, what))
+class Seen(engine.Watcher):
+    """Notes what happens, and that nothing happens twice or too late."""
 
-    jobs = [engine.Job(str(i), p, spec or engine.Spec()) for i, p in enumerate(payloads)]
-    engine.run(jobs, Work(), on_event=event, on_end=end)
-    return ends, events
+    def __init__(self) -> None:
+        self.ends: dict[str, Any] = {}
+        self.events: list[tuple[str, Any]] = []
+        self.retries: list[tuple[str, str]] = []
+
+    def event(self, key: str, event: Any) -> None:
+        assert key not in self.ends, "an event after its job's end"
+        self.events.append((key, event))
+
+    def retried(self, key: str, reason: str) -> None:
+        assert key not in self.ends
+        self.retries.append((key, reason))
+
+    def ended(self, key: str, result: Any) -> None:
+        assert key not in self.ends
+        self.ends[key] = result
+
+    def failure(self, key: str) -> engine.Failure:
+        found = self.ends[key]
+        assert isinstance(found, engine.Failure)
+        return found
+
+
+def run(
+    payloads: list[Any], spec: Spec | None = None, work: Work | None = None, **limits: Any
+) -> Seen:
+    seen = Seen()
+    jobs = [engine.Job(str(i), p, spec or Spec()) for i, p in enumerate(payloads)]
+    engine.run(jobs, work or Work(), seen, **limits)
+    assert seen.ends.keys() == {job.key for job in jobs}
+    return seen
 
 
 @pytest.mark.usefixtures("ray_cluster")
-class TestEngine:
+class TestOneMachine:
     def test_every_job_ends_once_with_its_events_in_order(self) -> None:
-        ends, events = run([3] * 20)
-        assert ends == {str(i): 3 for i in range(20)}
-        for key in ends:
-            assert [what for k, what in events if k == key] == [0, 1, 2]
+        seen = run([3] * 20)
+        assert seen.ends == {str(i): 3 for i in range(20)}
+        for key in seen.ends:
+            assert [what for k, what in seen.events if k == key] == [0, 1, 2]
 
     def test_workers_live_on_between_jobs(self) -> None:
-        ends, _ = run(["count"] * 10)
+        ends = run(["count"] * 10).ends
         assert len({pid for pid, _ in ends.values()}) <= (os.cpu_count() or 1)
         assert sum(jobs == 1 for _, jobs in ends.values()) == len({p for p, _ in ends.values()})
 
     def test_one_that_raises_takes_no_other_with_it(self) -> None:
-        ends, _ = run([1, "raise", 2])
-        assert (ends["0"], ends["2"]) == (1, 2)
-        assert isinstance(ends["1"], engine.Failure)
-        assert ends["1"].reason == "ValueError: this trial is bad"
-        assert "in run" in ends["1"].traceback
+        seen = run([1, "raise", 2])
+        assert (seen.ends["0"], seen.ends["2"]) == (1, 2)
+        assert seen.failure("1").reason == "ValueError: this trial is bad"
+        assert "in run" in seen.failure("1").traceback
+        assert not seen.retries
 
     def test_a_job_whose_worker_died_runs_again(self, tmp_path: Path) -> None:
         payload = ("die once", str(tmp_path / "mark"))
-        ends, events = run([1, payload, 1])
-        assert ends == {"0": 1, "1": payload, "2": 1}
-        assert [what for key, what in events if key == "1"] == [0, 1, 2] * 2
+        seen = run([1, payload, 1])
+        assert seen.ends == {"0": 1, "1": payload, "2": 1}
+        assert seen.retries == [("1", "worker died")]
+        assert [what for key, what in seen.events if key == "1"] == [0, 1, 2] * 2
 
-    def test_a_job_that_always_kills_its_worker_fails_alone(self) -> None:
-        ends, _ = run(["die", 1, 1])
-        assert isinstance(ends["0"], engine.Failure)
-        assert (ends["1"], ends["2"]) == (1, 1)
+    @pytest.mark.parametrize("retries", [0, 2])
+    def test_a_job_that_always_kills_its_worker_fails_alone(self, retries: int) -> None:
+        seen = run(["die", 1, 1], max_retries=retries)
+        assert seen.failure("0").cause == "lost"
+        assert (seen.ends["1"], seen.ends["2"]) == (1, 1)
+        assert len(seen.retries) == retries
+
+    def test_one_that_takes_too_long_fails_alone_and_is_not_repeated(self) -> None:
+        seen = run([("sleep", 60), 1, 2, 3], timeout_s=1)
+        assert seen.failure("0").cause == "timeout"
+        assert seen.failure("0").reason == "timed out: took longer than 1 s"
+        assert [seen.ends[k] for k in "123"] == [1, 2, 3]
+        assert not seen.retries
+
+    def test_one_without_memory_is_named_so(self) -> None:
+        seen = run(["no memory", 1])
+        assert seen.failure("0").reason == "out of memory: MemoryError: too large"
+        assert seen.failure("0").cause == "memory"
+
+    def test_one_that_grows_past_its_memory_is_ended_and_named(self) -> None:
+        seen = run(["grow", 1], Spec(memory=600 * 2**20))
+        assert seen.failure("0").cause == "memory"
+        assert seen.failure("0").reason.startswith("out of memory: 0.")
+        assert seen.ends["1"] == 1
+        assert not seen.retries
+
+    def test_workers_that_cannot_be_set_up_fail_their_jobs(self) -> None:
+        seen = run([1, 2], work=BrokenSetup())
+        assert "no TensorFlow here" in seen.failure("0").reason
+        assert seen.failure("1").cause == "lost"
+
+    def test_a_watcher_that_raises_ends_the_run_and_its_workers(self) -> None:
+        class Enough(Seen):
+            def ended(self, key: str, result: Any) -> None:
+                raise StopIteration
+
+        before = time.monotonic()
+        jobs = [engine.Job("0", 1, Spec()), engine.Job("1", ("sleep", 60), Spec())]
+        with pytest.raises(StopIteration):
+            engine.run(jobs, Work(), Enough())
+        assert run(["count"] * 2).ends  # the slots are free again
+        assert time.monotonic() - before < 60
 
     @pytest.mark.parametrize(
         ("spec", "key"),
         [
-            (engine.Spec(num_cpus=10_000), "resources.num_cpus"),
-            (engine.Spec(num_gpus=1), "resources.num_gpus"),
-            (engine.Spec(memory=10**15), "resources.memory"),
+            (Spec(num_cpus=10_000), "resources.num_cpus"),
+            (Spec(num_gpus=1), "resources.num_gpus"),
+            (Spec(memory=10**15), "resources.memory"),
         ],
     )
-    def test_what_the_cluster_can_never_satisfy_is_refused(
-        self, spec: engine.Spec, key: str
-    ) -> None:
+    def test_what_the_cluster_can_never_satisfy_is_refused(self, spec: Spec, key: str) -> None:
         with pytest.raises(Invalid, match=key):
             run([1], spec)
 
-    def test_a_worker_needs_all_that_it_takes_on_one_node(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        nodes = [{"CPU": 8.0}, {"CPU": 1.0, "GPU": 1.0}]
-        alive = [{"Alive": True, "Resources": r} for r in nodes]
-        monkeypatch.setattr(ray, "nodes", lambda: alive)
-        assert engine.slots(engine.Spec(num_cpus=1)) == 9
-        assert engine.slots(engine.Spec(num_cpus=1, num_gpus=0.25)) == 1
-        with pytest.raises(Invalid, match="must fit on one node"):
-            engine.slots(engine.Spec(num_cpus=4, num_gpus=1))
-
     def test_unlike_specs_share_no_worker(self) -> None:
-        ends: dict[str, Any] = {}
-        specs = [engine.Spec(threads=1), engine.Spec(threads=2)] * 3
+        seen = Seen()
+        specs = [Spec(threads=1), Spec(threads=2)] * 3
         jobs = [engine.Job(str(i), "count", s) for i, s in enumerate(specs)]
-        engine.run(jobs, Work(), on_end=ends.__setitem__)
-        even, odd = ({ends[str(i)][0] for i in range(n, 6, 2)} for n in (0, 1))
+        engine.run(jobs, Work(), seen)
+        even, odd = ({seen.ends[str(i)][0] for i in range(n, 6, 2)} for n in (0, 1))
         assert not even & odd
+
+
+class TestSeveralNodes:
+    def test_a_lost_nodes_jobs_run_elsewhere(self, nodes: Any, tmp_path: Path) -> None:
+        doomed = nodes.add_node(num_cpus=2)
+        nodes.add_node(num_cpus=1)
+
+        def lose() -> Iterator[None]:
+            while not (tmp_path / doomed.node_id).exists():
+                time.sleep(0.05)
+            nodes.remove_node(doomed, allow_graceful=False)
+            yield
+
+        thread = threading.Thread(target=lambda: list(lose()))
+        thread.start()
+        seen = run([("where", str(tmp_path))] * 8)
+        thread.join()
+        assert len(seen.ends) == 8
+        assert not any(isinstance(r, engine.Failure) for r in seen.ends.values())
+        assert 1 <= len(seen.retries) <= 2
+        assert len(set(seen.ends.values())) <= 2
+
+    def test_a_node_that_joins_is_used(
+        self, nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(engine, "LOOK_SECONDS", 0.5)
+        nodes.add_node(num_cpus=1)
+
+        class Joins(Seen):
+            def ended(self, key: str, result: Any) -> None:
+                super().ended(key, result)
+                if len(self.ends) == 1:
+                    nodes.add_node(num_cpus=1)
+
+        seen = Joins()
+        jobs = [engine.Job(str(i), ("where", str(tmp_path)), Spec()) for i in range(10)]
+        engine.run(jobs, Work(), seen)
+        assert len(set(seen.ends.values())) == 2
+
+    def test_with_no_node_left_the_jobs_fail_in_time(
+        self, nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(engine, "LOOK_SECONDS", 0.2)
+        monkeypatch.setattr(engine, "PATIENCE_SECONDS", 1.0)
+        only = nodes.add_node(num_cpus=1)
+        threading.Timer(1, nodes.remove_node, (only,), {"allow_graceful": False}).start()
+        seen = run([("sleep", 30), 1])
+        assert {seen.failure(k).cause for k in "01"} == {"lost"}
+
+    def test_fractions_share_a_card_and_the_others_see_none(self, nodes: Any) -> None:
+        nodes.add_node(num_cpus=4, num_gpus=2)
+        assert slots(Spec(num_gpus=0.5)) == 4
+        shared = run(["gpus"] * 12, Spec(num_gpus=0.5)).ends.values()
+        by_card: dict[str, set[int]] = {}
+        for pid, card in shared:
+            by_card.setdefault(card, set()).add(pid)
+        assert by_card.keys() == {"0", "1"}
+        assert {len(pids) for pids in by_card.values()} == {2}
+        with pytest.raises(Invalid, match=r"resources\.num_gpus"):
+            slots(Spec(num_gpus=3))
+
+    def test_a_worker_needs_all_that_it_takes_on_one_node(self, nodes: Any) -> None:
+        nodes.add_node(num_cpus=8)
+        nodes.add_node(num_cpus=1, num_gpus=1)
+        assert slots(Spec(num_cpus=1)) == 9
+        assert slots(Spec(num_cpus=1, num_gpus=0.25)) == 1
+        with pytest.raises(Invalid, match="must fit on one node"):
+            slots(Spec(num_cpus=4, num_gpus=1))
+
+    def test_specs_that_do_not_fit_beside_each_other_all_run(self, nodes: Any) -> None:
+        nodes.add_node(num_cpus=2)
+        seen = Seen()
+        specs = [Spec(threads=1), Spec(num_cpus=2), Spec(threads=3), Spec(num_cpus=0.5)] * 2
+        engine.run([engine.Job(str(i), 1, s) for i, s in enumerate(specs)], Work(), seen)
+        assert seen.ends == {str(i): 1 for i in range(8)}

@@ -66,8 +66,9 @@ def test_configs_are_equal_to_hydras_own(hydra: Hydra, arguments: list[str]) -> 
     assert len(jobs) > 0
     for job in jobs:
         theirs = hydra.config_loader.load_sweep_config(made._config, job)
-        assert task(made.compose(job)) == task(theirs)
-        assert made.compose(job).hydra.overrides.task == theirs.hydra.overrides.task
+        ours = made.composer.compose(job)
+        assert task(ours) == task(theirs)
+        assert ours.hydra.overrides.task == theirs.hydra.overrides.task
 
 
 def test_a_product_of_all_lists_in_order(hydra: Hydra) -> None:
@@ -118,7 +119,8 @@ def test_every_trial_of_every_experiment_validates(hydra: Hydra, name: str) -> N
     arguments = [f"+experiment={name}"]
     made = sweeper(hydra, *arguments)
     jobs = made.jobs(arguments)
-    composed = [launcher.Composed(job, made.compose(job)) for job in jobs]
+    resolved = zip(jobs, made.composer.resolve(jobs), strict=True)
+    composed = [launcher.Composed(job, values) for job, values in resolved]
     planned = plan.plan(composed, [plan.trial_of(job) for job in composed])
     assert len({p.trial.id for p in planned}) == len(planned) > 0
     assert {p.trial.sweep.name for p in planned} == {name}

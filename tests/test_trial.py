@@ -18,9 +18,9 @@ from strategies import Invalid, all_strategies
 from strategies.audit import digest, violations
 from strategies.base import Plan
 from strategies.weights import values
-from sweeps import program, trial
+from sweeps import course, program
 from sweeps.prepare import start
-from sweeps.trial import TrialResult, run
+from sweeps.trial import Report, TrialResult, run
 from tests.trials import BASE
 from tests.trials import trial as make
 
@@ -124,10 +124,10 @@ def test_a_second_mask_and_another_rate_compile_nothing(strategy: str) -> None:
 def test_xla_compiles_a_program_once_for_all_epochs_masks_and_chunks(tmp_path: Path) -> None:
     script = (
         "import json, sys\n"
-        "from sweeps import prepare, trial\n"
+        "from sweeps import course, prepare, trial\n"
         "from sweeps.config import parse\n"
         "prepare.prepare_process(1)\n"
-        "trial.CHUNK_SECONDS = 1e-3\n"
+        "course.CHUNK_SECONDS = 1e-3\n"
         "config = json.load(sys.stdin)\n"
         "for seed in (0, 1):\n"
         "    trial.run(parse({**config, 'seed': seed}))\n"
@@ -151,7 +151,7 @@ def test_neither_chunks_nor_audits_change_a_bit(
     model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run(make(model=model))
-    monkeypatch.setattr(trial, "CHUNK_SECONDS", 0.0)  # one step at a time
+    monkeypatch.setattr(course, "CHUNK_SECONDS", 0.0)  # one step at a time
     cut = run(make(model=model))
     assert sha(cut) == sha(whole)
     same = ("train/loss", "validation/loss", "test/accuracy", "integrity/moved")
@@ -168,13 +168,15 @@ def test_the_last_step_is_audited_whatever_the_interval() -> None:
 
 
 def test_curves_come_by_epoch_and_the_last_is_the_results_own() -> None:
-    seen: list[tuple[int, set[str]]] = []
-    result = run(
-        make(train={"epochs": 3, "batch_size": 100}),
-        lambda epoch, metrics: seen.append((epoch, set(metrics))),
-    )
+    told: list[Report] = []
+    result = run(make(train={"epochs": 3, "batch_size": 100}), told.append)
     names = {"train/loss", "train/accuracy", "validation/loss", "validation/accuracy"}
-    assert seen == [(1, names), (2, names)]
+    assert [(r.epoch, r.steps, set(r.metrics)) for r in told if r.metrics] == [
+        (1, 12, names),
+        (2, 24, names),
+    ]
+    assert told[-1] == Report(steps=36, total=36, epoch=3)
+    assert [r.steps for r in told] == sorted({r.steps for r in told})
     assert result.epochs == 3
     assert names <= set(result.metrics)
 

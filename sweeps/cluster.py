@@ -1,0 +1,166 @@
+"""The Ray cluster that a sweep runs on: joined or started here, and what it has room for."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from strategies.base import Invalid
+
+PACKAGES = ("strategies", "sweeps", "conf")
+PROBE_SECONDS = 5.0
+"""How long an address may take to answer."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a worker is and takes; jobs of unlike specs never share one."""
+
+    num_cpus: float = 1
+    num_gpus: float = 0
+    memory: int | None = None
+    """Bytes."""
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a cluster has, by Ray's names: `CPU` and `GPU` in pieces, `memory` in bytes."""
+
+    nodes: int
+    total: Mapping[str, float]
+    free: Mapping[str, float]
+
+
+@contextmanager
+def cluster(address: str | None = None) -> Iterator[None]:
+    """Be connected to Ray: as this process is already, to `address`, or to one started here.
+
+    `address` is `host:port` or `auto` from a node of the cluster, `ray://host:port` from anywhere.
+    A Ray that was started or joined here is left at the end. Raises `Invalid` if there is none at
+    the address.
+    """
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    with _own_sigterm():
+        if address is None:
+            # without a word, ray.init would join one that runs here
+            _init("local")
+        else:
+            _join(address)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def code() -> dict[str, list[str]]:
+    """The runtime environment that takes this code along; it holds nothing else, secrets least."""
+    found = [find_spec(name) for name in PACKAGES]
+    return {"py_modules": [s.submodule_search_locations[0] for s in found]}  # type: ignore[union-attr,index]
+
+
+def _init(address: str, **options: Any) -> None:
+    import ray
+
+    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    ray.init(address, **quiet, **options)
+
+
+def _join(address: str) -> None:
+    from ray.exceptions import RayError
+
+    # a Ray job brings its code already, and refuses to be told twice
+    env = None if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else code()
+    try:
+        knock(address)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what went wrong is raised too
+            _init(address, runtime_env=env)
+    except (ValueError, OSError, RuntimeError, RayError) as error:
+        reason = " ".join((getattr(error, "strerror", None) or str(error)).split())[:300]
+        raise Invalid("launch.address", address, f"no Ray cluster there: {reason}") from error
+
+
+def knock(address: str) -> None:
+    """Raise `OSError` or `ValueError` unless a server like Ray's answers there.
+
+    Ray itself asks a dead address for minutes, and then ends the process.
+    """
+    from ray._private.services import canonicalize_bootstrap_address
+
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS") or address
+    if "://" in address:
+        scheme, _, found = address.partition("://")
+        if scheme != "ray":
+            raise ValueError("must be auto, host:port or ray://host:port")
+    else:
+        found = canonicalize_bootstrap_address(address)
+    host, _, port = found.rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError("must be auto, host:port or ray://host:port")
+    socket.create_connection((host.strip("[]"), int(port)), PROBE_SECONDS).close()
+    if os.environ.get("RAY_USE_TLS", "0") not in ("0", "false"):
+        return
+    import grpc  # type: ignore[import-untyped]
+
+    with grpc.insecure_channel(found, [("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(PROBE_SECONDS)
+        except grpc.FutureTimeoutError:
+            raise ConnectionError(f"what answers at {found} is not Ray") from None
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep this process' own handler of SIGTERM, which `ray.init` replaces."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
+
+
+def resources() -> Resources:
+    """What the cluster has, and what of it is free now."""
+    import ray
+
+    nodes = sum(bool(node["Alive"]) for node in ray.nodes())
+    return Resources(nodes, ray.cluster_resources(), ray.available_resources())
+
+
+def slots(spec: Spec) -> int:
+    """How many workers of this spec the cluster takes at once.
+
+    Raises `Invalid` if no node can ever take one.
+    """
+    import ray
+
+    wanted = {
+        "CPU": ("num_cpus", spec.num_cpus),
+        "GPU": ("num_gpus", spec.num_gpus),
+        "memory": ("memory", spec.memory or 0),
+    }
+    asked = {r: a for r, (_, a) in wanted.items() if a}
+    nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
+    for resource, amount in asked.items():
+        has = max((node.get(resource, 0) for node in nodes), default=0)
+        if amount > has:
+            allowed = f"must be at most {has:g}, what the largest node has"
+            raise Invalid(f"resources.{wanted[resource][0]}", amount, allowed)
+    found = sum(min(int(node.get(r, 0) // a) for r, a in asked.items()) for node in nodes)
+    if not found:
+        raise Invalid("resources", asked, "must fit on one node, and no node has them all")
+    return found

@@ -1,0 +1,144 @@
+"""A trial's training: in chunks of steps, reported and kept on the way, ended where it diverges."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from strategies import audit
+from strategies.step import Training
+from sweeps import measure, prepare
+from sweeps.checkpoint import Checkpoints, State
+from sweeps.prepare import Start
+from sweeps.program import Program, Progress
+from sweeps.trial import Diverged, Emit, Report
+
+CHUNK_SECONDS = 2.0
+DIVERGED = 1000.0
+"""A training ends when its loss is this many times that before training, or 1 if that is more."""
+
+
+@dataclass
+class Position:
+    """How far a training is, and what it has found."""
+
+    epochs: int = 0
+    """Whole epochs that were done."""
+    chunk: int = 1
+    """Steps to do at once; one at first, which tells what a step takes, and the loss before."""
+    found: Progress = field(default_factory=Progress)
+    """Of all steps."""
+    part: Progress = field(default_factory=Progress)
+    """Of the steps of this epoch."""
+    before: float | None = None
+    """Loss before training, on the first batch."""
+    curve: list[Mapping[str, float]] = field(default_factory=list)
+    """Metrics of the epochs done."""
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Position:
+        parts = {key: Progress(**plain[key]) for key in ("found", "part")}
+        return cls(**{**plain, **parts})
+
+    @property
+    def limit(self) -> float:
+        """What the mean loss of an epoch may be."""
+        if self.before is None:
+            return sys.float_info.max
+        return min(DIVERGED * max(1.0, self.before), sys.float_info.max)
+
+
+class Course:
+    """One training from its start, or its newest usable checkpoint, to its end."""
+
+    def __init__(
+        self, start: Start, program: Program, emit: Emit, checkpoints: Checkpoints | None
+    ) -> None:
+        self._start, self._program, self._emit = start, program, emit
+        self._checkpoints, self._note = checkpoints, ""
+        self._samples = len(start.data.train[0])
+        self._epoch, self._total = prepare.schedule(start.trial, self._samples)
+        self.x, self.y = (tf.constant(a) for a in start.data.train)
+        self.order: Any = None
+        """The samples of the epoch's batches, `[steps, batch]`."""
+        self.at = Position()
+
+    def run(self) -> None:
+        """Train to the last step. Raises `Diverged`."""
+        self._resume()
+        at, total = self.at, self._total
+        while at.found.steps < total:
+            if self.order is None or not at.part.steps:
+                self.order = prepare.order(self._start.trial, self._samples, at.epochs)
+            end = min(total, (at.epochs + 1) * self._epoch)
+            self._train(min(at.chunk, end - at.found.steps))
+            ended, last = at.found.steps == end, at.found.steps == total
+            if ended and not last:  # the last epoch's metrics are the result's own
+                at.curve.append(measure.epoch(self._start, self._program, at.part))
+                self._tell(at.curve[-1])
+            else:
+                self._tell()
+            at.epochs += ended
+            if not last:
+                at.part = Progress() if ended else at.part
+                self._keep(ended)
+
+    def _train(self, steps: int) -> None:
+        at, every, tic = self.at, self._start.trial.audit.every, time.perf_counter()
+        numbers = at.found.steps, steps, every, self._total, at.part.loss, at.limit
+        new = self._program.run(self.x, self.y, self.order, *numbers)
+        at.chunk = 1 + int(steps * CHUNK_SECONDS / (time.perf_counter() - tic))
+        at.found, at.part = at.found + new, at.part + new
+        if at.before is None:
+            at.before = new.loss
+        if not at.part.within(at.limit):
+            loss = at.part.loss / at.part.steps
+            self._tell({"train/loss": loss})
+            shown = f"{loss:.2g}" if np.isfinite(loss) else f"is {loss}"
+            since = f", {at.before:.2g} before training" if np.isfinite(loss) else ""
+            raise Diverged(f"diverged: train/loss {shown} at step {at.found.steps}{since}")
+
+    def _tell(self, metrics: Mapping[str, float] | None = None) -> None:
+        at, note = self.at, self._note
+        self._note = ""
+        self._emit(Report(at.found.steps, self._total, at.epochs + 1, metrics or {}, note))
+
+    def _keep(self, epoch_ended: bool) -> None:
+        if self._checkpoints and self._checkpoints.due(epoch_ended):
+            arrays = [np.asarray(v.numpy()) for v in self._program.training.variables]
+            state = State(self.at.found.steps, asdict(self.at), arrays)
+            self._note = self._checkpoints.save(state)
+
+    def _resume(self) -> None:
+        if self._checkpoints is None:
+            return
+        training = self._program.training
+        state, self._note = self._checkpoints.resume(_fingerprint(training))
+        if state:
+            self.at = Position.of(state.position)
+            training.restore(state.arrays)
+        if self._note:
+            self._tell()
+        steps = self.at.found.steps
+        for epoch, metrics in enumerate(self.at.curve, start=1):
+            self._emit(Report(steps, self._total, epoch, metrics))
+
+
+def _fingerprint(training: Training) -> str:
+    """SHA-256 of masks and held values, the shapes of all that a step changes, and versions."""
+    held = {
+        f"{name}/{part}": np.asarray(variable.numpy())
+        for name, masked in training.masked.items()
+        for part, variable in (("kept", masked.kept), ("held", masked.held))
+    }
+    shapes = [(tuple(v.shape), str(v.dtype)) for v in training.variables]
+    versions = tf.__version__, keras.__version__
+    return hashlib.sha256(f"{audit.digest(held)} {shapes} {versions}".encode()).hexdigest()

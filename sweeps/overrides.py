@@ -1,0 +1,111 @@
+"""What a person asks for on the command line, composed by Hydra; each complaint in one line."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from strategies.base import Invalid
+
+if TYPE_CHECKING:
+    from hydra.core.utils import JobReturn
+
+    from sweeps.launcher import Composed, TakeOver
+
+RUN_FLAGS = ("--rerun",)
+"""Our own flags of `run`, which Hydra never sees."""
+# argparse takes any beginning of a flag
+PICKLED = re.compile(r"--e[a-z-]*(=|$)")
+
+
+def compose(command: str, arguments: Sequence[str], launch: TakeOver) -> None:
+    """Have Hydra compose the jobs that the arguments ask for, and hand them to `launch`.
+
+    Hydra's own flags work too; with some of them (`--help`, `--cfg`) it answers by itself, and
+    nothing is launched. Raises `Invalid` for what cannot be composed, and what `launch` raises.
+    """
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if PICKLED.match(argument):
+            raise Invalid(key, value, "not offered: --experimental-rerun would load a pickle")
+        if key.lstrip("+~").startswith(("hydra.", "hydra/")):
+            raise Invalid(key, value, "Hydra's own config is fixed here")
+    # Hydra prints and exits on errors by itself unless asked for them in full
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    import hydra
+
+    from sweeps import launcher
+
+    composed = False
+
+    def launch_composed(jobs: Sequence[Composed]) -> Sequence[JobReturn]:
+        nonlocal composed
+        composed = True
+        return launch(jobs)
+
+    launcher.register()
+    sys.argv = [f"masksweep {command}", *arguments]
+    try:
+        with launcher.taking_over(launch_composed):
+            hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")(_task)()
+    except Invalid:
+        raise
+    except Exception as error:
+        if composed:
+            raise
+        # a config that cannot be composed: Hydra, OmegaConf and YAML each have errors of their own
+        overrides = [a for a in arguments if "=" in a and not a.startswith("-")]
+        raise explain(error, overrides) from error
+
+
+def _task(config: object) -> None:
+    raise AssertionError("jobs go to the sweep, never here")
+
+
+def explain(error: Exception, overrides: Sequence[str]) -> Invalid:
+    """Hydra's complaint as one line with key, value and what is allowed."""
+    from hydra.errors import MissingConfigException, OverrideParseException
+
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        if not error.options:
+            return Invalid("config", error.missing_cfg_file, "no such config")
+        return Invalid(group, name, f"unknown; one of {', '.join(error.options)}")
+    if found := re.search(r"Could not override '([^']*)'", text):
+        key = found.group(1)
+        value = next((o.partition("=")[2] for o in overrides if o.split("=")[0] == key), "")
+        return Invalid(key, value, _siblings(key))
+    if isinstance(error, OverrideParseException):
+        key, _, value = error.override.partition("=")
+        return Invalid(key, value, f"not an override that Hydra reads: {text.splitlines()[0]}")
+    said = " ".join(text.split()) or type(error).__name__
+    if error.__cause__ is not None:
+        said += f": {' '.join(str(error.__cause__).split())}"
+    named = [o for o in overrides if o in text]
+    if "group override must be" in text:  # Hydra does not say which
+        named = [o for o in overrides if o.endswith("=null")]
+    key, _, value = (named or ["config"])[0].partition("=")
+    return Invalid(key, value, said[:300])
+
+
+def _siblings(key: str) -> str:
+    """Why a key is not known: the keys that are, in its place."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+    from omegaconf import DictConfig, OmegaConf
+
+    with initialize_config_module("conf", version_base="1.3"):
+        config = hydra_compose("config")
+    if key.startswith("sweep.parts"):
+        return "parts are added, as +sweep.parts.NAME.KEY=[...]"
+    parent = key.rpartition(".")[0]
+    node = OmegaConf.select(config, parent) if parent else config
+    if not isinstance(node, DictConfig):
+        return f"unknown key; there is no {parent}"
+    if key.rpartition(".")[2] in node:
+        return f"not a key of every {parent} in this sweep; give each its own in sweep.parts"
+    return f"unknown key; one of {', '.join(str(k) for k in node)}"

@@ -1,0 +1,220 @@
+"""What happens in a sweep, on its way to the tracking store: to disk first, then to the store."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from sweeps.config import Tracking, Trial, flat, recorded
+from sweeps.environment import code_version
+from sweeps.spool import Record, Spool
+from sweeps.tracker import Refused, Tracker
+from sweeps.trial import TrialResult
+
+LOT = 50
+"""Records that are sent before they are removed from disk."""
+FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0
+"""Seconds between two tries while the store is away."""
+CURVES = ("train/", "validation/", "test/")
+
+
+class Recorder:
+    """Writes a sweep's records to the spool, and sends them on from a thread of its own.
+
+    What was put is on disk when a method returns, so that neither a store that is away nor the
+    end of this process loses it.
+    """
+
+    def __init__(
+        self, spool: Spool, tracking: Tracking, name: str, tracker: Tracker | None
+    ) -> None:
+        """`tracker` is None if the store was away when it was first looked for."""
+        self._spool, self._tracking, self._name, self._tracker = spool, tracking, name, tracker
+        self._away_since: float | None = None
+        self._runs: dict[str, str] = {}
+        self._known: dict[str, set[tuple[str, int]]] = {}
+        self._stop = threading.Event()
+        self.trouble = ""
+        """Why the store could not be reached when it last could not."""
+        self._thread = threading.Thread(target=self._send_all, name="recorder", daemon=True)
+
+    # -- what happened -------------------------------------------------------------------------
+
+    def start_sweep(self, note: str, plan: Sequence[Mapping[str, Any]]) -> None:
+        """Open the parent run, or open it again; what a gone driver left running is closed."""
+        self._put("sweep", note=note, plan=list(plan))
+
+    def end_sweep(self, status: str, note: str, table: str) -> None:
+        """Close the parent run, with its table as text and in its description."""
+        self._put("close", status=status, note=note, table=table)
+
+    def start_trial(self, trial: Trial, name: str, again: bool = False) -> None:
+        """Open a trial's run; `again` also where the store has it finished."""
+        run = self._runs[trial.id] = uuid.uuid4().hex
+        self._known[trial.id] = set()
+        config = recorded(trial)
+        tags = {
+            "trial.id": trial.id,
+            "trial.strategy": trial.label,
+            "trial.pattern": "-" if trial.strategy.role == "dense" else trial.pattern.name,
+            "trial.seed": str(trial.seed),
+            "trial.code": code_version(),
+        }
+        if trial.sparsity is not None:
+            tags["trial.sparsity"] = f"{trial.sparsity:g}"
+        self._put(
+            "trial",
+            run=run,
+            name=name,
+            again=again,
+            tags=tags,
+            params=flat(config),
+            config=OmegaConf.to_yaml(config),
+        )
+
+    def log(self, trial: Trial, step: int, metrics: Mapping[str, float]) -> None:
+        """A point of the trial's curves; what it has logged is not logged again by its retry."""
+        if values := self._new(trial, step, metrics):
+            self._put("metrics", run=self._runs[trial.id], step=step, values=values)
+
+    def _new(self, trial: Trial, step: int, metrics: Mapping[str, float]) -> dict[str, float]:
+        known = self._known[trial.id]
+        values = {k: float(v) for k, v in metrics.items() if (k, step) not in known}
+        known |= {(k, step) for k in values}
+        return values
+
+    def end_trial(self, trial: Trial, result: TrialResult, retries: int = 0) -> None:
+        """Close a trial's run with what it found, or the reason why it was skipped."""
+        # a curve ends with the last epoch; what has no step but 0 MLflow draws as bars
+        ends = {k: v for k, v in result.metrics.items() if k.startswith(CURVES)}
+        rest = {k: v for k, v in result.metrics.items() if k not in ends}
+        metrics = [
+            {"step": result.epochs, "values": self._new(trial, result.epochs, ends)},
+            {"step": 0, "values": self._new(trial, 0, rest)},
+        ]
+        tags = {"trial.status": result.status, **result.tags}
+        if "sparsity/achieved" in result.metrics and trial.sparsity is None:
+            tags["trial.sparsity"] = f"{result.metrics['sparsity/achieved']:.4g}"
+        if result.reason:
+            tags["trial.reason"] = result.reason
+        self._end(trial, "FINISHED", tags, retries, result.artifacts, metrics, result.data)
+
+    def fail_trial(
+        self, trial: Trial, reason: str, files: Mapping[str, bytes], retries: int = 0
+    ) -> None:
+        """Close a trial's run as failed; its curves are kept."""
+        tags = {"trial.status": "failed", "trial.reason": reason}
+        self._end(trial, "FAILED", tags, retries, files)
+
+    def kill_trials(self) -> None:
+        """Close the runs of the trials that have not ended; their curves are kept."""
+        for key in list(self._runs):
+            self._close_run(key, "KILLED", {"trial.status": "killed"})
+
+    def _end(
+        self,
+        trial: Trial,
+        status: str,
+        tags: Mapping[str, str],
+        retries: int,
+        files: Mapping[str, bytes],
+        metrics: Sequence[Mapping[str, Any]] = (),
+        data: Mapping[str, Any] | None = None,
+    ) -> None:
+        tags = {**tags, "trial.retries": str(retries)} if retries else tags
+        self._close_run(trial.id, status, tags, files, metrics, data)
+
+    def _close_run(
+        self,
+        key: str,
+        status: str,
+        tags: Mapping[str, str],
+        files: Mapping[str, bytes] | None = None,
+        metrics: Sequence[Mapping[str, Any]] = (),
+        data: Mapping[str, Any] | None = None,
+    ) -> None:
+        body = {"run": self._runs.pop(key), "trial": key, "status": status, "tags": dict(tags)}
+        del self._known[key]
+        self._put("end", files, **body, metrics=list(metrics), data=dict(data or {}))
+
+    def _put(self, kind: str, files: Mapping[str, bytes] | None = None, **body: Any) -> None:
+        self._spool.put(kind, {**body, "time": int(1000 * time.time())}, files)
+
+    def send_left(self) -> None:
+        """Send what an earlier process left. Raises `Away`."""
+        self._spool.retry_refused()
+        while lot := self._spool.oldest(LOT):
+            self.send(lot)
+
+    # -- to the store --------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Records that the store does not have yet."""
+        return self._spool.waiting()
+
+    @property
+    def refused(self) -> list[str]:
+        """Why the store would not take records; they are kept on disk."""
+        return self._spool.refused()
+
+    @property
+    def away_s(self) -> float:
+        """Seconds since the store was last reached; 0 while it can be."""
+        since = self._away_since
+        return 0.0 if since is None else max(time.monotonic() - since, 0.001)
+
+    def finish(self, patience_s: float, tick: Callable[[], None] = lambda: None) -> bool:
+        """Wait until all is sent, or the store is away and patience over; whether all was sent."""
+        start = time.monotonic()
+        while self._spool.sendable() and self._thread.is_alive():
+            tick()
+            if self.away_s and time.monotonic() - start > patience_s:
+                break
+            time.sleep(0.1)
+        self._stop.set()
+        self._spool.put_signal.set()
+        self._thread.join(timeout=2)
+        return not self.waiting
+
+    def _send_all(self) -> None:
+        wait = FIRST_WAIT
+        while not self._stop.is_set():
+            try:
+                self._spool.put_signal.clear()
+                lot = self._spool.oldest(LOT)
+                if not lot:
+                    self._spool.put_signal.wait(1.0)
+                    continue
+                self.send(lot)
+                wait, self._away_since = FIRST_WAIT, None
+            except Exception as error:  # whatever it is, the records are safe where they are
+                self.trouble = str(error)
+                self._away_since = self._away_since or time.monotonic()
+                self._stop.wait(wait)
+                wait = min(2 * wait, LONGEST_WAIT)
+
+    def send(self, lot: Sequence[Record]) -> None:
+        """Send records and remove them from disk. Raises `Away`; then nothing is removed."""
+        if self._tracker is None:
+            self._tracker = Tracker(self._tracking, self._name)
+        try:
+            self._tracker.apply(lot, self._spool.files)
+            self._spool.remove(lot)
+        except Refused as error:
+            if len(lot) == 1:
+                self._spool.refuse(lot[0], str(error))
+            else:
+                for record in lot:
+                    self.send([record])
+        if self._tracker.dropped:
+            self._spool.drop(self._tracker.dropped)

@@ -1,0 +1,58 @@
+"""Ctrl-C and SIGTERM: end in order at the first, leave at once at the second."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Any, Self
+
+
+class Stopped(KeyboardInterrupt):
+    """The person, or the system, wants the process to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
+class Stop:
+    """Catches both signals while it is entered.
+
+    Where `gentle` is False the first signal raises `Stopped` on the spot; where it is True, only
+    at the next `check`, so that nothing is cut off half-way.
+    """
+
+    def __init__(self) -> None:
+        self.gentle = False
+        self._number: int | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+        self.install()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def install(self) -> None:
+        """Catch them again, after something that sets handlers of its own (`ray.init` does)."""
+        for number in self._before:
+            signal.signal(number, self._caught)
+
+    def check(self) -> None:
+        """Raises `Stopped` if there was a signal."""
+        if self._number is not None:
+            raise Stopped(self._number)
+
+    def _caught(self, number: int, frame: FrameType | None) -> None:
+        if self._number is not None:
+            if sys.stderr.isatty():
+                os.write(2, b"\x1b[?25h\n")  # the live display had hidden the cursor
+            os._exit(128 + number)
+        self._number = number
+        if not self.gentle:
+            self.check()

@@ -1,0 +1,120 @@
+"""What a worker of a sweep does: trials, on one TensorFlow, each with a log of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sweeps import engine
+from sweeps.cluster import Spec
+from sweeps.config import parse
+from sweeps.trial import TrialResult
+
+LARGE = 50 * 2**20
+"""Bytes of an artifact that does not travel to the driver any more."""
+LOG_BYTES = 2**20
+"""The end of a log that travels."""
+
+
+@dataclass(frozen=True)
+class Log:
+    """What a trial printed."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """One trial as it is sent to a worker."""
+
+    config: Mapping[str, object]
+    log: str
+    """Where its log is written, if the worker sees the folder."""
+
+
+class TrialWork:
+    """Runs trials. `checkpoints` is a folder or an fsspec URI that all workers see."""
+
+    def __init__(self, checkpoints: str, every_s: float) -> None:
+        self._checkpoints, self._every_s = checkpoints, every_s
+
+    def setup(self, spec: Spec) -> None:
+        from sweeps.prepare import prepare_process
+
+        self._memory = spec.memory
+        prepare_process(spec.threads, spec.num_gpus)
+
+    def run(self, payload: Task, emit: engine.Emit) -> TrialResult:
+        from sweeps import memory, trial
+        from sweeps.checkpoint import Checkpoints
+
+        def out_of_memory(reason: str) -> None:
+            emit(engine.Fatal(reason, "memory"))
+            os._exit(137)
+
+        parsed = parse(payload.config)
+        kept = Checkpoints(self._checkpoints, parsed.id, self._every_s)
+        with _logged(payload.log, emit), memory.limit(self._memory, out_of_memory):
+            result = trial.run(parsed, emit, kept)
+            return replace(result, artifacts=self._artifacts(parsed.id, result.artifacts))
+
+    def _artifacts(self, key: str, given: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Large ones are left beside the checkpoints, and told by address and digest."""
+        import fsspec
+
+        found = {}
+        for name, content in given.items():
+            if len(content) <= LARGE:
+                found[name] = content
+                continue
+            uri = f"{self._checkpoints}/large/{key}/{name}"
+            with fsspec.open(uri, "wb", auto_mkdir=True) as file:
+                file.write(content)
+            told = {
+                "uri": uri,
+                "bytes": len(content),
+                "sha256": hashlib.sha256(content).hexdigest(),
+            }
+            found[f"{name}.json"] = json.dumps(told, indent=2).encode()
+        return found
+
+
+@contextlib.contextmanager
+def _logged(path: str, emit: engine.Emit) -> Iterator[None]:
+    """Send all that this process prints into the file, what C++ prints as well."""
+    where = Path(path)
+    if not where.parent.is_dir():  # on another machine
+        where = Path(tempfile.mkdtemp(prefix="masksweep-")) / where.name
+    saved = os.dup(1), os.dup(2)
+    with where.open("ab") as file:
+        start = file.tell()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        try:
+            with (
+                os.fdopen(os.dup(1), "w", buffering=1) as text,
+                contextlib.redirect_stdout(text),
+                contextlib.redirect_stderr(text),
+            ):
+                try:
+                    yield
+                except BaseException:
+                    traceback.print_exc()
+                    raise
+        finally:
+            for number, original in enumerate(saved, start=1):
+                os.dup2(original, number)
+                os.close(original)
+            printed = where.read_bytes()[start:][-LOG_BYTES:]
+            if printed:
+                emit(Log(printed.decode(errors="replace")))

@@ -1,0 +1,392 @@
+"""The fault matrix: whatever is killed or goes away, every trial is there once, as planned.
+
+Each case runs real sweeps in processes of their own, hurts them, and compares the store with the
+plan, trial by trial.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.driver import Driver, Store, clean_env, local_store, ran, sweep, wait_for
+from tests.servers import MlflowServer, mlflow_server, postgres
+
+SMALL = (
+    "strategy=weight_mask,projection",
+    "seed=0,1,2",
+    "data=digits",
+    "model.hidden=[32]",
+    "train.batch_size=20",
+    "sweep.name=faults",
+)
+SHORT, LONG = "train.epochs=4", "train.epochs=250"
+"""Epochs of a trial of well under a second, and of several."""
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """Ids of the planned trials, by their length."""
+    found = {}
+    for length in (SHORT, LONG):
+        done = subprocess.run(
+            [sys.executable, "-m", "sweeps.cli", "plan", "--json", *SMALL, length],
+            cwd=tmp_path_factory.mktemp("plan"),
+            env=clean_env(),
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        found[length] = sorted(t["id"] for t in json.loads(done.stdout)["trials"])
+        assert len(found[length]) == 6
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Weights digest of each long trial of a sweep that nothing happened to."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert ran(folder, *SMALL, LONG).code == 0
+    return local_store(folder, "faults").digests()
+
+
+def assert_none_left(family: list[psutil.Process]) -> None:
+    """Every process is gone, within some seconds."""
+
+    def left() -> list[psutil.Process]:
+        return [
+            p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE
+        ]
+
+    wait_for(lambda: not left(), patience_s=15)
+
+
+def trials(driver: Driver) -> int:
+    return len(driver.ended)
+
+
+class TestDriverKilled:
+    @pytest.mark.parametrize("moment", ["before the first", "in the middle", "before the last"])
+    def test_a_rerun_completes_it(
+        self,
+        moment: str,
+        tmp_path: Path,
+        plan: dict[str, list[str]],
+        undisturbed: dict[str, str],
+    ) -> None:
+        with sweep(tmp_path, *SMALL, LONG) as driver:
+            if moment == "before the first":
+                driver.wait_for(lambda: driver.workers)
+                time.sleep(0.5)
+            else:
+                wanted = 2 if moment == "in the middle" else 5
+                driver.wait_for(lambda: trials(driver) >= wanted)
+            family = driver.family
+            driver.process.kill()
+            driver.process.wait()
+            assert_none_left(family)
+        again = ran(tmp_path, *SMALL, LONG)
+        assert again.code == 0, again.stderr
+        store = local_store(tmp_path, "faults")
+        assert sorted(store.digests()) == plan[LONG]
+        assert store.digests() == undisturbed
+        assert store.by_status().keys() <= {"FINISHED", "KILLED"}
+        assert store.parent.info.status == "FINISHED"
+        for run in store.children:
+            steps = store.curve(run, "train/loss")
+            assert steps == sorted(set(steps)), "a point is there twice"
+            if run.info.status == "FINISHED":
+                assert steps == list(range(1, 251))
+        if moment != "before the first":
+            assert "6 trials: " in again.stderr
+            assert " done, " in again.stderr
+
+
+def test_a_larger_sweep_of_the_same_name_runs_what_is_new(tmp_path: Path) -> None:
+    first = ran(tmp_path, *SMALL, SHORT)
+    assert first.code == 0, first.stderr
+    store = local_store(tmp_path, "faults")
+    before = store.digests()
+    larger = [a.replace("seed=0,1,2", "seed=0,1,2,3") for a in SMALL]
+    second = ran(tmp_path, *larger, SHORT)
+    assert second.code == 0, second.stderr
+    assert "8 trials: 6 done, 2 to run" in second.stderr
+    assert len(store.children) == 8
+    assert before.items() <= store.digests().items()
+    assert " ± " in second.stdout, "the table has the trials that were done before"
+    third = ran(tmp_path, *larger, SHORT)
+    assert third.code == 0
+    assert "8 trials: 8 done" in third.stderr
+    assert len(store.children) == 8
+    assert "weight_mask" in third.stdout
+    planned = subprocess.run(
+        [sys.executable, "-m", "sweeps.cli", "plan", *larger, SHORT],
+        cwd=tmp_path,
+        env=clean_env(),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert planned.stdout.splitlines()[-1] == "8 trials: 8 done"
+    repeated = ran(tmp_path, "--rerun", *larger, SHORT)
+    assert repeated.code == 0, repeated.stderr
+    assert len(store.children) == 16
+
+
+class TestWorkerKilled:
+    @pytest.mark.parametrize("moment", ["at its start", "in the middle"])
+    def test_the_trial_goes_on_elsewhere_with_the_same_bits(
+        self,
+        moment: str,
+        tmp_path: Path,
+        plan: dict[str, list[str]],
+        undisturbed: dict[str, str],
+    ) -> None:
+        with sweep(tmp_path, *SMALL, LONG, "checkpoint.every_s=0.2") as driver:
+            driver.wait_for(lambda: driver.workers)
+            if moment == "in the middle":
+                driver.wait_for(lambda: list(tmp_path.glob(".masksweep/checkpoints/*/*")))
+            driver.workers[0].kill()
+            assert driver.wait() == 0, driver.stderr
+        assert "retried: " in driver.stderr
+        store = local_store(tmp_path, "faults")
+        assert store.digests() == undisturbed
+        retried = [r for r in store.children if "trial.retries" in r.data.tags]
+        assert [r.data.tags["trial.retries"] for r in retried] == ["1"]
+        for run in store.children:
+            assert store.curve(run, "train/loss") == list(range(1, 251))
+        if moment == "in the middle":
+            assert "resumed from step" in driver.stderr
+        assert not list(tmp_path.glob(".masksweep/checkpoints/*/*"))
+
+    def test_a_damaged_checkpoint_is_told_and_the_one_before_it_is_used(
+        self, tmp_path: Path, undisturbed: dict[str, str]
+    ) -> None:
+        with sweep(tmp_path, *SMALL, LONG, "checkpoint.every_s=0.1") as driver:
+            kept = ".masksweep/checkpoints/*/*.checkpoint"
+            driver.wait_for(lambda: len(list(tmp_path.glob(kept))) >= 4)
+            for worker in driver.workers:
+                worker.suspend()
+            time.sleep(0.1)
+            for folder in {p.parent for p in tmp_path.glob(kept)}:
+                newest = max(folder.glob("*.checkpoint"))
+                newest.write_bytes(newest.read_bytes()[:-100])
+            for worker in driver.workers:
+                worker.kill()
+            assert driver.wait() == 0, driver.stderr
+        assert "resumed from step" in driver.stderr
+        assert "checkpoint of step" in driver.stderr
+        assert local_store(tmp_path, "faults").digests() == undisturbed
+
+    def test_one_that_dies_again_and_again_fails_alone(self, tmp_path: Path) -> None:
+        with sweep(tmp_path, *SMALL, LONG, "launch.max_retries=0") as driver:
+            driver.wait_for(lambda: driver.workers)
+            driver.workers[0].kill()
+            assert driver.wait() == 1, driver.stderr
+        store = local_store(tmp_path, "faults")
+        assert store.by_status() == {"FINISHED": 5, "FAILED": 1}
+        assert "failed: " in driver.stdout
+        assert "worker died" in driver.stdout
+        again = ran(tmp_path, *SMALL, LONG)
+        assert again.code == 0, again.stderr
+        assert len(store.digests()) == 6
+
+
+class TestTrialsThatFail:
+    def test_diverged(self, tmp_path: Path) -> None:
+        driver = ran(tmp_path, *SMALL, SHORT, "optimizer=sgd", "optimizer.learning_rate=0.1,1e30")
+        assert driver.code == 1, driver.stderr
+        store = local_store(tmp_path, "faults")
+        assert store.by_status() == {"FINISHED": 6, "FAILED": 6}
+        for run in store.children:
+            if run.info.status == "FAILED":
+                assert run.data.tags["trial.reason"].startswith("diverged: ")
+                names = {f.path for f in store.client.list_artifacts(run.info.run_id)}
+                assert {"config.yaml", "traceback.txt", "log.txt"} <= names
+        told = [line for line in driver.stdout.splitlines() if line.startswith("failed: ")]
+        assert len(told) == 6
+        for line in told:
+            log = tmp_path / line.rpartition("(log: ")[2].removesuffix(")")
+            assert "diverged: " in log.read_text()
+
+    def test_timed_out(self, tmp_path: Path) -> None:
+        driver = ran(
+            tmp_path, *SMALL, "train.epochs=4,1000000", "seed=0", "launch.trial_timeout_s=8"
+        )
+        assert driver.code == 1, driver.stderr
+        store = local_store(tmp_path, "faults")
+        assert store.by_status() == {"FINISHED": 2, "FAILED": 2}
+        for run in store.children:
+            if run.info.status == "FAILED":
+                assert run.data.tags["trial.reason"] == "timed out: took longer than 8 s"
+                assert store.curve(run, "train/loss")[:2] == [1, 2]
+
+    def test_out_of_memory(self, tmp_path: Path) -> None:
+        driver = ran(tmp_path, *SMALL, SHORT, "seed=0", "resources.memory=400000000")
+        assert driver.code == 1, driver.stderr
+        store = local_store(tmp_path, "faults")
+        assert store.by_status() == {"FAILED": 2}
+        for run in store.children:
+            assert run.data.tags["trial.reason"].startswith("out of memory: ")
+
+    def test_fail_fast_stops_at_the_first(self, tmp_path: Path) -> None:
+        driver = ran(
+            tmp_path, *SMALL, LONG, "optimizer=sgd", "optimizer.learning_rate=1e30,0.1",
+            "launch.fail_fast=true",
+        )  # fmt: skip
+        assert driver.code == 1, driver.stderr
+        by_status = local_store(tmp_path, "faults").by_status()
+        assert by_status["FAILED"] == 1
+        assert by_status["FINISHED"] < 6
+        assert by_status["RUNNING"] == 0
+
+
+class TestStopped:
+    @pytest.mark.parametrize(
+        ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"]
+    )
+    @pytest.mark.parametrize("moment", ["while it starts", "in the middle"])
+    def test_in_order(self, number: signal.Signals, code: int, moment: str, tmp_path: Path) -> None:
+        with sweep(tmp_path, *SMALL, LONG) as driver:
+            if moment == "in the middle":
+                driver.wait_for(lambda: trials(driver) >= 2)
+            else:
+                driver.wait_for(lambda: "Starting Ray" in driver.stderr)
+            family = driver.family
+            tic = time.monotonic()
+            driver.process.send_signal(number)
+            assert driver.wait() == code, driver.stderr
+            assert time.monotonic() - tic < 10
+            assert_none_left(family)
+        assert "Traceback" not in driver.stderr + driver.stdout
+        assert "raylet" not in driver.stderr + driver.stdout
+        assert f"  masksweep run {' '.join(SMALL)}" in driver.stderr.replace("'", "")
+        if moment == "in the middle":
+            store = local_store(tmp_path, "faults")
+            by_status = store.by_status()
+            assert by_status["FINISHED"] >= 2
+            assert by_status.keys() == {"FINISHED", "KILLED"}
+            assert store.parent.info.status == "KILLED"
+        assert ran(tmp_path, *SMALL, LONG).code == 0
+        assert len(local_store(tmp_path, "faults").digests()) == 6
+
+    def test_a_second_one_leaves_at_once(self, tmp_path: Path) -> None:
+        with sweep(tmp_path, *SMALL, LONG) as driver:
+            driver.wait_for(lambda: trials(driver) >= 1)
+            family = driver.family
+            driver.process.send_signal(signal.SIGINT)
+            time.sleep(0.2)  # the system merges two that are pending
+            driver.process.send_signal(signal.SIGINT)
+            tic = time.monotonic()
+            assert driver.wait() == 130
+            assert time.monotonic() - tic < 2
+            assert_none_left(family)
+        assert ran(tmp_path, *SMALL, LONG).code == 0
+        assert len(local_store(tmp_path, "faults").digests()) == 6
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[MlflowServer]:
+    """A real MLflow server on a real PostgreSQL."""
+    with ExitStack() as stack:
+        database = stack.enter_context(postgres(tmp_path))
+        yield stack.enter_context(mlflow_server(database.uri, tmp_path / "artifacts"))
+
+
+class TestStoreAway:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        (tmp_path / "work").mkdir()
+        return tmp_path / "work"
+
+    def assert_whole(self, store: Store, ids: list[str], epochs: int) -> None:
+        assert sorted(store.digests()) == ids
+        assert store.by_status() == {"FINISHED": 6}
+        assert store.parent.info.status == "FINISHED"
+        for run in store.children:
+            assert store.curve(run, "train/loss") == list(range(1, epochs + 1))
+            assert store.curve(run, "test/accuracy") == [epochs]
+            assert len(store.curve(run, "integrity/ok")) == 1
+            names = {f.path for f in store.client.list_artifacts(run.info.run_id)}
+            assert {"config.yaml", "masks.npz", "model.keras"} <= names
+
+    @pytest.mark.parametrize("how", ["stopped", "hanging"])
+    def test_in_the_middle(
+        self, how: str, server: MlflowServer, folder: Path, plan: dict[str, list[str]]
+    ) -> None:
+        uri = f"tracking.uri={server.uri}"
+        with sweep(folder, *SMALL, LONG, uri, env={"MLFLOW_HTTP_REQUEST_TIMEOUT": "3"}) as driver:
+            driver.wait_for(lambda: trials(driver) >= 1)
+            before = trials(driver)
+            server.stop() if how == "stopped" else server.pause()
+            driver.wait_for(lambda: "tore away" in driver.stderr)
+            driver.wait_for(lambda: trials(driver) > before)  # trials go on
+            server.start() if how == "stopped" else server.resume()
+            assert driver.wait() == 0, driver.stderr
+        self.assert_whole(Store(server.uri, "faults"), plan[LONG], 250)
+        assert not (folder / ".masksweep/spool").exists()
+
+    def test_from_the_start_and_back_later(
+        self, server: MlflowServer, folder: Path, plan: dict[str, list[str]]
+    ) -> None:
+        server.stop()
+        with sweep(folder, *SMALL, LONG, f"tracking.uri={server.uri}") as driver:
+            driver.wait_for(lambda: trials(driver) >= 2)
+            assert "The store is away" in driver.stderr
+            server.start()
+            assert driver.wait() == 0, driver.stderr
+        self.assert_whole(Store(server.uri, "faults"), plan[LONG], 250)
+
+    def test_for_good_and_then_sync(
+        self, server: MlflowServer, folder: Path, plan: dict[str, list[str]]
+    ) -> None:
+        server.stop()
+        driver = ran(
+            folder, *SMALL, SHORT, f"tracking.uri={server.uri}", "tracking.patience_s=2"
+        )
+        assert driver.code == 1, driver.stderr
+        assert len(driver.ended) == 6
+        assert "Send them with: masksweep sync" in driver.stderr
+        assert ran(folder, command=("sync",)).code == 1
+        planned = ran(folder, *SMALL, SHORT, f"tracking.uri={server.uri}", command=("plan",))
+        assert planned.stdout.splitlines()[-1] == "6 trials: 6 done"
+        server.start()
+        synced = ran(folder, command=("sync",))
+        assert synced.code == 0, synced.stderr
+        self.assert_whole(Store(server.uri, "faults"), plan[SHORT], 4)
+        assert ran(folder, command=("sync",)).stdout == "Nothing waits here.\n"
+
+
+@pytest.mark.parametrize("kind", ["a new", "an old"])
+def test_two_sweeps_at_once_on_one_sqlite_file(kind: str, tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("a", "b")]
+    uri = f"tracking.uri=sqlite:///{tmp_path / 'both.db'}"
+    for folder in folders:
+        folder.mkdir()
+    if kind == "an old":
+        assert ran(folders[0], *SMALL[2:-1], SHORT, "sweep.name=before", uri).code == 0
+    with ExitStack() as stack:
+        both = [
+            stack.enter_context(sweep(f, *SMALL[:-1], SHORT, f"sweep.name={f.name}", uri))
+            for f in folders
+        ]
+        assert [driver.wait() for driver in both] == [0, 0], [d.stderr for d in both]
+    for folder in folders:
+        store = Store(f"sqlite:///{tmp_path / 'both.db'}", folder.name)
+        assert len(store.digests()) == 6
+        assert store.by_status() == {"FINISHED": 6}
+
+
+def test_no_ray_process_outlives_the_tests() -> None:
+    """What this file started is gone; `assert_none_left` is not the only one to say so."""
+    mine = [p for p in psutil.Process(os.getpid()).children(recursive=True)]
+    assert not [p for p in mine if "raylet" in p.name()]

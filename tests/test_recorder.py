@@ -1,0 +1,286 @@
+"""Records on their way to the store: on disk first, in order, none lost and none doubled."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from strategies import Invalid
+from sweeps import resume
+from sweeps.config import Trial
+from sweeps.plan import Planned, counted
+from sweeps.recorder import Recorder
+from sweeps.spool import Spool
+from sweeps.tracker import Away, Refused, Tracker
+from sweeps.trial import TrialResult
+from tests.trials import trial
+
+NAME = "it's a \"sweep\""
+TRIALS = [trial(seed=seed) for seed in range(3)]
+PLANNED = [Planned(t, [f"seed={t.seed}"]) for t in TRIALS]
+RESULT = TrialResult(
+    "ok",
+    metrics={"train/loss": 0.25, "test/accuracy": 0.5, "integrity/ok": 1.0},
+    tags={"trial.weights_sha256": "0" * 64},
+    artifacts={"masks.npz": b"masks"},
+    data={"name": "digits", "sha256": "1" * 64, "features": [3, 64], "targets": [3]},
+    epochs=3,
+)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@contextmanager
+def recorder(rerun: bool = False) -> Iterator[tuple[list[Planned], Recorder]]:
+    with resume.opened(PLANNED, NAME, rerun) as (planned, made, away):
+        assert not away
+        yield planned, made
+
+
+def record(made: Recorder, *trials: Trial, again: bool = False) -> None:
+    for t in trials:
+        made.start_trial(t, t.name, again)
+        for epoch in (1, 2):
+            made.log(t, epoch, {"train/loss": 1.0 / epoch})
+        made.end_trial(t, RESULT)
+
+
+def sweep(*trials: Trial, status: str = "FINISHED") -> None:
+    """One sweep, from its start to its end."""
+    with recorder() as (planned, made):
+        made.start_sweep("note", [p.described() for p in planned])
+        made.start()
+        record(made, *trials)
+        made.end_sweep(status, "note", "table")
+        assert made.finish(10)
+
+
+def client() -> MlflowClient:
+    return MlflowClient(f"sqlite:///{Path('mlflow.db').absolute()}")
+
+
+def runs(query: str = "") -> list[Run]:
+    found = client().get_experiment_by_name("masksweep")
+    return list(client().search_runs([found.experiment_id], query)) if found else []
+
+
+def children() -> list[Run]:
+    return [r for r in runs() if "mlflow.parentRunId" in r.data.tags]
+
+
+def test_a_sweep_is_a_parent_with_a_child_for_each_trial() -> None:
+    sweep(*TRIALS)
+    (parent,) = [r for r in runs() if "mlflow.parentRunId" not in r.data.tags]
+    assert parent.info.run_name == NAME
+    assert len(children()) == 3
+    for run in children():
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        points = client().get_metric_history(run.info.run_id, "train/loss")
+        assert [(p.step, p.value) for p in points] == [(1, 1.0), (2, 0.5), (3, 0.25)]
+        assert {f.path for f in client().list_artifacts(run.info.run_id)} == {
+            "config.yaml",
+            "masks.npz",
+        }
+    assert not Path(".masksweep").exists()
+
+
+def test_what_is_done_is_seen_and_the_parent_is_opened_again() -> None:
+    assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 3 to run"
+    assert not list(Path().iterdir()), "looking writes nothing"
+    sweep(*TRIALS[:2], status="FAILED")
+    assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
+    assert counted(resume.look(PLANNED, "another")[0]) == "3 trials: 3 to run"
+    with recorder() as (planned, made):
+        assert [p.state for p in planned] == ["done", "done", "to run"]
+        assert planned[0].found is not None
+        assert planned[0].found.result.metrics == RESULT.metrics
+        made.start_sweep("note", [])
+        made.start()
+        record(made, TRIALS[2])
+        made.end_sweep("FINISHED", "note", "table")
+        assert made.finish(10)
+    assert len(runs()) == 4
+    assert {r.info.status for r in runs()} == {"FINISHED"}
+
+
+def test_what_a_killed_driver_had_on_disk_is_sent_and_its_open_runs_are_closed() -> None:
+    with recorder() as (_, made):
+        made.start_sweep("note", [])
+        record(made, TRIALS[0])
+        made.start_trial(TRIALS[1], "left open")
+        # the process ends here: nothing was sent
+    assert not Path("mlflow.db").exists()
+    assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 1 done, 2 to run"
+    sweep(*TRIALS[1:])
+    by_status: dict[str, list[str]] = {}
+    for run in children():
+        by_status.setdefault(run.info.status, []).append(run.data.tags["trial.id"])
+    assert sorted(by_status["FINISHED"]) == sorted(t.id for t in TRIALS)
+    assert by_status["KILLED"] == [TRIALS[1].id]
+    assert by_status.keys() == {"FINISHED", "KILLED"}
+
+
+def records() -> tuple[Spool, list[Any]]:
+    """A whole sweep's records, which nobody sends."""
+    with recorder() as (_, made):
+        made.start_sweep("note", [])
+        record(made, *TRIALS[:2])
+        made.start_trial(TRIALS[2], TRIALS[2].name)
+        made.fail_trial(TRIALS[2], "ValueError: no", {"traceback.txt": b"no"})
+        made.end_sweep("FAILED", "note", "table")
+    spool = Spool(resume.address(TRIALS[0].tracking, NAME).path)
+    return spool, spool.oldest(100)
+
+
+@pytest.mark.parametrize("sent", range(1, 13))
+def test_a_crash_after_any_record_doubles_nothing(sent: int) -> None:
+    """The store has the records, the spool does not know it: all of them are sent again."""
+    spool, all_records = records()
+    assert len(all_records) == 12
+    Tracker(TRIALS[0].tracking, NAME).apply(all_records[:sent], spool.files)
+    Tracker(TRIALS[0].tracking, NAME).apply(all_records, spool.files)
+    spool.close()
+    assert sorted(r.data.tags["trial.id"] for r in children()) == sorted(t.id for t in TRIALS)
+    assert len(runs()) == 4
+    for run in children():
+        points = client().get_metric_history(run.info.run_id, "train/loss")
+        failed = run.data.tags["trial.id"] == TRIALS[2].id
+        assert run.info.status == ("FAILED" if failed else "FINISHED")
+        assert [p.step for p in points] == ([] if failed else [1, 2, 3])
+        assert len(run.inputs.dataset_inputs) == (0 if failed else 1)
+
+
+def test_a_retry_does_not_double_a_curve() -> None:
+    with recorder() as (_, made):
+        made.start_sweep("note", [])
+        made.start()
+        made.start_trial(TRIALS[0], "retried")
+        for epoch in (1, 2, 1, 2, 3):
+            made.log(TRIALS[0], epoch, {"train/loss": 1.0 / epoch})
+        made.end_trial(TRIALS[0], RESULT, retries=1)
+        assert made.finish(10)
+    (run,) = children()
+    points = client().get_metric_history(run.info.run_id, "train/loss")
+    assert [p.step for p in points] == [1, 2, 3]
+    assert run.data.tags["trial.retries"] == "1"
+
+
+def test_a_trial_that_the_store_turns_out_to_have_is_not_recorded_again() -> None:
+    """The store was away when the sweep looked for what is done."""
+    sweep(TRIALS[0])
+    with Spool.held(resume.address(TRIALS[0].tracking, NAME)) as spool:
+        made = Recorder(spool, TRIALS[0].tracking, NAME, None)
+        made.start_sweep("note", [])
+        record(made, *TRIALS[:2])
+        made.end_sweep("FINISHED", "note", "table")
+        made.start()
+        assert made.finish(10)
+    assert sorted(r.data.tags["trial.id"] for r in children()) == sorted(t.id for t in TRIALS[:2])
+
+
+def test_rerun_repeats_and_the_newest_counts() -> None:
+    sweep(*TRIALS)
+    with recorder(rerun=True) as (planned, made):
+        assert counted(planned) == "3 trials: 3 to run"
+        made.start_sweep("note", [])
+        made.start()
+        record(made, TRIALS[0], again=True)
+        made.end_sweep("FINISHED", "note", "table")
+        assert made.finish(10)
+    first = [r for r in children() if r.data.tags["trial.id"] == TRIALS[0].id]
+    assert len(first) == 2
+    (old,) = [r for r in first if "trial.superseded" in r.data.tags]
+    (new,) = [r for r in first if r is not old]
+    assert old.data.tags["trial.superseded"] == new.info.run_id
+    assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 3 done"
+
+
+def test_a_finished_run_of_other_code_is_kept_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sweeps.recorder.code_version", lambda: "0.0.9+abc")
+    sweep(*TRIALS[:2])
+    planned, _ = resume.look(PLANNED, NAME)
+    assert counted(planned) == "3 trials: 2 done, 1 to run"
+    warning = "2 of them ran with another version of the code (0.0.9+abc); --rerun repeats them"
+    assert resume.other_code(planned) == warning
+
+
+def test_what_the_store_refuses_is_set_aside_and_the_rest_goes_on() -> None:
+    with recorder() as (_, made):
+        made.start_sweep("note", [])
+        made.start()
+        made.start_trial(TRIALS[0], TRIALS[0].name)
+        made.log(TRIALS[0], 1, {"not a name?": 1.0})
+        made.end_trial(TRIALS[0], RESULT)
+        made.end_sweep("FINISHED", "note", "table")
+        assert not made.finish(10)
+        assert made.waiting == 1
+        assert "not a name?" in made.refused[0]
+    (run,) = children()
+    assert run.info.status == "FINISHED"
+
+
+def test_one_process_at_a_time_runs_a_sweep() -> None:
+    code = "import sys, tests.test_recorder as t; t.hold()"
+    with recorder():
+        found = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            env={"PYTHONPATH": str(Path(__file__).parents[1])},
+        )
+    assert found.stdout == "", found.stderr
+    assert "is being run by another process" in found.stderr
+    with recorder():
+        pass
+
+
+def hold() -> None:
+    with recorder():
+        print("both hold it")
+
+
+def test_a_locked_database_is_waited_for() -> None:
+    sweep(TRIALS[0])
+    spool, all_records = records()
+    with sqlite3.connect("mlflow.db") as other:
+        tracker = Tracker(TRIALS[0].tracking, NAME)
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(Away):
+            tracker.apply(all_records, spool.files)
+        other.rollback()
+    other.close()
+    tracker.apply(all_records, spool.files)
+    spool.close()
+    assert len(children()) == 3
+
+
+def test_a_deleted_experiment_is_bad_input() -> None:
+    sweep(TRIALS[0])
+    client().delete_experiment(client().get_experiment_by_name("masksweep").experiment_id)
+    with pytest.raises(Invalid, match=r"tracking\.experiment"), recorder():
+        pass
+
+
+def test_records_of_a_run_that_is_gone_are_refused_not_dropped() -> None:
+    spool, all_records = records()
+    tracker = Tracker(TRIALS[0].tracking, NAME)
+    tracker.apply(all_records[:1], spool.files)
+    with pytest.raises(Refused):
+        tracker.apply(all_records[2:3], spool.files)
+    spool.close()
