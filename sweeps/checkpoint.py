@@ -1,7 +1,7 @@
 """Checkpoints of a trial, in a folder or under an fsspec URI. Loads no TensorFlow.
 
-One file each: a line of JSON that says whose it is, with the SHA-256 of what follows; then plain
-arrays as `.npz`. Nothing in it can run.
+One file each: a line of JSON that says whose it is, with the SHA-256 of all that is in the file;
+then plain arrays as `.npz`. Nothing in it can run.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Checkpoints:
 
     def __init__(self, folder: str, trial_id: str, every_s: float) -> None:
         self._folder, self._trial, self._every_s = Folder(folder, trial_id), trial_id, every_s
-        self._start, self._spent, self._told = "", 0.0, False
+        self._start, self._spent, self._failed = "", 0.0, False
         self._kept: list[str] = []
 
     def resume(self, start: str) -> tuple[State | None, str]:
@@ -96,8 +96,8 @@ class Checkpoints:
             self._write(state)
             return ""
         except Exception as error:
-            told, self._told = self._told, True
-            return "" if told else f"no checkpoint at step {state.steps}: {_line(error)}"
+            failed, self._failed = self._failed, True
+            return "" if failed else f"no checkpoint at step {state.steps}: {_line(error)}"
         finally:
             self._last = time.monotonic()
             self._spent += self._last - tic
@@ -105,34 +105,33 @@ class Checkpoints:
     def _write(self, state: State) -> None:
         buffer, text = io.BytesIO(), json.dumps(state.position).encode()
         np.savez(buffer, *state.arrays, position=np.frombuffer(text, np.uint8))
-        payload = buffer.getvalue()
+        payload, told = buffer.getvalue(), self._told(state.steps)
+        header = json.dumps({**told, "sha256": _digest(told, payload)})
         name = NAME.format(state.steps)
-        self._folder.write(name, self._header(name, payload) + payload)
+        self._folder.write(name, header.encode() + b"\n" + payload)
         self._kept = [*self._kept, name][-KEPT:]
         with suppress(Exception):  # what cannot be removed does no harm
             for other in set(self._folder.names()) - set(self._kept):
                 self._folder.remove(other)
 
     def _read(self, name: str) -> State:
-        header, newline, payload = self._folder.read(name).partition(b"\n")
-        own = self._header(name, payload)
-        if header + newline != own:
-            raise ValueError(_difference(header, own))
+        header, _, payload = self._folder.read(name).partition(b"\n")
+        own, told = self._told(_steps(name)), _parsed(header)
+        if told.pop("sha256", None) != _digest(told, payload):
+            raise ValueError("damaged")
+        for key, value in own.items():
+            if told.get(key) != value:
+                raise ValueError(f"of another {key}")
         with np.load(io.BytesIO(payload), allow_pickle=False) as file:
             arrays = [file[f"arr_{i}"] for i in range(len(file.files) - 1)]
             position = json.loads(file["position"].tobytes())
         return State(_steps(name), position, arrays)
 
-    def _header(self, name: str, payload: bytes) -> bytes:
-        told = {
-            "format": FORMAT,
-            "trial": self._trial,
-            "code": code_version(),
-            "start": self._start,
-            "steps": _steps(name),
-            "sha256": hashlib.sha256(payload).hexdigest(),
-        }
-        return json.dumps(told).encode() + b"\n"
+    def _told(self, steps: int) -> dict[str, Any]:
+        """What a header says beside the digest."""
+        code = code_version()
+        found = {"format": FORMAT, "trial": self._trial, "code": code, "start": self._start}
+        return {**found, "step": steps}
 
 
 def clear(folder: str, trial_id: str) -> None:
@@ -157,16 +156,18 @@ def _steps(name: str) -> int:
     return int(name.partition(".")[0])
 
 
-def _difference(header: bytes, own: bytes) -> str:
-    """What is wrong with a header, beside what it should be."""
-    words = {"trial": "trial", "code": "version of the code", "start": "start", "format": "format"}
-    with suppress(ValueError, TypeError, AttributeError):
-        told, mine = json.loads(header), json.loads(own)
-        if told.get("sha256") == mine["sha256"]:
-            for key, word in words.items():
-                if told.get(key) != mine[key]:
-                    return f"of another {word}"
-    return "damaged"
+def _parsed(header: bytes) -> dict[str, Any]:
+    try:
+        return dict(json.loads(header))
+    except (ValueError, TypeError):
+        return {}
+
+
+def _digest(told: Mapping[str, Any], payload: bytes) -> str:
+    """SHA-256 of a header without its digest, and of the payload."""
+    found = hashlib.sha256(json.dumps(told).encode())
+    found.update(payload)
+    return found.hexdigest()
 
 
 def _line(error: Exception) -> str:

@@ -74,7 +74,8 @@ def _run(command: str, rest: list[str]) -> int:
         case "submit" | "status" | "stop":
             from sweeps import jobs
 
-            return {"submit": jobs.submit, "status": jobs.status, "stop": jobs.stop}[command](rest)
+            found = {"submit": jobs.submit, "status": jobs.status, "stop": jobs.stop}
+            return found[command](rest)
         case "--version" if not rest:
             print(f"masksweep {__version__}")
             return 0
@@ -107,25 +108,20 @@ def _sweep(arguments: list[str]) -> int:
 
 def _plan(arguments: list[str]) -> int:
     """`plan`: what `run` would do."""
-    from sweeps.overrides import RUN_FLAGS, compose
+    from sweeps import overrides, plan, progress, resume
 
-    flags, asked = _apart(arguments, (*RUN_FLAGS, "--json", "--check"))
-
-    def launch(jobs: Sequence[Composed]) -> Sequence[JobReturn]:
-        from sweeps import plan, resume
-
-        planned = plan.plan(jobs, [plan.trial_of(job) for job in jobs])
-        if "--rerun" not in flags:
-            name = planned[0].trial.sweep.name or plan.derived_name(asked)
-            planned, away = resume.look(planned, name)
-            if away:
-                print(f"The store is away ({away}); what is done cannot be seen.", file=sys.stderr)
-        if "--check" in flags:
+    flags, asked = _apart(arguments, (*overrides.RUN_FLAGS, "--json", "--check"))
+    planned = overrides.planned("plan", asked)
+    if planned and "--rerun" not in flags:
+        name = planned[0].trial.sweep.name or plan.derived_name(asked)
+        planned, away = resume.look(planned, name)
+        if away:
+            print(f"The store is away ({away}); what is done cannot be seen.", file=sys.stderr)
+    if planned and "--check" in flags:
+        with progress.doing(f"Checking {plan.trials(len(planned))}"):
             planned = plan.preflight(planned)
+    if planned:
         plan.show(planned, "--json" in flags)
-        return []
-
-    compose("plan", asked, launch)
     return 0
 
 

@@ -99,7 +99,7 @@ class Course:
         at.found, at.part = at.found + new, at.part + new
         if at.before is None:
             at.before = new.loss
-        if not at.part.within(at.limit):
+        if new.steps < steps or not at.part.within(at.limit):
             loss = at.part.loss / at.part.steps
             self._tell({"train/loss": loss})
             shown = f"{loss:.2g}" if np.isfinite(loss) else f"is {loss}"

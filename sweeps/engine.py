@@ -17,7 +17,7 @@ LOOK_SECONDS = 5.0
 """How often nodes that joined or left are looked for."""
 PATIENCE_SECONDS = 60.0
 """How long jobs wait for a node when the last one that could run them is lost."""
-Cause = Literal["raised", "lost", "timeout", "memory"]
+Cause = Literal["raised", "diverged", "lost", "timeout", "memory"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class Work(Protocol):
     def run(self, payload: Any, emit: Emit) -> Any:
         """One job; what it returns goes to `ended`, what it emits to `event`.
 
-        A `Fatal` that is emitted says why the process is about to end, so that no retry is made.
+        An exception may name its `cause`; then its message is the reason of the `Failure`. A
+        `Fatal` that is emitted says why the process is about to end, so that no retry is made.
         """
 
 
@@ -139,6 +140,8 @@ class _Worker:
             short = type(error).__name__ in ("MemoryError", "ResourceExhaustedError")
             cause: Cause = "memory" if short else "raised"
             reason = f"out of memory: {said}" if short else said
+            if named := getattr(error, "cause", None):
+                reason, cause = str(error), named
             result = Failure(reason, traceback.format_exc(), cause)
         if last is not None:
             ray.get(last)  # one caller's events arrive in order, and all before the result

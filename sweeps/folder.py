@@ -21,7 +21,7 @@ class Folder:
         from fsspec.core import url_to_fs
 
         files, path = url_to_fs(self._uri)
-        return files, f"{path.rstrip('/')}/{self._inner}".rstrip("/")
+        return files, f"{path}/{self._inner}".rstrip("/")
 
     def names(self) -> list[str]:
         """What is in the folder; nothing if it is not there."""

@@ -18,8 +18,9 @@ from sweeps.parcel import packed
 from sweeps.uri import shown
 
 DEFAULT = "http://127.0.0.1:8265"
-FOLDER = '"$HOME/masksweep"'
-"""Where jobs run, on the head: a Ray job's own folder goes with it."""
+FOLDER = '"$HOME/masksweep-results"'
+"""Where jobs run, on the head: a Ray job's own folder goes with it. Ray's workers import from there
+first, so it has a name that nobody gives to a clone of this code."""
 STOP_SECONDS = 30
 """How long a sweep may take to end in order; Ray kills it then."""
 PATIENCE_SECONDS = 60.0
@@ -39,7 +40,7 @@ def submit(arguments: Sequence[str]) -> int:
     given, asked = parser.parse_known_args(arguments)
     parcel = packed(asked)
     client = _client(given.address)
-    command = shlex.join(["python", "-P", "-m", "sweeps.cli", "run", *parcel.arguments])
+    command = shlex.join(["python", "-m", "sweeps.cli", "run", *parcel.arguments])
     job = client.submit_job(
         entrypoint=f"mkdir -p {FOLDER} && cd {FOLDER} && exec {command}",
         # seen by everybody who sees the dashboard
@@ -97,10 +98,11 @@ def _parser(command: str) -> argparse.ArgumentParser:
 def _client(address: str | None) -> Any:
     """A client of the cluster's dashboard. Raises `Invalid` (key `--address`) if none answers."""
     import requests
-    from ray.exceptions import RayError
+    from ray.exceptions import AuthenticationError, RayError
     from ray.job_submission import JobSubmissionClient
 
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    for handler in logging.getLogger("ray").handlers:  # its loggers set levels of their own
+        handler.setLevel(logging.ERROR)
     named = (os.environ.get(k) for k in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"))
     address = next(filter(None, (address, *named)), DEFAULT)
     # the client lets it go before what it is told
@@ -115,8 +117,9 @@ def _client(address: str | None) -> Any:
     except requests.RequestException as error:
         raise Invalid("--address", shown(address), "no Ray dashboard answers there") from error
     except (OSError, RuntimeError, ValueError, RayError) as error:
+        what = "refuses" if isinstance(error, AuthenticationError) else "no Ray dashboard there"
         reason = " ".join(str(error).split())[:300]
-        raise Invalid("--address", shown(address), f"no Ray dashboard there: {reason}") from error
+        raise Invalid("--address", shown(address), f"{what}: {reason}") from error
 
 
 def _info(client: Any, job: str) -> Any:
@@ -136,7 +139,8 @@ def _follow(client: Any, job: str) -> int:
             log = client.get_job_logs(job)
         except (OSError, RuntimeError):  # a laptop that slept, a proxy that blinked
             if time.monotonic() - heard > PATIENCE_SECONDS:
-                raise
+                print(f"masksweep: the cluster is out of reach; {job} may go on", file=sys.stderr)
+                return 1
         else:
             heard = time.monotonic()
             print(log[printed:], end="", file=sys.stderr, flush=True)
@@ -159,13 +163,15 @@ def _exit_code(job: Any) -> int:
 
 def _list(jobs: Sequence[Any]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.text import Text
 
-    table = Table("job", "state", "exit", "started", "sweep", box=None, pad_edge=False)
-    for column in table.columns[:4]:
-        column.no_wrap = True
+    rows = [("job", "state", "exit", "started", "sweep")]
     for job in sorted(jobs, key=lambda job: job.start_time or 0):
         code = str(_exit_code(job)) if job.status.is_terminal() else "-"
         began = f"{datetime.fromtimestamp((job.start_time or 0) / 1000):%m-%d %H:%M}"
-        table.add_row(job.submission_id, str(job.status), code, began, job.metadata[NAME])
-    Console().print(table) if jobs else print("No sweeps there.")
+        rows.append((job.submission_id, str(job.status), code, began, job.metadata[NAME]))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    console = Console()
+    for row in rows:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        console.print(Text(line.rstrip()), no_wrap=True, overflow="ellipsis")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
 
     from sweeps.launcher import Composed, TakeOver
+    from sweeps.plan import Planned
 
 RUN_FLAGS = ("--rerun",)
 """Our own flags of `run`, which Hydra never sees."""
@@ -59,6 +60,23 @@ def compose(command: str, arguments: Sequence[str], launch: TakeOver) -> None:
         # a config that cannot be composed: Hydra, OmegaConf and YAML each have errors of their own
         overrides = [a for a in arguments if "=" in a and not a.startswith("-")]
         raise explain(error, overrides) from error
+
+
+def planned(command: str, arguments: Sequence[str]) -> list[Planned]:
+    """The trials that the arguments ask for, checked; none if Hydra answered by itself.
+
+    Raises as `compose`.
+    """
+    found: list[Planned] = []
+
+    def launch(jobs: Sequence[Composed]) -> Sequence[JobReturn]:
+        from sweeps.plan import plan, trial_of
+
+        found.extend(plan(jobs, [trial_of(job) for job in jobs]))
+        return []
+
+    compose(command, arguments, launch)
+    return found
 
 
 def _task(config: object) -> None:

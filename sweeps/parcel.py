@@ -6,17 +6,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
 
 from strategies.base import Invalid
-from sweeps.overrides import RUN_FLAGS, compose
+from sweeps.overrides import RUN_FLAGS, planned
+from sweeps.plan import derived_name
 from sweeps.uri import holds_secret, shown
-
-if TYPE_CHECKING:
-    from hydra.core.utils import JobReturn
-
-    from sweeps.config import Trial
-    from sweeps.launcher import Composed
 
 FLAGS = ("-m", "--multirun", *RUN_FLAGS)
 
@@ -39,9 +33,9 @@ def packed(asked: Sequence[str]) -> Parcel:
     for argument in asked:
         key, _, value = argument.partition("=")
         if argument.startswith("-") and argument not in FLAGS:
-            raise Invalid(key, value, f"not for submit; overrides, {', '.join(FLAGS)}")
+            raise Invalid(key, value, f"not for submit, only overrides, {', '.join(FLAGS)}")
         _require_public(key.lstrip("+~"), value)
-    trials, name = _trials(asked)
+    trials = [p.trial for p in planned("submit", [a for a in asked if a not in RUN_FLAGS])]
     for trial in trials:
         for group in ("pattern", "held"):
             if path := getattr(getattr(trial, group), "path", None):
@@ -58,22 +52,7 @@ def packed(asked: Sequence[str]) -> Parcel:
         _require_absolute("MLFLOW_TRACKING_URI", uri)
         quoted = uri.replace("'", r"\'")
         arguments.append(f"tracking.uri='{quoted}'")
-    return Parcel(name, arguments)
-
-
-def _trials(asked: Sequence[str]) -> tuple[list[Trial], str]:
-    """The trials of a sweep, and its name."""
-    from sweeps.plan import Planned, derived_name, plan, trial_of
-
-    planned: list[Planned] = []
-
-    def launch(jobs: Sequence[Composed]) -> Sequence[JobReturn]:
-        planned.extend(plan(jobs, [trial_of(job) for job in jobs]))
-        return []
-
-    compose("submit", [a for a in asked if a not in RUN_FLAGS], launch)
-    trials = [p.trial for p in planned]
-    return trials, trials[0].sweep.name or derived_name(asked)
+    return Parcel(first.sweep.name or derived_name(asked), arguments)
 
 
 def _require_public(key: str, value: str) -> None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from strategies.base import Invalid
 from sweeps.config import Trial, parse
 from sweeps.launcher import Composed
-from sweeps.progress import doing
 from sweeps.report import variants
 
 if TYPE_CHECKING:
@@ -88,10 +87,7 @@ def preflight(planned: Sequence[Planned]) -> list[Planned]:
     from sweeps.preflight import check
 
     new = [p.trial for p in planned if not p.found]
-    if not new:
-        return list(planned)
-    with doing(f"Checking {_trials(len(new))}"):
-        refused = check(new)
+    refused = check(new) if new else {}
     return [replace(p, refusal=refused.get(p.trial.id, "")) for p in planned]
 
 
@@ -111,7 +107,7 @@ def counted(planned: Sequence[Planned]) -> str:
     """How many there are in each state, as `60 trials: 48 done, 12 to run`."""
     states = [p.state for p in planned]
     said = [f"{states.count(s)} {s}" for s in ("done", "to run", "skipped") if s in states]
-    return f"{_trials(len(planned))}: {', '.join(said)}"
+    return f"{trials(len(planned))}: {', '.join(said)}"
 
 
 def trial_of(job: Composed) -> Trial:
@@ -119,7 +115,8 @@ def trial_of(job: Composed) -> Trial:
     return parse(job.values)
 
 
-def _trials(count: int) -> str:
+def trials(count: int) -> str:
+    """A number of trials in words."""
     return f"{count} trial" if count == 1 else f"{count} trials"
 
 

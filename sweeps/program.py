@@ -176,9 +176,10 @@ class Program:
         before: Any,
         limit: Any,
     ) -> Any:
+        done = start % order.shape[0]
+
         def goes_on(i: Any, loss: Any, *_: Any) -> Any:
-            of_epoch = tf.cast(start % order.shape[0] + i, tf.float64)
-            return (i < steps) & _within(before + loss, of_epoch, limit)
+            return (i < steps) & _within(before + loss, tf.cast(done + i, tf.float64), limit)
 
         def body(i: Any, loss: Any, score: Any, peak: Any, first: Any, drift: Any) -> Any:
             # gathered: a slice would be compiled anew by XLA for every start

@@ -173,17 +173,25 @@ class Recorder:
         since = self._away_since
         return 0.0 if since is None else max(time.monotonic() - since, 0.001)
 
-    def finish(self, patience_s: float, tick: Callable[[], None] = lambda: None) -> bool:
-        """Wait until all is sent, or the store is away and patience over; whether all was sent."""
+    def finish(
+        self, patience_s: float, tick: Callable[[], None] = lambda: None, hurry: bool = False
+    ) -> bool:
+        """Send what waits; whether all was sent. What was not is kept on disk.
+
+        Ends when the patience is over: while the store is away, or in a `hurry` in any case. It
+        ends as well with whatever `tick` raises; that is called several times a second.
+        """
         start = time.monotonic()
-        while self._spool.sendable() and self._thread.is_alive():
-            tick()
-            if self.away_s and time.monotonic() - start > patience_s:
-                break
-            time.sleep(0.1)
-        self._stop.set()
-        self._spool.put_signal.set()
-        self._thread.join(timeout=2)
+        try:
+            while self._spool.sendable() and self._thread.is_alive():
+                tick()
+                if (hurry or self.away_s) and time.monotonic() - start > patience_s:
+                    break
+                time.sleep(0.1)
+        finally:
+            self._stop.set()
+            self._spool.put_signal.set()
+            self._thread.join(timeout=2)
         return not self.waiting
 
     def _send_all(self) -> None:

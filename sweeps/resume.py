@@ -13,13 +13,14 @@ from sweeps.plan import Planned
 from sweeps.progress import doing
 from sweeps.recorder import Recorder
 from sweeps.spool import Address, Spool
-from sweeps.tracker import Away, Found, Tracker, exists, public_uri, store_uri
+from sweeps.tracker import Away, Found, Tracker, exists, store_uri
 from sweeps.trial import TrialResult
+from sweeps.uri import shown
 
 
 def address(tracking: Tracking, name: str) -> Address:
     """Where the sweep's records wait."""
-    return Address(public_uri(store_uri(tracking.uri)), tracking.experiment, name)
+    return Address(shown(store_uri(tracking.uri)), tracking.experiment, name)
 
 
 def look(planned: Sequence[Planned], name: str) -> tuple[list[Planned], str]:

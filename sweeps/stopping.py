@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -52,7 +53,17 @@ class Stop:
         if self._number is not None:
             if sys.stderr.isatty():
                 os.write(2, b"\x1b[?25h\n")  # the live display had hidden the cursor
+            _end_children()
             os._exit(128 + number)
         self._number = number
         if not self.gentle:
             self.check()
+
+
+def _end_children() -> None:
+    """End all that this process started; Ray's agents would outlive it for a minute."""
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            child.kill()

@@ -8,6 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from sweeps import checkpoint, engine, resume
 from sweeps.cluster import Spec, cluster, slots
 from sweeps.config import Trial, recorded
 from sweeps.launcher import Composed
-from sweeps.plan import Planned, counted, derived_name, preflight, public
+from sweeps.plan import Planned, counted, derived_name, preflight, public, trials
 from sweeps.progress import Display, doing
 from sweeps.recorder import Recorder
 from sweeps.report import Outcome, as_markdown, as_text, controls_hold, table
@@ -29,7 +30,7 @@ from sweeps.trial import TrialResult
 from sweeps.worker import Log, Task, TrialWork
 
 HURRY_SECONDS = 3.0
-"""How long the end of a sweep waits for a store that is away, after Ctrl-C."""
+"""How long the end of a sweep waits for the store after Ctrl-C."""
 
 
 class FailFast(Exception):
@@ -74,20 +75,25 @@ def _run(planned: Sequence[Planned], arguments: Sequence[str], name: str, rerun:
         stop = stack.enter_context(Stop())
         planned, recorder, away = stack.enter_context(resume.opened(planned, name, rerun))
         _say_plan(planned, away)
-        planned = preflight(planned)
+        if new := sum(p.state == "to run" for p in planned):
+            # seconds of two processes that do not need each other
+            with doing(f"Checking {trials(new)}, starting Ray"), ThreadPoolExecutor(1) as pool:
+                checked = pool.submit(preflight, planned)
+                stack.enter_context(cluster(first.launch.address))
+                planned = checked.result()
+            stop.install()
         jobs = [_job(p, name) for p in planned if p.state == "to run"]
         if jobs:
-            checkpoint.check(_checkpoints(first))
-            with doing("Starting Ray"):
-                stack.enter_context(cluster(first.launch.address))
-            stop.install()
             for spec in {job.spec for job in jobs}:
                 slots(spec)
+            checkpoint.check(_checkpoints(first))
         stop.gentle = True
-        return _Sweep(planned, recorder, stop, name, _note(first, arguments), rerun).run(jobs)
+        work = TrialWork(_checkpoints(first), first.checkpoint.every_s)
+        whole = Sweep(planned, recorder, stop, name, _note(first, arguments), rerun)
+        return whole.run(jobs, work)
 
 
-class _Sweep(engine.Watcher):
+class Sweep(engine.Watcher):
     """Hands what happens on to the recorder and the display."""
 
     def __init__(
@@ -115,8 +121,9 @@ class _Sweep(engine.Watcher):
         self._logs: dict[str, Path] = {}
         self._ticked = 0.0
 
-    def run(self, jobs: Sequence[engine.Job]) -> Ended:
-        first, status, exit_code = self._planned[0].trial, "FAILED", 1
+    def run(self, jobs: Sequence[engine.Job], work: engine.Work) -> Ended:
+        """Run the jobs, and record them until the store has all or its patience is over."""
+        status, exit_code = "FAILED", 1
         _logs(self._name).mkdir(parents=True, exist_ok=True)
         self._recorder.start_sweep(self._note, [p.described() for p in self._planned])
         self._recorder.start()
@@ -126,11 +133,14 @@ class _Sweep(engine.Watcher):
                     if p.state == "skipped":
                         self._start(p.trial.id)
                         self.ended(p.trial.id, TrialResult("skipped", p.refusal))
-                work = TrialWork(_checkpoints(first), first.checkpoint.every_s)
-                limits = {"max_retries": self._launch.max_retries}
                 if jobs:
-                    timeout = self._launch.trial_timeout_s
-                    engine.run(jobs, work, self, timeout_s=timeout, **limits)
+                    engine.run(
+                        jobs,
+                        work,
+                        self,
+                        max_retries=self._launch.max_retries,
+                        timeout_s=self._launch.trial_timeout_s,
+                    )
                 well = all(o.status != "failed" for o in self._outcomes.values())
                 well = well and not controls_hold(self._outcomes.values())
                 status, exit_code = ("FINISHED", 0) if well else ("FAILED", 1)
@@ -143,17 +153,22 @@ class _Sweep(engine.Watcher):
                 self._recorder.kill_trials()
                 note = f"{as_markdown(found)}\n{self._note}"
                 self._recorder.end_sweep(status, note, as_text(found))
-                waits = first.tracking.patience_s
-                patience = min(HURRY_SECONDS, waits) if status == "KILLED" else waits
-                self._display.phase("Sending the last results to the store")
-                sent = self._recorder.finish(patience, self._show_store)
-        return Ended(
-            found,
-            self._logs,
-            exit_code if sent or exit_code else 1,
-            self._recorder.waiting,
-            self._recorder.refused,
-        )
+                exit_code = self._send_rest(exit_code)
+        unsent, refused = self._recorder.waiting, self._recorder.refused
+        return Ended(found, self._logs, exit_code, unsent, refused)
+
+    def _send_rest(self, exit_code: int) -> int:
+        """Wait until the store has all, or patience is over; the exit code of the sweep."""
+        self._display.phase("Sending the last results to the store")
+        patience = self._planned[0].trial.tracking.patience_s
+        try:
+            if exit_code > 128:
+                sent = self._recorder.finish(min(HURRY_SECONDS, patience), hurry=True)
+            else:
+                sent = self._recorder.finish(patience, self.tick)
+        except Stopped as stopped:
+            return stopped.exit_code
+        return exit_code if sent or exit_code else 1
 
     # -- as the engine goes on -----------------------------------------------------------------
 

@@ -11,7 +11,8 @@ from sweeps.config import Tracking
 from sweeps.progress import doing
 from sweeps.recorder import Recorder
 from sweeps.spool import Address, Spool
-from sweeps.tracker import Away, Tracker, public_uri, store_uri
+from sweeps.tracker import Away, Tracker, store_uri
+from sweeps.uri import shown
 
 
 def sync(arguments: Sequence[str]) -> int:
@@ -31,7 +32,7 @@ def sync(arguments: Sequence[str]) -> int:
 def _send(address: Address, given: str | None) -> int:
     mine = store_uri(given)
     # the address as it is kept may lack the password
-    uri = mine if given or public_uri(mine) == address.store else address.store
+    uri = mine if given or shown(mine) == address.store else address.store
     tracking = Tracking(uri=uri, experiment=address.experiment)
     try:
         with Spool.held(address) as spool:

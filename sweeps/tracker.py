@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ from sweeps.locks import lock
 from sweeps.seeds import short_digest
 from sweeps.spool import Record
 from sweeps.trial import TrialResult
+from sweeps.uri import shown
 
 BATCH = 1000
 """The most metrics that MLflow takes in a call."""
@@ -51,11 +51,6 @@ def store_uri(given: str | None) -> str:
     if uri.startswith(SQLITE) and not uri.removeprefix(SQLITE).startswith("/"):
         uri = f"{SQLITE}{Path(uri.removeprefix(SQLITE)).absolute()}"
     return uri
-
-
-def public_uri(uri: str) -> str:
-    """The URI as it may be shown: without user and password."""
-    return re.sub(r"//[^/@]*@", "//", uri)
 
 
 def is_local(uri: str) -> bool:
@@ -104,7 +99,7 @@ class Tracker:
         self._uri, self._name = store_uri(tracking.uri), name
         self._called = tracking.experiment
         self._id = short_digest(name)
-        shown = public_uri(self._uri)
+        public = shown(self._uri)
         try:
             with _alone(self._uri):
                 self._client = MlflowClient(tracking_uri=self._uri)
@@ -112,10 +107,10 @@ class Tracker:
         except Exception as error:  # each kind of store has errors of its own
             if isinstance(error, Invalid):
                 raise
-            said = str(error).replace(self._uri, shown).strip().splitlines() or [repr(error)]
+            said = str(error).replace(self._uri, public).strip().splitlines() or [repr(error)]
             if not self._uri.startswith(SQLITE) and _status(error) >= 500:
                 raise Away(said[0]) from error
-            raise Invalid("tracking.uri", shown, f"cannot be opened: {said[0]}") from error
+            raise Invalid("tracking.uri", public, f"cannot be opened: {said[0]}") from error
         self._runs: dict[str, str] = {}
         self.dropped: set[str] = set()
         """Trials that are not written, since the store has them finished already."""
@@ -322,7 +317,7 @@ class _translated:
         self._failed()
         if isinstance(error, Away | Refused):
             raise error
-        said = public_uri((str(error).strip().splitlines() or [repr(error)])[0])
+        said = shown((str(error).strip().splitlines() or [repr(error)])[0])
         raise (Away if _is_away(error) else Refused)(said) from error
 
 
@@ -371,3 +366,27 @@ def _dataset(data: Mapping[str, Any]) -> Any:
         profile=json.dumps({"num_rows": data["features"][0], **shapes}),
     )
     return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "training")])
+
+
+def probe(tracking: Tracking) -> str:
+    """Write to the store and take it back; what is there, in a line without secrets.
+
+    Raises `Invalid` if it cannot be opened or written, `Away` if it is not there.
+    """
+    uri = store_uri(tracking.uri)
+    public = shown(uri)
+    try:
+        if not exists(uri):
+            tempfile.TemporaryFile(dir=Path(uri.removeprefix(SQLITE)).parent).close()
+            return f"{public} will be made"
+        tracker = Tracker(tracking, "doctor")
+        experiment = tracker._experiment or "0"  # MLflow's own, which is there from the start
+        tracker._client.set_experiment_tag(experiment, "masksweep.probe", "1")
+        tracker._client.delete_experiment_tag(experiment, "masksweep.probe")
+    except (Away, Invalid):
+        raise
+    except Exception as error:  # each kind of store has errors of its own
+        text = getattr(error, "strerror", None) or str(error)
+        said = text.replace(uri, public).strip().splitlines() or [repr(error)]
+        raise Invalid("tracking.uri", public, f"cannot be written: {said[0]}") from error
+    return f"{public} can be written"

@@ -34,6 +34,8 @@ Emit = Callable[[Report], None]
 class Diverged(RuntimeError):
     """The loss is no number any more, or far above what it was before training."""
 
+    cause = "diverged"
+
 
 @dataclass(frozen=True)
 class TrialResult:

@@ -16,6 +16,7 @@ from pathlib import Path
 from sweeps import engine
 from sweeps.cluster import Spec
 from sweeps.config import parse
+from sweeps.folder import Folder
 from sweeps.trial import TrialResult
 
 LARGE = 50 * 2**20
@@ -68,16 +69,13 @@ class TrialWork:
 
     def _artifacts(self, key: str, given: Mapping[str, bytes]) -> dict[str, bytes]:
         """Large ones are left beside the checkpoints, and told by address and digest."""
-        import fsspec
-
-        found = {}
+        large, found = Folder(self._checkpoints, f"large/{key}"), {}
         for name, content in given.items():
             if len(content) <= LARGE:
                 found[name] = content
                 continue
+            large.write(name, content)
             uri = f"{self._checkpoints}/large/{key}/{name}"
-            with fsspec.open(uri, "wb", auto_mkdir=True) as file:
-                file.write(content)
             told = {
                 "uri": uri,
                 "bytes": len(content),

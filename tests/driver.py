@@ -79,10 +79,11 @@ class Driver:
     @property
     def workers(self) -> list[psutil.Process]:
         """Its workers that are at a trial."""
-        return [p for p in self.family if "ray::_Worker.run" in " ".join(_cmdline(p))]
+        return [p for p in self.family if "ray::_Worker.run" in " ".join(cmdline(p))]
 
 
-def _cmdline(process: psutil.Process) -> list[str]:
+def cmdline(process: psutil.Process) -> list[str]:
+    """How a process was started; nothing if it is gone."""
     try:
         return list(process.cmdline())
     except psutil.Error:
@@ -138,9 +139,7 @@ class Store:
 
     @property
     def parent(self) -> Run:
-        (found,) = self._runs(
-            f"tags.`sweep.name` = '{self._name}' and tags.`sweep.id` LIKE '%'"
-        )
+        (found,) = self._runs(f"tags.`sweep.name` = '{self._name}' and tags.`sweep.id` LIKE '%'")
         return found
 
     @property

@@ -379,9 +379,15 @@ def test_reports_tell_it_before_the_first_result() -> None:
 def test_trials_that_never_ran_say_nothing_of_the_pace() -> None:
     clock = Clock()
     tally = Tally(100, 60, clock)
-    for i in range(20, 28):
+    for i in range(20, 27):
         tally.end(skipped(i))
+    tally.start(skipped(27).trial.id, "", 0)
+    clock.now += 0.1
+    tally.end(skipped(27))
+    clock.now += 60
+    tally.start(outcome(50).trial.id, "", 0)
     assert tally.left() is None
+    tally.retry(outcome(50).trial.id)
     at_once(tally, clock, 2, 10)
     assert tally.left() == pytest.approx((100 - 60 - 8 - 2) * 10 / 2)
 

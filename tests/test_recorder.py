@@ -24,7 +24,7 @@ from sweeps.tracker import Away, Refused, Tracker
 from sweeps.trial import TrialResult
 from tests.trials import trial
 
-NAME = "it's a \"sweep\""
+NAME = 'it\'s a "sweep"'
 TRIALS = [trial(seed=seed) for seed in range(3)]
 PLANNED = [Planned(t, [f"seed={t.seed}"]) for t in TRIALS]
 RESULT = TrialResult(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -109,6 +110,21 @@ def test_parts_of_another_form_are_refused(hydra: Hydra, parts: str) -> None:
     made = sweeper(hydra, f"++sweep.parts={parts}")
     with pytest.raises(Invalid, match=r"sweep\.parts"):
         made.jobs([])
+
+
+def test_a_command_gets_the_same_jobs_from_any_sweeper(hydra: Hydra) -> None:
+    made, batches = sweeper(hydra), []
+
+    def launch(jobs: Sequence[launcher.Composed]) -> list[JobReturn]:
+        batches.append([(list(job.overrides), job.values) for job in jobs])
+        return []
+
+    with launcher.taking_over(launch):
+        made.sweep(["seed=3,4", "strategy=dense"])
+        made._launcher.launch([["seed=3", "strategy=dense"], ["seed=4", "strategy=dense"]], 0)
+    ours, others = batches
+    assert len(ours) == 2
+    assert ours == others
 
 
 EXPERIMENTS = sorted(p.stem for p in (Path(__file__).parents[1] / "conf/experiment").glob("*.yaml"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,8 +20,10 @@ from strategies.audit import digest, violations
 from strategies.base import Plan
 from strategies.weights import values
 from sweeps import course, program
-from sweeps.prepare import start
-from sweeps.trial import Report, TrialResult, run
+from sweeps.checkpoint import Checkpoints
+from sweeps.prepare import order, program_for, start
+from sweeps.program import NEVER
+from sweeps.trial import Diverged, Report, TrialResult, run
 from tests.trials import BASE
 from tests.trials import trial as make
 
@@ -179,6 +182,82 @@ def test_curves_come_by_epoch_and_the_last_is_the_results_own() -> None:
     assert [r.steps for r in told] == sorted({r.steps for r in told})
     assert result.epochs == 3
     assert names <= set(result.metrics)
+
+
+def diverged(trial: Any, checkpoints: Checkpoints | None = None) -> tuple[str, list[Report]]:
+    """What is said of a trial that ends early, and its reports with metrics."""
+    reports: list[Report] = []
+    with pytest.raises(Diverged) as caught:
+        run(trial, reports.append, checkpoints)
+    return str(caught.value), [r for r in reports if r.metrics]
+
+
+EXPLODING = {
+    "data": "diabetes",  # epochs of 15 steps
+    "objective": "test/mse",
+    "model": "logistic",
+    "targets": ["output/kernel"],
+    "optimizer": {"name": "sgd", "learning_rate": 0.5},
+    "train": {"epochs": 10, "batch_size": 20},
+}
+
+
+def test_a_trial_whose_loss_explodes_ends_early_with_its_curve() -> None:
+    message, (first, second) = diverged(make(**EXPLODING))
+    found = re.fullmatch(
+        r"diverged: train/loss (\S+) at step (\d+), (\S+) before training", message
+    )
+    assert found
+    loss, step, before = map(float, found.groups())
+    assert loss > 1000 > before
+    assert 15 < step == second.steps < 30
+    assert first.metrics.keys() > {"train/loss", "validation/loss"}
+    assert second.metrics == {"train/loss": pytest.approx(loss, rel=0.1)}
+
+
+@pytest.mark.parametrize("jit", [True, False])
+def test_a_trial_whose_loss_is_no_number_ends_early(jit: bool) -> None:
+    optimizer = {"name": "sgd", "learning_rate": 1e38}
+    train = {"epochs": 2, "batch_size": 100, "jit": jit}
+    message, (report,) = diverged(make(optimizer=optimizer, train=train))
+    loss = report.metrics["train/loss"]
+    assert not np.isfinite(loss)
+    assert message == f"diverged: train/loss is {loss} at step {report.steps}"
+    assert report.steps < 12
+
+
+def test_neither_chunks_nor_resuming_change_where_a_trial_ends_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = make(**EXPLODING)
+    message, reports = diverged(given)
+    monkeypatch.setattr(course, "CHUNK_SECONDS", 0.0)
+    kept = [Checkpoints(str(tmp_path), given.id, 1e-9) for _ in range(2)]
+    assert diverged(given, kept[0]) == (message, reports)
+    again, resumed = diverged(given, kept[1])
+    assert again == message
+    assert [(r.epoch, r.metrics) for r in resumed] == [(r.epoch, r.metrics) for r in reports]
+    newest = max((tmp_path / given.id).iterdir())
+    assert newest.name == f"{reports[-1].steps - 1:012d}.checkpoint"
+
+
+def test_steps_that_are_timed_go_on_whatever_the_loss() -> None:
+    first = start(make(optimizer={"name": "sgd", "learning_rate": 1e38}))
+    x, y = first.data.train
+    rows = order(first.trial, len(x), 0)
+    found = program_for(first).run(x, y, rows, 0, 20, NEVER, NEVER)
+    assert found.steps == 20
+    assert np.isnan(found.loss)
+
+
+def test_a_limit_is_for_the_whole_epochs_mean() -> None:
+    first = start(make(optimizer={"name": "sgd", "learning_rate": 0.01}))
+    x, y = first.data.train
+    rows = order(first.trial, len(x), 0)  # of 12 steps
+    for begin in (3, 12 + 3):
+        for loss, steps in ((2999.0, 5), (3001.0, 0)):
+            numbers = begin, 5, NEVER, NEVER, loss, 1000.0
+            assert program_for(first).run(x, y, rows, *numbers).steps == steps
 
 
 def test_steps_may_end_within_an_epoch() -> None:
