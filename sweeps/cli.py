@@ -26,7 +26,7 @@ masksweep settles by experiment how to hold masked weights in TensorFlow.
   masksweep list                       strategies, patterns, held values, models, data, experiments
   masksweep ui [--port N] [--uri URI]  open MLflow's page on the results, on 127.0.0.1
   masksweep sync [--uri URI]           send results to a store that was away
-  masksweep doctor [--address A]       what would stop a sweep here
+  masksweep doctor [OVERRIDES]         what would stop that sweep here; [--address A] of a cluster
   masksweep submit [OVERRIDES]         run the sweep as a job of a Ray cluster; [--follow] its log
   masksweep status [ID]                the cluster's sweeps, or one
   masksweep stop ID                    end a sweep in order

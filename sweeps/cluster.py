@@ -88,10 +88,19 @@ def _join(address: str) -> None:
         knock(address)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what went wrong is raised too
-            _init(address, runtime_env=env)
+            try:
+                _init(address, runtime_env=env)
+            except ConnectionAbortedError:
+                # behind ray:// Ray starts a server for us, which on a busy head may die young
+                _init(address, runtime_env=env)
     except (ValueError, OSError, RuntimeError, RayError) as error:
-        reason = " ".join((getattr(error, "strerror", None) or str(error)).split())[:300]
-        raise Invalid("launch.address", address, f"no Ray cluster there: {reason}") from error
+        raise Invalid("launch.address", address, f"no Ray cluster there: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    """An error in one line."""
+    text = getattr(error, "strerror", None) or str(error).strip()
+    return " ".join((text.splitlines()[-1] if "Traceback" in text else text).split())[:300]
 
 
 def knock(address: str) -> None:

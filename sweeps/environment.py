@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
 
+from sweeps import __version__
+
 PACKAGES = (
     "masksweep",
     "tensorflow",
@@ -32,7 +34,7 @@ def code_version() -> str:
         folder = Path(str(files(package)))
         for path in sorted(folder.rglob("*.py")):
             digest.update(f"{package}/{path.relative_to(folder)}".encode() + path.read_bytes())
-    return f"{version('masksweep')}+{digest.hexdigest()[:8]}"
+    return f"{__version__}+{digest.hexdigest()[:8]}"
 
 
 def describe() -> str:

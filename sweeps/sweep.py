@@ -8,7 +8,6 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -76,14 +75,13 @@ def _run(planned: Sequence[Planned], arguments: Sequence[str], name: str, rerun:
         planned, recorder, away = stack.enter_context(resume.opened(planned, name, rerun))
         _say_plan(planned, away)
         if new := sum(p.state == "to run" for p in planned):
-            # seconds of two processes that do not need each other
-            with doing(f"Checking {trials(new)}, starting Ray"), ThreadPoolExecutor(1) as pool:
-                checked = pool.submit(preflight, planned)
-                stack.enter_context(cluster(first.launch.address))
-                planned = checked.result()
-            stop.install()
+            with doing(f"Checking {trials(new)}"):
+                planned = preflight(planned)
         jobs = [_job(p, name) for p in planned if p.state == "to run"]
         if jobs:
+            with doing("Starting Ray" if first.launch.address is None else "Joining Ray"):
+                stack.enter_context(cluster(first.launch.address))
+            stop.install()
             for spec in {job.spec for job in jobs}:
                 slots(spec)
             checkpoint.check(_checkpoints(first))
@@ -205,6 +203,8 @@ class Sweep(engine.Watcher):
                 path.write_text(log or result.traceback)
             files["traceback.txt"] = result.traceback.encode()
             self._recorder.fail_trial(p.trial, result.reason, files, retries)
+            if result.cause == "diverged":  # from its checkpoint it would do so again
+                checkpoint.clear(_checkpoints(p.trial), key)
         else:
             kept = replace(result, artifacts={})  # a sweep's models would not fit into memory
             outcome = Outcome(p.trial, p.variant, result.status, kept, result.reason)

@@ -265,7 +265,7 @@ class TestStopped:
             if moment == "in the middle":
                 driver.wait_for(lambda: trials(driver) >= 2)
             else:
-                driver.wait_for(lambda: "starting Ray" in driver.stderr)
+                driver.wait_for(lambda: "Starting Ray" in driver.stderr)
             family = driver.family
             tic = time.monotonic()
             driver.process.send_signal(number)

@@ -97,6 +97,7 @@ def test_a_sweep_travels_with_its_code_and_without_secrets(head: Head, tmp_path:
     assert one.stdout.startswith("sweep: travels\nstate: SUCCEEDED\nexit code: 0\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "code", "said"),
     [
