@@ -98,7 +98,8 @@ def _ended(code: int) -> str:
 
 def store(tracking: Tracking) -> Finding:
     """The tracking store, written to."""
-    from sweeps.tracker import Away, Refused, probe
+    from sweeps.store import Away, Refused
+    from sweeps.tracker import probe
 
     try:
         return Finding("ok", "store", probe(tracking))

@@ -149,7 +149,7 @@ def _ui(arguments: Sequence[str]) -> int:
     """MLflow's page on the store that `run` writes to."""
     import argparse
 
-    from sweeps.tracker import is_local, store_uri
+    from sweeps.store import is_local, store_uri
 
     parser = argparse.ArgumentParser(prog="masksweep ui")
     parser.add_argument("--port", type=int, help="default: 5000, or the next free one")

@@ -3,80 +3,21 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any
 
 from strategies.base import Invalid
+from sweeps.actors import Mailbox, Worker
 from sweeps.cluster import Spec, slots
+from sweeps.job import Failure, Fatal, Job, Watcher, Work
 
 POLL_SECONDS = 0.2
 LOOK_SECONDS = 5.0
 """How often nodes that joined or left are looked for."""
 PATIENCE_SECONDS = 60.0
 """How long jobs wait for a node when the last one that could run them is lost."""
-Cause = Literal["raised", "diverged", "lost", "timeout", "memory"]
-
-
-@dataclass(frozen=True)
-class Job:
-    key: str
-    payload: Any
-    spec: Spec
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A job that ended without a result."""
-
-    reason: str
-    """One line."""
-    traceback: str
-    cause: Cause = "raised"
-
-
-Emit = Callable[[Any], None]
-
-
-class Work(Protocol):
-    """What the workers do. Travels to them by pickle."""
-
-    def setup(self, spec: Spec) -> None:
-        """Once in each worker, before its first job."""
-
-    def run(self, payload: Any, emit: Emit) -> Any:
-        """One job; what it returns goes to `ended`, what it emits to `event`.
-
-        An exception may name its `cause`; then its message is the reason of the `Failure`. A
-        `Fatal` that is emitted says why the process is about to end, so that no retry is made.
-        """
-
-
-@dataclass(frozen=True)
-class Fatal:
-    reason: str
-    cause: Cause
-
-
-class Watcher:
-    """What a sweep does as its jobs go on. Any of these may raise: that ends the whole run."""
-
-    def started(self, key: str, worker: int) -> None:
-        """A worker, by its number from 0, has been given the job."""
-
-    def event(self, key: str, event: Any) -> None:
-        """The job emitted this. Comes once more from a job that is run again."""
-
-    def retried(self, key: str, reason: str) -> None:
-        """The job's worker was lost; it will be given to another one."""
-
-    def ended(self, key: str, result: Any) -> None:
-        """The job's result or `Failure`, once, after its events."""
-
-    def tick(self) -> None:
-        """Called several times a second."""
 
 
 @dataclass
@@ -97,55 +38,6 @@ class _Group:
     idle: list[int] = field(default_factory=list)
     broken: int = 0
     """Workers in a row that could not be set up."""
-
-
-class _Mailbox:
-    """Where workers leave their events; it outlives them, so none is lost with one."""
-
-    def __init__(self) -> None:
-        self._events: list[tuple[str, Any]] = []
-
-    def put(self, key: str, event: Any) -> None:
-        self._events.append((key, event))
-
-    def take(self) -> list[tuple[str, Any]]:
-        events, self._events = self._events, []
-        return events
-
-
-class _Worker:
-    def __init__(self, work: Work, spec: Spec) -> None:
-        self._work = work
-        work.setup(spec)
-
-    def ready(self) -> None:
-        """Returns when the worker is set up."""
-
-    def run(self, key: str, payload: Any, mailbox: Any) -> tuple[bool, Any]:
-        """(whether there were events, result or Failure)."""
-        import ray
-
-        last: Any = None
-
-        def emit(event: Any) -> None:
-            nonlocal last
-            last = mailbox.put.remote(key, event)
-            if isinstance(event, Fatal):
-                ray.get(last)
-
-        try:
-            result = self._work.run(payload, emit)
-        except Exception as error:
-            said = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
-            short = type(error).__name__ in ("MemoryError", "ResourceExhaustedError")
-            cause: Cause = "memory" if short else "raised"
-            reason = f"out of memory: {said}" if short else said
-            if named := getattr(error, "cause", None):
-                reason, cause = str(error), named
-            result = Failure(reason, traceback.format_exc(), cause)
-        if last is not None:
-            ray.get(last)  # one caller's events arrive in order, and all before the result
-        return last is not None, result
 
 
 def run(
@@ -195,7 +87,7 @@ class _Run:
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         # beside the driver: a node that is lost must not take the events of others along
-        mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(_Mailbox)
+        mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox)
         self._mailbox = mailbox.remote()
         try:
             while self._running or any(g.waiting for g in self._groups.values()):
@@ -246,14 +138,10 @@ class _Run:
         spec, number = group.spec, self._workers
         self._workers += 1
         options = {"num_cpus": spec.num_cpus, "num_gpus": spec.num_gpus, "memory": spec.memory}
-        worker = ray.remote(max_restarts=-1, max_task_retries=0, **options)(_Worker)
-        group.actors[number] = worker.remote(self._work, spec)
-        self._ask(group, number)
-
-    def _ask(self, group: _Group, number: int) -> None:
-        """Have the worker say when it is set up; Ray restarts one that was lost by itself."""
-        ready = group.actors[number].ready.options(max_task_retries=-1)
-        self._starting[ready.remote()] = group, number
+        # not restarted by Ray, which says so on the screen and waits for room where it was
+        actor = ray.remote(max_restarts=0, **options)(Worker).remote(self._work, spec)
+        group.actors[number] = actor
+        self._starting[actor.ready.remote()] = group, number
 
     def _set_up(self, ref: Any) -> None:
         import ray
@@ -315,7 +203,7 @@ class _Run:
             late = self._timeout and time.monotonic() - run.since > self._timeout
             if late and not run.timed_out:
                 run.timed_out = True
-                ray.kill(self._groups[run.job.spec].actors[run.worker], no_restart=False)
+                ray.kill(self._groups[run.job.spec].actors[run.worker])
 
     def _finish(self, ref: Any) -> None:
         import ray
@@ -338,12 +226,8 @@ class _Run:
         self._end(key, result)
 
     def _lost(self, run: _Running, group: _Group, error: Any) -> None:
-        import ray
-
-        if isinstance(error, ray.exceptions.ActorUnavailableError):
-            # it may still be at work, out of reach: two must not be
-            ray.kill(group.actors[run.worker], no_restart=False)
-        self._ask(group, run.worker)
+        # it may still be at work, out of reach: two must not be
+        self._drop(group, run.worker)
         self._looked = 0.0
         key, said = run.job.key, str(error)
         if fatal := self._fatal.get(key):

@@ -29,6 +29,7 @@ from omegaconf.errors import MissingMandatoryValue
 from strategies.base import Invalid
 from sweeps import engine
 from sweeps.cluster import Spec, cluster
+from sweeps.job import Emit, Failure, Job, Watcher
 
 MODULE = "hydra_plugins.masksweep"
 
@@ -111,9 +112,9 @@ class RayLauncher(Launcher):
                 config.hydra.job.id = config.hydra.job.num = number
         returned: dict[str, JobReturn] = {}
 
-        class Returned(engine.Watcher):
+        class Returned(Watcher):
             def ended(self, key: str, result: Any) -> None:
-                if isinstance(result, engine.Failure):
+                if isinstance(result, Failure):
                     failed = RuntimeError(result.traceback)
                     result = JobReturn(status=JobStatus.FAILED, _return_value=failed)
                 returned[key] = result
@@ -127,7 +128,7 @@ class RayLauncher(Launcher):
         )
         with cluster(self._address):
             engine.run(
-                [engine.Job(str(i), config, self._spec) for i, config in enumerate(configs)],
+                [Job(str(i), config, self._spec) for i, config in enumerate(configs)],
                 work,
                 Returned(),
             )
@@ -153,7 +154,7 @@ class _HydraJob:
         setup_globals()
         BaseContainer._resolvers |= self.resolvers
 
-    def run(self, payload: DictConfig, emit: engine.Emit) -> JobReturn:
+    def run(self, payload: DictConfig, emit: Emit) -> JobReturn:
         return run_job(
             hydra_context=self.context,
             task_function=self.task,

@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 from sweeps.config import Tracking, Trial, flat, recorded
 from sweeps.environment import code_version
 from sweeps.spool import Record, Spool
-from sweeps.tracker import Refused, Tracker
+from sweeps.store import Refused
+from sweeps.tracker import Tracker
 from sweeps.trial import TrialResult
 
 LOT = 50

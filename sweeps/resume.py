@@ -13,7 +13,8 @@ from sweeps.plan import Planned
 from sweeps.progress import doing
 from sweeps.recorder import Recorder
 from sweeps.spool import Address, Spool
-from sweeps.tracker import Away, Found, Tracker, exists, store_uri
+from sweeps.store import Away, exists, store_uri
+from sweeps.tracker import Found, Tracker
 from sweeps.trial import TrialResult
 from sweeps.uri import shown
 

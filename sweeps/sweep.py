@@ -18,6 +18,7 @@ from rich.console import Console
 from sweeps import checkpoint, engine, resume
 from sweeps.cluster import Spec, cluster, slots
 from sweeps.config import Trial, recorded
+from sweeps.job import Failure, Job, Watcher, Work
 from sweeps.launcher import Composed
 from sweeps.plan import Planned, counted, derived_name, preflight, public, trials
 from sweeps.progress import Display, doing
@@ -91,7 +92,7 @@ def _run(planned: Sequence[Planned], arguments: Sequence[str], name: str, rerun:
         return whole.run(jobs, work)
 
 
-class Sweep(engine.Watcher):
+class Sweep(Watcher):
     """Hands what happens on to the recorder and the display."""
 
     def __init__(
@@ -119,7 +120,7 @@ class Sweep(engine.Watcher):
         self._logs: dict[str, Path] = {}
         self._ticked = 0.0
 
-    def run(self, jobs: Sequence[engine.Job], work: engine.Work) -> Ended:
+    def run(self, jobs: Sequence[Job], work: Work) -> Ended:
         """Run the jobs, and record them until the store has all or its patience is over."""
         status, exit_code = "FAILED", 1
         _logs(self._name).mkdir(parents=True, exist_ok=True)
@@ -192,11 +193,11 @@ class Sweep(engine.Watcher):
         self._retries[key] += 1
         self._display.retried(key, reason)
 
-    def ended(self, key: str, result: TrialResult | engine.Failure) -> None:
+    def ended(self, key: str, result: TrialResult | Failure) -> None:
         p, retries = self._by_id[key], self._retries.pop(key, 0)
         log = self._printed.pop(key, "")
         files = {"log.txt": log.encode()} if log else {}
-        if isinstance(result, engine.Failure):
+        if isinstance(result, Failure):
             outcome = Outcome(p.trial, p.variant, "failed", reason=result.reason)
             self._logs[key] = path = _log(p, self._name)
             if not path.exists():  # it was written on another machine, or never begun
@@ -269,7 +270,7 @@ def returned(job: Composed, trial: Trial, outcome: Outcome | None) -> JobReturn:
     return found
 
 
-def _job(planned: Planned, name: str) -> engine.Job:
+def _job(planned: Planned, name: str) -> Job:
     trial = planned.trial
     need = trial.resources
     spec = Spec(need.num_cpus, need.num_gpus, need.memory, trial.train.threads)
@@ -279,7 +280,7 @@ def _job(planned: Planned, name: str) -> engine.Job:
             # a worker's current folder is its own
             config[group]["path"] = str(Path(path).absolute())
     log = _log(planned, name)
-    return engine.Job(trial.id, Task(config, str(log.absolute())), spec)
+    return Job(trial.id, Task(config, str(log.absolute())), spec)
 
 
 def _log(planned: Planned, name: str) -> Path:

@@ -11,7 +11,8 @@ from sweeps.config import Tracking
 from sweeps.progress import doing
 from sweeps.recorder import Recorder
 from sweeps.spool import Address, Spool
-from sweeps.tracker import Away, Tracker, store_uri
+from sweeps.store import Away, store_uri
+from sweeps.tracker import Tracker
 from sweeps.uri import shown
 
 

@@ -14,53 +14,25 @@ from typing import Any
 
 from strategies.base import Invalid
 from sweeps.config import Tracking
-from sweeps.locks import lock
 from sweeps.seeds import short_digest
 from sweeps.spool import Record
+from sweeps.store import (
+    SQLITE,
+    Away,
+    Refused,
+    alone,
+    exists,
+    is_local,
+    status,
+    store_uri,
+    translated,
+)
 from sweeps.trial import TrialResult
 from sweeps.uri import shown
 
 BATCH = 1000
 """The most metrics that MLflow takes in a call."""
 PAGE = 1000
-SQLITE = "sqlite:///"
-FINAL = {
-    # what MLflow says of a request that would fail again in the same way
-    "INVALID_PARAMETER_VALUE",
-    "BAD_REQUEST",
-    "RESOURCE_ALREADY_EXISTS",
-    "RESOURCE_DOES_NOT_EXIST",
-    "NOT_FOUND",
-}
-
-
-class Away(Exception):
-    """The store cannot be reached, or cannot answer now."""
-
-
-class Refused(Exception):
-    """The store answers, and will not take this."""
-
-
-def store_uri(given: str | None) -> str:
-    """The tracking store: as given, MLFLOW_TRACKING_URI, or `mlflow.db` in the current folder.
-
-    Absolute, because MLflow resolves a relative SQLite path anew in each process.
-    """
-    uri = given or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    if uri.startswith(SQLITE) and not uri.removeprefix(SQLITE).startswith("/"):
-        uri = f"{SQLITE}{Path(uri.removeprefix(SQLITE)).absolute()}"
-    return uri
-
-
-def is_local(uri: str) -> bool:
-    """Whether the store is a database, not a server."""
-    return not uri.startswith(("http://", "https://", "databricks"))
-
-
-def exists(uri: str) -> bool:
-    """Whether there may be something in the store: False for a SQLite file that is not there."""
-    return not uri.startswith(SQLITE) or Path(uri.removeprefix(SQLITE)).exists()
 
 
 @dataclass(frozen=True)
@@ -101,14 +73,14 @@ class Tracker:
         self._id = short_digest(name)
         public = shown(self._uri)
         try:
-            with _alone(self._uri):
+            with alone(self._uri):
                 self._client = MlflowClient(tracking_uri=self._uri)
                 self._experiment = self._find_experiment()
         except Exception as error:  # each kind of store has errors of its own
             if isinstance(error, Invalid):
                 raise
             said = str(error).replace(self._uri, public).strip().splitlines() or [repr(error)]
-            if not self._uri.startswith(SQLITE) and _status(error) >= 500:
+            if not self._uri.startswith(SQLITE) and status(error) >= 500:
                 raise Away(said[0]) from error
             raise Invalid("tracking.uri", public, f"cannot be opened: {said[0]}") from error
         self._runs: dict[str, str] = {}
@@ -128,7 +100,7 @@ class Tracker:
     def _make_experiment(self) -> None:
         # beside the database; a folder named mlruns would turn a bare `mlflow ui` away
         root = (Path.cwd() / "mlartifacts").as_uri() if is_local(self._uri) else None
-        with _alone(self._uri):
+        with alone(self._uri):
             self._experiment = self._find_experiment() or str(
                 self._client.create_experiment(self._called, artifact_location=root)
             )
@@ -137,7 +109,7 @@ class Tracker:
 
     def finished(self) -> dict[str, Found]:
         """The sweep's trials that have finished, by trial id. Raises `Away`."""
-        with _translated():
+        with translated():
             parent = self._find_parent()
             runs = self._children(parent, "FINISHED") if parent else []
         runs = [r for r in runs if "trial.superseded" not in r.data.tags]
@@ -173,7 +145,7 @@ class Tracker:
         Metrics of a trial that follow one another go out in one call.
         """
         curves: dict[str, list[Any]] = {}
-        with _translated(self._unsure):
+        with translated(self._unsure):
             for record in records:
                 body = record.body
                 match record.kind:
@@ -216,7 +188,7 @@ class Tracker:
 
     def kill_left_running(self) -> None:
         """Close what a driver that is gone left open. Raises `Away`."""
-        with _translated():
+        with translated():
             self._parent = self._find_parent()
             if not self._parent:
                 return
@@ -300,43 +272,6 @@ class Tracker:
         # a call that timed out may have made a run after all
         self._kill_children()
         self._client.set_terminated(self._parent, body["status"], end_time=body["time"])
-
-
-class _translated:
-    """MLflow's errors as `Away` or `Refused`; calls `failed` for either."""
-
-    def __init__(self, failed: Callable[[], None] = lambda: None) -> None:
-        self._failed = failed
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if not isinstance(error, Exception):
-            return
-        self._failed()
-        if isinstance(error, Away | Refused):
-            raise error
-        said = shown((str(error).strip().splitlines() or [repr(error)])[0])
-        raise (Away if _is_away(error) else Refused)(said) from error
-
-
-def _is_away(error: Exception) -> bool:
-    """Whether the same request may succeed later."""
-    return getattr(error, "error_code", "INTERNAL_ERROR") not in FINAL
-
-
-def _status(error: Exception) -> int:
-    """The HTTP status that stands for it: below 500 the store answered."""
-    asked = getattr(error, "get_http_status_code", None)
-    return int(asked()) if asked else 500
-
-
-def _alone(uri: str) -> Any:
-    """A lock for a SQLite file: of processes that meet a new one, MLflow lets one make it."""
-    from contextlib import nullcontext
-
-    return lock(uri) if uri.startswith(SQLITE) else nullcontext()
 
 
 def _metrics(body: Mapping[str, Any]) -> list[Any]:

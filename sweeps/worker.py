@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sweeps import engine
 from sweeps.cluster import Spec
 from sweeps.config import parse
 from sweeps.folder import Folder
+from sweeps.job import Emit, Fatal
 from sweeps.trial import TrialResult
 
 LARGE = 50 * 2**20
@@ -53,12 +53,12 @@ class TrialWork:
         self._memory = spec.memory
         prepare_process(spec.threads, spec.num_gpus)
 
-    def run(self, payload: Task, emit: engine.Emit) -> TrialResult:
+    def run(self, payload: Task, emit: Emit) -> TrialResult:
         from sweeps import memory, trial
         from sweeps.checkpoint import Checkpoints
 
         def out_of_memory(reason: str) -> None:
-            emit(engine.Fatal(reason, "memory"))
+            emit(Fatal(reason, "memory"))
             os._exit(137)
 
         parsed = parse(payload.config)
@@ -86,7 +86,7 @@ class TrialWork:
 
 
 @contextlib.contextmanager
-def _logged(path: str, emit: engine.Emit) -> Iterator[None]:
+def _logged(path: str, emit: Emit) -> Iterator[None]:
     """Send all that this process prints into the file, what C++ prints as well."""
     where = Path(path)
     if not where.parent.is_dir():  # on another machine

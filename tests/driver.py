@@ -79,7 +79,7 @@ class Driver:
     @property
     def workers(self) -> list[psutil.Process]:
         """Its workers that are at a trial."""
-        return [p for p in self.family if "ray::_Worker.run" in " ".join(cmdline(p))]
+        return [p for p in self.family if "ray::Worker.run" in " ".join(cmdline(p))]
 
 
 def cmdline(process: psutil.Process) -> list[str]:

@@ -13,7 +13,8 @@ from mlflow import MlflowClient
 from strategies.base import Invalid
 from sweeps import checks
 from sweeps.config import Tracking
-from sweeps.tracker import Away, probe
+from sweeps.store import Away
+from sweeps.tracker import probe
 from tests.driver import Driver, ran
 from tests.head import Head, ray_head
 

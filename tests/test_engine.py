@@ -17,6 +17,7 @@ import ray
 from strategies import Invalid
 from sweeps import engine, memory
 from sweeps.cluster import Spec, slots
+from sweeps.job import Emit, Failure, Fatal, Job, Watcher
 
 # the workers cannot import the tests
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -28,7 +29,7 @@ class Work:
     def setup(self, spec: Spec) -> None:
         self.jobs, self.memory = 0, spec.memory
 
-    def run(self, payload: Any, emit: engine.Emit) -> Any:
+    def run(self, payload: Any, emit: Emit) -> Any:
         self.jobs += 1
         match payload:
             case "raise":
@@ -52,7 +53,7 @@ class Work:
             case "grow":
 
                 def over(reason: str) -> None:
-                    emit(engine.Fatal(reason, "memory"))
+                    emit(Fatal(reason, "memory"))
                     os._exit(137)
 
                 with memory.limit(self.memory, over):
@@ -76,7 +77,7 @@ class BrokenSetup(Work):
         raise RuntimeError("no TensorFlow here")
 
 
-class Seen(engine.Watcher):
+class Seen(Watcher):
     """Notes what happens, and that nothing happens twice or too late."""
 
     def __init__(self) -> None:
@@ -96,9 +97,9 @@ class Seen(engine.Watcher):
         assert key not in self.ends
         self.ends[key] = result
 
-    def failure(self, key: str) -> engine.Failure:
+    def failure(self, key: str) -> Failure:
         found = self.ends[key]
-        assert isinstance(found, engine.Failure)
+        assert isinstance(found, Failure)
         return found
 
 
@@ -106,7 +107,7 @@ def run(
     payloads: list[Any], spec: Spec | None = None, work: Work | None = None, **limits: Any
 ) -> Seen:
     seen = Seen()
-    jobs = [engine.Job(str(i), p, spec or Spec()) for i, p in enumerate(payloads)]
+    jobs = [Job(str(i), p, spec or Spec()) for i, p in enumerate(payloads)]
     engine.run(jobs, work or Work(), seen, **limits)
     assert seen.ends.keys() == {job.key for job in jobs}
     return seen
@@ -176,7 +177,7 @@ class TestOneMachine:
                 raise StopIteration
 
         before = time.monotonic()
-        jobs = [engine.Job("0", 1, Spec()), engine.Job("1", ("sleep", 60), Spec())]
+        jobs = [Job("0", 1, Spec()), Job("1", ("sleep", 60), Spec())]
         with pytest.raises(StopIteration):
             engine.run(jobs, Work(), Enough())
         assert run(["count"] * 2).ends  # the slots are free again
@@ -197,7 +198,7 @@ class TestOneMachine:
     def test_unlike_specs_share_no_worker(self) -> None:
         seen = Seen()
         specs = [Spec(threads=1), Spec(threads=2)] * 3
-        jobs = [engine.Job(str(i), "count", s) for i, s in enumerate(specs)]
+        jobs = [Job(str(i), "count", s) for i, s in enumerate(specs)]
         engine.run(jobs, Work(), seen)
         even, odd = ({seen.ends[str(i)][0] for i in range(n, 6, 2)} for n in (0, 1))
         assert not even & odd
@@ -219,7 +220,7 @@ class TestSeveralNodes:
         seen = run([("where", str(tmp_path))] * 8)
         thread.join()
         assert len(seen.ends) == 8
-        assert not any(isinstance(r, engine.Failure) for r in seen.ends.values())
+        assert not any(isinstance(r, Failure) for r in seen.ends.values())
         assert 1 <= len(seen.retries) <= 2
         assert len(set(seen.ends.values())) <= 2
 
@@ -236,7 +237,7 @@ class TestSeveralNodes:
                     nodes.add_node(num_cpus=1)
 
         seen = Joins()
-        jobs = [engine.Job(str(i), ("where", str(tmp_path)), Spec()) for i in range(10)]
+        jobs = [Job(str(i), ("where", str(tmp_path)), Spec()) for i in range(10)]
         engine.run(jobs, Work(), seen)
         assert len(set(seen.ends.values())) == 2
 
@@ -274,5 +275,5 @@ class TestSeveralNodes:
         nodes.add_node(num_cpus=2)
         seen = Seen()
         specs = [Spec(threads=1), Spec(num_cpus=2), Spec(threads=3), Spec(num_cpus=0.5)] * 2
-        engine.run([engine.Job(str(i), 1, s) for i, s in enumerate(specs)], Work(), seen)
+        engine.run([Job(str(i), 1, s) for i, s in enumerate(specs)], Work(), seen)
         assert seen.ends == {str(i): 1 for i in range(8)}

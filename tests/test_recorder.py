@@ -20,7 +20,8 @@ from sweeps.config import Trial
 from sweeps.plan import Planned, counted
 from sweeps.recorder import Recorder
 from sweeps.spool import Spool
-from sweeps.tracker import Away, Refused, Tracker
+from sweeps.store import Away, Refused
+from sweeps.tracker import Tracker
 from sweeps.trial import TrialResult
 from tests.trials import trial
 

@@ -11,8 +11,9 @@ import psutil
 import pytest
 import ray
 
-from sweeps import engine, resume
+from sweeps import resume
 from sweeps.cluster import Spec
+from sweeps.job import Emit, Job
 from sweeps.plan import Planned
 from sweeps.stopping import Stop
 from sweeps.sweep import Sweep
@@ -28,7 +29,7 @@ class Trivial:
     def setup(self, spec: Spec) -> None:
         pass
 
-    def run(self, payload: Any, emit: engine.Emit) -> TrialResult:
+    def run(self, payload: Any, emit: Emit) -> TrialResult:
         emit(Report(1, 2, 1, {"train/loss": 1.0}))
         metrics = {"train/loss": 0.5, "test/accuracy": 0.5, "integrity/ok": 1.0}
         return TrialResult("ok", metrics=metrics, artifacts={"a": bytes(100_000)}, epochs=2)
@@ -54,7 +55,7 @@ def test_ten_thousand_trials(
 
     with resume.opened(planned, "scale", rerun=False) as (planned, recorder, away), Stop() as stop:
         assert away
-        jobs = [engine.Job(p.trial.id, p.trial.seed, Spec()) for p in planned]
+        jobs = [Job(p.trial.id, p.trial.seed, Spec()) for p in planned]
         ended = Watched(planned, recorder, stop, "scale", "note", False).run(jobs, Trivial())
     assert len(ended.outcomes) == TRIALS
     assert ended.exit_code == 1, "the store has nothing of it"

@@ -1,0 +1,86 @@
+"""The tracking store: where it is, and what its errors mean. Loads no MLflow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from sweeps.locks import lock
+from sweeps.uri import shown
+
+SQLITE = "sqlite:///"
+FINAL = {
+    # what MLflow says of a request that would fail again in the same way
+    "INVALID_PARAMETER_VALUE",
+    "BAD_REQUEST",
+    "RESOURCE_ALREADY_EXISTS",
+    "RESOURCE_DOES_NOT_EXIST",
+    "NOT_FOUND",
+}
+
+
+class Away(Exception):
+    """The store cannot be reached, or cannot answer now."""
+
+
+class Refused(Exception):
+    """The store answers, and will not take this."""
+
+
+def store_uri(given: str | None) -> str:
+    """The tracking store: as given, MLFLOW_TRACKING_URI, or `mlflow.db` in the current folder.
+
+    Absolute, because MLflow resolves a relative SQLite path anew in each process.
+    """
+    uri = given or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    if uri.startswith(SQLITE) and not uri.removeprefix(SQLITE).startswith("/"):
+        uri = f"{SQLITE}{Path(uri.removeprefix(SQLITE)).absolute()}"
+    return uri
+
+
+def is_local(uri: str) -> bool:
+    """Whether the store is a database, not a server."""
+    return not uri.startswith(("http://", "https://", "databricks"))
+
+
+def exists(uri: str) -> bool:
+    """Whether there may be something in the store: False for a SQLite file that is not there."""
+    return not uri.startswith(SQLITE) or Path(uri.removeprefix(SQLITE)).exists()
+
+
+class translated:
+    """MLflow's errors as `Away` or `Refused`; calls `failed` for either."""
+
+    def __init__(self, failed: Callable[[], None] = lambda: None) -> None:
+        self._failed = failed
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if not isinstance(error, Exception):
+            return
+        self._failed()
+        if isinstance(error, Away | Refused):
+            raise error
+        said = shown((str(error).strip().splitlines() or [repr(error)])[0])
+        raise (Away if is_away(error) else Refused)(said) from error
+
+
+def is_away(error: Exception) -> bool:
+    """Whether the same request may succeed later."""
+    return getattr(error, "error_code", "INTERNAL_ERROR") not in FINAL
+
+
+def status(error: Exception) -> int:
+    """The HTTP status that stands for it: below 500 the store answered."""
+    asked = getattr(error, "get_http_status_code", None)
+    return int(asked()) if asked else 500
+
+
+def alone(uri: str) -> AbstractContextManager[Any]:
+    """A lock for a SQLite file: of processes that meet a new one, MLflow lets one make it."""
+    return lock(uri) if uri.startswith(SQLITE) else nullcontext()
