@@ -60,6 +60,7 @@ def test_nothing_would_stop_a_sweep(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"stdout", "stderr"}
 
 
+@pytest.mark.slow
 def test_a_cluster_is_looked_at_node_by_node(head: Head, tmp_path: Path) -> None:
     done = doctor(tmp_path, "--address", head.client, "resources.num_cpus=2")
     assert done.code == 0, done.stdout + done.stderr

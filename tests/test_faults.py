@@ -77,7 +77,7 @@ def trials(driver: Driver) -> int:
 
 class TestDriverKilled:
     @pytest.mark.parametrize(
-        "moment", [SLOW("before the first"), "in the middle", SLOW("before the last")]
+        "moment", [SLOW("before the first"), SLOW("in the middle"), SLOW("before the last")]
     )
     def test_a_rerun_completes_it(
         self,

@@ -256,6 +256,7 @@ def hold() -> None:
         print("both hold it")
 
 
+@pytest.mark.slow  # MLflow waits 20 s for the lock
 def test_a_locked_database_is_waited_for() -> None:
     sweep(TRIALS[0])
     spool, all_records = records()
