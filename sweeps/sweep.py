@@ -50,6 +50,10 @@ class Ended:
     """Records that the store does not have."""
     refused: Sequence[str] = ()
     """Why the store would not take records."""
+    trouble: str = ""
+    """Why the store could not be reached, if records wait for it."""
+    ended_by: str = ""
+    """Why not every trial was run, if that was a trial's doing."""
 
 
 def run(
@@ -119,6 +123,7 @@ class Sweep(Watcher):
         self._retries: dict[str, int] = {}
         self._logs: dict[str, Path] = {}
         self._ticked = 0.0
+        self._ended_by = ""
 
     def run(self, jobs: Sequence[Job], work: Work) -> Ended:
         """Run the jobs, and record them until the store has all or its patience is over."""
@@ -145,8 +150,8 @@ class Sweep(Watcher):
                 status, exit_code = ("FINISHED", 0) if well else ("FAILED", 1)
             except Stopped as stopped:
                 status, exit_code = "KILLED", stopped.exit_code
-            except FailFast:
-                pass
+            except FailFast as failed:
+                self._ended_by = f"Stopped at {failed}, which failed (launch.fail_fast)."
             finally:
                 found = [self._outcomes[k] for k in self._by_id if k in self._outcomes]
                 self._recorder.kill_trials()
@@ -154,7 +159,8 @@ class Sweep(Watcher):
                 self._recorder.end_sweep(status, note, as_text(found))
                 exit_code = self._send_rest(exit_code)
         unsent, refused = self._recorder.waiting, self._recorder.refused
-        return Ended(found, self._logs, exit_code, unsent, refused)
+        trouble = self._recorder.trouble if unsent else ""
+        return Ended(found, self._logs, exit_code, unsent, refused, trouble, self._ended_by)
 
     def _send_rest(self, exit_code: int) -> int:
         """Wait until the store has all, or patience is over; the exit code of the sweep."""
@@ -215,7 +221,7 @@ class Sweep(Watcher):
         self._outcomes[key] = outcome
         self._display.ended(outcome)
         if outcome.status == "failed" and self._launch.fail_fast:
-            raise FailFast
+            raise FailFast(p.name)
 
     def tick(self) -> None:
         self._stop.check()
@@ -252,6 +258,10 @@ def _summary(ended: Ended, name: str, arguments: Sequence[str]) -> None:
     if ended.unsent:
         waiting = f"{ended.unsent} records wait on disk, in {STATE / 'spool'}."
         print(f"{waiting} Send them with: masksweep sync", file=sys.stderr)
+        if ended.trouble:
+            print(f"The store could not be reached: {ended.trouble}", file=sys.stderr)
+    if ended.ended_by:
+        print(ended.ended_by, file=sys.stderr)
     if ended.exit_code > 128:
         again = shlex.join(["masksweep", "run", *(a for a in arguments if a != "--rerun")])
         print(f"Interrupted; what had finished is kept. Go on with:\n  {again}", file=sys.stderr)

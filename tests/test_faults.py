@@ -150,11 +150,7 @@ def test_a_larger_sweep_of_the_same_name_runs_what_is_new(tmp_path: Path) -> Non
 class TestWorkerKilled:
     @pytest.mark.parametrize("moment", ["at its start", "in the middle"])
     def test_the_trial_goes_on_elsewhere_with_the_same_bits(
-        self,
-        moment: str,
-        tmp_path: Path,
-        plan: dict[str, list[str]],
-        undisturbed: dict[str, str],
+        self, moment: str, tmp_path: Path, undisturbed: dict[str, str]
     ) -> None:
         with sweep(tmp_path, *SMALL, LONG, "checkpoint.every_s=0.2") as driver:
             driver.wait_for(lambda: driver.workers)
@@ -249,6 +245,8 @@ class TestTrialsThatFail:
             "launch.fail_fast=true",
         )  # fmt: skip
         assert driver.code == 1, driver.stderr
+        assert "which failed (launch.fail_fast)." in driver.stderr
+        assert "which failed (launch.fail_fast)." in driver.stderr
         by_status = local_store(tmp_path, "faults").by_status()
         assert by_status["FAILED"] == 1
         assert by_status["FINISHED"] < 6
@@ -362,6 +360,8 @@ class TestStoreAway:
         assert driver.code == 1, driver.stderr
         assert len(driver.ended) == 6
         assert "Send them with: masksweep sync" in driver.stderr
+        assert "The store could not be reached: " in driver.stderr
+        assert "The store could not be reached: " in driver.stderr
         assert ran(folder, command=("sync",)).code == 1
         planned = ran(folder, *SMALL, SHORT, f"tracking.uri={server.uri}", command=("plan",))
         assert planned.stdout.splitlines()[-1] == "6 trials: 6 done"
