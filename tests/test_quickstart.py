@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections import defaultdict
@@ -12,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from strategies import all_strategies
+from tests.driver import clean_env
 
 
 @pytest.mark.slow
@@ -21,7 +21,7 @@ def test_the_quickstart_shows_which_strategies_hold(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        env={k: v for k, v in os.environ.items() if not k.startswith(("HYDRA_", "MLFLOW_"))},
+        env=clean_env(),
     )
     assert done.returncode == 0, done.stderr
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")

@@ -20,6 +20,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from sweeps.config import parse
+from tests.driver import clean_env
 
 ARGUMENTS = [
     "strategy=dense,init_only,weight_mask,var_list",
@@ -43,10 +44,6 @@ MASKED_METRICS = {
     "sparsity/achieved",
     "flops/step_ratio",
 }
-
-
-def clean_env() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if not k.startswith(("HYDRA_", "MLFLOW_"))}
 
 
 @dataclass
