@@ -93,6 +93,8 @@ def _join(address: str) -> None:
             except ConnectionAbortedError:
                 # behind ray:// Ray starts a server for us, which on a busy head may die young
                 _init(address, runtime_env=env)
+    except PermissionError as error:
+        raise Invalid("launch.address", address, str(error)) from error
     except (ValueError, OSError, RuntimeError, RayError) as error:
         raise Invalid("launch.address", address, f"no Ray cluster there: {_said(error)}") from error
 
@@ -104,33 +106,57 @@ def _said(error: Exception) -> str:
 
 
 def knock(address: str) -> None:
-    """Raise `OSError` or `ValueError` unless a server like Ray's answers there.
+    """Raise `OSError` or `ValueError` unless a Ray that takes this process' token answers there.
 
-    Ray itself asks a dead address for minutes, and then ends the process.
+    `PermissionError`, one of the former, is for the token. Ray itself asks a dead address for
+    minutes and then ends the process, and repeats a wrong token for half a minute.
     """
     from ray._private.services import canonicalize_bootstrap_address
 
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS") or address
-    if "://" in address:
-        scheme, _, found = address.partition("://")
-        if scheme != "ray":
-            raise ValueError("must be auto, host:port or ray://host:port")
-    else:
-        found = canonicalize_bootstrap_address(address)
-    host, _, port = found.rpartition(":")
-    if not host or not port.isdigit():
+    local = address == "auto"
+    laptop = address.startswith("ray://")
+    if "://" in address and not laptop:
         raise ValueError("must be auto, host:port or ray://host:port")
+    found = address.removeprefix("ray://") if laptop else canonicalize_bootstrap_address(address)
+    host, _, port = (found or "").rpartition(":")
+    if not host or not port.isdigit():
+        reason = "must be auto, host:port or ray://host:port"
+        raise ConnectionError("none runs on this machine") if local else ValueError(reason)
     socket.create_connection((host.strip("[]"), int(port)), PROBE_SECONDS).close()
-    if os.environ.get("RAY_USE_TLS", "0") not in ("0", "false"):
-        return
-    import grpc  # type: ignore[import-untyped]
+    if os.environ.get("RAY_USE_TLS", "0") in ("0", "false"):
+        _ask(
+            found, "RayletDriver/ClusterInfo" if laptop else "NodeInfoGcsService/CheckAlive", local
+        )
 
+
+def _ask(found: str, method: str, local: bool) -> None:
+    """Call a method of Ray's, with the token that `ray.init` would show there."""
+    import grpc  # type: ignore[import-untyped]
+    from ray._private.authentication import authentication_token_setup as tokens
+    from ray._private.authentication.authentication_utils import is_token_auth_enabled
+    from ray._raylet import AuthenticationTokenLoader
+
+    if local:  # as ray.init does: the token of a Ray that this user started
+        tokens.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    loader = AuthenticationTokenLoader.instance()
+    known = is_token_auth_enabled() and loader.has_token(ignore_auth_mode=True)
+    token = loader.get_token_for_http_header() if known else {}
     with grpc.insecure_channel(found, [("grpc.enable_http_proxy", 0)]) as channel:
         try:
             grpc.channel_ready_future(channel).result(PROBE_SECONDS)
+            call = channel.unary_unary(f"/ray.rpc.{method}")
+            call(b"", timeout=PROBE_SECONDS, metadata=tuple(token.items()))
         except grpc.FutureTimeoutError:
             raise ConnectionError(f"what answers at {found} is not Ray") from None
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                if token:
+                    raise PermissionError("it refuses this token") from None
+                reason = "it asks for a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+                raise PermissionError(f"{reason} (or keep it in ~/.ray/auth_token)") from None
+            # whatever else it says to an empty call, Ray answered
 
 
 @contextmanager

@@ -117,7 +117,8 @@ def _client(address: str | None) -> Any:
     except requests.RequestException as error:
         raise Invalid("--address", shown(address), "no Ray dashboard answers there") from error
     except (OSError, RuntimeError, ValueError, RayError) as error:
-        what = "refuses" if isinstance(error, AuthenticationError) else "no Ray dashboard there"
+        denied = isinstance(error, AuthenticationError | PermissionError)
+        what = "refuses" if denied else "no Ray dashboard there"
         reason = " ".join(str(error).split())[:300]
         raise Invalid("--address", shown(address), f"{what}: {reason}") from error
 

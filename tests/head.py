@@ -32,11 +32,14 @@ class Head:
     """As a laptop joins, with `ray://`."""
     dashboard: str
     log: Path
+    token: str
 
     def answers(self) -> bool:
         """Whether it takes jobs, and laptops."""
         host, _, port = self.client.removeprefix("ray://").partition(":")
-        with suppress(OSError), urllib.request.urlopen(f"{self.dashboard}/api/jobs/", timeout=5):
+        known = {"Authorization": f"Bearer {self.token}"}
+        asked = urllib.request.Request(f"{self.dashboard}/api/jobs/", headers=known)
+        with suppress(OSError), urllib.request.urlopen(asked, timeout=5):
             socket.create_connection((host, int(port)), timeout=5).close()
             return True
         return False
@@ -57,6 +60,7 @@ def ray_head(**env: str) -> Iterator[Head]:
             f"ray://127.0.0.1:{client}",
             f"http://127.0.0.1:{dashboard}",
             folder / "log",
+            env.get("RAY_AUTH_TOKEN", ""),
         )
         binaries = Path(sys.executable).parent
         ports = {

@@ -55,9 +55,13 @@ def join(folder: Path, address: str | None, **env: str) -> subprocess.CompletedP
     )
 
 
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef"}
+WRONG = TOKEN | {"RAY_AUTH_TOKEN": "f" * 32}
+
+
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    with ray_head() as made:
+    with ray_head(**TOKEN) as made:
         yield made
 
 
@@ -75,7 +79,7 @@ def web() -> Iterator[int]:
 @pytest.mark.parametrize("way", ["node", "laptop", "auto"])
 def test_a_cluster_is_joined_and_the_code_travels(head: Head, way: str, tmp_path: Path) -> None:
     address = {"node": head.address, "laptop": head.client, "auto": "auto"}[way]
-    done = join(tmp_path, address, **({"RAY_ADDRESS": head.address} if way == "auto" else {}))
+    done = join(tmp_path, address, **TOKEN, RAY_ADDRESS=head.address if way == "auto" else "")
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     assert (found["nodes"], found["CPU"], found["slots"]) == (1, 2, 2)
@@ -85,6 +89,29 @@ def test_a_cluster_is_joined_and_the_code_travels(head: Head, way: str, tmp_path
     assert found["left"]
     assert found["code"].endswith("sweeps/__init__.py")
     assert Path(found["code"]) != Path(sweeps.__file__)
+
+
+@pytest.mark.parametrize("way", ["node", "laptop", "auto"])
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ({}, "it asks for a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or keep it in"),
+        (TOKEN | {"RAY_AUTH_TOKEN": ""}, "it asks for a token"),
+        (WRONG, "it refuses this token"),
+    ],
+    ids=["no token", "mode without token", "wrong token"],
+)
+def test_a_cluster_that_refuses_the_token_is_told_soon_in_one_line(
+    head: Head, way: str, env: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    address = {"node": head.address, "laptop": head.client, "auto": "auto"}[way]
+    begun = time.monotonic()
+    home = {"HOME": str(tmp_path), "RAY_ADDRESS": head.address if way == "auto" else ""}
+    done = join(tmp_path, address, **home, **env)
+    assert time.monotonic() - begun < 30
+    assert done.stderr.startswith(f"launch.address={address}: {said}")
+    assert len(done.stderr.splitlines()) == 1
+    assert env.get("RAY_AUTH_TOKEN") not in done.stderr.split()
 
 
 def test_without_an_address_ray_starts_here_whatever_runs_beside(
