@@ -136,7 +136,7 @@ def _ask(found: str, method: str, local: bool) -> None:
     import grpc  # type: ignore[import-untyped]
     from ray._private.authentication import authentication_token_setup as tokens
     from ray._private.authentication.authentication_utils import is_token_auth_enabled
-    from ray._raylet import AuthenticationTokenLoader
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
     if local:  # as ray.init does: the token of a Ray that this user started
         tokens.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)

@@ -45,7 +45,9 @@ class Folder:
         from fsspec.implementations.local import LocalFileSystem
 
         files, path = self._open()
-        files.makedirs(path, exist_ok=True)
+        # a path without a slash before it begins with a bucket, which is not ours to make
+        if path.startswith("/"):
+            files.makedirs(path, exist_ok=True)
         final = f"{path}/{name}"
         if not isinstance(files, LocalFileSystem):
             files.pipe_file(final, content)

@@ -1,4 +1,4 @@
-"""Real servers for tests: PostgreSQL and MLflow, that can be stopped and started again."""
+"""Real servers for tests: PostgreSQL, MLflow and S3, that can be stopped and started again."""
 
 from __future__ import annotations
 
@@ -106,6 +106,21 @@ class MlflowServer(Server):
         os.killpg(self._process.pid, signal.SIGCONT)
 
 
+class ObjectStore(Server):
+    @property
+    def client(self) -> dict[str, str]:
+        """The environment of its clients."""
+        keys = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "tester"}
+        return keys | {"AWS_ENDPOINT_URL": self.uri, "AWS_DEFAULT_REGION": "us-east-1"}
+
+    def answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.uri}/moto-api/", timeout=1) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+
 @contextmanager
 def postgres(folder: Path) -> Iterator[Postgres]:
     """A PostgreSQL of its own, with its log in this folder; skips where none is installed.
@@ -164,6 +179,20 @@ def mlflow_server(backend_uri: str, folder: Path) -> Iterator[MlflowServer]:
     log = folder / "mlflow.log"
     # killed, as a machine that goes away: a gentler signal would wait for open connections
     server = MlflowServer(f"http://127.0.0.1:{port}", port, argv, log, signal.SIGKILL, _env=env)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
+def s3_server(folder: Path) -> Iterator[ObjectStore]:
+    """A store that speaks S3 and keeps nothing; what clients need is in its `client`."""
+    port = _free_port()
+    argv = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)]
+    log = folder / "s3.log"
+    server = ObjectStore(f"http://127.0.0.1:{port}", port, argv, log, signal.SIGKILL)
     try:
         server.start()
         yield server

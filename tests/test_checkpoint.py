@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fsspec import filesystem
 
 from strategies import Invalid
 from sweeps import checkpoint, course
@@ -25,6 +26,7 @@ from sweeps.checkpoint import Checkpoints, State
 from sweeps.config import Trial
 from sweeps.prepare import program_for, start
 from sweeps.trial import Report, TrialResult, run
+from tests.servers import s3_server
 from tests.trials import BASE
 from tests.trials import trial as make
 
@@ -401,15 +403,25 @@ def test_a_checkpoint_is_due_by_time_and_at_an_epochs_end_if_that_is_cheap(tmp_p
 
 @pytest.fixture
 def memory() -> Iterator[str]:
-    from fsspec import filesystem
-
     yield "memory://"
     filesystem("memory").store.clear()
 
 
-@pytest.mark.parametrize("inner", ["", "bucket/folder"])
-def test_any_fsspec_uri_will_do(memory: str, inner: str, whole: dict[str, Any]) -> None:
-    folder = memory + inner
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URI of a bucket."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as server, pytest.MonkeyPatch.context() as env:
+        for name, value in server.client.items():
+            env.setenv(name, value)
+        filesystem("s3").mkdir("bucket")
+        yield "s3://bucket/"
+
+
+@pytest.mark.parametrize(("store", "inner"), [("memory", ""), ("memory", "a/b"), ("s3", "a/b")])
+def test_any_fsspec_uri_will_do(
+    store: str, inner: str, whole: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    folder = request.getfixturevalue(store) + inner
     checkpoint.check(folder)
     trial = given()
     break_off(trial, kept(folder, trial), 17)
@@ -418,6 +430,21 @@ def test_any_fsspec_uri_will_do(memory: str, inner: str, whole: dict[str, Any]) 
     assert bits(resumed) == whole
     checkpoint.clear(folder, trial.id)
     assert kept(folder, trial).resume("") == (None, "")
+
+
+def test_a_damaged_checkpoint_in_an_object_store_is_told_too(s3: str) -> None:
+    saved(f"{s3}damaged", STATE, State(9, {}, []))
+    newest = max(filesystem("s3").ls(f"{s3}damaged/trial"))
+    filesystem("s3").pipe_file(newest, filesystem("s3").cat_file(newest)[:-1])
+    told = found_again(f"{s3}damaged")[1]
+    assert told.startswith("checkpoint of step 9: ")
+    assert told.endswith("; resumed from step 7")
+
+
+def test_a_bucket_is_never_made(s3: str) -> None:
+    with pytest.raises(Invalid, match=r"cannot be written: .*bucket"):
+        checkpoint.check("s3://other/folder")
+    assert filesystem("s3").ls("") == ["bucket"]
 
 
 def test_a_slash_at_the_end_of_a_uri_does_not_count(memory: str) -> None:
