@@ -79,7 +79,13 @@ class Driver:
     @property
     def workers(self) -> list[psutil.Process]:
         """Its workers that are at a trial."""
-        return [p for p in self.family if "ray::Worker.run" in " ".join(cmdline(p))]
+        return working(self.process.pid)
+
+
+def working(pid: int) -> list[psutil.Process]:
+    """Workers at a trial, among what a process started."""
+    family = psutil.Process(pid).children(recursive=True)
+    return [p for p in family if "ray::Worker.run" in " ".join(cmdline(p))]
 
 
 def cmdline(process: psutil.Process) -> list[str]:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +46,7 @@ class Head:
 
 
 @contextmanager
-def ray_head(**env: str) -> Iterator[Head]:
+def ray_head(num_cpus: int = 2, **env: str) -> Iterator[Head]:
     """Start one; at the end all that it started is gone, and nothing else."""
     # Ray keeps sockets there, whose paths must be short
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as made:
@@ -62,7 +62,6 @@ def ray_head(**env: str) -> Iterator[Head]:
             folder / "log",
             env.get("RAY_AUTH_TOKEN", ""),
         )
-        binaries = Path(sys.executable).parent
         ports = {
             "port": port,
             "ray-client-server-port": client,
@@ -71,32 +70,56 @@ def ray_head(**env: str) -> Iterator[Head]:
             "min-worker-port": 0,
             "max-worker-port": 0,
         }
-        with head.log.open("wb") as log:
-            process = subprocess.Popen(
-                [binaries / "ray", "start", "--head", "--block", "--disable-usage-stats"]
-                + ["--num-cpus=2", f"--temp-dir={folder}", "--dashboard-host=127.0.0.1"]
-                + [f"--{key}={value}" for key, value in ports.items()],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=home,
-                env=clean_env(HOME=str(home), PATH=f"{binaries}{os.pathsep}{os.environ['PATH']}")
-                | env,
-                start_new_session=True,
-            )
-        try:
+        options = [f"--{key}={value}" for key, value in ports.items()]
+        options += ["--head", "--dashboard-host=127.0.0.1", f"--temp-dir={folder}"]
+        with _started(head, [*options, f"--num-cpus={num_cpus}"], env) as process:
             wait_for(lambda: head.answers() or process.poll() is not None, PATIENCE_S)
             assert process.poll() is None, head.log.read_text()
             yield head
-        finally:
-            family = psutil.Process(process.pid).children(recursive=True)
+
+
+@contextmanager
+def ray_node(head: Head, num_cpus: int = 1) -> Iterator[subprocess.Popen[bytes]]:
+    """Start another node of its cluster, as on another machine; it joins within some seconds."""
+    options = [f"--address={head.address}", f"--num-cpus={num_cpus}"]
+    with _started(head, [*options, "--min-worker-port=0", "--max-worker-port=0"], {}) as process:
+        yield process
+
+
+def end(process: subprocess.Popen[bytes], gently: bool = False) -> None:
+    """End a node with all that it started: killed, as a machine that goes away, or in order."""
+    with suppress(psutil.NoSuchProcess):
+        family = psutil.Process(process.pid).children(recursive=True)
+        if gently:
             process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 process.wait(PATIENCE_S)
-            for one in [process, *family]:
-                with suppress(psutil.NoSuchProcess):
-                    one.kill()
-            process.wait()
+        for one in [process, *family]:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+    process.wait()
+
+
+@contextmanager
+def _started(
+    head: Head, options: Sequence[str], env: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    binaries = Path(sys.executable).parent
+    path = f"{binaries}{os.pathsep}{os.environ['PATH']}"
+    with head.log.open("ab") as log:
+        process = subprocess.Popen(
+            [binaries / "ray", "start", "--block", "--disable-usage-stats", *options],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=head.home,
+            env=clean_env(HOME=str(head.home), PATH=path) | env,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        end(process, gently=True)
 
 
 def _free_ports(count: int) -> list[int]:

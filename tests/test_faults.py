@@ -19,7 +19,18 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.driver import Driver, Store, clean_env, cmdline, local_store, ran, sweep, wait_for
+from tests.driver import (
+    Driver,
+    Store,
+    clean_env,
+    cmdline,
+    local_store,
+    ran,
+    sweep,
+    wait_for,
+    working,
+)
+from tests.head import end, ray_head, ray_node
 from tests.servers import MlflowServer, mlflow_server, postgres
 
 SMALL = (
@@ -204,6 +215,23 @@ class TestWorkerKilled:
 
 
 @pytest.mark.slow
+def test_a_lost_nodes_trial_goes_on_elsewhere_with_the_same_bits(
+    tmp_path: Path, undisturbed: dict[str, str]
+) -> None:
+    with ray_head(num_cpus=1) as head, ray_node(head) as node:
+        joined = (*SMALL, LONG, f"launch.address={head.address}", "checkpoint.every_s=0.2")
+        with sweep(tmp_path, *joined, env={"HOME": str(head.home)}) as driver:
+            driver.wait_for(lambda: working(node.pid))
+            end(node)
+            assert driver.wait() == 0, driver.stderr
+    assert "retried: " in driver.stderr
+    store = local_store(tmp_path, "faults")
+    assert store.digests() == undisturbed
+    for run in store.children:
+        assert store.curve(run, "train/loss") == list(range(1, 251))
+
+
+@pytest.mark.slow
 class TestTrialsThatFail:
     def test_diverged(self, tmp_path: Path) -> None:
         driver = ran(tmp_path, *SMALL, SHORT, "optimizer=sgd", "optimizer.learning_rate=0.1,1e30")
@@ -245,7 +273,6 @@ class TestTrialsThatFail:
             "launch.fail_fast=true",
         )  # fmt: skip
         assert driver.code == 1, driver.stderr
-        assert "which failed (launch.fail_fast)." in driver.stderr
         assert "which failed (launch.fail_fast)." in driver.stderr
         by_status = local_store(tmp_path, "faults").by_status()
         assert by_status["FAILED"] == 1
@@ -360,7 +387,6 @@ class TestStoreAway:
         assert driver.code == 1, driver.stderr
         assert len(driver.ended) == 6
         assert "Send them with: masksweep sync" in driver.stderr
-        assert "The store could not be reached: " in driver.stderr
         assert "The store could not be reached: " in driver.stderr
         assert ran(folder, command=("sync",)).code == 1
         planned = ran(folder, *SMALL, SHORT, f"tracking.uri={server.uri}", command=("plan",))
