@@ -31,6 +31,10 @@ class Worker:
     def ready(self) -> None:
         """Returns when the worker is set up."""
 
+    def ask(self, method: str, given: Any) -> Any:
+        """What this method of its work returns."""
+        return getattr(self._work, method)(given)
+
     def run(self, key: str, payload: Any, mailbox: Any) -> tuple[bool, Any]:
         """(whether there were events, result or Failure)."""
         import ray

@@ -22,6 +22,7 @@ import numpy as np
 from strategies.base import Array, Invalid
 from sweeps.environment import code_version
 from sweeps.folder import Folder
+from sweeps.uri import shown
 
 FORMAT = 1
 NAME = "{:012d}.checkpoint"
@@ -147,9 +148,11 @@ def check(folder: str) -> None:
         place.write(probe, b"probe")
         place.remove(probe)
     except ImportError as error:
-        raise Invalid("checkpoint.path", folder, f"needs a package: {_line(error)}") from error
+        allowed = f"needs a package: {_line(error)}"
+        raise Invalid("checkpoint.path", shown(folder), allowed) from error
     except Exception as error:
-        raise Invalid("checkpoint.path", folder, f"cannot be written: {_line(error)}") from error
+        allowed = f"cannot be written: {_line(error)}"
+        raise Invalid("checkpoint.path", shown(folder), allowed) from error
 
 
 def _steps(name: str) -> int:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from strategies.base import Invalid
 from sweeps.config import Tracking
+from sweeps.uri import shown
 
 PACKAGES = ("tensorflow", "keras", "ray", "mlflow", "hydra-core", "numpy")
 SECONDS = 120
@@ -45,7 +46,11 @@ def versions() -> Iterator[Finding]:
     from packaging.requirements import Requirement
     from packaging.specifiers import SpecifierSet
 
-    found, advice = version("masksweep"), "pip install ."
+    try:
+        found = version("masksweep")
+    except PackageNotFoundError:
+        yield Finding("fail", "masksweep", "not installed", "pip install .")
+        return
     asked = {r.name: r.specifier for r in map(Requirement, requires("masksweep") or [])}
     asked["python"] = SpecifierSet(metadata("masksweep")["Requires-Python"])
     ours = platform.python_version()
@@ -55,8 +60,7 @@ def versions() -> Iterator[Finding]:
         try:
             found = version(name)
         except PackageNotFoundError:
-            advice = f"pip install '{name}{asked[name]}'"
-            yield Finding("fail", name, "not installed", advice)
+            yield Finding("fail", name, "not installed", f"pip install '{name}{asked[name]}'")
         else:
             yield _version(name, found, asked[name])
 
@@ -82,7 +86,7 @@ def devices() -> Finding:
         advice = "pip install --force-reinstall tensorflow"
         return Finding("fail", "devices", f"TensorFlow does not load: {reason}", advice)
     cards = done.stdout.splitlines()
-    cores = f"{len(os.sched_getaffinity(0))} CPU cores"
+    cores = f"{os.cpu_count()} CPU cores"
     if cards:
         names = ", ".join(f"{cards.count(c)} x {c}" for c in dict.fromkeys(cards))
         return Finding("ok", "devices", f"{cores}, {names}")
@@ -120,7 +124,7 @@ def checkpoints(path: str | None) -> Finding:
         check(there)
     except Invalid as error:
         return Finding("fail", "checkpoints", str(error), "see checkpoint.path")
-    return Finding("ok", "checkpoints", f"{folder} can be written")
+    return Finding("ok", "checkpoints", f"{shown(folder)} can be written")
 
 
 def _there(folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -109,6 +110,7 @@ def _sweep(arguments: list[str]) -> int:
 def _plan(arguments: list[str]) -> int:
     """`plan`: what `run` would do."""
     from sweeps import overrides, plan, progress, resume
+    from sweeps.preflight import Child, check
 
     flags, asked = _apart(arguments, (*overrides.RUN_FLAGS, "--json", "--check"))
     planned = overrides.planned("plan", asked)
@@ -119,7 +121,9 @@ def _plan(arguments: list[str]) -> int:
             print(f"The store is away ({away}); what is done cannot be seen.", file=sys.stderr)
     if planned and "--check" in flags:
         with progress.doing(f"Checking {plan.trials(len(planned))}"):
-            planned = plan.preflight(planned)
+            new = [p.trial for p in planned if not p.found]
+            with Child() as child:
+                planned = plan.refused(planned, check(new, child.ask) if new else {})
     if planned:
         plan.show(planned, "--json" in flags)
     return 0
@@ -150,6 +154,7 @@ def _ui(arguments: Sequence[str]) -> int:
     import argparse
 
     from sweeps.store import is_local, store_uri
+    from sweeps.uri import shown
 
     parser = argparse.ArgumentParser(prog="masksweep ui")
     parser.add_argument("--port", type=int, help="default: 5000, or the next free one")
@@ -157,14 +162,15 @@ def _ui(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     uri = store_uri(given.uri)
     if not is_local(uri):
-        print(f"The results are on a server already: {uri}")
+        print(f"The results are on a server already: {shown(uri)}")
         return 0
     port = given.port or _free_port(5000)
     page = f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning"
     print(f"MLflow on {page}   (Ctrl-C ends it)", flush=True)
-    server = ["-m", "mlflow", "server", "--backend-store-uri", uri]
     where = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    return subprocess.call([sys.executable, *server, *where])
+    # not among its arguments, which everybody on this machine can read
+    env = {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
+    return subprocess.call([sys.executable, "-m", "mlflow", "server", *where], env=env)
 
 
 def _free_port(first: int) -> int:

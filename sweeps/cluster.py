@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -54,16 +55,24 @@ def cluster(address: str | None = None) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    with _own_sigterm():
-        if address is None:
-            # without a word, ray.init would join one that runs here
-            _init("local")
-        else:
-            _join(address)
     try:
+        with _own_sigterm():
+            if address is None:
+                # without a word, ray.init would join one that runs here
+                _init("local")
+            else:
+                _join(address)
         yield
     finally:
         ray.shutdown()
+
+
+def quiet() -> None:
+    """Keep Ray's warnings off the screen; its loggers set levels of their own, again and again."""
+    import ray  # noqa: F401
+
+    for handler in logging.getLogger("ray").handlers:
+        handler.setLevel(logging.ERROR)
 
 
 def code() -> dict[str, list[str]]:
@@ -75,8 +84,9 @@ def code() -> dict[str, list[str]]:
 def _init(address: str, **options: Any) -> None:
     import ray
 
-    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
-    ray.init(address, **quiet, **options)
+    ray.init(
+        address, include_dashboard=False, log_to_driver=False, logging_level="ERROR", **options
+    )
 
 
 def _join(address: str) -> None:
@@ -84,6 +94,7 @@ def _join(address: str) -> None:
 
     # a Ray job brings its code already, and refuses to be told twice
     env = None if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else code()
+    quiet()
     try:
         knock(address)
         with warnings.catch_warnings():
@@ -163,9 +174,19 @@ def _ask(found: str, method: str, local: bool) -> None:
 def _own_sigterm() -> Iterator[None]:
     """Keep this process' own handler of SIGTERM, which `ray.init` replaces."""
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    if callable(before) and threading.current_thread() is threading.main_thread():
+    ours = callable(before) and threading.current_thread() is threading.main_thread()
+    try:
+        yield
+    except SystemExit:
+        if not ours:
+            raise
+        # the signal came while Ray's handler, which exits, was in place
         signal.signal(signal.SIGTERM, before)
+        signal.raise_signal(signal.SIGTERM)
+        raise
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, before)
 
 
 def resources() -> Resources:
@@ -195,7 +216,14 @@ def slots(spec: Spec) -> int:
         if amount > has:
             allowed = f"must be at most {has:g}, what the largest node has"
             raise Invalid(f"resources.{wanted[resource][0]}", amount, allowed)
-    found = sum(min(int(node.get(r, 0) // a) for r, a in asked.items()) for node in nodes)
+    found = sum(min(_fit(r, node.get(r, 0), a) for r, a in asked.items()) for node in nodes)
     if not found:
         raise Invalid("resources", asked, "must fit on one node, and no node has them all")
     return found
+
+
+def _fit(resource: str, there: float, each: float) -> int:
+    """How often a node has an amount. Ray puts a fraction of a card on one card."""
+    if resource == "GPU" and each < 1:
+        return int(there) * _fit("", 1, each)
+    return int(there / each + 1e-9)

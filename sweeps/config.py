@@ -8,7 +8,15 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from strategies.base import Invalid, Strategy
 from strategies.files import digest
@@ -58,11 +66,17 @@ class Audit(Section):
     """Steps between two counts of violations; the last step is always counted."""
 
 
+def _cards(number: float) -> float:
+    if number > 1 and not number.is_integer():
+        raise ValueError("must be a part of a card or whole cards")
+    return number
+
+
 class Resources(Section):
     """What one trial takes of a machine."""
 
     num_cpus: Annotated[float, Field(gt=0)] = 1
-    num_gpus: Annotated[float, Field(ge=0)] = 0
+    num_gpus: Annotated[float, Field(ge=0), AfterValidator(_cards)] = 0
     memory: Positive | None = None
     """Bytes; null leaves it open."""
 
@@ -156,7 +170,9 @@ class Trial(Section):
     @property
     def control(self) -> Trial:
         """The dense trial that this one is timed against."""
-        return self.model_copy(update={"strategy": all_strategies()["dense"]()})
+        dense = self.model_copy(update={"strategy": all_strategies()["dense"]()})
+        dense.__dict__.pop("id", None)  # cached, and copied with the rest
+        return dense
 
     def canonical(self) -> dict[str, Any]:
         """All that can change a bit of the result, without what is default and where it runs.

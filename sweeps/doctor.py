@@ -31,7 +31,7 @@ def doctor(arguments: Sequence[str]) -> int:
     if not plan:
         return 0
     console, stops = Console(), 0
-    for finding in _all(plan[0].trial, given.address):
+    for finding in _all([p.trial for p in plan], given.address):
         console.print(_line(finding))
         stops += finding.state == "fail"
     said = {0: "Nothing", 1: "One thing"}.get(stops, f"{stops} things")
@@ -39,19 +39,20 @@ def doctor(arguments: Sequence[str]) -> int:
     return int(stops > 0)
 
 
-def _all(trial: Trial, address: str | None) -> Iterator[checks.Finding]:
+def _all(trials: Sequence[Trial], address: str | None) -> Iterator[checks.Finding]:
     """Every finding, as soon as it is there."""
+    first = trials[0]
     yield from checks.versions()
     with doing("Looking at the devices"):
         found = [checks.devices()]
     yield from found
     with doing("Looking at Ray"):
-        found = list(nodes(address or trial.launch.address, trial))
+        found = list(nodes(address or first.launch.address, trials))
     yield from found
     with doing("Looking at the store"):
-        found = [checks.store(trial.tracking)]
+        found = [checks.store(first.tracking)]
     yield from found
-    yield checks.checkpoints(trial.checkpoint.path)
+    yield checks.checkpoints(first.checkpoint.path)
     yield from checks.disks()
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from strategies.base import Invalid
 from sweeps.actors import Mailbox, Worker
@@ -16,6 +16,8 @@ from sweeps.job import Failure, Fatal, Job, Watcher, Work
 POLL_SECONDS = 0.2
 LOOK_SECONDS = 5.0
 """How often nodes that joined or left are looked for."""
+SET_UP_TRIES = 3
+"""Workers in a row that may fail to start while none is at work."""
 PATIENCE_SECONDS = 60.0
 """How long jobs wait for a node when the last one that could run them is lost."""
 
@@ -38,6 +40,8 @@ class _Group:
     idle: list[int] = field(default_factory=list)
     broken: int = 0
     """Workers in a row that could not be set up."""
+    homeless_since: float | None = None
+    """When the last node was lost that could run them."""
 
 
 def run(
@@ -48,28 +52,21 @@ def run(
     max_retries: int = 2,
     timeout_s: float | None = None,
 ) -> None:
-    """Run every job on the cluster that this process is connected to.
+    """Run every job on the cluster that this process is connected to; see `Engine`."""
+    with Engine(jobs, work) as engine:
+        engine.run(watcher, max_retries=max_retries, timeout_s=timeout_s)
 
-    A job whose worker or node is lost runs again, at most `max_retries` times; one that raises, or
-    takes longer than `timeout_s`, fails. Raises `Invalid` before the first job if the cluster can
-    never satisfy a spec.
+
+class Engine:
+    """Workers on the cluster that this process is connected to, while it is entered.
+
+    They are started on entering, wherever there is room, so that they are ready when `run` gives
+    them jobs. Entering raises `Invalid` if the cluster can never satisfy a spec.
     """
-    for spec in {job.spec for job in jobs}:
-        slots(spec)
-    _Run(jobs, work, watcher, max_retries, timeout_s).run()
 
-
-class _Run:
-    def __init__(
-        self,
-        jobs: Sequence[Job],
-        work: Work,
-        watcher: Watcher,
-        max_retries: int,
-        timeout_s: float | None,
-    ) -> None:
-        self._work, self._watcher = work, watcher
-        self._max_retries, self._timeout = max_retries, timeout_s
+    def __init__(self, jobs: Sequence[Job], work: Work) -> None:
+        self._work, self._watcher = work, Watcher()
+        self._max_retries, self._timeout = 0, None  # type: int, float | None
         self._groups: dict[Spec, _Group] = {}
         for job in jobs:
             self._groups.setdefault(job.spec, _Group(job.spec, deque())).waiting.append(job)
@@ -79,38 +76,84 @@ class _Run:
         self._fatal: dict[str, Fatal] = {}
         self._workers = 0
         self._looked = self._took = 0.0
-        self._homeless: dict[Spec, float] = {}
 
-    def run(self) -> None:
+    def __enter__(self) -> Self:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+        for spec in self._groups:
+            slots(spec)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         # beside the driver: a node that is lost must not take the events of others along
         mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox)
         self._mailbox = mailbox.remote()
+        self._look()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        import ray
+
+        for group in self._groups.values():
+            for actor in group.actors.values():
+                ray.kill(actor)
+        ray.kill(self._mailbox)
+
+    def run(
+        self,
+        watcher: Watcher,
+        *,
+        without: Collection[str] = (),
+        max_retries: int = 2,
+        timeout_s: float | None = None,
+    ) -> None:
+        """Run every job but those `without`.
+
+        A job whose worker or node is lost runs again, at most `max_retries` times; one that
+        raises, or takes longer than `timeout_s`, fails.
+        """
+        import ray
+
+        self._watcher, self._max_retries, self._timeout = watcher, max_retries, timeout_s
+        for group in self._groups.values():
+            group.waiting = deque(job for job in group.waiting if job.key not in without)
+        while self._running or any(g.waiting for g in self._groups.values()):
+            self._look()
+            self._dispatch()
+            refs = [*self._running, *self._starting]
+            done, _ = ray.wait(refs, timeout=POLL_SECONDS) if refs else ([], [])
+            if not refs:
+                time.sleep(POLL_SECONDS)
+            if time.monotonic() - self._took > POLL_SECONDS:
+                self._deliver()
+                self._expire()
+                self._watcher.tick()
+            for ref in done:
+                if ref in self._starting:
+                    self._set_up(ref)
+                else:
+                    self._finish(ref)
+
+    def ask(self, method: str, given: Any) -> Any:
+        """What a method of the work returns in the first worker that is ready.
+
+        Raises what the method raises; `LookupError` if no worker can be set up, or it dies.
+        """
+        import ray
+
+        self._watcher = _Raises()
+        while not (ready := [g.actors[n] for g in self._groups.values() for n in g.idle]):
+            done, _ = (
+                ray.wait([*self._starting], timeout=POLL_SECONDS) if self._starting else ([], [])
+            )
+            for ref in done:
+                self._set_up(ref)
+            self._look()
         try:
-            while self._running or any(g.waiting for g in self._groups.values()):
-                self._look()
-                self._dispatch()
-                refs = [*self._running, *self._starting]
-                done, _ = ray.wait(refs, timeout=POLL_SECONDS) if refs else ([], [])
-                if not refs:
-                    time.sleep(POLL_SECONDS)
-                if time.monotonic() - self._took > POLL_SECONDS:
-                    self._deliver()
-                    self._expire()
-                    self._watcher.tick()
-                for ref in done:
-                    if ref in self._starting:
-                        self._set_up(ref)
-                    else:
-                        self._finish(ref)
-        finally:
-            for group in self._groups.values():
-                for actor in group.actors.values():
-                    ray.kill(actor)
-            ray.kill(self._mailbox)
+            return ray.get(ready[0].ask.remote(method, given))
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+        except ray.exceptions.RayError as error:
+            raise LookupError(_last_line(error)) from error
 
     # -- workers -------------------------------------------------------------------------------
 
@@ -124,11 +167,11 @@ class _Run:
             try:
                 room = slots(group.spec)
             except Invalid as error:
-                since = self._homeless.setdefault(group.spec, time.monotonic())
-                if time.monotonic() - since > PATIENCE_SECONDS:
+                group.homeless_since = group.homeless_since or time.monotonic()
+                if time.monotonic() - group.homeless_since > PATIENCE_SECONDS:
                     self._fail_waiting(group, Failure(f"no node left: {error}", str(error), "lost"))
                 continue
-            self._homeless.pop(group.spec, None)
+            group.homeless_since = None
             for _ in range(min(room, len(group.waiting) + busy) - len(group.actors)):
                 self._start_worker(group)
 
@@ -154,8 +197,10 @@ class _Run:
         except ray.exceptions.RayError as error:
             self._drop(group, number)
             group.broken += 1
-            self._looked = 0.0
-            if group.broken > self._max_retries:
+            at_work = len(group.actors) - sum(g is group for g, _ in self._starting.values())
+            if group.broken < SET_UP_TRIES:
+                self._looked = 0.0
+            elif not at_work:  # else it is a fault of that node
                 reason = f"no worker could be set up: {_last_line(error)}"
                 self._fail_waiting(group, Failure(reason, str(error), "lost"))
 
@@ -212,17 +257,20 @@ class _Run:
         key, group = run.job.key, self._groups[run.job.spec]
         try:
             events, result = ray.get(ref)
-        except ray.exceptions.RayActorError as error:
+        except ray.exceptions.RayTaskError as error:  # its result cannot travel, among others
+            events, result = True, Failure(_last_line(error), str(error))
+        except ray.exceptions.RayError as error:  # every other says that the worker is gone
             self._deliver()
             del self._running[ref]
             self._lost(run, group, error)
             return
-        except ray.exceptions.RayError as error:  # a result that cannot travel, among others
-            events, result = True, Failure(_last_line(error), str(error))
         if events:
             self._deliver()
         del self._running[ref]
-        group.idle.append(run.worker)
+        if run.timed_out:  # it was ended all the same
+            self._drop(group, run.worker)
+        else:
+            group.idle.append(run.worker)
         self._end(key, result)
 
     def _lost(self, run: _Running, group: _Group, error: Any) -> None:
@@ -250,6 +298,11 @@ class _Run:
         self._retries.pop(key, None)
         self._fatal.pop(key, None)
         self._watcher.ended(key, result)
+
+
+class _Raises(Watcher):
+    def ended(self, key: str, result: Any) -> None:
+        raise LookupError(result.reason)
 
 
 def _last_line(error: Exception) -> str:

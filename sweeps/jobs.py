@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import logging
+import functools
 import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -30,6 +30,22 @@ NAME = "masksweep"
 TERMINATED = 143
 
 
+def reached(command: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str]], int]:
+    """Say in one line that the cluster stopped answering, and return 1."""
+
+    @functools.wraps(command)
+    def run(arguments: Sequence[str]) -> int:
+        try:
+            return command(arguments)
+        except (OSError, RuntimeError) as error:
+            said = " ".join(str(error).split())[:300]
+            print(f"masksweep: the cluster does not answer: {said}", file=sys.stderr)
+            return 1
+
+    return run
+
+
+@reached
 def submit(arguments: Sequence[str]) -> int:
     """`masksweep submit`: send a sweep, print its job's id; the sweep's exit code if followed.
 
@@ -51,6 +67,7 @@ def submit(arguments: Sequence[str]) -> int:
     return _follow(client, job) if given.follow else 0
 
 
+@reached
 def status(arguments: Sequence[str]) -> int:
     """`masksweep status [ID]`: the cluster's sweeps, or one; 1 if that one did not end well."""
     parser = _parser("status")
@@ -69,6 +86,7 @@ def status(arguments: Sequence[str]) -> int:
     return int(job.status in ("FAILED", "STOPPED"))
 
 
+@reached
 def stop(arguments: Sequence[str]) -> int:
     """`masksweep stop ID`: end a sweep in order, and wait until it has ended."""
     parser = _parser("stop")
@@ -101,8 +119,7 @@ def _client(address: str | None) -> Any:
     from ray.exceptions import AuthenticationError, RayError
     from ray.job_submission import JobSubmissionClient
 
-    for handler in logging.getLogger("ray").handlers:  # its loggers set levels of their own
-        handler.setLevel(logging.ERROR)
+    cluster.quiet()
     named = (os.environ.get(k) for k in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"))
     address = next(filter(None, (address, *named)), DEFAULT)
     # the client lets it go before what it is told
@@ -127,6 +144,8 @@ def _info(client: Any, job: str) -> Any:
     try:
         return client.get_job_info(job)
     except RuntimeError as error:
+        if "404" not in str(error):
+            raise
         raise Invalid("ID", job, "no such job; masksweep status lists them") from error
 
 
@@ -175,4 +194,7 @@ def _list(jobs: Sequence[Any]) -> None:
     console = Console()
     for row in rows:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        console.print(Text(line.rstrip()), no_wrap=True, overflow="ellipsis")
+        if console.is_terminal:
+            console.print(Text(line.rstrip()), no_wrap=True, overflow="ellipsis")
+        else:
+            print(line.rstrip())

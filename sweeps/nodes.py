@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 
 from strategies.base import Invalid
@@ -14,16 +14,20 @@ SECONDS = 120
 """How long a node may take to start a worker."""
 
 
-def nodes(address: str | None, trial: Trial) -> Iterator[Finding]:
-    """A cluster that can be joined or started, with room for such a trial and workers that run."""
-    need = trial.resources
+def nodes(address: str | None, trials: Sequence[Trial]) -> Iterator[Finding]:
+    """A cluster that can be joined or started, with room for the trials and workers that run."""
+    needs = dict.fromkeys(t.resources for t in trials)
+    specs = [Spec(n.num_cpus, n.num_gpus, n.memory) for n in needs]
     try:
         with cluster(address):
             has = resources()
             where = f"{address}: {_counted(has.nodes, 'node')}" if address else "starts here"
             yield Finding("ok", "Ray", f"{where}, {_amounts(has.total)}")
-            room = slots(Spec(need.num_cpus, need.num_gpus, need.memory))
-            busy = has.free.get("CPU", 0) < need.num_cpus
+            room = min(slots(spec) for spec in specs)
+            busy = any(
+                has.free.get("CPU", 0) < s.num_cpus or has.free.get("GPU", 0) < s.num_gpus
+                for s in specs
+            )
             found = f"{_amounts(has.free)} free; {_counted(room, 'trial')} at a time"
             advice = "trials wait until others have ended" if busy else ""
             yield Finding("warn" if busy else "ok", "room", found, advice)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 RUN_FLAGS = ("--rerun",)
 """Our own flags of `run`, which Hydra never sees."""
+HYDRA = re.compile(r"[+~]*hydra\b")
 # argparse takes any beginning of a flag
 PICKLED = re.compile(r"--e[a-z-]*(=|$)")
 
@@ -32,7 +33,7 @@ def compose(command: str, arguments: Sequence[str], launch: TakeOver) -> None:
         key, _, value = argument.partition("=")
         if PICKLED.match(argument):
             raise Invalid(key, value, "not offered: --experimental-rerun would load a pickle")
-        if key.lstrip("+~").startswith(("hydra.", "hydra/")):
+        if HYDRA.match(key):
             raise Invalid(key, value, "Hydra's own config is fixed here")
     # Hydra prints and exits on errors by itself unless asked for them in full
     os.environ["HYDRA_FULL_ERROR"] = "1"

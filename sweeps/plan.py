@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from strategies.base import Invalid
 from sweeps.config import Trial, parse
 from sweeps.launcher import Composed
 from sweeps.report import variants
+from sweeps.uri import holds_secret
 
 if TYPE_CHECKING:
     from sweeps.tracker import Found
@@ -56,7 +58,8 @@ def public(overrides: Sequence[str]) -> list[str]:
     return [
         o
         for o in overrides
-        if not o.lstrip("+~").startswith(("tracking.", "launch.", "checkpoint."))
+        if re.split(r"[^\w]", o.lstrip("+~"))[0] not in ("tracking", "launch", "checkpoint")
+        and not holds_secret(o)
     ]
 
 
@@ -82,13 +85,9 @@ def plan(jobs: Sequence[Composed], trials: Sequence[Trial]) -> list[Planned]:
     return [replace(p, variant=told[p.trial.id]) for p in distinct.values()]
 
 
-def preflight(planned: Sequence[Planned]) -> list[Planned]:
-    """The plan with its refusals. Raises `Invalid` for targets and masks that do not fit."""
-    from sweeps.preflight import check
-
-    new = [p.trial for p in planned if not p.found]
-    refused = check(new) if new else {}
-    return [replace(p, refusal=refused.get(p.trial.id, "")) for p in planned]
+def refused(planned: Sequence[Planned], reasons: Mapping[str, str]) -> list[Planned]:
+    """The plan with its refusals, given by trial id."""
+    return [replace(p, refusal=reasons.get(p.trial.id, "")) for p in planned]
 
 
 def show(planned: Sequence[Planned], as_json: bool) -> None:

@@ -1,35 +1,85 @@
-"""What needs the models' shapes: found before the first trial, in a process of its own."""
+"""What needs the models' shapes: found before the first trial, and not in this process."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import signal
+import traceback
+from collections.abc import Callable, Sequence
 from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any, Self
 
 from strategies.base import Invalid
 from sweeps.config import Trial
 
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
-def check(trials: Sequence[Trial]) -> dict[str, str]:
+Ask = Callable[[Sequence[Trial]], Sequence[str | None]]
+"""`reasons`, in a process that has TensorFlow."""
+
+
+def check(trials: Sequence[Trial], ask: Ask) -> dict[str, str]:
     """The reason of each trial that its strategy refuses, by trial id.
 
-    Builds each distinct model once. TensorFlow is loaded in a child process, so that this one
-    stays small and takes no GPU. Raises `Invalid` for a plan that cannot be made.
+    Each distinct shape is asked for once. Raises `Invalid` for a plan that cannot be made.
     """
+    shapes = {trial.id: _shape(trial) for trial in trials}
     distinct: dict[str, Trial] = {}
-    shape_of = {trial.id: _shape(trial) for trial in trials}
     for trial in trials:
-        distinct.setdefault(shape_of[trial.id], trial)
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        distinct.setdefault(shapes[trial.id], trial)
+    found = dict(zip(distinct, ask(list(distinct.values())), strict=True))
+    return {i: reason for i, shape in shapes.items() if (reason := found[shape])}
+
+
+class Child:
+    """A process that loads TensorFlow beside this one, and answers once.
+
+    So this one stays small, takes no GPU, and can do something else until then.
+    """
+
+    def __enter__(self) -> Self:
+        context = get_context("spawn")
+        self._pipe, other = context.Pipe()
+        self._process = context.Process(target=_child, args=(other,), daemon=True)
+        # Ctrl-C in a terminal goes to it as well; this process ends it
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            reasons = pool.submit(_reasons, list(distinct.values())).result()
-        except BrokenProcessPool as error:
-            raise Invalid("model", "", "ended the process that built it; too large?") from error
-    found = dict(zip(distinct, reasons, strict=True))
-    return {i: reason for i, shape in shape_of.items() if (reason := found[shape])}
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        other.close()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
+
+    def ask(self, trials: Sequence[Trial]) -> Sequence[str | None]:
+        """`reasons`. Raises what that raises."""
+        try:
+            self._pipe.send(trials)
+            answer = self._pipe.recv()
+        except (EOFError, BrokenPipeError):
+            raise Invalid("model", "", "ended the process that built it; too large?") from None
+        if isinstance(answer, Exception):
+            raise answer
+        found: Sequence[str | None] = answer
+        return found
+
+
+def _child(pipe: Connection) -> None:
+
+    # TensorFlow greets on stderr, past every setting; what goes wrong is sent to the parent
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    try:
+        pipe.send(reasons(pipe.recv()))
+    except Invalid as error:
+        pipe.send(error)
+    except Exception:  # it may be one that cannot travel
+        pipe.send(RuntimeError(traceback.format_exc()))
 
 
 def _shape(trial: Trial) -> str:
@@ -39,16 +89,18 @@ def _shape(trial: Trial) -> str:
     return json.dumps(kept, sort_keys=True)
 
 
-def _reasons(trials: Sequence[Trial]) -> list[str | None]:
+def reasons(trials: Sequence[Trial]) -> list[str | None]:
+    """Why each trial's strategy refuses its plan; builds each distinct model once.
+
+    For a process that `prepare.prepare_process` was called in. Raises `Invalid` for a plan that
+    cannot be made.
+    """
     from strategies.base import Array, Weight, match_each
     from strategies.weights import describe, values
-    from sweeps.prepare import build_model, plan_for, prepare_process, schedule
+    from sweeps.prepare import build_model, plan_for, schedule
 
-    # TensorFlow greets on stderr, past every setting; what goes wrong is raised to the parent
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    prepare_process(threads=1)
     models: dict[object, tuple[list[Weight], dict[str, Array]]] = {}
-    reasons = []
+    found = []
     for trial in trials:
         data = trial.data.load()
         schedule(trial, len(data.train[0]))
@@ -62,5 +114,5 @@ def _reasons(trials: Sequence[Trial]) -> list[str | None]:
         weights, initial = models[trial.model, trial.data]
         match_each("trainable", [w.name for w in weights], trial.trainable)
         plan = plan_for(trial, weights, initial, data.outputs)
-        reasons.append(trial.strategy.refuses(plan))
-    return reasons
+        found.append(trial.strategy.refuses(plan))
+    return found

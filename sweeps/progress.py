@@ -21,12 +21,17 @@ MANY = 1000
 def doing(what: str) -> Iterator[None]:
     """Show what the time is spent on."""
     console = Console(stderr=True)
-    if console.is_terminal:
+    if _is_terminal(console):
         with console.status(what):
             yield
     else:
         console.print(f"{what} ...")
         yield
+
+
+def _is_terminal(console: Console) -> bool:
+    # rich takes FORCE_COLOR for a terminal, but a file has no cursor to move
+    return console.is_interactive and console.file.isatty()
 
 
 class Display:
@@ -45,8 +50,7 @@ class Display:
     ) -> None:
         self._console = console or Console(stderr=True)
         self._tally = Tally(total, done, clock)
-        # rich takes FORCE_COLOR for a terminal, but a file has no cursor to move
-        terminal = self._console.is_interactive and self._console.file.isatty()
+        terminal = _is_terminal(self._console)
         self._block = Block(self._tally, self._console) if terminal else None
 
     def __enter__(self) -> Self:

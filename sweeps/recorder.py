@@ -81,7 +81,8 @@ class Recorder:
     def log(self, trial: Trial, step: int, metrics: Mapping[str, float]) -> None:
         """A point of the trial's curves; what it has logged is not logged again by its retry."""
         if values := self._new(trial, step, metrics):
-            self._put("metrics", run=self._runs[trial.id], step=step, values=values)
+            run = self._runs[trial.id]
+            self._put("metrics", run=run, trial=trial.id, step=step, values=values)
 
     def _new(self, trial: Trial, step: int, metrics: Mapping[str, float]) -> dict[str, float]:
         known = self._known[trial.id]
@@ -140,6 +141,7 @@ class Recorder:
         data: Mapping[str, Any] | None = None,
     ) -> None:
         body = {"run": self._runs.pop(key), "trial": key, "status": status, "tags": dict(tags)}
+        body["code"] = code_version()
         del self._known[key]
         self._put("end", files, **body, metrics=list(metrics), data=dict(data or {}))
 
@@ -170,7 +172,7 @@ class Recorder:
 
     @property
     def away_s(self) -> float:
-        """Seconds since the store was last reached; 0 while it can be."""
+        """Seconds since the store was first found away; 0 while it can be reached."""
         since = self._away_since
         return 0.0 if since is None else max(time.monotonic() - since, 0.001)
 
@@ -184,7 +186,7 @@ class Recorder:
         """
         start = time.monotonic()
         try:
-            while self._spool.sendable() and self._thread.is_alive():
+            while self._spool.oldest(1) and self._thread.is_alive():
                 tick()
                 if (hurry or self.away_s) and time.monotonic() - start > patience_s:
                     break
@@ -225,5 +227,3 @@ class Recorder:
             else:
                 for record in lot:
                     self.send([record])
-        if self._tracker.dropped:
-            self._spool.drop(self._tracker.dropped)

@@ -13,7 +13,7 @@ from sweeps.plan import Planned
 from sweeps.progress import doing
 from sweeps.recorder import Recorder
 from sweeps.spool import Address, Spool
-from sweeps.store import Away, exists, store_uri
+from sweeps.store import Away, Refused, exists, store_uri
 from sweeps.tracker import Found, Tracker
 from sweeps.trial import TrialResult
 from sweeps.uri import shown
@@ -34,7 +34,7 @@ def look(planned: Sequence[Planned], name: str) -> tuple[list[Planned], str]:
         done = waiting
         if exists(store_uri(tracking.uri)):
             done = Tracker(tracking, name).finished() | waiting
-    except Away as error:
+    except (Away, Refused) as error:
         return _with(planned, waiting), str(error)
     return _with(planned, done), ""
 
@@ -59,7 +59,7 @@ def opened(
                 if tracker is not None:
                     recorder.send_left()
                     done = tracker.finished() | _waiting(spool.finished())
-            except Away as error:
+            except (Away, Refused) as error:
                 away = str(error)
                 recorder = Recorder(spool, tracking, name, None)
         yield list(planned) if rerun else _with(planned, done), recorder, away
@@ -76,7 +76,7 @@ def _waiting(bodies: Mapping[str, Mapping[str, Any]]) -> dict[str, Found]:
         tags = body["tags"]
         metrics = {k: v for part in body["metrics"] for k, v in part["values"].items()}
         result = TrialResult(tags["trial.status"], tags.get("trial.reason", ""), metrics=metrics)
-        found[key] = Found(result, code_version())
+        found[key] = Found(result, body["code"])
     return found
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -84,8 +84,9 @@ class Spool:
             allowed = "is being run by another process here; wait, or give another sweep.name"
             raise Invalid("sweep.name", address.sweep, allowed) from None
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            spool = cls(path)
+            with _folders():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                spool = cls(path)
             try:
                 spool._describe(address)
                 yield spool
@@ -140,14 +141,6 @@ class Spool:
             self._db.executemany("DELETE FROM file WHERE record = ?", numbers)
             self._db.executemany("DELETE FROM record WHERE id = ?", numbers)
 
-    def drop(self, runs: Iterable[str]) -> None:
-        """Drop every record of these runs."""
-        found = "SELECT id FROM record WHERE json_extract(body, '$.run') = ?"
-        given = [(run,) for run in runs]
-        with self._lock, self._db:
-            self._db.executemany(f"DELETE FROM file WHERE record IN ({found})", given)
-            self._db.executemany(f"DELETE FROM record WHERE id IN ({found})", given)
-
     def refuse(self, record: Record, reason: str) -> None:
         """Set a record aside that the store will not take; it is kept."""
         with self._lock, self._db:
@@ -162,12 +155,6 @@ class Spool:
         """How many records the store does not have yet."""
         with self._lock:
             return int(self._db.execute("SELECT COUNT(*) FROM record").fetchone()[0])
-
-    def sendable(self) -> int:
-        """How many of them the store did not refuse."""
-        with self._lock:
-            query = "SELECT COUNT(*) FROM record WHERE refused IS NULL"
-            return int(self._db.execute(query).fetchone()[0])
 
     def finished(self) -> dict[str, dict[str, Any]]:
         """Bodies of the records that end a trial well, by trial id."""
@@ -193,9 +180,15 @@ class Spool:
         if empty:
             for end in ("", "-wal", "-shm"):
                 Path(f"{self._path}{end}").unlink(missing_ok=True)
-            for folder in (self._path.parent, STATE):
-                with suppress(OSError):  # not empty
-                    folder.rmdir()
+            with _folders():
+                for folder in (self._path.parent, STATE):
+                    with suppress(OSError):  # not empty
+                        folder.rmdir()
+
+
+def _folders() -> AbstractContextManager[Any]:
+    """A lock: another sweep may be about to put its spool into the folder that is removed."""
+    return lock(f"{STATE.absolute()} folders")
 
 
 def _read_only(path: Path) -> sqlite3.Connection:

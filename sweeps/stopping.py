@@ -31,18 +31,13 @@ class Stop:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        self._before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-        self.install()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._caught)
         return self
 
     def __exit__(self, *_: Any) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-
-    def install(self) -> None:
-        """Catch them again, after something that sets handlers of its own (`ray.init` does)."""
-        for number in self._before:
-            signal.signal(number, self._caught)
 
     def check(self) -> None:
         """Raises `Stopped` if there was a signal."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ FINAL = {
     "RESOURCE_DOES_NOT_EXIST",
     "NOT_FOUND",
 }
+LATER = {401, 403, 408, 425, 429}
+"""Answers of HTTP that may be others once credentials or load have changed."""
 
 
 class Away(Exception):
@@ -51,27 +53,24 @@ def exists(uri: str) -> bool:
     return not uri.startswith(SQLITE) or Path(uri.removeprefix(SQLITE)).exists()
 
 
-class translated:
-    """MLflow's errors as `Away` or `Refused`; calls `failed` for either."""
-
-    def __init__(self, failed: Callable[[], None] = lambda: None) -> None:
-        self._failed = failed
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if not isinstance(error, Exception):
-            return
-        self._failed()
-        if isinstance(error, Away | Refused):
-            raise error
+@contextmanager
+def translated() -> Iterator[None]:
+    """MLflow's errors as `Away` or `Refused`."""
+    try:
+        yield
+    except (Away, Refused):
+        raise
+    except Exception as error:
         said = shown((str(error).strip().splitlines() or [repr(error)])[0])
         raise (Away if is_away(error) else Refused)(said) from error
 
 
 def is_away(error: Exception) -> bool:
     """Whether the same request may succeed later."""
+    # what uploads artifacts raises the HTTP library's own errors
+    answered = getattr(getattr(error, "response", None), "status_code", 500)
+    if 400 <= answered < 500:
+        return answered in LATER
     return getattr(error, "error_code", "INTERNAL_ERROR") not in FINAL
 
 

@@ -5,29 +5,32 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
-import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
-from rich.console import Console
 
-from sweeps import checkpoint, engine, resume
-from sweeps.cluster import Spec, cluster, slots
+from strategies.base import Invalid
+from sweeps import checkpoint, resume, summary
+from sweeps.cluster import Spec, cluster
 from sweeps.config import Trial, recorded
-from sweeps.job import Failure, Job, Watcher, Work
+from sweeps.engine import Engine
+from sweeps.job import Failure, Job, Watcher
 from sweeps.launcher import Composed
-from sweeps.plan import Planned, counted, derived_name, preflight, public, trials
+from sweeps.plan import Planned, derived_name, public, refused, trials
+from sweeps.preflight import Ask, Child, check
 from sweeps.progress import Display, doing
 from sweeps.recorder import Recorder
-from sweeps.report import Outcome, as_markdown, as_text, controls_hold, table
+from sweeps.report import Outcome, as_markdown, as_text, controls_hold
 from sweeps.spool import STATE
 from sweeps.stopping import Stop, Stopped
+from sweeps.summary import Ended
 from sweeps.trial import TrialResult
-from sweeps.worker import Log, Task, TrialWork
+from sweeps.worker import LOG_BYTES, Log, Task, TrialWork
 
 HURRY_SECONDS = 3.0
 """How long the end of a sweep waits for the store after Ctrl-C."""
@@ -35,25 +38,6 @@ HURRY_SECONDS = 3.0
 
 class FailFast(Exception):
     """A trial failed, and the sweep is to stop at the first that does."""
-
-
-@dataclass
-class Ended:
-    """What came out of a sweep."""
-
-    outcomes: list[Outcome] = field(default_factory=list)
-    """Of the trials that ended, in this run or an earlier one, in the plan's order."""
-    logs: dict[str, Path] = field(default_factory=dict)
-    """Log of each trial that failed, by trial id."""
-    exit_code: int = 1
-    unsent: int = 0
-    """Records that the store does not have."""
-    refused: Sequence[str] = ()
-    """Why the store would not take records."""
-    trouble: str = ""
-    """Why the store could not be reached, if records wait for it."""
-    ended_by: str = ""
-    """Why not every trial was run, if that was a trial's doing."""
 
 
 def run(
@@ -69,7 +53,7 @@ def run(
         ended = _run(planned, arguments, name, rerun)
     except Stopped as stopped:
         ended = Ended(exit_code=stopped.exit_code)
-    _summary(ended, name, arguments)
+    summary.after(ended, name, arguments)
     return ended.outcomes, ended.exit_code
 
 
@@ -77,23 +61,49 @@ def _run(planned: Sequence[Planned], arguments: Sequence[str], name: str, rerun:
     first = planned[0].trial
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(Stop())
+        # loads TensorFlow while the store is opened; the workers of a cluster do so anyway
+        child = stack.enter_context(Child()) if first.launch.address is None else None
         planned, recorder, away = stack.enter_context(resume.opened(planned, name, rerun))
-        _say_plan(planned, away)
-        if new := sum(p.state == "to run" for p in planned):
-            with doing(f"Checking {trials(new)}"):
-                planned = preflight(planned)
-        jobs = [_job(p, name) for p in planned if p.state == "to run"]
-        if jobs:
-            with doing("Starting Ray" if first.launch.address is None else "Joining Ray"):
-                stack.enter_context(cluster(first.launch.address))
-            stop.install()
-            for spec in {job.spec for job in jobs}:
-                slots(spec)
-            checkpoint.check(_checkpoints(first))
+        summary.before(planned, away)
+        engine = None
+        if not any(p.state == "to run" for p in planned):
+            pass
+        elif child is None:
+            engine = _engine(stack, planned, name)
+            planned = _checked(planned, partial(_ask, engine))
+        else:
+            planned = _checked(planned, child.ask)
+            if any(p.state == "to run" for p in planned):
+                engine = _engine(stack, planned, name)
         stop.gentle = True
-        work = TrialWork(_checkpoints(first), first.checkpoint.every_s)
-        whole = Sweep(planned, recorder, stop, name, _note(first, arguments), rerun)
-        return whole.run(jobs, work)
+        return Sweep(planned, recorder, stop, name, _note(first, arguments), rerun).run(engine)
+
+
+def _checked(planned: Sequence[Planned], ask: Ask) -> list[Planned]:
+    """The plan with its refusals. Raises `Invalid` for a plan that cannot be made."""
+    new = [p.trial for p in planned if p.state == "to run"]
+    with doing(f"Checking {trials(len(new))}"):
+        return refused(planned, check(new, ask))
+
+
+def _ask(engine: Engine, given: Sequence[Trial]) -> Sequence[str | None]:
+    """`preflight.reasons` in a worker."""
+    try:
+        found: Sequence[str | None] = engine.ask("refusals", [_portable(t) for t in given])
+    except LookupError as error:
+        raise Invalid("launch.address", given[0].launch.address, str(error)) from error
+    return found
+
+
+def _engine(stack: contextlib.ExitStack, planned: Sequence[Planned], name: str) -> Engine:
+    """Workers for the trials that are to run, until the stack is closed."""
+    first = planned[0].trial
+    checkpoint.check(_checkpoints(first))
+    with doing("Starting Ray" if first.launch.address is None else "Joining Ray"):
+        stack.enter_context(cluster(first.launch.address))
+    jobs = [_job(p, name) for p in planned if p.state == "to run"]
+    work = TrialWork(_checkpoints(first), first.checkpoint.every_s)
+    return stack.enter_context(Engine(jobs, work))
 
 
 class Sweep(Watcher):
@@ -119,29 +129,27 @@ class Sweep(Watcher):
             if p.found
         }  # fmt: skip
         self._display = Display(len(planned), done=len(self._outcomes))
-        self._printed: dict[str, str] = {}
+        self._printed: dict[str, bytes] = {}
         self._retries: dict[str, int] = {}
         self._logs: dict[str, Path] = {}
         self._ticked = 0.0
         self._ended_by = ""
 
-    def run(self, jobs: Sequence[Job], work: Work) -> Ended:
-        """Run the jobs, and record them until the store has all or its patience is over."""
+    def run(self, engine: Engine | None) -> Ended:
+        """Run what is to run, and record it until the store has all or its patience is over."""
         status, exit_code = "FAILED", 1
         _logs(self._name).mkdir(parents=True, exist_ok=True)
         self._recorder.start_sweep(self._note, [p.described() for p in self._planned])
         self._recorder.start()
+        skipped = {p.trial.id: p.refusal for p in self._planned if p.state == "skipped"}
         with self._display:
             try:
-                for p in self._planned:
-                    if p.state == "skipped":
-                        self._start(p.trial.id)
-                        self.ended(p.trial.id, TrialResult("skipped", p.refusal))
-                if jobs:
+                for key, refusal in skipped.items():
+                    self.ended(key, TrialResult("skipped", refusal))
+                if engine:
                     engine.run(
-                        jobs,
-                        work,
                         self,
+                        without=skipped,
                         max_retries=self._launch.max_retries,
                         timeout_s=self._launch.trial_timeout_s,
                     )
@@ -178,18 +186,19 @@ class Sweep(Watcher):
     # -- as the engine goes on -----------------------------------------------------------------
 
     def started(self, key: str, worker: int) -> None:
-        if key not in self._retries:
-            self._start(key)
-            self._retries[key] = 0
+        self._begin(key)
         self._display.started(key, self._by_id[key].name, worker)
 
-    def _start(self, key: str) -> None:
-        p = self._by_id[key]
-        self._recorder.start_trial(p.trial, p.name, again=self._rerun)
+    def _begin(self, key: str) -> None:
+        if key not in self._retries:
+            self._retries[key] = 0
+            p = self._by_id[key]
+            _log(p, self._name).unlink(missing_ok=True)  # an earlier run's
+            self._recorder.start_trial(p.trial, p.name, again=self._rerun)
 
     def event(self, key: str, event: Any) -> None:
         if isinstance(event, Log):
-            self._printed[key] = event.text
+            self._printed[key] = event.text.encode()
             return
         self._display.reported(key, event)
         if event.metrics:
@@ -200,14 +209,17 @@ class Sweep(Watcher):
         self._display.retried(key, reason)
 
     def ended(self, key: str, result: TrialResult | Failure) -> None:
-        p, retries = self._by_id[key], self._retries.pop(key, 0)
-        log = self._printed.pop(key, "")
-        files = {"log.txt": log.encode()} if log else {}
+        self._begin(key)  # it may fail before a worker has it
+        p, retries = self._by_id[key], self._retries.pop(key)
+        path, printed = _log(p, self._name), self._printed.pop(key, b"")
+        if not printed and path.exists():  # the worker was killed before it could send it
+            printed = path.read_bytes()[-LOG_BYTES:]
+        files = {"log.txt": printed} if printed else {}
         if isinstance(result, Failure):
             outcome = Outcome(p.trial, p.variant, "failed", reason=result.reason)
-            self._logs[key] = path = _log(p, self._name)
+            self._logs[key] = path
             if not path.exists():  # it was written on another machine, or never begun
-                path.write_text(log or result.traceback)
+                path.write_bytes(printed or result.traceback.encode())
             files["traceback.txt"] = result.traceback.encode()
             self._recorder.fail_trial(p.trial, result.reason, files, retries)
             if result.cause == "diverged":  # from its checkpoint it would do so again
@@ -233,42 +245,6 @@ class Sweep(Watcher):
             self._display.store(self._recorder.waiting, self._recorder.away_s)
 
 
-def _say_plan(planned: Sequence[Planned], away: str) -> None:
-    done = any(p.found for p in planned)
-    if away:
-        print(f"The store is away ({away}); results wait on disk.", file=sys.stderr)
-    if done:
-        print(f"{counted(planned)}.", file=sys.stderr)
-        if warning := resume.other_code(planned):
-            print(warning, file=sys.stderr)
-
-
-def _summary(ended: Ended, name: str, arguments: Sequence[str]) -> None:
-    if ended.outcomes:
-        console = Console()
-        console.print()
-        console.print(table(ended.outcomes))
-    for outcome in ended.outcomes:
-        if outcome.status != "ok":
-            log = ended.logs.get(outcome.trial.id)
-            where = f"  (log: {log})" if log else ""
-            print(f"{outcome.status}: {outcome.name}: {outcome.reason}{where}")
-    if ended.refused:
-        print(f"The store refused records: {'; '.join(ended.refused)}", file=sys.stderr)
-    if ended.unsent:
-        waiting = f"{ended.unsent} records wait on disk, in {STATE / 'spool'}."
-        print(f"{waiting} Send them with: masksweep sync", file=sys.stderr)
-        if ended.trouble:
-            print(f"The store could not be reached: {ended.trouble}", file=sys.stderr)
-    if ended.ended_by:
-        print(ended.ended_by, file=sys.stderr)
-    if ended.exit_code > 128:
-        again = shlex.join(["masksweep", "run", *(a for a in arguments if a != "--rerun")])
-        print(f"Interrupted; what had finished is kept. Go on with:\n  {again}", file=sys.stderr)
-    if ended.outcomes:
-        print(f"\nOpen the results with: masksweep ui   (sweep {name!r})")
-
-
 def returned(job: Composed, trial: Trial, outcome: Outcome | None) -> JobReturn:
     """What a sweeper gets back for a job: its trial's objective."""
     found = JobReturn(overrides=list(job.overrides), cfg=job.config, status=JobStatus.COMPLETED)
@@ -284,13 +260,17 @@ def _job(planned: Planned, name: str) -> Job:
     trial = planned.trial
     need = trial.resources
     spec = Spec(need.num_cpus, need.num_gpus, need.memory, trial.train.threads)
+    task = Task(trial.id, _portable(trial), str(_log(planned, name).absolute()))
+    return Job(trial.id, task, spec)
+
+
+def _portable(trial: Trial) -> dict[str, Any]:
+    """The trial's config for a worker, whose current folder is its own."""
     config = recorded(trial)
     for group in ("pattern", "held"):
         if path := config[group].get("path"):
-            # a worker's current folder is its own
             config[group]["path"] = str(Path(path).absolute())
-    log = _log(planned, name)
-    return Job(trial.id, Task(config, str(log.absolute())), spec)
+    return config
 
 
 def _log(planned: Planned, name: str) -> Path:

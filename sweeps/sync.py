@@ -11,7 +11,7 @@ from sweeps.config import Tracking
 from sweeps.progress import doing
 from sweeps.recorder import Recorder
 from sweeps.spool import Address, Spool
-from sweeps.store import Away, store_uri
+from sweeps.store import Away, Refused, store_uri
 from sweeps.tracker import Tracker
 from sweeps.uri import shown
 
@@ -20,6 +20,7 @@ def sync(arguments: Sequence[str]) -> int:
     """Send every spool of this folder to its store; 0 if nothing is left, 1 otherwise.
 
     A store whose address holds a password has to be given again: no password is kept on disk.
+    Where sweeps wrote to several stores, what waits for the given one alone is sent.
     """
     parser = argparse.ArgumentParser(prog="masksweep sync")
     parser.add_argument("--uri", help="as tracking.uri; default: the store the sweep wrote to")
@@ -27,6 +28,8 @@ def sync(arguments: Sequence[str]) -> int:
     found = Spool.all()
     if not found:
         print("Nothing waits here.")
+    if given.uri and len({address.store for address in found}) > 1:
+        found = [address for address in found if address.store == shown(store_uri(given.uri))]
     return max((_send(address, given.uri) for address in found), default=0)
 
 
@@ -43,7 +46,7 @@ def _send(address: Address, given: str | None) -> int:
                 recorder.send_left()
                 Tracker(tracking, address.sweep).kill_left_running()
             left, refused = spool.waiting(), spool.refused()
-    except (Away, Invalid) as error:
+    except (Away, Refused, Invalid) as error:
         print(f"masksweep: {address.sweep!r}: {error}", file=sys.stderr)
         return 1
     print(f"{address.sweep!r}: {before - left} records sent, {left} left")

@@ -33,6 +33,8 @@ from sweeps.uri import shown
 BATCH = 1000
 """The most metrics that MLflow takes in a call."""
 PAGE = 1000
+NAME = 250
+"""The most characters of a run's name that a database takes."""
 
 
 @dataclass(frozen=True)
@@ -79,15 +81,13 @@ class Tracker:
         except Exception as error:  # each kind of store has errors of its own
             if isinstance(error, Invalid):
                 raise
-            said = str(error).replace(self._uri, public).strip().splitlines() or [repr(error)]
+            said = shown(str(error)).strip().splitlines() or [repr(error)]
             if not self._uri.startswith(SQLITE) and status(error) >= 500:
                 raise Away(said[0]) from error
             raise Invalid("tracking.uri", public, f"cannot be opened: {said[0]}") from error
-        self._runs: dict[str, str] = {}
-        self.dropped: set[str] = set()
-        """Trials that are not written, since the store has them finished already."""
+        self._runs: dict[str, str | None] = {}
+        """Runs by their records' key; None: the store had that trial finished already."""
         self._parent = ""
-        self._sure = False
 
     def _find_experiment(self) -> str:
         """The experiment's id; empty if it is still to be made."""
@@ -105,6 +105,12 @@ class Tracker:
                 self._client.create_experiment(self._called, artifact_location=root)
             )
 
+    def touch(self) -> None:
+        """Write something, and take it back. Raises what MLflow raises."""
+        experiment = self._experiment or "0"  # MLflow's own, which is there from the start
+        self._client.set_experiment_tag(experiment, "masksweep.probe", "1")
+        self._client.delete_experiment_tag(experiment, "masksweep.probe")
+
     # -- what is there -------------------------------------------------------------------------
 
     def finished(self) -> dict[str, Found]:
@@ -112,14 +118,18 @@ class Tracker:
         with translated():
             parent = self._find_parent()
             runs = self._children(parent, "FINISHED") if parent else []
-        runs = [r for r in runs if "trial.superseded" not in r.data.tags]
-        return {r.data.tags["trial.id"]: _found(r) for r in runs if "trial.id" in r.data.tags}
+        # the newest are the first
+        tagged = [(r.data.tags, r) for r in reversed(runs)]
+        valid = ((t, r) for t, r in tagged if "trial.id" in t and "trial.superseded" not in t)
+        return {tags["trial.id"]: _found(run) for tags, run in valid}
 
     def _find_parent(self) -> str:
         return next((r.info.run_id for r in self._search(f"tags.`sweep.id` = '{self._id}'")), "")
 
-    def _children(self, parent: str, status: str) -> list[Any]:
-        query = f"tags.mlflow.parentRunId = '{parent}' and attributes.status = '{status}'"
+    def _children(self, parent: str, status: str = "", trial: str = "") -> list[Any]:
+        query = f"tags.mlflow.parentRunId = '{parent}'"
+        query += f" and attributes.status = '{status}'" if status else ""
+        query += f" and tags.`trial.id` = '{trial}'" if trial else ""
         return self._search(query)
 
     def _search(self, query: str) -> list[Any]:
@@ -145,7 +155,8 @@ class Tracker:
         Metrics of a trial that follow one another go out in one call.
         """
         curves: dict[str, list[Any]] = {}
-        with translated(self._unsure):
+        trials: dict[str, str] = {}
+        with translated():
             for record in records:
                 body = record.body
                 match record.kind:
@@ -154,18 +165,15 @@ class Tracker:
                     case "trial":
                         self._start_trial(body)
                     case "metrics":
+                        trials[body["run"]] = body["trial"]
                         curves.setdefault(body["run"], []).extend(_metrics(body))
                     case "end":
                         self._end(body, curves.pop(body["run"], []), files(record))
                     case "close":
                         self._close(body)
             for key, points in curves.items():
-                if run := self._run(key):
+                if run := self._run(key, trials[key]):
                     self._log(run, points)
-        self._sure = True
-
-    def _unsure(self) -> None:
-        self._sure = False
 
     def _start_sweep(self, body: Mapping[str, Any]) -> None:
         if not self._experiment:
@@ -174,7 +182,7 @@ class Tracker:
         tags = {"sweep.name": self._name, "sweep.id": self._id, "mlflow.note.content": body["note"]}
         if not self._parent:
             run = self._client.create_run(
-                self._experiment, start_time=body["time"], tags=tags, run_name=self._name
+                self._experiment, start_time=body["time"], tags=tags, run_name=self._name[:NAME]
             )
             self._parent = run.info.run_id
         else:
@@ -201,43 +209,42 @@ class Tracker:
 
         key, trial = body["run"], body["tags"]["trial.id"]
         self._parent = self._parent or self._find_parent()
-        if self._run(key, new=True) is None:
-            earlier = self._search(
-                f"tags.mlflow.parentRunId = '{self._parent}' and tags.`trial.id` = '{trial}'"
-                " and attributes.status = 'FINISHED'"
-            )
-            if earlier and not body["again"]:
-                self.dropped.add(key)  # the store was away when the sweep looked for it
-                return
+        known = self._children(self._parent, trial=trial)
+        # there already, if the process that wrote it is gone, or the call's answer was lost
+        run = next((r.info.run_id for r in known if r.data.tags.get("trial.run") == key), "")
+        valid = (r for r in known if "trial.superseded" not in r.data.tags)
+        earlier = [r for r in valid if r.info.status == "FINISHED" and r.info.run_id != run]
+        if earlier and not run and not body["again"]:
+            self._runs[key] = None  # the store was away when the sweep looked for it
+            return
+        if not run:
             tags = {
                 **body["tags"],
                 "sweep.name": self._name,
                 "mlflow.parentRunId": self._parent,
                 "trial.run": key,
             }
-            run = self._client.create_run(
-                self._experiment, start_time=body["time"], tags=tags, run_name=body["name"]
+            made = self._client.create_run(
+                self._experiment, start_time=body["time"], tags=tags, run_name=body["name"][:NAME]
             )
-            self._runs[key] = run.info.run_id
-            for old in earlier:
-                self._client.set_tag(old.info.run_id, "trial.superseded", run.info.run_id)
-        run_id = self._runs[key]
+            run = made.info.run_id
+        for old in earlier:
+            self._client.set_tag(old.info.run_id, "trial.superseded", run)
         params = [Param(k, str(v)[:6000]) for k, v in body["params"].items()]
-        self._client.log_batch(run_id, params=params)
-        self._client.log_text(run_id, body["config"], "config.yaml")
+        self._client.log_batch(run, params=params)
+        self._client.log_text(run, body["config"], "config.yaml")
+        self._runs[key] = run
 
-    def _run(self, key: str, new: bool = False) -> str | None:
-        """The id of a trial's run; None if it was dropped, or is new."""
-        if key in self.dropped:
-            return None
-        if key not in self._runs and not (new and self._sure):
-            # written by a process that is gone, or in a call whose answer was lost
-            found = self._search(f"tags.`trial.run` = '{key}'")
-            if found:
-                self._runs[key] = found[0].info.run_id
-            elif not new:
+    def _run(self, key: str, trial: str) -> str | None:
+        """The id of a trial's run; None if the store had that trial finished before."""
+        if key not in self._runs:  # started by a process that is gone
+            self._parent = self._parent or self._find_parent()
+            known = self._children(self._parent, trial=trial)
+            run = next((r.info.run_id for r in known if r.data.tags.get("trial.run") == key), None)
+            if run is None and all(r.info.status != "FINISHED" for r in known):
                 raise Refused(f"there is no run for record {key}")
-        return self._runs.get(key)
+            self._runs[key] = run
+        return self._runs[key]
 
     def _log(self, run: str, metrics: Sequence[Any], tags: Mapping[str, str] | None = None) -> None:
         from mlflow.entities import RunTag
@@ -250,7 +257,7 @@ class Tracker:
         self, body: Mapping[str, Any], curve: Sequence[Any], files: Mapping[str, bytes]
     ) -> None:
         key = body["run"]
-        run = self._run(key)
+        run = self._run(key, body["trial"])
         if run is None:
             return
         points = [*curve, *(p for part in body["metrics"] for p in _metrics({**body, **part}))]
@@ -314,14 +321,11 @@ def probe(tracking: Tracking) -> str:
         if not exists(uri):
             tempfile.TemporaryFile(dir=Path(uri.removeprefix(SQLITE)).parent).close()
             return f"{public} will be made"
-        tracker = Tracker(tracking, "doctor")
-        experiment = tracker._experiment or "0"  # MLflow's own, which is there from the start
-        tracker._client.set_experiment_tag(experiment, "masksweep.probe", "1")
-        tracker._client.delete_experiment_tag(experiment, "masksweep.probe")
+        Tracker(tracking, "doctor").touch()
     except (Away, Invalid):
         raise
     except Exception as error:  # each kind of store has errors of its own
         text = getattr(error, "strerror", None) or str(error)
-        said = text.replace(uri, public).strip().splitlines() or [repr(error)]
+        said = shown(text).strip().splitlines() or [repr(error)]
         raise Invalid("tracking.uri", public, f"cannot be written: {said[0]}") from error
     return f"{public} can be written"

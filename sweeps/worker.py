@@ -9,15 +9,17 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from strategies.base import Invalid
 from sweeps.cluster import Spec
 from sweeps.config import parse
 from sweeps.folder import Folder
 from sweeps.job import Emit, Fatal
 from sweeps.trial import TrialResult
+from sweeps.uri import shown
 
 LARGE = 50 * 2**20
 """Bytes of an artifact that does not travel to the driver any more."""
@@ -36,6 +38,7 @@ class Log:
 class Task:
     """One trial as it is sent to a worker."""
 
+    id: str
     config: Mapping[str, object]
     log: str
     """Where its log is written, if the worker sees the folder."""
@@ -53,6 +56,12 @@ class TrialWork:
         self._memory = spec.memory
         prepare_process(spec.threads, spec.num_gpus)
 
+    def refusals(self, configs: Sequence[Mapping[str, object]]) -> Sequence[str | None]:
+        """Why the strategy of each trial refuses its plan; see `preflight.reasons`."""
+        from sweeps.preflight import reasons
+
+        return reasons([parse(config) for config in configs])
+
     def run(self, payload: Task, emit: Emit) -> TrialResult:
         from sweeps import memory, trial
         from sweeps.checkpoint import Checkpoints
@@ -62,6 +71,8 @@ class TrialWork:
             os._exit(137)
 
         parsed = parse(payload.config)
+        if parsed.id != payload.id:
+            raise Invalid("trial", payload.id[:12], "its mask or held file has changed since")
         kept = Checkpoints(self._checkpoints, parsed.id, self._every_s)
         with _logged(payload.log, emit), memory.limit(self._memory, out_of_memory):
             result = trial.run(parsed, emit, kept)
@@ -75,7 +86,7 @@ class TrialWork:
                 found[name] = content
                 continue
             large.write(name, content)
-            uri = f"{self._checkpoints}/large/{key}/{name}"
+            uri = shown(f"{self._checkpoints}/large/{key}/{name}")
             told = {
                 "uri": uri,
                 "bytes": len(content),

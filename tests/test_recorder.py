@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from strategies import Invalid
 from sweeps import resume
-from sweeps.config import Trial
+from sweeps.config import Tracking, Trial
 from sweeps.plan import Planned, counted
 from sweeps.recorder import Recorder
 from sweeps.spool import Spool
-from sweeps.store import Away, Refused
+from sweeps.store import Away, Refused, translated
+from sweeps.sync import sync
 from sweeps.tracker import Tracker
 from sweeps.trial import TrialResult
 from tests.trials import trial
@@ -165,6 +169,65 @@ def test_a_crash_after_any_record_doubles_nothing(sent: int) -> None:
         assert len(run.inputs.dataset_inputs) == (0 if failed else 1)
 
 
+class GoesAway:
+    """MLflow's client until its n-th call, which is not made, or made and not answered."""
+
+    def __init__(self, client: MlflowClient, calls: int, made: bool) -> None:
+        self._client, self._left, self._made = client, calls, made
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._left -= 1
+            answer = None
+            if self._left or self._made:
+                answer = getattr(self._client, name)(*args, **kwargs)
+            if not self._left:
+                raise ConnectionError("no answer")
+            return answer
+
+        return call
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("made", [False, True], ids=["not made", "not answered"])
+@pytest.mark.parametrize("who", ["the same process", "another process"])
+def test_a_store_that_goes_away_at_any_call_gets_everything_once(made: bool, who: str) -> None:
+    sweep(TRIALS[0])
+    before = Path("mlflow.db").read_bytes()
+    with recorder(rerun=True) as (_, found):
+        found.start_sweep("note", [])
+        record(found, TRIALS[0], again=True)
+        found.start_trial(TRIALS[1], TRIALS[1].name)
+        found.log(TRIALS[1], 1, {"train/loss": math.nan})
+        found.fail_trial(TRIALS[1], "diverged: nan", {"traceback.txt": b"no"})
+        found.end_sweep("FAILED", "note", "table")
+    spool = Spool(resume.address(TRIALS[0].tracking, NAME).path)
+    lot = spool.oldest(100)
+    for calls in count(1):
+        Path("mlflow.db").write_bytes(before)
+        tracker = Tracker(TRIALS[0].tracking, NAME)
+        whole, tracker._client = tracker._client, GoesAway(tracker._client, calls, made)
+        try:
+            tracker.apply(lot, spool.files)
+            break
+        except Away:
+            tracker._client = whole
+        # a lot with a record that is refused is sent one by one
+        again = tracker if who == "the same process" else Tracker(TRIALS[0].tracking, NAME)
+        for one in lot:
+            again.apply([one], spool.files)
+        assert len(runs()) == 4, calls
+        old, new, failed = sorted(children(), key=lambda r: r.info.start_time)
+        assert old.data.tags["trial.superseded"] == new.info.run_id
+        assert "trial.superseded" not in new.data.tags
+        assert [r.info.status for r in (old, new, failed)] == ["FINISHED", "FINISHED", "FAILED"]
+        for run, steps in ((new, [1, 2, 3]), (failed, [1])):
+            points = client().get_metric_history(run.info.run_id, "train/loss")
+            assert [p.step for p in points] == steps, calls
+    spool.close()
+    assert calls > 20
+
+
 def test_a_retry_does_not_double_a_curve() -> None:
     with recorder() as (_, made):
         made.start_sweep("note", [])
@@ -191,6 +254,56 @@ def test_a_trial_that_the_store_turns_out_to_have_is_not_recorded_again() -> Non
         made.start()
         assert made.finish(10)
     assert sorted(r.data.tags["trial.id"] for r in children()) == sorted(t.id for t in TRIALS[:2])
+
+
+def test_a_trial_that_the_store_has_leaves_no_record_behind_in_another_process() -> None:
+    """As before, but the driver is killed with the trial's start sent, and the rest waiting."""
+    sweep(TRIALS[0])
+    with Spool.held(resume.address(TRIALS[0].tracking, NAME)) as spool:
+        made = Recorder(spool, TRIALS[0].tracking, NAME, None)
+        made.start_sweep("note", [])
+        record(made, TRIALS[0])
+        made.start_trial(TRIALS[1], TRIALS[1].name)
+        made.log(TRIALS[1], 1, {"train/loss": math.nan})
+        made.send(spool.oldest(3))
+    assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 1 done, 2 to run"
+    assert sync([]) == 0
+    assert len(children()) == 2
+    assert not Path(".masksweep").exists()
+
+
+def test_only_what_waits_for_the_given_store_is_sent(capsys: pytest.CaptureFixture[str]) -> None:
+    for store in ("one", "two"):
+        where = Tracking(uri=f"sqlite:///{store}.db")
+        with Spool.held(resume.address(where, NAME)) as spool:
+            Recorder(spool, where, NAME, None).start_sweep("note", [])
+    assert sync(["--uri", "sqlite:///one.db"]) == 0
+    assert Path("one.db").exists()
+    assert not Path("two.db").exists()
+    assert len(Spool.all()) == 1
+    assert sync([]) == 0
+    assert Path("two.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "away"), [(413, False), (404, False), (403, True), (429, True), (503, True)]
+)
+def test_an_upload_that_is_answered_with(code: int, away: bool) -> None:
+    answer = requests.Response()
+    answer.status_code = code
+    with pytest.raises(Away if away else Refused), translated():
+        answer.raise_for_status()
+
+
+def test_a_long_name_fits_into_every_database() -> None:
+    with recorder() as (_, made):
+        made.start_sweep("note", [])
+        made.start()
+        made.start_trial(TRIALS[0], "name " * 100)
+        made.end_trial(TRIALS[0], RESULT)
+        assert made.finish(10)
+    (run,) = children()
+    assert len(run.info.run_name) == 250
 
 
 def test_rerun_repeats_and_the_newest_counts() -> None:

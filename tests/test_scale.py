@@ -13,6 +13,7 @@ import ray
 
 from sweeps import resume
 from sweeps.cluster import Spec
+from sweeps.engine import Engine
 from sweeps.job import Emit, Job
 from sweeps.plan import Planned
 from sweeps.stopping import Stop
@@ -56,7 +57,8 @@ def test_ten_thousand_trials(
     with resume.opened(planned, "scale", rerun=False) as (planned, recorder, away), Stop() as stop:
         assert away
         jobs = [Job(p.trial.id, p.trial.seed, Spec()) for p in planned]
-        ended = Watched(planned, recorder, stop, "scale", "note", False).run(jobs, Trivial())
+        with Engine(jobs, Trivial()) as engine:
+            ended = Watched(planned, recorder, stop, "scale", "note", False).run(engine)
     assert len(ended.outcomes) == TRIALS
     assert ended.exit_code == 1, "the store has nothing of it"
     path = resume.address(trials[0].tracking, "scale").path
