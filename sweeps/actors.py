@@ -8,24 +8,31 @@ from typing import Any
 from sweeps.cluster import Spec
 from sweeps.job import Cause, Failure, Fatal, Work
 
+Letter = tuple[int, int, Any]
+"""(run of a job, which of its events, the event)"""
+
 
 class Mailbox:
-    """Where workers leave their events; it outlives them, so none is lost with one."""
+    """Where workers leave their events; it outlives them, so none is lost with one.
+
+    What is in it when it dies itself, the workers still have.
+    """
 
     def __init__(self) -> None:
-        self._events: list[tuple[str, Any]] = []
+        self._letters: list[Letter] = []
 
-    def put(self, key: str, event: Any) -> None:
-        self._events.append((key, event))
+    def put(self, letter: Letter) -> None:
+        self._letters.append(letter)
 
-    def take(self) -> list[tuple[str, Any]]:
-        events, self._events = self._events, []
-        return events
+    def take(self) -> list[Letter]:
+        letters, self._letters = self._letters, []
+        return letters
 
 
 class Worker:
     def __init__(self, work: Work, spec: Spec) -> None:
         self._work = work
+        self._emitted: list[Any] = []
         work.setup(spec)
 
     def ready(self) -> None:
@@ -35,15 +42,20 @@ class Worker:
         """What this method of its work returns."""
         return getattr(self._work, method)(given)
 
-    def run(self, key: str, payload: Any, mailbox: Any) -> tuple[bool, Any]:
-        """(whether there were events, result or Failure)."""
+    def emitted(self) -> list[Any]:
+        """All events of its last job."""
+        return self._emitted
+
+    def run(self, number: int, payload: Any, mailbox: Any) -> tuple[int, Any]:
+        """(number of events, result or Failure); the run is known by its number."""
         import ray
 
-        last: Any = None
+        last, self._emitted = None, []
 
         def emit(event: Any) -> None:
             nonlocal last
-            last = mailbox.put.remote(key, event)
+            last = mailbox.put.remote((number, len(self._emitted), event))
+            self._emitted.append(event)
             if isinstance(event, Fatal):
                 ray.get(last)
 
@@ -59,4 +71,4 @@ class Worker:
             result = Failure(reason, traceback.format_exc(), cause)
         if last is not None:
             ray.get(last)  # one caller's events arrive in order, and all before the result
-        return last is not None, result
+        return len(self._emitted), result

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -24,10 +26,13 @@ PATIENCE_SECONDS = 60.0
 
 @dataclass
 class _Running:
+    number: int
     job: Job
     worker: int
     since: float
     timed_out: bool = False
+    heard: set[int] = field(default_factory=set)
+    """Which of its events were delivered."""
 
 
 @dataclass
@@ -74,7 +79,7 @@ class Engine:
         self._running: dict[Any, _Running] = {}
         self._retries: dict[str, int] = {}
         self._fatal: dict[str, Fatal] = {}
-        self._workers = 0
+        self._workers = self._runs = 0
         self._looked = self._took = 0.0
 
     def __enter__(self) -> Self:
@@ -85,8 +90,9 @@ class Engine:
             slots(spec)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         # beside the driver: a node that is lost must not take the events of others along
-        mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox)
-        self._mailbox = mailbox.remote()
+        # it holds little, but that does not save it where Ray ends workers for memory
+        options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+        self._mailbox = ray.remote(scheduling_strategy=here, **options)(Mailbox).remote()
         self._look()
         return self
 
@@ -221,8 +227,9 @@ class Engine:
                 job, number = group.waiting.popleft(), group.idle.pop(0)
                 actor = group.actors[number]
                 self._watcher.started(job.key, number)
-                ref = actor.run.remote(job.key, job.payload, self._mailbox)
-                self._running[ref] = _Running(job, number, time.monotonic())
+                self._runs += 1
+                ref = actor.run.remote(self._runs, job.payload, self._mailbox)
+                self._running[ref] = _Running(self._runs, job, number, time.monotonic())
             if group.idle and not group.waiting and self._starting:
                 # others may be waiting for what these hold
                 for number in group.idle:
@@ -233,12 +240,19 @@ class Engine:
         import ray
 
         self._took = time.monotonic()
-        running = {r.job.key for r in self._running.values()}
-        for key, event in ray.get(self._mailbox.take.remote()):
-            if isinstance(event, Fatal):
-                self._fatal[key] = event
-            elif key in running:  # not from a worker that was given up
-                self._watcher.event(key, event)
+        running = {r.number: r for r in self._running.values()}
+        for run, number, event in ray.get(self._mailbox.take.remote()):
+            if run in running:  # its worker was not given up
+                self._hear(running[run], number, event)
+
+    def _hear(self, run: _Running, number: int, event: Any) -> None:
+        if number in run.heard:
+            return
+        run.heard.add(number)
+        if isinstance(event, Fatal):
+            self._fatal[run.job.key] = event
+        else:
+            self._watcher.event(run.job.key, event)
 
     def _expire(self) -> None:
         """End the jobs that took too long, by ending their workers."""
@@ -255,17 +269,23 @@ class Engine:
 
         run = self._running[ref]
         key, group = run.job.key, self._groups[run.job.spec]
+        emitted = math.inf
         try:
-            events, result = ray.get(ref)
+            emitted, result = ray.get(ref)
         except ray.exceptions.RayTaskError as error:  # its result cannot travel, among others
-            events, result = True, Failure(_last_line(error), str(error))
+            result = Failure(_last_line(error), str(error))
         except ray.exceptions.RayError as error:  # every other says that the worker is gone
             self._deliver()
             del self._running[ref]
             self._lost(run, group, error)
             return
-        if events:
+        if emitted > len(run.heard):
             self._deliver()
+        if emitted > len(run.heard):  # the mailbox was lost, with what was in it
+            with suppress(ray.exceptions.RayError):
+                actor = group.actors[run.worker]
+                for number, event in enumerate(ray.get(actor.emitted.remote())):
+                    self._hear(run, number, event)
         del self._running[ref]
         if run.timed_out:  # it was ended all the same
             self._drop(group, run.worker)

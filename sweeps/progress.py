@@ -25,7 +25,7 @@ def doing(what: str) -> Iterator[None]:
         with console.status(what):
             yield
     else:
-        console.print(f"{what} ...")
+        console.out(f"{what} ...", highlight=False)
         yield
 
 

@@ -75,6 +75,8 @@ def _run(planned: Sequence[Planned], arguments: Sequence[str], name: str, rerun:
             planned = _checked(planned, child.ask)
             if any(p.state == "to run" for p in planned):
                 engine = _engine(stack, planned, name)
+        if engine:
+            checkpoint.check(_checkpoints(first))
         stop.gentle = True
         return Sweep(planned, recorder, stop, name, _note(first, arguments), rerun).run(engine)
 
@@ -98,7 +100,6 @@ def _ask(engine: Engine, given: Sequence[Trial]) -> Sequence[str | None]:
 def _engine(stack: contextlib.ExitStack, planned: Sequence[Planned], name: str) -> Engine:
     """Workers for the trials that are to run, until the stack is closed."""
     first = planned[0].trial
-    checkpoint.check(_checkpoints(first))
     with doing("Starting Ray" if first.launch.address is None else "Joining Ray"):
         stack.enter_context(cluster(first.launch.address))
     jobs = [_job(p, name) for p in planned if p.state == "to run"]

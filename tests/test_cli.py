@@ -13,6 +13,7 @@ import pytest
 
 from strategies import all_patterns, all_strategies
 from sweeps import __version__
+from sweeps.plan import derived_name
 
 HEAVY = ("tensorflow", "ray", "mlflow")
 WITHOUT_HEAVY = f"""
@@ -80,6 +81,8 @@ def complaint(done: subprocess.CompletedProcess[str]) -> str:
         ("--experimental-rerun=x.pickle", "--experimental-rerun=x.pickle: not offered"),
         ("--experimental-rer=x", "--experimental-rer=x: not offered"),
         ("hydra.mode=RUN", "hydra.mode=RUN: Hydra's own config is fixed here"),
+        ("hydra={mode:RUN}", "hydra={mode:RUN}: Hydra's own config is fixed here"),
+        ("resources.num_gpus=1.5", "resources.num_gpus=1.5: must be a part of a card or whole"),
         ("hydra/launcher=basic", "hydra/launcher=basic: Hydra's own config is fixed here"),
         ("train.epochs=2,2.0", "seed=0: each trial once; said again by train.epochs=2.0"),
         ("seed=true", "seed=True: input should be a valid integer"),
@@ -253,3 +256,17 @@ def test_plan_with_check_shows_refusals(tmp_path: Path) -> None:
     assert states["weight_mask"]["state"] == "to run"
     assert states["var_list"]["state"] == "skipped"
     assert "whole outputs" in states["var_list"]["reason"]
+
+
+@pytest.mark.parametrize("uri", ["tracking.uri=URI", "tracking={uri: 'URI'}", "+tracking.x=URI"])
+def test_an_address_with_a_password_is_shown_nowhere(uri: str, tmp_path: Path) -> None:
+    given = uri.replace("URI", "http://me:secret@127.0.0.1:1")
+    done = masksweep("plan", "--json", "--rerun", given, cwd=tmp_path)
+    assert "secret" not in done.stdout
+    named = derived_name([given, "seed=1"])
+    assert named == "seed=1"
+
+
+def test_the_page_hides_the_password_of_its_server(tmp_path: Path) -> None:
+    done = masksweep("ui", "--uri", "https://me:secret@host", cwd=tmp_path)
+    assert done.stdout == "The results are on a server already: https://host\n"

@@ -170,6 +170,7 @@ def test_the_resolved_config_gives_the_same_trial_again() -> None:
 
 def test_the_dense_control_of_a_trial_is_compiled_as_it_would_be_by_itself() -> None:
     sparse = trial(strategy="sparse_tensor")
+    assert sparse.id
     assert not sparse.jit
     assert sparse.control.jit
     assert sparse.control.id == trial(strategy="dense").id

@@ -7,6 +7,7 @@ plan, trial by trial.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -80,6 +81,10 @@ def assert_none_left(family: list[psutil.Process]) -> None:
         return [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
     wait_for(lambda: not left(), patience_s=15)
+
+
+def program(process: psutil.Process) -> str:
+    return next(iter(cmdline(process)), "")
 
 
 def trials(driver: Driver) -> int:
@@ -257,6 +262,8 @@ class TestTrialsThatFail:
         for run in store.children:
             if run.info.status == "FAILED":
                 assert run.data.tags["trial.reason"] == "timed out: took longer than 8 s"
+                names = {f.path for f in store.client.list_artifacts(run.info.run_id)}
+                assert {"config.yaml", "traceback.txt"} <= names
                 assert store.curve(run, "train/loss")[:2] == [1, 2]
 
     def test_out_of_memory(self, tmp_path: Path) -> None:
@@ -284,16 +291,25 @@ class TestStopped:
     @pytest.mark.parametrize(
         ("number", "code"), [(signal.SIGINT, 130), SLOW(signal.SIGTERM, 143)], ids=["INT", "TERM"]
     )
-    @pytest.mark.parametrize("moment", [SLOW("while it starts"), "in the middle"])
+    @pytest.mark.parametrize(
+        "moment",
+        [SLOW("while it checks"), SLOW("before Ray"), SLOW("while Ray starts"), "in the middle"],
+    )
     def test_in_order(self, number: signal.Signals, code: int, moment: str, tmp_path: Path) -> None:
         with sweep(tmp_path, *SMALL, LONG) as driver:
             if moment == "in the middle":
                 driver.wait_for(lambda: trials(driver) >= 2)
-            else:
+            elif moment == "while it checks":
+                driver.wait_for(lambda: "Checking" in driver.stderr)
+            elif moment == "before Ray":
                 driver.wait_for(lambda: "Starting Ray" in driver.stderr)
+            else:
+                driver.wait_for(lambda: any("gcs_server" in c for c in map(program, driver.family)))
             family = driver.family
             tic = time.monotonic()
-            driver.process.send_signal(number)
+            # Ctrl-C in a terminal goes to all that run there
+            send = os.killpg if number == signal.SIGINT else os.kill
+            send(driver.process.pid, number)
             assert driver.wait() == code, driver.stderr
             assert time.monotonic() - tic < 10
             assert_none_left(family)

@@ -467,7 +467,12 @@ def test_the_first_line_says_how_many(total: int, said: str) -> None:
         assert out.getvalue() == f"{said} ...\n"
 
 
-def test_what_is_done_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("color", [False, True])
+def test_what_is_done_is_said(
+    color: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if color:
+        monkeypatch.setenv("FORCE_COLOR", "1")
     with doing("Starting Ray"):
         assert capsys.readouterr().err == "Starting Ray ...\n"
 

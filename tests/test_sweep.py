@@ -15,12 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import ray
 import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from sweeps import resume
+from sweeps.cluster import Spec
 from sweeps.config import parse
-from tests.driver import clean_env
+from sweeps.engine import Engine
+from sweeps.job import Emit, Job
+from sweeps.plan import Planned
+from sweeps.stopping import Stop
+from sweeps.sweep import Sweep
+from tests.driver import clean_env, local_store
+from tests.trials import trial
 
 ARGUMENTS = [
     "strategy=dense,init_only,weight_mask,var_list",
@@ -228,3 +237,67 @@ def test_ui_shows_the_same_store_on_this_machine_only(ran: Ran, page: str) -> No
     port = int(page.rpartition(":")[2])
     bound = subprocess.run(["ss", "-ltnH"], capture_output=True, text=True, check=False).stdout
     assert not bound or f"127.0.0.1:{port}" in bound
+
+
+class NoTensorFlow:
+    def setup(self, spec: Spec) -> None:
+        raise ImportError("no TensorFlow here")
+
+    def run(self, payload: object, emit: Emit) -> None: ...
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_trials_that_no_worker_could_begin_are_recorded_as_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.chdir(tmp_path)
+    planned = [Planned(trial(seed=i), [f"seed={i}"]) for i in range(3)]
+    jobs = [Job(p.trial.id, None, Spec()) for p in planned]
+    with (
+        resume.opened(planned, "small", rerun=False) as (planned, recorder, _),
+        Stop() as stop,
+        Engine(jobs, NoTensorFlow()) as engine,
+    ):
+        ended = Sweep(planned, recorder, stop, "small", "note", False).run(engine)
+    assert ended.exit_code == 1
+    assert len(ended.outcomes) == 3
+    for outcome in ended.outcomes:
+        assert outcome.reason.startswith("no worker could be set up: ")
+        assert "no TensorFlow here" in ended.logs[outcome.trial.id].read_text()
+    store = local_store(tmp_path, "small")
+    assert store.by_status() == {"FAILED": 3}
+    for run in store.children:
+        assert "no TensorFlow here" in run.data.tags["trial.reason"]
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_log_of_a_worker_that_was_killed_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed:
+        def setup(self, spec: Spec) -> None: ...
+
+        def run(self, payload: str, emit: Emit) -> None:
+            with Path(payload).open("a") as log:
+                log.write("the last words")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.chdir(tmp_path)
+    one = Planned(trial(), ["seed=0"])
+    log = Path(f".masksweep/logs/small/{one.name.replace(', ', '_').replace(' ', '_')}")
+    log = log.with_name(f"{log.name}-{one.trial.id[:8]}.log").absolute()
+    log.parent.mkdir(parents=True)
+    log.write_text("an earlier run's words")
+    with (
+        resume.opened([one], "small", rerun=False) as (planned, recorder, _),
+        Stop() as stop,
+        Engine([Job(one.trial.id, str(log), Spec())], Killed()) as engine,
+    ):
+        ended = Sweep(planned, recorder, stop, "small", "note", False).run(engine)
+    assert ended.logs == {one.trial.id: log.relative_to(tmp_path)}
+    store = local_store(tmp_path, "small")
+    (run,) = store.children
+    kept = store.client.download_artifacts(run.info.run_id, "log.txt", str(tmp_path))
+    assert Path(kept).read_text() == "the last words" * 3

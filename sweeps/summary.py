@@ -1,0 +1,72 @@
+"""What a person is told before and after a sweep."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from sweeps import resume
+from sweeps.plan import Planned, counted
+from sweeps.report import Outcome, table
+from sweeps.spool import STATE
+from sweeps.uri import shown
+
+
+@dataclass
+class Ended:
+    """What came out of a sweep."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    """Of the trials that ended, in this run or an earlier one, in the plan's order."""
+    logs: dict[str, Path] = field(default_factory=dict)
+    """Log of each trial that failed, by trial id."""
+    exit_code: int = 1
+    unsent: int = 0
+    """Records that the store does not have."""
+    refused: Sequence[str] = ()
+    """Why the store would not take records."""
+    trouble: str = ""
+    """Why the store could not be reached, if records wait for it."""
+    ended_by: str = ""
+    """Why not every trial was run, if that was a trial's doing."""
+
+
+def before(planned: Sequence[Planned], away: str) -> None:
+    done = any(p.found for p in planned)
+    if away:
+        print(f"The store is away ({away}); results wait on disk.", file=sys.stderr)
+    if done:
+        print(f"{counted(planned)}.", file=sys.stderr)
+        if warning := resume.other_code(planned):
+            print(warning, file=sys.stderr)
+
+
+def after(ended: Ended, name: str, arguments: Sequence[str]) -> None:
+    if ended.outcomes:
+        console = Console()
+        console.print()
+        console.print(table(ended.outcomes))
+    for outcome in ended.outcomes:
+        if outcome.status != "ok":
+            log = ended.logs.get(outcome.trial.id)
+            where = f"  (log: {log})" if log else ""
+            print(f"{outcome.status}: {outcome.name}: {outcome.reason}{where}")
+    if ended.refused:
+        print(f"The store refused records: {'; '.join(ended.refused)}", file=sys.stderr)
+    if ended.unsent:
+        waiting = f"{ended.unsent} records wait on disk, in {STATE / 'spool'}."
+        print(f"{waiting} Send them with: masksweep sync", file=sys.stderr)
+        if ended.trouble:
+            print(f"The store could not be reached: {ended.trouble}", file=sys.stderr)
+    if ended.ended_by:
+        print(ended.ended_by, file=sys.stderr)
+    if ended.exit_code > 128:
+        again = shown(shlex.join(["masksweep", "run", *arguments]))
+        print(f"Interrupted; what had finished is kept. Go on with:\n  {again}", file=sys.stderr)
+    if ended.outcomes:
+        print(f"\nOpen the results with: masksweep ui   (sweep {name!r})")
