@@ -298,7 +298,11 @@ class Engine:
         self._drop(group, run.worker)
         self._looked = 0.0
         key, said = run.job.key, str(error)
-        if fatal := self._fatal.get(key):
+        fatal = self._fatal.pop(key, None)
+        if fatal and fatal.again:
+            self._watcher.retried(key, fatal.reason)
+            group.waiting.appendleft(run.job)
+        elif fatal:
             self._end(key, Failure(fatal.reason, said, fatal.cause))
         elif run.timed_out:
             reason = f"timed out: took longer than {self._timeout:g} s"
@@ -316,7 +320,6 @@ class Engine:
 
     def _end(self, key: str, result: Any) -> None:
         self._retries.pop(key, None)
-        self._fatal.pop(key, None)
         self._watcher.ended(key, result)
 
 

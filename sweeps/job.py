@@ -41,14 +41,18 @@ class Work(Protocol):
         """One job; what it returns goes to `ended`, what it emits to `event`.
 
         An exception may name its `cause`; then its message is the reason of the `Failure`. A
-        `Fatal` that is emitted says why the process is about to end, so that no retry is made.
+        `Fatal` that is emitted says why the process is about to end, and whether to try again.
         """
 
 
 @dataclass(frozen=True)
 class Fatal:
+    """The last event of a process that ends itself."""
+
     reason: str
     cause: Cause
+    again: bool = False
+    """Whether the job is no reason for it, and should be run in a new process."""
 
 
 class Watcher:

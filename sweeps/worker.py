@@ -49,6 +49,7 @@ class TrialWork:
 
     def __init__(self, checkpoints: str, every_s: float) -> None:
         self._checkpoints, self._every_s = checkpoints, every_s
+        self._trials = 0
 
     def setup(self, spec: Spec) -> None:
         from sweeps.prepare import prepare_process
@@ -67,9 +68,11 @@ class TrialWork:
         from sweeps.checkpoint import Checkpoints
 
         def out_of_memory(reason: str) -> None:
-            emit(Fatal(reason, "memory"))
+            # others may have filled the process: programs are kept for the next trial
+            emit(Fatal(reason, "memory", again=self._trials > 1))
             os._exit(137)
 
+        self._trials += 1
         parsed = parse(payload.config)
         if parsed.id != payload.id:
             raise Invalid("trial", payload.id[:12], "its mask or held file has changed since")

@@ -32,6 +32,7 @@ class Work:
 
     def setup(self, spec: Spec) -> None:
         self.jobs, self.memory = 0, spec.memory
+        self.kept: list[bytearray] = []
 
     def run(self, payload: Any, emit: Emit) -> Any:
         self.jobs += 1
@@ -63,6 +64,15 @@ class Work:
                 with memory.limit(self.memory, over):
                     held = [bytearray(os.urandom(1024)) * 20_000 for _ in range(1000)]
                 return len(held)
+            case ("keep", megabytes):
+                self.kept.append(bytearray(os.urandom(1024)) * 1024 * megabytes)
+
+                def over(reason: str) -> None:
+                    emit(Fatal(reason, "memory", again=self.jobs > 1))
+                    os._exit(137)
+
+                with memory.limit(self.memory, over):
+                    time.sleep(0.5)
             case ("slow", events):
                 for i in range(events):
                     emit(i)
@@ -325,6 +335,14 @@ class TestSeveralNodes:
         assert {len(pids) for pids in by_card.values()} == {2}
         with pytest.raises(Invalid, match=r"resources\.num_gpus"):
             slots(Spec(num_gpus=3))
+
+    def test_one_that_finds_its_worker_filled_is_given_a_new_one(self, nodes: Any) -> None:
+        nodes.add_node(num_cpus=1, memory=600 * 2**20)
+        payloads = [("keep", 300), ("keep", 350), ("keep", 900)]
+        seen = run(payloads, Spec(memory=600 * 2**20), max_retries=0)
+        assert [seen.ends[k] for k in "01"] == payloads[:2]
+        assert seen.failure("2").cause == "memory"
+        assert {key for key, _ in seen.retries} == {"1", "2"}
 
     def test_a_worker_needs_all_that_it_takes_on_one_node(self, nodes: Any) -> None:
         nodes.add_node(num_cpus=8)
