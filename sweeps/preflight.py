@@ -7,7 +7,7 @@ import os
 import signal
 import traceback
 from collections.abc import Callable, Sequence
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from typing import TYPE_CHECKING, Any, Self
 
 from strategies.base import Invalid
@@ -43,6 +43,7 @@ class Child:
         context = get_context("spawn")
         self._pipe, other = context.Pipe()
         self._process = context.Process(target=_child, args=(other,), daemon=True)
+        resource_tracker.ensure_running()  # which would let the signal through again
         # Ctrl-C in a terminal goes to it as well; this process ends it
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:

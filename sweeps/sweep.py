@@ -61,21 +61,22 @@ def _run(planned: Sequence[Planned], arguments: Sequence[str], name: str, rerun:
     first = planned[0].trial
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(Stop())
-        # loads TensorFlow while the store is opened; the workers of a cluster do so anyway
-        child = stack.enter_context(Child()) if first.launch.address is None else None
+        engine: Engine | None = None
+        ask: Ask
+        try:  # TensorFlow is loaded while the store is opened
+            if first.launch.address is None:
+                ask = stack.enter_context(Child()).ask
+            else:
+                engine = _engine(stack, planned, name)
+                ask = partial(_ask, engine)
+        except Invalid as error:
+            ask = partial(_raise, error)  # it does not matter if all is done
         planned, recorder, away = stack.enter_context(resume.opened(planned, name, rerun))
         summary.before(planned, away)
-        engine = None
-        if not any(p.state == "to run" for p in planned):
-            pass
-        elif child is None:
-            engine = _engine(stack, planned, name)
-            planned = _checked(planned, partial(_ask, engine))
-        else:
-            planned = _checked(planned, child.ask)
-            if any(p.state == "to run" for p in planned):
+        if any(p.state == "to run" for p in planned):
+            planned = _checked(planned, ask)
+            if engine is None and any(p.state == "to run" for p in planned):
                 engine = _engine(stack, planned, name)
-        if engine:
             checkpoint.check(_checkpoints(first))
         stop.gentle = True
         return Sweep(planned, recorder, stop, name, _note(first, arguments), rerun).run(engine)
@@ -86,6 +87,10 @@ def _checked(planned: Sequence[Planned], ask: Ask) -> list[Planned]:
     new = [p.trial for p in planned if p.state == "to run"]
     with doing(f"Checking {trials(len(new))}"):
         return refused(planned, check(new, ask))
+
+
+def _raise(error: Invalid, given: Sequence[Trial]) -> Sequence[str | None]:
+    raise error
 
 
 def _ask(engine: Engine, given: Sequence[Trial]) -> Sequence[str | None]:
@@ -142,15 +147,16 @@ class Sweep(Watcher):
         _logs(self._name).mkdir(parents=True, exist_ok=True)
         self._recorder.start_sweep(self._note, [p.described() for p in self._planned])
         self._recorder.start()
-        skipped = {p.trial.id: p.refusal for p in self._planned if p.state == "skipped"}
+        others = [p for p in self._planned if p.state != "to run"]
         with self._display:
             try:
-                for key, refusal in skipped.items():
-                    self.ended(key, TrialResult("skipped", refusal))
+                for p in others:
+                    if p.state == "skipped":
+                        self.ended(p.trial.id, TrialResult("skipped", p.refusal))
                 if engine:
                     engine.run(
                         self,
-                        without=skipped,
+                        without={p.trial.id for p in others},
                         max_retries=self._launch.max_retries,
                         timeout_s=self._launch.trial_timeout_s,
                     )

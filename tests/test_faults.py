@@ -146,6 +146,8 @@ def test_a_larger_sweep_of_the_same_name_runs_what_is_new(tmp_path: Path) -> Non
     third = ran(tmp_path, *larger, SHORT)
     assert third.code == 0
     assert "8 trials: 8 done" in third.stderr
+    gone = ran(tmp_path, *larger, SHORT, "launch.address=127.0.0.1:1")
+    assert gone.code == 0, "what is done needs no cluster"
     assert len(store.children) == 8
     assert "weight_mask" in third.stdout
     planned = subprocess.run(
