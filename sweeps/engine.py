@@ -1,27 +1,21 @@
-"""Jobs on Ray: long-lived workers, one job at a time each, events on the way. Knows no Hydra."""
+"""Jobs on Ray: each ends once, with its events, whatever happens to a worker. Knows no Hydra."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections import deque
-from collections.abc import Collection, Sequence
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from strategies.base import Invalid
-from sweeps.actors import Mailbox, Worker
-from sweeps.cluster import Spec, slots
+from sweeps.actors import Mailbox
+from sweeps.cluster import Spec
 from sweeps.job import Failure, Fatal, Job, Watcher, Work
+from sweeps.pool import Hopeless, Pool, last_line
 
 POLL_SECONDS = 0.2
-LOOK_SECONDS = 5.0
-"""How often nodes that joined or left are looked for."""
-SET_UP_TRIES = 3
-"""Workers in a row that may fail to start while none is at work."""
-PATIENCE_SECONDS = 60.0
-"""How long jobs wait for a node when the last one that could run them is lost."""
 
 
 @dataclass
@@ -33,20 +27,6 @@ class _Running:
     timed_out: bool = False
     heard: set[int] = field(default_factory=set)
     """Which of its events were delivered."""
-
-
-@dataclass
-class _Group:
-    """The jobs of one spec and their workers, by number."""
-
-    spec: Spec
-    waiting: deque[Job]
-    actors: dict[int, Any] = field(default_factory=dict)
-    idle: list[int] = field(default_factory=list)
-    broken: int = 0
-    """Workers in a row that could not be set up."""
-    homeless_since: float | None = None
-    """When the last node was lost that could run them."""
 
 
 def run(
@@ -72,24 +52,21 @@ class Engine:
     def __init__(self, jobs: Sequence[Job], work: Work) -> None:
         self._work, self._watcher = work, Watcher()
         self._max_retries, self._timeout = 0, None  # type: int, float | None
-        self._groups: dict[Spec, _Group] = {}
+        self._waiting: dict[Spec, deque[Job]] = {}
         for job in jobs:
-            self._groups.setdefault(job.spec, _Group(job.spec, deque())).waiting.append(job)
-        self._starting: dict[Any, tuple[_Group, int]] = {}
+            self._waiting.setdefault(job.spec, deque()).append(job)
         self._running: dict[Any, _Running] = {}
         self._retries: dict[str, int] = {}
         self._fatal: dict[str, Fatal] = {}
-        self._workers = self._runs = 0
-        self._looked = self._took = 0.0
+        self._runs, self._took = 0, 0.0
 
     def __enter__(self) -> Self:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        for spec in self._groups:
-            slots(spec)
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._pool = Pool(list(self._waiting), self._work)
         # beside the driver: a node that is lost must not take the events of others along
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         # it holds little, but that does not save it where Ray ends workers for memory
         options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
         self._mailbox = ray.remote(scheduling_strategy=here, **options)(Mailbox).remote()
@@ -99,10 +76,29 @@ class Engine:
     def __exit__(self, *_: Any) -> None:
         import ray
 
-        for group in self._groups.values():
-            for actor in group.actors.values():
-                ray.kill(actor)
+        self._pool.end()
         ray.kill(self._mailbox)
+
+    def ask(self, method: str, given: Any) -> Any:
+        """What a method of the work returns in the first worker that is ready.
+
+        Raises what the method raises; `LookupError` if no worker can be set up, or it dies.
+        """
+        import ray
+
+        self._watcher = _Raises()
+        ready: list[tuple[Spec, int]] = []
+        while not ready:
+            self._look()
+            self._wait()
+            found = ((spec, self._pool.idle(spec)) for spec in self._waiting)
+            ready = [(spec, number) for spec, number in found if number is not None]
+        try:
+            return ray.get(self._pool.actor(*ready[0]).ask.remote(method, given))
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+        except ray.exceptions.RayError as error:
+            raise LookupError(last_line(error)) from error
 
     def run(
         self,
@@ -117,124 +113,58 @@ class Engine:
         A job whose worker or node is lost runs again, at most `max_retries` times; one that
         raises, or takes longer than `timeout_s`, fails.
         """
-        import ray
-
         self._watcher, self._max_retries, self._timeout = watcher, max_retries, timeout_s
-        for group in self._groups.values():
-            group.waiting = deque(job for job in group.waiting if job.key not in without)
-        while self._running or any(g.waiting for g in self._groups.values()):
+        for spec, jobs in self._waiting.items():
+            self._waiting[spec] = deque(job for job in jobs if job.key not in without)
+        while self._running or any(self._waiting.values()):
             self._look()
             self._dispatch()
-            refs = [*self._running, *self._starting]
-            done, _ = ray.wait(refs, timeout=POLL_SECONDS) if refs else ([], [])
-            if not refs:
-                time.sleep(POLL_SECONDS)
+            done = self._wait()
             if time.monotonic() - self._took > POLL_SECONDS:
                 self._deliver()
                 self._expire()
                 self._watcher.tick()
             for ref in done:
-                if ref in self._starting:
-                    self._set_up(ref)
-                else:
-                    self._finish(ref)
-
-    def ask(self, method: str, given: Any) -> Any:
-        """What a method of the work returns in the first worker that is ready.
-
-        Raises what the method raises; `LookupError` if no worker can be set up, or it dies.
-        """
-        import ray
-
-        self._watcher = _Raises()
-        while not (ready := [g.actors[n] for g in self._groups.values() for n in g.idle]):
-            done, _ = (
-                ray.wait([*self._starting], timeout=POLL_SECONDS) if self._starting else ([], [])
-            )
-            for ref in done:
-                self._set_up(ref)
-            self._look()
-        try:
-            return ray.get(ready[0].ask.remote(method, given))
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause from None
-        except ray.exceptions.RayError as error:
-            raise LookupError(_last_line(error)) from error
+                self._finish(ref)
 
     # -- workers -------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        """Start a worker wherever there is room for one and a job for it."""
-        if time.monotonic() - self._looked < LOOK_SECONDS:
-            return
-        self._looked = time.monotonic()
-        for group in self._groups.values():
-            busy = sum(r.job.spec == group.spec for r in self._running.values())
-            try:
-                room = slots(group.spec)
-            except Invalid as error:
-                group.homeless_since = group.homeless_since or time.monotonic()
-                if time.monotonic() - group.homeless_since > PATIENCE_SECONDS:
-                    self._fail_waiting(group, Failure(f"no node left: {error}", str(error), "lost"))
-                continue
-            group.homeless_since = None
-            for _ in range(min(room, len(group.waiting) + busy) - len(group.actors)):
-                self._start_worker(group)
+        wanted = Counter({spec: len(jobs) for spec, jobs in self._waiting.items()})
+        wanted.update(run.job.spec for run in self._running.values())
+        self._give_up(self._pool.look(wanted))
 
-    def _start_worker(self, group: _Group) -> None:
+    def _wait(self) -> list[Any]:
+        """Wait a little for workers and jobs; those that ended of the latter."""
         import ray
 
-        spec, number = group.spec, self._workers
-        self._workers += 1
-        options = {"num_cpus": spec.num_cpus, "num_gpus": spec.num_gpus, "memory": spec.memory}
-        # not restarted by Ray, which says so on the screen and waits for room where it was
-        actor = ray.remote(max_restarts=0, **options)(Worker).remote(self._work, spec)
-        group.actors[number] = actor
-        self._starting[actor.ready.remote()] = group, number
+        starting = self._pool.starting
+        refs = [*self._running, *starting]
+        if not refs:
+            time.sleep(POLL_SECONDS)
+            return []
+        done, _ = ray.wait(refs, timeout=POLL_SECONDS)
+        for ref in set(done) & set(starting):
+            self._give_up(self._pool.set_up(ref))
+        return [ref for ref in done if ref in self._running]
 
-    def _set_up(self, ref: Any) -> None:
-        import ray
-
-        group, number = self._starting.pop(ref)
-        try:
-            ray.get(ref)
-            group.broken = 0
-            group.idle.append(number)
-        except ray.exceptions.RayError as error:
-            self._drop(group, number)
-            group.broken += 1
-            at_work = len(group.actors) - sum(g is group for g, _ in self._starting.values())
-            if group.broken < SET_UP_TRIES:
-                self._looked = 0.0
-            elif not at_work:  # else it is a fault of that node
-                reason = f"no worker could be set up: {_last_line(error)}"
-                self._fail_waiting(group, Failure(reason, str(error), "lost"))
-
-    def _drop(self, group: _Group, number: int) -> None:
-        import ray
-
-        ray.kill(group.actors.pop(number))
-
-    def _fail_waiting(self, group: _Group, failure: Failure) -> None:
-        while group.waiting:
-            self._watcher.ended(group.waiting.popleft().key, failure)
+    def _give_up(self, hopeless: Iterable[Hopeless]) -> None:
+        for spec, failure in hopeless:
+            while self._waiting[spec]:
+                self._watcher.ended(self._waiting[spec].popleft().key, failure)
 
     # -- jobs ----------------------------------------------------------------------------------
 
     def _dispatch(self) -> None:
-        for group in self._groups.values():
-            while group.idle and group.waiting:
-                job, number = group.waiting.popleft(), group.idle.pop(0)
-                actor = group.actors[number]
-                self._watcher.started(job.key, number)
+        for spec, jobs in self._waiting.items():
+            while jobs and (worker := self._pool.idle(spec)) is not None:
+                job, actor = jobs.popleft(), self._pool.take(spec, worker)
+                self._watcher.started(job.key, worker)
                 self._runs += 1
                 ref = actor.run.remote(self._runs, job.payload, self._mailbox)
-                self._running[ref] = _Running(self._runs, job, number, time.monotonic())
-            if group.idle and not group.waiting and self._starting:
-                # others may be waiting for what these hold
-                for number in group.idle:
-                    self._drop(group, number)
-                group.idle.clear()
+                self._running[ref] = _Running(self._runs, job, worker, time.monotonic())
+            if not jobs:
+                self._pool.release(spec)
 
     def _deliver(self) -> None:
         import ray
@@ -262,46 +192,41 @@ class Engine:
             late = self._timeout and time.monotonic() - run.since > self._timeout
             if late and not run.timed_out:
                 run.timed_out = True
-                ray.kill(self._groups[run.job.spec].actors[run.worker])
+                ray.kill(self._pool.actor(run.job.spec, run.worker))
 
     def _finish(self, ref: Any) -> None:
         import ray
 
-        run = self._running[ref]
-        key, group = run.job.key, self._groups[run.job.spec]
-        emitted = math.inf
+        run, emitted = self._running[ref], math.inf
         try:
             emitted, result = ray.get(ref)
         except ray.exceptions.RayTaskError as error:  # its result cannot travel, among others
-            result = Failure(_last_line(error), str(error))
+            result = Failure(last_line(error), str(error))
         except ray.exceptions.RayError as error:  # every other says that the worker is gone
             self._deliver()
             del self._running[ref]
-            self._lost(run, group, error)
+            self._pool.replace(run.job.spec, run.worker)
+            self._lost(run, str(error))
             return
         if emitted > len(run.heard):
             self._deliver()
         if emitted > len(run.heard):  # the mailbox was lost, with what was in it
             with suppress(ray.exceptions.RayError):
-                actor = group.actors[run.worker]
+                actor = self._pool.actor(run.job.spec, run.worker)
                 for number, event in enumerate(ray.get(actor.emitted.remote())):
                     self._hear(run, number, event)
         del self._running[ref]
         if run.timed_out:  # it was ended all the same
-            self._drop(group, run.worker)
+            self._pool.replace(run.job.spec, run.worker)
         else:
-            group.idle.append(run.worker)
-        self._end(key, result)
+            self._pool.give_back(run.job.spec, run.worker)
+        self._end(run.job.key, result)
 
-    def _lost(self, run: _Running, group: _Group, error: Any) -> None:
-        # it may still be at work, out of reach: two must not be
-        self._drop(group, run.worker)
-        self._looked = 0.0
-        key, said = run.job.key, str(error)
+    def _lost(self, run: _Running, said: str) -> None:
+        key = run.job.key
         fatal = self._fatal.pop(key, None)
         if fatal and fatal.again:
-            self._watcher.retried(key, fatal.reason)
-            group.waiting.appendleft(run.job)
+            self._again(run.job, fatal.reason)
         elif fatal:
             self._end(key, Failure(fatal.reason, said, fatal.cause))
         elif run.timed_out:
@@ -312,11 +237,14 @@ class Engine:
             reason = "out of memory on its node" if memory else "worker died"
             tried = self._retries[key] = self._retries.get(key, 0) + 1
             if tried <= self._max_retries:
-                self._watcher.retried(key, reason)
-                group.waiting.appendleft(run.job)
+                self._again(run.job, reason)
             else:
                 reason = f"{reason}, {tried} times" if tried > 1 else reason
                 self._end(key, Failure(reason, said, "memory" if memory else "lost"))
+
+    def _again(self, job: Job, reason: str) -> None:
+        self._watcher.retried(job.key, reason)
+        self._waiting[job.spec].appendleft(job)
 
     def _end(self, key: str, result: Any) -> None:
         self._retries.pop(key, None)
@@ -326,7 +254,3 @@ class Engine:
 class _Raises(Watcher):
     def ended(self, key: str, result: Any) -> None:
         raise LookupError(result.reason)
-
-
-def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1]

@@ -39,8 +39,9 @@ def compose(command: str, arguments: Sequence[str], launch: TakeOver) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     import hydra
 
-    from sweeps import launcher
+    from sweeps import foreign, launcher
 
+    foreign.check(arguments)
     composed = False
 
     def launch_composed(jobs: Sequence[Composed]) -> Sequence[JobReturn]:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import sys
 import tempfile
 import traceback
@@ -102,9 +103,10 @@ class TrialWork:
 @contextlib.contextmanager
 def _logged(path: str, emit: Emit) -> Iterator[None]:
     """Send all that this process prints into the file, what C++ prints as well."""
-    where = Path(path)
+    where, mine = Path(path), None
     if not where.parent.is_dir():  # on another machine
         where = Path(tempfile.mkdtemp(prefix="masksweep-")) / where.name
+        mine = where.parent
     saved = os.dup(1), os.dup(2)
     with where.open("ab") as file:
         start = file.tell()
@@ -130,3 +132,5 @@ def _logged(path: str, emit: Emit) -> Iterator[None]:
             printed = where.read_bytes()[start:][-LOG_BYTES:]
             if printed:
                 emit(Log(printed.decode(errors="replace")))
+            if mine:
+                shutil.rmtree(mine, ignore_errors=True)

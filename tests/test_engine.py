@@ -18,7 +18,7 @@ import pytest
 import ray
 
 from strategies import Invalid
-from sweeps import engine, memory
+from sweeps import engine, memory, pool
 from sweeps.cluster import Spec, slots
 from sweeps.job import Emit, Failure, Fatal, Job, Watcher
 from tests.driver import clean_env
@@ -203,7 +203,7 @@ class TestOneMachine:
     def test_those_that_can_be_set_up_do_it_all(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(engine, "LOOK_SECONDS", 0.1)
+        monkeypatch.setattr(pool, "LOOK_SECONDS", 0.1)
         seen = run([("sleep", 0.5)] * 8, work=OneSetUp(tmp_path / "mark"), max_retries=0)
         assert set(seen.ends.values()) == {("sleep", 0.5)}
 
@@ -298,7 +298,7 @@ class TestSeveralNodes:
     def test_a_node_that_joins_is_used(
         self, nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(engine, "LOOK_SECONDS", 0.5)
+        monkeypatch.setattr(pool, "LOOK_SECONDS", 0.5)
         nodes.add_node(num_cpus=1)
 
         class Joins(Seen):
@@ -315,8 +315,8 @@ class TestSeveralNodes:
     def test_with_no_node_left_the_jobs_fail_in_time(
         self, nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(engine, "LOOK_SECONDS", 0.2)
-        monkeypatch.setattr(engine, "PATIENCE_SECONDS", 1.0)
+        monkeypatch.setattr(pool, "LOOK_SECONDS", 0.2)
+        monkeypatch.setattr(pool, "PATIENCE_SECONDS", 1.0)
         only = nodes.add_node(num_cpus=1)
         threading.Timer(1, nodes.remove_node, (only,), {"allow_graceful": False}).start()
         seen = run([("sleep", 30), 1])
