@@ -368,7 +368,7 @@ class TestStoreAway:
             names = {f.path for f in store.client.list_artifacts(run.info.run_id)}
             assert {"config.yaml", "masks.npz", "model.keras"} <= names
 
-    @pytest.mark.parametrize("how", ["stopped", SLOW("hanging")])
+    @pytest.mark.parametrize("how", ["stopped", SLOW("stopped for a minute"), SLOW("hanging")])
     def test_in_the_middle(
         self, how: str, server: MlflowServer, folder: Path, plan: dict[str, list[str]]
     ) -> None:
@@ -376,10 +376,12 @@ class TestStoreAway:
         with sweep(folder, *SMALL, LONG, uri, env={"MLFLOW_HTTP_REQUEST_TIMEOUT": "3"}) as driver:
             driver.wait_for(lambda: trials(driver) >= 1)
             before = trials(driver)
-            server.stop() if how == "stopped" else server.pause()
+            server.pause() if how == "hanging" else server.stop()
             driver.wait_for(lambda: "tore away" in driver.stderr)
             driver.wait_for(lambda: trials(driver) > before)  # trials go on
-            server.start() if how == "stopped" else server.resume()
+            if how == "stopped for a minute":
+                time.sleep(60)
+            server.resume() if how == "hanging" else server.start()
             assert driver.wait() == 0, driver.stderr
         self.assert_whole(Store(server.uri, "faults"), plan[LONG], 250)
         assert not (folder / ".masksweep/spool").exists()
