@@ -63,7 +63,7 @@ class Child:
         try:
             self._pipe.send(trials)
             answer = self._pipe.recv()
-        except (EOFError, BrokenPipeError):
+        except (EOFError, ConnectionError):
             raise Invalid("model", "", "ended the process that built it; too large?") from None
         if isinstance(answer, Exception):
             raise answer
@@ -72,10 +72,12 @@ class Child:
 
 
 def _child(pipe: Connection) -> None:
+    from sweeps.prepare import prepare_process
 
     # TensorFlow greets on stderr, past every setting; what goes wrong is sent to the parent
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     try:
+        prepare_process(threads=1)
         pipe.send(reasons(pipe.recv()))
     except Invalid as error:
         pipe.send(error)

@@ -37,6 +37,7 @@ class Ended:
 
 
 def before(planned: Sequence[Planned], away: str) -> None:
+    """Say on stderr what is done already; `away` is why that could not be seen."""
     done = any(p.found for p in planned)
     if away:
         print(f"The store is away ({away}); results wait on disk.", file=sys.stderr)
@@ -47,6 +48,7 @@ def before(planned: Sequence[Planned], away: str) -> None:
 
 
 def after(ended: Ended, name: str, arguments: Sequence[str]) -> None:
+    """Print the table and what failed; say on stderr what is left to do, and how."""
     if ended.outcomes:
         console = Console()
         console.print()
