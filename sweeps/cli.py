@@ -115,7 +115,7 @@ def _plan(arguments: list[str]) -> int:
     flags, asked = _apart(arguments, (*overrides.RUN_FLAGS, "--json", "--check"))
     planned = overrides.planned("plan", asked)
     if planned and "--rerun" not in flags:
-        name = planned[0].trial.sweep.name or plan.derived_name(asked)
+        name = plan.sweep_name(planned[0].trial, asked)
         planned, away = resume.look(planned, name)
         if away:
             print(f"The store is away ({away}); what is done cannot be seen.", file=sys.stderr)

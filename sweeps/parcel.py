@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from strategies.base import Invalid
 from sweeps.overrides import RUN_FLAGS, planned
-from sweeps.plan import derived_name
+from sweeps.plan import sweep_name
 from sweeps.uri import holds_secret, shown
 
 FLAGS = ("-m", "--multirun", *RUN_FLAGS)
@@ -27,8 +27,8 @@ class Parcel:
 def packed(asked: Sequence[str]) -> Parcel:
     """The sweep that the arguments ask for. Raises `Invalid` for what `run` would refuse.
 
-    And for what cannot travel: relative paths, and passwords, since everybody who sees the
-    cluster's dashboard sees a job's arguments.
+    And for what cannot travel: masks, held values and stores by a relative path, and passwords,
+    since everybody who sees the cluster's dashboard sees a job's arguments.
     """
     for argument in asked:
         key, _, value = argument.partition("=")
@@ -52,7 +52,7 @@ def packed(asked: Sequence[str]) -> Parcel:
         _require_absolute("MLFLOW_TRACKING_URI", uri)
         quoted = uri.replace("'", r"\'")
         arguments.append(f"tracking.uri='{quoted}'")
-    return Parcel(first.sweep.name or derived_name(asked), arguments)
+    return Parcel(sweep_name(first, asked), arguments)
 
 
 def _require_public(key: str, value: str) -> None:

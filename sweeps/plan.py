@@ -119,8 +119,10 @@ def trials(count: int) -> str:
     return f"{count} trial" if count == 1 else f"{count} trials"
 
 
-def derived_name(arguments: Sequence[str]) -> str:
-    """A sweep's name from its overrides: the same ones, the same name."""
+def sweep_name(trial: Trial, arguments: Sequence[str]) -> str:
+    """The name of the trial's sweep: as given, or from its overrides: the same, the same name."""
+    if trial.sweep.name:
+        return trial.sweep.name
     said = public([a for a in arguments if not a.startswith("-")])
     text = " ".join(said) or "default"
     short = hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -21,7 +21,7 @@ from sweeps.config import Trial, recorded
 from sweeps.engine import Engine
 from sweeps.job import Failure, Job, Watcher
 from sweeps.launcher import Composed
-from sweeps.plan import Planned, derived_name, public, refused, trials
+from sweeps.plan import Planned, public, refused, sweep_name, trials
 from sweeps.preflight import Ask, Child, check
 from sweeps.progress import Display, doing
 from sweeps.recorder import Recorder
@@ -48,7 +48,7 @@ def run(
     With `rerun` those that are done run as well. Raises `Invalid` before the first trial starts,
     with nothing written.
     """
-    name = planned[0].trial.sweep.name or derived_name(arguments)
+    name = sweep_name(planned[0].trial, arguments)
     try:
         ended = _run(planned, arguments, name, rerun)
     except Stopped as stopped:

@@ -73,7 +73,7 @@ class Driver:
 
     @property
     def family(self) -> list[psutil.Process]:
-        """All that it started, wherever they are: they share its session or descend from it."""
+        """All that descends from it now."""
         return psutil.Process(self.process.pid).children(recursive=True)
 
     @property
@@ -100,7 +100,7 @@ def cmdline(process: psutil.Process) -> list[str]:
 def sweep(
     folder: Path, *arguments: str, command: Sequence[str] = ("run",), env: Mapping[str, str] = {}
 ) -> Iterator[Driver]:
-    """Start it; whatever is left of it at the end is killed."""
+    """Start it; if it still runs at the end, it is killed with all that it started."""
     with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
         process = subprocess.Popen(
             [sys.executable, "-m", "sweeps.cli", *command, *arguments],

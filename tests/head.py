@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from tests.driver import clean_env, wait_for
+from tests.servers import free_ports
 
 PATIENCE_S = 60.0
 
@@ -53,7 +54,7 @@ def ray_head(num_cpus: int = 2, **env: str) -> Iterator[Head]:
         folder = Path(made)
         home = folder / "home"
         home.mkdir()
-        port, client, dashboard = _free_ports(3)
+        port, client, dashboard = free_ports(3)
         head = Head(
             home,
             f"127.0.0.1:{port}",
@@ -120,14 +121,3 @@ def _started(
         yield process
     finally:
         end(process, gently=True)
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()

@@ -130,7 +130,7 @@ def postgres(folder: Path) -> Iterator[Postgres]:
     """
     binaries = _postgres_binaries()
     user = "postgres" if os.geteuid() == 0 else None
-    port = _free_port()
+    (port,) = free_ports(1)
     with tempfile.TemporaryDirectory(prefix="postgres-") as data:
         if user:
             shutil.chown(data, user)
@@ -169,7 +169,7 @@ def postgres(folder: Path) -> Iterator[Postgres]:
 @contextmanager
 def mlflow_server(backend_uri: str, folder: Path) -> Iterator[MlflowServer]:
     """An MLflow server on this database; artifacts pass through it into `folder/artifacts`."""
-    port = _free_port()
+    (port,) = free_ports(1)
     env = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
     # background jobs would be processes in sessions of their own, which `stop` does not reach
     env |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -189,7 +189,7 @@ def mlflow_server(backend_uri: str, folder: Path) -> Iterator[MlflowServer]:
 @contextmanager
 def s3_server(folder: Path) -> Iterator[ObjectStore]:
     """A store that speaks S3 and keeps nothing; what clients need is in its `client`."""
-    port = _free_port()
+    (port,) = free_ports(1)
     argv = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)]
     log = folder / "s3.log"
     server = ObjectStore(f"http://127.0.0.1:{port}", port, argv, log, signal.SIGKILL)
@@ -210,7 +210,13 @@ def _postgres_binaries() -> Path:
     return debian[-1].parent
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens on."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()

@@ -14,7 +14,8 @@ import pytest
 
 from strategies import all_patterns, all_strategies
 from sweeps import __version__
-from sweeps.plan import derived_name
+from sweeps.plan import sweep_name
+from tests.trials import trial
 
 HEAVY = ("tensorflow", "ray", "mlflow")
 WITHOUT_HEAVY = f"""
@@ -265,7 +266,7 @@ def test_an_address_with_a_password_is_shown_nowhere(uri: str, tmp_path: Path) -
     given = uri.replace("URI", "http://me:secret@127.0.0.1:1")
     done = masksweep("plan", "--json", "--rerun", given, cwd=tmp_path)
     assert "secret" not in done.stdout
-    named = derived_name([given, "seed=1"])
+    named = sweep_name(trial(), [given, "seed=1"])
     assert named == "seed=1"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import random
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -175,12 +174,10 @@ def test_choices_that_act_on_each_other_are_composed_together(tmp_path: Path, na
     ]
 
 
-def test_a_thousand_trials_are_made_in_seconds_and_share_what_is_equal(made: Composer) -> None:
+def test_a_thousand_trials_share_what_is_equal(made: Composer) -> None:
     jobs = product(strategy=["weight_mask", "projection"], seed=range(500))
-    started = time.process_time()
     composed = [launcher.Composed(j, v) for j, v in zip(jobs, made.resolve(jobs), strict=True)]
     planned = plan.plan(composed, [plan.trial_of(job) for job in composed])
-    assert time.process_time() - started < 3
     assert len({p.trial.id for p in planned}) == 1000
     for section in ("strategy", "optimizer", "train"):
         assert len({id(job.values[section]) for job in composed[:500]}) == 1

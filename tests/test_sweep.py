@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 import yaml
@@ -235,8 +236,8 @@ def test_ui_shows_the_same_store_on_this_machine_only(ran: Ran, page: str) -> No
     with urllib.request.urlopen(request, timeout=20) as answer:
         assert json.load(answer)["run"]["info"]["run_name"] == "small"
     port = int(page.rpartition(":")[2])
-    bound = subprocess.run(["ss", "-ltnH"], capture_output=True, text=True, check=False).stdout
-    assert not bound or f"127.0.0.1:{port}" in bound
+    listening = [c.laddr for c in psutil.net_connections("tcp") if c.status == "LISTEN"]
+    assert {address.ip for address in listening if address.port == port} == {"127.0.0.1"}
 
 
 class NoTensorFlow:
