@@ -108,7 +108,7 @@ class Tracking(Section):
     uri: str | None = None
     """MLflow's store; null takes MLFLOW_TRACKING_URI, or `mlflow.db` in the current folder."""
     experiment: str = "masksweep"
-    patience_s: Annotated[float, Field(ge=0)] = 60
+    patience_s: Annotated[float, Field(ge=0)] = 120
     """Seconds that the end of a sweep waits for a store that is away; `masksweep sync` is later."""
 
 
