@@ -19,6 +19,9 @@ from tests.driver import clean_env, wait_for
 from tests.servers import free_ports
 
 PATIENCE_S = 60.0
+STARTED = "Ray runtime started"
+# other clusters run beside it
+FREE = ("--dashboard-agent-listen-port=0", "--min-worker-port=0", "--max-worker-port=0")
 
 
 @dataclass(frozen=True)
@@ -63,14 +66,7 @@ def ray_head(num_cpus: int = 2, **env: str) -> Iterator[Head]:
             folder / "log",
             env.get("RAY_AUTH_TOKEN", ""),
         )
-        ports = {
-            "port": port,
-            "ray-client-server-port": client,
-            "dashboard-port": dashboard,
-            "dashboard-agent-listen-port": 0,
-            "min-worker-port": 0,
-            "max-worker-port": 0,
-        }
+        ports = {"port": port, "ray-client-server-port": client, "dashboard-port": dashboard}
         options = [f"--{key}={value}" for key, value in ports.items()]
         options += ["--head", "--dashboard-host=127.0.0.1", f"--temp-dir={folder}"]
         with _started(head, [*options, f"--num-cpus={num_cpus}"], env) as process:
@@ -81,9 +77,11 @@ def ray_head(num_cpus: int = 2, **env: str) -> Iterator[Head]:
 
 @contextmanager
 def ray_node(head: Head, num_cpus: int = 1) -> Iterator[subprocess.Popen[bytes]]:
-    """Start another node of its cluster, as on another machine; it joins within some seconds."""
+    """Start another node of its cluster, as on another machine."""
     options = [f"--address={head.address}", f"--num-cpus={num_cpus}"]
-    with _started(head, [*options, "--min-worker-port=0", "--max-worker-port=0"], {}) as process:
+    before = head.log.read_text().count(STARTED)
+    with _started(head, options, {}) as process:
+        wait_for(lambda: head.log.read_text().count(STARTED) > before, PATIENCE_S)
         yield process
 
 
@@ -109,7 +107,7 @@ def _started(
     path = f"{binaries}{os.pathsep}{os.environ['PATH']}"
     with head.log.open("ab") as log:
         process = subprocess.Popen(
-            [binaries / "ray", "start", "--block", "--disable-usage-stats", *options],
+            [binaries / "ray", "start", "--block", "--disable-usage-stats", *FREE, *options],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
