@@ -45,7 +45,7 @@ class Head:
         asked = urllib.request.Request(f"{self.dashboard}/api/jobs/", headers=known)
         with suppress(OSError), urllib.request.urlopen(asked, timeout=5):
             socket.create_connection((host, int(port)), timeout=5).close()
-            return True
+            return STARTED in self.log.read_text()
         return False
 
 
