@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -88,13 +89,20 @@ class Postgres(Server):
         return answer.returncode == 0
 
 
-class MlflowServer(Server):
+class WebServer(Server):
+    page: ClassVar[str]
+    """That is there when it is ready."""
+
     def answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.uri}/health", timeout=1) as answer:
+            with urllib.request.urlopen(f"{self.uri}{self.page}", timeout=1) as answer:
                 return bool(answer.status == 200)
         except OSError:
             return False
+
+
+class MlflowServer(WebServer):
+    page = "/health"
 
     def pause(self) -> None:
         """Hang: connections are taken, and nothing answers."""
@@ -106,19 +114,14 @@ class MlflowServer(Server):
         os.killpg(self._process.pid, signal.SIGCONT)
 
 
-class ObjectStore(Server):
+class ObjectStore(WebServer):
+    page = "/moto-api/"
+
     @property
     def client(self) -> dict[str, str]:
         """The environment of its clients."""
         keys = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "tester"}
         return keys | {"AWS_ENDPOINT_URL": self.uri, "AWS_DEFAULT_REGION": "us-east-1"}
-
-    def answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.uri}/moto-api/", timeout=1) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
 
 
 @contextmanager
