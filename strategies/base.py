@@ -177,6 +177,8 @@ class Binding:
     """(y, m) -> the outputs on their way to the loss; called for weights of the output layer."""
     gradients: Callable[[Any, Any], Any] = _first
     """(g, m) -> g, before the optimizer; `g` is dense."""
+    slices: bool = False
+    """Hand `tf.IndexedSlices` to the optimizer as they are, without `gradients`."""
     after_step: Callable[[Any, Sequence[Slot], Any, Any], tuple[Any, Sequence[Any]]] | None = None
     """(v, slots, m, h) -> (v, the slots' values); after the optimizer, and after its finalizing."""
 

@@ -15,10 +15,16 @@ T = TypeVar("T")
 
 def _named_subclasses(package: ModuleType, base: type[T]) -> dict[str, type[T]]:
     for module in pkgutil.iter_modules(package.__path__):
-        if module.name not in ("step",):  # the one module that loads TensorFlow when imported
+        if module.name not in ("step", "cause"):  # they load TensorFlow when imported
             importlib.import_module(f"{package.__name__}.{module.name}")
-    found = [c for c in base.__subclasses__() if c.__module__.startswith(f"{package.__name__}.")]
+    inside = [c for c in _below(base) if c.__module__.startswith(f"{package.__name__}.")]
+    found = [c for c in inside if "name" in vars(c)]
     return {c.name: c for c in sorted(found, key=lambda c: c.name)}  # type: ignore[attr-defined]
+
+
+def _below(base: type[T]) -> list[type[T]]:
+    found = base.__subclasses__()
+    return [*found, *(c for sub in found for c in _below(sub))]
 
 
 @cache

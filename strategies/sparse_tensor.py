@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -16,22 +17,43 @@ def _indices(mask: Mask) -> Array:
     return np.argwhere(mask).astype(np.int64)
 
 
-def _rewrite(model: Any, names: Sequence[str]) -> Any:
+def _by_output(mask: Mask) -> Array:
+    """Row and column of every kept entry in column-major order, `[kept, 2]` int64."""
+    return np.argwhere(mask.T)[:, ::-1].astype(np.int64)
+
+
+def _multiply(kernel: Any, x: Any) -> Any:
+    """`x @ kernel` for a sparse kernel `[inputs, units]` and `x` `[batch, inputs]`."""
+    import tensorflow as tf
+
+    # (W^T x^T)^T: the sparse operand can only stand on the left
+    return tf.transpose(tf.sparse.sparse_dense_matmul(kernel, x, adjoint_a=True, adjoint_b=True))
+
+
+def _look_up(kernel: Any, x: Any) -> Any:
+    """The same, for entries by unit: each unit looks its inputs up, and adds them up weighted."""
+    import tensorflow as tf
+
+    unit_first, shape = tf.reverse(kernel.indices, [1]), kernel.dense_shape[::-1]
+    inputs = tf.SparseTensor(unit_first, kernel.indices[:, 0], shape)
+    weights = tf.SparseTensor(unit_first, kernel.values, shape)
+    y = tf.nn.embedding_lookup_sparse(tf.transpose(x), inputs, weights, combiner="sum")
+    # units without inputs at the end are left out
+    y = tf.pad(y, [[0, shape[0] - tf.shape(y, tf.int64)[0]], [0, 0]])
+    return tf.transpose(y)
+
+
+def _rewrite(model: Any, names: Sequence[str], product: Callable[[Any, Any], Any]) -> Any:
     """The same model, whose named Dense layers multiply by a sparse kernel."""
     import keras
     import tensorflow as tf
 
     class SparseDense(keras.layers.Dense):  # type: ignore[misc]
-        """Dense, where the kernel's value is a `tf.SparseTensor` `[inputs, units]`."""
+        """Dense, where the kernel's value is a `tf.SparseTensor`."""
 
         def call(self, inputs: Any, training: Any = None) -> Any:
             flat = tf.reshape(inputs, [-1, inputs.shape[-1]])
-            # (W^T x^T)^T: the sparse operand can only stand on the left
-            y = tf.transpose(
-                tf.sparse.sparse_dense_matmul(
-                    self.kernel.value, flat, adjoint_a=True, adjoint_b=True
-                )
-            )
+            y = product(self.kernel.value, flat)
             y = tf.reshape(y, tf.concat([tf.shape(inputs)[:-1], [self.units]], 0))
             y.set_shape([*inputs.shape[:-1], self.units])
             if self.use_bias:
@@ -51,17 +73,20 @@ def _rewrite(model: Any, names: Sequence[str]) -> Any:
 class SparseTensor(Strategy):
     """Trains the values inside a `tf.SparseTensor`; removed connections do not exist.
 
-    `v` is `[kept]` and `y = sparse_dense_matmul(W^T, x^T)^T`. Dense kernels held at zero only: a
-    sparse matrix has no place for another value. Sparse products do not compile under XLA and
-    are slow on a CPU; `speed/ratio_to_dense` says how slow.
+    `v` is `[kept]`. With `format="coo"`, `y = sparse_dense_matmul(W^T, x^T)^T`; with `"lookup"`,
+    `y = embedding_lookup_sparse(x^T, inputs of each unit, v)^T`, as TensorFlow's guide to sparse
+    tensors does for wide models. Dense kernels held at zero only: a sparse matrix has no place for
+    another value. Neither compiles under XLA, and both are slow on a CPU;
+    `speed/ratio_to_dense` says how slow. `v` must be a variable and the `tf.SparseTensor` be made
+    of it in each step: a `tf.SparseTensor` that was made once holds a copy, which does not train.
     """
 
     name: ClassVar[str] = "sparse_tensor"
     xla: ClassVar[bool] = False
-    format: Literal["coo"] = "coo"
+    format: Literal["coo", "lookup"] = "coo"
 
     def __post_init__(self) -> None:
-        require(self.format == "coo", "format", self.format, "coo")
+        require(self.format in ("coo", "lookup"), "format", self.format, "coo or lookup")
 
     def refuses(self, plan: Plan) -> str | None:
         for w in plan.weights:
@@ -79,9 +104,12 @@ class SparseTensor(Strategy):
     def bind(self) -> Binding:
         import tensorflow as tf
 
+        product, layout = {"coo": (_multiply, _indices), "lookup": (_look_up, _by_output)}[
+            self.format
+        ]
         return Binding(
-            rewrite=_rewrite,
-            layout=_indices,
+            rewrite=partial(_rewrite, product=product),
+            layout=layout,
             init=lambda w, m, h: tf.gather_nd(w, m),
             substitute=lambda v, m, h: tf.SparseTensor(m, v, h.shape),
             effective=lambda v, m, h: tf.tensor_scatter_nd_update(h, m, v),

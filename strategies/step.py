@@ -118,15 +118,42 @@ class Training:
         for variable, array in zip(self.optimizer.variables, self._fresh, strict=True):
             variable.assign(array)
 
+    def switch(self, plan: Plan) -> None:
+        """Go on under other masks, from the effective weights as they are now.
+
+        What is masked now is set to the plan's held values, what is freed goes on from its own.
+        The optimizer's slots are kept: those of the entries that were kept, where only they have
+        any. Raises `Invalid` if the strategy refuses the plan, or the masks' layouts differ.
+        """
+        if reason := self.strategy.refuses(plan):
+            raise Invalid("strategy", self.strategy.name, reason)
+        for weight, value in zip(self.weights, self.values, strict=True):
+            masked = self.masked.get(weight.name)
+            if masked is None:
+                continue
+            found = plan.find(weight.name)
+            assert found is not None
+            dense = self.binding.dense(value.value, masked.layout, masked.held)
+            moved = []
+            if tuple(value.shape) != weight.shape:
+                for slot, fresh in self._slots[id(value)]:
+                    rest = tf.fill(weight.shape, fresh.flat[0])
+                    moved.append((slot, self.binding.dense(slot.value, masked.layout, rest)))
+            masked.assign(found.mask, self.binding.layout(found.mask), found.held)
+            for variable, array in [(value, dense), *moved]:
+                layout, held = masked.layout.value(), masked.held.value()
+                variable.assign(self.binding.init(array, layout, held))
+        self._after_step()
+
+    @property
+    def plan_variables(self) -> list[Any]:
+        """The masks and held values; a step changes none of them."""
+        return [v for m in self.masked.values() for v in (m.kept, m.layout, m.held)]
+
     @property
     def variables(self) -> list[Any]:
         """All that a step can change: the values, the optimizer's variables, non-trainables."""
         return [*self.values, *self.optimizer.variables, *self.state]
-
-    def restore(self, arrays: Sequence[Array]) -> None:
-        """Go on from what `variables` were, under the same plan."""
-        for variable, array in zip(self.variables, arrays, strict=True):
-            variable.assign(array)
 
     def effective(self) -> list[Any]:
         """The dense weights that the strategy amounts to now, in the model's order."""
@@ -156,6 +183,24 @@ class Training:
     @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
     def step(self, x: Any, y: Any) -> tuple[Any, Any]:
         """One training step on a batch; (loss, outputs `[batch, ...]`). Call it in a graph."""
+        loss, outputs, state, pairs = self._backward(x, y)
+        self.optimizer.apply([g for g, _ in pairs], [v for _, v in pairs])
+        for variable, new in zip(self.state, state, strict=True):
+            variable.assign(new)
+        self._after_step()
+        return loss, outputs
+
+    def gradients(self, x: Any, y: Any) -> dict[str, Any]:
+        """What the optimizer gets for a batch now, by weight name, in the trained values' shapes.
+
+        Trains nothing. Weights that do not train, or that the loss does not reach, are left out.
+        """
+        names = {id(v): w.name for w, v in zip(self.weights, self.values, strict=True)}
+        pairs = self._backward(x, y)[-1]
+        return {names[id(v)]: tf.convert_to_tensor(g) for g, v in pairs}
+
+    def _backward(self, x: Any, y: Any) -> tuple[Any, Any, Any, list[tuple[Any, Any]]]:
+        """(loss, outputs, new non-trainables, [(gradient for the optimizer, variable)])."""
         variables = [v.value for v in self.trained]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
@@ -166,23 +211,20 @@ class Training:
                     seen = self.binding.outputs(seen, masked.layout)
             loss = tf.add_n([self.loss(y, seen), *losses])
             scaled = self.optimizer.scale_loss(loss)
-        gradients = tape.gradient(scaled, variables)
-        # a weight that the loss does not reach has no gradient: like `fit`, leave it alone
-        pairs = [(g, v) for g, v in zip(gradients, self.trained, strict=True) if g is not None]
+        found = tape.gradient(scaled, variables)
         owners = {id(v): m for v, m in self._pairs() if m}
-        self.optimizer.apply(
-            [
-                self.binding.gradients(tf.convert_to_tensor(g), owners[id(v)].layout)
-                if id(v) in owners
-                else g
-                for g, v in pairs
-            ],
-            [v for _, v in pairs],
-        )
-        for variable, new in zip(self.state, state, strict=True):
-            variable.assign(new)
-        self._after_step()
-        return loss, outputs
+        # a weight that the loss does not reach has no gradient: like `fit`, leave it alone
+        pairs = [
+            (self._handed(g, owners.get(id(v))), v)
+            for g, v in zip(found, self.trained, strict=True)
+            if g is not None
+        ]
+        return loss, outputs, state, pairs
+
+    def _handed(self, gradient: Any, masked: Masked | None) -> Any:
+        if masked is None or self.binding.slices:
+            return gradient
+        return self.binding.gradients(tf.convert_to_tensor(gradient), masked.layout)
 
     def finalize(self) -> None:
         """End the training: EMA is written to the weights, and what it moved is held once more."""
@@ -206,11 +248,21 @@ class Training:
             for (slot, _), array in zip(slots, cleared, strict=True):
                 slot.assign(array)
 
+    def slots(self, value: Any) -> list[tuple[Array, Array]]:
+        """(now, fresh) of each optimizer slot of a trained value that has its shape.
+
+        The average that EMA keeps follows the weight itself, so it is left out.
+        """
+        return [
+            (np.asarray(slot.numpy()), fresh)
+            for slot, fresh in self._slots.get(id(value), [])
+            if not slot.name.endswith("_average")
+        ]
+
     def slot_leak(self) -> float:
         """Largest departure of an optimizer slot from its fresh value at a masked entry.
 
-        Slots of another shape than the weight (factored moments, kept values) have none, and
-        the average that EMA keeps follows the weight itself, so it is left out.
+        Slots of another shape than the weight (factored moments, kept values) have none.
         """
         leak = 0.0
         for weight, value in zip(self.weights, self.values, strict=True):
@@ -218,10 +270,9 @@ class Training:
             if masked is None or tuple(value.shape) != weight.shape:
                 continue
             held = ~masked.kept.numpy()
-            for slot, fresh in self._slots.get(id(value), []):
-                if not slot.name.endswith("_average") and held.any():
-                    drift = np.abs(slot.numpy() - fresh)[held]
-                    leak = max(leak, float(drift.max()))
+            for slot, fresh in self.slots(value):
+                if held.any():
+                    leak = max(leak, float(np.abs(slot - fresh)[held].max()))
         return leak
 
 

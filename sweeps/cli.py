@@ -8,16 +8,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from importlib import resources
-from typing import TYPE_CHECKING
 
 from strategies.base import Invalid
 from sweeps import __version__
-
-if TYPE_CHECKING:
-    from hydra.core.utils import JobReturn
-
-    from sweeps.launcher import Composed
-    from sweeps.report import Outcome
 
 USAGE = """\
 masksweep settles by experiment how to hold masked weights in TensorFlow.
@@ -27,6 +20,7 @@ masksweep settles by experiment how to hold masked weights in TensorFlow.
   masksweep list                       strategies, patterns, held values, models, data, experiments
   masksweep ui [--port N] [--uri URI]  open MLflow's page on the results, on 127.0.0.1
   masksweep sync [--uri URI]           send results to a store that was away
+  masksweep verify [--only NAME]       check every claim: experiments, figures, PASS or FAIL
   masksweep doctor [OVERRIDES]         what would stop that sweep here; [--address A] of a cluster
   masksweep submit [OVERRIDES]         run the sweep as a job of a Ray cluster; [--follow] its log
   masksweep status [ID]                the cluster's sweeps, or one
@@ -39,7 +33,7 @@ Overrides are Hydra's: `masksweep run strategy=weight_mask,projection pattern.sp
 A comma list sweeps. Named sweeps: `masksweep run +experiment=quickstart`.
 All keys: `masksweep run --cfg job`.
 """
-COMMANDS = "run, plan, list, ui, sync, doctor, submit, status or stop"
+COMMANDS = "run, plan, list, ui, sync, verify, doctor, submit, status or stop"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,6 +62,10 @@ def _run(command: str, rest: list[str]) -> int:
             from sweeps.sync import sync
 
             return sync(rest)
+        case "verify":
+            from sweeps.verify import verify
+
+            return verify(rest)
         case "doctor":
             from sweeps.doctor import doctor
 
@@ -88,23 +86,12 @@ def _run(command: str, rest: list[str]) -> int:
 
 def _sweep(arguments: list[str]) -> int:
     """`run`: every trial that is not done yet."""
-    from sweeps.overrides import RUN_FLAGS, compose
+    from sweeps import command
+    from sweeps.overrides import RUN_FLAGS
 
     flags, asked = _apart(arguments, RUN_FLAGS)
-    exit_code = 0
-
-    def launch(jobs: Sequence[Composed]) -> Sequence[JobReturn]:
-        nonlocal exit_code
-        from sweeps import plan, sweep
-
-        trials = [plan.trial_of(job) for job in jobs]
-        planned = plan.plan(jobs, trials)
-        outcomes, exit_code = sweep.run(planned, asked, rerun="--rerun" in flags)
-        by_id: dict[str, Outcome] = {outcome.trial.id: outcome for outcome in outcomes}
-        return [sweep.returned(j, t, by_id.get(t.id)) for j, t in zip(jobs, trials, strict=True)]
-
-    compose("run", asked, launch)
-    return exit_code
+    ended = command.sweep(asked, rerun="--rerun" in flags)
+    return ended.exit_code if ended else 0
 
 
 def _plan(arguments: list[str]) -> int:

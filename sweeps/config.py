@@ -21,8 +21,9 @@ from pydantic import (
 from strategies.base import Invalid, Strategy
 from strategies.files import digest
 from strategies.held import KINDS, Held
-from strategies.patterns import Pattern
+from strategies.patterns import Pattern, Scored
 from strategies.registry import all_patterns, all_strategies
+from sweeps.claims import Claim
 from sweeps.data import DATA, DataSet
 from sweeps.models import MODELS, Model
 from sweeps.named import build, explain, knobs
@@ -59,11 +60,20 @@ class Train(Section):
     """TensorFlow's threads within an operation; they can change bits."""
     jit: Literal["auto"] | bool = "auto"
     """XLA; `auto` goes by strategy, model and device."""
+    switch_at: Positive | None = None
+    """Training step after which the masks are drawn anew, and what is masked then is held."""
+    resume_at: Positive | None = None
+    """Training step after which a fresh program goes on from a checkpoint, to the same bits."""
 
 
 class Audit(Section):
     every: Annotated[int, Field(ge=1)] = 10
     """Steps between two counts of violations; the last step is always counted."""
+
+
+class Speed(Section):
+    rounds: Annotated[int, Field(ge=0)] = 9
+    """Stretches of steps that are timed in turn with the dense control's; 0 times nothing."""
 
 
 def _cards(number: float) -> float:
@@ -113,16 +123,27 @@ class Tracking(Section):
 
 
 class Sweep(Section):
+    """What the trials have in common. No part of their identity."""
+
     name: str | None = None
     """The parent run's name; null derives it from the overrides."""
     question: str | None = None
     """What the sweep is to settle, in a sentence."""
     parts: dict[str, dict[str, Any]] = {}
     """Parts of the sweep, each a grid of its own: override -> value or list of values."""
+    claims: dict[str, Claim] = {}
+    """What must come out, by a short name."""
+    page: Literal["leaks"] | None = None
+    """A page that is made of the results: `leaks` says for each trial what moved, and why."""
 
 
 def _named(group: str, kinds: Any) -> BeforeValidator:
     return BeforeValidator(lambda given: build(group, given, kinds()))
+
+
+def _reference(given: Any) -> Any:
+    named = {"name": given} if isinstance(given, str) else given
+    return None if given is None else build("compare", named, all_strategies())
 
 
 class Trial(Section):
@@ -138,10 +159,13 @@ class Trial(Section):
     """Globs on `layer/variable`; null targets every kernel but the last."""
     trainable: Globs = ["*"]
     outputs_held: list[Annotated[int, Field(ge=0)]] = []
+    compare: Annotated[Strategy | None, BeforeValidator(_reference)] = None
+    """A strategy, or its name: trained in step with the trial's own, to find where they part."""
     seed: Annotated[int, Field(ge=0, strict=True)] = 0
     objective: Objective = "validation/loss"
     train: Train = Train()
     audit: Audit = Audit()
+    speed: Speed = Speed()
     resources: Resources = Resources()
     launch: Launch = Launch()
     checkpoint: Checkpoint = Checkpoint()
@@ -152,6 +176,16 @@ class Trial(Section):
     def _consistent(self) -> Self:
         if self.train.jit is True and not self.strategy.xla:
             raise Invalid("train.jit", True, f"{self.strategy.name} does not compile under XLA")
+        for name, claim in self.sweep.claims.items():
+            for key in (*claim.trials, *(claim.minus or ())):
+                if key.split(".")[0] not in ("part", "role", *type(self).model_fields):
+                    raise Invalid(f"sweep.claims.{name}", key, "no key of a config, part or role")
+        if self.compare == self.strategy:
+            raise Invalid("compare", self.strategy.name, "must be another one than the trial's own")
+        if self.compare and (self.train.switch_at or self.train.resume_at):
+            raise Invalid("compare", self.compare.name, "not with train.switch_at or resume_at")
+        if self.train.switch_at and isinstance(self.pattern, Scored):
+            raise Invalid("train.switch_at", self.train.switch_at, f"not with {self.pattern.name}")
         if self.data.validation == 0 and self.objective.startswith("validation/"):
             raise Invalid("objective", self.objective, "data.validation is 0; test/loss, ...")
         other = {"classification": "/mse", "regression": "/accuracy"}[self.data.task]
@@ -170,9 +204,14 @@ class Trial(Section):
     @property
     def control(self) -> Trial:
         """The dense trial that this one is timed against."""
-        dense = self.model_copy(update={"strategy": all_strategies()["dense"]()})
-        dense.__dict__.pop("id", None)  # cached, and copied with the rest
-        return dense
+        return self.under(all_strategies()["dense"]())
+
+    def under(self, strategy: Strategy) -> Trial:
+        """The same trial under another strategy."""
+        other = self.model_copy(update={"strategy": strategy, "compare": None})
+        for cached in ("id", "settings"):  # copied with the rest
+            other.__dict__.pop(cached, None)
+        return other
 
     def canonical(self) -> dict[str, Any]:
         """All that can change a bit of the result, without what is default and where it runs.
@@ -193,9 +232,13 @@ class Trial(Section):
             "train": self.train.model_dump(exclude_defaults=True, exclude={"jit"}),
             "audit": self.audit.model_dump(exclude_defaults=True),
         }
+        if self.speed != Speed():
+            found["speed"] = self.speed.model_dump()
         if self.strategy.role != "dense":
             named |= {"pattern": self.pattern, "held": self.held}
             found |= {"targets": self.targets, "outputs_held": self.outputs_held}
+        if self.compare:
+            named["compare"] = self.compare
         found |= {group: knobs(value, defaults=False) for group, value in named.items()}
         for section in found.values():
             if isinstance(section, dict) and "path" in section:
@@ -210,6 +253,11 @@ class Trial(Section):
         text = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The whole config without nesting, by dotted keys."""
+        return flat(self.resolved())
+
     @property
     def sparsity(self) -> float | None:
         """The sparsity that the pattern was asked for; None where it was asked otherwise."""
@@ -219,7 +267,7 @@ class Trial(Section):
     @property
     def label(self) -> str:
         """The strategy with the knobs that are not default, as `weight_mask(form=product)`."""
-        return _label(self.strategy)
+        return label(self.strategy)
 
     @property
     def pattern_label(self) -> str:
@@ -227,8 +275,8 @@ class Trial(Section):
         if self.strategy.role == "dense":
             return "-"
         given = self.sparsity
-        shown = f"{self.pattern.name} {given:g}" if given is not None else _label(self.pattern)
-        return shown if self.held.name == "zero" else f"{shown}, held {_label(self.held)}"
+        shown = f"{self.pattern.name} {given:g}" if given is not None else label(self.pattern)
+        return shown if self.held.name == "zero" else f"{shown}, held {label(self.held)}"
 
     @property
     def name(self) -> str:
@@ -241,6 +289,7 @@ class Trial(Section):
         plain = self.model_dump(exclude={"sweep"}, exclude_defaults=False)
         for group in ("strategy", "pattern", "held", "model", "data", "optimizer"):
             plain[group] = knobs(getattr(self, group))
+        plain["compare"] = knobs(self.compare) if self.compare else None
         return plain
 
 
@@ -261,7 +310,8 @@ def flat(config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _label(value: Any) -> str:
+def label(value: Any) -> str:
+    """An object's name with the settings that are not default, as `random(sparsity=0.9)`."""
     settings = {k: v for k, v in knobs(value, defaults=False).items() if k not in ("name", "path")}
     inner = ", ".join(f"{k}={v}" for k, v in settings.items())
     return f"{value.name}({inner})" if inner and len(inner) < 40 else str(value.name)

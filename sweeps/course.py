@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import keras
@@ -14,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from strategies import audit
+from strategies.base import Plan
 from strategies.step import Training
 from sweeps import measure, prepare
 from sweeps.checkpoint import Checkpoints, State
@@ -60,9 +62,16 @@ class Course:
     """One training from its start, or its newest usable checkpoint, to its end."""
 
     def __init__(
-        self, start: Start, program: Program, emit: Emit, checkpoints: Checkpoints | None
+        self,
+        start: Start,
+        program: Program,
+        emit: Emit = lambda report: None,
+        checkpoints: Checkpoints | None = None,
+        every: int | None = None,
     ) -> None:
-        self._start, self._program, self._emit = start, program, emit
+        self._start, self._emit = start, emit
+        self.program = program
+        self._every = every or start.trial.audit.every
         self._checkpoints, self._note = checkpoints, ""
         self._samples = len(start.data.train[0])
         self._epoch, self._total = prepare.schedule(start.trial, self._samples)
@@ -71,30 +80,71 @@ class Course:
         """The samples of the epoch's batches, `[steps, batch]`."""
         self.at = Position()
 
-    def run(self) -> None:
-        """Train to the last step. Raises `Diverged`."""
+    @property
+    def plan(self) -> Plan:
+        """What is held now."""
+        masked = self.program.training.masked
+        weights = [
+            replace(w, mask=m.kept.numpy(), held=m.held.numpy())
+            for w in self._start.plan.weights
+            if (m := masked.get(w.weight.name))
+        ]
+        return replace(self._start.plan, weights=tuple(weights))
+
+    def next_batch(self) -> tuple[Any, Any]:
+        """What the step after those that were done trains on."""
+        epoch, row = divmod(self.at.found.steps, self._epoch)
+        rows = prepare.order(self._start.trial, self._samples, epoch)[row]
+        return tf.gather(self.x, rows), tf.gather(self.y, rows)
+
+    def run(self, until: int | None = None) -> None:
+        """Train to the last step, or to that one. Raises `Diverged`."""
         self._resume()
-        at, total = self.at, self._total
+        at, train = self.at, self._start.trial.train
+        total = self._total if until is None else until
         while at.found.steps < total:
             if self.order is None or not at.part.steps:
                 self.order = prepare.order(self._start.trial, self._samples, at.epochs)
-            end = min(total, (at.epochs + 1) * self._epoch)
-            self._train(min(at.chunk, end - at.found.steps))
-            ended, last = at.found.steps == end, at.found.steps == total
+            end = (at.epochs + 1) * self._epoch
+            stops = [s for s in (train.switch_at, train.resume_at) if s and s > at.found.steps]
+            self._train(min(total, end, *stops) - at.found.steps)
+            ended, last = at.found.steps in (end, self._total), at.found.steps == self._total
             if ended and not last:  # the last epoch's metrics are the result's own
-                at.curve.append(measure.epoch(self._start, self._program, at.part))
+                at.curve.append(measure.epoch(self._start, self.program, at.part))
                 self._tell(at.curve[-1])
             else:
                 self._tell()
             at.epochs += ended
             if not last:
                 at.part = Progress() if ended else at.part
+                self._at_event(at.found.steps)
                 self._keep(ended)
 
-    def _train(self, steps: int) -> None:
-        at, every, tic = self.at, self._start.trial.audit.every, time.perf_counter()
+    def _at_event(self, step: int) -> None:
+        train = self._start.trial.train
+        if step == train.switch_at:
+            self.program.training.switch(prepare.switched(self._start, self.program.effective()))
+        if step == train.resume_at:
+            self._go_on_elsewhere()
+
+    def _go_on_elsewhere(self) -> None:
+        """Leave the program for a fresh one, by way of a checkpoint in a folder."""
+        with tempfile.TemporaryDirectory() as folder:
+            kept = Checkpoints(folder, self._start.trial.id, every_s=0)
+            if note := kept.save(self._state()):
+                raise OSError(note)
+            self.program = prepare.fresh_program(self._start)
+            state, note = kept.resume("")
+            if state is None:
+                raise OSError(note)
+        self._restore(state)
+
+    def _train(self, most: int) -> None:
+        at = self.at
+        steps = min(at.chunk, most)
+        every, tic = self._every, time.perf_counter()
         numbers = at.found.steps, steps, every, self._total, at.part.loss, at.limit
-        new = self._program.run(self.x, self.y, self.order, *numbers)
+        new = self.program.run(self.x, self.y, self.order, *numbers)
         at.chunk = 1 + int(steps * CHUNK_SECONDS / (time.perf_counter() - tic))
         at.found, at.part = at.found + new, at.part + new
         if at.before is None:
@@ -113,18 +163,28 @@ class Course:
 
     def _keep(self, epoch_ended: bool) -> None:
         if self._checkpoints and self._checkpoints.due(epoch_ended):
-            arrays = [np.asarray(v.numpy()) for v in self._program.training.variables]
-            state = State(self.at.found.steps, asdict(self.at), arrays)
-            self._note = self._checkpoints.save(state)
+            self._note = self._checkpoints.save(self._state())
+
+    def _variables(self) -> list[Any]:
+        training = self.program.training
+        switches = self._start.trial.train.switch_at is not None
+        return [*training.variables, *(training.plan_variables if switches else ())]
+
+    def _state(self) -> State:
+        arrays = [np.asarray(v.numpy()) for v in self._variables()]
+        return State(self.at.found.steps, asdict(self.at), arrays)
+
+    def _restore(self, state: State) -> None:
+        for variable, array in zip(self._variables(), state.arrays, strict=True):
+            variable.assign(array)
 
     def _resume(self) -> None:
         if self._checkpoints is None:
             return
-        training = self._program.training
-        state, self._note = self._checkpoints.resume(_fingerprint(training))
+        state, self._note = self._checkpoints.resume(_fingerprint(self.program.training))
         if state:
             self.at = Position.of(state.position)
-            training.restore(state.arrays)
+            self._restore(state)
         if self._note:
             self._tell()
         steps = self.at.found.steps

@@ -43,6 +43,8 @@ class Composed:
     """The config as plain data, without Hydra's own; jobs may share parts of it."""
     config: DictConfig | None = None
     """The same as Hydra's object, if a sweeper had Hydra make one."""
+    part: str = ""
+    """The part of the sweep that it is of, where there are parts."""
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

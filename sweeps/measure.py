@@ -103,11 +103,49 @@ def integrity(
         output_drift=_output_drift(before.outputs, after.outputs, held),
         reloaded_exactly=audit.same(reloaded, after.weights),
     )
-    return verdict.metrics(), artifacts, sha256
+    found_metrics = verdict.metrics() | _free_loss(start, before.outputs, after.outputs)
+    return found_metrics, artifacts, sha256
+
+
+def gradients(start: Start, program: Program, batch: tuple[Any, Any]) -> dict[str, float]:
+    """What the optimizer gets at the first step: at masked entries the most, at kept the least.
+
+    Absolute values. Where a strategy trains kept values only, a masked entry has no gradient: 0.
+    """
+    import tensorflow as tf
+
+    training, held, kept = program.training, [], []
+    found = training.gradients(*batch)
+    for weight, value in zip(training.weights, training.values, strict=True):
+        masked, gradient = training.masked.get(weight.name), found.get(weight.name)
+        if masked is None or gradient is None:
+            continue
+        if tuple(value.shape) != weight.shape:
+            none = tf.zeros(weight.shape, gradient.dtype)
+            gradient = training.binding.dense(gradient, masked.layout, none)
+        sizes, mask = np.abs(np.asarray(gradient)), masked.kept.numpy()
+        held += [sizes[~mask].max(initial=0.0)]
+        kept += [sizes[mask].min(initial=np.inf)]
+    if not held:
+        return {}
+    return {
+        "integrity/held_gradient": float(max(held)),
+        "integrity/kept_gradient": float(min(kept)),
+    }
 
 
 def _output_drift(before: Array, after: Array, held: list[int]) -> float | None:
     return float(np.abs(after - before)[..., held].max()) if held else None
+
+
+def _free_loss(start: Start, before: Array, after: Array) -> dict[str, float]:
+    """How the squared error of the outputs that are not held changed on the probe, if some are."""
+    held = list(start.plan.outputs_held)
+    if not held or start.data.task != "regression":
+        return {}
+    targets = (start.data.validation or start.data.test)[1][:PROBE]
+    errors = [np.delete((outputs - targets) ** 2, held, -1).mean() for outputs in (before, after)]
+    return {"integrity/free_loss_change": float(errors[1] - errors[0])}
 
 
 def costs(start: Start, program: Program) -> dict[str, float]:
@@ -129,7 +167,8 @@ def step_time(start: Start, program: Program, samples: tuple[Any, Any, Array]) -
     dense = replace(start, trial=start.trial.control, plan=Plan())
     # a program keeps the model that it was made of; this trial's own was baked
     dense = replace(dense, model=prepare.build_model(start.trial, start.data))
-    timed = speed.compare(program, prepare.program_for(dense), *samples)
+    rounds = start.trial.speed.rounds
+    timed = speed.compare(program, prepare.program_for(dense), *samples, rounds)
     return {
         "speed/step_ms": timed.step_ms,
         "speed/dense_step_ms": timed.dense_step_ms,

@@ -73,5 +73,9 @@ def knobs(value: Any, *, defaults: bool = True) -> dict[str, Any]:
     for field in dataclasses.fields(value):
         setting = getattr(value, field.name)
         if defaults or setting != field.default:
-            found[field.name] = list(setting) if isinstance(setting, tuple) else setting
+            found[field.name] = _lists(setting)
     return found
+
+
+def _lists(setting: Any) -> Any:
+    return [_lists(s) for s in setting] if isinstance(setting, tuple) else setting

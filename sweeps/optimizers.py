@@ -36,6 +36,9 @@ class Optimizer:
         for key in ("momentum", "rho"):
             value = getattr(self, key, 0.0)
             require(0 <= value <= 1, key, value, "in [0, 1]")
+        for key in ("beta_1", "beta_2", "adam_beta_1", "adam_beta_2"):
+            value = getattr(self, key, 0.0)
+            require(0 <= value < 1, key, value, "a number in [0, 1)")
         epsilon = getattr(self, "epsilon", 0.0)
         require(epsilon >= 0, "epsilon", epsilon, "0 or above")
         for key in ("weight_decay", "clipnorm", "clipvalue", "global_clipnorm"):
@@ -70,20 +73,21 @@ class SGD(Optimizer):
 
 
 @dataclass(frozen=True)
-class Adam(Optimizer):
+class Adaptive(Optimizer):
+    """What Adam and its kin take."""
+
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-7
+
+
+@dataclass(frozen=True)
+class Adam(Adaptive):
     """Adam (Kingma and Ba 2015)."""
 
     name: ClassVar[str] = "adam"
     keras_class: ClassVar[str] = "Adam"
-    beta_1: float = 0.9
-    beta_2: float = 0.999
-    epsilon: float = 1e-7
     amsgrad: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for key in ("beta_1", "beta_2"):
-            require(0 <= getattr(self, key) < 1, key, getattr(self, key), "a number in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -107,4 +111,102 @@ class RMSprop(Optimizer):
     centered: bool = False
 
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {c.name: c for c in (Adam, AdamW, RMSprop, SGD)}
+@dataclass(frozen=True)
+class Nadam(Adaptive):
+    """Adam with Nesterov momentum (Dozat 2016)."""
+
+    name: ClassVar[str] = "nadam"
+    keras_class: ClassVar[str] = "Nadam"
+
+
+@dataclass(frozen=True)
+class Lamb(Adaptive):
+    """Adam scaled by each variable's norm (You et al. 2020)."""
+
+    name: ClassVar[str] = "lamb"
+    keras_class: ClassVar[str] = "Lamb"
+
+
+@dataclass(frozen=True)
+class Adagrad(Optimizer):
+    """Adagrad (Duchi et al. 2011)."""
+
+    name: ClassVar[str] = "adagrad"
+    keras_class: ClassVar[str] = "Adagrad"
+    initial_accumulator_value: float = 0.1
+    epsilon: float = 1e-7
+
+
+@dataclass(frozen=True)
+class Ftrl(Optimizer):
+    """Follow the regularized leader (McMahan et al. 2013)."""
+
+    name: ClassVar[str] = "ftrl"
+    keras_class: ClassVar[str] = "Ftrl"
+    learning_rate_power: float = -0.5
+    initial_accumulator_value: float = 0.1
+    l1_regularization_strength: float = 0.0
+    l2_regularization_strength: float = 0.0
+    l2_shrinkage_regularization_strength: float = 0.0
+    beta: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        power = self.learning_rate_power
+        require(power <= 0, "learning_rate_power", power, "0 or below")
+        for key in (
+            "initial_accumulator_value",
+            "l1_regularization_strength",
+            "l2_regularization_strength",
+            "l2_shrinkage_regularization_strength",
+            "beta",
+        ):
+            require(getattr(self, key) >= 0, key, getattr(self, key), "0 or above")
+
+
+@dataclass(frozen=True)
+class Lion(Optimizer):
+    """The sign of a moving average (Chen et al. 2023)."""
+
+    name: ClassVar[str] = "lion"
+    keras_class: ClassVar[str] = "Lion"
+    beta_1: float = 0.9
+    beta_2: float = 0.99
+
+
+@dataclass(frozen=True)
+class Adafactor(Optimizer):
+    """Second moments by rows and columns (Shazeer and Stern 2018)."""
+
+    name: ClassVar[str] = "adafactor"
+    keras_class: ClassVar[str] = "Adafactor"
+    beta_2_decay: float = -0.8
+    epsilon_1: float = 1e-30
+    epsilon_2: float = 1e-3
+    clip_threshold: float = 1.0
+    relative_step: bool = True
+
+
+@dataclass(frozen=True)
+class Muon(Optimizer):
+    """Momentum made orthogonal, over the whole matrix (Jordan et al. 2024)."""
+
+    name: ClassVar[str] = "muon"
+    keras_class: ClassVar[str] = "Muon"
+    weight_decay: float | None = 0.004
+    adam_weight_decay: float | None = 0.004
+    """Of the weights that are no matrix: those are left to Adam."""
+    adam_beta_1: float = 0.9
+    adam_beta_2: float = 0.999
+    adam_lr_ratio: float = 1
+    epsilon: float = 1e-7
+    momentum: float = 0.95
+    nesterov: bool = True
+    ns_steps: int = 5
+    rms_rate: float = 0.2
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    c.name: c
+    for c in (Adafactor, Adagrad, Adam, AdamW, Ftrl, Lamb, Lion, Muon, Nadam, RMSprop, SGD)
+}

@@ -31,6 +31,8 @@ class Planned:
     """Why its strategy cannot hold its plan; only the preflight can tell."""
     found: Found | None = None
     """What it found, if it has finished in an earlier run of the sweep."""
+    parts: frozenset[str] = frozenset()
+    """The parts of the sweep that it belongs to."""
 
     @property
     def name(self) -> str:
@@ -76,13 +78,15 @@ def plan(jobs: Sequence[Composed], trials: Sequence[Trial]) -> list[Planned]:
         if any(getattr(t, key) != getattr(trials[0], key) for t in trials):
             raise Invalid(key, "", "one for the whole sweep, no list")
     distinct: dict[str, Planned] = {}
+    parts: dict[str, set[str]] = {}
     for trial, job in zip(trials, jobs, strict=True):
+        parts.setdefault(trial.id, set()).add(job.part)
         if trial.id in distinct and trial.strategy.role != "dense":
             said = " ".join(public(job.overrides))
             raise Invalid("seed", trial.seed, f"each trial once; said again by {said}")
         distinct.setdefault(trial.id, Planned(trial, job.overrides))
     told = variants([p.trial for p in distinct.values()])
-    return [replace(p, variant=told[p.trial.id]) for p in distinct.values()]
+    return [replace(p, variant=told[i], parts=frozenset(parts[i])) for i, p in distinct.items()]
 
 
 def refused(planned: Sequence[Planned], reasons: Mapping[str, str]) -> list[Planned]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from sweeps.data import Arrays
 from sweeps.seeds import derive, permutation
 
 if TYPE_CHECKING:
-    from sweeps.program import Program
+    from sweeps.program import Program, Shape
 
 
 @dataclass(frozen=True)
@@ -101,14 +101,18 @@ def plan_for(
     trial: Trial, weights: list[Weight], initial: Mapping[str, Array], outputs: int
 ) -> Plan:
     """The trial's plan. Raises `Invalid` where targets, masks or held values do not fit."""
-    from strategies.weights import make_plan
-
     if trial.strategy.role == "dense":
         return Plan()
     for index in trial.outputs_held:
         if index >= outputs:
             allowed = f"must be below {outputs}, the outputs of the model"
             raise Invalid("outputs_held", index, allowed)
+    return _plan(trial, weights, initial, derive(trial.seed, "masks"))
+
+
+def _plan(trial: Trial, weights: Sequence[Weight], initial: Mapping[str, Array], seed: int) -> Plan:
+    from strategies.weights import make_plan
+
     try:
         return make_plan(
             weights,
@@ -117,7 +121,7 @@ def plan_for(
             held=trial.held.values,
             targets=trial.targets,
             outputs_held=trial.outputs_held,
-            seed=derive(trial.seed, "masks"),
+            seed=seed,
         )
     except Invalid as error:
         for group in ("pattern", "held"):
@@ -130,8 +134,22 @@ def program_for(start: Start) -> Program:
     """The compiled program of the trial's shape, reset to its start."""
     from sweeps import program
 
+    return _reset(program.program(_shape(start), start.model, start.plan), start)
+
+
+def fresh_program(start: Start) -> Program:
+    """As `program_for`, of a network of its own, and kept for no other trial."""
+    from sweeps import program
+
+    model = build_model(start.trial, start.data)
+    return _reset(program.Program(_shape(start), model, start.plan), start)
+
+
+def _shape(start: Start) -> Shape:
+    from sweeps import program
+
     trial, data = start.trial, start.data
-    shape = program.Shape.of(
+    return program.Shape.of(
         start.plan,
         trial.strategy,
         trial.optimizer,
@@ -142,9 +160,27 @@ def program_for(start: Start) -> Program:
         trainable=tuple(trial.trainable),
         jit=trial.jit,
     )
-    made = program.program(shape, start.model, start.plan)
-    made.reset(start.weights, start.state, start.plan, trial.optimizer.learning_rate)
+
+
+def _reset(made: Program, start: Start) -> Program:
+    made.reset(start.weights, start.state, start.plan, start.trial.optimizer.learning_rate)
     return made
+
+
+def switched(start: Start, now: Mapping[str, Array]) -> Plan:
+    """The plan after the masks were drawn anew, from the effective weights by name as they are.
+
+    Raises `Invalid` where the pattern draws the same ones again.
+    """
+    from strategies.weights import describe
+
+    seed = derive(start.trial.seed, "masks/switched")
+    plan = _plan(start.trial, describe(start.model), now, seed) if start.plan.weights else Plan()
+    pairs = zip(start.plan.weights, plan.weights, strict=True)
+    if plan.weights and all(np.array_equal(old.mask, new.mask) for old, new in pairs):
+        at = start.trial.train.switch_at
+        raise Invalid("train.switch_at", at, f"{start.trial.pattern.name} draws no other masks")
+    return plan
 
 
 def schedule(trial: Trial, samples: int) -> tuple[int, int]:
@@ -155,7 +191,12 @@ def schedule(trial: Trial, samples: int) -> tuple[int, int]:
     if batch > samples:
         raise Invalid("train.batch_size", batch, f"must be at most {samples}, the training samples")
     epoch = samples // batch
-    return epoch, trial.train.steps or trial.train.epochs * epoch
+    total = trial.train.steps or trial.train.epochs * epoch
+    for key in ("switch_at", "resume_at"):
+        at = getattr(trial.train, key)
+        if at and at >= total:
+            raise Invalid(f"train.{key}", at, f"must be below {total}, the training steps")
+    return epoch, total
 
 
 def order(trial: Trial, samples: int, number: int) -> Array:

@@ -50,9 +50,9 @@ class Recorder:
         """Open the parent run, or open it again; what a gone driver left running is closed."""
         self._put("sweep", note=note, plan=list(plan))
 
-    def end_sweep(self, status: str, note: str, table: str) -> None:
-        """Close the parent run, with its table as text and in its description."""
-        self._put("close", status=status, note=note, table=table)
+    def end_sweep(self, status: str, note: str, texts: Mapping[str, str]) -> None:
+        """Close the parent run, with its description, and texts by file name."""
+        self._put("close", status=status, note=note, texts=dict(texts))
 
     def start_trial(self, trial: Trial, name: str, again: bool = False) -> None:
         """Open a trial's run; `again` also where the store has it finished."""

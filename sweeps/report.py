@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import nan
 from statistics import fmean, median
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sweeps import claims
+from sweeps.claims import Checked
 from sweeps.config import Trial, flat
 from sweeps.trial import TrialResult
 
@@ -78,8 +80,8 @@ def variants(trials: Sequence[Trial]) -> dict[str, str]:
         keys = dict.fromkeys(k for s in settings.values() for k in s)
         differ = [k for k in keys if len({repr(s.get(k)) for s in settings.values()}) > 1]
         differ = [k for k in differ if k not in ("seed", "jit")]
-        # another optimizer says it all: its own settings differ with it
-        differ = [k for k in differ if "." not in k or k.split(".")[0] not in differ]
+        # another optimizer says it all, where its own settings only differ with it
+        differ = [k for k in differ if not _follows(k, differ, list(settings.values()))]
         for trial in members:
             found = {k: settings[trial.id].get(k) for k in differ}
             told[trial.id] = ", ".join(
@@ -89,6 +91,17 @@ def variants(trials: Sequence[Trial]) -> dict[str, str]:
 
 
 GROUPS = ("model", "data", "optimizer")
+
+
+def _follows(key: str, differ: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a setting of an object is the same wherever the object's name is."""
+    group, _, knob = key.partition(".")
+    if not knob or group not in differ:
+        return False
+    found: dict[str, set[str]] = {}
+    for s in settings:
+        found.setdefault(s[group], set()).add(repr(s.get(key)))
+    return all(len(values) == 1 for values in found.values())
 
 
 def controls_hold(outcomes: Iterable[Outcome]) -> bool:
@@ -188,10 +201,13 @@ def table(outcomes: Sequence[Outcome]) -> Table:
     return made
 
 
-def as_text(outcomes: Sequence[Outcome]) -> str:
-    """The table as plain text."""
+def as_text(outcomes: Sequence[Outcome], checked: Sequence[Checked] = ()) -> str:
+    """The table as plain text, and that of the claims."""
     console = Console(file=io.StringIO(), width=120)
     console.print(table(outcomes))
+    if checked:
+        console.print()
+        console.print(claims.table(checked))
     assert isinstance(console.file, io.StringIO)
     return "".join(f"{line.rstrip()}\n" for line in console.file.getvalue().splitlines())
 

@@ -75,7 +75,9 @@ def _waiting(bodies: Mapping[str, Mapping[str, Any]]) -> dict[str, Found]:
     for key, body in bodies.items():
         tags = body["tags"]
         metrics = {k: v for part in body["metrics"] for k, v in part["values"].items()}
-        result = TrialResult(tags["trial.status"], tags.get("trial.reason", ""), metrics=metrics)
+        result = TrialResult(
+            tags["trial.status"], tags.get("trial.reason", ""), metrics=metrics, tags=tags
+        )
         found[key] = Found(result, body["code"])
     return found
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from sweeps.program import NEVER, Program
 
-ROUNDS = 9
 SECONDS = 0.03
 """Wanted length of one measured stretch."""
 
@@ -26,7 +25,7 @@ class Speed:
         return self.step_ms / self.dense_step_ms
 
 
-def compare(program: Program, dense: Program, x: Any, y: Any, order: Any) -> Speed:
+def compare(program: Program, dense: Program, x: Any, y: Any, order: Any, rounds: int) -> Speed:
     """Time both programs in turn on the given samples. Trains them further: results come first."""
 
     def stretch(timed: Program, steps: int) -> float:
@@ -41,6 +40,6 @@ def compare(program: Program, dense: Program, x: Any, y: Any, order: Any) -> Spe
     counts = [max(8, int(SECONDS / probe)) for probe in probes]
     if max(counts) < 2 * min(counts):  # calls cost time too: as many steps in each, if alike
         counts = [max(counts)] * 2
-    rounds = [[stretch(t, n) for t, n in zip(pair, counts, strict=True)] for _ in range(ROUNDS)]
-    step, control = (1000 * median(times) for times in zip(*rounds, strict=True))
+    found = [[stretch(t, n) for t, n in zip(pair, counts, strict=True)] for _ in range(rounds)]
+    step, control = (1000 * median(times) for times in zip(*found, strict=True))
     return Speed(step, control)

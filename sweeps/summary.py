@@ -10,7 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sweeps import resume
+from sweeps import claims, compared, resume
+from sweeps.claims import Checked
 from sweeps.plan import Planned, counted
 from sweeps.report import Outcome, table
 from sweeps.spool import STATE
@@ -34,6 +35,8 @@ class Ended:
     """Why the store could not be reached, if records wait for it."""
     ended_by: str = ""
     """Why not every trial was run, if that was a trial's doing."""
+    checked: Sequence[Checked] = ()
+    """The sweep's claims."""
 
 
 def before(planned: Sequence[Planned], away: str) -> None:
@@ -53,6 +56,13 @@ def after(ended: Ended, name: str, arguments: Sequence[str]) -> None:
         console = Console()
         console.print()
         console.print(table(ended.outcomes))
+        if (against := compared.table(ended.outcomes)) is not None:
+            console.print()
+            console.print(against)
+            console.print(compared.note(ended.outcomes))
+        if ended.checked:
+            console.print()
+            console.print(claims.table(ended.checked))
     for outcome in ended.outcomes:
         if outcome.status != "ok":
             log = ended.logs.get(outcome.trial.id)

@@ -15,7 +15,8 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 
 from strategies.base import Invalid
-from sweeps import checkpoint, resume, summary
+from sweeps import checkpoint, claims, compared, leaks, resume, summary
+from sweeps.claims import Checked
 from sweeps.cluster import Spec, cluster
 from sweeps.config import Trial, recorded
 from sweeps.engine import Engine
@@ -40,10 +41,8 @@ class FailFast(Exception):
     """A trial failed, and the sweep is to stop at the first that does."""
 
 
-def run(
-    planned: Sequence[Planned], arguments: Sequence[str], *, rerun: bool = False
-) -> tuple[list[Outcome], int]:
-    """Run and record every trial that is not done and not refused; outcomes and exit code.
+def run(planned: Sequence[Planned], arguments: Sequence[str], *, rerun: bool = False) -> Ended:
+    """Run and record every trial that is not done and not refused.
 
     With `rerun` those that are done run as well. Raises `Invalid` before the first trial starts,
     with nothing written.
@@ -54,7 +53,7 @@ def run(
     except Stopped as stopped:
         ended = Ended(exit_code=stopped.exit_code)
     summary.after(ended, name, arguments)
-    return ended.outcomes, ended.exit_code
+    return ended
 
 
 def _run(planned: Sequence[Planned], arguments: Sequence[str], name: str, rerun: bool) -> Ended:
@@ -144,6 +143,7 @@ class Sweep(Watcher):
     def run(self, engine: Engine | None) -> Ended:
         """Run what is to run, and record it until the store has all or its patience is over."""
         status, exit_code = "FAILED", 1
+        checked: list[Checked] = []
         _logs(self._name).mkdir(parents=True, exist_ok=True)
         self._recorder.start_sweep(self._note, [p.described() for p in self._planned])
         self._recorder.start()
@@ -160,8 +160,10 @@ class Sweep(Watcher):
                         max_retries=self._launch.max_retries,
                         timeout_s=self._launch.trial_timeout_s,
                     )
+                checked = self._check_claims()
                 well = all(o.status != "failed" for o in self._outcomes.values())
                 well = well and not controls_hold(self._outcomes.values())
+                well = well and all(c.passed is not False for c in checked)
                 status, exit_code = ("FINISHED", 0) if well else ("FAILED", 1)
             except Stopped as stopped:
                 status, exit_code = "KILLED", stopped.exit_code
@@ -170,12 +172,37 @@ class Sweep(Watcher):
             finally:
                 found = [self._outcomes[k] for k in self._by_id if k in self._outcomes]
                 self._recorder.kill_trials()
-                note = f"{as_markdown(found)}\n{self._note}"
-                self._recorder.end_sweep(status, note, as_text(found))
+                note = "\n".join(
+                    [
+                        as_markdown(found),
+                        compared.as_markdown(found),
+                        claims.as_markdown(checked),
+                        self._note,
+                    ]
+                )
+                texts = {"table.txt": as_text(found, checked), **self._page(found)}
+                self._recorder.end_sweep(status, note, texts)
                 exit_code = self._send_rest(exit_code)
         unsent, refused = self._recorder.waiting, self._recorder.refused
         trouble = self._recorder.trouble if unsent else ""
-        return Ended(found, self._logs, exit_code, unsent, refused, trouble, self._ended_by)
+        return Ended(
+            found, self._logs, exit_code, unsent, refused, trouble, self._ended_by, checked
+        )
+
+    def _page(self, found: Sequence[Outcome]) -> dict[str, str]:
+        """The page that the sweep asked for, also in the folder of logs."""
+        if self._planned[0].trial.sweep.page is None:
+            return {}
+        made = {"leaks.html": leaks.page(found, self._name)}
+        for name, text in made.items():
+            (_logs(self._name) / name).write_text(text)
+        return made
+
+    def _check_claims(self) -> list[Checked]:
+        """The sweep's claims, once every trial has ended."""
+        parts = {key: p.parts for key, p in self._by_id.items()}
+        given = self._planned[0].trial.sweep.claims
+        return claims.check(given, list(self._outcomes.values()), parts)
 
     def _send_rest(self, exit_code: int) -> int:
         """Wait until the store has all, or patience is over; the exit code of the sweep."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ class MaskSweeper(Sweeper):
     """The product of all comma lists, once for each part of `sweep.parts`.
 
     A part is a grid of its own, `override: value or list of values`; what the command line says
-    goes before it.
+    goes before it. A list of mappings, under any name, is a choice among sets of overrides.
     """
 
     def setup(
@@ -42,12 +42,13 @@ class MaskSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         """Launch every job; the jobs' returns, in one batch."""
-        jobs = self.jobs(arguments)
+        named = self.named_jobs(arguments)
+        jobs = [job for _, job in named]
         if take_over := taken_over():
             if not isinstance(self._launcher, RayLauncher):
                 raise Invalid("hydra/launcher", type(self._launcher).__name__, "must be masksweep")
-            resolved = zip(jobs, self.composer.resolve(jobs), strict=True)
-            return [take_over([Composed(job, values) for job, values in resolved])]
+            resolved = zip(named, self.composer.resolve(jobs), strict=True)
+            return [take_over([Composed(j, values, part=p) for (p, j), values in resolved])]
         folder = Path(self._config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self._config, folder / "multirun.yaml")
@@ -57,18 +58,40 @@ class MaskSweeper(Sweeper):
 
     def jobs(self, arguments: Sequence[str]) -> list[list[str]]:
         """The overrides of each job. Raises `Invalid` where a value is given twice."""
+        return [job for _, job in self.named_jobs(arguments)]
+
+    def named_jobs(self, arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
+        """As `jobs`, each with the name of its part."""
         parts = OmegaConf.select(self._config, "sweep.parts") or {"": {}}
         named = OmegaConf.to_container(parts) if OmegaConf.is_config(parts) else parts
         if not isinstance(named, dict) or not all(isinstance(p, dict) for p in named.values()):
             raise Invalid("sweep.parts", named, "parts by name, each a mapping override -> values")
         given = self.composer.parse(arguments)
         keys = {o.get_key_element().lstrip("+~") for o in given}
-        jobs: list[list[str]] = []
-        for part in named.values():
-            lines = [_line(key, value) for key, value in part.items() if key not in keys]
-            choices = [_choices(o) for o in [*given, *self.composer.parse(lines)]]
-            jobs += [list(job) for job in itertools.product(*choices)]
+        jobs: list[tuple[str, list[str]]] = []
+        for name, part in named.items():
+            for grid in _grids(part):
+                lines = [_line(key, value) for key, value in grid.items() if key not in keys]
+                choices = [_choices(o) for o in [*given, *self.composer.parse(lines)]]
+                jobs += [(str(name), list(job)) for job in itertools.product(*choices)]
         return jobs
+
+
+def _grids(part: Mapping[Any, Any]) -> Iterator[dict[Any, Any]]:
+    """The part with each choice of its sets of overrides, in their order."""
+    sets = [v for v in part.values() if _is_choice(v)]
+    plain = {k: v for k, v in part.items() if not _is_choice(v)}
+    for chosen in itertools.product(*sets):
+        grid: dict[Any, Any] = {}
+        for overrides in (*chosen, plain):
+            if twice := grid.keys() & overrides.keys():
+                raise Invalid(f"sweep.parts: {twice.pop()}", part, "given once in a part")
+            grid |= overrides
+        yield grid
+
+
+def _is_choice(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(v, Mapping) for v in value)
 
 
 def _line(key: Any, value: Any) -> str:

@@ -275,7 +275,8 @@ class Tracker:
     def _close(self, body: Mapping[str, Any]) -> None:
         self._parent = self._parent or self._find_parent()
         self._client.set_tag(self._parent, "mlflow.note.content", body["note"])
-        self._client.log_text(self._parent, body["table"], "table.txt")
+        for name, text in body["texts"].items():
+            self._client.log_text(self._parent, text, name)
         # a call that timed out may have made a run after all
         self._kill_children()
         self._client.set_terminated(self._parent, body["status"], end_time=body["time"])
@@ -291,7 +292,10 @@ def _found(run: Any) -> Found:
     tags = run.data.tags
     skipped = tags.get("trial.status") == "skipped"
     result = TrialResult(
-        "skipped" if skipped else "ok", tags.get("trial.reason", ""), metrics=run.data.metrics
+        "skipped" if skipped else "ok",
+        tags.get("trial.reason", ""),
+        metrics=run.data.metrics,
+        tags={k: v for k, v in tags.items() if k.startswith(("trial.", "integrity."))},
     )
     return Found(result, tags.get("trial.code", ""))
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from sweeps import prepare
 from sweeps.checkpoint import Checkpoints
 from sweeps.config import Trial
+from sweeps.folder import Folder
 from sweeps.memory import Peak
 
 
@@ -58,41 +59,54 @@ def run(
     trial: Trial,
     emit: Emit = lambda report: None,
     checkpoints: Checkpoints | None = None,
+    shelf: Folder | None = None,
 ) -> TrialResult:
     """Run one trial in this process, for which `prepare.prepare_process` was called.
 
-    With `checkpoints` it goes on from the newest usable one, to the same bits; the curve up to
-    there is reported once more, first.
+    A pattern that goes by trainings has them done first; what they came to is kept on the `shelf`
+    for the next trial. With `checkpoints` it goes on from the newest usable one, to the same bits;
+    the curve up to there is reported once more, first.
 
     A plan that the strategy refuses is not approximated: the result is `skipped`, with the reason.
     Raises `Invalid` where the plan cannot be made, and `Diverged` where the loss does not stay a
     number or rises to 1000 times what it was before training (or 1, if that is more); the curve up
     to there was reported.
     """
-    from sweeps import environment, measure
+    from sweeps import environment, measure, path, rounds, through
     from sweeps.course import Course
 
     peak, start = Peak(), prepare.start(trial)
     if reason := trial.strategy.refuses(start.plan):
         return TrialResult("skipped", reason)
+    if trial.compare and (reason := trial.compare.refuses(start.plan)):
+        return TrialResult("skipped", f"compare: {trial.compare.name}: {reason}")
+    start = rounds.with_masks(start, shelf)
     program = prepare.program_for(start)
     compiled, before = program.compile_seconds, measure.snapshot(start, program)
     course = Course(start, program, emit, checkpoints)
+    first = measure.gradients(start, program, course.next_batch())
     course.run()
-    program.training.finalize()
+    program, ended = course.program, replace(start, plan=course.plan)
+    by_finalizing = through.finalize(program)
     largest = peak.bytes()
 
-    integrity, artifacts, sha256 = measure.integrity(start, program, before, course.at.found)
+    integrity, artifacts, sha256 = measure.integrity(ended, program, before, course.at.found)
     metrics = measure.epoch(start, program, course.at.part) | measure.scores(start, program, "test")
-    metrics |= integrity | measure.costs(start, program)
+    metrics |= first | integrity | measure.costs(start, program)
     metrics["speed/compile_s"] = program.compile_seconds - compiled
-    metrics |= measure.step_time(start, program, (course.x, course.y, course.order))
+    tags = {"trial.weights_sha256": sha256}
+    if causes := through.causes(start, course.at.found, by_finalizing):
+        tags["integrity.through"] = ", ".join(causes)
+    if trial.compare:
+        metrics |= path.compare(start, trial.compare)
+    if trial.speed.rounds:
+        metrics |= measure.step_time(start, program, (course.x, course.y, course.order))
     if largest is not None:
         metrics["memory/peak_bytes"] = largest
     return TrialResult(
         "ok",
         metrics=metrics,
-        tags={"trial.weights_sha256": sha256},
+        tags=tags,
         artifacts=artifacts | {"environment.txt": environment.describe().encode()},
         data=start.data.described(),
         epochs=course.at.epochs,

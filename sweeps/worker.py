@@ -79,7 +79,8 @@ class TrialWork:
             raise Invalid("trial", payload.id[:12], "its mask or held file has changed since")
         kept = Checkpoints(self._checkpoints, parsed.id, self._every_s)
         with _logged(payload.log, emit), memory.limit(self._memory, out_of_memory):
-            result = trial.run(parsed, emit, kept)
+            shelf = Folder(self._checkpoints, "rounds")
+            result = trial.run(parsed, emit, kept, shelf)
             return replace(result, artifacts=self._artifacts(parsed.id, result.artifacts))
 
     def _artifacts(self, key: str, given: Mapping[str, bytes]) -> dict[str, bytes]:

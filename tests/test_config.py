@@ -42,6 +42,9 @@ NEEDS = {
     ("pattern", "explicit"): ["pattern.mask=[[0,1]]"],
     ("pattern", "file"): ["pattern.path=masks.npz"],
     ("held", "file"): ["held.path=masks.npz"],
+    ("model", "explicit"): ["model.kernels=[[[0,1]]]"],
+    ("data", "explicit"): ["data.x=[[0]]", "data.y=[[1]]", "objective=test/loss"],
+    ("data", "sums"): ["objective=test/loss"],
 }
 
 

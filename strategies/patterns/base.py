@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.base import Mask, require
+from strategies.base import Array, Mask, require
 
 Shapes = Mapping[str, tuple[int, ...]]
 """The targeted weights' shapes by name, in the model's order."""
@@ -25,6 +25,19 @@ class Pattern:
 
         Raises `strategies.base.Invalid` if a shape cannot take this pattern.
         """
+        raise NotImplementedError
+
+
+class Scored(Pattern):
+    """A pattern that goes by what a training under the round before it came to."""
+
+    @property
+    def before(self) -> Self | None:
+        """The pattern of the round before; None for the first, which needs no scores."""
+        raise NotImplementedError
+
+    def by_scores(self, scores: Mapping[str, Array]) -> dict[str, Mask]:
+        """Masks by name, of the shapes of the scores: the weights after the round before."""
         raise NotImplementedError
 
 

@@ -20,7 +20,9 @@ from strategies.loss_mask import LossMask
 from strategies.patterns import Pattern
 from strategies.patterns.columns import Columns
 from strategies.patterns.random import Random
+from strategies.patterns.rows import Rows
 from strategies.projection import Projection
+from strategies.row_lookup import RowLookup
 from strategies.sparse_tensor import SparseTensor
 from strategies.sparse_values import SparseValues
 from strategies.var_list import VarList
@@ -79,6 +81,14 @@ EVERYWHERE = list(product(OPTIMIZERS, HELD))
 DECAYED = [("adamw", "constant"), ("adamw", "init")]
 OTHER_KERNELS = ["conv1d", "conv2d", "depthwise", "einsum", "embedding"]
 HIDDEN = [*OTHER_KERNELS, "sequence", "hidden", "bias", "nested", "shared"]
+NO_SPARSE_MATRIX = {
+    **dict.fromkeys([*OTHER_KERNELS, "bias"], "Dense kernel"),
+    "nested": "inside other layers",
+    "regularized": "regularizer",
+    "constrained": "constraint",
+    "constant": "zero only",
+    "init": "zero only",
+}
 
 CASES: dict[str, Case] = {
     "dense": Case(Dense(), leaks=dict.fromkeys(EVERYWHERE, "values")),
@@ -93,15 +103,15 @@ CASES: dict[str, Case] = {
     "projection": Case(Projection()),
     "hard_mask": Case(HardMask()),
     "sparse_values": Case(SparseValues(), refuses={"constrained": "constraint"}),
-    "sparse_tensor": Case(
-        SparseTensor(),
+    "sparse_tensor": Case(SparseTensor(), refuses=NO_SPARSE_MATRIX),
+    "sparse_tensor lookup": Case(SparseTensor(format="lookup"), refuses=NO_SPARSE_MATRIX),
+    "row_lookup": Case(
+        RowLookup(),
+        pattern=Rows(0.5),
+        leaks=dict.fromkeys(DECAYED, "values"),
         refuses={
-            **dict.fromkeys([*OTHER_KERNELS, "bias"], "Dense kernel"),
-            "nested": "inside other layers",
-            "regularized": "regularizer",
-            "constrained": "constraint",
-            "constant": "zero only",
-            "init": "zero only",
+            **dict.fromkeys(["conv1d", "conv2d", "depthwise", "bias"], "rows of a matrix"),
+            "scattered": "whole rows",
         },
     ),
     "var_list": Case(

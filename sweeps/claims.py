@@ -1,0 +1,259 @@
+"""Claims: what must come out of a sweep, as data, and whether it did."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from rich.table import Table
+from rich.text import Text
+
+from strategies.base import Invalid
+from sweeps.statistics import SIGNIFICANT, Difference, holm, paired
+
+if TYPE_CHECKING:
+    from sweeps.config import Trial
+    from sweeps.report import Outcome
+
+TESTS = {
+    "equals": lambda found, given: found == given,
+    "above": lambda found, given: found > given,
+    "below": lambda found, given: found < given,
+    "at_least": lambda found, given: found >= given,
+    "at_most": lambda found, given: found <= given,
+}
+SIGNS = {"equals": "=", "above": ">", "below": "<", "at_least": ">=", "at_most": "<="}
+
+
+class Claim(BaseModel):
+    """What a metric must be, in each trial of a selection or in their mean.
+
+    One of these: `equals`, `above`, `below`, `at_least`, `at_most` (in each trial); `absent` (no
+    trial has the metric); `near` with `tolerance` (the mean is near one of some published
+    figures). With `minus` it is about the paired difference to other trials, seed by seed:
+    `above` and `below` then also ask for a p-value below 0.05 (paired t-test, corrected after Holm
+    for all claims of the sweep that compare so), `at_most` and `at_least` for the whole of its
+    95 % interval.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    says: str
+    """The claim in a sentence."""
+    trials: dict[str, Any] = {}
+    """The selection: setting -> value or list of values. Dotted keys of a config, or `part` (of
+    the sweep), or `role` (strategy, control, dense)."""
+    minus: dict[str, Any] | None = None
+    """The selection of the trials to subtract."""
+    metric: str
+    equals: float | None = None
+    above: float | None = None
+    below: float | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+    absent: bool = False
+    near: Annotated[list[float], Field(min_length=1)] | None = None
+    tolerance: Annotated[float, Field(ge=0)] | None = None
+    seeds: Annotated[int, Field(ge=1)] = 1
+    """How many trials must be there at least."""
+
+    @model_validator(mode="after")
+    def _one_test(self) -> Self:
+        given = [k for k in (*TESTS, "near") if getattr(self, k) is not None]
+        given += ["absent"] if self.absent else []
+        if len(given) != 1:
+            raise Invalid("says", self.says, f"must have one test; it has {given or 'none'}")
+        if (self.near is None) != (self.tolerance is None):
+            raise Invalid("tolerance", self.tolerance, "goes with near")
+        if self.minus is not None and given[0] in ("absent", "near", "equals"):
+            raise Invalid("minus", self.minus, f"does not go with {given[0]}")
+        return self
+
+    @property
+    def test(self) -> str:
+        return next((k for k in TESTS if getattr(self, k) is not None), "")
+
+    @property
+    def limit(self) -> float:
+        found: float = getattr(self, self.test)
+        return found
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A claim and what was found."""
+
+    name: str
+    says: str
+    figure: str
+    """What was found, with the number of trials or seeds."""
+    allowed: str
+    passed: bool | None
+    """None where the sweep has no trial that it is about."""
+
+    @property
+    def verdict(self) -> str:
+        return {True: "PASS", False: "FAIL", None: "not checked"}[self.passed]
+
+
+Parts = Mapping[str, Collection[str]]
+"""By trial id, the parts of the sweep that it belongs to."""
+
+
+def check(claims: Mapping[str, Claim], outcomes: Sequence[Outcome], parts: Parts) -> list[Checked]:
+    """Every claim with what was found. A failed trial in a selection fails its claim."""
+    compared: dict[str, Difference] = {}
+    for name, claim in claims.items():
+        if claim.minus is not None:
+            one, other = (
+                _by_seed(_selected(s, outcomes, parts), claim.metric)
+                for s in (claim.trials, claim.minus)
+            )
+            common = [seed for seed in one if seed in other]
+            if common:
+                compared[name] = paired([one[s] for s in common], [other[s] for s in common])
+    corrected = dict(zip(compared, holm(list(compared.values())), strict=True))
+    return [
+        _check(name, claim, outcomes, parts, corrected.get(name)) for name, claim in claims.items()
+    ]
+
+
+def _check(
+    name: str,
+    claim: Claim,
+    outcomes: Sequence[Outcome],
+    parts: Parts,
+    difference: Difference | None,
+) -> Checked:
+    selected = _selected(claim.trials, outcomes, parts)
+    against = _selected(claim.minus, outcomes, parts) if claim.minus is not None else []
+
+    def told(figure: str, allowed: str, passed: bool | None) -> Checked:
+        return Checked(name, claim.says, figure, allowed, passed)
+
+    failed = [o for o in (*selected, *against) if o.status == "failed"]
+    if failed:
+        return told(f"{len(failed)} trials failed: {failed[0].reason}", "-", False)
+    measured = [o for o in selected if o.status == "ok"]
+    if not measured or (claim.minus is not None and difference is None):
+        return told("no such trial in this sweep", "-", None)
+    shown = _Shown(claim.metric)
+    if difference is not None:
+        passed = _compared(claim, difference) and difference.seeds >= claim.seeds
+        return told(shown.difference(difference), _allowed(claim, shown), passed)
+    values = [o.result.metrics.get(claim.metric) for o in measured]
+    found = [v for v in values if v is not None]
+    if claim.absent:
+        return told(f"in {len(found)} of {_trials(len(values))}", "in none", not found)
+    if len(found) < max(len(values), claim.seeds):
+        lacking = f"measured in {len(found)} of {_trials(max(len(values), claim.seeds))}"
+        return told(lacking, _allowed(claim, shown), False)
+    if claim.near is not None:
+        assert claim.tolerance is not None
+        mean = fmean(found)
+        passed = any(abs(mean - n) <= claim.tolerance for n in claim.near)
+        figure = f"{shown.value(mean)} in the mean of {_trials(len(found))}"
+        return told(figure, _allowed(claim, shown), passed)
+    least, most = min(found), max(found)
+    values_said = shown.value(least)
+    if most != least:
+        values_said = f"{values_said} to {shown.value(most)}"
+    passed = all(TESTS[claim.test](v, claim.limit) for v in found)
+    return told(f"{values_said} in {_trials(len(found))}", _allowed(claim, shown), passed)
+
+
+def _compared(claim: Claim, found: Difference) -> bool:
+    match claim.test:
+        case "above":
+            return found.mean > claim.limit and found.p < SIGNIFICANT and found.low > claim.limit
+        case "below":
+            return found.mean < claim.limit and found.p < SIGNIFICANT and found.high < claim.limit
+        case "at_most":
+            return found.high <= claim.limit
+    return found.low >= claim.limit
+
+
+def _selected(
+    wanted: Mapping[str, Any] | None, outcomes: Sequence[Outcome], parts: Parts
+) -> list[Outcome]:
+    return [
+        o
+        for o in outcomes
+        if all(_has(o.trial, parts.get(o.trial.id, ()), k, v) for k, v in (wanted or {}).items())
+    ]
+
+
+def _has(trial: Trial, parts: Collection[str], key: str, wanted: Any) -> bool:
+    choices = wanted if isinstance(wanted, list) else [wanted]
+    match key:
+        case "part":
+            return any(p in choices for p in parts)
+        case "role":
+            return trial.strategy.role in choices
+    found = trial.settings.get(key)
+    return found == wanted or found in choices
+
+
+def _by_seed(outcomes: Sequence[Outcome], metric: str) -> dict[int, float]:
+    """The metric by seed. Raises `Invalid` if two trials share one."""
+    found: dict[int, float] = {}
+    for o in outcomes:
+        if o.status == "ok" and metric in o.result.metrics:
+            if o.trial.seed in found:
+                raise Invalid("sweep.claims", o.name, "one trial for each seed on either side")
+            found[o.trial.seed] = o.result.metrics[metric]
+    return found
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """Figures of a metric as a person reads them: an accuracy in percent."""
+
+    metric: str
+
+    def value(self, found: float) -> str:
+        if self.metric.endswith("accuracy"):
+            return f"{100 * found:.1f} %"
+        return f"{found:.4g}"
+
+    def difference(self, d: Difference) -> str:
+        low, high = self.value(d.low), self.value(d.high)
+        p = "" if math.isnan(d.p) else f", p = {d.p:.2g}"
+        seeds = "seed" if d.seeds == 1 else "seeds"
+        return f"{self.value(d.mean)} [{low}, {high}]{p}, {d.seeds} {seeds}"
+
+
+def _allowed(claim: Claim, shown: _Shown) -> str:
+    if claim.near is not None and claim.tolerance is not None:
+        published = " or ".join(shown.value(n) for n in claim.near)
+        return f"{published}, +-{shown.value(claim.tolerance)}"
+    return f"{SIGNS[claim.test]} {shown.value(claim.limit)}"
+
+
+def _trials(count: int) -> str:
+    return f"{count} trial" if count == 1 else f"{count} trials"
+
+
+def table(checked: Sequence[Checked]) -> Table:
+    """The claims for the terminal."""
+    made = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for header in ("claim", "found", "allowed", "verdict"):
+        made.add_column(header, no_wrap=header == "verdict")
+    colours = {True: "green", False: "bold red", None: "yellow"}
+    for c in checked:
+        verdict = Text(c.verdict, style=colours[c.passed])
+        made.add_row(f"{c.name}: {c.says}", c.figure, c.allowed, verdict)
+    return made
+
+
+def as_markdown(checked: Sequence[Checked]) -> str:
+    """The claims as a table in markdown; empty without any."""
+    if not checked:
+        return ""
+    rows = [["claim", "found", "allowed", "verdict"], ["---"] * 4]
+    rows += [[f"{c.name}: {c.says}", c.figure, c.allowed, c.verdict] for c in checked]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)

@@ -1,0 +1,126 @@
+"""Every strategy against the dense control: paired by seed, with intervals and corrected tests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.table import Table
+
+from sweeps.report import Outcome
+from sweeps.statistics import SIGNIFICANT, Difference, holm, noise_floor, paired
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One strategy, pattern and variant against the dense control of the same seeds."""
+
+    strategy: str
+    pattern: str
+    metric: str
+    difference: Difference
+    """In points of percent for an accuracy; p-values are corrected for the whole table (Holm)."""
+
+
+def against_dense(outcomes: Sequence[Outcome]) -> list[Compared]:
+    """Test scores of every group minus those of its dense controls, where two seeds have both.
+
+    The control of a trial is the dense one of the same seed, model, data, data order and optimizer.
+    """
+    scores = {o.trial.id: _score(o) for o in outcomes if o.status == "ok"}
+    groups: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    metrics: dict[tuple[str, str], str] = {}
+    for o in outcomes:
+        own, control = scores.get(o.trial.id), scores.get(o.trial.control.id)
+        if o.trial.strategy.role == "dense" or own is None or control is None:
+            continue
+        key = o.trial.label, ", ".join(filter(None, [o.trial.pattern_label, o.variant]))
+        groups.setdefault(key, []).append((own, control))
+        metrics[key] = _metric(o)
+    found = {k: paired(*zip(*pairs, strict=True)) for k, pairs in groups.items() if len(pairs) > 1}
+    corrected = holm(list(found.values()))
+    return [Compared(*k, metrics[k], d) for k, d in zip(found, corrected, strict=True)]
+
+
+def floors(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """By metric, how far two dense trials lie apart that differ in nothing but their seed."""
+    groups: dict[tuple[str, str], list[float]] = {}
+    for o in outcomes:
+        score = _score(o) if o.status == "ok" else None
+        if o.trial.strategy.role == "dense" and score is not None:
+            groups.setdefault((_metric(o), o.variant), []).append(score)
+    found: dict[str, float] = {}
+    for (metric, _), values in groups.items():
+        floor = noise_floor(values)
+        if not math.isnan(floor):
+            found[metric] = max(floor, found.get(metric, 0.0))
+    return found
+
+
+def _metric(outcome: Outcome) -> str:
+    return "accuracy" if outcome.trial.data.task == "classification" else "mse"
+
+
+def _score(outcome: Outcome) -> float | None:
+    metric = _metric(outcome)
+    found = outcome.result.metrics.get(f"test/{metric}")
+    return None if found is None else found * (100 if metric == "accuracy" else 1)
+
+
+def rows(outcomes: Sequence[Outcome]) -> list[tuple[str, str, str, str, str]]:
+    """Strategy, pattern, difference with its interval, p, seeds."""
+    return [
+        (c.strategy, c.pattern, _figure(c), _p(c.difference), str(c.difference.seeds))
+        for c in against_dense(outcomes)
+    ]
+
+
+HEADERS = ("strategy", "pattern", "test score minus dense", "p (Holm)", "seeds")
+
+
+def _figure(compared: Compared) -> str:
+    digits = 1 if compared.metric == "accuracy" else 4
+    d = compared.difference
+    return f"{d.mean:+.{digits}f} [{d.low:+.{digits}f}, {d.high:+.{digits}f}]"
+
+
+def _p(difference: Difference) -> str:
+    told = "< 0.001" if difference.p < 0.001 else f"{difference.p:.3f}"
+    return told if difference.p < SIGNIFICANT else f"{told} (not clear)"
+
+
+def note(outcomes: Sequence[Outcome]) -> str:
+    """What the figures must be seen against; empty without two dense trials."""
+    told = [
+        f"{floor:.1f} points of accuracy" if metric == "accuracy" else f"{floor:.4f} in {metric}"
+        for metric, floor in floors(outcomes).items()
+    ]
+    if not told:
+        return ""
+    return (
+        f"Noise: two dense trials that differ in their seed alone lie {' and '.join(told)} apart."
+    )
+
+
+def table(outcomes: Sequence[Outcome]) -> Table | None:
+    """The comparison for the terminal; None if there is none."""
+    found = rows(outcomes)
+    if not found:
+        return None
+    made = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for header in HEADERS:
+        made.add_column(header, no_wrap=header != "pattern")
+    for row in found:
+        made.add_row(*row)
+    return made
+
+
+def as_markdown(outcomes: Sequence[Outcome]) -> str:
+    """The comparison as a table in markdown; empty if there is none."""
+    found = rows(outcomes)
+    if not found:
+        return ""
+    lines = [HEADERS, ("---",) * len(HEADERS), *found]
+    text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return f"{text}\n{note(outcomes)}\n"

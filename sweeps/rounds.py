@@ -1,0 +1,107 @@
+"""Patterns that go by a training: the rounds before a trial, each trained from the same start."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from strategies.base import Array, Plan
+from strategies.patterns.base import Scored
+from sweeps import prepare
+from sweeps.config import Trial
+from sweeps.course import Course
+from sweeps.environment import code_version
+from sweeps.folder import Folder
+from sweeps.prepare import Start
+
+_last: dict[str, Mapping[str, Array]] = {}
+"""The weights after the newest round that this process trained."""
+
+
+def with_masks(start: Start, shelf: Folder | None) -> Start:
+    """The start with the masks that the rounds before it lead to.
+
+    Goes on from the newest round that was trained before, here or by another worker: their
+    weights are kept on the shelf. All of it follows from the trial's config alone, so the masks
+    are the same without.
+    """
+    pattern = start.trial.pattern
+    if not isinstance(pattern, Scored):
+        return start
+    chain = [pattern]
+    while earlier := chain[0].before:
+        chain.insert(0, earlier)
+    keys = [_key(start.trial, p) for p in chain]
+    scores: Mapping[str, Array] = start.weights  # the first round masks nothing, whatever they are
+    trained = 0
+    for number in range(len(chain) - 1, 0, -1):
+        if (found := _kept(keys[number - 1], shelf)) is not None:
+            scores, trained = found, number
+            break
+    for number, current in enumerate(chain):
+        if number < trained:
+            continue
+        plan = _masked(start.plan, current, scores)
+        if current is pattern:
+            break
+        scores = _trained(replace(start, plan=plan))
+        _keep(keys[number], scores, shelf)
+        if shelf is not None and number:
+            with suppress(Exception):  # what cannot be removed does no harm
+                shelf.remove(f"{keys[number - 1]}.npz")
+    return replace(start, plan=plan)
+
+
+def _masked(plan: Plan, pattern: Scored, scores: Mapping[str, Array]) -> Plan:
+    masks = pattern.by_scores({w.weight.name: scores[w.weight.name] for w in plan.weights})
+    return replace(plan, weights=tuple(replace(w, mask=masks[w.weight.name]) for w in plan.weights))
+
+
+def _trained(start: Start) -> dict[str, Array]:
+    """The effective weights at the end of a training."""
+    course = Course(start, prepare.program_for(start))
+    course.run()
+    course.program.training.finalize()
+    return course.program.effective()
+
+
+def _key(trial: Trial, pattern: Scored) -> str:
+    """What the weights after a round follow from."""
+    earlier = trial.model_copy(update={"pattern": pattern, "compare": None})
+    told = [earlier.canonical(), code_version(), tf.__version__, keras.__version__]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _keep(key: str, scores: Mapping[str, Array], shelf: Folder | None) -> None:
+    _last.clear()
+    _last[key] = scores
+    if shelf is not None:
+        buffer = io.BytesIO()
+        np.savez(buffer, **scores)  # type: ignore[arg-type]
+        content = buffer.getvalue()
+        digest = hashlib.sha256(content).hexdigest()
+        with suppress(Exception):  # file systems have errors of their own; it is trained again then
+            shelf.write(f"{key}.npz", digest.encode() + content)
+
+
+def _kept(key: str, shelf: Folder | None) -> Mapping[str, Array] | None:
+    if key in _last:
+        return _last[key]
+    if shelf is None:
+        return None
+    try:
+        content = shelf.read(f"{key}.npz")
+        if hashlib.sha256(content[64:]).hexdigest().encode() != content[:64]:
+            return None
+        with np.load(io.BytesIO(content[64:]), allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except Exception:  # not there, or damaged: it is trained again
+        return None

@@ -1,0 +1,38 @@
+"""Through what held entries moved, if they did: the training is gone through once more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from strategies import cause
+from sweeps import prepare
+from sweeps.course import Course
+from sweeps.prepare import Start
+from sweeps.program import Program, Progress
+
+FAR = 1000
+"""A first violation after so many steps is not gone back to."""
+
+
+def finalize(program: Program) -> Sequence[cause.Cause]:
+    """End the training; what made held entries differ that did not before."""
+    return cause.causes_of_finalizing(program.training)
+
+
+def causes(
+    start: Start, found: Progress, by_finalizing: Sequence[cause.Cause]
+) -> Sequence[cause.Cause]:
+    """What the first violation came through; else, what finalizing did.
+
+    Trains to the step before the first violation, and takes that one stage by stage.
+    """
+    if found.first is None or found.first > FAR:
+        return by_finalizing
+    each = Course(start, prepare.program_for(start), every=1)
+    each.run(found.first)
+    first = each.at.found.first
+    if first is None:
+        return by_finalizing
+    again = Course(start, prepare.program_for(start), every=1)
+    again.run(first - 1)
+    return cause.causes(again.program.training, *again.next_batch())

@@ -1,0 +1,62 @@
+"""Every claim that the project makes about the world, checked anew."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from importlib import resources
+
+from rich.console import Console
+
+from strategies.base import Invalid
+from sweeps import claims
+from sweeps.claims import Checked
+
+EXPERIMENTS = ("seed_questions", "equivalence", "mnist1d", "lottery_tickets")
+"""Those whose claims are all of the project's; others with claims are parts of them."""
+
+
+def verify(arguments: Sequence[str]) -> int:
+    """`verify`: run the experiments with claims, and show each claim with its figure.
+
+    What has been run before, in this folder's store, is not run again. The exit code is 0 only if
+    every claim was checked and holds.
+    """
+    from sweeps import command
+
+    parser = argparse.ArgumentParser(prog="masksweep verify", exit_on_error=False)
+    parser.add_argument("--only", action="append", metavar="NAME", help="one experiment")
+    parser.add_argument("--rerun", action="store_true", help="what is done counts as not done")
+    given, overrides = parser.parse_known_args(arguments)
+    known = with_claims()
+    for name in given.only or ():
+        if name not in known:
+            raise Invalid("--only", name, f"one of {', '.join(known)}")
+    checked: list[Checked] = []
+    began, console = time.monotonic(), Console()
+    for name in given.only or EXPERIMENTS:
+        console.rule(name)
+        ended = command.sweep([f"+experiment={name}", *overrides], rerun=given.rerun)
+        if ended is None:
+            return 0
+        if ended.exit_code > 1:
+            return ended.exit_code
+        checked += ended.checked
+    console.rule("claims")
+    console.print(claims.table(checked))
+    passed = sum(c.passed is True for c in checked)
+    minutes = (time.monotonic() - began) / 60
+    print(f"\n{passed} of {len(checked)} claims hold ({minutes:.0f} min)")
+    return 0 if checked and passed == len(checked) else 1
+
+
+def with_claims() -> list[str]:
+    """The experiments that make claims, their own or those of the experiments in them."""
+    folder = resources.files("conf").joinpath("experiment")
+    texts = {
+        entry.name.removesuffix(".yaml"): entry.read_text()
+        for entry in folder.iterdir()
+        if entry.name.endswith(".yaml")
+    }
+    return sorted(n for n, text in texts.items() if "\n  claims:" in text or n in EXPERIMENTS)
