@@ -50,6 +50,22 @@ def before(planned: Sequence[Planned], away: str) -> None:
             print(warning, file=sys.stderr)
 
 
+NOTE = 8000
+"""The most characters of a run's description."""
+
+
+def note(own: str, *tables: str) -> str:
+    """A parent run's description: the tables, cut to what there is room for, and its own text."""
+    room, found = NOTE - len(own) - 100, []
+    for given in filter(None, tables):
+        lines, kept = given.splitlines(keepends=True), ""
+        while lines and len(kept) + len(lines[0]) <= room:
+            kept += lines.pop(0)
+        room -= len(kept)
+        found.append(kept + (f"\n{len(lines)} more lines in table.txt\n" if lines else ""))
+    return "\n".join([*found, own])
+
+
 def after(ended: Ended, name: str, arguments: Sequence[str]) -> None:
     """Print the table and what failed; say on stderr what is left to do, and how."""
     if ended.outcomes:

@@ -172,14 +172,8 @@ class Sweep(Watcher):
             finally:
                 found = [self._outcomes[k] for k in self._by_id if k in self._outcomes]
                 self._recorder.kill_trials()
-                note = "\n".join(
-                    [
-                        as_markdown(found),
-                        compared.as_markdown(found),
-                        claims.as_markdown(checked),
-                        self._note,
-                    ]
-                )
+                tables = [as_markdown(found), compared.as_markdown(found)]
+                note = summary.note(self._note, claims.as_markdown(checked), *tables)
                 texts = {"table.txt": as_text(found, checked), **self._page(found)}
                 self._recorder.end_sweep(status, note, texts)
                 exit_code = self._send_rest(exit_code)

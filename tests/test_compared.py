@@ -1,0 +1,279 @@
+"""Strategies against the dense control: who is paired with whom, and what is said of it."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from rich.console import Console
+from scipy import stats
+
+from sweeps.compared import HEADERS, against_dense, as_markdown, floors, note, rows, table
+from sweeps.config import Trial
+from sweeps.report import Outcome, variants
+from sweeps.trial import TrialResult
+from tests.trials import trial
+
+SGD = {"name": "sgd", "learning_rate": 0.1}
+DENSE = (0.5, 0.625, 0.75)
+REGRESSION: dict[str, Any] = {"data": "diabetes", "objective": "train/loss"}
+
+Scored = tuple[Trial, float]
+
+
+def scored(*scores: float, **sections: Any) -> list[Scored]:
+    """A trial of each seed with its score."""
+    return [(trial(seed=s, **sections), score) for s, score in enumerate(scores)]
+
+
+def outcomes(*found: Sequence[Scored]) -> list[Outcome]:
+    all_of = [pair for group in found for pair in group]
+    told = variants([made for made, _ in all_of])
+    return [
+        Outcome(made, told[made.id], "ok", TrialResult("ok", metrics={metric(made): score}))
+        for made, score in all_of
+    ]
+
+
+def metric(made: Trial) -> str:
+    return "test/accuracy" if made.data.task == "classification" else "test/mse"
+
+
+# -- who is paired with whom -----------------------------------------------------------------
+
+
+def test_a_strategy_is_paired_with_the_dense_trial_of_its_seed() -> None:
+    own, dense = scored(0.45, 0.61, 0.71), scored(*DENSE, strategy="dense")
+    for given in (outcomes(own, dense), outcomes(dense[::-1], own)):
+        (found,) = against_dense(given)
+        assert (found.strategy, found.pattern) == ("weight_mask", "random 0.5")
+        assert found.metric == "accuracy"
+        assert found.difference.seeds == 3
+        assert found.difference.mean == pytest.approx(100 * (-0.05 - 0.015 - 0.04) / 3)
+        expected = stats.ttest_rel([45, 61, 71], [50, 62.5, 75]).pvalue
+        assert found.difference.p == pytest.approx(expected)
+
+
+def test_a_seed_without_its_dense_trial_is_left_out() -> None:
+    own, dense = scored(0.45, 0.61, 0.0), scored(*DENSE[:2], strategy="dense")
+    (found,) = against_dense(outcomes(own, dense))
+    assert found.difference.seeds == 2
+    assert found.difference.mean == pytest.approx((-5 - 1.5) / 2)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"optimizer": SGD},
+        {"optimizer": {"name": "adam", "learning_rate": 0.02}},
+        {"model": {"name": "mlp", "hidden": [12, 9]}},
+        {"data": "mnist1d"},
+        {"train": {"epochs": 3, "batch_size": 100}},
+        {"train": {"epochs": 2, "batch_size": 100, "shuffle": False}},
+        {"trainable": ["output/*"]},
+    ],
+    ids=str,
+)
+def test_the_dense_trial_of_other_settings_is_not_taken(other: dict[str, Any]) -> None:
+    own = scored(0.4, 0.5, 0.6)
+    far = scored(0.9, 0.9, 0.9, strategy="dense", **other)
+    assert against_dense(outcomes(own, far)) == []
+    (found,) = against_dense(outcomes(own, far, scored(*DENSE, strategy="dense")))
+    assert found.difference.mean == pytest.approx(100 * (0.5 - 0.625))
+
+
+def test_each_optimizer_has_its_own_control_and_row() -> None:
+    given = outcomes(
+        scored(0.4, 0.41),
+        scored(0.3, 0.31, optimizer=SGD),
+        scored(0.5, 0.51, strategy="dense"),
+        scored(0.7, 0.71, strategy="dense", optimizer=SGD),
+    )
+    found = {c.pattern: c.difference.mean for c in against_dense(given)}
+    assert found == pytest.approx({"random 0.5, adam": -10, "random 0.5, sgd": -40})
+
+
+def test_masks_and_held_values_make_no_other_control() -> None:
+    """What is masked is a setting of the strategy's alone: one control for all of them."""
+    given = outcomes(
+        scored(0.4, 0.41),
+        scored(0.3, 0.31, pattern="columns", held="init", targets=["output/*"]),
+        scored(0.2, 0.21, strategy={"name": "weight_mask", "form": "product"}),
+        scored(0.5, 0.51, strategy="dense"),
+    )
+    assert sorted(c.difference.mean for c in against_dense(given)) == pytest.approx([-30, -20, -10])
+
+
+def test_p_is_corrected_for_the_whole_table() -> None:
+    dense = scored(*DENSE, strategy="dense")
+    mine, worse = scored(0.45, 0.61, 0.71), scored(0.25, 0.375, 0.51, strategy="projection")
+    (alone,) = against_dense(outcomes(mine, dense))
+    (least,) = against_dense(outcomes(worse, dense))
+    assert least.difference.p < alone.difference.p
+    both = {c.strategy: c.difference for c in against_dense(outcomes(mine, worse, dense))}
+    assert both["projection"].p == pytest.approx(2 * least.difference.p)
+    assert both["weight_mask"] == alone.difference
+
+
+@pytest.mark.parametrize("status", ["failed", "skipped"])
+@pytest.mark.parametrize("strategy", ["weight_mask", "dense"])
+def test_a_trial_without_a_score_makes_no_pair(status: Any, strategy: str) -> None:
+    given = outcomes(scored(0.45, 0.61, 0.71), scored(*DENSE, strategy="dense"))
+    assert against_dense(given)[0].difference.seeds == 3
+    lost = [
+        Outcome(o.trial, o.variant, status, reason="no")
+        if (o.trial.strategy.name, o.trial.seed) == (strategy, 1)
+        else o
+        for o in given
+    ]
+    assert against_dense(lost)[0].difference.seeds == 2
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [],
+        scored(0.4, 0.5),
+        scored(0.4, 0.5, strategy="dense"),
+        [*scored(0.4), *scored(0.5, strategy="dense")],  # one seed is no comparison
+        [*scored(0.4, 0.5), *scored(0.5, strategy="dense")],
+    ],
+    ids=["none", "no dense", "dense only", "one seed", "one pair"],
+)
+def test_without_two_pairs_there_is_nothing(given: list[Scored]) -> None:
+    made = outcomes(given)
+    assert against_dense(made) == []
+    assert rows(made) == []
+    assert as_markdown(made) == ""
+    assert table(made) is None
+
+
+# -- noise -----------------------------------------------------------------------------------
+
+
+def test_the_noise_floor_is_of_dense_trials_alone() -> None:
+    dense = scored(0.5, 0.54, strategy="dense")
+    assert floors(outcomes(dense)) == pytest.approx({"accuracy": 4})
+    assert floors(outcomes(dense, scored(0.1, 0.9))) == pytest.approx({"accuracy": 4})
+    assert floors(outcomes(scored(0.1, 0.9))) == {}
+    assert floors(outcomes(dense[:1])) == {}
+
+
+def test_the_noise_floor_is_never_across_settings_and_the_largest_of_them() -> None:
+    given = outcomes(
+        scored(0.5, 0.54, strategy="dense"), scored(0.9, 0.91, strategy="dense", optimizer=SGD)
+    )
+    assert floors(given) == pytest.approx({"accuracy": 4})
+
+
+def test_each_metric_has_its_own_noise_floor() -> None:
+    given = outcomes(
+        scored(0.5, 0.54, strategy="dense"), scored(1.5, 1.75, strategy="dense", **REGRESSION)
+    )
+    assert floors(given) == pytest.approx({"accuracy": 4, "mse": 0.25})
+    assert note(given) == (
+        "Noise: two dense trials that differ in their seed alone lie "
+        "4.0 points of accuracy and 0.2500 in mse apart."
+    )
+
+
+def test_a_failed_dense_trial_makes_no_noise() -> None:
+    (one, other) = outcomes(scored(0.5, 0.54, strategy="dense"))
+    failed = Outcome(other.trial, other.variant, "failed", other.result)
+    assert floors([one, failed]) == {}
+    assert note([one, failed]) == ""
+    assert note([]) == ""
+
+
+# -- the text --------------------------------------------------------------------------------
+
+FIGURE = re.compile(r"[+-]\d+\.\d+ \[[+-]\d+\.\d+, [+-]\d+\.\d+\]")
+
+
+def shown(given: Sequence[Outcome], width: int = 120) -> str:
+    made = table(given)
+    assert made is not None
+    console = Console(width=width, file=io.StringIO())
+    console.print(made)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def several() -> list[Outcome]:
+    return outcomes(
+        scored(0.45, 0.61, 0.71),
+        scored(0.25, 0.375, 0.51, strategy="projection"),
+        scored(0.1, 0.2251, 0.35, strategy="hard_mask"),
+        scored(0.45, 0.575, 0.7, strategy="gradient_mask"),
+        scored(*DENSE, strategy="dense"),
+    )
+
+
+def test_a_row_has_the_mean_its_interval_p_and_seeds() -> None:
+    found = {row[0]: row[1:] for row in rows(several())}
+    assert list(found) == ["weight_mask", "projection", "hard_mask", "gradient_mask"]
+    assert found["projection"] == ("random 0.5", "-24.7 [-25.0, -24.0]", "< 0.001", "3")
+    assert found["gradient_mask"] == ("random 0.5", "-5.0 [-5.0, -5.0]", "< 0.001", "3")
+    _, figure, p, seeds = found["weight_mask"]
+    assert (figure, seeds) == ("-3.5 [-5.0, -1.5]", "3")
+    assert p == "0.078 (not clear)"
+
+
+def test_p_at_or_above_005_is_said_to_be_not_clear() -> None:
+    rows_of = {o: rows(outcomes(scored(0.5 + o, 0.625, 0.75 + 2 * o), dense())) for o in (0.1, 0.0)}
+    assert rows_of[0.0] == [
+        ("weight_mask", "random 0.5", "+0.0 [+0.0, +0.0]", "1.000 (not clear)", "3")
+    ]
+    ((_, _, figure, p, _),) = rows_of[0.1]
+    assert figure.startswith("+10.0 [")
+    assert p == "0.225 (not clear)"
+    clear = rows(outcomes(scored(0.55, 0.69, 0.8), dense()))
+    assert re.fullmatch(r"0\.0[0-4]\d", clear[0][3])
+
+
+def dense() -> list[Scored]:
+    return scored(*DENSE, strategy="dense")
+
+
+def test_an_error_is_told_in_its_own_unit() -> None:
+    given = outcomes(
+        scored(1.5, 1.25, **REGRESSION), scored(1.25, 1.0, strategy="dense", **REGRESSION)
+    )
+    ((_, _, figure, _, _),) = rows(given)
+    assert figure == "+0.2500 [+0.2500, +0.2500]"
+
+
+def test_markdown_never_has_a_bare_mean() -> None:
+    header, line, *body, blank, noise = as_markdown(several()).splitlines()
+    assert header == f"| {' | '.join(HEADERS)} |"
+    assert line == "| --- | --- | --- | --- | --- |"
+    assert blank == ""
+    assert noise == note(several())
+    assert len(body) == 4
+    for row in body:
+        _, strategy, _, figure, p, seeds, _ = (cell.strip() for cell in row.split("|"))
+        assert strategy
+        assert FIGURE.fullmatch(figure)
+        assert re.match(r"(< 0\.001|\d\.\d{3})", p)
+        assert seeds == "3"
+
+
+def test_the_terminal_shows_the_same_cells() -> None:
+    text = shown(several())
+    for row in rows(several()):
+        (line,) = [line for line in text.splitlines() if line.startswith(f"{row[0]} ")]
+        assert all(cell in line for cell in row)
+    narrow = shown(several(), width=80)
+    assert "…" not in narrow
+    assert len(FIGURE.findall(narrow)) == 4
+
+
+def test_no_figure_is_nan() -> None:
+    for c in against_dense(several()):
+        d = c.difference
+        assert not any(math.isnan(x) for x in (d.mean, d.low, d.high, d.p))
+        assert d.low <= d.mean <= d.high

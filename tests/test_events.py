@@ -1,0 +1,123 @@
+"""What happens to a trial in mid-training: other masks, and a checkpoint it goes on from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from strategies import Invalid
+from sweeps import prepare, trial
+from sweeps.course import Course
+from tests.trials import trial as make
+
+STEPS = {"steps": 20, "batch_size": 100, "jit": False}
+SWITCHED, RESUMED = {**STEPS, "switch_at": 10}, {**STEPS, "resume_at": 10}
+SPEED = {"rounds": 0}
+
+
+def run(**sections: object) -> trial.TrialResult:
+    return trial.run(make(speed=SPEED, **sections))
+
+
+@pytest.mark.parametrize(
+    "strategy", ["weight_mask", "gradient_mask", "projection", "hard_mask", "sparse_values"]
+)
+@pytest.mark.parametrize("held", ["zero", "constant", "init"])
+def test_every_strategy_goes_on_under_other_masks(strategy: str, held: str) -> None:
+    started = prepare.start(make(strategy=strategy, held=held, train=SWITCHED))
+    course = Course(started, prepare.program_for(started))
+    course.run(10)
+    before = course.program.effective()
+    assert course.plan.weights[0].mask.sum() == started.plan.weights[0].mask.sum()
+    course.run(11)
+    # the masks are drawn anew, and what is masked now was set when they were
+    after = course.plan
+    for old, new in zip(started.plan.weights, after.weights, strict=True):
+        assert (old.mask != new.mask).any()
+        if held == "init":  # frozen as it was at the switch
+            np.testing.assert_array_equal(new.held, before[new.weight.name])
+
+
+def test_the_switch_itself_moves_nothing_that_trains_on() -> None:
+    """What was freed goes on from its held value, what was kept from its own."""
+    started = prepare.start(make(strategy="hard_mask", train=SWITCHED))
+    course = Course(started, prepare.program_for(started))
+    course.run(9)
+    course.run(10)
+    plan = course.plan
+    now = course.program.effective()
+    for old, new in zip(started.plan.weights, plan.weights, strict=True):
+        value = now[new.weight.name]
+        assert (value[~new.mask] == 0).all()
+        assert (value[new.mask & ~old.mask] == 0).all()
+        assert (value[new.mask & old.mask] != 0).mean() > 0.9
+
+
+def test_moments_that_were_built_move_what_is_masked_later() -> None:
+    result = run(strategy="gradient_mask", train=SWITCHED)
+    assert result.metrics["integrity/first_violation_step"] == 11
+    assert result.metrics["integrity/max_drift"] > 0.01
+    assert result.tags["integrity.through"] == "slots"
+
+
+@pytest.mark.parametrize("strategy", ["weight_mask", "projection", "hard_mask", "sparse_values"])
+def test_others_hold_what_is_masked_later(strategy: str) -> None:
+    result = run(strategy=strategy, train=SWITCHED)
+    assert result.metrics["integrity/ok"] == 1
+    assert "integrity.through" not in result.tags
+
+
+def test_kept_values_take_their_moments_along() -> None:
+    """The path after a switch is that of the strategy that clears what is masked."""
+    ends = {
+        run(strategy=s, train=SWITCHED).tags["trial.weights_sha256"]
+        for s in ("hard_mask", "sparse_values")
+    }
+    assert len(ends) == 1
+
+
+@pytest.mark.parametrize("strategy", ["gradient_mask", "hard_mask", "sparse_tensor", "init_only"])
+def test_a_resumed_trial_ends_with_the_same_bits(strategy: str) -> None:
+    whole, resumed = (run(strategy=strategy, train=t) for t in (STEPS, RESUMED))
+    assert whole.tags["trial.weights_sha256"] == resumed.tags["trial.weights_sha256"]
+    assert whole.metrics["test/loss"] == resumed.metrics["test/loss"]
+
+
+def test_a_resumed_trial_goes_on_in_another_program() -> None:
+    started = prepare.start(make(train=RESUMED))
+    first = prepare.program_for(started)
+    course = Course(started, first)
+    course.run(11)
+    assert course.program is not first
+
+
+def test_masks_that_were_drawn_anew_outlive_a_checkpoint() -> None:
+    both = {**SWITCHED, "resume_at": 15}
+    ends = [
+        run(strategy="gradient_mask", train=t).tags["trial.weights_sha256"]
+        for t in (SWITCHED, both)
+    ]
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize(
+    ("sections", "key"),
+    [
+        ({"train": {**STEPS, "switch_at": 20}}, "train.switch_at"),
+        ({"train": {**STEPS, "resume_at": 99}}, "train.resume_at"),
+        (
+            {
+                "train": SWITCHED,
+                "pattern": {"name": "columns", "indices": [0]},
+                "targets": ["output/*"],
+            },
+            "train.switch_at",
+        ),
+        ({"train": SWITCHED, "compare": "projection"}, "compare"),
+        ({"train": SWITCHED, "pattern": "magnitude"}, "train.switch_at"),
+    ],
+)
+def test_what_cannot_happen_is_refused(sections: dict[str, object], key: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        run(**sections)
+    assert refused.value.key == key

@@ -1,0 +1,115 @@
+"""Masks that go by trainings: each round from the same start, kept for the next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from strategies.base import Array
+from strategies.patterns.magnitude import Magnitude
+from sweeps import prepare, rounds, trial
+from sweeps.course import Course
+from sweeps.folder import Folder
+from sweeps.prepare import Start
+from tests.trials import trial as make
+
+
+def started(number: int, seed: int = 0) -> Start:
+    return prepare.start(
+        make(
+            strategy="projection",
+            pattern={"name": "magnitude", "round": number, "rounds": 5},
+            targets=["*"],
+            train={"steps": 6, "batch_size": 100, "jit": False},
+            speed={"rounds": 0},
+            seed=seed,
+        )
+    )
+
+
+def masks(start: Start) -> dict[str, Array]:
+    return {w.weight.name: w.mask for w in start.plan.weights}
+
+
+def by_hand(number: int) -> dict[str, Array]:
+    """Round by round, with nothing of the module's."""
+    start = started(number)
+    kept = {name: np.ones(w.shape, bool) for name, w in start.weights.items()}
+    for current in range(number):
+        one = started(number)
+        weights = tuple(type(w)(w.weight, kept[w.weight.name], w.held) for w in one.plan.weights)
+        one = Start(**{**vars(one), "plan": type(one.plan)(weights)})
+        course = Course(one, prepare.program_for(one))
+        course.run()
+        course.program.training.finalize()
+        end = course.program.effective()
+        kept = Magnitude(current + 1, 5).by_scores(end)
+    return kept
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "_last", {})
+
+
+def test_each_round_follows_from_the_one_before() -> None:
+    found, expected = masks(rounds.with_masks(started(3), None)), by_hand(3)
+    for name, mask in expected.items():
+        np.testing.assert_array_equal(found[name], mask)
+
+
+def test_a_shelf_changes_no_mask_and_saves_the_rounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = Folder(str(tmp_path), "rounds")
+    alone = masks(rounds.with_masks(started(3), None))
+    monkeypatch.setattr(rounds, "_last", {})
+    rounds.with_masks(started(2), shelf)
+    monkeypatch.setattr(rounds, "_last", {})
+    trained: list[int] = []
+    own = rounds._trained
+
+    def counted(start: Start) -> dict[str, Array]:
+        trained.append(1)
+        return own(start)
+
+    monkeypatch.setattr(rounds, "_trained", counted)
+    found = masks(rounds.with_masks(started(3), shelf))
+    assert len(trained) == 1  # the third; the first two are on the shelf
+    for name, mask in alone.items():
+        np.testing.assert_array_equal(found[name], mask)
+
+
+def test_what_is_damaged_on_the_shelf_is_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = Folder(str(tmp_path), "rounds")
+    alone = masks(rounds.with_masks(started(2), shelf))
+    monkeypatch.setattr(rounds, "_last", {})
+    (kept,) = (tmp_path / "rounds").iterdir()
+    content = bytearray(kept.read_bytes())
+    content[-30] ^= 1
+    kept.write_bytes(content)
+    for name, mask in masks(rounds.with_masks(started(2), shelf)).items():
+        np.testing.assert_array_equal(mask, alone[name])
+
+
+def test_another_seed_has_rounds_of_its_own(tmp_path: Path) -> None:
+    shelf = Folder(str(tmp_path), "rounds")
+    one, other = (masks(rounds.with_masks(started(2, seed), shelf)) for seed in (0, 1))
+    assert any((one[n] != other[n]).any() for n in one)
+
+
+def test_a_trial_holds_what_was_dropped() -> None:
+    result = trial.run(started(3).trial)
+    assert result.metrics["integrity/ok"] == 1
+    assert result.metrics["sparsity/achieved"] == pytest.approx(0.75, abs=0.01)
+
+
+def test_the_first_round_is_the_dense_training() -> None:
+    first = trial.run(started(0).trial)
+    dense = trial.run(started(0).trial.control)
+    assert first.tags["trial.weights_sha256"] == dense.tags["trial.weights_sha256"]
+    assert "integrity/ok" not in first.metrics
