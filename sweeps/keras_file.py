@@ -59,8 +59,8 @@ def load(path: str) -> Any:
     import keras
 
     try:
-        # absolute, so that Keras takes no part of a file's name for an address
-        model = keras.models.load_model(Path(path).absolute(), compile=False, safe_mode=True)
+        # as a Path: a string such as hf://model.keras is an address to Keras
+        model = keras.models.load_model(Path(path), compile=False, safe_mode=True)
     except Exception as error:  # Keras, HDF5 and TensorFlow each have errors of their own
         said = " ".join(str(error).rpartition("Exception encountered: ")[2].split())
         reason = said.split(". ")[0][:200]

@@ -257,6 +257,7 @@ def test_a_model_in_a_frozen_model_has_weights(capsys: pytest.CaptureFixture[str
         ("model.keras masks.npz --held nan", "value=nan: must be a finite number"),
         ("folder.keras masks.npz", "path=folder.keras: must be a .keras file; other formats can"),
         ("model.h5 masks.npz", "path=model.h5: must be a .keras file; other formats can run"),
+        ("model.zip masks.npz", "path=model.zip: must be a .keras file; other formats can run"),
         ("h5.keras masks.npz", "path=h5.keras: must be a .keras file; other formats can run"),
         ("cut.keras masks.npz", "path=cut.keras: not a readable .keras file"),
     ],
@@ -266,6 +267,7 @@ def test_bad_input_is_one_line_without_tensorflow(
 ) -> None:
     with zipfile.ZipFile("model.keras", "w") as file:
         file.writestr("config.json", '{"class_name": "Sequential", "config": {}}')
+    shutil.copy("model.keras", "model.zip")
     with zipfile.ZipFile("cut.keras", "w") as file:
         file.writestr("config.json", '{"class_name": "Sequential')
     Path("folder.keras").mkdir()
@@ -423,6 +425,13 @@ def test_safe_mode_is_on_behind_the_first_look(
     assert Path("stolen").exists(), "it would have run something"
 
 
+def test_nothing_is_fetched_from_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("hf:").mkdir()
+    save(build(), {NAME: kernel(0)}, "hf:/model.keras")
+    save_masks()
+    assert audited(capsys, "hf://model.keras", "masks.npz")[0] == 0
+
+
 class Mine(layers.Dense):
     """A layer of one's own."""
 
@@ -459,9 +468,17 @@ def test_what_keras_cannot_load_is_one_line(capsys: pytest.CaptureFixture[str]) 
     said = refused(capsys, "model.keras", "masks.npz")
     assert said.startswith("path=model.keras: cannot be loaded: ")
     assert len(said) < 300
-    with zipfile.ZipFile("model.keras", "w") as file:
-        file.writestr("config.json", '{"class_name": "Zeros", "config": {}, "module": "keras"}')
-    assert refused(capsys, "model.keras", "masks.npz").startswith("path=model.keras: ")
+    with zipfile.ZipFile("model.keras", "a") as file, pytest.warns(UserWarning, match="Duplicate"):
+        config = {"class_name": "Dropout", "config": {"rate": 0.5}, "module": "keras.layers"}
+        file.writestr("config.json", json.dumps(config))
+    assert refused(capsys, "model.keras", "masks.npz") == "path=model.keras: holds no model"
+
+
+class OwnLoss(keras.losses.Loss):
+    """A loss of one's own."""
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return y_true - y_pred
 
 
 def test_keras_own_layers_are_not_taken_for_strangers() -> None:
@@ -483,7 +500,7 @@ def test_keras_own_layers_are_not_taken_for_strangers() -> None:
     x = layers.Activation(keras.ops.relu6)(keras.ops.mean(x, axis=1))
     x = layers.GaussianNoise(0.1)(layers.PReLU()(layers.Dropout(0.5)(x)))
     model = keras.Model(inputs, {"one": layers.Dense(1)(x), "two": keras.ops.softmax(x)})
-    model.compile("adamw", loss={"one": "mse", "two": steals})
+    model.compile("adamw", loss={"one": "mse", "two": OwnLoss()})
     model.save("model.keras")
     loaded = keras_file.load("model.keras")
     assert [w.name for w in describe(loaded)] == [w.name for w in describe(model)]
