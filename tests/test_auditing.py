@@ -468,9 +468,12 @@ def test_what_keras_cannot_load_is_one_line(capsys: pytest.CaptureFixture[str]) 
     said = refused(capsys, "model.keras", "masks.npz")
     assert said.startswith("path=model.keras: cannot be loaded: ")
     assert len(said) < 300
-    with zipfile.ZipFile("model.keras", "a") as file, pytest.warns(UserWarning, match="Duplicate"):
-        config = {"class_name": "Dropout", "config": {"rate": 0.5}, "module": "keras.layers"}
-        file.writestr("config.json", json.dumps(config))
+    lone = {"class_name": "Dropout", "config": {"rate": 0.5}, "module": "keras.layers"}
+    with (
+        zipfile.ZipFile("model.keras", "a") as file,
+        pytest.warns(UserWarning, match="Duplicate"),
+    ):
+        file.writestr("config.json", json.dumps(lone))
     assert refused(capsys, "model.keras", "masks.npz") == "path=model.keras: holds no model"
 
 
