@@ -19,7 +19,8 @@ AGREEMENT = 1e-5
 
 def bits(array: Array) -> Array:
     """The same memory as unsigned integers: -0.0 differs from +0.0, and NaN equals itself."""
-    return np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}")
+    # of a scalar, ascontiguousarray makes a vector
+    return np.asarray(array, order="C").view(f"u{array.dtype.itemsize}")
 
 
 def count(weight: Any, kept: Any, held: Any) -> tuple[Any, Any]:

@@ -19,6 +19,8 @@ masksweep settles by experiment how to hold masked weights in TensorFlow.
   masksweep plan [OVERRIDES]           show the trials; [--json], [--check] with refusals
   masksweep list                       strategies, patterns, held values, models, data, experiments
   masksweep ui [--port N] [--uri URI]  open MLflow's page on the results, on 127.0.0.1
+  masksweep audit MODEL MASKS          whether a saved model holds its masked weights; [--held H]
+  masksweep audit RUN_ID [--uri URI]   the same of a trial's run; both take [--json]
   masksweep sync [--uri URI]           send results to a store that was away
   masksweep verify [--only NAME]       check every claim: experiments, figures, PASS or FAIL
   masksweep doctor [OVERRIDES]         what would stop that sweep here; [--address A] of a cluster
@@ -33,16 +35,21 @@ Overrides are Hydra's: `masksweep run strategy=weight_mask,projection pattern.sp
 A comma list sweeps. Named sweeps: `masksweep run +experiment=quickstart`.
 All keys: `masksweep run --cfg job`.
 """
-COMMANDS = "run, plan, list, ui, sync, verify, doctor, submit, status or stop"
+COMMANDS = "run, plan, list, ui, audit, sync, verify, doctor, submit, status or stop"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; its exit code: 0 well, 1 a trial failed, 2 bad input, 130 or 143 stopped."""
+    """Run a command; its exit code.
+
+    0 well, 1 a trial failed or an audit found what does not hold, 2 bad input, 130 or 143 stopped.
+    """
     command, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
         return _run(command, rest)
     except Invalid as error:
-        print(f"masksweep: {error}", file=sys.stderr)
+        from sweeps.block import printable  # an error may name what a stranger's file says
+
+        print(f"masksweep: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
         return int(getattr(stopped, "exit_code", 130))
@@ -58,6 +65,10 @@ def _run(command: str, rest: list[str]) -> int:
             return _list()
         case "ui":
             return _ui(rest)
+        case "audit":
+            from sweeps.auditing import audit
+
+            return audit(rest)
         case "sync":
             from sweeps.sync import sync
 

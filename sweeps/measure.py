@@ -79,11 +79,11 @@ def integrity(
         artifacts = {"model.keras": path.read_bytes()}
     reloaded = values(baked)
     sha256 = audit.digest(reloaded)
-    masks: dict[str, Any] = {w.weight.name: w.mask for w in plan.weights}
+    masks = {w.weight.name: w.mask for w in plan.weights}
     if masks:
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **masks)
-        artifacts["masks.npz"] = buffer.getvalue()
+        artifacts["masks.npz"] = _npz(masks)
+        if start.trial.held.name != "zero":  # which needs no file to be known
+            artifacts["held.npz"] = _npz({w.weight.name: w.held for w in plan.weights})
     held = list(plan.outputs_held)
     if all(mask.all() for mask in masks.values()) and not held:
         return {}, artifacts, sha256  # nothing is held, so there is nothing to audit
@@ -132,6 +132,12 @@ def gradients(start: Start, program: Program, batch: tuple[Any, Any]) -> dict[st
         "integrity/held_gradient": float(max(held)),
         "integrity/kept_gradient": float(min(kept)),
     }
+
+
+def _npz(arrays: Mapping[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
 
 
 def _output_drift(before: Array, after: Array, held: list[int]) -> float | None:

@@ -7,7 +7,8 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,32 +60,13 @@ class Tracker:
 
         Raises `Invalid` if it cannot be, or the experiment was deleted; `Away` if it is not there.
         """
-        # the spool waits and tries again; a call that is sent twice by MLflow could count twice
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-        # MLflow's own use of deprecated calls is no concern of the person who runs a sweep
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from mlflow import MlflowClient
-
-        for logger in ("mlflow", "alembic"):
-            logging.getLogger(logger).setLevel(logging.WARNING)
-        logging.getLogger("urllib3").setLevel(logging.ERROR)
         self._uri, self._name = store_uri(tracking.uri), name
         self._called = tracking.experiment
         self._id = short_digest(name)
-        public = shown(self._uri)
-        try:
-            with alone(self._uri):
-                self._client = MlflowClient(tracking_uri=self._uri)
-                self._experiment = self._find_experiment()
-        except Exception as error:  # each kind of store has errors of its own
-            if isinstance(error, Invalid):
-                raise
-            said = shown(str(error)).strip().splitlines() or [repr(error)]
-            if not self._uri.startswith(SQLITE) and status(error) >= 500:
-                raise Away(said[0]) from error
-            raise Invalid("tracking.uri", public, f"cannot be opened: {said[0]}") from error
+        client = _client_class()
+        with _opening(self._uri):
+            self._client = client(tracking_uri=self._uri)
+            self._experiment = self._find_experiment()
         self._runs: dict[str, str | None] = {}
         """Runs by their records' key; None: the store had that trial finished already."""
         self._parent = ""
@@ -282,6 +264,38 @@ class Tracker:
         self._client.set_terminated(self._parent, body["status"], end_time=body["time"])
 
 
+def _client_class() -> Any:
+    """MLflow's client, imported without its noise and with the house's patience."""
+    # the spool waits and tries again; a call that is sent twice by MLflow could count twice
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # MLflow's own use of deprecated calls is no concern of the person who runs a sweep
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mlflow import MlflowClient
+
+    for logger in ("mlflow", "alembic"):
+        logging.getLogger(logger).setLevel(logging.WARNING)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
+    return MlflowClient
+
+
+@contextmanager
+def _opening(uri: str) -> Iterator[None]:
+    """Alone with the store; what fails as `Away` if it is not there, `Invalid` otherwise."""
+    try:
+        with alone(uri):
+            yield
+    except Exception as error:  # each kind of store has errors of its own
+        if isinstance(error, Invalid):
+            raise
+        said = shown(str(error)).strip().splitlines() or [repr(error)]
+        if not uri.startswith(SQLITE) and status(error) >= 500:
+            raise Away(said[0]) from error
+        raise Invalid("tracking.uri", shown(uri), f"cannot be opened: {said[0]}") from error
+
+
 def _metrics(body: Mapping[str, Any]) -> list[Any]:
     from mlflow.entities import Metric
 
@@ -312,6 +326,35 @@ def _dataset(data: Mapping[str, Any]) -> Any:
         profile=json.dumps({"num_rows": data["features"][0], **shapes}),
     )
     return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "training")])
+
+
+def download(uri: str | None, run_id: str, names: Sequence[str], folder: Path) -> list[str]:
+    """Copy those of a run's artifacts of these names that are there into a folder; which they are.
+
+    Raises `Invalid` for a store that cannot be opened or read, or has no such run, `Away` if it is
+    not there.
+    """
+    uri = store_uri(uri)
+    if not exists(uri):
+        raise Invalid("tracking.uri", shown(uri), "no store there")
+    client_class = _client_class()
+    with _opening(uri):
+        client = client_class(tracking_uri=uri)
+        try:
+            client.get_run(run_id)
+        except Exception as error:
+            if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            raise Invalid("run", run_id, f"no such run in {shown(uri)}") from error
+    try:
+        with translated():
+            there = {file.path for file in client.list_artifacts(run_id)}
+            found = [name for name in names if name in there]
+            for name in found:
+                client.download_artifacts(run_id, name, str(folder))
+    except Refused as error:
+        raise Invalid("run", run_id, f"its artifacts cannot be read: {error}") from error
+    return found
 
 
 def probe(tracking: Tracking) -> str:
