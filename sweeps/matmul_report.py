@@ -93,7 +93,7 @@ def _range(low: float, high: float) -> str:
 def table(old: Ratios, result: Result) -> Table:
     """Ratios for the terminal: as published, and here, to `flagged` and to `plain`."""
     made = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    made.caption = "sparse / dense; doc: published; here flag: a_is_sparse=True, mul: plain matmul"
+    made.caption = "sparse / dense. doc: as published; here flag: a_is_sparse=True, mul: without"
     made.add_column("A\nm x k", vertical="bottom", no_wrap=True)
     made.add_column("B\nn", justify="right", no_wrap=True)
     for density in sorted({cell.density for cell in old}):

@@ -181,4 +181,5 @@ def test_no_figure_is_cut_at_80_columns() -> None:
     text = console.file.getvalue()
     assert "…" not in text
     assert "3.56 4393 4393" in text
+    assert text.count("\n") == 15 + 5  # nothing is wrapped either
     assert text.count("none: faster to 99%") == 2 * len(COLUMNS)
