@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from math import inf
 
+from rich.console import Console
 from rich.table import Table
 
+from sweeps.claims import Checked
 from sweeps.matmul import COLUMNS, DENSE, HIGH, LOW, SIDE, Cell, Dense, Ratios, Result
 
+NAME = "sparse_matmul"
 RANK = 0.8
 """Least rank correlation of our ratios with the published ones."""
 
 
-@dataclass(frozen=True)
-class Finding:
-    """A claim, the figure found, what is allowed, and whether that is so."""
-
-    says: str
-    figure: str
-    allowed: str
-    passed: bool
-
-
-def findings(old: Ratios, result: Result, dense: Dense) -> list[Finding]:
+def findings(old: Ratios, result: Result, dense: Dense) -> list[Checked]:
     """Whether the trend of the published ratios, whatever it is, is that of ours.
 
     Written before anything was measured. It has no tolerance: a series along the density, or along
@@ -44,16 +37,33 @@ def findings(old: Ratios, result: Result, dense: Dense) -> list[Finding]:
         says = f"{against}: rises with {along}{where} where the published ratio does"
         allowed = f"{len(claimed)} of {len(claimed)} series"
         figure = f"{good} of {len(claimed)} series"
-        found.append(Finding(says, figure, allowed, 0 < good == len(claimed)))
+        found.append(Checked(NAME, says, figure, allowed, 0 < good == len(claimed)))
     rank = float(stats.spearmanr([old[c] for c in old], [new[c] for c in old]).statistic)
     says = f"{against}: rank correlation with the published ratios, {len(old)} cells"
-    found.append(Finding(says, f"{rank:.2f}", f"at least {RANK}", rank >= RANK))
+    found.append(Checked(NAME, says, f"{rank:.2f}", f"at least {RANK}", rank >= RANK))
     for n in sorted({cell.n for cell in square}):
         low, high = bracket(old, n)
         crossing = result.crossings[dense][n]
         says = f"{against}: crossover at {SIDE} x {SIDE}, n={n}"
-        found.append(Finding(says, said(crossing), _range(low, high), low <= crossing <= high))
+        found.append(
+            Checked(NAME, says, said(crossing), _range(low, high), low <= crossing <= high)
+        )
     return found
+
+
+def verify(console: Console) -> list[Checked]:
+    """Measure the table anew, show it, and check the claims on what it compares.
+
+    For a process that `prepare.prepare_process` was called in; it takes two minutes.
+    """
+    from sweeps import matmul
+
+    old = {row.cell: row.ratio for row in matmul.published()}
+    result = matmul.run()
+    for shown in (table(old, result), crossing_table(old, result)):
+        console.print(shown)
+        console.print()
+    return findings(old, result, "flagged")
 
 
 def bracket(ratios: Ratios, n: int) -> tuple[float, float]:

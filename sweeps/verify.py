@@ -15,6 +15,8 @@ from sweeps.claims import Checked
 
 EXPERIMENTS = ("seed_questions", "equivalence", "mnist1d", "lottery_tickets")
 """Those whose claims are all of the project's; others with claims are parts of them."""
+MEASURED = "sparse_matmul"
+"""TensorFlow's own table of sparse against dense products, timed anew without trials."""
 
 
 def verify(arguments: Sequence[str]) -> int:
@@ -25,18 +27,21 @@ def verify(arguments: Sequence[str]) -> int:
     """
     from sweeps import command
 
-    parser = argparse.ArgumentParser(prog="masksweep verify", exit_on_error=False)
+    parser = argparse.ArgumentParser(prog="masksweep verify", allow_abbrev=False)
     parser.add_argument("--only", action="append", metavar="NAME", help="one experiment")
     parser.add_argument("--rerun", action="store_true", help="what is done counts as not done")
     given, overrides = parser.parse_known_args(arguments)
-    known = with_claims()
+    known = [*with_claims(), MEASURED]
     for name in given.only or ():
         if name not in known:
             raise Invalid("--only", name, f"one of {', '.join(known)}")
     checked: list[Checked] = []
     began, console = time.monotonic(), Console()
-    for name in given.only or EXPERIMENTS:
+    for name in given.only or (*EXPERIMENTS, MEASURED):
         console.rule(name)
+        if name == MEASURED:
+            checked += _measured(console)
+            continue
         ended = command.sweep([f"+experiment={name}", *overrides], rerun=given.rerun)
         if ended is None:
             return 0
@@ -49,6 +54,16 @@ def verify(arguments: Sequence[str]) -> int:
     minutes = (time.monotonic() - began) / 60
     print(f"\n{passed} of {len(checked)} claims hold ({minutes:.0f} min)")
     return 0 if checked and passed == len(checked) else 1
+
+
+def _measured(console: Console) -> list[Checked]:
+    """The claims on the speed of sparse products; loads TensorFlow."""
+    from sweeps import matmul_report, prepare
+    from sweeps.progress import doing
+
+    prepare.prepare_process(threads=1)
+    with doing("Timing sparse and dense products"):
+        return matmul_report.verify(console)
 
 
 def with_claims() -> list[str]:

@@ -39,6 +39,10 @@ def outcomes(*found: Sequence[Scored]) -> list[Outcome]:
     ]
 
 
+def dense() -> list[Scored]:
+    return scored(*DENSE, strategy="dense")
+
+
 def metric(made: Trial) -> str:
     return "test/accuracy" if made.data.task == "classification" else "test/mse"
 
@@ -47,8 +51,8 @@ def metric(made: Trial) -> str:
 
 
 def test_a_strategy_is_paired_with_the_dense_trial_of_its_seed() -> None:
-    own, dense = scored(0.45, 0.61, 0.71), scored(*DENSE, strategy="dense")
-    for given in (outcomes(own, dense), outcomes(dense[::-1], own)):
+    own = scored(0.45, 0.61, 0.71)
+    for given in (outcomes(own, dense()), outcomes(dense()[::-1], own)):
         (found,) = against_dense(given)
         assert (found.strategy, found.pattern) == ("weight_mask", "random 0.5")
         assert found.metric == "accuracy"
@@ -59,8 +63,8 @@ def test_a_strategy_is_paired_with_the_dense_trial_of_its_seed() -> None:
 
 
 def test_a_seed_without_its_dense_trial_is_left_out() -> None:
-    own, dense = scored(0.45, 0.61, 0.0), scored(*DENSE[:2], strategy="dense")
-    (found,) = against_dense(outcomes(own, dense))
+    own = scored(0.45, 0.61, 0.0)
+    (found,) = against_dense(outcomes(own, dense()[:2]))
     assert found.difference.seeds == 2
     assert found.difference.mean == pytest.approx((-5 - 1.5) / 2)
 
@@ -82,7 +86,7 @@ def test_the_dense_trial_of_other_settings_is_not_taken(other: dict[str, Any]) -
     own = scored(0.4, 0.5, 0.6)
     far = scored(0.9, 0.9, 0.9, strategy="dense", **other)
     assert against_dense(outcomes(own, far)) == []
-    (found,) = against_dense(outcomes(own, far, scored(*DENSE, strategy="dense")))
+    (found,) = against_dense(outcomes(own, far, dense()))
     assert found.difference.mean == pytest.approx(100 * (0.5 - 0.625))
 
 
@@ -109,12 +113,11 @@ def test_masks_and_held_values_make_no_other_control() -> None:
 
 
 def test_p_is_corrected_for_the_whole_table() -> None:
-    dense = scored(*DENSE, strategy="dense")
     mine, worse = scored(0.45, 0.61, 0.71), scored(0.25, 0.375, 0.51, strategy="projection")
-    (alone,) = against_dense(outcomes(mine, dense))
-    (least,) = against_dense(outcomes(worse, dense))
+    (alone,) = against_dense(outcomes(mine, dense()))
+    (least,) = against_dense(outcomes(worse, dense()))
     assert least.difference.p < alone.difference.p
-    both = {c.strategy: c.difference for c in against_dense(outcomes(mine, worse, dense))}
+    both = {c.strategy: c.difference for c in against_dense(outcomes(mine, worse, dense()))}
     assert both["projection"].p == pytest.approx(2 * least.difference.p)
     assert both["weight_mask"] == alone.difference
 
@@ -122,7 +125,7 @@ def test_p_is_corrected_for_the_whole_table() -> None:
 @pytest.mark.parametrize("status", ["failed", "skipped"])
 @pytest.mark.parametrize("strategy", ["weight_mask", "dense"])
 def test_a_trial_without_a_score_makes_no_pair(status: Any, strategy: str) -> None:
-    given = outcomes(scored(0.45, 0.61, 0.71), scored(*DENSE, strategy="dense"))
+    given = outcomes(scored(0.45, 0.61, 0.71), dense())
     assert against_dense(given)[0].difference.seeds == 3
     lost = [
         Outcome(o.trial, o.variant, status, reason="no")
@@ -156,11 +159,11 @@ def test_without_two_pairs_there_is_nothing(given: list[Scored]) -> None:
 
 
 def test_the_noise_floor_is_of_dense_trials_alone() -> None:
-    dense = scored(0.5, 0.54, strategy="dense")
-    assert floors(outcomes(dense)) == pytest.approx({"accuracy": 4})
-    assert floors(outcomes(dense, scored(0.1, 0.9))) == pytest.approx({"accuracy": 4})
+    two = scored(0.5, 0.54, strategy="dense")
+    assert floors(outcomes(two)) == pytest.approx({"accuracy": 4})
+    assert floors(outcomes(two, scored(0.1, 0.9))) == pytest.approx({"accuracy": 4})
     assert floors(outcomes(scored(0.1, 0.9))) == {}
-    assert floors(outcomes(dense[:1])) == {}
+    assert floors(outcomes(two[:1])) == {}
 
 
 def test_the_noise_floor_is_never_across_settings_and_the_largest_of_them() -> None:
@@ -209,7 +212,7 @@ def several() -> list[Outcome]:
         scored(0.25, 0.375, 0.51, strategy="projection"),
         scored(0.1, 0.2251, 0.35, strategy="hard_mask"),
         scored(0.45, 0.575, 0.7, strategy="gradient_mask"),
-        scored(*DENSE, strategy="dense"),
+        dense(),
     )
 
 
@@ -223,20 +226,19 @@ def test_a_row_has_the_mean_its_interval_p_and_seeds() -> None:
     assert p == "0.078 (not clear)"
 
 
-def test_p_at_or_above_005_is_said_to_be_not_clear() -> None:
-    rows_of = {o: rows(outcomes(scored(0.5 + o, 0.625, 0.75 + 2 * o), dense())) for o in (0.1, 0.0)}
-    assert rows_of[0.0] == [
-        ("weight_mask", "random 0.5", "+0.0 [+0.0, +0.0]", "1.000 (not clear)", "3")
-    ]
-    ((_, _, figure, p, _),) = rows_of[0.1]
-    assert figure.startswith("+10.0 [")
-    assert p == "0.225 (not clear)"
-    clear = rows(outcomes(scored(0.55, 0.69, 0.8), dense()))
-    assert re.fullmatch(r"0\.0[0-4]\d", clear[0][3])
-
-
-def dense() -> list[Scored]:
-    return scored(*DENSE, strategy="dense")
+@pytest.mark.parametrize(
+    ("own", "figure", "p"),
+    [
+        (DENSE, "+0.0 [+0.0, +0.0]", "1.000 (not clear)"),
+        ((0.6, 0.625, 0.95), "+10.0 [+0.0, +20.0]", "0.225 (not clear)"),
+        ((0.55, 0.69, 0.8), "+5.5 [+5.0, +6.5]", "0.008"),
+        ((0.6, 0.725, 0.851), "+10.0 [+10.0, +10.1]", "< 0.001"),
+    ],
+)
+def test_p_at_or_above_005_is_said_to_be_not_clear(
+    own: tuple[float, ...], figure: str, p: str
+) -> None:
+    assert rows(outcomes(scored(*own), dense())) == [("weight_mask", "random 0.5", figure, p, "3")]
 
 
 def test_an_error_is_told_in_its_own_unit() -> None:

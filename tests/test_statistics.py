@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -77,6 +77,7 @@ def test_the_interval_covers_95_percent_of_resamples() -> None:
     assert above == pytest.approx(0.025, abs=0.01)
 
 
+@settings(deadline=None)  # other processes may hold the cores
 @given(PAIRS)
 def test_the_interval_holds_the_mean_and_lies_within_the_differences(
     pairs: list[tuple[float, float]],
@@ -91,6 +92,7 @@ def test_the_interval_holds_the_mean_and_lies_within_the_differences(
     assert found.seeds == len(pairs)
 
 
+@settings(deadline=None)  # other processes may hold the cores
 @given(PAIRS)
 def test_to_exchange_the_sides_turns_the_sign_and_no_p(pairs: list[tuple[float, float]]) -> None:
     one, other = zip(*pairs, strict=True)
@@ -172,6 +174,7 @@ def test_holm_changes_nothing_but_p_and_keeps_the_order() -> None:
     assert [d.p for d in given] == [0.04, 0.01, 0.03]
 
 
+@settings(deadline=None)  # other processes may hold the cores
 @given(st.lists(PS, max_size=8))
 def test_holm_is_monotone_and_never_above_1_nor_below_what_it_was(ps: list[float]) -> None:
     found = corrected(*ps)
@@ -202,6 +205,7 @@ def test_one_trial_has_no_noise_floor(values: list[float]) -> None:
     assert math.isnan(noise_floor(values))
 
 
+@settings(deadline=None)  # other processes may hold the cores
 @given(st.lists(FIGURES, min_size=2, max_size=6))
 def test_the_noise_floor_is_the_deviation_times_the_root_of_2(values: list[float]) -> None:
     expected = math.sqrt(2) * float(np.std(values, ddof=1))
