@@ -86,6 +86,7 @@ def test_everything_that_would_stop_it_is_told(tmp_path: Path) -> None:
     assert "pw" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_trial_that_fits_nowhere_stops_it(head: Head, tmp_path: Path) -> None:
     done = doctor(tmp_path, f"launch.address={head.client}", "resources.num_gpus=64")
     assert done.code == 1

@@ -277,6 +277,7 @@ class TestOneMachine:
 
 
 class TestSeveralNodes:
+    @pytest.mark.slow
     def test_a_lost_nodes_jobs_run_elsewhere(self, nodes: Any, tmp_path: Path) -> None:
         doomed = nodes.add_node(num_cpus=2)
         nodes.add_node(num_cpus=1)
@@ -295,6 +296,7 @@ class TestSeveralNodes:
         assert not any(isinstance(r, Failure) for r in seen.ends.values())
         assert 1 <= len(seen.retries) <= 2
 
+    @pytest.mark.slow
     def test_a_node_that_joins_is_used(
         self, nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -312,6 +314,7 @@ class TestSeveralNodes:
         engine.run(jobs, Work(), seen)
         assert len(set(seen.ends.values())) == 2
 
+    @pytest.mark.slow
     def test_with_no_node_left_the_jobs_fail_in_time(
         self, nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -336,6 +339,7 @@ class TestSeveralNodes:
         with pytest.raises(Invalid, match=r"resources\.num_gpus"):
             slots(Spec(num_gpus=3))
 
+    @pytest.mark.slow
     def test_one_that_finds_its_worker_filled_is_given_a_new_one(self, nodes: Any) -> None:
         nodes.add_node(num_cpus=1, memory=600 * 2**20)
         payloads = [("keep", 300), ("keep", 350), ("keep", 900)]

@@ -289,13 +289,14 @@ class TestTrialsThatFail:
         assert by_status["RUNNING"] == 0
 
 
+@pytest.mark.slow
 class TestStopped:
     @pytest.mark.parametrize(
-        ("number", "code"), [(signal.SIGINT, 130), SLOW(signal.SIGTERM, 143)], ids=["INT", "TERM"]
+        ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"]
     )
     @pytest.mark.parametrize(
         "moment",
-        [SLOW("while it checks"), SLOW("before Ray"), SLOW("while Ray starts"), "in the middle"],
+        ["while it checks", "before Ray", "while Ray starts", "in the middle"],
     )
     def test_in_order(self, number: signal.Signals, code: int, moment: str, tmp_path: Path) -> None:
         with sweep(tmp_path, *SMALL, LONG) as driver:
@@ -368,7 +369,8 @@ class TestStoreAway:
             names = {f.path for f in store.client.list_artifacts(run.info.run_id)}
             assert {"config.yaml", "masks.npz", "model.keras"} <= names
 
-    @pytest.mark.parametrize("how", ["stopped", SLOW("stopped for a minute"), SLOW("hanging")])
+    @pytest.mark.slow
+    @pytest.mark.parametrize("how", ["stopped", "stopped for a minute", "hanging"])
     def test_in_the_middle(
         self, how: str, server: MlflowServer, folder: Path, plan: dict[str, list[str]]
     ) -> None:

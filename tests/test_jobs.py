@@ -118,6 +118,7 @@ def test_the_exit_code_is_the_sweeps(
     assert f"state: FAILED\nexit code: {code}\n" in found.stdout
 
 
+@pytest.mark.slow
 def test_stop_lets_the_sweep_end_in_order(head: Head, tmp_path: Path) -> None:
     long = (*TINY[:2], "train.epochs=100000000", "sweep.name=long", f"tracking.uri={uri(head)}")
     command = ("submit", "--follow", "--address", head.dashboard)

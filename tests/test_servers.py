@@ -9,6 +9,7 @@ import pytest
 from tests.servers import mlflow_server, postgres
 
 
+@pytest.mark.slow
 def test_runs_survive_a_server_and_its_database_going_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

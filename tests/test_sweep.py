@@ -180,6 +180,7 @@ def test_the_parent_tells_the_question_the_plan_and_the_table(ran: Ran, tmp_path
     assert {t["id"] for t in plan["trials"]} == ids
 
 
+@pytest.mark.slow
 def test_a_second_sweep_gives_every_trial_the_same_bits(ran: Ran, tmp_path: Path) -> None:
     arguments = [a for a in ARGUMENTS if not a.startswith("strategy")]
     subprocess.run(
