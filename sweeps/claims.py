@@ -106,64 +106,59 @@ Parts = Mapping[str, Collection[str]]
 
 def check(claims: Mapping[str, Claim], outcomes: Sequence[Outcome], parts: Parts) -> list[Checked]:
     """Every claim with what was found. A failed trial in a selection fails its claim."""
+    found = {
+        name: [selected(s, outcomes, parts) for s in (claim.trials, claim.minus) if s is not None]
+        for name, claim in claims.items()
+    }
     compared: dict[str, Difference] = {}
     for name, claim in claims.items():
         if claim.minus is not None:
-            one, other = (
-                _by_seed(_selected(s, outcomes, parts), claim.metric)
-                for s in (claim.trials, claim.minus)
-            )
-            common = [seed for seed in one if seed in other]
-            if common:
+            one, other = (_by_seed(group, claim.metric) for group in found[name])
+            if common := [seed for seed in one if seed in other]:
                 compared[name] = paired([one[s] for s in common], [other[s] for s in common])
     corrected = dict(zip(compared, holm(list(compared.values())), strict=True))
     return [
-        _check(name, claim, outcomes, parts, corrected.get(name)) for name, claim in claims.items()
+        Checked(name, claim.says, *_check(claim, found[name], corrected.get(name)))
+        for name, claim in claims.items()
     ]
 
 
 def _check(
-    name: str,
-    claim: Claim,
-    outcomes: Sequence[Outcome],
-    parts: Parts,
-    difference: Difference | None,
-) -> Checked:
-    selected = _selected(claim.trials, outcomes, parts)
-    against = _selected(claim.minus, outcomes, parts) if claim.minus is not None else []
-
-    def told(figure: str, allowed: str, passed: bool | None) -> Checked:
-        return Checked(name, claim.says, figure, allowed, passed)
-
-    failed = [o for o in (*selected, *against) if o.status == "failed"]
-    if failed:
-        return told(f"{len(failed)} trials failed: {failed[0].reason}", "-", False)
-    measured = [o for o in selected if o.status == "ok"]
-    if not measured or (claim.minus is not None and difference is None):
-        return told("no such trial in this sweep", "-", None)
+    claim: Claim, groups: Sequence[Sequence[Outcome]], difference: Difference | None
+) -> tuple[str, str, bool | None]:
+    """(figure, what is allowed, whether it passed) of a claim on these trials."""
     shown = _Shown(claim.metric)
-    if difference is not None:
-        passed = _compared(claim, difference) and difference.seeds >= claim.seeds
-        return told(shown.difference(difference), _allowed(claim, shown), passed)
-    values = [o.result.metrics.get(claim.metric) for o in measured]
+    allowed = _allowed(claim, shown)
+    if failed := [o for group in groups for o in group if o.status == "failed"]:
+        return f"{_trials(len(failed))} failed: {failed[0].reason}", allowed, False
+    if not all(any(o.status == "ok" for o in group) for group in groups):
+        return "no such trial in this sweep", allowed, None
+    measured = [
+        [o.result.metrics.get(claim.metric) for o in group if o.status == "ok"] for group in groups
+    ]
+    values = [v for group in measured for v in group]
     found = [v for v in values if v is not None]
     if claim.absent:
-        return told(f"in {len(found)} of {_trials(len(values))}", "in none", not found)
-    if len(found) < max(len(values), claim.seeds):
-        lacking = f"measured in {len(found)} of {_trials(max(len(values), claim.seeds))}"
-        return told(lacking, _allowed(claim, shown), False)
+        return f"in {len(found)} of {_trials(len(values))}", allowed, not found
+    wanted = len(values) if claim.minus is not None else max(len(values), claim.seeds)
+    if len(found) < wanted:
+        return f"measured in {len(found)} of {_trials(wanted)}", allowed, False
+    if any(map(math.isnan, found)):
+        return f"NaN in {sum(map(math.isnan, found))} of {_trials(len(found))}", allowed, False
+    if claim.minus is not None:
+        if difference is None:
+            return "no seed in common", allowed, False
+        enough = difference.seeds >= claim.seeds
+        return shown.difference(difference), allowed, enough and _compared(claim, difference)
     if claim.near is not None:
         assert claim.tolerance is not None
         mean = fmean(found)
         passed = any(abs(mean - n) <= claim.tolerance for n in claim.near)
-        figure = f"{shown.value(mean)} in the mean of {_trials(len(found))}"
-        return told(figure, _allowed(claim, shown), passed)
-    least, most = min(found), max(found)
-    values_said = shown.value(least)
-    if most != least:
-        values_said = f"{values_said} to {shown.value(most)}"
+        return f"{shown.value(mean)} in the mean of {_trials(len(found))}", allowed, passed
+    least, most = shown.value(min(found)), shown.value(max(found))
+    figure = least if most == least else f"{least} to {most}"
     passed = all(TESTS[claim.test](v, claim.limit) for v in found)
-    return told(f"{values_said} in {_trials(len(found))}", _allowed(claim, shown), passed)
+    return f"{figure} in {_trials(len(found))}", allowed, passed
 
 
 def _compared(claim: Claim, found: Difference) -> bool:
@@ -177,9 +172,10 @@ def _compared(claim: Claim, found: Difference) -> bool:
     return found.low >= claim.limit
 
 
-def _selected(
+def selected(
     wanted: Mapping[str, Any] | None, outcomes: Sequence[Outcome], parts: Parts
 ) -> list[Outcome]:
+    """The trials that a selection of a claim is about."""
     return [
         o
         for o in outcomes
@@ -194,7 +190,9 @@ def _has(trial: Trial, parts: Collection[str], key: str, wanted: Any) -> bool:
             return any(p in choices for p in parts)
         case "role":
             return trial.strategy.role in choices
-    found = trial.settings.get(key)
+    if key not in trial.settings:
+        return False
+    found = trial.settings[key]
     return found == wanted or found in choices
 
 
@@ -221,13 +219,15 @@ class _Shown:
         return f"{found:.4g}"
 
     def difference(self, d: Difference) -> str:
-        low, high = self.value(d.low), self.value(d.high)
+        interval = "" if math.isnan(d.low) else f" [{self.value(d.low)}, {self.value(d.high)}]"
         p = "" if math.isnan(d.p) else f", p = {d.p:.2g}"
         seeds = "seed" if d.seeds == 1 else "seeds"
-        return f"{self.value(d.mean)} [{low}, {high}]{p}, {d.seeds} {seeds}"
+        return f"{self.value(d.mean)}{interval}{p}, {d.seeds} {seeds}"
 
 
 def _allowed(claim: Claim, shown: _Shown) -> str:
+    if claim.absent:
+        return "in none"
     if claim.near is not None and claim.tolerance is not None:
         published = " or ".join(shown.value(n) for n in claim.near)
         return f"{published}, +-{shown.value(claim.tolerance)}"
@@ -246,7 +246,7 @@ def table(checked: Sequence[Checked]) -> Table:
     colours = {True: "green", False: "bold red", None: "yellow"}
     for c in checked:
         verdict = Text(c.verdict, style=colours[c.passed])
-        made.add_row(f"{c.name}: {c.says}", c.figure, c.allowed, verdict)
+        made.add_row(Text(f"{c.name}: {c.says}"), Text(c.figure), Text(c.allowed), verdict)
     return made
 
 
@@ -256,4 +256,8 @@ def as_markdown(checked: Sequence[Checked]) -> str:
         return ""
     rows = [["claim", "found", "allowed", "verdict"], ["---"] * 4]
     rows += [[f"{c.name}: {c.says}", c.figure, c.allowed, c.verdict] for c in checked]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return "".join(f"| {' | '.join(map(_cell, row))} |\n" for row in rows)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

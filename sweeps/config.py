@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import cached_property
+from dataclasses import fields
+from functools import cache, cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -178,8 +179,8 @@ class Trial(Section):
             raise Invalid("train.jit", True, f"{self.strategy.name} does not compile under XLA")
         for name, claim in self.sweep.claims.items():
             for key in (*claim.trials, *(claim.minus or ())):
-                if key.split(".")[0] not in ("part", "role", *type(self).model_fields):
-                    raise Invalid(f"sweep.claims.{name}", key, "no key of a config, part or role")
+                if key not in _selectable():
+                    raise Invalid(f"sweep.claims.{name}", key, "no key of a trial, part or role")
         if self.compare == self.strategy:
             raise Invalid("compare", self.strategy.name, "must be another one than the trial's own")
         if self.compare and (self.train.switch_at or self.train.resume_at):
@@ -291,6 +292,23 @@ class Trial(Section):
             plain[group] = knobs(getattr(self, group))
         plain["compare"] = knobs(self.compare) if self.compare else None
         return plain
+
+
+@cache
+def _selectable() -> frozenset[str]:
+    """What a claim may choose trials by: `part`, `role`, and the keys of `Trial.settings`."""
+    groups = {
+        "strategy": all_strategies(), "compare": all_strategies(), "pattern": all_patterns(),
+        "held": KINDS, "model": MODELS, "data": DATA, "optimizer": OPTIMIZERS,
+    }  # fmt: skip
+    whole: type[BaseModel] = Trial
+    found = {"part", "role", *whole.model_fields} - {"sweep", "launch", "checkpoint", "tracking"}
+    for group, kinds in groups.items():
+        found |= {f"{group}.{f.name}" for kind in kinds.values() for f in fields(kind)}
+    sections: dict[str, type[BaseModel]] = {"train": Train, "audit": Audit, "speed": Speed}
+    for key, section in sections.items():
+        found |= {f"{key}.{name}" for name in section.model_fields}
+    return frozenset(found)
 
 
 def recorded(trial: Trial) -> dict[str, Any]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sweeps.config import Trial, label
+from sweeps.named import knobs
 from sweeps.report import Outcome
 
 EVENTS = ("none", "mask changed", "resumed", "changed, resumed")
+KINDS = ("exact", "refused", "leaks", "failed")
+HELD = "integrity/violations"
+"""A metric of every trial that holds something."""
 STYLE = """
 body { font: 14px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; }
 table { border-collapse: collapse; margin: 1em 0 2.5em; }
@@ -32,7 +37,7 @@ class Cell:
     held: str
     event: str
     kind: str
-    """exact, leaks, refused or failed"""
+    """One of `KINDS`."""
     drift: float = 0.0
     step: int | None = None
     """The first with a violation; None if only the end of the training made one."""
@@ -49,8 +54,9 @@ class Cell:
 
 
 def cells(outcomes: Iterable[Outcome]) -> list[Cell]:
-    """A cell for each trial that masks something, in the order of the trials."""
-    return [_cell(o) for o in outcomes if o.trial.strategy.role != "dense"]
+    """A cell for each trial that holds something, in the order of the trials."""
+    masking = (o for o in outcomes if o.trial.strategy.role != "dense")
+    return [_cell(o) for o in masking if o.status != "ok" or HELD in o.result.metrics]
 
 
 def _cell(outcome: Outcome) -> Cell:
@@ -59,28 +65,28 @@ def _cell(outcome: Outcome) -> Cell:
     if outcome.status != "ok":
         kind = "refused" if outcome.status == "skipped" else "failed"
         return Cell(*where, kind, reason=outcome.reason)
-    count = max(metrics["integrity/violations"], metrics["integrity/peak_violations"])
-    if not count:
+    if not max(metrics[HELD], metrics["integrity/peak_violations"]):
         return Cell(*where, "exact")
     first = metrics.get("integrity/first_violation_step")
-    drift = max(metrics["integrity/max_drift"], metrics["integrity/peak_drift"])
+    drifts = [metrics["integrity/max_drift"], metrics["integrity/peak_drift"]]
+    drift = math.inf if any(map(math.isnan, drifts)) else max(drifts)
     through = outcome.result.tags.get("integrity.through", "")
     return Cell(*where, "leaks", drift, None if first is None else int(first), through)
 
 
 def _setting(trial: Trial) -> str:
-    """`momentum, weight_decay=0.1`: what is not default, but for the learning rate."""
-    optimizer = trial.optimizer
-    found = {
-        k.partition(".")[2]: v
-        for k, v in trial.settings.items()
-        if k.startswith(("optimizer.", "model."))
-        and k.partition(".")[2]
-        in ("momentum", "nesterov", "weight_decay", "clipnorm", "clipvalue", "global_clipnorm",
-            "use_ema", "ema_overwrite_frequency", "l2", "constraint")
-        and v
-    }  # fmt: skip
-    return ", ".join([optimizer.name, *(k if v is True else f"{k}={v}" for k, v in found.items())])
+    """`sgd, momentum=0.9, l2=0.01`: what is not default, but for the learning rate."""
+    given = knobs(trial.optimizer, defaults=False)
+    model = knobs(trial.model, defaults=False)
+    given |= {k: model[k] for k in ("l2", "constraint") if k in model}
+    found = {k: v for k, v in given.items() if k not in ("name", "learning_rate")}
+    parts = [trial.optimizer.name, *(k if v is True else f"{k}={v}" for k, v in found.items())]
+    return ", ".join(parts)
+
+
+def _worst(given: Sequence[Cell]) -> Cell:
+    """Of several trials in one place, the one that says the most against it."""
+    return max(given, key=lambda c: (KINDS.index(c.kind), c.drift))
 
 
 def _event(trial: Trial) -> str:
@@ -90,13 +96,12 @@ def _event(trial: Trial) -> str:
 def page(outcomes: Sequence[Outcome], title: str) -> str:
     """The atlas as one HTML file: a table for each strategy, a row for each setting."""
     found = cells(outcomes)
-    leaking = sum(c.kind == "leaks" for c in found)
-    counts = {k: sum(c.kind == k for c in found) for k in ("exact", "leaks", "refused", "failed")}
+    counts = {k: sum(c.kind == k for c in found) for k in KINDS}
     told = ", ".join(f"{n} {k}" for k, n in counts.items() if n)
     parts = [
         f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title>",
         f"<style>{STYLE}</style><h1>Which ways hold, and through what the others leak</h1>",
-        f"<p>{len(found)} cells, each a trial that was run: {told}.</p>" if leaking else "",
+        f"<p>{len(found)} trials: {told}.</p>",
         "<p>A cell says <b>exact</b> (bit for bit at every step, and after the end), or by how much"
         " a held weight moved at most, from which step, and through which stage of the step:"
         " <b>gradient</b> (one reached the optimizer), <b>decay</b>, <b>slots</b> (what earlier"
@@ -111,13 +116,16 @@ def page(outcomes: Sequence[Outcome], title: str) -> str:
 def _table(found: Sequence[Cell], strategy: str) -> str:
     mine = [c for c in found if c.strategy == strategy]
     columns = list(dict.fromkeys((c.held, c.event) for c in mine))
-    by_place = {(c.setting, c.held, c.event): c for c in mine}
+    by_place: dict[tuple[str, str, str], list[Cell]] = {}
+    for c in mine:
+        by_place.setdefault((c.setting, c.held, c.event), []).append(c)
     head = "".join(f"<th>{html.escape(held)}<br>{event}</th>" for held, event in columns)
     rows = [f"<table><tr><th>optimizer</th>{head}</tr>"]
     for setting in dict.fromkeys(c.setting for c in mine):
         row = f"<tr><th>{html.escape(setting)}</th>"
         for held, event in columns:
-            cell = by_place.get((setting, held, event))
+            there = by_place.get((setting, held, event))
+            cell = _worst(there) if there else None
             kind, text = (cell.kind, cell.text) if cell else ("", "")
             row += f"<td class={kind or 'none'}>{html.escape(text)}</td>"
         rows.append(f"{row}</tr>")

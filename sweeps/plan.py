@@ -89,6 +89,21 @@ def plan(jobs: Sequence[Composed], trials: Sequence[Trial]) -> list[Planned]:
     return [replace(p, variant=told[i], parts=frozenset(parts[i])) for i, p in distinct.items()]
 
 
+def by_program(planned: Sequence[Planned]) -> list[Planned]:
+    """The same, those of one program together: a worker keeps the newest few that it compiled.
+
+    What only enters a program as values (seed, masks, held values, learning rate) is left in order.
+    """
+    groups: dict[str, list[Planned]] = {}
+    for p in planned:
+        config = p.trial.canonical()
+        shaped = {k: config[k] for k in ("strategy", "model", "data", "trainable", "jit")}
+        shaped["optimizer"] = {**config["optimizer"], "learning_rate": None}
+        shaped["targets"] = config.get("targets")
+        groups.setdefault(json.dumps(shaped, sort_keys=True), []).append(p)
+    return [p for members in groups.values() for p in members]
+
+
 def refused(planned: Sequence[Planned], reasons: Mapping[str, str]) -> list[Planned]:
     """The plan with its refusals, given by trial id."""
     return [replace(p, refusal=reasons.get(p.trial.id, "")) for p in planned]

@@ -33,20 +33,26 @@ def paired(one: Sequence[float], other: Sequence[float]) -> Difference:
     """The paired difference of two metrics, given in the same order of seeds.
 
     The test is Student's on the differences: with five seeds a test by signs or ranks could not
-    reach 0.05 at all. Differences that are all equal have p = 0, or 1 if they are zero. Raises
-    `ValueError` without a pair.
+    reach 0.05 at all. Differences that are all equal but for rounding have p = 0, or 1 if they are
+    zero. Where a value is no finite number nothing can be said: all is NaN. Raises `ValueError`
+    without a pair, or if they do not pair up.
     """
     from scipy import stats
 
-    found = np.asarray(one, float) - np.asarray(other, float)
-    if not len(found):
+    pairs = np.array([one, other], float)  # of unlike lengths: a ValueError
+    count = pairs.shape[1]
+    if not count:
         raise ValueError("no seed in common")
+    if not np.isfinite(pairs).all():
+        return Difference(math.nan, math.nan, math.nan, math.nan, count)
+    found = pairs[0] - pairs[1]
     mean, spread = float(found.mean()), float(np.ptp(found))
-    if len(found) < 2:
-        return Difference(mean, math.nan, math.nan, math.nan, len(found))
-    # rounding of equal figures would pass for a very small spread
-    if spread <= 1e-12 * max(1.0, abs(mean)):
-        return Difference(mean, mean, mean, float(abs(mean) <= 1e-12), len(found))
+    if count < 2:
+        return Difference(mean, math.nan, math.nan, math.nan, count)
+    # rounding of equal differences would pass for a very small spread
+    rounding = 1e-12 * float(np.abs(pairs).max())
+    if spread <= rounding:
+        return Difference(mean, mean, mean, float(abs(mean) <= rounding), count)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         p = float(stats.ttest_1samp(found, 0.0).pvalue)
@@ -58,7 +64,7 @@ def paired(one: Sequence[float], other: Sequence[float]) -> Difference:
         method="percentile",
         rng=np.random.default_rng(0),
     ).confidence_interval
-    return Difference(mean, float(interval.low), float(interval.high), p, len(found))
+    return Difference(mean, float(interval.low), float(interval.high), p, count)
 
 
 def holm(found: Sequence[Difference]) -> list[Difference]:

@@ -22,7 +22,7 @@ from sweeps.config import Trial, recorded
 from sweeps.engine import Engine
 from sweeps.job import Failure, Job, Watcher
 from sweeps.launcher import Composed
-from sweeps.plan import Planned, public, refused, sweep_name, trials
+from sweeps.plan import Planned, by_program, public, refused, sweep_name, trials
 from sweeps.preflight import Ask, Child, check
 from sweeps.progress import Display, doing
 from sweeps.recorder import Recorder
@@ -106,7 +106,7 @@ def _engine(stack: contextlib.ExitStack, planned: Sequence[Planned], name: str) 
     first = planned[0].trial
     with doing("Starting Ray" if first.launch.address is None else "Joining Ray"):
         stack.enter_context(cluster(first.launch.address))
-    jobs = [_job(p, name) for p in planned if p.state == "to run"]
+    jobs = [_job(p, name) for p in by_program([p for p in planned if p.state == "to run"])]
     work = TrialWork(_checkpoints(first), first.checkpoint.every_s)
     return stack.enter_context(Engine(jobs, work))
 

@@ -292,7 +292,7 @@ def test_a_failed_trial_fails_its_claim(test: dict[str, Any]) -> None:
     made = claim(**test)
     assert checked(made, figures).passed
     found = checked(made, [*figures, failed])
-    assert (found.passed, found.figure) == (False, "1 trials failed: Diverged: loss")
+    assert (found.passed, found.figure) == (False, "1 trial failed: Diverged: loss")
     # of another selection, it is no matter
     other = claim(trials={"strategy": "weight_mask"}, **test)
     assert checked(other, [*figures, ended("failed", strategy="dense")]).passed
@@ -409,7 +409,7 @@ def test_every_claim_is_shown_with_its_verdict() -> None:
             "claim found allowed verdict",
             "holds: it holds 0 in 2 trials = 0 PASS",
             "leaks: it leaks 0 in 2 trials > 0 FAIL",
-            "other: another does no such trial in this sweep - not checked",
+            "other: another does no such trial in this sweep < 1 not checked",
         ):
             assert lines.count(line) == 1
 
@@ -444,3 +444,39 @@ def test_figures_are_told_with_the_number_of_trials(
 def test_published_figures_and_the_tolerance_are_told() -> None:
     made = claim(metric=ACCURACY, near=[0.68, 0.65], tolerance=0.015)
     assert checked(made, measured(0.66, metric=ACCURACY)).allowed == "68.0 % or 65.0 %, +-1.5 %"
+
+
+def test_a_trial_without_the_metric_fails_a_difference() -> None:
+    trials = differing(1.0, 1.1, 0.9, 1.0, 1.05)
+    lacking = [Outcome(trials[0].trial, "", "ok"), *trials[1:]]
+    assert checked(minus(above=0), trials).passed
+    found = checked(minus(above=0), lacking)
+    assert (found.passed, found.figure) == (False, "measured in 9 of 10 trials")
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("test", ["above", "below", "at_least", "at_most"])
+def test_no_difference_passes_on_what_is_no_finite_number(value: float, test: str) -> None:
+    for trials in (differing(value, 1.0, 2.0), differing(value, value, value)):
+        assert checked(minus(**{test: 0}), trials).passed is False
+
+
+def test_words_are_shown_as_they_are() -> None:
+    words = {"says": "it holds [/kernel] | [red]so[/red]", "equals": 0}
+    found = [checked(claim(**words), measured(0.0))]
+    assert "[/kernel] | [red]so[/red]" in " ".join(shown(found, width=200).split())
+    assert r"it holds [/kernel] \| [red]so[/red]" in as_markdown(found)
+    reason = [ended("failed", "no [/x] there")]
+    assert "no [/x] there" in shown([checked(claim(equals=0), reason)], width=200)
+
+
+def test_the_difference_of_one_seed_has_no_interval() -> None:
+    found = checked(minus(at_least=-9), differing(2.0))
+    assert (found.figure, found.passed) == ("2, 1 seed", False)
+
+
+@pytest.mark.parametrize("key", ["train.epoch", "sweep.name", "strategy.colour", "launch.address"])
+def test_a_selection_by_what_no_trial_has_is_refused(key: str) -> None:
+    claims = {"it": {"says": "so", "metric": METRIC, "equals": 0, "trials": {key: None}}}
+    with pytest.raises(Invalid, match=f"sweep.claims.it={key}"):
+        trial(sweep={"claims": claims})

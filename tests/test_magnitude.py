@@ -64,6 +64,7 @@ def test_layers_that_are_nested_are_layers_of_their_own() -> None:
 def test_a_layers_weights_need_not_follow_each_other() -> None:
     scores = {"a/kernel": np.array([1.0, 4.0]), "b/kernel": np.ones(2), "a/bias": np.array([2.0])}
     found = Magnitude(2, 4).by_scores(scores)
+    assert list(found) == list(scores)
     assert {n: m.tolist() for n, m in found.items()} == {
         "a/kernel": [False, True],
         "b/kernel": [False, True],

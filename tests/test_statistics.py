@@ -210,3 +210,22 @@ def test_one_trial_has_no_noise_floor(values: list[float]) -> None:
 def test_the_noise_floor_is_the_deviation_times_the_root_of_2(values: list[float]) -> None:
     expected = math.sqrt(2) * float(np.std(values, ddof=1))
     assert noise_floor(values) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_nothing_is_said_of_what_is_no_finite_number(value: float) -> None:
+    found = paired([value, 1.0, 2.0], [0.0, 0.0, 0.0])
+    assert all(math.isnan(x) for x in (found.mean, found.low, found.high, found.p))
+    assert found.seeds == 3
+
+
+def test_lists_that_do_not_pair_up_are_refused() -> None:
+    with pytest.raises(ValueError):  # noqa: PT011
+        paired([1.0], [1.0, 2.0, 3.0])
+
+
+def test_rounding_is_measured_by_the_values() -> None:
+    tiny = paired([1e-13, 3e-13, 2e-13], [0.0, 0.0, 0.0])
+    assert tiny.low < tiny.high
+    large = paired([1e5 + 0.1, 2e5 + 0.1, 3e5 + 0.1], [1e5, 2e5, 3e5])
+    assert (large.p, large.low) == (0.0, large.high)

@@ -19,7 +19,8 @@ class Magnitude(Scored):
     Iterative magnitude pruning with rewinding (Frankle and Carbin 2019, "The Lottery Ticket
     Hypothesis"), as the authors of MNIST-1D run it (Greydanus 2020): round `r` of `rounds` masks
     `r / (rounds - 1)` of each layer, those that were smallest when the round before had been
-    trained, and starts again from the initial weights. Round 0 masks nothing.
+    trained, and starts again from the initial weights. Round 0 masks nothing; a layer of few
+    weights may be masked whole in the last rounds.
     """
 
     name: ClassVar[str] = "magnitude"
