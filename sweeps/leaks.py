@@ -106,7 +106,8 @@ def page(outcomes: Sequence[Outcome], title: str) -> str:
         " a held weight moved at most, from which step, and through which stage of the step:"
         " <b>gradient</b> (one reached the optimizer), <b>decay</b>, <b>slots</b> (what earlier"
         " gradients left in the optimizer), <b>update</b> (the optimizer's rule itself),"
-        " <b>EMA</b>, <b>constraint</b>, or <b>form</b> (how the weight is written down).</p>",
+        " <b>EMA</b>, <b>constraint</b>, <b>form</b> (how the weight is written down), <b>graph</b>"
+        " (the compiled step alone: the same one, taken eagerly, holds).</p>",
     ]
     for strategy in dict.fromkeys(c.strategy for c in found):
         parts.append(f"<h2>{html.escape(strategy)}</h2>{_table(found, strategy)}")

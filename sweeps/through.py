@@ -19,12 +19,12 @@ def finalize(program: Program) -> Sequence[cause.Cause]:
     return cause.causes_of_finalizing(program.training)
 
 
-def causes(
-    start: Start, found: Progress, by_finalizing: Sequence[cause.Cause]
-) -> Sequence[cause.Cause]:
+def causes(start: Start, found: Progress, by_finalizing: Sequence[cause.Cause]) -> Sequence[str]:
     """What the first violation came through; else, what finalizing did.
 
-    Trains to the step before the first violation, and takes that one stage by stage.
+    Trains to the step before the first violation, and takes that one stage by stage. If it holds
+    so, which is eagerly, the compiled step alone made the difference: `graph`. (Seen of Ftrl, whose
+    zeros become -0.0 when TensorFlow has simplified its arithmetic.)
     """
     if found.first is None or found.first > FAR:
         return by_finalizing
@@ -35,4 +35,4 @@ def causes(
         return by_finalizing
     again = Course(start, prepare.program_for(start), every=1)
     again.run(first - 1)
-    return cause.causes(again.program.training, *again.next_batch())
+    return cause.causes(again.program.training, *again.next_batch()) or ["graph"]
