@@ -99,6 +99,26 @@ def test_parts_are_grids_of_their_own_and_the_command_line_goes_first(hydra: Hyd
     ]
 
 
+def test_a_list_of_sets_is_a_choice_among_them(hydra: Hydra) -> None:
+    what = "what:[{strategy:dense},{strategy:[projection,hard_mask],held:init}]"
+    events = "events:[{},{train.switch_at:3}]"
+    made = sweeper(hydra, f"++sweep.parts={{a:{{{what},{events},seed:[0]}}}}")
+    assert made.named_jobs([]) == [
+        ("a", ["strategy=dense", "seed=0"]),
+        ("a", ["strategy=dense", "train.switch_at=3", "seed=0"]),
+        ("a", ["strategy=projection", "held=init", "seed=0"]),
+        ("a", ["strategy=hard_mask", "held=init", "seed=0"]),
+        ("a", ["strategy=projection", "held=init", "train.switch_at=3", "seed=0"]),
+        ("a", ["strategy=hard_mask", "held=init", "train.switch_at=3", "seed=0"]),
+    ]
+
+
+def test_what_a_set_says_is_not_said_again(hydra: Hydra) -> None:
+    made = sweeper(hydra, "++sweep.parts={a:{what:[{seed:1},{held:init}],seed:2}}")
+    with pytest.raises(Invalid, match=r"seed=.*given once in a part"):
+        made.jobs([])
+
+
 @pytest.mark.parametrize("arguments", [["seed=0,1,0"], ["pattern.sparsity=0.5,0.9,0.5"]])
 def test_a_repeated_value_is_refused(hydra: Hydra, arguments: list[str]) -> None:
     with pytest.raises(Invalid, match="is repeated"):
