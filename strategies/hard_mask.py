@@ -12,8 +12,9 @@ from strategies.base import Binding, Strategy
 class HardMask(Strategy):
     """Masks the gradient, sets the weights back after each step, and keeps their slots fresh.
 
-    What people who were burnt end up with. Holds the weight under every optimizer tried, and
-    leaves no moment behind that could move it after the mask has changed.
+    What people who were burnt end up with. Holds the weight in every cell of
+    `experiment=leak_atlas`, and leaves no moment behind that could move it after the mask has
+    changed.
     """
 
     name: ClassVar[str] = "hard_mask"

@@ -13,8 +13,9 @@ class LossMask(Strategy):
     """Stops the gradient at the outputs whose weights are held: `where(m, y, stop_gradient(y))`.
 
     The loss keeps its value, and the weights of a held output get an exactly zero gradient under
-    any loss, softmax cross-entropy on logits included. Leaks where a weight moves without its
-    gradient (decay, L2, Ftrl, Muon, constraints). It holds whole output units, kernel and bias
+    any loss, softmax cross-entropy on logits included. Leaks where `gradient_mask` does (decay,
+    constraints, Ftrl, Muon, moments and EMA after a change of the mask), and through L2, whose
+    gradient does not pass the outputs. It holds whole output units, kernel and bias
     alike, and the layers before get no gradient through them; the output itself still moves if
     one of those trains.
     """

@@ -12,9 +12,10 @@ from strategies.base import Binding, Strategy
 class Projection(Strategy):
     """Sets the masked entries back after every optimizer step: `v <- where(m, v, h)`.
 
-    Holds the weight after each step under every optimizer tried, also after EMA's finalizing. Does
-    not hold: the optimizer's slots, which still see the masked entries' gradients, and so
-    global-norm clipping and optimizers that look across entries (LAMB, Adafactor, Muon).
+    Holds the weight after each step in every cell of `experiment=leak_atlas`, also after EMA's
+    finalizing, a change of the mask, and under constraints. Does not hold: the optimizer's slots,
+    which still see the masked entries' gradients, and so global-norm clipping and optimizers that
+    look across entries (LAMB, Adafactor, Muon) walk another path (`experiment=equivalence`).
     """
 
     name: ClassVar[str] = "projection"

@@ -21,7 +21,8 @@ class RowLookup(Strategy):
 
     The gradient is then a `tf.IndexedSlices` of those rows, and goes to the optimizer as such.
     Holds whole rows (the inputs of a Dense kernel, the words of an Embedding) as `gradient_mask`
-    does: an optimizer leaves rows alone that it has never seen a gradient of. SGD really updates
+    does, and leaks where that does, but for Muon, which leaves rows of zeros as they are: an
+    optimizer leaves rows alone that it has never seen a gradient of. SGD really updates
     the rows of the slices only. Keras' Adam makes its moments dense and updates every row at every
     step; the others stand still only because their moments are zero, so rows that were looked up
     before a change of the mask move on.

@@ -12,8 +12,9 @@ from strategies.base import Binding, Plan, Strategy, require
 class WeightMask(Strategy):
     """Masks the weight in the forward pass: `where(m, v, h)`, so masked entries get no gradient.
 
-    Holds: the weight that the model uses, under every optimizer tried. Does not hold: the raw
-    variable behind it, which decay, L2, Ftrl, Muon and EMA move at masked entries without effect.
+    Holds: the weight that the model uses, in every cell of `experiment=leak_atlas`. Does not hold:
+    the raw variable behind it, which decay, L2, Ftrl, Muon and EMA move at masked entries without
+    effect.
 
     `form="product"` is the literal `m * v` that people write first (the usual answer to "how do I
     fix some weights at zero in TensorFlow"). It is kept as a documented leak: it turns half of the
