@@ -121,28 +121,33 @@ class Training:
     def switch(self, plan: Plan) -> None:
         """Go on under other masks, from the effective weights as they are now.
 
-        What is masked now is set to the plan's held values, what is freed goes on from its own.
-        The optimizer's slots are kept: those of the entries that were kept, where only they have
-        any. Raises `Invalid` if the strategy refuses the plan, or the masks' layouts differ.
+        What is masked now is set to the plan's held values, what is freed goes on from its own. The
+        optimizer keeps its slots; where they are of the kept values only, those of entries that
+        were kept before go along, and those of freed ones are fresh. Raises `Invalid` if the
+        strategy refuses the plan, or a mask's layout differs in shape.
         """
         if reason := self.strategy.refuses(plan):
             raise Invalid("strategy", self.strategy.name, reason)
         for weight, value in zip(self.weights, self.values, strict=True):
-            masked = self.masked.get(weight.name)
-            if masked is None:
+            masked, found = self.masked.get(weight.name), plan.find(weight.name)
+            if masked is None or found is None:
                 continue
-            found = plan.find(weight.name)
-            assert found is not None
-            dense = self.binding.dense(value.value, masked.layout, masked.held)
-            moved = []
+            layout = self.binding.layout(found.mask)
+            if layout.shape != tuple(masked.layout.shape):
+                raise Invalid("plan", weight.name, "masks of other sizes than at the start")
+            now = tf.identity(self.binding.dense(value.value, masked.layout, masked.held))
+            moved = [(value, now)]
             if tuple(value.shape) != weight.shape:
-                for slot, fresh in self._slots[id(value)]:
-                    rest = tf.fill(weight.shape, fresh.flat[0])
+                for slot, fresh in self._slots.get(id(value), []):
+                    # the average that EMA keeps starts from the weight itself
+                    rest = tf.fill(weight.shape, fresh.flat[0] if fresh.size else 0.0)
+                    rest = now if slot.name.endswith("_average") else tf.cast(rest, now.dtype)
                     moved.append((slot, self.binding.dense(slot.value, masked.layout, rest)))
-            masked.assign(found.mask, self.binding.layout(found.mask), found.held)
-            for variable, array in [(value, dense), *moved]:
-                layout, held = masked.layout.value(), masked.held.value()
-                variable.assign(self.binding.init(array, layout, held))
+            masked.assign(found.mask, layout, found.held)
+            for variable, array in moved:
+                variable.assign(
+                    self.binding.init(array, masked.layout.value(), masked.held.value())
+                )
         self._after_step()
 
     @property

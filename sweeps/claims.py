@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rich.table import Table
@@ -17,7 +17,18 @@ from sweeps.statistics import SIGNIFICANT, Difference, holm, paired
 
 if TYPE_CHECKING:
     from sweeps.config import Trial
+    from sweeps.plan import Planned
     from sweeps.report import Outcome
+
+
+class HasTrial(Protocol):
+    """Something about one trial."""
+
+    @property
+    def trial(self) -> Trial: ...
+
+
+T = TypeVar("T", bound=HasTrial)
 
 TESTS = {
     "equals": lambda found, given: found == given,
@@ -32,12 +43,11 @@ SIGNS = {"equals": "=", "above": ">", "below": "<", "at_least": ">=", "at_most":
 class Claim(BaseModel):
     """What a metric must be, in each trial of a selection or in their mean.
 
-    One of these: `equals`, `above`, `below`, `at_least`, `at_most` (in each trial); `absent` (no
-    trial has the metric); `near` with `tolerance` (the mean is near one of some published
-    figures). With `minus` it is about the paired difference to other trials, seed by seed:
-    `above` and `below` then also ask for a p-value below 0.05 (paired t-test, corrected after Holm
-    for all claims of the sweep that compare so), `at_most` and `at_least` for the whole of its
-    95 % interval.
+    One of these: `equals`, `above`, `below`, `at_least`, `at_most` (in each trial); `near` with
+    `tolerance` (the mean is near one of some published figures). With `minus` it is about the
+    paired difference to other trials, seed by seed: `above` and `below` then also ask for a p-value
+    below 0.05 (paired t-test, corrected after Holm for all claims of the sweep that compare so),
+    `at_most` and `at_least` for the whole of both 95 % intervals, bootstrap's and Student's.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -55,7 +65,6 @@ class Claim(BaseModel):
     below: float | None = None
     at_least: float | None = None
     at_most: float | None = None
-    absent: bool = False
     near: Annotated[list[float], Field(min_length=1)] | None = None
     tolerance: Annotated[float, Field(ge=0)] | None = None
     seeds: Annotated[int, Field(ge=1)] = 1
@@ -64,21 +73,22 @@ class Claim(BaseModel):
     @model_validator(mode="after")
     def _one_test(self) -> Self:
         given = [k for k in (*TESTS, "near") if getattr(self, k) is not None]
-        given += ["absent"] if self.absent else []
         if len(given) != 1:
             raise Invalid("says", self.says, f"must have one test; it has {given or 'none'}")
         if (self.near is None) != (self.tolerance is None):
             raise Invalid("tolerance", self.tolerance, "goes with near")
-        if self.minus is not None and given[0] in ("absent", "near", "equals"):
+        if self.minus is not None and given[0] in ("near", "equals"):
             raise Invalid("minus", self.minus, f"does not go with {given[0]}")
         return self
 
     @property
     def test(self) -> str:
+        """The name of its comparison; empty for `near`."""
         return next((k for k in TESTS if getattr(self, k) is not None), "")
 
     @property
     def limit(self) -> float:
+        """What it compares with."""
         found: float = getattr(self, self.test)
         return found
 
@@ -97,6 +107,7 @@ class Checked:
 
     @property
     def verdict(self) -> str:
+        """In a word or two."""
         return {True: "PASS", False: "FAIL", None: "not checked"}[self.passed]
 
 
@@ -138,13 +149,12 @@ def _check(
     ]
     values = [v for group in measured for v in group]
     found = [v for v in values if v is not None]
-    if claim.absent:
-        return f"in {len(found)} of {_trials(len(values))}", allowed, not found
     wanted = len(values) if claim.minus is not None else max(len(values), claim.seeds)
     if len(found) < wanted:
         return f"measured in {len(found)} of {_trials(wanted)}", allowed, False
-    if any(map(math.isnan, found)):
-        return f"NaN in {sum(map(math.isnan, found))} of {_trials(len(found))}", allowed, False
+    # MLflow gives an infinity back as the largest number that there is
+    if wild := [v for v in found if not abs(v) < 1e300]:
+        return f"no finite number in {len(wild)} of {_trials(len(found))}", allowed, False
     if claim.minus is not None:
         if difference is None:
             return "no seed in common", allowed, False
@@ -158,7 +168,24 @@ def _check(
     least, most = shown.value(min(found)), shown.value(max(found))
     figure = least if most == least else f"{least} to {most}"
     passed = all(TESTS[claim.test](v, claim.limit) for v in found)
-    return f"{figure} in {_trials(len(found))}", allowed, passed
+    skipped = sum(o.status == "skipped" for group in groups for o in group)
+    more = f", {skipped} skipped" if skipped else ""
+    return f"{figure} in {_trials(len(found))}{more}", allowed, passed
+
+
+def check_pairs(claims: Mapping[str, Claim], planned: Sequence[Planned]) -> None:
+    """Raise `Invalid` if a side of a paired difference has two trials of one seed.
+
+    To be known before the first trial: after the last, all would have been in vain.
+    """
+    parts = {p.trial.id: p.parts for p in planned}
+    for name, claim in claims.items():
+        for selection in (claim.trials, claim.minus) if claim.minus is not None else ():
+            seeds = [p.trial.seed for p in selected(selection, planned, parts)]
+            for seed in seeds:
+                if seeds.count(seed) > 1:
+                    said = f"{selection} has two trials of seed {seed}; one for each seed"
+                    raise Invalid(f"sweep.claims.{name}", "minus", said)
 
 
 def _compared(claim: Claim, found: Difference) -> bool:
@@ -168,13 +195,11 @@ def _compared(claim: Claim, found: Difference) -> bool:
         case "below":
             return found.mean < claim.limit and found.p < SIGNIFICANT and found.high < claim.limit
         case "at_most":
-            return found.high <= claim.limit
-    return found.low >= claim.limit
+            return max(found.high, found.mean + found.margin) <= claim.limit
+    return min(found.low, found.mean - found.margin) >= claim.limit
 
 
-def selected(
-    wanted: Mapping[str, Any] | None, outcomes: Sequence[Outcome], parts: Parts
-) -> list[Outcome]:
+def selected(wanted: Mapping[str, Any] | None, outcomes: Sequence[T], parts: Parts) -> list[T]:
     """The trials that a selection of a claim is about."""
     return [
         o
@@ -197,14 +222,8 @@ def _has(trial: Trial, parts: Collection[str], key: str, wanted: Any) -> bool:
 
 
 def _by_seed(outcomes: Sequence[Outcome], metric: str) -> dict[int, float]:
-    """The metric by seed. Raises `Invalid` if two trials share one."""
-    found: dict[int, float] = {}
-    for o in outcomes:
-        if o.status == "ok" and metric in o.result.metrics:
-            if o.trial.seed in found:
-                raise Invalid("sweep.claims", o.name, "one trial for each seed on either side")
-            found[o.trial.seed] = o.result.metrics[metric]
-    return found
+    measured = (o for o in outcomes if o.status == "ok" and metric in o.result.metrics)
+    return {o.trial.seed: o.result.metrics[metric] for o in measured}
 
 
 @dataclass(frozen=True)
@@ -226,8 +245,6 @@ class _Shown:
 
 
 def _allowed(claim: Claim, shown: _Shown) -> str:
-    if claim.absent:
-        return "in none"
     if claim.near is not None and claim.tolerance is not None:
         published = " or ".join(shown.value(n) for n in claim.near)
         return f"{published}, +-{shown.value(claim.tolerance)}"

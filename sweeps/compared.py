@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.table import Table
 
+from sweeps.config import Trial
 from sweeps.report import Outcome
 from sweeps.statistics import SIGNIFICANT, Difference, holm, noise_floor, paired
 
@@ -26,13 +28,16 @@ class Compared:
 def against_dense(outcomes: Sequence[Outcome]) -> list[Compared]:
     """Test scores of every group minus those of its dense controls, where two seeds have both.
 
-    The control of a trial is the dense one of the same seed, model, data, data order and optimizer.
+    The control of a trial is the dense one that trains on the same: seed, model, data and its
+    order, optimizer, steps. How either is audited or timed does not count.
     """
-    scores = {o.trial.id: _score(o) for o in outcomes if o.status == "ok"}
+    done = [o for o in outcomes if o.status == "ok"]
+    controls = {_training(o.trial): _score(o) for o in done if o.trial.strategy.role == "dense"}
     groups: dict[tuple[str, str], list[tuple[float, float]]] = {}
     metrics: dict[tuple[str, str], str] = {}
     for o in outcomes:
-        own, control = scores.get(o.trial.id), scores.get(o.trial.control.id)
+        control = controls.get(_training(o.trial.control))
+        own = _score(o) if o.status == "ok" else None
         if o.trial.strategy.role == "dense" or own is None or control is None:
             continue
         key = o.trial.label, ", ".join(filter(None, [o.trial.pattern_label, o.variant]))
@@ -41,6 +46,14 @@ def against_dense(outcomes: Sequence[Outcome]) -> list[Compared]:
     found = {k: paired(*zip(*pairs, strict=True)) for k, pairs in groups.items() if len(pairs) > 1}
     corrected = holm(list(found.values()))
     return [Compared(*k, metrics[k], d) for k, d in zip(found, corrected, strict=True)]
+
+
+def _training(trial: Trial) -> str:
+    """What a dense training follows from."""
+    config = {k: v for k, v in trial.canonical().items() if k not in ("audit", "speed")}
+    train = config["train"]
+    config["train"] = {k: v for k, v in train.items() if k not in ("switch_at", "resume_at")}
+    return json.dumps(config, sort_keys=True)
 
 
 def floors(outcomes: Sequence[Outcome]) -> dict[str, float]:

@@ -161,7 +161,8 @@ class Trial(Section):
     trainable: Globs = ["*"]
     outputs_held: list[Annotated[int, Field(ge=0)]] = []
     compare: Annotated[Strategy | None, BeforeValidator(_reference)] = None
-    """A strategy, or its name: trained in step with the trial's own, to find where they part."""
+    """A strategy, or its name: trained in step with the trial's own, to find where they part. The
+    dense control takes none."""
     seed: Annotated[int, Field(ge=0, strict=True)] = 0
     objective: Objective = "validation/loss"
     train: Train = Train()
@@ -181,6 +182,13 @@ class Trial(Section):
             for key in (*claim.trials, *(claim.minus or ())):
                 if key not in _selectable():
                     raise Invalid(f"sweep.claims.{name}", key, "no key of a trial, part or role")
+        if self.sweep.page == "leaks" and self.audit.every != 1:
+            raise Invalid("audit.every", self.audit.every, "1 with sweep.page=leaks")
+        if isinstance(self.pattern, Scored) and self.held.name != "zero":
+            allowed = f"zero with pattern={self.pattern.name}, which goes by magnitude"
+            raise Invalid("held", self.held.name, allowed)
+        if self.train.jit is True and self.compare and not self.compare.xla:
+            raise Invalid("train.jit", True, f"{self.compare.name} does not compile under XLA")
         if self.compare == self.strategy:
             raise Invalid("compare", self.strategy.name, "must be another one than the trial's own")
         if self.compare and (self.train.switch_at or self.train.resume_at):
@@ -238,8 +246,8 @@ class Trial(Section):
         if self.strategy.role != "dense":
             named |= {"pattern": self.pattern, "held": self.held}
             found |= {"targets": self.targets, "outputs_held": self.outputs_held}
-        if self.compare:
-            named["compare"] = self.compare
+            if self.compare:
+                named["compare"] = self.compare
         found |= {group: knobs(value, defaults=False) for group, value in named.items()}
         for section in found.values():
             if isinstance(section, dict) and "path" in section:

@@ -71,6 +71,8 @@ class Course:
     ) -> None:
         self._start, self._emit = start, emit
         self.program = program
+        self.programs = [program]
+        """All that it ran in: one, but for `train.resume_at`."""
         self._every = every or start.trial.audit.every
         self._checkpoints, self._note = checkpoints, ""
         self._samples = len(start.data.train[0])
@@ -123,7 +125,9 @@ class Course:
     def _at_event(self, step: int) -> None:
         train = self._start.trial.train
         if step == train.switch_at:
-            self.program.training.switch(prepare.switched(self._start, self.program.effective()))
+            training, start = self.program.training, self._start
+            now = self.program.effective()
+            training.switch(prepare.switched(start.trial, training.weights, start.plan, now))
         if step == train.resume_at:
             self._go_on_elsewhere()
 
@@ -134,6 +138,7 @@ class Course:
             if note := kept.save(self._state()):
                 raise OSError(note)
             self.program = prepare.fresh_program(self._start)
+            self.programs.append(self.program)
             state, note = kept.resume("")
             if state is None:
                 raise OSError(note)

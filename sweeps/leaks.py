@@ -12,7 +12,7 @@ from sweeps.named import knobs
 from sweeps.report import Outcome
 
 EVENTS = ("none", "mask changed", "resumed", "changed, resumed")
-KINDS = ("exact", "refused", "leaks", "failed")
+KINDS = ("exact", "refused", "unproven", "leaks", "failed")
 HELD = "integrity/violations"
 """A metric of every trial that holds something."""
 STYLE = """
@@ -23,6 +23,7 @@ th { background: #eee; }
 td.exact { background: #d6ecfa; }
 td.leaks { background: #ffd9a8; }
 td.refused { color: #666; }
+td.unproven { background: #eee; }
 td.failed { background: #000; color: #fff; }
 """
 
@@ -46,6 +47,7 @@ class Cell:
 
     @property
     def text(self) -> str:
+        """What the page says."""
         if self.kind != "leaks":
             return self.kind if self.kind == "exact" else f"{self.kind}: {self.reason}"
         far = f"{self.drift:.2g}" if self.drift else "only the sign of 0"
@@ -66,7 +68,11 @@ def _cell(outcome: Outcome) -> Cell:
         kind = "refused" if outcome.status == "skipped" else "failed"
         return Cell(*where, kind, reason=outcome.reason)
     if not max(metrics[HELD], metrics["integrity/peak_violations"]):
-        return Cell(*where, "exact")
+        if metrics["integrity/ok"]:
+            return Cell(*where, "exact")
+        still = not metrics["integrity/moved"]
+        reason = "nothing moved" if still else "an output moved, or what was saved differs"
+        return Cell(*where, "unproven", reason=reason)
     first = metrics.get("integrity/first_violation_step")
     drifts = [metrics["integrity/max_drift"], metrics["integrity/peak_drift"]]
     drift = math.inf if any(map(math.isnan, drifts)) else max(drifts)

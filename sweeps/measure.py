@@ -128,9 +128,10 @@ def gradients(start: Start, program: Program, batch: tuple[Any, Any]) -> dict[st
         kept += [sizes[mask].min(initial=np.inf)]
     if not held:
         return {}
+    # NumPy's, which do not pass over what is no number
     return {
-        "integrity/held_gradient": float(max(held)),
-        "integrity/kept_gradient": float(min(kept)),
+        "integrity/held_gradient": float(np.max(held)),
+        "integrity/kept_gradient": float(np.min(kept)),
     }
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf, isnan
 
 import numpy as np
 
-from strategies.audit import bits
-from strategies.base import Strategy
+from strategies.audit import same
+from strategies.base import Array, Strategy
 from sweeps import prepare
 from sweeps.course import Course
 from sweeps.prepare import Start
@@ -16,23 +17,31 @@ from sweeps.prepare import Start
 def compare(start: Start, reference: Strategy) -> dict[str, float]:
     """Train the trial's strategy and another one in step, and compare at every audited step.
 
-    `path/parted_step`: the first of these steps after which the effective weights differ in any
-    bit; left out if they never do. `path/distance`: their largest difference at any of them.
+    `path/parted`: 1 if their effective weights differed in any bit after any of these steps, else
+    0; `path/parted_step`: the first such step, if there was one; `path/distance`: their largest
+    difference at any of them, infinite if one was no number. XLA is used for both or for neither.
     """
     trial = start.trial
+    jit = trial.jit and reference.xla
+    trial = trial.model_copy(update={"train": trial.train.model_copy(update={"jit": jit})})
     other = replace(start, trial=trial.under(reference))
     # a network of its own: a program keeps the model that it was made of
     other = replace(other, model=prepare.build_model(trial, start.data))
-    pair = [Course(s, prepare.program_for(s)) for s in (start, other)]
+    pair = [Course(s, prepare.program_for(s)) for s in (replace(start, trial=trial), other)]
     total = prepare.schedule(trial, len(start.data.train[0]))[1]
-    every = trial.audit.every
-    found: dict[str, float] = {}
-    distance = 0.0
+    every, parted, distance = trial.audit.every, 0, 0.0
     for step in range(every, total + every, every):
         for course in pair:
             course.run(min(step, total))
         one, two = (course.program.effective() for course in pair)
-        if any((bits(one[n]) != bits(two[n])).any() for n in one):
-            found.setdefault("path/parted_step", float(min(step, total)))
-            distance = max(distance, *(float(np.abs(one[n] - two[n]).max()) for n in one))
-    return {**found, "path/distance": distance}
+        if not same(one, two):
+            parted = parted or min(step, total)
+            distance = max(distance, *(_far(one[n], two[n]) for n in one))
+    found = {"path/parted": float(parted > 0), "path/distance": distance}
+    return {**found, "path/parted_step": float(parted)} if parted else found
+
+
+def _far(one: Array, other: Array) -> float:
+    with np.errstate(invalid="ignore"):
+        largest = float(np.abs(one - other).max())
+    return inf if isnan(largest) else largest

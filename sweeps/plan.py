@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from strategies.base import Invalid
+from sweeps.claims import check_pairs
 from sweeps.config import Trial, parse
 from sweeps.launcher import Composed
 from sweeps.report import variants
@@ -86,7 +87,9 @@ def plan(jobs: Sequence[Composed], trials: Sequence[Trial]) -> list[Planned]:
             raise Invalid("seed", trial.seed, f"each trial once; said again by {said}")
         distinct.setdefault(trial.id, Planned(trial, job.overrides))
     told = variants([p.trial for p in distinct.values()])
-    return [replace(p, variant=told[i], parts=frozenset(parts[i])) for i, p in distinct.items()]
+    found = [replace(p, variant=told[i], parts=frozenset(parts[i])) for i, p in distinct.items()]
+    check_pairs(trials[0].sweep.claims, found)
+    return found
 
 
 def by_program(planned: Sequence[Planned]) -> list[Planned]:

@@ -88,7 +88,7 @@ def _child(pipe: Connection) -> None:
 def _shape(trial: Trial) -> str:
     config = trial.canonical()
     kept = {k: v for k, v in config.items() if k not in ("optimizer", "audit", "jit")}
-    kept["train"] = trial.train.batch_size
+    kept["train"] = trial.train.batch_size, trial.train.switch_at
     return json.dumps(kept, sort_keys=True)
 
 
@@ -100,7 +100,7 @@ def reasons(trials: Sequence[Trial]) -> list[str | None]:
     """
     from strategies.base import Array, Weight, match_each
     from strategies.weights import describe, values
-    from sweeps.prepare import build_model, plan_for, schedule
+    from sweeps.prepare import build_model, plan_for, refusal, schedule, switched
 
     models: dict[object, tuple[list[Weight], dict[str, Array]]] = {}
     found = []
@@ -117,5 +117,7 @@ def reasons(trials: Sequence[Trial]) -> list[str | None]:
         weights, initial = models[trial.model, trial.data]
         match_each("trainable", [w.name for w in weights], trial.trainable)
         plan = plan_for(trial, weights, initial, data.outputs)
-        found.append(trial.strategy.refuses(plan))
+        found.append(refusal(trial, plan))
+        if trial.train.switch_at and not found[-1]:
+            switched(trial, weights, plan, initial)
     return found

@@ -167,20 +167,30 @@ def _reset(made: Program, start: Start) -> Program:
     return made
 
 
-def switched(start: Start, now: Mapping[str, Array]) -> Plan:
+def refusal(trial: Trial, plan: Plan) -> str | None:
+    """Why the trial's strategy, or the one that it is compared with, cannot hold the plan."""
+    if reason := trial.strategy.refuses(plan):
+        return reason
+    if trial.compare and (reason := trial.compare.refuses(plan)):
+        return f"compare: {trial.compare.name}: {reason}"
+    return None
+
+
+def switched(trial: Trial, weights: Sequence[Weight], plan: Plan, now: Mapping[str, Array]) -> Plan:
     """The plan after the masks were drawn anew, from the effective weights by name as they are.
 
-    Raises `Invalid` where the pattern draws the same ones again.
+    Raises `Invalid` where the pattern draws the same ones again, or others than fit the program.
     """
-    from strategies.weights import describe
-
-    seed = derive(start.trial.seed, "masks/switched")
-    plan = _plan(start.trial, describe(start.model), now, seed) if start.plan.weights else Plan()
-    pairs = zip(start.plan.weights, plan.weights, strict=True)
-    if plan.weights and all(np.array_equal(old.mask, new.mask) for old, new in pairs):
-        at = start.trial.train.switch_at
-        raise Invalid("train.switch_at", at, f"{start.trial.pattern.name} draws no other masks")
-    return plan
+    if not plan.weights:
+        return plan
+    new = _plan(trial, weights, now, derive(trial.seed, "masks/switched"))
+    layout, at = trial.strategy.bind().layout, trial.train.switch_at
+    pairs = [(w.mask, v.mask) for w, v in zip(plan.weights, new.weights, strict=True)]
+    if all(np.array_equal(*pair) for pair in pairs):
+        raise Invalid("train.switch_at", at, f"{trial.pattern.name} draws no other masks")
+    if any(layout(one).shape != layout(other).shape for one, other in pairs):
+        raise Invalid("train.switch_at", at, f"{trial.pattern.name} draws masks of other sizes")
+    return new
 
 
 def schedule(trial: Trial, samples: int) -> tuple[int, int]:

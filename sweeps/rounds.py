@@ -34,7 +34,7 @@ def with_masks(start: Start, shelf: Folder | None) -> Start:
     are the same without.
     """
     pattern = start.trial.pattern
-    if not isinstance(pattern, Scored):
+    if not isinstance(pattern, Scored) or not start.plan.weights:
         return start
     chain = [pattern]
     while earlier := chain[0].before:

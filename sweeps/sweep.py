@@ -189,7 +189,8 @@ class Sweep(Watcher):
             return {}
         made = {"leaks.html": leaks.page(found, self._name)}
         for name, text in made.items():
-            (_logs(self._name) / name).write_text(text)
+            with contextlib.suppress(OSError):  # the store has it too
+                (_logs(self._name) / name).write_text(text, encoding="utf-8")
         return made
 
     def _check_claims(self) -> list[Checked]:

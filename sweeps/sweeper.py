@@ -91,7 +91,10 @@ def _grids(part: Mapping[Any, Any]) -> Iterator[dict[Any, Any]]:
 
 
 def _is_choice(value: Any) -> bool:
-    return isinstance(value, list) and any(isinstance(v, Mapping) for v in value)
+    sets = [isinstance(v, Mapping) for v in value] if isinstance(value, list) else []
+    if any(sets) and not all(sets):
+        raise Invalid("sweep.parts", value, "a list of values, or of sets of overrides")
+    return any(sets)
 
 
 def _line(key: Any, value: Any) -> str:

@@ -257,7 +257,8 @@ class Tracker:
     def _close(self, body: Mapping[str, Any]) -> None:
         self._parent = self._parent or self._find_parent()
         self._client.set_tag(self._parent, "mlflow.note.content", body["note"])
-        for name, text in body["texts"].items():
+        # records of before there were several texts may still wait
+        for name, text in body.get("texts", {"table.txt": body.get("table", "")}).items():
             self._client.log_text(self._parent, text, name)
         # a call that timed out may have made a run after all
         self._kill_children()

@@ -76,11 +76,11 @@ def run(
     from sweeps.course import Course
 
     peak, start = Peak(), prepare.start(trial)
-    if reason := trial.strategy.refuses(start.plan):
+    if reason := prepare.refusal(trial, start.plan):
         return TrialResult("skipped", reason)
-    if trial.compare and (reason := trial.compare.refuses(start.plan)):
-        return TrialResult("skipped", f"compare: {trial.compare.name}: {reason}")
     start = rounds.with_masks(start, shelf)
+    if reason := prepare.refusal(trial, start.plan):  # now that the masks are known
+        return TrialResult("skipped", reason)
     program = prepare.program_for(start)
     compiled, before = program.compile_seconds, measure.snapshot(start, program)
     course = Course(start, program, emit, checkpoints)
@@ -93,11 +93,13 @@ def run(
     integrity, artifacts, sha256 = measure.integrity(ended, program, before, course.at.found)
     metrics = measure.epoch(start, program, course.at.part) | measure.scores(start, program, "test")
     metrics |= first | integrity | measure.costs(start, program)
-    metrics["speed/compile_s"] = program.compile_seconds - compiled
+    metrics["speed/compile_s"] = sum(p.compile_seconds for p in course.programs) - compiled
+    if trial.train.switch_at:
+        metrics.pop("integrity/raw_drift", None)  # before the switch they were to move
     tags = {"trial.weights_sha256": sha256}
     if causes := through.causes(start, course.at.found, by_finalizing):
         tags["integrity.through"] = ", ".join(causes)
-    if trial.compare:
+    if trial.compare and start.plan.weights:
         metrics |= path.compare(start, trial.compare)
     if trial.speed.rounds:
         metrics |= measure.step_time(start, program, (course.x, course.y, course.order))

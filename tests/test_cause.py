@@ -77,6 +77,12 @@ def test_an_average_that_is_written_back_is_named() -> None:
     assert causes_of_finalizing(trial.training) == ["EMA"]
 
 
+def test_the_end_is_not_blamed_for_what_differed_before() -> None:
+    trial = begin(InitOnly(), optimizers.SGD(0.1))
+    trial.end(3)
+    assert causes_of_finalizing(trial.training) == []
+
+
 @pytest.mark.parametrize("strategy", [Projection(), HardMask(), WeightMask()])
 def test_what_is_held_at_the_end_of_the_step_has_no_cause(strategy: Strategy) -> None:
     trial = begin(strategy, optimizers.AdamW(0.1, weight_decay=0.1))

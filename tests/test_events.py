@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import tempfile
+from pathlib import Path
+
+import keras
 import numpy as np
 import pytest
 
 from strategies import Invalid
+from strategies.base import Array
 from sweeps import prepare, trial
 from sweeps.course import Course
+from sweeps.preflight import reasons
 from tests.trials import trial as make
 
 STEPS = {"steps": 20, "batch_size": 100, "jit": False}
@@ -121,3 +128,55 @@ def test_what_cannot_happen_is_refused(sections: dict[str, object], key: str) ->
     with pytest.raises(Invalid) as refused:
         run(**sections)
     assert refused.value.key == key
+
+
+@pytest.mark.parametrize("strategy", ["sparse_values", "hard_mask"])
+def test_a_masked_weight_that_does_not_train_is_switched_too(strategy: str) -> None:
+    result = run(strategy=strategy, train=SWITCHED, trainable=["output/*", "hidden_2/bias"])
+    assert result.metrics["integrity/violations"] == 0
+
+
+def test_masks_of_other_sizes_are_refused_before_the_training() -> None:
+    """Blocks at the edge of a kernel are smaller than others."""
+    made = make(
+        strategy="sparse_values",
+        pattern={"name": "block", "block": [4, 4], "sparsity": 0.5},
+        model={"name": "mlp", "hidden": [10, 10]},
+        targets=["hidden_2/kernel"],
+        train=SWITCHED,
+        seed=1,
+    )
+    with pytest.raises(Invalid, match="masks of other sizes") as refused:
+        reasons([make(**{**made.resolved(), "seed": s}) for s in range(8)])
+    assert refused.value.key == "train.switch_at"
+
+
+def test_a_pattern_that_draws_nothing_is_refused_in_the_preflight() -> None:
+    fixed = {"name": "columns", "indices": [0]}
+    with pytest.raises(Invalid, match="columns draws no other masks"):
+        reasons([make(pattern=fixed, targets=["output/*"], train=SWITCHED)])
+
+
+def test_an_average_starts_from_the_weight_where_a_value_is_freed() -> None:
+    """Else the end, which writes averages back, would pull it towards zero."""
+    ema = {"name": "sgd", "learning_rate": 1e-6, "use_ema": True, "ema_momentum": 0.9}
+    result = run(strategy="sparse_values", optimizer=ema, held="constant", train=SWITCHED)
+    started = prepare.start(make(held="constant", train=SWITCHED))
+    model = result.artifacts["model.keras"]
+    assert model
+    course = Course(started, prepare.program_for(started))
+    course.run(11)
+    freed = course.plan.weights[0].mask & ~started.plan.weights[0].mask
+    assert freed.any()
+    with np.load(io.BytesIO(result.artifacts["masks.npz"])) as masks:
+        np.testing.assert_array_equal(masks["hidden_1/kernel"], course.plan.weights[0].mask)
+    loaded = loaded_kernel(model)
+    np.testing.assert_allclose(loaded[freed], 0.5, atol=1e-3)
+
+
+def loaded_kernel(model: bytes) -> Array:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        path.write_bytes(model)
+        loaded = keras.models.load_model(path, compile=False)
+    return np.asarray(loaded.get_layer("hidden_1").kernel.numpy())

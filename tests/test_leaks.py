@@ -8,13 +8,23 @@ from typing import Any
 
 import pytest
 
+from strategies import Invalid
 from sweeps.leaks import Cell, cells, page
 from sweeps.report import Outcome
 from sweeps.trial import TrialResult
 from tests.trials import trial
 
-EXACT = {"violations": 0.0, "peak_violations": 0.0, "max_drift": 0.0, "peak_drift": 0.0}
+EXACT = {
+    "ok": 1.0,
+    "moved": 1.0,
+    "violations": 0.0,
+    "peak_violations": 0.0,
+    "max_drift": 0.0,
+    "peak_drift": 0.0,
+}
 LEAK = {
+    "ok": 0.0,
+    "moved": 1.0,
     "violations": 3.0,
     "peak_violations": 7.0,
     "max_drift": 0.001,
@@ -299,3 +309,17 @@ def test_a_trial_that_masks_nothing_has_no_cell() -> None:
 
 def test_a_drift_that_is_no_number_is_told_as_infinite() -> None:
     assert cell(ended({**LEAK, "peak_drift": float("nan")})).text.startswith("inf, from step 4")
+
+
+@pytest.mark.parametrize(
+    ("moved", "reason"),
+    [(0.0, "nothing moved"), (1.0, "an output moved, or what was saved differs")],
+)
+def test_without_a_violation_the_verdict_counts(moved: float, reason: str) -> None:
+    found = cell(ended({**EXACT, "ok": 0.0, "moved": moved}))
+    assert (found.kind, found.text) == ("unproven", f"unproven: {reason}")
+
+
+def test_the_page_asks_for_an_audit_of_every_step() -> None:
+    with pytest.raises(Invalid, match=r"audit\.every=10"):
+        trial(sweep={"page": "leaks"}, audit={"every": 10})

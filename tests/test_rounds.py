@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from strategies import Invalid
 from strategies.base import Array
 from strategies.patterns.magnitude import Magnitude
 from sweeps import prepare, rounds, trial
@@ -113,3 +114,22 @@ def test_the_first_round_is_the_dense_training() -> None:
     dense = trial.run(started(0).trial.control)
     assert first.tags["trial.weights_sha256"] == dense.tags["trial.weights_sha256"]
     assert "integrity/ok" not in first.metrics
+
+
+def test_the_dense_control_has_no_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "_trained", None)
+    dense = prepare.start(started(3).trial.control)
+    assert rounds.with_masks(dense, None) is dense
+
+
+def test_only_zeros_are_the_smallest() -> None:
+    with pytest.raises(Invalid, match="held=constant: zero with pattern=magnitude"):
+        make(strategy="projection", pattern="magnitude", held="constant")
+
+
+def test_a_strategy_is_asked_again_when_the_masks_are_known() -> None:
+    """Of the masks before any training, whole columns may be left; of the real ones not."""
+    base = started(3).trial
+    one = make(**{**base.resolved(), "strategy": {"name": "row_lookup"}, "targets": ["*/kernel"]})
+    result = trial.run(one)
+    assert result.status == "skipped"

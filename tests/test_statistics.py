@@ -22,7 +22,7 @@ PS = st.one_of(st.floats(0, 1), st.just(math.nan))
 
 
 def with_p(p: float) -> Difference:
-    return Difference(0.5, 0.0, 1.0, p, 5)
+    return Difference(0.5, 0.0, 1.0, 0.6, p, 5)
 
 
 def corrected(*given: float) -> list[float]:
@@ -168,7 +168,9 @@ def test_holm_counts_no_nan() -> None:
 
 
 def test_holm_changes_nothing_but_p_and_keeps_the_order() -> None:
-    given = [Difference(float(i), i - 1.0, i + 1.0, p, i) for i, p in enumerate((0.04, 0.01, 0.03))]
+    given = [
+        Difference(float(i), i - 1.0, i + 1.0, 1.5, p, i) for i, p in enumerate((0.04, 0.01, 0.03))
+    ]
     found = holm(given)
     assert [replace(d, p=0.0) for d in found] == [replace(d, p=0.0) for d in given]
     assert [d.p for d in given] == [0.04, 0.01, 0.03]
@@ -229,3 +231,9 @@ def test_rounding_is_measured_by_the_values() -> None:
     assert tiny.low < tiny.high
     large = paired([1e5 + 0.1, 2e5 + 0.1, 3e5 + 0.1], [1e5, 2e5, 3e5])
     assert (large.p, large.low) == (0.0, large.high)
+
+
+def test_the_margin_is_students() -> None:
+    found = paired([1.0, 2.0, 4.0], [0.0, 0.0, 0.0])
+    low, high = stats.ttest_1samp([1.0, 2.0, 4.0], 0).confidence_interval()
+    assert (found.mean - found.margin, found.mean + found.margin) == pytest.approx((low, high))

@@ -34,6 +34,7 @@ class Magnitude(Scored):
 
     @property
     def sparsity(self) -> float:
+        """Of each layer in this round."""
         return self.round / (self.rounds - 1)
 
     @property
