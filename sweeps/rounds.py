@@ -50,8 +50,8 @@ def with_masks(start: Start, shelf: Folder | None) -> Start:
         if number < trained:
             continue
         plan = _masked(start.plan, current, scores)
-        if current is pattern:
-            break
+        if current is pattern or start.trial.strategy.refuses(plan):
+            break  # a round that cannot be held leads to no other
         scores = _trained(replace(start, plan=plan))
         _keep(keys[number], scores, shelf)
         if shelf is not None and number:
