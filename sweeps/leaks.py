@@ -110,8 +110,9 @@ def page(outcomes: Sequence[Outcome], title: str) -> str:
         f"<p>{len(found)} trials: {told}.</p>",
         "<p>A cell says <b>exact</b> (bit for bit at every step, and after the end), or by how much"
         " a held weight moved at most, from which step on, and through which stage of that step it"
-        " moved first: <b>gradient</b> (one reached the optimizer), <b>decay</b>, <b>slots</b> (what"
-        " earlier gradients left in the optimizer), <b>update</b> (the optimizer's rule itself),"
+        " moved first: <b>gradient</b> (one reached the optimizer), <b>decay</b>, <b>slots</b>"
+        " (what earlier gradients left in the optimizer), <b>update</b> (the optimizer's rule"
+        " itself),"
         " <b>EMA</b>, <b>constraint</b>, <b>form</b> (how the weight is written down), <b>graph</b>"
         " (the compiled step alone: the same one, taken eagerly, holds).</p>",
     ]
