@@ -530,7 +530,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[Run]]:
         for trial in TRIALS:
             recorder.start_trial(trial, trial.name)
             recorder.end_trial(trial, run(trial))
-        recorder.end_sweep("FINISHED", "note", "table")
+        recorder.end_sweep("FINISHED", "note", {"table.txt": "table"})
         assert recorder.finish(120)
     store = local_store(folder, "small")
     return f"sqlite:///{folder / 'mlflow.db'}", [*store.children, store.parent]

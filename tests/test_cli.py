@@ -62,7 +62,7 @@ def complaint(done: subprocess.CompletedProcess[str]) -> str:
         ("strategy=nope", "strategy=nope: unknown; one of dense, gradient_mask, "),
         ("strategy=dense,nope", "strategy=nope: unknown; one of dense, "),
         ("pattern=nope", "pattern=nope: unknown; one of block, columns, "),
-        ("+experiment=nope", "experiment=nope: unknown; one of quickstart"),
+        ("+experiment=nope", "experiment=nope: unknown; one of constant_weight"),
         ("pattern.sparsity=1", "pattern.sparsity=1.0: must be a number in [0, 1)"),
         ("pattern.sparsity=0.5,1.5", "pattern.sparsity=1.5: must be a number in [0, 1)"),
         ("pattern.sparsity=abc", "pattern.sparsity=abc: input should be a valid number"),

@@ -98,13 +98,20 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
 
 def test_the_table_has_a_row_for_each_strategy_and_says_how_to_go_on(ran: Ran) -> None:
     lines = ran.done.stdout.splitlines()
-    row = {line.split()[0]: line for line in lines if line.strip()}
+    first, against = ran.done.stdout.split("p (Holm)")
+    row = {line.split()[0]: line for line in first.splitlines() if line.strip()}
     assert "control" in row["dense"]
     assert "leaks, as it must" in row["init_only"]
     assert "holds" in row["weight_mask"]
     assert " ± " in row["weight_mask"]
     assert row["dense"].endswith("2/0/0")
     assert row["var_list"].endswith("0/0/2")
+    # and beside it the difference to the dense control, seed by seed
+    assert "test score minus dense" in first
+    assert {"init_only", "weight_mask"} <= {
+        line.split()[0] for line in against.splitlines() if line
+    }
+    assert "Noise: two dense trials that differ in their seed alone" in against
     assert lines[-1] == "Open the results with: masksweep ui   (sweep 'small')"
 
 

@@ -43,7 +43,8 @@ def traces() -> list[int]:
 
 
 def sections_for(strategy: str) -> dict[str, Any]:
-    return {"strategy": strategy, **(COLUMNS if strategy in ("var_list", "loss_mask") else {})}
+    own = COLUMNS if strategy in ("var_list", "loss_mask") else {}
+    return {"strategy": strategy, **({"pattern": "rows"} if strategy == "row_lookup" else own)}
 
 
 @pytest.mark.parametrize("strategy", all_strategies())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,8 +25,9 @@ def elsewhere(
     monkeypatch.chdir(tmp_path)
 
 
-def plan(name: str) -> list[Planned]:
-    return planned("plan", [f"+experiment={name}"])
+@cache
+def plan(name: str) -> Sequence[Planned]:
+    return tuple(planned("plan", [f"+experiment={name}"]))
 
 
 @pytest.mark.parametrize("name", with_claims())
