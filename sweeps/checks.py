@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from strategies.base import Invalid
-from sweeps.config import Tracking
+from sweeps.sections import Tracking
 from sweeps.uri import shown
 
 PACKAGES = ("tensorflow", "keras", "ray", "mlflow", "hydra-core", "numpy")

@@ -10,8 +10,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from sweeps.config import Tracking, Trial, flat, recorded
+from sweeps.config import Trial, flat, recorded
 from sweeps.environment import code_version
+from sweeps.sections import Tracking
 from sweeps.spool import Record, Spool
 from sweeps.store import Refused
 from sweeps.tracker import Tracker

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from sweeps.config import Tracking
 from sweeps.environment import code_version
 from sweeps.plan import Planned
 from sweeps.progress import doing
 from sweeps.recorder import Recorder
+from sweeps.sections import Tracking
 from sweeps.spool import Address, Spool
 from sweeps.store import Away, Refused, exists, store_uri
 from sweeps.tracker import Found, Tracker

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from strategies.base import Invalid
-from sweeps.config import Tracking
 from sweeps.progress import doing
 from sweeps.recorder import Recorder
+from sweeps.sections import Tracking
 from sweeps.spool import Address, Spool
 from sweeps.store import Away, Refused, store_uri
 from sweeps.tracker import Tracker

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from strategies.base import Invalid
-from sweeps.config import Tracking
+from sweeps.sections import Tracking
 from sweeps.seeds import short_digest
 from sweeps.spool import Record
 from sweeps.store import (

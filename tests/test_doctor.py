@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 
 from strategies.base import Invalid
 from sweeps import checks
-from sweeps.config import Tracking
+from sweeps.sections import Tracking
 from sweeps.store import Away
 from sweeps.tracker import probe
 from tests.driver import Driver, ran

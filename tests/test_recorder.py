@@ -19,9 +19,10 @@ from mlflow.entities import Run
 
 from strategies import Invalid
 from sweeps import resume
-from sweeps.config import Tracking, Trial
+from sweeps.config import Trial
 from sweeps.plan import Planned, counted
 from sweeps.recorder import Recorder
+from sweeps.sections import Tracking
 from sweeps.spool import Spool
 from sweeps.store import Away, Refused, translated
 from sweeps.sync import sync
