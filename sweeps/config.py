@@ -100,6 +100,8 @@ class Trial(Section):
         if isinstance(self.pattern, Scored) and self.held.name != "zero":
             allowed = f"zero with pattern={self.pattern.name}, which goes by magnitude"
             raise Invalid("held", self.held.name, allowed)
+        if isinstance(self.pattern, Scored) and self.pattern.found_with is not None:
+            _ = self.rounds
         if self.train.jit is True and self.compare and not self.compare.xla:
             raise Invalid("train.jit", True, f"{self.compare.name} does not compile under XLA")
         if self.compare == self.strategy:
@@ -127,6 +129,26 @@ class Trial(Section):
     def control(self) -> Trial:
         """The dense trial that this one is timed against."""
         return self.under(all_strategies()["dense"]())
+
+    @property
+    def rounds(self) -> Trial:
+        """The training of the rounds before, of a pattern that goes by trainings.
+
+        Raises `Invalid` where what they have otherwise does not fit.
+        """
+        plain = self.resolved() | {"compare": None}
+        other = self.pattern.found_with if isinstance(self.pattern, Scored) else None
+        for group, given in (other or {}).items():
+            if group not in ("train", "data", "optimizer"):
+                key = f"pattern.found_with.{group}"
+                raise Invalid(key, given, "settings of train, data or optimizer")
+            plain[group] = {**({} if "name" in given else plain[group]), **given}
+        if other is not None:
+            plain["pattern"] |= {"found_with": None}
+        try:
+            return parse(plain | {"objective": "train/loss"})
+        except Invalid as error:
+            raise Invalid(f"pattern.found_with.{error.key}", error.value, error.allowed) from error
 
     def under(self, strategy: Strategy) -> Trial:
         """The same trial under another strategy."""

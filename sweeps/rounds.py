@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from strategies.base import Array, Plan
+from strategies.base import Array, Invalid, Plan
 from strategies.patterns.base import Scored
 from sweeps import prepare
 from sweeps.config import Trial
@@ -31,15 +31,17 @@ def with_masks(start: Start, shelf: Folder | None) -> Start:
 
     Goes on from the newest round that was trained before, here or by another worker: their
     weights are kept on the shelf. All of it follows from the trial's config alone, so the masks
-    are the same without.
+    are the same without. Raises `Invalid` where the rounds' network has other shapes.
     """
-    pattern = start.trial.pattern
-    if not isinstance(pattern, Scored) or not start.plan.weights:
+    if not isinstance(start.trial.pattern, Scored) or not start.plan.weights:
         return start
+    rounds = start if start.trial.pattern.found_with is None else _otherwise(start)
+    pattern = rounds.trial.pattern
+    assert isinstance(pattern, Scored)
     chain = [pattern]
     while earlier := chain[0].before:
         chain.insert(0, earlier)
-    keys = [_key(start.trial, p) for p in chain]
+    keys = [_key(rounds.trial, p) for p in chain]
     scores: Mapping[str, Array] = start.weights  # the first round masks nothing, whatever they are
     trained = 0
     for number in range(len(chain) - 1, 0, -1):
@@ -52,12 +54,23 @@ def with_masks(start: Start, shelf: Folder | None) -> Start:
         plan = _masked(start.plan, current, scores)
         if current is pattern or start.trial.strategy.refuses(plan):
             break  # a round that cannot be held leads to no other
-        scores = _trained(replace(start, plan=plan))
+        scores = _trained(replace(rounds, plan=plan))
         _keep(keys[number], scores, shelf)
-        if shelf is not None and number:
+        # those that another trial began with are kept
+        if shelf is not None and number > trained:
             with suppress(Exception):  # what cannot be removed does no harm
                 shelf.remove(f"{keys[number - 1]}.npz")
     return replace(start, plan=plan)
+
+
+def _otherwise(start: Start) -> Start:
+    """What the rounds start from, where they have something otherwise than the trial."""
+    made = prepare.start(start.trial.rounds)
+    shapes = [{n: w.shape for n, w in s.weights.items()} for s in (made, start)]
+    if shapes[0] != shapes[1]:
+        given = made.trial.data.name
+        raise Invalid("pattern.found_with", given, "must lead to weights of the trial's own shapes")
+    return made
 
 
 def _masked(plan: Plan, pattern: Scored, scores: Mapping[str, Array]) -> Plan:

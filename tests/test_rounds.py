@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,15 +18,17 @@ from sweeps.prepare import Start
 from tests.trials import trial as make
 
 
-def started(number: int, seed: int = 0) -> Start:
+def started(number: int, seed: int = 0, steps: int = 6, **other: Any) -> Start:
+    found_with = {"found_with": other.pop("found_with", None)}
     return prepare.start(
         make(
             strategy="projection",
-            pattern={"name": "magnitude", "round": number, "rounds": 5},
+            pattern={"name": "magnitude", "round": number, "rounds": 5, **found_with},
             targets=["*"],
-            train={"steps": 6, "batch_size": 100, "jit": False},
+            train={"steps": steps, "batch_size": 100, "jit": False},
             speed={"rounds": 0},
             seed=seed,
+            **other,
         )
     )
 
@@ -95,6 +98,66 @@ def test_what_is_damaged_on_the_shelf_is_trained_again(
     kept.write_bytes(content)
     for name, mask in masks(rounds.with_masks(started(2), shelf)).items():
         np.testing.assert_array_equal(mask, alone[name])
+
+
+def test_the_rounds_may_be_shorter_than_the_trial(tmp_path: Path) -> None:
+    """Early-bird tickets: they share the shelf with those of a trial that is as short."""
+    shelf = Folder(str(tmp_path), "rounds")
+    short = masks(rounds.with_masks(started(3), shelf))
+    files = {path.name for path in (tmp_path / "rounds").iterdir()}
+    start = started(3, steps=9, found_with={"train": {"steps": 6}})
+    found = rounds.with_masks(start, shelf)
+    assert found.trial is start.trial
+    assert {path.name for path in (tmp_path / "rounds").iterdir()} == files
+    other = masks(rounds.with_masks(started(3, steps=9), None))
+    assert any((short[n] != other[n]).any() for n in short)
+    for name, mask in short.items():
+        np.testing.assert_array_equal(masks(found)[name], mask)
+
+
+def test_masks_may_come_from_other_data() -> None:
+    data = {"name": "mnist1d", "validation": 0}
+    objective = {"objective": "test/loss"}
+    from_ordered = {"found_with": {"data": {"shuffled": False}}}
+    shuffled = data | {"shuffled": True}
+    ordered = masks(rounds.with_masks(started(2, data=data, **objective), None))
+    moved = masks(rounds.with_masks(started(2, data=shuffled, **objective, **from_ordered), None))
+    own = masks(rounds.with_masks(started(2, data=shuffled, **objective), None))
+    for name, mask in ordered.items():
+        np.testing.assert_array_equal(moved[name], mask)
+    assert any((own[n] != ordered[n]).any() for n in own)
+
+
+def test_a_round_that_a_trial_began_with_stays_on_the_shelf(tmp_path: Path) -> None:
+    """Those on the way to it do not."""
+    shelf = Folder(str(tmp_path), "rounds")
+    rounds.with_masks(started(1), shelf)
+    (first,) = (tmp_path / "rounds").iterdir()
+    rounds.with_masks(started(3), shelf)
+    left = {path.name for path in (tmp_path / "rounds").iterdir()}
+    assert first.name in left
+    assert len(left) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"model": {}}, r"pattern\.found_with\.model=\{\}: settings of train, data or optimizer"),
+        ({"train": 3}, r"pattern\.found_with\.train=3: .*dictionary"),
+        ({"train": {"step": 3}}, r"pattern\.found_with\.train\.step=3: unknown key"),
+        ({"train": {"steps": 0}}, r"pattern\.found_with\.train\.steps=0: .*greater"),
+        ({"data": {"name": "no"}}, r"pattern\.found_with\.data\.name=no: unknown"),
+    ],
+)
+def test_what_rounds_cannot_have_otherwise(given: dict[str, Any], match: str) -> None:
+    with pytest.raises(Invalid, match=match):
+        started(2, found_with=given)
+
+
+def test_rounds_of_other_shapes_are_refused() -> None:
+    start = started(2, found_with={"data": {"name": "mnist1d"}})
+    with pytest.raises(Invalid, match=r"found_with.*weights of the trial's own shapes"):
+        rounds.with_masks(start, None)
 
 
 def test_another_seed_has_rounds_of_its_own(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,10 @@ class Pattern:
 
 class Scored(Pattern):
     """A pattern that goes by what a training under the round before it came to."""
+
+    found_with: Mapping[str, Mapping[str, Any]] | None
+    """What the trainings of the rounds before have otherwise than the trial: section, key, value.
+    """
 
     @property
     def before(self) -> Self | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -21,11 +21,16 @@ class Magnitude(Scored):
     `r / (rounds - 1)` of each layer, those that were smallest when the round before had been
     trained, and starts again from the initial weights. Round 0 masks nothing; a layer of few
     weights may be masked whole in the last rounds.
+
+    The rounds before are trained as the trial is, but for `found_with`, such as
+    `{"train": {"steps": 1001}}` for masks that are found early (You et al. 2020), or
+    `{"data": {"shuffled": False}}` for masks from other data (Morcos et al. 2019).
     """
 
     name: ClassVar[str] = "magnitude"
     round: int = 91
     rounds: int = 100
+    found_with: Mapping[str, Mapping[str, Any]] | None = None
 
     def __post_init__(self) -> None:
         require(self.rounds >= 2, "rounds", self.rounds, "2 or more")
@@ -39,7 +44,7 @@ class Magnitude(Scored):
 
     @property
     def before(self) -> Magnitude | None:
-        return Magnitude(self.round - 1, self.rounds) if self.round else None
+        return replace(self, round=self.round - 1) if self.round else None
 
     def by_scores(self, scores: Mapping[str, Array]) -> dict[str, Mask]:
         layers: dict[str, list[str]] = {}
