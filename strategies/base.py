@@ -157,8 +157,8 @@ class Slot:
 class Binding:
     """What a strategy does to one masked weight, as pure functions over arrays.
 
-    Legend: `w` the dense weight, `v` the values that train, `m` the layout of the mask, `h` the
-    held values (dense), `g` the gradient of `v`, `y` the model's outputs `[batch, outputs]`.
+    Legend: `w` the dense weight, `v` the values that train, `m` the layout of the mask, `h` what is
+    kept of the held values, `g` the gradient of `v`, `y` the model's outputs `[batch, outputs]`.
     Masks and held values are arguments, so that one compiled program serves every mask of a shape.
     A field left out is the identity.
     """
@@ -167,6 +167,8 @@ class Binding:
     """(model, names of the masked weights) -> the model to run, its weights in the same order."""
     layout: Callable[[Mask], Array] = _first
     """mask -> `m`, computed once with NumPy; its shape must depend on the mask's counts only."""
+    keep: Callable[[Array, Array], Array] = _first
+    """(held values of the weight's shape, m) -> `h`, computed once with NumPy; as `layout`."""
     init: Callable[[Any, Any, Any], Any] = _first
     """(w, m, h) -> v"""
     substitute: Callable[[Any, Any, Any], Any] = _first

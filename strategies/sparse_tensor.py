@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from strategies.base import Array, Binding, Mask, Plan, Strategy, require
+from strategies.weights import with_layers
 
 
 def _indices(mask: Mask) -> Array:
@@ -60,13 +61,7 @@ def _rewrite(model: Any, names: Sequence[str], product: Callable[[Any, Any], Any
                 y = y + self.bias
             return self.activation(y) if self.activation is not None else y
 
-    layers = {name.rsplit("/", 1)[0] for name in names}
-
-    def clone(layer: Any) -> Any:
-        kind = SparseDense if layer.name in layers else type(layer)
-        return kind.from_config(layer.get_config())
-
-    return keras.models.clone_model(model, clone_function=clone, call_function=None)
+    return with_layers(model, names, SparseDense)
 
 
 @dataclass(frozen=True)

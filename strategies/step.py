@@ -9,25 +9,50 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from strategies.base import Array, Invalid, Plan, Slot, Strategy, match_each
+from strategies.base import (
+    Array,
+    Binding,
+    Invalid,
+    MaskedWeight,
+    Plan,
+    Slot,
+    Strategy,
+    match_each,
+)
 from strategies.weights import describe
 
 
 class Masked:
-    """The variables of one masked weight: whether an entry is kept, and what it is held at."""
+    """The variables of one masked weight: whether an entry is kept, and what it is held at.
 
-    def __init__(self, mask: Array, layout: Array, held: Array) -> None:
-        self.kept = tf.Variable(mask, trainable=False, name="kept")
-        self.layout = (
-            self.kept if layout is mask else tf.Variable(layout, trainable=False, name="layout")
-        )
-        self.held = tf.Variable(held, trainable=False, name="held")
+    `kept` and `held`, of the weight's shape, are the audit's; `layout` and `rest` are what the
+    strategy makes of them, and computes with.
+    """
 
-    def assign(self, mask: Array, layout: Array, held: Array) -> None:
-        self.kept.assign(mask)
+    def __init__(self, found: MaskedWeight, binding: Binding) -> None:
+        layout = binding.layout(found.mask)
+        rest = binding.keep(found.held, layout)
+        self.kept = tf.Variable(found.mask, trainable=False, name="kept")
+        self.held = tf.Variable(found.held, trainable=False, name="held")
+        self.layout = self.kept if layout is found.mask else _constant(layout, "layout")
+        self.rest = self.held if rest is found.held else _constant(rest, "rest")
+
+    def assign(self, found: MaskedWeight, binding: Binding) -> None:
+        layout = binding.layout(found.mask)
+        self.kept.assign(found.mask)
+        self.held.assign(found.held)
         if self.layout is not self.kept:
             self.layout.assign(layout)
-        self.held.assign(held)
+        if self.rest is not self.held:
+            self.rest.assign(binding.keep(found.held, layout))
+
+    @property
+    def variables(self) -> list[Any]:
+        return list({id(v): v for v in (self.kept, self.layout, self.held, self.rest)}.values())
+
+
+def _constant(array: Array, name: str) -> Any:
+    return tf.Variable(array, trainable=False, name=name)
 
 
 class Training:
@@ -76,9 +101,9 @@ class Training:
         for weight, variable in zip(self.weights, model.trainable_variables, strict=True):
             value = tf.convert_to_tensor(variable.value)
             if found := plan.find(weight.name):
-                masked = Masked(found.mask, binding.layout(found.mask), found.held)
+                masked = Masked(found, binding)
                 self.masked[weight.name] = masked
-                value = binding.init(value, masked.layout.value(), masked.held.value())
+                value = binding.init(value, masked.layout.value(), masked.rest.value())
             self.values.append(
                 keras.Variable(
                     value,
@@ -110,8 +135,8 @@ class Training:
             if masked := self.masked.get(weight.name):
                 found = plan.find(weight.name)
                 assert found is not None
-                masked.assign(found.mask, self.binding.layout(found.mask), found.held)
-                start = self.binding.init(start, masked.layout.value(), masked.held.value())
+                masked.assign(found, self.binding)
+                start = self.binding.init(start, masked.layout.value(), masked.rest.value())
             value.assign(start)
         for variable, array in zip(self.state, state, strict=True):
             variable.assign(array)
@@ -135,25 +160,30 @@ class Training:
             layout = self.binding.layout(found.mask)
             if layout.shape != tuple(masked.layout.shape):
                 raise Invalid("plan", weight.name, "masks of other sizes than at the start")
-            now = tf.identity(self.binding.dense(value.value, masked.layout, masked.held))
+            now = tf.identity(self.binding.dense(value.value, masked.layout, masked.rest))
             moved = [(value, now)]
             if tuple(value.shape) != weight.shape:
                 for slot, fresh in self._slots.get(id(value), []):
                     # the average that EMA keeps starts from the weight itself
                     rest = tf.fill(weight.shape, fresh.flat[0] if fresh.size else 0.0)
                     rest = now if slot.name.endswith("_average") else tf.cast(rest, now.dtype)
-                    moved.append((slot, self.binding.dense(slot.value, masked.layout, rest)))
-            masked.assign(found.mask, layout, found.held)
+                    moved.append((slot, self.spread(slot.value, masked, rest)))
+            masked.assign(found, self.binding)
             for variable, array in moved:
                 variable.assign(
-                    self.binding.init(array, masked.layout.value(), masked.held.value())
+                    self.binding.init(array, masked.layout.value(), masked.rest.value())
                 )
         self._after_step()
+
+    def spread(self, values: Any, masked: Masked, rest: Any) -> Any:
+        """Values that go with those that train, in the weight's shape; `rest` at masked entries."""
+        kept = self.binding.keep(np.asarray(rest), masked.layout.numpy())
+        return self.binding.dense(values, masked.layout, tf.convert_to_tensor(kept))
 
     @property
     def plan_variables(self) -> list[Any]:
         """The masks and held values; a step changes none of them."""
-        return [v for m in self.masked.values() for v in (m.kept, m.layout, m.held)]
+        return [v for m in self.masked.values() for v in m.variables]
 
     @property
     def variables(self) -> list[Any]:
@@ -163,7 +193,7 @@ class Training:
     def effective(self) -> list[Any]:
         """The dense weights that the strategy amounts to now, in the model's order."""
         return [
-            self.binding.dense(v.value, m.layout, m.held) if m else tf.convert_to_tensor(v.value)
+            self.binding.dense(v.value, m.layout, m.rest) if m else tf.convert_to_tensor(v.value)
             for v, m in self._pairs()
         ]
 
@@ -177,7 +207,7 @@ class Training:
     def forward(self, x: Any, *, training: bool) -> tuple[Any, Any, Any]:
         """(outputs, new non-trainables, extra losses) of the model on the substituted weights."""
         weights = [
-            self.binding.substitute(v.value, m.layout, m.held) if m else v.value
+            self.binding.substitute(v.value, m.layout, m.rest) if m else v.value
             for v, m in self._pairs()
         ]
         outputs, state, losses = self._runs.stateless_call(
@@ -247,7 +277,7 @@ class Training:
                 value.value,
                 [Slot(slot.value, fresh) for slot, fresh in slots],
                 masked.layout,
-                masked.held,
+                masked.rest,
             )
             value.assign(new)
             for (slot, _), array in zip(slots, cleared, strict=True):

@@ -2,23 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from strategies.base import Array, Binding, Mask, Plan, Strategy
+from strategies.weights import with_layers
 
 
 def _order(mask: Mask) -> Array:
-    """Where each output stands once the kept ones are moved to the front, and how many those are.
+    """How the outputs stand once the kept ones are moved to the front, `[2 outputs + kept]` int32.
 
-    `[outputs + kept]` int32: `perm`, with `concat([trained, frozen])[perm]` the outputs in their
-    order, then the indices of the kept outputs.
+    `perm`, with `concat([trained, frozen])[perm]` the outputs in their order; `front`, its inverse;
+    the kept outputs.
     """
     kept = mask.reshape(-1, mask.shape[-1])[0] if mask.size else np.ones(mask.shape[-1], bool)
     front = np.argsort(~kept, kind="stable")
-    return np.concatenate([np.argsort(front), np.flatnonzero(kept)]).astype(np.int32)
+    return np.concatenate([np.argsort(front), front, np.flatnonzero(kept)]).astype(np.int32)
+
+
+def _frozen(held: Array, order: Array) -> Array:
+    """The frozen outputs, `[..., outputs - kept]`."""
+    outputs = held.shape[-1]
+    found: Array = held[..., order[len(order) - outputs : 2 * outputs]]
+    return found
+
+
+def _rewrite(model: Any, names: Sequence[str]) -> Any:
+    """The same model, whose Dense layers with a named kernel multiply by its two parts.
+
+    The gradient of a joined kernel would be that of all its columns, to drop most of them.
+    """
+    import keras
+    import tensorflow as tf
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def in_order(y: Any, perm: Any, front: Any) -> tuple[Any, Any]:
+        # a gather's own gradient adds up, entry by entry; that of a permutation is its inverse
+        return tf.gather(y, perm, axis=-1), lambda dy: (tf.gather(dy, front, axis=-1), None, None)
+
+    class SplitDense(keras.layers.Dense):  # type: ignore[misc]
+        """Dense, by the parts that its kernel was joined from."""
+
+        def call(self, inputs: Any, training: Any = None) -> Any:
+            parts = getattr(self.kernel.value, "parts", None)
+            if parts is None:
+                return super().call(inputs, training)
+            trained, frozen, perm, front = parts
+            y = tf.concat([keras.ops.matmul(inputs, part) for part in (trained, frozen)], -1)
+            y = in_order(y, perm, front)
+            y = y + self.bias if self.use_bias else y
+            return self.activation(y) if self.activation is not None else y
+
+    return with_layers(model, [n for n in names if n.endswith("/kernel")], SplitDense)
 
 
 @dataclass(frozen=True)
@@ -43,16 +81,16 @@ class VarList(Strategy):
         import tensorflow as tf
 
         def join(v: Any, m: Any, h: Any) -> Any:
-            outputs = h.shape[-1]
-            perm, kept = m[:outputs], m[outputs:]
-            if not kept.shape[0]:
-                return tf.identity(h)
-            front = tf.argsort(perm)
-            frozen = tf.gather(h, front[kept.shape[0] :], axis=-1)
-            return tf.gather(tf.concat([v, frozen], -1), perm, axis=-1)
+            outputs = v.shape[-1] + h.shape[-1]
+            perm, front = m[:outputs], m[outputs : 2 * outputs]
+            whole = tf.gather(tf.concat([v, h], -1), perm, axis=-1)
+            whole.parts = v, h, perm, front
+            return whole
 
         return Binding(
+            rewrite=_rewrite,
             layout=_order,
-            init=lambda w, m, h: tf.gather(w, m[h.shape[-1] :], axis=-1),
+            keep=_frozen,
+            init=lambda w, m, h: tf.gather(w, m[2 * w.shape[-1] :], axis=-1),
             substitute=join,
         )

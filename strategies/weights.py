@@ -68,6 +68,25 @@ def describe(model: Any) -> list[Weight]:
     return weights
 
 
+def with_layers(model: Any, names: Sequence[str], kind: Any) -> Any:
+    """The model again, with layers of this kind where it had Dense ones that own named weights.
+
+    Layers inside other layers stay as they are, and so does a model that is neither Sequential nor
+    Functional. The values are not copied.
+    """
+    import keras
+
+    own = {name.rsplit("/", 1)[0] for name in names}
+    found = [v for v in model.layers if v.name in own and type(v).__name__ == "Dense"]
+    if not found or type(model).__name__ not in ("Functional", "Sequential"):
+        return model
+
+    def clone(layer: Any) -> Any:
+        return (kind if layer in found else type(layer)).from_config(layer.get_config())
+
+    return keras.models.clone_model(model, clone_function=clone, call_function=None)
+
+
 MaskMaker = Callable[[Mapping[str, tuple[int, ...]], int], Mapping[str, Mask]]
 """(shapes by name, seed) -> masks by name; every pattern's `masks` is one."""
 HeldMaker = Callable[[Mapping[str, Array]], Mapping[str, Array]]

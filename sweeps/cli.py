@@ -23,6 +23,7 @@ masksweep settles by experiment how to hold masked weights in TensorFlow.
   masksweep audit RUN_ID [--uri URI]   the same of a trial's run; both take [--json]
   masksweep sync [--uri URI]           send results to a store that was away
   masksweep verify [--only NAME]       check every claim: experiments, figures, PASS or FAIL
+  masksweep bench [--sizes S,M,L]      time every strategy's step beside dense; see bench --help
   masksweep doctor [OVERRIDES]         what would stop that sweep here; [--address A] of a cluster
   masksweep submit [OVERRIDES]         run the sweep as a job of a Ray cluster; [--follow] its log
   masksweep status [ID]                the cluster's sweeps, or one
@@ -35,7 +36,7 @@ Overrides are Hydra's: `masksweep run strategy=weight_mask,projection pattern.sp
 A comma list sweeps. Named sweeps: `masksweep run +experiment=quickstart`.
 All keys: `masksweep run --cfg job`.
 """
-COMMANDS = "run, plan, list, ui, audit, sync, verify, doctor, submit, status or stop"
+COMMANDS = "run, plan, list, ui, audit, sync, verify, bench, doctor, submit, status or stop"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,6 +78,10 @@ def _run(command: str, rest: list[str]) -> int:
             from sweeps.verify import verify
 
             return verify(rest)
+        case "bench":
+            from sweeps.bench.command import bench
+
+            return bench(rest)
         case "doctor":
             from sweeps.doctor import doctor
 

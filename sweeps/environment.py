@@ -39,6 +39,11 @@ def code_version() -> str:
 
 def describe() -> str:
     """One `key: value` line each."""
+    return "".join(f"{key}: {value}\n" for key, value in known().items())
+
+
+def known() -> dict[str, str]:
+    """What is known of the environment, by what it is; loads TensorFlow."""
     import tensorflow as tf
 
     lines = {"python": platform.python_version(), "system": platform.platform()}
@@ -55,7 +60,7 @@ def describe() -> str:
         ]
     )
     lines["intra_op_threads"] = str(tf.config.threading.get_intra_op_parallelism_threads())
-    return "".join(f"{key}: {value}\n" for key, value in lines.items())
+    return lines
 
 
 def _processor() -> str:

@@ -122,7 +122,7 @@ def gradients(start: Start, program: Program, batch: tuple[Any, Any]) -> dict[st
             continue
         if tuple(value.shape) != weight.shape:
             none = tf.zeros(weight.shape, gradient.dtype)
-            gradient = training.binding.dense(gradient, masked.layout, none)
+            gradient = training.spread(gradient, masked, none)
         sizes, mask = np.abs(np.asarray(gradient)), masked.kept.numpy()
         held += [sizes[~mask].max(initial=0.0)]
         kept += [sizes[mask].min(initial=np.inf)]
@@ -158,7 +158,7 @@ def _free_loss(start: Start, before: Array, after: Array) -> dict[str, float]:
 def costs(start: Start, program: Program) -> dict[str, float]:
     """Memory of weights (with masks and held values) and optimizer, and the operations' limit."""
     training = program.training
-    kept = [v for m in training.masked.values() for v in (m.layout, m.held)]
+    kept = [v for m in training.masked.values() for v in (m.layout, m.rest)]
     found: dict[str, float] = {
         "memory/parameters_bytes": bytes_of([*training.values, *kept]),
         "memory/optimizer_bytes": bytes_of(training.optimizer.variables),

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
 from sweeps.program import NEVER, Program
 
 SECONDS = 0.03
-"""Wanted length of one measured stretch."""
+"""Least length of one measured stretch."""
+BUDGET_S = 20.0
+"""Steps that take seconds get fewer rounds, so that all take about this; three at least."""
+
+Run = Callable[[int], object]
+"""Takes so many training steps."""
 
 
 @dataclass(frozen=True)
@@ -28,18 +35,43 @@ class Speed:
 def compare(program: Program, dense: Program, x: Any, y: Any, order: Any, rounds: int) -> Speed:
     """Time both programs in turn on the given samples. Trains them further: results come first."""
 
-    def stretch(timed: Program, steps: int) -> float:
-        tic = time.perf_counter()
-        timed.run(x, y, order, 0, steps, NEVER, NEVER)
-        return (time.perf_counter() - tic) / steps
+    def steps(timed: Program, number: int) -> None:
+        timed.run(x, y, order, 0, number, NEVER, NEVER)
 
-    pair = (program, dense)
-    for timed in pair:
-        stretch(timed, 4)
-    probes = [min(stretch(timed, 16) for _ in range(3)) for timed in pair]
-    counts = [max(8, int(SECONDS / probe)) for probe in probes]
-    if max(counts) < 2 * min(counts):  # calls cost time too: as many steps in each, if alike
-        counts = [max(counts)] * 2
-    found = [[stretch(t, n) for t, n in zip(pair, counts, strict=True)] for _ in range(rounds)]
+    found = in_turn([partial(steps, timed) for timed in (program, dense)], rounds)
     step, control = (1000 * median(times) for times in zip(*found, strict=True))
     return Speed(step, control)
+
+
+def in_turn(runs: Sequence[Run], rounds: int) -> list[list[float]]:
+    """Seconds a step of each, round by round: a stretch of one, a stretch of the next, and again.
+
+    What compiles or warms up is not in it.
+    """
+    counts = [_enough(run) for run in runs]
+    if max(counts) < 2 * min(counts):  # calls cost time too: as many steps in each, if alike
+        counts = [max(counts)] * len(counts)
+    pairs = list(zip(runs, counts, strict=True))
+    found: list[list[float]] = []
+    began = time.perf_counter()
+    while len(found) < rounds:
+        found.append([_stretch(run, steps) for run, steps in pairs])
+        if len(found) >= 3 and time.perf_counter() - began > BUDGET_S:
+            break
+    return found
+
+
+def _stretch(run: Run, steps: int) -> float:
+    tic = time.perf_counter()
+    run(steps)
+    return (time.perf_counter() - tic) / steps
+
+
+def _enough(run: Run) -> int:
+    """Steps of a stretch that is long enough to be measured."""
+    run(1)
+    steps = 1
+    # the shorter of two: a hiccup of the machine is not the step's time
+    while min(_stretch(run, steps) for _ in range(2)) * steps < SECONDS:
+        steps *= 2
+    return steps

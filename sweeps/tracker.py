@@ -246,13 +246,41 @@ class Tracker:
         self._log(run, points, body["tags"])
         if body["data"]:
             self._client.log_inputs(run, [_dataset(body["data"])])
-        if files:
-            with tempfile.TemporaryDirectory() as folder:
-                for name, content in files.items():
-                    (Path(folder) / name).write_bytes(content)
-                self._client.log_artifacts(run, folder)
+        self._log_files(run, files)
         self._client.set_terminated(run, body["status"], end_time=body["time"])
         del self._runs[key]
+
+    def _log_files(self, run: str, files: Mapping[str, bytes]) -> None:
+        if not files:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in files.items():
+                (Path(folder) / name).write_bytes(content)
+            self._client.log_artifacts(run, folder)
+
+    def record(
+        self,
+        params: Mapping[str, str],
+        metrics: Sequence[tuple[str, float, int]],
+        files: Mapping[str, bytes],
+    ) -> None:
+        """Write a run that is no trial's: metrics are (name, value, step), files by their names.
+
+        Raises `Away` or `Refused`.
+        """
+        from mlflow.entities import Metric, Param
+
+        with translated():
+            if not self._experiment:
+                self._make_experiment()
+            run = self._client.create_run(self._experiment, run_name=self._name).info.run_id
+            told = [Param(key, value[:6000]) for key, value in params.items()]
+            now = self._client.get_run(run).info.start_time
+            points = [Metric(key, value, now, step) for key, value, step in metrics]
+            self._client.log_batch(run, params=told)
+            self._log(run, points)
+            self._log_files(run, files)
+            self._client.set_terminated(run)
 
     def _close(self, body: Mapping[str, Any]) -> None:
         self._parent = self._parent or self._find_parent()

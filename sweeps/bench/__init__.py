@@ -1,0 +1,1 @@
+"""`masksweep bench`: what a training step takes under each strategy, beside the dense control."""

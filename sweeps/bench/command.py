@@ -1,0 +1,177 @@
+"""The command: what to time, and where the results go."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from strategies.base import Invalid, Strategy
+from sweeps.bench import cases, peers
+from sweeps.bench.cases import SIZES, SPARSITIES, Case, Size
+from sweeps.bench.peers import PeerCase
+
+if TYPE_CHECKING:
+    from sweeps.bench.measure import Row, Untimed
+    from sweeps.bench.report import Found
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be timed."""
+
+    sizes: tuple[Size, ...]
+    strategies: tuple[type[Strategy], ...]
+    sparsities: tuple[float, ...]
+    peers: bool
+    threads: int
+    path: Path
+    """Of the JSON file; the plot is beside it."""
+    uri: str | None
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """What is written, by its name in the MLflow run."""
+        return {"bench.json": self.path, "bench.png": self.path.with_suffix(".png")}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise Invalid("bench", "", f"{message}; see masksweep bench --help")
+
+
+def bench(arguments: Sequence[str]) -> int:
+    """`bench`: time the strategies' steps, and write table, plot, file and MLflow run.
+
+    The file is written anew after each row: what was measured before an interruption is in it. The
+    exit code is 1 if the results could not be recorded in MLflow.
+    """
+    asked = parsed(arguments)
+    from sweeps import prepare
+
+    prepare.prepare_process(asked.threads)
+    from rich.console import Console
+
+    from sweeps.bench import report
+
+    found = _measured(asked)
+    Console().print(report.tables(found))
+    asked.files["bench.png"].write_bytes(report.plot(found))
+    print(f"Written: {', '.join(map(str, asked.files.values()))}")
+    return _recorded(found, asked)
+
+
+def parsed(arguments: Sequence[str]) -> Asked:
+    """What the arguments ask for. Raises `Invalid`; loads no TensorFlow."""
+    parser = _Parser(prog="masksweep bench", allow_abbrev=False)
+    known = cases.known()
+    parser.add_argument("--sizes", default=",".join(SIZES), help="default: S,M,L")
+    parser.add_argument("--strategies", default=",".join(known), help="default: all")
+    parser.add_argument("--sparsities", default=",".join(map(str, SPARSITIES)))
+    parser.add_argument("--peers", action="store_true", help="PyTorch and JAX, where installed")
+    parser.add_argument("--threads", type=int, default=1, help="of an operation; default: 1")
+    parser.add_argument("--json", default="bench.json", metavar="FILE", help="the plot is beside")
+    parser.add_argument("--uri", help="as tracking.uri; default: the store that run uses")
+    given = parser.parse_args(arguments)
+    path = Path(given.json)
+    if path.suffix != ".json" or not path.absolute().parent.is_dir():
+        raise Invalid("--json", given.json, "a file.json in a folder that is there")
+    if given.peers and len(peers.missing()) == len(peers.FORMATS):
+        raise Invalid("--peers", True, f"none is installed: {', '.join(peers.missing())}")
+    if given.threads < 1:
+        raise Invalid("--threads", given.threads, "must be 1 or more")
+    return Asked(
+        sizes=tuple(SIZES[s] for s in _chosen("--sizes", given.sizes, SIZES)),
+        strategies=tuple(known[s] for s in _chosen("--strategies", given.strategies, known)),
+        sparsities=_fractions(given.sparsities),
+        peers=given.peers,
+        threads=given.threads,
+        path=path,
+        uri=given.uri,
+    )
+
+
+def _chosen(flag: str, given: str, known: Collection[str]) -> list[str]:
+    names = list(dict.fromkeys(filter(None, given.split(","))))
+    wrong = next((name for name in names if name not in known), None)
+    if wrong is not None or not names:
+        raise Invalid(flag, given if wrong is None else wrong, f"of {', '.join(known)}")
+    return names
+
+
+def _fractions(given: str) -> tuple[float, ...]:
+    try:
+        found = tuple(sorted({float(part) for part in given.split(",")}))
+    except ValueError:
+        found = ()
+    if not found or not all(0 < s < 1 for s in found):
+        raise Invalid("--sparsities", given, "numbers in (0, 1), with commas between")
+    return found
+
+
+def _measured(asked: Asked) -> Found:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from sweeps import environment
+    from sweeps.bench.measure import Bed, control_times, measure
+    from sweeps.bench.report import Found
+
+    found = Found(environment.known())
+    todo: dict[Size, list[Case | PeerCase]] = {}
+    for size in asked.sizes:
+        theirs = peers.cases(size, asked.sparsities, asked.threads) if asked.peers else []
+        todo[size] = [*cases.cases(size, asked.strategies, asked.sparsities), *theirs]
+    columns = (
+        BarColumn(20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=sum(len(listed) for listed in todo.values()))
+
+        def keep(result: Row | Untimed) -> None:
+            found.add(result)
+            write(asked.path, found.as_json())
+            progress.advance(task)
+            if not console.is_terminal:
+                console.out(result.said, highlight=False)
+
+        for size, listed in todo.items():
+            progress.update(task, description=f"{size.name} dense")
+            bed = Bed(size)
+            found.controls[size.name] = control_times(bed)
+            for case in listed:
+                progress.update(task, description=" ".join(map(str, case.label.values())))
+                keep(measure(bed, case))
+    return found
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file so that no half of it has its name."""
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.replace(path)
+
+
+def _recorded(found: Found, asked: Asked) -> int:
+    from sweeps.bench import report
+    from sweeps.progress import doing
+    from sweeps.sections import Tracking
+    from sweeps.store import Away, Refused
+    from sweeps.tracker import Tracker
+
+    files = {name: path.read_bytes() for name, path in asked.files.items()}
+    try:
+        with doing("Recording in MLflow"):
+            params = found.environment | {"sizes": ",".join(found.sizes)}
+            Tracker(Tracking(uri=asked.uri), "bench").record(params, report.metrics(found), files)
+    except (Away, Refused, Invalid) as error:
+        print(f"masksweep: not recorded in MLflow: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,244 @@
+"""The same training in PyTorch and JAX, in a process of its own, a stretch at a time.
+
+The process reads a line of JSON that says what to train, answers `ready`, and then takes as many
+steps as each line says. It runs in turn with the programs here, and sleeps in between.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import pairwise
+from typing import Any
+
+from sweeps.bench.cases import BATCH, Size
+
+FORMATS = {"torch": ("dense", "masked", "csr"), "jax": ("dense", "masked", "bcoo")}
+
+
+@dataclass(frozen=True)
+class PeerCase:
+    """One way to train in another library."""
+
+    size: Size
+    library: str
+    format: str
+    sparsity: float
+    threads: int
+
+    @property
+    def label(self) -> dict[str, Any]:
+        """What a row of the results says of the case."""
+        return {
+            "size": self.size.name,
+            "strategy": self.library,
+            "format": self.format,
+            "pattern": "random" if self.sparsity else "-",
+            "sparsity": self.sparsity,
+        }
+
+
+def cases(size: Size, sparsities: Sequence[float], threads: int) -> list[PeerCase]:
+    """Those of the libraries that are installed here; the dense ones have sparsity 0."""
+    return [
+        PeerCase(size, library, form, sparsity, threads)
+        for library, formats in FORMATS.items()
+        if find_spec(library)
+        for form in formats
+        for sparsity in ((0.0,) if form == "dense" else sparsities)
+    ]
+
+
+def missing() -> list[str]:
+    """The libraries that are not installed."""
+    return [library for library in FORMATS if not find_spec(library)]
+
+
+@contextmanager
+def running(case: PeerCase) -> Iterator[Callable[[int], None] | str]:
+    """What trains the case in its process, or why that failed."""
+    count = str(case.threads)
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), count)
+    # waiting threads must not take the processor from what is timed in between
+    quiet = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "JAX_PLATFORMS": "cpu"}
+    if case.library == "jax" and case.threads == 1:
+        quiet["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    with subprocess.Popen(
+        [sys.executable, "-m", __name__, case.library],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **threads, **quiet},
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        sent, got, said = process.stdin, process.stdout, process.stderr
+
+        def ask(what: object) -> str:
+            sent.write(f"{json.dumps(what)}\n")
+            sent.flush()
+            return got.readline().strip()
+
+        def run(steps: int) -> None:
+            if ask(steps) != "done":
+                raise RuntimeError(f"{case.library} {case.format} ended in the middle")
+
+        told = {"widths": case.size.widths, "format": case.format, "sparsity": case.sparsity}
+        try:
+            if ask({**told, "threads": case.threads}) == "ready":
+                yield run
+            else:
+                process.kill()
+                yield (said.read().strip().splitlines() or ["ended without a word"])[-1]
+        finally:
+            process.kill()
+
+
+def _serve(library: str) -> None:
+    """The other process: train what the first line says, as many steps as the others say."""
+    told = json.loads(sys.stdin.readline())
+    steps = {"torch": _torch, "jax": _jax}[library](told)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        steps(int(line))
+        print("done", flush=True)
+
+
+def _data(told: dict[str, Any]) -> tuple[Any, Any, list[Any], list[Any]]:
+    """(x, y, kernels `[inputs, outputs]`, masks of all kernels but the last)."""
+    import numpy as np
+
+    rng, widths = np.random.default_rng(0), told["widths"]
+    x = rng.standard_normal((8 * BATCH, widths[0]), np.float32)
+    y = rng.integers(0, widths[-1], len(x))
+    pairs = list(pairwise(widths))
+    kernels = [rng.standard_normal(p, np.float32) * (2 / sum(p)) ** 0.5 for p in pairs]
+    masks = [rng.random(p, np.float32) >= told["sparsity"] for p in pairs[:-1]]
+    return x, y, kernels, masks
+
+
+def _torch(told: dict[str, Any]) -> Callable[[int], None]:
+    import torch
+    from torch.nn import functional
+
+    torch.set_num_threads(told["threads"])
+    x, y, kernels, masks = _data(told)
+    xs, ys = torch.from_numpy(x).split(BATCH), torch.from_numpy(y).split(BATCH)
+    form, last = told["format"], len(kernels) - 1
+    biases = [torch.zeros(k.shape[1], requires_grad=True) for k in kernels]
+    weights: list[Any] = []
+    kept: list[Any] = []
+    for number, kernel in enumerate(kernels):
+        dense = torch.from_numpy(kernel.T.copy())  # [outputs, inputs], as PyTorch's Linear
+        mask = None if number == last else torch.from_numpy(masks[number].T.copy())
+        if form == "csr" and mask is not None:
+            sparse = (dense * mask).to_sparse_csr()
+            weights.append(sparse.requires_grad_())
+        else:
+            weights.append(dense.requires_grad_())
+        kept.append(mask)
+
+    def product(number: int, h: Any) -> Any:
+        weight = weights[number]
+        if form == "masked" and number != last:
+            weight = weight * kept[number]
+        if form == "csr" and number != last:
+            return torch.sparse.mm(weight, h.T).T + biases[number]
+        return functional.linear(h, weight, biases[number])
+
+    optimizer = torch.optim.Adam([w for w in weights + biases if w.layout == torch.strided])
+    # Adam knows no sparse parameters: its update is written out for their values
+    slots = [[torch.zeros_like(w.values()) for _ in "mv"] for w in weights if w.is_sparse_csr]
+    counter = 0
+
+    def step(number: int) -> None:
+        nonlocal counter
+        h = xs[number % len(xs)]
+        for layer in range(last):
+            h = torch.relu(product(layer, h))
+        loss = functional.cross_entropy(product(last, h), ys[number % len(ys)])
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        counter += 1
+        with torch.no_grad():
+            for weight, (m, v) in zip((w for w in weights if w.is_sparse_csr), slots, strict=True):
+                gradient = weight.grad.values()
+                m.lerp_(gradient, 0.1)
+                v.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+                rate = 1e-3 * (1 - 0.999**counter) ** 0.5 / (1 - 0.9**counter)
+                weight.values().addcdiv_(m, v.sqrt().add_(1e-8), value=-rate)
+                weight.grad = None
+
+    def steps(count: int) -> None:
+        for number in range(count):
+            step(number)
+
+    return steps
+
+
+def _jax(told: dict[str, Any]) -> Callable[[int], None]:
+    import jax
+    import jax.numpy as jnp
+    from jax.experimental import sparse
+
+    x, y, kernels, masks = _data(told)
+    xs, ys = (jnp.asarray(a).reshape(-1, BATCH, *a.shape[1:]) for a in (x, y))
+    form, last = told["format"], len(kernels) - 1
+    values: list[Any] = [jnp.asarray(k) for k in kernels]
+    kept = [jnp.asarray(m) for m in masks]
+    indices: list[Any] = []
+    if form == "bcoo":
+        made = [sparse.BCOO.fromdense(v * m) for v, m in zip(values, kept, strict=False)]
+        indices = [m.indices for m in made]
+        values = [*(m.data for m in made), values[-1]]
+    biases = [jnp.zeros(k.shape[1]) for k in kernels]
+
+    def product(number: int, value: Any, h: Any) -> Any:
+        if number == last or form == "dense":
+            return h @ value
+        if form == "masked":
+            return h @ jnp.where(kept[number], value, 0)
+        kernel = sparse.BCOO((value, indices[number]), shape=kernels[number].shape)
+        return (kernel.T @ h.T).T
+
+    def loss(parameters: Any, x: Any, y: Any) -> Any:
+        h = x
+        for number, (value, bias) in enumerate(zip(*parameters, strict=True)):
+            h = product(number, value, h) + bias
+            h = jax.nn.relu(h) if number != last else h
+        return -jnp.take_along_axis(jax.nn.log_softmax(h), y[:, None], 1).mean()
+
+    def step(number: Any, state: Any) -> Any:
+        parameters, m, v, count = state
+        batch = number % len(xs)
+        found = jax.grad(loss)(parameters, xs[batch], ys[batch])
+        count = count + 1
+        rate = 1e-3 * jnp.sqrt(1 - 0.999**count) / (1 - 0.9**count)
+        each = jax.tree_util.tree_map
+        m = each(lambda a, g: 0.9 * a + 0.1 * g, m, found)
+        v = each(lambda a, g: 0.999 * a + 0.001 * g * g, v, found)
+        moved = each(lambda p, a, b: p - rate * a / (jnp.sqrt(b) + 1e-8), parameters, m, v)
+        return moved, m, v, count
+
+    zeros = jax.tree_util.tree_map(jnp.zeros_like, (values, biases))
+    state: Any = ((values, biases), zeros, zeros, jnp.float32(0))
+    many = jax.jit(lambda count, state: jax.lax.fori_loop(0, count, step, state))
+
+    def steps(count: int) -> None:
+        nonlocal state
+        state = jax.block_until_ready(many(count, state))
+
+    return steps
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1])

@@ -1,0 +1,163 @@
+"""What a bench found, as a table, a plot and a file."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.bench.cases import SIZES
+from sweeps.bench.measure import Row, Untimed
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's, which the colour-blind tell apart."""
+MARKERS = "os^Dv<>Pp"
+
+
+@dataclass
+class Found:
+    """All that was timed so far."""
+
+    environment: dict[str, str]
+    controls: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Milliseconds a step of each dense control, by size."""
+    rows: list[Row] = field(default_factory=list)
+    untimed: list[Untimed] = field(default_factory=list)
+
+    def add(self, result: Row | Untimed) -> None:
+        if isinstance(result, Row):
+            self.rows.append(result)
+        else:
+            self.untimed.append(result)
+
+    def as_json(self) -> str:
+        return json.dumps(asdict(self), indent=1)
+
+    @property
+    def sizes(self) -> list[str]:
+        return list(self.controls)
+
+
+def tables(found: Found) -> RenderableType:
+    """Ratios to the faster dense control, a table for each size."""
+    parts: list[RenderableType] = []
+    for size in found.sizes:
+        parts += [_table(found, size), Text()]
+    parts += [Text(line, style="dim") for line in _untimed(found)]
+    return Group(*parts)
+
+
+def _untimed(found: Found) -> list[str]:
+    """A line for each strategy and reason."""
+    grouped: dict[tuple[str, str], list[Untimed]] = {}
+    for each in found.untimed:
+        grouped.setdefault((_name(each), each.reason), []).append(each)
+    lines = []
+    for (name, reason), group in grouped.items():
+        patterns = ", ".join(dict.fromkeys(each.pattern for each in group))
+        sizes = ", ".join(dict.fromkeys(each.size for each in group))
+        lines.append(f"not timed: {name} on {patterns} ({sizes}): {reason}")
+    return lines
+
+
+def _name(of: Row | Untimed) -> str:
+    """The strategy with its format."""
+    return of.strategy if of.format == "-" else f"{of.strategy} {of.format}"
+
+
+def _table(found: Found, size: str) -> Table:
+    rows = [row for row in found.rows if row.size == size]
+    controls = sorted(found.controls[size].items(), key=lambda item: item[1])
+    widths = "-".join(map(str, SIZES[size].widths))
+    times = "; ".join(f"{name} {ms:.3g} ms" for name, ms in controls)
+    made = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), title_justify="left",
+                 header_style="bold", title_style="bold", caption_justify="left")  # fmt: skip
+    made.title = f"{size}: {widths}, ratio of a step to dense"
+    made.caption = f"dense: {times}"
+    sparsities = sorted({row.sparsity for row in rows})
+    made.add_column("strategy")
+    made.add_column("pattern")
+    for sparsity in sparsities:
+        made.add_column(f"{sparsity:g}", justify="right", no_wrap=True)
+    for (name, pattern), series in lines(rows).items():
+        by = {row.sparsity: row for row in series}
+        made.add_row(name, pattern, *(_cell(by.get(sparsity)) for sparsity in sparsities))
+    return made
+
+
+def _cell(row: Row | None) -> str:
+    """The ratio, and half of what lies between its quartiles."""
+    if row is None:
+        return "-"
+    spread = 50 * (row.ratio_high - row.ratio_low) / row.ratio_to_dense
+    return f"{row.ratio_to_dense:.{2 if row.ratio_to_dense < 10 else 0}f} ±{spread:.0f}%"
+
+
+def lines(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
+    """The rows by strategy with its format, and pattern; in the order of the rows."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        found.setdefault((_name(row), row.pattern), []).append(row)
+    return found
+
+
+def plot(found: Found) -> bytes:
+    """A PNG: ratio to dense against sparsity, with the operation count as the limit."""
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    figure = Figure(figsize=(5.2 * len(found.sizes), 4.8), layout="constrained")
+    axes = figure.subplots(1, len(found.sizes), sharey=True, squeeze=False)[0]
+    names = list(dict.fromkeys(name for name, _ in lines(found.rows)))
+    patterns = list(dict.fromkeys(pattern for _, pattern in lines(found.rows)))
+    colour = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
+    dash: dict[str, Any] = {name: "-" if i < len(COLOURS) else ":" for i, name in enumerate(names)}
+    marker = {pattern: MARKERS[i % len(MARKERS)] for i, pattern in enumerate(patterns)}
+    for axis, size in zip(axes, found.sizes, strict=True):
+        rows = [row for row in found.rows if row.size == size]
+        ticks = sorted({row.sparsity for row in rows})
+        for (name, pattern), series in lines(rows).items():
+            ordered = sorted(series, key=lambda row: row.sparsity)
+            at, ratios = [1 - row.sparsity for row in ordered], [r.ratio_to_dense for r in ordered]
+            low = [r.ratio_to_dense - min(r.ratio_low, r.ratio_to_dense) for r in ordered]
+            high = [max(r.ratio_high, r.ratio_to_dense) - r.ratio_to_dense for r in ordered]
+            axis.errorbar(
+                at, ratios, yerr=[low, high], color=colour[name], linestyle=dash[name],
+                marker=marker[pattern], markersize=4, linewidth=1.2,
+            )  # fmt: skip
+        densities = [1 - tick for tick in ticks]
+        axis.plot(densities, densities, "--", color="0.5")
+        axis.axhline(1, color="0.7", linewidth=0.8)
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        axis.invert_xaxis()
+        axis.set_xticks(densities, [f"{tick:g}" for tick in ticks])
+        axis.minorticks_off()
+        axis.set_xlabel("sparsity")
+        axis.set_title(f"{size}: {'-'.join(map(str, SIZES[size].widths))}")
+    axes[0].set_ylabel("step time / dense")
+    handles = [Line2D([], [], color=colour[n], linestyle=dash[n], label=n) for n in names]
+    handles += [
+        Line2D([], [], color="0.3", marker=marker[p], linestyle="", label=p) for p in patterns
+    ]
+    handles.append(Line2D([], [], color="0.5", linestyle="--", label="operations"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    return buffer.getvalue()
+
+
+def metrics(found: Found) -> list[tuple[str, float, int]]:
+    """(name, value, step) for MLflow: a curve for each line, over the sparsity in percent."""
+    return [
+        (f"ratio/{row.size}/{name.replace(' ', '_')}/{row.pattern}", row.ratio_to_dense,
+         round(100 * row.sparsity))
+        for (name, _), series in lines(found.rows).items()
+        for row in series
+    ]  # fmt: skip

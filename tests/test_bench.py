@@ -1,0 +1,270 @@
+"""What a bench times, how, and what it leaves behind."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from strategies import Invalid
+from strategies.base import Plan
+from strategies.dense import Dense
+from strategies.held import Zero
+from strategies.patterns.columns import Columns
+from strategies.patterns.random import Random
+from strategies.registry import all_strategies
+from strategies.sparse_tensor import SparseTensor
+from strategies.step import Training
+from strategies.var_list import VarList
+from strategies.weight_mask import WeightMask
+from strategies.weights import describe, make_plan, values
+from sweeps.bench import cases, command, measure, peers, report
+from sweeps.bench.cases import SIZES, Case, Size
+from sweeps.bench.controls import FusedAdam
+from sweeps.models import MLP
+from sweeps.optimizers import Adam
+from sweeps.speed import in_turn
+
+TINY = Size("S", 12, (16, 8), 4)
+KEYS = {
+    "size", "strategy", "format", "pattern", "sparsity", "step_ms", "dense_ms", "ratio_to_dense",
+    "ratio_low", "ratio_high",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--sizes", "S,XL"], "--sizes=XL: of S, M, L"),
+        (["--sizes", ""], "--sizes=: of S, M, L"),
+        (["--strategies", "dense"], "--strategies=dense: of gradient_mask"),
+        (["--sparsities", ".5,1"], "--sparsities=.5,1: numbers in (0, 1)"),
+        (["--sparsities", "half"], "--sparsities=half: numbers in (0, 1)"),
+        (["--threads", "0"], "--threads=0: must be 1 or more"),
+        (["--json", "no/such/folder.json"], "--json=no/such/folder.json: a file.json"),
+        (["--json", "bench.txt"], "--json=bench.txt: a file.json"),
+        (["--quick"], "unrecognized arguments: --quick"),
+    ],
+)
+def test_bad_input_is_refused(arguments: list[str], said: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        command.parsed(arguments)
+    assert said in str(refused.value)
+
+
+def test_peers_that_are_not_there_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "find_spec", lambda name: None)
+    with pytest.raises(Invalid, match="none is installed: torch, jax"):
+        command.parsed(["--peers"])
+    assert peers.cases(SIZES["S"], [0.9], 1) == []
+
+
+def test_bad_input_ends_before_tensorflow_starts() -> None:
+    code = (
+        "import sys; from sweeps.cli import main; code = main(['bench', '--sizes', 'Q']);"
+        "sys.exit(code if 'tensorflow' not in sys.modules else 99)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr == "masksweep: --sizes=Q: of S, M, L\n"
+
+
+def test_every_strategy_and_format_is_timed_on_what_can_change_its_time() -> None:
+    kinds = list(cases.known().values())
+    assert set(cases.known()) == set(all_strategies()) - {"dense"}
+    found = cases.cases(TINY, kinds, [0.5, 0.9])
+    listed = {(c.strategy.name, c.format, c.pattern.name, c.sparsity) for c in found}
+    assert len(listed) == len(found)
+    assert {name for name, *_ in listed} == set(cases.known())
+    for name, form in [("weight_mask", "where"), ("weight_mask", "product")]:
+        patterns = {(p, s) for n, f, p, s in listed if (n, f) == (name, form)}
+        assert patterns == {("random", 0.5), ("random", 0.9)}
+    for form in ("coo", "lookup"):
+        patterns = {p for n, f, p, s in listed if (n, f, s) == ("sparse_tensor", form, 0.9)}
+        assert patterns == {"random", "rows", "columns", "block"}
+    assert ("sparse_tensor", "coo", "n_m", 0.5) in listed
+    assert {(p, s) for n, _, p, s in listed if n == "loss_mask"} == {
+        ("columns", 0.5),
+        ("columns", 0.9),
+    }
+
+
+def test_stretches_take_turns_and_are_long_enough() -> None:
+    calls: list[tuple[str, int]] = []
+
+    def run(name: str, seconds: float) -> Any:
+        def steps(count: int) -> None:
+            calls.append((name, count))
+            end = seconds * count + time.perf_counter()
+            while time.perf_counter() < end:
+                pass
+
+        return steps
+
+    found = in_turn([run("slow", 0.04), run("quick", 0.002)], 4)
+    assert [len(times) for times in found] == [2, 2, 2, 2]
+    last = calls[-8:]
+    assert [name for name, _ in last] == ["slow", "quick"] * 4
+    assert all(count == 1 for name, count in last if name == "slow")
+    assert all(count >= 15 for name, count in last if name == "quick")
+    assert all(slow >= 0.04 and quick >= 0.002 for slow, quick in found)
+
+
+def test_the_fused_control_trains_as_keras_adam_does() -> None:
+    keras.utils.set_random_seed(0)
+    model = MLP(hidden=(16, 8)).build((12,), 10)
+    rng = np.random.default_rng(0)
+    x, y = (
+        tf.constant(rng.standard_normal((32, 12), np.float32)),
+        tf.constant(rng.integers(0, 10, 32)),
+    )
+    ends = []
+    for optimizer in (FusedAdam(0.01), Adam(0.01)):
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        training = Training(model, Dense(), Plan(), optimizer=optimizer.build(), loss=loss)
+        step = tf.function(training.step, autograph=False)
+        for _ in range(20):
+            step(x, y)
+        ends.append([np.asarray(v) for v in training.effective()])
+    start = list(values(model).values())
+    for fused, plain, before in zip(*ends, start, strict=True):
+        np.testing.assert_allclose(fused, plain, atol=1e-4)
+        assert np.abs(fused - before).max() > 0.05
+
+
+def products(training: Training, x: Any, y: Any) -> list[tuple[int, ...]]:
+    """Shapes of all matrix products in the graph of a step that lead to something."""
+    step = tf.function(training.step, autograph=False).get_concrete_function(x, y)
+    found, todo = (
+        {},
+        [*step.outputs, *(o for o in step.graph.get_operations() if "Assign" in o.type)],
+    )
+    while todo:
+        each = todo.pop()
+        op = getattr(each, "op", each)
+        if op.name not in found:
+            found[op.name] = op
+            todo += [t.op for t in op.inputs]
+    return [tuple(o.outputs[0].shape) for o in found.values() if "MatMul" in o.type]
+
+
+def test_var_list_computes_no_gradient_of_frozen_columns() -> None:
+    model = MLP(hidden=(40, 30)).build((20,), 10)
+    start = values(model)
+    plan = make_plan(describe(model), start, masks=Columns(0.9).masks, held=Zero().values)
+    x, y = tf.zeros((32, 20)), tf.zeros(32, tf.int32)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def shapes(strategy: Any) -> list[tuple[int, ...]]:
+        optimizer = keras.optimizers.SGD()
+        return products(Training(model, strategy, plan, optimizer=optimizer, loss=loss), x, y)
+
+    assert {(20, 40), (40, 30)} <= set(shapes(WeightMask()))
+    mine = shapes(VarList())
+    assert not {(20, 40), (40, 30)} & set(mine)
+    assert {(20, 4), (40, 3)} <= set(mine)
+
+
+def test_a_case_that_is_refused_or_too_large_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    bed = measure.Bed(TINY)
+    refused = measure.measure(bed, Case(TINY, VarList(), Random(0.9), 0.9))
+    assert isinstance(refused, measure.Untimed)
+    assert "whole outputs" in refused.reason
+    memory = type("Memory", (), {"available": 1000})
+    monkeypatch.setattr(measure.psutil, "virtual_memory", lambda: memory)
+    large = measure.measure(bed, Case(TINY, SparseTensor(), Random(0.9), 0.9))
+    assert isinstance(large, measure.Untimed)
+    assert "are free" in large.reason
+
+
+@pytest.mark.parametrize("library", list(peers.FORMATS))
+def test_a_peer_trains_in_its_own_process_or_says_why_not(library: str) -> None:
+    for form in peers.FORMATS[library]:
+        case = peers.PeerCase(TINY, library, form, 0.0 if form == "dense" else 0.5, 1)
+        with peers.running(case) as run:
+            if find_spec(library):
+                assert not isinstance(run, str), run
+                run(3)
+            else:
+                assert run == f"ModuleNotFoundError: No module named '{library}'"
+
+
+def test_a_bench_leaves_a_table_a_plot_a_file_and_a_run(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    arguments = ["--sizes", "S", "--strategies", "weight_mask,var_list", "--sparsities", ".9"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "sweeps.cli", "bench", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "80"},
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "weight_mask where" in ended.stdout
+    assert all(len(line) <= 80 for line in ended.stdout.splitlines())
+    found = json.loads((tmp_path / "bench.json").read_text())
+    assert {"python", "processor", "intra_op_threads"} <= found["environment"].keys()
+    assert all(row.keys() == KEYS for row in found["rows"])
+    timed = [(row["strategy"], row["format"], row["pattern"]) for row in found["rows"]]
+    assert timed == [
+        ("weight_mask", "where", "random"),
+        ("weight_mask", "product", "random"),
+        ("var_list", "-", "columns"),
+    ]
+    for row in found["rows"]:
+        assert row["ratio_to_dense"] == pytest.approx(row["step_ms"] / row["dense_ms"])
+        assert row["ratio_low"] <= row["ratio_high"]
+    assert set(found["controls"]["S"]) == set(measure.CONTROLS)
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name("masksweep")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert (run.info.run_name, run.info.status) == ("bench", "FINISHED")
+    assert {f.path for f in client.list_artifacts(run.info.run_id)} == {"bench.json", "bench.png"}
+    (point,) = client.get_metric_history(run.info.run_id, "ratio/S/var_list/columns")
+    assert (point.step, point.value) == (90, found["rows"][-1]["ratio_to_dense"])
+
+
+def test_what_was_measured_outlives_an_interruption(tmp_path: Path) -> None:
+    path = tmp_path / "bench.json"
+    arguments = ["--sizes", "S", "--strategies", "weight_mask,projection", "--sparsities", ".5,.9"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "sweeps.cli", "bench", *arguments, "--json", str(path)],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "x dense" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        process.stderr.read()
+    assert process.returncode == 130
+    assert 1 <= len(json.loads(path.read_text())["rows"]) < 6
+
+
+def test_the_table_groups_what_was_not_timed() -> None:
+    from rich.console import Console
+
+    found = report.Found({}, {"S": {"one": 1.0, "other": 2.0}})
+    for pattern in ("random", "rows"):
+        for sparsity in (0.5, 0.9):
+            found.add(measure.Untimed("S", "var_list", "-", pattern, sparsity, "no"))
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(report.tables(found))
+    assert "not timed: var_list on random, rows (S): no" in console.export_text()
