@@ -14,7 +14,6 @@ busy machine it says nothing. TensorFlow calls the kernel behind `a_is_sparse` d
 from __future__ import annotations
 
 import csv
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -23,6 +22,8 @@ from math import exp, inf, log, sqrt
 from statistics import median
 from typing import Any, Literal
 
+from sweeps.speed import in_turn
+
 Dense = Literal["flagged", "plain"]
 Product = Literal["sparse", "flagged", "plain", "loop"]
 """`loop` has no product: what it takes is in the time of every other."""
@@ -30,8 +31,6 @@ PRODUCTS: tuple[Product, ...] = ("sparse", "flagged", "plain", "loop")
 DENSE: dict[Dense, str] = {"flagged": "matmul(a_is_sparse=True)", "plain": "matmul"}
 """What sparse is compared with: as the published table does, and as one would today."""
 ROUNDS = 7
-SECONDS = 0.02
-"""Least length of one measured stretch."""
 SIDE = 1000
 """Rows and columns of A where crossovers are searched: the table's largest."""
 COLUMNS = (1, 10, 25, 128)
@@ -112,21 +111,12 @@ def measure(cell: Cell, products: Sequence[Product] = PRODUCTS) -> dict[Product,
     """
     dense, sparse, b = operands(cell)
 
-    def stretch(product: Product, times: int) -> float:
+    def run(product: Product, times: int) -> None:
         given = sparse if product == "sparse" else dense
-        tic = time.perf_counter()
         float(iterated(product)(given, b, 0.0, times)[0, 0])
-        return time.perf_counter() - tic
 
-    counts = {}
-    for product in products:
-        stretch(product, 1)
-        counts[product] = 1
-        # the shorter of two: a hiccup of the machine is not the product's time
-        while min(stretch(product, counts[product]) for _ in range(2)) < SECONDS:
-            counts[product] *= 2
-    rounds = [[stretch(p, times) / times for p, times in counts.items()] for _ in range(ROUNDS)]
-    return dict(zip(products, map(median, zip(*rounds, strict=True)), strict=True))
+    found = in_turn([partial(run, product) for product in products], ROUNDS)
+    return dict(zip(products, map(median, zip(*found, strict=True)), strict=True))
 
 
 def operands(cell: Cell) -> tuple[Any, Any, Any]:

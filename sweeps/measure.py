@@ -115,7 +115,7 @@ def gradients(start: Start, program: Program, batch: tuple[Any, Any]) -> dict[st
     import tensorflow as tf
 
     training, held, kept = program.training, [], []
-    found = training.gradients(*batch)
+    found = program.gradients(*batch)
     for weight, value in zip(training.weights, training.values, strict=True):
         masked, gradient = training.masked.get(weight.name), found.get(weight.name)
         if masked is None or gradient is None:

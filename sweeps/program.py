@@ -120,6 +120,7 @@ class Program:
         self._predict = tf.function(
             lambda x: self.training.forward(x, training=False)[0], autograph=False
         )
+        self._gradients = tf.function(self.training.gradients, autograph=False)
         self.compile_seconds = 0.0
         self._compiled: set[tuple[int, ...]] = set()
 
@@ -231,6 +232,11 @@ class Program:
     def predict(self, x: Any) -> Array:
         """The live model's outputs, `[samples, outputs]`."""
         return np.asarray(self._predict(x))
+
+    def gradients(self, x: Any, y: Any) -> dict[str, Any]:
+        """What the optimizer gets for a batch now, as `Training.gradients`; trains nothing."""
+        found: dict[str, Any] = self._gradients(x, y)
+        return found
 
     def effective(self) -> dict[str, Array]:
         """The dense weights by name."""

@@ -1,4 +1,4 @@
-"""The time of a training step, as a ratio to the dense control in the same process, in turn."""
+"""Timing in turn, in one process: what a step takes, as a ratio to the dense control."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sweeps.program import NEVER, Program
+if TYPE_CHECKING:
+    from sweeps.program import Program
 
 SECONDS = 0.03
 """Least length of one measured stretch."""
@@ -17,7 +19,7 @@ BUDGET_S = 20.0
 """Steps that take seconds get fewer rounds, so that all take about this; three at least."""
 
 Run = Callable[[int], object]
-"""Takes so many training steps."""
+"""Takes so many steps."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Speed:
 
 def compare(program: Program, dense: Program, x: Any, y: Any, order: Any, rounds: int) -> Speed:
     """Time both programs in turn on the given samples. Trains them further: results come first."""
+    from sweeps.program import NEVER
 
     def steps(timed: Program, number: int) -> None:
         timed.run(x, y, order, 0, number, NEVER, NEVER)
@@ -71,7 +74,7 @@ def _enough(run: Run) -> int:
     """Steps of a stretch that is long enough to be measured."""
     run(1)
     steps = 1
+    while (step := _stretch(run, steps)) * steps < SECONDS / 4:
+        steps *= 4
     # the shorter of two: a hiccup of the machine is not the step's time
-    while min(_stretch(run, steps) for _ in range(2)) * steps < SECONDS:
-        steps *= 2
-    return steps
+    return 1 if step > 10 * SECONDS else ceil(SECONDS / min(step, _stretch(run, steps)))

@@ -40,7 +40,7 @@ from sweeps.speed import in_turn
 TINY = Size("S", 12, (16, 8), 4)
 KEYS = {
     "size", "strategy", "format", "pattern", "sparsity", "step_ms", "dense_ms", "ratio_to_dense",
-    "ratio_low", "ratio_high",
+    "ratio_low", "ratio_high", "ratio_same_compiler",
 }  # fmt: skip
 
 
@@ -227,6 +227,8 @@ def test_a_bench_leaves_a_table_a_plot_a_file_and_a_run(tmp_path: Path) -> None:
     for row in found["rows"]:
         assert row["ratio_to_dense"] == pytest.approx(row["step_ms"] / row["dense_ms"])
         assert row["ratio_low"] <= row["ratio_high"]
+        # all of them compile under XLA, and the ratio to dense is the one to the faster control
+        assert row["ratio_same_compiler"] <= row["ratio_to_dense"]
     assert set(found["controls"]["S"]) == set(measure.CONTROLS)
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from sweeps import matmul
+from sweeps import matmul, speed
 from sweeps.matmul import COLUMNS, PRODUCTS, Cell, Dense, Product, Ratios, Result, published
 from sweeps.matmul_report import bracket, crossing_table, findings, table
 
@@ -71,14 +71,14 @@ def test_a_has_its_density_and_both_forms_are_equal(density: float) -> None:
 
 
 def test_times_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matmul, "SECONDS", 0.001)
+    monkeypatch.setattr(speed, "SECONDS", 0.001)
     times = matmul.measure(Cell(0.2, 2, 8, 6))
     assert tuple(times) == PRODUCTS
     assert all(seconds > 0 and isfinite(seconds) for seconds in times.values())
 
 
 def test_all_is_measured_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matmul, "SECONDS", 1e-6)
+    monkeypatch.setattr(speed, "SECONDS", 1e-6)
     monkeypatch.setattr(matmul, "ROUNDS", 1)
     monkeypatch.setattr(matmul, "SIDE", 10)
     monkeypatch.setattr(matmul, "published", lambda: published()[:2])

@@ -26,7 +26,10 @@ from sweeps.speed import Run, in_turn
 
 BATCHES = 8
 ROUNDS = 9
+SLOW_MS = 1000
+"""A strategy that takes longer with random masks is not timed with structured ones too."""
 CONTROLS = ("TensorFlow's fused Adam, no XLA", "Keras' Adam, XLA")
+"""Without XLA, and with."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Row:
     """The lower quartile of the ratios of the rounds."""
     ratio_high: float
     """The upper one."""
+    ratio_same_compiler: float | None
+    """To the control that is compiled as the case is; None for other libraries."""
 
     @property
     def said(self) -> str:
@@ -88,6 +93,8 @@ class Bed:
         order = np.arange(samples, dtype=np.int32).reshape(BATCHES, BATCH)
         self._given = tf.constant(x), tf.constant(y), tf.constant(order)
         self._program: Program | None = None
+        self.slow: set[tuple[Strategy, float]] = set()
+        """Strategies and sparsities whose step takes longer than `SLOW_MS`."""
         fused = Program(self._shape(Plan(), Dense(), FusedAdam(), False), self._model, Plan())
         xla = Program(self._shape(Plan(), Dense(), Adam(), True), self._model, Plan())
         self.controls: tuple[Run, ...] = tuple(self._runs(p, Plan()) for p in (fused, xla))
@@ -111,6 +118,8 @@ class Bed:
 
     def run(self, case: Case) -> Run | str:
         """What trains the case, or why it cannot be timed."""
+        if (case.strategy, case.sparsity) in self.slow:
+            return f"with random masks a step takes over {SLOW_MS:g} ms already"
         plan = make_plan(
             describe(self._model),
             self._start,
@@ -139,27 +148,34 @@ def _too_large(case: Case, plan: Plan) -> str | None:
 
 def measure(bed: Bed, case: Case | PeerCase) -> Row | Untimed:
     """Time one case of the bed's size beside both controls."""
-    if isinstance(case, Case):
-        return _row(case.label, bed.run(case), bed.controls)
     try:
+        if isinstance(case, Case):
+            found = _row(case.label, bed.run(case), bed.controls, case.strategy.xla)
+            if isinstance(found, Row) and found.step_ms > SLOW_MS:
+                bed.slow.add((case.strategy, case.sparsity))
+            return found
         with running(case) as theirs:
             return _row(case.label, theirs, bed.controls)
-    except (OSError, RuntimeError) as error:
-        return Untimed(**case.label, reason=str(error))
+    except Exception as error:  # memory, a library's own: the next case can still be timed
+        said = str(error).strip().splitlines() or [""]
+        return Untimed(**case.label, reason=f"{type(error).__name__}: {said[0]}")
 
 
-def _row(label: Mapping[str, Any], run: Run | str, controls: Sequence[Run]) -> Row | Untimed:
-    """The times of `run` beside those of the faster control."""
+def _row(
+    label: Mapping[str, Any], run: Run | str, controls: Sequence[Run], xla: bool | None = None
+) -> Row | Untimed:
+    """The times of `run` beside those of the controls."""
     if isinstance(run, str):
         return Untimed(**label, reason=run)
     found = in_turn([run, *controls], ROUNDS)
     times, *others = zip(*found, strict=True)
-    dense = min(others, key=median)
-    ratios = [a / b for a, b in zip(times, dense, strict=True)]
+    step, *medians = (1000 * median(t) for t in (times, *others))
+    dense = min(medians)
+    ratios = [a / b for a, b in zip(times, others[medians.index(dense)], strict=True)]
     low, _, high = quantiles(ratios, n=4, method="inclusive")
-    step, control = 1000 * median(times), 1000 * median(dense)
-    return Row(**label, step_ms=step, dense_ms=control, ratio_to_dense=step / control,
-               ratio_low=low, ratio_high=high)  # fmt: skip
+    alike = None if xla is None else step / medians[xla]
+    return Row(**label, step_ms=step, dense_ms=dense, ratio_to_dense=step / dense,
+               ratio_low=low, ratio_high=high, ratio_same_compiler=alike)  # fmt: skip
 
 
 def control_times(bed: Bed) -> dict[str, float]:
