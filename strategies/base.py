@@ -164,7 +164,8 @@ class Binding:
     """
 
     rewrite: Callable[[Any, Sequence[str]], Any] = _first
-    """(model, names of the masked weights) -> the model to run, its weights in the same order."""
+    """(model, names of the masked weights) -> what has its `stateless_call`, for the same weights.
+    """
     layout: Callable[[Mask], Array] = _first
     """mask -> `m`, computed once with NumPy; its shape must depend on the mask's counts only."""
     keep: Callable[[Array, Array], Array] = _first

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from strategies.base import Array, Binding, Mask, Plan, Strategy, require
-from strategies.weights import with_layers
+from strategies.weights import Rewritten
 
 
 def _indices(mask: Mask) -> Array:
@@ -44,24 +44,17 @@ def _look_up(kernel: Any, x: Any) -> Any:
     return tf.transpose(y)
 
 
-def _rewrite(model: Any, names: Sequence[str], product: Callable[[Any, Any], Any]) -> Any:
-    """The same model, whose named Dense layers multiply by a sparse kernel."""
-    import keras
+def _dense(
+    product: Callable[[Any, Any], Any], layer: Any, inputs: Any, training: Any = None
+) -> Any:
+    """What a Dense layer computes, where its kernel's value is a `tf.SparseTensor`."""
     import tensorflow as tf
 
-    class SparseDense(keras.layers.Dense):  # type: ignore[misc]
-        """Dense, where the kernel's value is a `tf.SparseTensor`."""
-
-        def call(self, inputs: Any, training: Any = None) -> Any:
-            flat = tf.reshape(inputs, [-1, inputs.shape[-1]])
-            y = product(self.kernel.value, flat)
-            y = tf.reshape(y, tf.concat([tf.shape(inputs)[:-1], [self.units]], 0))
-            y.set_shape([*inputs.shape[:-1], self.units])
-            if self.use_bias:
-                y = y + self.bias
-            return self.activation(y) if self.activation is not None else y
-
-    return with_layers(model, names, SparseDense)
+    y = product(layer.kernel.value, tf.reshape(inputs, [-1, inputs.shape[-1]]))
+    y = tf.reshape(y, tf.concat([tf.shape(inputs)[:-1], [layer.units]], 0))
+    y.set_shape([*inputs.shape[:-1], layer.units])
+    y = y + layer.bias if layer.use_bias else y
+    return layer.activation(y) if layer.activation is not None else y
 
 
 @dataclass(frozen=True)
@@ -103,7 +96,7 @@ class SparseTensor(Strategy):
             self.format
         ]
         return Binding(
-            rewrite=partial(_rewrite, product=product),
+            rewrite=lambda model, names: Rewritten(model, names, partial(_dense, product)),
             layout=layout,
             init=lambda w, m, h: tf.gather_nd(w, m),
             substitute=lambda v, m, h: tf.SparseTensor(m, v, h.shape),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from strategies.base import Array, Binding, Mask, Plan, Strategy
-from strategies.weights import with_layers
+from strategies.weights import Rewritten
 
 
 def _order(mask: Mask) -> Array:
@@ -30,10 +29,11 @@ def _frozen(held: Array, order: Array) -> Array:
     return found
 
 
-def _rewrite(model: Any, names: Sequence[str]) -> Any:
-    """The same model, whose Dense layers with a named kernel multiply by its two parts.
+def _split(layer: Any, inputs: Any, training: Any = None) -> Any:
+    """What a Dense layer computes, by the two parts that its kernel was joined from.
 
-    The gradient of a joined kernel would be that of all its columns, to drop most of them.
+    The gradient of the joined kernel would be that of all its columns, to drop most of them. Under
+    mixed precision the kernel is cast, which forgets its parts: correct, and slower.
     """
     import keras
     import tensorflow as tf
@@ -43,20 +43,14 @@ def _rewrite(model: Any, names: Sequence[str]) -> Any:
         # a gather's own gradient adds up, entry by entry; that of a permutation is its inverse
         return tf.gather(y, perm, axis=-1), lambda dy: (tf.gather(dy, front, axis=-1), None, None)
 
-    class SplitDense(keras.layers.Dense):  # type: ignore[misc]
-        """Dense, by the parts that its kernel was joined from."""
-
-        def call(self, inputs: Any, training: Any = None) -> Any:
-            parts = getattr(self.kernel.value, "parts", None)
-            if parts is None:
-                return super().call(inputs, training)
-            trained, frozen, perm, front = parts
-            y = tf.concat([keras.ops.matmul(inputs, part) for part in (trained, frozen)], -1)
-            y = in_order(y, perm, front)
-            y = y + self.bias if self.use_bias else y
-            return self.activation(y) if self.activation is not None else y
-
-    return with_layers(model, [n for n in names if n.endswith("/kernel")], SplitDense)
+    parts = getattr(layer.kernel.value, "parts", None)
+    if parts is None:
+        return type(layer).call(layer, inputs, training=training)
+    trained, frozen, perm, front = parts
+    y = tf.concat([keras.ops.matmul(inputs, part) for part in (trained, frozen)], -1)
+    y = in_order(y, perm, front)
+    y = y + layer.bias if layer.use_bias else y
+    return layer.activation(y) if layer.activation is not None else y
 
 
 @dataclass(frozen=True)
@@ -88,7 +82,7 @@ class VarList(Strategy):
             return whole
 
         return Binding(
-            rewrite=_rewrite,
+            rewrite=lambda model, names: Rewritten(model, names, _split),
             layout=_order,
             keep=_frozen,
             init=lambda w, m, h: tf.gather(w, m[2 * w.shape[-1] :], axis=-1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,17 +28,23 @@ def _own_variables(layer: Any, prefix: str, seen: set[int]) -> list[tuple[str, A
     return found
 
 
+def _owners(model: Any) -> dict[int, tuple[str, Any]]:
+    """(name, layer) of each trainable variable, by its `id`."""
+    seen: set[int] = set()
+    named = {id(v): (v.name, model) for v in model._trainable_variables}
+    for part in model._layers:
+        for name, v, layer in _own_variables(part, part.name, seen):
+            named.setdefault(id(v), (name, layer))
+    return named
+
+
 def describe(model: Any) -> list[Weight]:
     """The trainable weights of a built Keras model, in the order of `model.trainable_variables`.
 
     Names are `layer/variable` (outer layers in front where layers are nested); they survive saving
     and reloading, which `variable.path` does not. Raises `Invalid` if two weights share a name.
     """
-    seen: set[int] = set()
-    named = {id(v): (v.name, model) for v in model._trainable_variables}
-    for part in model._layers:
-        for name, v, layer in _own_variables(part, part.name, seen):
-            named.setdefault(id(v), (name, layer))
+    named = _owners(model)
     outputs = getattr(model, "outputs", None) or []
     last = outputs[0]._keras_history.operation if len(outputs) == 1 else None
     if last is not None and len(last._inbound_nodes) > 1:
@@ -68,23 +75,31 @@ def describe(model: Any) -> list[Weight]:
     return weights
 
 
-def with_layers(model: Any, names: Sequence[str], kind: Any) -> Any:
-    """The model again, with layers of this kind where it had Dense ones that own named weights.
+class Rewritten:
+    """A model, of which some Dense layers compute otherwise while it runs statelessly.
 
-    Layers inside other layers stay as they are, and so does a model that is neither Sequential nor
-    Functional. The values are not copied.
+    The layers are the model's own, so that nothing about the others is lost, as it would be in a
+    clone: statistics of a Normalization, functions of a Lambda, layers inside layers.
     """
-    import keras
 
-    own = {name.rsplit("/", 1)[0] for name in names}
-    found = [v for v in model.layers if v.name in own and type(v).__name__ == "Dense"]
-    if not found or type(model).__name__ not in ("Functional", "Sequential"):
-        return model
+    def __init__(self, model: Any, names: Sequence[str], call: Callable[..., Any]) -> None:
+        """`call(layer, inputs)` is for the Dense layers that own a kernel of these names."""
+        owners = _owners(model)
+        found = [owners[id(v)] for v in model.trainable_variables]
+        kernels = [layer for name, layer in found if name in names and name.endswith("/kernel")]
+        self._layers = [layer for layer in kernels if type(layer).__name__ == "Dense"]
+        self._model, self._call = model, call
 
-    def clone(layer: Any) -> Any:
-        return (kind if layer in found else type(layer)).from_config(layer.get_config())
-
-    return keras.models.clone_model(model, clone_function=clone, call_function=None)
+    def stateless_call(self, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.stateless_call`."""
+        for layer in self._layers:
+            # past Keras' own, which would track it
+            object.__setattr__(layer, "call", partial(self._call, layer))
+        try:
+            return self._model.stateless_call(*args, **kwargs)
+        finally:
+            for layer in self._layers:
+                object.__delattr__(layer, "call")
 
 
 MaskMaker = Callable[[Mapping[str, tuple[int, ...]], int], Mapping[str, Mask]]

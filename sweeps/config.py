@@ -100,8 +100,6 @@ class Trial(Section):
         if isinstance(self.pattern, Scored) and self.held.name != "zero":
             allowed = f"zero with pattern={self.pattern.name}, which goes by magnitude"
             raise Invalid("held", self.held.name, allowed)
-        if isinstance(self.pattern, Scored) and self.pattern.found_with is not None:
-            _ = self.rounds
         if self.train.jit is True and self.compare and not self.compare.xla:
             raise Invalid("train.jit", True, f"{self.compare.name} does not compile under XLA")
         if self.compare == self.strategy:
@@ -115,6 +113,8 @@ class Trial(Section):
         other = {"classification": "/mse", "regression": "/accuracy"}[self.data.task]
         if self.objective.endswith(other):
             raise Invalid("objective", self.objective, f"{self.data.name} is {self.data.task}")
+        if isinstance(self.pattern, Scored) and self.pattern.found_with is not None:
+            _ = self.rounds  # checks them
         return self
 
     @property

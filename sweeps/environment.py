@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
@@ -24,6 +25,8 @@ PACKAGES = (
     "scikit-learn",
     "mnist1d",
 )
+PEERS = ("torch", "jax")
+"""Libraries that a bench may time beside; named where they are installed."""
 
 
 @cache
@@ -52,6 +55,9 @@ def known() -> dict[str, str]:
             lines[name] = version(name)
         except PackageNotFoundError:
             lines[name] = "not installed"
+    for name in PEERS:
+        with suppress(PackageNotFoundError):
+            lines[name] = version(name)
     lines["processor"] = _processor()
     lines["gpus"] = str(
         [

@@ -156,7 +156,7 @@ def _free_loss(start: Start, before: Array, after: Array) -> dict[str, float]:
 
 
 def costs(start: Start, program: Program) -> dict[str, float]:
-    """Memory of weights (with masks and held values) and optimizer, and the operations' limit."""
+    """Memory of weights (with what is kept of masks and held values), of the optimizer; flops."""
     training = program.training
     kept = [v for m in training.masked.values() for v in (m.layout, m.rest)]
     found: dict[str, float] = {

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import ceil
+from math import ceil, inf
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 SECONDS = 0.03
 """Least length of one measured stretch."""
-BUDGET_S = 20.0
-"""Steps that take seconds get fewer rounds, so that all take about this; three at least."""
 
 Run = Callable[[int], object]
 """Takes so many steps."""
@@ -46,10 +44,10 @@ def compare(program: Program, dense: Program, x: Any, y: Any, order: Any, rounds
     return Speed(step, control)
 
 
-def in_turn(runs: Sequence[Run], rounds: int) -> list[list[float]]:
+def in_turn(runs: Sequence[Run], rounds: int, budget_s: float = inf) -> list[list[float]]:
     """Seconds a step of each, round by round: a stretch of one, a stretch of the next, and again.
 
-    What compiles or warms up is not in it.
+    What compiles or warms up is not in it. After the third round, ends when the budget is spent.
     """
     counts = [_enough(run) for run in runs]
     if max(counts) < 2 * min(counts):  # calls cost time too: as many steps in each, if alike
@@ -59,7 +57,7 @@ def in_turn(runs: Sequence[Run], rounds: int) -> list[list[float]]:
     began = time.perf_counter()
     while len(found) < rounds:
         found.append([_stretch(run, steps) for run, steps in pairs])
-        if len(found) >= 3 and time.perf_counter() - began > BUDGET_S:
+        if len(found) >= 3 and time.perf_counter() - began > budget_s:
             break
     return found
 

@@ -273,13 +273,17 @@ class Tracker:
         with translated():
             if not self._experiment:
                 self._make_experiment()
-            run = self._client.create_run(self._experiment, run_name=self._name).info.run_id
+            made = self._client.create_run(self._experiment, run_name=self._name).info
+            run, now = made.run_id, made.start_time
             told = [Param(key, value[:6000]) for key, value in params.items()]
-            now = self._client.get_run(run).info.start_time
             points = [Metric(key, value, now, step) for key, value, step in metrics]
-            self._client.log_batch(run, params=told)
-            self._log(run, points)
-            self._log_files(run, files)
+            try:
+                self._client.log_batch(run, params=told)
+                self._log(run, points)
+                self._log_files(run, files)
+            except Exception:
+                self._client.set_terminated(run, "FAILED")
+                raise
             self._client.set_terminated(run)
 
     def _close(self, body: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ import tensorflow as tf
 from strategies import Invalid
 from strategies.base import Plan
 from strategies.dense import Dense
-from strategies.held import Zero
+from strategies.held import Init, Zero
 from strategies.patterns.columns import Columns
 from strategies.patterns.random import Random
 from strategies.registry import all_strategies
@@ -95,10 +95,9 @@ def test_every_strategy_and_format_is_timed_on_what_can_change_its_time() -> Non
         patterns = {p for n, f, p, s in listed if (n, f, s) == ("sparse_tensor", form, 0.9)}
         assert patterns == {"random", "rows", "columns", "block"}
     assert ("sparse_tensor", "coo", "n_m", 0.5) in listed
-    assert {(p, s) for n, _, p, s in listed if n == "loss_mask"} == {
-        ("columns", 0.5),
-        ("columns", 0.9),
-    }
+    of_outputs = {(p, s) for n, _, p, s in listed if n == "loss_mask"}
+    assert of_outputs == {("columns", 0.5), ("columns", 0.9)}
+    assert not cases.cases(TINY, [all_strategies()["loss_mask"]], [0.99])  # of ten outputs, all
 
 
 def test_stretches_take_turns_and_are_long_enough() -> None:
@@ -118,7 +117,7 @@ def test_stretches_take_turns_and_are_long_enough() -> None:
     last = calls[-8:]
     assert [name for name, _ in last] == ["slow", "quick"] * 4
     assert all(count == 1 for name, count in last if name == "slow")
-    assert all(count >= 15 for name, count in last if name == "quick")
+    assert all(count >= 8 for name, count in last if name == "quick")
     assert all(slow >= 0.04 and quick >= 0.002 for slow, quick in found)
 
 
@@ -177,6 +176,61 @@ def test_var_list_computes_no_gradient_of_frozen_columns() -> None:
     assert {(20, 4), (40, 3)} <= set(mine)
 
 
+@pytest.mark.parametrize("shape", [(20,), (3, 20)])
+def test_var_list_walks_the_path_of_a_masked_kernel(shape: tuple[int, ...]) -> None:
+    """Whose kept columns are neither first nor their own mirror image; to rounding."""
+    keras.utils.set_random_seed(0)
+    inputs = y = keras.Input(shape)
+    for units in (7, 5):
+        y = keras.layers.Dense(units, activation="tanh")(y)
+    model = keras.Model(inputs, keras.layers.Dense(2)(y))
+    keep = {7: [2, 3, 6], 5: [1, 4]}
+    masks = {
+        n: np.isin(np.arange(s[-1]), keep[s[-1]]) & np.ones(s, bool)
+        for n, s in ((w.name, w.shape) for w in describe(model))
+        if s[-1] in keep
+    }
+    plan = make_plan(
+        describe(model),
+        values(model),
+        masks=lambda shapes, seed: {n: masks[n] for n in shapes},
+        held=Init().values,
+        targets=list(masks),
+    )
+    rng = np.random.default_rng(0)
+    x, y = (
+        tf.constant(rng.standard_normal((16, *s), np.float32)) for s in (shape, (*shape[:-1], 2))
+    )
+    ends = []
+    for strategy in (WeightMask(), VarList()):
+        optimizer, loss = keras.optimizers.SGD(0.1), keras.losses.MeanSquaredError()
+        training = Training(model, strategy, plan, optimizer=optimizer, loss=loss)
+        step = tf.function(training.step, autograph=False)
+        for _ in range(20):
+            step(x, y)
+        ends.append([np.asarray(v) for v in training.effective()])
+    moved = [np.abs(a - b).max() for a, b in zip(ends[0], values(model).values(), strict=True)]
+    assert min(moved) > 1e-3
+    for one, other in zip(*ends, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("strategy", [VarList(), SparseTensor(), SparseTensor("lookup")])
+def test_what_the_other_layers_have_learned_or_were_given_stays(strategy: Any) -> None:
+    """A clone of the model would forget the statistics, and could not make the function."""
+    normalize = keras.layers.Normalization()
+    normalize.adapt(np.random.default_rng(0).normal(5, 3, (100, 20)))
+    double = keras.layers.Lambda(lambda x: 2 * x)
+    layers = [keras.Input((20,)), normalize, double, keras.layers.Dense(8), keras.layers.Dense(2)]
+    model = keras.Sequential(layers)
+    plan = make_plan(describe(model), values(model), masks=Columns(0.0).masks, held=Zero().values)
+    loss = keras.losses.MeanSquaredError()
+    training = Training(model, strategy, plan, optimizer=keras.optimizers.SGD(), loss=loss)
+    x = tf.constant(np.random.default_rng(1).normal(5, 3, (4, 20)), tf.float32)
+    np.testing.assert_allclose(training.forward(x, training=False)[0], model(x), atol=1e-5)
+    assert "call" not in vars(model.layers[-2])
+
+
 def test_a_case_that_is_refused_or_too_large_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     bed = measure.Bed(TINY)
     refused = measure.measure(bed, Case(TINY, VarList(), Random(0.9), 0.9))
@@ -187,18 +241,44 @@ def test_a_case_that_is_refused_or_too_large_says_why(monkeypatch: pytest.Monkey
     large = measure.measure(bed, Case(TINY, SparseTensor(), Random(0.9), 0.9))
     assert isinstance(large, measure.Untimed)
     assert "are free" in large.reason
+    assert not large.failed
+
+
+def test_a_case_that_fails_says_so_and_takes_no_other_with_it() -> None:
+    bed = measure.Bed(TINY)
+    broken = measure.measure(bed, Case(TINY, WeightMask(), Columns(0.5, indices=(99,)), 0.5))
+    assert isinstance(broken, measure.Untimed)
+    assert broken.failed
+    assert "99" in broken.reason
+    assert isinstance(measure.measure(bed, Case(TINY, WeightMask(), Random(0.5), 0.5)), measure.Row)
+
+
+def test_ratios_are_to_the_faster_control_and_to_the_one_compiled_alike() -> None:
+    def takes(seconds: float) -> Any:
+        return lambda count: time.sleep(seconds * count)
+
+    bed = measure.Bed(TINY)
+    bed.controls, bed.dense = (takes(0.02), takes(0.04)), 0
+    label = Case(TINY, WeightMask(), Random(0.5), 0.5).label
+    for xla, alike in [(False, 1.5), (True, 0.75)]:
+        row = measure._row(label, takes(0.03), bed, xla)
+        assert row.ratio_to_dense == pytest.approx(1.5, rel=0.2)
+        assert row.ratio_same_compiler == pytest.approx(alike, rel=0.2)
+        assert row.ratio_low <= row.ratio_to_dense <= row.ratio_high
+    assert measure._row(label, takes(0.03), bed).ratio_same_compiler is None
 
 
 @pytest.mark.parametrize("library", list(peers.FORMATS))
 def test_a_peer_trains_in_its_own_process_or_says_why_not(library: str) -> None:
     for form in peers.FORMATS[library]:
         case = peers.PeerCase(TINY, library, form, 0.0 if form == "dense" else 0.5, 1)
-        with peers.running(case) as run:
-            if find_spec(library):
-                assert not isinstance(run, str), run
+        if find_spec(library):
+            with peers.running(case) as run:
                 run(3)
-            else:
-                assert run == f"ModuleNotFoundError: No module named '{library}'"
+        else:
+            said = f"ModuleNotFoundError: No module named '{library}'"
+            with pytest.raises(RuntimeError, match=said), peers.running(case):
+                pass
 
 
 def test_a_bench_leaves_a_table_a_plot_a_file_and_a_run(tmp_path: Path) -> None:
@@ -225,10 +305,7 @@ def test_a_bench_leaves_a_table_a_plot_a_file_and_a_run(tmp_path: Path) -> None:
         ("var_list", "-", "columns"),
     ]
     for row in found["rows"]:
-        assert row["ratio_to_dense"] == pytest.approx(row["step_ms"] / row["dense_ms"])
-        assert row["ratio_low"] <= row["ratio_high"]
-        # all of them compile under XLA, and the ratio to dense is the one to the faster control
-        assert row["ratio_same_compiler"] <= row["ratio_to_dense"]
+        assert row["ratio_low"] <= row["ratio_to_dense"] <= row["ratio_high"]
     assert set(found["controls"]["S"]) == set(measure.CONTROLS)
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
@@ -238,7 +315,7 @@ def test_a_bench_leaves_a_table_a_plot_a_file_and_a_run(tmp_path: Path) -> None:
     assert (run.info.run_name, run.info.status) == ("bench", "FINISHED")
     assert {f.path for f in client.list_artifacts(run.info.run_id)} == {"bench.json", "bench.png"}
     (point,) = client.get_metric_history(run.info.run_id, "ratio/S/var_list/columns")
-    assert (point.step, point.value) == (90, found["rows"][-1]["ratio_to_dense"])
+    assert (point.step, point.value) == (900, found["rows"][-1]["ratio_to_dense"])
 
 
 def test_what_was_measured_outlives_an_interruption(tmp_path: Path) -> None:

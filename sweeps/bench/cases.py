@@ -109,7 +109,7 @@ def _choices(kind: type[Strategy]) -> dict[str, tuple[str, ...]]:
 
 def _patterns(strategy: Strategy, size: Size, sparsity: float) -> list[Pattern]:
     if strategy.name in OF_OUTPUTS:
-        return [Columns(sparsity)]
+        return [Columns(sparsity)] if round(sparsity * OUTPUTS) < OUTPUTS else []
     if strategy.role == "dense" or _by_values(strategy):
         return [Random(sparsity)]
     found: list[Pattern] = [Random(sparsity), Rows(sparsity), Columns(sparsity)]

@@ -17,6 +17,7 @@ from sweeps.bench.peers import PeerCase
 if TYPE_CHECKING:
     from sweeps.bench.measure import Row, Untimed
     from sweeps.bench.report import Found
+    from sweeps.tracker import Tracker
 
 
 @dataclass(frozen=True)
@@ -47,21 +48,25 @@ def bench(arguments: Sequence[str]) -> int:
     """`bench`: time the strategies' steps, and write table, plot, file and MLflow run.
 
     The file is written anew after each row: what was measured before an interruption is in it. The
-    exit code is 1 if the results could not be recorded in MLflow.
+    exit code is 1 if a case failed, or the results could not be recorded in MLflow.
     """
     asked = parsed(arguments)
-    from sweeps import prepare
-
-    prepare.prepare_process(asked.threads)
     from rich.console import Console
 
+    from sweeps import prepare
+    from sweeps.sections import Tracking
+    from sweeps.tracker import Tracker
+
+    tracker = Tracker(Tracking(uri=asked.uri), "bench")  # before the time is spent
+    prepare.prepare_process(asked.threads)
     from sweeps.bench import report
 
     found = _measured(asked)
     Console().print(report.tables(found))
     asked.files["bench.png"].write_bytes(report.plot(found))
     print(f"Written: {', '.join(map(str, asked.files.values()))}")
-    return _recorded(found, asked)
+    recorded = _recorded(found, asked, tracker)
+    return int(not recorded or any(u.failed for u in found.untimed))
 
 
 def parsed(arguments: Sequence[str]) -> Asked:
@@ -117,10 +122,10 @@ def _measured(asked: Asked) -> Found:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from sweeps import environment
-    from sweeps.bench.measure import Bed, control_times, measure
+    from sweeps.bench.measure import CONTROLS, Bed, measure
     from sweeps.bench.report import Found
 
-    found = Found(environment.known())
+    found = Found(environment.known() | {"code": environment.code_version()})
     todo: dict[Size, list[Case | PeerCase]] = {}
     for size in asked.sizes:
         theirs = peers.cases(size, asked.sparsities, asked.threads) if asked.peers else []
@@ -145,7 +150,7 @@ def _measured(asked: Asked) -> Found:
         for size, listed in todo.items():
             progress.update(task, description=f"{size.name} dense")
             bed = Bed(size)
-            found.controls[size.name] = control_times(bed)
+            found.controls[size.name] = dict(zip(CONTROLS, bed.control_ms, strict=True))
             for case in listed:
                 progress.update(task, description=" ".join(map(str, case.label.values())))
                 keep(measure(bed, case))
@@ -159,19 +164,17 @@ def write(path: Path, text: str) -> None:
     new.replace(path)
 
 
-def _recorded(found: Found, asked: Asked) -> int:
+def _recorded(found: Found, asked: Asked, tracker: Tracker) -> bool:
     from sweeps.bench import report
     from sweeps.progress import doing
-    from sweeps.sections import Tracking
     from sweeps.store import Away, Refused
-    from sweeps.tracker import Tracker
 
     files = {name: path.read_bytes() for name, path in asked.files.items()}
+    params = found.environment | {"sizes": ",".join(found.sizes)}
     try:
         with doing("Recording in MLflow"):
-            params = found.environment | {"sizes": ",".join(found.sizes)}
-            Tracker(Tracking(uri=asked.uri), "bench").record(params, report.metrics(found), files)
+            tracker.record(params, report.metrics(found), files)
     except (Away, Refused, Invalid) as error:
         print(f"masksweep: not recorded in MLflow: {error}", file=sys.stderr)
-        return 1
-    return 0
+        return False
+    return True

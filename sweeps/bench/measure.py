@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Any
@@ -28,23 +29,37 @@ BATCHES = 8
 ROUNDS = 9
 SLOW_MS = 1000
 """A strategy that takes longer with random masks is not timed with structured ones too."""
+BUDGET_S = 20.0
+"""Steps that take seconds get fewer rounds, so that a case takes about this; three at least."""
 CONTROLS = ("TensorFlow's fused Adam, no XLA", "Keras' Adam, XLA")
 """Without XLA, and with."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """What was found of one case. Times are medians, in milliseconds a step."""
+class Result:
+    """Of one case."""
 
     size: str
     strategy: str
     format: str
     pattern: str
     sparsity: float
+
+    @property
+    def said(self) -> str:
+        """The case in words."""
+        return f"{self.size} {self.strategy} {self.format} {self.pattern} {self.sparsity:g}"
+
+
+@dataclass(frozen=True)
+class Row(Result):
+    """What was found. Times are medians, in milliseconds a step."""
+
     step_ms: float
     dense_ms: float
-    """Of the faster control."""
+    """Of the size's faster control."""
     ratio_to_dense: float
+    """The median of the ratios of the rounds."""
     ratio_low: float
     """The lower quartile of the ratios of the rounds."""
     ratio_high: float
@@ -54,27 +69,20 @@ class Row:
 
     @property
     def said(self) -> str:
-        """The row in a line."""
-        given = f"{self.size} {self.strategy} {self.format} {self.pattern} {self.sparsity:g}"
-        return f"{given}: {self.step_ms:.3g} ms, {self.ratio_to_dense:.2f} x dense"
+        return f"{super().said}: {self.step_ms:.3g} ms, {self.ratio_to_dense:.2f} x dense"
 
 
 @dataclass(frozen=True)
-class Untimed:
-    """A case that was not timed."""
+class Untimed(Result):
+    """Why a case was not timed."""
 
-    size: str
-    strategy: str
-    format: str
-    pattern: str
-    sparsity: float
     reason: str
+    failed: bool = False
+    """It raised, where others were refused."""
 
     @property
     def said(self) -> str:
-        """The case in a line."""
-        given = f"{self.size} {self.strategy} {self.format} {self.pattern} {self.sparsity:g}"
-        return f"{given}: not timed: {self.reason}"
+        return f"{super().said}: {'failed' if self.failed else 'not timed'}: {self.reason}"
 
 
 class Bed:
@@ -98,6 +106,10 @@ class Bed:
         fused = Program(self._shape(Plan(), Dense(), FusedAdam(), False), self._model, Plan())
         xla = Program(self._shape(Plan(), Dense(), Adam(), True), self._model, Plan())
         self.controls: tuple[Run, ...] = tuple(self._runs(p, Plan()) for p in (fused, xla))
+        found = zip(*in_turn(self.controls, ROUNDS, BUDGET_S), strict=True)
+        self.control_ms = [1000 * median(times) for times in found]
+        self.dense = int(np.argmin(self.control_ms))
+        """The faster control, which all of the size are compared with."""
 
     def _shape(self, plan: Plan, strategy: Strategy, optimizer: Optimizer, jit: bool) -> Shape:
         return Shape.of(
@@ -127,60 +139,67 @@ class Bed:
             held=Zero().values,
             targets=case.targets,
         )
-        if reason := case.strategy.refuses(plan) or _too_large(case, plan):
+        if reason := case.strategy.refuses(plan):
             return reason
-        shape = self._shape(plan, case.strategy, Adam(), case.strategy.xla)
+        # the control without XLA has TensorFlow's own Adam, so these have it too
+        optimizer = Adam() if case.strategy.xla else FusedAdam()
+        shape = self._shape(plan, case.strategy, optimizer, case.strategy.xla)
         if self._program is None or self._program.shape != shape:
-            self._program = None  # a large one goes before the next comes
+            self._program = None
+            gc.collect()  # a program holds on to itself, and a large one must go before the next
+            if reason := _too_large(case, plan):
+                return reason
             self._program = Program(shape, self._model, plan)
         return self._runs(self._program, plan)
 
 
 def _too_large(case: Case, plan: Plan) -> str | None:
     """Products of single entries hold a row of the batch for each kept entry, several times."""
-    if case.strategy.xla:
-        return None
-    kept = max(int(w.mask.sum()) for w in plan.weights)
-    need, free = 16 * kept * BATCH, psutil.virtual_memory().available
-    gib = 2**30
+    kept = 0 if case.strategy.xla else max(int(w.mask.sum()) for w in plan.weights)
+    return no_room(16 * kept * BATCH)
+
+
+def no_room(need: int) -> str | None:
+    """Why so many bytes cannot be had."""
+    free, gib = psutil.virtual_memory().available, 2**30
     return f"needs some {need / gib:.0f} GiB, {free / gib:.0f} are free" if need > free else None
 
 
 def measure(bed: Bed, case: Case | PeerCase) -> Row | Untimed:
     """Time one case of the bed's size beside both controls."""
     try:
-        if isinstance(case, Case):
-            found = _row(case.label, bed.run(case), bed.controls, case.strategy.xla)
-            if isinstance(found, Row) and found.step_ms > SLOW_MS:
-                bed.slow.add((case.strategy, case.sparsity))
-            return found
-        with running(case) as theirs:
-            return _row(case.label, theirs, bed.controls)
+        if isinstance(case, PeerCase):
+            if reason := no_room(case.bytes):
+                return Untimed(**case.label, reason=reason)
+            with running(case) as theirs:
+                return _row(case.label, theirs, bed)
+        run = bed.run(case)
+        if isinstance(run, str):
+            return Untimed(**case.label, reason=run)
+        found = _row(case.label, run, bed, case.strategy.xla)
+        if found.step_ms > SLOW_MS and case.pattern.name == "random":
+            bed.slow.add((case.strategy, case.sparsity))
+        return found
     except Exception as error:  # memory, a library's own: the next case can still be timed
         said = str(error).strip().splitlines() or [""]
-        return Untimed(**case.label, reason=f"{type(error).__name__}: {said[0]}")
+        return Untimed(**case.label, reason=f"{type(error).__name__}: {said[0]}", failed=True)
 
 
-def _row(
-    label: Mapping[str, Any], run: Run | str, controls: Sequence[Run], xla: bool | None = None
-) -> Row | Untimed:
+def _row(label: Mapping[str, Any], run: Run, bed: Bed, xla: bool | None = None) -> Row:
     """The times of `run` beside those of the controls."""
-    if isinstance(run, str):
-        return Untimed(**label, reason=run)
-    found = in_turn([run, *controls], ROUNDS)
+    found = in_turn([run, *bed.controls], ROUNDS, BUDGET_S)
     times, *others = zip(*found, strict=True)
-    step, *medians = (1000 * median(t) for t in (times, *others))
-    dense = min(medians)
-    ratios = [a / b for a, b in zip(times, others[medians.index(dense)], strict=True)]
-    low, _, high = quantiles(ratios, n=4, method="inclusive")
-    alike = None if xla is None else step / medians[xla]
-    return Row(**label, step_ms=step, dense_ms=dense, ratio_to_dense=step / dense,
-               ratio_low=low, ratio_high=high, ratio_same_compiler=alike)  # fmt: skip
 
+    def ratios(control: int) -> list[float]:
+        return [a / b for a, b in zip(times, others[control], strict=True)]
 
-def control_times(bed: Bed) -> dict[str, float]:
-    """Milliseconds a step of each dense control."""
-    found = in_turn(bed.controls, ROUNDS)
-    return {
-        name: 1000 * median(t) for name, t in zip(CONTROLS, zip(*found, strict=True), strict=True)
-    }
+    low, middle, high = quantiles(ratios(bed.dense), n=4, method="inclusive")
+    return Row(
+        **label,
+        step_ms=1000 * median(times),
+        dense_ms=1000 * median(others[bed.dense]),
+        ratio_to_dense=middle,
+        ratio_low=low,
+        ratio_high=high,
+        ratio_same_compiler=None if xla is None else median(ratios(int(xla))),
+    )

@@ -1,7 +1,7 @@
 """The same training in PyTorch and JAX, in a process of its own, a stretch at a time.
 
-The process reads a line of JSON that says what to train, answers `ready`, and then takes as many
-steps as each line says. It runs in turn with the programs here, and sleeps in between.
+The process reads a line of JSON that says what to train, takes a step, and then as many as each
+line says. It answers `done`. It runs in turn with the programs here, and sleeps in between.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,12 @@ class PeerCase:
     format: str
     sparsity: float
     threads: int
+
+    @property
+    def bytes(self) -> int:
+        """What its step needs at least, where products hold a row of the batch for each entry."""
+        largest = max(a * b for a, b in pairwise(self.size.widths))
+        return int(8 * BATCH * largest * (1 - self.sparsity)) if self.format == "bcoo" else 0
 
     @property
     def label(self) -> dict[str, Any]:
@@ -61,52 +68,63 @@ def missing() -> list[str]:
 
 
 @contextmanager
-def running(case: PeerCase) -> Iterator[Callable[[int], None] | str]:
-    """What trains the case in its process, or why that failed."""
-    count = str(case.threads)
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), count)
-    # waiting threads must not take the processor from what is timed in between
-    quiet = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "JAX_PLATFORMS": "cpu"}
-    if case.library == "jax" and case.threads == 1:
-        quiet["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-    with subprocess.Popen(
-        [sys.executable, "-m", __name__, case.library],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **threads, **quiet},
-    ) as process:
+def running(case: PeerCase) -> Iterator[Callable[[int], None]]:
+    """What trains the case in its process. Raises `RuntimeError` with the last that it said."""
+    told = {"widths": case.size.widths, "format": case.format, "sparsity": case.sparsity}
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            [sys.executable, "-m", __name__, case.library],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env={**os.environ, **_quiet(case.threads)},
+        ) as process,
+    ):
         assert process.stdin is not None
         assert process.stdout is not None
-        assert process.stderr is not None
-        sent, got, said = process.stdin, process.stdout, process.stderr
+        sent, got = process.stdin, process.stdout
 
-        def ask(what: object) -> str:
-            sent.write(f"{json.dumps(what)}\n")
-            sent.flush()
-            return got.readline().strip()
+        def ask(what: object) -> bool:
+            try:
+                sent.write(f"{json.dumps(what)}\n")
+                sent.flush()
+            except BrokenPipeError:
+                return False
+            return got.readline().strip() == "done"
 
         def run(steps: int) -> None:
-            if ask(steps) != "done":
-                raise RuntimeError(f"{case.library} {case.format} ended in the middle")
+            if not ask(steps):
+                raise RuntimeError(said())
 
-        told = {"widths": case.size.widths, "format": case.format, "sparsity": case.sparsity}
+        def said() -> str:
+            process.wait()
+            errors.seek(0)
+            return (errors.read().strip().splitlines() or ["ended without a word"])[-1]
+
         try:
-            if ask({**told, "threads": case.threads}) == "ready":
-                yield run
-            else:
-                process.kill()
-                yield (said.read().strip().splitlines() or ["ended without a word"])[-1]
+            if not ask({**told, "threads": case.threads}):
+                raise RuntimeError(said())
+            yield run
         finally:
             process.kill()
+
+
+def _quiet(threads: int) -> dict[str, str]:
+    """Environment of a process that takes so many cores, and none while it waits."""
+    found = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+    return found | {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "JAX_PLATFORMS": "cpu"}
 
 
 def _serve(library: str) -> None:
     """The other process: train what the first line says, as many steps as the others say."""
     told = json.loads(sys.stdin.readline())
+    if hasattr(os, "sched_setaffinity"):  # JAX has no count of threads
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: told["threads"]])
     steps = {"torch": _torch, "jax": _jax}[library](told)
-    print("ready", flush=True)
+    steps(1)
+    print("done", flush=True)
     for line in sys.stdin:
         steps(int(line))
         print("done", flush=True)
@@ -138,7 +156,7 @@ def _torch(told: dict[str, Any]) -> Callable[[int], None]:
     kept: list[Any] = []
     for number, kernel in enumerate(kernels):
         dense = torch.from_numpy(kernel.T.copy())  # [outputs, inputs], as PyTorch's Linear
-        mask = None if number == last else torch.from_numpy(masks[number].T.copy())
+        mask = None if number == last else torch.from_numpy(masks[number].T.astype("float32"))
         if form == "csr" and mask is not None:
             sparse = (dense * mask).to_sparse_csr()
             weights.append(sparse.requires_grad_())
@@ -154,7 +172,8 @@ def _torch(told: dict[str, Any]) -> Callable[[int], None]:
             return torch.sparse.mm(weight, h.T).T + biases[number]
         return functional.linear(h, weight, biases[number])
 
-    optimizer = torch.optim.Adam([w for w in weights + biases if w.layout == torch.strided])
+    strided = [w for w in weights + biases if w.layout == torch.strided]
+    optimizer = torch.optim.Adam(strided, fused=True)  # as the control has
     # Adam knows no sparse parameters: its update is written out for their values
     slots = [[torch.zeros_like(w.values()) for _ in "mv"] for w in weights if w.is_sparse_csr]
     counter = 0
@@ -229,9 +248,10 @@ def _jax(told: dict[str, Any]) -> Callable[[int], None]:
         moved = each(lambda p, a, b: p - rate * a / (jnp.sqrt(b) + 1e-8), parameters, m, v)
         return moved, m, v, count
 
-    zeros = jax.tree_util.tree_map(jnp.zeros_like, (values, biases))
-    state: Any = ((values, biases), zeros, zeros, jnp.float32(0))
-    many = jax.jit(lambda count, state: jax.lax.fori_loop(0, count, step, state))
+    m, v = (jax.tree_util.tree_map(jnp.zeros_like, (values, biases)) for _ in "mv")
+    state: Any = ((values, biases), m, v, jnp.float32(0))
+    # donated: else each call would copy all of the state first
+    many = jax.jit(lambda count, s: jax.lax.fori_loop(0, count, step, s), donate_argnums=1)
 
     def steps(count: int) -> None:
         nonlocal state

@@ -62,7 +62,8 @@ def _untimed(found: Found) -> list[str]:
     for (name, reason), group in grouped.items():
         patterns = ", ".join(dict.fromkeys(each.pattern for each in group))
         sizes = ", ".join(dict.fromkeys(each.size for each in group))
-        lines.append(f"not timed: {name} on {patterns} ({sizes}): {reason}")
+        word = "failed" if group[0].failed else "not timed"
+        lines.append(f"{word}: {name} on {patterns} ({sizes}): {reason}")
     return lines
 
 
@@ -117,7 +118,8 @@ def plot(found: Found) -> bytes:
     names = list(dict.fromkeys(name for name, _ in lines(found.rows)))
     patterns = list(dict.fromkeys(pattern for _, pattern in lines(found.rows)))
     colour = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
-    dash: dict[str, Any] = {name: "-" if i < len(COLOURS) else ":" for i, name in enumerate(names)}
+    styles: Any = ("-", ":", "-.")
+    dash = {name: styles[i // len(COLOURS) % len(styles)] for i, name in enumerate(names)}
     marker = {pattern: MARKERS[i % len(MARKERS)] for i, pattern in enumerate(patterns)}
     for axis, size in zip(axes, found.sizes, strict=True):
         rows = [row for row in found.rows if row.size == size]
@@ -125,8 +127,8 @@ def plot(found: Found) -> bytes:
         for (name, pattern), series in lines(rows).items():
             ordered = sorted(series, key=lambda row: row.sparsity)
             at, ratios = [1 - row.sparsity for row in ordered], [r.ratio_to_dense for r in ordered]
-            low = [r.ratio_to_dense - min(r.ratio_low, r.ratio_to_dense) for r in ordered]
-            high = [max(r.ratio_high, r.ratio_to_dense) - r.ratio_to_dense for r in ordered]
+            low = [r.ratio_to_dense - r.ratio_low for r in ordered]
+            high = [r.ratio_high - r.ratio_to_dense for r in ordered]
             axis.errorbar(
                 at, ratios, yerr=[low, high], color=colour[name], linestyle=dash[name],
                 marker=marker[pattern], markersize=4, linewidth=1.2,
@@ -154,10 +156,10 @@ def plot(found: Found) -> bytes:
 
 
 def metrics(found: Found) -> list[tuple[str, float, int]]:
-    """(name, value, step) for MLflow: a curve for each line, over the sparsity in percent."""
+    """(name, value, step) for MLflow: a curve for each line, over the sparsity in thousandths."""
     return [
         (f"ratio/{row.size}/{name.replace(' ', '_')}/{row.pattern}", row.ratio_to_dense,
-         round(100 * row.sparsity))
+         round(1000 * row.sparsity))
         for (name, _), series in lines(found.rows).items()
         for row in series
     ]  # fmt: skip
