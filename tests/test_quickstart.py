@@ -33,7 +33,8 @@ def test_the_quickstart_shows_which_strategies_hold(tmp_path: Path) -> None:
     )
     assert len(children) == 80
     assert {run.info.status for run in children} == {"FINISHED"}
-    assert {run.data.tags["trial.strategy"] for run in children} == set(all_strategies())
+    every = set(all_strategies()) - {"row_lookup"}  # which takes rows alone
+    assert {run.data.tags["trial.strategy"] for run in children} == every
     digests = defaultdict(set)
     for run in children:
         tags, metrics = run.data.tags, run.data.metrics

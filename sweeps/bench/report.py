@@ -48,7 +48,11 @@ def tables(found: Found) -> RenderableType:
     """Ratios to the faster dense control, a table for each size."""
     parts: list[RenderableType] = []
     for size in found.sizes:
-        parts += [_table(found, size), Text()]
+        controls = sorted(found.controls[size].items(), key=lambda item: item[1])
+        widths = "-".join(map(str, SIZES[size].widths))
+        times = "; ".join(f"{name} {ms:.3g} ms" for name, ms in controls)
+        title = Text(f"{size}: {widths}, ratio of a step to dense", style="bold")
+        parts += [title, _table(found, size), Text(f"dense: {times}", style="dim"), Text()]
     parts += [Text(line, style="dim") for line in _untimed(found)]
     return Group(*parts)
 
@@ -74,13 +78,7 @@ def _name(of: Row | Untimed) -> str:
 
 def _table(found: Found, size: str) -> Table:
     rows = [row for row in found.rows if row.size == size]
-    controls = sorted(found.controls[size].items(), key=lambda item: item[1])
-    widths = "-".join(map(str, SIZES[size].widths))
-    times = "; ".join(f"{name} {ms:.3g} ms" for name, ms in controls)
-    made = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), title_justify="left",
-                 header_style="bold", title_style="bold", caption_justify="left")  # fmt: skip
-    made.title = f"{size}: {widths}, ratio of a step to dense"
-    made.caption = f"dense: {times}"
+    made = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     sparsities = sorted({row.sparsity for row in rows})
     made.add_column("strategy")
     made.add_column("pattern")
