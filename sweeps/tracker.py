@@ -263,8 +263,11 @@ class Tracker:
         params: Mapping[str, str],
         metrics: Sequence[tuple[str, float, int]],
         files: Mapping[str, bytes],
+        note: str,
     ) -> None:
         """Write a run that is no trial's: metrics are (name, value, step), files by their names.
+
+        The note is its description, in markdown; MLflow takes 8,000 characters.
 
         Raises `Away` or `Refused`.
         """
@@ -273,7 +276,8 @@ class Tracker:
         with translated():
             if not self._experiment:
                 self._make_experiment()
-            made = self._client.create_run(self._experiment, run_name=self._name).info
+            tags = {"mlflow.note.content": note}
+            made = self._client.create_run(self._experiment, tags=tags, run_name=self._name).info
             run, now = made.run_id, made.start_time
             told = [Param(key, value[:6000]) for key, value in params.items()]
             points = [Metric(key, value, now, step) for key, value, step in metrics]

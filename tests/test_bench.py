@@ -313,6 +313,7 @@ def test_a_bench_leaves_a_table_a_plot_a_file_and_a_run(tmp_path: Path) -> None:
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id])
     assert (run.info.run_name, run.info.status) == ("bench", "FINISHED")
+    assert "weight_mask where" in run.data.tags["mlflow.note.content"]
     assert {f.path for f in client.list_artifacts(run.info.run_id)} == {"bench.json", "bench.png"}
     (point,) = client.get_metric_history(run.info.run_id, "ratio/S/var_list/columns")
     assert (point.step, point.value) == (900, found["rows"][-1]["ratio_to_dense"])

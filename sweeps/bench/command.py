@@ -173,7 +173,7 @@ def _recorded(found: Found, asked: Asked, tracker: Tracker) -> bool:
     params = found.environment | {"sizes": ",".join(found.sizes)}
     try:
         with doing("Recording in MLflow"):
-            tracker.record(params, report.metrics(found), files)
+            tracker.record(params, report.metrics(found), files, report.note(found))
     except (Away, Refused, Invalid) as error:
         print(f"masksweep: not recorded in MLflow: {error}", file=sys.stderr)
         return False

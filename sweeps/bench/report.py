@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -55,6 +55,13 @@ def tables(found: Found) -> RenderableType:
         parts += [title, _table(found, size), Text(f"dense: {times}", style="dim"), Text()]
     parts += [Text(line, style="dim") for line in _untimed(found)]
     return Group(*parts)
+
+
+def note(found: Found) -> str:
+    """The tables as markdown, of at most 8,000 characters."""
+    console = Console(width=80, file=io.StringIO(), record=True)
+    console.print(tables(found))
+    return f"```\n{console.export_text()[:7980]}\n```"
 
 
 def _untimed(found: Found) -> list[str]:
