@@ -49,14 +49,18 @@ def paired(one: Sequence[float], other: Sequence[float]) -> Difference:
         raise ValueError("no seed in common")
     if not np.isfinite(pairs).all():
         return Difference(nan, nan, nan, nan, nan, count)
+    # squares of very small or large figures have no float; a power of two changes no bit else
+    size = np.frexp(np.abs(pairs).max())[1]
+    pairs = np.ldexp(pairs, -size)
     found = pairs[0] - pairs[1]
     mean, spread = float(found.mean()), float(np.ptp(found))
+    own = float(np.ldexp(mean, size))
     if count < 2:
-        return Difference(mean, nan, nan, nan, nan, count)
+        return Difference(own, nan, nan, nan, nan, count)
     # rounding of equal differences would pass for a very small spread
     rounding = 1e-12 * float(np.abs(pairs).max())
     if spread <= rounding:
-        return Difference(mean, mean, mean, 0.0, float(abs(mean) <= rounding), count)
+        return Difference(own, own, own, 0.0, float(abs(mean) <= rounding), count)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         p = float(stats.ttest_1samp(found, 0.0).pvalue)
@@ -68,8 +72,9 @@ def paired(one: Sequence[float], other: Sequence[float]) -> Difference:
         method="percentile",
         rng=np.random.default_rng(0),
     ).confidence_interval
-    margin = float(stats.t.ppf(0.5 + CONFIDENCE / 2, count - 1) * stats.sem(found))
-    return Difference(mean, float(interval.low), float(interval.high), margin, p, count)
+    margin = stats.t.ppf(0.5 + CONFIDENCE / 2, count - 1) * stats.sem(found)
+    low, high, margin = (float(np.ldexp(x, size)) for x in (*interval, margin))
+    return Difference(own, low, high, margin, p, count)
 
 
 def holm(found: Sequence[Difference]) -> list[Difference]:

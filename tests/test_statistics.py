@@ -101,6 +101,15 @@ def test_to_exchange_the_sides_turns_the_sign_and_no_p(pairs: list[tuple[float, 
     assert back.p == there.p
 
 
+@pytest.mark.parametrize("exponent", [-1000, -900, 900, 1020])
+def test_figures_whose_squares_have_no_float_are_compared_all_the_same(exponent: int) -> None:
+    one, other = np.ldexp([0.5, 0.0, 0.25], exponent), np.ldexp([0.0, 0.5, 0.0], exponent)
+    plain, found = paired([0.5, 0.0, 0.25], [0.0, 0.5, 0.0]), paired(list(one), list(other))
+    assert found.p == plain.p
+    assert found.mean == np.ldexp(plain.mean, exponent)
+    assert (found.low, found.high) == tuple(np.ldexp((plain.low, plain.high), exponent))
+
+
 def test_the_same_figures_give_the_same_interval() -> None:
     np.random.seed(1)  # noqa: NPY002 - SciPy draws from it if it is not told otherwise
     first = paired(ONE, OTHER)
