@@ -23,10 +23,10 @@ def bits(array: Array) -> Array:
     return np.asarray(array, order="C").view(f"u{array.dtype.itemsize}")
 
 
-def count(weight: Any, kept: Any, held: Any) -> tuple[Any, Any]:
+def count(weight: Any, kept: Any, held: Any, lanes: bool = False) -> tuple[Any, Any]:
     """In a graph: (violations int64, largest drift float32) of one dense weight.
 
-    A NaN is an infinite drift.
+    A NaN is an infinite drift. With `lanes` all have a first axis more, and so has the answer.
     """
     import tensorflow as tf
 
@@ -34,8 +34,9 @@ def count(weight: Any, kept: Any, held: Any) -> tuple[Any, Any]:
     wrong = ~kept & (tf.bitcast(weight, integer) != tf.bitcast(held, integer))
     drift = tf.cast(tf.abs(weight - held), tf.float32)
     drift = tf.where(tf.math.is_nan(drift), tf.constant(np.inf, tf.float32), drift)
-    largest = tf.reduce_max(tf.where(wrong, drift, tf.zeros_like(drift)), axis=None)
-    return tf.math.count_nonzero(wrong, dtype=tf.int64), tf.maximum(largest, 0.0)
+    axes = list(range(1, len(weight.shape))) if lanes else None
+    largest = tf.reduce_max(tf.where(wrong, drift, tf.zeros_like(drift)), axis=axes)
+    return tf.math.count_nonzero(wrong, axes, dtype=tf.int64), tf.maximum(largest, 0.0)
 
 
 def violations(weights: Mapping[str, Array], plan: Plan) -> tuple[int, float]:

@@ -32,8 +32,7 @@ class Masked:
     def __init__(self, found: MaskedWeight, binding: Binding) -> None:
         layout = binding.layout(found.mask)
         rest = binding.keep(found.held, layout)
-        self.kept = tf.Variable(found.mask, trainable=False, name="kept")
-        self.held = tf.Variable(found.held, trainable=False, name="held")
+        self.kept, self.held = _constant(found.mask, "kept"), _constant(found.held, "held")
         self.layout = self.kept if layout is found.mask else _constant(layout, "layout")
         self.rest = self.held if rest is found.held else _constant(rest, "rest")
 
@@ -52,7 +51,7 @@ class Masked:
 
 
 def _constant(array: Array, name: str) -> Any:
-    return tf.Variable(array, trainable=False, name=name)
+    return keras.Variable(array, dtype=str(array.dtype), trainable=False, name=name)
 
 
 class Training:
@@ -103,7 +102,7 @@ class Training:
             if found := plan.find(weight.name):
                 masked = Masked(found, binding)
                 self.masked[weight.name] = masked
-                value = binding.init(value, masked.layout.value(), masked.rest.value())
+                value = binding.init(value, masked.layout.value, masked.rest.value)
             self.values.append(
                 keras.Variable(
                     value,
@@ -113,7 +112,7 @@ class Training:
                 )
             )
             self.values[-1].constraint = variable.constraint
-        self.state = [v.value for v in model.non_trainable_variables]
+        self.state = list(model.non_trainable_variables)
         self.trained = [v for v in self.values if v.trainable]
         self._slots = _build(optimizer, self.trained)
         self._fresh = [np.asarray(v.numpy()) for v in optimizer.variables]
@@ -136,7 +135,7 @@ class Training:
                 found = plan.find(weight.name)
                 assert found is not None
                 masked.assign(found, self.binding)
-                start = self.binding.init(start, masked.layout.value(), masked.rest.value())
+                start = self.binding.init(start, masked.layout.value, masked.rest.value)
             value.assign(start)
         for variable, array in zip(self.state, state, strict=True):
             variable.assign(array)
@@ -160,7 +159,9 @@ class Training:
             layout = self.binding.layout(found.mask)
             if layout.shape != tuple(masked.layout.shape):
                 raise Invalid("plan", weight.name, "masks of other sizes than at the start")
-            now = tf.identity(self.binding.dense(value.value, masked.layout, masked.rest))
+            now = tf.identity(
+                self.binding.dense(value.value, masked.layout.value, masked.rest.value)
+            )
             moved = [(value, now)]
             if tuple(value.shape) != weight.shape:
                 for slot, fresh in self._slots.get(id(value), []):
@@ -170,15 +171,13 @@ class Training:
                     moved.append((slot, self.spread(slot.value, masked, rest)))
             masked.assign(found, self.binding)
             for variable, array in moved:
-                variable.assign(
-                    self.binding.init(array, masked.layout.value(), masked.rest.value())
-                )
+                variable.assign(self.binding.init(array, masked.layout.value, masked.rest.value))
         self._after_step()
 
     def spread(self, values: Any, masked: Masked, rest: Any) -> Any:
         """Values that go with those that train, in the weight's shape; `rest` at masked entries."""
         kept = self.binding.keep(np.asarray(rest), masked.layout.numpy())
-        return self.binding.dense(values, masked.layout, tf.convert_to_tensor(kept))
+        return self.binding.dense(values, masked.layout.value, tf.convert_to_tensor(kept))
 
     @property
     def plan_variables(self) -> list[Any]:
@@ -193,7 +192,9 @@ class Training:
     def effective(self) -> list[Any]:
         """The dense weights that the strategy amounts to now, in the model's order."""
         return [
-            self.binding.dense(v.value, m.layout, m.rest) if m else tf.convert_to_tensor(v.value)
+            self.binding.dense(v.value, m.layout.value, m.rest.value)
+            if m
+            else tf.convert_to_tensor(v.value)
             for v, m in self._pairs()
         ]
 
@@ -207,11 +208,11 @@ class Training:
     def forward(self, x: Any, *, training: bool) -> tuple[Any, Any, Any]:
         """(outputs, new non-trainables, extra losses) of the model on the substituted weights."""
         weights = [
-            self.binding.substitute(v.value, m.layout, m.rest) if m else v.value
+            self.binding.substitute(v.value, m.layout.value, m.rest.value) if m else v.value
             for v, m in self._pairs()
         ]
         outputs, state, losses = self._runs.stateless_call(
-            weights, self.state, x, training=training, return_losses=True
+            weights, [v.value for v in self.state], x, training=training, return_losses=True
         )
         return outputs, state, losses
 
@@ -243,7 +244,7 @@ class Training:
             seen = outputs
             for weight in self.weights:
                 if weight.output and (masked := self.masked.get(weight.name)):
-                    seen = self.binding.outputs(seen, masked.layout)
+                    seen = self.binding.outputs(seen, masked.layout.value)
             loss = tf.add_n([self.loss(y, seen), *losses])
             scaled = self.optimizer.scale_loss(loss)
         found = tape.gradient(scaled, variables)
@@ -259,7 +260,7 @@ class Training:
     def _handed(self, gradient: Any, masked: Masked | None) -> Any:
         if masked is None or self.binding.slices:
             return gradient
-        return self.binding.gradients(tf.convert_to_tensor(gradient), masked.layout)
+        return self.binding.gradients(tf.convert_to_tensor(gradient), masked.layout.value)
 
     def finalize(self) -> None:
         """End the training: EMA is written to the weights, and what it moved is held once more."""
@@ -276,8 +277,8 @@ class Training:
             new, cleared = self.binding.after_step(
                 value.value,
                 [Slot(slot.value, fresh) for slot, fresh in slots],
-                masked.layout,
-                masked.rest,
+                masked.layout.value,
+                masked.rest.value,
             )
             value.assign(new)
             for (slot, _), array in zip(slots, cleared, strict=True):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import traceback
 from typing import Any
 
 from sweeps.cluster import Spec
-from sweeps.job import Cause, Failure, Fatal, Work
+from sweeps.job import Fatal, Work, failure
 
 Letter = tuple[int, int, Any]
 """(run of a job, which of its events, the event)"""
@@ -62,13 +61,7 @@ class Worker:
         try:
             result = self._work.run(payload, emit)
         except Exception as error:
-            said = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
-            short = type(error).__name__ in ("MemoryError", "ResourceExhaustedError")
-            cause: Cause = "memory" if short else "raised"
-            reason = f"out of memory: {said}" if short else said
-            if named := getattr(error, "cause", None):
-                reason, cause = str(error), named
-            result = Failure(reason, traceback.format_exc(), cause)
+            result = failure(error)
         if last is not None:
             ray.get(last)  # one caller's events arrive in order, and all before the result
         return len(self._emitted), result

@@ -26,6 +26,7 @@ from sweeps.uri import shown
 
 FORMAT = 1
 NAME = "{:012d}.checkpoint"
+NAMED = re.compile(r"\d{12}\.checkpoint")
 KEPT = 2
 SHARE = 0.05
 """Part of a trial's time that checkpoints at the ends of epochs may take."""
@@ -50,16 +51,24 @@ class Checkpoints:
         self._start, self._spent, self._failed = "", 0.0, False
         self._kept: list[str] = []
 
-    def resume(self, start: str) -> tuple[State | None, str]:
+    def steps(self) -> set[int]:
+        """The steps that there are checkpoints of. Raises nothing."""
+        with suppress(Exception):  # `resume` will tell
+            return {_steps(n) for n in self._folder.names() if NAMED.fullmatch(n)}
+        return set()
+
+    def resume(self, start: str, among: set[int] | None = None) -> tuple[State | None, str]:
         """The newest usable checkpoint, and what a person should know. The clock starts here.
 
-        `start` stands for what the training starts from, beyond the trial's id. What is damaged or
-        foreign is passed over. Raises nothing: without a checkpoint a trial starts anew.
+        `start` stands for what the training starts from, beyond the trial's id; `among`, if given,
+        are the steps that will do. What is damaged or foreign is passed over. Raises nothing:
+        without a checkpoint a trial starts anew.
         """
         self._start, found = start, None
         names, notes = [], []
         try:
-            names = [n for n in self._folder.names() if re.fullmatch(r"\d{12}\.checkpoint", n)]
+            names = [n for n in self._folder.names() if NAMED.fullmatch(n)]
+            names = [n for n in names if among is None or _steps(n) in among]
         except Exception as error:
             notes.append(f"checkpoints: {_line(error)}")
         for name in sorted(names, reverse=True):
@@ -76,15 +85,15 @@ class Checkpoints:
         self._began = self._last = time.monotonic()
         return found, "; ".join(notes)
 
-    def due(self, epoch_ended: bool) -> bool:
+    def due(self, epoch_ended: bool, among: int = 1) -> bool:
         """Whether to save now, at the end of a chunk of steps.
 
         `every_s` after the last one in any case. At the end of an epoch also before, unless saving
         has taken more than 5 % of the time since the training began: epochs of milliseconds would
-        be spent on saving.
+        be spent on saving. `among` trials save at once.
         """
         now = time.monotonic()
-        cheap = self._spent <= SHARE * (now - self._began)
+        cheap = among * self._spent <= SHARE * (now - self._began)
         return now - self._last >= self._every_s or (epoch_ended and cheap)
 
     def save(self, state: State) -> str:

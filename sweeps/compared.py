@@ -29,7 +29,7 @@ def against_dense(outcomes: Sequence[Outcome]) -> list[Compared]:
     """Test scores of every group minus those of its dense controls, where two seeds have both.
 
     The control of a trial is the dense one that trains on the same: seed, model, data and its
-    order, optimizer, steps. How either is audited or timed does not count.
+    order, optimizer, steps. How either is audited, timed or packed does not count.
     """
     done = [o for o in outcomes if o.status == "ok"]
     controls = {_training(o.trial): _score(o) for o in done if o.trial.strategy.role == "dense"}
@@ -50,7 +50,7 @@ def against_dense(outcomes: Sequence[Outcome]) -> list[Compared]:
 
 def _training(trial: Trial) -> str:
     """What a dense training follows from."""
-    config = {k: v for k, v in trial.canonical().items() if k not in ("audit", "speed")}
+    config = {k: v for k, v in trial.canonical().items() if k not in ("audit", "speed", "pack")}
     train = config["train"]
     config["train"] = {k: v for k, v in train.items() if k not in ("switch_at", "resume_at")}
     return json.dumps(config, sort_keys=True)

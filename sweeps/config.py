@@ -126,6 +126,23 @@ class Trial(Section):
         return self.strategy.xla and (on_gpu or self.model.gains_by_xla)
 
     @property
+    def width(self) -> int:
+        """How many trials its program runs side by side; 1 where it can only run alone."""
+        return 1 if self.alone else self.launch.pack
+
+    @property
+    def alone(self) -> str:
+        """Why it can only run alone whatever its network is, if so."""
+        if not self.jit:
+            return "without XLA (train.jit)"
+        if self.train.switch_at or self.train.resume_at:
+            return "train.switch_at and train.resume_at are a single trial's"
+        if self.compare:
+            return "compare trains a second time, in step"
+        overwritten = self.optimizer.use_ema and self.optimizer.ema_overwrite_frequency
+        return "optimizer.ema_overwrite_frequency is a condition in the step" if overwritten else ""
+
+    @property
     def control(self) -> Trial:
         """The dense trial that this one is timed against."""
         return self.under(all_strategies()["dense"]())
@@ -176,6 +193,8 @@ class Trial(Section):
             "train": self.train.model_dump(exclude_defaults=True, exclude={"jit"}),
             "audit": self.audit.model_dump(exclude_defaults=True),
         }
+        if self.width > 1:
+            found["pack"] = self.width
         if self.speed != Speed():
             found["speed"] = self.speed.model_dump()
         if self.strategy.role != "dense":
@@ -257,7 +276,8 @@ def _selectable() -> frozenset[str]:
 def recorded(trial: Trial) -> dict[str, Any]:
     """The resolved config as it is kept: without where it ran, which may hold secrets."""
     config = trial.resolved()
-    return {k: v for k, v in config.items() if k not in ("tracking", "launch", "checkpoint")}
+    kept = {k: v for k, v in config.items() if k not in ("tracking", "launch", "checkpoint")}
+    return kept | ({"launch": {"pack": trial.width}} if trial.width > 1 else {})
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,6 +50,17 @@ class Position:
         parts = {key: Progress(**plain[key]) for key in ("found", "part")}
         return cls(**{**plain, **parts})
 
+    def take(self, new: Progress, asked: int) -> None:
+        """Go on by what came of so many steps. Raises `Diverged`."""
+        self.found, self.part = self.found + new, self.part + new
+        if self.before is None:
+            self.before = new.loss
+        if new.steps < asked or not self.part.within(self.limit):
+            loss = self.part.loss / self.part.steps
+            shown = f"{loss:.2g}" if np.isfinite(loss) else f"is {loss}"
+            since = f", {self.before:.2g} before training" if np.isfinite(loss) else ""
+            raise Diverged(f"diverged: train/loss {shown} at step {self.found.steps}{since}")
+
     @property
     def limit(self) -> float:
         """What the mean loss of an epoch may be."""
@@ -112,7 +123,8 @@ class Course:
             self._train(min(total, end, *stops) - at.found.steps)
             ended, last = at.found.steps in (end, self._total), at.found.steps == self._total
             if ended and not last:  # the last epoch's metrics are the result's own
-                at.curve.append(measure.epoch(self._start, self.program, at.part))
+                validation = measure.scores(self._start, self.program, "validation")
+                at.curve.append(measure.epoch(self.program, at.part) | validation)
                 self._tell(at.curve[-1])
             else:
                 self._tell()
@@ -151,15 +163,11 @@ class Course:
         numbers = at.found.steps, steps, every, self._total, at.part.loss, at.limit
         new = self.program.run(self.x, self.y, self.order, *numbers)
         at.chunk = 1 + int(steps * CHUNK_SECONDS / (time.perf_counter() - tic))
-        at.found, at.part = at.found + new, at.part + new
-        if at.before is None:
-            at.before = new.loss
-        if new.steps < steps or not at.part.within(at.limit):
-            loss = at.part.loss / at.part.steps
-            self._tell({"train/loss": loss})
-            shown = f"{loss:.2g}" if np.isfinite(loss) else f"is {loss}"
-            since = f", {at.before:.2g} before training" if np.isfinite(loss) else ""
-            raise Diverged(f"diverged: train/loss {shown} at step {at.found.steps}{since}")
+        try:
+            at.take(new, steps)
+        except Diverged:
+            self._tell({"train/loss": at.part.loss / at.part.steps})
+            raise
 
     def _tell(self, metrics: Mapping[str, float] | None = None) -> None:
         at, note = self.at, self._note
@@ -186,7 +194,7 @@ class Course:
     def _resume(self) -> None:
         if self._checkpoints is None:
             return
-        state, self._note = self._checkpoints.resume(_fingerprint(self.program.training))
+        state, self._note = self._checkpoints.resume(fingerprint(self.program.training))
         if state:
             self.at = Position.of(state.position)
             self._restore(state)
@@ -197,7 +205,7 @@ class Course:
             self._emit(Report(steps, self._total, epoch, metrics))
 
 
-def _fingerprint(training: Training) -> str:
+def fingerprint(training: Training) -> str:
     """SHA-256 of masks and held values, the shapes of all that a step changes, and versions."""
     held = {
         f"{name}/{part}": np.asarray(variable.numpy())

@@ -189,7 +189,7 @@ class Engine:
         import ray
 
         for run in self._running.values():
-            late = self._timeout and time.monotonic() - run.since > self._timeout
+            late = self._timeout and time.monotonic() - run.since > self._timeout * run.job.size
             if late and not run.timed_out:
                 run.timed_out = True
                 ray.kill(self._pool.actor(run.job.spec, run.worker))
@@ -230,7 +230,8 @@ class Engine:
         elif fatal:
             self._end(key, Failure(fatal.reason, said, fatal.cause))
         elif run.timed_out:
-            reason = f"timed out: took longer than {self._timeout:g} s"
+            limit = (self._timeout or 0) * run.job.size
+            reason = f"timed out: took longer than {limit:g} s"
             self._end(key, Failure(reason, said, "timeout"))
         else:
             memory = "running low on memory" in said
@@ -238,6 +239,9 @@ class Engine:
             tried = self._retries[key] = self._retries.get(key, 0) + 1
             if tried <= self._max_retries:
                 self._again(run.job, reason)
+            elif run.job.parts:  # which of them it was will be seen
+                self._watcher.retried(key, reason)
+                self._waiting[run.job.spec].extend(run.job.parts)
             else:
                 reason = f"{reason}, {tried} times" if tried > 1 else reason
                 self._end(key, Failure(reason, said, "memory" if memory else "lost"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -16,6 +17,10 @@ class Job:
     key: str
     payload: Any
     spec: Spec
+    size: int = 1
+    """How many times as long as others it may take."""
+    parts: tuple[Job, ...] = ()
+    """What is run in its stead, if its worker is lost too often."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,17 @@ class Failure:
     """One line."""
     traceback: str
     cause: Cause = "raised"
+
+
+def failure(error: Exception) -> Failure:
+    """What an exception amounts to."""
+    said = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    told = "".join(traceback.format_exception(error))
+    if named := getattr(error, "cause", None):
+        return Failure(str(error), told, named)
+    if type(error).__name__ in ("MemoryError", "ResourceExhaustedError"):
+        return Failure(f"out of memory: {said}", told, "memory")
+    return Failure(said, told)
 
 
 Emit = Callable[[Any], None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,11 +17,15 @@ from strategies.weights import values
 from sweeps import prepare, speed
 from sweeps.flops import step_ratio
 from sweeps.memory import bytes_of
+from sweeps.packed import Packed
 from sweeps.prepare import Start
 from sweeps.program import Program, Progress
 
 PROBE = 256
 """Samples on which the live and the baked model are compared."""
+
+
+Part = Literal["validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -45,33 +49,31 @@ def _probe(start: Start) -> Array:
     return (start.data.validation or start.data.test)[0][:PROBE]
 
 
-def _score(program: Program) -> str:
-    return "accuracy" if program.shape.task == "classification" else "mse"
+def epoch(program: Program, part: Progress) -> dict[str, float]:
+    """Means over an epoch's steps, as the weights were at each."""
+    return named("train", program, (part.loss / part.steps, part.score / part.steps))
 
 
-def epoch(start: Start, program: Program, part: Progress) -> dict[str, float]:
-    """Means over an epoch's steps, as the weights were at each, and the validation scores."""
-    means = {
-        "train/loss": part.loss / part.steps,
-        f"train/{_score(program)}": part.score / part.steps,
-    }
-    return means | scores(start, program, "validation")
-
-
-def scores(start: Start, program: Program, part: Literal["validation", "test"]) -> dict[str, float]:
+def scores(start: Start, program: Program, part: Part) -> dict[str, float]:
     """Loss and score of one part of the data; empty if there is no such part."""
     split = getattr(start.data, part)
-    if split is None:
-        return {}
-    loss, score = program.evaluate(*split)
-    return {f"{part}/loss": loss, f"{part}/{_score(program)}": score}
+    return named(part, program, program.evaluate(*split)) if split else {}
+
+
+def named(part: str, program: Program, found: tuple[float, float]) -> dict[str, float]:
+    """(loss, score) by their names in the house."""
+    score = "accuracy" if program.shape.task == "classification" else "mse"
+    return dict(zip((f"{part}/loss", f"{part}/{score}"), found, strict=True))
 
 
 def integrity(
-    start: Start, program: Program, before: Snapshot, found: Progress
+    start: Start, plan: Plan, program: Program, before: Snapshot, found: Progress
 ) -> tuple[dict[str, float], dict[str, bytes], str]:
-    """Audit the baked, saved, reloaded model; (metrics, artifacts, digest of its weights)."""
-    plan, after = start.plan, snapshot(start, program)
+    """Audit the baked, saved, reloaded model; (metrics, artifacts, digest of its weights).
+
+    The plan is what is held at the end.
+    """
+    after = snapshot(start, program)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
         state = [np.asarray(v.numpy()) for v in program.training.state]
@@ -176,6 +178,23 @@ def step_time(start: Start, program: Program, samples: tuple[Any, Any, Array]) -
     dense = replace(dense, model=prepare.build_model(start.trial, start.data))
     rounds = start.trial.speed.rounds
     timed = speed.compare(program, prepare.program_for(dense), *samples, rounds)
+    return _timed(start, timed)
+
+
+def step_time_of_pack(
+    starts: Sequence[Start], packed: Packed, samples: tuple[Any, Any, Array]
+) -> dict[str, float]:
+    """As `step_time`, a trial's share of the pack's step beside that of as many dense ones."""
+    first = starts[0]
+    dense = [replace(s, trial=s.trial.control, plan=Plan()) for s in starts]
+    model = prepare.build_model(first.trial, first.data)
+    control = prepare.packed_for(replace(dense[0], model=model))
+    control.fill([prepare.lane(control, start) for start in dense])
+    timed = speed.compare(packed, control, *samples, first.trial.speed.rounds)
+    return _timed(first, timed.shared(packed.width))
+
+
+def _timed(start: Start, timed: speed.Speed) -> dict[str, float]:
     return {
         "speed/step_ms": timed.step_ms,
         "speed/dense_step_ms": timed.dense_step_ms,

@@ -48,12 +48,26 @@ class Optimizer:
         require(len(clips) < 2, clips[0] if clips else "", clips, "one kind of clipping at most")
         require(0 <= self.ema_momentum <= 1, "ema_momentum", self.ema_momentum, "in [0, 1]")
 
-    def build(self) -> Any:
-        """A fresh Keras optimizer."""
+    def build(self, pure: bool = False) -> Any:
+        """A fresh Keras optimizer; a `pure` one works under a `keras.StatelessScope` as well.
+
+        On TensorFlow Keras updates through `tf.distribute`, which takes nothing but `tf.Variable`s.
+        The pure one updates as Keras does on its other backends, by the same arithmetic.
+        """
         import keras
 
         settings = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return getattr(keras.optimizers, self.keras_class)(**settings)
+        kind = getattr(keras.optimizers, self.keras_class)
+        return (_pure(kind) if pure else kind)(**settings)
+
+
+def _pure(kind: type) -> type:
+    """The same optimizer, with what its base for TensorFlow overrides put back."""
+    bases = {c.__name__: c for c in kind.__mro__}
+    backend, common = bases["TFOptimizer"], vars(bases["BaseOptimizer"])
+    again = {n: common[n] for n in vars(backend) if n in common and not n.startswith("__")}
+    # between the optimizer's own methods and those of its base
+    return type(kind.__name__, (kind, type("Pure", (backend,), again)), {})
 
 
 @dataclass(frozen=True)

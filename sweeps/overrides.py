@@ -60,6 +60,9 @@ def compose(command: str, arguments: Sequence[str], launch: TakeOver) -> None:
         if composed:
             raise
         # a config that cannot be composed: Hydra, OmegaConf and YAML each have errors of their own
+        if "Ambiguous value" in str(error) and not {"-m", "--multirun"} & set(arguments):
+            # Hydra meant to learn from the config that lists sweep, and hides what is wrong there
+            return compose(command, ["--multirun", *arguments], launch)
         overrides = [a for a in arguments if "=" in a and not a.startswith("-")]
         raise explain(error, overrides) from error
 

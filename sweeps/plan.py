@@ -107,6 +107,23 @@ def by_program(planned: Sequence[Planned]) -> list[Planned]:
     return [p for members in groups.values() for p in members]
 
 
+def packs(planned: Sequence[Planned]) -> list[list[Planned]]:
+    """Those that run side by side; each trial that can only run alone is by itself."""
+    groups: dict[str, list[Planned]] = {}
+    for p in by_program(planned):
+        config = p.trial.canonical()
+        alike = {k: v for k, v in config.items() if k not in ("seed", "pattern", "held")}
+        alike["optimizer"] = {**config["optimizer"], "learning_rate": None}
+        alike["resources"] = p.trial.resources.model_dump()
+        key = json.dumps(alike, sort_keys=True) if p.trial.width > 1 else p.trial.id
+        groups.setdefault(key, []).append(p)
+    return [
+        members[i : i + members[0].trial.width]
+        for members in groups.values()
+        for i in range(0, len(members), members[0].trial.width)
+    ]
+
+
 def refused(planned: Sequence[Planned], reasons: Mapping[str, str]) -> list[Planned]:
     """The plan with its refusals, given by trial id."""
     return [replace(p, refusal=reasons.get(p.trial.id, "")) for p in planned]

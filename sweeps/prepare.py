@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from sweeps.data import Arrays
 from sweeps.seeds import derive, permutation
 
 if TYPE_CHECKING:
+    from sweeps.packed import Lane, Packed
     from sweeps.program import Program, Shape
 
 
@@ -132,24 +133,43 @@ def _plan(trial: Trial, weights: Sequence[Weight], initial: Mapping[str, Array],
 
 def program_for(start: Start) -> Program:
     """The compiled program of the trial's shape, reset to its start."""
-    from sweeps import program
+    from sweeps.program import Program, kept
 
-    return _reset(program.program(_shape(start), start.model, start.plan), start)
+    wanted = shape(start)
+    found: Program = kept(wanted, lambda: Program(wanted, start.model, start.plan))
+    return _reset(found, start)
+
+
+def packed_for(start: Start) -> Packed:
+    """The compiled program for packs of trials of this shape."""
+    from sweeps.packed import Packed
+    from sweeps.program import Program, kept
+
+    wanted = replace(shape(start), width=start.trial.width)
+    found: Packed = kept(wanted, lambda: Packed(Program(wanted, start.model, start.plan)))
+    return found
+
+
+def lane(packed: Packed, start: Start) -> Lane:
+    """The values of a trial at its start; `packed.one` has them then."""
+    _reset(packed.one, start)
+    return packed.lane()
 
 
 def fresh_program(start: Start) -> Program:
     """As `program_for`, of a network of its own, and kept for no other trial."""
-    from sweeps import program
+    from sweeps.program import Program
 
     model = build_model(start.trial, start.data)
-    return _reset(program.Program(_shape(start), model, start.plan), start)
+    return _reset(Program(shape(start), model, start.plan), start)
 
 
-def _shape(start: Start) -> Shape:
-    from sweeps import program
+def shape(start: Start) -> Shape:
+    """What shapes the graph of the trial's program."""
+    from sweeps.program import Shape
 
     trial, data = start.trial, start.data
-    return program.Shape.of(
+    return Shape.of(
         start.plan,
         trial.strategy,
         trial.optimizer,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
@@ -21,6 +21,8 @@ from sweeps.models import Model
 from sweeps.optimizers import Optimizer
 
 NEVER = 2**62
+SLICE = 4096
+"""Samples that are evaluated at once."""
 KEPT = 16
 """Programs that a process keeps; the least recently used goes first."""
 
@@ -39,6 +41,8 @@ class Shape:
     masked: tuple[tuple[str, tuple[int, ...]], ...]
     """Name and layout shape of each masked weight."""
     jit: bool
+    width: int = 1
+    """Trials that run side by side (see `packed`)."""
 
     @classmethod
     def of(cls, plan: Plan, strategy: Strategy, optimizer: Optimizer, **given: Any) -> Shape:
@@ -49,13 +53,13 @@ class Shape:
         return cls(strategy=strategy, optimizer=timeless, masked=masked, **given)
 
 
-_programs: OrderedDict[Shape, Program] = OrderedDict()
+_programs: OrderedDict[Shape, Any] = OrderedDict()
 
 
-def program(shape: Shape, model: Any, plan: Plan) -> Program:
-    """The process's program of this shape; made of `model` and `plan` if there is none yet."""
+def kept(shape: Shape, make: Callable[[], Any]) -> Any:
+    """The process's program of this shape; made if there is none yet."""
     if shape not in _programs:
-        _programs[shape] = Program(shape, model, plan)
+        _programs[shape] = make()
     _programs.move_to_end(shape)
     while len(_programs) > KEPT:
         _programs.popitem(last=False)
@@ -82,7 +86,7 @@ class Progress:
 
     def within(self, limit: float) -> bool:
         """Whether the mean loss is a number and at most `limit`; infinity lets anything pass."""
-        return bool(_within(self.loss, float(self.steps), limit))
+        return bool(within(self.loss, float(self.steps), limit))
 
     def __add__(self, other: Progress) -> Progress:
         return Progress(
@@ -106,17 +110,17 @@ class Program:
             if classify
             else keras.losses.MeanSquaredError()
         )
-        self._score = _accuracy if classify else _mse
+        self.score = _accuracy if classify else _mse
         self.training = Training(
             model,
             shape.strategy,
             plan,
-            optimizer=shape.optimizer.build(),
+            optimizer=shape.optimizer.build(pure=shape.width > 1),
             loss=self._loss,
             trainable=shape.trainable,
         )
         self._run = tf.function(self._steps, jit_compile=shape.jit, autograph=False)
-        self._evaluate = tf.function(self._losses, autograph=False)
+        self._evaluate = tf.function(self.losses, autograph=False)
         self._predict = tf.function(
             lambda x: self.training.forward(x, training=False)[0], autograph=False
         )
@@ -180,7 +184,7 @@ class Program:
         done = start % order.shape[0]
 
         def goes_on(i: Any, loss: Any, *_: Any) -> Any:
-            return (i < steps) & _within(before + loss, tf.cast(done + i, tf.float64), limit)
+            return (i < steps) & within(before + loss, tf.cast(done + i, tf.float64), limit)
 
         def body(i: Any, loss: Any, score: Any, peak: Any, first: Any, drift: Any) -> Any:
             # gathered: a slice would be compiled anew by XLA for every start
@@ -196,7 +200,7 @@ class Program:
             return (
                 i + 1,
                 loss + tf.cast(batch_loss, tf.float64),
-                score + tf.cast(self._score(targets, outputs), tf.float64),
+                score + tf.cast(self.score(targets, outputs), tf.float64),
                 peak,
                 first,
                 drift,
@@ -207,24 +211,28 @@ class Program:
         state = (none, zero, zero, none, tf.constant(NEVER, tf.int64), tf.constant(0.0))
         return tf.while_loop(goes_on, body, state)
 
-    def _count(self) -> tuple[Any, Any]:
+    def entries(self) -> list[tuple[Any, Any, Any]]:
+        """In a graph: (dense values, mask, held values) of each masked weight, to be audited."""
         training = self.training
-        counts = [
-            audit.count(weight, training.masked[w.name].kept, training.masked[w.name].held)
+        return [
+            (weight, masked.kept.value, masked.held.value)
             for w, weight in zip(training.weights, training.effective(), strict=True)
-            if w.name in training.masked
+            if (masked := training.masked.get(w.name))
         ]
+
+    def _count(self) -> tuple[Any, Any]:
+        counts = [audit.count(*entry) for entry in self.entries()]
         return tf.add_n([c for c, _ in counts]), tf.reduce_max([d for _, d in counts])
 
-    def _losses(self, x: Any, y: Any) -> tuple[Any, Any]:
+    def losses(self, x: Any, y: Any) -> tuple[Any, Any]:
         outputs = self.training.forward(x, training=False)[0]
-        return self._loss(y, outputs), self._score(y, outputs)
+        return self._loss(y, outputs), self.score(y, outputs)
 
     def evaluate(self, x: Any, y: Any) -> tuple[float, float]:
-        """(mean loss, accuracy or mean squared error) of the samples, in slices of 4096."""
+        """(mean loss, accuracy or mean squared error) of the samples."""
         sums = np.zeros(2)
-        for i in range(0, len(x), 4096):
-            part = slice(i, i + 4096)
+        for i in range(0, len(x), SLICE):
+            part = slice(i, i + SLICE)
             sums += [float(a) * len(x[part]) for a in self._evaluate(x[part], y[part])]
         loss, score = sums / len(x)
         return float(loss), float(score)
@@ -264,7 +272,8 @@ class Program:
         return max((float(m.max()) for m in moves if m.size), default=None)
 
 
-def _within(loss: Any, steps: Any, limit: Any) -> Any:
+def within(loss: Any, steps: Any, limit: Any) -> Any:
+    """Whether the mean of `steps` losses is a number and at most the limit."""
     return (loss <= limit * steps) | (limit == inf)
 
 

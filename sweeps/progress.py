@@ -67,10 +67,10 @@ class Display:
         if self._block:
             self._block.stop()
 
-    def started(self, key: str, name: str, worker: int) -> None:
-        """A worker has been given the trial."""
+    def started(self, key: str, name: str, worker: int, share: float = 1.0) -> None:
+        """A worker, or a share of it, has been given the trial."""
         with self._tally.lock:
-            self._tally.start(key, name, worker)
+            self._tally.start(key, name, worker, share)
 
     def reported(self, key: str, report: Report) -> None:
         """The trial says how far it is."""

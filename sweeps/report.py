@@ -79,7 +79,7 @@ def variants(trials: Sequence[Trial]) -> dict[str, str]:
         settings = {t.id: flat(t.canonical()) for t in members}
         keys = dict.fromkeys(k for s in settings.values() for k in s)
         differ = [k for k in keys if len({repr(s.get(k)) for s in settings.values()}) > 1]
-        differ = [k for k in differ if k not in ("seed", "jit")]
+        differ = [k for k in differ if k not in ("seed", "jit", "pack")]
         # another optimizer says it all, where its own settings only differ with it
         differ = [k for k in differ if not _follows(k, differ, list(settings.values()))]
         for trial in members:

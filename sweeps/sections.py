@@ -60,7 +60,7 @@ class Resources(Section):
 
 
 class Launch(Section):
-    """Where trials run, and what happens when one fails. No part of a trial's identity."""
+    """Where trials run, and what happens when one fails. Only `pack` is part of their identity."""
 
     address: str | None = None
     """A Ray cluster to join (`auto`, `ray://host:port`); null starts Ray here."""
@@ -69,7 +69,11 @@ class Launch(Section):
     fail_fast: bool = False
     """Stop the sweep at the first trial that fails."""
     trial_timeout_s: Annotated[float, Field(gt=0)] | None = None
-    """Seconds that one attempt of a trial may take; null leaves it open."""
+    """Seconds that one attempt of a trial may take; null leaves it open. A pack has as many times
+    that as it has trials."""
+    pack: Positive = 1
+    """Trials that run side by side in one program, where they differ in seed, masks, held values
+    and learning rate alone. The width can change bits, neighbours cannot."""
 
 
 class Checkpoint(Section):

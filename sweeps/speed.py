@@ -11,7 +11,10 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sweeps.packed import Packed
     from sweeps.program import Program
+
+    Runs = Program | Packed
 
 SECONDS = 0.03
 """Least length of one measured stretch."""
@@ -31,12 +34,16 @@ class Speed:
     def ratio(self) -> float:
         return self.step_ms / self.dense_step_ms
 
+    def shared(self, among: int) -> Speed:
+        """The part of one of so many."""
+        return Speed(self.step_ms / among, self.dense_step_ms / among)
 
-def compare(program: Program, dense: Program, x: Any, y: Any, order: Any, rounds: int) -> Speed:
+
+def compare(program: Runs, dense: Runs, x: Any, y: Any, order: Any, rounds: int) -> Speed:
     """Time both programs in turn on the given samples. Trains them further: results come first."""
     from sweeps.program import NEVER
 
-    def steps(timed: Program, number: int) -> None:
+    def steps(timed: Runs, number: int) -> None:
         timed.run(x, y, order, 0, number, NEVER, NEVER)
 
     found = in_turn([partial(steps, timed) for timed in (program, dense)], rounds)

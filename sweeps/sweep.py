@@ -6,7 +6,7 @@ import contextlib
 import re
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from sweeps.config import Trial, recorded
 from sweeps.engine import Engine
 from sweeps.job import Failure, Job, Watcher
 from sweeps.launcher import Composed
-from sweeps.plan import Planned, by_program, public, refused, sweep_name, trials
+from sweeps.plan import Planned, packs, public, refused, sweep_name, trials
 from sweeps.preflight import Ask, Child, check
 from sweeps.progress import Display, doing
 from sweeps.recorder import Recorder
@@ -106,7 +106,7 @@ def _engine(stack: contextlib.ExitStack, planned: Sequence[Planned], name: str) 
     first = planned[0].trial
     with doing("Starting Ray" if first.launch.address is None else "Joining Ray"):
         stack.enter_context(cluster(first.launch.address))
-    jobs = [_job(p, name) for p in by_program([p for p in planned if p.state == "to run"])]
+    jobs = [_job(pack, name) for pack in packs([p for p in planned if p.state == "to run"])]
     work = TrialWork(_checkpoints(first), first.checkpoint.every_s)
     return stack.enter_context(Engine(jobs, work))
 
@@ -152,7 +152,7 @@ class Sweep(Watcher):
             try:
                 for p in others:
                     if p.state == "skipped":
-                        self.ended(p.trial.id, TrialResult("skipped", p.refusal))
+                        self._end(p.trial.id, TrialResult("skipped", p.refusal))
                 if engine:
                     engine.run(
                         self,
@@ -215,8 +215,10 @@ class Sweep(Watcher):
     # -- as the engine goes on -----------------------------------------------------------------
 
     def started(self, key: str, worker: int) -> None:
-        self._begin(key)
-        self._display.started(key, self._by_id[key].name, worker)
+        trials = key.split()
+        for one in trials:
+            self._begin(one)
+            self._display.started(one, self._by_id[one].name, worker, 1 / len(trials))
 
     def _begin(self, key: str) -> None:
         if key not in self._retries:
@@ -226,6 +228,7 @@ class Sweep(Watcher):
             self._recorder.start_trial(p.trial, p.name, again=self._rerun)
 
     def event(self, key: str, event: Any) -> None:
+        key, event = event
         if isinstance(event, Log):
             self._printed[key] = event.text.encode()
             return
@@ -234,10 +237,15 @@ class Sweep(Watcher):
             self._recorder.log(self._by_id[key].trial, event.epoch, event.metrics)
 
     def retried(self, key: str, reason: str) -> None:
-        self._retries[key] += 1
-        self._display.retried(key, reason)
+        for one in key.split():
+            self._retries[one] += 1
+            self._display.retried(one, reason)
 
-    def ended(self, key: str, result: TrialResult | Failure) -> None:
+    def ended(self, key: str, result: Mapping[str, TrialResult | Failure] | Failure) -> None:
+        for one in key.split():
+            self._end(one, result if isinstance(result, Failure) else result[one])
+
+    def _end(self, key: str, result: TrialResult | Failure) -> None:
         self._begin(key)  # it may fail before a worker has it
         p, retries = self._by_id[key], self._retries.pop(key)
         path, printed = _log(p, self._name), self._printed.pop(key, b"")
@@ -285,12 +293,14 @@ def returned(job: Composed, trial: Trial, outcome: Outcome | None) -> JobReturn:
     return found
 
 
-def _job(planned: Planned, name: str) -> Job:
-    trial = planned.trial
-    need = trial.resources
-    spec = Spec(need.num_cpus, need.num_gpus, need.memory, trial.train.threads)
-    task = Task(trial.id, _portable(trial), str(_log(planned, name).absolute()))
-    return Job(trial.id, task, spec)
+def _job(pack: Sequence[Planned], name: str) -> Job:
+    """The job of trials that run side by side. Its key is their ids; alone, the trial's id."""
+    first = pack[0].trial
+    need = first.resources
+    spec = Spec(need.num_cpus, need.num_gpus, need.memory, first.train.threads)
+    tasks = [Task(p.trial.id, _portable(p.trial), str(_log(p, name).absolute())) for p in pack]
+    parts = tuple(_job([p], name) for p in pack) if len(pack) > 1 else ()
+    return Job(" ".join(t.id for t in tasks), tasks, spec, len(pack), parts)
 
 
 def _portable(trial: Trial) -> dict[str, Any]:

@@ -45,6 +45,8 @@ class Running:
     since: float
     heard: float
     """When the last report came."""
+    share: float = 1.0
+    """Its part of the worker, which may run others beside it."""
     part: float = 0.0
     """What was done by then."""
     before: float = 0.0
@@ -85,13 +87,13 @@ class Tally:
         """Seconds since the start."""
         return self._clock() - self._since
 
-    def start(self, key: str, name: str, worker: int) -> None:
-        """A worker has been given the trial."""
+    def start(self, key: str, name: str, worker: int, share: float = 1.0) -> None:
+        """A worker, or a share of it, has been given the trial."""
         self.phase = ""
         now, free = self._clock(), self._free.pop(worker, None)
         # what passes between two trials is part of what a trial costs
         since = now if free is None or now - free > IDLE_SECONDS else free
-        self.running[key] = Running(name, worker, since, since)
+        self.running[key] = Running(name, worker, since, since, share)
 
     def report(self, key: str, report: Report) -> Running:
         """The trial says how far it is."""
@@ -120,7 +122,7 @@ class Tally:
         if outcome.status != "ok":
             self.counts[outcome.status] += 1
         if trial and outcome.status != "skipped":
-            self._spent += now - trial.since
+            self._spent += (now - trial.since) * trial.share
             self._worth += 1 - trial.before
         found = score(outcome.result.metrics, "test") if outcome.status == "ok" else None
         if found and isfinite(found[1]):
@@ -145,13 +147,15 @@ class Tally:
         ran = self._worth or max(parts, default=0.0) >= TELLING
         if not ran or self.phase or self.finished == self.total:
             return None
-        spent = self._spent + sum(t.heard - t.since for t in running)
+        spent = self._spent + sum((t.heard - t.since) * t.share for t in running)
         pace = max(spent, 1e-9) / (self._worth + sum(parts))
-        rest = [1 - min(1.0, t.part + (now - t.heard) / pace) for t in running]
+        rest = [1 - min(1.0, t.part + (now - t.heard) * t.share / pace) for t in running]
         waiting = self.total - self.finished - len(running)
-        workers = len(running) + sum(now - t < IDLE_SECONDS for t in self._free.values())
+        workers = sum(t.share for t in running)
+        workers += sum(now - t < IDLE_SECONDS for t in self._free.values())
         # near the end workers have nothing to do while the last trials run
-        return pace * max((waiting + sum(rest)) / max(1, workers), *rest, 0.0)
+        last = max((r / t.share for r, t in zip(rest, running, strict=True)), default=0.0)
+        return pace * max((waiting + sum(rest)) / max(1, workers), last)
 
 
 def score(metrics: Mapping[str, float], part: str) -> tuple[str, float] | None:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from strategies.base import Plan
 from sweeps import prepare
 from sweeps.checkpoint import Checkpoints
 from sweeps.config import Trial
 from sweeps.folder import Folder
 from sweeps.memory import Peak
+from sweeps.prepare import Start
+
+if TYPE_CHECKING:
+    from strategies.cause import Cause
+    from sweeps.course import Position
+    from sweeps.measure import Snapshot
+    from sweeps.program import Program
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,15 @@ class Report:
 
 
 Emit = Callable[[Report], None]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A trial with what is its own, where several are run together."""
+
+    trial: Trial
+    emit: Emit
+    checkpoints: Checkpoints
 
 
 class Diverged(RuntimeError):
@@ -72,44 +89,73 @@ def run(
     number or rises to 1000 times what it was before training (or 1, if that is more); the curve up
     to there was reported.
     """
-    from sweeps import environment, measure, path, rounds, through
+    from sweeps import measure, path, through
     from sweeps.course import Course
 
-    peak, start = Peak(), prepare.start(trial)
-    if reason := prepare.refusal(trial, start.plan):
-        return TrialResult("skipped", reason)
-    start = rounds.with_masks(start, shelf)
-    if reason := prepare.refusal(trial, start.plan):  # now that the masks are known
-        return TrialResult("skipped", reason)
+    peak, start = Peak(), begin(trial, shelf)
+    if isinstance(start, TrialResult):
+        return start
     program = prepare.program_for(start)
     compiled, before = program.compile_seconds, measure.snapshot(start, program)
     course = Course(start, program, emit, checkpoints)
     first = measure.gradients(start, program, course.next_batch())
     course.run()
-    program, ended = course.program, replace(start, plan=course.plan)
+    program = course.program
     by_finalizing = through.finalize(program)
     largest = peak.bytes()
 
-    integrity, artifacts, sha256 = measure.integrity(ended, program, before, course.at.found)
-    metrics = measure.epoch(start, program, course.at.part) | measure.scores(start, program, "test")
-    metrics |= first | integrity | measure.costs(start, program)
-    metrics["speed/compile_s"] = sum(p.compile_seconds for p in course.programs) - compiled
+    found = first | measure.scores(start, program, "validation")
+    found |= measure.scores(start, program, "test")
+    found["speed/compile_s"] = sum(p.compile_seconds for p in course.programs) - compiled
+    if largest is not None:
+        found["memory/peak_bytes"] = largest
+    result = ended(start, course.plan, program, before, course.at, by_finalizing)
+    metrics = {**result.metrics, **found}
     if trial.train.switch_at:
         metrics.pop("integrity/raw_drift", None)  # before the switch they were to move
-    tags = {"trial.weights_sha256": sha256}
-    if causes := through.causes(start, course.at.found, by_finalizing):
-        tags["integrity.through"] = ", ".join(causes)
     if trial.compare and start.plan.weights:
         metrics |= path.compare(start, trial.compare)
     if trial.speed.rounds:
         metrics |= measure.step_time(start, program, (course.x, course.y, course.order))
-    if largest is not None:
-        metrics["memory/peak_bytes"] = largest
+    return replace(result, metrics=metrics)
+
+
+def begin(trial: Trial, shelf: Folder | None) -> Start | TrialResult:
+    """What the trial starts from, with its masks; its result where its strategy refuses them."""
+    from sweeps import rounds
+
+    start = prepare.start(trial)
+    if reason := prepare.refusal(trial, start.plan):
+        return TrialResult("skipped", reason)
+    start = rounds.with_masks(start, shelf)
+    if reason := prepare.refusal(trial, start.plan):  # now that the masks are known
+        return TrialResult("skipped", reason)
+    return start
+
+
+def ended(
+    start: Start,
+    plan: Plan,
+    program: Program,
+    before: Snapshot,
+    at: Position,
+    by_finalizing: Sequence[Cause],
+) -> TrialResult:
+    """What a training that has ended came to: its audit, its costs, its last epoch.
+
+    `plan` is what is held at the end, `before` the program's model before the first step.
+    """
+    from sweeps import environment, measure, through
+
+    integrity, artifacts, sha256 = measure.integrity(start, plan, program, before, at.found)
+    tags = {"trial.weights_sha256": sha256}
+    if causes := through.causes(start, at.found, by_finalizing):
+        tags["integrity.through"] = ", ".join(causes)
     return TrialResult(
         "ok",
-        metrics=metrics,
+        metrics=measure.epoch(program, at.part) | integrity | measure.costs(start, program),
         tags=tags,
         artifacts=artifacts | {"environment.txt": environment.describe().encode()},
         data=start.data.described(),
-        epochs=course.at.epochs,
+        epochs=at.epochs,
     )

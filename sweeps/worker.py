@@ -10,7 +10,7 @@ import shutil
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,8 +18,8 @@ from strategies.base import Invalid
 from sweeps.cluster import Spec
 from sweeps.config import parse
 from sweeps.folder import Folder
-from sweeps.job import Emit, Fatal
-from sweeps.trial import TrialResult
+from sweeps.job import Emit, Failure, Fatal, failure
+from sweeps.trial import Member, TrialResult
 from sweeps.uri import shown
 
 LARGE = 50 * 2**20
@@ -64,24 +64,50 @@ class TrialWork:
 
         return reasons([parse(config) for config in configs])
 
-    def run(self, payload: Task, emit: Emit) -> TrialResult:
-        from sweeps import memory, trial
-        from sweeps.checkpoint import Checkpoints
+    def run(self, payload: Sequence[Task], emit: Emit) -> dict[str, TrialResult | Failure]:
+        """Run trials that are to run side by side, or one; what each ended with, by its id.
+
+        What is emitted is `(trial id, event)`.
+        """
+        from sweeps import memory, pack
 
         def out_of_memory(reason: str) -> None:
             # others may have filled the process: programs are kept for the next trial
             emit(Fatal(reason, "memory", again=self._trials > 1))
             os._exit(137)
 
+        def log(event: Log) -> None:
+            for task in payload:
+                emit((task.id, event))
+
         self._trials += 1
-        parsed = parse(payload.config)
-        if parsed.id != payload.id:
-            raise Invalid("trial", payload.id[:12], "its mask or held file has changed since")
-        kept = Checkpoints(self._checkpoints, parsed.id, self._every_s)
-        with _logged(payload.log, emit), memory.limit(self._memory, out_of_memory):
-            shelf = Folder(self._checkpoints, "rounds")
-            result = trial.run(parsed, emit, kept, shelf)
-            return replace(result, artifacts=self._artifacts(parsed.id, result.artifacts))
+        found: dict[str, TrialResult | Failure] = {}
+        with _logged(payload[0].log, log), memory.limit(self._memory, out_of_memory):
+            members: list[Member] = []
+            for task in payload:
+                try:
+                    members.append(self._member(task, emit))
+                except Invalid as error:
+                    found[task.id] = failure(error)
+            ran = pack.run(members, Folder(self._checkpoints, "rounds"))
+            for member, result in zip(members, ran, strict=True):
+                found[member.trial.id] = self._result(member.trial.id, result)
+        return found
+
+    def _member(self, task: Task, emit: Emit) -> Member:
+        from sweeps.checkpoint import Checkpoints
+
+        trial = parse(task.config)
+        if trial.id != task.id:
+            raise Invalid("trial", task.id[:12], "its mask or held file has changed since")
+        kept = Checkpoints(self._checkpoints, trial.id, self._every_s)
+        return Member(trial, lambda report: emit((task.id, report)), kept)
+
+    def _result(self, key: str, found: TrialResult | Exception) -> TrialResult | Failure:
+        if isinstance(found, Exception):
+            traceback.print_exception(found)
+            return failure(found)
+        return replace(found, artifacts=self._artifacts(key, found.artifacts))
 
     def _artifacts(self, key: str, given: Mapping[str, bytes]) -> dict[str, bytes]:
         """Large ones are left beside the checkpoints, and told by address and digest."""
@@ -102,7 +128,7 @@ class TrialWork:
 
 
 @contextlib.contextmanager
-def _logged(path: str, emit: Emit) -> Iterator[None]:
+def _logged(path: str, emit: Callable[[Log], None]) -> Iterator[None]:
     """Send all that this process prints into the file, what C++ prints as well."""
     where, mine = Path(path), None
     if not where.parent.is_dir():  # on another machine

@@ -328,7 +328,7 @@ def test_a_checkpoint_of_another_start_or_version_is_told(
 )
 def test_a_start_is_known_by_masks_held_values_and_shapes(sections: dict[str, Any]) -> None:
     one, same, other = (
-        course._fingerprint(program_for(start(given(**s))).training) for s in ({}, {}, sections)
+        course.fingerprint(program_for(start(given(**s))).training) for s in ({}, {}, sections)
     )
     assert one == same != other
 

@@ -176,6 +176,24 @@ class TestOneMachine:
         assert (seen.ends["1"], seen.ends["2"]) == (1, 1)
         assert len(seen.retries) == retries
 
+    @pytest.mark.parametrize("retries", [0, 1])
+    def test_of_jobs_in_one_the_bad_one_is_found(self, retries: int) -> None:
+        """One of several kills the worker that runs them together."""
+        parts = tuple(Job(str(i), p, Spec()) for i, p in enumerate([1, "die", 2]))
+        seen = Seen()
+        jobs = [Job("all", "die", Spec(), 3, parts), Job("other", 5, Spec())]
+        engine.run(jobs, Work(), seen, max_retries=retries)
+        assert seen.failure("1").cause == "lost"
+        assert {k: seen.ends[k] for k in ("0", "2", "other")} == {"0": 1, "2": 2, "other": 5}
+        assert [key for key, _ in seen.retries] == ["all"] * (1 + retries) + ["1"] * retries
+
+    def test_jobs_in_one_may_take_the_time_of_all(self) -> None:
+        jobs = [Job("2", ("sleep", 1.5), Spec(), 2), Job("1", ("sleep", 60), Spec())]
+        seen = Seen()
+        engine.run(jobs, Work(), seen, timeout_s=1)
+        assert seen.ends["2"] == ("sleep", 1.5)
+        assert seen.failure("1").reason == "timed out: took longer than 1 s"
+
     def test_one_that_takes_too_long_fails_alone_and_is_not_repeated(self) -> None:
         seen = run([("sleep", 60), 1, 2, 3], timeout_s=1)
         assert seen.failure("0").cause == "timeout"

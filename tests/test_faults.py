@@ -207,6 +207,24 @@ class TestWorkerKilled:
         assert "checkpoint of step" in driver.stderr
         assert local_store(tmp_path, "faults").digests() == undisturbed
 
+    def test_a_pack_goes_on_elsewhere_with_the_same_bits(self, tmp_path: Path) -> None:
+        packed = (*SMALL, "train.epochs=400", "launch.pack=3", "checkpoint.every_s=0.2")
+        (tmp_path / "whole").mkdir()
+        assert ran(tmp_path / "whole", *packed).code == 0
+        with sweep(tmp_path, *packed) as driver:
+            kept = ".masksweep/checkpoints/*/*.checkpoint"
+            driver.wait_for(lambda: len({p.parent for p in tmp_path.glob(kept)}) >= 3)
+            for worker in driver.workers:
+                worker.kill()
+            assert driver.wait() == 0, driver.stderr
+        assert "retried: " in driver.stderr
+        assert "resumed from step" in driver.stderr
+        store = local_store(tmp_path, "faults")
+        assert store.digests() == local_store(tmp_path / "whole", "faults").digests()
+        for run in store.children:
+            assert store.curve(run, "train/loss") == list(range(1, 401))
+        assert not list(tmp_path.glob(".masksweep/checkpoints/*/*"))
+
     def test_one_that_dies_again_and_again_fails_alone(self, tmp_path: Path) -> None:
         with sweep(tmp_path, *SMALL, LONG, "launch.max_retries=0") as driver:
             driver.wait_for(lambda: driver.workers)

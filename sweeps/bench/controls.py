@@ -39,5 +39,6 @@ class FusedAdam(Adam):
 
     name: ClassVar[str] = "fused_adam"
 
-    def build(self) -> Any:
+    def build(self, pure: bool = False) -> Any:
+        assert not pure, "it is one fused operation on tf.Variables"
         return Fused(self.learning_rate, self.beta_1, self.beta_2, self.epsilon)
