@@ -40,6 +40,7 @@ def code_version() -> str:
     return f"{__version__}+{digest.hexdigest()[:8]}"
 
 
+@cache
 def describe() -> str:
     """One `key: value` line each."""
     return "".join(f"{key}: {value}\n" for key, value in known().items())

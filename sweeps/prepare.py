@@ -78,11 +78,14 @@ def gpu_limit(num_gpus: float, number: int) -> int | None:
     return int(0.9 * num_gpus * total / 2**20)
 
 
-def start(trial: Trial) -> Start:
-    """Build what the trial starts from. Raises `Invalid` where its plan cannot be made."""
+def start(trial: Trial, data: Arrays | None = None) -> Start:
+    """Build what the trial starts from, on its own data if none is given.
+
+    Raises `Invalid` where its plan cannot be made.
+    """
     from strategies.weights import describe, values
 
-    data = trial.data.load()
+    data = data or trial.data.load()
     model = build_model(trial, data)
     weights = values(model)
     plan = plan_for(trial, describe(model), weights, data.outputs)

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from mlflow import MlflowClient
 
 from strategies import Invalid
 from strategies.base import Plan
@@ -30,7 +31,8 @@ from strategies.step import Training
 from strategies.var_list import VarList
 from strategies.weight_mask import WeightMask
 from strategies.weights import describe, make_plan, values
-from sweeps.bench import cases, command, measure, peers, report
+from sweeps import prepare
+from sweeps.bench import cases, command, measure, peers, report, trials
 from sweeps.bench.cases import SIZES, Case, Size
 from sweeps.bench.controls import FusedAdam
 from sweeps.models import MLP
@@ -56,6 +58,8 @@ KEYS = {
         (["--json", "no/such/folder.json"], "--json=no/such/folder.json: a file.json"),
         (["--json", "bench.txt"], "--json=bench.txt: a file.json"),
         (["--quick"], "unrecognized arguments: --quick"),
+        (["--trials", "--sizes", "S"], "--trials=True: without --sizes"),
+        (["--trials", "--peers"], "--trials=True: without --sizes"),
     ],
 )
 def test_bad_input_is_refused(arguments: list[str], said: str) -> None:
@@ -173,18 +177,18 @@ def test_var_list_computes_no_gradient_of_frozen_columns() -> None:
     assert {(20, 40), (40, 30)} <= set(shapes(WeightMask()))
     mine = shapes(VarList())
     assert not {(20, 40), (40, 30)} & set(mine)
-    assert {(20, 4), (40, 3)} <= set(mine)
+    assert {(4, 20), (3, 40)} <= set(mine)
 
 
-@pytest.mark.parametrize("shape", [(20,), (3, 20)])
-def test_var_list_walks_the_path_of_a_masked_kernel(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(("shape", "wide"), [((20,), 7), ((3, 20), 7), ((20,), 300)])
+def test_var_list_walks_the_path_of_a_masked_kernel(shape: tuple[int, ...], wide: int) -> None:
     """Whose kept columns are neither first nor their own mirror image; to rounding."""
     keras.utils.set_random_seed(0)
     inputs = y = keras.Input(shape)
-    for units in (7, 5):
+    for units in (wide, 5):
         y = keras.layers.Dense(units, activation="tanh")(y)
     model = keras.Model(inputs, keras.layers.Dense(2)(y))
-    keep = {7: [2, 3, 6], 5: [1, 4]}
+    keep = {wide: [2, 3, 6], 5: [1, 4]}
     masks = {
         n: np.isin(np.arange(s[-1]), keep[s[-1]]) & np.ones(s, bool)
         for n, s in ((w.name, w.shape) for w in describe(model))
@@ -209,6 +213,8 @@ def test_var_list_walks_the_path_of_a_masked_kernel(shape: tuple[int, ...]) -> N
         for _ in range(20):
             step(x, y)
         ends.append([np.asarray(v) for v in training.effective()])
+    rest = next(iter(training.masked.values())).rest
+    assert rest.shape[-1] == (320 if wide == 300 else wide - 3)  # 297, and zeros
     moved = [np.abs(a - b).max() for a, b in zip(ends[0], values(model).values(), strict=True)]
     assert min(moved) > 1e-3
     for one, other in zip(*ends, strict=True):
@@ -282,8 +288,6 @@ def test_a_peer_trains_in_its_own_process_or_says_why_not(library: str) -> None:
 
 
 def test_a_bench_leaves_a_table_a_plot_a_file_and_a_run(tmp_path: Path) -> None:
-    from mlflow import MlflowClient
-
     arguments = ["--sizes", "S", "--strategies", "weight_mask,var_list", "--sparsities", ".9"]
     ended = subprocess.run(
         [sys.executable, "-m", "sweeps.cli", "bench", *arguments],
@@ -348,3 +352,37 @@ def test_the_table_groups_what_was_not_timed() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(report.tables(found))
     assert "not timed: var_list on random, rows (S): no" in console.export_text()
+
+
+def test_whole_trials_are_timed_beside_keras_and_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(trials, "PACK", 2)
+    monkeypatch.setattr(trials, "ROUNDS", 2)
+    monkeypatch.setattr(trials, "DIGITS", trials.Net("tiny", (3,), 1))
+    monkeypatch.setattr(trials, "S", trials.Net("drawn", (3,), 1, 5))
+    monkeypatch.setattr(prepare, "prepare_process", lambda threads: None)  # done for all tests
+    assert command.bench(["--trials", "--json", "costs.json"]) == 0
+    found = {c["what"]: c for c in json.loads(Path("costs.json").read_text())["trials"]}
+    assert {
+        "tiny: keras.fit",
+        "tiny: training, pack of 2, compiled anew",
+        "tiny: whole trial, pack of 2, program reused",
+        "drawn: training alone, program reused",
+        "tiny: a step, audit.every=10, pack of 2",
+        "recording a trial of 5 s in SQLite",
+    } <= found.keys()
+    assert found["tiny: keras.fit"]["ratio"] == 1
+    for cost in found.values():
+        assert cost["low"] <= cost["ratio"] <= cost["high"]
+        assert cost["seconds"] > 0
+    recording = found["recording a trial of 5 s in SQLite"]
+    assert recording["ratio"] == pytest.approx(recording["seconds"] / 5, rel=0.5)
+    assert "whole trial, pack of 2" in capsys.readouterr().out
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name("masksweep")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert "whole trial, pack of 2" in run.data.tags["mlflow.note.content"]
+    assert run.data.metrics["tiny_keras.fit"] == 1

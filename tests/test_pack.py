@@ -419,7 +419,7 @@ def test_a_sweep_packs_its_trials_and_finds_them_again(tmp_path: Path) -> None:
     driver = ran(tmp_path, *sweep)
     assert driver.code == 1
     store = local_store(tmp_path, "packed")
-    # those with the wild rate diverge, each alone; sparse_tensor does not compile, so it has no width
+    # those with the wild rate diverge, each alone; sparse_tensor has no XLA, so no width
     assert store.by_status() == {"FINISHED": 6, "FAILED": 6}
     assert len(set(store.digests().values())) == 6
     for child in store.children:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -28,6 +29,7 @@ class Asked:
     strategies: tuple[type[Strategy], ...]
     sparsities: tuple[float, ...]
     peers: bool
+    trials: bool
     threads: int
     path: Path
     """Of the JSON file; the plot is beside it."""
@@ -61,11 +63,15 @@ def bench(arguments: Sequence[str]) -> int:
     prepare.prepare_process(asked.threads)
     from sweeps.bench import report
 
+    if asked.trials:
+        return _trials(asked, tracker)
     found = _measured(asked)
     Console().print(report.tables(found))
     asked.files["bench.png"].write_bytes(report.plot(found))
     print(f"Written: {', '.join(map(str, asked.files.values()))}")
-    recorded = _recorded(found, asked, tracker)
+    files = {name: path.read_bytes() for name, path in asked.files.items()}
+    params = found.environment | {"sizes": ",".join(found.sizes)}
+    recorded = _recorded(tracker, params, report.metrics(found), files, report.note(found))
     return int(not recorded or any(u.failed for u in found.untimed))
 
 
@@ -73,10 +79,11 @@ def parsed(arguments: Sequence[str]) -> Asked:
     """What the arguments ask for. Raises `Invalid`; loads no TensorFlow."""
     parser = _Parser(prog="masksweep bench", allow_abbrev=False)
     known = cases.known()
-    parser.add_argument("--sizes", default=",".join(SIZES), help="default: S,M,L")
-    parser.add_argument("--strategies", default=",".join(known), help="default: all")
-    parser.add_argument("--sparsities", default=",".join(map(str, SPARSITIES)))
+    parser.add_argument("--sizes", help="default: S,M,L")
+    parser.add_argument("--strategies", help="default: all")
+    parser.add_argument("--sparsities", help=f"default: {','.join(map(str, SPARSITIES))}")
     parser.add_argument("--peers", action="store_true", help="PyTorch and JAX, where installed")
+    parser.add_argument("--trials", action="store_true", help="instead: trials beside keras.fit")
     parser.add_argument("--threads", type=int, default=1, help="of an operation; default: 1")
     parser.add_argument("--json", default="bench.json", metavar="FILE", help="the plot is beside")
     parser.add_argument("--uri", help="as tracking.uri; default: the store that run uses")
@@ -84,6 +91,9 @@ def parsed(arguments: Sequence[str]) -> Asked:
     path = Path(given.json)
     if path.suffix != ".json" or not path.absolute().parent.is_dir():
         raise Invalid("--json", given.json, "a file.json in a folder that is there")
+    steps = (given.sizes, given.strategies, given.sparsities, given.peers or None)
+    if given.trials and steps != (None,) * 4:
+        raise Invalid("--trials", True, "without --sizes, --strategies, --sparsities and --peers")
     if given.peers and len(peers.missing()) == len(peers.FORMATS):
         raise Invalid("--peers", True, f"none is installed: {', '.join(peers.missing())}")
     if given.threads < 1:
@@ -91,15 +101,18 @@ def parsed(arguments: Sequence[str]) -> Asked:
     return Asked(
         sizes=tuple(SIZES[s] for s in _chosen("--sizes", given.sizes, SIZES)),
         strategies=tuple(known[s] for s in _chosen("--strategies", given.strategies, known)),
-        sparsities=_fractions(given.sparsities),
+        sparsities=SPARSITIES if given.sparsities is None else _fractions(given.sparsities),
         peers=given.peers,
+        trials=given.trials,
         threads=given.threads,
         path=path,
         uri=given.uri,
     )
 
 
-def _chosen(flag: str, given: str, known: Collection[str]) -> list[str]:
+def _chosen(flag: str, given: str | None, known: Collection[str]) -> list[str]:
+    if given is None:
+        return list(known)
     names = list(dict.fromkeys(filter(None, given.split(","))))
     wrong = next((name for name in names if name not in known), None)
     if wrong is not None or not names:
@@ -157,6 +170,28 @@ def _measured(asked: Asked) -> Found:
     return found
 
 
+def _trials(asked: Asked, tracker: Tracker) -> int:
+    """Whole trials, as a table, a file and an MLflow run."""
+    from rich.console import Console
+
+    from sweeps import environment
+    from sweeps.bench import trials
+    from sweeps.bench.report import as_note
+    from sweeps.progress import doing
+
+    costs: list[trials.Cost] = []
+    with doing("Timing whole trials beside keras.fit"):
+        for cost in trials.all_costs():
+            costs.append(cost)
+            told = {"environment": environment.known(), "trials": [asdict(c) for c in costs]}
+            write(asked.path, json.dumps(told, indent=1))
+    Console().print(trials.table(costs))
+    print(f"Written: {asked.path}")
+    note, files = as_note(trials.table(costs)), {"bench.json": asked.path.read_bytes()}
+    params = environment.known() | {"code": environment.code_version()}
+    return int(not _recorded(tracker, params, trials.metrics(costs), files, note))
+
+
 def write(path: Path, text: str) -> None:
     """Write a file so that no half of it has its name."""
     new = path.with_suffix(".new")
@@ -164,16 +199,19 @@ def write(path: Path, text: str) -> None:
     new.replace(path)
 
 
-def _recorded(found: Found, asked: Asked, tracker: Tracker) -> bool:
-    from sweeps.bench import report
+def _recorded(
+    tracker: Tracker,
+    params: Mapping[str, str],
+    metrics: Sequence[tuple[str, float, int]],
+    files: Mapping[str, bytes],
+    note: str,
+) -> bool:
     from sweeps.progress import doing
     from sweeps.store import Away, Refused
 
-    files = {name: path.read_bytes() for name, path in asked.files.items()}
-    params = found.environment | {"sizes": ",".join(found.sizes)}
     try:
         with doing("Recording in MLflow"):
-            tracker.record(params, report.metrics(found), files, report.note(found))
+            tracker.record(params, metrics, files, note)
     except (Away, Refused, Invalid) as error:
         print(f"masksweep: not recorded in MLflow: {error}", file=sys.stderr)
         return False

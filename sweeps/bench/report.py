@@ -58,9 +58,14 @@ def tables(found: Found) -> RenderableType:
 
 
 def note(found: Found) -> str:
-    """The tables as markdown, of at most 8,000 characters."""
+    """The tables as markdown."""
+    return as_note(tables(found))
+
+
+def as_note(shown: RenderableType) -> str:
+    """What a terminal of 80 columns shows, as markdown of at most 8,000 characters."""
     console = Console(width=80, file=io.StringIO(), record=True)
-    console.print(tables(found))
+    console.print(shown)
     return f"```\n{console.export_text()[:7980]}\n```"
 
 

@@ -1,0 +1,264 @@
+"""Whole trials: how many a second beside `keras.fit`, what auditing and recording cost."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from rich.table import Table
+
+from sweeps import pack, prepare, program
+from sweeps.checkpoint import Checkpoints
+from sweeps.config import Trial, parse
+from sweeps.course import Course
+from sweeps.data import Arrays
+from sweeps.prepare import Start
+from sweeps.program import NEVER
+from sweeps.recorder import Recorder
+from sweeps.sections import Tracking
+from sweeps.speed import in_turn
+from sweeps.spool import Spool
+from sweeps.tracker import Tracker
+from sweeps.trial import Member, TrialResult
+
+PACK = 64
+ROUNDS = 3
+RECORDED_S = 5.0
+"""Length of the trial that recording is compared with."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one way of doing the same takes, as a ratio to another."""
+
+    what: str
+    seconds: float
+    """Of one trial: the median of the rounds."""
+    ratio: float
+    """The median of the ratios of the rounds."""
+    low: float
+    high: float
+    """The smallest and the largest of them."""
+
+
+@dataclass(frozen=True)
+class Net:
+    """A network with its data, as a trial trains it."""
+
+    name: str
+    hidden: tuple[int, ...]
+    epochs: int
+    inputs: int | None = None
+    """Of samples that are drawn; None takes scikit-learn's digits."""
+
+    def trial(self, seed: int, width: int = 1, every: int = 10) -> Trial:
+        return parse(
+            {
+                "strategy": {"name": "gradient_mask"},
+                "pattern": {"name": "random", "sparsity": 0.9},
+                "held": {"name": "zero"},
+                "model": {"name": "mlp", "hidden": list(self.hidden)},
+                "data": {"name": "digits"},
+                "optimizer": {"name": "adam", "learning_rate": 0.001},
+                "train": {"epochs": self.epochs, "batch_size": 64},
+                "audit": {"every": every},
+                "speed": {"rounds": 0},
+                "launch": {"pack": width},
+                "seed": seed,
+            }
+        )
+
+    def start(self, seed: int, **given: int) -> Start:
+        trial = self.trial(seed, **given)
+        return prepare.start(trial, self.data())
+
+    def data(self) -> Arrays:
+        return self.trial(0).data.load() if self.inputs is None else _drawn(self.inputs)
+
+
+DIGITS = Net("64-32-10", (32,), 20)
+S = Net("784-300-100-10", (300, 100), 10, 784)
+
+
+@cache
+def _drawn(inputs: int) -> Arrays:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((6400, inputs), np.float32)
+    y = rng.integers(0, 10, len(x)).astype(np.int32)
+    return Arrays("drawn", "classification", 10, (x, y), None, (x[:64], y[:64]))
+
+
+# -- beside keras.fit ------------------------------------------------------------------------
+
+
+def _fit(net: Net, seed: int) -> None:
+    """As a person trains it: build, compile, fit."""
+    data = net.data()
+    keras.utils.set_random_seed(seed)
+    layers = [keras.layers.Dense(units, activation="relu") for units in net.hidden]
+    ends = [keras.Input(data.shape), *layers, keras.layers.Dense(data.outputs)]
+    model = keras.Sequential(ends)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.001), loss, metrics=["accuracy"])
+    model.fit(*data.train, batch_size=64, epochs=net.epochs, verbose=0)
+
+
+def _alone(net: Net, seed: int) -> None:
+    start = net.start(seed)
+    Course(start, prepare.program_for(start)).run()
+
+
+def _packed(net: Net, _: int) -> None:
+    """Built, masked, trained and audited on the way; without scores and files."""
+    starts = [net.start(seed, width=PACK) for seed in range(PACK)]
+    packed = prepare.packed_for(starts[0])
+    packed.fill([prepare.lane(packed, start) for start in starts])
+    x, y = (tf.constant(a) for a in starts[0].data.train)
+    epoch, total = prepare.schedule(starts[0].trial, len(x))
+    for number in range(net.epochs):
+        order = np.stack([prepare.order(s.trial, len(x), number) for s in starts])
+        packed.run(x, y, order, number * epoch, epoch, 10, total)
+
+
+def _whole(net: Net, _: int) -> list[TrialResult]:
+    """All that a trial of a sweep does in its worker."""
+    members = [_member(net.trial(seed, PACK)) for seed in range(PACK)]
+    return [f for f in pack.run(members) if isinstance(f, TrialResult)]
+
+
+def _member(trial: Trial) -> Member:
+    return Member(trial, lambda report: None, Checkpoints("memory://bench", trial.id, 60))
+
+
+def _fresh(do: Callable[[Net, int], Any]) -> Callable[[Net, int], Any]:
+    def fresh(net: Net, seed: int) -> Any:
+        known = dict(program._programs)
+        program._programs.clear()
+        found = do(net, seed)
+        program._programs.update(known)
+        return found
+
+    return fresh
+
+
+def _ways(net: Net) -> dict[str, tuple[Callable[[Net, int], Any], int]]:
+    """Each with how many trials it is; the first is what the others are compared with."""
+    alone = {
+        "keras.fit": (_fit, 1),
+        "training alone, compiled anew": (_fresh(_alone), 1),
+        "training alone, program reused": (_alone, 1),
+    }
+    if net.inputs is not None:  # large enough to fill a core
+        return alone
+    return alone | {
+        f"training, pack of {PACK}, compiled anew": (_fresh(_packed), PACK),
+        f"training, pack of {PACK}, program reused": (_packed, PACK),
+        f"whole trial, pack of {PACK}, compiled anew": (_fresh(_whole), PACK),
+        f"whole trial, pack of {PACK}, program reused": (_whole, PACK),
+    }
+
+
+def beside_keras(net: Net) -> Iterator[Cost]:
+    """Seconds of a trial each way, in turn; ratios are how many times as many trials a second."""
+    ways = _ways(net)
+    times: dict[str, list[float]] = {what: [] for what in ways}
+    for number in range(-1, ROUNDS):  # the first round warms TensorFlow up
+        for what, (do, trials) in ways.items():
+            tic = time.perf_counter()
+            do(net, number + 1)
+            if number >= 0:
+                times[what].append((time.perf_counter() - tic) / trials)
+    base = next(iter(times.values()))
+    for what, found in times.items():
+        ratios = [a / b for a, b in zip(base, found, strict=True)]
+        yield Cost(f"{net.name}: {what}", median(found), median(ratios), min(ratios), max(ratios))
+
+
+# -- the audit's and the record's part -------------------------------------------------------
+
+
+def auditing(net: Net, width: int, rounds: int = 9) -> Cost:
+    """A step with `audit.every` at its default, as a ratio to the same without."""
+    starts = [net.start(seed, width=width) for seed in range(width)]
+    x, y = (tf.constant(a) for a in starts[0].data.train)
+    made: Any
+    if width > 1:
+        made = prepare.packed_for(starts[0])
+        made.fill([prepare.lane(made, start) for start in starts])
+        order = np.stack([prepare.order(s.trial, len(x), 0) for s in starts])
+    else:
+        made, order = prepare.program_for(starts[0]), prepare.order(starts[0].trial, len(x), 0)
+
+    def steps(every: int, number: int) -> None:
+        made.run(x, y, order, 0, number, every, NEVER)
+
+    found = in_turn([partial(steps, every) for every in (10, NEVER)], rounds)
+    ratios = [a / b for a, b in found]
+    low, middle, high = quantiles(ratios, n=4, method="inclusive")
+    what = f"{net.name}: a step, audit.every=10" + (f", pack of {width}" if width > 1 else "")
+    return Cost(what, median(a for a, _ in found), middle, low, high)
+
+
+def recording() -> Cost:
+    """What it takes to record a trial in SQLite, as a part of one that lasts `RECORDED_S`."""
+    reports: dict[str, list[Any]] = {}
+    trials = [DIGITS.trial(seed, PACK) for seed in range(PACK)]
+    members = [
+        Member(t, reports.setdefault(t.id, []).append, Checkpoints("memory://bench", t.id, 60))
+        for t in trials
+    ]
+    found = pack.run(members)
+    with tempfile.TemporaryDirectory() as folder:
+        tracking = Tracking(uri=f"sqlite:///{folder}/mlflow.db")
+        with closing(Spool(Path(folder, "spool.db"))) as spool:
+            recorder = Recorder(spool, tracking, "bench", Tracker(tracking, "bench"))
+            recorder.start_sweep("", [])
+            recorder.send_left()
+            times = []
+            for trial, result in zip(trials, found, strict=True):
+                assert isinstance(result, TrialResult)
+                tic = time.perf_counter()
+                recorder.start_trial(trial, trial.name)
+                for report in reports[trial.id]:
+                    recorder.log(trial, report.epoch, report.metrics)
+                recorder.end_trial(trial, result)
+                recorder.send_left()
+                times.append(time.perf_counter() - tic)
+    low, middle, high = quantiles([t / RECORDED_S for t in times], n=4)
+    what = f"recording a trial of {RECORDED_S:g} s in SQLite"
+    return Cost(what, median(times), middle, low, high)
+
+
+def all_costs() -> Iterator[Cost]:
+    """What there is to measure, as it comes."""
+    for net in (DIGITS, S):
+        yield from beside_keras(net)
+    for net, width in ((DIGITS, 1), (DIGITS, PACK), (S, 1)):
+        yield auditing(net, width)
+    yield recording()
+
+
+def metrics(costs: list[Cost]) -> list[tuple[str, float, int]]:
+    """(name, value, step) for MLflow."""
+    return [(re.sub(r"[^\w.]+", "_", c.what), c.ratio, 0) for c in costs]
+
+
+def table(costs: list[Cost]) -> Table:
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("", "ms", "ratio", "from", "to"):
+        made.add_column(name, justify="right" if name else "left", no_wrap=True)
+    for cost in costs:
+        ratios = (f"{r:.3g}" for r in (cost.ratio, cost.low, cost.high))
+        made.add_row(cost.what, f"{1000 * cost.seconds:.3g}", *ratios)
+    return made
