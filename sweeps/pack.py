@@ -47,15 +47,7 @@ def run(members: Sequence[Member], shelf: Folder | None = None) -> list[Found]:
             groups.setdefault(prepare.shape(start), {})[number] = start
     for shape, starts in groups.items():
         pack = [members[n] for n in starts]
-        if reason := _alone.get(shape):
-            ended = [_run_alone(m, shelf, reason) for m in pack]
-        else:
-            try:
-                ended = _Pack(list(starts.values()), pack).run()
-            except Unpackable as error:
-                _alone[shape] = str(error)
-                ended = [_run_alone(m, shelf, str(error)) for m in pack]
-        found |= zip(starts, ended, strict=True)
+        found |= zip(starts, _side_by_side(shape, list(starts.values()), pack, shelf), strict=True)
     return [found[n] for n in range(len(members))]
 
 
@@ -63,9 +55,22 @@ _alone: dict[Shape, str] = {}
 """Why no pack of these can be compiled, as this process found."""
 
 
+def _side_by_side(
+    shape: Shape, starts: Sequence[Start], pack: Sequence[Member], shelf: Folder | None
+) -> Sequence[Found]:
+    if shape not in _alone:
+        try:
+            return _Pack(starts, pack).run()
+        except Unpackable as error:
+            _alone[shape] = str(error)
+            note = f"runs alone, as others of its kind: {error}"
+            pack[0].emit(Report(0, 1, 1, note=note))
+        except Exception as error:  # memory, for one: it is all of theirs
+            return [error] * len(pack)
+    return [_run_alone(member, shelf, _alone[shape]) for member in pack]
+
+
 def _run_alone(member: Member, shelf: Folder | None, reason: str = "") -> Found:
-    if reason:
-        member.emit(Report(0, 1, 1, note=f"runs alone: {reason}"))
     try:
         found = trial.run(member.trial, member.emit, member.checkpoints, shelf)
     except Exception as error:

@@ -294,8 +294,9 @@ def test_a_model_whose_step_does_not_pack_runs_alone_and_says_why(
     one, other = (given(seed, **sections) for seed in (0, 1))
     assert one.width == WIDTH
     found = kept.run(one, other)
+    assert kept.notes(one)[0].startswith(f"runs alone, as others of its kind: {why}")
+    assert not kept.notes(other)
     for trial, result in zip((one, other), found, strict=True):
-        assert kept.notes(trial)[0].startswith(f"runs alone: {why}")
         assert result.tags["trial.alone"].startswith(why)
         alone = bits(run(given(trial.seed, 1, **sections)))
         assert alone.items() <= bits(result).items()
