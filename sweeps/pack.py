@@ -78,7 +78,7 @@ def _run_alone(member: Member, shelf: Folder | None, reason: str = "") -> Found:
     return replace(found, tags={**found.tags, "trial.alone": reason}) if reason else found
 
 
-@dataclass
+@dataclass(eq=False)
 class _Run:
     """One trial of a pack on its way."""
 
@@ -254,7 +254,13 @@ class _Pack:
         if not self._runs[0].start.trial.speed.rounds:
             return {}
         starts = [r.start for r in self._runs]
-        return measure.step_time_of_pack(starts, self._program, (self._x, self._y, self._order))
+        try:
+            return measure.step_time_of_pack(starts, self._program, (self._x, self._y, self._order))
+        except Exception as error:  # memory, for one; what was found is not lost with it
+            run = self._going[0]
+            run.note = f"the pack was not timed: {error}"
+            run.tell(self._total)
+            return {}
 
 
 @contextmanager

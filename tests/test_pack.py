@@ -277,6 +277,20 @@ def test_one_whose_audit_breaks_ends_alone(kept: Kept, monkeypatch: pytest.Monke
     assert integrity is whole
 
 
+def test_what_was_found_is_not_lost_with_the_timing(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: Any) -> Any:
+        raise MemoryError("no room for the control")
+
+    monkeypatch.setattr(pack.measure, "step_time_of_pack", breaks)
+    one, other = (given(seed, speed={"rounds": 3}) for seed in (0, 1))
+    found = kept.run(one, other)
+    assert [f.status for f in found] == ["ok", "ok"]
+    assert "speed/step_ms" not in found[0].metrics
+    assert kept.notes(one) == ["the pack was not timed: no room for the control"]
+
+
 # -- what can only run alone -----------------------------------------------------------------
 
 
