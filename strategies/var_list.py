@@ -43,24 +43,17 @@ def _split(layer: Any, inputs: Any, training: Any = None) -> Any:
     """
     import tensorflow as tf
 
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def in_order(y: Any, perm: Any, front: Any) -> tuple[Any, Any]:
-        # a gather's own gradient adds up, entry by entry; that of a permutation is its inverse
-        zeros = [[0, 0], [0, y.shape[-1] - perm.shape[0]]]
-        return tf.gather(y, perm, axis=-1), lambda dy: (
-            tf.pad(tf.gather(dy, front, axis=-1), zeros),
-            None,
-            None,
-        )
-
     parts = getattr(layer.kernel.value, "parts", None)
     if parts is None:
         return type(layer).call(layer, inputs, training=training)
-    trained, frozen, perm, front = parts
+    trained, frozen, front = parts
     rows = tf.reshape(inputs, [-1, inputs.shape[-1]])
     y = tf.concat([tf.matmul(rows, trained, transpose_b=True), tf.matmul(rows, frozen)], -1)
-    y = in_order(y, perm, front)
-    y = tf.reshape(y, tf.concat([tf.shape(inputs)[:-1], [perm.shape[0]]], 0))
+    # put where it belongs, not gathered from there: that gradient is a gather, the other adds up
+    outputs = front.shape[0]
+    y = tf.transpose(y[:, :outputs])
+    y = tf.tensor_scatter_nd_update(tf.zeros_like(y), front[:, None], y)
+    y = tf.reshape(tf.transpose(y), tf.concat([tf.shape(inputs)[:-1], [outputs]], 0))
     y = y + layer.bias if layer.use_bias else y
     return layer.activation(y) if layer.activation is not None else y
 
@@ -96,7 +89,7 @@ class VarList(Strategy):
             outputs = (m.shape[0] - v.shape[0]) // 2
             perm, front = m[:outputs], m[outputs : 2 * outputs]
             whole = tf.gather(tf.concat([turned(v, -1), h], -1), perm, axis=-1)
-            whole.parts = v, h, perm, front
+            whole.parts = v, h, front
             return whole
 
         return Binding(

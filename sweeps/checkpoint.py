@@ -51,24 +51,16 @@ class Checkpoints:
         self._start, self._spent, self._failed = "", 0.0, False
         self._kept: list[str] = []
 
-    def steps(self) -> set[int]:
-        """The steps that there are checkpoints of. Raises nothing."""
-        with suppress(Exception):  # `resume` will tell
-            return {_steps(n) for n in self._folder.names() if NAMED.fullmatch(n)}
-        return set()
-
-    def resume(self, start: str, among: set[int] | None = None) -> tuple[State | None, str]:
+    def resume(self, start: str) -> tuple[State | None, str]:
         """The newest usable checkpoint, and what a person should know. The clock starts here.
 
-        `start` stands for what the training starts from, beyond the trial's id; `among`, if given,
-        are the steps that will do. What is damaged or foreign is passed over. Raises nothing:
-        without a checkpoint a trial starts anew.
+        `start` stands for what the training starts from, beyond the trial's id. What is damaged or
+        foreign is passed over. Raises nothing: without a checkpoint a trial starts anew.
         """
         self._start, found = start, None
         names, notes = [], []
         try:
             names = [n for n in self._folder.names() if NAMED.fullmatch(n)]
-            names = [n for n in names if among is None or _steps(n) in among]
         except Exception as error:
             notes.append(f"checkpoints: {_line(error)}")
         for name in sorted(names, reverse=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -39,7 +39,7 @@ def run(
 ) -> None:
     """Run every job on the cluster that this process is connected to; see `Engine`."""
     with Engine(jobs, work) as engine:
-        engine.run(watcher, max_retries=max_retries, timeout_s=timeout_s)
+        engine.run(watcher, jobs, max_retries=max_retries, timeout_s=timeout_s)
 
 
 class Engine:
@@ -103,19 +103,20 @@ class Engine:
     def run(
         self,
         watcher: Watcher,
+        jobs: Sequence[Job],
         *,
-        without: Collection[str] = (),
         max_retries: int = 2,
         timeout_s: float | None = None,
     ) -> None:
-        """Run every job but those `without`.
+        """Run the jobs, of specs that workers were started for.
 
         A job whose worker or node is lost runs again, at most `max_retries` times; one that
-        raises, or takes longer than `timeout_s`, fails.
+        raises, or takes longer than `timeout_s`, fails. One with parts that raises `Apart`, or is
+        lost too often, is run part by part.
         """
         self._watcher, self._max_retries, self._timeout = watcher, max_retries, timeout_s
-        for spec, jobs in self._waiting.items():
-            self._waiting[spec] = deque(job for job in jobs if job.key not in without)
+        for spec in self._waiting:
+            self._waiting[spec] = deque(job for job in jobs if job.spec == spec)
         while self._running or any(self._waiting.values()):
             self._look()
             self._dispatch()
@@ -220,7 +221,14 @@ class Engine:
             self._pool.replace(run.job.spec, run.worker)
         else:
             self._pool.give_back(run.job.spec, run.worker)
-        self._end(run.job.key, result)
+        if isinstance(result, Failure) and result.cause == "apart" and run.job.parts:
+            self._apart(run.job)
+        else:
+            self._end(run.job.key, result)
+
+    def _apart(self, job: Job) -> None:
+        self._retries.pop(job.key, None)
+        self._waiting[job.spec].extend(job.parts)
 
     def _lost(self, run: _Running, said: str) -> None:
         key = run.job.key
@@ -241,7 +249,7 @@ class Engine:
                 self._again(run.job, reason)
             elif run.job.parts:  # which of them it was will be seen
                 self._watcher.retried(key, reason)
-                self._waiting[run.job.spec].extend(run.job.parts)
+                self._apart(run.job)
             else:
                 reason = f"{reason}, {tried} times" if tried > 1 else reason
                 self._end(key, Failure(reason, said, "memory" if memory else "lost"))

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 from sweeps.cluster import Spec
 
-Cause = Literal["raised", "diverged", "lost", "timeout", "memory"]
+Cause = Literal["raised", "diverged", "lost", "timeout", "memory", "apart"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,12 @@ class Failure:
     """One line."""
     traceback: str
     cause: Cause = "raised"
+
+
+class Apart(RuntimeError):
+    """Why a job cannot be run as a whole, where its parts can."""
+
+    cause: Cause = "apart"
 
 
 def failure(error: Exception) -> Failure:

@@ -58,7 +58,16 @@ class Optimizer:
 
         settings = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         kind = getattr(keras.optimizers, self.keras_class)
-        return (_pure(kind) if pure else kind)(**settings)
+        return (_pure(kind) if pure else _local(kind))(**settings)
+
+
+def _local(kind: type) -> type:
+    """The same optimizer, which sums its gradients over no replicas.
+
+    `tf.distribute` does that by a custom gradient, and TensorFlow keeps those for ever: with each
+    the graph it is of, and the variables of that.
+    """
+    return type(kind.__name__, (kind,), {"_all_reduce_sum_gradients": lambda self, pairs: pairs})
 
 
 def _pure(kind: type) -> type:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from sweeps import measure, prepare, through, trial
+from sweeps import measure, prepare, program, through, trial
 from sweeps.checkpoint import State
 from sweeps.course import CHUNK_SECONDS, Position, fingerprint
 from sweeps.folder import Folder
+from sweeps.job import Apart
 from sweeps.measure import Snapshot
 from sweeps.memory import Peak
 from sweeps.packed import Lane, Packed, Unpackable
@@ -28,26 +29,42 @@ Found = TrialResult | Exception
 def run(members: Sequence[Member], shelf: Folder | None = None) -> list[Found]:
     """Run trials that agree in all but values; what each came to, or what ended it, and no other.
 
-    Those whose masks need programs of different shapes run in packs of their own, and those whose
-    step cannot run side by side run alone, with a note of the reason.
+    Those whose masks need programs of different shapes, or whose checkpoints are of different
+    steps, run in packs of their own. Raises `Apart` where several cannot run side by side; a single
+    one runs alone then, with the reason as the tag `trial.alone`.
     """
-    found: dict[int, Found] = {}
     if members and members[0].trial.width == 1:
         return [_run_alone(m, shelf) for m in members]
-    groups: dict[Shape, dict[int, Start]] = {}
+    peak, found = Peak(), dict[int, Found]()
+    groups: dict[tuple[Shape, int], dict[int, _Run]] = {}
     for number, member in enumerate(members):
         try:
             start = trial.begin(member.trial, shelf)
+            if isinstance(start, TrialResult):
+                found[number] = start
+                continue
+            shape = prepare.shape(start)
+            if shape in _alone:
+                return _apart(members, shelf, _alone[shape])
+            run = _begin(start, member)
+            groups.setdefault((shape, run.at.found.steps), {})[number] = run
+        except Apart:
+            raise
         except Exception as error:
             found[number] = error
-            continue
-        if isinstance(start, TrialResult):
-            found[number] = start
-        else:
-            groups.setdefault(prepare.shape(start), {})[number] = start
-    for shape, starts in groups.items():
-        pack = [members[n] for n in starts]
-        found |= zip(starts, _side_by_side(shape, list(starts.values()), pack, shelf), strict=True)
+    for (shape, _), runs in groups.items():
+        try:
+            found |= zip(runs, _Pack(list(runs.values()), peak).run(), strict=True)
+        except Unpackable as error:
+            _alone[shape] = str(error)
+            program.forget(replace(shape, width=members[0].trial.width))
+            note = f"runs alone, as others of its kind: {error}"
+            members[0].emit(Report(0, 1, 1, note=note))
+            return _apart(members, shelf, str(error))
+        except Exception as error:  # memory, for one: which of them can do without the others?
+            if len(members) > 1:
+                raise Apart(str(error)) from error
+            return [error]
     return [found[n] for n in range(len(members))]
 
 
@@ -55,19 +72,10 @@ _alone: dict[Shape, str] = {}
 """Why no pack of these can be compiled, as this process found."""
 
 
-def _side_by_side(
-    shape: Shape, starts: Sequence[Start], pack: Sequence[Member], shelf: Folder | None
-) -> Sequence[Found]:
-    if shape not in _alone:
-        try:
-            return _Pack(starts, pack).run()
-        except Unpackable as error:
-            _alone[shape] = str(error)
-            note = f"runs alone, as others of its kind: {error}"
-            pack[0].emit(Report(0, 1, 1, note=note))
-        except Exception as error:  # memory, for one: it is all of theirs
-            return [error] * len(pack)
-    return [_run_alone(member, shelf, _alone[shape]) for member in pack]
+def _apart(members: Sequence[Member], shelf: Folder | None, reason: str) -> list[Found]:
+    if len(members) > 1:
+        raise Apart(reason)
+    return [_run_alone(members[0], shelf, reason)]
 
 
 def _run_alone(member: Member, shelf: Folder | None, reason: str = "") -> Found:
@@ -85,12 +93,12 @@ class _Run:
     start: Start
     member: Member
     lane: Lane
+    """Its values where it begins."""
     before: Snapshot
     first: Mapping[str, float]
     """Gradients of the first step."""
-    resumed: State | None
     note: str
-    at: Position = field(default_factory=Position)
+    at: Position
     error: Exception | None = None
 
     def tell(self, total: int, metrics: Mapping[str, float] | None = None) -> None:
@@ -99,11 +107,28 @@ class _Run:
         self.member.emit(Report(at.found.steps, total, at.epochs + 1, metrics or {}, note))
 
 
-class _Pack:
-    """Trials of one shape, from their start or their checkpoints of one step, to the end."""
+def _begin(start: Start, member: Member) -> _Run:
+    """A trial at its start, or at its newest checkpoint."""
+    packed = prepare.packed_for(start)
+    lane, one = prepare.lane(packed, start), packed.one
+    x, y = start.data.train
+    rows = prepare.order(start.trial, len(x), 0)[0]
+    first = measure.gradients(start, one, (tf.constant(x[rows]), tf.constant(y[rows])))
+    before, at = measure.snapshot(start, one), Position()
+    # a trial that has run alone meanwhile was on another path, to rounding
+    state, note = member.checkpoints.resume(f"{fingerprint(one.training)} in a pack")
+    if state:
+        at = Position.of(state.position)
+        # masks and held values are not part of it: they do not change
+        lane = [*state.arrays, *lane[len(state.arrays) :]]
+    return _Run(start, member, lane, before, first, note, at)
 
-    def __init__(self, starts: Sequence[Start], members: Sequence[Member]) -> None:
-        self._peak, first = Peak(), starts[0]
+
+class _Pack:
+    """Trials of one shape that are at the same step, to the end."""
+
+    def __init__(self, runs: Sequence[_Run], peak: Peak) -> None:
+        self._runs, self._peak, first = runs, peak, runs[0].start
         self._program: Packed = prepare.packed_for(first)
         self._compiled = self._program.compile_seconds
         self._samples = len(first.data.train[0])
@@ -112,57 +137,31 @@ class _Pack:
         self._every = first.trial.audit.every
         self._validation, self._test = first.data.validation, first.data.test
         self._order: Any = None
-        self._steps, self._chunk = 0, 1
-        # one may have been killed while it saved
-        common = set.intersection(*(m.checkpoints.steps() for m in members))
-        self._runs = [self._begin(*pair, common) for pair in zip(starts, members, strict=True)]
-
-    def _begin(self, start: Start, member: Member, common: set[int]) -> _Run:
-        lane = prepare.lane(self._program, start)
-        one = self._program.one
-        rows = prepare.order(start.trial, self._samples, 0)[0]
-        batch = tf.gather(self._x, rows), tf.gather(self._y, rows)
-        first = measure.gradients(start, one, batch)
-        state, note = member.checkpoints.resume(fingerprint(one.training), common)
-        return _Run(start, member, lane, measure.snapshot(start, one), first, state, note)
+        self._steps, self._chunk = runs[0].at.found.steps, 1
 
     @property
     def _going(self) -> list[_Run]:
         return [r for r in self._runs if r.error is None]
 
     def run(self) -> list[Found]:
-        self._resume()
-        self._program.fill([r.lane for r in self._runs])
-        while self._steps < self._total and self._going:
-            self._go_on()
-        return self._ended()
-
-    def _resume(self) -> None:
-        """Go on from the checkpoints, where all are of one step."""
-        states = [r.resumed for r in self._runs]
-        steps = {s.steps if s else 0 for s in states}
-        if len(steps) > 1:
-            for run in self._runs:
-                run.note = "started anew: the pack's checkpoints are of different steps"
-        elif steps != {0}:
-            self._steps = steps.pop()
-            for run, state in zip(self._runs, states, strict=True):
-                assert state is not None
-                run.at = Position.of(state.position)
-                # masks and held values are not part of it: they do not change
-                run.lane = [*state.arrays, *run.lane[len(state.arrays) :]]
         for run in self._runs:
             if run.note:
                 run.tell(self._total)
             for epoch, metrics in enumerate(run.at.curve, start=1):
                 run.member.emit(Report(self._steps, self._total, epoch, metrics))
+        self._program.fill([r.lane for r in self._runs])
+        for run in self._runs:
+            run.lane = []  # large, and in the program now
+        while self._steps < self._total and self._going:
+            self._go_on()
+        return self._ended()
 
     def _go_on(self) -> None:
         """One chunk of steps, at most to the end of the epoch."""
         epochs, done = divmod(self._steps, self._epoch)
         if self._order is None or not done:
             orders = [prepare.order(r.start.trial, self._samples, epochs) for r in self._runs]
-            self._order = np.stack(self._program.padded(orders))
+            self._order = tf.constant(np.stack(orders))
         steps = min(self._chunk, self._total - self._steps, self._epoch - done)
         tic = time.perf_counter()
         found = self._program.run(
@@ -222,7 +221,7 @@ class _Pack:
 
     def _ended(self) -> list[Found]:
         lanes, finalizing = self._program.lanes(), []
-        for number, _ in enumerate(self._runs):
+        for number in range(len(self._runs)):
             finalizing.append(through.finalize(self._program.look(lanes[number])))
             lanes[number] = self._program.lane()
         self._program.fill(lanes)

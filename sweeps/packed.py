@@ -124,8 +124,10 @@ class Packed:
         try:
             with _falling_back() as fell:
                 call(*given)
+        except (MemoryError, tf.errors.ResourceExhaustedError):
+            raise  # it says nothing of the step
         except Exception as error:  # what TensorFlow raises has no common class
-            line = str(error).strip().splitlines()[0][:200]
+            line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise Unpackable(f"its step does not compile for lanes: {line}") from error
         if fell:
             raise Unpackable(f"{', '.join(sorted(fell))} cannot run side by side")
@@ -226,7 +228,9 @@ class Packed:
         most = max(1, SLICE // self.width)
         for i in range(0, len(x), most):
             part = slice(i, i + most)
-            sums += [a.numpy() * len(x[part]) for a in self._evaluate(x[part], y[part])]
+            sums += [
+                a.numpy().astype(float) * len(x[part]) for a in self._evaluate(x[part], y[part])
+            ]
         return [(float(loss), float(score)) for loss, score in (sums / len(x)).T]
 
     def _losses(self, x: Any, y: Any) -> Any:

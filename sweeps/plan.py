@@ -61,7 +61,10 @@ def public(overrides: Sequence[str]) -> list[str]:
     return [
         o
         for o in overrides
-        if re.split(r"[^\w]", o.lstrip("+~"))[0] not in ("tracking", "launch", "checkpoint")
+        if (
+            re.split(r"[^\w]", o.lstrip("+~"))[0] not in ("tracking", "launch", "checkpoint")
+            or re.match(r"\+*launch\.pack=", o)  # part of what a trial is
+        )
         and not holds_secret(o)
     ]
 

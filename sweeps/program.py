@@ -66,6 +66,11 @@ def kept(shape: Shape, make: Callable[[], Any]) -> Any:
     return _programs[shape]
 
 
+def forget(shape: Shape) -> None:
+    """Let go of the process's program of this shape."""
+    _programs.pop(shape, None)
+
+
 @dataclass
 class Progress:
     """What a stretch of training steps found."""

@@ -69,8 +69,8 @@ class Launch(Section):
     fail_fast: bool = False
     """Stop the sweep at the first trial that fails."""
     trial_timeout_s: Annotated[float, Field(gt=0)] | None = None
-    """Seconds that one attempt of a trial may take; null leaves it open. A pack has as many times
-    that as it has trials."""
+    """Seconds that one attempt of a trial may take; null leaves it open. A pack has that times its
+    width."""
     pack: Positive = 1
     """Trials that run side by side in one program, where they differ in seed, masks, held values
     and learning rate alone. The width can change bits, neighbours cannot."""

@@ -106,7 +106,7 @@ def _engine(stack: contextlib.ExitStack, planned: Sequence[Planned], name: str) 
     first = planned[0].trial
     with doing("Starting Ray" if first.launch.address is None else "Joining Ray"):
         stack.enter_context(cluster(first.launch.address))
-    jobs = [_job(pack, name) for pack in packs([p for p in planned if p.state == "to run"])]
+    jobs = _jobs(planned, name)
     work = TrialWork(_checkpoints(first), first.checkpoint.every_s)
     return stack.enter_context(Engine(jobs, work))
 
@@ -156,7 +156,7 @@ class Sweep(Watcher):
                 if engine:
                     engine.run(
                         self,
-                        without={p.trial.id for p in others},
+                        _jobs(self._planned, self._name),
                         max_retries=self._launch.max_retries,
                         timeout_s=self._launch.trial_timeout_s,
                     )
@@ -242,8 +242,12 @@ class Sweep(Watcher):
             self._display.retried(one, reason)
 
     def ended(self, key: str, result: Mapping[str, TrialResult | Failure] | Failure) -> None:
-        for one in key.split():
+        trials = key.split()
+        for one in trials:
             self._end(one, result if isinstance(result, Failure) else result[one])
+        failed = next((t for t in trials if self._outcomes[t].status == "failed"), None)
+        if failed and self._launch.fail_fast:
+            raise FailFast(self._by_id[failed].name)
 
     def _end(self, key: str, result: TrialResult | Failure) -> None:
         self._begin(key)  # it may fail before a worker has it
@@ -269,8 +273,6 @@ class Sweep(Watcher):
             checkpoint.clear(_checkpoints(p.trial), key)
         self._outcomes[key] = outcome
         self._display.ended(outcome)
-        if outcome.status == "failed" and self._launch.fail_fast:
-            raise FailFast(p.name)
 
     def tick(self) -> None:
         self._stop.check()
@@ -293,6 +295,11 @@ def returned(job: Composed, trial: Trial, outcome: Outcome | None) -> JobReturn:
     return found
 
 
+def _jobs(planned: Sequence[Planned], name: str) -> list[Job]:
+    """Of what is to run."""
+    return [_job(pack, name) for pack in packs([p for p in planned if p.state == "to run"])]
+
+
 def _job(pack: Sequence[Planned], name: str) -> Job:
     """The job of trials that run side by side. Its key is their ids; alone, the trial's id."""
     first = pack[0].trial
@@ -300,7 +307,8 @@ def _job(pack: Sequence[Planned], name: str) -> Job:
     spec = Spec(need.num_cpus, need.num_gpus, need.memory, first.train.threads)
     tasks = [Task(p.trial.id, _portable(p.trial), str(_log(p, name).absolute())) for p in pack]
     parts = tuple(_job([p], name) for p in pack) if len(pack) > 1 else ()
-    return Job(" ".join(t.id for t in tasks), tasks, spec, len(pack), parts)
+    # a short pack is filled up, so it takes as long as a full one
+    return Job(" ".join(t.id for t in tasks), tasks, spec, first.width, parts)
 
 
 def _portable(trial: Trial) -> dict[str, Any]:

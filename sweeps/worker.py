@@ -18,7 +18,7 @@ from strategies.base import Invalid
 from sweeps.cluster import Spec
 from sweeps.config import parse
 from sweeps.folder import Folder
-from sweeps.job import Emit, Failure, Fatal, failure
+from sweeps.job import Apart, Emit, Failure, Fatal, failure
 from sweeps.trial import Member, TrialResult
 from sweeps.uri import shown
 
@@ -64,10 +64,12 @@ class TrialWork:
 
         return reasons([parse(config) for config in configs])
 
-    def run(self, payload: Sequence[Task], emit: Emit) -> dict[str, TrialResult | Failure]:
+    def run(
+        self, payload: Sequence[Task], emit: Emit
+    ) -> dict[str, TrialResult | Failure] | Failure:
         """Run trials that are to run side by side, or one; what each ended with, by its id.
 
-        What is emitted is `(trial id, event)`.
+        Or why they must be run apart. What is emitted is `(trial id, event)`.
         """
         from sweeps import memory, pack
 
@@ -89,9 +91,15 @@ class TrialWork:
                     members.append(self._member(task, emit))
                 except Invalid as error:
                     found[task.id] = failure(error)
-            ran = pack.run(members, Folder(self._checkpoints, "rounds"))
+            try:
+                ran = pack.run(members, Folder(self._checkpoints, "rounds"))
+            except Apart as error:
+                return failure(error)
             for member, result in zip(members, ran, strict=True):
-                found[member.trial.id] = self._result(member.trial.id, result)
+                try:
+                    found[member.trial.id] = self._result(member.trial.id, result)
+                except Exception as error:  # where large files are left, for one
+                    found[member.trial.id] = failure(error)
         return found
 
     def _member(self, task: Task, emit: Emit) -> Member:

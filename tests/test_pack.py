@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from strategies.weights import values
 from sweeps import course, pack, packed, prepare, program
 from sweeps.checkpoint import Checkpoints
 from sweeps.config import Trial, parse, recorded
+from sweeps.job import Apart
 from sweeps.optimizers import OPTIMIZERS
 from sweeps.overrides import planned
 from sweeps.plan import packs
@@ -47,7 +50,7 @@ class Kept:
     """Runs packs, and has what their trials reported."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = str(folder) if folder else "memory://none"
+        self.folder = str(folder) if folder else f"memory://{uuid.uuid4().hex}"
         self.reports: dict[str, list[Report]] = {}
 
     def run(self, *trials: Trial, every_s: float = 60) -> list[Any]:
@@ -307,10 +310,13 @@ def test_a_model_whose_step_does_not_pack_runs_alone_and_says_why(
 ) -> None:
     one, other = (given(seed, **sections) for seed in (0, 1))
     assert one.width == WIDTH
-    found = kept.run(one, other)
-    assert kept.notes(one)[0].startswith(f"runs alone, as others of its kind: {why}")
-    assert not kept.notes(other)
-    for trial, result in zip((one, other), found, strict=True):
+    for _ in range(2):  # also where it is known
+        with pytest.raises(Apart, match=re.escape(why)):
+            kept.run(one, other)
+    (note,) = kept.notes(one)
+    assert note.startswith(f"runs alone, as others of its kind: {why}")
+    for trial in (one, other):
+        (result,) = kept.run(trial)
         assert result.tags["trial.alone"].startswith(why)
         alone = bits(run(given(trial.seed, 1, **sections)))
         assert alone.items() <= bits(result).items()
@@ -382,28 +388,61 @@ def test_a_pack_goes_on_from_its_checkpoints_to_the_same_bits(
         assert kept.curve(trial) == whole.curve(trial)
 
 
-def test_a_pack_goes_on_from_the_newest_step_that_all_its_trials_have(
+def test_trials_that_are_at_different_steps_go_on_each_from_its_own(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """One was killed while the others had saved; another is new."""
     monkeypatch.setattr(pack, "CHUNK_SECONDS", 0.0)
-    trials = [given(seed) for seed in range(3)]
+    trials = [given(seed) for seed in range(4)]
     expected = [bits(f) for f in Kept().run(*trials)]
-    break_off(kept, trials, 9)
+    break_off(kept, trials[:3], 9)
     newest = sorted((Path(kept.folder) / trials[1].id).iterdir())[-1]
-    newest.unlink()  # as if it was killed while it saved
+    newest.unlink()
     assert [bits(f) for f in kept.run(*trials)] == expected
-    assert kept.notes(trials[0]) == ["resumed from step 8"]
+    told = [kept.notes(t) for t in trials]
+    assert told == [[f"resumed from step {n}"] if n else [] for n in (9, 8, 9, 0)]
 
 
-def test_trials_that_were_at_different_steps_start_anew(
+def test_one_that_diverged_keeps_no_other_from_going_on(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pack, "CHUNK_SECONDS", 0.0)
-    trials = [given(seed) for seed in range(2)]
-    expected = [bits(f) for f in Kept().run(*trials)]
-    break_off(kept, trials[:1], 9)
-    assert [bits(f) for f in kept.run(*trials)] == expected
-    assert all("resumed" not in note for t in trials for note in kept.notes(t))
+    calm, wild = {"name": "sgd"}, {"name": "sgd", "learning_rate": 1e30}
+    trials = [given(seed, optimizer=o) for seed, o in ((0, calm), (1, wild), (2, calm))]
+    expected = Kept().run(*trials)
+    break_off(kept, trials, 9)
+    found = kept.run(*trials)
+    assert [bits(found[n]) for n in (0, 2)] == [bits(expected[n]) for n in (0, 2)]
+    assert str(found[1]) == str(expected[1])
+    assert kept.notes(trials[0]) == ["resumed from step 9"]
+
+
+def test_what_ran_alone_is_not_gone_on_with_in_a_pack(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(course, "CHUNK_SECONDS", 0.0)
+    trial = given()
+
+    def emit(report: Report) -> None:
+        if report.steps > 5:
+            raise BrokenOff
+
+    with pytest.raises(BrokenOff):
+        run(trial, emit, Checkpoints(kept.folder, trial.id, 1e-9))
+    assert bits(kept.run(trial)[0]) == bits(Kept().run(trial)[0])
+    assert "of another start" in kept.notes(trial)[0]
+
+
+def test_a_pack_that_is_too_large_is_run_apart(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Any:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(packed.Packed, "_call", full)
+    program._programs.clear()
+    with pytest.raises(Apart, match="no room"):
+        kept.run(given(0), given(1))
+    (alone,) = kept.run(given(0))
+    assert isinstance(alone, MemoryError)
 
 
 def test_chunks_change_no_bit(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,10 +39,12 @@ class Trivial:
     def setup(self, spec: Spec) -> None:
         pass
 
-    def run(self, payload: Any, emit: Emit) -> TrialResult:
-        emit(Report(1, 2, 1, {"train/loss": 1.0}))
+    def run(self, payload: Any, emit: Emit) -> dict[str, TrialResult]:
+        (task,) = payload
+        emit((task.id, Report(1, 2, 1, {"train/loss": 1.0})))
         metrics = {"train/loss": 0.5, "test/accuracy": 0.5, "integrity/ok": 1.0}
-        return TrialResult("ok", metrics=metrics, artifacts={"a": bytes(100_000)}, epochs=2)
+        result = TrialResult("ok", metrics=metrics, artifacts={"a": bytes(100_000)}, epochs=2)
+        return {task.id: result}
 
 
 def main() -> None:

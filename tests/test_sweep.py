@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from sweeps.job import Emit, Job
 from sweeps.plan import Planned
 from sweeps.stopping import Stop
 from sweeps.sweep import Sweep
+from sweeps.worker import Task
 from tests.driver import clean_env, local_store
 from tests.trials import trial
 
@@ -287,8 +288,8 @@ def test_the_log_of_a_worker_that_was_killed_is_kept(
     class Killed:
         def setup(self, spec: Spec) -> None: ...
 
-        def run(self, payload: str, emit: Emit) -> None:
-            with Path(payload).open("a") as log:
+        def run(self, payload: Sequence[Task], emit: Emit) -> None:
+            with Path(payload[0].log).open("a") as log:
                 log.write("the last words")
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -14,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from tensorflow.python.framework.func_graph import FuncGraph
 
 from strategies import Invalid, all_strategies
 from strategies.audit import digest, violations
@@ -338,3 +340,16 @@ def test_what_does_not_fit_the_model_is_named(sections: dict[str, Any], key: str
 
 def test_violations_are_none_for_an_empty_plan() -> None:
     assert violations({}, Plan()) == (0, 0.0)
+
+
+@pytest.mark.parametrize("strategy", ["gradient_mask", "var_list", "sparse_tensor"])
+def test_a_program_that_is_let_go_leaves_nothing_behind(strategy: str) -> None:
+    """TensorFlow keeps every custom gradient for ever, with its graph and that one's variables."""
+    left = []
+    for _ in range(3):
+        program._programs.clear()
+        run(make(**sections_for(strategy), train={"steps": 2}, speed={"rounds": 0}))
+        program._programs.clear()
+        gc.collect()
+        left.append(sum(isinstance(o, FuncGraph) for o in gc.get_objects()))
+    assert left[1] == left[2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from sweeps.sections import Tracking
 from sweeps.speed import in_turn
 from sweeps.spool import Spool
 from sweeps.tracker import Tracker
-from sweeps.trial import Member, TrialResult
+from sweeps.trial import Emit, Member, TrialResult
 
 PACK = 64
 ROUNDS = 3
@@ -134,11 +135,19 @@ def _packed(net: Net, _: int) -> None:
 def _whole(net: Net, _: int) -> list[TrialResult]:
     """All that a trial of a sweep does in its worker."""
     members = [_member(net.trial(seed, PACK)) for seed in range(PACK)]
-    return [f for f in pack.run(members) if isinstance(f, TrialResult)]
+    return _results(pack.run(members))
 
 
-def _member(trial: Trial) -> Member:
-    return Member(trial, lambda report: None, Checkpoints("memory://bench", trial.id, 60))
+def _member(trial: Trial, emit: Emit = lambda report: None) -> Member:
+    # a folder of its own: it must not go on from what an earlier round kept
+    return Member(trial, emit, Checkpoints(f"memory://{uuid.uuid4().hex}", trial.id, 60))
+
+
+def _results(found: list[pack.Found]) -> list[TrialResult]:
+    for each in found:
+        if isinstance(each, Exception):
+            raise each
+    return [each for each in found if isinstance(each, TrialResult)]
 
 
 def _fresh(do: Callable[[Net, int], Any]) -> Callable[[Net, int], Any]:
@@ -214,11 +223,8 @@ def recording() -> Cost:
     """What it takes to record a trial in SQLite, as a part of one that lasts `RECORDED_S`."""
     reports: dict[str, list[Any]] = {}
     trials = [DIGITS.trial(seed, PACK) for seed in range(PACK)]
-    members = [
-        Member(t, reports.setdefault(t.id, []).append, Checkpoints("memory://bench", t.id, 60))
-        for t in trials
-    ]
-    found = pack.run(members)
+    members = [_member(t, reports.setdefault(t.id, []).append) for t in trials]
+    found = _results(pack.run(members))
     with tempfile.TemporaryDirectory() as folder:
         tracking = Tracking(uri=f"sqlite:///{folder}/mlflow.db")
         with closing(Spool(Path(folder, "spool.db"))) as spool:
@@ -227,7 +233,6 @@ def recording() -> Cost:
             recorder.send_left()
             times = []
             for trial, result in zip(trials, found, strict=True):
-                assert isinstance(result, TrialResult)
                 tic = time.perf_counter()
                 recorder.start_trial(trial, trial.name)
                 for report in reports[trial.id]:
