@@ -146,10 +146,10 @@ def plot(found: Found) -> bytes:
         densities = [1 - tick for tick in ticks]
         axis.plot(densities, densities, "--", color="0.5", marker=".")
         axis.axhline(1, color="0.7", linewidth=0.8)
+        # written out, and first: a log scale finds no limits around a single sparsity
+        axis.set_xlim(1.3 * max(densities), min(densities) / 1.3)
         axis.set_xscale("log")
         axis.set_yscale("log")
-        # written out: a log scale finds no limits around a single sparsity
-        axis.set_xlim(1.3 * max(densities), min(densities) / 1.3)
         axis.set_xticks(densities, [f"{tick:g}" for tick in ticks])
         axis.minorticks_off()
         axis.set_xlabel("sparsity")
