@@ -228,7 +228,7 @@ class _Pack:
         parts = [self._scores("validation", self._validation), self._scores("test", self._test)]
         shared: dict[str, float] = {}
         if (largest := self._peak.bytes()) is not None:
-            shared["memory/peak_bytes"] = largest
+            shared["memory/peak_bytes"] = largest  # of all of them: none could do with less
         compiled = self._program.compile_seconds - self._compiled
         shared["speed/compile_s"] = compiled / len(self._runs)
         results: dict[int, TrialResult] = {}

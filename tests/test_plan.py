@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sweeps.overrides import planned
-from sweeps.plan import Planned, by_program
+from sweeps.plan import Planned, by_program, public
 from tests.trials import trial
 
 pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
@@ -38,3 +38,9 @@ def test_trials_of_one_program_run_one_after_another() -> None:
     assert by_program([a, b, c, d]) == [a, c, b, d]
     other = Planned(trial(strategy="projection", model={"name": "mlp", "hidden": [3]}), [])
     assert by_program([a, other, c]) == [a, c, other]
+
+
+def test_where_trials_run_is_not_told_but_how_many_side_by_side_is() -> None:
+    told = ["launch.pack=4", "++launch.pack=8", "seed=1"]
+    hidden = ["launch.address=auto", "launch.packs=4", "tracking.uri=x", "checkpoint.path=y"]
+    assert public([*told, *hidden]) == told
