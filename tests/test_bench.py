@@ -323,6 +323,7 @@ def test_a_bench_leaves_a_table_a_plot_a_file_and_a_run(tmp_path: Path) -> None:
     assert (point.step, point.value) == (900, found["rows"][-1]["ratio_to_dense"])
 
 
+@pytest.mark.slow
 def test_what_was_measured_outlives_an_interruption(tmp_path: Path) -> None:
     path = tmp_path / "bench.json"
     arguments = ["--sizes", "S", "--strategies", "weight_mask,projection", "--sparsities", ".5,.9"]
@@ -354,6 +355,7 @@ def test_the_table_groups_what_was_not_timed() -> None:
     assert "not timed: var_list on random, rows (S): no" in console.export_text()
 
 
+@pytest.mark.slow
 def test_whole_trials_are_timed_beside_keras_and_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

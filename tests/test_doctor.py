@@ -49,6 +49,7 @@ def findings(done: Driver) -> dict[str, tuple[str, str]]:
     return found
 
 
+@pytest.mark.slow
 def test_nothing_would_stop_a_sweep(tmp_path: Path) -> None:
     done = doctor(tmp_path)
     assert done.code == 0, done.stdout + done.stderr

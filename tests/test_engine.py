@@ -248,6 +248,7 @@ class TestOneMachine:
             found.ask("answer", "yes")
         assert "no TensorFlow here" in str(caught.value)
 
+    @pytest.mark.slow
     def test_events_outlive_the_process_that_passes_them_on(self) -> None:
         class Kills(Seen):
             def tick(self) -> None:

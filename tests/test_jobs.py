@@ -60,6 +60,7 @@ def jobs(head: Head) -> list[dict[str, object]]:
     return found
 
 
+@pytest.mark.slow
 def test_a_sweep_travels_with_its_code_and_without_secrets(head: Head, tmp_path: Path) -> None:
     # a strategy of one's own, which the cluster does not have
     code = Path(sweeps.__file__).parents[1]

@@ -322,7 +322,7 @@ def test_every_optimizer_builds_its_keras_class_with_its_settings(name: str) -> 
     kind = OPTIMIZERS[name]
     given = kind(learning_rate=0.125, clipnorm=0.5, use_ema=True, ema_overwrite_frequency=3)
     made = given.build()
-    assert type(made) is getattr(keras.optimizers, kind.keras_class)
+    assert isinstance(made, getattr(keras.optimizers, kind.keras_class))
     assert type(made).__name__ == kind.keras_class
     assert float(made.learning_rate.numpy()) == 0.125
     config = made.get_config()
