@@ -174,8 +174,6 @@ def costs(start: Start, program: Program) -> dict[str, float]:
 def step_time(start: Start, program: Program, samples: tuple[Any, Any, Array]) -> dict[str, float]:
     """The step's time beside the dense control's. Trains `program` on: the last thing to do."""
     dense = replace(start, trial=start.trial.control, plan=Plan())
-    # a program keeps the model that it was made of; this trial's own was baked
-    dense = replace(dense, model=prepare.build_model(start.trial, start.data))
     rounds = start.trial.speed.rounds
     timed = speed.compare(program, prepare.program_for(dense), *samples, rounds)
     return _timed(start, timed)
@@ -187,8 +185,7 @@ def step_time_of_pack(
     """As `step_time`, a trial's share of the pack's step beside that of as many dense ones."""
     first = starts[0]
     dense = [replace(s, trial=s.trial.control, plan=Plan()) for s in starts]
-    model = prepare.build_model(first.trial, first.data)
-    control = prepare.packed_for(replace(dense[0], model=model))
+    control = prepare.packed_for(dense[0])
     control.fill([prepare.lane(control, start) for start in dense])
     timed = speed.compare(packed, control, *samples, first.trial.speed.rounds)
     return _timed(first, timed.shared(packed.width))

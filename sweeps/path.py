@@ -25,8 +25,6 @@ def compare(start: Start, reference: Strategy) -> dict[str, float]:
     jit = trial.jit and reference.xla
     trial = trial.model_copy(update={"train": trial.train.model_copy(update={"jit": jit})})
     other = replace(start, trial=trial.under(reference))
-    # a network of its own: a program keeps the model that it was made of
-    other = replace(other, model=prepare.build_model(trial, start.data))
     pair = [Course(s, prepare.program_for(s)) for s in (replace(start, trial=trial), other)]
     total = prepare.schedule(trial, len(start.data.train[0]))[1]
     every, parted, distance = trial.audit.every, 0, 0.0

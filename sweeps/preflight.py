@@ -98,26 +98,27 @@ def reasons(trials: Sequence[Trial]) -> list[str | None]:
     For a process that `prepare.prepare_process` was called in. Raises `Invalid` for a plan that
     cannot be made.
     """
-    from strategies.base import Array, Weight, match_each
-    from strategies.weights import describe, values
-    from sweeps.prepare import build_model, plan_for, refusal, schedule, switched
+    from strategies.base import Array, match_each
+    from sweeps.initial import Network
+    from sweeps.prepare import network, plan_for, refusal, schedule, switched
 
-    models: dict[object, tuple[list[Weight], dict[str, Array]]] = {}
+    initials: dict[Network, dict[str, Array]] = {}
     found = []
     for trial in trials:
         data = trial.data.load()
         schedule(trial, len(data.train[0]))
-        if (trial.model, trial.data) not in models:
-            try:
-                model = build_model(trial, data)
-            except Exception as error:  # Keras' own reasons are of many kinds
-                reason = str(error).strip().splitlines()[0]
-                raise Invalid("model", trial.model, f"cannot be built: {reason}") from None
-            models[trial.model, trial.data] = describe(model), values(model)
-        weights, initial = models[trial.model, trial.data]
-        match_each("trainable", [w.name for w in weights], trial.trainable)
-        plan = plan_for(trial, weights, initial, data.outputs)
+        try:
+            net = network(trial, data)
+        except Exception as error:  # Keras' own reasons are of many kinds
+            reason = str(error).strip().splitlines()[0]
+            raise Invalid("model", trial.model, f"cannot be built: {reason}") from None
+        # whether a plan can be made does not hang on the seed
+        if net not in initials:
+            initials[net] = net.initial(0)[0]
+        initial = initials[net]
+        match_each("trainable", [w.name for w in net.weights], trial.trainable)
+        plan = plan_for(trial, net.weights, initial, data.outputs)
         found.append(refusal(trial, plan))
         if trial.train.switch_at and not found[-1]:
-            switched(trial, weights, plan, initial)
+            switched(trial, net.weights, plan, initial)
     return found

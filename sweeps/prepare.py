@@ -15,6 +15,7 @@ from sweeps.data import Arrays
 from sweeps.seeds import derive, permutation
 
 if TYPE_CHECKING:
+    from sweeps.initial import Network
     from sweeps.packed import Lane, Packed
     from sweeps.program import Program, Shape
 
@@ -26,11 +27,11 @@ class Start:
     trial: Trial
     data: Arrays
     model: Any
-    """A Keras model with the trial's initial values."""
+    """A Keras model of the trial's network; trials share it, so its values are nobody's."""
     weights: Mapping[str, Array]
-    """Its trainable weights by name."""
+    """The initial values of its trainable weights by name."""
     state: list[Array]
-    """Its non-trainables: moving statistics, seeds."""
+    """Those of its non-trainables: moving statistics, seeds."""
     plan: Plan
 
 
@@ -83,22 +84,18 @@ def start(trial: Trial, data: Arrays | None = None) -> Start:
 
     Raises `Invalid` where its plan cannot be made.
     """
-    from strategies.weights import describe, values
-
     data = data or trial.data.load()
-    model = build_model(trial, data)
-    weights = values(model)
-    plan = plan_for(trial, describe(model), weights, data.outputs)
-    state = [np.asarray(v.numpy()) for v in model.non_trainable_variables]
-    return Start(trial, data, model, weights, state, plan)
+    net = network(trial, data)
+    weights, state = net.initial(derive(trial.seed, "weights"))
+    plan = plan_for(trial, net.weights, weights, data.outputs)
+    return Start(trial, data, net.model, weights, state, plan)
 
 
-def build_model(trial: Trial, data: Arrays) -> Any:
-    """The trial's network with its initial values, which depend on the seed alone."""
-    import keras
+def network(trial: Trial, data: Arrays) -> Network:
+    """The trial's network, whose initial values depend on the seed alone."""
+    from sweeps import initial
 
-    keras.utils.set_random_seed(derive(trial.seed, "weights"))
-    return trial.model.build(data.shape, data.outputs)
+    return initial.network(trial.model, data.shape, data.outputs)
 
 
 def plan_for(
@@ -136,20 +133,20 @@ def _plan(trial: Trial, weights: Sequence[Weight], initial: Mapping[str, Array],
 
 def program_for(start: Start) -> Program:
     """The compiled program of the trial's shape, reset to its start."""
-    from sweeps.program import Program, kept
+    from sweeps.program import kept
 
     wanted = shape(start)
-    found: Program = kept(wanted, lambda: Program(wanted, start.model, start.plan))
+    found: Program = kept(wanted, lambda: _program(start, wanted))
     return _reset(found, start)
 
 
 def packed_for(start: Start) -> Packed:
     """The compiled program for packs of trials of this shape."""
     from sweeps.packed import Packed
-    from sweeps.program import Program, kept
+    from sweeps.program import kept
 
     wanted = replace(shape(start), width=start.trial.width)
-    found: Packed = kept(wanted, lambda: Packed(Program(wanted, start.model, start.plan)))
+    found: Packed = kept(wanted, lambda: Packed(_program(start, wanted)))
     return found
 
 
@@ -160,11 +157,16 @@ def lane(packed: Packed, start: Start) -> Lane:
 
 
 def fresh_program(start: Start) -> Program:
-    """As `program_for`, of a network of its own, and kept for no other trial."""
+    """As `program_for`, and kept for no other trial."""
+    return _reset(_program(start, shape(start)), start)
+
+
+def _program(start: Start, wanted: Shape) -> Program:
+    """A new one, with a model of its own."""
     from sweeps.program import Program
 
-    model = build_model(start.trial, start.data)
-    return _reset(Program(shape(start), model, start.plan), start)
+    model = network(start.trial, start.data).build(derive(start.trial.seed, "weights"))
+    return Program(wanted, model, start.plan)
 
 
 def shape(start: Start) -> Shape:
