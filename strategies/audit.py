@@ -32,11 +32,21 @@ def count(weight: Any, kept: Any, held: Any, lanes: bool = False) -> tuple[Any, 
 
     integer = {2: tf.int16, 4: tf.int32, 8: tf.int64}[weight.dtype.size]
     wrong = ~kept & (tf.bitcast(weight, integer) != tf.bitcast(held, integer))
-    drift = tf.cast(tf.abs(weight - held), tf.float32)
-    drift = tf.where(tf.math.is_nan(drift), tf.constant(np.inf, tf.float32), drift)
     axes = list(range(1, len(weight.shape))) if lanes else None
-    largest = tf.reduce_max(tf.where(wrong, drift, tf.zeros_like(drift)), axis=axes)
-    return tf.math.count_nonzero(wrong, axes, dtype=tf.int64), tf.maximum(largest, 0.0)
+
+    def told() -> tuple[Any, Any]:
+        drift = tf.cast(tf.abs(weight - held), tf.float32)
+        drift = tf.where(tf.math.is_nan(drift), tf.constant(np.inf, tf.float32), drift)
+        largest = tf.reduce_max(tf.where(wrong, drift, tf.zeros_like(drift)), axes)
+        return tf.math.count_nonzero(wrong, axes, dtype=tf.int64), largest
+
+    def none() -> tuple[Any, Any]:
+        shape = weight.shape[:1] if lanes else []
+        return tf.zeros(shape, tf.int64), tf.zeros(shape, tf.float32)
+
+    # counting takes longer than a look whether there is any, and there rarely is
+    found: tuple[Any, Any] = tf.cond(tf.reduce_any(wrong), told, none)
+    return found
 
 
 def violations(weights: Mapping[str, Array], plan: Plan) -> tuple[int, float]:

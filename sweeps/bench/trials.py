@@ -262,7 +262,7 @@ def metrics(costs: list[Cost]) -> list[tuple[str, float, int]]:
 def table(costs: list[Cost]) -> Table:
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in ("", "ms", "ratio", "from", "to"):
-        made.add_column(name, justify="right" if name else "left", no_wrap=True)
+        made.add_column(name, justify="right" if name else "left", no_wrap=bool(name))
     for cost in costs:
         ratios = (f"{r:.3g}" for r in (cost.ratio, cost.low, cost.high))
         made.add_row(cost.what, f"{1000 * cost.seconds:.3g}", *ratios)
