@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -118,44 +118,39 @@ def lines(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
     return found
 
 
+NEAR_DENSE = (0.5, 2.0)
+"""What the lower row of the plot shows of the same lines."""
+
+
 def plot(found: Found) -> bytes:
-    """A PNG: ratio to dense against sparsity, with the operation count as the limit."""
+    """A PNG: ratio to dense against sparsity, with the operation count as the limit.
+
+    Above all of it, below what lies near the dense step, where most strategies do.
+    """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    figure = Figure(figsize=(5.2 * len(found.sizes), 4.8), layout="constrained")
-    axes = figure.subplots(1, len(found.sizes), sharey=True, squeeze=False)[0]
+    figure = Figure(figsize=(5.2 * len(found.sizes), 8.4), layout="constrained")
+    rows = figure.subplots(2, len(found.sizes), sharex="col", sharey="row", squeeze=False)
     names = list(dict.fromkeys(name for name, _ in lines(found.rows)))
     patterns = list(dict.fromkeys(pattern for _, pattern in lines(found.rows)))
-    colour = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
     styles: Any = ("-", ":", "-.")
-    dash = {name: styles[i // len(COLOURS) % len(styles)] for i, name in enumerate(names)}
+    look = {
+        n: {"color": COLOURS[i % len(COLOURS)], "linestyle": styles[i // len(COLOURS) % 3]}
+        for i, n in enumerate(names)
+    }
     marker = {pattern: MARKERS[i % len(MARKERS)] for i, pattern in enumerate(patterns)}
-    for axis, size in zip(axes, found.sizes, strict=True):
-        rows = [row for row in found.rows if row.size == size]
-        ticks = sorted({row.sparsity for row in rows})
-        for (name, pattern), series in lines(rows).items():
-            ordered = sorted(series, key=lambda row: row.sparsity)
-            at, ratios = [1 - row.sparsity for row in ordered], [r.ratio_to_dense for r in ordered]
-            low = [r.ratio_to_dense - r.ratio_low for r in ordered]
-            high = [r.ratio_high - r.ratio_to_dense for r in ordered]
-            axis.errorbar(
-                at, ratios, yerr=[low, high], color=colour[name], linestyle=dash[name],
-                marker=marker[pattern], markersize=4, linewidth=1.2,
-            )  # fmt: skip
-        densities = [1 - tick for tick in ticks]
-        axis.plot(densities, densities, "--", color="0.5", marker=".")
-        axis.axhline(1, color="0.7", linewidth=0.8)
-        # written out, and first: a log scale finds no limits around a single sparsity
-        axis.set_xlim(1.3 * max(densities), min(densities) / 1.3)
-        axis.set_xscale("log")
-        axis.set_yscale("log")
-        axis.set_xticks(densities, [f"{tick:g}" for tick in ticks])
-        axis.minorticks_off()
-        axis.set_xlabel("sparsity")
-        axis.set_title(f"{size}: {'-'.join(map(str, SIZES[size].widths))}")
-    axes[0].set_ylabel("step time / dense")
-    handles = [Line2D([], [], color=colour[n], linestyle=dash[n], label=n) for n in names]
+    for axes in rows:
+        for axis, size in zip(axes, found.sizes, strict=True):
+            _draw(axis, [row for row in found.rows if row.size == size], look, marker)
+        axes[0].set_ylabel("step time / dense")
+    for above, below, size in zip(*rows, found.sizes, strict=True):
+        above.set_title(f"{size}: {'-'.join(map(str, SIZES[size].widths))}")
+        below.set_xlabel("sparsity")
+        below.set_ylim(NEAR_DENSE)
+        ticks = (0.5, 0.7, 1, 1.4, 2)
+        below.set_yticks(ticks, map(str, ticks))
+    handles = [Line2D([], [], label=n, **look[n]) for n in names]
     handles += [
         Line2D([], [], color="0.3", marker=marker[p], linestyle="", label=p) for p in patterns
     ]
@@ -164,6 +159,31 @@ def plot(found: Found) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
     return buffer.getvalue()
+
+
+def _draw(
+    axis: Any, rows: Sequence[Row], look: Mapping[str, Any], marker: Mapping[str, str]
+) -> None:
+    """The lines of one size."""
+    ticks = sorted({row.sparsity for row in rows})
+    for (name, pattern), series in lines(rows).items():
+        ordered = sorted(series, key=lambda row: row.sparsity)
+        at, ratios = [1 - row.sparsity for row in ordered], [r.ratio_to_dense for r in ordered]
+        low = [r.ratio_to_dense - r.ratio_low for r in ordered]
+        high = [r.ratio_high - r.ratio_to_dense for r in ordered]
+        axis.errorbar(
+            at, ratios, yerr=[low, high], marker=marker[pattern], markersize=4, linewidth=1.2,
+            **look[name],
+        )  # fmt: skip
+    densities = [1 - tick for tick in ticks]
+    axis.plot(densities, densities, "--", color="0.5", marker=".")
+    axis.axhline(1, color="0.7", linewidth=0.8)
+    # written out, and first: a log scale finds no limits around a single sparsity
+    axis.set_xlim(1.3 * max(densities), min(densities) / 1.3)
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    axis.set_xticks(densities, [f"{tick:g}" for tick in ticks])
+    axis.minorticks_off()
 
 
 def metrics(found: Found) -> list[tuple[str, float, int]]:
