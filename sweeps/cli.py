@@ -21,6 +21,7 @@ masksweep settles by experiment how to hold masked weights in TensorFlow.
   masksweep ui [--port N] [--uri URI]  open MLflow's page on the results, on 127.0.0.1
   masksweep audit MODEL MASKS          whether a saved model holds its masked weights; [--held H]
   masksweep audit RUN_ID [--uri URI]   the same of a trial's run; both take [--json]
+  masksweep reproduce RUN_ID | FILE    run a trial again from its config.yaml; [--sweep] all of one
   masksweep sync [--uri URI]           send results to a store that was away
   masksweep verify [--only NAME]       check every claim: experiments, figures, PASS or FAIL
   masksweep bench [--sizes S,M,L]      time every strategy's step beside dense; see bench --help
@@ -36,7 +37,9 @@ Overrides are Hydra's: `masksweep run strategy=weight_mask,projection pattern.sp
 A comma list sweeps. Named sweeps: `masksweep run +experiment=quickstart`.
 All keys: `masksweep run --cfg job`.
 """
-COMMANDS = "run, plan, list, ui, audit, sync, verify, bench, doctor, submit, status or stop"
+COMMANDS = (
+    "run, plan, list, ui, audit, reproduce, sync, verify, bench, doctor, submit, status or stop"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,6 +73,10 @@ def _run(command: str, rest: list[str]) -> int:
             from sweeps.auditing import audit
 
             return audit(rest)
+        case "reproduce":
+            from sweeps.reproduce import reproduce
+
+            return reproduce(rest)
         case "sync":
             from sweeps.sync import sync
 

@@ -8,9 +8,9 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from omegaconf import OmegaConf
-
+from sweeps import configfile
 from sweeps.config import Trial, flat, recorded
+from sweeps.configfile import Recorded
 from sweeps.environment import code_version
 from sweeps.sections import Tracking
 from sweeps.spool import Record, Spool
@@ -39,7 +39,8 @@ class Recorder:
         self._spool, self._tracking, self._name, self._tracker = spool, tracking, name, tracker
         self._away_since: float | None = None
         self._runs: dict[str, str] = {}
-        self._known: dict[str, set[tuple[str, int]]] = {}
+        self._known: dict[str, dict[tuple[str, int], float]] = {}
+        """What was logged of a trial, by metric and epoch."""
         self._stop = threading.Event()
         self.trouble = ""
         """Why the store could not be reached when it last could not."""
@@ -55,12 +56,14 @@ class Recorder:
         """Close the parent run, with its description, and texts by file name."""
         self._put("close", status=status, note=note, texts=dict(texts))
 
-    def start_trial(self, trial: Trial, name: str, again: bool = False) -> None:
-        """Open a trial's run; `again` also where the store has it finished."""
+    def start_trial(
+        self, trial: Trial, name: str, again: bool = False, tags: Mapping[str, str] | None = None
+    ) -> None:
+        """Open a trial's run, with more tags; `again` also where the store has it finished."""
         run = self._runs[trial.id] = uuid.uuid4().hex
-        self._known[trial.id] = set()
-        config = recorded(trial)
+        self._known[trial.id] = {}
         tags = {
+            **(tags or {}),
             "trial.id": trial.id,
             "trial.strategy": trial.label,
             "trial.pattern": "-" if trial.strategy.role == "dense" else trial.pattern.name,
@@ -75,8 +78,8 @@ class Recorder:
             name=name,
             again=again,
             tags=tags,
-            params=flat(config),
-            config=OmegaConf.to_yaml(config),
+            params=flat(recorded(trial)),
+            config=configfile.text(trial),
         )
 
     def log(self, trial: Trial, step: int, metrics: Mapping[str, float]) -> None:
@@ -88,11 +91,14 @@ class Recorder:
     def _new(self, trial: Trial, step: int, metrics: Mapping[str, float]) -> dict[str, float]:
         known = self._known[trial.id]
         values = {k: float(v) for k, v in metrics.items() if (k, step) not in known}
-        known |= {(k, step) for k in values}
+        known |= {(k, step): v for k, v in values.items()}
         return values
 
-    def end_trial(self, trial: Trial, result: TrialResult, retries: int = 0) -> None:
-        """Close a trial's run with what it found, or the reason why it was skipped."""
+    def end_trial(self, trial: Trial, result: TrialResult, retries: int = 0) -> Recorded:
+        """Close a trial's run with what it found, or the reason why it was skipped.
+
+        What its config file says of it is returned.
+        """
         # a curve ends with the last epoch; what has no step but 0 MLflow draws as bars
         ends = {k: v for k, v in result.metrics.items() if k.startswith(CURVES)}
         rest = {k: v for k, v in result.metrics.items() if k not in ends}
@@ -105,7 +111,19 @@ class Recorder:
             tags["trial.sparsity"] = f"{result.metrics['sparsity/achieved']:.4g}"
         if result.reason:
             tags["trial.reason"] = result.reason
-        self._end(trial, "FINISHED", tags, retries, result.artifacts, metrics, result.data)
+        given = configfile.files(trial)
+        found = configfile.of(trial, self._runs[trial.id], result, self._curves(trial), given)
+        file = {configfile.NAME: configfile.text(trial, found).encode()}
+        files = {**result.artifacts, **given, **file}
+        self._end(trial, "FINISHED", tags, retries, files, metrics, result.data)
+        return found
+
+    def _curves(self, trial: Trial) -> dict[str, dict[int, float]]:
+        found: dict[str, dict[int, float]] = {}
+        for (name, step), value in self._known[trial.id].items():
+            if name.startswith(CURVES):
+                found.setdefault(name, {})[step] = value
+        return found
 
     def fail_trial(
         self, trial: Trial, reason: str, files: Mapping[str, bytes], retries: int = 0

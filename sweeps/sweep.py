@@ -18,7 +18,7 @@ from strategies.base import Invalid
 from sweeps import checkpoint, claims, compared, leaks, resume, summary
 from sweeps.claims import Checked
 from sweeps.cluster import Spec, cluster
-from sweeps.config import Trial, recorded
+from sweeps.config import Trial
 from sweeps.engine import Engine
 from sweeps.job import Failure, Job, Watcher
 from sweeps.launcher import Composed
@@ -31,7 +31,7 @@ from sweeps.spool import STATE
 from sweeps.stopping import Stop, Stopped
 from sweeps.summary import Ended
 from sweeps.trial import TrialResult
-from sweeps.worker import LOG_BYTES, Log, Task, TrialWork
+from sweeps.worker import LOG_BYTES, Log, Task, TrialWork, portable
 
 HURRY_SECONDS = 3.0
 """How long the end of a sweep waits for the store after Ctrl-C."""
@@ -95,7 +95,7 @@ def _raise(error: Invalid, given: Sequence[Trial]) -> Sequence[str | None]:
 def _ask(engine: Engine, given: Sequence[Trial]) -> Sequence[str | None]:
     """`preflight.reasons` in a worker."""
     try:
-        found: Sequence[str | None] = engine.ask("refusals", [_portable(t) for t in given])
+        found: Sequence[str | None] = engine.ask("refusals", [portable(t) for t in given])
     except LookupError as error:
         raise Invalid("launch.address", given[0].launch.address, str(error)) from error
     return found
@@ -305,19 +305,10 @@ def _job(pack: Sequence[Planned], name: str) -> Job:
     first = pack[0].trial
     need = first.resources
     spec = Spec(need.num_cpus, need.num_gpus, need.memory, first.train.threads)
-    tasks = [Task(p.trial.id, _portable(p.trial), str(_log(p, name).absolute())) for p in pack]
+    tasks = [Task.of(p.trial, _log(p, name)) for p in pack]
     parts = tuple(_job([p], name) for p in pack) if len(pack) > 1 else ()
     # a short pack is filled up, so it takes as long as a full one
     return Job(" ".join(t.id for t in tasks), tasks, spec, first.width, parts)
-
-
-def _portable(trial: Trial) -> dict[str, Any]:
-    """The trial's config for a worker, whose current folder is its own."""
-    config = recorded(trial)
-    for group in ("pattern", "held"):
-        if path := config[group].get("path"):
-            config[group]["path"] = str(Path(path).absolute())
-    return config
 
 
 def _log(planned: Planned, name: str) -> Path:

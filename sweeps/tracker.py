@@ -394,6 +394,29 @@ def download(uri: str | None, run_id: str, names: Sequence[str], folder: Path) -
     return found
 
 
+def trials_of(uri: str | None, parent: str) -> list[str]:
+    """The ids of the runs of a sweep's trials that have finished, the oldest first.
+
+    Raises `Invalid` for a store that cannot be opened, or a run that is no sweep's; `Away`.
+    """
+    uri = store_uri(uri)
+    with _opening(uri):
+        client = _client_class()(tracking_uri=uri)
+        experiments = [e.experiment_id for e in client.search_experiments()]
+    with translated():
+        query = f"tags.mlflow.parentRunId = '{parent}' and attributes.status = 'FINISHED'"
+        found, token = [], None
+        while experiments:
+            page = client.search_runs(experiments, query, max_results=PAGE, page_token=token)
+            found += [r for r in page if "trial.superseded" not in r.data.tags]
+            token = page.token
+            if not token:
+                break
+    if not found:
+        raise Invalid("run", parent, f"no sweep in {shown(uri)} with trials that have finished")
+    return [r.info.run_id for r in reversed(found)]
+
+
 def probe(tracking: Tracking) -> str:
     """Write to the store and take it back; what is there, in a line without secrets.
 

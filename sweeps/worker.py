@@ -13,10 +13,11 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from strategies.base import Invalid
 from sweeps.cluster import Spec
-from sweeps.config import parse
+from sweeps.config import Trial, parse, recorded
 from sweeps.folder import Folder
 from sweeps.job import Apart, Emit, Failure, Fatal, failure
 from sweeps.trial import Member, TrialResult
@@ -43,6 +44,19 @@ class Task:
     config: Mapping[str, object]
     log: str
     """Where its log is written, if the worker sees the folder."""
+
+    @classmethod
+    def of(cls, trial: Trial, log: Path) -> Task:
+        return cls(trial.id, portable(trial), str(log.absolute()))
+
+
+def portable(trial: Trial) -> dict[str, Any]:
+    """The trial's config for a worker, whose current folder is its own."""
+    config = recorded(trial)
+    for group in ("pattern", "held"):
+        if path := config[group].get("path"):
+            config[group]["path"] = str(Path(path).absolute())
+    return config
 
 
 class TrialWork:

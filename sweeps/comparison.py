@@ -1,0 +1,102 @@
+"""Whether a trial that was run again came to the same: bits, figures, curves, and what changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isclose, isnan
+from typing import Literal
+
+from sweeps.configfile import Curves, Recorded
+
+TOLERANCE = 1e-3
+"""Of a loss or score, relative to it or absolute, whichever is more: other machines round
+otherwise."""
+MEASURED = ("speed/", "memory/")
+"""What is another figure each time."""
+
+Word = Literal["identical", "equal within tolerance", "different"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a second run of a trial compares with the recorded one."""
+
+    word: Word
+    changed: bool
+    """The config is another one than what was recorded ran with."""
+    weights: bool
+    """Whether the weights at the end have the same digest."""
+    metrics: Mapping[str, tuple[float | None, float | None]]
+    """Those that differ in any bit, as (recorded, now)."""
+    parted: tuple[int, str] | None
+    """(First epoch at which a curve differs, that curve's name)."""
+    environment: Mapping[str, tuple[str, str]]
+    """What of the environment differs, as (recorded, now)."""
+
+    @property
+    def good(self) -> bool:
+        return self.word != "different"
+
+    def lines(self) -> list[str]:
+        """What a person reads, the verdict last."""
+        said = [f"weights: {'the same digest' if self.weights else 'another digest'}"]
+        said += [f"{name}: {_shown(a)} recorded, {_shown(b)} now"
+                 for name, (a, b) in self.metrics.items()] or ["metrics: the same"]  # fmt: skip
+        where = f"part at epoch {self.parted[0]} ({self.parted[1]})" if self.parted else "the same"
+        said.append(f"curves: {where}")
+        if self.changed:
+            said.append("config: changed since, it is not the one that was recorded")
+        said += [
+            f"environment: {name} was {a}, is {b}" for name, (a, b) in self.environment.items()
+        ]
+        return [*said, f"verdict: {self.word}"]
+
+
+def compare(recorded: Recorded, now: Recorded) -> Verdict:
+    """Hold what a second run found against what was recorded."""
+    names = dict.fromkeys([*recorded.metrics, *now.metrics])
+    pairs = {n: (recorded.metrics.get(n), now.metrics.get(n)) for n in names
+             if not n.startswith(MEASURED)}  # fmt: skip
+    differ = {n: (a, b) for n, (a, b) in pairs.items() if not _same(a, b)}
+    parted = _parted(recorded.curves, now.curves)
+    changed = recorded.trial != now.trial
+    weights = recorded.weights_sha256 == now.weights_sha256
+    ended = (recorded.status, recorded.reason) == (now.status, now.reason)
+    word: Word = "different"
+    if ended and weights and not (changed or differ or parted):
+        word = "identical"
+    elif ended and not changed and all(_near(n, a, b) for n, (a, b) in differ.items()):
+        word = "equal within tolerance"
+    before, after = ({**r.environment, "code": r.code} for r in (recorded, now))
+    keys = dict.fromkeys([*before, *after])
+    environment = {k: (before.get(k, "-"), after.get(k, "-")) for k in keys}
+    environment = {k: (a, b) for k, (a, b) in environment.items() if a != b}
+    return Verdict(word, changed, weights, differ, parted, environment)
+
+
+def _same(one: float | None, other: float | None) -> bool:
+    return one == other or (one is not None and other is not None and isnan(one) and isnan(other))
+
+
+def _near(name: str, one: float | None, other: float | None) -> bool:
+    """Whether a figure may differ so much by rounding alone; what was held may not at all."""
+    if one is None or other is None or name in ("integrity/ok", "integrity/violations"):
+        return False
+    return isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+
+
+def _parted(one: Curves, other: Curves) -> tuple[int, str] | None:
+    points = {(epoch, name) for curves in (one, other) for name in curves for epoch in curves[name]}
+    return next(
+        (
+            (epoch, name)
+            for epoch, name in sorted(points)
+            if not _same(one.get(name, {}).get(epoch), other.get(name, {}).get(epoch))
+        ),
+        None,
+    )
+
+
+def _shown(value: float | None) -> str:
+    return "nothing" if value is None else f"{value:.9g}"
