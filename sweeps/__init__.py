@@ -1,3 +1,21 @@
 """Running, recording and showing sweeps over strategies."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sweeps.reader import Loaded
+
 __version__ = "0.1.0"
+
+
+def load(sweep: str | Sequence[str] | None = None, uri: str | None = None) -> Loaded:
+    """As `reader.load`: the trials and the curves of sweeps, by name or run id, as pandas frames.
+
+    trials, curves = sweeps.load("quickstart")
+    """
+    from sweeps import reader
+
+    return reader.load(sweep, uri)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,10 +24,11 @@ from strategies.patterns.explicit import to_mask
 from sweeps import keras_file
 from sweeps.findings import Finding, described, findings, holds, table, verdict
 from sweeps.progress import doing
+from sweeps.store import RUN_ID, Away, store_uri
+from sweeps.uri import shown
 
 USAGE = """masksweep audit MODEL MASKS [--held H] [--json]
        masksweep audit RUN_ID [--uri URI] [--json]"""
-RUN_ID = re.compile(r"[0-9a-f]{32}")
 NAMED = 20
 """How many weights a complaint names."""
 FILES = ("config.yaml", "model.keras", "masks.npz", "held.npz")
@@ -113,15 +113,13 @@ def _held(given: str) -> Held:
 
 
 def _of_run(run_id: str, uri: str | None) -> list[Finding]:
-    from sweeps import tracker
-    from sweeps.store import Away, store_uri
-    from sweeps.uri import shown
+    from sweeps import reader
 
     with tempfile.TemporaryDirectory() as folder:
         large = [f"{name}.json" for name in FILES]
         try:
             with doing(f"Fetching run {run_id}"):
-                found = tracker.download(uri, run_id, [*FILES, *large], Path(folder))
+                found = reader.download(uri, run_id, [*FILES, *large], Path(folder))
         except Away as error:
             raise Invalid("tracking.uri", shown(store_uri(uri)), f"is away: {error}") from error
         path = {name: str(Path(folder, name)) for name in found}

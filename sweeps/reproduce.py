@@ -18,7 +18,6 @@ from rich.text import Text
 
 from strategies.base import Invalid
 from sweeps import configfile, resume
-from sweeps.auditing import RUN_ID
 from sweeps.cluster import Spec
 from sweeps.comparison import Verdict, compare
 from sweeps.config import Trial
@@ -29,7 +28,7 @@ from sweeps.recorder import Recorder
 from sweeps.report import Outcome
 from sweeps.sections import Tracking
 from sweeps.spool import Spool
-from sweeps.store import Away, store_uri
+from sweeps.store import RUN_ID, Away, store_uri
 from sweeps.trial import Report, TrialResult
 from sweeps.uri import shown
 from sweeps.worker import Log, Task, TrialWork
@@ -77,15 +76,15 @@ def _targets(what: str, sweep: bool, uri: str | None, folder: Path) -> list[Targ
         return [Target(what, *configfile.read(path))]
     if not RUN_ID.fullmatch(what):
         raise Invalid("reproduce", what, "no such file, and no run's id, which is 32 hex digits")
-    from sweeps import tracker
+    from sweeps import reader
 
     try:
         with doing(f"Fetching run {what}"):
             found = []
-            for run in tracker.trials_of(uri, what) if sweep else [what]:
+            for run in reader.trials_of(uri, what) if sweep else [what]:
                 own = folder / run
                 own.mkdir()
-                if configfile.NAME not in tracker.download(uri, run, FILES, own):
+                if configfile.NAME not in reader.download(uri, run, FILES, own):
                     raise Invalid("run", run, f"has no {configfile.NAME}: no trial's run")
                 found.append(_of_run(run, own))
             return found

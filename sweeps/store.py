@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from strategies.base import Invalid
 from sweeps.locks import lock
 from sweeps.uri import shown
 
 SQLITE = "sqlite:///"
+RUN_ID = re.compile(r"[0-9a-f]{32}")
 FINAL = {
     # what MLflow says of a request that would fail again in the same way
     "INVALID_PARAMETER_VALUE",
@@ -58,7 +61,7 @@ def translated() -> Iterator[None]:
     """MLflow's errors as `Away` or `Refused`."""
     try:
         yield
-    except (Away, Refused):
+    except (Away, Refused, Invalid):
         raise
     except Exception as error:
         said = shown((str(error).strip().splitlines() or [repr(error)])[0])

@@ -1,4 +1,4 @@
-"""The only file that knows MLflow; only the driver calls it."""
+"""What a sweep writes to MLflow; `reader` reads. No other file knows MLflow, and no worker does."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ class Tracker:
         self._uri, self._name = store_uri(tracking.uri), name
         self._called = tracking.experiment
         self._id = short_digest(name)
-        client = _client_class()
-        with _opening(self._uri):
-            self._client = client(tracking_uri=self._uri)
+        made = client_class()
+        with opening(self._uri):
+            self._client = made(tracking_uri=self._uri)
             self._experiment = self._find_experiment()
         self._runs: dict[str, str | None] = {}
         """Runs by their records' key; None: the store had that trial finished already."""
@@ -301,7 +301,7 @@ class Tracker:
         self._client.set_terminated(self._parent, body["status"], end_time=body["time"])
 
 
-def _client_class() -> Any:
+def client_class() -> Any:
     """MLflow's client, imported without its noise and with the house's patience."""
     # the spool waits and tries again; a call that is sent twice by MLflow could count twice
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -319,7 +319,7 @@ def _client_class() -> Any:
 
 
 @contextmanager
-def _opening(uri: str) -> Iterator[None]:
+def opening(uri: str) -> Iterator[None]:
     """Alone with the store; what fails as `Away` if it is not there, `Invalid` otherwise."""
     try:
         with alone(uri):
@@ -363,58 +363,6 @@ def _dataset(data: Mapping[str, Any]) -> Any:
         profile=json.dumps({"num_rows": data["features"][0], **shapes}),
     )
     return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "training")])
-
-
-def download(uri: str | None, run_id: str, names: Sequence[str], folder: Path) -> list[str]:
-    """Copy those of a run's artifacts of these names that are there into a folder; which they are.
-
-    Raises `Invalid` for a store that cannot be opened or read, or has no such run, `Away` if it is
-    not there.
-    """
-    uri = store_uri(uri)
-    if not exists(uri):
-        raise Invalid("tracking.uri", shown(uri), "no store there")
-    client_class = _client_class()
-    with _opening(uri):
-        client = client_class(tracking_uri=uri)
-        try:
-            client.get_run(run_id)
-        except Exception as error:
-            if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            raise Invalid("run", run_id, f"no such run in {shown(uri)}") from error
-    try:
-        with translated():
-            there = {file.path for file in client.list_artifacts(run_id)}
-            found = [name for name in names if name in there]
-            for name in found:
-                client.download_artifacts(run_id, name, str(folder))
-    except Refused as error:
-        raise Invalid("run", run_id, f"its artifacts cannot be read: {error}") from error
-    return found
-
-
-def trials_of(uri: str | None, parent: str) -> list[str]:
-    """The ids of the runs of a sweep's trials that have finished, the oldest first.
-
-    Raises `Invalid` for a store that cannot be opened, or a run that is no sweep's; `Away`.
-    """
-    uri = store_uri(uri)
-    with _opening(uri):
-        client = _client_class()(tracking_uri=uri)
-        experiments = [e.experiment_id for e in client.search_experiments()]
-    with translated():
-        query = f"tags.mlflow.parentRunId = '{parent}' and attributes.status = 'FINISHED'"
-        found, token = [], None
-        while experiments:
-            page = client.search_runs(experiments, query, max_results=PAGE, page_token=token)
-            found += [r for r in page if "trial.superseded" not in r.data.tags]
-            token = page.token
-            if not token:
-                break
-    if not found:
-        raise Invalid("run", parent, f"no sweep in {shown(uri)} with trials that have finished")
-    return [r.info.run_id for r in reversed(found)]
 
 
 def probe(tracking: Tracking) -> str:

@@ -116,7 +116,7 @@ def test_a_doctored_config_is_different(
         ([], "the following arguments are required"),
         (["nothing.yaml"], "no such file, and no run's id"),
         (["ab" * 16], "no such run|no store there"),
-        (["--sweep", "ab" * 16], "no sweep in|no store there"),
+        (["--sweep", "ab" * 16], "no such run|no store there"),
     ],
 )
 def test_what_is_not_there_is_said_in_a_line(

@@ -1,0 +1,179 @@
+"""What MLflow has of a sweep: its runs, as ids, files, or pandas frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from strategies.base import Invalid
+from sweeps.recorder import CURVES
+from sweeps.seeds import short_digest
+from sweeps.store import RUN_ID, Refused, exists, store_uri, translated
+from sweeps.tracker import PAGE, client_class, opening
+from sweeps.uri import shown
+
+THREADS = 8
+"""Requests to a server at once."""
+
+
+class Loaded(NamedTuple):
+    """The results of sweeps, tidy."""
+
+    trials: pd.DataFrame
+    """A row for each trial: `sweep`, `run_id`, `name`, `status`, `reason`, its settings by their
+    keys (`strategy`, `pattern.sparsity`), its final metrics by theirs (`test/accuracy`)."""
+    curves: pd.DataFrame
+    """A row for each point: `run_id`, `metric`, `epoch`, `value`."""
+
+
+def load(sweep: str | Sequence[str] | None = None, uri: str | None = None) -> Loaded:
+    """The trials of sweeps, by name or parent run id; by default those of the latest one.
+
+    Trials that a rerun has superseded, and those that still run, are left out.
+
+    Raises `Invalid` for a store that cannot be opened, or has no such sweep; `Away` if the store is
+    not there.
+
+        trials, curves = sweeps.load("quickstart")
+        trials.groupby("strategy")["test/accuracy"].mean()
+    """
+    names = [sweep] if isinstance(sweep, str | None) else list(sweep)
+    with _client(uri) as client, translated():
+        pairs = [(parent, _children(client, parent)) for parent in _parents(client, names, uri)]
+        rows = [_row(parent, run) for parent, runs in pairs for run in runs]
+        runs = [run for _, found in pairs for run in found]
+        with ThreadPoolExecutor(THREADS) as pool:
+            points = [p for part in pool.map(lambda run: _points(client, run), runs) for p in part]
+    return Loaded(
+        pd.DataFrame(rows),
+        pd.DataFrame(points, columns=["run_id", "metric", "epoch", "value"]),
+    )
+
+
+def trials_of(uri: str | None, parent: str) -> list[str]:
+    """The ids of the runs of a sweep's trials that have finished, the oldest first.
+
+    Raises `Invalid` and `Away` as `load`.
+    """
+    with _client(uri) as client, translated():
+        run_of(client, parent)
+        runs = [r for r in _children(client, parent) if r.info.status == "FINISHED"]
+    if not runs:
+        raise Invalid("run", parent, "no sweep with trials that have finished")
+    return [run.info.run_id for run in runs]
+
+
+def download(uri: str | None, run_id: str, names: Sequence[str], folder: Path) -> list[str]:
+    """Copy those of a run's artifacts of these names that are there into a folder; which they are.
+
+    Raises `Invalid` for a store that cannot be opened or read, or has no such run, `Away` if it is
+    not there.
+    """
+    with _client(uri) as client:
+        run_of(client, run_id)
+    try:
+        with translated():
+            there = {file.path for file in client.list_artifacts(run_id)}
+            found = [name for name in names if name in there]
+            for name in found:
+                client.download_artifacts(run_id, name, str(folder))
+    except Refused as error:
+        raise Invalid("run", run_id, f"its artifacts cannot be read: {error}") from error
+    return found
+
+
+@contextmanager
+def _client(uri: str | None) -> Iterator[Any]:
+    uri = store_uri(uri)
+    if not exists(uri):
+        raise Invalid("tracking.uri", shown(uri), "no store there")
+    with opening(uri):
+        client = client_class()(tracking_uri=uri)
+        client.search_experiments(max_results=1)
+    yield client
+
+
+def run_of(client: Any, run_id: str) -> Any:
+    """A run. Raises `Invalid` if there is none of this id."""
+    try:
+        return client.get_run(run_id)
+    except Exception as error:
+        if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise Invalid("run", run_id, f"no such run in {shown(client.tracking_uri)}") from error
+
+
+def _search(client: Any, query: str) -> list[Any]:
+    """Runs of all experiments, the newest first."""
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    found: list[Any] = []
+    token = None
+    while experiments:
+        page = client.search_runs(experiments, query, max_results=PAGE, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            break
+    return found
+
+
+def _parents(client: Any, names: Sequence[str | None], uri: str | None) -> list[str]:
+    """The ids of the sweeps' own runs."""
+    found = []
+    for name in names:
+        if name is not None and RUN_ID.fullmatch(name):
+            found.append(run_of(client, name).info.run_id)
+            continue
+        asked = "LIKE '%'" if name is None else f"= '{short_digest(name)}'"
+        runs = _search(client, f"tags.`sweep.id` {asked}")
+        if not runs:
+            raise Invalid("sweep", name or "", f"none of this name in {shown(store_uri(uri))}")
+        found.append(runs[0].info.run_id)
+    return found
+
+
+def _children(client: Any, parent: str) -> list[Any]:
+    """The runs of a sweep's trials that have ended, the oldest first."""
+    runs = _search(client, f"tags.mlflow.parentRunId = '{parent}'")
+    ended = [r for r in runs if r.info.status != "RUNNING"]
+    return [r for r in reversed(ended) if "trial.superseded" not in r.data.tags]
+
+
+def _row(parent: str, run: Any) -> dict[str, Any]:
+    tags: Mapping[str, str] = run.data.tags
+    return {
+        "sweep": tags.get("sweep.name", parent),
+        "run_id": run.info.run_id,
+        "name": run.info.run_name,
+        "status": tags.get("trial.status", run.info.status.lower()),
+        "reason": tags.get("trial.reason", ""),
+        "through": tags.get("integrity.through", ""),
+        "weights_sha256": tags.get("trial.weights_sha256", ""),
+        **{key: _typed(value) for key, value in run.data.params.items()},
+        **run.data.metrics,
+    }
+
+
+def _typed(text: str) -> Any:
+    """A setting as it was, from what MLflow keeps of it; lists stay text, which can be grouped."""
+    words = {"None": None, "True": True, "False": False}
+    if text in words:
+        return words[text]
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def _points(client: Any, run: Any) -> list[tuple[str, str, int, float]]:
+    return [
+        (run.info.run_id, metric, point.step, point.value)
+        for metric in run.data.metrics
+        if metric.startswith(CURVES)
+        for point in client.get_metric_history(run.info.run_id, metric)
+    ]
