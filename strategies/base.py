@@ -150,7 +150,7 @@ class Slot:
     value: Any
     """The slot now, of the trained variable's shape."""
     fresh: Any
-    """The same slot as the optimizer builds it, of the same shape."""
+    """The same slot as the optimizer builds it: of the same shape, or a scalar."""
 
 
 @dataclass(frozen=True)

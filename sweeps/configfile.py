@@ -21,6 +21,7 @@ BLOCK = "recorded"
 """The key of what was found; all else is the trial's config."""
 GIVEN = ("pattern", "held")
 """Groups whose setting `path` names a file; it travels beside the config."""
+FILES = (NAME, *(f"given_{group}.npz" for group in GIVEN))
 Curves = Mapping[str, Mapping[int, float]]
 """Values by epoch, by metric."""
 
@@ -93,8 +94,8 @@ def _with_paths(config: Mapping[str, Any]) -> dict[str, Any]:
     return {g: config[g] for g in GIVEN if config[g].get("path")}
 
 
-def read(path: Path) -> tuple[Trial, Recorded]:
-    """The trial that a run's config file describes, and what its run found.
+def read(path: Path) -> tuple[Trial, Recorded | None]:
+    """The trial that a run's config file describes, and what its run found if it ended well.
 
     The file may be a stranger's: it is read as plain data, and can name no file but those beside
     it. Raises `Invalid` where it is no such file, or a file beside it is not the one that ran.
@@ -109,7 +110,7 @@ def read(path: Path) -> tuple[Trial, Recorded]:
         raise Invalid("config", path, f"not readable as YAML: {said}") from error
     if not isinstance(config, dict):
         raise Invalid("config", path, "must be keys and values")
-    found = _recorded(path, config.pop(BLOCK, None))
+    found = _recorded(path, config.pop(BLOCK)) if BLOCK in config else None
     for group in GIVEN:
         settings = config.get(group)
         if isinstance(settings, dict) and "path" in settings:
@@ -118,9 +119,6 @@ def read(path: Path) -> tuple[Trial, Recorded]:
 
 
 def _recorded(path: Path, block: Any) -> Recorded:
-    if block is None:
-        allowed = f"without `{BLOCK}`, which the config.yaml of a run that has ended well has"
-        raise Invalid("config", path, allowed)
     try:
         found = Recorded(**block)
         numbers = [*found.metrics.values(), *(v for c in found.curves.values() for v in c.values())]
@@ -135,13 +133,14 @@ def _recorded(path: Path, block: Any) -> Recorded:
         raise Invalid(BLOCK, path, "must be as a run has written it") from error
 
 
-def _beside(config: Path, key: str, name: Any, found: Recorded) -> Path:
+def _beside(config: Path, key: str, name: Any, found: Recorded | None) -> Path:
     """A file in the config's own folder, with the content that ran."""
-    if not isinstance(name, str) or Path(name).name != name or name not in found.files:
+    known = found.files if found else {}
+    if not isinstance(name, str) or Path(name).name != name or name not in known:
         raise Invalid(key, name, f"must be a file beside the config, named in `{BLOCK}`")
     file = config.parent / name
     if file.is_symlink() or not file.is_file():
         raise Invalid(key, name, f"no such file beside {config.name}")
-    if hashlib.sha256(file.read_bytes()).hexdigest() != found.files[name]:
+    if hashlib.sha256(file.read_bytes()).hexdigest() != known[name]:
         raise Invalid(key, name, "another content than the one that ran")
     return file

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from strategies.base import Invalid
+from sweeps import configfile, report
 from sweeps.recorder import CURVES
+from sweeps.report import Outcome
 from sweeps.seeds import short_digest
 from sweeps.store import RUN_ID, Refused, exists, store_uri, translated
 from sweeps.tracker import PAGE, client_class, opening
+from sweeps.trial import TrialResult
 from sweeps.uri import shown
 
 THREADS = 8
@@ -53,6 +58,72 @@ def load(sweep: str | Sequence[str] | None = None, uri: str | None = None) -> Lo
         pd.DataFrame(rows),
         pd.DataFrame(points, columns=["run_id", "metric", "epoch", "value"]),
     )
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What the store has of one sweep."""
+
+    name: str
+    run_id: str
+    note: str
+    """Its description, with the command that runs it again."""
+    outcomes: list[Outcome]
+    """Of its trials that have ended, the oldest first."""
+    environments: dict[str, list[str]]
+    """What the trials ran on, as `key: value` lines, with the names of those that did."""
+    unreadable: list[str]
+    """Why trials are left out."""
+
+
+def outcomes(sweep: str | None = None, uri: str | None = None) -> Sweep:
+    """The trials of a sweep as they were planned and ended; as `load`, with what their runs keep.
+
+    Raises as `load`.
+    """
+    with _client(uri) as client, translated(), TemporaryDirectory() as folder:
+        parent = run_of(client, _parents(client, [sweep], uri)[0])
+        runs = _children(client, parent.info.run_id)
+        with ThreadPoolExecutor(THREADS) as pool:
+            found = list(pool.map(lambda run: _outcome(client, run, Path(folder)), runs))
+    whole = [o for o, _ in found if not isinstance(o, str)]
+    told = report.variants([o.trial for o in whole])
+    environments: dict[str, list[str]] = {}
+    for outcome, environment in found:
+        if not isinstance(outcome, str) and environment:
+            environments.setdefault(environment, []).append(outcome.name)
+    tags = parent.data.tags
+    return Sweep(
+        name=tags.get("sweep.name", parent.info.run_name),
+        run_id=parent.info.run_id,
+        note=tags.get("mlflow.note.content", ""),
+        outcomes=[replace(o, variant=told[o.trial.id]) for o in whole],
+        environments=environments,
+        unreadable=[o for o, _ in found if isinstance(o, str)],
+    )
+
+
+def _outcome(client: Any, run: Any, folder: Path) -> tuple[Outcome | str, str]:
+    """(a trial and how it ended, or why that cannot be read; what it ran on)."""
+    own = folder / run.info.run_id
+    own.mkdir()
+    there = {file.path for file in client.list_artifacts(run.info.run_id)}
+    for name in there & {*configfile.FILES, "environment.txt"}:
+        client.download_artifacts(run.info.run_id, name, str(own))
+    try:
+        trial = configfile.read(own / configfile.NAME)[0]
+    except Invalid as error:
+        return f"{run.info.run_name}: {error}".replace(f"{own}/", ""), ""
+    told = own / "environment.txt"
+    tags = run.data.tags
+    status = tags.get("trial.status", "failed")
+    reason = tags.get("trial.reason", "it was stopped" if status == "killed" else "")
+    ended: report.Status = status if status in ("ok", "skipped") else "failed"
+    result = TrialResult(
+        "skipped" if ended == "skipped" else "ok", reason, metrics=run.data.metrics, tags=tags
+    )
+    outcome = Outcome(trial, "", ended, result, reason)
+    return outcome, told.read_text() if told.exists() else ""
 
 
 def trials_of(uri: str | None, parent: str) -> list[str]:

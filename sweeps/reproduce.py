@@ -33,8 +33,6 @@ from sweeps.trial import Report, TrialResult
 from sweeps.uri import shown
 from sweeps.worker import Log, Task, TrialWork
 
-FILES = (configfile.NAME, *(f"given_{group}.npz" for group in configfile.GIVEN))
-
 
 @dataclass(frozen=True)
 class Target:
@@ -73,7 +71,7 @@ def reproduce(arguments: Sequence[str]) -> int:
 def _targets(what: str, sweep: bool, uri: str | None, folder: Path) -> list[Target]:
     path = Path(what)
     if path.is_file() and not sweep:
-        return [Target(what, *configfile.read(path))]
+        return [_target(what, path)]
     if not RUN_ID.fullmatch(what):
         raise Invalid("reproduce", what, "no such file, and no run's id, which is 32 hex digits")
     from sweeps import reader
@@ -84,7 +82,7 @@ def _targets(what: str, sweep: bool, uri: str | None, folder: Path) -> list[Targ
             for run in reader.trials_of(uri, what) if sweep else [what]:
                 own = folder / run
                 own.mkdir()
-                if configfile.NAME not in reader.download(uri, run, FILES, own):
+                if configfile.NAME not in reader.download(uri, run, configfile.FILES, own):
                     raise Invalid("run", run, f"has no {configfile.NAME}: no trial's run")
                 found.append(_of_run(run, own))
             return found
@@ -92,9 +90,17 @@ def _targets(what: str, sweep: bool, uri: str | None, folder: Path) -> list[Targ
         raise Invalid("tracking.uri", shown(store_uri(uri)), f"is away: {error}") from error
 
 
+def _target(said: str, path: Path) -> Target:
+    trial, recorded = configfile.read(path)
+    if recorded is None:
+        allowed = f"without `{configfile.BLOCK}`, which a run's has when it has ended well"
+        raise Invalid("config", path, allowed)
+    return Target(said, trial, recorded)
+
+
 def _of_run(run: str, folder: Path) -> Target:
     try:
-        return Target(run, *configfile.read(folder / configfile.NAME))
+        return _target(run, folder / configfile.NAME)
     except Invalid as error:
         raise Invalid("run", run, str(error).replace(f"{folder}/", "")) from error
 

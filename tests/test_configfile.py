@@ -47,6 +47,7 @@ def masks(folder: Path) -> Path:
 def test_a_trial_is_read_as_it_was_written(tmp_path: Path) -> None:
     trial = make(launch={"pack": 4}, model={"name": "mlp", "hidden": [12], "dropout": 0.1})
     found, recorded = configfile.read(written(tmp_path, trial))
+    assert recorded
     assert found.id == trial.id
     assert found.width == 4
     assert recorded.trial == trial.id
@@ -64,6 +65,7 @@ def test_files_that_the_config_names_travel_with_it(tmp_path: Path) -> None:
     digest = hashlib.sha256(mine.read_bytes()).hexdigest()
     mine.unlink()
     found, recorded = configfile.read(path)
+    assert recorded
     assert found.id == trial.id
     assert recorded.files == {"given_pattern.npz": digest}
     (far / "given_pattern.npz").write_bytes(masks(tmp_path).read_bytes() + b" ")
@@ -87,6 +89,7 @@ def test_a_changed_setting_is_another_trial_than_the_recorded_one(tmp_path: Path
     path = written(tmp_path, make())
     path.write_text(path.read_text().replace("learning_rate: 0.01", "learning_rate: 0.0101"))
     found, recorded = configfile.read(path)
+    assert recorded
     assert found.id != recorded.trial
 
 

@@ -142,7 +142,8 @@ def _measured(asked: Asked) -> Found:
     todo: dict[Size, list[Case | PeerCase]] = {}
     for size in asked.sizes:
         theirs = peers.cases(size, asked.sparsities, asked.threads) if asked.peers else []
-        todo[size] = [*cases.cases(size, asked.strategies, asked.sparsities), *theirs]
+        # theirs first: TensorFlow keeps the most memory that it ever took
+        todo[size] = [*theirs, *cases.cases(size, asked.strategies, asked.sparsities)]
     columns = (
         BarColumn(20),
         MofNCompleteColumn(),

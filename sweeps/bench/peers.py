@@ -37,7 +37,7 @@ class PeerCase:
     def bytes(self) -> int:
         """What its step needs at least, where products hold a row of the batch for each entry."""
         largest = max(a * b for a, b in pairwise(self.size.widths))
-        return int(8 * BATCH * largest * (1 - self.sparsity)) if self.format == "bcoo" else 0
+        return int(24 * BATCH * largest * (1 - self.sparsity)) if self.format == "bcoo" else 0
 
     @property
     def label(self) -> dict[str, Any]:

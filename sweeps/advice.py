@@ -1,0 +1,158 @@
+"""What a sweep says in a few sentences: which strategy to use, at what cost, and which leak."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+from sweeps.compared import floors
+from sweeps.report import Outcome
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How one strategy did over all trials that masked something."""
+
+    strategy: str
+    role: str
+    held: int
+    """Trials in which every masked weight was held."""
+    trials: int
+    """Trials that ended well and held something."""
+    skipped: int
+    failed: int
+    score: float | None
+    """Mean test score, in the metric's own direction (more is better), over the settings and seeds
+    that the strategies share."""
+    ratio: float | None
+    """Median of the step time beside dense."""
+    causes: Sequence[str]
+    """Through what it leaked."""
+
+    @property
+    def holds(self) -> bool:
+        return self.trials > 0 and self.held == self.trials and not self.failed
+
+
+def standings(outcomes: Sequence[Outcome]) -> list[Standing]:
+    """A standing for each strategy but the dense control, in the order of the trials."""
+    masked = [o for o in outcomes if o.trial.strategy.role != "dense"]
+    names = dict.fromkeys(o.trial.label for o in masked)
+    mine = {name: [o for o in masked if o.trial.label == name] for name in names}
+    places = {
+        name: {_place(o): _score(o) for o in found if o.status == "ok"}
+        for name, found in mine.items()
+    }
+    common = set.intersection(*([set(p) for p in places.values() if p] or [set()]))
+    return [_standing(name, mine[name], places[name], common) for name in names]
+
+
+def _standing(
+    name: str, mine: Sequence[Outcome], places: dict[object, float | None], common: set[object]
+) -> Standing:
+    done = [o for o in mine if o.status == "ok" and "integrity/ok" in o.result.metrics]
+    scores = [s for place, s in places.items() if s is not None and (place in common or not common)]
+    ratios = [
+        o.result.metrics["speed/ratio_to_dense"]
+        for o in done
+        if "speed/ratio_to_dense" in o.result.metrics
+    ]
+    through = (o.result.tags.get("integrity.through", "") for o in done if not _held(o))
+    causes = dict.fromkeys(c for each in through for c in each.split(", ") if c)
+    return Standing(
+        name,
+        mine[0].trial.strategy.role,
+        sum(map(_held, done)),
+        len(done),
+        sum(o.status == "skipped" for o in mine),
+        sum(o.status == "failed" for o in mine),
+        fmean(scores) if scores else None,
+        median(ratios) if ratios else None,
+        list(causes),
+    )
+
+
+def _place(outcome: Outcome) -> object:
+    """What two strategies must agree in to be compared."""
+    return outcome.trial.pattern_label, outcome.variant, outcome.trial.seed
+
+
+def _held(outcome: Outcome) -> bool:
+    return outcome.result.metrics["integrity/ok"] == 1
+
+
+def _score(outcome: Outcome) -> float | None:
+    """In percent for an accuracy, minus the mean squared error otherwise: more is better."""
+    metrics = outcome.result.metrics
+    if outcome.trial.data.task == "classification":
+        found = metrics.get("test/accuracy")
+        return None if found is None else 100 * found
+    found = metrics.get("test/mse")
+    return None if found is None else -found
+
+
+def chosen(found: Sequence[Standing], noise: float) -> Standing | None:
+    """The fastest of the strategies that hold and score as the best of them, up to the noise."""
+    able = [s for s in found if s.role == "strategy" and s.holds and s.score is not None]
+    if not able:
+        return None
+    best = max(s.score for s in able if s.score is not None)
+    near = [s for s in able if s.score is not None and best - s.score <= noise]
+    return min(near, key=lambda s: (s.ratio is None, s.ratio or 0.0))
+
+
+def sentences(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
+    """(what it is about, the sentence): the whole sweep on one screen."""
+    found = standings(outcomes)
+    classify = all(o.trial.data.task == "classification" for o in outcomes)
+    noise = max(floors(outcomes).values(), default=0.0)
+    told = []
+    if pick := chosen(found, noise):
+        cost = "" if pick.ratio is None else f", a step takes {pick.ratio:.2f} of the dense one's"
+        told.append(
+            ("Use", f"{pick.strategy}: it held in all of {pick.trials} trials{cost}. "
+             f"{_scored(pick, classify)}; the noise between seeds is {_figure(noise, classify)}.")
+        )  # fmt: skip
+        others = [s for s in found if s.role == "strategy" and s.holds and s is not pick]
+        if others:
+            told.append(("Also hold", "; ".join(_beside(s, pick, classify) for s in others) + "."))
+    elif found:
+        told.append(("Use", "none of these: no strategy held in every trial, or none was scored."))
+    leaks = [s for s in found if s.role == "strategy" and s.held < s.trials]
+    said = "; ".join(
+        f"{s.strategy} in {s.trials - s.held} of {s.trials} trials"
+        + (f", through {', '.join(s.causes)}" if s.causes else "")
+        for s in leaks
+    )
+    told.append(("Leak", f"{said}." if said else "none of the strategies."))
+    controls = [s for s in found if s.role == "control"]
+    for control in controls:
+        well = control.held == 0
+        ended = "leaks in every trial, as it must" if well else "HOLDS: no verdict can be trusted"
+        told.append(("Control", f"{control.strategy} {ended}."))
+    apart = [f"{s.strategy}: {n} {word}" for s in found
+             for n, word in ((s.skipped, "skipped"), (s.failed, "failed")) if n]  # fmt: skip
+    if apart:
+        told.append(("Not run", f"{'; '.join(apart)} (reasons below)."))
+    return told
+
+
+def _scored(standing: Standing, classify: bool) -> str:
+    assert standing.score is not None
+    name = "Its mean accuracy" if classify else "Its mean squared error"
+    return f"{name} is {_figure(abs(standing.score), classify)}"
+
+
+def _figure(value: float, classify: bool) -> str:
+    return f"{value:.1f} %" if classify else f"{value:.4g}"
+
+
+def _beside(other: Standing, pick: Standing, classify: bool) -> str:
+    parts = []
+    if other.score is not None and pick.score is not None:
+        gap = other.score - pick.score
+        parts.append(f"{gap:+.1f} points" if classify else f"{-gap:+.4g} in mse")
+    if other.ratio is not None:
+        parts.append(f"step {other.ratio:.2f}")
+    return f"{other.strategy} ({', '.join(parts)})" if parts else other.strategy

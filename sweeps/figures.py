@@ -1,0 +1,149 @@
+"""The figures of a report, as files by name."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from math import isnan
+from typing import Any
+
+from sweeps.advice import Standing, standings
+from sweeps.colours import look
+from sweeps.report import Outcome, interval
+
+SIZE = (6.4, 4.2)
+Value = Callable[[Outcome], float | None]
+
+
+def all_of(outcomes: Sequence[Outcome], form: str = "svg") -> dict[str, bytes]:
+    """What can be drawn of these trials, by name: `score`, `speed`, `pareto`."""
+    found = {
+        "score": _over_sparsity(outcomes, _score, _name_of_score(outcomes), form),
+        "speed": _over_sparsity(outcomes, _ratio, "step time / dense", form),
+        "pareto": _pareto(outcomes, form),
+    }
+    return {name: drawn for name, drawn in found.items() if drawn}
+
+
+def _metric(outcome: Outcome) -> str:
+    return "accuracy" if outcome.trial.data.task == "classification" else "mse"
+
+
+def _name_of_score(outcomes: Sequence[Outcome]) -> str:
+    names = dict.fromkeys(map(_metric, outcomes))
+    return " or ".join("test accuracy %" if n == "accuracy" else "test mse" for n in names)
+
+
+def _score(outcome: Outcome) -> float | None:
+    metric = _metric(outcome)
+    found = outcome.result.metrics.get(f"test/{metric}")
+    return None if found is None else found * (100 if metric == "accuracy" else 1)
+
+
+def _ratio(outcome: Outcome) -> float | None:
+    return outcome.result.metrics.get("speed/ratio_to_dense")
+
+
+def _sparsity(outcome: Outcome) -> float | None:
+    given = outcome.trial.sparsity
+    return given if given is not None else outcome.result.metrics.get("sparsity/achieved")
+
+
+def _figure() -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axis = figure.subplots()
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(color="0.9", linewidth=0.6)
+    return figure, axis
+
+
+def _saved(figure: Any, form: str) -> bytes:
+    from matplotlib import rc_context
+
+    buffer = io.BytesIO()
+    # text as text, and the same bytes each time
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "masksweep"}):
+        metadata = {"Date": None} if form == "svg" else {}
+        figure.savefig(buffer, format=form, dpi=130, metadata=metadata)
+    return buffer.getvalue()
+
+
+def _over_sparsity(outcomes: Sequence[Outcome], value: Value, name: str, form: str) -> bytes | None:
+    """A line with its 95 % band for each strategy; dense as a level. None without any value."""
+    done = [o for o in outcomes if o.status == "ok"]
+    points: dict[str, dict[float, list[float]]] = {}
+    dense: list[float] = []
+    for o in done:
+        found, sparsity = value(o), _sparsity(o)
+        if found is None or isnan(found):
+            continue
+        if o.trial.strategy.role == "dense":
+            dense.append(found)
+        elif sparsity is not None:
+            places = points.setdefault(o.trial.label, {})
+            places.setdefault(round(sparsity, 4), []).append(found)
+    if not points:
+        return None
+    figure, axis = _figure()
+    if dense:
+        _band(axis, dense)
+    for label, places in points.items():
+        at = sorted(places)
+        means, halves = zip(*(interval(places[s]) for s in at), strict=True)
+        style = look(label, list(points))
+        axis.plot(at, means, label=label, markersize=4, linewidth=1.4, **style)
+        low = [m - (0 if isnan(h) else h) for m, h in zip(means, halves, strict=True)]
+        high = [m + (0 if isnan(h) else h) for m, h in zip(means, halves, strict=True)]
+        axis.fill_between(at, low, high, color=style["color"], alpha=0.12, linewidth=0)
+    every = sorted({s for places in points.values() for s in places})
+    axis.set_xticks(every, [f"{s:g}" for s in every], rotation=45 if len(every) > 6 else 0)
+    axis.set_xlabel("sparsity")
+    axis.set_ylabel(name)
+    if value is _ratio and max(axis.get_ylim()) > 3:
+        axis.set_yscale("log")
+    axis.legend(fontsize=8, frameon=False, ncols=2)
+    return _saved(figure, form)
+
+
+def _band(axis: Any, dense: Sequence[float]) -> None:
+    mean, half = interval(dense)
+    axis.axhline(mean, color="0.4", linewidth=1, label="dense")
+    if not isnan(half):
+        axis.axhspan(mean - half, mean + half, color="0.4", alpha=0.1, linewidth=0)
+
+
+def _pareto(outcomes: Sequence[Outcome], form: str) -> bytes | None:
+    """Score against speed, a point for each strategy, and the front of those that hold."""
+    found = [s for s in standings(outcomes) if s.score is not None and s.ratio is not None]
+    if not found:
+        return None
+    figure, axis = _figure()
+    names = [s.strategy for s in found]
+    for s in found:
+        style = look(s.strategy, names) | {"linestyle": ""}
+        face = style["color"] if s.holds else "none"
+        told = s.strategy + ("" if s.holds else " (does not hold)")
+        axis.plot([s.ratio], [_shown(s)], markersize=8, markerfacecolor=face, label=told, **style)
+    front = _front([s for s in found if s.holds])
+    axis.plot([s.ratio for s in front], [_shown(s) for s in front], color="0.5", linewidth=1)
+    if max(s.ratio or 0 for s in found) > 3:
+        axis.set_xscale("log")
+    axis.set_xlabel("step time / dense")
+    axis.set_ylabel(_name_of_score(outcomes))
+    axis.legend(fontsize=8, frameon=False)
+    return _saved(figure, form)
+
+
+def _shown(standing: Standing) -> float:
+    return abs(standing.score or 0.0)
+
+
+def _front(found: Sequence[Standing]) -> list[Standing]:
+    """Those that no other beats in both, the fastest first."""
+    front: list[Standing] = []
+    for s in sorted(found, key=lambda s: (s.ratio or 0, -(s.score or 0))):
+        if not front or (s.score or 0) > (front[-1].score or 0):
+            front.append(s)
+    return front
