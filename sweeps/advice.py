@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 from sweeps.compared import floors
+from sweeps.config import label
 from sweeps.report import Outcome
 
 
@@ -35,11 +36,20 @@ class Standing:
         return self.trials > 0 and self.held == self.trials and not self.failed
 
 
+def kinds(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
+    """The trials that mask something, by what strategies must share to be compared at all."""
+    found: dict[str, list[Outcome]] = {}
+    for o in outcomes:
+        if o.trial.strategy.role != "dense":
+            held = "" if o.trial.held.name == "zero" else f", held {label(o.trial.held)}"
+            found.setdefault(f"{o.trial.pattern.name}{held}", []).append(o)
+    return found
+
+
 def standings(outcomes: Sequence[Outcome]) -> list[Standing]:
-    """A standing for each strategy but the dense control, in the order of the trials."""
-    masked = [o for o in outcomes if o.trial.strategy.role != "dense"]
-    names = dict.fromkeys(o.trial.label for o in masked)
-    mine = {name: [o for o in masked if o.trial.label == name] for name in names}
+    """A standing for each strategy of one kind of trials, in their order."""
+    names = dict.fromkeys(o.trial.label for o in outcomes)
+    mine = {name: [o for o in outcomes if o.trial.label == name] for name in names}
     places = {
         name: {_place(o): _score(o) for o in found if o.status == "ok"}
         for name, found in mine.items()
@@ -104,38 +114,54 @@ def chosen(found: Sequence[Standing], noise: float) -> Standing | None:
 
 def sentences(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
     """(what it is about, the sentence): the whole sweep on one screen."""
-    found = standings(outcomes)
     classify = all(o.trial.data.task == "classification" for o in outcomes)
     noise = max(floors(outcomes).values(), default=0.0)
-    told = []
-    if pick := chosen(found, noise):
-        cost = "" if pick.ratio is None else f", a step takes {pick.ratio:.2f} of the dense one's"
-        told.append(
-            ("Use", f"{pick.strategy}: it held in all of {pick.trials} trials{cost}. "
-             f"{_scored(pick, classify)}; the noise between seeds is {_figure(noise, classify)}.")
-        )  # fmt: skip
-        others = [s for s in found if s.role == "strategy" and s.holds and s is not pick]
-        if others:
-            told.append(("Also hold", "; ".join(_beside(s, pick, classify) for s in others) + "."))
-    elif found:
-        told.append(("Use", "none of these: no strategy held in every trial, or none was scored."))
-    leaks = [s for s in found if s.role == "strategy" and s.held < s.trials]
-    said = "; ".join(
-        f"{s.strategy} in {s.trials - s.held} of {s.trials} trials"
-        + (f", through {', '.join(s.causes)}" if s.causes else "")
-        for s in leaks
-    )
-    told.append(("Leak", f"{said}." if said else "none of the strategies."))
-    controls = [s for s in found if s.role == "control"]
-    for control in controls:
-        well = control.held == 0
-        ended = "leaks in every trial, as it must" if well else "HOLDS: no verdict can be trusted"
-        told.append(("Control", f"{control.strategy} {ended}."))
-    apart = [f"{s.strategy}: {n} {word}" for s in found
-             for n, word in ((s.skipped, "skipped"), (s.failed, "failed")) if n]  # fmt: skip
-    if apart:
-        told.append(("Not run", f"{'; '.join(apart)} (reasons below)."))
+    given = kinds(outcomes)
+    told, leaks, apart = [], [], []
+    for kind, members in given.items():
+        under = f" ({kind})" if len(given) > 1 else ""
+        found = standings(members)
+        told += _use(found, under, noise, classify)
+        leaks += [_leak(s) + under for s in found if s.role == "strategy" and s.held < s.trials]
+        told += [(f"Control{under}", _control(s)) for s in found if s.role == "control"]
+        apart += [
+            f"{s.strategy}{under}: {n} {word}"
+            for s in found
+            for n, word in ((s.skipped, "skipped"), (s.failed, "failed"))
+            if n
+        ]
+    told.append(("Leak", f"{'; '.join(leaks) or 'none of the strategies'}."))
+    return told + ([("Not run", f"{'; '.join(apart)} (reasons below).")] if apart else [])
+
+
+def _use(
+    found: Sequence[Standing], under: str, noise: float, classify: bool
+) -> list[tuple[str, str]]:
+    pick = chosen(found, noise)
+    if pick is None:
+        return [(f"Use{under}", "none: no strategy held in every trial, or none was scored.")]
+    cost = "" if pick.ratio is None else f", a step takes {pick.ratio:.2f} of the dense one's"
+    held = f"{pick.strategy}: it held in all of {pick.trials} trials{cost}."
+    apart = f"{noise:.1f} points" if classify else f"{noise:.4g}"
+    seeds = f"; two seeds of the dense control lie {apart} apart" if noise else ""
+    told = [(f"Use{under}", f"{held} {_scored(pick, classify)}{seeds}.")]
+    others = [s for s in found if s.role == "strategy" and s.holds and s is not pick]
+    if others:
+        said = "; ".join(_beside(s, pick, classify) for s in others)
+        told.append((f"Also hold{under}", f"{said}."))
     return told
+
+
+def _leak(standing: Standing) -> str:
+    through = f", through {', '.join(standing.causes)}" if standing.causes else ""
+    amiss = standing.trials - standing.held
+    return f"{standing.strategy} in {amiss} of {standing.trials} trials{through}"
+
+
+def _control(standing: Standing) -> str:
+    if standing.held:
+        return f"{standing.strategy} HOLDS: no verdict can be trusted."
+    return f"{standing.strategy} leaks in every trial, as it must."
 
 
 def _scored(standing: Standing, classify: bool) -> str:

@@ -19,6 +19,7 @@ masksweep settles by experiment how to hold masked weights in TensorFlow.
   masksweep plan [OVERRIDES]           show the trials; [--json], [--check] with refusals
   masksweep list                       strategies, patterns, held values, models, data, experiments
   masksweep ui [--port N] [--uri URI]  open MLflow's page on the results, on 127.0.0.1
+  masksweep report [SWEEP]             what came out: a page, pictures, CSV; [--out FOLDER]
   masksweep audit MODEL MASKS          whether a saved model holds its masked weights; [--held H]
   masksweep audit RUN_ID [--uri URI]   the same of a trial's run; both take [--json]
   masksweep reproduce RUN_ID | FILE    run a trial again from its config.yaml; [--sweep] all of one
@@ -38,7 +39,8 @@ A comma list sweeps. Named sweeps: `masksweep run +experiment=quickstart`.
 All keys: `masksweep run --cfg job`.
 """
 COMMANDS = (
-    "run, plan, list, ui, audit, reproduce, sync, verify, bench, doctor, submit, status or stop"
+    "run, plan, list, ui, report, audit, reproduce, sync, verify, bench, doctor, submit, status"
+    " or stop"
 )
 
 
@@ -69,6 +71,10 @@ def _run(command: str, rest: list[str]) -> int:
             return _list()
         case "ui":
             return _ui(rest)
+        case "report":
+            from sweeps.reporting import report
+
+            return report(rest)
         case "audit":
             from sweeps.auditing import audit
 

@@ -7,21 +7,27 @@ from collections.abc import Callable, Sequence
 from math import isnan
 from typing import Any
 
-from sweeps.advice import Standing, standings
+from sweeps.advice import Standing, kinds, standings
 from sweeps.colours import look
 from sweeps.report import Outcome, interval
 
-SIZE = (6.4, 4.2)
+SIZE = (6.4, 4.8)
 Value = Callable[[Outcome], float | None]
 
 
 def all_of(outcomes: Sequence[Outcome], form: str = "svg") -> dict[str, bytes]:
-    """What can be drawn of these trials, by name: `score`, `speed`, `pareto`."""
-    found = {
-        "score": _over_sparsity(outcomes, _score, _name_of_score(outcomes), form),
-        "speed": _over_sparsity(outcomes, _ratio, "step time / dense", form),
-        "pareto": _pareto(outcomes, form),
-    }
+    """What can be drawn of these trials, by name: `score`, `speed`, `pareto`.
+
+    Where there are trials of several kinds, the first two are drawn of each: `score columns`.
+    """
+    given = kinds(outcomes)
+    dense = [o for o in outcomes if o.trial.strategy.role == "dense"]
+    found: dict[str, bytes | None] = {}
+    for kind, members in given.items():
+        end, both = f" {kind}" if len(given) > 1 else "", [*dense, *members]
+        found[f"score{end}"] = _over_sparsity(both, _score, _name_of_score(both), form)
+        found[f"speed{end}"] = _over_sparsity(both, _ratio, "step time / dense", form)
+    found["pareto"] = _pareto(outcomes, form)
     return {name: drawn for name, drawn in found.items() if drawn}
 
 
@@ -59,6 +65,11 @@ def _figure() -> tuple[Any, Any]:
     return figure, axis
 
 
+def _legend(figure: Any) -> None:
+    # below: nothing that is drawn is hidden
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+
+
 def _saved(figure: Any, form: str) -> bytes:
     from matplotlib import rc_context
 
@@ -71,7 +82,10 @@ def _saved(figure: Any, form: str) -> bytes:
 
 
 def _over_sparsity(outcomes: Sequence[Outcome], value: Value, name: str, form: str) -> bytes | None:
-    """A line with its 95 % band for each strategy; dense as a level. None without any value."""
+    """A line with its 95 % band for each strategy; dense as a level.
+
+    None where fewer than two sparsities have a value.
+    """
     done = [o for o in outcomes if o.status == "ok"]
     points: dict[str, dict[float, list[float]]] = {}
     dense: list[float] = []
@@ -84,7 +98,8 @@ def _over_sparsity(outcomes: Sequence[Outcome], value: Value, name: str, form: s
         elif sparsity is not None:
             places = points.setdefault(o.trial.label, {})
             places.setdefault(round(sparsity, 4), []).append(found)
-    if not points:
+    every = sorted({s for places in points.values() for s in places})
+    if len(every) < 2:
         return None
     figure, axis = _figure()
     if dense:
@@ -97,13 +112,12 @@ def _over_sparsity(outcomes: Sequence[Outcome], value: Value, name: str, form: s
         low = [m - (0 if isnan(h) else h) for m, h in zip(means, halves, strict=True)]
         high = [m + (0 if isnan(h) else h) for m, h in zip(means, halves, strict=True)]
         axis.fill_between(at, low, high, color=style["color"], alpha=0.12, linewidth=0)
-    every = sorted({s for places in points.values() for s in places})
     axis.set_xticks(every, [f"{s:g}" for s in every], rotation=45 if len(every) > 6 else 0)
     axis.set_xlabel("sparsity")
     axis.set_ylabel(name)
     if value is _ratio and max(axis.get_ylim()) > 3:
         axis.set_yscale("log")
-    axis.legend(fontsize=8, frameon=False, ncols=2)
+    _legend(figure)
     return _saved(figure, form)
 
 
@@ -116,23 +130,29 @@ def _band(axis: Any, dense: Sequence[float]) -> None:
 
 def _pareto(outcomes: Sequence[Outcome], form: str) -> bytes | None:
     """Score against speed, a point for each strategy, and the front of those that hold."""
-    found = [s for s in standings(outcomes) if s.score is not None and s.ratio is not None]
-    if not found:
+    by_kind = {
+        kind: [s for s in standings(members) if s.score is not None and s.ratio is not None]
+        for kind, members in kinds(outcomes).items()
+    }
+    every = [s for found in by_kind.values() for s in found]
+    if not every:
         return None
     figure, axis = _figure()
-    names = [s.strategy for s in found]
-    for s in found:
-        style = look(s.strategy, names) | {"linestyle": ""}
-        face = style["color"] if s.holds else "none"
-        told = s.strategy + ("" if s.holds else " (does not hold)")
-        axis.plot([s.ratio], [_shown(s)], markersize=8, markerfacecolor=face, label=told, **style)
-    front = _front([s for s in found if s.holds])
-    axis.plot([s.ratio for s in front], [_shown(s) for s in front], color="0.5", linewidth=1)
-    if max(s.ratio or 0 for s in found) > 3:
+    names = list(dict.fromkeys(s.strategy for s in every))
+    for kind, found in by_kind.items():
+        for s in found:
+            style = look(s.strategy, names) | {"linestyle": ""}
+            face = style["color"] if s.holds else "none"
+            told = f"{s.strategy} ({kind})" if len(by_kind) > 1 else s.strategy
+            at = [s.ratio], [_shown(s)]
+            axis.plot(*at, markersize=7, markerfacecolor=face, label=told, **style)
+        front = _front([s for s in found if s.holds])
+        axis.plot([s.ratio for s in front], [_shown(s) for s in front], color="0.6", linewidth=1)
+    if max(s.ratio or 0 for s in every) > 3:
         axis.set_xscale("log")
     axis.set_xlabel("step time / dense")
     axis.set_ylabel(_name_of_score(outcomes))
-    axis.legend(fontsize=8, frameon=False)
+    _legend(figure)
     return _saved(figure, form)
 
 

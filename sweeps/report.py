@@ -168,7 +168,8 @@ def _verdict(trial: Trial, holds: Sequence[float]) -> tuple[str, bool]:
     return f"LEAKS in {failed} of {len(holds)}", False
 
 
-def _headers(outcomes: Sequence[Outcome]) -> list[str]:
+def headers(outcomes: Sequence[Outcome]) -> list[str]:
+    """The names of the columns, of which some take two lines."""
     names = {"classification": "accuracy %", "regression": "mse"}
     tasks = dict.fromkeys(names[o.trial.data.task] for o in outcomes)
     strategy, pattern, *others = HEADERS
@@ -178,7 +179,7 @@ def _headers(outcomes: Sequence[Outcome]) -> list[str]:
 def table(outcomes: Sequence[Outcome]) -> Table:
     """The rows as a table for the terminal."""
     made = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for header in _headers(outcomes):
+    for header in headers(outcomes):
         made.add_column(
             header,
             justify="left" if header in ("strategy", "pattern", "verdict") else "right",
@@ -214,8 +215,8 @@ def as_text(outcomes: Sequence[Outcome], checked: Sequence[Checked] = ()) -> str
 
 def as_markdown(outcomes: Sequence[Outcome]) -> str:
     """The table as markdown."""
-    headers = [header.replace("\n", " ") for header in _headers(outcomes)]
-    lines = [headers, ["---"] * len(headers)]
+    names = [header.replace("\n", " ") for header in headers(outcomes)]
+    lines = [names, ["---"] * len(names)]
     lines += [
         [r.strategy, r.pattern, r.score, r.ratio, r.violated, r.verdict, r.counts]
         for r in rows(outcomes)

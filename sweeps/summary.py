@@ -50,6 +50,8 @@ def before(planned: Sequence[Planned], away: str) -> None:
             print(warning, file=sys.stderr)
 
 
+AGAIN = "Run again with"
+"""The paragraph of a description before the command."""
 NOTE = 8000
 """The most characters of a run's description."""
 

@@ -331,5 +331,5 @@ def _checkpoints(trial: Trial) -> str:
 
 def _note(first: Trial, arguments: Sequence[str]) -> str:
     command = shlex.join(["masksweep", "run", *public(arguments)])
-    again = f"Run again with\n\n    {command[:4000]}\n"
+    again = f"{summary.AGAIN}\n\n    {command[:4000]}\n"
     return "\n\n".join(filter(None, [first.sweep.question, again]))

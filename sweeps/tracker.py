@@ -365,6 +365,15 @@ def _dataset(data: Mapping[str, Any]) -> Any:
     return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "training")])
 
 
+def attach(uri: str | None, run_id: str, files: Mapping[str, bytes], folder: str) -> None:
+    """Add files to a run's artifacts, in a folder of theirs. Raises `Away` or `Refused`."""
+    client = client_class()(tracking_uri=store_uri(uri))
+    with translated(), tempfile.TemporaryDirectory() as here:
+        for name, content in files.items():
+            (Path(here) / name).write_bytes(content)
+        client.log_artifacts(run_id, here, folder)
+
+
 def probe(tracking: Tracking) -> str:
     """Write to the store and take it back; what is there, in a line without secrets.
 

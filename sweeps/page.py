@@ -1,0 +1,197 @@
+"""A sweep's report as one HTML file: nothing is fetched, and it opens from disk."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping, Sequence
+
+from sweeps import advice, compared
+from sweeps.reader import Sweep
+from sweeps.report import Outcome, headers, rows
+from sweeps.summary import AGAIN
+
+STYLE = """
+:root { color-scheme: light; }
+body { font: 15px/1.45 system-ui, sans-serif; color: #111; background: #fff;
+  margin: 1.5em auto; max-width: 68em; padding: 0 1em; }
+h1 { font-size: 1.5em; margin: 0 0 .2em; } h2 { font-size: 1.15em; margin: 2em 0 .5em; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .35em 1em; margin: 1em 0; }
+dt { font-weight: 700; } dd { margin: 0; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { border-bottom: 1px solid #ccc; padding: .3em .7em; text-align: left; vertical-align: top; }
+th { border-bottom: 2px solid #666; }
+td.good { background: #d6ecfa; } td.bad { background: #ffd9a8; font-weight: 700; }
+.figures { display: flex; flex-wrap: wrap; gap: 1em; }
+figure { margin: 0; flex: 0 1 32em; min-width: 0; } figure svg { width: 100%; height: auto; }
+figcaption { font-size: .9em; color: #444; }
+pre { background: #f3f3f3; padding: .7em; white-space: pre-wrap; overflow-wrap: anywhere; }
+small, .quiet { color: #555; }
+@media (max-width: 40em) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin: 0 0 .8em; } }
+@media print { body { margin: 0; max-width: none; } h2, figure, tr { break-inside: avoid; }
+  td { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
+"""
+CAPTIONS = {
+    "score": "Test score over sparsity; bands are 95 % intervals over the seeds.",
+    "speed": "Step time beside the dense control of the same trial.",
+    "pareto": "Score against speed; the line joins those that hold and that no other beats in"
+    " both. Hollow marks did not hold.",
+}
+
+
+def page(sweep: Sweep, figures: Mapping[str, bytes]) -> str:
+    """The report. `figures` are SVG, by name."""
+    found = sweep.outcomes
+    counts = {s: sum(o.status == s for o in found) for s in ("ok", "skipped", "failed")}
+    told = ", ".join(f"{n} {'ended well' if s == 'ok' else s}" for s, n in counts.items() if n)
+    parts = [
+        '<!doctype html><html lang="en"><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{_text(sweep.name)}</title><style>{STYLE}</style>",
+        f"<h1>{_text(sweep.name)}</h1>",
+        f"<p class=quiet>{_text(_question(sweep.note))} {len(found)} trials: {told}.</p>",
+        _sentences(found),
+        _figures(figures),
+        _section("Were the weights held?", _integrity(found)),
+        _section("Beside the dense control", _differences(found)),
+        _section("Which trials did not hold", _leaks(found)),
+        _section("What was skipped or failed", _ended(found)),
+        _section("What it cost", _costs(found)),
+        _section("Where it ran", _environments(sweep)),
+        _section("Again", _again(sweep)),
+    ]
+    return "\n".join(filter(None, parts))
+
+
+def _question(note: str) -> str:
+    """What a sweep's description says before the command that runs it again."""
+    parts = note.split("\n\n")
+    at = parts.index(AGAIN) if AGAIN in parts else 0
+    return parts[at - 1].strip() if at and not parts[at - 1].startswith("|") else ""
+
+
+def _text(given: object) -> str:
+    return html.escape(str(given))
+
+
+def _section(title: str, body: str) -> str:
+    return f"<h2>{title}</h2>\n{body}" if body else ""
+
+
+def _sentences(found: Sequence[Outcome]) -> str:
+    told = advice.sentences(found)
+    return f"<dl>{''.join(f'<dt>{_text(a)}</dt><dd>{_text(b)}</dd>' for a, b in told)}</dl>"
+
+
+def _figures(figures: Mapping[str, bytes]) -> str:
+    parts = []
+    for name, drawn in figures.items():
+        svg = drawn.decode()
+        svg = svg[svg.index("<svg") :]
+        parts.append(f"<figure>{svg}<figcaption>{_text(_caption(name))}</figcaption></figure>")
+    return f"<div class=figures>{''.join(parts)}</div>"
+
+
+def _caption(name: str) -> str:
+    what, _, kind = name.partition(" ")
+    return f"{kind.capitalize()}. {CAPTIONS[what]}" if kind else CAPTIONS[what]
+
+
+Cell = str | tuple[str, str]
+"""A text, or (text, `good` or `bad`)."""
+
+
+def _table(header: Iterable[str], lines: Iterable[Sequence[Cell]]) -> str:
+    """A table; empty without lines."""
+    head = "".join(f"<th>{_text(h)}</th>" for h in header)
+    body = []
+    for line in lines:
+        pairs = [(cell, "") if isinstance(cell, str) else cell for cell in line]
+        cells = (f"<td{kind and f' class={kind}'}>{_text(text)}</td>" for text, kind in pairs)
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    return f"<div class=wide><table><tr>{head}</tr>{''.join(body)}</table></div>" if body else ""
+
+
+def _integrity(found: Sequence[Outcome]) -> str:
+    lines: list[Sequence[Cell]] = []
+    for r in rows(found):
+        plain = r.verdict in ("-", "control")
+        verdict: Cell = r.verdict if plain else (r.verdict, "good" if r.good else "bad")
+        lines.append((r.strategy, r.pattern, r.score, r.ratio, r.violated, verdict, r.counts))
+    return _table([h.replace("\n", " ") for h in headers(found)], lines)
+
+
+def _differences(found: Sequence[Outcome]) -> str:
+    made = _table(compared.HEADERS, compared.rows(found))
+    return f"{made}<p>{_text(compared.note(found))}</p>" if made else ""
+
+
+def _leaks(found: Sequence[Outcome]) -> str:
+    """Every trial of a real strategy that did not hold, with its cause."""
+    leaking = [
+        o
+        for o in found
+        if o.trial.strategy.role == "strategy" and o.result.metrics.get("integrity/ok") == 0
+    ]
+    lines = [
+        (
+            o.name,
+            f"{o.result.metrics.get('integrity/peak_violations', 0):,.0f}",
+            f"{o.result.metrics.get('integrity/peak_drift', 0):.3g}",
+            f"{o.result.metrics.get('integrity/first_violation_step', 0):.0f}",
+            o.result.tags.get("integrity.through", ""),
+        )
+        for o in leaking
+    ]
+    return _table(("trial", "weights violated", "largest drift", "from step", "through"), lines)
+
+
+def _ended(found: Sequence[Outcome]) -> str:
+    reasons: dict[tuple[str, str, str], int] = {}
+    for o in found:
+        if o.status != "ok":
+            key = (o.status, o.trial.label, o.reason)
+            reasons[key] = reasons.get(key, 0) + 1
+    lines = [(status, strategy, str(n), why) for (status, strategy, why), n in reasons.items()]
+    return _table(("", "strategy", "trials", "reason"), lines)
+
+
+def _costs(found: Sequence[Outcome]) -> str:
+    names = {
+        "speed/step_ms": ("step, ms", 1.0),
+        "speed/compile_s": ("compiling, s", 1.0),
+        "memory/peak_bytes": ("peak memory, MiB", 2**-20),
+        "memory/parameters_bytes": ("weights, KiB", 2**-10),
+        "memory/optimizer_bytes": ("optimizer, KiB", 2**-10),
+    }
+    by_label: dict[str, list[Outcome]] = {}
+    for o in found:
+        if o.status == "ok":
+            by_label.setdefault(o.trial.label, []).append(o)
+    lines = []
+    for label, members in by_label.items():
+        line = [label]
+        for name, (_, unit) in names.items():
+            values = sorted(m.result.metrics[name] for m in members if name in m.result.metrics)
+            line.append(f"{values[len(values) // 2] * unit:.3g}" if values else "-")
+        lines.append(line)
+    head = ["strategy", *(f"{told} (median)" for told, _ in names.values())]
+    return _table(head, lines)
+
+
+def _environments(sweep: Sweep) -> str:
+    parts = []
+    for text, names in sweep.environments.items():
+        said = f"{len(names)} trials" if len(sweep.environments) > 1 else "All trials"
+        parts.append(f"<p>{said}:</p><pre>{_text(text.strip())}</pre>")
+    return "".join(parts)
+
+
+def _again(sweep: Sweep) -> str:
+    command = next(
+        (line.strip() for line in sweep.note.splitlines() if line.startswith("    masksweep ")), ""
+    )
+    lines = [command, f"masksweep reproduce --sweep {sweep.run_id}"]
+    left = "".join(f"<li>{_text(why)}</li>" for why in sweep.unreadable)
+    left = f"<p>Left out, for they could not be read:</p><ul>{left}</ul>" if left else ""
+    return f"<pre>{_text(chr(10).join(filter(None, lines)))}</pre>{left}"

@@ -1,0 +1,219 @@
+"""A sweep's report: what it says, and that it is whole by itself."""
+
+from __future__ import annotations
+
+import re
+from contextlib import chdir
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sweeps import advice, resume
+from sweeps.advice import sentences
+from sweeps.cli import main
+from sweeps.plan import Planned
+from sweeps.report import Outcome
+from sweeps.trial import TrialResult
+from tests.driver import local_store
+from tests.trials import trial as make
+
+SPARSITIES, SEEDS = (0.5, 0.9), (0, 1, 2)
+# strategy: (accuracy beside dense, step beside dense, held)
+WAYS = {
+    "weight_mask": (-0.01, 1.2, True),
+    "projection": (-0.01, 1.05, True),
+    "sparse_tensor": (-0.1, 0.5, True),
+    "gradient_mask": (0.0, 0.9, False),
+    "init_only": (0.0, 1.0, False),
+}
+
+
+def result(score: float, ratio: float, held: bool | None) -> TrialResult:
+    metrics = {"test/accuracy": score, "speed/ratio_to_dense": ratio, "speed/step_ms": ratio}
+    tags = {}
+    if held is not None:
+        metrics |= {"integrity/ok": float(held), "integrity/violations": 0.0 if held else 7.0}
+        metrics["integrity/peak_violations"] = metrics["integrity/violations"]
+    if held is False:
+        metrics |= {"integrity/peak_drift": 0.25, "integrity/first_violation_step": 3.0}
+        tags["integrity.through"] = "decay"
+    return TrialResult("ok", metrics=metrics, tags=tags, artifacts={"environment.txt": b"a: 1\n"})
+
+
+def outcomes(ways: dict[str, tuple[float, float, bool]] = WAYS, **more: Any) -> list[Outcome]:
+    found = []
+    for seed in SEEDS:
+        dense = 0.8 + 0.01 * seed
+        trial = make(strategy="dense", seed=seed, **more)
+        found.append(Outcome(trial, "", "ok", result(dense, 1.0, None)))
+        for name, (score, ratio, held) in ways.items():
+            for sparsity in SPARSITIES:
+                pattern = {"name": "random", "sparsity": sparsity}
+                trial = make(strategy=name, seed=seed, pattern=pattern, **more)
+                found.append(Outcome(trial, "", "ok", result(dense + score, ratio, held)))
+    return found
+
+
+def said(about: str, given: list[Outcome]) -> str:
+    return dict(sentences(given))[about]
+
+
+def test_the_fastest_of_the_best_that_hold_is_advised() -> None:
+    given = outcomes()
+    assert said("Use", given).startswith(
+        "projection: it held in all of 6 trials, a step takes 1.05 of the dense one's. "
+        "Its mean accuracy is 80.0 %"
+    )
+    also = said("Also hold", given)
+    assert also == "weight_mask (+0.0 points, step 1.20); sparse_tensor (-9.0 points, step 0.50)."
+    assert said("Leak", given) == "gradient_mask in 6 of 6 trials, through decay."
+    assert said("Control", given) == "init_only leaks in every trial, as it must."
+
+
+def test_without_a_strategy_that_holds_none_is_advised() -> None:
+    given = outcomes({"gradient_mask": (0.0, 1.0, False), "init_only": (0.0, 1.0, True)})
+    assert said("Use", given).startswith("none")
+    assert "HOLDS: no verdict can be trusted" in said("Control", given)
+
+
+def test_a_strategy_of_which_a_trial_failed_is_not_advised() -> None:
+    given = outcomes({k: WAYS[k] for k in ("weight_mask", "projection")})
+    failed = next(i for i, o in enumerate(given) if o.trial.strategy.name == "projection")
+    given[failed] = Outcome(given[failed].trial, "", "failed", reason="a reason")
+    assert said("Use", given).startswith("weight_mask")
+    assert "projection: 1 failed" in said("Not run", given)
+
+
+def test_patterns_are_not_compared_with_one_another() -> None:
+    """A strategy that was only tried on an easier one would win."""
+    other = make(strategy="var_list", pattern="columns", held="init", targets=["output/*"])
+    given = [*outcomes(), Outcome(other, "", "ok", result(0.99, 0.1, True))]
+    assert said("Use (random)", given).startswith("projection")
+    assert said("Use (columns, held init)", given).startswith("var_list")
+
+
+def test_scores_are_of_the_settings_that_all_share() -> None:
+    """A trial that is missing under the hardest setting lifts nobody."""
+    given = [
+        o
+        for o in outcomes({"weight_mask": (0.0, 1.0, True), "projection": (0.0, 1.1, True)})
+        if not (o.trial.strategy.name == "projection" and o.trial.seed == 0)
+    ]
+    found = {s.strategy: s.score for s in advice.standings(advice.kinds(given)["random"])}
+    assert found["weight_mask"] == found["projection"] == pytest.approx(81.5)
+
+
+class Whole(HTMLParser):
+    """What a page would fetch, and the text of its cells that are coloured."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.coloured: list[tuple[str, str]] = []
+        self._kind = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self._kind = (given.get("class") or "") if tag == "td" else ""
+        links = [given[k] for k in ("src", "href", "xlink:href", "data", "srcset") if given.get(k)]
+        self.fetched += [str(link) for link in links if not str(link).startswith("#")]
+        if tag in ("script", "link", "iframe", "object"):
+            self.fetched.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        if self._kind in ("good", "bad"):
+            self.coloured.append((self._kind, data))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a sweep with its report."""
+    folder = tmp_path_factory.mktemp("sweep")
+    given = outcomes()
+    skipped = make(strategy="var_list")
+    command = "    masksweep run strategy=<all>\n"
+    note = f"| a | table |\n\nWhich <way> holds?\n\nRun again with\n\n{command}"
+    planned = [Planned(o.trial, []) for o in given]
+    with chdir(folder):
+        with resume.opened(planned, "small", rerun=False) as (_, recorder, _):
+            recorder.start_sweep(note, [])
+            recorder.start()
+            for o in given:
+                recorder.start_trial(o.trial, o.name)
+                recorder.end_trial(o.trial, o.result)
+            recorder.start_trial(skipped, skipped.name)
+            recorder.end_trial(skipped, TrialResult("skipped", "no <whole> outputs"))
+            recorder.end_sweep("FINISHED", note, {})
+            assert recorder.finish(120)
+        assert main(["report"]) == 0
+    return folder
+
+
+def test_the_page_is_whole_by_itself(made: Path) -> None:
+    text = (made / "report" / "report.html").read_text()
+    page = Whole()
+    page.feed(text)
+    assert page.fetched == []
+    assert not re.search(r"url\(\s*['\"]?(?!#)", text)
+    assert text.count("<svg") == 3
+
+
+def test_it_says_what_held_what_leaked_and_how_to_rerun(made: Path) -> None:
+    text = (made / "report" / "report.html").read_text()
+    page = Whole()
+    page.feed(text)
+    assert ("good", "holds") in page.coloured
+    assert ("bad", "LEAKS in 3 of 3") in page.coloured
+    assert "gradient_mask, random 0.9, seed 2" in text  # each trial that leaked, by name
+    assert "no &lt;whole&gt; outputs" in text
+    assert "Which &lt;way&gt; holds?" in text
+    assert "masksweep run strategy=&lt;all&gt;" in text
+    parent = local_store(made, "small").parent.info.run_id
+    assert f"masksweep reproduce --sweep {parent}" in text
+    assert "a: 1" in text
+
+
+def test_pictures_and_tables_are_beside_it_and_in_the_store(made: Path) -> None:
+    files = {p.name for p in (made / "report").iterdir()}
+    pictures = {"score.png", "speed.png", "pareto.png"}
+    assert files == {"report.html", "trials.csv", "curves.csv"} | pictures
+    assert all((made / "report" / n).read_bytes().startswith(b"\x89PNG") for n in pictures)
+    trials = pd.read_csv(made / "report" / "trials.csv")
+    assert len(trials) == 3 * 11 + 1
+    assert np.isclose(trials["test/accuracy"].max(), 0.82)
+    store = local_store(made, "small")
+    logged = store.client.list_artifacts(store.parent.info.run_id, "report")
+    assert {Path(f.path).name for f in logged} == files
+
+
+def test_a_report_made_again_is_the_same(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(made)
+    assert main(["report", "small", "--out", "again"]) == 0
+    for name in ("report.html", "score.png"):
+        assert (made / "again" / name).read_bytes() == (made / "report" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["none"], "none of this name"),
+        (["small", "--out", "no/where"], "a folder, in one that is there"),
+        (["small", "--out", "mlflow.db"], "a folder, in one that is there"),
+        (["small", "--more"], "see masksweep report --help"),
+        (["--uri", "sqlite:///nowhere.db"], "no store there"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(
+    arguments: list[str],
+    words: str,
+    made: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(made)
+    assert main(["report", *arguments]) == 2
+    assert words in capsys.readouterr().err.splitlines()[-1]
