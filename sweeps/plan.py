@@ -142,6 +142,12 @@ def show(planned: Sequence[Planned], as_json: bool) -> None:
         said += f": {p.refusal}" if p.refusal else ""
         print(f"{p.trial.id[:12]}  {p.name}{said}")
     print(counted(planned))
+    new = [p for p in planned if p.state == "to run"]
+    if any(p.trial.launch.pack > 1 for p in new):
+        alone = sum(p.trial.width == 1 for p in new)
+        said = f", {trials(alone)} alone" if alone else ""
+        width, count = new[0].trial.launch.pack, len(packs(new)) - alone
+        print(f"side by side: {count} {'pack' if count == 1 else 'packs'} of at most {width}{said}")
 
 
 def counted(planned: Sequence[Planned]) -> str:

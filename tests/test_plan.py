@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sweeps.overrides import planned
-from sweeps.plan import Planned, by_program, public
+from sweeps.plan import Planned, by_program, public, show
 from tests.trials import trial
 
 pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
@@ -44,3 +44,12 @@ def test_where_trials_run_is_not_told_but_how_many_side_by_side_is() -> None:
     told = ["launch.pack=4", "++launch.pack=8", "seed=1"]
     hidden = ["launch.address=auto", "launch.packs=4", "tracking.uri=x", "checkpoint.path=y"]
     assert public([*told, *hidden]) == told
+
+
+def test_a_plan_says_what_runs_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
+    base = ["strategy=gradient_mask,sparse_tensor", "seed=0,1,2"]
+    show(planned("plan", [*base, "launch.pack=2"]), as_json=False)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "side by side: 2 packs of at most 2, 3 trials alone"
+    show(planned("plan", base), as_json=False)
+    assert capsys.readouterr().out.splitlines()[-1] == "6 trials: 6 to run"
