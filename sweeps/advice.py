@@ -27,7 +27,7 @@ class Standing:
     """Mean test score, in the metric's own direction (more is better), over the settings and seeds
     that the strategies share."""
     ratio: float | None
-    """Median of the step time beside dense."""
+    """Median of the step time beside dense, over the same."""
     causes: Sequence[str]
     """Through what it leaked."""
 
@@ -39,10 +39,12 @@ class Standing:
 def kinds(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
     """The trials that mask something, by what strategies must share to be compared at all."""
     found: dict[str, list[Outcome]] = {}
+    several = len({o.trial.data.name for o in outcomes}) > 1
     for o in outcomes:
         if o.trial.strategy.role != "dense":
             held = "" if o.trial.held.name == "zero" else f", held {label(o.trial.held)}"
-            found.setdefault(f"{o.trial.pattern.name}{held}", []).append(o)
+            of = f", {o.trial.data.name}" if several else ""
+            found.setdefault(f"{o.trial.pattern.name}{held}{of}", []).append(o)
     return found
 
 
@@ -50,22 +52,19 @@ def standings(outcomes: Sequence[Outcome]) -> list[Standing]:
     """A standing for each strategy of one kind of trials, in their order."""
     names = dict.fromkeys(o.trial.label for o in outcomes)
     mine = {name: [o for o in outcomes if o.trial.label == name] for name in names}
-    places = {
-        name: {_place(o): _score(o) for o in found if o.status == "ok"}
-        for name, found in mine.items()
-    }
-    common = set.intersection(*([set(p) for p in places.values() if p] or [set()]))
-    return [_standing(name, mine[name], places[name], common) for name in names]
+    real = [found for found in mine.values() if found[0].trial.strategy.role == "strategy"]
+    places = [{_place(o) for o in found if o.status == "ok"} for found in real]
+    common = set.intersection(*([p for p in places if p] or [set()]))
+    return [_standing(name, mine[name], common) for name in names]
 
 
-def _standing(
-    name: str, mine: Sequence[Outcome], places: dict[object, float | None], common: set[object]
-) -> Standing:
+def _standing(name: str, mine: Sequence[Outcome], common: set[object]) -> Standing:
     done = [o for o in mine if o.status == "ok" and "integrity/ok" in o.result.metrics]
-    scores = [s for place, s in places.items() if s is not None and (place in common or not common)]
+    shared = [o for o in done if _place(o) in common]
+    scores = [s for o in shared if (s := _score(o)) is not None]
     ratios = [
         o.result.metrics["speed/ratio_to_dense"]
-        for o in done
+        for o in shared
         if "speed/ratio_to_dense" in o.result.metrics
     ]
     through = (o.result.tags.get("integrity.through", "") for o in done if not _held(o))
@@ -105,6 +104,7 @@ def _score(outcome: Outcome) -> float | None:
 def chosen(found: Sequence[Standing], noise: float) -> Standing | None:
     """The fastest of the strategies that hold and score as the best of them, up to the noise."""
     able = [s for s in found if s.role == "strategy" and s.holds and s.score is not None]
+    able = [s for s in able if not s.skipped] or able
     if not able:
         return None
     best = max(s.score for s in able if s.score is not None)
@@ -114,11 +114,12 @@ def chosen(found: Sequence[Standing], noise: float) -> Standing | None:
 
 def sentences(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
     """(what it is about, the sentence): the whole sweep on one screen."""
-    classify = all(o.trial.data.task == "classification" for o in outcomes)
-    noise = max(floors(outcomes).values(), default=0.0)
+    floor = floors(outcomes)
     given = kinds(outcomes)
     told, leaks, apart = [], [], []
     for kind, members in given.items():
+        classify = members[0].trial.data.task == "classification"
+        noise = floor.get("accuracy" if classify else "mse", 0.0)
         under = f" ({kind})" if len(given) > 1 else ""
         found = standings(members)
         told += _use(found, under, noise, classify)
@@ -130,7 +131,9 @@ def sentences(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
             for n, word in ((s.skipped, "skipped"), (s.failed, "failed"))
             if n
         ]
-    told.append(("Leak", f"{'; '.join(leaks) or 'none of the strategies'}."))
+    tried = any(o.status == "ok" and o.trial.strategy.role == "strategy" for o in outcomes)
+    none = "none of the strategies" if tried else "no strategy was tried"
+    told.append(("Leak", f"{'; '.join(leaks) or none}."))
     return told + ([("Not run", f"{'; '.join(apart)} (reasons below).")] if apart else [])
 
 
@@ -159,6 +162,8 @@ def _leak(standing: Standing) -> str:
 
 
 def _control(standing: Standing) -> str:
+    if not standing.trials:
+        return f"{standing.strategy} has not run: no verdict can be trusted."
     if standing.held:
         return f"{standing.strategy} HOLDS: no verdict can be trusted."
     return f"{standing.strategy} leaks in every trial, as it must."

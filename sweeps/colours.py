@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,9 +26,9 @@ def look(label: str, among: Sequence[str]) -> dict[str, Any]:
     return {
         "color": COLOURS[number % len(COLOURS)],
         "linestyle": DASHES[(number // len(COLOURS) + variant) % len(DASHES)],
-        "marker": MARKERS[number % len(MARKERS)],
+        "marker": MARKERS[(number + variant) % len(MARKERS)],
     }
 
 
 def _base(label: str) -> str:
-    return label.partition("(")[0].partition(" ")[0]
+    return re.split(r"\W", label, maxsplit=1)[0]

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from math import isclose, isnan
 from typing import Literal
 
-from sweeps.configfile import Curves, Recorded
+from sweeps.configfile import Recorded
 
 TOLERANCE = 1e-3
-"""Of a loss or score, relative to it or absolute, whichever is more: other machines round
-otherwise."""
+"""Of a loss, relative to it or absolute, whichever is more: other machines round otherwise."""
+FLIPPED = 0.01
+"""Of an accuracy, absolute: rounding may tip a few samples over."""
 MEASURED = ("speed/", "memory/")
 """What is another figure each time."""
 
@@ -59,14 +60,16 @@ def compare(recorded: Recorded, now: Recorded) -> Verdict:
     pairs = {n: (recorded.metrics.get(n), now.metrics.get(n)) for n in names
              if not n.startswith(MEASURED)}  # fmt: skip
     differ = {n: (a, b) for n, (a, b) in pairs.items() if not _same(a, b)}
-    parted = _parted(recorded.curves, now.curves)
+    apart = _apart(recorded, now)
+    parted = next(iter(apart), None)
     changed = recorded.trial != now.trial
     weights = recorded.weights_sha256 == now.weights_sha256
     ended = (recorded.status, recorded.reason) == (now.status, now.reason)
+    points: list[Point] = [*((n, a, b) for n, (a, b) in differ.items()), *apart.values()]
     word: Word = "different"
     if ended and weights and not (changed or differ or parted):
         word = "identical"
-    elif ended and not changed and all(_near(n, a, b) for n, (a, b) in differ.items()):
+    elif ended and not changed and all(_near(*p) for p in points):
         word = "equal within tolerance"
     before, after = ({**r.environment, "code": r.code} for r in (recorded, now))
     keys = dict.fromkeys([*before, *after])
@@ -83,19 +86,24 @@ def _near(name: str, one: float | None, other: float | None) -> bool:
     """Whether a figure may differ so much by rounding alone; what was held may not at all."""
     if one is None or other is None or name in ("integrity/ok", "integrity/violations"):
         return False
+    if name.endswith("/accuracy"):
+        return abs(one - other) <= FLIPPED
     return isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
 
 
-def _parted(one: Curves, other: Curves) -> tuple[int, str] | None:
-    points = {(epoch, name) for curves in (one, other) for name in curves for epoch in curves[name]}
-    return next(
-        (
-            (epoch, name)
-            for epoch, name in sorted(points)
-            if not _same(one.get(name, {}).get(epoch), other.get(name, {}).get(epoch))
-        ),
-        None,
-    )
+Point = tuple[str, float | None, float | None]
+"""A metric's name, and its value as recorded and now."""
+
+
+def _apart(one: Recorded, other: Recorded) -> dict[tuple[int, str], Point]:
+    """The points of the curves that differ in any bit, by epoch and name."""
+    points = {(epoch, name) for r in (one, other) for name in r.curves for epoch in r.curves[name]}
+    found: dict[tuple[int, str], Point] = {}
+    for epoch, name in sorted(points):
+        before, after = (r.curves.get(name, {}).get(epoch) for r in (one, other))
+        if not _same(before, after):
+            found[epoch, name] = name, before, after
+    return found
 
 
 def _shown(value: float | None) -> str:

@@ -16,6 +16,8 @@ from sweeps.config import Trial, parse, recorded
 from sweeps.environment import code_version
 from sweeps.trial import TrialResult
 
+LARGE = 50 * 2**20
+"""Bytes of a file that does not travel with every trial."""
 NAME = "config.yaml"
 BLOCK = "recorded"
 """The key of what was found; all else is the trial's config."""
@@ -46,24 +48,37 @@ class Recorded:
 
 
 def files(trial: Trial) -> dict[str, bytes]:
-    """The files that the trial's config names, as they travel with it."""
+    """The files that the trial's config names, as they travel with it.
+
+    None of them where one is not as it was when the trial was planned, or is large: what was found
+    is kept all the same, and `read` will say that the file is not there.
+    """
     found = {}
-    for group, settings in _with_paths(recorded(trial)).items():
-        with suppress(OSError):  # gone since: what was found is kept all the same
-            found[f"given_{group}.npz"] = Path(settings["path"]).read_bytes()
-    return found
+    with suppress(OSError):
+        for group, settings in _with_paths(recorded(trial)).items():
+            path = Path(settings["path"])
+            if path.stat().st_size > LARGE:
+                return {}
+            found[f"given_{group}.npz"] = path.read_bytes()
+        return found if not found or parse(trial.resolved()).id == trial.id else {}
+    return {}
 
 
 def of(
-    trial: Trial, run: str, result: TrialResult, curves: Curves, given: Mapping[str, bytes]
+    trial: Trial,
+    run: str,
+    result: TrialResult,
+    curves: Curves,
+    given: Mapping[str, bytes],
+    failed: bool = False,
 ) -> Recorded:
-    """What is kept of a trial that has ended well; `given` are its `files`."""
+    """What is kept of a trial that has ended; `given` are its `files`."""
     told = result.artifacts.get("environment.txt", b"").decode().splitlines()
     return Recorded(
         trial=trial.id,
         run=run,
         code=code_version(),
-        status=result.status,
+        status="failed" if failed else result.status,
         reason=result.reason,
         weights_sha256=result.tags.get("trial.weights_sha256", ""),
         metrics={k: float(v) for k, v in sorted(result.metrics.items())},
@@ -105,8 +120,8 @@ def read(path: Path) -> tuple[Trial, Recorded | None]:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content)):
             raise ValueError("aliases, of which a few can stand for any number of values")
         config = yaml.safe_load(content)
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        said = str(error).strip().splitlines()[0]
+    except Exception as error:  # YAML's constructors raise some ten kinds
+        said = (str(error).strip().splitlines() or [repr(error)])[0]
         raise Invalid("config", path, f"not readable as YAML: {said}") from error
     if not isinstance(config, dict):
         raise Invalid("config", path, "must be keys and values")
@@ -121,15 +136,19 @@ def read(path: Path) -> tuple[Trial, Recorded | None]:
 def _recorded(path: Path, block: Any) -> Recorded:
     try:
         found = Recorded(**block)
-        numbers = [*found.metrics.values(), *(v for c in found.curves.values() for v in c.values())]
-        texts = [found.trial, found.run, found.code, found.status, found.weights_sha256]
+        points = [point for curve in found.curves.values() for point in curve.items()]
+        numbers = [*found.metrics.values(), *(value for _, value in points)]
+        texts = [found.trial, found.run, found.code, found.status, found.reason]
+        texts += [found.weights_sha256, *found.metrics, *found.curves]
         pairs = [*found.environment.items(), *found.files.items()]
         texts += [t for pair in pairs for t in pair]
-        well = all(isinstance(n, float | int) for n in numbers)
-        if not (well and all(isinstance(t, str) for t in texts)):
+        well = all(isinstance(t, str) for t in texts)
+        if not (well and all(isinstance(epoch, int) for epoch, _ in points)):
             raise TypeError("texts and numbers")
+        if not all(isinstance(float(n), float) and not isinstance(n, str) for n in numbers):
+            raise TypeError("numbers")
         return found
-    except (TypeError, AttributeError) as error:
+    except (TypeError, AttributeError, ValueError, OverflowError) as error:
         raise Invalid(BLOCK, path, "must be as a run has written it") from error
 
 

@@ -25,6 +25,7 @@ def all_of(outcomes: Sequence[Outcome], form: str = "svg") -> dict[str, bytes]:
     found: dict[str, bytes | None] = {}
     for kind, members in given.items():
         end, both = f" {kind}" if len(given) > 1 else "", [*dense, *members]
+        both = [o for o in both if _metric(o) == _metric(members[0])]
         found[f"score{end}"] = _over_sparsity(both, _score, _name_of_score(both), form)
         found[f"speed{end}"] = _over_sparsity(both, _ratio, "step time / dense", form)
     found["pareto"] = _pareto(outcomes, form)
@@ -88,22 +89,23 @@ def _over_sparsity(outcomes: Sequence[Outcome], value: Value, name: str, form: s
     """
     done = [o for o in outcomes if o.status == "ok"]
     points: dict[str, dict[float, list[float]]] = {}
-    dense: list[float] = []
+    dense: dict[str, list[float]] = {}
     for o in done:
         found, sparsity = value(o), _sparsity(o)
         if found is None or isnan(found):
             continue
         if o.trial.strategy.role == "dense":
-            dense.append(found)
+            dense.setdefault(o.variant, []).append(found)
         elif sparsity is not None:
-            places = points.setdefault(o.trial.label, {})
+            name_of = ", ".join(filter(None, [o.trial.label, o.variant]))
+            places = points.setdefault(name_of, {})
             places.setdefault(round(sparsity, 4), []).append(found)
     every = sorted({s for places in points.values() for s in places})
     if len(every) < 2:
         return None
     figure, axis = _figure()
-    if dense:
-        _band(axis, dense)
+    if len(dense) == 1:  # of several that train otherwise, none is the level
+        _band(axis, *dense.values())
     for label, places in points.items():
         at = sorted(places)
         means, halves = zip(*(interval(places[s]) for s in at), strict=True)
@@ -130,6 +132,7 @@ def _band(axis: Any, dense: Sequence[float]) -> None:
 
 def _pareto(outcomes: Sequence[Outcome], form: str) -> bytes | None:
     """Score against speed, a point for each strategy, and the front of those that hold."""
+    outcomes = [o for o in outcomes if _metric(o) == _metric(outcomes[0])]
     by_kind = {
         kind: [s for s in standings(members) if s.score is not None and s.ratio is not None]
         for kind, members in kinds(outcomes).items()

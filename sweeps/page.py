@@ -67,7 +67,8 @@ def _question(note: str) -> str:
     """What a sweep's description says before the command that runs it again."""
     parts = note.split("\n\n")
     at = parts.index(AGAIN) if AGAIN in parts else 0
-    return parts[at - 1].strip() if at and not parts[at - 1].startswith("|") else ""
+    said = parts[at - 1].strip() if at else ""
+    return "" if said.startswith(("|", "Noise: ")) else said
 
 
 def _text(given: object) -> str:
@@ -192,6 +193,6 @@ def _again(sweep: Sweep) -> str:
         (line.strip() for line in sweep.note.splitlines() if line.startswith("    masksweep ")), ""
     )
     lines = [command, f"masksweep reproduce --sweep {sweep.run_id}"]
-    left = "".join(f"<li>{_text(why)}</li>" for why in sweep.unreadable)
-    left = f"<p>Left out, for they could not be read:</p><ul>{left}</ul>" if left else ""
+    left = "".join(f"<li>{_text(why)}</li>" for why in sweep.left_out)
+    left = f"<p>Left out:</p><ul>{left}</ul>" if left else ""
     return f"<pre>{_text(chr(10).join(filter(None, lines)))}</pre>{left}"

@@ -17,7 +17,7 @@ from sweeps import configfile, report
 from sweeps.recorder import CURVES
 from sweeps.report import Outcome
 from sweeps.seeds import short_digest
-from sweeps.store import RUN_ID, Refused, exists, store_uri, translated
+from sweeps.store import AGAIN, RUN_ID, Refused, exists, store_uri, translated
 from sweeps.tracker import PAGE, client_class, opening
 from sweeps.trial import TrialResult
 from sweeps.uri import shown
@@ -39,7 +39,8 @@ class Loaded(NamedTuple):
 def load(sweep: str | Sequence[str] | None = None, uri: str | None = None) -> Loaded:
     """The trials of sweeps, by name or parent run id; by default those of the latest one.
 
-    Trials that a rerun has superseded, and those that still run, are left out.
+    Each trial is there once: runs that another one has superseded or repaired are left out, and
+    those that still run.
 
     Raises `Invalid` for a store that cannot be opened, or has no such sweep; `Away` if the store is
     not there.
@@ -72,7 +73,7 @@ class Sweep:
     """Of its trials that have ended, the oldest first."""
     environments: dict[str, list[str]]
     """What the trials ran on, as `key: value` lines, with the names of those that did."""
-    unreadable: list[str]
+    left_out: list[str]
     """Why trials are left out."""
 
 
@@ -84,10 +85,16 @@ def outcomes(sweep: str | None = None, uri: str | None = None) -> Sweep:
     with _client(uri) as client, translated(), TemporaryDirectory() as folder:
         parent = run_of(client, _parents(client, [sweep], uri)[0])
         runs = _children(client, parent.info.run_id)
+        ended = [run for run in runs if run.info.status != "KILLED"]
         with ThreadPoolExecutor(THREADS) as pool:
-            found = list(pool.map(lambda run: _outcome(client, run, Path(folder)), runs))
-    whole = [o for o, _ in found if not isinstance(o, str)]
-    told = report.variants([o.trial for o in whole])
+            found = list(pool.map(lambda run: _outcome(client, run, Path(folder)), ended))
+        whole = [o for o, _ in found if not isinstance(o, str)]
+        # while the files are there: what a mask file holds is part of what a trial is
+        told = report.variants([o.trial for o in whole])
+        variants = [told[o.trial.id] for o in whole]
+    left_out = [o for o, _ in found if isinstance(o, str)]
+    if stopped := len(runs) - len(ended):
+        left_out.append(f"{stopped} of them were stopped before their end; run the sweep again")
     environments: dict[str, list[str]] = {}
     for outcome, environment in found:
         if not isinstance(outcome, str) and environment:
@@ -97,9 +104,9 @@ def outcomes(sweep: str | None = None, uri: str | None = None) -> Sweep:
         name=tags.get("sweep.name", parent.info.run_name),
         run_id=parent.info.run_id,
         note=tags.get("mlflow.note.content", ""),
-        outcomes=[replace(o, variant=told[o.trial.id]) for o in whole],
+        outcomes=[replace(o, variant=v) for o, v in zip(whole, variants, strict=True)],
         environments=environments,
-        unreadable=[o for o, _ in found if isinstance(o, str)],
+        left_out=left_out,
     )
 
 
@@ -117,7 +124,7 @@ def _outcome(client: Any, run: Any, folder: Path) -> tuple[Outcome | str, str]:
     told = own / "environment.txt"
     tags = run.data.tags
     status = tags.get("trial.status", "failed")
-    reason = tags.get("trial.reason", "it was stopped" if status == "killed" else "")
+    reason = tags.get("trial.reason", "")
     ended: report.Status = status if status in ("ok", "skipped") else "failed"
     result = TrialResult(
         "skipped" if ended == "skipped" else "ok", reason, metrics=run.data.metrics, tags=tags
@@ -202,6 +209,8 @@ def _parents(client: Any, names: Sequence[str | None], uri: str | None) -> list[
             continue
         asked = "LIKE '%'" if name is None else f"= '{short_digest(name)}'"
         runs = _search(client, f"tags.`sweep.id` {asked}")
+        if name is None:  # what was only run again is nobody's latest sweep
+            runs = [r for r in runs if not r.info.run_name.startswith(AGAIN)]
         if not runs:
             raise Invalid("sweep", name or "", f"none of this name in {shown(store_uri(uri))}")
         found.append(runs[0].info.run_id)
@@ -209,10 +218,18 @@ def _parents(client: Any, names: Sequence[str | None], uri: str | None) -> list[
 
 
 def _children(client: Any, parent: str) -> list[Any]:
-    """The runs of a sweep's trials that have ended, the oldest first."""
+    """The runs of a sweep's trials that have ended, the oldest first.
+
+    One of each trial: the newest of those that have finished, or of all if none has.
+    """
     runs = _search(client, f"tags.mlflow.parentRunId = '{parent}'")
     ended = [r for r in runs if r.info.status != "RUNNING"]
-    return [r for r in reversed(ended) if "trial.superseded" not in r.data.tags]
+    valid = [r for r in ended if "trial.superseded" not in r.data.tags]
+    chosen: dict[str, Any] = {}
+    for run in sorted(valid, key=lambda r: r.info.status != "FINISHED"):  # stable: newest first
+        chosen.setdefault(run.data.tags.get("trial.id", run.info.run_id), run)
+    ids = {run.info.run_id for run in chosen.values()}
+    return [r for r in reversed(valid) if r.info.run_id in ids]
 
 
 def _row(parent: str, run: Any) -> dict[str, Any]:

@@ -111,12 +111,18 @@ class Recorder:
             tags["trial.sparsity"] = f"{result.metrics['sparsity/achieved']:.4g}"
         if result.reason:
             tags["trial.reason"] = result.reason
-        given = configfile.files(trial)
-        found = configfile.of(trial, self._runs[trial.id], result, self._curves(trial), given)
-        file = {configfile.NAME: configfile.text(trial, found).encode()}
-        files = {**result.artifacts, **given, **file}
+        found, files = self._config(trial, result)
+        files = {**result.artifacts, **files}
         self._end(trial, "FINISHED", tags, retries, files, metrics, result.data)
         return found
+
+    def _config(
+        self, trial: Trial, result: TrialResult, failed: bool = False
+    ) -> tuple[Recorded, dict[str, bytes]]:
+        """What the config file says of a trial that has ended; that file, with those it names."""
+        given, run = configfile.files(trial), self._runs[trial.id]
+        found = configfile.of(trial, run, result, self._curves(trial), given, failed)
+        return found, {**given, configfile.NAME: configfile.text(trial, found).encode()}
 
     def _curves(self, trial: Trial) -> dict[str, dict[int, float]]:
         found: dict[str, dict[int, float]] = {}
@@ -130,7 +136,8 @@ class Recorder:
     ) -> None:
         """Close a trial's run as failed; its curves are kept."""
         tags = {"trial.status": "failed", "trial.reason": reason}
-        self._end(trial, "FAILED", tags, retries, files)
+        config = self._config(trial, TrialResult("ok", reason), failed=True)[1]
+        self._end(trial, "FAILED", tags, retries, {**files, **config})
 
     def kill_trials(self) -> None:
         """Close the runs of the trials that have not ended; their curves are kept."""

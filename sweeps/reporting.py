@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -41,22 +42,29 @@ def report(arguments: Sequence[str]) -> int:
             sweep = reader.outcomes(given.sweep, given.uri)
             trials, curves = reader.load(sweep.run_id, given.uri)
         if not sweep.outcomes:
-            raise Invalid("sweep", sweep.name, "; ".join(sweep.unreadable) or "no trial has ended")
+            raise Invalid("sweep", sweep.name, "; ".join(sweep.left_out) or "no trial has ended")
         with doing("Drawing"):
             files = {"report.html": page.page(sweep, figures.all_of(sweep.outcomes)).encode()}
             drawn = figures.all_of(sweep.outcomes, "png")
         files |= {f"{name}.png": content for name, content in drawn.items()}
         files["trials.csv"] = trials.to_csv(index=False).encode()
         files["curves.csv"] = curves.to_csv(index=False).encode()
+    except (Away, Refused) as error:
+        raise Invalid("tracking.uri", shown(store_uri(given.uri)), str(error)) from error
+    try:
         folder.mkdir(exist_ok=True)
         for name, content in files.items():
             (folder / name).write_bytes(content)
-        with doing("Logging it to the sweep's run"):
-            tracker.attach(given.uri, sweep.run_id, files, "report")
-    except (Away, Refused) as error:
-        raise Invalid("tracking.uri", shown(store_uri(given.uri)), f"is away: {error}") from error
+    except OSError as error:
+        raise Invalid("--out", given.out, f"cannot be written: {error.strerror}") from error
     console = Console()
     for about, told in advice.sentences(sweep.outcomes):
         console.print(Text.assemble((f"{about}: ", "bold"), told))
     print(f"\nWritten: {folder / 'report.html'}, and {len(files) - 1} files beside it")
+    try:
+        with doing("Logging it to the sweep's run"):
+            tracker.attach(given.uri, sweep.run_id, files, "report")
+    except (Away, Refused) as error:
+        print(f"masksweep: not logged in MLflow: {error}", file=sys.stderr)
+        return 1
     return 0

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import os
+import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from rich.console import Console
 from rich.text import Text
 
 from strategies.base import Invalid
-from sweeps import configfile, resume
-from sweeps.cluster import Spec
+from sweeps import checkpoint, configfile, rerun, resume
+from sweeps.block import printable
 from sweeps.comparison import Verdict, compare
 from sweeps.config import Trial
 from sweeps.configfile import Recorded
@@ -27,11 +26,12 @@ from sweeps.progress import Display, doing
 from sweeps.recorder import Recorder
 from sweeps.report import Outcome
 from sweeps.sections import Tracking
-from sweeps.spool import Spool
-from sweeps.store import RUN_ID, Away, store_uri
+from sweeps.spool import STATE, Spool
+from sweeps.store import AGAIN, RUN_ID, Away, store_uri
+from sweeps.sweep import HURRY_SECONDS
+from sweeps.tracker import Tracker
 from sweeps.trial import Report, TrialResult
 from sweeps.uri import shown
-from sweeps.worker import Log, Task, TrialWork
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,10 @@ class Target:
     recorded: Recorded
 
     @property
-    def reproduces(self) -> str:
-        return self.said if RUN_ID.fullmatch(self.said) else self.recorded.run
+    def tags(self) -> dict[str, str]:
+        """How a run says what it reproduces."""
+        run = {"reproduces": self.said} if RUN_ID.fullmatch(self.said) else {}
+        return {**run, "reproduces.trial": self.recorded.trial}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -65,7 +67,7 @@ def reproduce(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         targets = _targets(given.what, given.sweep, given.uri, Path(folder))
-        return _reproduced(targets, given.what, Tracking(uri=given.uri), Path(folder))
+        return _reproduced(targets, given.what, given.uri, Path(folder))
 
 
 def _targets(what: str, sweep: bool, uri: str | None, folder: Path) -> list[Target]:
@@ -105,122 +107,102 @@ def _of_run(run: str, folder: Path) -> Target:
         raise Invalid("run", run, str(error).replace(f"{folder}/", "")) from error
 
 
-def _reproduced(targets: Sequence[Target], what: str, tracking: Tracking, folder: Path) -> int:
+def _reproduced(targets: Sequence[Target], what: str, uri: str | None, folder: Path) -> int:
     """Run, record and compare all of them; the exit code."""
-    name = f"reproduces {targets[0].trial.name if len(targets) == 1 else what}"
-    verdicts: list[tuple[Target, Verdict | str]] = []
-    with ExitStack() as stack:
-        spool = stack.enter_context(Spool.held(resume.address(tracking, name)))
-        recorder = Recorder(spool, tracking, name, None)
+    first, tracking = targets[0], Tracking(uri=uri)
+    alone = f"{first.trial.name}, {first.recorded.trial[:8]}"
+    name = f"{AGAIN}{alone if len(targets) == 1 else what}"
+    verdicts: dict[str, Verdict | str] = {}
+    with Spool.held(resume.address(tracking, name)) as spool:
+        with doing("Opening the store"):
+            tracker = _opened(tracking, name)
+        recorder = Recorder(spool, tracking, name, tracker)
         recorder.start_sweep(f"Again, from the config of `{what}`.", [])
         recorder.start()
         status = "KILLED"
         try:
             with Display(len(targets)) as display:
-                for target, event in _events(targets, folder):
-                    trial = target.trial
-                    match event:
-                        case None:
-                            tags = {"reproduces": target.reproduces}
-                            recorder.start_trial(trial, trial.name, again=True, tags=tags)
-                            display.started(trial.id, trial.name, 0, 1)
-                        case Report():
-                            display.reported(trial.id, event)
-                            recorder.log(trial, event.epoch, event.metrics)
-                        case TrialResult():
-                            now = recorder.end_trial(trial, event)
-                            verdicts.append((target, compare(target.recorded, now)))
-                            display.ended(Outcome(trial, "", event.status, event, event.reason))
-                        case Failure():
-                            files = {"traceback.txt": event.traceback.encode()}
-                            recorder.fail_trial(trial, event.reason, files)
-                            verdicts.append((target, event.reason))
-                            display.ended(Outcome(trial, "", "failed", reason=event.reason))
+                _run(targets, recorder, display, verdicts, folder)
             status = "FINISHED"
         finally:
             recorder.kill_trials()
-            text = "".join(f"{line}\n" for line in _lines(verdicts))
+            text = "".join(f"{line}\n" for line in _lines(targets, verdicts))
             recorder.end_sweep(status, f"```\n{text}```", {"verdict.txt": text})
-            sent = recorder.finish(tracking.patience_s)
+            hurry = status == "KILLED"
+            sent = recorder.finish(HURRY_SECONDS if hurry else tracking.patience_s, hurry=hurry)
+            if not sent:
+                print(f"Not all is recorded ({recorder.trouble}).", file=sys.stderr)
+                print("Send the rest with: masksweep sync", file=sys.stderr)
     console = Console()
-    for line in _lines(verdicts):
-        good = not line.startswith(("verdict: different", "failed"))
-        styled = line.startswith(("verdict", "failed"))
-        console.print(Text(line, ("green" if good else "bold red") * styled), soft_wrap=True)
-    if not sent:
-        console.print(f"Not all is recorded ({recorder.trouble}); masksweep sync sends the rest.")
-    well = all(isinstance(v, Verdict) and v.good for _, v in verdicts)
+    for line in _lines(targets, verdicts):
+        bad = line.startswith(("verdict: different", "failed"))
+        styled = bad or line.startswith("verdict")
+        console.print(Text(line, ("bold red" if bad else "green") * styled), soft_wrap=True)
+    well = all(isinstance(v, Verdict) and v.good for v in verdicts.values())
     return int(not (well and sent))
 
 
-def _lines(verdicts: Sequence[tuple[Target, Verdict | str]]) -> list[str]:
+def _opened(tracking: Tracking, name: str) -> Tracker | None:
+    """The store, before time is spent; None if it is away, and records wait for it."""
+    try:
+        return Tracker(tracking, name)
+    except Away as error:
+        print(f"The store is away ({error}); results wait on disk.", file=sys.stderr)
+        return None
+
+
+def _run(
+    targets: Sequence[Target],
+    recorder: Recorder,
+    display: Display,
+    verdicts: dict[str, Verdict | str],
+    folder: Path,
+) -> None:
+    """Run and record the targets; fills in the verdicts, by trial id."""
+    by_id = {t.trial.id: t for t in targets}
+    # large files stay where their records say that they are
+    place = (STATE / "reproduced" / uuid.uuid4().hex).absolute()
+    try:
+        for trial, event in rerun.events([t.trial for t in targets], place, folder):
+            match event:
+                case None:
+                    recorder.start_trial(trial, trial.name, again=True, tags=by_id[trial.id].tags)
+                    display.started(trial.id, trial.name, 0, 1)
+                case Report():
+                    display.reported(trial.id, event)
+                    recorder.log(trial, event.epoch, event.metrics)
+                case TrialResult():
+                    now = recorder.end_trial(trial, event)
+                    verdicts[trial.id] = compare(by_id[trial.id].recorded, now)
+                    display.ended(Outcome(trial, "", event.status, event, event.reason))
+                    checkpoint.clear(str(place), trial.id)
+                case Failure():
+                    files = {"traceback.txt": event.traceback.encode()}
+                    recorder.fail_trial(trial, event.reason, files)
+                    verdicts[trial.id] = event.reason
+                    display.ended(Outcome(trial, "", "failed", reason=event.reason))
+                    checkpoint.clear(str(place), trial.id)
+    finally:
+        checkpoint.clear(str(place), "rounds")
+        for empty in (place, place.parent, STATE):
+            with suppress(OSError):
+                empty.rmdir()
+
+
+def _lines(targets: Sequence[Target], verdicts: Mapping[str, Verdict | str]) -> list[str]:
     """What a person reads: all of one trial; of several only what is amiss, and the counts."""
     lines: list[str] = []
     words: dict[str, int] = {}
-    for target, verdict in verdicts:
+    for target in targets:
+        verdict = verdicts.get(target.trial.id)
+        if verdict is None:
+            continue  # it was stopped before
         word = "failed" if isinstance(verdict, str) else verdict.word
         words[word] = words.get(word, 0) + 1
-        if len(verdicts) > 1 and word == "identical":
+        if len(targets) > 1 and word == "identical":
             continue
         lines += [f"{target.said}: {target.trial.name}"]
         lines += [f"failed: {verdict}"] if isinstance(verdict, str) else verdict.lines()
-    if len(verdicts) > 1:
+    if len(targets) > 1:
         lines.append(", ".join(f"{count} {word}" for word, count in words.items()))
-    return lines
-
-
-Event = Report | TrialResult | Failure | None
-"""None is the start of a trial."""
-
-
-def _events(targets: Sequence[Target], folder: Path) -> Iterator[tuple[Target, Event]]:
-    """Run the trials, each after the other; processes are what a sweep's workers would be."""
-    groups: dict[Spec, list[Target]] = {}
-    for target in targets:
-        need = target.trial.resources
-        spec = Spec(1, need.num_gpus, need.memory, target.trial.train.threads)
-        groups.setdefault(spec, []).append(target)
-    context = get_context("spawn")
-    for spec, members in groups.items():
-        mine, theirs = context.Pipe()
-        tasks = [Task.of(t.trial, folder / f"{i}.log") for i, t in enumerate(members)]
-        process = context.Process(target=_run, args=(theirs, spec, tasks), daemon=True)
-        process.start()
-        theirs.close()
-        try:
-            for target in members:
-                yield target, None
-                yield from ((target, event) for event in _of_one(mine))
-        finally:
-            process.kill()
-            process.join()
-            mine.close()
-
-
-def _of_one(pipe: Connection) -> Iterator[Event]:
-    """The events of one trial, its end the last."""
-    while True:
-        try:
-            event = pipe.recv()
-        except (EOFError, ConnectionError):
-            event = Failure("its process ended", "its process ended", "lost")
-        if isinstance(event, Report | TrialResult | Failure):
-            yield event
-        if isinstance(event, TrialResult | Failure):
-            return
-
-
-def _run(pipe: Connection, spec: Spec, tasks: Sequence[Task]) -> None:
-    # TensorFlow greets on stderr, past every setting; what goes wrong is sent to the parent
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    # nothing to go on from, and nothing kept
-    work = TrialWork("memory://reproduce", every_s=1e9)
-    work.setup(spec)
-
-    def emit(event: Any) -> None:
-        if isinstance(event, tuple) and not isinstance(event[1], Log):
-            pipe.send(event[1])
-
-    for task in tasks:
-        found = work.run([task], emit)
-        pipe.send(found if isinstance(found, Failure) else found[task.id])
+    return [printable(line) for line in lines]  # a stranger's file may say anything

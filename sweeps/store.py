@@ -15,6 +15,8 @@ from sweeps.uri import shown
 
 SQLITE = "sqlite:///"
 RUN_ID = re.compile(r"[0-9a-f]{32}")
+AGAIN = "reproduces "
+"""How the names of the sweeps begin that `reproduce` makes."""
 FINAL = {
     # what MLflow says of a request that would fail again in the same way
     "INVALID_PARAMETER_VALUE",

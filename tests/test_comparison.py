@@ -12,8 +12,9 @@ from sweeps.configfile import Recorded
 
 RECORDED = Recorded(
     trial="t", run="r", code="1", status="ok", weights_sha256="ab",
-    metrics={"test/loss": 0.5, "integrity/ok": 1.0, "integrity/violations": 0.0,
-             "train/loss": math.nan, "speed/step_ms": 1.0, "memory/peak_bytes": 7.0},
+    metrics={"test/loss": 0.5, "test/accuracy": 0.75, "integrity/ok": 1.0,
+             "integrity/violations": 0.0, "train/loss": math.nan,
+             "speed/step_ms": 1.0, "memory/peak_bytes": 7.0},
     curves={"train/loss": {1: 1.0, 2: 0.5}, "validation/loss": {1: 1.0, 2: 0.6}},
     environment={"python": "3.12", "tensorflow": "2.21"},
 )  # fmt: skip
@@ -41,6 +42,7 @@ def test_the_same_is_identical_whatever_its_speed_and_memory() -> None:
     [
         replace(RECORDED, weights_sha256="cd"),
         with_metrics(test__loss=0.5 + 1e-9),
+        with_metrics(test__accuracy=0.747),
         replace(RECORDED, curves={**RECORDED.curves, "train/loss": {1: 1.0, 2: 0.5 + 1e-9}}),
     ],
 )
@@ -56,7 +58,10 @@ def test_a_bit_makes_it_equal_and_not_identical(now: Recorded) -> None:
         with_metrics(train__loss=0.5),
         with_metrics(integrity__violations=1.0),
         with_metrics(integrity__ok=0.9999),
-        with_metrics(test__accuracy=0.5),
+        with_metrics(test__accuracy=0.7),
+        replace(RECORDED, metrics={k: v for k, v in RECORDED.metrics.items() if k != "test/loss"}),
+        replace(RECORDED, curves={**RECORDED.curves, "train/loss": {1: 90.0, 2: 0.5}}),
+        replace(RECORDED, curves={"train/loss": RECORDED.curves["train/loss"]}),
         replace(RECORDED, metrics={"test/loss": 0.5}),
         replace(RECORDED, trial="another"),
         replace(RECORDED, status="skipped", reason="refused"),

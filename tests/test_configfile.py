@@ -85,6 +85,14 @@ def test_a_file_that_is_gone_when_a_trial_ends_costs_nothing_else(tmp_path: Path
         configfile.read(written(tmp_path, trial))
 
 
+def test_a_file_that_changed_since_the_trial_was_planned_does_not_travel(tmp_path: Path) -> None:
+    mine = masks(tmp_path)
+    trial = make(pattern={"name": "file", "path": str(mine)})
+    assert list(configfile.files(trial)) == ["given_pattern.npz"]
+    np.savez(mine, **{"hidden_1/kernel": np.ones((64, 12)), "hidden_2/kernel": np.ones((12, 8))})
+    assert configfile.files(trial) == {}
+
+
 def test_a_changed_setting_is_another_trial_than_the_recorded_one(tmp_path: Path) -> None:
     path = written(tmp_path, make())
     path.write_text(path.read_text().replace("learning_rate: 0.01", "learning_rate: 0.0101"))
@@ -134,6 +142,12 @@ TEXTS = {
     "python/name": "model: !!python/name:os.system ''\n",
     "python/module": "model: !!python/module:os ''\n",
     "python/object/new": "seed: !!python/object/new:os.system ['touch ran']\n",
+    "a tag without a value": 'seed: !!int ""\n',
+    "no truth value": "seed: !!bool x\n",
+    "no time": "seed: !!timestamp x\n",
+    "recorded metrics without names": RECORDED.replace("}", ", metrics: {1: 2.0}}"),
+    "recorded epochs as text": RECORDED.replace("}", ", curves: {a: {x: 1.0}}}"),
+    "a recorded number beyond reason": RECORDED.replace("}", f", metrics: {{a: {400 * '9'}}}}}"),
     "another tag": "seed: !run 'touch ran'\n",
     "aliases": BOMB,
     "aliases that hold themselves": "a: &a [*a]\n",

@@ -87,6 +87,19 @@ def test_a_sweep_is_the_latest_or_of_a_name_or_an_id(
     assert list(both["sweep"]) == ["one"] * 6 + ["two"]
 
 
+def test_a_failed_trial_that_was_run_again_is_there_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mended = FAILED.model_copy()
+    assert mended is not FAILED
+    record("mended", [FAILED])
+    assert list(sweeps.load("mended").trials["status"]) == ["failed"]
+    record("mended", [mended])
+    assert len(local_store(tmp_path, "mended").children) == 2
+    assert list(sweeps.load("mended").trials["status"]) == ["ok"]
+
+
 def test_a_trial_that_was_rerun_is_there_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,6 +88,36 @@ def test_a_strategy_of_which_a_trial_failed_is_not_advised() -> None:
     assert "projection: 1 failed" in said("Not run", given)
 
 
+def test_one_that_was_tried_under_fewer_settings_does_not_win() -> None:
+    """Neither by the speed of those settings, nor over one that refused none."""
+    given = outcomes({"projection": (0.0, 1.05, True), "weight_mask": (0.0, 1.2, True)})
+    for seed in SEEDS:
+        for sparsity, ratio in ((0.5, None), (0.9, 0.3)):
+            pattern = {"name": "random", "sparsity": sparsity}
+            trial = make(strategy="sparse_tensor", seed=seed, pattern=pattern)
+            if ratio is None:
+                given.append(Outcome(trial, "", "skipped", reason="a reason"))
+            else:
+                given.append(Outcome(trial, "", "ok", result(0.82, ratio, True)))
+    assert said("Use", given).startswith("projection")
+
+
+def test_what_has_not_run_is_not_said_to_leak() -> None:
+    trial = make(strategy="init_only")
+    given = [Outcome(trial, "", "failed", reason="a reason")]
+    assert said("Control", given) == "init_only has not run: no verdict can be trusted."
+    assert said("Leak", given) == "no strategy was tried."
+
+
+def test_another_task_is_another_kind() -> None:
+    """A mean of percents and squared errors is none."""
+    other = make(strategy="weight_mask", data="diabetes")
+    scored = TrialResult("ok", metrics={"test/mse": 0.5, "integrity/ok": 1.0})
+    given = [*outcomes(), Outcome(other, "", "ok", scored)]
+    assert "Its mean squared error is 0.5." in said("Use (random, diabetes)", given)
+    assert said("Use (random, digits)", given).startswith("projection")
+
+
 def test_patterns_are_not_compared_with_one_another() -> None:
     """A strategy that was only tried on an easier one would win."""
     other = make(strategy="var_list", pattern="columns", held="init", targets=["output/*"])

@@ -106,8 +106,10 @@ def test_a_doctored_config_is_different(
     assert "curves: part at epoch 1 (train/" in out
     assert "config: changed since" in out
     assert out.endswith("verdict: different\n")
-    (again,) = local_store(tmp_path, f"reproduces {one.info.run_name}").children
-    assert again.data.tags["reproduces"] == one.data.tags["trial.run"]
+    name = f"reproduces {one.info.run_name}, {one.data.tags['trial.id'][:8]}"
+    (again,) = local_store(tmp_path, name).children
+    assert again.data.tags["reproduces.trial"] == one.data.tags["trial.id"]
+    assert not list((tmp_path / ".masksweep").rglob("*"))
 
 
 @pytest.mark.parametrize(
@@ -131,6 +133,20 @@ def test_what_is_not_there_is_said_in_a_line(
     err = capsys.readouterr().err
     assert err.splitlines()[-1].startswith("masksweep: ")
     assert any(words in err for words in said.split("|"))
+
+
+def test_a_store_that_cannot_be_opened_is_said_before_anything_runs(
+    runs: tuple[Path, list[Run], Run],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = config_of(runs[1][0])
+    assert main(["reproduce", str(config), "--uri", "nothing://x"]) == 2
+    err = capsys.readouterr().err
+    assert "cannot be opened" in err.splitlines()[-1]
+    assert "Running" not in err
 
 
 def test_a_sweeps_own_run_is_no_trial(
