@@ -151,6 +151,7 @@ print(json.dumps([result.tags["trial.weights_sha256"], result.metrics]), flush=T
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_gone_on_with_in_a_new_one(tmp_path: Path) -> None:
     config = {**BASE, "model": DEEP, "train": STEPS}
     trial = given(model=DEEP)

@@ -470,6 +470,7 @@ def test_the_width_is_part_of_a_trials_identity_and_of_what_is_recorded() -> Non
     assert "launch" not in recorded(given(width=1))
 
 
+@pytest.mark.slow
 def test_a_sweep_packs_its_trials_and_finds_them_again(tmp_path: Path) -> None:
     sweep = (
         "strategy=projection", "pattern=random", "data=digits", "model.hidden=[12]",

@@ -17,13 +17,11 @@ from pathlib import Path
 import psutil
 import pytest
 import ray
-import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from sweeps import resume
+from sweeps import configfile, resume
 from sweeps.cluster import Spec
-from sweeps.config import parse
 from sweeps.engine import Engine
 from sweeps.job import Emit, Job
 from sweeps.plan import Planned
@@ -170,8 +168,11 @@ def test_the_recorded_config_alone_gives_the_same_trial(ran: Ran, tmp_path: Path
                 expected |= {"masks.npz"}
         assert names - {"log.txt"} == expected  # what it printed, if it did
         path = ran.client.download_artifacts(run.info.run_id, "config.yaml", str(tmp_path))
-        trial = parse(yaml.safe_load(Path(path).read_text()))
-        assert trial.id == run.data.tags["trial.id"]
+        trial, recorded = configfile.read(Path(path))
+        assert recorded is not None
+        assert trial.id == recorded.trial == run.data.tags["trial.id"]
+        assert recorded.run == run.data.tags["trial.run"]
+        assert recorded.metrics == run.data.metrics
 
 
 def test_the_parent_tells_the_question_the_plan_and_the_table(ran: Ran, tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ def test_the_artifacts_alone_prove_the_verdict(tmp_path: Path) -> None:
         assert (wrong == 0) == (strategy == "weight_mask")
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_bits() -> None:
     script = (
         "import json, sys\n"
