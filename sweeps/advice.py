@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from sweeps.compared import floors
+from sweeps.compared import floors, metric, score
 from sweeps.config import label
 from sweeps.report import Outcome
 
@@ -93,12 +93,8 @@ def _held(outcome: Outcome) -> bool:
 
 def _score(outcome: Outcome) -> float | None:
     """In percent for an accuracy, minus the mean squared error otherwise: more is better."""
-    metrics = outcome.result.metrics
-    if outcome.trial.data.task == "classification":
-        found = metrics.get("test/accuracy")
-        return None if found is None else 100 * found
-    found = metrics.get("test/mse")
-    return None if found is None else -found
+    found = score(outcome)
+    return found if found is None or metric(outcome) == "accuracy" else -found
 
 
 def chosen(found: Sequence[Standing], noise: float) -> Standing | None:

@@ -32,17 +32,17 @@ def against_dense(outcomes: Sequence[Outcome]) -> list[Compared]:
     order, optimizer, steps. How either is audited, timed or packed does not count.
     """
     done = [o for o in outcomes if o.status == "ok"]
-    controls = {_training(o.trial): _score(o) for o in done if o.trial.strategy.role == "dense"}
+    controls = {_training(o.trial): score(o) for o in done if o.trial.strategy.role == "dense"}
     groups: dict[tuple[str, str], list[tuple[float, float]]] = {}
     metrics: dict[tuple[str, str], str] = {}
     for o in outcomes:
         control = controls.get(_training(o.trial.control))
-        own = _score(o) if o.status == "ok" else None
+        own = score(o) if o.status == "ok" else None
         if o.trial.strategy.role == "dense" or own is None or control is None:
             continue
         key = o.trial.label, ", ".join(filter(None, [o.trial.pattern_label, o.variant]))
         groups.setdefault(key, []).append((own, control))
-        metrics[key] = _metric(o)
+        metrics[key] = metric(o)
     found = {k: paired(*zip(*pairs, strict=True)) for k, pairs in groups.items() if len(pairs) > 1}
     corrected = holm(list(found.values()))
     return [Compared(*k, metrics[k], d) for k, d in zip(found, corrected, strict=True)]
@@ -60,25 +60,27 @@ def floors(outcomes: Sequence[Outcome]) -> dict[str, float]:
     """By metric, how far two dense trials lie apart that differ in nothing but their seed."""
     groups: dict[tuple[str, str], list[float]] = {}
     for o in outcomes:
-        score = _score(o) if o.status == "ok" else None
-        if o.trial.strategy.role == "dense" and score is not None:
-            groups.setdefault((_metric(o), o.variant), []).append(score)
+        own = score(o) if o.status == "ok" else None
+        if o.trial.strategy.role == "dense" and own is not None:
+            groups.setdefault((metric(o), o.variant), []).append(own)
     found: dict[str, float] = {}
-    for (metric, _), values in groups.items():
+    for (name, _), values in groups.items():
         floor = noise_floor(values)
         if not math.isnan(floor):
-            found[metric] = max(floor, found.get(metric, 0.0))
+            found[name] = max(floor, found.get(name, 0.0))
     return found
 
 
-def _metric(outcome: Outcome) -> str:
+def metric(outcome: Outcome) -> str:
+    """What a trial's test score is."""
     return "accuracy" if outcome.trial.data.task == "classification" else "mse"
 
 
-def _score(outcome: Outcome) -> float | None:
-    metric = _metric(outcome)
-    found = outcome.result.metrics.get(f"test/{metric}")
-    return None if found is None else found * (100 if metric == "accuracy" else 1)
+def score(outcome: Outcome) -> float | None:
+    """The test score, an accuracy in percent; None if there is none."""
+    name = metric(outcome)
+    found = outcome.result.metrics.get(f"test/{name}")
+    return None if found is None else found * (100 if name == "accuracy" else 1)
 
 
 def rows(outcomes: Sequence[Outcome]) -> list[tuple[str, str, str, str, str]]:

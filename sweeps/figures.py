@@ -9,6 +9,7 @@ from typing import Any
 
 from sweeps.advice import Standing, kinds, standings
 from sweeps.colours import look
+from sweeps.compared import metric, score
 from sweeps.report import Outcome, interval
 
 SIZE = (6.4, 4.8)
@@ -25,26 +26,16 @@ def all_of(outcomes: Sequence[Outcome], form: str = "svg") -> dict[str, bytes]:
     found: dict[str, bytes | None] = {}
     for kind, members in given.items():
         end, both = f" {kind}" if len(given) > 1 else "", [*dense, *members]
-        both = [o for o in both if _metric(o) == _metric(members[0])]
-        found[f"score{end}"] = _over_sparsity(both, _score, _name_of_score(both), form)
+        both = [o for o in both if metric(o) == metric(members[0])]
+        found[f"score{end}"] = _over_sparsity(both, score, _name_of_score(both), form)
         found[f"speed{end}"] = _over_sparsity(both, _ratio, "step time / dense", form)
     found["pareto"] = _pareto(outcomes, form)
     return {name: drawn for name, drawn in found.items() if drawn}
 
 
-def _metric(outcome: Outcome) -> str:
-    return "accuracy" if outcome.trial.data.task == "classification" else "mse"
-
-
 def _name_of_score(outcomes: Sequence[Outcome]) -> str:
-    names = dict.fromkeys(map(_metric, outcomes))
+    names = dict.fromkeys(map(metric, outcomes))
     return " or ".join("test accuracy %" if n == "accuracy" else "test mse" for n in names)
-
-
-def _score(outcome: Outcome) -> float | None:
-    metric = _metric(outcome)
-    found = outcome.result.metrics.get(f"test/{metric}")
-    return None if found is None else found * (100 if metric == "accuracy" else 1)
 
 
 def _ratio(outcome: Outcome) -> float | None:
@@ -132,7 +123,7 @@ def _band(axis: Any, dense: Sequence[float]) -> None:
 
 def _pareto(outcomes: Sequence[Outcome], form: str) -> bytes | None:
     """Score against speed, a point for each strategy, and the front of those that hold."""
-    outcomes = [o for o in outcomes if _metric(o) == _metric(outcomes[0])]
+    outcomes = [o for o in outcomes if metric(o) == metric(outcomes[0])]
     by_kind = {
         kind: [s for s in standings(members) if s.score is not None and s.ratio is not None]
         for kind, members in kinds(outcomes).items()

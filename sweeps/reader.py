@@ -18,7 +18,7 @@ from sweeps.recorder import CURVES
 from sweeps.report import Outcome
 from sweeps.seeds import short_digest
 from sweeps.store import AGAIN, RUN_ID, Refused, exists, store_uri, translated
-from sweeps.tracker import PAGE, client_class, opening
+from sweeps.tracker import client_class, opening, search
 from sweeps.trial import TrialResult
 from sweeps.uri import shown
 
@@ -188,16 +188,7 @@ def run_of(client: Any, run_id: str) -> Any:
 
 def _search(client: Any, query: str) -> list[Any]:
     """Runs of all experiments, the newest first."""
-    experiments = [e.experiment_id for e in client.search_experiments()]
-    found: list[Any] = []
-    token = None
-    while experiments:
-        page = client.search_runs(experiments, query, max_results=PAGE, page_token=token)
-        found += page
-        token = page.token
-        if not token:
-            break
-    return found
+    return search(client, [e.experiment_id for e in client.search_experiments()], query)
 
 
 def _parents(client: Any, names: Sequence[str | None], uri: str | None) -> list[str]:

@@ -115,17 +115,7 @@ class Tracker:
         return self._search(query)
 
     def _search(self, query: str) -> list[Any]:
-        found: list[Any] = []
-        token = None
-        while self._experiment:
-            page = self._client.search_runs(
-                [self._experiment], query, max_results=PAGE, page_token=token
-            )
-            found += page
-            token = page.token
-            if not token:
-                break
-        return found
+        return search(self._client, [self._experiment] if self._experiment else [], query)
 
     # -- what is written -----------------------------------------------------------------------
 
@@ -299,6 +289,19 @@ class Tracker:
         # a call that timed out may have made a run after all
         self._kill_children()
         self._client.set_terminated(self._parent, body["status"], end_time=body["time"])
+
+
+def search(client: Any, experiments: Sequence[str], query: str) -> list[Any]:
+    """All runs of experiments that a query finds, the newest first."""
+    found: list[Any] = []
+    token = None
+    while experiments:
+        page = client.search_runs(list(experiments), query, max_results=PAGE, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            break
+    return found
 
 
 def client_class() -> Any:
