@@ -73,7 +73,7 @@ def floors(outcomes: Sequence[Outcome]) -> dict[str, float]:
 
 def metric(outcome: Outcome) -> str:
     """What a trial's test score is."""
-    return "accuracy" if outcome.trial.data.task == "classification" else "mse"
+    return outcome.trial.score
 
 
 def score(outcome: Outcome) -> float | None:

@@ -222,6 +222,11 @@ class Trial(Section):
         return flat(self.resolved())
 
     @property
+    def score(self) -> str:
+        """What its test score is."""
+        return "accuracy" if self.data.task == "classification" else "mse"
+
+    @property
     def sparsity(self) -> float | None:
         """The sparsity that the pattern was asked for; None where it was asked otherwise."""
         otherwise = self.strategy.role == "dense" or getattr(self.pattern, "indices", None)

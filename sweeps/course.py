@@ -124,7 +124,7 @@ class Course:
             ended, last = at.found.steps in (end, self._total), at.found.steps == self._total
             if ended and not last:  # the last epoch's metrics are the result's own
                 validation = measure.scores(self._start, self.program, "validation")
-                at.curve.append(measure.epoch(self.program, at.part) | validation)
+                at.curve.append(measure.epoch(self._start, self.program, at) | validation)
                 self._tell(at.curve[-1])
             else:
                 self._tell()

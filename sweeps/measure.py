@@ -7,19 +7,22 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from strategies import audit
 from strategies.base import Array, Plan
 from strategies.weights import values
-from sweeps import prepare, speed
+from sweeps import pictures, prepare, speed
 from sweeps.flops import step_ratio
 from sweeps.memory import bytes_of
 from sweeps.packed import Packed
 from sweeps.prepare import Start
 from sweeps.program import Program, Progress
+
+if TYPE_CHECKING:
+    from sweeps.course import Position
 
 PROBE = 256
 """Samples on which the live and the baked model are compared."""
@@ -49,9 +52,18 @@ def _probe(start: Start) -> Array:
     return (start.data.validation or start.data.test)[0][:PROBE]
 
 
-def epoch(program: Program, part: Progress) -> dict[str, float]:
-    """Means over an epoch's steps, as the weights were at each."""
-    return named("train", program, (part.loss / part.steps, part.score / part.steps))
+def epoch(start: Start, program: Program, at: Position) -> dict[str, float]:
+    """Means over an epoch's steps, as the weights were at each, and the worst that its audits saw.
+
+    Without the latter where nothing is held, or no step of the epoch was audited.
+    """
+    part, done, every = at.part, at.found.steps, start.trial.audit.every
+    found = named("train", program, (part.loss / part.steps, part.score / part.steps))
+    last = done == prepare.schedule(start.trial, len(start.data.train[0]))[1]
+    if start.plan.weights and (last or done // every > (done - part.steps) // every):
+        found["audit/violations"] = float(part.peak_violations)
+        found["audit/drift"] = part.peak_drift
+    return found
 
 
 def scores(start: Start, program: Program, part: Part) -> dict[str, float]:
@@ -86,6 +98,7 @@ def integrity(
         artifacts["masks.npz"] = _npz(masks)
         if start.trial.held.name != "zero":  # which needs no file to be known
             artifacts["held.npz"] = _npz({w.weight.name: w.held for w in plan.weights})
+        artifacts |= pictures.of_weights(plan, before.weights, reloaded)
     held = list(plan.outputs_held)
     if all(mask.all() for mask in masks.values()) and not held:
         return {}, artifacts, sha256  # nothing is held, so there is nothing to audit

@@ -175,7 +175,7 @@ class _Pack:
         validation = self._scores("validation", self._validation) if ended and not last else []
         for run, new in zip(self._runs, validation, strict=False):
             if run in going:
-                run.at.curve.append(measure.epoch(self._program.one, run.at.part) | new)
+                run.at.curve.append(measure.epoch(run.start, self._program.one, run.at) | new)
                 run.tell(self._total, run.at.curve[-1])
         for run in going:
             if not validation:

@@ -22,7 +22,7 @@ LOT = 50
 """Records that are sent before they are removed from disk."""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0
 """Seconds between two tries while the store is away."""
-CURVES = ("train/", "validation/", "test/")
+CURVES = ("train/", "validation/", "test/", "audit/")
 
 
 class Recorder:
@@ -48,13 +48,24 @@ class Recorder:
 
     # -- what happened -------------------------------------------------------------------------
 
-    def start_sweep(self, note: str, plan: Sequence[Mapping[str, Any]]) -> None:
-        """Open the parent run, or open it again; what a gone driver left running is closed."""
-        self._put("sweep", note=note, plan=list(plan))
+    def start_sweep(
+        self, note: str, plan: Sequence[Mapping[str, Any]], scores: Sequence[str] = ("accuracy",)
+    ) -> None:
+        """Open the parent run, or open it again; what a gone driver left running is closed.
 
-    def end_sweep(self, status: str, note: str, texts: Mapping[str, str]) -> None:
-        """Close the parent run, with its description, and texts by file name."""
-        self._put("close", status=status, note=note, texts=dict(texts))
+        `scores` are the names of the test scores that its trials will have.
+        """
+        self._put("sweep", note=note, plan=list(plan), scores=list(scores))
+
+    def end_sweep(
+        self,
+        status: str,
+        note: str,
+        files: Mapping[str, bytes],
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Close the parent run, with its description, its files, and what there is to count."""
+        self._put("close", files, status=status, note=note, metrics=dict(metrics or {}))
 
     def start_trial(
         self, trial: Trial, name: str, again: bool = False, tags: Mapping[str, str] | None = None

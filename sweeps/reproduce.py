@@ -127,7 +127,7 @@ def _reproduced(targets: Sequence[Target], what: str, uri: str | None, folder: P
         finally:
             recorder.kill_trials()
             text = "".join(f"{line}\n" for line in _lines(targets, verdicts))
-            recorder.end_sweep(status, f"```\n{text}```", {"verdict.txt": text})
+            recorder.end_sweep(status, f"```\n{text}```", {"verdict.txt": text.encode()})
             hurry = status == "KILLED"
             sent = recorder.finish(HURRY_SECONDS if hurry else tracking.patience_s, hurry=hurry)
             if not sent:

@@ -58,7 +58,7 @@ NOTE = 8000
 
 def note(own: str, *tables: str) -> str:
     """A parent run's description: the tables, cut to what there is room for, and its own text."""
-    room, found = NOTE - len(own) - 100, []
+    room, found = NOTE - len(own) - 300, []
     for given in filter(None, tables):
         lines, kept = given.splitlines(keepends=True), ""
         while lines and len(kept) + len(lines[0]) <= room:

@@ -145,7 +145,8 @@ class Sweep(Watcher):
         status, exit_code = "FAILED", 1
         checked: list[Checked] = []
         _logs(self._name).mkdir(parents=True, exist_ok=True)
-        self._recorder.start_sweep(self._note, [p.described() for p in self._planned])
+        scores = list(dict.fromkeys(p.trial.score for p in self._planned))
+        self._recorder.start_sweep(self._note, [p.described() for p in self._planned], scores)
         self._recorder.start()
         others = [p for p in self._planned if p.state != "to run"]
         with self._display:
@@ -174,8 +175,8 @@ class Sweep(Watcher):
                 self._recorder.kill_trials()
                 tables = [as_markdown(found), compared.as_markdown(found)]
                 note = summary.note(self._note, claims.as_markdown(checked), *tables)
-                texts = {"table.txt": as_text(found, checked), **self._page(found)}
-                self._recorder.end_sweep(status, note, texts)
+                files = {"table.txt": as_text(found, checked).encode(), **self._page(found)}
+                self._recorder.end_sweep(status, note, files)
                 exit_code = self._send_rest(exit_code)
         unsent, refused = self._recorder.waiting, self._recorder.refused
         trouble = self._recorder.trouble if unsent else ""
@@ -183,14 +184,14 @@ class Sweep(Watcher):
             found, self._logs, exit_code, unsent, refused, trouble, self._ended_by, checked
         )
 
-    def _page(self, found: Sequence[Outcome]) -> dict[str, str]:
+    def _page(self, found: Sequence[Outcome]) -> dict[str, bytes]:
         """The page that the sweep asked for, also in the folder of logs."""
         if self._planned[0].trial.sweep.page is None:
             return {}
-        made = {"leaks.html": leaks.page(found, self._name)}
-        for name, text in made.items():
+        made = {"leaks.html": leaks.page(found, self._name).encode()}
+        for name, content in made.items():
             with contextlib.suppress(OSError):  # the store has it too
-                (_logs(self._name) / name).write_text(text, encoding="utf-8")
+                (_logs(self._name) / name).write_bytes(content)
         return made
 
     def _check_claims(self) -> list[Checked]:

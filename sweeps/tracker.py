@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from strategies.base import Invalid
+from sweeps import view
 from sweeps.sections import Tracking
 from sweeps.seeds import short_digest
 from sweeps.spool import Record
@@ -84,7 +85,7 @@ class Tracker:
         root = (Path.cwd() / "mlartifacts").as_uri() if is_local(self._uri) else None
         with alone(self._uri):
             self._experiment = self._find_experiment() or str(
-                self._client.create_experiment(self._called, artifact_location=root)
+                self._client.create_experiment(self._called, root, view.OF_EXPERIMENT)
             )
 
     def touch(self) -> None:
@@ -142,7 +143,7 @@ class Tracker:
                     case "end":
                         self._end(body, curves.pop(body["run"], []), files(record))
                     case "close":
-                        self._close(body)
+                        self._close(body, files(record))
             for key, points in curves.items():
                 if run := self._run(key, trials[key]):
                     self._log(run, points)
@@ -151,7 +152,8 @@ class Tracker:
         if not self._experiment:
             self._make_experiment()
         self._parent = self._find_parent()
-        tags = {"sweep.name": self._name, "sweep.id": self._id, "mlflow.note.content": body["note"]}
+        note = self._note(body)
+        tags = {"sweep.name": self._name, "sweep.id": self._id, "mlflow.note.content": note}
         if not self._parent:
             run = self._client.create_run(
                 self._experiment, start_time=body["time"], tags=tags, run_name=self._name[:NAME]
@@ -160,7 +162,13 @@ class Tracker:
         else:
             self._client.update_run(self._parent, status="RUNNING")
         self._kill_children()
+        scores = [f"test/{name}" for name in body.get("scores", ["accuracy"])]
+        self._client.set_experiment_tag(self._experiment, *view.tag(self._id, self._parent, scores))
         self._client.log_dict(self._parent, {"trials": body["plan"]}, "plan.json")
+
+    def _note(self, body: Mapping[str, Any]) -> str:
+        """The parent's description, with a way to its trials."""
+        return f"{view.link(self._experiment, self._id)}\n\n{body['note']}"
 
     def _kill_children(self) -> None:
         for run in self._children(self._parent, "RUNNING"):
@@ -244,8 +252,7 @@ class Tracker:
         if not files:
             return
         with tempfile.TemporaryDirectory() as folder:
-            for name, content in files.items():
-                (Path(folder) / name).write_bytes(content)
+            _write(Path(folder), files)
             self._client.log_artifacts(run, folder)
 
     def record(
@@ -280,12 +287,13 @@ class Tracker:
                 raise
             self._client.set_terminated(run)
 
-    def _close(self, body: Mapping[str, Any]) -> None:
+    def _close(self, body: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
         self._parent = self._parent or self._find_parent()
-        self._client.set_tag(self._parent, "mlflow.note.content", body["note"])
-        # records of before there were several texts may still wait
-        for name, text in body.get("texts", {"table.txt": body.get("table", "")}).items():
-            self._client.log_text(self._parent, text, name)
+        self._client.set_tag(self._parent, "mlflow.note.content", self._note(body))
+        # a record of an earlier version may still wait, with texts and no files
+        texts = {name: text.encode() for name, text in body.get("texts", {}).items()}
+        self._log_files(self._parent, {**texts, **files})
+        self._log(self._parent, _metrics({**body, "values": body.get("metrics", {}), "step": 0}))
         # a call that timed out may have made a run after all
         self._kill_children()
         self._client.set_terminated(self._parent, body["status"], end_time=body["time"])
@@ -372,9 +380,15 @@ def attach(uri: str | None, run_id: str, files: Mapping[str, bytes], folder: str
     """Add files to a run's artifacts, in a folder of theirs. Raises `Away` or `Refused`."""
     client = client_class()(tracking_uri=store_uri(uri))
     with translated(), tempfile.TemporaryDirectory() as here:
-        for name, content in files.items():
-            (Path(here) / name).write_bytes(content)
+        _write(Path(here), files)
         client.log_artifacts(run_id, here, folder)
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Files by names that may have folders in them."""
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
 
 
 def probe(tracking: Tracking) -> str:

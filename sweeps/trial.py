@@ -145,17 +145,19 @@ def ended(
 
     `plan` is what is held at the end, `before` the program's model before the first step.
     """
-    from sweeps import environment, measure, through
+    from sweeps import environment, measure, pictures, through
 
     integrity, artifacts, sha256 = measure.integrity(start, plan, program, before, at.found)
     tags = {"trial.weights_sha256": sha256}
     if causes := through.causes(start, at.found, by_finalizing):
         tags["integrity.through"] = ", ".join(causes)
+    last = measure.epoch(start, program, at)
+    artifacts["environment.txt"] = environment.describe().encode()
     return TrialResult(
         "ok",
-        metrics=measure.epoch(program, at.part) | integrity | measure.costs(start, program),
+        metrics=last | integrity | measure.costs(start, program),
         tags=tags,
-        artifacts=artifacts | {"environment.txt": environment.describe().encode()},
+        artifacts=artifacts | pictures.of_time([*at.curve, last]),
         data=start.data.described(),
         epochs=at.epochs,
     )

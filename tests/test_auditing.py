@@ -530,7 +530,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[Run]]:
         for trial in TRIALS:
             recorder.start_trial(trial, trial.name)
             recorder.end_trial(trial, run(trial))
-        recorder.end_sweep("FINISHED", "note", {"table.txt": "table"})
+        recorder.end_sweep("FINISHED", "note", {"table.txt": b"table"})
         assert recorder.finish(120)
     store = local_store(folder, "small")
     return f"sqlite:///{folder / 'mlflow.db'}", [*store.children, store.parent]
@@ -613,7 +613,7 @@ def test_artifacts_that_are_not_as_they_should_be(
     def refused_with(**changed: bytes | None) -> str:
         """What is said of a run with the same artifacts, but for these."""
         made = client.create_run(held.info.experiment_id)
-        content = {p.name: p.read_bytes() for p in files(held).iterdir()}
+        content = {p.name: p.read_bytes() for p in files(held).iterdir() if p.is_file()}
         folder = tmp_path / f"of {made.info.run_id}"
         folder.mkdir()
         for name, data in (content | changed).items():

@@ -70,7 +70,7 @@ def sweep(*trials: Trial, status: str = "FINISHED") -> None:
         made.start_sweep("note", [p.described() for p in planned])
         made.start()
         record(made, *trials)
-        made.end_sweep(status, "note", {"table.txt": "table"})
+        made.end_sweep(status, "note", {"table.txt": b"table"})
         assert made.finish(10)
 
 
@@ -117,7 +117,7 @@ def test_what_is_done_is_seen_and_the_parent_is_opened_again() -> None:
         made.start_sweep("note", [])
         made.start()
         record(made, TRIALS[2])
-        made.end_sweep("FINISHED", "note", {"table.txt": "table"})
+        made.end_sweep("FINISHED", "note", {"table.txt": b"table"})
         assert made.finish(10)
     assert len(runs()) == 4
     assert {r.info.status for r in runs()} == {"FINISHED"}
@@ -147,7 +147,7 @@ def records() -> tuple[Spool, list[Any]]:
         record(made, *TRIALS[:2])
         made.start_trial(TRIALS[2], TRIALS[2].name)
         made.fail_trial(TRIALS[2], "ValueError: no", {"traceback.txt": b"no"})
-        made.end_sweep("FAILED", "note", {"table.txt": "table"})
+        made.end_sweep("FAILED", "note", {"table.txt": b"table"})
     spool = Spool(resume.address(TRIALS[0].tracking, NAME).path)
     return spool, spool.oldest(100)
 
@@ -201,7 +201,7 @@ def test_a_store_that_goes_away_at_any_call_gets_everything_once(made: bool, who
         found.start_trial(TRIALS[1], TRIALS[1].name)
         found.log(TRIALS[1], 1, {"train/loss": math.nan})
         found.fail_trial(TRIALS[1], "diverged: nan", {"traceback.txt": b"no"})
-        found.end_sweep("FAILED", "note", {"table.txt": "table"})
+        found.end_sweep("FAILED", "note", {"table.txt": b"table"})
     spool = Spool(resume.address(TRIALS[0].tracking, NAME).path)
     lot = spool.oldest(100)
     for calls in count(1):
@@ -251,7 +251,7 @@ def test_a_trial_that_the_store_turns_out_to_have_is_not_recorded_again() -> Non
         made = Recorder(spool, TRIALS[0].tracking, NAME, None)
         made.start_sweep("note", [])
         record(made, *TRIALS[:2])
-        made.end_sweep("FINISHED", "note", {"table.txt": "table"})
+        made.end_sweep("FINISHED", "note", {"table.txt": b"table"})
         made.start()
         assert made.finish(10)
     assert sorted(r.data.tags["trial.id"] for r in children()) == sorted(t.id for t in TRIALS[:2])
@@ -314,7 +314,7 @@ def test_rerun_repeats_and_the_newest_counts() -> None:
         made.start_sweep("note", [])
         made.start()
         record(made, TRIALS[0], again=True)
-        made.end_sweep("FINISHED", "note", {"table.txt": "table"})
+        made.end_sweep("FINISHED", "note", {"table.txt": b"table"})
         assert made.finish(10)
     first = [r for r in children() if r.data.tags["trial.id"] == TRIALS[0].id]
     assert len(first) == 2
@@ -342,7 +342,7 @@ def test_what_the_store_refuses_is_set_aside_and_the_rest_goes_on() -> None:
         made.start_trial(TRIALS[0], TRIALS[0].name)
         made.log(TRIALS[0], 1, {"not a name?": 1.0})
         made.end_trial(TRIALS[0], RESULT)
-        made.end_sweep("FINISHED", "note", {"table.txt": "table"})
+        made.end_sweep("FINISHED", "note", {"table.txt": b"table"})
         assert not made.finish(10)
         assert made.waiting == 1
         assert "not a name?" in made.refused[0]

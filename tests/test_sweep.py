@@ -165,7 +165,7 @@ def test_the_recorded_config_alone_gives_the_same_trial(ran: Ran, tmp_path: Path
         if run.data.tags["trial.status"] == "ok":
             expected |= {"model.keras", "environment.txt"}
             if run.data.tags["trial.strategy"] != "dense":
-                expected |= {"masks.npz"}
+                expected |= {"masks.npz", "weights", "integrity.png"}
         assert names - {"log.txt"} == expected  # what it printed, if it did
         path = ran.client.download_artifacts(run.info.run_id, "config.yaml", str(tmp_path))
         trial, recorded = configfile.read(Path(path))

@@ -177,7 +177,8 @@ def test_the_last_step_is_audited_whatever_the_interval() -> None:
 def test_curves_come_by_epoch_and_the_last_is_the_results_own() -> None:
     told: list[Report] = []
     result = run(make(train={"epochs": 3, "batch_size": 100}), told.append)
-    names = {"train/loss", "train/accuracy", "validation/loss", "validation/accuracy"}
+    names = {f"{part}/{kind}" for part in ("train", "validation") for kind in ("loss", "accuracy")}
+    names |= {"audit/violations", "audit/drift"}
     assert [(r.epoch, r.steps, set(r.metrics)) for r in told if r.metrics] == [
         (1, 12, names),
         (2, 24, names),
@@ -186,6 +187,24 @@ def test_curves_come_by_epoch_and_the_last_is_the_results_own() -> None:
     assert [r.steps for r in told] == sorted({r.steps for r in told})
     assert result.epochs == 3
     assert names <= set(result.metrics)
+
+
+def test_what_the_audits_of_each_epoch_saw() -> None:
+    told: list[Report] = []
+    # 12 steps an epoch; the audits come at steps 20 and 36, the last
+    settings: dict[str, Any] = {"strategy": "init_only", "audit": {"every": 20}}
+    settings["train"] = {"epochs": 3, "batch_size": 100}
+    result = run(make(**settings), told.append)
+    seen = [r.metrics.get("audit/violations") for r in told if r.metrics]
+    assert seen[0] is None
+    assert seen[1]
+    assert max(seen[1], result.metrics["audit/violations"]) == peak(result)
+    assert result.metrics["audit/drift"] == result.metrics["integrity/peak_drift"]
+    assert {"integrity.png", "weights/hidden_1_kernel.png"} <= set(result.artifacts)
+
+
+def peak(result: Any) -> float:
+    return float(result.metrics["integrity/peak_violations"])
 
 
 def diverged(trial: Any, checkpoints: Checkpoints | None = None) -> tuple[str, list[Report]]:
