@@ -169,6 +169,7 @@ def _ui(arguments: Sequence[str]) -> int:
     """MLflow's page on the store that `run` writes to."""
     import argparse
 
+    from sweeps.reader import latest_page
     from sweeps.store import is_local, store_uri
     from sweeps.uri import shown
 
@@ -181,7 +182,7 @@ def _ui(arguments: Sequence[str]) -> int:
         print(f"The results are on a server already: {shown(uri)}")
         return 0
     port = given.port or _free_port(5000)
-    page = f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning"
+    page = f"http://127.0.0.1:{port}/{latest_page(uri)}"
     print(f"MLflow on {page}   (Ctrl-C ends it)", flush=True)
     where = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     # not among its arguments, which everybody on this machine can read

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from strategies.base import Invalid
-from sweeps import configfile, report
+from sweeps import configfile, report, view
 from sweeps.recorder import CURVES
 from sweeps.report import Outcome
 from sweeps.seeds import short_digest
@@ -144,6 +144,18 @@ def trials_of(uri: str | None, parent: str) -> list[str]:
     if not runs:
         raise Invalid("run", parent, "no sweep with trials that have finished")
     return [run.info.run_id for run in runs]
+
+
+def latest_page(uri: str) -> str:
+    """Where MLflow's page shows the latest sweep, after the server's address; or all, without one.
+
+    Raises `Invalid` for a store that cannot be opened.
+    """
+    if exists(uri):
+        with _client(uri) as client, translated(), suppress(Invalid):
+            run = run_of(client, _parents(client, [None], uri)[0])
+            return view.address(run.info.experiment_id, run.data.tags["sweep.id"])
+    return "#/experiments?workflowType=machine_learning"
 
 
 def download(uri: str | None, run_id: str, names: Sequence[str], folder: Path) -> list[str]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -20,7 +23,7 @@ import ray
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from sweeps import configfile, resume
+from sweeps import configfile, pictures, resume
 from sweeps.cluster import Spec
 from sweeps.engine import Engine
 from sweeps.job import Emit, Job
@@ -28,7 +31,7 @@ from sweeps.plan import Planned
 from sweeps.stopping import Stop
 from sweeps.sweep import Sweep
 from sweeps.worker import Task
-from tests.driver import clean_env, local_store
+from tests.driver import clean_env, local_store, wait_for
 from tests.trials import trial
 
 ARGUMENTS = [
@@ -38,6 +41,7 @@ ARGUMENTS = [
     "model.hidden=[12]",
     "train.epochs=2",
     "sweep.name=small",
+    "sweep.question=which of them holds",
 ]
 TRIAL_METRICS = {
     *(f"{part}/{m}" for part in ("train", "validation", "test") for m in ("loss", "accuracy")),
@@ -75,6 +79,10 @@ class Ran:
         experiment = self.client.get_experiment_by_name("masksweep")
         assert experiment is not None
         return list(self.client.search_runs([experiment.experiment_id], query))
+
+    @property
+    def id(self) -> str:
+        return self.parent.data.tags["sweep.id"]
 
     @property
     def children(self) -> list[Run]:
@@ -207,7 +215,7 @@ def test_a_second_sweep_gives_every_trial_the_same_bits(ran: Ran, tmp_path: Path
     assert second.items() <= first.items()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def page(ran: Ran) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -223,7 +231,10 @@ def page(ran: Ran) -> Iterator[str]:
     )
     try:
         assert server.stdout is not None
-        assert f"http://127.0.0.1:{port}" in server.stdout.readline()
+        view = f"runs?workflowType=machine_learning&viewStateShareKey=masksweep-{ran.id}"
+        said = f"MLflow on http://127.0.0.1:{port}/#/experiments/1/{view}   (Ctrl-C ends it)\n"
+        assert server.stdout.readline() == said
+        wait_for(lambda: answers(f"http://127.0.0.1:{port}/health"))
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(server.pid, signal.SIGTERM)
@@ -232,14 +243,13 @@ def page(ran: Ran) -> Iterator[str]:
         server.stdout.close()
 
 
+def answers(address: str) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=5) as answer:
+        return answer.status == 200
+    return False
+
+
 def test_ui_shows_the_same_store_on_this_machine_only(ran: Ran, page: str) -> None:
-    for _ in range(120):
-        try:
-            with urllib.request.urlopen(f"{page}/health", timeout=5) as answer:
-                assert answer.status == 200
-                break
-        except OSError:
-            time.sleep(0.5)
     request = urllib.request.Request(
         f"{page}/api/2.0/mlflow/runs/get?run_id={ran.parent.info.run_id}"
     )
@@ -248,6 +258,71 @@ def test_ui_shows_the_same_store_on_this_machine_only(ran: Ran, page: str) -> No
     port = int(page.rpartition(":")[2])
     listening = [c.laddr for c in psutil.net_connections("tcp") if c.status == "LISTEN"]
     assert {address.ip for address in listening if address.port == port} == {"127.0.0.1"}
+
+
+@pytest.fixture
+def tab(page: str) -> Iterator[Any]:
+    """A page of Chromium, at MLflow's."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright here")
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no Chromium here")
+    # it looks for its maker's servers otherwise
+    quiet = ["background-networking", "component-update", "sync", "gpu", "quic"]
+    flags = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in quiet)]
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=path, args=flags)
+        made = browser.new_page(viewport={"width": 2400, "height": 1600})
+        made.set_default_timeout(20_000)
+        yield made
+        browser.close()
+
+
+class TestInABrowser:
+    """What a person sees on MLflow's pages, and the ways between them."""
+
+    def from_the_sweep(self, ran: Ran, page: str, tab: Any, link: str) -> Any:
+        tab.goto(f"{page}/#/experiments/1/runs/{ran.parent.info.run_id}")
+        tab.get_by_text("which of them holds", exact=True).wait_for()
+        with tab.context.expect_page() as opened:
+            tab.get_by_role("link", name=link, exact=True).click()
+        return opened.value
+
+    def test_from_the_sweep_to_its_trials(self, ran: Ran, page: str, tab: Any) -> None:
+        tab = self.from_the_sweep(ran, page, tab, "table")
+        for run in ran.children:
+            tab.get_by_role("link", name=run.info.run_name).first.wait_for()
+        assert tab.get_by_role("link", name="small", exact=True).count() == 0
+        for column in ("integrity/peak_violations", "test/accuracy", "trial.strategy"):
+            tab.get_by_role("columnheader").filter(has_text=column).first.wait_for()
+
+    def test_charts(self, ran: Ran, page: str, tab: Any) -> None:
+        tab = self.from_the_sweep(ran, page, tab, "charts")
+        tab.get_by_text("Which to use").wait_for()
+        for axis in ("speed/ratio_to_dense", "sparsity/achieved", "test/accuracy"):
+            tab.locator("svg text").filter(has_text=axis).first.wait_for()
+
+    def test_pictures(self, ran: Ran, page: str, tab: Any) -> None:
+        run = next(r for r in ran.children if r.data.tags["trial.strategy"] == "init_only")
+        for name in ("weights/hidden_1_kernel.png", "integrity.png"):
+            tab.goto(f"{page}/#/experiments/1/runs/{run.info.run_id}/artifacts/{name}")
+            shown = f"[...document.images].some(i => i.naturalWidth == {pictures.WIDTH})"
+            tab.wait_for_function(shown)
+            tab.goto("about:blank")
+
+    def test_trials_side_by_side(self, ran: Ran, page: str, tab: Any) -> None:
+        ids = json.dumps([r.info.run_id for r in ran.children if r.data.metrics])
+        query = urllib.parse.urlencode({"runs": ids, "experiments": '["1"]'})
+        tab.goto(f"{page}/#/compare-runs?{query}")
+        plot = tab.locator(".js-plotly-plot .main-svg").first
+        plot.wait_for()  # parallel coordinates
+        tab.get_by_role("tab", name="Scatter Plot").click()
+        plot.wait_for()
+        tab.get_by_role("tab", name="Box Plot").click()
+        for name in ("strategy", "test/accuracy"):
+            tab.get_by_text("Select parameter or metric").first.click()
+            tab.get_by_role("option", name=name, exact=True).click()
+        tab.locator("svg text").filter(has_text="init_only").first.wait_for()
 
 
 class NoTensorFlow:
