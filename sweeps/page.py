@@ -117,7 +117,8 @@ def _integrity(found: Sequence[Outcome]) -> str:
     lines: list[Sequence[Cell]] = []
     for r in rows(found):
         plain = r.verdict in ("-", "control")
-        verdict: Cell = r.verdict if plain else (r.verdict, "good" if r.good else "bad")
+        told = f"{r.verdict}{r.amiss}"
+        verdict: Cell = r.verdict if plain else (told, "good" if r.good else "bad")
         lines.append((r.strategy, r.pattern, r.score, r.ratio, r.violated, verdict, r.counts))
     return _table([h.replace("\n", " ") for h in headers(found)], lines)
 

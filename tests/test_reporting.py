@@ -197,7 +197,8 @@ def test_it_says_what_held_what_leaked_and_how_to_rerun(made: Path) -> None:
     page = Whole()
     page.feed(text)
     assert ("good", "holds") in page.coloured
-    assert ("bad", "LEAKS in 3 of 3") in page.coloured
+    leaks = "LEAKS in 3 of 3: gradient_mask, random 0.5, seed 0, through decay"
+    assert ("bad", leaks) in page.coloured
     assert "gradient_mask, random 0.9, seed 2" in text  # each trial that leaked, by name
     assert "no &lt;whole&gt; outputs" in text
     assert "Which &lt;way&gt; holds?" in text
