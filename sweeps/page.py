@@ -8,29 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from sweeps import advice, compared
 from sweeps.reader import Sweep
 from sweeps.report import Outcome, headers, rows
+from sweeps.style import STYLE
 from sweeps.summary import AGAIN
 
-STYLE = """
-:root { color-scheme: light; }
-body { font: 15px/1.45 system-ui, sans-serif; color: #111; background: #fff;
-  margin: 1.5em auto; max-width: 68em; padding: 0 1em; }
-h1 { font-size: 1.5em; margin: 0 0 .2em; } h2 { font-size: 1.15em; margin: 2em 0 .5em; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .35em 1em; margin: 1em 0; }
-dt { font-weight: 700; } dd { margin: 0; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { border-bottom: 1px solid #ccc; padding: .3em .7em; text-align: left; vertical-align: top; }
-th { border-bottom: 2px solid #666; }
-td.good { background: #d6ecfa; } td.bad { background: #ffd9a8; font-weight: 700; }
-.figures { display: flex; flex-wrap: wrap; gap: 1em; }
-figure { margin: 0; flex: 0 1 32em; min-width: 0; } figure svg { width: 100%; height: auto; }
-figcaption { font-size: .9em; color: #444; }
-pre { background: #f3f3f3; padding: .7em; white-space: pre-wrap; overflow-wrap: anywhere; }
-small, .quiet { color: #555; }
-@media (max-width: 40em) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin: 0 0 .8em; } }
-@media print { body { margin: 0; max-width: none; } h2, figure, tr { break-inside: avoid; }
-  td { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
-"""
 CAPTIONS = {
     "score": "Test score over sparsity; bands are 95 % intervals over the seeds.",
     "speed": "Step time beside the dense control of the same trial.",
@@ -110,7 +90,8 @@ def _table(header: Iterable[str], lines: Iterable[Sequence[Cell]]) -> str:
         pairs = [(cell, "") if isinstance(cell, str) else cell for cell in line]
         cells = (f"<td{kind and f' class={kind}'}>{_text(text)}</td>" for text, kind in pairs)
         body.append(f"<tr>{''.join(cells)}</tr>")
-    return f"<div class=wide><table><tr>{head}</tr>{''.join(body)}</table></div>" if body else ""
+    head = f"<thead><tr>{head}</tr></thead>"  # which paper has on each page
+    return f"<div class=wide><table>{head}{''.join(body)}</table></div>" if body else ""
 
 
 def _integrity(found: Sequence[Outcome]) -> str:
@@ -152,10 +133,10 @@ def _ended(found: Sequence[Outcome]) -> str:
     reasons: dict[tuple[str, str, str], int] = {}
     for o in found:
         if o.status != "ok":
-            key = (o.status, o.trial.label, o.reason)
+            key = (o.trial.label, o.status, o.reason)
             reasons[key] = reasons.get(key, 0) + 1
-    lines = [(status, strategy, str(n), why) for (status, strategy, why), n in reasons.items()]
-    return _table(("", "strategy", "trials", "reason"), lines)
+    lines = [(strategy, status, str(n), why) for (strategy, status, why), n in reasons.items()]
+    return _table(("strategy", "", "trials", "reason"), lines)
 
 
 def _costs(found: Sequence[Outcome]) -> str:
