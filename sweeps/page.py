@@ -1,4 +1,4 @@
-"""A sweep's report as one HTML file: nothing is fetched, and it opens from disk."""
+"""A report of sweeps as one HTML file: nothing is fetched, and it opens from disk."""
 
 from __future__ import annotations
 
@@ -17,23 +17,27 @@ CAPTIONS = {
     "pareto": "Score against speed; the line joins those that hold and that no other beats in"
     " both. Hollow marks did not hold.",
 }
+COMMAND = "    masksweep "
+"""How the line of a description begins that runs it again."""
 
 
-def page(sweep: Sweep, figures: Mapping[str, bytes]) -> str:
-    """The report. `figures` are SVG, by name."""
+def page(sweep: Sweep, figures: Mapping[str, bytes], baseline: str = compared.DENSE) -> str:
+    """The report. `figures` are SVG, by name; `baseline` is a strategy by its label."""
     found = sweep.outcomes
     counts = {s: sum(o.status == s for o in found) for s in ("ok", "skipped", "failed")}
     told = ", ".join(f"{n} {'ended well' if s == 'ok' else s}" for s, n in counts.items() if n)
+    beside = "the dense control" if baseline == compared.DENSE else baseline
     parts = [
         '<!doctype html><html lang="en"><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{_text(sweep.name)}</title><style>{STYLE}</style>",
         f"<h1>{_text(sweep.name)}</h1>",
-        f"<p class=quiet>{_text(_question(sweep.note))} {len(found)} trials: {told}.</p>",
+        *(f"<p class=quiet>{_text(asked)}</p>" for asked in _questions(sweep)),
+        f"<p class=quiet>{len(found)} trials: {told}.</p>",
         _sentences(found),
         _figures(figures),
         _section("Were the weights held?", _integrity(found)),
-        _section("Beside the dense control", _differences(found)),
+        _section(f"Beside {_text(beside)}", _differences(found, baseline)),
         _section("Which trials did not hold", _leaks(found)),
         _section("What was skipped or failed", _ended(found)),
         _section("What it cost", _costs(found)),
@@ -41,6 +45,13 @@ def page(sweep: Sweep, figures: Mapping[str, bytes]) -> str:
         _section("Again", _again(sweep)),
     ]
     return "\n".join(filter(None, parts))
+
+
+def _questions(sweep: Sweep) -> Iterable[str]:
+    """What each sweep is to settle; of several with the sweep's name."""
+    for part in sweep.each:
+        if said := _question(part.note):
+            yield f"{part.name}: {said}" if sweep.parts else said
 
 
 def _question(note: str) -> str:
@@ -104,8 +115,10 @@ def _integrity(found: Sequence[Outcome]) -> str:
     return _table([h.replace("\n", " ") for h in headers(found)], lines)
 
 
-def _differences(found: Sequence[Outcome]) -> str:
-    made = _table(compared.HEADERS, compared.rows(found))
+def _differences(found: Sequence[Outcome], baseline: str) -> str:
+    made = _table(compared.headers(baseline), compared.rows(found, baseline))
+    if not made and baseline != compared.DENSE:  # which was asked for
+        return "<p>No strategy has two trials that have their partners there.</p>"
     return f"{made}<p>{_text(compared.note(found))}</p>" if made else ""
 
 
@@ -171,10 +184,11 @@ def _environments(sweep: Sweep) -> str:
 
 
 def _again(sweep: Sweep) -> str:
-    command = next(
-        (line.strip() for line in sweep.note.splitlines() if line.startswith("    masksweep ")), ""
-    )
-    lines = [command, f"masksweep reproduce --sweep {sweep.run_id}"]
+    parts = []
+    for part in sweep.each:
+        said = f"<p>{_text(part.name)}:</p>" if sweep.parts else ""
+        ran = (line.strip() for line in part.note.splitlines() if line.startswith(COMMAND))
+        lines = [next(ran, ""), f"masksweep reproduce --sweep {part.run_id}"]
+        parts.append(f"{said}<pre>{_text(chr(10).join(filter(None, lines)))}</pre>")
     left = "".join(f"<li>{_text(why)}</li>" for why in sweep.left_out)
-    left = f"<p>Left out:</p><ul>{left}</ul>" if left else ""
-    return f"<pre>{_text(chr(10).join(filter(None, lines)))}</pre>{left}"
+    return "".join([*parts, f"<p>Left out:</p><ul>{left}</ul>" if left else ""])
