@@ -19,7 +19,7 @@ masksweep settles by experiment how to hold masked weights in TensorFlow.
   masksweep plan [OVERRIDES]           show the trials; [--json], [--check] with refusals
   masksweep list                       strategies, patterns, held values, models, data, experiments
   masksweep ui [--port N] [--uri URI]  open MLflow's page on the results, on 127.0.0.1
-  masksweep report [SWEEP]             what came out: a page, pictures, CSV; [--out FOLDER]
+  masksweep report [SWEEP ...]         what came out: a page, pictures, tables; [--baseline LABEL]
   masksweep audit MODEL MASKS          whether a saved model holds its masked weights; [--held H]
   masksweep audit RUN_ID [--uri URI]   the same of a trial's run; both take [--json]
   masksweep reproduce RUN_ID | FILE    run a trial again from its config.yaml; [--sweep] all of one

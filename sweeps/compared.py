@@ -1,4 +1,4 @@
-"""Every strategy against the dense control: paired by seed, with intervals and corrected tests."""
+"""Every strategy against a baseline: paired by seed, with intervals and corrected tests."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from sweeps.config import Trial
 from sweeps.report import Outcome
 from sweeps.statistics import SIGNIFICANT, Difference, holm, noise_floor, paired
 
+DENSE = "dense"
+"""The baseline where none is given: the control that masks nothing."""
+
 
 @dataclass(frozen=True)
 class Compared:
-    """One strategy, pattern and variant against the dense control of the same seeds."""
+    """One strategy, pattern and variant against the baseline of the same seeds."""
 
     strategy: str
     pattern: str
@@ -25,23 +28,26 @@ class Compared:
     """In points of percent for an accuracy; p-values are corrected for the whole table (Holm)."""
 
 
-def against_dense(outcomes: Sequence[Outcome]) -> list[Compared]:
-    """Test scores of every group minus those of its dense controls, where two seeds have both.
+def against(outcomes: Sequence[Outcome], baseline: str = DENSE) -> list[Compared]:
+    """Test scores of every group minus those of a baseline, where two seeds have both.
 
-    The control of a trial is the dense one that trains on the same: seed, model, data and its
-    order, optimizer, steps. How either is audited, timed or packed does not count.
+    The baseline is a strategy by its label. The partner of a trial is what it would be itself under
+    that strategy: of the same seed, model, data and its order, optimizer, steps, and of the same
+    masks and held values where the baseline has any. How either is audited, timed or packed does
+    not count.
     """
-    done = [o for o in outcomes if o.status == "ok"]
-    controls = {_training(o.trial): score(o) for o in done if o.trial.strategy.role == "dense"}
+    theirs = [o for o in outcomes if o.trial.label == baseline]
+    scores = {_training(o.trial): score(o) for o in theirs if o.status == "ok"}
     groups: dict[tuple[str, str], list[tuple[float, float]]] = {}
     metrics: dict[tuple[str, str], str] = {}
-    for o in outcomes:
-        control = controls.get(_training(o.trial.control))
-        own = score(o) if o.status == "ok" else None
-        if o.trial.strategy.role == "dense" or own is None or control is None:
+    for o in outcomes if theirs else ():
+        if o.status != "ok" or o.trial.strategy.role == "dense" or o.trial.label == baseline:
+            continue
+        own, other = score(o), scores.get(_training(o.trial.under(theirs[0].trial.strategy)))
+        if own is None or other is None:
             continue
         key = o.trial.label, ", ".join(filter(None, [o.trial.pattern_label, o.variant]))
-        groups.setdefault(key, []).append((own, control))
+        groups.setdefault(key, []).append((own, other))
         metrics[key] = metric(o)
     found = {k: paired(*zip(*pairs, strict=True)) for k, pairs in groups.items() if len(pairs) > 1}
     corrected = holm(list(found.values()))
@@ -49,10 +55,12 @@ def against_dense(outcomes: Sequence[Outcome]) -> list[Compared]:
 
 
 def _training(trial: Trial) -> str:
-    """What a dense training follows from."""
-    config = {k: v for k, v in trial.canonical().items() if k not in ("audit", "speed", "pack")}
-    train = config["train"]
-    config["train"] = {k: v for k, v in train.items() if k not in ("switch_at", "resume_at")}
+    """What a training follows from."""
+    apart = ("audit", "speed", "pack", "compare")
+    config = {k: v for k, v in trial.canonical().items() if k not in apart}
+    if trial.strategy.role == "dense":  # it has no masks to change, and resumes to the same bits
+        train = config["train"]
+        config["train"] = {k: v for k, v in train.items() if k not in ("switch_at", "resume_at")}
     return json.dumps(config, sort_keys=True)
 
 
@@ -83,15 +91,19 @@ def score(outcome: Outcome) -> float | None:
     return None if found is None else found * (100 if name == "accuracy" else 1)
 
 
-def rows(outcomes: Sequence[Outcome]) -> list[tuple[str, str, str, str, str]]:
+def rows(
+    outcomes: Sequence[Outcome], baseline: str = DENSE
+) -> list[tuple[str, str, str, str, str]]:
     """Strategy, pattern, difference with its interval, p, seeds."""
     return [
         (c.strategy, c.pattern, _figure(c), _p(c.difference), str(c.difference.seeds))
-        for c in against_dense(outcomes)
+        for c in against(outcomes, baseline)
     ]
 
 
-HEADERS = ("strategy", "pattern", "test score minus dense", "p (Holm)", "seeds")
+def headers(baseline: str = DENSE) -> tuple[str, str, str, str, str]:
+    """The names of the columns."""
+    return "strategy", "pattern", f"test score minus {baseline}", "p (Holm)", "seeds"
 
 
 def _figure(compared: Compared) -> str:
@@ -124,7 +136,7 @@ def table(outcomes: Sequence[Outcome]) -> Table | None:
     if not found:
         return None
     made = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for header in HEADERS:
+    for header in headers():
         made.add_column(header, no_wrap=header != "pattern")
     for row in found:
         made.add_row(*row)
@@ -136,6 +148,6 @@ def as_markdown(outcomes: Sequence[Outcome]) -> str:
     found = rows(outcomes)
     if not found:
         return ""
-    lines = [HEADERS, ("---",) * len(HEADERS), *found]
+    lines = [headers(), ("---",) * len(headers()), *found]
     text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     return f"{text}\n{note(outcomes)}\n"

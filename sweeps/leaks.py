@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from sweeps import amiss
 from sweeps.config import Trial, label
 from sweeps.named import knobs
 from sweeps.report import Outcome
@@ -67,12 +68,10 @@ def _cell(outcome: Outcome) -> Cell:
     if outcome.status != "ok":
         kind = "refused" if outcome.status == "skipped" else "failed"
         return Cell(*where, kind, reason=outcome.reason)
-    if not max(metrics[HELD], metrics["integrity/peak_violations"]):
+    if not amiss.violated(metrics):
         if metrics["integrity/ok"]:
             return Cell(*where, "exact")
-        still = not metrics["integrity/moved"]
-        reason = "nothing moved" if still else "an output moved, or what was saved differs"
-        return Cell(*where, "unproven", reason=reason)
+        return Cell(*where, "unproven", reason=amiss.unproven(metrics))
     first = metrics.get("integrity/first_violation_step")
     drifts = [metrics["integrity/max_drift"], metrics["integrity/peak_drift"]]
     drift = math.inf if any(map(math.isnan, drifts)) else max(drifts)

@@ -1,4 +1,4 @@
-"""A sweep's report as one HTML file: nothing is fetched, and it opens from disk."""
+"""A report of sweeps as one HTML file: nothing is fetched, and it opens from disk."""
 
 from __future__ import annotations
 
@@ -8,52 +8,36 @@ from collections.abc import Iterable, Mapping, Sequence
 from sweeps import advice, compared
 from sweeps.reader import Sweep
 from sweeps.report import Outcome, headers, rows
+from sweeps.style import STYLE
 from sweeps.summary import AGAIN
 
-STYLE = """
-:root { color-scheme: light; }
-body { font: 15px/1.45 system-ui, sans-serif; color: #111; background: #fff;
-  margin: 1.5em auto; max-width: 68em; padding: 0 1em; }
-h1 { font-size: 1.5em; margin: 0 0 .2em; } h2 { font-size: 1.15em; margin: 2em 0 .5em; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .35em 1em; margin: 1em 0; }
-dt { font-weight: 700; } dd { margin: 0; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { border-bottom: 1px solid #ccc; padding: .3em .7em; text-align: left; vertical-align: top; }
-th { border-bottom: 2px solid #666; }
-td.good { background: #d6ecfa; } td.bad { background: #ffd9a8; font-weight: 700; }
-.figures { display: flex; flex-wrap: wrap; gap: 1em; }
-figure { margin: 0; flex: 0 1 32em; min-width: 0; } figure svg { width: 100%; height: auto; }
-figcaption { font-size: .9em; color: #444; }
-pre { background: #f3f3f3; padding: .7em; white-space: pre-wrap; overflow-wrap: anywhere; }
-small, .quiet { color: #555; }
-@media (max-width: 40em) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin: 0 0 .8em; } }
-@media print { body { margin: 0; max-width: none; } h2, figure, tr { break-inside: avoid; }
-  td { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
-"""
 CAPTIONS = {
     "score": "Test score over sparsity; bands are 95 % intervals over the seeds.",
     "speed": "Step time beside the dense control of the same trial.",
     "pareto": "Score against speed; the line joins those that hold and that no other beats in"
     " both. Hollow marks did not hold.",
 }
+COMMAND = "    masksweep "
+"""How the line of a description begins that runs it again."""
 
 
-def page(sweep: Sweep, figures: Mapping[str, bytes]) -> str:
-    """The report. `figures` are SVG, by name."""
+def page(sweep: Sweep, figures: Mapping[str, bytes], baseline: str = compared.DENSE) -> str:
+    """The report. `figures` are SVG, by name; `baseline` is a strategy by its label."""
     found = sweep.outcomes
     counts = {s: sum(o.status == s for o in found) for s in ("ok", "skipped", "failed")}
     told = ", ".join(f"{n} {'ended well' if s == 'ok' else s}" for s, n in counts.items() if n)
+    beside = "the dense control" if baseline == compared.DENSE else baseline
     parts = [
         '<!doctype html><html lang="en"><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{_text(sweep.name)}</title><style>{STYLE}</style>",
         f"<h1>{_text(sweep.name)}</h1>",
-        f"<p class=quiet>{_text(_question(sweep.note))} {len(found)} trials: {told}.</p>",
+        *(f"<p class=quiet>{_text(asked)}</p>" for asked in _questions(sweep)),
+        f"<p class=quiet>{len(found)} trials: {told}.</p>",
         _sentences(found),
         _figures(figures),
         _section("Were the weights held?", _integrity(found)),
-        _section("Beside the dense control", _differences(found)),
+        _section(f"Beside {_text(beside)}", _differences(found, baseline)),
         _section("Which trials did not hold", _leaks(found)),
         _section("What was skipped or failed", _ended(found)),
         _section("What it cost", _costs(found)),
@@ -61,6 +45,13 @@ def page(sweep: Sweep, figures: Mapping[str, bytes]) -> str:
         _section("Again", _again(sweep)),
     ]
     return "\n".join(filter(None, parts))
+
+
+def _questions(sweep: Sweep) -> Iterable[str]:
+    """What each sweep is to settle; of several with the sweep's name."""
+    for part in sweep.each:
+        if said := _question(part.note):
+            yield f"{part.name}: {said}" if sweep.parts else said
 
 
 def _question(note: str) -> str:
@@ -110,20 +101,24 @@ def _table(header: Iterable[str], lines: Iterable[Sequence[Cell]]) -> str:
         pairs = [(cell, "") if isinstance(cell, str) else cell for cell in line]
         cells = (f"<td{kind and f' class={kind}'}>{_text(text)}</td>" for text, kind in pairs)
         body.append(f"<tr>{''.join(cells)}</tr>")
-    return f"<div class=wide><table><tr>{head}</tr>{''.join(body)}</table></div>" if body else ""
+    head = f"<thead><tr>{head}</tr></thead>"  # which paper has on each page
+    return f"<div class=wide><table>{head}{''.join(body)}</table></div>" if body else ""
 
 
 def _integrity(found: Sequence[Outcome]) -> str:
     lines: list[Sequence[Cell]] = []
     for r in rows(found):
         plain = r.verdict in ("-", "control")
-        verdict: Cell = r.verdict if plain else (r.verdict, "good" if r.good else "bad")
+        told = f"{r.verdict}{r.amiss}"
+        verdict: Cell = r.verdict if plain else (told, "good" if r.good else "bad")
         lines.append((r.strategy, r.pattern, r.score, r.ratio, r.violated, verdict, r.counts))
     return _table([h.replace("\n", " ") for h in headers(found)], lines)
 
 
-def _differences(found: Sequence[Outcome]) -> str:
-    made = _table(compared.HEADERS, compared.rows(found))
+def _differences(found: Sequence[Outcome], baseline: str) -> str:
+    made = _table(compared.headers(baseline), compared.rows(found, baseline))
+    if not made and baseline != compared.DENSE:  # which was asked for
+        return "<p>No strategy has two trials that have their partners there.</p>"
     return f"{made}<p>{_text(compared.note(found))}</p>" if made else ""
 
 
@@ -151,10 +146,10 @@ def _ended(found: Sequence[Outcome]) -> str:
     reasons: dict[tuple[str, str, str], int] = {}
     for o in found:
         if o.status != "ok":
-            key = (o.status, o.trial.label, o.reason)
+            key = (o.trial.label, o.status, o.reason)
             reasons[key] = reasons.get(key, 0) + 1
-    lines = [(status, strategy, str(n), why) for (status, strategy, why), n in reasons.items()]
-    return _table(("", "strategy", "trials", "reason"), lines)
+    lines = [(strategy, status, str(n), why) for (strategy, status, why), n in reasons.items()]
+    return _table(("strategy", "", "trials", "reason"), lines)
 
 
 def _costs(found: Sequence[Outcome]) -> str:
@@ -189,10 +184,11 @@ def _environments(sweep: Sweep) -> str:
 
 
 def _again(sweep: Sweep) -> str:
-    command = next(
-        (line.strip() for line in sweep.note.splitlines() if line.startswith("    masksweep ")), ""
-    )
-    lines = [command, f"masksweep reproduce --sweep {sweep.run_id}"]
+    parts = []
+    for part in sweep.each:
+        said = f"<p>{_text(part.name)}:</p>" if sweep.parts else ""
+        ran = (line.strip() for line in part.note.splitlines() if line.startswith(COMMAND))
+        lines = [next(ran, ""), f"masksweep reproduce --sweep {part.run_id}"]
+        parts.append(f"{said}<pre>{_text(chr(10).join(filter(None, lines)))}</pre>")
     left = "".join(f"<li>{_text(why)}</li>" for why in sweep.left_out)
-    left = f"<p>Left out:</p><ul>{left}</ul>" if left else ""
-    return f"<pre>{_text(chr(10).join(filter(None, lines)))}</pre>{left}"
+    return "".join([*parts, f"<p>Left out:</p><ul>{left}</ul>" if left else ""])

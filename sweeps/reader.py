@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -48,9 +47,8 @@ def load(sweep: str | Sequence[str] | None = None, uri: str | None = None) -> Lo
         trials, curves = sweeps.load("quickstart")
         trials.groupby("strategy")["test/accuracy"].mean()
     """
-    names = [sweep] if isinstance(sweep, str | None) else list(sweep)
     with _client(uri) as client, translated():
-        pairs = [(parent, _children(client, parent)) for parent in _parents(client, names, uri)]
+        pairs = [(parent, _children(client, parent)) for parent in _parents(client, sweep, uri)]
         rows = [_row(parent, run) for parent, runs in pairs for run in runs]
         runs = [run for _, found in pairs for run in found]
         with ThreadPoolExecutor(THREADS) as pool:
@@ -63,7 +61,7 @@ def load(sweep: str | Sequence[str] | None = None, uri: str | None = None) -> Lo
 
 @dataclass(frozen=True)
 class Sweep:
-    """What the store has of one sweep."""
+    """What the store has of one sweep, or of several as one."""
 
     name: str
     run_id: str
@@ -75,38 +73,54 @@ class Sweep:
     """What the trials ran on, as `key: value` lines, with the names of those that did."""
     left_out: list[str]
     """Why trials are left out."""
+    runs: Sequence[str] = ()
+    """The ids of its trials' runs."""
+    parts: Sequence[Sweep] = ()
+    """The sweeps that it is put together of; they alone have run ids and notes then."""
+
+    @property
+    def each(self) -> Sequence[Sweep]:
+        """Its parts, or itself."""
+        return self.parts or [self]
 
 
-def outcomes(sweep: str | None = None, uri: str | None = None) -> Sweep:
-    """The trials of a sweep as they were planned and ended; as `load`, with what their runs keep.
+def outcomes(sweep: str | Sequence[str] | None, uri: str | None, folder: Path) -> list[Sweep]:
+    """The trials of sweeps as they were planned and ended; as `load`, with what their runs keep.
 
-    Raises as `load`.
+    A trial that several of them have is in one alone. The files that trials name, which are part of
+    what a trial is, are put in the folder. Raises as `load`.
     """
-    with _client(uri) as client, translated(), TemporaryDirectory() as folder:
-        parent = run_of(client, _parents(client, [sweep], uri)[0])
-        runs = _children(client, parent.info.run_id)
-        ended = [run for run in runs if run.info.status != "KILLED"]
-        with ThreadPoolExecutor(THREADS) as pool:
-            found = list(pool.map(lambda run: _outcome(client, run, Path(folder)), ended))
-        whole = [o for o, _ in found if not isinstance(o, str)]
-        # while the files are there: what a mask file holds is part of what a trial is
-        told = report.variants([o.trial for o in whole])
-        variants = [told[o.trial.id] for o in whole]
+    with _client(uri) as client, translated():
+        own = {p: _children(client, p) for p in _parents(client, sweep, uri)}
+        told = {run.info.run_id for run in _once([run for runs in own.values() for run in runs])}
+        return [_sweep(client, p, runs, told, folder) for p, runs in own.items()]
+
+
+def _sweep(client: Any, parent: str, own: Sequence[Any], told: Set[str], folder: Path) -> Sweep:
+    """One sweep, with those of its own runs that are to be told."""
+    runs = [run for run in own if run.info.run_id in told]
+    ended = [run for run in runs if run.info.status != "KILLED"]
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = list(pool.map(lambda run: _outcome(client, run, folder), ended))
     left_out = [o for o, _ in found if isinstance(o, str)]
     if stopped := len(runs) - len(ended):
         left_out.append(f"{stopped} of them were stopped before their end; run the sweep again")
+    if others := len(own) - len(runs):
+        left_out.append(f"{others} of its trials are in another of these too, and told there")
     environments: dict[str, list[str]] = {}
     for outcome, environment in found:
         if not isinstance(outcome, str) and environment:
             environments.setdefault(environment, []).append(outcome.name)
-    tags = parent.data.tags
+    itself = run_of(client, parent)
+    tags = itself.data.tags
     return Sweep(
-        name=tags.get("sweep.name", parent.info.run_name),
-        run_id=parent.info.run_id,
+        name=tags.get("sweep.name", itself.info.run_name),
+        run_id=parent,
         note=tags.get("mlflow.note.content", ""),
-        outcomes=[replace(o, variant=v) for o, v in zip(whole, variants, strict=True)],
+        outcomes=[o for o, _ in found if not isinstance(o, str)],
         environments=environments,
         left_out=left_out,
+        runs=[run.info.run_id for run in runs],
     )
 
 
@@ -203,10 +217,10 @@ def _search(client: Any, query: str) -> list[Any]:
     return search(client, [e.experiment_id for e in client.search_experiments()], query)
 
 
-def _parents(client: Any, names: Sequence[str | None], uri: str | None) -> list[str]:
+def _parents(client: Any, sweep: str | Sequence[str] | None, uri: str | None) -> list[str]:
     """The ids of the sweeps' own runs."""
     found = []
-    for name in names:
+    for name in [sweep] if isinstance(sweep, str | None) else sweep:
         if name is not None and RUN_ID.fullmatch(name):
             found.append(run_of(client, name).info.run_id)
             continue
@@ -221,18 +235,18 @@ def _parents(client: Any, names: Sequence[str | None], uri: str | None) -> list[
 
 
 def _children(client: Any, parent: str) -> list[Any]:
-    """The runs of a sweep's trials that have ended, the oldest first.
-
-    One of each trial: the newest of those that have finished, or of all if none has.
-    """
+    """The runs of a sweep's trials that have ended, the oldest first, one of each trial."""
     runs = _search(client, f"tags.mlflow.parentRunId = '{parent}'")
-    ended = [r for r in runs if r.info.status != "RUNNING"]
-    valid = [r for r in ended if "trial.superseded" not in r.data.tags]
-    chosen: dict[str, Any] = {}
-    for run in sorted(valid, key=lambda r: r.info.status != "FINISHED"):  # stable: newest first
-        chosen.setdefault(run.data.tags.get("trial.id", run.info.run_id), run)
-    ids = {run.info.run_id for run in chosen.values()}
-    return [r for r in reversed(valid) if r.info.run_id in ids]
+    ended = [r for r in reversed(runs) if r.info.status != "RUNNING"]
+    return _once([r for r in ended if "trial.superseded" not in r.data.tags])
+
+
+def _once(runs: Sequence[Any]) -> list[Any]:
+    """Of each trial the newest of the runs that have finished, or of all if none has."""
+    newest = sorted(runs, key=lambda r: (r.info.status == "FINISHED", r.info.start_time))
+    chosen = {r.data.tags.get("trial.id", r.info.run_id): r.info.run_id for r in newest}
+    ids = set(chosen.values())
+    return [r for r in runs if r.info.run_id in ids]
 
 
 def _row(parent: str, run: Any) -> dict[str, Any]:

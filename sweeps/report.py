@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps import claims
+from sweeps.amiss import amiss
 from sweeps.claims import Checked
 from sweeps.config import Trial, flat
 from sweeps.trial import TrialResult
@@ -54,6 +55,8 @@ class Row:
     counts: str
     good: bool
     """Whether nothing here is amiss: real strategies hold, and the control leaks."""
+    amiss: str
+    """What follows the verdict where something is: a trial in which, and its cause."""
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -151,6 +154,7 @@ def _row(strategy: str, pattern: str, members: Sequence[Outcome]) -> Row:
         verdict,
         "/".join(map(str, counts)),
         good and not counts[1],
+        amiss(members),
     )
 
 

@@ -1,4 +1,4 @@
-"""The command `report`: a sweep as a page, pictures, tables, and a few sentences."""
+"""The command `report`: sweeps as a page, pictures, tables, and a few sentences."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
 from rich.text import Text
@@ -16,6 +17,9 @@ from sweeps.progress import doing
 from sweeps.store import Away, Refused, store_uri
 from sweeps.uri import shown
 
+if TYPE_CHECKING:
+    from sweeps.reader import Sweep
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
@@ -23,32 +27,23 @@ class _Parser(argparse.ArgumentParser):
 
 
 def report(arguments: Sequence[str]) -> int:
-    """`masksweep report [SWEEP]`: write what came out of a sweep, and log it to the sweep's run.
+    """`masksweep report [SWEEP ...]`: write what came out of sweeps, and log it to their runs.
 
-    Raises `Invalid` where there is no such sweep, or nothing in it to tell.
+    Raises `Invalid` where there is no such sweep, nothing in it to tell, or no such baseline.
     """
-    parser = _Parser("masksweep report", description="What came out of a sweep, as a page.")
-    parser.add_argument("sweep", nargs="?", help="name or run id; default: the latest")
+    parser = _Parser("masksweep report", description="What came out of sweeps, as one page.")
+    parser.add_argument("sweep", nargs="*", help="names or run ids; default: the latest")
+    parser.add_argument("--baseline", metavar="LABEL", help="what to compare with; default: dense")
     parser.add_argument("--out", default="report", metavar="FOLDER", help="default: report")
     parser.add_argument("--uri", help="as tracking.uri; default: the store that run uses")
     given = parser.parse_args(arguments)
     folder = Path(given.out)
     if not folder.absolute().parent.is_dir() or (folder.exists() and not folder.is_dir()):
         raise Invalid("--out", given.out, "a folder, in one that is there")
-    from sweeps import advice, figures, page, reader, tracker
+    from sweeps import advice, tracker
 
     try:
-        with doing("Reading the sweep"):
-            sweep = reader.outcomes(given.sweep, given.uri)
-            trials, curves = reader.load(sweep.run_id, given.uri)
-        if not sweep.outcomes:
-            raise Invalid("sweep", sweep.name, "; ".join(sweep.left_out) or "no trial has ended")
-        with doing("Drawing"):
-            files = {"report.html": page.page(sweep, figures.all_of(sweep.outcomes)).encode()}
-            drawn = figures.all_of(sweep.outcomes, "png")
-        files |= {f"{name}.png": content for name, content in drawn.items()}
-        files["trials.csv"] = trials.to_csv(index=False).encode()
-        files["curves.csv"] = curves.to_csv(index=False).encode()
+        sweep, files = _made(given)
     except (Away, Refused) as error:
         raise Invalid("tracking.uri", shown(store_uri(given.uri)), str(error)) from error
     try:
@@ -63,8 +58,35 @@ def report(arguments: Sequence[str]) -> int:
     print(f"\nWritten: {folder / 'report.html'}, and {len(files) - 1} files beside it")
     try:
         with doing("Logging it to the sweep's run"):
-            tracker.attach(given.uri, sweep.run_id, files, "report")
+            for part in sweep.each:
+                tracker.attach(given.uri, part.run_id, files, "report")
     except (Away, Refused) as error:
         print(f"masksweep: not logged in MLflow: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _made(given: argparse.Namespace) -> tuple[Sweep, dict[str, bytes]]:
+    """(what is reported, the report's files)."""
+    from sweeps import figures, page, reader, tables
+    from sweeps.compared import DENSE
+    from sweeps.together import together
+
+    with TemporaryDirectory() as folder:
+        with doing("Reading the sweep"):
+            sweep = together(reader.outcomes(given.sweep or None, given.uri, Path(folder)))
+            loaded = reader.load([part.run_id for part in sweep.each], given.uri)
+        if not sweep.outcomes:
+            raise Invalid("sweep", sweep.name, "; ".join(sweep.left_out) or "no trial has ended")
+        labels = dict.fromkeys(o.trial.label for o in sweep.outcomes)
+        if given.baseline is not None and given.baseline not in labels:
+            raise Invalid("--baseline", given.baseline, f"one of {', '.join(labels)}")
+        with doing("Drawing"):
+            drawn = figures.all_of(sweep.outcomes)
+            written = page.page(sweep, drawn, given.baseline or DENSE)
+            files = {"report.html": written.encode()}
+            drawn = figures.all_of(sweep.outcomes, "png")
+    files |= {f"{name}.png": content for name, content in drawn.items()}
+    for name, frame in loaded._asdict().items():
+        files |= tables.files(name, frame[frame["run_id"].isin(sweep.runs)])
+    return sweep, files

@@ -1,4 +1,4 @@
-"""Strategies against the dense control: who is paired with whom, and what is said of it."""
+"""Strategies against a baseline: who is paired with whom, and what is said of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from sweeps.compared import HEADERS, against_dense, as_markdown, floors, note, rows, table
+from sweeps.compared import against, as_markdown, floors, headers, note, rows, table
 from sweeps.config import Trial
 from sweeps.report import Outcome, variants
 from sweeps.trial import TrialResult
@@ -53,7 +53,7 @@ def metric(made: Trial) -> str:
 def test_a_strategy_is_paired_with_the_dense_trial_of_its_seed() -> None:
     own = scored(0.45, 0.61, 0.71)
     for given in (outcomes(own, dense()), outcomes(dense()[::-1], own)):
-        (found,) = against_dense(given)
+        (found,) = against(given)
         assert (found.strategy, found.pattern) == ("weight_mask", "random 0.5")
         assert found.metric == "accuracy"
         assert found.difference.seeds == 3
@@ -64,7 +64,7 @@ def test_a_strategy_is_paired_with_the_dense_trial_of_its_seed() -> None:
 
 def test_a_seed_without_its_dense_trial_is_left_out() -> None:
     own = scored(0.45, 0.61, 0.0)
-    (found,) = against_dense(outcomes(own, dense()[:2]))
+    (found,) = against(outcomes(own, dense()[:2]))
     assert found.difference.seeds == 2
     assert found.difference.mean == pytest.approx((-5 - 1.5) / 2)
 
@@ -85,8 +85,8 @@ def test_a_seed_without_its_dense_trial_is_left_out() -> None:
 def test_the_dense_trial_of_other_settings_is_not_taken(other: dict[str, Any]) -> None:
     own = scored(0.4, 0.5, 0.6)
     far = scored(0.9, 0.9, 0.9, strategy="dense", **other)
-    assert against_dense(outcomes(own, far)) == []
-    (found,) = against_dense(outcomes(own, far, dense()))
+    assert against(outcomes(own, far)) == []
+    (found,) = against(outcomes(own, far, dense()))
     assert found.difference.mean == pytest.approx(100 * (0.5 - 0.625))
 
 
@@ -97,7 +97,7 @@ def test_each_optimizer_has_its_own_control_and_row() -> None:
         scored(0.5, 0.51, strategy="dense"),
         scored(0.7, 0.71, strategy="dense", optimizer=SGD),
     )
-    found = {c.pattern: c.difference.mean for c in against_dense(given)}
+    found = {c.pattern: c.difference.mean for c in against(given)}
     assert found == pytest.approx({"random 0.5, adam": -10, "random 0.5, sgd": -40})
 
 
@@ -109,15 +109,15 @@ def test_masks_and_held_values_make_no_other_control() -> None:
         scored(0.2, 0.21, strategy={"name": "weight_mask", "form": "product"}),
         scored(0.5, 0.51, strategy="dense"),
     )
-    assert sorted(c.difference.mean for c in against_dense(given)) == pytest.approx([-30, -20, -10])
+    assert sorted(c.difference.mean for c in against(given)) == pytest.approx([-30, -20, -10])
 
 
 def test_p_is_corrected_for_the_whole_table() -> None:
     mine, worse = scored(0.45, 0.61, 0.71), scored(0.25, 0.375, 0.51, strategy="projection")
-    (alone,) = against_dense(outcomes(mine, dense()))
-    (least,) = against_dense(outcomes(worse, dense()))
+    (alone,) = against(outcomes(mine, dense()))
+    (least,) = against(outcomes(worse, dense()))
     assert least.difference.p < alone.difference.p
-    both = {c.strategy: c.difference for c in against_dense(outcomes(mine, worse, dense()))}
+    both = {c.strategy: c.difference for c in against(outcomes(mine, worse, dense()))}
     assert both["projection"].p == pytest.approx(2 * least.difference.p)
     assert both["weight_mask"] == alone.difference
 
@@ -126,14 +126,14 @@ def test_p_is_corrected_for_the_whole_table() -> None:
 @pytest.mark.parametrize("strategy", ["weight_mask", "dense"])
 def test_a_trial_without_a_score_makes_no_pair(status: Any, strategy: str) -> None:
     given = outcomes(scored(0.45, 0.61, 0.71), dense())
-    assert against_dense(given)[0].difference.seeds == 3
+    assert against(given)[0].difference.seeds == 3
     lost = [
         Outcome(o.trial, o.variant, status, reason="no")
         if (o.trial.strategy.name, o.trial.seed) == (strategy, 1)
         else o
         for o in given
     ]
-    assert against_dense(lost)[0].difference.seeds == 2
+    assert against(lost)[0].difference.seeds == 2
 
 
 @pytest.mark.parametrize(
@@ -149,10 +149,107 @@ def test_a_trial_without_a_score_makes_no_pair(status: Any, strategy: str) -> No
 )
 def test_without_two_pairs_there_is_nothing(given: list[Scored]) -> None:
     made = outcomes(given)
-    assert against_dense(made) == []
+    assert against(made) == []
     assert rows(made) == []
     assert as_markdown(made) == ""
     assert table(made) is None
+
+
+# -- another baseline ------------------------------------------------------------------------
+
+
+def test_another_baseline_is_paired_by_seed_and_mask() -> None:
+    """A mask of 0.9 costs more than one of 0.5: neither may stand for the other."""
+    nine = {"pattern": {"name": "random", "sparsity": 0.9}}
+    given = outcomes(
+        scored(0.5, 0.52, strategy="projection"),
+        scored(0.1, 0.12, strategy="projection", **nine),
+        scored(0.4, 0.41),
+        scored(0.2, 0.21, **nine),
+        dense(),
+    )
+    found = {(c.strategy, c.pattern): c.difference for c in against(given, "weight_mask")}
+    assert {k: d.mean for k, d in found.items()} == pytest.approx(
+        {("projection", "random 0.5"): 10.5, ("projection", "random 0.9"): -9.5}
+    )
+    alone = [c.difference for c in against(outcomes(*_pair(0.5, 0.52)), "weight_mask")]
+    assert found["projection", "random 0.5"].p == pytest.approx(2 * alone[0].p)  # Holm
+
+
+def _pair(*scores: float, **sections: Any) -> list[list[Scored]]:
+    """Trials of `projection` under some settings, and of `weight_mask` without them."""
+    return [scored(*scores, strategy="projection", **sections), scored(0.4, 0.41)]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"pattern": {"name": "random", "sparsity": 0.9}},
+        {"pattern": "columns"},
+        {"held": "init"},
+        {"targets": ["output/*"]},
+        {"optimizer": SGD},
+        {"train": {"epochs": 2, "batch_size": 100, "switch_at": 3}},
+        {"train": {"epochs": 2, "batch_size": 100, "resume_at": 3}},
+    ],
+    ids=str,
+)
+def test_a_baseline_of_other_settings_is_not_taken(other: dict[str, Any]) -> None:
+    assert len(against(outcomes(*_pair(0.5, 0.52)), "weight_mask")) == 1
+    assert against(outcomes(*_pair(0.5, 0.52, **other)), "weight_mask") == []
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"audit": {"every": 7}}, {"speed": {"rounds": 0}}, {"compare": "hard_mask"}],
+    ids=str,
+)
+def test_what_changes_no_training_makes_no_other_baseline(other: dict[str, Any]) -> None:
+    assert len(against(outcomes(*_pair(0.5, 0.52, **other)), "weight_mask")) == 1
+    theirs = scored(0.4, 0.41, **other)
+    assert len(against(outcomes(scored(0.5, 0.52, strategy="projection"), theirs), "weight_mask"))
+
+
+@pytest.mark.parametrize("at", ["switch_at", "resume_at"])
+def test_the_dense_control_is_one_whatever_happens_on_the_way(at: str) -> None:
+    """It has no masks that could change, and goes on to the same bits."""
+    train = {"epochs": 2, "batch_size": 100, at: 3}
+    assert len(against(outcomes(scored(0.4, 0.41, train=train), dense()))) == 1
+
+
+def test_a_baseline_without_xla_is_one_all_the_same() -> None:
+    """`train.jit=auto` follows from the strategy, so it is part of what is compared."""
+    given = outcomes(scored(0.5, 0.52), scored(0.4, 0.41, strategy="sparse_tensor"))
+    assert [o.trial.jit for o in given] == [True, True, False, False]
+    (found,) = against(given, "sparse_tensor")
+    assert (found.strategy, found.difference.mean) == ("weight_mask", pytest.approx(10.5))
+
+
+def test_a_baseline_is_given_by_its_label() -> None:
+    given = outcomes(
+        scored(0.4, 0.41),
+        scored(0.3, 0.31, strategy={"name": "weight_mask", "form": "product"}),
+        dense(),
+    )
+    (found,) = against(given, "weight_mask(form=product)")
+    assert (found.strategy, found.difference.mean) == ("weight_mask", pytest.approx(10))
+    (found,) = against(given, "weight_mask")
+    assert found.strategy == "weight_mask(form=product)"
+    assert against(given, "projection") == []
+
+
+def test_dense_is_not_compared_with_a_strategy() -> None:
+    """It has no mask that would say with which of them."""
+    assert [c.strategy for c in against(outcomes(*_pair(0.5, 0.52), dense()), "weight_mask")] == [
+        "projection"
+    ]
+
+
+def test_the_table_says_what_the_baseline_is() -> None:
+    assert headers()[2] == "test score minus dense"
+    assert headers("hard_mask")[2] == "test score minus hard_mask"
+    ((name, *_),) = rows(outcomes(*_pair(0.5, 0.52)), "weight_mask")
+    assert name == "projection"
 
 
 # -- noise -----------------------------------------------------------------------------------
@@ -251,7 +348,7 @@ def test_an_error_is_told_in_its_own_unit() -> None:
 
 def test_markdown_never_has_a_bare_mean() -> None:
     header, line, *body, blank, noise = as_markdown(several()).splitlines()
-    assert header == f"| {' | '.join(HEADERS)} |"
+    assert header == f"| {' | '.join(headers())} |"
     assert line == "| --- | --- | --- | --- | --- |"
     assert blank == ""
     assert noise == note(several())
@@ -275,7 +372,7 @@ def test_the_terminal_shows_the_same_cells() -> None:
 
 
 def test_no_figure_is_nan() -> None:
-    for c in against_dense(several()):
+    for c in against(several()):
         d = c.difference
         assert not any(math.isnan(x) for x in (d.mean, d.low, d.high, d.p))
         assert d.low <= d.mean <= d.high

@@ -197,7 +197,9 @@ def test_it_says_what_held_what_leaked_and_how_to_rerun(made: Path) -> None:
     page = Whole()
     page.feed(text)
     assert ("good", "holds") in page.coloured
-    assert ("bad", "LEAKS in 3 of 3") in page.coloured
+    leaks = "LEAKS in 3 of 3: gradient_mask, random 0.5, seed 0, through decay"
+    assert ("bad", leaks) in page.coloured
+    assert "<h2>Beside the dense control</h2>" in text
     assert "gradient_mask, random 0.9, seed 2" in text  # each trial that leaked, by name
     assert "no &lt;whole&gt; outputs" in text
     assert "Which &lt;way&gt; holds?" in text
@@ -210,7 +212,8 @@ def test_it_says_what_held_what_leaked_and_how_to_rerun(made: Path) -> None:
 def test_pictures_and_tables_are_beside_it_and_in_the_store(made: Path) -> None:
     files = {p.name for p in (made / "report").iterdir()}
     pictures = {"score.png", "speed.png", "pareto.png"}
-    assert files == {"report.html", "trials.csv", "curves.csv"} | pictures
+    tables = {f"{of}.{form}" for of in ("trials", "curves") for form in ("csv", "parquet")}
+    assert files == {"report.html"} | tables | pictures
     assert all((made / "report" / n).read_bytes().startswith(b"\x89PNG") for n in pictures)
     trials = pd.read_csv(made / "report" / "trials.csv")
     assert len(trials) == 3 * 11 + 1
@@ -227,10 +230,22 @@ def test_a_report_made_again_is_the_same(made: Path, monkeypatch: pytest.MonkeyP
         assert (made / "again" / name).read_bytes() == (made / "report" / name).read_bytes()
 
 
+def test_a_baseline_that_shares_nothing_is_said_to(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was asked for: its section is not just left away."""
+    monkeypatch.chdir(made)
+    assert main(["report", "--baseline", "var_list", "--out", "skipped"]) == 0
+    text = (made / "skipped" / "report.html").read_text()
+    assert "<h2>Beside var_list</h2>\n<p>No strategy has two trials" in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["none"], "none of this name"),
+        (["small", "none"], "none of this name"),
+        (["--baseline", "weight"], "--baseline=weight: one of dense, weight_mask, projection,"),
         (["small", "--out", "no/where"], "a folder, in one that is there"),
         (["small", "--out", "mlflow.db"], "a folder, in one that is there"),
         (["small", "--more"], "see masksweep report --help"),
