@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import html
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
 from sweeps import advice, compared
 from sweeps.reader import Sweep
 from sweeps.report import Outcome, headers, rows
 from sweeps.style import STYLE
-from sweeps.summary import AGAIN
 
 CAPTIONS = {
     "score": "Test score over sparsity; bands are 95 % intervals over the seeds.",
@@ -17,8 +17,6 @@ CAPTIONS = {
     "pareto": "Score against speed; the line joins those that hold and that no other beats in"
     " both. Hollow marks did not hold.",
 }
-COMMAND = "    masksweep "
-"""How the line of a description begins that runs it again."""
 
 
 def page(sweep: Sweep, figures: Mapping[str, bytes], baseline: str = compared.DENSE) -> str:
@@ -50,16 +48,8 @@ def page(sweep: Sweep, figures: Mapping[str, bytes], baseline: str = compared.DE
 def _questions(sweep: Sweep) -> Iterable[str]:
     """What each sweep is to settle; of several with the sweep's name."""
     for part in sweep.each:
-        if said := _question(part.note):
-            yield f"{part.name}: {said}" if sweep.parts else said
-
-
-def _question(note: str) -> str:
-    """What a sweep's description says before the command that runs it again."""
-    parts = note.split("\n\n")
-    at = parts.index(AGAIN) if AGAIN in parts else 0
-    said = parts[at - 1].strip() if at else ""
-    return "" if said.startswith(("|", "Noise: ")) else said
+        if part.question:
+            yield f"{part.name}: {part.question}" if sweep.parts else part.question
 
 
 def _text(given: object) -> str:
@@ -178,7 +168,8 @@ def _costs(found: Sequence[Outcome]) -> str:
 def _environments(sweep: Sweep) -> str:
     parts = []
     for text, names in sweep.environments.items():
-        said = f"{len(names)} trials" if len(sweep.environments) > 1 else "All trials"
+        among = len(sweep.outcomes)
+        said = "All trials" if len(names) == among else f"{len(names)} of {among} trials"
         parts.append(f"<p>{said}:</p><pre>{_text(text.strip())}</pre>")
     return "".join(parts)
 
@@ -187,8 +178,7 @@ def _again(sweep: Sweep) -> str:
     parts = []
     for part in sweep.each:
         said = f"<p>{_text(part.name)}:</p>" if sweep.parts else ""
-        ran = (line.strip() for line in part.note.splitlines() if line.startswith(COMMAND))
-        lines = [next(ran, ""), f"masksweep reproduce --sweep {part.run_id}"]
+        lines = [part.command, f"masksweep reproduce --sweep {shlex.quote(part.run_id)}"]
         parts.append(f"{said}<pre>{_text(chr(10).join(filter(None, lines)))}</pre>")
     left = "".join(f"<li>{_text(why)}</li>" for why in sweep.left_out)
     return "".join([*parts, f"<p>Left out:</p><ul>{left}</ul>" if left else ""])

@@ -65,8 +65,10 @@ class Sweep:
 
     name: str
     run_id: str
-    note: str
-    """Its description, with the command that runs it again."""
+    question: str
+    """What it is to settle, if it says so."""
+    command: str
+    """What runs it again."""
     outcomes: list[Outcome]
     """Of its trials that have ended, the oldest first."""
     environments: dict[str, list[str]]
@@ -76,7 +78,7 @@ class Sweep:
     runs: Sequence[str] = ()
     """The ids of its trials' runs."""
     parts: Sequence[Sweep] = ()
-    """The sweeps that it is put together of; they alone have run ids and notes then."""
+    """The sweeps that it is put together of; they alone have run ids and commands then."""
 
     @property
     def each(self) -> Sequence[Sweep]:
@@ -116,7 +118,8 @@ def _sweep(client: Any, parent: str, own: Sequence[Any], told: Set[str], folder:
     return Sweep(
         name=tags.get("sweep.name", itself.info.run_name),
         run_id=parent,
-        note=tags.get("mlflow.note.content", ""),
+        question=tags.get("sweep.question", ""),
+        command=tags.get("sweep.command", ""),
         outcomes=[o for o, _ in found if not isinstance(o, str)],
         environments=environments,
         left_out=left_out,
@@ -147,16 +150,16 @@ def _outcome(client: Any, run: Any, folder: Path) -> tuple[Outcome | str, str]:
     return outcome, told.read_text() if told.exists() else ""
 
 
-def trials_of(uri: str | None, parent: str) -> list[str]:
+def trials_of(uri: str | None, sweep: str) -> list[str]:
     """The ids of the runs of a sweep's trials that have finished, the oldest first.
 
     Raises `Invalid` and `Away` as `load`.
     """
     with _client(uri) as client, translated():
-        run_of(client, parent)
+        (parent,) = _parents(client, sweep, uri)
         runs = [r for r in _children(client, parent) if r.info.status == "FINISHED"]
     if not runs:
-        raise Invalid("run", parent, "no sweep with trials that have finished")
+        raise Invalid("sweep", sweep, "no sweep with trials that have finished")
     return [run.info.run_id for run in runs]
 
 
@@ -167,7 +170,7 @@ def latest_page(uri: str) -> str:
     """
     if exists(uri):
         with _client(uri) as client, translated(), suppress(Invalid):
-            run = run_of(client, _parents(client, [None], uri)[0])
+            run = run_of(client, _parents(client, None, uri)[0])
             return view.address(run.info.experiment_id, run.data.tags["sweep.id"])
     return "#/experiments?workflowType=machine_learning"
 

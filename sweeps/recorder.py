@@ -49,13 +49,18 @@ class Recorder:
     # -- what happened -------------------------------------------------------------------------
 
     def start_sweep(
-        self, note: str, plan: Sequence[Mapping[str, Any]], scores: Sequence[str] = ("accuracy",)
+        self,
+        note: str,
+        plan: Sequence[Mapping[str, Any]],
+        scores: Sequence[str] = ("accuracy",),
+        tags: Mapping[str, str] | None = None,
     ) -> None:
         """Open the parent run, or open it again; what a gone driver left running is closed.
 
         `scores` are the names of the test scores that its trials will have.
         """
-        self._put("sweep", note=note, plan=list(plan), scores=list(scores))
+        told = {"scores": list(scores), "tags": dict(tags or {})}
+        self._put("sweep", None, note=note, plan=list(plan), **told)
 
     def end_sweep(
         self,

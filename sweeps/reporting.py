@@ -36,7 +36,7 @@ def report(arguments: Sequence[str]) -> int:
     parser.add_argument("--baseline", metavar="LABEL", help="what to compare with; default: dense")
     parser.add_argument("--out", default="report", metavar="FOLDER", help="default: report")
     parser.add_argument("--uri", help="as tracking.uri; default: the store that run uses")
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)
     folder = Path(given.out)
     if not folder.absolute().parent.is_dir() or (folder.exists() and not folder.is_dir()):
         raise Invalid("--out", given.out, "a folder, in one that is there")

@@ -62,7 +62,9 @@ def reproduce(arguments: Sequence[str]) -> int:
     """
     parser = _Parser("masksweep reproduce", description="Run a trial again, and compare.")
     parser.add_argument("what", metavar="RUN_ID | config.yaml", help="a run, or its config file")
-    parser.add_argument("--sweep", action="store_true", help="the run is a sweep: all its trials")
+    parser.add_argument(
+        "--sweep", action="store_true", help="all trials of a sweep, by name or run id"
+    )
     parser.add_argument("--uri", help="as tracking.uri; default: the store that run uses")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
@@ -74,7 +76,7 @@ def _targets(what: str, sweep: bool, uri: str | None, folder: Path) -> list[Targ
     path = Path(what)
     if path.is_file() and not sweep:
         return [_target(what, path)]
-    if not RUN_ID.fullmatch(what):
+    if not sweep and not RUN_ID.fullmatch(what):
         raise Invalid("reproduce", what, "no such file, and no run's id, which is 32 hex digits")
     from sweeps import reader
 

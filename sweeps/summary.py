@@ -10,10 +10,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sweeps import claims, compared, resume
+from sweeps import advice, claims, compared, resume
 from sweeps.claims import Checked
 from sweeps.plan import Planned, counted
-from sweeps.report import Outcome, table
+from sweeps.report import Outcome, as_markdown, table
 from sweeps.spool import STATE
 from sweeps.uri import shown
 
@@ -50,22 +50,26 @@ def before(planned: Sequence[Planned], away: str) -> None:
             print(warning, file=sys.stderr)
 
 
-AGAIN = "Run again with"
-"""The paragraph of a description before the command."""
 NOTE = 8000
 """The most characters of a run's description."""
 
 
-def note(own: str, *tables: str) -> str:
-    """A parent run's description: the tables, cut to what there is room for, and its own text."""
-    room, found = NOTE - len(own) - 300, []
-    for given in filter(None, tables):
+def note(question: str, again: str, outcomes: Sequence[Outcome], checked: Sequence[Checked]) -> str:
+    """A parent run's description, in markdown: what it was to settle, what came out, how to rerun.
+
+    Its tables are cut to what there is room for.
+    """
+    told = [f"**{about}**: {said}\n" for about, said in advice.sentences(outcomes)]
+    parts = [claims.as_markdown(checked), as_markdown(outcomes), compared.as_markdown(outcomes)]
+    first, last = f"{question}\n\n" if question else "", f"Run again with\n\n    {again}\n"
+    room, found = NOTE - len(first) - len(last) - 300, []
+    for given in filter(None, ["\n".join(told) if outcomes else "", *parts]):
         lines, kept = given.splitlines(keepends=True), ""
         while lines and len(kept) + len(lines[0]) <= room:
             kept += lines.pop(0)
-        room -= len(kept)
+        room -= len(kept) + 50
         found.append(kept + (f"\n{len(lines)} more lines in table.txt\n" if lines else ""))
-    return "\n".join([*found, own])
+    return first + "\n".join([*found, last])
 
 
 def after(ended: Ended, name: str, arguments: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 
 from strategies.base import Invalid
-from sweeps import checkpoint, claims, compared, leaks, resume, summary
+from sweeps import checkpoint, claims, closing, leaks, resume, summary
 from sweeps.claims import Checked
 from sweeps.cluster import Spec, cluster
 from sweeps.config import Trial
@@ -26,7 +26,7 @@ from sweeps.plan import Planned, packs, public, refused, sweep_name, trials
 from sweeps.preflight import Ask, Child, check
 from sweeps.progress import Display, doing
 from sweeps.recorder import Recorder
-from sweeps.report import Outcome, as_markdown, as_text, controls_hold
+from sweeps.report import Outcome, as_text, controls_hold
 from sweeps.spool import STATE
 from sweeps.stopping import Stop, Stopped
 from sweeps.summary import Ended
@@ -78,7 +78,8 @@ def _run(planned: Sequence[Planned], arguments: Sequence[str], name: str, rerun:
                 engine = _engine(stack, planned, name)
             checkpoint.check(_checkpoints(first))
         stop.gentle = True
-        return Sweep(planned, recorder, stop, name, _note(first, arguments), rerun).run(engine)
+        again = shlex.join(["masksweep", "run", *public(arguments)])[:4000]
+        return Sweep(planned, recorder, stop, name, again, rerun).run(engine)
 
 
 def _checked(planned: Sequence[Planned], ask: Ask) -> list[Planned]:
@@ -120,11 +121,13 @@ class Sweep(Watcher):
         recorder: Recorder,
         stop: Stop,
         name: str,
-        note: str,
+        again: str,
         rerun: bool,
     ) -> None:
+        """`again` is the command that runs it again."""
         self._planned, self._recorder, self._stop = planned, recorder, stop
-        self._name, self._note, self._rerun = name, note, rerun
+        self._name, self._again, self._rerun = name, again, rerun
+        self._question = planned[0].trial.sweep.question or ""
         self._launch = planned[0].trial.launch
         self._by_id = {p.trial.id: p for p in planned}
         self._outcomes = {
@@ -135,6 +138,8 @@ class Sweep(Watcher):
         }  # fmt: skip
         self._display = Display(len(planned), done=len(self._outcomes))
         self._printed: dict[str, bytes] = {}
+        self._where: dict[str, list[str]] = {}
+        """Trials by what they ran on."""
         self._retries: dict[str, int] = {}
         self._logs: dict[str, Path] = {}
         self._ticked = 0.0
@@ -146,7 +151,10 @@ class Sweep(Watcher):
         checked: list[Checked] = []
         _logs(self._name).mkdir(parents=True, exist_ok=True)
         scores = list(dict.fromkeys(p.trial.score for p in self._planned))
-        self._recorder.start_sweep(self._note, [p.described() for p in self._planned], scores)
+        note = summary.note(self._question, self._again, [], [])
+        plan = [p.described() for p in self._planned]
+        tags = {"sweep.question": self._question, "sweep.command": self._again}
+        self._recorder.start_sweep(note, plan, scores, tags)
         self._recorder.start()
         others = [p for p in self._planned if p.state != "to run"]
         with self._display:
@@ -173,10 +181,14 @@ class Sweep(Watcher):
             finally:
                 found = [self._outcomes[k] for k in self._by_id if k in self._outcomes]
                 self._recorder.kill_trials()
-                tables = [as_markdown(found), compared.as_markdown(found)]
-                note = summary.note(self._note, claims.as_markdown(checked), *tables)
+                note = summary.note(self._question, self._again, found, checked)
                 files = {"table.txt": as_text(found, checked).encode(), **self._page(found)}
-                self._recorder.end_sweep(status, note, files)
+                if status != "KILLED":
+                    self._display.phase("Drawing the report")
+                    files |= closing.report(
+                        self._name, self._question, self._again, found, self._where
+                    )
+                self._recorder.end_sweep(status, note, files, closing.counts(found))
                 exit_code = self._send_rest(exit_code)
         unsent, refused = self._recorder.waiting, self._recorder.refused
         trouble = self._recorder.trouble if unsent else ""
@@ -267,6 +279,8 @@ class Sweep(Watcher):
             if result.cause == "diverged":  # from its checkpoint it would do so again
                 checkpoint.clear(_checkpoints(p.trial), key)
         else:
+            if told := result.artifacts.get("environment.txt"):
+                self._where.setdefault(told.decode(), []).append(p.name)
             kept = replace(result, artifacts={})  # a sweep's models would not fit into memory
             outcome = Outcome(p.trial, p.variant, result.status, kept, result.reason)
             result = replace(result, artifacts={**result.artifacts, **files})
@@ -328,9 +342,3 @@ def _as_file(text: str) -> str:
 def _checkpoints(trial: Trial) -> str:
     given = trial.checkpoint.path or str(STATE / "checkpoints")
     return given if "://" in given else str(Path(given).absolute())
-
-
-def _note(first: Trial, arguments: Sequence[str]) -> str:
-    command = shlex.join(["masksweep", "run", *public(arguments)])
-    again = f"{summary.AGAIN}\n\n    {command[:4000]}\n"
-    return "\n\n".join(filter(None, [first.sweep.question, again]))

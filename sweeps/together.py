@@ -25,7 +25,8 @@ def together(sweeps: Sequence[Sweep]) -> Sweep:
     return Sweep(
         name=" and ".join(s.name for s in sweeps),
         run_id="",
-        note="",
+        question="",
+        command="",
         outcomes=whole,
         environments=environments,
         left_out=[f"{s.name}: {why}" for s in sweeps for why in s.left_out],

@@ -154,6 +154,7 @@ class Tracker:
         self._parent = self._find_parent()
         note = self._note(body)
         tags = {"sweep.name": self._name, "sweep.id": self._id, "mlflow.note.content": note}
+        tags |= body.get("tags", {})
         if not self._parent:
             run = self._client.create_run(
                 self._experiment, start_time=body["time"], tags=tags, run_name=self._name[:NAME]

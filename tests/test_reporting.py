@@ -165,19 +165,21 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sweep")
     given = outcomes()
     skipped = make(strategy="var_list")
-    command = "    masksweep run strategy=<all>\n"
-    note = f"| a | table |\n\nWhich <way> holds?\n\nRun again with\n\n{command}"
+    told = {
+        "sweep.question": "Which <way> holds?",
+        "sweep.command": "masksweep run strategy=<all>",
+    }
     planned = [Planned(o.trial, []) for o in given]
     with chdir(folder):
         with resume.opened(planned, "small", rerun=False) as (_, recorder, _):
-            recorder.start_sweep(note, [])
+            recorder.start_sweep("", [], tags=told)
             recorder.start()
             for o in given:
                 recorder.start_trial(o.trial, o.name)
                 recorder.end_trial(o.trial, o.result)
             recorder.start_trial(skipped, skipped.name)
             recorder.end_trial(skipped, TrialResult("skipped", "no <whole> outputs"))
-            recorder.end_sweep("FINISHED", note, {})
+            recorder.end_sweep("FINISHED", "", {})
             assert recorder.finish(120)
         assert main(["report"]) == 0
     return folder

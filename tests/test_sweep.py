@@ -189,6 +189,8 @@ def test_the_parent_tells_the_question_the_plan_and_the_table(ran: Ran, tmp_path
     assert "masksweep run strategy=dense,init_only,weight_mask,var_list seed=0,1" in note
     assert "| weight_mask | random 0.9 |" in note
     table = Path(ran.client.download_artifacts(run, "table.txt", str(tmp_path))).read_text()
+    report = {f.path for f in ran.client.list_artifacts(run, "report")}
+    assert report == {f"report/{name}" for name in ("report.html", "pareto.png")}
     assert "leaks, as it must" in table
     plan = json.loads(
         Path(ran.client.download_artifacts(run, "plan.json", str(tmp_path))).read_text()

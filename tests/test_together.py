@@ -27,11 +27,13 @@ Scored = tuple[Trial, float | None]
 
 def record(name: str, scored: Sequence[Scored], environment: str) -> None:
     """A sweep in the store of the current folder, without training; None has failed."""
-    command = f"    masksweep run sweep.name={name}\n"
-    note = f"Does {name} hold?\n\nRun again with\n\n{command}"
+    told = {
+        "sweep.question": f"Does {name} hold?",
+        "sweep.command": f"masksweep run sweep.name={name}",
+    }
     planned = [Planned(trial, []) for trial, _ in scored]
     with resume.opened(planned, name, rerun=True) as (_, recorder, _):
-        recorder.start_sweep(note, [])
+        recorder.start_sweep("", [], tags=told)
         recorder.start()
         for trial, score in scored:
             recorder.start_trial(trial, trial.name)
@@ -41,7 +43,7 @@ def record(name: str, scored: Sequence[Scored], environment: str) -> None:
             metrics = {"test/accuracy": score, "integrity/ok": 1.0}
             kept = {"environment.txt": environment.encode()}
             recorder.end_trial(trial, TrialResult("ok", metrics=metrics, artifacts=kept))
-        recorder.end_sweep("FINISHED", note, {})
+        recorder.end_sweep("FINISHED", "", {})
         assert recorder.finish(120)
 
 
@@ -152,7 +154,7 @@ def test_each_of_them_has_the_files(made: Path) -> None:
 def test_a_sweep_needs_no_store_to_have_a_page() -> None:
     trial = make()
     outcome = Outcome(trial, "", "ok", TrialResult("ok", metrics={"integrity/ok": 1.0}))
-    note = "Does it hold?\n\nRun again with\n\n    masksweep run\n"
-    text = page.page(Sweep("mine", "ab" * 16, note, [outcome], {"a: 1\n": [trial.name]}, []), {})
-    for said in ("<h1>mine</h1>", "Does it hold?", "masksweep run\n", "a: 1", "holds"):
+    told = "Does it hold?", "masksweep run"
+    text = page.page(Sweep("mine", "my id", *told, [outcome], {"a: 1\n": [trial.name]}, []), {})
+    for said in ("<h1>mine</h1>", *told, "--sweep &#x27;my id&#x27;", "a: 1", "holds"):
         assert said in text
