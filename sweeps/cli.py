@@ -47,16 +47,22 @@ COMMANDS = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; its exit code.
 
-    0 well, 1 a trial failed or an audit found what does not hold, 2 bad input, 130 or 143 stopped.
+    0 well, 1 a trial failed or an audit found what does not hold, 2 bad input, 130 or 143 stopped,
+    141 nobody reads its output any more.
     """
     command, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
-        return _run(command, rest)
+        code = _run(command, rest)
+        sys.stdout.flush()  # here, where what fails is caught
+        return code
     except Invalid as error:
         from sweeps.block import printable  # an error may name what a stranger's file says
 
         print(f"masksweep: {printable(str(error))}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # who reads it has seen enough, as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt as stopped:
         return int(getattr(stopped, "exit_code", 130))
 

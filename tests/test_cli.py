@@ -275,6 +275,17 @@ def test_the_page_hides_the_password_of_its_server(tmp_path: Path) -> None:
     assert done.stdout == "The results are on a server already: https://host\n"
 
 
+@pytest.mark.parametrize("command", ["list", "--version"])
+def test_a_reader_that_leaves_is_no_error(command: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "sweeps.cli", command], stdout=write, stderr=subprocess.PIPE
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 RUNS = "{_target_: shutil.copyfile, src: secret, dst: stolen}"
 LOGS = "{version: 1, handlers: {x: {'()': shutil.copyfile, src: secret, dst: stolen}}}"
 HOSTILE = {
