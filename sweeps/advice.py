@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
+from rich.console import Console
+from rich.text import Text
+
 from sweeps.compared import floors, metric, score
 from sweeps.config import label
 from sweeps.report import Outcome
@@ -110,7 +113,7 @@ def chosen(found: Sequence[Standing], noise: float) -> Standing | None:
 
 def sentences(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
     """(what it is about, the sentence): the whole sweep on one screen."""
-    floor = floors(outcomes)
+    floor, timing = floors(outcomes), _timing(outcomes)
     given = kinds(outcomes)
     told, leaks, apart = [], [], []
     for kind, members in given.items():
@@ -118,7 +121,7 @@ def sentences(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
         noise = floor.get("accuracy" if classify else "mse", 0.0)
         under = f" ({kind})" if len(given) > 1 else ""
         found = standings(members)
-        told += _use(found, under, noise, classify)
+        told += _use(found, under, noise, timing, classify)
         leaks += [_leak(s) + under for s in found if s.role == "strategy" and s.held < s.trials]
         told += [(f"Control{under}", _control(s)) for s in found if s.role == "control"]
         apart += [
@@ -133,8 +136,21 @@ def sentences(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
     return told + ([("Not run", f"{'; '.join(apart)} (reasons below).")] if apart else [])
 
 
+def _timing(outcomes: Sequence[Outcome]) -> float:
+    """The largest factor by which a dense step was faster or slower than itself."""
+    dense = [o.result.metrics for o in outcomes if o.trial.strategy.role == "dense"]
+    ratios = [m["speed/ratio_to_dense"] for m in dense if "speed/ratio_to_dense" in m]
+    return max((max(r, 1 / r) for r in ratios if r > 0), default=1.0)
+
+
+def show(outcomes: Sequence[Outcome], console: Console) -> None:
+    """Print the sentences."""
+    for about, told in sentences(outcomes):
+        console.print(Text.assemble((f"{about}: ", "bold"), told))
+
+
 def _use(
-    found: Sequence[Standing], under: str, noise: float, classify: bool
+    found: Sequence[Standing], under: str, noise: float, timing: float, classify: bool
 ) -> list[tuple[str, str]]:
     pick = chosen(found, noise)
     if pick is None:
@@ -145,10 +161,22 @@ def _use(
     seeds = f"; two seeds of the dense control lie {apart} apart" if noise else ""
     told = [(f"Use{under}", f"{held} {_scored(pick, classify)}{seeds}.")]
     others = [s for s in found if s.role == "strategy" and s.holds and s is not pick]
+    near = [s.strategy for s in others if _as_good(s, pick, noise, timing)]
+    if near:
+        itself = f"a dense step took up to {timing:.2f} times as long as itself"
+        told.append((f"As good{under}", f"{', '.join(near)}, to the noise: {itself}."))
     if others:
         said = "; ".join(_beside(s, pick, classify) for s in others)
         told.append((f"Also hold{under}", f"{said}."))
     return told
+
+
+def _as_good(other: Standing, pick: Standing, noise: float, timing: float) -> bool:
+    """Whether neither score nor speed can tell them apart."""
+    if other.score is None or pick.score is None or other.ratio is None or pick.ratio is None:
+        return False
+    scored = not other.skipped and abs(other.score - pick.score) <= noise
+    return scored and other.ratio <= pick.ratio * timing
 
 
 def _leak(standing: Standing) -> str:

@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
-from rich.text import Text
 
 from strategies.base import Invalid
 from sweeps.progress import doing
@@ -52,9 +51,7 @@ def report(arguments: Sequence[str]) -> int:
             (folder / name).write_bytes(content)
     except OSError as error:
         raise Invalid("--out", given.out, f"cannot be written: {error.strerror}") from error
-    console = Console()
-    for about, told in advice.sentences(sweep.outcomes):
-        console.print(Text.assemble((f"{about}: ", "bold"), told))
+    advice.show(sweep.outcomes, Console())
     print(f"\nWritten: {folder / 'report.html'}, and {len(files) - 1} files beside it")
     try:
         with doing("Logging it to the sweep's run"):

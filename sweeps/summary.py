@@ -85,6 +85,8 @@ def after(ended: Ended, name: str, arguments: Sequence[str]) -> None:
         if ended.checked:
             console.print()
             console.print(claims.table(ended.checked))
+        console.print()
+        advice.show(ended.outcomes, console)
     for outcome in ended.outcomes:
         if outcome.status != "ok":
             log = ended.logs.get(outcome.trial.id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import chdir
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,16 @@ def test_the_fastest_of_the_best_that_hold_is_advised() -> None:
     assert also == "weight_mask (+0.0 points, step 1.20); sparse_tensor (-9.0 points, step 0.50)."
     assert said("Leak", given) == "gradient_mask in 6 of 6 trials, through decay."
     assert said("Control", given) == "init_only leaks in every trial, as it must."
+
+
+@pytest.mark.parametrize("ratio", [1.25, 0.8])
+def test_where_timing_cannot_tell_them_apart_it_says_so(ratio: float) -> None:
+    given = outcomes()
+    assert "As good" not in dict(sentences(given))
+    dense = next(i for i, o in enumerate(given) if o.trial.strategy.role == "dense")
+    given[dense] = replace(given[dense], result=result(0.8, ratio, None))
+    told = "weight_mask, to the noise: a dense step took up to 1.25 times as long as itself."
+    assert said("As good", given) == told  # sparse_tensor scores less, gradient_mask leaks
 
 
 def test_without_a_strategy_that_holds_none_is_advised() -> None:
