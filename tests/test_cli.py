@@ -280,7 +280,10 @@ def test_a_reader_that_leaves_is_no_error(command: str) -> None:
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
-        [sys.executable, "-m", "sweeps.cli", command], stdout=write, stderr=subprocess.PIPE
+        [sys.executable, "-m", "sweeps.cli", command],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"},
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (141, b"")
