@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import tempfile
@@ -10,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NoReturn
+from typing import ClassVar
 
 import numpy as np
 import yaml
@@ -22,6 +21,7 @@ from strategies.files import read_arrays
 from strategies.held import Constant, File, Held, Zero
 from strategies.patterns.explicit import to_mask
 from sweeps import keras_file
+from sweeps.arguments import Parser
 from sweeps.findings import Finding, described, findings, holds, table, verdict
 from sweeps.progress import doing
 from sweeps.store import RUN_ID, Away, store_uri
@@ -53,17 +53,12 @@ class Saved(Held):
         return {name: found[name] for name in initial}
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise Invalid("audit", "", f"{message}; see masksweep audit --help")
-
-
 def audit(arguments: Sequence[str]) -> int:
     """`masksweep audit MODEL MASKS` or `masksweep audit RUN_ID`: 0 if it holds, 1 if not.
 
     Raises `Invalid` where there is nothing to audit, or it cannot be read.
     """
-    parser = _Parser("masksweep audit", USAGE, "Whether masked weights are held, bit for bit.")
+    parser = Parser("masksweep audit", USAGE, "Whether masked weights are held, bit for bit.")
     parser.add_argument("model", metavar="MODEL", help="a .keras file, or a trial's run in MLflow")
     parser.add_argument(
         "masks", metavar="MASKS", nargs="?", help=".npz of masks by weight name; False or 0 is held"

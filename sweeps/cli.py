@@ -173,13 +173,12 @@ def _list() -> int:
 
 def _ui(arguments: Sequence[str]) -> int:
     """MLflow's page on the store that `run` writes to."""
-    import argparse
-
+    from sweeps.arguments import Parser
     from sweeps.reader import latest_page
     from sweeps.store import is_local, store_uri
     from sweeps.uri import shown
 
-    parser = argparse.ArgumentParser(prog="masksweep ui")
+    parser = Parser(prog="masksweep ui")
     parser.add_argument("--port", type=int, help="default: 5000, or the next free one")
     parser.add_argument("--uri", help="as tracking.uri; default: the one that run uses")
     given = parser.parse_args(arguments)

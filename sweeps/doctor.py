@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from textwrap import shorten
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps import checks
+from sweeps.arguments import Parser
 from sweeps.nodes import nodes
 from sweeps.overrides import planned
 from sweeps.progress import doing
@@ -24,7 +24,7 @@ COLORS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 def doctor(arguments: Sequence[str]) -> int:
     """`masksweep doctor [--address A] [OVERRIDES]`: 0 if nothing would stop that sweep here."""
-    parser = argparse.ArgumentParser(prog="masksweep doctor", allow_abbrev=False)
+    parser = Parser(prog="masksweep doctor", allow_abbrev=False)
     parser.add_argument("--address", help="as launch.address; default: Ray is started here")
     given, asked = parser.parse_known_args(arguments)
     plan = planned("doctor", asked)

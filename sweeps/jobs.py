@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import functools
 import os
 import shlex
@@ -14,6 +13,7 @@ from typing import Any
 
 from strategies.base import Invalid
 from sweeps import cluster
+from sweeps.arguments import Parser
 from sweeps.parcel import packed
 from sweeps.uri import shown
 
@@ -106,8 +106,8 @@ def stop(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _parser(command: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"masksweep {command}", allow_abbrev=False)
+def _parser(command: str) -> Parser:
+    parser = Parser(prog=f"masksweep {command}", allow_abbrev=False)
     said = f"the cluster's dashboard; default: RAY_API_SERVER_ADDRESS, RAY_ADDRESS, or {DEFAULT}"
     parser.add_argument("--address", metavar="URL", help=said)
     return parser

@@ -7,11 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from strategies.base import Invalid
+from sweeps.arguments import Parser
 from sweeps.progress import doing
 from sweeps.store import Away, Refused, store_uri
 from sweeps.uri import shown
@@ -20,17 +21,12 @@ if TYPE_CHECKING:
     from sweeps.reader import Sweep
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise Invalid("report", "", f"{message}; see masksweep report --help")
-
-
 def report(arguments: Sequence[str]) -> int:
     """`masksweep report [SWEEP ...]`: write what came out of sweeps, and log it to their runs.
 
     Raises `Invalid` where there is no such sweep, nothing in it to tell, or no such baseline.
     """
-    parser = _Parser("masksweep report", description="What came out of sweeps, as one page.")
+    parser = Parser("masksweep report", description="What came out of sweeps, as one page.")
     parser.add_argument("sweep", nargs="*", help="names or run ids; default: the latest")
     parser.add_argument("--baseline", metavar="LABEL", help="what to compare with; default: dense")
     parser.add_argument("--out", default="report", metavar="FOLDER", help="default: report")

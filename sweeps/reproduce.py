@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 import uuid
@@ -10,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 from rich.text import Text
 
 from strategies.base import Invalid
 from sweeps import checkpoint, configfile, rerun, resume
+from sweeps.arguments import Parser
 from sweeps.block import printable
 from sweeps.comparison import Verdict, compare
 from sweeps.config import Trial
@@ -50,17 +49,12 @@ class Target:
         return {**run, "reproduces.trial": self.recorded.trial}
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise Invalid("reproduce", "", f"{message}; see masksweep reproduce --help")
-
-
 def reproduce(arguments: Sequence[str]) -> int:
     """`masksweep reproduce RUN_ID | FILE`: 0 if the same came out, to rounding at most; 1 if not.
 
     Raises `Invalid` where there is nothing to run again, or it cannot be read.
     """
-    parser = _Parser("masksweep reproduce", description="Run a trial again, and compare.")
+    parser = Parser("masksweep reproduce", description="Run a trial again, and compare.")
     parser.add_argument("what", metavar="RUN_ID | config.yaml", help="a run, or its config file")
     parser.add_argument(
         "--sweep", action="store_true", help="all trials of a sweep, by name or run id"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
 from strategies.base import Invalid
+from sweeps.arguments import Parser
 from sweeps.progress import doing
 from sweeps.recorder import Recorder
 from sweeps.sections import Tracking
@@ -22,7 +22,7 @@ def sync(arguments: Sequence[str]) -> int:
     A store whose address holds a password has to be given again: no password is kept on disk.
     Where sweeps wrote to several stores, what waits for the given one alone is sent.
     """
-    parser = argparse.ArgumentParser(prog="masksweep sync")
+    parser = Parser(prog="masksweep sync")
     parser.add_argument("--uri", help="as tracking.uri; default: the store the sweep wrote to")
     given = parser.parse_args(arguments)
     found = Spool.all()

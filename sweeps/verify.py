@@ -6,7 +6,6 @@ All but the leak atlas', which takes as long as the others together:
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Sequence
 from importlib import resources
@@ -15,6 +14,7 @@ from rich.console import Console
 
 from strategies.base import Invalid
 from sweeps import claims
+from sweeps.arguments import Parser
 from sweeps.claims import Checked
 
 EXPERIMENTS = ("seed_questions", "equivalence", "mnist1d", "lottery_tickets")
@@ -31,7 +31,7 @@ def verify(arguments: Sequence[str]) -> int:
     """
     from sweeps import command
 
-    parser = argparse.ArgumentParser(prog="masksweep verify", allow_abbrev=False)
+    parser = Parser(prog="masksweep verify", allow_abbrev=False)
     parser.add_argument("--only", action="append", metavar="NAME", help="one experiment")
     parser.add_argument("--rerun", action="store_true", help="what is done counts as not done")
     given, overrides = parser.parse_known_args(arguments)

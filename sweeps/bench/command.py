@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from strategies.base import Invalid, Strategy
+from sweeps.arguments import Parser
 from sweeps.bench import cases, peers
 from sweeps.bench.cases import SIZES, SPARSITIES, Case, Size
 from sweeps.bench.peers import PeerCase
@@ -39,11 +39,6 @@ class Asked:
     def files(self) -> dict[str, Path]:
         """What is written, by its name in the MLflow run."""
         return {"bench.json": self.path, "bench.png": self.path.with_suffix(".png")}
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise Invalid("bench", "", f"{message}; see masksweep bench --help")
 
 
 def bench(arguments: Sequence[str]) -> int:
@@ -77,7 +72,7 @@ def bench(arguments: Sequence[str]) -> int:
 
 def parsed(arguments: Sequence[str]) -> Asked:
     """What the arguments ask for. Raises `Invalid`; loads no TensorFlow."""
-    parser = _Parser(prog="masksweep bench", allow_abbrev=False)
+    parser = Parser(prog="masksweep bench", allow_abbrev=False)
     known = cases.known()
     parser.add_argument("--sizes", help="default: S,M,L")
     parser.add_argument("--strategies", help="default: all")
