@@ -154,6 +154,10 @@ class Integrity:
 
 def same(one: Mapping[str, Array], other: Mapping[str, Array]) -> bool:
     """Whether two sets of weights have the same names and the same bits."""
-    return one.keys() == other.keys() and all(
-        one[n].dtype == other[n].dtype and np.array_equal(bits(one[n]), bits(other[n])) for n in one
-    )
+    return one.keys() == other.keys() and all(alike(one[n], other[n]) for n in one)
+
+
+def alike(one: Array, other: Array) -> bool:
+    """Whether two arrays have the same shape, dtype and bits."""
+    fits = one.shape == other.shape and one.dtype == other.dtype
+    return fits and np.array_equal(bits(one), bits(other))
