@@ -15,13 +15,14 @@ MARKERS = "os^Dv<>Pp"
 def look(label: str, among: Sequence[str]) -> dict[str, Any]:
     """Colour, dash and marker of a strategy, as matplotlib takes them.
 
-    A strategy's colour does not hang on what else is drawn; `among` tells its variants apart.
+    A strategy's colour does not hang on what else is drawn; `among` tells its variants apart, and
+    what is no strategy.
     """
     from strategies.registry import all_strategies
 
-    names = list(all_strategies())
+    names = list(dict.fromkeys([*all_strategies(), *map(_base, among)]))
     base = _base(label)
-    number = names.index(base) if base in names else len(names)
+    number = names.index(base)
     variant = [other for other in among if _base(other) == base].index(label)
     return {
         "color": COLOURS[number % len(COLOURS)],

@@ -14,9 +14,8 @@ from rich.text import Text
 
 from sweeps.bench.cases import SIZES
 from sweeps.bench.measure import Row, Untimed
+from sweeps.colours import look
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's, which the colour-blind tell apart."""
 MARKERS = "os^Dv<>Pp"
 
 
@@ -134,15 +133,12 @@ def plot(found: Found) -> bytes:
     rows = figure.subplots(2, len(found.sizes), sharex="col", sharey="row", squeeze=False)
     names = list(dict.fromkeys(name for name, _ in lines(found.rows)))
     patterns = list(dict.fromkeys(pattern for _, pattern in lines(found.rows)))
-    styles: Any = ("-", ":", "-.")
-    look = {
-        n: {"color": COLOURS[i % len(COLOURS)], "linestyle": styles[i // len(COLOURS) % 3]}
-        for i, n in enumerate(names)
-    }
+    # markers tell patterns apart here
+    looks = {n: {k: v for k, v in look(n, names).items() if k != "marker"} for n in names}
     marker = {pattern: MARKERS[i % len(MARKERS)] for i, pattern in enumerate(patterns)}
     for axes in rows:
         for axis, size in zip(axes, found.sizes, strict=True):
-            _draw(axis, [row for row in found.rows if row.size == size], look, marker)
+            _draw(axis, [row for row in found.rows if row.size == size], looks, marker)
         axes[0].set_ylabel("step time / dense")
     for above, below, size in zip(*rows, found.sizes, strict=True):
         above.set_title(f"{size}: {'-'.join(map(str, SIZES[size].widths))}")
@@ -150,7 +146,7 @@ def plot(found: Found) -> bytes:
         below.set_ylim(NEAR_DENSE)
         ticks = (0.5, 0.7, 1, 1.4, 2)
         below.set_yticks(ticks, map(str, ticks))
-    handles = [Line2D([], [], label=n, **look[n]) for n in names]
+    handles = [Line2D([], [], label=n, **looks[n]) for n in names]
     handles += [
         Line2D([], [], color="0.3", marker=marker[p], linestyle="", label=p) for p in patterns
     ]
@@ -162,7 +158,7 @@ def plot(found: Found) -> bytes:
 
 
 def _draw(
-    axis: Any, rows: Sequence[Row], look: Mapping[str, Any], marker: Mapping[str, str]
+    axis: Any, rows: Sequence[Row], looks: Mapping[str, Any], marker: Mapping[str, str]
 ) -> None:
     """The lines of one size."""
     ticks = sorted({row.sparsity for row in rows})
@@ -173,7 +169,7 @@ def _draw(
         high = [r.ratio_high - r.ratio_to_dense for r in ordered]
         axis.errorbar(
             at, ratios, yerr=[low, high], marker=marker[pattern], markersize=4, linewidth=1.2,
-            **look[name],
+            **looks[name],
         )  # fmt: skip
     densities = [1 - tick for tick in ticks]
     axis.plot(densities, densities, "--", color="0.5", marker=".")
