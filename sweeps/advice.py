@@ -176,7 +176,7 @@ def _as_good(other: Standing, pick: Standing, noise: float, timing: float) -> bo
     if other.score is None or pick.score is None or other.ratio is None or pick.ratio is None:
         return False
     scored = not other.skipped and abs(other.score - pick.score) <= noise
-    return scored and other.ratio <= pick.ratio * timing
+    return scored and other.ratio <= pick.ratio * timing**2  # either may be off as much
 
 
 def _leak(standing: Standing) -> str:
