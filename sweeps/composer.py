@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from functools import cache
@@ -17,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from strategies.base import Invalid
 from sweeps.launcher import plain
 
 Lines = tuple[str, ...]
@@ -136,12 +138,17 @@ class Composer:
         return self._composed[chosen]
 
     def _split(self, job: Sequence[str]) -> tuple[Lines, Lines]:
-        """A job's overrides by what they change: the choice of groups, or values."""
+        """A job's overrides by what they change: the choice of groups, or values.
+
+        Raises `Invalid` for a choice by path, which may lead out of the folder of the configs.
+        """
         chosen: list[str] = []
         values: list[str] = []
         for line, override in zip(job, self.parse(job), strict=True):
             mapping = isinstance(override.value(), dict)  # Hydra merges it into the group's section
             group = not mapping and self._is_group(override.key_or_group)
+            if group and ".." in re.split(r"[^.\w]+", str(override.value())):
+                raise Invalid(override.key_or_group, override.value(), "a config's name, no path")
             (chosen if group else values).append(line)
         return tuple(chosen), tuple(values)
 

@@ -12,12 +12,15 @@ from typing import Any
 import yaml
 
 from strategies.base import Invalid
+from sweeps import yamlfile
 from sweeps.config import Trial, parse, recorded
 from sweeps.environment import code_version
 from sweeps.trial import TrialResult
 
 LARGE = 50 * 2**20
 """Bytes of a file that does not travel with every trial."""
+LONG = 2**24
+"""Bytes of a config file, most of them curves."""
 NAME = "config.yaml"
 BLOCK = "recorded"
 """The key of what was found; all else is the trial's config."""
@@ -116,13 +119,9 @@ def read(path: Path) -> tuple[Trial, Recorded | None]:
     it. Raises `Invalid` where it is no such file, or a file beside it is not the one that ran.
     """
     try:
-        content = path.read_bytes()
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content)):
-            raise ValueError("aliases, of which a few can stand for any number of values")
-        config = yaml.safe_load(content)
-    except Exception as error:  # YAML's constructors raise some ten kinds
-        said = (str(error).strip().splitlines() or [repr(error)])[0]
-        raise Invalid("config", path, f"not readable as YAML: {said}") from error
+        _, config = yamlfile.read(path, LONG)
+    except ValueError as error:
+        raise Invalid("config", path, f"not readable as YAML: {error}") from error
     if not isinstance(config, dict):
         raise Invalid("config", path, "must be keys and values")
     found = _recorded(path, config.pop(BLOCK)) if BLOCK in config else None

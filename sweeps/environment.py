@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from sweeps import __version__
+from sweeps.commit import commit
 
 PACKAGES = (
     "masksweep",
@@ -51,6 +52,8 @@ def known() -> dict[str, str]:
     import tensorflow as tf
 
     lines = {"python": platform.python_version(), "system": platform.platform()}
+    if code := commit():
+        lines["commit"] = code
     for name in PACKAGES:
         try:
             lines[name] = version(name)

@@ -9,62 +9,108 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from strategies.base import Invalid
+from sweeps import includes, yamlfile
 
-PACKAGE = re.compile(r"^\s*#\s*@package\s+(.*)$", re.MULTILINE)
-RESOLVER = re.compile(r"\$\{[^${}]*:")
+LARGE = 2**18
+"""Bytes of a config file, which takes Hydra some ten seconds then."""
+MANY = 1000
+"""Configs that one may lead to; Hydra reads each anew for each way."""
+PACKAGE = re.compile(r"@package\s+(\S*)")
+DEFAULT = re.compile(r"((override|optional) +)*/?\w[\w.-]*(/\w[\w.-]*)*")
+"""An entry of a defaults list that leads nowhere else: no parent folder, no package."""
+CALL = re.compile(r"_\w+_")
+# in a terminal they could do more than be read
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-def check(arguments: Sequence[str]) -> None:
-    """Raise `Invalid` for a folder of configs among Hydra's arguments that holds more than data."""
+@dataclass(frozen=True)
+class Foreign:
+    """A folder of configs from elsewhere, on a command line that is a person's own."""
+
+    folder: Path
+    overrides: Sequence[str]
+    """Those of the command line."""
+
+
+def check(arguments: Sequence[str]) -> Foreign | None:
+    """The folder of configs among Hydra's arguments, if there is one.
+
+    Raises `Invalid` where it holds more than data.
+    """
     from hydra._internal.utils import get_args_parser
 
     try:
         given = get_args_parser().parse_known_args(list(arguments))[0]
     except SystemExit:  # Hydra will say the same
-        return
-    if given.config_path is not None:
-        allowed = "not offered: --config-dir adds configs"
-        raise Invalid("--config-path", given.config_path, allowed)
-    if given.config_dir is not None:
-        folder = Path(given.config_dir)
-        for path in _files(folder):
-            if said := wrong(path, path.relative_to(folder)):
-                raise Invalid("--config-dir", str(path), said)
+        return None
+    for flag in ("config_path", "config_name"):
+        if (value := getattr(given, flag)) is not None:
+            key = f"--{flag.replace('_', '-')}"
+            raise Invalid(key, value, "not offered: --config-dir adds configs, as +GROUP=NAME")
+    if given.config_dir is None:
+        return None
+    folder, said = Path(given.config_dir), {}
+    for path in _files(folder):
+        name = path.relative_to(folder)
+        try:
+            said[name] = read(path, name)
+        except ValueError as error:
+            raise Invalid("--config-dir", path, str(error)) from error
+    for name, count in includes.count(said).items():
+        if count > MANY:
+            allowed = f"defaults lead to themselves, or to more than {MANY} configs"
+            raise Invalid("--config-dir", folder / name, allowed)
+    return Foreign(folder, given.overrides)
 
 
 def _files(folder: Path) -> Iterator[Path]:
     for root, folders, files in os.walk(folder):
-        for name in sorted(folders):
+        configs = [name for name in files if name.lower().endswith((".yaml", ".yml"))]
+        for name in sorted([*folders, *configs]):
             if (found := Path(root, name)).is_symlink():
-                raise Invalid("--config-dir", str(found), "no link to another folder")
-        yield from (Path(root, name) for name in sorted(files) if name.endswith((".yaml", ".yml")))
+                raise Invalid("--config-dir", found, "no link to another folder or file")
+        yield from (Path(root, name) for name in sorted(configs))
 
 
-def wrong(path: Path, name: Path) -> str:
-    """Why a config file is more than data; empty if it is none. `name` is its path for Hydra."""
-    import yaml
+def read(path: Path, name: Path) -> dict[Any, Any]:
+    """What a config file says; `name` is its path for Hydra.
 
-    text = path.read_text(errors="replace")
-    if name.parts[0] == "hydra" or any("hydra" in p.lower() for p in PACKAGE.findall(text)):
-        return "Hydra's own config is fixed here"
+    Raises `ValueError` with the reason where it is more than data.
+    """
+    if resources.files("conf").joinpath(*name.parts).is_file():
+        raise ValueError("Masksweep has a config of this name, which Hydra would take instead")
     try:
-        config = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError):
-        return "not readable as YAML"
-    if not isinstance(config, dict | None):
-        return "must be keys and values"
-    defaults = (config or {}).get("defaults") or ()
-    if any(str(key).partition(".")[0] == "hydra" for key in _keys(config)) or any(
-        "hydra" in word for word in _words(defaults)
-    ):
-        return "Hydra's own config is fixed here"
-    if found := next((w for w in _words(config) if RESOLVER.search(w)), ""):
-        return f"no resolvers, which read what is no config: {found[:100]}"
-    return ""
+        text, said = yamlfile.read(path, LARGE)
+    except ValueError as error:
+        raise ValueError(f"not readable as YAML: {error}") from error
+    config = {} if said is None else said
+    if not isinstance(config, dict):
+        raise ValueError("must be keys and values")
+    keys, words = [str(key) for key in _keys(config)], list(_words(config))
+    defaults = list(_words(config.get("defaults")))
+    named = [*name.parent.parts, *PACKAGE.findall(text), *defaults, *keys]
+    if any("hydra" in word.lower() for word in named):
+        raise ValueError("Hydra's own config is fixed here")
+    for found in defaults:
+        if not DEFAULT.fullmatch(found):
+            raise ValueError(f"defaults are names of configs: {found[:100]}")
+    for found in keys:
+        if CALL.fullmatch(found):
+            raise ValueError(f"no key that says what to call: {found[:100]}")
+    for found in words:
+        # an override in sweep.parts may have backslashes, which Hydra takes out
+        if "${" in found.replace("\\", ""):
+            allowed = "no resolvers or other references, which read what is no config"
+            raise ValueError(f"{allowed}: {found[:100]}")
+        if CONTROL.search(found):
+            raise ValueError("no control characters")
+    return config
 
 
 def _keys(value: Any) -> Iterator[Any]:
@@ -75,13 +121,13 @@ def _keys(value: Any) -> Iterator[Any]:
 
 
 def _words(value: Any) -> Iterator[str]:
-    """Every text in it, keys as well."""
+    """All that is said in it, keys as well."""
     for inner in _inner(value):
         yield from _words(inner)
     if isinstance(value, dict):
         yield from map(str, value)
-    elif isinstance(value, str):
-        yield value
+    elif not isinstance(value, list | None):
+        yield str(value)
 
 
 def _inner(value: Any) -> Iterator[Any]:

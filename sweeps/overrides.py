@@ -39,14 +39,16 @@ def compose(command: str, arguments: Sequence[str], launch: TakeOver) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     import hydra
 
-    from sweeps import foreign, launcher
+    from sweeps import foreign, launcher, places
 
-    foreign.check(arguments)
+    theirs = foreign.check(arguments)
     composed = False
 
     def launch_composed(jobs: Sequence[Composed]) -> Sequence[JobReturn]:
         nonlocal composed
         composed = True
+        if theirs:
+            places.check(theirs, [job.values for job in jobs])
         return launch(jobs)
 
     launcher.register()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
@@ -19,6 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 from strategies.base import Invalid
 from sweeps.composer import Composer
 from sweeps.launcher import Composed, RayLauncher, taken_over
+
+MOST = 100_000
+"""Jobs of a sweep: a line of a config can ask for more than a machine can hold."""
 
 
 class MaskSweeper(Sweeper):
@@ -57,7 +61,10 @@ class MaskSweeper(Sweeper):
         return [self._launcher.launch(jobs, initial_job_idx=0)]
 
     def jobs(self, arguments: Sequence[str]) -> list[list[str]]:
-        """The overrides of each job. Raises `Invalid` where a value is given twice."""
+        """The overrides of each job.
+
+        Raises `Invalid` where a value is given twice, or there are more than `MOST` jobs.
+        """
         return [job for _, job in self.named_jobs(arguments)]
 
     def named_jobs(self, arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
@@ -73,6 +80,8 @@ class MaskSweeper(Sweeper):
             for grid in _grids(part):
                 lines = [_line(key, value) for key, value in grid.items() if key not in keys]
                 choices = [_choices(o) for o in [*given, *self.composer.parse(lines)]]
+                if len(jobs) + math.prod(map(len, choices)) > MOST:
+                    raise Invalid("sweep", str(name), f"must have {MOST} trials at most")
                 jobs += [(str(name), list(job)) for job in itertools.product(*choices)]
         return jobs
 
@@ -111,6 +120,11 @@ def _choices(override: Override) -> list[str]:
         return [f"{key}={override.get_value_element_as_str()}"]
     if not override.is_discrete_sweep():
         raise Invalid(key, override.get_value_element_as_str(), "a comma list, choice() or range()")
+    over = override.value()
+    # shuffled, Hydra would list it whole
+    if isinstance(over, RangeSweep) and [*itertools.islice(over.range(), MOST, MOST + 1)]:
+        given = str(override.input_line).partition("=")[2]
+        raise Invalid(key, given, f"must be {MOST} values at most")
     values = list(override.sweep_string_iterator())
     repeated = [v for v, count in Counter(values).items() if count > 1]
     if repeated:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -98,7 +97,8 @@ def complaint(done: subprocess.CompletedProcess[str]) -> str:
         ("sweep.parts={a:{seed:1}}", "sweep.parts="),
         ("--config-dir bad +experiment=broken", "--config-dir=bad/experiment/broken.yaml: not rea"),
         ("--config-path bad", "--config-path=bad: not offered: --config-dir adds configs"),
-        ("--config-name nope", "config=nope: no such config"),
+        ("--config-name nope", "--config-name=nope: not offered: --config-dir adds configs"),
+        ("--config-dir nope", "config=: Additional config directory "),
         ("optimizer.learning_rate=inf", "optimizer.learning_rate=inf: must be above 0, and finite"),
         ("optimizer.ema_overwrite_frequency=0", "optimizer.ema_overwrite_frequency=0: must be 1"),
         ("optimizer=rmsprop optimizer.rho=5", "optimizer.rho=5.0: must be in [0, 1]"),
@@ -287,75 +287,3 @@ def test_a_reader_that_leaves_is_no_error(command: str) -> None:
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (141, b"")
-
-
-RUNS = "{_target_: shutil.copyfile, src: secret, dst: stolen}"
-LOGS = "{version: 1, handlers: {x: {'()': shutil.copyfile, src: secret, dst: stolen}}}"
-HOSTILE = {
-    "callbacks": f"# @package _global_\nhydra: {{callbacks: {{x: {RUNS}}}}}",
-    "a key of callbacks": f"# @package _global_\nhydra.callbacks.x: {RUNS}",
-    "a key spelt otherwise": f'# @package _global_\n"h\\x79dra": {{callbacks: {{x: {RUNS}}}}}',
-    "a merged key": f"# @package _global_\nx: &x {{hydra: {{callbacks: {{x: {RUNS}}}}}}}\n<<: *x",
-    "package": f"# @package hydra.callbacks.x\n{RUNS}",
-    "package of a default": f"defaults: [/data/digits@hydra.callbacks.x]\nx: {RUNS}",
-    "logging": f"# @package _global_\nhydra: {{job_logging: {LOGS}}}",
-    "hydra's logging": f"# @package _global_\nhydra: {{hydra_logging: {LOGS}}}",
-    "launcher": "# @package _global_\ndefaults: [{override /hydra/launcher: basic}]",
-    "sweeper": f"# @package _global_\nhydra: {{sweeper: {RUNS}}}",
-    "search path": "# @package _global_\nhydra: {searchpath: [pkg://os]}",
-    "where it writes": "# @package _global_\nhydra: {sweep: {dir: stolen}}",
-    "environment": "# @package _global_\nsweep: {question: '${oc.env:HOME}'}",
-    "environment by a default": "# @package _global_\ndefaults: [{/data: '${oc.env:HOME}'}]",
-    "decoded": "# @package _global_\nseed: ${oc.decode:'1'}",
-    "nested resolver": "# @package _global_\nseed: ${oc.${x}:HOME}",
-    "python": "# @package _global_\nseed: !!python/object/apply:shutil.copyfile [secret, stolen]",
-    "a model by target": f"# @package _global_\nmodel: {RUNS}",
-    "a callable's name": "# @package _global_\nmodel: {name: os.system}",
-    "a strategy by path": "# @package _global_\nstrategy: {name: ../../secret}",
-    "pickled masks": "# @package _global_\npattern: {name: file, path: pickled.npz}",
-    "two documents": "seed: 1\n---\nseed: 2",
-    "a list": "- seed",
-}
-
-
-class Steals:
-    def __reduce__(self) -> object:
-        return shutil.copyfile, ("secret", "stolen")
-
-
-@pytest.mark.parametrize("config", HOSTILE.values(), ids=HOSTILE)
-@pytest.mark.parametrize("command", ["plan"])
-def test_a_config_file_is_data(config: str, command: str, tmp_path: Path) -> None:
-    (tmp_path / "configs" / "experiment").mkdir(parents=True)
-    (tmp_path / "configs" / "experiment" / "theirs.yaml").write_text(config)
-    (tmp_path / "secret").write_text("a secret")
-    np.savez(tmp_path / "pickled.npz", **{"output/kernel": np.array([Steals()], dtype=object)})
-    before = sorted(tmp_path.rglob("*"))
-    arguments = ("--config-dir", "configs", "+experiment=theirs")
-    done = masksweep(command, *arguments, cwd=tmp_path, light=True)
-    assert complaint(done)
-    assert str(Path.home()) not in done.stderr.replace(str(tmp_path), "")
-    assert not done.stdout
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_a_folder_of_hydras_own_is_refused_and_a_link_is(tmp_path: Path) -> None:
-    for name in ("hydra/job_logging", "experiment"):
-        (tmp_path / "configs" / name).mkdir(parents=True)
-    (tmp_path / "configs/hydra/job_logging/x.yaml").write_text("version: 1")
-    arguments = ("--config-dir", "configs", "seed=1")
-    assert complaint(masksweep("plan", *arguments, cwd=tmp_path)).endswith("is fixed here")
-    shutil.rmtree(tmp_path / "configs/hydra")
-    (tmp_path / "configs/hydra").symlink_to("/")
-    assert complaint(masksweep("plan", *arguments, cwd=tmp_path)).endswith("another folder")
-
-
-def test_ones_own_config_files_are_used(tmp_path: Path) -> None:
-    (tmp_path / "configs" / "experiment").mkdir(parents=True)
-    config = (
-        "# @package _global_\ndefaults: [{override /data: digits}]\nseed: 7\ntrain: {epochs: 3}"
-    )
-    (tmp_path / "configs/experiment/mine.yaml").write_text(config)
-    done = masksweep("plan", "--config-dir=configs", "+experiment=mine", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "seed 7" in done.stdout

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from strategies import Invalid, all_patterns
+from strategies import Invalid, all_patterns, files
 from strategies.base import Mask
 from strategies.files import read_arrays
 from strategies.patterns import Pattern
@@ -315,6 +315,18 @@ def test_file_must_be_an_npz(tmp_path: Path, content: bytes | None) -> None:
     with pytest.raises(Invalid) as caught:
         File(str(path))
     assert (caught.value.key, caught.value.value) == ("path", str(path))
+
+
+def test_a_file_that_holds_far_more_than_its_size_is_not_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "masks.npz"
+    path.write_bytes(npz(kernel=np.zeros(100_000, bool)))
+    assert path.stat().st_size < 2000
+    assert len(read_arrays(str(path))["kernel"]) == 100_000
+    monkeypatch.setattr(files, "LARGE", 100_000)
+    with pytest.raises(Invalid, match="more than 100000 bytes, packed or unpacked"):
+        read_arrays(str(path))
 
 
 def test_a_damaged_file_is_refused_or_read(tmp_path: Path) -> None:

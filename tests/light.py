@@ -1,0 +1,68 @@
+"""The command many times in one process that must stay light, as each of them would be."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+HEAVY = ("tensorflow", "ray", "mlflow")
+"""What no command loads that only answers, plans or refuses."""
+SERVE = f"""
+import io, json, os, sys, traceback
+from contextlib import redirect_stderr, redirect_stdout
+from sweeps.cli import main
+for line in sys.stdin:
+    folder, arguments = json.loads(line)
+    os.chdir(folder)
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        try:
+            code = main(arguments)
+        except BaseException:
+            code = traceback.print_exc() or 1
+    loaded = sorted(set({HEAVY}) & set(sys.modules))
+    print(json.dumps([code, out.getvalue(), err.getvalue(), loaded]), flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+    loaded: list[str]
+    """What is heavy and was loaded by it, or by one before."""
+
+
+class Light:
+    """Runs commands in folders."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def __call__(self, folder: Path, *arguments: str) -> Answer:
+        """One command; `folder` is its current folder."""
+        assert self._process.stdin
+        assert self._process.stdout
+        print(json.dumps([str(folder), arguments]), file=self._process.stdin, flush=True)
+        return Answer(*json.loads(self._process.stdout.readline()))
+
+
+@contextmanager
+def light() -> Iterator[Light]:
+    """Start the process, and end it."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("HYDRA_", "MLFLOW_"))}
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-P", "-c", SERVE]  # its current folder is a stranger's
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=env) as process:
+        try:
+            yield Light(process)
+        finally:
+            process.kill()
