@@ -29,14 +29,12 @@ class Speed:
 
     step_ms: float
     dense_step_ms: float
-
-    @property
-    def ratio(self) -> float:
-        return self.step_ms / self.dense_step_ms
+    ratio: float
+    """Of the rounds' own ratios: what slows the machine down for a while slows both."""
 
     def shared(self, among: int) -> Speed:
         """The part of one of so many."""
-        return Speed(self.step_ms / among, self.dense_step_ms / among)
+        return Speed(self.step_ms / among, self.dense_step_ms / among, self.ratio)
 
 
 def compare(program: Runs, dense: Runs, x: Any, y: Any, order: Any, rounds: int) -> Speed:
@@ -48,7 +46,7 @@ def compare(program: Runs, dense: Runs, x: Any, y: Any, order: Any, rounds: int)
 
     found = in_turn([partial(steps, timed) for timed in (program, dense)], rounds)
     step, control = (1000 * median(times) for times in zip(*found, strict=True))
-    return Speed(step, control)
+    return Speed(step, control, median(own / other for own, other in found))
 
 
 def in_turn(runs: Sequence[Run], rounds: int, budget_s: float = inf) -> list[list[float]]:
