@@ -294,3 +294,12 @@ SETTINGS: dict[str, tuple[str, str]] = {
     ),
 }  # fmt: skip
 """What `THEIRS` says after its package, and what the one line begins with."""
+HARMLESS: dict[str, str] = {
+    "a name that is a path": "sweep: {name: ../../../stolen}",
+    "a name that is markup": "sweep: {name: <script>alert(1)</script>}",
+    "a claim about a file": CLAIM.replace("seed: %s", "pattern.path: [/etc/passwd]"),
+    "a question with a resolver's words": "sweep: {question: 'oc.env:HOME, $HOME, ~, `id`, $(id)'}",
+    "globs that take long": f"targets: ['{5000 * '*a'}']",
+    "a function in a part": "sweep: {parts: {a: {seed: 'int(\"7\")'}}}",
+}
+"""What `THEIRS` may say after its package, for it does nothing."""

@@ -12,8 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sweeps import foreign
-from tests.hostile import CALLBACKS, CONTENTS, FOLDERS, GLOBAL, LEADS, SENT, SETTINGS, THEIRS
+from sweeps import foreign, spool, sweep
+from tests.hostile import (
+    CALLBACKS,
+    CONTENTS,
+    FOLDERS,
+    GLOBAL,
+    HARMLESS,
+    LEADS,
+    SENT,
+    SETTINGS,
+    THEIRS,
+)
 from tests.light import Light, light
 
 
@@ -140,6 +150,23 @@ def test_what_a_config_names_is_refused(text: str, why: str, command: Light, fol
     hostile_files(folder / "configs")
     put(folder / "configs" / THEIRS, GLOBAL + text)
     assert refused(command, folder, "+experiment=theirs", names="plan").startswith(why)
+
+
+@pytest.mark.parametrize("text", HARMLESS.values(), ids=HARMLESS)
+def test_what_does_nothing_is_let_through(text: str, command: Light, folder: Path) -> None:
+    put(folder / "configs" / THEIRS, GLOBAL + text)
+    before = snapshot(folder)
+    arguments = ("--config-dir", "configs", "+experiment=theirs")
+    found = command(folder, "plan", *arguments)
+    assert (found.code, found.err, found.loaded) == (0, "", [])
+    assert "1 trial: 1 to run" in found.out
+    assert snapshot(folder) == before
+
+
+@pytest.mark.parametrize("name", ["../../stolen", "..", "/etc/passwd", "a\0b", "a" * 1000])
+def test_a_sweeps_name_leads_nowhere(name: str, tmp_path: Path) -> None:
+    inside = (tmp_path / sweep._logs(name)).resolve()
+    assert inside.is_relative_to(tmp_path / spool.STATE)
 
 
 @pytest.mark.parametrize("what", ["a file", "a folder", "a pipe", "nothing"])
