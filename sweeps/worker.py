@@ -18,13 +18,12 @@ from typing import Any
 from strategies.base import Invalid
 from sweeps.cluster import Spec
 from sweeps.config import Trial, parse, recorded
+from sweeps.configfile import LARGE
 from sweeps.folder import Folder
 from sweeps.job import Apart, Emit, Failure, Fatal, failure
 from sweeps.trial import Member, TrialResult
 from sweeps.uri import shown
 
-LARGE = 50 * 2**20
-"""Bytes of an artifact that does not travel to the driver any more."""
 LOG_BYTES = 2**20
 """The end of a log that travels."""
 
