@@ -14,9 +14,9 @@ import pytest
 from strategies import all_patterns, all_strategies
 from sweeps import __version__
 from sweeps.plan import sweep_name
+from tests.light import HEAVY
 from tests.trials import trial
 
-HEAVY = ("tensorflow", "ray", "mlflow")
 WITHOUT_HEAVY = f"""
 import sys
 from sweeps.cli import main
