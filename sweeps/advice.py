@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from statistics import fmean, median
 
 from rich.console import Console
@@ -97,7 +98,9 @@ def _held(outcome: Outcome) -> bool:
 def _score(outcome: Outcome) -> float | None:
     """In percent for an accuracy, minus the mean squared error otherwise: more is better."""
     found = score(outcome)
-    return found if found is None or metric(outcome) == "accuracy" else -found
+    if found is None or not isfinite(found):
+        return None
+    return found if metric(outcome) == "accuracy" else -found
 
 
 def chosen(found: Sequence[Standing], noise: float) -> Standing | None:
@@ -133,14 +136,15 @@ def sentences(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
     tried = any(o.status == "ok" and o.trial.strategy.role == "strategy" for o in outcomes)
     none = "none of the strategies" if tried else "no strategy was tried"
     told.append(("Leak", f"{'; '.join(leaks) or none}."))
-    return told + ([("Not run", f"{'; '.join(apart)} (reasons below).")] if apart else [])
+    return told + ([("Not run", f"{'; '.join(apart)} .")] if apart else [])
 
 
-def _timing(outcomes: Sequence[Outcome]) -> float:
-    """The largest factor by which a dense step was faster or slower than itself."""
+def _timing(outcomes: Sequence[Outcome]) -> float | None:
+    """The factor, its median, by which a dense step was faster or slower than itself."""
     dense = [o.result.metrics for o in outcomes if o.trial.strategy.role == "dense"]
     ratios = [m["speed/ratio_to_dense"] for m in dense if "speed/ratio_to_dense" in m]
-    return max((max(r, 1 / r) for r in ratios if r > 0), default=1.0)
+    factors = [max(r, 1 / r) for r in ratios if r > 0]
+    return median(factors) if factors else None
 
 
 def show(outcomes: Sequence[Outcome], console: Console) -> None:
@@ -150,7 +154,7 @@ def show(outcomes: Sequence[Outcome], console: Console) -> None:
 
 
 def _use(
-    found: Sequence[Standing], under: str, noise: float, timing: float, classify: bool
+    found: Sequence[Standing], under: str, noise: float, timing: float | None, classify: bool
 ) -> list[tuple[str, str]]:
     pick = chosen(found, noise)
     if pick is None:
@@ -161,9 +165,9 @@ def _use(
     seeds = f"; two seeds of the dense control lie {apart} apart" if noise else ""
     told = [(f"Use{under}", f"{held} {_scored(pick, classify)}{seeds}.")]
     others = [s for s in found if s.role == "strategy" and s.holds and s is not pick]
-    near = [s.strategy for s in others if _as_good(s, pick, noise, timing)]
+    near = [s.strategy for s in others if timing and _as_good(s, pick, noise, timing)]
     if near:
-        itself = f"a dense step took up to {timing:.2f} times as long as itself"
+        itself = f"a dense step beside itself is off by a factor of {timing:.2f}"
         told.append((f"As good{under}", f"{', '.join(near)}, to the noise: {itself}."))
     if others:
         said = "; ".join(_beside(s, pick, classify) for s in others)

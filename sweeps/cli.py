@@ -175,7 +175,7 @@ def _ui(arguments: Sequence[str]) -> int:
     """MLflow's page on the store that `run` writes to."""
     from sweeps.arguments import Parser
     from sweeps.reader import latest_page
-    from sweeps.store import is_local, store_uri
+    from sweeps.store import Away, is_local, store_uri
     from sweeps.uri import shown
 
     parser = Parser(prog="masksweep ui")
@@ -187,7 +187,10 @@ def _ui(arguments: Sequence[str]) -> int:
         print(f"The results are on a server already: {shown(uri)}")
         return 0
     port = given.port or _free_port(5000)
-    page = f"http://127.0.0.1:{port}/{latest_page(uri)}"
+    try:
+        page = f"http://127.0.0.1:{port}/{latest_page(uri)}"
+    except Away as error:
+        raise Invalid("tracking.uri", shown(uri), f"is away: {error}") from error
     print(f"MLflow on {page}   (Ctrl-C ends it)", flush=True)
     where = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     # not among its arguments, which everybody on this machine can read

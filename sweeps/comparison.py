@@ -59,7 +59,7 @@ def compare(recorded: Recorded, now: Recorded) -> Verdict:
     names = dict.fromkeys([*recorded.metrics, *now.metrics])
     pairs = {n: (recorded.metrics.get(n), now.metrics.get(n)) for n in names
              if not n.startswith(MEASURED)}  # fmt: skip
-    differ = {n: (a, b) for n, (a, b) in pairs.items() if not _same(a, b)}
+    differ = {n: (a, b) for n, (a, b) in pairs.items() if not _alike(n, a, b)}
     apart = _apart(recorded, now)
     parted = next(iter(apart), None)
     changed = recorded.trial != now.trial
@@ -82,6 +82,11 @@ def _same(one: float | None, other: float | None) -> bool:
     return one == other or (one is not None and other is not None and isnan(one) and isnan(other))
 
 
+def _alike(name: str, one: float | None, other: float | None) -> bool:
+    # earlier versions recorded no audits by epoch; how it ended they did
+    return _same(one, other) or (name.startswith("audit/") and None in (one, other))
+
+
 def _near(name: str, one: float | None, other: float | None) -> bool:
     """Whether a figure may differ so much by rounding alone; what was held may not at all."""
     if one is None or other is None or name in ("integrity/ok", "integrity/violations"):
@@ -101,7 +106,7 @@ def _apart(one: Recorded, other: Recorded) -> dict[tuple[int, str], Point]:
     found: dict[tuple[int, str], Point] = {}
     for epoch, name in sorted(points):
         before, after = (r.curves.get(name, {}).get(epoch) for r in (one, other))
-        if not _same(before, after):
+        if not _alike(name, before, after):
             found[epoch, name] = name, before, after
     return found
 

@@ -60,7 +60,8 @@ def epoch(start: Start, program: Program, at: Position) -> dict[str, float]:
     part, done, every = at.part, at.found.steps, start.trial.audit.every
     found = named("train", program, (part.loss / part.steps, part.score / part.steps))
     last = done == prepare.schedule(start.trial, len(start.data.train[0]))[1]
-    if start.plan.weights and (last or done // every > (done - part.steps) // every):
+    holds = any(not w.mask.all() for w in start.plan.weights)
+    if holds and (last or done // every > (done - part.steps) // every):
         found["audit/violations"] = float(part.peak_violations)
         found["audit/drift"] = part.peak_drift
     return found

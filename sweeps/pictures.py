@@ -1,13 +1,15 @@
 """What became of the masked weights, as pictures: one of each weight, one of the whole training.
 
-They are drawn with Pillow, in some milliseconds: a plotting library takes a tenth of a second for
-each, which is more than a packed trial takes in all.
+They are drawn with Pillow, in ten milliseconds: a plotting library takes a tenth of a second for
+each, which is more than a packed trial takes in all. One that fails is left out, and its trial's
+log says why: what was measured does not go with it.
 """
 
 from __future__ import annotations
 
 import io
 import re
+import traceback
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -40,13 +42,18 @@ def of_weights(
     masked value that is not what it must be, to the bit, is orange. The last panel counts the kept
     values.
     """
-    return {
-        f"weights/{re.sub(r'[^A-Za-z0-9_.=-]+', '_', w.weight.name)}.png": _weight(
-            w, before[w.weight.name], after[w.weight.name]
-        )
-        for w in plan.weights
-        if w.mask.size
-    }
+    found = {}
+    for w in plan.weights:
+        name = w.weight.name
+        if not w.mask.size:
+            continue
+        try:
+            drawn = _weight(w, before[name], after[name])
+        except Exception:
+            traceback.print_exc()
+            continue
+        found[f"weights/{re.sub(r'[^A-Za-z0-9_.=-]+', '_', name)[:100]}.png"] = drawn
+    return found
 
 
 def of_time(epochs: Sequence[Mapping[str, float]]) -> dict[str, bytes]:
@@ -61,7 +68,7 @@ def of_time(epochs: Sequence[Mapping[str, float]]) -> dict[str, bytes]:
     drawn.text(0, 34, f"{said}{len(found)} audited epochs", WRONG * bool(leaks))
     each, bottom = (WIDTH - 2 * GAP) / len(epochs), TOP + SIDE
     for number, value in found.items():
-        height = SIDE * value / most if value else 4
+        height = max(4, SIDE * value / most) if value else 4
         drawn.bar(number * each, (number + 1) * each, bottom, height, WRONG if value else KEPT)
     drawn.text(0, bottom + 6, "1")
     drawn.text(WIDTH - 2 * GAP, bottom + 6, f"epoch {len(epochs)}", anchor="ra")
@@ -79,7 +86,8 @@ def _weight(masked: MaskedWeight, before: Array, after: Array) -> bytes:
     title = f"{masked.weight.name}   {shape}   {np.mean(~mask):.3g} masked"
     drawn.text(0, 8, title, size=15)
     said = f"{wrong.sum():,} masked values are not what they must be" if wrong.any() else ""
-    drawn.text(WIDTH - 2 * GAP, 11, said or "every masked value is held", WRONG * bool(said), "ra")
+    held = "nothing is masked" if mask.all() else "every masked value is held"
+    drawn.text(WIDTH - 2 * GAP, 11, said or held, WRONG * bool(said), "ra")
     panels = {
         "mask (blue: kept)": _coloured(_panel(mask), MASK),
         "before": _coloured(sampled[0] / limit / 2 + 0.5, VALUES),
@@ -91,13 +99,15 @@ def _weight(masked: MaskedWeight, before: Array, after: Array) -> bytes:
         drawn.text(number * (SIDE + GAP), TOP - 19, title)
         drawn.paste(number * (SIDE + GAP), panel)
     drawn.text(SIDE + GAP, TOP + SIDE + 6, f"purple {-limit:.3g}, white 0, green {limit:.3g}")
-    _histogram(drawn, 3 * (SIDE + GAP), values[0][mask], values[1][mask])
+    _histogram(drawn, 3 * (SIDE + GAP), *(a[mask & np.isfinite(a)] for a in (before, after)))
     return drawn.png()
 
 
 def _histogram(drawn: _Canvas, left: float, before: Array, after: Array) -> None:
     """How often each value is there: before as an area, after as a line."""
-    limit = float(max(np.abs(a).max(initial=0) for a in (before, after))) or 1.0
+    before, after = before.astype(np.float64), after.astype(np.float64)
+    limit = float(max(np.abs(a).max(initial=0) for a in (before, after)))
+    limit = limit if limit > 1e-30 else 1.0
     drawn.text(left, TOP - 19, "kept values (grey: before)")
     counts = [np.histogram(a, BINS, (-limit, limit))[0] for a in (before, after)]
     heights = SIDE * np.stack(counts) / max(1, *(int(c.max()) for c in counts))
@@ -123,8 +133,10 @@ def _panel(values: Array, mean: bool = True) -> Array:
 def _coloured(shares: Array, colours: Sequence[tuple[int, int, int]]) -> Array:
     """Numbers from 0 to 1 on a scale of colours, `[..., 3]`."""
     places = np.linspace(0, 1, len(colours))
-    bands = [np.interp(shares, places, band) for band in zip(*colours, strict=True)]
-    return np.stack(bands, -1).astype(np.uint8)
+    bands = [np.interp(np.arange(255) / 254, places, b) for b in zip(*colours, strict=True)]
+    scale = np.stack(bands, -1).astype(np.uint8)
+    coloured: Array = scale[np.rint(np.clip(shares, 0, 1) * 254).astype(np.uint8)]
+    return coloured
 
 
 @cache

@@ -166,12 +166,19 @@ def trials_of(uri: str | None, sweep: str) -> list[str]:
 def latest_page(uri: str) -> str:
     """Where MLflow's page shows the latest sweep, after the server's address; or all, without one.
 
-    Raises `Invalid` for a store that cannot be opened.
+    Raises `Invalid` for a store that cannot be opened or read, `Away` if it is not there.
     """
-    if exists(uri):
-        with _client(uri) as client, translated(), suppress(Invalid):
+    try:
+        with _client(uri) as client, translated():
             run = run_of(client, _parents(client, None, uri)[0])
-            return view.address(run.info.experiment_id, run.data.tags["sweep.id"])
+            experiment, sweep = run.info.experiment_id, run.data.tags["sweep.id"]
+            if view.key(sweep) in client.get_experiment(experiment).tags:
+                return view.address(experiment, sweep)
+    except Refused as error:
+        raise Invalid("tracking.uri", shown(uri), str(error)) from error
+    except Invalid as error:
+        if error.key == "tracking.uri" and exists(uri):
+            raise
     return "#/experiments?workflowType=machine_learning"
 
 

@@ -52,12 +52,13 @@ class Recorder:
         self,
         note: str,
         plan: Sequence[Mapping[str, Any]],
-        scores: Sequence[str] = ("accuracy",),
+        scores: Sequence[str] = (),
         tags: Mapping[str, str] | None = None,
     ) -> None:
         """Open the parent run, or open it again; what a gone driver left running is closed.
 
-        `scores` are the names of the test scores that its trials will have.
+        `scores` are the names of the test scores that its trials will have; without, MLflow's page
+        has no view of it.
         """
         told = {"scores": list(scores), "tags": dict(tags or {})}
         self._put("sweep", None, note=note, plan=list(plan), **told)

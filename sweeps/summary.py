@@ -60,15 +60,17 @@ def note(question: str, again: str, outcomes: Sequence[Outcome], checked: Sequen
     Its tables are cut to what there is room for.
     """
     told = [f"**{about}**: {said}\n" for about, said in advice.sentences(outcomes)]
-    parts = [claims.as_markdown(checked), as_markdown(outcomes), compared.as_markdown(outcomes)]
-    first, last = f"{question}\n\n" if question else "", f"Run again with\n\n    {again}\n"
-    room, found = NOTE - len(first) - len(last) - 300, []
-    for given in filter(None, ["\n".join(told) if outcomes else "", *parts]):
+    parts = ["\n".join(told), claims.as_markdown(checked), as_markdown(outcomes)]
+    parts = [*parts, compared.as_markdown(outcomes)] if outcomes else []
+    first = f"{question[:2000]}\n\n" if question else ""
+    last = f"Run again with\n\n    {again}\n"
+    room, found = NOTE - len(first) - len(last) - 600, []
+    for given in filter(None, parts):
         lines, kept = given.splitlines(keepends=True), ""
         while lines and len(kept) + len(lines[0]) <= room:
             kept += lines.pop(0)
         room -= len(kept) + 50
-        found.append(kept + (f"\n{len(lines)} more lines in table.txt\n" if lines else ""))
+        found.append(kept + (f"\n{len(lines)} more lines in the report\n" if lines else ""))
     return first + "\n".join([*found, last])
 
 

@@ -144,6 +144,8 @@ class Sweep(Watcher):
         self._logs: dict[str, Path] = {}
         self._ticked = 0.0
         self._ended_by = ""
+        self._new = False
+        """Whether a trial has ended here."""
 
     def run(self, engine: Engine | None) -> Ended:
         """Run what is to run, and record it until the store has all or its patience is over."""
@@ -183,7 +185,7 @@ class Sweep(Watcher):
                 self._recorder.kill_trials()
                 note = summary.note(self._question, self._again, found, checked)
                 files = {"table.txt": as_text(found, checked).encode(), **self._page(found)}
-                if status != "KILLED":
+                if status != "KILLED" and self._new:
                     self._display.phase("Drawing the report")
                     files |= closing.report(
                         self._name, self._question, self._again, found, self._where
@@ -263,6 +265,7 @@ class Sweep(Watcher):
             raise FailFast(self._by_id[failed].name)
 
     def _end(self, key: str, result: TrialResult | Failure) -> None:
+        self._new = True
         self._begin(key)  # it may fail before a worker has it
         p, retries = self._by_id[key], self._retries.pop(key)
         path, printed = _log(p, self._name), self._printed.pop(key, b"")

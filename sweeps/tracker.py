@@ -152,24 +152,38 @@ class Tracker:
         if not self._experiment:
             self._make_experiment()
         self._parent = self._find_parent()
-        note = self._note(body)
-        tags = {"sweep.name": self._name, "sweep.id": self._id, "mlflow.note.content": note}
-        tags |= body.get("tags", {})
-        if not self._parent:
+        tags = {"sweep.name": self._name, "sweep.id": self._id, **body.get("tags", {})}
+        new = not self._parent
+        if new:
             run = self._client.create_run(
                 self._experiment, start_time=body["time"], tags=tags, run_name=self._name[:NAME]
             )
             self._parent = run.info.run_id
         else:
             self._client.update_run(self._parent, status="RUNNING")
+            self._log(self._parent, [], tags)
         self._kill_children()
-        scores = [f"test/{name}" for name in body.get("scores", ["accuracy"])]
-        self._client.set_experiment_tag(self._experiment, *view.tag(self._id, self._parent, scores))
         self._client.log_dict(self._parent, {"trials": body["plan"]}, "plan.json")
+        if scores := body.get("scores"):
+            self._set_view(scores)
+        if new:
+            self._client.set_tag(self._parent, "mlflow.note.content", self._note(body))
+
+    def _set_view(self, scores: Sequence[str]) -> None:
+        """Have the experiment's page show the sweep; a store that refuses the tag does without."""
+        key, value = view.tag(self._id, self._parent, [f"test/{name}" for name in scores])
+        try:
+            self._client.set_experiment_tag(self._experiment, key, value)
+        except Exception as error:  # each kind of store has errors of its own
+            if status(error) >= 500:
+                raise
 
     def _note(self, body: Mapping[str, Any]) -> str:
-        """The parent's description, with a way to its trials."""
-        return f"{view.link(self._experiment, self._id)}\n\n{body['note']}"
+        """The parent's description, with a way to its trials where the page knows them."""
+        experiment = self._client.get_experiment(self._experiment)
+        shown = view.key(self._id) in experiment.tags
+        way = f"{view.link(self._experiment, self._id)}\n\n" if shown else ""
+        return f"{way}{body['note']}"
 
     def _kill_children(self) -> None:
         for run in self._children(self._parent, "RUNNING"):

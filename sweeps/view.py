@@ -35,7 +35,12 @@ def tag(sweep: str, parent: str, scores: Sequence[str]) -> tuple[str, str]:
 
     `scores` are the metrics that its trials are scored by.
     """
-    return f"{SHARED}{_key(sweep)}", json.dumps(_state(parent, scores))
+    return key(sweep), json.dumps(_state(parent, scores))
+
+
+def key(sweep: str) -> str:
+    """That tag's key."""
+    return f"{SHARED}{_key(sweep)}"
 
 
 def address(experiment: str, sweep: str) -> str:

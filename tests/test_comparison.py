@@ -37,6 +37,14 @@ def test_the_same_is_identical_whatever_its_speed_and_memory() -> None:
     ]
 
 
+def test_a_record_without_audits_by_epoch_is_held_against_the_rest() -> None:
+    now = with_metrics(audit__violations=0.0)
+    now = replace(now, curves={**RECORDED.curves, "audit/violations": {1: 0.0, 2: 0.0}})
+    assert compare(RECORDED, now).word == "identical"
+    leaky = replace(now, curves={**RECORDED.curves, "audit/violations": {1: 0.0, 2: 9.0}})
+    assert compare(now, leaky).word == "different"
+
+
 @pytest.mark.parametrize(
     "now",
     [

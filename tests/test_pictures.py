@@ -54,6 +54,23 @@ def test_one_wrong_bit_among_a_million_is_seen(wrong: float) -> None:
     assert ORANGE not in {c for _, c in none.getcolors(2**24) or ()}
 
 
+@pytest.mark.parametrize("value", [3e38, 1e-44, np.nan, np.inf])
+def test_kept_values_of_any_size(value: float) -> None:
+    mask = np.ones((2, 2), bool)
+    kept = np.array([[value, -value], [0, value]], np.float32)
+    assert drawn(mask, np.zeros_like(kept), kept).size[0] == pictures.WIDTH
+
+
+def test_a_picture_that_fails_takes_no_other_with_it(capsys: pytest.CaptureFixture[str]) -> None:
+    mask = np.array([[True, False]])
+    (one,) = plan(mask).weights
+    other = MaskedWeight(Weight("b/kernel", (1, 2), "float32", "Dense"), mask, one.held)
+    values = np.zeros((1, 2), np.float32)
+    given = {"dense/kernel": np.zeros(7, np.float32), "b/kernel": values}
+    assert list(pictures.of_weights(Plan((one, other)), given, given)) == ["weights/b_kernel.png"]
+    assert "Traceback" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3, 4), (3, 3, 2, 5)])
 def test_any_shape(shape: tuple[int, ...]) -> None:
     mask = np.ones(shape, bool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sqlite3
 import subprocess
@@ -16,6 +17,8 @@ import pytest
 import requests
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from strategies import Invalid
 from sweeps import resume
@@ -227,6 +230,37 @@ def test_a_store_that_goes_away_at_any_call_gets_everything_once(made: bool, who
             assert [p.step for p in points] == steps, calls
     spool.close()
     assert calls > 20
+
+
+def test_a_sweep_that_is_run_again_says_how_now_and_is_shown() -> None:
+    for command in ("one", "two"):
+        with recorder() as (_, made):
+            made.start_sweep("note", [], ["accuracy"], {"sweep.command": command})
+            made.start()
+            made.end_sweep("FINISHED", "note", {}, {"trials/ok": 3.0})
+            assert made.finish(10)
+    (run,) = client().search_runs(["1"], "tags.`sweep.id` LIKE '%'")
+    assert run.data.tags["sweep.command"] == "two"
+    assert run.data.metrics == {"trials/ok": 3.0}
+    assert run.data.tags["mlflow.note.content"].startswith("All trials: [table](#/experiments/1/")
+    key = f"mlflow.sharedViewState.masksweep-{run.data.tags['sweep.id']}"
+    state = json.loads(client().get_experiment("1").tags[key])
+    assert state["searchFilter"] == f"tags.mlflow.parentRunId = '{run.info.run_id}'"
+
+
+def test_a_store_that_takes_no_view_takes_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise MlflowException("too long", INVALID_PARAMETER_VALUE)
+
+    with recorder() as (_, made):
+        made.start_sweep("note", [{"id": "x"}], ["accuracy"])
+        monkeypatch.setattr(MlflowClient, "set_experiment_tag", refuse)
+        made.start()
+        made.end_sweep("FINISHED", "note", {})
+        assert made.finish(10)
+    (run,) = client().search_runs(["1"], "tags.`sweep.id` LIKE '%'")
+    assert run.data.tags["mlflow.note.content"] == "note"
+    assert [f.path for f in client().list_artifacts(run.info.run_id)] == ["plan.json"]
 
 
 def test_a_retry_does_not_double_a_curve() -> None:

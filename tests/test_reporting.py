@@ -79,14 +79,24 @@ def test_the_fastest_of_the_best_that_hold_is_advised() -> None:
 def test_where_timing_cannot_tell_them_apart_it_says_so(ratio: float) -> None:
     given = outcomes()
     assert "As good" not in dict(sentences(given))
-    dense = next(i for i, o in enumerate(given) if o.trial.strategy.role == "dense")
-    given[dense] = replace(given[dense], result=result(0.8, ratio, None))
-    told = "weight_mask, to the noise: a dense step took up to 1.25 times as long as itself."
+    dense = [i for i, o in enumerate(given) if o.trial.strategy.role == "dense"]
+    given[dense[0]] = replace(given[dense[0]], result=result(0.8, 9.0, None))
+    assert "As good" not in dict(sentences(given))  # one hiccup is not how it usually is
+    for i in dense[1:]:
+        given[i] = replace(given[i], result=result(0.8, ratio, None))
+    told = "weight_mask, to the noise: a dense step beside itself is off by a factor of 1.25."
     assert said("As good", given) == told  # sparse_tensor scores less, gradient_mask leaks
     slow = [i for i, o in enumerate(given) if o.trial.strategy.name == "weight_mask"]
     for i in slow:
         given[i] = replace(given[i], result=result(0.79, 1.65, True))
     assert "As good" not in dict(sentences(given))
+
+
+def test_a_score_that_is_no_number_is_none() -> None:
+    trial = make(strategy="weight_mask", data="diabetes")
+    metrics = {"integrity/ok": 1.0, "test/mse": np.inf}
+    given = [Outcome(trial, "", "ok", TrialResult("ok", metrics=metrics))]
+    assert said("Use", given).startswith("none")
 
 
 def test_without_a_strategy_that_holds_none_is_advised() -> None:
