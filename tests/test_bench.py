@@ -287,6 +287,7 @@ def test_a_peer_trains_in_its_own_process_or_says_why_not(library: str) -> None:
                 pass
 
 
+@pytest.mark.slow
 def test_a_bench_leaves_a_table_a_plot_a_file_and_a_run(tmp_path: Path) -> None:
     arguments = ["--sizes", "S", "--strategies", "weight_mask,var_list", "--sparsities", ".9"]
     ended = subprocess.run(

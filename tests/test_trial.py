@@ -362,6 +362,7 @@ def test_violations_are_none_for_an_empty_plan() -> None:
     assert violations({}, Plan()) == (0, 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["gradient_mask", "var_list"])
 def test_a_program_that_is_let_go_leaves_nothing_behind(strategy: str) -> None:
     """TensorFlow keeps every custom gradient for ever, with its graph and that one's variables."""

@@ -30,6 +30,7 @@ def plan(name: str) -> Sequence[Planned]:
     return tuple(planned("plan", [f"+experiment={name}"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", with_claims())
 def test_every_claim_is_about_some_trials(name: str) -> None:
     trials = plan(name)
