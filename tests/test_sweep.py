@@ -301,8 +301,10 @@ class TestInABrowser:
     def test_charts(self, ran: Ran, page: str, tab: Any) -> None:
         tab = self.from_the_sweep(ran, page, tab, "charts")
         tab.get_by_text("Which to use").wait_for()
-        for axis in ("speed/ratio_to_dense", "sparsity/achieved", "test/accuracy"):
+        axes = {"speed/ratio_to_dense", "sparsity/achieved", "test/accuracy"}
+        for axis in axes:
             tab.locator("svg text").filter(has_text=axis).first.wait_for()
+        assert axes <= set(tab.locator("svg text").all_text_contents())
 
     def test_pictures(self, ran: Ran, page: str, tab: Any) -> None:
         run = next(r for r in ran.children if r.data.tags["trial.strategy"] == "init_only")
@@ -310,6 +312,7 @@ class TestInABrowser:
             tab.goto(f"{page}/#/experiments/1/runs/{run.info.run_id}/artifacts/{name}")
             shown = f"[...document.images].some(i => i.naturalWidth == {pictures.WIDTH})"
             tab.wait_for_function(shown)
+            assert tab.evaluate(shown)
             tab.goto("about:blank")
 
     def test_trials_side_by_side(self, ran: Ran, page: str, tab: Any) -> None:
@@ -325,6 +328,8 @@ class TestInABrowser:
             tab.get_by_text("Select parameter or metric").first.click()
             tab.get_by_role("option", name=name, exact=True).click()
         tab.locator("svg text").filter(has_text="init_only").first.wait_for()
+        shown = set(tab.locator("svg text").all_text_contents())
+        assert {"dense", "init_only", "weight_mask"} <= shown
 
 
 class NoTensorFlow:
