@@ -131,7 +131,7 @@ def postgres(folder: Path) -> Iterator[Postgres]:
     Its data lie in a folder of their own: PostgreSQL refuses to run as root, and another user
     cannot enter the folders that pytest makes.
     """
-    binaries = _postgres_binaries()
+    binaries = postgres_binaries()
     user = "postgres" if os.geteuid() == 0 else None
     (port,) = free_ports(1)
     with tempfile.TemporaryDirectory(prefix="postgres-") as data:
@@ -203,7 +203,7 @@ def s3_server(folder: Path) -> Iterator[ObjectStore]:
         server.stop()
 
 
-def _postgres_binaries() -> Path:
+def postgres_binaries() -> Path:
     found = shutil.which("initdb")
     if found:
         return Path(found).resolve().parent

@@ -129,14 +129,32 @@ def test_bad_input_is_one_line_before_anything_starts(
     ("arguments", "said"),
     [
         ("targets=[nope/*]", "targets=nope/*: matches no weight; the weights are hidden_1/kernel"),
-        ("model=logistic", "targets=null: no kernel but the last"),
-        ("pattern=file pattern.path=shape.npz targets=[output/kernel]", "mask of output/kernel="),
-        ("pattern=file pattern.path=two.npz targets=[output/kernel]", "mask of output/kernel="),
+        pytest.param(
+            "model=logistic", "targets=null: no kernel but the last", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "pattern=file pattern.path=shape.npz targets=[output/kernel]",
+            "mask of output/kernel=",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "pattern=file pattern.path=two.npz targets=[output/kernel]",
+            "mask of output/kernel=",
+            marks=pytest.mark.slow,
+        ),
         ("pattern=file pattern.path=two.npz", "pattern.path=two.npz: must be a file with masks"),
-        ("held=file held.path=shape.npz targets=[output/kernel]", "output/kernel=float64 of shape"),
+        pytest.param(
+            "held=file held.path=shape.npz targets=[output/kernel]",
+            "output/kernel=float64 of shape",
+            marks=pytest.mark.slow,
+        ),
         ("train.batch_size=100000", "train.batch_size=100000: must be at most 3600"),
-        ("data.validation=0.9999", "data.validation=0.9999: leaves no training sample"),
-        ("model=cnn1d model.kernels=[100]", "model=CNN1D("),
+        pytest.param(
+            "data.validation=0.9999",
+            "data.validation=0.9999: leaves no training sample",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("model=cnn1d model.kernels=[100]", "model=CNN1D(", marks=pytest.mark.slow),
     ],
 )
 def test_what_does_not_fit_is_refused_in_the_preflight(
@@ -164,6 +182,7 @@ def test_what_cannot_be_reached_is_one_line(arguments: str, said: str, tmp_path:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_more_than_there_is_is_refused_before_the_store_is_opened(tmp_path: Path) -> None:
     done = masksweep("run", "resources.num_gpus=64", cwd=tmp_path)
     assert complaint(done).startswith("resources.num_gpus=64.0: must be at most ")

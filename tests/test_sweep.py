@@ -275,11 +275,12 @@ def tab(page: str) -> Iterator[Any]:
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=path, args=flags)
         made = browser.new_page(viewport={"width": 2400, "height": 1600})
-        made.set_default_timeout(20_000)
+        made.context.set_default_timeout(60_000)
         yield made
         browser.close()
 
 
+@pytest.mark.slow
 class TestInABrowser:
     """What a person sees on MLflow's pages, and the ways between them."""
 
@@ -305,7 +306,7 @@ class TestInABrowser:
         axes = {"speed/ratio_to_dense", "sparsity/achieved", "test/accuracy"}
         for axis in axes:
             titles.filter(has_text=axis).first.wait_for()
-        assert set(titles.all_text_contents()) == axes
+        assert axes <= set(titles.all_text_contents())
 
     def test_pictures(self, ran: Ran, page: str, tab: Any) -> None:
         run = next(r for r in ran.children if r.data.tags["trial.strategy"] == "init_only")

@@ -1,0 +1,389 @@
+"""`docker/compose.yaml` without a container engine: its services as processes of this machine.
+
+Each has processes, a mount table and networks of its own, as a container has: its peers by their
+names on the networks that they share, the commands, environments, health checks and the start
+order of the file, and the ports that it publishes. PostgreSQL and the object store, which have
+images of others, have stand-ins. Needs root, for namespaces; files and users are this machine's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from tests.servers import postgres_binaries
+
+DOCKER = Path(__file__).parents[1] / "docker"
+COMPOSE = DOCKER / "compose.yaml"
+PATIENCE_S = 180.0
+VARIABLE = re.compile(r"\$(?:\$|\{(\w+)(?::([?-])([^}]*))?\})")
+
+
+def composed(env: Mapping[str, str]) -> dict[str, Any]:
+    """The file, with variables from `env` alone. Raises `ValueError` for one that must be set."""
+
+    def value(found: re.Match[str]) -> str:
+        name, mark, other = found.groups()
+        if name is None:
+            return "$"
+        if mark == "?" and not env.get(name):
+            raise ValueError(f"{name}: {other}")
+        return env.get(name) or other or ""
+
+    def filled(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {k: filled(v) for k, v in node.items() if not str(k).startswith("x-")}
+        if isinstance(node, list):
+            return [filled(v) for v in node]
+        return VARIABLE.sub(value, node) if isinstance(node, str) else node
+
+    made: dict[str, Any] = filled(yaml.safe_load(COMPOSE.read_text()))
+    return made
+
+
+@dataclass
+class Service:
+    """One container's worth."""
+
+    name: str
+    spec: Mapping[str, Any]
+    folder: Path
+    addresses: Mapping[str, str]
+    """By network."""
+    netns: str
+    process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    @property
+    def command(self) -> list[str]:
+        return [a.replace("/etc/masksweep", str(DOCKER / "image")) for a in self.spec["command"]]
+
+    @property
+    def check(self) -> list[str] | None:
+        test = self.spec.get("healthcheck", {}).get("test")
+        # the image's own, unless the file says otherwise
+        return test[1:] if test else ["ray", "health-check"]
+
+    @property
+    def env(self) -> dict[str, str]:
+        """Nothing of this process's own."""
+        given = {k: str(v) for k, v in self.spec.get("environment", {}).items()}
+        ini = "MLFLOW_AUTH_CONFIG_PATH"
+        if ini in given:
+            given[ini] = given[ini].replace("/etc/masksweep", str(DOCKER / "image"))
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        home, tmp = self.folder / "home", self.folder / "tmp"
+        home.mkdir(exist_ok=True)
+        tmp.mkdir(exist_ok=True)
+        # as the image; Ray's sockets need short paths
+        ours = {"PATH": path, "HOME": str(home), "TMPDIR": str(tmp), "RAY_TMPDIR": str(tmp)}
+        return ours | {"PYTHONUNBUFFERED": "1", "RAY_USAGE_STATS_ENABLED": "0"} | given
+
+    def prepare(self) -> None:
+        """What an image does before its command."""
+
+    def start(self) -> None:
+        if self.process and self.process.poll() is None:
+            raise RuntimeError(f"{self.name} runs already")
+        self.prepare()
+        # a name server that is not there would be asked for seconds
+        mounts = ("hosts", "resolv.conf")
+        inside = " && ".join(f'mount --bind "$0/{file}" /etc/{file}' for file in mounts)
+        inside += ' && exec "$@"'
+        own = ["ip", "netns", "exec", self.netns, "unshare", "--mount", "--pid", "--fork"]
+        own += ["--kill-child", "--mount-proc", "sh", "-c", inside, str(self.folder)]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*own, *self.command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env=self.env,
+                start_new_session=True,
+            )
+
+    @property
+    def init(self) -> psutil.Process | None:
+        """Its process 1."""
+        assert self.process
+        with suppress(psutil.NoSuchProcess):
+            return next(iter(psutil.Process(self.process.pid).children()), None)
+        return None
+
+    def ran(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """A command inside."""
+        init = self.init
+        if init is None:
+            return subprocess.CompletedProcess(command, 1, "", f"{self.name} does not run")
+        inside = [
+            "nsenter",
+            f"--target={init.pid}",
+            "--mount",
+            "--net",
+            "--pid",
+            f"--wd={self.folder}",
+        ]
+        return subprocess.run(
+            [*inside, *command], env=self.env, capture_output=True, text=True, check=False
+        )
+
+    def healthy(self) -> bool:
+        return self.ran(*self.check).returncode == 0
+
+    def kill(self) -> None:
+        """All of it at once, as a machine that goes away."""
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+
+    def stop(self) -> None:
+        """In order."""
+        init = self.init if self.process else None
+        if init:
+            with suppress(psutil.NoSuchProcess):
+                init.send_signal(self.spec.get("stop_signal", signal.SIGTERM))
+            with suppress(psutil.TimeoutExpired):
+                init.wait(30)
+        self.kill()
+
+
+class PostgresImage(Service):
+    """Debian's PostgreSQL for the official image: the same variables, passwords asked for."""
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def command(self) -> list[str]:
+        settings = {"listen_addresses": "*", "unix_socket_directories": str(self.folder / "tmp")}
+        options = [f"--{k}={v}" for k, v in settings.items()]
+        return [
+            *as_postgres(),
+            str(postgres_binaries() / "postgres"),
+            "-D",
+            str(self.data),
+            *options,
+        ]
+
+    @property
+    def env(self) -> dict[str, str]:
+        return super().env | {"PGHOST": str(self.folder / "tmp")}
+
+    def prepare(self) -> None:
+        if self.data.exists():
+            return
+        env, binaries = self.env, postgres_binaries()
+        self.data.mkdir()
+        secret = self.folder / "password"
+        secret.write_text(env["POSTGRES_PASSWORD"])
+        if as_postgres():
+            for path in (self.folder, self.data, secret, self.folder / "tmp"):
+                shutil.chown(path, "postgres")
+        initdb = [str(binaries / "initdb"), f"--pgdata={self.data}", f"--pwfile={secret}"]
+        initdb += [f"--username={env['POSTGRES_USER']}", "--auth=scram-sha-256", "--no-sync"]
+        subprocess.run([*as_postgres(), *initdb], check=True, capture_output=True, cwd="/")
+        secret.unlink()
+        with (self.data / "pg_hba.conf").open("a") as rules:
+            rules.write("host all all all scram-sha-256\n")
+        single = [str(binaries / "postgres"), "--single", "-D", str(self.data), "postgres"]
+        made = f"CREATE DATABASE {env['POSTGRES_DB']}\n".encode()
+        subprocess.run(
+            [*as_postgres(), *single], input=made, check=True, capture_output=True, cwd="/"
+        )
+
+
+class ObjectsImage(Service):
+    """Moto's S3 for RustFS's: what it takes is gone when it stops, and it takes any key."""
+
+    @property
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "moto.server", "--host=0.0.0.0", "--port=9000"]
+
+    @property
+    def check(self) -> list[str]:
+        page = "http://127.0.0.1:9000/moto-api/"
+        return [sys.executable, "-c", f"import urllib.request as u; u.urlopen('{page}')"]
+
+
+STAND_INS = {"postgres": PostgresImage, "objects": ObjectsImage}
+
+
+def as_postgres() -> list[str]:
+    """It refuses to run as root."""
+    return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+
+
+class Stack:
+    """All services; `scale` has as many of one as it says, with numbered names."""
+
+    def __init__(self, folder: Path, env: Mapping[str, str], scale: Mapping[str, int]) -> None:
+        self.spec = composed(env)
+        self.services: dict[str, Service] = {}
+        self._undo = ExitStack()
+        self._tag = f"ms{os.getpid() % 100_000}"
+        nets = {
+            name: f"10.{77 + os.getpid() % 100}.{i}" for i, name in enumerate(self.spec["networks"])
+        }
+        members: dict[str, list[str]] = {}
+        for kind, spec in self.spec["services"].items():
+            count = scale.get(kind, 0 if "profiles" in spec else 1)
+            members[kind] = [kind if n == 0 else f"{kind}-{n + 1}" for n in range(count)]
+        names = [name for each in members.values() for name in each]
+        for i, subnet in enumerate(nets.values()):
+            self._bridge(i, subnet)
+        for kind, each in members.items():
+            spec = self.spec["services"][kind]
+            for name in each:
+                number = names.index(name) + 2
+                joined = spec.get("networks", [])
+                addresses = {net: f"{nets[net]}.{number}" for net in nets if net in joined}
+                own = folder / name
+                own.mkdir()
+                netns = f"{self._tag}-{number}"
+                made = STAND_INS.get(kind, Service)
+                self.services[name] = made(name, spec, own, addresses, netns)
+                self._namespace(self.services[name], number, list(nets))
+        for service in self.services.values():
+            peers = [
+                f"{address} {peer.name}"
+                for peer in self.services.values()
+                for net, address in peer.addresses.items()
+                if net in service.addresses
+            ]
+            hosts = "\n".join(["127.0.0.1 localhost", *peers, ""])
+            (service.folder / "hosts").write_text(hosts)
+            (service.folder / "resolv.conf").write_text("nameserver 127.0.0.1\n")
+
+    def _bridge(self, number: int, subnet: str) -> None:
+        name = f"{self._tag}b{number}"
+        ip("link", "add", name, "type", "bridge")
+        self._undo.callback(ip, "link", "del", name)
+        ip("addr", "add", f"{subnet}.1/24", "dev", name)
+        ip("link", "set", name, "up")
+
+    def _namespace(self, service: Service, number: int, nets: Sequence[str]) -> None:
+        ip("netns", "add", service.netns)
+        self._undo.callback(ip, "netns", "del", service.netns)
+        inside = ("-n", service.netns)
+        ip(*inside, "link", "set", "lo", "up")
+        for i, (net, address) in enumerate(service.addresses.items()):
+            outer, inner = f"{self._tag}v{number}{i}", f"eth{i}"
+            ip("link", "add", outer, "type", "veth", "peer", "name", inner, "netns", service.netns)
+            ip("link", "set", outer, "master", f"{self._tag}b{nets.index(net)}", "up")
+            ip(*inside, "addr", "add", f"{address}/24", "dev", inner)
+            ip(*inside, "link", "set", inner, "up")
+            # Docker takes the first network by name that has a way out
+            out = [
+                n
+                for n in sorted(service.addresses)
+                if not (self.spec["networks"][n] or {}).get("internal")
+            ]
+            if out[:1] == [net]:
+                gateway = f"{address.rpartition('.')[0]}.1"
+                ip(*inside, "route", "add", "default", "via", gateway)
+
+    def up(self, *names: str) -> None:
+        """Start these, and what they wait for before, in the file's order."""
+        for name in names:
+            service = self.services[name]
+            if service.process:
+                continue
+            waits = service.spec.get("depends_on", {})
+            self.up(*waits)
+            for other, how in waits.items():
+                self.wait(other, how["condition"])
+            service.start()
+            self._undo.callback(service.stop)
+            for published in service.spec.get("ports", []):
+                self._publish(service, published)
+
+    def wait(self, name: str, condition: str) -> None:
+        service = self.services[name]
+        assert service.process
+        end = time.monotonic() + PATIENCE_S
+        once = condition == "service_completed_successfully"
+        while not (service.process.poll() is not None if once else service.healthy()):
+            ended = not once and service.process.poll() is not None
+            if ended or time.monotonic() > end:
+                raise RuntimeError(f"{name} is not {condition}:\n{service.log[-3000:]}")
+            time.sleep(0.2)
+        if once and service.process.returncode:
+            raise RuntimeError(f"{name} failed:\n{service.log[-3000:]}")
+
+    def _publish(self, service: Service, published: str) -> None:
+        host, outer, inner = published.split(":")
+        there = (next(iter(service.addresses.values())), int(inner))
+        self._undo.enter_context(forwarded((host, int(outer)), there))
+
+    def close(self) -> None:
+        self._undo.close()
+
+
+@contextmanager
+def stack(folder: Path, env: Mapping[str, str], **scale: int) -> Iterator[Stack]:
+    """The services, none started; all gone at the end. Skips where there are no namespaces."""
+    if os.geteuid() or not all(map(shutil.which, ("ip", "unshare", "nsenter", "setpriv"))):
+        pytest.skip("no network namespaces: not root, or no iproute2 or util-linux")
+    made = Stack(folder, env, {name.replace("_", "-"): count for name, count in scale.items()})
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+@contextmanager
+def forwarded(here: tuple[str, int], there: tuple[str, int]) -> Iterator[None]:
+    """What comes to one port goes to another, as a published port."""
+
+    class Forward(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with suppress(OSError), socket.create_connection(there) as other:
+                back = threading.Thread(target=pumped, args=(other, self.request))
+                back.start()
+                pumped(self.request, other)
+                back.join()
+
+    socketserver.ThreadingTCPServer.allow_reuse_address = True
+    with socketserver.ThreadingTCPServer(here, Forward) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def pumped(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while part := source.recv(65536):
+            sink.sendall(part)
+    with suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)

@@ -1,0 +1,254 @@
+"""The installation of `docker/compose.yaml`, as processes: used, attacked, hurt in mid-sweep."""
+
+from __future__ import annotations
+
+import base64
+import stat
+import subprocess
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.driver import Store, ran, sweep, wait_for
+from tests.servers import free_ports
+from tests.stack import DOCKER, Stack, composed, stack
+
+pytestmark = pytest.mark.slow
+SEEDS = 8
+TRIALS = (
+    "strategy=weight_mask,init_only",
+    f"seed=range({SEEDS})",
+    "data=digits",
+    "model.hidden=[16]",
+    "train.epochs=400",
+    "resources.num_cpus=2",
+)
+
+
+@dataclass(frozen=True)
+class Installed:
+    stack: Stack
+    secrets: Mapping[str, str]
+    user: Path
+    """Where who uses it works."""
+
+    @property
+    def dashboard(self) -> str:
+        return f"http://127.0.0.1:{self.secrets['DASHBOARD_PORT']}"
+
+    @property
+    def mlflow(self) -> str:
+        return f"http://127.0.0.1:{self.secrets['MLFLOW_PORT']}"
+
+    @property
+    def token(self) -> dict[str, str]:
+        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.secrets["RAY_AUTH_TOKEN"]}
+
+    @property
+    def account(self) -> dict[str, str]:
+        password = self.secrets["MLFLOW_AUTH_ADMIN_PASSWORD"]
+        return {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": password}
+
+
+@pytest.fixture(scope="module")
+def secrets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    file = tmp_path_factory.mktemp("secrets") / "env"
+    subprocess.run([DOCKER / "secrets.sh", file], check=True)
+    made = dict(line.split("=", 1) for line in file.read_text().split())
+    mlflow, dashboard = free_ports(2)
+    return made | {"MLFLOW_PORT": str(mlflow), "DASHBOARD_PORT": str(dashboard)}
+
+
+@pytest.fixture(scope="module")
+def installed(
+    secrets: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Installed]:
+    # sockets need short paths, and PostgreSQL's user a way to its data
+    with (
+        tempfile.TemporaryDirectory(prefix="stack-", ignore_cleanup_errors=True) as made,
+        stack(Path(made), secrets, ray_worker=2) as services,
+    ):
+        Path(made).chmod(0o755)
+        services.up("ray-worker", "ray-worker-2")
+        for name in ("ray-worker", "ray-worker-2"):
+            services.wait(name, "service_healthy")
+        yield Installed(services, secrets, tmp_path_factory.mktemp("user"))
+
+
+def status(url: str, **headers: str) -> int:
+    try:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, headers=headers), timeout=30
+        ) as got:
+            return int(got.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def basic(user: str, password: str) -> dict[str, str]:
+    return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+
+
+TABLES = "/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
+GUESSED = "0" * 64
+
+
+def test_who_knows_no_password_gets_nothing_of_mlflow(installed: Installed) -> None:
+    page = installed.mlflow + TABLES
+    known = basic("admin", installed.secrets["MLFLOW_AUTH_ADMIN_PASSWORD"])
+    assert status(page) == 401
+    for guess in (GUESSED, "password1234", ""):
+        assert status(page, **basic("admin", guess)) == 401
+    assert status(page, **known) == 200
+    # as a page elsewhere would call it, that a browser here was made to open
+    assert status(page, Host="elsewhere.invalid:5000", **known) == 403
+
+
+def test_who_knows_no_token_gets_nothing_of_ray(installed: Installed, tmp_path: Path) -> None:
+    page = f"{installed.dashboard}/api/jobs/"
+    assert status(page) in (401, 403)
+    assert status(page, Authorization=f"Bearer {GUESSED}") in (401, 403)
+    known = f"Bearer {installed.secrets['RAY_AUTH_TOKEN']}"
+    assert status(page, Authorization=known) == 200
+    wrong = installed.token | {"RAY_AUTH_TOKEN": GUESSED}
+    asked = ran(tmp_path, command=("submit", "--address", installed.dashboard), env=wrong)
+    assert asked.code == 2
+    assert asked.stderr.startswith(f"masksweep: --address={installed.dashboard}: refuses: ")
+    assert len(asked.stderr.splitlines()) == 1
+    # nor may a machine join
+    nodes = installed.stack.services["ray-worker"]
+    joined = nodes.ran(
+        "env", f"RAY_AUTH_TOKEN={GUESSED}", "ray", "status", "--address=ray-head:6379"
+    )
+    assert joined.returncode != 0
+    assert "nauthenticated" in joined.stdout + joined.stderr
+    assert nodes.ran("ray", "status", "--address=ray-head:6379").returncode == 0
+
+
+def test_services_reach_whom_they_need_alone(installed: Installed) -> None:
+    services = installed.stack.services
+    reach = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)"
+
+    def reached(source: str, host: str, port: int) -> bool:
+        return services[source].ran("python3", "-c", reach, host, str(port)).returncode == 0
+
+    assert reached("mlflow", "postgres", 5432)
+    assert reached("ray-head", "mlflow", 5000)
+    assert reached("ray-worker", "ray-head", 6379)
+    for name, port in (("postgres", 5432), ("objects", 9000), ("mlflow", 5000)):
+        (address, *_) = services[name].addresses.values()
+        assert not reached("ray-worker", name, port)
+        assert not reached("ray-worker", address, port)
+    assert not reached("ray-head", "postgres", 5432)
+
+
+def test_a_password_of_postgresql_is_asked_for(installed: Installed) -> None:
+    from_mlflow = installed.stack.services["mlflow"].ran
+    ask = ("python3", "-c", "import psycopg2; psycopg2.connect(dbname='mlflow').close()")
+    assert from_mlflow(*ask).returncode == 0
+    refused = from_mlflow("env", "PGPASSWORD=mlflow", *ask)
+    assert "password authentication failed" in refused.stderr
+
+
+def test_a_sweep_outlives_a_worker_a_server_and_a_database(
+    installed: Installed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in installed.account.items():
+        monkeypatch.setenv(name, value)
+    services = installed.stack.services
+    command = ("submit", "--follow", "--address", installed.dashboard)
+    where = f"checkpoint.path={installed.user / 'checkpoints'}"
+    name = "sweep.name=hurt"
+    with sweep(installed.user, *TRIALS, where, name, command=command, env=installed.token) as asked:
+        asked.wait_for(lambda: len(asked.ended) >= 2)
+        services["ray-worker-2"].kill()
+        asked.wait_for(lambda: len(asked.ended) >= 4)
+        services["mlflow"].kill()
+        asked.wait_for(lambda: len(asked.ended) >= 6)
+        services["mlflow"].start()
+        services["ray-worker-2"].start()
+        asked.wait_for(lambda: len(asked.ended) >= 8)
+        services["postgres"].stop()
+        asked.wait_for(lambda: len(asked.ended) >= 10)
+        services["postgres"].start()
+        assert asked.wait() == 0, asked.stderr
+    wait_for(services["mlflow"].healthy)
+    store = Store(installed.mlflow, "hurt")
+    assert store.parent.info.status == "FINISHED"
+    assert store.by_status() == {"FINISHED": 2 * SEEDS}
+    assert len(store.digests()) == 2 * SEEDS
+    for run in store.children:
+        assert run.data.metrics["integrity/ok"] == (
+            run.data.tags["trial.strategy"] == "weight_mask"
+        )
+        # through the server: this side knows nothing of the object store
+        got = store.client.download_artifacts(run.info.run_id, "config.yaml", str(tmp_path))
+        assert run.data.tags["trial.id"] in Path(got).read_text()
+    page = urllib.request.Request(
+        f"{installed.dashboard}/api/jobs/{asked.stdout.strip()}",
+        headers={"Authorization": f"Bearer {installed.secrets['RAY_AUTH_TOKEN']}"},
+    )
+    with urllib.request.urlopen(page) as answer:
+        told = answer.read().decode()
+    assert "SUCCEEDED" in told
+    for name, value in installed.secrets.items():
+        assert name.endswith(("_PORT", "_NAME")) or value not in told + asked.stderr
+
+
+def test_secrets_are_made_once_for_their_owner_alone(tmp_path: Path) -> None:
+    file = tmp_path / "env"
+    for _ in range(2):
+        done = subprocess.run([DOCKER / "secrets.sh", file], check=True, capture_output=True)
+        assert not done.stdout
+        kept = file.read_text()
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert [f.name for f in tmp_path.iterdir()] == ["env"]
+    subprocess.run([DOCKER / "secrets.sh", tmp_path / "other"], check=True)
+    assert file.read_text() == kept
+    values = {line.split("=")[1] for line in kept.split()} - {"masksweep"}
+    assert len(values) == 6
+    assert not any(value in (tmp_path / "other").read_text() for value in values)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("POSTGRES_PASSWORD", "", "is not set"),
+        (
+            "MLFLOW_AUTH_ADMIN_PASSWORD",
+            "Password1234Password1234",
+            "is one that others would guess",
+        ),
+        ("RUSTFS_SECRET_KEY", "rustfsadmin", "is one that others would guess"),
+        ("RAY_AUTH_TOKEN", "0123456789abcdef", "is shorter than 20 characters"),
+    ],
+)
+def test_a_secret_that_is_none_stops_all(
+    secrets: dict[str, str], name: str, value: str, why: str
+) -> None:
+    spec = composed(secrets)["services"]
+    check = [DOCKER / "image" / "check-secrets.sh"]
+    env = {"PATH": "/usr/bin:/bin"} | spec["check-secrets"]["environment"]
+    assert subprocess.run(check, env=env, check=False).returncode == 0
+    done = subprocess.run(
+        check, env=env | {name: value}, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr == f"check-secrets: {name} {why}: docker/secrets.sh makes good ones\n"
+    # nothing starts before it ended well
+    first = "check-secrets"
+    for service in spec.values():
+        waits = service.get("depends_on", {})
+        assert service is spec[first] or waits
+        if first in waits:
+            assert waits[first]["condition"] == "service_completed_successfully"
+
+
+def test_without_secrets_the_file_says_where_they_come_from() -> None:
+    with pytest.raises(ValueError, match=r"run docker/secrets.sh first"):
+        composed({})
