@@ -399,7 +399,7 @@ def test_mlflow_understands_how_it_is_started() -> None:
 @pytest.mark.parametrize("folder", OVERLAYS)
 def test_images_are_replaced_everywhere_and_keep_their_tags(folder: str, tmp_path: Path) -> None:
     with_tags = {name: c["image"] for name, c, _ in containers(built(folder))}
-    assert set(with_tags.values()) <= {"masksweep:cpu", "masksweep:gpu", "postgres:17"}
+    assert set(with_tags.values()) <= {"masksweep:cpu", "masksweep:gpu", "postgres:17-bookworm"}
     assert {n for n, i in with_tags.items() if i == "masksweep:gpu"} <= {"gpu/ray-worker"}
     ours = shutil.copytree(MANIFESTS, tmp_path / "kubernetes") / folder
     file = ours / "kustomization.yaml"
