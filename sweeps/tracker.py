@@ -327,12 +327,22 @@ def search(client: Any, experiments: Sequence[str], query: str) -> list[Any]:
     return found
 
 
+CLIENT = {
+    # the spool waits and tries again; a call that is sent twice by MLflow could count twice
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # only the server need reach the object store that is behind it
+    "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
+    "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "false",
+}
+
+
 def client_class() -> Any:
     """MLflow's client, imported without its noise and with the house's patience."""
-    # the spool waits and tries again; a call that is sent twice by MLflow could count twice
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    for name, value in CLIENT.items():
+        os.environ.setdefault(name, value)
     # MLflow's own use of deprecated calls is no concern of the person who runs a sweep
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
