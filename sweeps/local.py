@@ -52,13 +52,17 @@ def loopback() -> Iterator[None]:
 
 @contextmanager
 def _token() -> Iterator[None]:
-    named = os.environ.get(TOKEN) or os.environ.get(TOKEN_PATH)
-    values = {} if named else {TOKEN: secrets.token_hex(32)}
-    if not os.environ.get(MODE):
-        values[MODE] = "token"
+    mode = os.environ.get(MODE) or "token"
+    if mode.lower() != "token":
+        yield  # a token that it has looked at once Ray would show all the same, and fail
+        return
+    values = {MODE: mode}
+    if not (os.environ.get(TOKEN) or os.environ.get(TOKEN_PATH)):
+        values[TOKEN] = secrets.token_hex(32)
     try:
         with _environment(values):
             _read_again()
+            _require_token()
             yield
     finally:
         _read_again()  # another cluster, joined later, is not to be shown this token
@@ -67,13 +71,17 @@ def _token() -> Iterator[None]:
 def _read_again() -> None:
     """Have Ray look at the environment anew: it keeps what it saw first."""
     from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
-    from ray.exceptions import AuthenticationError
 
     Config.initialize("")
-    loader = AuthenticationTokenLoader.instance()
-    loader.reset_cache()
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _require_token() -> None:
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
+    from ray.exceptions import AuthenticationError
+
     try:
-        loader.has_token(ignore_auth_mode=True)
+        AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
     except AuthenticationError as error:
         where = os.environ.get(TOKEN_PATH)
         raise Invalid(TOKEN_PATH, where, "must be a file that holds a token") from error
