@@ -12,7 +12,6 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[1]
 CLOSED = {
     "filelock": "3.20.3",  # CVE-2025-68146, CVE-2026-22701
-    "hydra-core": "1.3.8",
     "keras": "3.15",  # CVE-2025-8747, -9905, -9906, -12058, CVE-2026-0897, -1462, -12481
     "mlflow": "3.11.1",  # CVE-2025-14279, CVE-2026-0545, -2614, -2651, -2652, -4137, -33866
     "pillow": "12.1.1",  # CVE-2025-48379, CVE-2026-25990
