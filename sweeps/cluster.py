@@ -9,12 +9,13 @@ import socket
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
 from strategies.base import Invalid
+from sweeps.local import closed, loopback
 
 PACKAGES = ("strategies", "sweeps", "conf")
 PROBE_SECONDS = 5.0
@@ -55,16 +56,17 @@ def cluster(address: str | None = None) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
+    with ExitStack() as stack:
+        folder = stack.enter_context(closed()) if address is None else None
+        stack.callback(ray.shutdown)
         with _own_sigterm():
             if address is None:
-                # without a word, ray.init would join one that runs here
-                _init("local")
+                with loopback():
+                    # without a word, ray.init would join one that runs here
+                    _init("local", _temp_dir=folder)
             else:
                 _join(address)
         yield
-    finally:
-        ray.shutdown()
 
 
 def quiet() -> None:

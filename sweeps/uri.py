@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 # a password may hold a slash, a user's name may not; under http a name alone may be a token
-SECRET = re.compile(r"://[^/:@\s]*:[^@\s]*@|https?://[^/@\s]+@|[?&]\w*(password|token)=", re.I)
-USER = re.compile(r"(?<=://)([^/@\s]*|[^/:@\s]*:[^@\s]*)@")
+SECRET = re.compile(r"//[^/:@\s]*:[^@\s]*@|https?://[^/@\s]+@|[?&]\w*(password|token)=", re.I)
+USER = re.compile(r"(?<=//)([^/@\s]*|[^/:@\s]*:[^@\s]*)@")
 QUERY = re.compile(r"(?<=[?&])(\w*(?:password|token))=[^&\s]*", re.I)
 
 
