@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import stat
 import subprocess
 import tempfile
 import urllib.error
@@ -16,7 +15,7 @@ import pytest
 
 from tests.driver import Store, ran, sweep, wait_for
 from tests.servers import free_ports
-from tests.stack import DOCKER, Stack, composed, stack
+from tests.stack import DOCKER, Stack, stack
 
 pytestmark = pytest.mark.slow
 SEEDS = 8
@@ -200,57 +199,3 @@ def test_a_sweep_outlives_a_worker_a_server_and_a_database(
     assert "SUCCEEDED" in told
     for name, value in installed.secrets.items():
         assert name.endswith(("_PORT", "_NAME")) or value not in told + asked.stderr
-
-
-def test_secrets_are_made_once_for_their_owner_alone(tmp_path: Path) -> None:
-    file = tmp_path / "env"
-    for _ in range(2):
-        done = subprocess.run([DOCKER / "secrets.sh", file], check=True, capture_output=True)
-        assert not done.stdout
-        kept = file.read_text()
-        assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert [f.name for f in tmp_path.iterdir()] == ["env"]
-    subprocess.run([DOCKER / "secrets.sh", tmp_path / "other"], check=True)
-    assert file.read_text() == kept
-    values = {line.split("=")[1] for line in kept.split()} - {"masksweep"}
-    assert len(values) == 6
-    assert not any(value in (tmp_path / "other").read_text() for value in values)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "why"),
-    [
-        ("POSTGRES_PASSWORD", "", "is not set"),
-        (
-            "MLFLOW_AUTH_ADMIN_PASSWORD",
-            "Password1234Password1234",
-            "is one that others would guess",
-        ),
-        ("RUSTFS_SECRET_KEY", "rustfsadmin", "is one that others would guess"),
-        ("RAY_AUTH_TOKEN", "0123456789abcdef", "is shorter than 20 characters"),
-    ],
-)
-def test_a_secret_that_is_none_stops_all(
-    secrets: dict[str, str], name: str, value: str, why: str
-) -> None:
-    spec = composed(secrets)["services"]
-    check = [DOCKER / "image" / "check-secrets.sh"]
-    env = {"PATH": "/usr/bin:/bin"} | spec["check-secrets"]["environment"]
-    assert subprocess.run(check, env=env, check=False).returncode == 0
-    done = subprocess.run(
-        check, env=env | {name: value}, check=False, capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    assert done.stderr == f"check-secrets: {name} {why}: docker/secrets.sh makes good ones\n"
-    # nothing starts before it ended well
-    first = "check-secrets"
-    for service in spec.values():
-        waits = service.get("depends_on", {})
-        assert service is spec[first] or waits
-        if first in waits:
-            assert waits[first]["condition"] == "service_completed_successfully"
-
-
-def test_without_secrets_the_file_says_where_they_come_from() -> None:
-    with pytest.raises(ValueError, match=r"run docker/secrets.sh first"):
-        composed({})
