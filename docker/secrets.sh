@@ -4,7 +4,6 @@
 #
 #     docker/secrets.sh [FILE]
 set -eu
-umask 077
 
 file=${1:-$(dirname "$0")/.env}
 if [ -e "$file" ]; then
