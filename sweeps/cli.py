@@ -195,7 +195,9 @@ def _ui(arguments: Sequence[str]) -> int:
     print(f"MLflow on {page}   (Ctrl-C ends it)", flush=True)
     where = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     # not among its arguments, which everybody on this machine can read
-    env = {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
+    # its runner of evaluations is eight processes that no sweep needs, and half a minute
+    env = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | os.environ
+    env |= {"MLFLOW_BACKEND_STORE_URI": uri}
     return subprocess.call([sys.executable, "-m", "mlflow", "server", *where], env=env)
 
 

@@ -7,7 +7,8 @@ import re
 # a password may hold a slash, a user's name may not; under http a name alone may be a token
 SECRET = re.compile(r"//[^/:@\s]*:[^@\s]*@|https?://[^/@\s]+@|[?&]\w*(password|token)=", re.I)
 USER = re.compile(r"(?<=//)([^/@\s]*|[^/:@\s]*:[^@\s]*)@")
-QUERY = re.compile(r"(?<=[?&])(\w*(?:password|token))=[^&\s]*", re.I)
+QUERY = re.compile(r"(?<=[?&])(\w*(?:password|token))=(?!\.\.\.(?:[\s&'\":]|$))[^&\s]*", re.I)
+"""Not what it has been replaced with before."""
 
 
 def holds_secret(text: str) -> bool:

@@ -172,6 +172,7 @@ def test_what_the_user_said_of_tokens_holds(way: str, tmp_path: Path) -> None:
     assert home.read_text() == mine
 
 
+@pytest.mark.slow
 def test_a_user_may_do_without_tokens(tmp_path: Path) -> None:
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text("a" * 64)  # which is not looked at

@@ -27,6 +27,7 @@ from PIL.PngImagePlugin import PngInfo
 
 import sweeps
 from sweeps.cli import main
+from sweeps.uri import shown
 from tests.driver import local_store, ran, wait_for
 from tests.head import ray_head
 from tests.planted import NAMES, Watch, environment, leaks, leaks_of, secret
@@ -151,6 +152,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
         yield Ran(folder, env, watch.leaks(), (len(watch.files), len(watch.commands)))
 
 
+@pytest.mark.slow
 def test_a_sweep_writes_prints_and_is_called_nothing_secret(swept: Ran) -> None:
     store = local_store(swept.folder, "secrets")
     tags = [run.data.tags["trial.status"] for run in store.children]
@@ -288,3 +290,13 @@ def test_a_job_carries_and_tells_nothing_secret(tmp_path: Path) -> None:
 
 def test_every_name_is_planted() -> None:
     assert set(NAMES) <= set(environment())
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["s3://b/c?token=abc", "x='s3://b/c?token=abc': no", "a?password=p&b=1 http://me:pw@host/x"],
+)
+def test_what_is_shown_once_more_stays_as_it_is(text: str) -> None:
+    once = shown(text)
+    assert not any(secret in once for secret in ("abc", "=p&", "pw"))
+    assert shown(once) == once

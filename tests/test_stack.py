@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import subprocess
 import tempfile
 import urllib.error
@@ -12,12 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
+from sweeps.tracker import CLIENT as AS_OURS
 from tests.driver import Store, ran, sweep, wait_for
-from tests.servers import free_ports
+from tests.servers import free_ports, postgres_binaries
 from tests.stack import DOCKER, Stack, stack
 
 pytestmark = pytest.mark.slow
+README = DOCKER / "README.md"
 SEEDS = 8
 TRIALS = (
     "strategy=weight_mask,init_only",
@@ -199,3 +204,44 @@ def test_a_sweep_outlives_a_worker_a_server_and_a_database(
     assert "SUCCEEDED" in told
     for name, value in installed.secrets.items():
         assert name.endswith(("_PORT", "_NAME")) or value not in told + asked.stderr
+
+
+def test_results_are_backed_up_restored_and_thrown_away(
+    installed: Installed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (installed.account | AS_OURS).items():
+        monkeypatch.setenv(name, value)
+    services = installed.stack.services
+    client = MlflowClient(installed.mlflow)
+    run = client.create_run(client.create_experiment("kept")).info.run_id
+    client.log_text(run, "worth keeping", "kept.txt")
+    client.log_metric(run, "kept", 1.0)
+
+    def on_the_database(command: str, *arguments: str) -> None:
+        password = f"PGPASSWORD={installed.secrets['POSTGRES_PASSWORD']}"
+        program = str(postgres_binaries() / command)
+        done = services["postgres"].ran("env", password, program, "-U", "mlflow", *arguments)
+        assert done.returncode == 0, done.stderr
+
+    dump = services["postgres"].folder / "results.dump"
+    on_the_database("pg_dump", "--format=custom", f"--file={dump}", "mlflow")
+    client.delete_run(run)
+    services["mlflow"].stop()
+    on_the_database("pg_restore", "--clean", "--if-exists", "--dbname=mlflow", str(dump))
+    services["mlflow"].start()
+    wait_for(services["mlflow"].healthy)
+    found = client.get_run(run)
+    assert found.info.lifecycle_stage == "active"
+    assert found.data.metrics == {"kept": 1.0}
+    got = client.download_artifacts(run, "kept.txt", str(tmp_path))
+    assert Path(got).read_text() == "worth keeping"
+
+    client.delete_run(run)
+    (collect,) = re.findall(r"exec mlflow sh -c '(.*?)'", README.read_text(), re.S)
+    done = services["mlflow"].ran("sh", "-c", collect.replace("\n", " "))
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(MlflowException, match="not found"):
+        client.get_run(run)
+    listed = f"import boto3; s = boto3.client('s3', endpoint_url='http://objects:9000'); \
+print([k['Key'] for k in s.list_objects_v2(Bucket='masksweep')['Contents'] if '{run}' in k['Key']])"
+    assert services["mlflow"].ran("python3", "-c", listed).stdout == "[]\n"
