@@ -18,8 +18,11 @@ from sweeps.store import Refused
 from sweeps.tracker import Tracker
 from sweeps.trial import TrialResult
 
-LOT = 50
+LOT = 500
 """Records that are sent before they are removed from disk."""
+GATHER_S = 3.0
+"""How long points of curves wait for more of their kind: a call costs the store far more than a
+point does, and packed trials report all at once."""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0
 """Seconds between two tries while the store is away."""
 CURVES = ("train/", "validation/", "test/", "audit/")
@@ -41,7 +44,7 @@ class Recorder:
         self._runs: dict[str, str] = {}
         self._known: dict[str, dict[tuple[str, int], float]] = {}
         """What was logged of a trial, by metric and epoch."""
-        self._stop = threading.Event()
+        self._stop, self._hurry = threading.Event(), threading.Event()
         self.trouble = ""
         """Why the store could not be reached when it last could not."""
         self._thread = threading.Thread(target=self._send_all, name="recorder", daemon=True)
@@ -228,6 +231,7 @@ class Recorder:
         ends as well with whatever `tick` raises; that is called several times a second.
         """
         start = time.monotonic()
+        self._hurry.set()
         try:
             while self._spool.oldest(1) and self._thread.is_alive():
                 tick()
@@ -249,6 +253,9 @@ class Recorder:
                 if not lot:
                     self._spool.put_signal.wait(1.0)
                     continue
+                if self._gathers(lot):
+                    self._hurry.wait(0.2)
+                    continue
                 self.send(lot)
                 wait, self._away_since = FIRST_WAIT, None
             except Exception as error:  # whatever it is, the records are safe where they are
@@ -256,6 +263,12 @@ class Recorder:
                 self._away_since = self._away_since or time.monotonic()
                 self._stop.wait(wait)
                 wait = min(2 * wait, LONGEST_WAIT)
+
+    def _gathers(self, lot: Sequence[Record]) -> bool:
+        """Whether nothing waits but a few points of curves, which have not waited long."""
+        if self._hurry.is_set() or len(lot) == LOT or any(r.kind != "metrics" for r in lot):
+            return False
+        return 0 <= time.time() - lot[0].body["time"] / 1000 < GATHER_S
 
     def send(self, lot: Sequence[Record]) -> None:
         """Send records and remove them from disk. Raises `Away`; then nothing is removed."""
