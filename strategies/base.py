@@ -139,6 +139,16 @@ def _first(value: Any, *_: Any) -> Any:
     return value
 
 
+def one_value(held: Array, m: Any = None) -> Array:
+    """For `Binding.keep`: what all entries are held at, as a scalar; `held` if it is not one value.
+
+    One value for all is a view of that value (`numpy.broadcast_to`). As a scalar it is not read
+    from memory once more for each entry, at each step.
+    """
+    one = held.size > 0 and not any(held.strides)
+    return held[(slice(1),) * held.ndim].reshape(()) if one else held
+
+
 def _pair(value: Any, slots: Any, *_: Any) -> Any:
     return value, slots
 
@@ -169,7 +179,8 @@ class Binding:
     layout: Callable[[Mask], Array] = _first
     """mask -> `m`, computed once with NumPy; its shape must depend on the mask's counts only."""
     keep: Callable[[Array, Array], Array] = _first
-    """(held values of the weight's shape, m) -> `h`, computed once with NumPy; as `layout`."""
+    """(held values of the weight's shape, m) -> `h`, computed once with NumPy; its shape must
+    depend on the mask's counts only, and on whether there is `one_value` for all."""
     init: Callable[[Any, Any, Any], Any] = _first
     """(w, m, h) -> v"""
     substitute: Callable[[Any, Any, Any], Any] = _first
@@ -184,6 +195,11 @@ class Binding:
     """Hand `tf.IndexedSlices` to the optimizer as they are, without `gradients`."""
     after_step: Callable[[Any, Sequence[Slot], Any, Any], tuple[Any, Sequence[Any]]] | None = None
     """(v, slots, m, h) -> (v, the slots' values); after the optimizer, and after its finalizing."""
+
+    def constants(self, of: MaskedWeight) -> tuple[Array, Array]:
+        """(m, h) of a masked weight. What has them in the same shapes needs no other program."""
+        m = self.layout(of.mask)
+        return m, self.keep(of.held, m)
 
     def dense(self, v: Any, m: Any, h: Any) -> Any:
         """The effective weight, `[shape of w]`."""

@@ -18,7 +18,10 @@ class Held:
     name: ClassVar[str]
 
     def values(self, initial: Mapping[str, Array]) -> dict[str, Array]:
-        """Held values by name, in the shapes and dtypes of `initial`."""
+        """Held values by name, in the shapes and dtypes of `initial`.
+
+        Where it is one value for all, a view of that one (`numpy.broadcast_to`).
+        """
         raise NotImplementedError
 
 
@@ -29,7 +32,7 @@ class Zero(Held):
     name: ClassVar[str] = "zero"
 
     def values(self, initial: Mapping[str, Array]) -> dict[str, Array]:
-        return {n: np.zeros_like(a) for n, a in initial.items()}
+        return {n: np.broadcast_to(np.zeros((), a.dtype), a.shape) for n, a in initial.items()}
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,10 @@ class Constant(Held):
 
     def values(self, initial: Mapping[str, Array]) -> dict[str, Array]:
         with np.errstate(over="ignore"):
-            made = {n: np.full_like(a, self.value) for n, a in initial.items()}
+            made = {n: np.full((), self.value, a.dtype) for n, a in initial.items()}
         for a in made.values():  # NumPy knows no limits of bfloat16
-            require(bool(np.isfinite(a).all()), "value", self.value, f"a {a.dtype}")
-        return made
+            require(bool(np.isfinite(a)), "value", self.value, f"a {a.dtype}")
+        return {n: np.broadcast_to(made[n], a.shape) for n, a in initial.items()}
 
 
 @dataclass(frozen=True)

@@ -31,20 +31,23 @@ class Masked:
     """
 
     def __init__(self, found: MaskedWeight, binding: Binding) -> None:
-        layout = binding.layout(found.mask)
-        rest = binding.keep(found.held, layout)
+        layout, rest = binding.constants(found)
         self.kept, self.held = _constant(found.mask, "kept"), _constant(found.held, "held")
         self.layout = self.kept if layout is found.mask else _constant(layout, "layout")
         self.rest = self.held if rest is found.held else _constant(rest, "rest")
 
     def assign(self, found: MaskedWeight, binding: Binding) -> None:
-        layout = binding.layout(found.mask)
+        """Of the same weight. Raises `Invalid` if its constants are of other shapes."""
+        layout, rest = binding.constants(found)
+        if (layout.shape, rest.shape) != (tuple(self.layout.shape), tuple(self.rest.shape)):
+            allowed = "masks of other sizes, or held values of another kind, than at the start"
+            raise Invalid("plan", found.weight.name, allowed)
         self.kept.assign(found.mask)
         self.held.assign(found.held)
         if self.layout is not self.kept:
             self.layout.assign(layout)
         if self.rest is not self.held:
-            self.rest.assign(binding.keep(found.held, layout))
+            self.rest.assign(rest)
 
     @property
     def variables(self) -> list[Any]:
@@ -123,7 +126,8 @@ class Training:
     def reset(self, weights: Mapping[str, Array], state: Sequence[Array], plan: Plan) -> None:
         """Start anew from dense `weights` by name, non-trainable `state` and another plan.
 
-        The plan must mask the same weights in the same shapes; nothing is compiled again.
+        Nothing is compiled again: the plan must mask the same weights, and the strategy's constants
+        must have the same shapes. Raises `Invalid` if not.
         """
         if reason := self.strategy.refuses(plan):
             raise Invalid("strategy", self.strategy.name, reason)
@@ -149,7 +153,7 @@ class Training:
         What is masked now is set to the plan's held values, what is freed goes on from its own. The
         optimizer keeps its slots; where they are of the kept values only, those of entries that
         were kept before go along, and those of freed ones are fresh. Raises `Invalid` if the
-        strategy refuses the plan, or a mask's layout differs in shape.
+        strategy refuses the plan, or its constants differ in shape.
         """
         if reason := self.strategy.refuses(plan):
             raise Invalid("strategy", self.strategy.name, reason)
@@ -157,9 +161,6 @@ class Training:
             masked, found = self.masked.get(weight.name), plan.find(weight.name)
             if masked is None or found is None:
                 continue
-            layout = self.binding.layout(found.mask)
-            if layout.shape != tuple(masked.layout.shape):
-                raise Invalid("plan", weight.name, "masks of other sizes than at the start")
             now = tf.identity(
                 self.binding.dense(value.value, masked.layout.value, masked.rest.value)
             )

@@ -38,16 +38,16 @@ class Shape:
     outputs: int
     task: Task
     trainable: tuple[str, ...]
-    masked: tuple[tuple[str, tuple[int, ...]], ...]
-    """Name and layout shape of each masked weight."""
+    masked: tuple[tuple[Any, ...], ...]
+    """Name of each masked weight, and the shapes of its `Binding.constants`."""
     jit: bool
     width: int = 1
     """Trials that run side by side (see `packed`)."""
 
     @classmethod
     def of(cls, plan: Plan, strategy: Strategy, optimizer: Optimizer, **given: Any) -> Shape:
-        layout = strategy.bind().layout
-        masked = tuple((w.weight.name, layout(w.mask).shape) for w in plan.weights)
+        constants = strategy.bind().constants
+        masked = tuple((w.weight.name, *(a.shape for a in constants(w))) for w in plan.weights)
         # the learning rate is a variable, so one program serves all
         timeless = replace(optimizer, learning_rate=1.0)
         return cls(strategy=strategy, optimizer=timeless, masked=masked, **given)

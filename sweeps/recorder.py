@@ -268,7 +268,7 @@ class Recorder:
         """Whether nothing waits but a few points of curves, which have not waited long."""
         if self._hurry.is_set() or len(lot) == LOT or any(r.kind != "metrics" for r in lot):
             return False
-        return 0 <= time.time() - lot[0].body["time"] / 1000 < GATHER_S
+        return bool(0 <= time.time() - lot[0].body["time"] / 1000 < GATHER_S)
 
     def send(self, lot: Sequence[Record]) -> None:
         """Send records and remove them from disk. Raises `Away`; then nothing is removed."""

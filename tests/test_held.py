@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from strategies import Invalid
+from strategies.base import one_value
 from strategies.held import KINDS, Constant, File, Init, Zero
 
 NAME = "hidden/kernel"
@@ -41,6 +42,16 @@ def test_shapes_and_dtypes_are_those_of_the_weights(
         assert list(made) == list(initial)
         for name, array in made.items():
             assert (array.shape, array.dtype) == (initial[name].shape, initial[name].dtype)
+
+
+def test_one_value_for_all_is_told_from_others(initial: dict[str, Any]) -> None:
+    for held, value in ((Zero(), 0), (Constant(0.5), 0.5)):
+        for array in held.values(initial).values():
+            one = one_value(array)
+            assert (one.shape, one.dtype, one) == ((), array.dtype, value)
+    alike = {name: np.zeros_like(a) for name, a in initial.items()}
+    for array in Init().values(alike).values():  # by chance: the next seed's may differ
+        assert one_value(array) is array
 
 
 def test_zero_is_plus_zero(initial: dict[str, Any]) -> None:

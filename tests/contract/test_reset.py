@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from strategies import Invalid, Plan
+from strategies.audit import same
 
 from .cases import CASES, HELD, OPTIMIZERS, begin
 from .situations import network
@@ -58,6 +59,16 @@ def test_refuses_other_weights() -> None:
     for targets in (["output/kernel"], ["*/kernel"]):
         with pytest.raises(Invalid):
             trial.begin(CASES["weight_mask"].plan(network(), targets=targets))
+
+
+def test_refuses_another_kind_of_held_values() -> None:
+    """One value for all is a scalar in the program, and others are arrays."""
+    trial, model = begin("weight_mask", "sgd", "constant"), network()
+    before = trial.weights()
+    for change in (trial.begin, trial.training.switch):
+        with pytest.raises(Invalid, match="held values of another kind"):
+            change(CASES["weight_mask"].plan(model, "init"))
+    assert same(trial.weights(), before)
 
 
 def test_refuses_a_scattered_mask() -> None:
