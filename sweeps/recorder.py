@@ -18,8 +18,9 @@ from sweeps.store import Refused
 from sweeps.tracker import Tracker
 from sweeps.trial import TrialResult
 
-LOT = 500
-"""Records that are sent before they are removed from disk."""
+LOT, LARGE = 500, 50
+"""Records, and those among them that are no points of curves, which are sent before they are
+removed from disk: what a store that comes and goes has to get through at once."""
 GATHER_S = 3.0
 """How long points of curves wait for more of their kind: a call costs the store far more than a
 point does, and packed trials report all at once."""
@@ -197,7 +198,7 @@ class Recorder:
     def send_left(self) -> None:
         """Send what an earlier process left. Raises `Away`."""
         self._spool.retry_refused()
-        while lot := self._spool.oldest(LOT):
+        while lot := self._oldest():
             self.send(lot)
 
     # -- to the store --------------------------------------------------------------------------
@@ -249,7 +250,7 @@ class Recorder:
         while not self._stop.is_set():
             try:
                 self._spool.put_signal.clear()
-                lot = self._spool.oldest(LOT)
+                lot = self._oldest()
                 if not lot:
                     self._spool.put_signal.wait(1.0)
                     continue
@@ -263,6 +264,12 @@ class Recorder:
                 self._away_since = self._away_since or time.monotonic()
                 self._stop.wait(wait)
                 wait = min(2 * wait, LONGEST_WAIT)
+
+    def _oldest(self) -> list[Record]:
+        """What is to be sent next."""
+        found = self._spool.oldest(LOT)
+        large = [n for n, record in enumerate(found) if record.kind != "metrics"]
+        return found[: large[LARGE]] if len(large) > LARGE else found
 
     def _gathers(self, lot: Sequence[Record]) -> bool:
         """Whether nothing waits but a few points of curves, which have not waited long."""

@@ -7,7 +7,8 @@ import math
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -26,7 +27,7 @@ from sweeps.config import Trial
 from sweeps.plan import Planned, counted
 from sweeps.recorder import Recorder
 from sweeps.sections import Tracking
-from sweeps.spool import Spool
+from sweeps.spool import Record, Spool
 from sweeps.store import Away, Refused, translated
 from sweeps.sync import sync
 from sweeps.tracker import Tracker
@@ -230,6 +231,49 @@ def test_a_store_that_goes_away_at_any_call_gets_everything_once(made: bool, who
             assert [p.step for p in points] == steps, calls
     spool.close()
     assert calls > 20
+
+
+def watched(made: Recorder, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The kinds of the records that are sent from now on, lot by lot."""
+    lots: list[list[str]] = []
+    send = made.send
+
+    def sending(lot: Sequence[Record]) -> None:
+        lots.append([r.kind for r in lot])
+        send(lot)
+
+    monkeypatch.setattr(made, "send", sending)
+    return lots
+
+
+def test_points_of_curves_are_sent_together_and_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    with recorder() as (planned, made):
+        made.start_sweep("note", [p.described() for p in planned])
+        for t in TRIALS:
+            made.start_trial(t, t.name)
+        made.send_left()
+        lots = watched(made, monkeypatch)
+        made.start()
+        for epoch in (1, 2):
+            for t in TRIALS:
+                made.log(t, epoch, {"train/loss": 1.0 / epoch})
+            time.sleep(0.5)
+        tic = time.monotonic()
+        while made.waiting:  # nothing else is put that would take them along
+            assert time.monotonic() - tic < 30
+            time.sleep(0.1)
+        assert lots == [["metrics"] * 6]
+
+
+def test_few_records_that_take_long_are_sent_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweeps.recorder.LARGE", 2)
+    with recorder() as (planned, made):
+        made.start_sweep("note", [p.described() for p in planned])
+        lots = watched(made, monkeypatch)
+        record(made, *TRIALS)
+        made.send_left()
+    assert [sum(kind != "metrics" for kind in lot) for lot in lots] == [2, 2, 2, 1]
+    assert sum(map(len, lots)) == 13
 
 
 def test_a_sweep_that_is_run_again_says_how_now_and_is_shown() -> None:

@@ -7,7 +7,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -34,6 +34,8 @@ from sweeps.tracker import Tracker
 from sweeps.trial import Emit, Member, TrialResult
 
 PACK = 64
+IN_TURN = 8
+"""Trials that are run one after the other in one program."""
 ROUNDS = 3
 RECORDED_S = 5.0
 """Length of the trial that recording is compared with."""
@@ -120,6 +122,11 @@ def _alone(net: Net, seed: int) -> None:
     Course(start, prepare.program_for(start)).run()
 
 
+def _several(net: Net, _: int) -> None:
+    for seed in range(IN_TURN):
+        _alone(net, seed)
+
+
 def _packed(net: Net, _: int) -> None:
     """Built, masked, trained and audited on the way; without scores and files."""
     starts = [net.start(seed, width=PACK) for seed in range(PACK)]
@@ -136,6 +143,31 @@ def _whole(net: Net, _: int) -> list[TrialResult]:
     """All that a trial of a sweep does in its worker."""
     members = [_member(net.trial(seed, PACK)) for seed in range(PACK)]
     return _results(pack.run(members))
+
+
+def _recorded(store: Path, net: Net, _: int) -> None:
+    """The same, recorded in MLflow as a sweep does it, until the store has all."""
+    trials = [net.trial(seed, PACK) for seed in range(PACK)]
+    with _recorder(store) as recorder:
+        recorder.start()
+        for trial in trials:
+            recorder.start_trial(trial, trial.name)
+        members = [_member(t, lambda r, t=t: recorder.log(t, r.epoch, r.metrics)) for t in trials]  # type: ignore[misc]
+        for trial, result in zip(trials, _results(pack.run(members)), strict=True):
+            recorder.end_trial(trial, result)
+        if not recorder.finish(patience_s=0):
+            raise RuntimeError(recorder.trouble or "; ".join(recorder.refused))
+
+
+@contextmanager
+def _recorder(folder: Path) -> Iterator[Recorder]:
+    """Of a sweep of its own, in the folder's SQLite store."""
+    name, tracking = uuid.uuid4().hex, Tracking(uri=f"sqlite:///{folder}/mlflow.db")
+    with closing(Spool(folder / f"{name}.db")) as spool:
+        recorder = Recorder(spool, tracking, name, Tracker(tracking, name))
+        recorder.start_sweep("", [])
+        recorder.send_left()
+        yield recorder
 
 
 def _member(trial: Trial, emit: Emit = lambda report: None) -> Member:
@@ -161,7 +193,7 @@ def _fresh(do: Callable[[Net, int], Any]) -> Callable[[Net, int], Any]:
     return fresh
 
 
-def _ways(net: Net) -> dict[str, tuple[Callable[[Net, int], Any], int]]:
+def _ways(net: Net, store: Path) -> dict[str, tuple[Callable[[Net, int], Any], int]]:
     """Each with how many trials it is; the first is what the others are compared with."""
     alone = {
         "keras.fit": (_fit, 1),
@@ -169,25 +201,28 @@ def _ways(net: Net) -> dict[str, tuple[Callable[[Net, int], Any], int]]:
         "training alone, program reused": (_alone, 1),
     }
     if net.inputs is not None:  # large enough to fill a core
-        return alone
+        return alone | {f"training {IN_TURN} in turn, compiled once": (_fresh(_several), IN_TURN)}
+    recorded = partial(_recorded, store)
     return alone | {
         f"training, pack of {PACK}, compiled anew": (_fresh(_packed), PACK),
         f"training, pack of {PACK}, program reused": (_packed, PACK),
         f"whole trial, pack of {PACK}, compiled anew": (_fresh(_whole), PACK),
         f"whole trial, pack of {PACK}, program reused": (_whole, PACK),
+        f"recorded in MLflow, pack of {PACK}, compiled anew": (_fresh(recorded), PACK),
     }
 
 
 def beside_keras(net: Net) -> Iterator[Cost]:
     """Seconds of a trial each way, in turn; ratios are how many times as many trials a second."""
-    ways = _ways(net)
-    times: dict[str, list[float]] = {what: [] for what in ways}
-    for number in range(-1, ROUNDS):  # the first round warms TensorFlow up
-        for what, (do, trials) in ways.items():
-            tic = time.perf_counter()
-            do(net, number + 1)
-            if number >= 0:
-                times[what].append((time.perf_counter() - tic) / trials)
+    with tempfile.TemporaryDirectory() as store:
+        ways = _ways(net, Path(store))
+        times: dict[str, list[float]] = {what: [] for what in ways}
+        for number in range(-1, ROUNDS):  # the first round warms TensorFlow up, and makes the store
+            for what, (do, trials) in ways.items():
+                tic = time.perf_counter()
+                do(net, number + 1)
+                if number >= 0:
+                    times[what].append((time.perf_counter() - tic) / trials)
     base = next(iter(times.values()))
     for what, found in times.items():
         ratios = [a / b for a, b in zip(base, found, strict=True)]
@@ -225,21 +260,16 @@ def recording() -> Cost:
     trials = [DIGITS.trial(seed, PACK) for seed in range(PACK)]
     members = [_member(t, reports.setdefault(t.id, []).append) for t in trials]
     found = _results(pack.run(members))
-    with tempfile.TemporaryDirectory() as folder:
-        tracking = Tracking(uri=f"sqlite:///{folder}/mlflow.db")
-        with closing(Spool(Path(folder, "spool.db"))) as spool:
-            recorder = Recorder(spool, tracking, "bench", Tracker(tracking, "bench"))
-            recorder.start_sweep("", [])
+    times = []
+    with tempfile.TemporaryDirectory() as folder, _recorder(Path(folder)) as recorder:
+        for trial, result in zip(trials, found, strict=True):
+            tic = time.perf_counter()
+            recorder.start_trial(trial, trial.name)
+            for report in reports[trial.id]:
+                recorder.log(trial, report.epoch, report.metrics)
+            recorder.end_trial(trial, result)
             recorder.send_left()
-            times = []
-            for trial, result in zip(trials, found, strict=True):
-                tic = time.perf_counter()
-                recorder.start_trial(trial, trial.name)
-                for report in reports[trial.id]:
-                    recorder.log(trial, report.epoch, report.metrics)
-                recorder.end_trial(trial, result)
-                recorder.send_left()
-                times.append(time.perf_counter() - tic)
+            times.append(time.perf_counter() - tic)
     low, middle, high = quantiles([t / RECORDED_S for t in times], n=4)
     what = f"recording a trial of {RECORDED_S:g} s in SQLite"
     return Cost(what, median(times), middle, low, high)
