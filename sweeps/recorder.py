@@ -18,7 +18,7 @@ from sweeps.store import Refused
 from sweeps.tracker import Tracker
 from sweeps.trial import TrialResult
 
-LOT, LARGE = 500, 50
+LOT, LARGE = 2000, 50
 """Records, and those among them that are no points of curves, which are sent before they are
 removed from disk: what a store that comes and goes has to get through at once."""
 GATHER_S = 3.0
