@@ -200,9 +200,9 @@ def resources() -> Resources:
 
 
 def slots(spec: Spec) -> int:
-    """How many workers of this spec the cluster takes at once.
+    """How many workers of this spec the nodes that are there take at once.
 
-    Raises `Invalid` if no node can ever take one.
+    Raises `Invalid` if none can take one. Which nodes an autoscaler could add, Ray tells nobody.
     """
     import ray
 

@@ -36,9 +36,10 @@ def run(
     *,
     max_retries: int = 2,
     timeout_s: float | None = None,
+    joined: bool = False,
 ) -> None:
     """Run every job on the cluster that this process is connected to; see `Engine`."""
-    with Engine(jobs, work) as engine:
+    with Engine(jobs, work, joined=joined) as engine:
         engine.run(watcher, jobs, max_retries=max_retries, timeout_s=timeout_s)
 
 
@@ -46,11 +47,12 @@ class Engine:
     """Workers on the cluster that this process is connected to, while it is entered.
 
     They are started on entering, wherever there is room, so that they are ready when `run` gives
-    them jobs. Entering raises `Invalid` if the cluster can never satisfy a spec.
+    them jobs. Entering raises `Invalid` if no node can satisfy a spec. A cluster that was `joined`,
+    not started here, may have an autoscaler, which adds nodes for the workers that wait for room.
     """
 
-    def __init__(self, jobs: Sequence[Job], work: Work) -> None:
-        self._work, self._watcher = work, Watcher()
+    def __init__(self, jobs: Sequence[Job], work: Work, *, joined: bool = False) -> None:
+        self._work, self._watcher, self._joined = work, Watcher(), joined
         self._max_retries, self._timeout = 0, None  # type: int, float | None
         self._waiting: dict[Spec, deque[Job]] = {}
         for job in jobs:
@@ -64,7 +66,7 @@ class Engine:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        self._pool = Pool(list(self._waiting), self._work)
+        self._pool = Pool(list(self._waiting), self._work, self._joined)
         # beside the driver: a node that is lost must not take the events of others along
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         # it holds little, but that does not save it where Ray ends workers for memory
@@ -127,6 +129,7 @@ class Engine:
                 self._watcher.tick()
             for ref in done:
                 self._finish(ref)
+        self._pool.end()  # a report may follow, and a store that is slow
 
     # -- workers -------------------------------------------------------------------------------
 

@@ -133,6 +133,7 @@ class RayLauncher(Launcher):
                 [Job(str(i), config, self._spec) for i, config in enumerate(configs)],
                 work,
                 Returned(),
+                joined=self._address is not None,
             )
         return [returned[str(i)] for i in range(len(configs))]
 

@@ -16,6 +16,8 @@ LOOK_SECONDS = 5.0
 """How often nodes that joined or left are looked for."""
 SET_UP_TRIES = 3
 """Workers in a row that may fail to start while none is at work."""
+MORE = 100
+"""How many workers, beyond what there is room for, may wait for nodes that an autoscaler adds."""
 PATIENCE_SECONDS = 60.0
 """How long a spec may have no node when the last one that could run it is lost."""
 
@@ -38,10 +40,16 @@ class _Kind:
 class Pool:
     """Workers of some specs; those of unlike ones are never exchanged."""
 
-    def __init__(self, specs: Sequence[Spec], work: Work) -> None:
-        """Raises `Invalid` if the cluster can never satisfy a spec."""
+    def __init__(self, specs: Sequence[Spec], work: Work, joined: bool = False) -> None:
+        """A cluster that was `joined` may have an autoscaler, which sees the workers that wait.
+
+        Raises `Invalid` if no node can satisfy a spec.
+        """
         for spec in specs:
             slots(spec)
+        # not request_resources: Ray keeps one for all drivers, also of one that was killed, and
+        # its autoscaler v2 does nothing for one that is more than it can ever add
+        self._more = MORE if joined else 0
         self._work = work
         self._kinds = {spec: _Kind() for spec in specs}
         self._starting: dict[Any, tuple[Spec, int]] = {}
@@ -54,7 +62,7 @@ class Pool:
         return list(self._starting)
 
     def look(self, wanted: Mapping[Spec, int]) -> Iterator[Hopeless]:
-        """Start workers, as many as are wanted, wherever there is room for one."""
+        """Start workers, as many as are wanted, wherever there is or may be room for one."""
         if time.monotonic() - self._looked < LOOK_SECONDS:
             return
         self._looked = time.monotonic()
@@ -67,8 +75,16 @@ class Pool:
                     yield spec, Failure(f"no node left: {error}", str(error), "lost")
                 continue
             kind.homeless_since = None
-            for _ in range(min(room, wanted.get(spec, 0)) - len(kind.actors)):
+            for _ in range(min(room + self._more, wanted.get(spec, 0)) - len(kind.actors)):
                 self._start(spec, kind)
+            if self._more:
+                self._withdraw(spec, len(kind.actors) - wanted.get(spec, 0))
+
+    def _withdraw(self, spec: Spec, number: int) -> None:
+        """End so many of those that are starting, the last ones first."""
+        ours = [ref for ref, (s, _) in self._starting.items() if s == spec]
+        for ref in ours[::-1][: max(number, 0)]:
+            self.drop(*self._starting.pop(ref))
 
     def _start(self, spec: Spec, kind: _Kind) -> None:
         import ray
@@ -122,9 +138,11 @@ class Pool:
         self._looked = 0.0
 
     def release(self, spec: Spec) -> None:
-        """End the idle ones if others are starting, who may be waiting for what these hold."""
+        """End the idle ones, if others may wait for what these hold, or their nodes may go."""
         kind = self._kinds[spec]
-        while self._starting and kind.idle:
+        if self._more:
+            self._withdraw(spec, len(kind.actors))
+        while kind.idle and (self._starting or self._more):
             self.drop(spec, kind.idle.pop())
 
     def drop(self, spec: Spec, number: int) -> None:
@@ -139,6 +157,8 @@ class Pool:
         for spec, kind in self._kinds.items():
             for number in list(kind.actors):
                 self.drop(spec, number)
+            kind.idle.clear()
+        self._starting.clear()
 
 
 def last_line(error: Exception) -> str:

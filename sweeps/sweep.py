@@ -109,7 +109,8 @@ def _engine(stack: contextlib.ExitStack, planned: Sequence[Planned], name: str) 
         stack.enter_context(cluster(first.launch.address))
     jobs = _jobs(planned, name)
     work = TrialWork(_checkpoints(first), first.checkpoint.every_s)
-    return stack.enter_context(Engine(jobs, work))
+    joined = first.launch.address is not None
+    return stack.enter_context(Engine(jobs, work, joined=joined))
 
 
 class Sweep(Watcher):

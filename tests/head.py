@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from tests.driver import clean_env, wait_for
+from tests.growing import autoscaler
 from tests.servers import free_ports
 
 PATIENCE_S = 60.0
@@ -50,8 +51,11 @@ class Head:
 
 
 @contextmanager
-def ray_head(num_cpus: int = 2, **env: str) -> Iterator[Head]:
-    """Start one; at the end all that it started is gone, and nothing else."""
+def ray_head(num_cpus: int = 2, grows: str = "", **env: str) -> Iterator[Head]:
+    """Start one; at the end all that it started is gone, and nothing else.
+
+    It `grows` by an autoscaler, `v1` or `v2`.
+    """
     # Ray keeps sockets there, whose paths must be short
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as made:
         folder = Path(made)
@@ -69,7 +73,10 @@ def ray_head(num_cpus: int = 2, **env: str) -> Iterator[Head]:
         ports = {"port": port, "ray-client-server-port": client, "dashboard-port": dashboard}
         options = [f"--{key}={value}" for key, value in ports.items()]
         options += ["--head", "--dashboard-host=127.0.0.1", f"--temp-dir={folder}"]
-        with _started(head, [*options, f"--num-cpus={num_cpus}"], env) as process:
+        if grows:
+            option, more = autoscaler(folder, head.address, grows)
+            options, env = [*options, option], {**env, **more}
+        with _started(head, [*options, f"--num-cpus={num_cpus}"], env, not grows) as process:
             wait_for(lambda: head.answers() or process.poll() is not None, PATIENCE_S)
             assert process.poll() is None, head.log.read_text()
             yield head
@@ -101,7 +108,7 @@ def end(process: subprocess.Popen[bytes], gently: bool = False) -> None:
 
 @contextmanager
 def _started(
-    head: Head, options: Sequence[str], env: Mapping[str, str]
+    head: Head, options: Sequence[str], env: Mapping[str, str], gently: bool = True
 ) -> Iterator[subprocess.Popen[bytes]]:
     binaries = Path(sys.executable).parent
     path = f"{binaries}{os.pathsep}{os.environ['PATH']}"
@@ -118,4 +125,4 @@ def _started(
     try:
         yield process
     finally:
-        end(process, gently=True)
+        end(process, gently)
