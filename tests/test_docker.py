@@ -17,6 +17,7 @@ from tests.stack import BINARIES, COMPOSE, DOCKER, composed, seconds, variables
 
 TOP = DOCKER.parent
 SCRIPTS = sorted([*DOCKER.glob("**/*.sh"), TOP / ".ci" / "run"])
+README = (DOCKER / "README.md").read_text()
 SETTINGS = {"COMPOSE_PROJECT_NAME", "COMPOSE_PROFILES"}
 """Of what docker/secrets.sh writes, what is no secret."""
 
@@ -136,6 +137,23 @@ def test_ray_ends_in_order_and_is_called_from_the_workers_network(whole: dict[st
     assert head["cluster"]["gw_priority"] > 0
     assert not any(joined for name, joined in head.items() if name != "cluster")
     assert whole["networks"]["data"]["internal"] is True
+
+
+def test_a_node_on_a_machine_of_its_own_is_as_confined(services: dict[str, Any]) -> None:
+    worker = services["ray-worker"]
+    flags = [f"--cap-drop {dropped}" for dropped in worker["cap_drop"]]
+    flags += [f"--security-opt {option}" for option in worker["security_opt"]]
+    flags += [f"--log-opt {k}={v}" for k, v in worker["logging"]["options"].items()]
+    flags += [f"--stop-timeout {seconds(worker['stop_grace_period'])}"]
+    flags += [f"--shm-size {int(worker['shm_size']) >> 30}g"]
+    flags += [f"--memory {int(worker['mem_limit']) >> 30}g", f"--restart {worker['restart']}"]
+    assert worker["init"] is True
+    (node,) = re.findall(r"^    node\(\) \{ docker run -d (.*?) \}$", README, re.M | re.S)
+    given = re.findall(r"--[a-z-]+(?: [^-\s]\S*)?", node)
+    assert sorted(given) == sorted([*flags, "--init", "--name ray", "--network host"])
+    # and every node is started by it
+    assert README.count("docker run -d") == 1
+    assert len(re.findall(r"^    node .*?(?<!\\)$", README, re.M | re.S)) == 2
 
 
 def test_a_secret_is_where_it_is_needed_alone(
