@@ -36,12 +36,12 @@ COMPOSE = DOCKER / "compose.yaml"
 PATIENCE_S = 180.0
 
 
-def composed(env: Mapping[str, str]) -> dict[str, Any]:
-    """The file as Compose reads it, with variables from `env` alone.
+def composed(env: Mapping[str, str], file: str | Path = os.devnull) -> dict[str, Any]:
+    """What Compose makes of its file, with variables from `env`, and from `file` as its .env.
 
     Raises `ValueError` for what Compose refuses or warns of.
     """
-    command = [BINARIES / "docker-compose", "--file", COMPOSE, "--env-file", os.devnull]
+    command = [BINARIES / "docker-compose", "--file", COMPOSE, "--env-file", file]
     done = subprocess.run(
         [*command, "config", "--format=json"], env=env, capture_output=True, text=True, check=False
     )

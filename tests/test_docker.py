@@ -66,7 +66,7 @@ def test_shellcheck(script: Path) -> None:
 
 
 def test_as_it_is_made_there_is_one_worker_without_cards(file: Path) -> None:
-    services = composed(variables(file))["services"]
+    services = composed({}, file)["services"]
     workers = {n: s.get("scale", 1) for n, s in services.items() if n.startswith("ray-worker")}
     assert workers == {"ray-worker": 1}
 
@@ -81,7 +81,7 @@ def test_what_is_set_counts_and_one_worker_has_all_cards(file: Path) -> None:
         "MASKSWEEP_TAG": "one",
         "MASKSWEEP_GPU_TAG": "two",
     }
-    services = composed(variables(file) | given)["services"]
+    services = composed(given, file)["services"]
     cpu, gpu = services["ray-worker"], services["ray-worker-gpu"]
     assert (cpu["scale"], gpu.get("scale", 1)) == (3, 1)
     assert (cpu["cpus"], gpu["cpus"]) == (4, 4)
