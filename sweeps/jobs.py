@@ -56,6 +56,9 @@ def submit(arguments: Sequence[str]) -> int:
     given, asked = parser.parse_known_args(arguments)
     parcel = packed(asked)
     client = _client(given.address)
+    if parcel.store:
+        said = f"masksweep: results go to {parcel.store}, as MLFLOW_TRACKING_URI says here"
+        print(said, file=sys.stderr)
     command = shlex.join(["python", "-m", "sweeps.cli", "run", *parcel.arguments])
     job = client.submit_job(
         entrypoint=f"mkdir -p {FOLDER} && cd {FOLDER} && exec {command}",

@@ -22,6 +22,8 @@ class Parcel:
     name: str
     """The sweep's."""
     arguments: list[str]
+    store: str | None = None
+    """Of this environment, where it goes along: it may be an address that means another there."""
 
 
 def packed(asked: Sequence[str]) -> Parcel:
@@ -44,7 +46,7 @@ def packed(asked: Sequence[str]) -> Parcel:
     if first.launch.address is not None:
         allowed = "left to submit; --address names the cluster"
         raise Invalid("launch.address", first.launch.address, allowed)
-    arguments = [*asked, "launch.address=auto"]
+    arguments, store = [*asked, "launch.address=auto"], None
     if first.tracking.uri:
         _require_absolute("tracking.uri", first.tracking.uri)
     elif uri := os.environ.get("MLFLOW_TRACKING_URI"):
@@ -52,7 +54,8 @@ def packed(asked: Sequence[str]) -> Parcel:
         _require_absolute("MLFLOW_TRACKING_URI", uri)
         quoted = uri.replace("'", r"\'")
         arguments.append(f"tracking.uri='{quoted}'")
-    return Parcel(sweep_name(first, asked), arguments)
+        store = shown(uri)
+    return Parcel(sweep_name(first, asked), arguments, store)
 
 
 def _require_public(key: str, value: str) -> None:

@@ -1,13 +1,15 @@
 """`docker/compose.yaml` without a container engine: its services as processes of this machine.
 
 Each has processes, a mount table and networks of its own, as a container has: its peers by their
-names on the networks that they share, the commands, environments, health checks and the start
-order of the file, and the ports that it publishes. PostgreSQL and the object store, which have
-images of others, have stand-ins. Needs root, for namespaces; files and users are this machine's.
+names on the networks that they share, the commands, environments, health checks, the start order
+and the patience of the file as Compose reads it, what the Dockerfile sets, and the ports that it
+publishes. PostgreSQL and the object store, which have images of others, have stand-ins. Needs root,
+for namespaces; files and users are this machine's.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -22,40 +24,49 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
-import pytest
-import yaml
 
-from tests.servers import postgres_binaries
+from tests.servers import missing, postgres_binaries
 
+BINARIES = Path(sys.executable).parent
 DOCKER = Path(__file__).parents[1] / "docker"
 COMPOSE = DOCKER / "compose.yaml"
 PATIENCE_S = 180.0
-VARIABLE = re.compile(r"\$(?:\$|\{(\w+)(?::([?-])([^}]*))?\})")
 
 
-def composed(env: Mapping[str, str]) -> dict[str, Any]:
-    """The file, with variables from `env` alone. Raises `ValueError` for one that must be set."""
+def composed(env: Mapping[str, str], file: str | Path = os.devnull) -> dict[str, Any]:
+    """What Compose makes of its file, with variables from `env`, and from `file` as its .env.
 
-    def value(found: re.Match[str]) -> str:
-        name, mark, other = found.groups()
-        if name is None:
-            return "$"
-        if mark == "?" and not env.get(name):
-            raise ValueError(f"{name}: {other}")
-        return env.get(name) or other or ""
-
-    def filled(node: Any) -> Any:
-        if isinstance(node, dict):
-            return {k: filled(v) for k, v in node.items() if not str(k).startswith("x-")}
-        if isinstance(node, list):
-            return [filled(v) for v in node]
-        return VARIABLE.sub(value, node) if isinstance(node, str) else node
-
-    made: dict[str, Any] = filled(yaml.safe_load(COMPOSE.read_text()))
+    Raises `ValueError` for what Compose refuses or warns of.
+    """
+    command = [BINARIES / "docker-compose", "--file", COMPOSE, "--env-file", file]
+    done = subprocess.run(
+        [*command, "config", "--format=json"], env=env, capture_output=True, text=True, check=False
+    )
+    if done.returncode or done.stderr:
+        raise ValueError(done.stderr)
+    made: dict[str, Any] = json.loads(done.stdout)
     return made
+
+
+def variables(file: Path) -> dict[str, str]:
+    """What `docker/secrets.sh` wrote."""
+    lines = [line for line in file.read_text().splitlines() if not line.startswith("#")]
+    return dict(line.split("=", 1) for line in lines)
+
+
+def in_the_image(instruction: str) -> str:
+    """What follows the Dockerfile's one instruction of that name."""
+    text = (DOCKER / "Dockerfile").read_text().replace("\\\n", " ")
+    (found,) = re.findall(rf"^{instruction} (.+)$", text, re.M)
+    return str(found)
+
+
+def seconds(duration: str) -> int:
+    """As Compose writes them: 1m30s."""
+    return sum(int(n) * {"m": 60, "s": 1}[unit] for n, unit in re.findall(r"(\d+)([ms])", duration))
 
 
 @dataclass
@@ -68,6 +79,8 @@ class Service:
     addresses: Mapping[str, str]
     """By network."""
     netns: str
+    stop_signal: ClassVar = signal.SIGTERM
+    """Its image's."""
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     @property
@@ -81,8 +94,8 @@ class Service:
     @property
     def check(self) -> list[str] | None:
         test = self.spec.get("healthcheck", {}).get("test")
-        # the image's own, unless the file says otherwise
-        return test[1:] if test else ["ray", "health-check"]
+        own = in_the_image("HEALTHCHECK").partition("CMD ")[2]
+        return test[1:] if test else json.loads(own)
 
     @property
     def env(self) -> dict[str, str]:
@@ -95,9 +108,10 @@ class Service:
         home, tmp = self.folder / "home", self.folder / "tmp"
         home.mkdir(exist_ok=True)
         tmp.mkdir(exist_ok=True)
-        # as the image; Ray's sockets need short paths
+        image = dict(word.split("=", 1) for word in in_the_image("ENV").split())
+        # Ray's sockets need short paths
         ours = {"PATH": path, "HOME": str(home), "TMPDIR": str(tmp), "RAY_TMPDIR": str(tmp)}
-        return ours | {"PYTHONUNBUFFERED": "1", "RAY_USAGE_STATS_ENABLED": "0"} | given
+        return image | ours | given
 
     def prepare(self) -> None:
         """What an image does before its command."""
@@ -157,19 +171,25 @@ class Service:
             self.process.kill()
             self.process.wait()
 
-    def stop(self) -> None:
-        """In order."""
+    def stop(self) -> bool:
+        """As an engine stops a container; whether it ended in time."""
         init = self.init if self.process else None
+        ended = True
         if init:
             with suppress(psutil.NoSuchProcess):
-                init.send_signal(self.spec.get("stop_signal", signal.SIGTERM))
-            with suppress(psutil.TimeoutExpired):
-                init.wait(30)
+                init.send_signal(self.stop_signal)
+            try:
+                init.wait(seconds(self.spec.get("stop_grace_period", "10s")))
+            except psutil.TimeoutExpired:
+                ended = False
         self.kill()
+        return ended
 
 
 class PostgresImage(Service):
     """Debian's PostgreSQL for the official image: the same variables, passwords asked for."""
+
+    stop_signal: ClassVar = signal.SIGINT
 
     @property
     def data(self) -> Path:
@@ -236,9 +256,9 @@ def as_postgres() -> list[str]:
 
 
 class Stack:
-    """All services; `scale` has as many of one as it says, with numbered names."""
+    """The services of the file with this environment; the second of a kind is called `kind-2`."""
 
-    def __init__(self, folder: Path, env: Mapping[str, str], scale: Mapping[str, int]) -> None:
+    def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
         self.spec = composed(env)
         self.services: dict[str, Service] = {}
         self._undo = ExitStack()
@@ -248,7 +268,7 @@ class Stack:
         }
         members: dict[str, list[str]] = {}
         for kind, spec in self.spec["services"].items():
-            count = scale.get(kind, 0 if "profiles" in spec else 1)
+            count = spec.get("scale", 1)
             members[kind] = [kind if n == 0 else f"{kind}-{n + 1}" for n in range(count)]
         names = [name for each in members.values() for name in each]
         for i, subnet in enumerate(nets.values()):
@@ -257,7 +277,7 @@ class Stack:
             spec = self.spec["services"][kind]
             for name in each:
                 number = names.index(name) + 2
-                joined = spec.get("networks", [])
+                joined = spec.get("networks", {})
                 addresses = {net: f"{nets[net]}.{number}" for net in nets if net in joined}
                 own = folder / name
                 own.mkdir()
@@ -294,13 +314,13 @@ class Stack:
             ip("link", "set", outer, "master", f"{self._tag}b{nets.index(net)}", "up")
             ip(*inside, "addr", "add", f"{address}/24", "dev", inner)
             ip(*inside, "link", "set", inner, "up")
-            # Docker takes the first network by name that has a way out
-            out = [
-                n
-                for n in sorted(service.addresses)
-                if not (self.spec["networks"][n] or {}).get("internal")
-            ]
-            if out[:1] == [net]:
+            # of those that have a way out, Docker takes the first by priority, then by name
+            out = sorted(
+                (-(joined or {}).get("gw_priority", 0), n)
+                for n, joined in service.spec["networks"].items()
+                if not self.spec["networks"][n].get("internal")
+            )
+            if out and out[0][1] == net:
                 gateway = f"{address.rpartition('.')[0]}.1"
                 ip(*inside, "route", "add", "default", "via", gateway)
 
@@ -316,8 +336,8 @@ class Stack:
                 self.wait(other, how["condition"])
             service.start()
             self._undo.callback(service.stop)
-            for published in service.spec.get("ports", []):
-                self._publish(service, published)
+            for port in service.spec.get("ports", []):
+                self._publish(service, port)
 
     def wait(self, name: str, condition: str) -> None:
         service = self.services[name]
@@ -332,21 +352,20 @@ class Stack:
         if once and service.process.returncode:
             raise RuntimeError(f"{name} failed:\n{service.log[-3000:]}")
 
-    def _publish(self, service: Service, published: str) -> None:
-        host, outer, inner = published.split(":")
-        there = (next(iter(service.addresses.values())), int(inner))
-        self._undo.enter_context(forwarded((host, int(outer)), there))
+    def _publish(self, service: Service, port: Mapping[str, Any]) -> None:
+        there = (next(iter(service.addresses.values())), int(port["target"]))
+        self._undo.enter_context(forwarded((port["host_ip"], int(port["published"])), there))
 
     def close(self) -> None:
         self._undo.close()
 
 
 @contextmanager
-def stack(folder: Path, env: Mapping[str, str], **scale: int) -> Iterator[Stack]:
-    """The services, none started; all gone at the end. Skips where there are no namespaces."""
+def stack(folder: Path, env: Mapping[str, str]) -> Iterator[Stack]:
+    """The services, none started; all gone at the end. No namespaces here is `missing`."""
     if os.geteuid() or not all(map(shutil.which, ("ip", "unshare", "nsenter", "setpriv"))):
-        pytest.skip("no network namespaces: not root, or no iproute2 or util-linux")
-    made = Stack(folder, env, {name.replace("_", "-"): count for name, count in scale.items()})
+        missing("no network namespaces: not root, or no iproute2 or util-linux")
+    made = Stack(folder, env)
     try:
         yield made
     finally:

@@ -80,6 +80,7 @@ def test_a_sweep_travels_with_its_code_and_without_secrets(head: Head, tmp_path:
     assert sent.code == 0, sent.stderr
     job = sent.stdout.strip()
     assert sent.stdout == f"{job}\n"
+    assert f"results go to {uri(head)}, as MLFLOW_TRACKING_URI says here" in sent.stderr
     assert "own, random 0.9, seed 0" in sent.stderr
     assert "hunter2" not in json.dumps(jobs(head))
     store = Store(uri(head), "travels")
@@ -113,6 +114,7 @@ def test_the_exit_code_is_the_sweeps(
     sent = asked(head, tmp_path, *arguments)
     assert sent.code == code, sent.stderr
     assert said in sent.stderr
+    assert "MLFLOW_TRACKING_URI" not in sent.stderr
     job = sent.stdout.strip()
     found = asked(head, tmp_path, "status", job)
     assert found.code == 1

@@ -15,9 +15,10 @@ import pytest
 import yaml
 from mlflow.server.security_utils import is_allowed_host_header
 
+import sweeps
 from sweeps.jobs import FOLDER, NAME, STOP_SECONDS
+from tests.stack import BINARIES, DOCKER
 
-DOCKER = Path(__file__).parent.parent / "docker"
 MANIFESTS = DOCKER / "kubernetes"
 OVERLAYS = ("overlays/cpu", "overlays/gpu")
 VERSIONS = ("1.30", kubernetes_validate.latest_version())
@@ -31,7 +32,7 @@ KEYS = {
 # KubeRay's schema is not at hand; these of its keys are in use, and were checked against it
 CLUSTER = {
     *("authOptions", "autoscalerOptions", "enableInTreeAutoscaling", "headGroupSpec"),
-    *("rayVersion", "workerGroupSpecs"),
+    *("rayVersion", "upgradeStrategy", "workerGroupSpecs"),
 }
 AUTOSCALER = {"idleTimeoutSeconds", "resources", "securityContext", "version", "volumeMounts"}
 HEAD = {"rayStartParams", "template"}
@@ -39,10 +40,6 @@ WORKERS = HEAD | {"groupName", "maxReplicas", "minReplicas", "replicas"}
 JOB = {"clusterSelector", "entrypoint", "metadata", "runtimeEnvYAML", "submissionMode"}
 
 Object = dict[str, Any]
-
-pytestmark = pytest.mark.skipif(
-    shutil.which("kubectl") is None, reason="kubectl, which builds the manifests, is not here"
-)
 
 
 @cache
@@ -52,7 +49,7 @@ def built(folder: str) -> Sequence[Object]:
 
 def kustomized(folder: Path) -> list[Object]:
     done = subprocess.run(
-        ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False
+        [BINARIES / "kubectl", "kustomize", folder], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert not done.stderr, done.stderr  # kustomize warns of what is to be removed
@@ -397,15 +394,36 @@ def test_mlflow_understands_how_it_is_started() -> None:
 
 
 @pytest.mark.parametrize("folder", OVERLAYS)
-def test_images_are_replaced_everywhere_and_keep_their_tags(folder: str, tmp_path: Path) -> None:
-    with_tags = {name: c["image"] for name, c, _ in containers(built(folder))}
-    assert set(with_tags.values()) <= {"masksweep:cpu", "masksweep:gpu", "postgres:17-bookworm"}
-    assert {n for n, i in with_tags.items() if i == "masksweep:gpu"} <= {"gpu/ray-worker"}
+def test_images_have_a_version_and_are_replaced_everywhere(folder: str, tmp_path: Path) -> None:
+    images = {name: c["image"] for name, c, _ in containers(built(folder))}
+    version = sweeps.__version__
+    cpu, gpu = f"masksweep-cpu:{version}", f"masksweep-gpu:{version}"
+    kinds = {"gpu/ray-worker": gpu, "postgres/postgres": "postgres:17-bookworm"}
+    assert images == {name: kinds.get(name, cpu) for name in images}
     ours = shutil.copytree(MANIFESTS, tmp_path / "kubernetes") / folder
     file = ours / "kustomization.yaml"
-    file.write_text(file.read_text().replace("newName: masksweep", "newName: there/masksweep"))
+    text = file.read_text().replace("newName: ", "newName: there/")
+    file.write_text(text.replace(f'newTag: "{version}"', "newTag: other"))
     found = {name: c["image"] for name, c, _ in containers(kustomized(ours))}
-    assert found == {n: i.replace("masksweep:", "there/masksweep:") for n, i in with_tags.items()}
+    there = {n: f"there/{i}".replace(version, "other") for n, i in images.items()}
+    assert found == there | {"postgres/postgres": "postgres:17-bookworm"}
+
+
+@pytest.mark.parametrize("folder", OVERLAYS)
+def test_a_new_version_renews_the_nodes_of_ray_which_have_time_to_end(folder: str) -> None:
+    assert ray(built(folder))["spec"]["upgradeStrategy"] == {"type": "Recreate"}
+    for name, pod in pods(built(folder)).items():
+        if "ray.io/cluster" in pod["metadata"]["labels"]:
+            assert pod["spec"]["terminationGracePeriodSeconds"] == 60, name
+
+
+@pytest.mark.parametrize("folder", OVERLAYS)
+def test_pods_run_as_the_user_of_their_image(folder: str) -> None:
+    (user,) = re.findall(r"--uid (\d+)", (DOCKER / "Dockerfile").read_text())
+    for name, container, pod in containers(built(folder)):
+        if container["image"].startswith("masksweep-"):
+            whole = pod["securityContext"]
+            assert {whole[k] for k in ("runAsUser", "runAsGroup", "fsGroup")} == {int(user)}, name
 
 
 def test_the_job_is_what_submit_would_send() -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
+import shlex
 import subprocess
 import tempfile
+import textwrap
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -19,10 +22,12 @@ from mlflow.exceptions import MlflowException
 from sweeps.tracker import CLIENT as AS_OURS
 from tests.driver import Store, ran, sweep, wait_for
 from tests.servers import free_ports, postgres_binaries
-from tests.stack import DOCKER, Stack, stack
+from tests.stack import DOCKER, Stack, stack, variables
 
 pytestmark = pytest.mark.slow
-README = DOCKER / "README.md"
+README = (DOCKER / "README.md").read_text()
+ONE_MACHINE = README.partition("## One machine\n")[2].partition("\n## ")[0]
+SECURITY = (DOCKER / "SECURITY.md").read_text()
 SEEDS = 8
 TRIALS = (
     "strategy=weight_mask,init_only",
@@ -39,7 +44,7 @@ class Installed:
     stack: Stack
     secrets: Mapping[str, str]
     user: Path
-    """Where who uses it works."""
+    """Where who uses it works, beside its `.env`."""
 
     @property
     def dashboard(self) -> str:
@@ -49,39 +54,44 @@ class Installed:
     def mlflow(self) -> str:
         return f"http://127.0.0.1:{self.secrets['MLFLOW_PORT']}"
 
-    @property
-    def token(self) -> dict[str, str]:
-        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.secrets["RAY_AUTH_TOKEN"]}
+    def typed(self, lines: str) -> str:
+        """The same for this one's ports."""
+        here = lines.replace("http://127.0.0.1:8265", self.dashboard)
+        return here.replace("http://127.0.0.1:5000", self.mlflow)
 
     @property
-    def account(self) -> dict[str, str]:
-        password = self.secrets["MLFLOW_AUTH_ADMIN_PASSWORD"]
-        return {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": password}
+    def env(self) -> dict[str, str]:
+        """What the README exports."""
+        lines = re.findall(r"^    (export .*)$", ONE_MACHINE, re.M)
+        script = self.typed("\n".join([*lines, "env -0"]))
+        done = subprocess.run(
+            ["sh", "-ec", script],
+            env={"PATH": os.environ["PATH"]},
+            cwd=self.user,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        set_ = dict(line.split("=", 1) for line in done.stdout.split("\0") if line)
+        return {k: v for k, v in set_.items() if k not in ("PATH", "PWD", "OLDPWD", "SHLVL", "_")}
 
 
 @pytest.fixture(scope="module")
-def secrets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    file = tmp_path_factory.mktemp("secrets") / "env"
-    subprocess.run([DOCKER / "secrets.sh", file], check=True)
-    made = dict(line.split("=", 1) for line in file.read_text().split())
-    mlflow, dashboard = free_ports(2)
-    return made | {"MLFLOW_PORT": str(mlflow), "DASHBOARD_PORT": str(dashboard)}
-
-
-@pytest.fixture(scope="module")
-def installed(
-    secrets: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Installed]:
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    user = tmp_path_factory.mktemp("user")
+    subprocess.run([DOCKER / "secrets.sh", user / ".env"], check=True)
+    mlflow, dashboard = map(str, free_ports(2))
+    secrets = variables(user / ".env") | {"MLFLOW_PORT": mlflow, "DASHBOARD_PORT": dashboard}
     # sockets need short paths, and PostgreSQL's user a way to its data
     with (
         tempfile.TemporaryDirectory(prefix="stack-", ignore_cleanup_errors=True) as made,
-        stack(Path(made), secrets, ray_worker=2) as services,
+        stack(Path(made), secrets | {"WORKERS": "2"}) as services,
     ):
         Path(made).chmod(0o755)
         services.up("ray-worker", "ray-worker-2")
         for name in ("ray-worker", "ray-worker-2"):
             services.wait(name, "service_healthy")
-        yield Installed(services, secrets, tmp_path_factory.mktemp("user"))
+        yield Installed(services, secrets, user)
 
 
 def status(url: str, **headers: str) -> int:
@@ -119,7 +129,7 @@ def test_who_knows_no_token_gets_nothing_of_ray(installed: Installed, tmp_path: 
     assert status(page, Authorization=f"Bearer {GUESSED}") in (401, 403)
     known = f"Bearer {installed.secrets['RAY_AUTH_TOKEN']}"
     assert status(page, Authorization=known) == 200
-    wrong = installed.token | {"RAY_AUTH_TOKEN": GUESSED}
+    wrong = installed.env | {"RAY_AUTH_TOKEN": GUESSED}
     asked = ran(tmp_path, command=("submit", "--address", installed.dashboard), env=wrong)
     assert asked.code == 2
     assert asked.stderr.startswith(f"masksweep: --address={installed.dashboard}: refuses: ")
@@ -162,13 +172,23 @@ def test_a_password_of_postgresql_is_asked_for(installed: Installed) -> None:
 def test_a_sweep_outlives_a_worker_a_server_and_a_database(
     installed: Installed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in installed.account.items():
-        monkeypatch.setenv(name, value)
+    env = installed.env
+    assert env == {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": installed.secrets["RAY_AUTH_TOKEN"],
+        "MLFLOW_TRACKING_USERNAME": "admin",
+        "MLFLOW_TRACKING_PASSWORD": installed.secrets["MLFLOW_AUTH_ADMIN_PASSWORD"],
+    }
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, env[name])
     services = installed.stack.services
-    command = ("submit", "--follow", "--address", installed.dashboard)
-    where = f"checkpoint.path={installed.user / 'checkpoints'}"
-    name = "sweep.name=hurt"
-    with sweep(installed.user, *TRIALS, where, name, command=command, env=installed.token) as asked:
+    (submit,) = re.findall(r"^    masksweep (submit .*)$", installed.typed(ONE_MACHINE), re.M)
+    (report,) = re.findall(r"^    masksweep (report .*)$", installed.typed(ONE_MACHINE), re.M)
+    smaller = shlex.join([*TRIALS, "sweep.name=hurt"])
+    submit = submit.replace("+experiment=quickstart", smaller)
+    submit = submit.replace("/checkpoints", str(installed.user / "checkpoints"))
+    report = report.replace("quickstart", "hurt")
+    with sweep(installed.user, command=shlex.split(submit), env=env) as asked:
         asked.wait_for(lambda: len(asked.ended) >= 2)
         services["ray-worker-2"].kill()
         asked.wait_for(lambda: len(asked.ended) >= 4)
@@ -177,7 +197,7 @@ def test_a_sweep_outlives_a_worker_a_server_and_a_database(
         services["mlflow"].start()
         services["ray-worker-2"].start()
         asked.wait_for(lambda: len(asked.ended) >= 8)
-        services["postgres"].stop()
+        assert services["postgres"].stop()
         asked.wait_for(lambda: len(asked.ended) >= 10)
         services["postgres"].start()
         assert asked.wait() == 0, asked.stderr
@@ -191,10 +211,15 @@ def test_a_sweep_outlives_a_worker_a_server_and_a_database(
             run.data.tags["trial.strategy"] == "weight_mask"
         )
     # the artifacts come through the server: this side cannot reach the object store
-    env = {"MLFLOW_TRACKING_URI": installed.mlflow, **installed.account}
-    assert ran(tmp_path, "hurt", command=("report",), env=env).code == 0
+    assert ran(tmp_path, command=shlex.split(report), env=env).code == 0
     (trials,) = tmp_path.glob("**/trials.csv")
     assert len(trials.read_text().splitlines()) == 1 + 2 * SEEDS
+    # once more from the same shell: nothing is missing
+    done = store.digests()
+    again = ran(tmp_path, command=shlex.split(submit), env=env)
+    assert again.code == 0, again.stderr
+    assert not again.ended
+    assert store.digests() == done
     page = urllib.request.Request(
         f"{installed.dashboard}/api/jobs/{asked.stdout.strip()}",
         headers={"Authorization": f"Bearer {installed.secrets['RAY_AUTH_TOKEN']}"},
@@ -203,13 +228,14 @@ def test_a_sweep_outlives_a_worker_a_server_and_a_database(
         told = answer.read().decode()
     assert "SUCCEEDED" in told
     for name, value in installed.secrets.items():
-        assert name.endswith(("_PORT", "_NAME")) or value not in told + asked.stderr
+        public = name.endswith("_PORT") or name.startswith("COMPOSE_")
+        assert public or value not in told + asked.stderr
 
 
 def test_results_are_backed_up_restored_and_thrown_away(
     installed: Installed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in (installed.account | AS_OURS).items():
+    for name, value in (installed.env | AS_OURS).items():
         monkeypatch.setenv(name, value)
     services = installed.stack.services
     client = MlflowClient(installed.mlflow)
@@ -226,7 +252,7 @@ def test_results_are_backed_up_restored_and_thrown_away(
     dump = services["postgres"].folder / "results.dump"
     on_the_database("pg_dump", "--format=custom", f"--file={dump}", "mlflow")
     client.delete_run(run)
-    services["mlflow"].stop()
+    assert services["mlflow"].stop()
     on_the_database("pg_restore", "--clean", "--if-exists", "--dbname=mlflow", str(dump))
     services["mlflow"].start()
     wait_for(services["mlflow"].healthy)
@@ -237,7 +263,7 @@ def test_results_are_backed_up_restored_and_thrown_away(
     assert Path(got).read_text() == "worth keeping"
 
     client.delete_run(run)
-    (collect,) = re.findall(r"exec mlflow sh -c '(.*?)'", README.read_text(), re.S)
+    (collect,) = re.findall(r"exec mlflow sh -c '(.*?)'", README, re.S)
     done = services["mlflow"].ran("sh", "-c", collect.replace("\n", " "))
     assert done.returncode == 0, done.stderr
     with pytest.raises(MlflowException, match="not found"):
@@ -245,3 +271,26 @@ def test_results_are_backed_up_restored_and_thrown_away(
     listed = f"import boto3; s = boto3.client('s3', endpoint_url='http://objects:9000'); \
 print([k['Key'] for k in s.list_objects_v2(Bucket='masksweep')['Contents'] if '{run}' in k['Key']])"
     assert services["mlflow"].ran("python3", "-c", listed).stdout == "[]\n"
+
+
+def test_mlflows_password_is_changed_and_all_end_in_time(installed: Installed) -> None:
+    services, known = installed.stack.services, installed.env
+    (lines,) = re.findall(r"^( +new=.*?)    #", SECURITY, re.M | re.S)
+    changed = subprocess.run(
+        ["sh", "-ec", installed.typed(textwrap.dedent(lines))],
+        env=known | {"PATH": os.environ["PATH"]},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    new = changed.stdout.split()[-1]
+    assert len(new) == 48
+    # Compose starts a server whose environment changed; this one ends what it kept in memory
+    assert services["mlflow"].stop()
+    services["mlflow"].start()
+    wait_for(services["mlflow"].healthy)
+    page = installed.mlflow + TABLES
+    assert status(page, **basic("admin", known["MLFLOW_TRACKING_PASSWORD"])) == 401
+    assert status(page, **basic("admin", new)) == 200
+    for name in ("ray-worker-2", "ray-worker", "ray-head", "mlflow", "postgres"):
+        assert services[name].stop(), name

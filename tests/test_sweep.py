@@ -22,6 +22,7 @@ import pytest
 import ray
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from playwright.sync_api import sync_playwright
 
 from sweeps import configfile, pictures, resume
 from sweeps.cluster import Spec
@@ -32,6 +33,7 @@ from sweeps.stopping import Stop
 from sweeps.sweep import Sweep
 from sweeps.worker import Task
 from tests.driver import clean_env, local_store, wait_for
+from tests.servers import missing
 from tests.trials import trial
 
 ARGUMENTS = [
@@ -265,14 +267,13 @@ def test_ui_shows_the_same_store_on_this_machine_only(ran: Ran, page: str) -> No
 @pytest.fixture
 def tab(page: str) -> Iterator[Any]:
     """A page of Chromium, at MLflow's."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright here")
     path = shutil.which("chromium") or shutil.which("google-chrome")
     if path is None:
-        pytest.skip("no Chromium here")
+        missing("no Chromium here")
     # it looks for its maker's servers otherwise
     quiet = ["background-networking", "component-update", "sync", "gpu", "quic"]
     flags = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in quiet)]
-    with playwright.sync_playwright() as started:
+    with sync_playwright() as started:
         browser = started.chromium.launch(executable_path=path, args=flags)
         made = browser.new_page(viewport={"width": 2400, "height": 1600})
         made.context.set_default_timeout(60_000)
