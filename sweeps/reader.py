@@ -13,11 +13,11 @@ import pandas as pd
 
 from strategies.base import Invalid
 from sweeps import configfile, report, view
+from sweeps.client import client_class, opening, search
 from sweeps.recorder import CURVES
 from sweeps.report import Outcome
 from sweeps.seeds import short_digest
 from sweeps.store import AGAIN, RUN_ID, Refused, exists, store_uri, translated
-from sweeps.tracker import client_class, opening, search
 from sweeps.trial import TrialResult
 from sweeps.uri import shown
 

@@ -1,20 +1,17 @@
-"""What a sweep writes to MLflow; `reader` reads. No other file knows MLflow, and no worker does."""
+"""What a sweep writes to MLflow; `reader` reads. No worker knows MLflow."""
 
 from __future__ import annotations
 
 import json
-import logging
-import os
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from strategies.base import Invalid
 from sweeps import view
+from sweeps.client import client_class, opening, search
 from sweeps.sections import Tracking
 from sweeps.seeds import short_digest
 from sweeps.spool import Record
@@ -34,7 +31,6 @@ from sweeps.uri import shown
 
 BATCH = 1000
 """The most metrics that MLflow takes in a call."""
-PAGE = 1000
 NAME = 250
 """The most characters of a run's name that a database takes."""
 
@@ -312,61 +308,6 @@ class Tracker:
         # a call that timed out may have made a run after all
         self._kill_children()
         self._client.set_terminated(self._parent, body["status"], end_time=body["time"])
-
-
-def search(client: Any, experiments: Sequence[str], query: str) -> list[Any]:
-    """All runs of experiments that a query finds, the newest first."""
-    found: list[Any] = []
-    token = None
-    while experiments:
-        page = client.search_runs(list(experiments), query, max_results=PAGE, page_token=token)
-        found += page
-        token = page.token
-        if not token:
-            break
-    return found
-
-
-CLIENT = {
-    # the spool waits and tries again; a call that is sent twice by MLflow could count twice
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # only the server need reach the object store that is behind it
-    "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
-    "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "false",
-}
-
-
-def client_class() -> Any:
-    """MLflow's client, imported without its noise and with the house's patience."""
-    for name, value in CLIENT.items():
-        os.environ.setdefault(name, value)
-    # MLflow's own use of deprecated calls is no concern of the person who runs a sweep
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from mlflow import MlflowClient
-
-    for logger in ("mlflow", "alembic"):
-        logging.getLogger(logger).setLevel(logging.WARNING)
-    logging.getLogger("urllib3").setLevel(logging.ERROR)
-    return MlflowClient
-
-
-@contextmanager
-def opening(uri: str) -> Iterator[None]:
-    """Alone with the store; what fails as `Away` if it is not there, `Invalid` otherwise."""
-    try:
-        with alone(uri):
-            yield
-    except Exception as error:  # each kind of store has errors of its own
-        if isinstance(error, Invalid):
-            raise
-        said = shown(str(error)).strip().splitlines() or [repr(error)]
-        if not uri.startswith(SQLITE) and status(error) >= 500:
-            raise Away(said[0]) from error
-        raise Invalid("tracking.uri", shown(uri), f"cannot be opened: {said[0]}") from error
 
 
 def _metrics(body: Mapping[str, Any]) -> list[Any]:

@@ -126,8 +126,10 @@ def test_nodes_come_for_the_jobs_and_go_before_the_last_ends(
 @pytest.mark.parametrize("sweep", ["node"], indirect=True)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_what_a_sweep_asked_for_goes_with_it(
-    sweep: Process, nodes: Callable[[int], None], number: signal.Signals
+    sweep: Process, nodes: Callable[[int], None], watch: Process, number: signal.Signals
 ) -> None:
     nodes(3)
     sweep.process.send_signal(number)
+    assert sweep.process.wait(60) == -number
     nodes(1)
+    assert watch.lines[-1] == "1"

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.composed import BINARIES, COMPOSE, DOCKER, composed, seconds, variables
 from tests.driver import wait_for
-from tests.stack import BINARIES, COMPOSE, DOCKER, composed, seconds, variables
 
 TOP = DOCKER.parent
 SCRIPTS = sorted([*DOCKER.glob("**/*.sh"), TOP / ".ci" / "run"])

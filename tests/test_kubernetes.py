@@ -17,7 +17,7 @@ from mlflow.server.security_utils import is_allowed_host_header
 
 import sweeps
 from sweeps.jobs import FOLDER, NAME, STOP_SECONDS
-from tests.stack import BINARIES, DOCKER
+from tests.composed import BINARIES, DOCKER
 
 MANIFESTS = DOCKER / "kubernetes"
 OVERLAYS = ("overlays/cpu", "overlays/gpu")

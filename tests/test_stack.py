@@ -19,10 +19,11 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from sweeps.tracker import CLIENT as AS_OURS
+from sweeps.client import CLIENT as AS_OURS
+from tests.composed import DOCKER, variables
 from tests.driver import Store, ran, sweep, wait_for
 from tests.servers import free_ports, postgres_binaries
-from tests.stack import DOCKER, Stack, stack, variables
+from tests.stack import Stack, stack
 
 pytestmark = pytest.mark.slow
 README = (DOCKER / "README.md").read_text()

@@ -1,0 +1,69 @@
+"""MLflow's client: how it is opened, and all that a query finds."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from strategies.base import Invalid
+from sweeps.store import SQLITE, Away, alone, status
+from sweeps.uri import shown
+
+PAGE = 1000
+CLIENT = {
+    # the spool waits and tries again; a call that is sent twice by MLflow could count twice
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # only the server need reach the object store that is behind it
+    "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
+    "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "false",
+}
+
+
+def client_class() -> Any:
+    """MLflow's client, imported without its noise and with the house's patience."""
+    for name, value in CLIENT.items():
+        os.environ.setdefault(name, value)
+    # MLflow's own use of deprecated calls is no concern of the person who runs a sweep
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mlflow import MlflowClient
+
+    for logger in ("mlflow", "alembic"):
+        logging.getLogger(logger).setLevel(logging.WARNING)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
+    return MlflowClient
+
+
+@contextmanager
+def opening(uri: str) -> Iterator[None]:
+    """Alone with the store; what fails as `Away` if it is not there, `Invalid` otherwise."""
+    try:
+        with alone(uri):
+            yield
+    except Exception as error:  # each kind of store has errors of its own
+        if isinstance(error, Invalid):
+            raise
+        said = shown(str(error)).strip().splitlines() or [repr(error)]
+        if not uri.startswith(SQLITE) and status(error) >= 500:
+            raise Away(said[0]) from error
+        raise Invalid("tracking.uri", shown(uri), f"cannot be opened: {said[0]}") from error
+
+
+def search(client: Any, experiments: Sequence[str], query: str) -> list[Any]:
+    """All runs of experiments that a query finds, the newest first."""
+    found: list[Any] = []
+    token = None
+    while experiments:
+        page = client.search_runs(list(experiments), query, max_results=PAGE, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            break
+    return found
