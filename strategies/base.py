@@ -140,7 +140,7 @@ def _first(value: Any, *_: Any) -> Any:
 
 
 def one_value(held: Array, m: Any = None) -> Array:
-    """For `Binding.keep`: what all entries are held at, as a scalar; `held` if it is not one value.
+    """What all entries are held at, as a scalar; `held` where that is not one value.
 
     One value for all is a view of that value (`numpy.broadcast_to`). As a scalar it is not read
     from memory once more for each entry, at each step.
@@ -178,9 +178,9 @@ class Binding:
     """
     layout: Callable[[Mask], Array] = _first
     """mask -> `m`, computed once with NumPy; its shape must depend on the mask's counts only."""
-    keep: Callable[[Array, Array], Array] = _first
+    keep: Callable[[Array, Array], Array] = one_value
     """(held values of the weight's shape, m) -> `h`, computed once with NumPy; its shape must
-    depend on the mask's counts only, and on whether there is `one_value` for all."""
+    depend on the mask's counts only, and on whether there is `one_value`, the default."""
     init: Callable[[Any, Any, Any], Any] = _first
     """(w, m, h) -> v"""
     substitute: Callable[[Any, Any, Any], Any] = _first

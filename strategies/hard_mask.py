@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from strategies.base import Binding, Strategy, one_value
+from strategies.base import Binding, Strategy
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,6 @@ class HardMask(Strategy):
         import tensorflow as tf
 
         return Binding(
-            keep=one_value,
             init=lambda w, m, h: tf.where(m, w, h),
             gradients=lambda g, m: tf.where(m, g, tf.zeros_like(g)),
             after_step=lambda v, slots, m, h: (

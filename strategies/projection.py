@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from strategies.base import Binding, Strategy, one_value
+from strategies.base import Binding, Strategy
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,6 @@ class Projection(Strategy):
         import tensorflow as tf
 
         return Binding(
-            keep=one_value,
             init=lambda w, m, h: tf.where(m, w, h),
             after_step=lambda v, slots, m, h: (tf.where(m, v, h), [s.value for s in slots]),
         )

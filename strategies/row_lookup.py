@@ -46,6 +46,7 @@ class RowLookup(Strategy):
 
         return Binding(
             layout=_kept,
+            keep=lambda held, m: held,
             init=lambda w, m, h: with_rows(h, tf.gather(w, m), m),
             substitute=lambda v, m, h: with_rows(
                 tf.stop_gradient(v), tf.nn.embedding_lookup(v, m), m

@@ -98,6 +98,7 @@ class SparseTensor(Strategy):
         return Binding(
             rewrite=lambda model, names: Rewritten(model, names, partial(_dense, product)),
             layout=layout,
+            keep=lambda held, m: held,
             init=lambda w, m, h: tf.gather_nd(w, m),
             substitute=lambda v, m, h: tf.SparseTensor(m, v, h.shape),
             effective=lambda v, m, h: tf.tensor_scatter_nd_update(h, m, v),

@@ -40,6 +40,7 @@ class SparseValues(Strategy):
 
         return Binding(
             layout=_positions,
+            keep=lambda held, m: held,
             init=lambda w, m, h: tf.gather(tf.reshape(w, [-1]), m),
             substitute=scatter,
         )

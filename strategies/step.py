@@ -37,8 +37,12 @@ class Masked:
         self.rest = self.held if rest is found.held else _constant(rest, "rest")
 
     def assign(self, found: MaskedWeight, binding: Binding) -> None:
-        """Of the same weight. Raises `Invalid` if its constants are of other shapes."""
+        """Of the same weight. Raises `Invalid` if its constants are of other shapes.
+
+        One held value for all goes where there is a place for each, not the other way round.
+        """
         layout, rest = binding.constants(found)
+        rest = rest if rest.shape else np.broadcast_to(rest, tuple(self.rest.shape))
         if (layout.shape, rest.shape) != (tuple(self.layout.shape), tuple(self.rest.shape)):
             allowed = "masks of other sizes, or held values of another kind, than at the start"
             raise Invalid("plan", found.weight.name, allowed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from strategies.base import Binding, Plan, Strategy, one_value, require
+from strategies.base import Binding, Plan, Strategy, require
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,5 @@ class WeightMask(Strategy):
         if self.form == "product":
             return Binding(substitute=lambda v, m, h: v * tf.cast(m, v.dtype))
         return Binding(
-            keep=one_value,
-            init=lambda w, m, h: tf.where(m, w, h),
-            substitute=lambda v, m, h: tf.where(m, v, h),
+            init=lambda w, m, h: tf.where(m, w, h), substitute=lambda v, m, h: tf.where(m, v, h)
         )

@@ -174,9 +174,10 @@ def _free_loss(start: Start, before: Array, after: Array) -> dict[str, float]:
 def costs(start: Start, program: Program) -> dict[str, float]:
     """Memory of weights (with what is kept of masks and held values), of the optimizer; flops."""
     training = program.training
-    kept = [v for m in training.masked.values() for v in (m.layout, m.rest)]
+    constants = start.trial.strategy.bind().constants
+    kept = sum(a.nbytes for w in start.plan.weights for a in constants(w))
     found: dict[str, float] = {
-        "memory/parameters_bytes": bytes_of([*training.values, *kept]),
+        "memory/parameters_bytes": bytes_of(training.values) + kept,
         "memory/optimizer_bytes": bytes_of(training.optimizer.variables),
     }
     if start.plan.weights:

@@ -166,7 +166,18 @@ def _program(start: Start, wanted: Shape) -> Program:
     from sweeps.program import Program
 
     model = network(start.trial, start.data).build(derive(start.trial.seed, "weights"))
-    return Program(wanted, model, start.plan)
+    return Program(wanted, model, _taken(start))
+
+
+def _taken(start: Start) -> Plan:
+    """The plan in the shapes that the trial's program takes.
+
+    In a pack each entry has a held value of its own, so that trials may differ in their kind.
+    """
+    if start.trial.width == 1:
+        return start.plan
+    each = tuple(replace(w, held=np.array(w.held, order="C")) for w in start.plan.weights)
+    return replace(start.plan, weights=each)
 
 
 def shape(start: Start) -> Shape:
@@ -175,7 +186,7 @@ def shape(start: Start) -> Shape:
 
     trial, data = start.trial, start.data
     return Shape.of(
-        start.plan,
+        _taken(start),
         trial.strategy,
         trial.optimizer,
         model=trial.model,

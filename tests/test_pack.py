@@ -173,6 +173,13 @@ def test_rates_masks_and_held_values_are_each_trials_own(kept: Kept, tmp_path: P
     assert len({bits(f)["trial.weights_sha256"] for f in found}) == 4
 
 
+def test_kinds_of_held_values_share_a_pack_and_its_program() -> None:
+    kinds = [{"name": "zero"}, {"name": "constant", "value": 0.5}, {"name": "init"}]
+    for width, programs in ((8, 1), (1, 2)):
+        starts = [prepare.start(given(held=kind, width=width)) for kind in kinds]
+        assert len({prepare.shape(start) for start in starts}) == programs
+
+
 def test_masks_of_other_sizes_make_packs_of_their_own(kept: Kept) -> None:
     sparse, denser = (
         given(strategy="sparse_values", pattern={"name": "random", "sparsity": s})

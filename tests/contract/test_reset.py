@@ -61,14 +61,20 @@ def test_refuses_other_weights() -> None:
             trial.begin(CASES["weight_mask"].plan(network(), targets=targets))
 
 
-def test_refuses_another_kind_of_held_values() -> None:
-    """One value for all is a scalar in the program, and others are arrays."""
+def test_refuses_held_values_that_are_not_one_after_one_for_all() -> None:
     trial, model = begin("weight_mask", "sgd", "constant"), network()
     before = trial.weights()
     for change in (trial.begin, trial.training.switch):
         with pytest.raises(Invalid, match="held values of another kind"):
             change(CASES["weight_mask"].plan(model, "init"))
     assert same(trial.weights(), before)
+
+
+def test_one_held_value_for_all_goes_where_each_had_its_own() -> None:
+    trial, model = begin("weight_mask", "sgd", "init"), network()
+    constant = trial.begin(CASES["weight_mask"].plan(model, "constant"))
+    expected = begin("weight_mask", "sgd", "constant").end(STEPS)
+    assert same(constant.end(STEPS), expected)
 
 
 def test_refuses_a_scattered_mask() -> None:
