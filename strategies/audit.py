@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,19 +77,53 @@ def moved(start: Mapping[str, Array], end: Mapping[str, Array], plan: Plan) -> f
     return changed / kept if kept else 0.0
 
 
-def bake(model: Any, weights: Mapping[str, Array], state: list[Array], path: Path) -> Any:
+class Loader:
+    """Loads saved Keras models, one after the other.
+
+    Building a model takes longer than reading its values, so those of one architecture are read
+    into one model, which thus is good until the next is loaded.
+    """
+
+    def __init__(self) -> None:
+        self._config = b""
+        self._model: Any = None
+
+    def load(self, path: Path) -> Any:
+        """The model of a `.keras` file, all of whose values are from it. Raises what Keras does."""
+        import keras
+        import tensorflow as tf
+
+        with zipfile.ZipFile(path) as file:
+            config = file.read("config.json")
+            assets = any(name.startswith("assets/") for name in file.namelist())
+        if config != self._config or assets:
+            self._model = keras.models.load_model(path, compile=False, safe_mode=True)
+            self._config = config
+            return self._model
+        for variable in self._model.variables:  # what the file does not set must show
+            dtype = tf.as_dtype(variable.dtype)
+            variable.assign(tf.fill(variable.shape, tf.constant(dtype.max, dtype)))
+        self._model.load_weights(path)
+        return self._model
+
+
+def bake(
+    model: Any,
+    weights: Mapping[str, Array],
+    state: list[Array],
+    path: Path,
+    loader: Loader | None = None,
+) -> Any:
     """Write dense weights and non-trainables into `model`, save it, and load it from the file.
 
     The file is a plain Keras model: no strategy, no mask. `path` must end in `.keras`.
     """
-    import keras
-
     for weight, variable in zip(describe(model), model.trainable_variables, strict=True):
         variable.assign(weights[weight.name])
     for variable, value in zip(model.non_trainable_variables, state, strict=True):
         variable.assign(value)
     model.save(path)
-    return keras.models.load_model(path, compile=False, safe_mode=True)
+    return (loader or Loader()).load(path)
 
 
 def digest(weights: Mapping[str, Array]) -> str:

@@ -36,26 +36,33 @@ class Masked:
         self.layout = self.kept if layout is found.mask else _constant(layout, "layout")
         self.rest = self.held if rest is found.held else _constant(rest, "rest")
 
-    def assign(self, found: MaskedWeight, binding: Binding) -> None:
-        """Of the same weight. Raises `Invalid` if its constants are of other shapes.
+    def arrays(self, found: MaskedWeight, binding: Binding) -> tuple[Array, Array, Array, Array]:
+        """(kept, layout, held, rest) of the same weight with another mask, or other held values.
 
-        One held value for all goes where there is a place for each, not the other way round.
+        One held value for all goes where there is a place for each, not the other way round. Raises
+        `Invalid` if its constants are of other shapes.
         """
         layout, rest = binding.constants(found)
         rest = rest if rest.shape else np.broadcast_to(rest, tuple(self.rest.shape))
         if (layout.shape, rest.shape) != (tuple(self.layout.shape), tuple(self.rest.shape)):
             allowed = "masks of other sizes, or held values of another kind, than at the start"
             raise Invalid("plan", found.weight.name, allowed)
-        self.kept.assign(found.mask)
-        self.held.assign(found.held)
-        if self.layout is not self.kept:
-            self.layout.assign(layout)
-        if self.rest is not self.held:
-            self.rest.assign(rest)
+        return found.mask, layout, found.held, rest
+
+    def once(self, four: Sequence[Any]) -> list[Any]:
+        """What goes with (kept, layout, held, rest), without what goes with the same variable."""
+        variables = self.kept, self.layout, self.held, self.rest
+        return list({id(v): each for v, each in zip(variables, four, strict=True)}.values())
 
     @property
     def variables(self) -> list[Any]:
-        return list({id(v): v for v in (self.kept, self.layout, self.held, self.rest)}.values())
+        return self.once((self.kept, self.layout, self.held, self.rest))
+
+    def assign(self, found: MaskedWeight, binding: Binding) -> None:
+        """As `arrays`."""
+        arrays = self.once(self.arrays(found, binding))
+        for variable, array in zip(self.variables, arrays, strict=True):
+            variable.assign(array)
 
 
 def _constant(array: Array, name: str) -> Any:
@@ -127,28 +134,33 @@ class Training:
 
     # -- values ------------------------------------------------------------------------------
 
-    def reset(self, weights: Mapping[str, Array], state: Sequence[Array], plan: Plan) -> None:
-        """Start anew from dense `weights` by name, non-trainable `state` and another plan.
+    def start(
+        self, weights: Mapping[str, Array], state: Sequence[Array], plan: Plan
+    ) -> list[Array]:
+        """What `[*variables, *plan_variables]` are where a training starts: from dense `weights` by
+        name, non-trainable `state` and another plan.
 
-        Nothing is compiled again: the plan must mask the same weights, and the strategy's constants
-        must have the same shapes. Raises `Invalid` if not.
+        The plan must mask the same weights, and the strategy's constants must have the same shapes.
+        Raises `Invalid` if not.
         """
         if reason := self.strategy.refuses(plan):
             raise Invalid("strategy", self.strategy.name, reason)
         names = {w.weight.name for w in plan.weights}
         if names != self.masked.keys():
             raise Invalid("plan", sorted(names), f"masks for {list(self.masked)}, as at the start")
-        for weight, value in zip(self.weights, self.values, strict=True):
-            start = tf.convert_to_tensor(weights[weight.name])
-            if masked := self.masked.get(weight.name):
-                found = plan.find(weight.name)
-                assert found is not None
-                masked.assign(found, self.binding)
-                start = self.binding.init(start, masked.layout.value, masked.rest.value)
-            value.assign(start)
-        for variable, array in zip(self.state, state, strict=True):
-            variable.assign(array)
-        for variable, array in zip(self.optimizer.variables, self._fresh, strict=True):
+        values, fixed = dict(weights), dict[str, list[Array]]()
+        for found in plan.weights:
+            name, masked = found.weight.name, self.masked[found.weight.name]
+            four = masked.arrays(found, self.binding)
+            values[name] = np.asarray(self.binding.init(weights[name], four[1], four[3]))
+            fixed[name] = masked.once(four)
+        trained = [values[w.name] for w in self.weights]
+        return [*trained, *self._fresh, *state, *(a for n in self.masked for a in fixed[n])]
+
+    def reset(self, weights: Mapping[str, Array], state: Sequence[Array], plan: Plan) -> None:
+        """Start anew, as `start`. Nothing is compiled again."""
+        arrays = self.start(weights, state, plan)
+        for variable, array in zip([*self.variables, *self.plan_variables], arrays, strict=True):
             variable.assign(array)
 
     def switch(self, plan: Plan) -> None:

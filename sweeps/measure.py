@@ -80,7 +80,12 @@ def named(part: str, program: Program, found: tuple[float, float]) -> dict[str, 
 
 
 def integrity(
-    start: Start, plan: Plan, program: Program, before: Snapshot, found: Progress
+    start: Start,
+    plan: Plan,
+    program: Program,
+    before: Snapshot,
+    found: Progress,
+    loader: audit.Loader | None = None,
 ) -> tuple[dict[str, float], dict[str, bytes], str]:
     """Audit the baked, saved, reloaded model; (metrics, artifacts, digest of its weights).
 
@@ -90,7 +95,7 @@ def integrity(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
         state = [np.asarray(v.numpy()) for v in program.training.state]
-        baked = audit.bake(start.model, after.weights, state, path)
+        baked = audit.bake(start.model, after.weights, state, path, loader)
         artifacts = {"model.keras": path.read_bytes()}
     reloaded = values(baked)
     sha256 = audit.digest(reloaded)

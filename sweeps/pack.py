@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from strategies import audit
 from sweeps import measure, prepare, program, through, trial
 from sweeps.checkpoint import State
 from sweeps.course import CHUNK_SECONDS, Position, fingerprint
@@ -110,7 +111,8 @@ class _Run:
 def _begin(start: Start, member: Member) -> _Run:
     """A trial at its start, or at its newest checkpoint."""
     packed = prepare.packed_for(start)
-    lane, one = prepare.lane(packed, start), packed.one
+    lane = prepare.lane(packed, start)
+    one = packed.look(lane)
     x, y = start.data.train
     rows = prepare.order(start.trial, len(x), 0)[0]
     first = measure.gradients(start, one, (tf.constant(x[rows]), tf.constant(y[rows])))
@@ -220,34 +222,30 @@ class _Pack:
                 run.note = run.member.checkpoints.save(state)
 
     def _ended(self) -> list[Found]:
-        lanes, finalizing = self._program.lanes(), []
-        for number in range(len(self._runs)):
-            finalizing.append(through.finalize(self._program.look(lanes[number])))
-            lanes[number] = self._program.lane()
-        self._program.fill(lanes)
-        parts = [self._scores("validation", self._validation), self._scores("test", self._test)]
-        shared: dict[str, float] = {}
+        compiled = self._program.compile_seconds - self._compiled
+        shared = {"speed/compile_s": compiled / len(self._runs)}
         if (largest := self._peak.bytes()) is not None:
             shared["memory/peak_bytes"] = largest  # of all of them: none could do with less
-        compiled = self._program.compile_seconds - self._compiled
-        shared["speed/compile_s"] = compiled / len(self._runs)
+        lanes, loader = self._program.lanes(), audit.Loader()
         results: dict[int, TrialResult] = {}
         for number, run in enumerate(self._runs):
             if run.error is None:
                 with _ending(run):
                     one = self._program.look(lanes[number])
-                    result = trial.ended(
-                        run.start, run.start.plan, one, run.before, run.at, finalizing[number]
+                    finalizing = through.finalize(one)
+                    lanes[number] = self._program.lane()
+                    results[number] = trial.ended(
+                        run.start, run.start.plan, one, run.before, run.at, finalizing, loader
                     )
-                    metrics = {**result.metrics, **run.first, **shared}
-                    for scores in parts:
-                        metrics |= scores[number]
-                    results[number] = replace(result, metrics=metrics)
+        self._program.fill(lanes)
+        parts = [self._scores("validation", self._validation), self._scores("test", self._test)]
         timed = self._timed() if results else {}
-        return [
-            run.error or replace(results[n], metrics={**results[n].metrics, **timed})
-            for n, run in enumerate(self._runs)
-        ]
+        for number, result in results.items():
+            metrics = {**result.metrics, **self._runs[number].first, **shared, **timed}
+            for scores in parts:
+                metrics |= scores[number]
+            results[number] = replace(result, metrics=metrics)
+        return [run.error or results[n] for n, run in enumerate(self._runs)]
 
     def _timed(self) -> dict[str, float]:
         if not self._runs[0].start.trial.speed.rounds:

@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from strategies import audit
 from strategies.base import Array
-from sweeps.program import NEVER, SLICE, Program, Progress, within
+from sweeps.program import NEVER, SLICE, Program, Progress, of_any_size, within
 
 IN_TURN = ("StatelessRandom", "StatelessTruncated")
 """Operations that may run lane by lane: drawing random numbers is little of a step."""
@@ -46,20 +46,15 @@ class Packed:
 
     def __init__(self, one: Program) -> None:
         self.one, self.width = one, one.shape.width
-        training = one.training
-        self._changing, self._fixed = training.variables, training.plan_variables
+        self._variables = one.variables
         self._stacked = [
             tf.Variable(np.zeros((self.width, *v.shape), v.numpy().dtype), trainable=False)
             for v in self._variables
         ]
         self._run = tf.function(self._steps, jit_compile=True, autograph=False)
-        self._evaluate = tf.function(self._losses, autograph=False)
+        self._evaluate = of_any_size(self._losses)
         self.compile_seconds = 0.0
         self._compiled: set[tuple[int, ...]] = set()
-
-    @property
-    def _variables(self) -> list[Any]:
-        return [*self._changing, *self._fixed]
 
     # -- lanes ---------------------------------------------------------------------------------
 
@@ -69,8 +64,7 @@ class Packed:
 
     def look(self, lane: Lane) -> Program:
         """`one`, with the values of a lane."""
-        for variable, array in zip(self._variables, lane, strict=True):
-            variable.assign(array)
+        self.one.put(lane)
         return self.one
 
     def fill(self, lanes: Sequence[Lane]) -> None:
@@ -199,7 +193,7 @@ class Packed:
         values, x, y = given
         with self._scope(values) as scope:
             loss, outputs = self.one.training.step(x, y)
-            new = [scope.get_current_value(v) for v in self._changing]
+            new = [scope.get_current_value(v) for v in self.one.training.variables]
         return new, loss, self.one.score(y, outputs)
 
     def _count(self) -> Any:

@@ -11,7 +11,7 @@ import io
 import re
 import traceback
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,21 +58,26 @@ def of_weights(
 
 def of_time(epochs: Sequence[Mapping[str, float]]) -> dict[str, bytes]:
     """A PNG of how many masked values were wrong in each epoch; none if nothing was audited."""
-    found = {n: e["audit/violations"] for n, e in enumerate(epochs) if "audit/violations" in e}
-    if not found:
-        return {}
-    leaks, most = sum(v > 0 for v in found.values()), max(found.values())
+    found = tuple(e.get("audit/violations") for e in epochs)
+    return {"integrity.png": _time(found)} if any(v is not None for v in found) else {}
+
+
+@lru_cache(maxsize=8)
+def _time(found: Sequence[float | None]) -> bytes:
+    """Of each epoch, or None where it was not audited. Trials that hold look alike."""
+    audited = {n: v for n, v in enumerate(found) if v is not None}
+    leaks, most = sum(v > 0 for v in audited.values()), max(audited.values())
     drawn = _Canvas()
     drawn.text(0, 8, "Masked values that were not what they must be, by epoch", size=15)
     said = f"the most: {most:,.0f}; in {leaks} of " if leaks else "none in "
-    drawn.text(0, 34, f"{said}{len(found)} audited epochs", WRONG * bool(leaks))
-    each, bottom = (WIDTH - 2 * GAP) / len(epochs), TOP + SIDE
-    for number, value in found.items():
+    drawn.text(0, 34, f"{said}{len(audited)} audited epochs", WRONG * bool(leaks))
+    each, bottom = (WIDTH - 2 * GAP) / len(found), TOP + SIDE
+    for number, value in audited.items():
         height = max(4, SIDE * value / most) if value else 4
         drawn.bar(number * each, (number + 1) * each, bottom, height, WRONG if value else KEPT)
     drawn.text(0, bottom + 6, "1")
-    drawn.text(WIDTH - 2 * GAP, bottom + 6, f"epoch {len(epochs)}", anchor="ra")
-    return {"integrity.png": drawn.png()}
+    drawn.text(WIDTH - 2 * GAP, bottom + 6, f"epoch {len(found)}", anchor="ra")
+    return drawn.png()
 
 
 def _weight(masked: MaskedWeight, before: Array, after: Array) -> bytes:

@@ -151,9 +151,8 @@ def packed_for(start: Start) -> Packed:
 
 
 def lane(packed: Packed, start: Start) -> Lane:
-    """The values of a trial at its start; `packed.one` has them then."""
-    _reset(packed.one, start)
-    return packed.lane()
+    """The values of a trial at its start."""
+    return _values(packed.one, start)
 
 
 def fresh_program(start: Start) -> Program:
@@ -199,8 +198,12 @@ def shape(start: Start) -> Shape:
 
 
 def _reset(made: Program, start: Start) -> Program:
-    made.reset(start.weights, start.state, start.plan, start.trial.optimizer.learning_rate)
+    made.put(_values(made, start))
     return made
+
+
+def _values(made: Program, start: Start) -> Lane:
+    return made.start(start.weights, start.state, start.plan, start.trial.optimizer.learning_rate)
 
 
 def refusal(trial: Trial, plan: Plan) -> str | None:

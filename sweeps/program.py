@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from math import inf
 from typing import Any
 
@@ -124,8 +125,10 @@ class Program:
             loss=self._loss,
             trainable=shape.trainable,
         )
+        rate = self.training.optimizer.learning_rate
+        self._rate = next(i for i, v in enumerate(self.training.variables) if v is rate)
         self._run = tf.function(self._steps, jit_compile=shape.jit, autograph=False)
-        self._evaluate = tf.function(self.losses, autograph=False)
+        self._evaluate = of_any_size(self.losses)
         self._predict = tf.function(
             lambda x: self.training.forward(x, training=False)[0], autograph=False
         )
@@ -133,12 +136,23 @@ class Program:
         self.compile_seconds = 0.0
         self._compiled: set[tuple[int, ...]] = set()
 
-    def reset(
+    def start(
         self, weights: Mapping[str, Array], state: Sequence[Array], plan: Plan, rate: float
-    ) -> None:
-        """Start a trial: initial weights, non-trainables, masks and the learning rate."""
-        self.training.reset(weights, state, plan)
-        self.training.optimizer.learning_rate.assign(rate)
+    ) -> list[Array]:
+        """What `variables` are where a trial starts: see `Training.start`; with a learning rate."""
+        found = self.training.start(weights, state, plan)
+        found[self._rate] = np.asarray(rate, found[self._rate].dtype)
+        return found
+
+    @property
+    def variables(self) -> list[Any]:
+        """All that makes a trial: what a step changes, masks and held values."""
+        return [*self.training.variables, *self.training.plan_variables]
+
+    def put(self, values: Sequence[Array]) -> None:
+        """Set the variables."""
+        for variable, array in zip(self.variables, values, strict=True):
+            variable.assign(array)
 
     def run(
         self,
@@ -275,6 +289,20 @@ class Program:
             for name, now in self.raw().items()
         ]
         return max((float(m.max()) for m in moves if m.size), default=None)
+
+
+def of_any_size(call: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of batches as a graph, traced once whatever the number of samples."""
+
+    @cache
+    def traced(*batches: tf.TensorSpec) -> Any:
+        return tf.function(call, input_signature=batches, autograph=False)
+
+    def called(*batches: Array) -> Any:
+        given = (tf.TensorSpec((None, *b.shape[1:]), b.dtype) for b in batches)
+        return traced(*given)(*batches)
+
+    return called
 
 
 def within(loss: Any, steps: Any, limit: Any) -> Any:

@@ -15,6 +15,7 @@ from sweeps.memory import Peak
 from sweeps.prepare import Start
 
 if TYPE_CHECKING:
+    from strategies.audit import Loader
     from strategies.cause import Cause
     from sweeps.course import Position
     from sweeps.measure import Snapshot
@@ -140,6 +141,7 @@ def ended(
     before: Snapshot,
     at: Position,
     by_finalizing: Sequence[Cause],
+    loader: Loader | None = None,
 ) -> TrialResult:
     """What a training that has ended came to: its audit, its costs, its last epoch.
 
@@ -147,7 +149,7 @@ def ended(
     """
     from sweeps import environment, measure, pictures, through
 
-    integrity, artifacts, sha256 = measure.integrity(start, plan, program, before, at.found)
+    integrity, artifacts, sha256 = measure.integrity(start, plan, program, before, at.found, loader)
     tags = {"trial.weights_sha256": sha256}
     if causes := through.causes(start, at.found, by_finalizing):
         tags["integrity.through"] = ", ".join(causes)

@@ -7,7 +7,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -20,17 +20,14 @@ import tensorflow as tf
 from rich.table import Table
 
 from sweeps import pack, prepare, program
+from sweeps.bench.driver import Driver, recorder
 from sweeps.checkpoint import Checkpoints
 from sweeps.config import Trial, parse
 from sweeps.course import Course
 from sweeps.data import Arrays
 from sweeps.prepare import Start
 from sweeps.program import NEVER
-from sweeps.recorder import Recorder
-from sweeps.sections import Tracking
 from sweeps.speed import in_turn
-from sweeps.spool import Spool
-from sweeps.tracker import Tracker
 from sweeps.trial import Emit, Member, TrialResult
 
 PACK = 64
@@ -145,29 +142,15 @@ def _whole(net: Net, _: int) -> list[TrialResult]:
     return _results(pack.run(members))
 
 
-def _recorded(store: Path, net: Net, _: int) -> None:
+def _recorded(driver: Driver, net: Net, _: int) -> None:
     """The same, recorded in MLflow as a sweep does it, until the store has all."""
     trials = [net.trial(seed, PACK) for seed in range(PACK)]
-    with _recorder(store) as recorder:
-        recorder.start()
-        for trial in trials:
-            recorder.start_trial(trial, trial.name)
-        members = [_member(t, lambda r, t=t: recorder.log(t, r.epoch, r.metrics)) for t in trials]  # type: ignore[misc]
-        for trial, result in zip(trials, _results(pack.run(members)), strict=True):
-            recorder.end_trial(trial, result)
-        if not recorder.finish(patience_s=0):
-            raise RuntimeError(recorder.trouble or "; ".join(recorder.refused))
-
-
-@contextmanager
-def _recorder(folder: Path) -> Iterator[Recorder]:
-    """Of a sweep of its own, in the folder's SQLite store."""
-    name, tracking = uuid.uuid4().hex, Tracking(uri=f"sqlite:///{folder}/mlflow.db")
-    with closing(Spool(folder / f"{name}.db")) as spool:
-        recorder = Recorder(spool, tracking, name, Tracker(tracking, name))
-        recorder.start_sweep("", [])
-        recorder.send_left()
-        yield recorder
+    for trial in trials:
+        driver.tell("start_trial", trial, trial.name)
+    members = [_member(t, lambda r, t=t: driver.tell("log", t, r.epoch, r.metrics)) for t in trials]  # type: ignore[misc]
+    for trial, result in zip(trials, _results(pack.run(members)), strict=True):
+        driver.tell("end_trial", trial, result)
+    driver.end_sweep()
 
 
 def _member(trial: Trial, emit: Emit = lambda report: None) -> Member:
@@ -193,7 +176,7 @@ def _fresh(do: Callable[[Net, int], Any]) -> Callable[[Net, int], Any]:
     return fresh
 
 
-def _ways(net: Net, store: Path) -> dict[str, tuple[Callable[[Net, int], Any], int]]:
+def _ways(net: Net, driver: Driver) -> dict[str, tuple[Callable[[Net, int], Any], int]]:
     """Each with how many trials it is; the first is what the others are compared with."""
     alone = {
         "keras.fit": (_fit, 1),
@@ -202,7 +185,7 @@ def _ways(net: Net, store: Path) -> dict[str, tuple[Callable[[Net, int], Any], i
     }
     if net.inputs is not None:  # large enough to fill a core
         return alone | {f"training {IN_TURN} in turn, compiled once": (_fresh(_several), IN_TURN)}
-    recorded = partial(_recorded, store)
+    recorded = partial(_recorded, driver)
     return alone | {
         f"training, pack of {PACK}, compiled anew": (_fresh(_packed), PACK),
         f"training, pack of {PACK}, program reused": (_packed, PACK),
@@ -212,17 +195,16 @@ def _ways(net: Net, store: Path) -> dict[str, tuple[Callable[[Net, int], Any], i
     }
 
 
-def beside_keras(net: Net) -> Iterator[Cost]:
+def beside_keras(net: Net, driver: Driver) -> Iterator[Cost]:
     """Seconds of a trial each way, in turn; ratios are how many times as many trials a second."""
-    with tempfile.TemporaryDirectory() as store:
-        ways = _ways(net, Path(store))
-        times: dict[str, list[float]] = {what: [] for what in ways}
-        for number in range(-1, ROUNDS):  # the first round warms TensorFlow up, and makes the store
-            for what, (do, trials) in ways.items():
-                tic = time.perf_counter()
-                do(net, number + 1)
-                if number >= 0:
-                    times[what].append((time.perf_counter() - tic) / trials)
+    ways = _ways(net, driver)
+    times: dict[str, list[float]] = {what: [] for what in ways}
+    for number in range(-1, ROUNDS):  # the first round warms TensorFlow up, and makes the store
+        for what, (do, trials) in ways.items():
+            tic = time.perf_counter()
+            do(net, number + 1)
+            if number >= 0:
+                times[what].append((time.perf_counter() - tic) / trials)
     base = next(iter(times.values()))
     for what, found in times.items():
         ratios = [a / b for a, b in zip(base, found, strict=True)]
@@ -261,14 +243,14 @@ def recording() -> Cost:
     members = [_member(t, reports.setdefault(t.id, []).append) for t in trials]
     found = _results(pack.run(members))
     times = []
-    with tempfile.TemporaryDirectory() as folder, _recorder(Path(folder)) as recorder:
+    with tempfile.TemporaryDirectory() as folder, recorder(Path(folder)) as record:
         for trial, result in zip(trials, found, strict=True):
             tic = time.perf_counter()
-            recorder.start_trial(trial, trial.name)
+            record.start_trial(trial, trial.name)
             for report in reports[trial.id]:
-                recorder.log(trial, report.epoch, report.metrics)
-            recorder.end_trial(trial, result)
-            recorder.send_left()
+                record.log(trial, report.epoch, report.metrics)
+            record.end_trial(trial, result)
+            record.send_left()
             times.append(time.perf_counter() - tic)
     low, middle, high = quantiles([t / RECORDED_S for t in times], n=4)
     what = f"recording a trial of {RECORDED_S:g} s in SQLite"
@@ -277,8 +259,9 @@ def recording() -> Cost:
 
 def all_costs() -> Iterator[Cost]:
     """What there is to measure, as it comes."""
-    for net in (DIGITS, S):
-        yield from beside_keras(net)
+    with tempfile.TemporaryDirectory() as store, closing(Driver(Path(store))) as driver:
+        for net in (DIGITS, S):
+            yield from beside_keras(net, driver)
     for net, width in ((DIGITS, 1), (DIGITS, PACK), (S, 1)):
         yield auditing(net, width)
     yield recording()
