@@ -23,6 +23,10 @@ BATCH = 128
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.99)
 OF_OUTPUTS = ("loss_mask",)
 """Strategies that hold weights of the output layer only."""
+UNITS = ("hidden_*",)
+"""Targets of whole units: their biases are held with the columns of their kernels."""
+OF_UNITS = ("var_list",)
+"""Strategies that compute less for a unit that is held whole."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Case:
     def format(self) -> str:
         """The strategy's variant, such as `coo`; `-` where it has one only."""
         found = [str(getattr(self.strategy, key)) for key in _choices(type(self.strategy))]
+        found += ["with biases"] * (self.targets == UNITS)
         return " ".join(found) or "-"
 
     @property
@@ -91,6 +96,8 @@ def cases(size: Size, kinds: Sequence[type[Strategy]], given: Sequence[float]) -
         for sparsity in given:
             for pattern in _patterns(strategy, size, sparsity):
                 found.append(Case(size, strategy, pattern, sparsity, targets))
+            if strategy.name in OF_UNITS:
+                found.append(Case(size, strategy, Columns(sparsity), sparsity, UNITS))
     return found
 
 

@@ -1,0 +1,152 @@
+"""Columns split into a trained and a frozen part: what is computed, and that it is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from strategies.base import Mask
+from strategies.held import Init, Zero
+from strategies.patterns.columns import Columns
+from strategies.step import Training
+from strategies.var_list import VarList
+from strategies.weight_mask import WeightMask
+from strategies.weights import describe, make_plan, values
+from sweeps.models import MLP
+
+LEAST = 1e-5
+"""By which every weight moves, so that a step that leaves one alone shows."""
+
+
+def products(training: Training, x: Any, y: Any) -> list[tuple[int, ...]]:
+    """Shapes of all matrix products in the graph of a step that lead to something."""
+    step = tf.function(training.step, autograph=False).get_concrete_function(x, y)
+    found, todo = (
+        {},
+        [*step.outputs, *(o for o in step.graph.get_operations() if "Assign" in o.type)],
+    )
+    while todo:
+        each = todo.pop()
+        op = getattr(each, "op", each)
+        if op.name not in found:
+            found[op.name] = op
+            todo += [t.op for t in op.inputs]
+    return [tuple(o.outputs[0].shape) for o in found.values() if "MatMul" in o.type]
+
+
+def test_var_list_computes_no_gradient_of_frozen_columns() -> None:
+    """Nor, where their biases are frozen too, one that only these would want."""
+    model = MLP(hidden=(40, 30), dropout=0.1).build((20,), 10)
+    x, y = tf.zeros((32, 20)), tf.zeros(32, tf.int32)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def shapes(strategy: Any, targets: Any = None) -> list[tuple[int, ...]]:
+        of = describe(model), values(model)
+        plan = make_plan(*of, masks=Columns(0.9).masks, held=Zero().values, targets=targets)
+        optimizer = keras.optimizers.SGD()
+        return products(Training(model, strategy, plan, optimizer=optimizer, loss=loss), x, y)
+
+    assert {(20, 40), (40, 30)} <= set(shapes(WeightMask()))
+    mine = shapes(VarList())
+    assert not {(20, 40), (40, 30)} & set(mine)
+    assert {(4, 20), (3, 40), (32, 40)} <= set(mine)
+    units = shapes(VarList(), ["hidden_*"])
+    assert (32, 40) not in units
+    assert {(4, 20), (3, 40), (8, 32)} <= set(units)
+
+
+Build = Callable[[Any, int], Any]
+
+
+def apart(y: Any, units: int) -> Any:
+    y = keras.layers.Activation("tanh")(keras.layers.Dense(units)(y))
+    return keras.layers.Dropout(0.0)(y)
+
+
+def shared(y: Any, units: int) -> Any:
+    """A layer whose own outputs it takes in."""
+    layer = keras.layers.Dense(units, activation="tanh")
+    return layer(layer(keras.layers.Dense(units)(y)))
+
+
+BUILDS: dict[str, Build] = {
+    "within": lambda y, units: keras.layers.Dense(units, activation="tanh")(y),
+    "apart": apart,
+    "without biases": lambda y, units: keras.layers.Dense(units, use_bias=False)(y),
+    "softmax": lambda y, units: keras.layers.Dense(units, activation="softmax")(y),
+    "softmax apart": lambda y, units: keras.layers.Softmax()(keras.layers.Dense(units)(y)),
+    "normed": lambda y, units: keras.layers.Dense(units)(keras.layers.LayerNormalization()(y)),
+    "shared": shared,
+    "residual": lambda y, units: keras.layers.Add()(
+        [keras.layers.Dense(units)(y), keras.layers.Dense(units, activation="tanh")(y)]
+    ),
+}
+
+
+@pytest.mark.parametrize("biases", ["all", "the same", "others"])
+@pytest.mark.parametrize("build", BUILDS)
+def test_var_list_walks_the_path_of_masked_units(build: str, biases: str) -> None:
+    """Also where not only these units want the gradient of their outputs; to rounding."""
+    keras.utils.set_random_seed(0)
+    inputs = y = keras.Input((6,))
+    for units in (20, 15, 10):
+        y = BUILDS[build](y, units)
+    model = keras.Model(inputs, keras.layers.Dense(2)(y))
+    masks = {}
+    for w in describe(model):
+        at = 2 if w.is_kernel or biases == "the same" else 4
+        if w.layer == "Dense" and w.shape[-1] > 2 and (w.is_kernel or biases != "all"):
+            masks[w.name] = np.isin(np.arange(w.shape[-1]), [at, at + 3]) & np.ones(w.shape, bool)
+    assert_same_path(model, masks, (6,))
+
+
+@pytest.mark.parametrize(("shape", "wide"), [((20,), 7), ((3, 20), 7), ((20,), 300)])
+def test_var_list_walks_the_path_of_a_masked_kernel(shape: tuple[int, ...], wide: int) -> None:
+    """Whose kept columns are neither first nor their own mirror image; to rounding."""
+    keras.utils.set_random_seed(0)
+    inputs = y = keras.Input(shape)
+    for units in (wide, 5):
+        y = keras.layers.Dense(units, activation="tanh")(y)
+    model = keras.Model(inputs, keras.layers.Dense(2)(y))
+    keep = {wide: [2, 3, 6], 5: [1, 4]}
+    masks = {
+        n: np.isin(np.arange(s[-1]), keep[s[-1]]) & np.ones(s, bool)
+        for n, s in ((w.name, w.shape) for w in describe(model))
+        if s[-1] in keep
+    }
+    training = assert_same_path(model, masks, shape)
+    rest = next(iter(training.masked.values())).rest
+    assert rest.shape[-1] == (320 if wide == 300 else wide - 3)  # 297, and zeros
+
+
+def assert_same_path(model: Any, masks: dict[str, Mask], shape: tuple[int, ...]) -> Training:
+    """That it trains as the masked weights do; the last of the trainings."""
+    plan = make_plan(
+        describe(model),
+        values(model),
+        masks=lambda shapes, seed: {n: masks[n] for n in shapes},
+        held=Init().values,
+        targets=list(masks),
+    )
+    rng = np.random.default_rng(0)
+    x, y = (
+        tf.constant(rng.standard_normal((16, *s), np.float32)) for s in (shape, (*shape[:-1], 2))
+    )
+    start, ends = list(values(model).values()), []
+    for strategy in (WeightMask(), VarList()):
+        optimizer, loss = keras.optimizers.SGD(0.1), keras.losses.MeanSquaredError()
+        training = Training(model, strategy, plan, optimizer=optimizer, loss=loss)
+        step = tf.function(training.step, autograph=False)
+        for _ in range(20):
+            step(x, y)
+        ends.append([np.asarray(v) for v in training.effective()])
+    moved = [np.abs(a - b).max() for a, b in zip(ends[0], start, strict=True)]
+    assert min(moved) > LEAST
+    for one, other in zip(*ends, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    return training
