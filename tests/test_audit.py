@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis.extra.numpy import arrays
 from keras import layers
 
 from strategies import MaskedWeight, Plan, Weight
-from strategies.audit import Integrity, bake, bits, count, digest, moved, same, violations
+from strategies.audit import Integrity, Loader, bake, bits, count, digest, moved, same, violations
 from strategies.base import Array, Mask
 from strategies.weights import values
 
@@ -222,6 +223,38 @@ def test_metrics_leave_out_what_does_not_apply() -> None:
 
 
 # -- bake ------------------------------------------------------------------------------------
+
+
+def saved(path: Path, value: float, units: int = 2) -> tuple[Path, list[Array]]:
+    """A model file, and what is in it."""
+    inner = [layers.Dense(units, name="dense"), layers.BatchNormalization(name="norm")]
+    model = keras.Sequential([keras.Input((3,), name="input"), *inner], name="model")
+    for number, variable in enumerate(model.variables):
+        variable.assign(np.full(variable.shape, value + number, variable.dtype))
+    model.save(path)
+    return path, [v.numpy() for v in model.variables]
+
+
+def test_a_loader_reads_each_file(tmp_path: Path) -> None:
+    """Also into the model that it read the one before into, and then none of that is left."""
+    files = [
+        saved(tmp_path / f"{n}.keras", 10 * n, units) for n, units in enumerate((2, 2, 3, 2, 2))
+    ]
+    loader, models = Loader(), []
+    for path, held in files:
+        models.append(loader.load(path))
+        for variable, array in zip(models[-1].variables, held, strict=True):
+            np.testing.assert_array_equal(variable.numpy(), array)
+    assert [one is other for one, other in pairwise(models)] == [True, False, False, True]
+
+
+def test_what_a_file_does_not_set_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, held = saved(tmp_path / "one.keras", 1)
+    loader = Loader()
+    loader.load(path)
+    monkeypatch.setattr(keras.Model, "load_weights", lambda *_: None)
+    for variable, array in zip(loader.load(path).variables, held, strict=True):
+        assert (variable.numpy() != array).all()
 
 
 def test_bake_writes_every_bit(tmp_path: Path) -> None:
