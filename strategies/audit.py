@@ -89,7 +89,10 @@ class Loader:
         self._model: Any = None
 
     def load(self, path: Path) -> Any:
-        """The model of a `.keras` file, all of whose values are from it. Raises what Keras does."""
+        """The model of a `.keras` file: of what such a file holds, nothing is from elsewhere.
+
+        Keras leaves the states of seeds out of it. Raises what `zipfile` and Keras do.
+        """
         import keras
         import tensorflow as tf
 
@@ -98,11 +101,12 @@ class Loader:
             assets = any(name.startswith("assets/") for name in file.namelist())
         if config != self._config or assets:
             self._model = keras.models.load_model(path, compile=False, safe_mode=True)
-            self._config = config
+            self._config = b"" if assets else config
             return self._model
         for variable in self._model.variables:  # what the file does not set must show
             dtype = tf.as_dtype(variable.dtype)
-            variable.assign(tf.fill(variable.shape, tf.constant(dtype.max, dtype)))
+            unread = np.nan if dtype.is_floating else dtype.max if dtype.is_integer else 1
+            variable.assign(tf.fill(variable.shape, tf.cast(unread, dtype)))
         self._model.load_weights(path)
         return self._model
 

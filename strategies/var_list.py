@@ -15,8 +15,8 @@ from strategies.weights import ELEMENTWISE, Rewritten
 WIDE, ALIGNED = 256, 64
 """So many frozen outputs, and more, are filled up to a multiple with zeros: XLA's products on a CPU
 are up to a third slower on widths that are none."""
-ONE_BY_ONE = ("Activation", "Dropout", "ReLU", "LeakyReLU")
-"""Layers whose every output depends on one input, where their activation is such a one."""
+BETWEEN = ("Activation", "Dropout", "ReLU", "LeakyReLU")
+"""Layers whose every output depends on one input, but for an activation that mixes them."""
 
 
 def _order(mask: Mask) -> Array:
@@ -39,26 +39,46 @@ def _frozen(held: Array, order: Array) -> Array:
     return np.pad(found, [(0, 0)] * (held.ndim - 1) + [(0, more)])
 
 
-def _first(model: Any) -> dict[int, Any]:
+def _before(model: Any) -> dict[int, Any]:
     """The Dense layer that a Dense layer takes its inputs from, by the `id` of the latter.
 
     Those only before which nothing trains: the gradient of their outputs is for their own weights.
     """
-    ends = {id(t) for t in getattr(model, "inputs", None) or ()}
+    kind = type(model)
+    # of a class of one's own, or a layer within a layer, the graph may not be all that runs
+    if kind.__module__.split(".")[0] != "keras" or kind.__name__ not in (
+        "Functional",
+        "Sequential",
+    ):
+        return {}
+    ends = {id(t) for t in model.inputs}
+    within = {id(a) for b in model.layers for a in b._flatten_layers(include_self=False)}
     found = {}
-    for layer in model.layers if ends else ():
+    for layer in model.layers:
         tensor = _input(layer)
-        while _is(before := _source(tensor, ends), *ONE_BY_ONE):
+        while _one_by_one(before := _source(tensor, ends), BETWEEN):
             tensor = _input(before)
-        if _is(layer, "Dense") and _is(before, "Dense") and not _trains(_input(before), ends):
+        known = {id(layer), id(before)}.isdisjoint(within) and type(layer) is type(before)
+        if known and _one_by_one(before, ["Dense"]) and _is_first(before, ends):
             found[id(layer)] = before
     return found
 
 
-def _is(layer: Any, *kinds: str) -> bool:
-    """Whether it is such a layer, and each of its activation's outputs depends on one input."""
-    activation = getattr(getattr(layer, "activation", None), "__name__", "linear")
-    return type(layer).__name__ in kinds and activation in ELEMENTWISE
+def _is_first(layer: Any, ends: Collection[int]) -> bool:
+    """Whether a Dense layer's kernel and bias are all that its outputs' gradients are for."""
+    # an activation may have some of its own
+    own = len(layer.trainable_variables) == 1 + layer.use_bias
+    return own and not _trains(_input(layer), ends)
+
+
+def _one_by_one(layer: Any, kinds: Collection[str]) -> bool:
+    """Whether it is of these kinds of Keras', with no activation that mixes its outputs."""
+    import keras
+
+    if type(layer) not in [getattr(keras.layers, kind) for kind in kinds]:
+        return False
+    activation = getattr(layer, "activation", keras.activations.linear)
+    return getattr(activation, "__name__", "other") in ELEMENTWISE
 
 
 def _input(layer: Any) -> Any:
@@ -88,7 +108,7 @@ def _trains(tensor: Any, ends: Collection[int]) -> bool:
     return False
 
 
-def _split(first: Mapping[int, Any], layer: Any, inputs: Any, training: Any = None) -> Any:
+def _split(before: Mapping[int, Any], layer: Any, inputs: Any, training: Any = None) -> Any:
     """What a Dense layer computes, by the two parts that its kernel was joined from.
 
     The gradient of the joined kernel would be that of all its columns, to drop most of them. Under
@@ -101,7 +121,7 @@ def _split(first: Mapping[int, Any], layer: Any, inputs: Any, training: Any = No
         return type(layer).call(layer, inputs, training=training)
     trained, frozen, front = parts
     rows = tf.reshape(inputs, [-1, inputs.shape[-1]])
-    y = _product(rows, trained, frozen, _wanted(first.get(id(layer))))
+    y = _product(rows, trained, frozen, _wanted(before.get(id(layer))))
     # put where it belongs, not gathered from there: that gradient is a gather, the other adds up
     outputs = front.shape[0]
     y = tf.transpose(y[:, :outputs])
@@ -112,43 +132,49 @@ def _split(first: Mapping[int, Any], layer: Any, inputs: Any, training: Any = No
 
 
 def _wanted(before: Any) -> Any:
-    """The outputs of a layer whose gradients its own weights want, `[...]` int32; None is all."""
+    """The outputs of a layer whose gradients its own weights want, and which of these count.
+
+    `[...]` int32 and bool: what both kernel and bias train is there twice, and counts once. None
+    where it may be all.
+    """
     import tensorflow as tf
 
+    if before is None:
+        return None
     found = []
-    for variable in [before.kernel, *([before.bias] if before.use_bias else [])] if before else []:
+    for variable in [before.kernel, *([before.bias] if before.use_bias else [])]:
         parts = getattr(variable.value, "parts", None)
         if parts is None:
             return None
         trained, _, front = parts
         found.append(front[: trained.shape[0]])
-    few = found and sum(f.shape[0] for f in found) < before.units
-    return tf.concat(found, 0) if few else None
+    if sum(f.shape[0] for f in found) >= before.units:
+        return None
+    of_kernel, *of_bias = found
+    known = tf.tensor_scatter_nd_update(
+        tf.zeros(before.units, bool), of_kernel[:, None], tf.ones(of_kernel.shape, bool)
+    )
+    count = [tf.ones(of_kernel.shape, bool), *(~tf.gather(known, b) for b in of_bias)]
+    return tf.concat(found, 0), tf.concat(count, 0)
 
 
 def _product(x: Any, trained: Any, frozen: Any, wanted: Any) -> Any:
     """`x` times both parts of a kernel; of the gradient of `x`, the `wanted` columns or all."""
     import tensorflow as tf
 
-    def product(x: Any, trained: Any) -> Any:
+    def product(x: Any, trained: Any, frozen: Any) -> Any:
         return tf.concat([tf.matmul(x, trained, transpose_b=True), tf.matmul(x, frozen)], -1)
 
     if wanted is None:
-        return product(x, trained)
-
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def pruned(x: Any, trained: Any) -> Any:
-        def gradients(dy: Any) -> tuple[Any, Any]:
-            kept, rest = dy[:, : trained.shape[0]], dy[:, trained.shape[0] :]
-            dx = tf.matmul(tf.gather(frozen, wanted), rest, transpose_b=True)
-            dx += tf.matmul(tf.gather(trained, wanted, axis=1), kept, True, True)
-            # a column that is wanted twice is written twice, and the same
-            dx = tf.tensor_scatter_nd_update(tf.zeros_like(tf.transpose(x)), wanted[:, None], dx)
-            return tf.transpose(dx), tf.matmul(kept, x, transpose_a=True)
-
-        return product(x, trained), gradients
-
-    return pruned(x, trained)
+        return product(x, trained, frozen)
+    columns, count = wanted
+    # nothing, which has their gradient; of a custom one TensorFlow would keep the graph for ever
+    few = tf.gather(x, columns, axis=1)
+    few -= tf.stop_gradient(few)
+    parts = tf.gather(trained, columns, axis=1), tf.gather(frozen, columns)
+    of_few = [tf.stop_gradient(p) for p in parts]
+    few = tf.where(count, few, tf.stop_gradient(few))
+    return product(tf.stop_gradient(x), trained, frozen) + product(few, *of_few)
 
 
 @dataclass(frozen=True)
@@ -158,8 +184,8 @@ class VarList(Strategy):
     `v` is `[kept outputs, ...]`: the gradient of rows is a product that is as fast as it is small,
     which that of a few columns is not. The frozen part is in no `var_list`, so nothing can move it.
     It holds whole outputs (last axis) and whole variables; scattered weights it cannot split off.
-    Where the biases of a first layer are frozen with its columns, the layer after it computes
-    gradients for the units that train, and for no other one.
+    Where the biases of a first layer are frozen with its columns, a masked layer after it computes
+    gradients for the units that train, and leaves the others out.
     """
 
     name: ClassVar[str] = "var_list"
@@ -188,7 +214,7 @@ class VarList(Strategy):
             return whole
 
         return Binding(
-            rewrite=lambda model, names: Rewritten(model, names, partial(_split, _first(model))),
+            rewrite=lambda model, names: Rewritten(model, names, partial(_split, _before(model))),
             layout=_order,
             keep=_frozen,
             init=lambda w, m, h: turned(tf.gather(w, m[2 * w.shape[-1] :], axis=-1), 1),

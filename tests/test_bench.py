@@ -32,7 +32,7 @@ from strategies.var_list import VarList
 from strategies.weight_mask import WeightMask
 from strategies.weights import describe, make_plan, values
 from sweeps import prepare
-from sweeps.bench import cases, command, measure, peers, report, trials
+from sweeps.bench import cases, command, driver, measure, peers, report, trials
 from sweeps.bench.cases import SIZES, Case, Size
 from sweeps.bench.controls import FusedAdam
 from sweeps.models import MLP
@@ -270,6 +270,18 @@ def test_what_was_measured_outlives_an_interruption(tmp_path: Path) -> None:
         process.stderr.read()
     assert process.returncode == 130
     assert 1 <= len(json.loads(path.read_text())["rows"]) < 6
+
+
+def test_a_driver_that_dies_is_told(tmp_path: Path) -> None:
+    recording = driver.Driver(tmp_path)
+    with pytest.raises(AttributeError, match="pickle"):
+        recording.tell("log", lambda: None)
+    recording._process.kill()
+    for _ in range(100):  # more than a pipe holds, and nobody takes it
+        recording.tell("log", "x" * 10_000)
+    with pytest.raises(RuntimeError, match="the driver has died"):
+        recording.end_sweep()
+    recording.close()
 
 
 def test_the_table_groups_what_was_not_timed() -> None:

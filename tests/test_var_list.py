@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
@@ -18,6 +21,7 @@ from strategies.var_list import VarList
 from strategies.weight_mask import WeightMask
 from strategies.weights import describe, make_plan, values
 from sweeps.models import MLP
+from sweeps.optimizers import SGD
 
 LEAST = 1e-5
 """By which every weight moves, so that a step that leaves one alone shows."""
@@ -57,7 +61,7 @@ def test_var_list_computes_no_gradient_of_frozen_columns() -> None:
     assert {(4, 20), (3, 40), (32, 40)} <= set(mine)
     units = shapes(VarList(), ["hidden_*"])
     assert (32, 40) not in units
-    assert {(4, 20), (3, 40), (8, 32)} <= set(units)
+    assert {(4, 20), (3, 40), (32, 8)} <= set(units)
 
 
 Build = Callable[[Any, int], Any]
@@ -74,14 +78,53 @@ def shared(y: Any, units: int) -> Any:
     return layer(layer(keras.layers.Dense(units)(y)))
 
 
+class Within(keras.layers.Layer):
+    """Applies a layer that it was given, which is in the model as well."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def call(self, x: Any) -> Any:
+        return self.inner(x)
+
+
+def within(y: Any, units: int) -> Any:
+    """A layer that takes in another's outputs where no graph shows it."""
+    layer = keras.layers.Dense(units, activation="tanh")
+    first, other = (keras.layers.Dense(units, activation="tanh")(y) for _ in range(2))
+    return keras.layers.Add()([layer(first), Within(layer)(other)])
+
+
+class Dropout(keras.layers.Dropout):
+    """One that trains."""
+
+    def build(self, shape: Any) -> None:
+        self.scale = self.add_weight(shape=shape[-1:], initializer="ones", name="scale")
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        return x * self.scale
+
+
 BUILDS: dict[str, Build] = {
-    "within": lambda y, units: keras.layers.Dense(units, activation="tanh")(y),
+    "plain": lambda y, units: keras.layers.Dense(units, activation="tanh")(y),
     "apart": apart,
     "without biases": lambda y, units: keras.layers.Dense(units, use_bias=False)(y),
     "softmax": lambda y, units: keras.layers.Dense(units, activation="softmax")(y),
     "softmax apart": lambda y, units: keras.layers.Softmax()(keras.layers.Dense(units)(y)),
     "normed": lambda y, units: keras.layers.Dense(units)(keras.layers.LayerNormalization()(y)),
     "shared": shared,
+    "within": within,
+    "layer as activation": lambda y, units: keras.layers.Dense(
+        units, activation=keras.layers.Softmax()
+    )(y),
+    "function as activation": lambda y, units: keras.layers.Activation(
+        partial(keras.activations.softmax, axis=-1)
+    )(keras.layers.Dense(units)(y)),
+    "trained activation": lambda y, units: keras.layers.Dense(
+        units, activation=keras.layers.PReLU(keras.initializers.Constant(0.3))
+    )(y),
+    "trained dropout": lambda y, units: Dropout(0.0)(keras.layers.Dense(units)(y)),
     "residual": lambda y, units: keras.layers.Add()(
         [keras.layers.Dense(units)(y), keras.layers.Dense(units, activation="tanh")(y)]
     ),
@@ -97,9 +140,10 @@ def test_var_list_walks_the_path_of_masked_units(build: str, biases: str) -> Non
     for units in (20, 15, 10):
         y = BUILDS[build](y, units)
     model = keras.Model(inputs, keras.layers.Dense(2)(y))
-    masks = {}
+    model(np.zeros((1, 6), np.float32))  # which builds an activation that is a layer
+    masks, layers = {}, list(dict.fromkeys(w.name.split("/")[0] for w in describe(model)))
     for w in describe(model):
-        at = 2 if w.is_kernel or biases == "the same" else 4
+        at = layers.index(w.name.split("/")[0]) % 4 + (biases == "others" and not w.is_kernel)
         if w.layer == "Dense" and w.shape[-1] > 2 and (w.is_kernel or biases != "all"):
             masks[w.name] = np.isin(np.arange(w.shape[-1]), [at, at + 3]) & np.ones(w.shape, bool)
     assert_same_path(model, masks, (6,))
@@ -122,6 +166,63 @@ def test_var_list_walks_the_path_of_a_masked_kernel(shape: tuple[int, ...], wide
     training = assert_same_path(model, masks, shape)
     rest = next(iter(training.masked.values())).rest
     assert rest.shape[-1] == (320 if wide == 300 else wide - 3)  # 297, and zeros
+
+
+class Mixing(keras.Model):
+    """A model whose graph is not all that runs."""
+
+    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        y = inputs
+        for layer in self.layers[1:]:
+            y = keras.ops.softmax(layer(y))
+        return y
+
+
+def test_a_call_of_ones_own_walks_the_path() -> None:
+    keras.utils.set_random_seed(0)
+    inputs = y = keras.Input((6,))
+    for units in (20, 15, 2):
+        y = keras.layers.Dense(units)(y)
+    model = Mixing(inputs, y)
+    masks = {
+        w.name: np.isin(np.arange(w.shape[-1]), [2, 5]) & np.ones(w.shape, bool)
+        for w in describe(model)
+        if w.shape[-1] > 2
+    }
+    assert_same_path(model, masks, (6,))
+
+
+def test_a_layer_with_more_than_kernel_and_bias_is_left_as_it_is() -> None:
+    """Whose kernel is no variable any more."""
+    keras.utils.set_random_seed(0)
+    inputs = y = keras.Input((6,))
+    for units in (20, 15, 2):
+        y = keras.layers.Dense(units, activation="tanh")(y)
+    model = keras.Model(inputs, y)
+    model.layers[1].enable_lora(2, a_initializer="ones", b_initializer="ones")
+    name = f"{model.layers[2].name}/kernel"
+    masks = {name: np.isin(np.arange(15), [2, 5]) & np.ones((20, 15), bool)}
+    assert_same_path(model, masks, (6,))
+
+
+def test_nothing_is_left_of_a_training_that_is_gone() -> None:
+    """A custom gradient would stay in TensorFlow's registry, with its graph and all variables."""
+    model = MLP(hidden=(40, 30)).build((20,), 10)
+    plan = make_plan(
+        describe(model),
+        values(model),
+        masks=Columns(0.9).masks,
+        held=Init().values,
+        targets=["hidden_*"],
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    training = Training(model, VarList(), plan, optimizer=SGD().build(), loss=loss)
+    step = tf.function(training.step, autograph=False)
+    step(tf.zeros((32, 20)), tf.zeros(32, tf.int32))
+    left = [weakref.ref(v.value) for v in training.plan_variables]
+    del training, step
+    gc.collect()
+    assert not any(ref() is not None for ref in left)
 
 
 def assert_same_path(model: Any, masks: dict[str, Mask], shape: tuple[int, ...]) -> Training:

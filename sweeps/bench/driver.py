@@ -1,25 +1,28 @@
-"""A sweep's driver beside the process that runs its trials: it records what that one tells."""
+"""A sweep's driver beside the process that runs its trials: it records what that one tells.
+
+A message is a method of the recorder and what it is given; without a name, that the sweep has
+ended; an empty one, that there is no other.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
+import pickle
 import signal
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.queues import Queue
 from pathlib import Path
-from queue import Empty
 from typing import Any
 
 from sweeps.recorder import Recorder
 from sweeps.sections import Tracking
 from sweeps.spool import Spool
 from sweeps.tracker import Tracker
-
-Told = tuple[str, tuple[Any, ...]]
-"""A method of the recorder, and what it is given; without a name, that the sweep has ended."""
 
 
 @contextmanager
@@ -38,19 +41,20 @@ class Driver:
 
     def __init__(self, folder: Path) -> None:
         context = multiprocessing.get_context("spawn")
-        self._told: Queue[Told | None] = context.Queue()
+        self._told: Queue[bytes] = context.Queue()
         self._answer, answer = context.Pipe(duplex=False)
-        self._process = context.Process(target=_record, args=(folder, self._told, answer))
+        given = folder, self._told, answer
+        self._process = context.Process(target=_record, args=given, daemon=True)
         self._process.start()
         answer.close()  # so that the end of the process ends the wait for it
 
     def tell(self, method: str, *given: Any) -> None:
         """Have the recorder do this. Waits for nothing, as a worker does not."""
-        self._told.put((method, given))
+        self._told.put(pickle.dumps((method, given)))  # here, where an error is raised
 
     def end_sweep(self) -> None:
         """Wait until the store has all. Raises `RuntimeError` with the reason if it has not."""
-        self._told.put(("", ()))
+        self.tell("")
         try:
             trouble = self._answer.recv()
         except EOFError:
@@ -59,37 +63,29 @@ class Driver:
             raise RuntimeError(trouble)
 
     def close(self) -> None:
-        self._told.put(None)
+        self._told.put(b"")
         self._process.join()
+        if self._process.exitcode:  # nobody takes what it was told last
+            self._told.cancel_join_thread()
 
 
-def _record(folder: Path, told: Queue[Told | None], answer: Connection) -> None:
+def _record(folder: Path, told: Queue[bytes], answer: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the bench says when it ends
-    while _sweep(folder, told, answer):
-        pass
+    threading.Thread(target=_end_with_the_bench, daemon=True).start()
+    while given := told.get():
+        with recorder(folder) as found:
+            found.start()
+            while given and (call := pickle.loads(given))[0]:
+                getattr(found, call[0])(*call[1])
+                given = told.get()
+            sent = found.finish(patience_s=0)
+            answer.send("" if sent else found.trouble or "; ".join(found.refused) or "not sent")
+        if not given:
+            return
 
 
-def _sweep(folder: Path, told: Queue[Told | None], answer: Connection) -> bool:
-    """Record one sweep; False if there is none any more."""
-    given = _next(told)
-    if given is None:
-        return False
-    with recorder(folder) as found:
-        found.start()
-        while given and given[0]:
-            getattr(found, given[0])(*given[1])
-            given = _next(told)
-        sent = found.finish(patience_s=0)
-    if given:
-        answer.send("" if sent else found.trouble or "; ".join(found.refused))
-    return given is not None
-
-
-def _next(told: Queue[Told | None]) -> Told | None:
-    while True:
-        try:
-            return told.get(timeout=5)
-        except Empty:
-            parent = multiprocessing.parent_process()
-            if parent is None or not parent.is_alive():
-                return None
+def _end_with_the_bench() -> None:
+    bench = multiprocessing.parent_process()
+    if bench is not None:
+        bench.join()
+        os._exit(1)
