@@ -6,6 +6,7 @@ import gc
 import weakref
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from typing import Any
 
 import keras
@@ -131,8 +132,13 @@ BUILDS: dict[str, Build] = {
 }
 
 
-@pytest.mark.parametrize("biases", ["all", "the same", "others"])
-@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize(
+    ("build", "biases"),
+    [
+        *((build, "the same") for build in BUILDS),
+        *product(("plain", "apart", "within"), ("all", "others")),
+    ],
+)
 def test_var_list_walks_the_path_of_masked_units(build: str, biases: str) -> None:
     """Also where not only these units want the gradient of their outputs; to rounding."""
     keras.utils.set_random_seed(0)
