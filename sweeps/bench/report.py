@@ -117,7 +117,7 @@ def lines(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
     return found
 
 
-NEAR_DENSE = (0.5, 2.0)
+NEAR_DENSE = (0.4, 2.0)
 """What the lower row of the plot shows of the same lines."""
 
 
