@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 def _named_subclasses(package: ModuleType, base: type[T]) -> dict[str, type[T]]:
     for module in pkgutil.iter_modules(package.__path__):
-        if module.name not in ("step", "cause"):  # they load TensorFlow when imported
+        if module.name not in ("step", "masked", "cause"):  # they load TensorFlow when imported
             importlib.import_module(f"{package.__name__}.{module.name}")
     inside = [c for c in _below(base) if c.__module__.startswith(f"{package.__name__}.")]
     found = [c for c in inside if "name" in vars(c)]

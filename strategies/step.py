@@ -12,61 +12,14 @@ import tensorflow as tf
 from strategies.audit import bits
 from strategies.base import (
     Array,
-    Binding,
     Invalid,
-    MaskedWeight,
     Plan,
     Slot,
     Strategy,
     match_each,
 )
+from strategies.masked import Masked
 from strategies.weights import describe
-
-
-class Masked:
-    """The variables of one masked weight: whether an entry is kept, and what it is held at.
-
-    `kept` and `held`, of the weight's shape, are the audit's; `layout` and `rest` are what the
-    strategy makes of them, and computes with.
-    """
-
-    def __init__(self, found: MaskedWeight, binding: Binding) -> None:
-        layout, rest = binding.constants(found)
-        self.kept, self.held = _constant(found.mask, "kept"), _constant(found.held, "held")
-        self.layout = self.kept if layout is found.mask else _constant(layout, "layout")
-        self.rest = self.held if rest is found.held else _constant(rest, "rest")
-
-    def arrays(self, found: MaskedWeight, binding: Binding) -> tuple[Array, Array, Array, Array]:
-        """(kept, layout, held, rest) of the same weight with another mask, or other held values.
-
-        One held value for all goes where there is a place for each, not the other way round. Raises
-        `Invalid` if its constants are of other shapes.
-        """
-        layout, rest = binding.constants(found)
-        rest = rest if rest.shape else np.broadcast_to(rest, tuple(self.rest.shape))
-        if (layout.shape, rest.shape) != (tuple(self.layout.shape), tuple(self.rest.shape)):
-            allowed = "masks of other sizes, or held values of another kind, than at the start"
-            raise Invalid("plan", found.weight.name, allowed)
-        return found.mask, layout, found.held, rest
-
-    def once(self, four: Sequence[Any]) -> list[Any]:
-        """What goes with (kept, layout, held, rest), without what goes with the same variable."""
-        variables = self.kept, self.layout, self.held, self.rest
-        return list({id(v): each for v, each in zip(variables, four, strict=True)}.values())
-
-    @property
-    def variables(self) -> list[Any]:
-        return self.once((self.kept, self.layout, self.held, self.rest))
-
-    def assign(self, found: MaskedWeight, binding: Binding) -> None:
-        """As `arrays`."""
-        arrays = self.once(self.arrays(found, binding))
-        for variable, array in zip(self.variables, arrays, strict=True):
-            variable.assign(array)
-
-
-def _constant(array: Array, name: str) -> Any:
-    return keras.Variable(array, dtype=str(array.dtype), trainable=False, name=name)
 
 
 class Training:
@@ -137,8 +90,8 @@ class Training:
     def start(
         self, weights: Mapping[str, Array], state: Sequence[Array], plan: Plan
     ) -> list[Array]:
-        """What `[*variables, *plan_variables]` are where a training starts: from dense `weights` by
-        name, non-trainable `state` and another plan.
+        """What `all_variables` are where a training starts: from dense `weights` by name,
+        non-trainable `state` and another plan.
 
         The plan must mask the same weights, and the strategy's constants must have the same shapes.
         Raises `Invalid` if not.
@@ -157,10 +110,9 @@ class Training:
         trained = [values[w.name] for w in self.weights]
         return [*trained, *self._fresh, *state, *(a for n in self.masked for a in fixed[n])]
 
-    def reset(self, weights: Mapping[str, Array], state: Sequence[Array], plan: Plan) -> None:
-        """Start anew, as `start`. Nothing is compiled again."""
-        arrays = self.start(weights, state, plan)
-        for variable, array in zip([*self.variables, *self.plan_variables], arrays, strict=True):
+    def put(self, arrays: Sequence[Array]) -> None:
+        """Set all that makes a training, as `start`. Nothing is compiled again."""
+        for variable, array in zip(self.all_variables, arrays, strict=True):
             variable.assign(array)
 
     def switch(self, plan: Plan) -> None:
@@ -206,6 +158,11 @@ class Training:
     def variables(self) -> list[Any]:
         """All that a step can change: the values, the optimizer's variables, non-trainables."""
         return [*self.values, *self.optimizer.variables, *self.state]
+
+    @property
+    def all_variables(self) -> list[Any]:
+        """All that makes a training: what a step can change, masks and held values."""
+        return [*self.variables, *self.plan_variables]
 
     def effective(self) -> list[Any]:
         """The dense weights that the strategy amounts to now, in the model's order."""

@@ -15,6 +15,8 @@ from strategies.weights import ELEMENTWISE, Rewritten
 WIDE, ALIGNED = 256, 64
 """So many frozen outputs, and more, are filled up to a multiple with zeros: XLA's products on a CPU
 are up to a third slower on widths that are none."""
+GRAPHS = ("keras", "Functional"), ("keras", "Sequential")
+"""Package and name of the classes of models that run their graph."""
 BETWEEN = ("Activation", "Dropout", "ReLU", "LeakyReLU")
 """Layers whose every output depends on one input, but for an activation that mixes them."""
 
@@ -46,10 +48,7 @@ def _before(model: Any) -> dict[int, Any]:
     """
     kind = type(model)
     # of a class of one's own, or a layer within a layer, the graph may not be all that runs
-    if kind.__module__.split(".")[0] != "keras" or kind.__name__ not in (
-        "Functional",
-        "Sequential",
-    ):
+    if (kind.__module__.split(".")[0], kind.__name__) not in GRAPHS:
         return {}
     ends = {id(t) for t in model.inputs}
     within = {id(a) for b in model.layers for a in b._flatten_layers(include_self=False)}
@@ -83,8 +82,12 @@ def _one_by_one(layer: Any, kinds: Collection[str]) -> bool:
 
 def _input(layer: Any) -> Any:
     """The tensor that a layer takes; None if it takes several, or is applied several times."""
-    tensors = [t for node in layer._inbound_nodes for t in node.input_tensors]
+    tensors = _inputs(layer)
     return tensors[0] if len(tensors) == 1 else None
+
+
+def _inputs(operation: Any) -> list[Any]:
+    return [t for node in operation._inbound_nodes for t in node.input_tensors]
 
 
 def _source(tensor: Any, ends: Collection[int]) -> Any:
@@ -104,7 +107,7 @@ def _trains(tensor: Any, ends: Collection[int]) -> bool:
             seen.add(id(operation))
             if getattr(operation, "trainable_variables", ()):
                 return True
-            todo += [t for node in operation._inbound_nodes for t in node.input_tensors] or [None]
+            todo += _inputs(operation) or [None]
     return False
 
 

@@ -46,7 +46,7 @@ class Packed:
 
     def __init__(self, one: Program) -> None:
         self.one, self.width = one, one.shape.width
-        self._variables = one.variables
+        self._variables = one.training.all_variables
         self._stacked = [
             tf.Variable(np.zeros((self.width, *v.shape), v.numpy().dtype), trainable=False)
             for v in self._variables
@@ -64,7 +64,7 @@ class Packed:
 
     def look(self, lane: Lane) -> Program:
         """`one`, with the values of a lane."""
-        self.one.put(lane)
+        self.one.training.put(lane)
         return self.one
 
     def fill(self, lanes: Sequence[Lane]) -> None:

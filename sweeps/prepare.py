@@ -198,7 +198,7 @@ def shape(start: Start) -> Shape:
 
 
 def _reset(made: Program, start: Start) -> Program:
-    made.put(_values(made, start))
+    made.training.put(_values(made, start))
     return made
 
 

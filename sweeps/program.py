@@ -139,20 +139,10 @@ class Program:
     def start(
         self, weights: Mapping[str, Array], state: Sequence[Array], plan: Plan, rate: float
     ) -> list[Array]:
-        """What `variables` are where a trial starts: see `Training.start`; with a learning rate."""
+        """As `Training.start`, with a learning rate."""
         found = self.training.start(weights, state, plan)
         found[self._rate] = np.asarray(rate, found[self._rate].dtype)
         return found
-
-    @property
-    def variables(self) -> list[Any]:
-        """All that makes a trial: what a step changes, masks and held values."""
-        return [*self.training.variables, *self.training.plan_variables]
-
-    def put(self, values: Sequence[Array]) -> None:
-        """Set the variables."""
-        for variable, array in zip(self.variables, values, strict=True):
-            variable.assign(array)
 
     def run(
         self,

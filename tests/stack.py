@@ -13,11 +13,8 @@ import json
 import os
 import shutil
 import signal
-import socket
-import socketserver
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -28,6 +25,7 @@ from typing import Any, ClassVar
 import psutil
 
 from tests.composed import DOCKER, composed, in_the_image, seconds
+from tests.forwarding import forwarded
 from tests.servers import missing, postgres_binaries
 
 PATIENCE_S = 180.0
@@ -338,35 +336,3 @@ def stack(folder: Path, env: Mapping[str, str]) -> Iterator[Stack]:
 
 def ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True)
-
-
-@contextmanager
-def forwarded(here: tuple[str, int], there: tuple[str, int]) -> Iterator[None]:
-    """What comes to one port goes to another, as a published port."""
-
-    class Forward(socketserver.BaseRequestHandler):
-        def handle(self) -> None:
-            with suppress(OSError), socket.create_connection(there) as other:
-                back = threading.Thread(target=pumped, args=(other, self.request))
-                back.start()
-                pumped(self.request, other)
-                back.join()
-
-    socketserver.ThreadingTCPServer.allow_reuse_address = True
-    with socketserver.ThreadingTCPServer(here, Forward) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-def pumped(source: socket.socket, sink: socket.socket) -> None:
-    with suppress(OSError):
-        while part := source.recv(65536):
-            sink.sendall(part)
-    with suppress(OSError):
-        sink.shutdown(socket.SHUT_WR)

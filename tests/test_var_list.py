@@ -14,18 +14,24 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from strategies.base import Mask
-from strategies.held import Init, Zero
+from strategies.base import Mask, Plan
+from strategies.held import Init
 from strategies.patterns.columns import Columns
 from strategies.step import Training
 from strategies.var_list import VarList
 from strategies.weight_mask import WeightMask
-from strategies.weights import describe, make_plan, values
+from strategies.weights import MaskMaker, describe, make_plan, values
 from sweeps.models import MLP
 from sweeps.optimizers import SGD
 
 LEAST = 1e-5
 """By which every weight moves, so that a step that leaves one alone shows."""
+
+
+def plan_for(model: Any, masks: MaskMaker, targets: list[str] | None) -> Plan:
+    """Held at the start."""
+    given = describe(model), values(model)
+    return make_plan(*given, masks=masks, held=Init().values, targets=targets)
 
 
 def products(training: Training, x: Any, y: Any) -> list[tuple[int, ...]]:
@@ -51,8 +57,7 @@ def test_var_list_computes_no_gradient_of_frozen_columns() -> None:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
     def shapes(strategy: Any, targets: Any = None) -> list[tuple[int, ...]]:
-        of = describe(model), values(model)
-        plan = make_plan(*of, masks=Columns(0.9).masks, held=Zero().values, targets=targets)
+        plan = plan_for(model, Columns(0.9).masks, targets)
         optimizer = keras.optimizers.SGD()
         return products(Training(model, strategy, plan, optimizer=optimizer, loss=loss), x, y)
 
@@ -214,13 +219,7 @@ def test_a_layer_with_more_than_kernel_and_bias_is_left_as_it_is() -> None:
 def test_nothing_is_left_of_a_training_that_is_gone() -> None:
     """A custom gradient would stay in TensorFlow's registry, with its graph and all variables."""
     model = MLP(hidden=(40, 30)).build((20,), 10)
-    plan = make_plan(
-        describe(model),
-        values(model),
-        masks=Columns(0.9).masks,
-        held=Init().values,
-        targets=["hidden_*"],
-    )
+    plan = plan_for(model, Columns(0.9).masks, ["hidden_*"])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     training = Training(model, VarList(), plan, optimizer=SGD().build(), loss=loss)
     step = tf.function(training.step, autograph=False)
@@ -233,13 +232,7 @@ def test_nothing_is_left_of_a_training_that_is_gone() -> None:
 
 def assert_same_path(model: Any, masks: dict[str, Mask], shape: tuple[int, ...]) -> Training:
     """That it trains as the masked weights do; the last of the trainings."""
-    plan = make_plan(
-        describe(model),
-        values(model),
-        masks=lambda shapes, seed: {n: masks[n] for n in shapes},
-        held=Init().values,
-        targets=list(masks),
-    )
+    plan = plan_for(model, lambda shapes, seed: {n: masks[n] for n in shapes}, list(masks))
     rng = np.random.default_rng(0)
     x, y = (
         tf.constant(rng.standard_normal((16, *s), np.float32)) for s in (shape, (*shape[:-1], 2))

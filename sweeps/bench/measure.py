@@ -125,7 +125,7 @@ class Bed:
         )
 
     def _runs(self, program: Program, plan: Plan) -> Run:
-        program.put(program.start(self._start, [], plan, 1e-3))
+        program.training.put(program.start(self._start, [], plan, 1e-3))
         return lambda steps: program.run(*self._given, 0, steps, NEVER, NEVER)
 
     def run(self, case: Case) -> Run | str:

@@ -36,7 +36,7 @@ class Trial:
 
     def begin(self, plan: Plan) -> Trial:
         self.plan = plan
-        self.training.reset(self.start, self.start_state, plan)
+        self.training.put(self.training.start(self.start, self.start_state, plan))
         return self
 
     def steps(self, count: int) -> Iterator[dict[str, Array]]:
