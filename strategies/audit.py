@@ -160,6 +160,9 @@ class Integrity:
     output_drift: float | None
     """Largest move of a held output on real data; None if no output is held."""
     reloaded_exactly: bool
+    frozen_violations: int | None = None
+    """Entries of weights and statistics that must not train and differ from their start in any bit;
+    None where all train."""
 
     @property
     def ok(self) -> bool:
@@ -171,6 +174,7 @@ class Integrity:
             and self.agreement <= self.tolerance
             and self.moved > 0
             and not self.output_drift
+            and not self.frozen_violations
         )
 
     def metrics(self) -> dict[str, float]:
@@ -187,6 +191,7 @@ class Integrity:
             "moved": self.moved,
             "agreement": self.agreement,
             "output_drift": self.output_drift,
+            "frozen_violations": self.frozen_violations,
         }
         return {f"integrity/{k}": float(v) for k, v in found.items() if v is not None}
 
@@ -194,6 +199,11 @@ class Integrity:
 def same(one: Mapping[str, Array], other: Mapping[str, Array]) -> bool:
     """Whether two sets of weights have the same names and the same bits."""
     return one.keys() == other.keys() and all(alike(one[n], other[n]) for n in one)
+
+
+def differing(one: Mapping[str, Array], other: Mapping[str, Array]) -> int:
+    """How many entries of arrays of the same names differ in any bit."""
+    return sum(int((bits(one[name]) != bits(other[name])).sum()) for name in one)
 
 
 def alike(one: Array, other: Array) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -149,6 +150,10 @@ def one_value(held: Array, m: Any = None) -> Array:
     return held[(slice(1),) * held.ndim].reshape(()) if one else held
 
 
+def _as_it_is(*_: Any) -> Callable[[], AbstractContextManager[None]]:
+    return nullcontext
+
+
 def _pair(value: Any, slots: Any, *_: Any) -> Any:
     return value, slots
 
@@ -173,9 +178,9 @@ class Binding:
     A field left out is the identity.
     """
 
-    rewrite: Callable[[Any, Sequence[str]], Any] = _first
-    """(model, names of the masked weights) -> what has its `stateless_call`, for the same weights.
-    """
+    rewrite: Callable[[Any, Sequence[str]], Callable[[], AbstractContextManager[None]]] = _as_it_is
+    """(model, names of the masked weights) -> a function that makes a context manager, within which
+    the model computes otherwise, on the same weights."""
     layout: Callable[[Mask], Array] = _first
     """mask -> `m`, computed once with NumPy; its shape must depend on the mask's counts only."""
     keep: Callable[[Array, Array], Array] = one_value

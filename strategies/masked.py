@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import keras
@@ -55,3 +56,21 @@ class Masked:
 
 def _constant(array: Array, name: str) -> Any:
     return keras.Variable(array, dtype=str(array.dtype), trainable=False, name=name)
+
+
+def holder(variable: Any, start: Any) -> Any:
+    """The variable that holds the values that train, set to their start.
+
+    A weight's own where they have its shape; else a new one that an optimizer takes for it.
+    """
+    if start.shape == variable.shape:
+        variable.assign(start)
+        return variable
+    with ExitStack() as scopes:
+        for part in variable.path.split("/")[:-1]:
+            scopes.enter_context(keras.name_scope(part))
+        made = keras.Variable(start, dtype=variable.dtype, name=variable.name)
+    made.constraint = variable.constraint
+    # Keras' optimizers know variables by this: those left out of weight decay, for example
+    made.value._unique_id = variable.value._unique_id
+    return made

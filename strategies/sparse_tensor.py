@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from strategies.base import Array, Binding, Mask, Plan, Strategy, require
-from strategies.weights import Rewritten
+from strategies.weights import rewriting
 
 
 def _indices(mask: Mask) -> Array:
@@ -96,7 +96,7 @@ class SparseTensor(Strategy):
             self.format
         ]
         return Binding(
-            rewrite=lambda model, names: Rewritten(model, names, partial(_dense, product)),
+            rewrite=lambda model, names: rewriting(model, names, partial(_dense, product)),
             layout=layout,
             keep=lambda held, m: held,
             init=lambda w, m, h: tf.gather_nd(w, m),

@@ -2,44 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
+from functools import cached_property
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from strategies.audit import bits
-from strategies.base import (
-    Array,
-    Invalid,
-    Plan,
-    Slot,
-    Strategy,
-    match_each,
-)
-from strategies.masked import Masked
+from strategies.base import Array, Invalid, Plan, Slot, Strategy, match_each
+from strategies.forward import Forward
+from strategies.masked import Masked, holder
+from strategies.optimizer import build, with_loss_scaling
+from strategies.statistics import at_rest, frozen_statistics, layers_at_rest
 from strategies.weights import describe
 
 
 class Training:
     """A model that trains under one strategy.
 
-    The model's own trainable variables are never touched while it trains: the values that train
-    live here, `strategy` says what the forward pass uses in their place, and `keras.Model.
-    stateless_call` runs any layer on them. One step is: substitute -> forward -> outputs -> loss
-    -> tape -> gradients -> optimizer -> non-trainables -> after_step.
+    One step is: substitute -> forward -> outputs -> loss -> tape -> gradients -> optimizer ->
+    non-trainables -> after_step. With the `dense` strategy that is what `keras.Model.train_step`
+    does, to the bit.
+
+    The model's own variables hold the values that train, so that whatever an optimizer keeps by
+    variable, name or path is what it is under `fit`. Where a strategy trains an array of another
+    shape (the kept values only), a variable of the same name and path takes its place, and the
+    model's own is not touched. A model must be in one training at a time.
 
     Args:
-        model: a built Keras 3 model; its values are the start of the training.
-        strategy: how the masked weights are held.
-        plan: which they are; the strategy must not refuse it.
-        optimizer: a fresh Keras optimizer.
+        model: A built Keras 3 model; its values are the start of the training.
+        strategy: How the masked weights are held.
+        plan: Which they are; the strategy must not refuse it.
+        optimizer: A Keras optimizer that was not built yet. Under the policy `mixed_float16` it is
+            wrapped in a `keras.optimizers.LossScaleOptimizer`, as `keras.Model.compile` does.
         loss: `(targets, outputs) -> scalar`.
-        trainable: globs on weight names; the others stay as they are (a plain `var_list`).
+        trainable: Globs on weight names; the others stay as they are (a plain `var_list`).
+        statistics: Globs on the names of the statistics (non-trainable weights, as those of
+            BatchNormalization) that are updated; by default those that `trainable` matches. A layer
+            none of whose statistics is updated computes as with `layer.trainable = False`.
 
     Raises:
-        Invalid: the strategy refuses the plan, or a glob of `trainable` matches nothing.
+        Invalid: The strategy refuses the plan, a glob matches nothing, or the optimizer was built
+            for other variables.
     """
 
     def __init__(
@@ -51,39 +57,46 @@ class Training:
         optimizer: Any,
         loss: Any,
         trainable: Sequence[str] = ("*",),
+        statistics: Sequence[str] | None = None,
     ) -> None:
         if reason := strategy.refuses(plan):
             raise Invalid("strategy", strategy.name, reason)
+        if optimizer.built:
+            allowed = "must be new: it was built for the variables of another training"
+            raise Invalid("optimizer", optimizer.name, allowed)
         self.strategy = strategy
-        self.model, self.optimizer, self.loss = model, optimizer, loss
+        self.model, self.loss = model, loss
+        self.optimizer = with_loss_scaling(optimizer, model)
         self.weights = describe(model)
         self.binding = binding = strategy.bind()
         masked_names = [w.weight.name for w in plan.weights]
-        self._runs = binding.rewrite(model, masked_names) if masked_names else model
+        self._rewritten = binding.rewrite(model, masked_names) if masked_names else nullcontext
         names = [w.name for w in self.weights]
         trains = set(match_each("trainable", names, trainable))
 
+        self._variables = list(model.trainable_variables)
+        """The model's own, in the order of `weights`."""
         self.masked: dict[str, Masked] = {}
         self.values: list[Any] = []
-        for weight, variable in zip(self.weights, model.trainable_variables, strict=True):
-            value = tf.convert_to_tensor(variable.value)
-            if found := plan.find(weight.name):
-                masked = Masked(found, binding)
+        """The variables that train, in the order of `weights`."""
+        for weight, variable in zip(self.weights, self._variables, strict=True):
+            if masked_weight := plan.find(weight.name):
+                masked = Masked(masked_weight, binding)
                 self.masked[weight.name] = masked
-                value = binding.init(value, masked.layout.value, masked.rest.value)
-            self.values.append(
-                keras.Variable(
-                    value,
-                    dtype=variable.dtype,
-                    trainable=weight.name in trains,
-                    name=weight.name.replace("/", "_"),
-                )
-            )
-            self.values[-1].constraint = variable.constraint
+                start = tf.convert_to_tensor(variable.value)
+                start = binding.init(start, masked.layout.value, masked.rest.value)
+                self.values.append(holder(variable, start))
+            else:
+                self.values.append(variable)
         self.state = list(model.non_trainable_variables)
-        self.trained = [v for v in self.values if v.trainable]
-        self._slots = _build(optimizer, self.trained)
-        self._fresh = [np.asarray(v.numpy()) for v in optimizer.variables]
+        self.frozen = frozen_statistics(model, trainable, statistics)
+        """The statistics that must not change."""
+        self._resting = layers_at_rest(model, self.frozen)
+        self.trained = [
+            v for w, v in zip(self.weights, self.values, strict=True) if w.name in trains
+        ]
+        self._slots = build(self.optimizer, self.trained)
+        self._fresh = [np.asarray(v.numpy()) for v in self.optimizer.variables]
 
     # -- values ------------------------------------------------------------------------------
 
@@ -182,22 +195,40 @@ class Training:
 
     def forward(self, x: Any, *, training: bool) -> tuple[Any, Any, Any]:
         """(outputs, new non-trainables, extra losses) of the model on the substituted weights."""
+        scope = self._scope(None)
+        outputs, losses = self._call(x, scope, training)
+        return outputs, [scope.get_current_value(v) for v in self.state], losses
+
+    def _scope(self, tape: Any) -> Forward:
         weights = [
             self.binding.substitute(v.value, m.layout.value, m.rest.value) if m else v.value
             for v, m in self._pairs()
         ]
-        outputs, state, losses = self._runs.stateless_call(
-            weights, [v.value for v in self.state], x, training=training, return_losses=True
-        )
-        return outputs, state, losses
+        state = [(v, v.value) for v in self.state]
+        return Forward([*zip(self._variables, weights, strict=True), *state], self._variables, tape)
+
+    def _call(self, x: Any, scope: Forward, training: bool) -> tuple[Any, Any]:
+        """(outputs, extra losses) as `fit` computes them: through `Model.__call__`."""
+        # a model whose `call` has no such argument is called without it by `fit`, too
+        given = {"training": training} if "training" in self._parameters else {}
+        with scope, self._rewritten(), at_rest(self._resting):
+            return self.model(x, **given), self.model.losses
+
+    @cached_property
+    def _parameters(self) -> Collection[str]:
+        return inspect.signature(self.model.call).parameters.keys()
 
     @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
     def step(self, x: Any, y: Any) -> tuple[Any, Any]:
         """One training step on a batch; (loss, outputs `[batch, ...]`). Call it in a graph."""
-        loss, outputs, state, pairs = self._backward(x, y)
-        self.optimizer.apply([g for g, _ in pairs], [v for _, v in pairs])
-        for variable, new in zip(self.state, state, strict=True):
+        loss, outputs, scope, pairs = self._backward(x, y)
+        for variable, new in scope.written():
             variable.assign(new)
+        self.optimizer.apply([g for g, _ in pairs], [v for _, v in pairs])
+        still = {id(s.variable) for s in self.frozen}
+        for variable in self.state:
+            if id(variable) not in still:
+                variable.assign(scope.get_current_value(variable))
         self._after_step()
         return loss, outputs
 
@@ -210,27 +241,42 @@ class Training:
         pairs = self._backward(x, y)[-1]
         return {names[id(v)]: tf.convert_to_tensor(g) for g, v in pairs}
 
-    def _backward(self, x: Any, y: Any) -> tuple[Any, Any, Any, list[tuple[Any, Any]]]:
-        """(loss, outputs, new non-trainables, [(gradient for the optimizer, variable)])."""
+    def _backward(self, x: Any, y: Any) -> tuple[Any, Any, Forward, list[tuple[Any, Any]]]:
+        """(loss, outputs, the forward pass, [(gradient for the optimizer, variable)])."""
         variables = [v.value for v in self.trained]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
-            outputs, state, losses = self.forward(x, training=True)
+            scope = self._scope(tape)
+            outputs, losses = self._call(x, scope, training=True)
+            self._check_written(scope)
             seen = outputs
             for weight in self.weights:
                 if weight.output and (masked := self.masked.get(weight.name)):
                     seen = self.binding.outputs(seen, masked.layout.value)
             loss = tf.add_n([self.loss(y, seen), *losses])
             scaled = self.optimizer.scale_loss(loss)
-        found = tape.gradient(scaled, variables)
+        read, written = tape.gradient(scaled, [variables, [scope.writes(v) for v in self.trained]])
         owners = {id(v): m for v, m in self._pairs() if m}
         # a weight that the loss does not reach has no gradient: like `fit`, leave it alone
         pairs = [
-            (self._handed(g, owners.get(id(v))), v)
-            for g, v in zip(found, self.trained, strict=True)
-            if g is not None
+            (self._handed(gradient, owners.get(id(v))), v)
+            for first, later, v in zip(read, written, self.trained, strict=True)
+            if (gradient := _sum([first, *later])) is not None
         ]
-        return loss, outputs, state, pairs
+        return loss, outputs, scope, pairs
+
+    def _check_written(self, scope: Forward) -> None:
+        """Raise `Invalid` where a layer writes to a weight that is held, or must not train."""
+        trained = {id(v) for v in self.trained}
+        for weight, variable, value in zip(self.weights, self._variables, self.values, strict=True):
+            if not scope.writes(variable):
+                continue
+            if weight.name in self.masked:
+                allowed = f"its layer writes to {weight.name} in the forward pass; do not mask it"
+                raise Invalid("model", weight.layer, allowed)
+            if id(value) not in trained:
+                allowed = f"must match {weight.name}, to which its layer writes in the forward pass"
+                raise Invalid("trainable", weight.layer, allowed)
 
     def _handed(self, gradient: Any, masked: Masked | None) -> Any:
         if masked is None or self.binding.slices:
@@ -246,7 +292,7 @@ class Training:
         if self.binding.after_step is None:
             return
         for value, masked in self._pairs():
-            if masked is None or not value.trainable:
+            if masked is None or id(value) not in self._slots:
                 continue
             slots = self._slots[id(value)]
             new, cleared = self.binding.after_step(
@@ -287,33 +333,9 @@ class Training:
         return leak
 
 
-def _build(optimizer: Any, variables: Sequence[Any]) -> dict[int, list[tuple[Any, Array]]]:
-    """Build the optimizer; (slot, its fresh value) of the variable's shape by `id(variable)`.
-
-    Keras keeps no map from a variable to its slots; it makes each one through
-    `add_variable_from_reference`, which is listened to while it builds.
-    """
-    slots: dict[int, list[tuple[Any, Array]]] = {id(v): [] for v in variables}
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    make = inner.add_variable_from_reference
-
-    def listening(reference_variable: Any, *args: Any, **kwargs: Any) -> Any:
-        slot = make(reference_variable, *args, **kwargs)
-        found = slots.get(id(reference_variable))
-        if found is not None and slot.shape == reference_variable.shape:
-            found.append((slot, _least(np.asarray(slot.numpy()))))
-        return slot
-
-    # what is fresh enters the graph as a constant, which XLA keeps for as long as the process lives
-    inner.add_variable_from_reference = listening
-    try:
-        optimizer.build(variables)
-    finally:
-        del inner.add_variable_from_reference
-    return slots
-
-
-def _least(array: Array) -> Array:
-    """The array, as a scalar where all its entries have the same bits."""
-    alike = array.size > 0 and bool((bits(array) == bits(array).flat[0]).all())
-    return array.reshape(-1)[0].reshape(()) if alike else array
+def _sum(gradients: Sequence[Any]) -> Any:
+    """The sum of those that are there; None without any."""
+    there = [g for g in gradients if g is not None]
+    if len(there) < 2:
+        return there[0] if there else None
+    return tf.add_n([tf.convert_to_tensor(g) for g in there])

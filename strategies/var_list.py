@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from strategies.base import Array, Binding, Mask, Plan, Strategy
-from strategies.weights import ELEMENTWISE, Rewritten
+from strategies.weights import ELEMENTWISE, rewriting
 
 WIDE, ALIGNED = 256, 64
 """So many frozen outputs, and more, are filled up to a multiple with zeros: XLA's products on a CPU
@@ -217,7 +217,7 @@ class VarList(Strategy):
             return whole
 
         return Binding(
-            rewrite=lambda model, names: Rewritten(model, names, partial(_split, _before(model))),
+            rewrite=lambda model, names: rewriting(model, names, partial(_split, _before(model))),
             layout=_order,
             keep=_frozen,
             init=lambda w, m, h: turned(tf.gather(w, m[2 * w.shape[-1] :], axis=-1), 1),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -75,31 +76,39 @@ def describe(model: Any) -> list[Weight]:
     return weights
 
 
-class Rewritten:
-    """A model, of which some Dense layers compute otherwise while it runs statelessly.
+def rewriting(
+    model: Any, names: Sequence[str], call: Callable[..., Any]
+) -> Callable[[], AbstractContextManager[None]]:
+    """Makes some Dense layers of a model compute otherwise, for a while.
 
     The layers are the model's own, so that nothing about the others is lost, as it would be in a
     clone: statistics of a Normalization, functions of a Lambda, layers inside layers.
+
+    Args:
+        model: A built Keras model.
+        names: Names of weights; the Dense layers that own a kernel of these names are meant.
+        call: `(layer, inputs, training=None) -> outputs`, in place of `layer.call`.
+
+    Returns:
+        A function that makes a context manager, within which the layers compute so.
     """
+    owners = _owners(model)
+    found = [owners[id(v)] for v in model.trainable_variables]
+    kernels = [layer for name, layer in found if name in names and name.endswith("/kernel")]
+    layers = [layer for layer in kernels if type(layer).__name__ == "Dense"]
 
-    def __init__(self, model: Any, names: Sequence[str], call: Callable[..., Any]) -> None:
-        """`call(layer, inputs)` is for the Dense layers that own a kernel of these names."""
-        owners = _owners(model)
-        found = [owners[id(v)] for v in model.trainable_variables]
-        kernels = [layer for name, layer in found if name in names and name.endswith("/kernel")]
-        self._layers = [layer for layer in kernels if type(layer).__name__ == "Dense"]
-        self._model, self._call = model, call
-
-    def stateless_call(self, *args: Any, **kwargs: Any) -> Any:
-        """As `keras.Model.stateless_call`."""
-        for layer in self._layers:
+    @contextmanager
+    def rewritten() -> Iterator[None]:
+        for layer in layers:
             # past Keras' own, which would track it
-            object.__setattr__(layer, "call", partial(self._call, layer))
+            object.__setattr__(layer, "call", partial(call, layer))
         try:
-            return self._model.stateless_call(*args, **kwargs)
+            yield
         finally:
-            for layer in self._layers:
+            for layer in layers:
                 object.__delattr__(layer, "call")
+
+    return rewritten
 
 
 MaskMaker = Callable[[Mapping[str, tuple[int, ...]], int], Mapping[str, Mask]]

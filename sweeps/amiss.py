@@ -43,5 +43,9 @@ def violated(metrics: Mapping[str, float]) -> bool:
 
 def unproven(metrics: Mapping[str, float]) -> str:
     """Why a trial proves nothing in which no weight was violated."""
+    if metrics.get("integrity/frozen_violations"):
+        return "weights or statistics outside of trainable moved"
+    if metrics.get("integrity/output_drift"):
+        return "a held output moved"
     still = metrics.get("integrity/moved") == 0
-    return "nothing moved" if still else "an output moved, or what was saved differs"
+    return "nothing moved" if still else "what was saved differs"

@@ -72,6 +72,10 @@ class Trial(Section):
     targets: Globs | None = None
     """Globs on `layer/variable`; null targets every kernel but the last."""
     trainable: Globs = ["*"]
+    statistics: list[str] | None = None
+    """Globs on the non-trainable weights that are updated, as the moving statistics of
+    BatchNormalization; null takes those that `trainable` matches. A layer none of whose statistics
+    is updated computes as a Keras layer with `trainable = False`."""
     outputs_held: list[Annotated[int, Field(ge=0)]] = []
     compare: Annotated[Strategy | None, BeforeValidator(_reference)] = None
     """A strategy, or its name: trained in step with the trial's own, to find where they part. The
@@ -143,6 +147,11 @@ class Trial(Section):
         return "optimizer.ema_overwrite_frequency is a condition in the step" if overwritten else ""
 
     @property
+    def _has_frozen_statistics(self) -> bool:
+        """Whether `trainable` alone may keep statistics from being updated."""
+        return self.model.has_statistics and self.trainable != ["*"]
+
+    @property
     def control(self) -> Trial:
         """The dense trial that this one is timed against."""
         return self.under(all_strategies()["dense"]())
@@ -193,6 +202,8 @@ class Trial(Section):
             "train": self.train.model_dump(exclude_defaults=True, exclude={"jit"}),
             "audit": self.audit.model_dump(exclude_defaults=True),
         }
+        if self.statistics is not None or self._has_frozen_statistics:
+            found["statistics"] = self.statistics
         if self.width > 1:
             found["pack"] = self.width
         if self.speed != Speed():

@@ -13,10 +13,12 @@ import numpy as np
 
 from strategies import audit
 from strategies.base import Array, Plan
+from strategies.statistics import statistics
 from strategies.weights import values
 from sweeps import pictures, prepare, speed
 from sweeps.flops import step_ratio
 from sweeps.memory import bytes_of
+from sweeps.output_causes import output_causes
 from sweeps.packed import Packed
 from sweeps.prepare import Start
 from sweeps.program import Program, Progress
@@ -98,6 +100,8 @@ def integrity(
         baked = audit.bake(start.model, after.weights, state, path, loader)
         artifacts = {"model.keras": path.read_bytes()}
     reloaded = values(baked)
+    now, moving = _statistics(program, state), {s.name: s for s in statistics(baked)}
+    loaded = {name: np.asarray(moving[name].variable.numpy()) for name in now}
     sha256 = audit.digest(reloaded)
     masks = {w.weight.name: w.mask for w in plan.weights}
     if masks:
@@ -122,10 +126,41 @@ def integrity(
         agreement=float(np.abs(after.outputs - outputs).max()),
         tolerance=audit.AGREEMENT * max(1.0, float(np.abs(outputs).max())),
         output_drift=_output_drift(before.outputs, after.outputs, held),
-        reloaded_exactly=audit.same(reloaded, after.weights),
+        reloaded_exactly=audit.same(reloaded, after.weights) and audit.same(loaded, now),
+        frozen_violations=_frozen(start, program, before, reloaded | loaded),
     )
     found_metrics = verdict.metrics() | _free_loss(start, before.outputs, after.outputs)
     return found_metrics, artifacts, sha256
+
+
+def _statistics(program: Program, state: Sequence[Array]) -> dict[str, Array]:
+    """The statistics by name, from all non-trainable variables in the model's order."""
+    places = {id(v): array for v, array in zip(program.training.state, state, strict=True)}
+    return {s.name: places[id(s.variable)] for s in statistics(program.training.model)}
+
+
+def _frozen(
+    start: Start, program: Program, before: Snapshot, now: Mapping[str, Array]
+) -> int | None:
+    """How many entries changed of what does not train; None where all does."""
+    training = program.training
+    begun = {**before.weights, **_statistics(program, start.state)}
+    trained = {id(v) for v in training.trained}
+    pairs = zip(training.weights, training.values, strict=True)
+    names = [w.name for w, v in pairs if id(v) not in trained]
+    names += [s.name for s in training.frozen]
+    return audit.differing({n: begun[n] for n in names}, now) if names else None
+
+
+def moved_outputs(
+    start: Start, program: Program, before: Snapshot, metrics: Mapping[str, float]
+) -> list[str]:
+    """What made a held output move, as `statistics of norm_1`; empty where none moved."""
+    if not metrics.get("integrity/output_drift"):
+        return []
+    now = program.effective(), [np.asarray(v.numpy()) for v in program.training.state]
+    begun, held = (before.weights, start.state), start.plan.outputs_held
+    return output_causes(start.model, begun, now, _probe(start), held)
 
 
 def gradients(start: Start, program: Program, batch: tuple[Any, Any]) -> dict[str, float]:

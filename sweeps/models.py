@@ -25,6 +25,11 @@ class Model:
     init: Init = "keras"
     """Initial values as Keras draws them by default, or as PyTorch does."""
 
+    @property
+    def has_statistics(self) -> bool:
+        """Whether it has non-trainable weights that are updated in training."""
+        return False
+
     def build(self, inputs: tuple[int, ...], outputs: int) -> Any:
         """A built Keras model, `[batch, *inputs] -> [batch, outputs]`.
 
@@ -91,6 +96,10 @@ class MLP(Model):
         require(self.l2 >= 0, "l2", self.l2, "0 or above")
         one_width = not self.residual or len(set(self.hidden)) == 1
         require(one_width, "hidden", list(self.hidden), "of one width with residual")
+
+    @property
+    def has_statistics(self) -> bool:
+        return self.batch_norm
 
     def network(self, inputs: tuple[int, ...], outputs: int) -> Any:
         import keras

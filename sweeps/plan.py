@@ -105,7 +105,7 @@ def by_program(planned: Sequence[Planned]) -> list[Planned]:
         config = p.trial.canonical()
         shaped = {k: config[k] for k in ("strategy", "model", "data", "trainable", "jit")}
         shaped["optimizer"] = {**config["optimizer"], "learning_rate": None}
-        shaped["targets"] = config.get("targets")
+        shaped |= {key: config.get(key) for key in ("targets", "statistics")}
         groups.setdefault(json.dumps(shaped, sort_keys=True), []).append(p)
     return [p for members in groups.values() for p in members]
 

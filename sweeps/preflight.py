@@ -99,6 +99,7 @@ def reasons(trials: Sequence[Trial]) -> list[str | None]:
     cannot be made.
     """
     from strategies.base import Array, match_each
+    from strategies.statistics import frozen_statistics
     from sweeps.initial import Network
     from sweeps.prepare import network, plan_for, refusal, schedule, switched
 
@@ -117,6 +118,7 @@ def reasons(trials: Sequence[Trial]) -> list[str | None]:
             initials[net] = net.initial(0)[0]
         initial = initials[net]
         match_each("trainable", [w.name for w in net.weights], trial.trainable)
+        frozen_statistics(net.model, trial.trainable, trial.statistics)
         plan = plan_for(trial, net.weights, initial, data.outputs)
         found.append(refusal(trial, plan))
         if trial.train.switch_at and not found[-1]:

@@ -193,6 +193,7 @@ def shape(start: Start) -> Shape:
         outputs=data.outputs,
         task=data.task,
         trainable=tuple(trial.trainable),
+        statistics=None if trial.statistics is None else tuple(trial.statistics),
         jit=trial.jit,
     )
 

@@ -39,6 +39,7 @@ class Shape:
     outputs: int
     task: Task
     trainable: tuple[str, ...]
+    statistics: tuple[str, ...] | None
     masked: tuple[tuple[Any, ...], ...]
     """Name of each masked weight, and the shapes of its `Binding.constants`."""
     jit: bool
@@ -124,6 +125,7 @@ class Program:
             optimizer=shape.optimizer.build(pure=shape.width > 1),
             loss=self._loss,
             trainable=shape.trainable,
+            statistics=shape.statistics,
         )
         rate = self.training.optimizer.learning_rate
         self._rate = next(i for i, v in enumerate(self.training.variables) if v is rate)

@@ -151,7 +151,9 @@ def ended(
 
     integrity, artifacts, sha256 = measure.integrity(start, plan, program, before, at.found, loader)
     tags = {"trial.weights_sha256": sha256}
-    if causes := through.causes(start, at.found, by_finalizing):
+    causes = [*through.causes(start, at.found, by_finalizing)]
+    causes += measure.moved_outputs(start, program, before, integrity)
+    if causes:
         tags["integrity.through"] = ", ".join(causes)
     last = measure.epoch(start, program, at)
     artifacts["environment.txt"] = environment.describe().encode()

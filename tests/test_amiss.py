@@ -34,9 +34,14 @@ NAME = "gradient_mask, random 0.5, seed 1"
         ({"violations": 2, "through": 1}, f": {NAME}, through decay, slots"),
         ({"peak_violations": 2}, f": {NAME}"),
         ({"violations": 0, "peak_violations": 0, "moved": 0}, f": {NAME}, nothing moved"),
+        ({"violations": 0, "output_drift": 0.1}, f": {NAME}, a held output moved"),
+        (
+            {"violations": 0, "frozen_violations": 2},
+            f": {NAME}, weights or statistics outside of trainable moved",
+        ),
         (
             {"violations": 0, "peak_violations": 0, "moved": 1},
-            f": {NAME}, an output moved, or what was saved differs",
+            f": {NAME}, what was saved differs",
         ),
     ],
 )

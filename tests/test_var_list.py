@@ -239,6 +239,8 @@ def assert_same_path(model: Any, masks: dict[str, Mask], shape: tuple[int, ...])
     )
     start, ends = list(values(model).values()), []
     for strategy in (WeightMask(), VarList()):
+        for variable, value in zip(model.trainable_variables, start, strict=True):
+            variable.assign(value)  # a training moves the model's own variables
         optimizer, loss = keras.optimizers.SGD(0.1), keras.losses.MeanSquaredError()
         training = Training(model, strategy, plan, optimizer=optimizer, loss=loss)
         step = tf.function(training.step, autograph=False)

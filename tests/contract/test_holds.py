@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -72,8 +71,9 @@ def test_moves_every_kept_weight(case: str, optimizer: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_leaves_the_model_itself_alone(case: str) -> None:
+def test_trains_the_models_own_variables(case: str) -> None:
+    """So an optimizer meets the objects, names and paths that it meets under `fit`."""
     trial = begin(case, "adam")
-    trial.end(STEPS)
-    for value, variable in zip(trial.start.values(), trial.model.trainable_variables, strict=True):
-        np.testing.assert_array_equal(value, variable.numpy())
+    for value, variable in zip(trial.training.values, trial.model.trainable_variables, strict=True):
+        assert value is variable or tuple(value.shape) != tuple(variable.shape)
+        assert (value.name, value.path) == (variable.name, variable.path)

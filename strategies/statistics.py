@@ -1,0 +1,95 @@
+"""The non-trainable weights of a model, such as the moving statistics of BatchNormalization."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from strategies.base import match, match_each
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """One non-trainable weight that a layer updates in its forward pass."""
+
+    name: str
+    """`layer/variable`, as the names of trainable weights."""
+    variable: Any
+    layer: Any
+
+
+def statistics(model: Any) -> list[Statistic]:
+    """The non-trainable weights of a built Keras model, in the order of its layers.
+
+    The states of random seeds and of metrics are not among them, as in
+    `keras.Model.non_trainable_weights`; nor are the weights of frozen layers, which no layer
+    updates.
+    """
+    wanted = {id(v) for v in model.non_trainable_weights}
+    found: dict[int, Statistic] = {}
+
+    def visit(layer: Any, prefix: str) -> None:
+        for variable in layer._non_trainable_variables:
+            if id(variable) in wanted:
+                name = f"{prefix}{variable.name}"
+                found.setdefault(id(variable), Statistic(name, variable, layer))
+        for inner in layer._layers:
+            visit(inner, f"{prefix}{inner.name}/")
+
+    visit(model, "")
+    return list(found.values())
+
+
+def frozen_statistics(
+    model: Any, trainable: Sequence[str], updated: Sequence[str] | None
+) -> list[Statistic]:
+    """The statistics that must not change.
+
+    Args:
+        model: A built Keras model.
+        trainable: Globs on the names of the weights that train.
+        updated: Globs on the names of the statistics that are updated; `None` takes those of
+            `trainable`, so that a layer outside of them stands still as a whole.
+
+    Returns:
+        The statistics that none of the globs matches.
+
+    Raises:
+        Invalid: A glob of `updated` matches no statistic.
+    """
+    every = statistics(model)
+    names = [s.name for s in every]
+    if updated is None:
+        updated = [glob for glob in trainable if match(names, [glob])]
+    kept = match_each("statistics", names, updated)
+    return [s for s in every if s.name not in kept]
+
+
+def layers_at_rest(model: Any, frozen: Sequence[Statistic]) -> list[Any]:
+    """The layers of which every statistic is frozen.
+
+    They compute as Keras' layers with `trainable = False`: BatchNormalization normalizes by its
+    moving statistics then, in training as well.
+    See https://keras.io/getting_started/faq/#whats-the-difference-between-the-training-argument-in-call-and-the-trainable-attribute
+    """
+    names = {s.name for s in frozen}
+    layers = {id(s.layer): s.layer for s in frozen}
+    for s in statistics(model):
+        if s.name not in names:
+            layers.pop(id(s.layer), None)
+    return list(layers.values())
+
+
+@contextmanager
+def at_rest(layers: Sequence[Any]) -> Iterator[None]:
+    """Set `layer.trainable = False` for the time of a forward pass."""
+    before = [layer.trainable for layer in layers]
+    for layer in layers:
+        layer.trainable = False
+    try:
+        yield
+    finally:
+        for layer, trainable in zip(layers, before, strict=True):
+            layer.trainable = trainable

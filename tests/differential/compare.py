@@ -1,0 +1,95 @@
+"""One model trained twice: by Keras, and by `Training` under the dense strategy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from strategies import Plan
+from strategies.audit import alike
+from strategies.dense import Dense
+from strategies.step import Training
+
+from . import models, optimizers
+from .layer_kinds import KINDS
+
+STEPS = 4
+Mode = Literal["graph", "eager"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is trained, and how."""
+
+    kind: str = "Dense"
+    """Several, with | between them, are in one model beside each other."""
+    optimizer: str = "Adam"
+    option: str = "none"
+    form: str = "functional"
+    policy: str = "float32"
+    mode: Mode = "graph"
+    wrapper: str = ""
+    seed: int = 0
+
+    def model(self) -> Any:
+        kinds = [KINDS[name] for name in self.kind.split("|")]
+
+        def build() -> Any:
+            return models.FORMS[self.form](kinds[0]) if len(kinds) == 1 else models.beside(kinds)
+
+        return models.make(build, self.data()[0][0], self.policy)
+
+    def data(self) -> tuple[Any, Any]:
+        dtype = "float64" if self.policy == "float64" else "float32"
+        return models.data(KINDS[self.kind.split("|")[0]], dtype, STEPS, self.seed)
+
+    def new_optimizer(self, model: Any) -> Any:
+        return optimizers.make(self.optimizer, self.option, model, self.wrapper)
+
+
+def by_keras(case: Case) -> dict[str, list[Any]]:
+    """All that training changes, after each of Keras' own steps."""
+    model = case.model()
+    model.compile(
+        case.new_optimizer(model),
+        loss=keras.losses.MeanSquaredError(),
+        jit_compile=False,
+        run_eagerly=case.mode == "eager",
+    )
+    for x, y in zip(*case.data(), strict=True):
+        model.train_on_batch(x, y)
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    return _values(model.trainable_variables, model.non_trainable_variables, model.optimizer)
+
+
+def by_training(case: Case) -> dict[str, list[Any]]:
+    """The same by ours. Raises `Invalid` for what is refused."""
+    model = case.model()
+    loss = keras.losses.MeanSquaredError()
+    training = Training(model, Dense(), Plan(), optimizer=case.new_optimizer(model), loss=loss)
+    step = tf.function(training.step) if case.mode == "graph" else training.step
+    for x, y in zip(*case.data(), strict=True):
+        step(tf.constant(x), tf.constant(y))
+    training.finalize()
+    return _values(training.values, training.state, training.optimizer)
+
+
+def _values(weights: Any, state: Any, optimizer: Any) -> dict[str, list[Any]]:
+    groups = {"weights": weights, "state": state, "optimizer": optimizer.variables}
+    return {name: [np.asarray(v.numpy()) for v in group] for name, group in groups.items()}
+
+
+def assert_same(case: Case) -> None:
+    """Both ways end with the same bits, and something was trained."""
+    keras_values, ours = by_keras(case), by_training(case)
+    start = [v.numpy() for v in case.model().trainable_variables]
+    pairs = zip(start, keras_values["weights"], strict=True)
+    assert any(not alike(a, np.asarray(b)) for a, b in pairs), "nothing was trained"
+    for group, arrays in keras_values.items():
+        assert len(arrays) == len(ours[group])
+        for number, (theirs, mine) in enumerate(zip(arrays, ours[group], strict=True)):
+            assert alike(theirs, mine), f"{case}: {group} {number} differ"

@@ -1,0 +1,120 @@
+"""The forms of models, around a layer of some kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+from .layer_kinds import Kind
+
+BATCH = 4
+
+
+class Plain(keras.Model):  # type: ignore[misc]
+    """Subclassed, with a `call` that takes no `training`."""
+
+    def __init__(self, kind: Kind) -> None:
+        super().__init__()
+        self.kind = kind
+        self.before = None if kind.integers else layers.Dense(kind.shape[-1])
+        self.layer, self.drop = kind.make(), layers.Dropout(0.2)
+        self.flat, self.head = layers.Flatten(), layers.Dense(3)
+
+    def call(self, x: Any) -> Any:
+        y = self.kind.call(self.layer, self.before(x) if self.before else x)
+        return self.head(self.drop(self.flat(y)))
+
+
+class Switched(Plain):
+    """Subclassed, with a `call` that hands `training` on."""
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        y = self.kind.call(self.layer, self.before(x) if self.before else x)
+        return self.head(self.drop(self.flat(y), training=training))
+
+
+def _input(kind: Kind, shape: tuple[int, ...] | None = None) -> Any:
+    # of a fixed batch: a layer that keeps a state from batch to batch needs to know it
+    dtype = "int32" if kind.integers else None
+    return keras.Input(shape or kind.shape, batch_size=BATCH, dtype=dtype)
+
+
+def _begin(kind: Kind) -> tuple[Any, Any]:
+    start = _input(kind)
+    return start, start if kind.integers else layers.Dense(kind.shape[-1], name="before")(start)
+
+
+def _end(y: Any) -> Any:
+    return layers.Dense(3, name="head")(layers.Flatten()(y))
+
+
+def functional(kind: Kind) -> Any:
+    start, y = _begin(kind)
+    return keras.Model(start, _end(kind.call(kind.make(), y)))
+
+
+def nested(kind: Kind) -> Any:
+    """The layer is within a model of its own, which is within a sequence."""
+    start, y = _begin(kind)
+    inner = _input(kind, y.shape[1:])
+    body = keras.Model(inner, kind.call(kind.make(), inner), name="body")
+    outer = keras.Sequential([_input(kind, y.shape[1:]), body], name="outer")
+    return keras.Model(start, _end(outer(y)))
+
+
+def shared(kind: Kind) -> Any:
+    """The layer is applied twice."""
+    start, y = _begin(kind)
+    layer = kind.make()
+    return keras.Model(start, _end(layers.Add()([kind.call(layer, y), kind.call(layer, y)])))
+
+
+def sequential(kind: Kind) -> Any:
+    first = [] if kind.integers else [layers.Dense(kind.shape[-1])]
+    return keras.Sequential(
+        [_input(kind), *first, kind.make(), layers.Flatten(), layers.Dropout(0.2), layers.Dense(3)]
+    )
+
+
+def beside(kinds: Sequence[Kind]) -> Any:
+    """Layers of several kinds, of one input shape, beside each other."""
+    start, y = _begin(kinds[0])
+    flat = [layers.Flatten()(kind.call(kind.make(), y)) for kind in kinds]
+    return keras.Model(start, layers.Dense(3, name="head")(layers.Concatenate()(flat)))
+
+
+FORMS: dict[str, Callable[[Kind], Any]] = {
+    "sequential": sequential,
+    "functional": functional,
+    "subclassed": Plain,
+    "subclassed, training": Switched,
+    "nested": nested,
+    "shared": shared,
+}
+
+
+def data(kind: Kind, dtype: str, steps: int, seed: int = 0) -> tuple[Any, Any]:
+    """Inputs `[steps, BATCH, *shape]` and targets `[steps, BATCH, 3]`."""
+    generator = np.random.default_rng(seed)
+    shape = (steps, BATCH, *kind.shape)
+    x = generator.integers(0, 4, shape) if kind.integers else generator.uniform(0, 1, shape)
+    y = generator.normal(size=(steps, BATCH, 3))
+    return x.astype("int32" if kind.integers else dtype), y.astype(dtype)
+
+
+def make(build: Callable[[], Any], x: Any, policy: str) -> Any:
+    """A built model; always the same initial values."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(7)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = build()
+        model(x)
+        return model
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -1,0 +1,71 @@
+"""Keras' optimizers, and the options that each of them takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from keras import optimizers
+from keras.optimizers import schedules
+
+Make = Callable[..., Any]
+
+OPTIMIZERS: dict[str, Make] = {
+    "Adadelta": optimizers.Adadelta,
+    "Adafactor": optimizers.Adafactor,
+    "Adagrad": optimizers.Adagrad,
+    "Adam": optimizers.Adam,
+    "Adam, amsgrad": lambda **given: optimizers.Adam(amsgrad=True, **given),
+    "AdamW": optimizers.AdamW,
+    "Adamax": optimizers.Adamax,
+    "Ftrl": optimizers.Ftrl,
+    "Lamb": optimizers.Lamb,
+    "Lion": optimizers.Lion,
+    "Muon": optimizers.Muon,
+    "Muon, excluding": lambda **given: optimizers.Muon(exclude_layers=["head"], **given),
+    "Nadam": optimizers.Nadam,
+    "RMSprop": optimizers.RMSprop,
+    "RMSprop, centered": lambda **given: optimizers.RMSprop(centered=True, momentum=0.5, **given),
+    "SGD": optimizers.SGD,
+    "SGD, momentum": lambda **given: optimizers.SGD(momentum=0.9, **given),
+    "SGD, Nesterov": lambda **given: optimizers.SGD(momentum=0.9, nesterov=True, **given),
+    "ScheduleFreeAdamW": optimizers.ScheduleFreeAdamW,
+}
+"""By name; each takes the options."""
+WRAPPERS: dict[str, Callable[[Make, dict[str, Any]], Any]] = {
+    "LossScaleOptimizer": lambda make, given: optimizers.LossScaleOptimizer(make(**given)),
+    "MultiOptimizer": lambda make, given: optimizers.MultiOptimizer(
+        optimizers.OptimizerMap(make(**given), {".*head.*": optimizers.SGD(0.1)})
+    ),
+}
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "weight decay": {"weight_decay": 0.1},
+    "EMA": {"use_ema": True, "ema_momentum": 0.7},
+    "EMA, overwriting": {"use_ema": True, "ema_momentum": 0.7, "ema_overwrite_frequency": 2},
+    "clipnorm": {"clipnorm": 0.01},
+    "clipvalue": {"clipvalue": 0.01},
+    "global_clipnorm": {"global_clipnorm": 0.01},
+    "accumulation": {"gradient_accumulation_steps": 2},
+    "loss scale": {"loss_scale_factor": 256.0},
+    "cosine": {"learning_rate": schedules.CosineDecay(0.01, 5)},
+    "exponential": {"learning_rate": schedules.ExponentialDecay(0.01, 2, 0.5, staircase=True)},
+    "excluding variables": {"weight_decay": 0.5},
+    "excluding names": {"weight_decay": 0.5},
+}
+
+
+def make(name: str, option: str, model: Any, wrapper: str = "") -> Any:
+    """A new optimizer; what its option excludes from weight decay is the model's."""
+    given = {"learning_rate": 0.01, **OPTIONS[option]}
+
+    def made(**given: Any) -> Any:
+        optimizer = OPTIMIZERS[name](**given)
+        if option == "excluding variables":
+            optimizer.exclude_from_weight_decay(var_list=model.trainable_variables[::2])
+        elif option == "excluding names":
+            optimizer.exclude_from_weight_decay(var_names=["bias", "beta"])
+        return optimizer
+
+    return WRAPPERS[wrapper](made, given) if wrapper else made(**given)

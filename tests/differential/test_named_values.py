@@ -1,0 +1,60 @@
+"""Each kind of layer, optimizer, option, form of model and policy by itself.
+
+The dense strategy must end with the bits that Keras' own training ends with.
+All of their pairs are compared by the slow tests of `test_pairs`.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from .compare import Case, assert_same
+from .layer_kinds import KINDS, LEFT_OUT, public_kinds
+from .models import FORMS
+from .optimizers import OPTIMIZERS, OPTIONS, WRAPPERS
+from .policies import POLICIES
+
+pytestmark = pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask")
+
+
+SHAPES = dict.fromkeys((kind.shape, kind.integers) for kind in KINDS.values())
+
+
+@pytest.mark.parametrize("inputs", SHAPES, ids=str)
+def test_kinds_of_layers(inputs: tuple[tuple[int, ...], bool]) -> None:
+    """All that take the same inputs, beside each other in one model."""
+    kinds = [name for name, kind in KINDS.items() if (kind.shape, kind.integers) == inputs]
+    assert_same(Case(kind="|".join(kinds), mode="eager"))
+
+
+def test_every_kind_of_layer_is_compared_or_left_out_for_a_reason() -> None:
+    compared = {name.split(",")[0] for name in KINDS}
+    left_out = [name for names in LEFT_OUT.values() for name in names]
+    assert not compared & set(left_out)
+    assert public_kinds() == compared | set(left_out)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_an_optimizer(optimizer: str) -> None:
+    assert_same(Case(optimizer=optimizer, mode="eager"))
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option(option: str) -> None:
+    assert_same(Case(optimizer="SGD, momentum", option=option))
+
+
+@pytest.mark.parametrize("kind", ["BatchNormalization", "Embedding", "SpectralNormalization"])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_form_of_model(form: str, kind: str) -> None:
+    assert_same(Case(kind=kind, form=form))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_policy(policy: str) -> None:
+    assert_same(Case(kind="BatchNormalization", optimizer="SGD", policy=policy))
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_a_wrapper(wrapper: str) -> None:
+    assert_same(Case(wrapper=wrapper, option="excluding variables", optimizer="AdamW"))
