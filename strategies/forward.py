@@ -21,11 +21,16 @@ class Forward(keras.StatelessScope):  # type: ignore[misc]
     ) -> None:
         """`values` are the variables with what they are in this pass. `tape` may be None."""
         super().__init__(values, collect_losses=True)
+        self._known = set(self.state_mapping)
         self._tape, self._weights = tape, {id(v): v for v in weights}
         self._writes: dict[int, list[Any]] = {}
+        self.unlisted: list[Any] = []
+        """Variables that a layer wrote to and the model does not list."""
 
     def add_update(self, update: tuple[Any, Any]) -> None:
         variable, value = update
+        if id(variable) not in self._known:
+            self.unlisted.append(variable)
         if id(variable) in self._weights:
             value = tf.stop_gradient(value)
             if self._tape is not None:

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from functools import cached_property
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -44,8 +45,8 @@ class Training:
             none of whose statistics is updated computes as with `layer.trainable = False`.
 
     Raises:
-        Invalid: The strategy refuses the plan, a glob matches nothing, or the optimizer was built
-            for other variables.
+        Invalid: The strategy refuses the plan, a glob matches nothing, the optimizer was built for
+            other variables, or the model has a training step of its own.
     """
 
     def __init__(
@@ -61,6 +62,10 @@ class Training:
     ) -> None:
         if reason := strategy.refuses(plan):
             raise Invalid("strategy", strategy.name, reason)
+        for method in ("train_step", "compute_loss"):
+            if getattr(type(model), method, None) is not getattr(keras.Model, method):
+                allowed = f"overrides {method}, which a training here does not call"
+                raise Invalid("model", type(model).__name__, allowed)
         if optimizer.built:
             allowed = "must be new: it was built for the variables of another training"
             raise Invalid("optimizer", optimizer.name, allowed)
@@ -266,7 +271,10 @@ class Training:
         return loss, outputs, scope, pairs
 
     def _check_written(self, scope: Forward) -> None:
-        """Raise `Invalid` where a layer writes to a weight that is held, or must not train."""
+        """Raise `Invalid` where a layer writes to what is held, or would not be saved."""
+        for variable in scope.unlisted:
+            allowed = "a layer writes to it, but the model does not list it (a stateful RNN?)"
+            raise Invalid("model", variable.path, f"{allowed}; it would not be saved or resumed")
         trained = {id(v) for v in self.trained}
         for weight, variable, value in zip(self.weights, self._variables, self.values, strict=True):
             if not scope.writes(variable):

@@ -64,7 +64,6 @@ KINDS: dict[str, Kind] = {
     "GroupNormalization": Kind(lambda: layers.GroupNormalization(2), FLAT),
     "GroupedQueryAttention": Kind(lambda: layers.GroupQueryAttention(2, 2, 1), SEQUENCE, attends),
     "LSTM": Kind(lambda: layers.LSTM(3, return_sequences=True), SEQUENCE),
-    "LSTM, stateful": Kind(lambda: layers.LSTM(3, stateful=True), SEQUENCE),
     "LayerNormalization": Kind(layers.LayerNormalization, FLAT),
     "MultiHeadAttention": Kind(
         lambda: layers.MultiHeadAttention(2, 2, dropout=0.1), SEQUENCE, attends
