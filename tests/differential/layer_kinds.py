@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -154,6 +154,18 @@ KINDS: dict[str, Kind] = {
     "ZeroPadding2D": Kind(layers.ZeroPadding2D, IMAGE),
     "ZeroPadding3D": Kind(layers.ZeroPadding3D, VOLUME),
 }
+
+PLAIN = list(KINDS).index("Activation")
+"""The kinds from this one on have neither weights nor a state."""
+
+
+def of_one_shape(names: Sequence[str]) -> list[str]:
+    """The kinds in groups that take the same inputs, as `Dense|PReLU`."""
+    groups: dict[tuple[tuple[int, ...], bool], list[str]] = {}
+    for name in names:
+        groups.setdefault((KINDS[name].shape, KINDS[name].integers), []).append(name)
+    return ["|".join(group) for group in groups.values()]
+
 
 LEFT_OUT = {
     "turns text, indices or sounds into numbers before a model": [

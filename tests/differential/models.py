@@ -80,11 +80,24 @@ def sequential(kind: Kind) -> Any:
     )
 
 
-def beside(kinds: Sequence[Kind]) -> Any:
+class Beside(layers.Layer):  # type: ignore[misc]
     """Layers of several kinds, of one input shape, beside each other."""
-    start, y = _begin(kinds[0])
-    flat = [layers.Flatten()(kind.call(kind.make(), y)) for kind in kinds]
-    return keras.Model(start, layers.Dense(3, name="head")(layers.Concatenate()(flat)))
+
+    def __init__(self, kinds: Sequence[Kind]) -> None:
+        super().__init__(name="beside")
+        self.kinds = kinds
+        self.parts = [kind.make() for kind in kinds]
+        self.flats = [layers.Flatten() for _ in kinds]
+        self.joined = layers.Concatenate()
+
+    def call(self, x: Any) -> Any:
+        outputs = [k.call(part, x) for k, part in zip(self.kinds, self.parts, strict=True)]
+        return self.joined([flat(y) for flat, y in zip(self.flats, outputs, strict=True)])
+
+
+def beside(kinds: Sequence[Kind]) -> Kind:
+    """As one kind."""
+    return Kind(lambda: Beside(kinds), kinds[0].shape, integers=kinds[0].integers)
 
 
 FORMS: dict[str, Callable[[Kind], Any]] = {
