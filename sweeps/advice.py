@@ -211,7 +211,7 @@ def _beside(other: Standing, pick: Standing, classify: bool) -> str:
     parts = []
     if other.score is not None and pick.score is not None:
         gap = other.score - pick.score
-        parts.append(f"{gap:+.1f} points" if classify else f"{-gap:+.4g} in mse")
+        parts.append(f"{gap:+z.1f} points" if classify else f"{-gap:+z.4g} in mse")
     if other.ratio is not None:
         parts.append(f"step {other.ratio:.2f}")
     return f"{other.strategy} ({', '.join(parts)})" if parts else other.strategy

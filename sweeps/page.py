@@ -107,10 +107,12 @@ def _integrity(found: Sequence[Outcome]) -> str:
 
 
 def _differences(found: Sequence[Outcome], baseline: str) -> str:
-    made = _table(compared.headers(baseline), compared.rows(found, baseline))
+    lines = compared.rows(found, baseline)
+    made = _table(compared.headers(baseline), lines)
     if not made and baseline != compared.DENSE:  # which was asked for
         return "<p>No strategy has two trials that have their partners there.</p>"
-    return f"{made}<p>{_text(compared.note(found))}</p>" if made else ""
+    said = filter(None, [compared.method(len(lines)), compared.note(found)])
+    return made + "".join(f"<p>{_text(line)}</p>" for line in said) if made else ""
 
 
 def _leaks(found: Sequence[Outcome]) -> str:
