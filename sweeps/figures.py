@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from math import isnan
 from typing import Any
 
-from sweeps.advice import Standing, kinds, standings
 from sweeps.colours import look
 from sweeps.compared import metric, score
 from sweeps.report import Outcome, interval
+from sweeps.standings import Standing, kinds, standings
 
 SIZE = (6.4, 4.8)
 Value = Callable[[Outcome], float | None]

@@ -212,9 +212,14 @@ def step_time_of_pack(
 
 
 def _timed(start: Start, timed: speed.Speed) -> dict[str, float]:
-    return {
+    found = {
         "speed/step_ms": timed.step_ms,
         "speed/dense_step_ms": timed.dense_step_ms,
         "speed/ratio_to_dense": timed.ratio,
         "speed/samples_per_s": 1000 * start.trial.train.batch_size / timed.step_ms,
     }
+    if timed.limits:
+        found["speed/ratio_low"], found["speed/ratio_high"] = timed.limits
+    if timed.dense_to_dense is not None:
+        found["speed/dense_to_dense"] = timed.dense_to_dense
+    return found

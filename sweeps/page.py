@@ -9,7 +9,7 @@ from statistics import median
 
 from sweeps import advice, compared
 from sweeps.reader import Sweep
-from sweeps.report import Outcome, headers, rows
+from sweeps.report import PLAIN, Outcome, headers, rows
 from sweeps.style import STYLE
 
 CAPTIONS = {
@@ -99,9 +99,8 @@ def _table(header: Iterable[str], lines: Iterable[Sequence[Cell]]) -> str:
 def _integrity(found: Sequence[Outcome]) -> str:
     lines: list[Sequence[Cell]] = []
     for r in rows(found):
-        plain = r.verdict in ("-", "control")
         told = f"{r.verdict}{r.amiss}"
-        verdict: Cell = r.verdict if plain else (told, "good" if r.good else "bad")
+        verdict: Cell = told if r.verdict in PLAIN else (told, "good" if r.good else "bad")
         lines.append((r.strategy, r.pattern, r.score, r.ratio, r.violated, verdict, r.counts))
     return _table([h.replace("\n", " ") for h in headers(found)], lines)
 

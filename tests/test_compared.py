@@ -8,8 +8,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import hypothesis
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats
@@ -378,8 +378,8 @@ def test_the_terminal_shows_the_same_cells() -> None:
 SCORES = st.lists(st.integers(0, 100), min_size=2, max_size=5)
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(SCORES, min_size=1, max_size=4), st.integers(0, 3))
+@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.given(st.lists(SCORES, min_size=1, max_size=4), st.integers(0, 3))
 def test_an_interval_leaves_out_zero_exactly_where_p_is_clear(
     found: list[list[int]], exponent: int
 ) -> None:
