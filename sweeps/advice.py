@@ -39,6 +39,7 @@ def sentences(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
     tried = any(o.status == "ok" and o.trial.strategy.role == "strategy" for o in outcomes)
     none = "none of the strategies" if tried else "no strategy was tried"
     told.append(("Leak", f"{'; '.join(leaks) or none}."))
+    told += [("Cut off", said)] if (said := _cut_off(outcomes)) else []
     told += [("Timing", said)] if (said := _timing(outcomes)) else []
     return told + ([("Not run", f"{'; '.join(apart)}.")] if apart else [])
 
@@ -47,6 +48,25 @@ def show(outcomes: Sequence[Outcome], console: Console) -> None:
     """Print the sentences."""
     for about, told in sentences(outcomes):
         console.print(Text.assemble((f"{about}: ", "bold"), told))
+
+
+def _cut_off(outcomes: Sequence[Outcome]) -> str:
+    """How many units and inputs the masks of each pattern left without a connection, at most.
+
+    Patterns that mask whole units or inputs are to do so, and are left out.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for o in outcomes:
+        if o.trial.pattern.name not in ("rows", "columns"):
+            most = found.setdefault(o.trial.pattern_label, {})
+            for what in ("units", "inputs"):
+                number = o.result.metrics.get(f"sparsity/cut_off_{what}", 0)
+                most[what] = max(number, most.get(what, 0))
+    said = []
+    for label, most in found.items():
+        if parts := [f"{n:,.0f} {what}" for what, n in most.items() if n]:
+            said.append(f"{label}: {' and '.join(parts)} have no connection left")
+    return f"{'; '.join(said)}." if said else ""
 
 
 def _timing(outcomes: Sequence[Outcome]) -> str:
@@ -82,8 +102,11 @@ def _use(
 def _pick(tie: Sequence[Standing], noise: float | None, classify: bool) -> str:
     """What to use. No figure that another run of the sweep would find otherwise is in it."""
     pick, *others = tie
-    also = f", or as well {_listed([s.strategy for s in others])}" if others else ""
-    told = f"{pick.strategy}{also}: it held in all of {pick.trials} trials."
+    if others:
+        told = f"{pick.strategy}, or as well {_listed([s.strategy for s in others])}: each held in"
+        told += " all of its trials."
+    else:
+        told = f"{pick.strategy}: it held in all of {pick.trials} trials."
     assert pick.score is not None
     name = "Its mean accuracy" if classify else "Its mean squared error"
     told += f" {name} is {_figure(abs(pick.score), classify)}"

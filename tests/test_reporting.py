@@ -84,7 +84,7 @@ def test_those_that_tie_are_named_together_in_the_order_of_the_atlas() -> None:
     """Faster, but by less than one would choose it for: another machine may turn it around."""
     given = outcomes()
     used = said("Use", given)
-    assert used.startswith("weight_mask, or as well projection: it held in all of 6 trials.")
+    assert used.startswith("weight_mask, or as well projection: each held in all of its trials.")
     assert "1.25 times faster" in used
     assert "projection (+0.0 points, step 1.05 [1.05, 1.05], faster)" in said("Also hold", given)
 
@@ -172,6 +172,18 @@ def test_a_difference_that_rounds_to_zero_is_not_minus_zero(data: str, gap: floa
         given.append(Outcome(trial, "", "ok", TrialResult("ok", metrics=metrics)))
     assert "-0 " not in said("Also hold", given)
     assert "-0.0" not in said("Also hold", given)
+
+
+def test_what_is_cut_off_is_said_with_the_most_of_a_pattern() -> None:
+    given = outcomes()
+    assert "Cut off" not in dict(sentences(given))
+    changed = []
+    for o in given:
+        more = {"sparsity/cut_off_units": 50.0 + o.trial.seed, "sparsity/cut_off_inputs": 0.0}
+        more = more if o.trial.pattern_label == "random 0.9" else {}
+        metrics = {**o.result.metrics, **more}
+        changed.append(replace(o, result=replace(o.result, metrics=metrics)))
+    assert said("Cut off", changed) == "random 0.9: 52 units have no connection left."
 
 
 def test_a_loaded_machine_is_said() -> None:
