@@ -140,6 +140,8 @@ def _pareto(outcomes: Sequence[Outcome], form: str) -> bytes | None:
             told = f"{s.strategy} ({kind})" if len(by_kind) > 1 else s.strategy
             at = [s.ratio], [_shown(s)]
             axis.plot(*at, markersize=7, markerfacecolor=face, label=told, **style)
+            if s.limits:
+                axis.hlines(_shown(s), *s.limits, color=style["color"], linewidth=0.8)
         front = _front([s for s in found if s.holds])
         axis.plot([s.ratio for s in front], [_shown(s) for s in front], color="0.6", linewidth=1)
     if max(s.ratio or 0 for s in every) > 3:

@@ -15,8 +15,8 @@ from sweeps.style import STYLE
 CAPTIONS = {
     "score": "Test score over sparsity; bands are 95 % intervals over the seeds.",
     "speed": "Step time beside the dense control of the same trial.",
-    "pareto": "Score against speed; the line joins those that hold and that no other beats in"
-    " both. Hollow marks did not hold.",
+    "pareto": "Score against speed with its 95 % interval; the line joins those that hold and that"
+    " no other beats in both. Hollow marks did not hold.",
 }
 
 

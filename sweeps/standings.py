@@ -18,6 +18,8 @@ WORTH = 1.25
 """A step must be this many times faster before a strategy is preferred for it. Smaller differences
 can be real, and are shown; which strategies they favour changes with the machine and its load (two
 quickstarts in a row put the same two at 0.88 and 0.94)."""
+MEDIAN = math.sqrt(math.pi / 2)
+"""Standard error of a median beside that of a mean, of many normal values."""
 
 
 @dataclass(frozen=True)
@@ -146,24 +148,24 @@ def _by_seed(outcomes: Sequence[Outcome], name: str) -> dict[int, float]:
 def _limits(shared: Mapping[str, Sequence[Outcome]]) -> dict[str, tuple[float, float]]:
     """95 % intervals of the strategies' ratios to dense.
 
-    Student's over the seeds, on the ratios' logarithms, with a standard deviation that is pooled
-    over the strategies: the noise is the machine's, and with two or three seeds a strategy's own
-    would say little of it. Where no strategy has a second seed, the intervals are those that the
-    trials found for themselves; without these either, there is none.
+    Over the seeds, on the ratios' logarithms: Student's, around their median, with a standard
+    deviation that is pooled over the strategies. The noise is the machine's, and with two or three
+    seeds a strategy's own would say little of it. Where no strategy has a second seed, the
+    intervals are those that the trials found for themselves; without these either, there is none.
     """
     from scipy import stats
 
     ratios = {name: _by_seed(found, "speed/ratio_to_dense") for name, found in shared.items()}
     logs = {name: [math.log(r) for r in by.values()] for name, by in ratios.items() if by}
-    freedom = sum(len(values) - 1 for values in logs.values())
-    if freedom:
+    if freedom := sum(len(values) - 1 for values in logs.values()):
         squares = sum((v - fmean(values)) ** 2 for values in logs.values() for v in values)
         wide = stats.t.ppf(0.975, freedom) * math.sqrt(squares / freedom)
-        halves = {name: wide / math.sqrt(len(values)) for name, values in logs.items()}
-        return {
-            name: (math.exp(fmean(values) - half), math.exp(fmean(values) + half))
-            for (name, values), half in zip(logs.items(), halves.values(), strict=True)
-        }
+        limits = {}
+        for name, values in logs.items():
+            # a median varies more than a mean does, by up to this; one of two is the mean
+            half = wide * (MEDIAN if len(values) > 2 else 1) / math.sqrt(len(values))
+            limits[name] = math.exp(median(values) - half), math.exp(median(values) + half)
+        return limits
     found = {}
     for name, outcomes in shared.items():
         ends = [_by_seed(outcomes, f"speed/ratio_{end}") for end in ("low", "high")]
