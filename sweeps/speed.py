@@ -23,6 +23,8 @@ NOISY = 1.05
 loaded to say how fast anything is."""
 SECONDS = 0.03
 """Least length of one measured stretch."""
+TRIES = 6
+"""How often the rounds are timed at most, until their stretches are long enough."""
 
 Run = Callable[[int], object]
 """Takes so many steps."""
@@ -111,11 +113,28 @@ def in_turn(runs: Sequence[Run], rounds: int, budget_s: float = inf) -> list[lis
     """Seconds a step of each, round by round: a stretch of one, a stretch of the next, and again.
 
     What compiles or warms up is not in it. After the third round, ends when the budget is spent.
+
+    A stretch must be long enough for the call itself not to count. On a loaded machine a step may
+    seem far longer than it is when the stretches are laid out; the shortest of the rounds tells,
+    and they are timed again with more steps.
     """
-    counts = [_enough(run) for run in runs]
-    if max(counts) < 2 * min(counts):  # calls cost time too: as many steps in each, if alike
-        counts = [max(counts)] * len(counts)
-    pairs = list(zip(runs, counts, strict=True))
+    counts = _alike([_enough(run) for run in runs])
+    for _ in range(TRIES):
+        found = _rounds(list(zip(runs, counts, strict=True)), rounds, budget_s)
+        shortest = [min(times) for times in zip(*found, strict=True)]
+        wanted = [ceil(SECONDS / step) for step in shortest]
+        if all(count >= steps / 2 for count, steps in zip(counts, wanted, strict=True)):
+            break
+        counts = _alike([max(pair) for pair in zip(counts, wanted, strict=True)])
+    return found
+
+
+def _alike(counts: list[int]) -> list[int]:
+    """As many steps in each stretch, if they are of like lengths: calls cost time too."""
+    return [max(counts)] * len(counts) if max(counts) < 2 * min(counts) else counts
+
+
+def _rounds(pairs: Sequence[tuple[Run, int]], rounds: int, budget_s: float) -> list[list[float]]:
     found: list[list[float]] = []
     began = time.perf_counter()
     while len(found) < rounds:

@@ -21,6 +21,30 @@ def test_what_slows_both_for_a_while_is_not_in_the_ratio(monkeypatch: pytest.Mon
     assert found.shared(4) == speed.Speed(2, 0.25, 2, None, found.dense_to_dense)
 
 
+@pytest.mark.parametrize("slow", [(0, 0), (0, 5), (5, 0), (5, 5)])
+def test_a_machine_that_is_slow_while_stretches_are_laid_out_gives_the_same_ratio(
+    monkeypatch: pytest.MonkeyPatch, slow: tuple[int, int]
+) -> None:
+    """A stretch of few steps is mostly the call: one trial's ratio was .28 so, and one's .03."""
+    now = 0.0
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: now)
+
+    def takes(step: float, calls_that_are_slow: int) -> speed.Run:
+        calls = 0
+
+        def run(steps: int) -> None:
+            nonlocal now, calls
+            calls += 1
+            now += 0.001 + steps * step
+            if calls <= calls_that_are_slow:
+                now += 0.05  # another process had the core
+
+        return run
+
+    found = speed.in_turn([takes(2e-5, slow[0]), takes(1e-5, slow[1])], 9)
+    assert np.median([a / b for a, b in found]) == pytest.approx(2, rel=0.05)
+
+
 def test_the_interval_of_nine_rounds_is_the_second_lowest_to_the_second_highest() -> None:
     ratios = [1.0, 1.1, 0.9, 1.2, 1.3, 9.9, 1.0, 1.1, 0.1]
     assert speed.interval(ratios) == (0.9, 1.3)
