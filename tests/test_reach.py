@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ import tensorflow as tf
 
 from strategies.base import Binding
 from strategies.init_only import InitOnly
+from sweeps import overrides, resume
 from sweeps.amiss import alarms, inconclusive
+from sweeps.cli import main
 from sweeps.config import Trial
 from sweeps.report import Outcome
 from sweeps.trial import TrialResult, run
@@ -125,3 +128,38 @@ def test_weights_that_do_not_train_are_not_reached() -> None:
     result, outcome = ended(trial(**given))
     assert result.metrics["integrity/reached"] == 0
     assert inconclusive(outcome)
+
+
+@pytest.mark.usefixtures("hydra_restore_singletons")
+@pytest.mark.parametrize(
+    ("reached", "exit_code", "words"),
+    [
+        (0.0, 0, "inconclusive: no gradient reaches the 50 masked"),
+        (1.0, 1, "init_only HOLDS: no verdict can be trusted"),
+    ],
+)
+def test_the_exit_code_of_a_sweep_goes_by_whether_anything_reached_its_control(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    reached: float,
+    exit_code: int,
+    words: str,
+) -> None:
+    """A sweep whose trials are done already, so that nothing is trained."""
+    monkeypatch.chdir(tmp_path)
+    arguments = ["strategy=init_only,weight_mask", "sweep.name=still"]
+    jobs = overrides.planned("run", arguments)
+    with resume.opened(jobs, "still", rerun=False) as (planned, recorder, _):
+        recorder.start_sweep("", [])
+        recorder.start()
+        for p in planned:
+            metrics = {"integrity/ok": 1.0, "integrity/violations": 0.0, "test/accuracy": 0.5}
+            if p.trial.strategy.role == "control":
+                metrics |= {"integrity/reached": reached, "integrity/unreached": 50.0 - reached}
+            recorder.start_trial(p.trial, p.name)
+            recorder.end_trial(p.trial, TrialResult("ok", metrics=metrics))
+        recorder.end_sweep("FINISHED", "", {})
+        assert recorder.finish(120)
+    assert main(["run", *arguments]) == exit_code
+    assert words in " ".join(capsys.readouterr().out.split())
