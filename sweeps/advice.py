@@ -3,130 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import isfinite
-from statistics import fmean, median
 
 from rich.console import Console
 from rich.text import Text
 
-from sweeps.compared import floors, metric, score
-from sweeps.config import label
+from sweeps.amiss import alarms, inconclusive, unreached
+from sweeps.compared import floors
 from sweeps.report import Outcome
-
-
-@dataclass(frozen=True)
-class Standing:
-    """How one strategy did over all trials that masked something."""
-
-    strategy: str
-    role: str
-    held: int
-    """Trials in which every masked weight was held."""
-    trials: int
-    """Trials that ended well and held something."""
-    skipped: int
-    failed: int
-    score: float | None
-    """Mean test score, in the metric's own direction (more is better), over the settings and seeds
-    that the strategies share."""
-    ratio: float | None
-    """Median of the step time beside dense, over the same."""
-    causes: Sequence[str]
-    """Through what it leaked."""
-
-    @property
-    def holds(self) -> bool:
-        return self.trials > 0 and self.held == self.trials and not self.failed
-
-
-def kinds(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
-    """The trials that mask something, by what strategies must share to be compared at all."""
-    found: dict[str, list[Outcome]] = {}
-    several = len({o.trial.data.name for o in outcomes}) > 1
-    for o in outcomes:
-        if o.trial.strategy.role != "dense":
-            held = "" if o.trial.held.name == "zero" else f", held {label(o.trial.held)}"
-            of = f", {o.trial.data.name}" if several else ""
-            found.setdefault(f"{o.trial.pattern.name}{held}{of}", []).append(o)
-    return found
-
-
-def standings(outcomes: Sequence[Outcome]) -> list[Standing]:
-    """A standing for each strategy of one kind of trials, in their order."""
-    names = dict.fromkeys(o.trial.label for o in outcomes)
-    mine = {name: [o for o in outcomes if o.trial.label == name] for name in names}
-    real = [found for found in mine.values() if found[0].trial.strategy.role == "strategy"]
-    places = [{_place(o) for o in found if o.status == "ok"} for found in real]
-    common = set.intersection(*([p for p in places if p] or [set()]))
-    return [_standing(name, mine[name], common) for name in names]
-
-
-def _standing(name: str, mine: Sequence[Outcome], common: set[object]) -> Standing:
-    done = [o for o in mine if o.status == "ok" and "integrity/ok" in o.result.metrics]
-    shared = [o for o in done if _place(o) in common]
-    scores = [s for o in shared if (s := _score(o)) is not None]
-    ratios = [
-        o.result.metrics["speed/ratio_to_dense"]
-        for o in shared
-        if "speed/ratio_to_dense" in o.result.metrics
-    ]
-    through = (o.result.tags.get("integrity.through", "") for o in done if not _held(o))
-    causes = dict.fromkeys(c for each in through for c in each.split(", ") if c)
-    return Standing(
-        name,
-        mine[0].trial.strategy.role,
-        sum(map(_held, done)),
-        len(done),
-        sum(o.status == "skipped" for o in mine),
-        sum(o.status == "failed" for o in mine),
-        fmean(scores) if scores else None,
-        median(ratios) if ratios else None,
-        list(causes),
-    )
-
-
-def _place(outcome: Outcome) -> object:
-    """What two strategies must agree in to be compared."""
-    return outcome.trial.pattern_label, outcome.variant, outcome.trial.seed
-
-
-def _held(outcome: Outcome) -> bool:
-    return outcome.result.metrics["integrity/ok"] == 1
-
-
-def _score(outcome: Outcome) -> float | None:
-    """In percent for an accuracy, minus the mean squared error otherwise: more is better."""
-    found = score(outcome)
-    if found is None or not isfinite(found):
-        return None
-    return found if metric(outcome) == "accuracy" else -found
-
-
-def chosen(found: Sequence[Standing], noise: float) -> Standing | None:
-    """The fastest of the strategies that hold and score as the best of them, up to the noise."""
-    able = [s for s in found if s.role == "strategy" and s.holds and s.score is not None]
-    able = [s for s in able if not s.skipped] or able
-    if not able:
-        return None
-    best = max(s.score for s in able if s.score is not None)
-    near = [s for s in able if s.score is not None and best - s.score <= noise]
-    return min(near, key=lambda s: (s.ratio is None, s.ratio or 0.0))
+from sweeps.speed import NOISY
+from sweeps.standings import WORTH, Standing, choice, kinds, standings
 
 
 def sentences(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
     """(what it is about, the sentence): the whole sweep on one screen."""
-    floor, timing = floors(outcomes), _timing(outcomes)
-    given = kinds(outcomes)
+    floor = floors(outcomes)
+    by_kind = kinds(outcomes)
     told, leaks, apart = [], [], []
-    for kind, members in given.items():
+    for kind, members in by_kind.items():
         classify = members[0].trial.data.task == "classification"
-        noise = floor.get("accuracy" if classify else "mse", 0.0)
-        under = f" ({kind})" if len(given) > 1 else ""
+        noise = floor.get("accuracy" if classify else "mse")
+        under = f" ({kind})" if len(by_kind) > 1 else ""
         found = standings(members)
-        told += _use(found, under, noise, timing, classify)
+        told += _use(found, under, noise, classify)
         leaks += [_leak(s) + under for s in found if s.role == "strategy" and s.held < s.trials]
-        told += [(f"Control{under}", _control(s)) for s in found if s.role == "control"]
+        for s in found:
+            if s.role == "control":
+                mine = [o for o in members if o.trial.label == s.strategy]
+                told.append((f"Control{under}", _control(s, mine)))
         apart += [
             f"{s.strategy}{under}: {n} {word}"
             for s in found
@@ -136,15 +39,9 @@ def sentences(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
     tried = any(o.status == "ok" and o.trial.strategy.role == "strategy" for o in outcomes)
     none = "none of the strategies" if tried else "no strategy was tried"
     told.append(("Leak", f"{'; '.join(leaks) or none}."))
-    return told + ([("Not run", f"{'; '.join(apart)} .")] if apart else [])
-
-
-def _timing(outcomes: Sequence[Outcome]) -> float | None:
-    """The factor, its median, by which a dense step was faster or slower than itself."""
-    dense = [o.result.metrics for o in outcomes if o.trial.strategy.role == "dense"]
-    ratios = [m["speed/ratio_to_dense"] for m in dense if "speed/ratio_to_dense" in m]
-    factors = [max(r, 1 / r) for r in ratios if r > 0]
-    return median(factors) if factors else None
+    told += [("Cut off", said)] if (said := _cut_off(outcomes)) else []
+    told += [("Timing", said)] if (said := _timing(outcomes)) else []
+    return told + ([("Not run", f"{'; '.join(apart)}.")] if apart else [])
 
 
 def show(outcomes: Sequence[Outcome], console: Console) -> None:
@@ -153,54 +50,118 @@ def show(outcomes: Sequence[Outcome], console: Console) -> None:
         console.print(Text.assemble((f"{about}: ", "bold"), told))
 
 
+def _cut_off(outcomes: Sequence[Outcome]) -> str:
+    """How many units and inputs the masks of each pattern left without a connection, at most.
+
+    Patterns that mask whole units or inputs are to do so, and are left out.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for o in outcomes:
+        if o.trial.pattern.name not in ("rows", "columns"):
+            most = found.setdefault(o.trial.pattern_label, {})
+            for what in ("units", "inputs"):
+                number = o.result.metrics.get(f"sparsity/cut_off_{what}", 0)
+                most[what] = max(number, most.get(what, 0))
+    said = []
+    for label, most in found.items():
+        if parts := [f"{n:,.0f} {what}" for what, n in most.items() if n]:
+            said.append(f"{label}: {' and '.join(parts)} have no connection left")
+    return f"{'; '.join(said)}." if said else ""
+
+
+def _timing(outcomes: Sequence[Outcome]) -> str:
+    """In how many trials the machine was too loaded; empty if in none."""
+    found = [o.result.metrics.get("speed/dense_to_dense") for o in outcomes]
+    timed = [f for f in found if f is not None]
+    noisy = sum(f > NOISY for f in timed)
+    if not noisy:
+        return ""
+    return (
+        f"in {noisy} of {len(timed)} trials the machine was too loaded to say how fast a step is:"
+        f" a dense step beside itself was off by more than {NOISY - 1:.0%}."
+    )
+
+
 def _use(
-    found: Sequence[Standing], under: str, noise: float, timing: float | None, classify: bool
+    found: Sequence[Standing], under: str, noise: float | None, classify: bool
 ) -> list[tuple[str, str]]:
-    pick = chosen(found, noise)
-    if pick is None:
+    tie = choice(found, noise)
+    if not tie:
         return [(f"Use{under}", "none: no strategy held in every trial, or none was scored.")]
-    cost = "" if pick.ratio is None else f", a step takes {pick.ratio:.2f} of the dense one's"
-    held = f"{pick.strategy}: it held in all of {pick.trials} trials{cost}."
-    apart = f"{noise:.1f} points" if classify else f"{noise:.4g}"
-    seeds = f"; two seeds of the dense control lie {apart} apart" if noise else ""
-    told = [(f"Use{under}", f"{held} {_scored(pick, classify)}{seeds}.")]
+    pick = tie[0]
+    told = [(f"Use{under}", _pick(tie, noise, classify))]
+    if pick.ratio is not None:
+        told.append((f"Speed{under}", f"with {pick.strategy} {_step(pick)} of a dense one's."))
     others = [s for s in found if s.role == "strategy" and s.holds and s is not pick]
-    near = [s.strategy for s in others if timing and _as_good(s, pick, noise, timing)]
-    if near:
-        itself = f"a dense step beside itself is off by a factor of {timing:.2f}"
-        told.append((f"As good{under}", f"{', '.join(near)}, to the noise: {itself}."))
     if others:
         said = "; ".join(_beside(s, pick, classify) for s in others)
         told.append((f"Also hold{under}", f"{said}."))
     return told
 
 
-def _as_good(other: Standing, pick: Standing, noise: float, timing: float) -> bool:
-    """Whether neither score nor speed can tell them apart."""
-    if other.score is None or pick.score is None or other.ratio is None or pick.ratio is None:
-        return False
-    scored = not other.skipped and abs(other.score - pick.score) <= noise
-    return scored and other.ratio <= pick.ratio * timing**2  # either may be off as much
+def _pick(tie: Sequence[Standing], noise: float | None, classify: bool) -> str:
+    """What to use. No figure that another run of the sweep would find otherwise is in it."""
+    pick, *others = tie
+    if others:
+        told = f"{pick.strategy}, or as well {_listed([s.strategy for s in others])}: each held in"
+        told += " all of its trials."
+    else:
+        told = f"{pick.strategy}: it held in all of {pick.trials} trials."
+    assert pick.score is not None
+    name = "Its mean accuracy" if classify else "Its mean squared error"
+    told += f" {name} is {_figure(abs(pick.score), classify)}"
+    if noise is not None:
+        apart = f"{noise:.1f} points" if classify else f"{noise:.4g}"
+        told += f"; two seeds of the dense control lie {apart} apart."
+    else:
+        told += "; without two seeds of the dense control no score counts as better."
+    if others:
+        told += (
+            f" None of these is {WORTH:g} times faster than another beyond the noise, so the first"
+            " is the one that holds in most cells of the leak atlas."
+        )
+    return told
+
+
+def _listed(names: Sequence[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _step(standing: Standing) -> str:
+    """`a step takes 1.01 [0.98, 1.04]`."""
+    return f"a step takes {_ratio(standing)}"
+
+
+def _ratio(standing: Standing) -> str:
+    assert standing.ratio is not None
+    ends = "" if standing.limits is None else " [{:.2f}, {:.2f}]".format(*standing.limits)
+    return f"{standing.ratio:.2f}{ends}"
 
 
 def _leak(standing: Standing) -> str:
     through = f", through {', '.join(standing.causes)}" if standing.causes else ""
-    amiss = standing.trials - standing.held
-    return f"{standing.strategy} in {amiss} of {standing.trials} trials{through}"
+    leaking = standing.trials - standing.held
+    return f"{standing.strategy} in {leaking} of {standing.trials} trials{through}"
 
 
-def _control(standing: Standing) -> str:
+def _control(standing: Standing, mine: Sequence[Outcome]) -> str:
+    """What the control did: it must leak, where anything could move at all."""
+    name = standing.strategy
     if not standing.trials:
-        return f"{standing.strategy} has not run: no verdict can be trusted."
-    if standing.held:
-        return f"{standing.strategy} HOLDS: no verdict can be trusted."
-    return f"{standing.strategy} leaks in every trial, as it must."
-
-
-def _scored(standing: Standing, classify: bool) -> str:
-    assert standing.score is not None
-    name = "Its mean accuracy" if classify else "Its mean squared error"
-    return f"{name} is {_figure(abs(standing.score), classify)}"
+        return f"{name} has not run: no verdict can be trusted."
+    if any(map(alarms, mine)):
+        return f"{name} HOLDS: no verdict can be trusted."
+    still = [o for o in mine if inconclusive(o)]
+    if not still:
+        return f"{name} leaks in every trial, as it must."
+    why = f"no gradient reaches the {unreached(still)} masked entries, so nothing can move them"
+    if len(still) == standing.trials:
+        return f"{name} is inconclusive: {why}. It cannot show that the audit sees a leak."
+    leaking = standing.trials - len(still)
+    return (
+        f"{name} leaks in {leaking} of {standing.trials} trials, as it must; in the others {why}."
+    )
 
 
 def _figure(value: float, classify: bool) -> str:
@@ -211,7 +172,11 @@ def _beside(other: Standing, pick: Standing, classify: bool) -> str:
     parts = []
     if other.score is not None and pick.score is not None:
         gap = other.score - pick.score
-        parts.append(f"{gap:+.1f} points" if classify else f"{-gap:+.4g} in mse")
+        parts.append(f"{gap:+z.1f} points" if classify else f"{-gap:+z.4g} in mse")
     if other.ratio is not None:
-        parts.append(f"step {other.ratio:.2f}")
+        parts.append(f"step {_ratio(other)}")
+    if other.faster(pick):
+        parts.append("faster")
+    elif pick.faster(other):
+        parts.append("slower")
     return f"{other.strategy} ({', '.join(parts)})" if parts else other.strategy

@@ -20,9 +20,13 @@ def amiss(outcomes: Sequence[Outcome]) -> str:
     must goes before one that failed.
     """
     for o in outcomes:
-        must = float(o.trial.strategy.role == "strategy")
-        if o.status == "ok" and o.result.metrics.get("integrity/ok", must) != must:
-            return ", ".join(filter(None, [f": {o.trial.name}", _cause(o) if must else ""]))
+        if alarms(o):
+            return f": {o.trial.name}"
+        must_hold = o.status == "ok" and o.trial.strategy.role == "strategy"
+        if must_hold and o.result.metrics.get("integrity/ok", 1) != 1:
+            return ", ".join(filter(None, [f": {o.trial.name}", _cause(o)]))
+    if still := [o for o in outcomes if inconclusive(o)]:
+        return f": no gradient reaches the {unreached(still)} masked entries"
     for o in outcomes:
         if o.status == "failed":
             reason = textwrap.shorten(o.reason, REASON, placeholder=" ...")
@@ -49,3 +53,33 @@ def unproven(metrics: Mapping[str, float]) -> str:
         return "a held output moved"
     still = metrics.get("integrity/moved") == 0
     return "nothing moved" if still else "what was saved differs"
+
+
+def leaks(metrics: Mapping[str, float]) -> bool:
+    """Whether something that is to be held was seen to move: a weight, a statistic, an output."""
+    also = ("integrity/output_drift", "integrity/frozen_violations")
+    return violated(metrics) or any(metrics.get(name) for name in also)
+
+
+def alarms(outcome: Outcome) -> bool:
+    """Whether a control held although it must leak, so that no verdict can be trusted."""
+    return _still(outcome) and not inconclusive(outcome)
+
+
+def inconclusive(outcome: Outcome) -> bool:
+    """Whether a control held because no gradient reaches what is masked, so it says nothing."""
+    return _still(outcome) and outcome.result.metrics.get("integrity/reached") == 0
+
+
+def _still(outcome: Outcome) -> bool:
+    """Whether it is a control that was audited, and nothing was seen to move."""
+    metrics = outcome.result.metrics
+    audited = outcome.status == "ok" and "integrity/ok" in metrics
+    return audited and outcome.trial.strategy.role == "control" and not leaks(metrics)
+
+
+def unreached(outcomes: Sequence[Outcome]) -> str:
+    """How many masked entries no gradient reaches, as `1,650` or `1,600 to 1,650`."""
+    found = [o.result.metrics.get("integrity/unreached", 0) for o in outcomes]
+    least, most = (f"{n:,.0f}" for n in (min(found), max(found)))
+    return least if least == most else f"{least} to {most}"

@@ -37,6 +37,10 @@ TESTS = {
     "at_least": lambda found, given: found >= given,
     "at_most": lambda found, given: found <= given,
 }
+METHOD = (
+    "A difference has the interval of its claim alone (bootstrap, 95 %), and p after Holm for all"
+    " claims that compare; a claim that asks for a sign needs both"
+)
 SIGNS = {"equals": "=", "above": ">", "below": "<", "at_least": ">=", "at_most": "<="}
 
 
@@ -234,8 +238,8 @@ class _Shown:
 
     def value(self, found: float) -> str:
         if self.metric.endswith("accuracy"):
-            return f"{100 * found:.1f} %"
-        return f"{found:.4g}"
+            return f"{100 * found:z.1f} %"
+        return f"{found:z.4g}"
 
     def difference(self, d: Difference) -> str:
         interval = "" if math.isnan(d.low) else f" [{self.value(d.low)}, {self.value(d.high)}]"
@@ -260,6 +264,9 @@ def table(checked: Sequence[Checked]) -> Table:
     made = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for header in ("claim", "found", "allowed", "verdict"):
         made.add_column(header, no_wrap=header == "verdict")
+    if any(", p = " in c.figure for c in checked):
+        made.caption = f"{METHOD}."
+        made.caption_justify = "left"
     colours = {True: "green", False: "bold red", None: "yellow"}
     for c in checked:
         verdict = Text(c.verdict, style=colours[c.passed])
@@ -273,7 +280,8 @@ def as_markdown(checked: Sequence[Checked]) -> str:
         return ""
     rows = [["claim", "found", "allowed", "verdict"], ["---"] * 4]
     rows += [[f"{c.name}: {c.says}", c.figure, c.allowed, c.verdict] for c in checked]
-    return "".join(f"| {' | '.join(map(_cell, row))} |\n" for row in rows)
+    text = "".join(f"| {' | '.join(map(_cell, row))} |\n" for row in rows)
+    return text + (f"\n{METHOD}.\n" if any(", p = " in c.figure for c in checked) else "")
 
 
 def _cell(text: str) -> str:

@@ -11,8 +11,10 @@ from rich.table import Table
 
 from sweeps.config import Trial
 from sweeps.report import Outcome
-from sweeps.statistics import SIGNIFICANT, Difference, holm, noise_floor, paired
+from sweeps.statistics import SIGNIFICANT, Difference, noise_floor, paired, simultaneous
 
+DIGITS = 8
+"""The most decimals of a difference."""
 DENSE = "dense"
 """The baseline where none is given: the control that masks nothing."""
 
@@ -25,7 +27,8 @@ class Compared:
     pattern: str
     metric: str
     difference: Difference
-    """In points of percent for an accuracy; p-values are corrected for the whole table (Holm)."""
+    """In points of percent for an accuracy. Intervals and p-values hold for the whole table at
+    once."""
 
 
 def against(outcomes: Sequence[Outcome], baseline: str = DENSE) -> list[Compared]:
@@ -50,7 +53,7 @@ def against(outcomes: Sequence[Outcome], baseline: str = DENSE) -> list[Compared
         groups.setdefault(key, []).append((own, other))
         metrics[key] = metric(o)
     found = {k: paired(*zip(*pairs, strict=True)) for k, pairs in groups.items() if len(pairs) > 1}
-    corrected = holm(list(found.values()))
+    corrected = simultaneous(list(found.values()))
     return [Compared(*k, metrics[k], d) for k, d in zip(found, corrected, strict=True)]
 
 
@@ -103,18 +106,33 @@ def rows(
 
 def headers(baseline: str = DENSE) -> tuple[str, str, str, str, str]:
     """The names of the columns."""
-    return "strategy", "pattern", f"test score minus {baseline}", "p (Holm)", "seeds"
+    return "strategy", "pattern", f"test score minus {baseline}", "p (Bonferroni)", "seeds"
 
 
 def _figure(compared: Compared) -> str:
-    digits = 1 if compared.metric == "accuracy" else 4
-    d = compared.difference
-    return f"{d.mean:+.{digits}f} [{d.low:+.{digits}f}, {d.high:+.{digits}f}]"
+    d, digits = compared.difference, 1 if compared.metric == "accuracy" else 4
+    # a limit beside zero must not look as if it were zero, nor on its other side
+    while digits < DIGITS and any(x and not float(f"{x:.{digits}f}") for x in (d.low, d.high)):
+        digits += 1
+    return f"{d.mean:+z.{digits}f} [{d.low:+z.{digits}f}, {d.high:+z.{digits}f}]"
 
 
 def _p(difference: Difference) -> str:
-    told = "< 0.001" if difference.p < 0.001 else f"{difference.p:.3f}"
-    return told if difference.p < SIGNIFICANT else f"{told} (not clear)"
+    shown = f"{difference.p:.3f}"
+    if difference.p < 0.001:
+        return "< 0.001"
+    if difference.p < SIGNIFICANT:
+        return shown if float(shown) < SIGNIFICANT else f"{difference.p:.5f}"
+    return f"{shown} (not clear)"
+
+
+def method(compared: int) -> str:
+    """What the intervals and p-values of a table with so many rows are."""
+    many = f"of all {compared} rows at once (Bonferroni)" if compared > 1 else "of this row"
+    return (
+        f"Intervals (95 %) and p are {many}, by Student's t over the seeds: where p is below"
+        f" {SIGNIFICANT}, and there alone, the interval leaves out zero."
+    )
 
 
 def note(outcomes: Sequence[Outcome]) -> str:
@@ -150,4 +168,4 @@ def as_markdown(outcomes: Sequence[Outcome]) -> str:
         return ""
     lines = [headers(), ("---",) * len(headers()), *found]
     text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    return f"{text}\n{note(outcomes)}\n"
+    return f"{text}\n{method(len(found))}\n\n{note(outcomes)}\n"

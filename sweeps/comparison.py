@@ -15,6 +15,8 @@ FLIPPED = 0.01
 """Of an accuracy, absolute: rounding may tip a few samples over."""
 MEASURED = ("speed/", "memory/")
 """What is another figure each time."""
+LATER = ("audit/", "integrity/reached", "integrity/unreached", "sparsity/cut_off")
+"""What earlier versions did not record, so its absence is no difference."""
 
 Word = Literal["identical", "equal within tolerance", "different"]
 
@@ -83,8 +85,7 @@ def _same(one: float | None, other: float | None) -> bool:
 
 
 def _alike(name: str, one: float | None, other: float | None) -> bool:
-    # earlier versions recorded no audits by epoch; how it ended they did
-    return _same(one, other) or (name.startswith("audit/") and None in (one, other))
+    return _same(one, other) or (name.startswith(LATER) and None in (one, other))
 
 
 def _near(name: str, one: float | None, other: float | None) -> bool:

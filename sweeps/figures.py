@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from math import isnan
 from typing import Any
 
-from sweeps.advice import Standing, kinds, standings
 from sweeps.colours import look
 from sweeps.compared import metric, score
 from sweeps.report import Outcome, interval
+from sweeps.standings import Standing, kinds, standings
 
 SIZE = (6.4, 4.8)
 Value = Callable[[Outcome], float | None]
@@ -140,6 +140,8 @@ def _pareto(outcomes: Sequence[Outcome], form: str) -> bytes | None:
             told = f"{s.strategy} ({kind})" if len(by_kind) > 1 else s.strategy
             at = [s.ratio], [_shown(s)]
             axis.plot(*at, markersize=7, markerfacecolor=face, label=told, **style)
+            if s.limits:
+                axis.hlines(_shown(s), *s.limits, color=style["color"], linewidth=0.8)
         front = _front([s for s in found if s.holds])
         axis.plot([s.ratio for s in front], [_shown(s) for s in front], color="0.6", linewidth=1)
     if max(s.ratio or 0 for s in every) > 3:

@@ -68,6 +68,8 @@ def _cell(outcome: Outcome) -> Cell:
     if outcome.status != "ok":
         kind = "refused" if outcome.status == "skipped" else "failed"
         return Cell(*where, kind, reason=outcome.reason)
+    if amiss.inconclusive(outcome):
+        return Cell(*where, "unproven", reason="no gradient reaches what is masked")
     if not amiss.violated(metrics):
         if metrics["integrity/ok"]:
             return Cell(*where, "exact")

@@ -13,6 +13,7 @@ import numpy as np
 
 from strategies import audit
 from strategies.base import Array, Plan
+from strategies.connections import cut_off
 from strategies.statistics import statistics
 from strategies.weights import values
 from sweeps import pictures, prepare, speed
@@ -212,7 +213,10 @@ def _free_loss(start: Start, before: Array, after: Array) -> dict[str, float]:
 
 
 def costs(start: Start, program: Program) -> dict[str, float]:
-    """Memory of weights (with what is kept of masks and held values), of the optimizer; flops."""
+    """Memory of weights (with what is kept of masks and held values), of the optimizer; flops.
+
+    And how sparse the masked weights are, with the units and inputs that are cut off.
+    """
     training = program.training
     constants = start.trial.strategy.bind().constants
     kept = sum(a.nbytes for w in start.plan.weights for a in constants(w))
@@ -223,6 +227,9 @@ def costs(start: Start, program: Program) -> dict[str, float]:
     if start.plan.weights:
         found["sparsity/achieved"] = start.plan.sparsity
         found["flops/step_ratio"] = step_ratio(start.model, start.plan)
+    if kernels := cut_off(start.plan):
+        found["sparsity/cut_off_units"] = sum(k.units for k in kernels)
+        found["sparsity/cut_off_inputs"] = sum(k.inputs for k in kernels)
     return found
 
 
@@ -247,9 +254,14 @@ def step_time_of_pack(
 
 
 def _timed(start: Start, timed: speed.Speed) -> dict[str, float]:
-    return {
+    found = {
         "speed/step_ms": timed.step_ms,
         "speed/dense_step_ms": timed.dense_step_ms,
         "speed/ratio_to_dense": timed.ratio,
         "speed/samples_per_s": 1000 * start.trial.train.batch_size / timed.step_ms,
     }
+    if timed.limits:
+        found["speed/ratio_low"], found["speed/ratio_high"] = timed.limits
+    if timed.dense_to_dense is not None:
+        found["speed/dense_to_dense"] = timed.dense_to_dense
+    return found

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from strategies import audit
-from sweeps import measure, prepare, program, through, trial
+from sweeps import measure, prepare, program, speed, through, trial
 from sweeps.checkpoint import State
 from sweeps.course import CHUNK_SECONDS, Position, fingerprint
 from sweeps.folder import Folder
@@ -244,7 +244,8 @@ class _Pack:
             metrics = {**result.metrics, **self._runs[number].first, **shared, **timed}
             for scores in parts:
                 metrics |= scores[number]
-            results[number] = replace(result, metrics=metrics)
+            tags = {**result.tags, **speed.tags(metrics)}
+            results[number] = replace(result, metrics=metrics, tags=tags)
         return [run.error or results[n] for n, run in enumerate(self._runs)]
 
     def _timed(self) -> dict[str, float]:

@@ -9,14 +9,14 @@ from statistics import median
 
 from sweeps import advice, compared
 from sweeps.reader import Sweep
-from sweeps.report import Outcome, headers, rows
+from sweeps.report import PLAIN, Outcome, headers, rows
 from sweeps.style import STYLE
 
 CAPTIONS = {
     "score": "Test score over sparsity; bands are 95 % intervals over the seeds.",
     "speed": "Step time beside the dense control of the same trial.",
-    "pareto": "Score against speed; the line joins those that hold and that no other beats in"
-    " both. Hollow marks did not hold.",
+    "pareto": "Score against speed with its 95 % interval; the line joins those that hold and that"
+    " no other beats in both. Hollow marks did not hold.",
 }
 
 
@@ -99,18 +99,19 @@ def _table(header: Iterable[str], lines: Iterable[Sequence[Cell]]) -> str:
 def _integrity(found: Sequence[Outcome]) -> str:
     lines: list[Sequence[Cell]] = []
     for r in rows(found):
-        plain = r.verdict in ("-", "control")
         told = f"{r.verdict}{r.amiss}"
-        verdict: Cell = r.verdict if plain else (told, "good" if r.good else "bad")
+        verdict: Cell = told if r.verdict in PLAIN else (told, "good" if r.good else "bad")
         lines.append((r.strategy, r.pattern, r.score, r.ratio, r.violated, verdict, r.counts))
     return _table([h.replace("\n", " ") for h in headers(found)], lines)
 
 
 def _differences(found: Sequence[Outcome], baseline: str) -> str:
-    made = _table(compared.headers(baseline), compared.rows(found, baseline))
+    lines = compared.rows(found, baseline)
+    made = _table(compared.headers(baseline), lines)
     if not made and baseline != compared.DENSE:  # which was asked for
         return "<p>No strategy has two trials that have their partners there.</p>"
-    return f"{made}<p>{_text(compared.note(found))}</p>" if made else ""
+    said = filter(None, [compared.method(len(lines)), compared.note(found)])
+    return made + "".join(f"<p>{_text(line)}</p>" for line in said) if made else ""
 
 
 def _leaks(found: Sequence[Outcome]) -> str:

@@ -17,6 +17,7 @@ from sweeps.report import variants
 from sweeps.uri import holds_secret
 
 if TYPE_CHECKING:
+    from sweeps.preflight import Answer
     from sweeps.tracker import Found
 
 
@@ -30,6 +31,8 @@ class Planned:
     """What tells it apart from trials of the same strategy and pattern, as `adamw`."""
     refusal: str = ""
     """Why its strategy cannot hold its plan; only the preflight can tell."""
+    cut_off: str = ""
+    """Units and inputs that its masks leave without a connection; the preflight can tell."""
     found: Found | None = None
     """What it found, if it has finished in an earlier run of the sweep."""
     parts: frozenset[str] = frozenset()
@@ -53,7 +56,8 @@ class Planned:
             "overrides": public(self.overrides),
             "state": self.state,
         }
-        return found | ({"reason": self.refusal} if self.refusal else {})
+        more = {"reason": self.refusal, "cut_off": self.cut_off}
+        return found | {key: text for key, text in more.items() if text}
 
 
 def public(overrides: Sequence[str]) -> list[str]:
@@ -127,9 +131,14 @@ def packs(planned: Sequence[Planned]) -> list[list[Planned]]:
     ]
 
 
-def refused(planned: Sequence[Planned], reasons: Mapping[str, str]) -> list[Planned]:
-    """The plan with its refusals, given by trial id."""
-    return [replace(p, refusal=reasons.get(p.trial.id, "")) for p in planned]
+def refused(planned: Sequence[Planned], answers: Mapping[str, Answer]) -> list[Planned]:
+    """The plan with its refusals and what is cut off, given by trial id."""
+    return [
+        replace(p, refusal=answer.refusal, cut_off=answer.cut_off)
+        if (answer := answers.get(p.trial.id))
+        else replace(p, refusal="", cut_off="")
+        for p in planned
+    ]
 
 
 def show(planned: Sequence[Planned], as_json: bool) -> None:
@@ -140,6 +149,7 @@ def show(planned: Sequence[Planned], as_json: bool) -> None:
     for p in planned:
         said = f"  {p.state}" if p.state != "to run" else ""
         said += f": {p.refusal}" if p.refusal else ""
+        said += f"  cut off: {p.cut_off}" if p.cut_off else ""
         print(f"{p.trial.id[:12]}  {p.name}{said}")
     print(counted(planned))
     new = [p for p in planned if p.state == "to run"]

@@ -8,7 +8,7 @@ import signal
 import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing import get_context, resource_tracker
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from strategies.base import Invalid
 from sweeps.config import Trial
@@ -16,12 +16,22 @@ from sweeps.config import Trial
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-Ask = Callable[[Sequence[Trial]], Sequence[str | None]]
-"""`reasons`, in a process that has TensorFlow."""
+
+class Answer(NamedTuple):
+    """What is known of a trial's plan before it runs."""
+
+    refusal: str = ""
+    """Why its strategy cannot hold it; empty if it can."""
+    cut_off: str = ""
+    """The units and inputs that its masks leave without a connection; empty if there are none."""
 
 
-def check(trials: Sequence[Trial], ask: Ask) -> dict[str, str]:
-    """The reason of each trial that its strategy refuses, by trial id.
+Ask = Callable[[Sequence[Trial]], Sequence[Answer]]
+"""`answers`, in a process that has TensorFlow."""
+
+
+def check(trials: Sequence[Trial], ask: Ask) -> dict[str, Answer]:
+    """What there is to say of trials, by trial id: refusals, and what is cut off.
 
     Each distinct shape is asked for once. Raises `Invalid` for a plan that cannot be made.
     """
@@ -30,7 +40,7 @@ def check(trials: Sequence[Trial], ask: Ask) -> dict[str, str]:
     for trial in trials:
         distinct.setdefault(shapes[trial.id], trial)
     found = dict(zip(distinct, ask(list(distinct.values())), strict=True))
-    return {i: reason for i, shape in shapes.items() if (reason := found[shape])}
+    return {i: answer for i, shape in shapes.items() if any(answer := found[shape])}
 
 
 class Child:
@@ -58,8 +68,8 @@ class Child:
         self._process.join()
         self._pipe.close()
 
-    def ask(self, trials: Sequence[Trial]) -> Sequence[str | None]:
-        """`reasons`. Raises what that raises."""
+    def ask(self, trials: Sequence[Trial]) -> Sequence[Answer]:
+        """`answers`. Raises what that raises."""
         try:
             self._pipe.send(trials)
             answer = self._pipe.recv()
@@ -67,7 +77,7 @@ class Child:
             raise Invalid("model", "", "ended the process that built it; too large?") from None
         if isinstance(answer, Exception):
             raise answer
-        found: Sequence[str | None] = answer
+        found: Sequence[Answer] = answer
         return found
 
 
@@ -78,7 +88,7 @@ def _child(pipe: Connection) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     try:
         prepare_process(threads=1)
-        pipe.send(reasons(pipe.recv()))
+        pipe.send(answers(pipe.recv()))
     except Invalid as error:
         pipe.send(error)
     except Exception:  # it may be one that cannot travel
@@ -92,13 +102,15 @@ def _shape(trial: Trial) -> str:
     return json.dumps(kept, sort_keys=True)
 
 
-def reasons(trials: Sequence[Trial]) -> list[str | None]:
-    """Why each trial's strategy refuses its plan; builds each distinct model once.
+def answers(trials: Sequence[Trial]) -> list[Answer]:
+    """What there is to say of each trial's plan; builds each distinct model once.
 
     For a process that `prepare.prepare_process` was called in. Raises `Invalid` for a plan that
     cannot be made.
     """
     from strategies.base import Array, match_each
+    from strategies.connections import cut_off
+    from strategies.patterns import Scored
     from strategies.statistics import frozen_statistics
     from sweeps.initial import Network
     from sweeps.prepare import network, plan_for, refusal, schedule, switched
@@ -120,7 +132,9 @@ def reasons(trials: Sequence[Trial]) -> list[str | None]:
         match_each("trainable", [w.name for w in net.weights], trial.trainable)
         frozen_statistics(net.model, trial.trainable, trial.statistics)
         plan = plan_for(trial, net.weights, initial, data.outputs)
-        found.append(refusal(trial, plan))
-        if trial.train.switch_at and not found[-1]:
+        known = not isinstance(trial.pattern, Scored)  # those go by a training
+        kernels = [str(k) for k in cut_off(plan) if known and (k.units or k.inputs)]
+        found.append(Answer(refusal(trial, plan) or "", "; ".join(kernels)))
+        if trial.train.switch_at and not found[-1].refusal:
             switched(trial, net.weights, plan, initial)
     return found

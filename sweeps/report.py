@@ -14,11 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps import claims
-from sweeps.amiss import amiss
+from sweeps.amiss import alarms, amiss, inconclusive
 from sweeps.claims import Checked
 from sweeps.config import Trial, flat
 from sweeps.trial import TrialResult
 
+PLAIN = ("-", "control", "inconclusive")
+"""Verdicts that are neither good nor bad."""
 Status = Literal["ok", "failed", "skipped"]
 HEADERS = ("strategy", "pattern", "step /\ndense", "weights\nviolated", "verdict", "ok/fail\n/skip")
 
@@ -109,10 +111,7 @@ def _follows(key: str, differ: Sequence[str], settings: Sequence[Mapping[str, An
 
 def controls_hold(outcomes: Iterable[Outcome]) -> bool:
     """Whether a control that must leak held, so that no verdict can be trusted."""
-    return any(
-        o.trial.strategy.role == "control" and o.result.metrics.get("integrity/ok") == 1
-        for o in outcomes
-    )
+    return any(map(alarms, outcomes))
 
 
 def rows(outcomes: Iterable[Outcome]) -> list[Row]:
@@ -141,9 +140,8 @@ def _row(strategy: str, pattern: str, members: Sequence[Outcome]) -> Row:
     if half == half:
         score += f" ± {half * unit:.{digits}f}"
     ratios = column("speed/ratio_to_dense")
-    holds = column("integrity/ok")
     violated = max(column("integrity/peak_violations"), default=None)
-    verdict, good = _verdict(members[0].trial, holds)
+    verdict, good = _verdict(members)
     counts = [sum(o.status == s for o in members) for s in ("ok", "failed", "skipped")]
     return Row(
         strategy,
@@ -158,14 +156,20 @@ def _row(strategy: str, pattern: str, members: Sequence[Outcome]) -> Row:
     )
 
 
-def _verdict(trial: Trial, holds: Sequence[float]) -> tuple[str, bool]:
-    if trial.strategy.role == "dense":
+def _verdict(members: Sequence[Outcome]) -> tuple[str, bool]:
+    """The verdict on trials of one strategy, and whether it is what it must be."""
+    role = members[0].trial.strategy.role
+    metrics = [o.result.metrics for o in members if o.status == "ok"]
+    holds = [m["integrity/ok"] for m in metrics if "integrity/ok" in m]
+    if role == "dense":
         return "control", True
     if not holds:
         return "-", True
-    if trial.strategy.role == "control":
-        leaks = not any(holds)
-        return ("leaks, as it must", True) if leaks else ("HOLDS, must leak", False)
+    if role == "control":
+        if controls_hold(members):
+            return "HOLDS, must leak", False
+        still = sum(map(inconclusive, members))
+        return "inconclusive" if still == len(holds) else "leaks, as it must", True
     if all(holds):
         return "holds", True
     failed = sum(not h for h in holds)
@@ -193,7 +197,7 @@ def table(outcomes: Sequence[Outcome]) -> Table:
         )
     for row in rows(outcomes):
         colour = "green" if row.good else "bold red"
-        plain = row.verdict in ("-", "control")
+        plain = row.verdict in PLAIN
         made.add_row(
             row.strategy.replace("(", "\n("),
             row.pattern,

@@ -83,6 +83,7 @@ def after(ended: Ended, name: str, arguments: Sequence[str]) -> None:
         if (against := compared.table(ended.outcomes)) is not None:
             console.print()
             console.print(against)
+            console.print(compared.method(against.row_count))
             console.print(compared.note(ended.outcomes))
         if ended.checked:
             console.print()

@@ -23,7 +23,7 @@ from sweeps.engine import Engine
 from sweeps.job import Failure, Job, Watcher
 from sweeps.launcher import Composed
 from sweeps.plan import Planned, packs, public, refused, sweep_name, trials
-from sweeps.preflight import Ask, Child, check
+from sweeps.preflight import Answer, Ask, Child, check
 from sweeps.progress import Display, doing
 from sweeps.recorder import Recorder
 from sweeps.report import Outcome, as_text, controls_hold
@@ -89,14 +89,14 @@ def _checked(planned: Sequence[Planned], ask: Ask) -> list[Planned]:
         return refused(planned, check(new, ask))
 
 
-def _raise(error: Invalid, given: Sequence[Trial]) -> Sequence[str | None]:
+def _raise(error: Invalid, given: Sequence[Trial]) -> Sequence[Answer]:
     raise error
 
 
-def _ask(engine: Engine, given: Sequence[Trial]) -> Sequence[str | None]:
-    """`preflight.reasons` in a worker."""
+def _ask(engine: Engine, given: Sequence[Trial]) -> Sequence[Answer]:
+    """`preflight.answers` in a worker."""
     try:
-        found: Sequence[str | None] = engine.ask("refusals", [portable(t) for t in given])
+        found: Sequence[Answer] = engine.ask("refusals", [portable(t) for t in given])
     except LookupError as error:
         raise Invalid("launch.address", given[0].launch.address, str(error)) from error
     return found

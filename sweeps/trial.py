@@ -90,7 +90,7 @@ def run(
     number or rises to 1000 times what it was before training (or 1, if that is more); the curve up
     to there was reported.
     """
-    from sweeps import measure, path, through
+    from sweeps import measure, path, speed, through
     from sweeps.course import Course
 
     peak, start = Peak(), begin(trial, shelf)
@@ -118,7 +118,7 @@ def run(
         metrics |= path.compare(start, trial.compare)
     if trial.speed.rounds:
         metrics |= measure.step_time(start, program, (course.x, course.y, course.order))
-    return replace(result, metrics=metrics)
+    return replace(result, metrics=metrics, tags={**result.tags, **speed.tags(metrics)})
 
 
 def begin(trial: Trial, shelf: Folder | None) -> Start | TrialResult:
@@ -147,9 +147,11 @@ def ended(
 
     `plan` is what is held at the end, `before` the program's model before the first step.
     """
-    from sweeps import environment, measure, pictures, through
+    from sweeps import amiss, environment, measure, pictures, reach, through
 
     integrity, artifacts, sha256 = measure.integrity(start, plan, program, before, at.found, loader)
+    if integrity and start.trial.strategy.role == "control" and not amiss.leaks(integrity):
+        integrity |= reach.of_control(start, plan, program, before)
     tags = {"trial.weights_sha256": sha256}
     causes = [*through.causes(start, at.found, by_finalizing)]
     causes += measure.moved_outputs(start, program, before, integrity)

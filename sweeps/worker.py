@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from strategies.base import Invalid
 from sweeps.cluster import Spec
@@ -23,6 +23,9 @@ from sweeps.folder import Folder
 from sweeps.job import Apart, Emit, Failure, Fatal, failure
 from sweeps.trial import Member, TrialResult
 from sweeps.uri import shown
+
+if TYPE_CHECKING:
+    from sweeps.preflight import Answer
 
 LOG_BYTES = 2**20
 """The end of a log that travels."""
@@ -71,11 +74,11 @@ class TrialWork:
         self._memory = spec.memory
         prepare_process(spec.threads, spec.num_gpus)
 
-    def refusals(self, configs: Sequence[Mapping[str, object]]) -> Sequence[str | None]:
-        """Why the strategy of each trial refuses its plan; see `preflight.reasons`."""
-        from sweeps.preflight import reasons
+    def refusals(self, configs: Sequence[Mapping[str, object]]) -> Sequence[Answer]:
+        """Why the strategy of each trial refuses its plan; see `preflight.answers`."""
+        from sweeps.preflight import answers
 
-        return reasons([parse(config) for config in configs])
+        return answers([parse(config) for config in configs])
 
     def run(
         self, payload: Sequence[Task], emit: Emit

@@ -197,6 +197,8 @@ def test_ratios_are_to_the_faster_control_and_to_the_one_compiled_alike() -> Non
         row = measure._row(label, takes(0.03), bed, xla)
         assert row.ratio_to_dense == pytest.approx(1.5, rel=0.2)
         assert row.ratio_same_compiler == pytest.approx(alike, rel=0.2)
+        assert row.ratio_low is not None
+        assert row.ratio_high is not None
         assert row.ratio_low <= row.ratio_to_dense <= row.ratio_high
     assert measure._row(label, takes(0.03), bed).ratio_same_compiler is None
 

@@ -196,6 +196,23 @@ def test_a_difference_is_told_with_its_interval_p_and_seeds() -> None:
     )
 
 
+def test_what_interval_and_p_are_is_said_where_there_are_any() -> None:
+    plain = Checked("it", "so it is", "0 in 5 trials", "= 0", True)
+    compared = Checked("it", "so", "18.8 % [12.5 %, 25.0 %], p = 0.2, 2 seeds", "> 0.0 %", False)
+    for found, expected in (([plain], False), ([plain, compared], True)):
+        assert ("p after Holm" in as_markdown(found)) == expected
+        assert (table(found).caption is not None) == expected
+
+
+def test_a_difference_that_rounds_to_zero_has_no_sign() -> None:
+    outcomes = [
+        *measured(0.5 - 1e-6, 0.25 - 2e-6, metric=ACCURACY),
+        *measured(0.5, 0.25, metric=ACCURACY, strategy="dense"),
+    ]
+    figure = checked(minus(metric=ACCURACY, at_least=-0.01), outcomes).figure
+    assert figure.startswith("0.0 % [0.0 %, 0.0 %]")
+
+
 @pytest.mark.parametrize("side", ["trials", "minus"])
 def test_two_trials_of_one_seed_on_a_side_are_refused_before_any_runs(side: str) -> None:
     planned = [Planned(o.trial, []) for o in differing(*CLEAR)]

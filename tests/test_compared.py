@@ -8,11 +8,13 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats
 
-from sweeps.compared import against, as_markdown, floors, headers, note, rows, table
+from sweeps.compared import against, as_markdown, floors, headers, method, note, rows, table
 from sweeps.config import Trial
 from sweeps.report import Outcome, variants
 from sweeps.trial import TrialResult
@@ -119,7 +121,7 @@ def test_p_is_corrected_for_the_whole_table() -> None:
     assert least.difference.p < alone.difference.p
     both = {c.strategy: c.difference for c in against(outcomes(mine, worse, dense()))}
     assert both["projection"].p == pytest.approx(2 * least.difference.p)
-    assert both["weight_mask"] == alone.difference
+    assert both["weight_mask"].p == pytest.approx(2 * alone.difference.p)
 
 
 @pytest.mark.parametrize("status", ["failed", "skipped"])
@@ -173,7 +175,7 @@ def test_another_baseline_is_paired_by_seed_and_mask() -> None:
         {("projection", "random 0.5"): 10.5, ("projection", "random 0.9"): -9.5}
     )
     alone = [c.difference for c in against(outcomes(*_pair(0.5, 0.52)), "weight_mask")]
-    assert found["projection", "random 0.5"].p == pytest.approx(2 * alone[0].p)  # Holm
+    assert found["projection", "random 0.5"].p == pytest.approx(2 * alone[0].p)
 
 
 def _pair(*scores: float, **sections: Any) -> list[list[Scored]]:
@@ -316,20 +318,20 @@ def several() -> list[Outcome]:
 def test_a_row_has_the_mean_its_interval_p_and_seeds() -> None:
     found = {row[0]: row[1:] for row in rows(several())}
     assert list(found) == ["weight_mask", "projection", "hard_mask", "gradient_mask"]
-    assert found["projection"] == ("random 0.5", "-24.7 [-25.0, -24.0]", "< 0.001", "3")
+    assert found["projection"] == ("random 0.5", "-24.7 [-27.6, -21.7]", "< 0.001", "3")
     assert found["gradient_mask"] == ("random 0.5", "-5.0 [-5.0, -5.0]", "< 0.001", "3")
     _, figure, p, seeds = found["weight_mask"]
-    assert (figure, seeds) == ("-3.5 [-5.0, -1.5]", "3")
-    assert p == "0.078 (not clear)"
+    assert (figure, seeds) == ("-3.5 [-12.7, +5.7]", "3")
+    assert p == "0.313 (not clear)"
 
 
 @pytest.mark.parametrize(
     ("own", "figure", "p"),
     [
         (DENSE, "+0.0 [+0.0, +0.0]", "1.000 (not clear)"),
-        ((0.6, 0.625, 0.95), "+10.0 [+0.0, +20.0]", "0.225 (not clear)"),
-        ((0.55, 0.69, 0.8), "+5.5 [+5.0, +6.5]", "0.008"),
-        ((0.6, 0.725, 0.851), "+10.0 [+10.0, +10.1]", "< 0.001"),
+        ((0.6, 0.625, 0.95), "+10.0 [-14.8, +34.8]", "0.225 (not clear)"),
+        ((0.55, 0.69, 0.8), "+5.5 [+3.3, +7.7]", "0.008"),
+        ((0.6, 0.725, 0.851), "+10.0 [+9.9, +10.2]", "< 0.001"),
     ],
 )
 def test_p_at_or_above_005_is_said_to_be_not_clear(
@@ -347,11 +349,13 @@ def test_an_error_is_told_in_its_own_unit() -> None:
 
 
 def test_markdown_never_has_a_bare_mean() -> None:
-    header, line, *body, blank, noise = as_markdown(several()).splitlines()
+    header, line, *body, blank, said, _, noise = as_markdown(several()).splitlines()
     assert header == f"| {' | '.join(headers())} |"
     assert line == "| --- | --- | --- | --- | --- |"
     assert blank == ""
     assert noise == note(several())
+    assert said == method(4)
+    assert "of all 4 rows at once (Bonferroni)" in said
     assert len(body) == 4
     for row in body:
         _, strategy, _, figure, p, seeds, _ = (cell.strip() for cell in row.split("|"))
@@ -369,6 +373,28 @@ def test_the_terminal_shows_the_same_cells() -> None:
     narrow = shown(several(), width=80)
     assert "…" not in narrow
     assert len(FIGURE.findall(narrow)) == 4
+
+
+SCORES = st.lists(st.integers(0, 100), min_size=2, max_size=5)
+
+
+@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.given(st.lists(SCORES, min_size=1, max_size=4), st.integers(0, 3))
+def test_an_interval_leaves_out_zero_exactly_where_p_is_clear(
+    found: list[list[int]], exponent: int
+) -> None:
+    """As it is printed: a row must not contradict itself by rounding either."""
+    names = ("weight_mask", "projection", "hard_mask", "gradient_mask")
+    size = min(map(len, found))
+    own = [
+        scored(*(0.5 + v / 10**exponent / 100 for v in values[:size]), strategy=name)
+        for name, values in zip(names, found, strict=False)
+    ]
+    for _, _, figure, p, _ in rows(outcomes(*own, scored(*[0.5] * size, strategy="dense"))):
+        low, high = map(float, re.findall(r"[+-][\d.]+", figure)[1:])
+        assert (low > 0 or high < 0) == ("not clear" not in p), (figure, p)
+        assert "-0.0 " not in figure.replace("]", " ").replace(",", " ")
+        assert ("not clear" in p) == (float(p.split()[-1 if p[0] == "<" else 0]) >= 0.05)
 
 
 def test_no_figure_is_nan() -> None:

@@ -14,7 +14,7 @@ from strategies import Invalid
 from strategies.base import Array
 from sweeps import prepare, trial
 from sweeps.course import Course
-from sweeps.preflight import reasons
+from sweeps.preflight import answers
 from tests.trials import trial as make
 
 STEPS = {"steps": 20, "batch_size": 100, "jit": False}
@@ -147,14 +147,14 @@ def test_masks_of_other_sizes_are_refused_before_the_training() -> None:
         seed=1,
     )
     with pytest.raises(Invalid, match="masks of other sizes") as refused:
-        reasons([make(**{**made.resolved(), "seed": s}) for s in range(8)])
+        answers([make(**{**made.resolved(), "seed": s}) for s in range(8)])
     assert refused.value.key == "train.switch_at"
 
 
 def test_a_pattern_that_draws_nothing_is_refused_in_the_preflight() -> None:
     fixed = {"name": "columns", "indices": [0]}
     with pytest.raises(Invalid, match="columns draws no other masks"):
-        reasons([make(pattern=fixed, targets=["output/*"], train=SWITCHED)])
+        answers([make(pattern=fixed, targets=["output/*"], train=SWITCHED)])
 
 
 def test_an_average_starts_from_the_weight_where_a_value_is_freed() -> None:

@@ -21,16 +21,20 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from strategies import Invalid, all_patterns, files
-from strategies.base import Mask
+from strategies.base import Mask, MaskedWeight, Plan, Weight
+from strategies.connections import cut_off
 from strategies.files import read_arrays
 from strategies.patterns import Pattern
+from strategies.patterns.base import raw
 from strategies.patterns.block import Block
 from strategies.patterns.columns import Columns
 from strategies.patterns.explicit import Explicit
+from strategies.patterns.fans import keep_connected
 from strategies.patterns.file import File
 from strategies.patterns.n_m import NM
 from strategies.patterns.random import Random, densities
 from strategies.patterns.rows import Rows
+from strategies.weights import describe
 
 Shape = tuple[int, ...]
 SEEDS = st.integers(0, 2**40)
@@ -142,6 +146,129 @@ def test_columns_of_a_kernel_and_its_bias_agree() -> None:
 def test_columns_by_index() -> None:
     mask = mask_of(Columns(indices=(0, 3)), (2, 5))
     np.testing.assert_array_equal(mask, [[False, True, True, False, True]] * 2)
+
+
+# -- connections -----------------------------------------------------------------------------
+
+WIDE = st.lists(st.integers(1, 7), min_size=2, max_size=4).map(tuple)
+
+
+@given(st.data(), WIDE, SEEDS)
+def test_random_keeps_fans_and_the_exact_count(
+    data: st.DataObject, shape: Shape, seed: int
+) -> None:
+    """Down to the fewest entries that can give them."""
+    size, inputs, units = int(np.prod(shape)), shape[-2], shape[-1]
+    fan_in = data.draw(st.integers(0, size // units))
+    fan_out = data.draw(st.integers(0, size // inputs))
+    count = data.draw(st.integers(max(fan_in * units, fan_out * inputs, 1), size))
+    scores = raw(size, seed, NAME).reshape(shape)
+    mask = keep_connected(scores, count, min_fan_in=fan_in, min_fan_out=fan_out, name=NAME)
+    assert mask.shape == shape
+    assert mask.sum() == count
+    others = tuple(range(len(shape) - 2))
+    assert mask.sum(axis=(*others, -2)).min() >= fan_in
+    assert mask.sum(axis=(*others, -1)).min() >= fan_out
+
+
+@given(MANY, SPARSITIES, SEEDS)
+def test_without_limits_or_with_those_that_hold_anyway_random_is_as_before(
+    shapes: dict[str, Shape], sparsity: float, seed: int
+) -> None:
+    plain = Random(sparsity).masks(shapes, seed)
+    for name, mask in plain.items():
+        if mask.ndim < 2 or not mask.any():
+            continue
+        others = tuple(range(mask.ndim - 2))
+        fans = mask.sum(axis=(*others, -2)).min(), mask.sum(axis=(*others, -1)).min()
+        limits = {"min_fan_in": int(fans[0]), "min_fan_out": int(fans[1])}
+        again = Random(sparsity, **limits).masks({name: shapes[name]}, seed)[name]
+        np.testing.assert_array_equal(again, mask)
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "er", "erk"])
+def test_a_dense_and_a_convolution_kernel_stay_connected(distribution: Any) -> None:
+    """Where nothing asks for it, some units of the latter are not."""
+    shapes = {"conv/kernel": (3, 3, 16, 32), "hidden/kernel": (64, 100), "hidden/bias": (100,)}
+    plain = Random(0.95, distribution).masks(shapes, 0)
+    made = Random(0.95, distribution, 1, 1).masks(shapes, 0)
+    for name, mask in made.items():
+        assert mask.sum() == plain[name].sum()
+    np.testing.assert_array_equal(made["hidden/bias"], plain["hidden/bias"])
+    assert (plain["hidden/kernel"].sum(axis=0) == 0).any()
+    for axes in ((0, 1, 2), (0, 1, 3)):
+        assert made["conv/kernel"].sum(axis=axes).min() >= 1
+    for axis in (0, 1):
+        assert made["hidden/kernel"].sum(axis=axis).min() >= 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({"min_fan_in": 1}, "1: must be at most 0: hidden/kernel keeps 64 entries for 100 units"),
+        ({"min_fan_out": 2}, "2: must be at most 1: hidden/kernel keeps 64 entries for 64 inputs"),
+        ({"min_fan_in": 65}, "65: must be at most 64, the entries of each unit of hidden/kernel"),
+        ({"min_fan_in": -1}, "-1: must be 0 or more"),
+    ],
+)
+def test_fans_that_the_density_cannot_give_are_refused(limits: Any, words: str) -> None:
+    (key,) = limits
+    with pytest.raises(Invalid, match=f"^{key}={words}"):
+        Random(0.99, **limits).masks({NAME: (64, 100)}, 0)
+
+
+def masked(mask: Any, held: float = 0.0, layer: str = "Dense", name: str = NAME) -> MaskedWeight:
+    mask = np.asarray(mask, bool)
+    weight = Weight(name, mask.shape, "float32", layer)
+    return MaskedWeight(weight, mask, np.full(mask.shape, held, np.float32))
+
+
+def test_what_is_cut_off_is_counted() -> None:
+    plan = Plan((masked([[1, 0, 0], [0, 0, 0]]), masked([0, 0, 0], name="hidden/bias")))
+    (found,) = cut_off(plan)
+    assert (found.units, found.units_in_all, found.inputs, found.inputs_in_all) == (2, 3, 1, 2)
+    assert str(found) == "hidden/kernel 2 of 3 units, 1 of 2 inputs"
+
+
+def test_what_is_held_at_another_value_than_zero_is_connected() -> None:
+    (found,) = cut_off(Plan((masked(np.zeros((2, 3)), held=0.5),)))
+    assert (found.units, found.inputs) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("layer", "units", "inputs"),
+    [("Conv2D", 4, 2), ("Conv2DTranspose", 2, 4), ("DepthwiseConv2D", 13, 2)],
+)
+def test_a_convolution_counts_filters_and_channels(layer: str, units: int, inputs: int) -> None:
+    """Each axis where the layer has it; a depthwise unit is an input with a multiplier."""
+    mask = np.zeros((3, 3, 3, 5), bool)
+    mask[1, 2, 0, 0] = mask[0, 0, 0, 0] = mask[2, 1, 0, 0] = True
+    mask[1, 1, 0, 0] = True
+    if layer == "DepthwiseConv2D":
+        mask[0, 1, 0, 3] = True
+    (found,) = cut_off(Plan((masked(mask, layer=layer),)))
+    assert (found.units, found.inputs) == (units, inputs)
+
+
+def test_the_axes_are_those_of_keras_layers() -> None:
+    import keras
+
+    for layer, units, inputs in (
+        (keras.layers.Dense(7), 7, 5),
+        (keras.layers.Conv2D(7, 3), 7, 5),
+        (keras.layers.Conv2DTranspose(7, 3), 7, 5),
+        (keras.layers.DepthwiseConv2D(3, depth_multiplier=2), 10, 5),
+        (keras.layers.SeparableConv2D(7, 3, depth_multiplier=2), 10, 5),
+    ):
+        shape = (8, 5) if isinstance(layer, keras.layers.Dense) else (8, 8, 5)
+        model = keras.Sequential([keras.Input(shape), layer])
+        kernel = next(w for w in describe(model) if w.is_kernel)
+        whole = MaskedWeight(
+            kernel, np.zeros(kernel.shape, bool), np.zeros(kernel.shape, "float32")
+        )
+        (found,) = cut_off(Plan((whole,)))
+        assert (found.units, found.units_in_all) == (units, units), layer.name
+        assert (found.inputs, found.inputs_in_all) == (inputs, inputs), layer.name
 
 
 # -- seeds -----------------------------------------------------------------------------------

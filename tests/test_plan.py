@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sweeps.overrides import planned
-from sweeps.plan import Planned, by_program, public, show
+from sweeps.plan import Planned, by_program, public, refused, show
+from sweeps.preflight import Answer
 from tests.trials import trial
 
 pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
@@ -53,3 +54,18 @@ def test_a_plan_says_what_runs_side_by_side(capsys: pytest.CaptureFixture[str]) 
     assert last == "side by side: 2 packs of at most 2, 3 trials alone"
     show(planned("plan", base), as_json=False)
     assert capsys.readouterr().out.splitlines()[-1] == "6 trials: 6 to run"
+
+
+def test_a_plan_says_what_is_cut_off_and_what_is_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    planned = [Planned(trial(seed=s), []) for s in (0, 1, 2)]
+    answers = {
+        planned[0].trial.id: Answer(cut_off="hidden_1/kernel 53 of 100 units"),
+        planned[1].trial.id: Answer("no whole outputs"),
+    }
+    show(refused(planned, answers), as_json=False)
+    one, other, last, _ = capsys.readouterr().out.splitlines()
+    assert one.endswith("weight_mask, random 0.5, seed 0  cut off: hidden_1/kernel 53 of 100 units")
+    assert other.endswith("seed 1  skipped: no whole outputs")
+    assert last.endswith("seed 2")

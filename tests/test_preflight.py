@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from strategies import Invalid
+from sweeps.plan import Planned, refused
 from sweeps.preflight import Child, check
+from sweeps.prepare import start
 from tests.driver import wait_for
 from tests.trials import trial
 
@@ -20,6 +22,26 @@ def test_it_loads_tensorflow_before_it_is_asked_and_answers_for_every_trial() ->
         found = check(asked, child.ask)
     assert found.keys() == {t.id for t in asked if t.strategy.name == "var_list"}
     assert not child._process.is_alive()
+
+
+def test_it_says_what_is_cut_off() -> None:
+    sparse = {"name": "random", "sparsity": 0.99}
+    plain, kept, dense, frozen = (
+        trial(pattern=sparse),
+        trial(pattern={"name": "random", "sparsity": 0.8, "min_fan_in": 1, "min_fan_out": 1}),
+        trial(strategy="dense", pattern=sparse),
+        trial(pattern=sparse, held={"name": "constant", "value": 0.5}),
+    )
+    with Child() as child:
+        found = check([plain, kept, dense, frozen], child.ask)
+    assert found.keys() == {plain.id}
+    masks = start(plain).plan.weights
+    cut = [[int((~w.mask).all(axis=axis).sum()) for axis in (0, 1)] for w in masks]
+    said = [f"hidden_1/kernel {cut[0][0]} of 12 units, {cut[0][1]} of 64 inputs",
+            f"hidden_2/kernel {cut[1][0]} of 8 units, {cut[1][1]} of 12 inputs"]  # fmt: skip
+    assert found[plain.id].cut_off == "; ".join(said)
+    (shown,) = refused([Planned(plain, [])], found)
+    assert shown.described()["cut_off"] == found[plain.id].cut_off
 
 
 def test_what_cannot_be_planned_comes_back_as_bad_input() -> None:

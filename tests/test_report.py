@@ -85,6 +85,32 @@ def test_a_leak_is_red_and_a_leak_of_the_control_is_not() -> None:
     assert not controls_hold(outcomes([trial(strategy="projection")], **hold))
 
 
+def test_a_control_that_no_gradient_reaches_is_inconclusive_and_no_alarm() -> None:
+    still = {"integrity/ok": 1.0, "integrity/peak_violations": 0.0, "integrity/unreached": 1650.0}
+    one, other = (trial(strategy="init_only", seed=s) for s in (0, 1))
+    given = outcomes([one], **still, **{"integrity/reached": 0.0})
+    (row,) = rows(given)
+    assert (row.verdict, row.good) == ("inconclusive", True)
+    assert row.amiss == ": no gradient reaches the 1,650 masked entries"
+    assert not controls_hold(given)
+    # where others leak, the audit is seen to work; where one is reached and holds, it is not
+    leaking = outcomes([other], **{"integrity/ok": 0.0, "integrity/violations": 7.0})
+    assert [r.verdict for r in rows([*given, *leaking])] == ["leaks, as it must"]
+    reached = outcomes([other], **still, **{"integrity/reached": 1.0})
+    (row,) = rows([*given, *reached])
+    assert (row.verdict, row.good) == ("HOLDS, must leak", False)
+    assert controls_hold([*given, *reached])
+
+
+def test_a_control_whose_audit_failed_without_a_leak_is_an_alarm() -> None:
+    """Nothing moved at all, as under a learning rate of 0: that is no leak."""
+    nothing = {"integrity/ok": 0.0, "integrity/violations": 0.0, "integrity/moved": 0.0}
+    given = outcomes([trial(strategy="init_only")], **nothing)
+    assert [r.verdict for r in rows(given)] == ["HOLDS, must leak"]
+    moved = outcomes([trial(strategy="init_only")], **nothing | {"integrity/output_drift": 0.1})
+    assert [r.verdict for r in rows(moved)] == ["leaks, as it must"]
+
+
 def test_the_worst_of_the_trials_counts() -> None:
     made = [
         *outcomes([trial(seed=0)], **{"integrity/ok": 1.0, "integrity/peak_violations": 0.0}),
@@ -107,14 +133,17 @@ def test_failed_and_skipped_trials_are_counted() -> None:
 
 def test_no_figure_is_cut_at_80_columns() -> None:
     many = [trial(strategy=s, held="init") for s in ("dense", "init_only", "gradient_mask")]
-    made = outcomes(many, **{"integrity/ok": 1.0, "integrity/peak_violations": 123456.0})
+    made = outcomes(many, **{"integrity/ok": 1.0, "integrity/peak_violations": 0.0})
+    leak = {"integrity/ok": 0.0, "integrity/peak_violations": 123456.0}
+    made += outcomes([trial(strategy="projection", held="init")], **leak)
     console = Console(width=80, file=io.StringIO())
     console.print(table(made))
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
     assert "…" not in text
     assert "HOLDS, must leak" in text
-    assert text.count("1/0/0") == 3
+    assert text.count("1/0/0") == 4
+    assert "123,456" in text
 
 
 def test_markdown_and_text_hold_the_same_cells() -> None:

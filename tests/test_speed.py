@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sweeps import speed
@@ -17,4 +18,58 @@ def test_what_slows_both_for_a_while_is_not_in_the_ratio(monkeypatch: pytest.Mon
     found = speed.compare(program, program, None, None, None, 5)
     assert found.ratio == 2
     assert (found.step_ms, found.dense_step_ms) == (8, 1)
-    assert found.shared(4) == speed.Speed(2, 0.25, 2)
+    assert found.shared(4) == speed.Speed(2, 0.25, 2, None, found.dense_to_dense)
+
+
+@pytest.mark.parametrize("slow", [(0, 0), (0, 5), (5, 0), (5, 5)])
+def test_a_machine_that_is_slow_while_stretches_are_laid_out_gives_the_same_ratio(
+    monkeypatch: pytest.MonkeyPatch, slow: tuple[int, int]
+) -> None:
+    """A stretch of few steps is mostly the call: one trial's ratio was .28 so, and one's .03."""
+    now = 0.0
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: now)
+
+    def takes(step: float, calls_that_are_slow: int) -> speed.Run:
+        calls = 0
+
+        def run(steps: int) -> None:
+            nonlocal now, calls
+            calls += 1
+            now += 0.001 + steps * step
+            if calls <= calls_that_are_slow:
+                now += 0.05  # another process had the core
+
+        return run
+
+    found = speed.in_turn([takes(2e-5, slow[0]), takes(1e-5, slow[1])], 9)
+    assert np.median([a / b for a, b in found]) == pytest.approx(2, rel=0.05)
+
+
+def test_the_interval_of_nine_rounds_is_the_second_lowest_to_the_second_highest() -> None:
+    ratios = [1.0, 1.1, 0.9, 1.2, 1.3, 9.9, 1.0, 1.1, 0.1]
+    assert speed.interval(ratios) == (0.9, 1.3)
+    assert speed.interval(ratios[:6]) == (0.9, 9.9)  # the whole range: 97 %
+    for few in range(6):
+        assert speed.interval(ratios[:few]) is None
+
+
+@pytest.mark.parametrize(("rounds", "covers"), [(6, 0.969), (9, 0.961), (20, 0.959)])
+def test_the_interval_covers_the_median_as_often_as_it_says(rounds: int, covers: float) -> None:
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(1000):
+        low, high = speed.interval(list(np.exp(rng.standard_normal(rounds) ** 3))) or (0, 0)
+        inside += low <= 1 <= high
+    assert inside / 1000 == pytest.approx(covers, abs=0.02)
+
+
+def test_a_dense_step_is_held_against_the_next_ones() -> None:
+    assert speed.steadiness([1.0, 1.1, 1.1, 0.5]) == pytest.approx(1.1)
+    assert speed.steadiness([1.0, 0.8]) == pytest.approx(1.25)
+    assert speed.steadiness([1.0]) is None
+
+
+def test_a_loaded_machine_is_a_tag() -> None:
+    for off, tags in ((1.04, {"speed.noisy": "false"}), (1.06, {"speed.noisy": "true"})):
+        assert speed.tags({"speed/dense_to_dense": off}) == tags
+    assert speed.tags({}) == {}

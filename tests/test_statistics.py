@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sweeps.statistics import Difference, holm, noise_floor, paired
+from sweeps.statistics import Difference, holm, noise_floor, paired, simultaneous
 
 ONE = [0.612, 0.598, 0.631, 0.605, 0.62]
 OTHER = [0.601, 0.599, 0.602, 0.59, 0.611]
@@ -194,6 +194,44 @@ def test_holm_is_monotone_and_never_above_1_nor_below_what_it_was(ps: list[float
     assert all(p <= q <= 1 and q <= max(1, len(tested)) * p for p, q in tested)
     after = [q for _, q in tested]
     assert after == sorted(after)
+
+
+# -- intervals and p of one kind -------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(st.lists(PAIRS, min_size=1, max_size=6))
+def test_a_simultaneous_interval_leaves_out_zero_exactly_where_p_is_below_005(
+    families: list[list[tuple[float, float]]],
+) -> None:
+    alone = [paired(*zip(*pairs, strict=True)) for pairs in families]
+    for before, d in zip(alone, simultaneous(alone), strict=True):
+        if abs(d.p - 0.05) > 1e-9:  # at the very limit rounding decides
+            assert (d.low > 0 or d.high < 0) == (d.p < 0.05)
+        assert (d.mean, d.seeds) == (before.mean, before.seeds)
+        assert d.margin >= before.margin
+        assert d.p == min(1, len(alone) * before.p)
+
+
+def test_one_alone_has_students_own_interval_and_p() -> None:
+    given = paired(ONE, OTHER)
+    (found,) = simultaneous([given])
+    expected = stats.ttest_rel(ONE, OTHER).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert found.p == given.p
+
+
+def test_one_of_four_has_the_interval_of_a_fourth_of_the_error() -> None:
+    found = simultaneous([paired(ONE, OTHER)] * 4)[2]
+    expected = stats.ttest_rel(ONE, OTHER).confidence_interval(1 - 0.05 / 4)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_what_cannot_be_tested_counts_for_none() -> None:
+    nothing = paired([1.0], [0.5])
+    found = simultaneous([nothing, paired(ONE, OTHER)])
+    assert math.isnan(found[0].p)
+    assert found[1] == simultaneous([paired(ONE, OTHER)])[0]
 
 
 # -- noise -----------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
 
 def test_the_table_has_a_row_for_each_strategy_and_says_how_to_go_on(ran: Ran) -> None:
     lines = ran.done.stdout.splitlines()
-    first, against = ran.done.stdout.split("p (Holm)")
+    first, against = ran.done.stdout.split("p (Bonferroni)")
     row = {line.split()[0]: line for line in first.splitlines() if line.strip()}
     assert "control" in row["dense"]
     assert "leaks, as it must" in row["init_only"]

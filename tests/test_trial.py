@@ -84,6 +84,31 @@ def test_the_artifacts_alone_prove_the_verdict(tmp_path: Path) -> None:
         assert (wrong == 0) == (strategy == "weight_mask")
 
 
+def test_what_the_masks_cut_off_is_measured() -> None:
+    result = run(make(pattern={"name": "random", "sparsity": 0.97}, speed={"rounds": 0}))
+    masks = np.load(io.BytesIO(result.artifacts["masks.npz"]), allow_pickle=False)
+    kernels = [masks[name] for name in masks.files if name.endswith("kernel")]
+    for axis, what in ((0, "units"), (1, "inputs")):
+        cut = sum(int((~mask).all(axis=axis).sum()) for mask in kernels)
+        assert cut == result.metrics[f"sparsity/cut_off_{what}"] > 0
+    assert "sparsity/cut_off_units" not in run(make(strategy="dense")).metrics
+
+
+@pytest.mark.parametrize(("rounds", "limits"), [(9, True), (4, False), (1, False), (0, False)])
+def test_the_step_is_timed_with_an_interval_where_there_are_rounds_for_it(
+    rounds: int, limits: bool
+) -> None:
+    result = run(make(speed={"rounds": rounds}))
+    found = {name: v for name, v in result.metrics.items() if name.startswith("speed/")}
+    assert ({"speed/ratio_low", "speed/ratio_high"} <= found.keys()) == limits
+    assert ("speed/ratio_to_dense" in found) == (rounds > 0)
+    assert ("speed/dense_to_dense" in found) == ("speed.noisy" in result.tags) == (rounds > 1)
+    if limits:
+        ends = found["speed/ratio_low"], found["speed/ratio_high"]
+        assert ends[0] <= found["speed/ratio_to_dense"] <= ends[1]
+        assert found["speed/dense_to_dense"] >= 1
+
+
 @pytest.mark.slow
 def test_two_processes_give_the_same_bits() -> None:
     script = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import median, quantiles
+from statistics import median
 from typing import Any
 
 import keras
@@ -23,7 +23,7 @@ from sweeps.bench.peers import PeerCase, running
 from sweeps.models import MLP
 from sweeps.optimizers import Adam, Optimizer
 from sweeps.program import NEVER, Program, Shape
-from sweeps.speed import Run, in_turn
+from sweeps.speed import Run, in_turn, interval
 
 BATCHES = 8
 ROUNDS = 9
@@ -60,10 +60,10 @@ class Row(Result):
     """Of the size's faster control."""
     ratio_to_dense: float
     """The median of the ratios of the rounds."""
-    ratio_low: float
-    """The lower quartile of the ratios of the rounds."""
-    ratio_high: float
-    """The upper one."""
+    ratio_low: float | None
+    """The lower end of the median's 95 % interval; None with fewer than six rounds."""
+    ratio_high: float | None
+    """The upper end."""
     ratio_same_compiler: float | None
     """To the control that is compiled as the case is; None for other libraries."""
 
@@ -193,12 +193,12 @@ def _row(label: Mapping[str, Any], run: Run, bed: Bed, xla: bool | None = None) 
     def ratios(control: int) -> list[float]:
         return [a / b for a, b in zip(times, others[control], strict=True)]
 
-    low, middle, high = quantiles(ratios(bed.dense), n=4, method="inclusive")
+    low, high = interval(ratios(bed.dense)) or (None, None)
     return Row(
         **label,
         step_ms=1000 * median(times),
         dense_ms=1000 * median(others[bed.dense]),
-        ratio_to_dense=middle,
+        ratio_to_dense=median(ratios(bed.dense)),
         ratio_low=low,
         ratio_high=high,
         ratio_same_compiler=None if xla is None else median(ratios(int(xla))),

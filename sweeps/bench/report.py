@@ -102,11 +102,13 @@ def _table(found: Found, size: str) -> Table:
 
 
 def _cell(row: Row | None) -> str:
-    """The ratio, and half of what lies between its quartiles."""
+    """The ratio, and half of its 95 % interval where it has one."""
     if row is None:
         return "-"
-    spread = 50 * (row.ratio_high - row.ratio_low) / row.ratio_to_dense
-    return f"{row.ratio_to_dense:.{2 if row.ratio_to_dense < 10 else 0}f} ±{spread:.0f}%"
+    shown = f"{row.ratio_to_dense:.{2 if row.ratio_to_dense < 10 else 0}f}"
+    if row.ratio_low is None or row.ratio_high is None:
+        return shown
+    return f"{shown} ±{50 * (row.ratio_high - row.ratio_low) / row.ratio_to_dense:.0f}%"
 
 
 def lines(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
@@ -165,8 +167,8 @@ def _draw(
     for (name, pattern), series in lines(rows).items():
         ordered = sorted(series, key=lambda row: row.sparsity)
         at, ratios = [1 - row.sparsity for row in ordered], [r.ratio_to_dense for r in ordered]
-        low = [r.ratio_to_dense - r.ratio_low for r in ordered]
-        high = [r.ratio_high - r.ratio_to_dense for r in ordered]
+        low = [m - (r.ratio_low or m) for r, m in zip(ordered, ratios, strict=True)]
+        high = [(r.ratio_high or m) - m for r, m in zip(ordered, ratios, strict=True)]
         axis.errorbar(
             at, ratios, yerr=[low, high], marker=marker[pattern], markersize=4, linewidth=1.2,
             **looks[name],
