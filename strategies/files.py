@@ -64,11 +64,14 @@ class ArrayFile:
             return self._array(read_exactly(stream, self.size), self.shape)
 
     def blocks(self, rows: int) -> Iterator[Array]:
-        """The array in blocks of so many rows of the first axis, in order.
+        """The array in blocks of so many rows of the first axis, in order; a scalar as it is.
 
         Raises `Invalid` (key `path`) if the file is damaged.
         """
-        if self.fortran or not self.shape:
+        if not self.shape:
+            yield self.whole()
+            return
+        if self.fortran:
             array = self.whole()
             yield from (array[i : i + rows] for i in range(0, len(array), rows))
             return
