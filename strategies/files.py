@@ -58,6 +58,11 @@ class ArrayFile:
         """Bytes of its data."""
         return math.prod(self.shape) * self.dtype.itemsize
 
+    @property
+    def is_bfloat16(self) -> bool:
+        """Whether it was a bfloat16; it is read as float32, which has all of its values."""
+        return self.dtype == RAW_BFLOAT16
+
     def whole(self) -> Array:
         """The array. Raises `Invalid` (key `path`) if the file is damaged."""
         with _readable(self.path), self.open_data() as stream:
@@ -84,7 +89,7 @@ class ArrayFile:
     def _array(self, data: bytearray, shape: tuple[int, ...]) -> Array:
         array: Array = np.frombuffer(data, self.dtype)
         array = array.reshape(shape, order="F" if self.fortran else "C")
-        if self.dtype == RAW_BFLOAT16:  # the upper half of a float32
+        if self.is_bfloat16:  # the upper half of a float32
             array = (array.view("<u2").astype("<u4") << 16).view("<f4")
         return array
 

@@ -10,13 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from strategies.base import Array, Invalid, require
-from strategies.held import Held
+from strategies.files import ArrayFile, open_arrays
+from strategies.held import Constant, Zero
 from strategies.patterns.explicit import to_mask
 from sweeps import mask_files, stored
 from sweeps.findings import Block, Finding, finding
 from sweeps.mask_files import StoredMask
 from sweeps.progress import doing
 from sweeps.stored import StoredModel, StoredWeight
+
+Blocks = Callable[[int], Iterator[Array]]
+"""(rows) -> an array in blocks of so many rows, in order."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,20 @@ class Saved:
         stored.check(self.path)
 
 
-def of_files(path: str, masks: str, held: Held | Saved, weight: str | None = None) -> list[Finding]:
+@dataclass(frozen=True)
+class Arrays:
+    """Held at the arrays of a `.npz` file, which have the names of the masks."""
+
+    path: str
+
+    def __post_init__(self) -> None:
+        with open_arrays(self.path):
+            pass
+
+
+def of_files(
+    path: str, masks: str, held: Zero | Constant | Arrays | Saved, weight: str | None = None
+) -> list[Finding]:
     """Whether a saved model holds what its masks say.
 
     Args:
@@ -50,15 +67,9 @@ def of_files(path: str, masks: str, held: Held | Saved, weight: str | None = Non
         files.enter_context(doing(f"Auditing {Path(path).name}"))
         model = files.enter_context(stored.open_model(path))
         masked = _masked(model, masks, masks_by_name, weight)
-        held_blocks = _held_blocks(held, masked, files)
         found = [
-            finding(
-                one.weight.name,
-                one.weight.shape,
-                _blocks(one, held_blocks[one.weight.name]),
-                one.weight.by_place,
-            )
-            for one in masked
+            finding(m.weight.name, m.weight.shape, _blocks(m, blocks), m.weight.by_place)
+            for m, blocks in zip(masked, _held_blocks(held, masked, files), strict=True)
         ]
     if not any(f.masked for f in found):
         names = ", ".join(f.weight for f in found)
@@ -118,32 +129,62 @@ def _weight_of(model: StoredModel, path: str, mask: StoredMask, name: str | None
 
 
 def _held_blocks(
-    held: Held | Saved, masked: Sequence[_Masked], files: ExitStack
-) -> dict[str, Callable[[int], Iterator[Array]]]:
-    """What each weight is held at, in blocks of rows."""
+    held: Zero | Constant | Arrays | Saved, masked: Sequence[_Masked], files: ExitStack
+) -> list[Blocks]:
+    """What each masked weight is held at."""
     if isinstance(held, Saved):
-        other = files.enter_context(stored.open_model(held.path))
-        weights = {m.weight.name: other.find(m.weight.name) or other.find(m.key) for m in masked}
-        missing = [name for name, one in weights.items() if one is None]
-        if missing:
-            wrong = ", ".join(missing[: stored.NAMED])
-            reason = f"is without {wrong}; the model's weights are {other.listed()}"
-            raise Invalid("path", held.path, reason)
+        return _of_model(files.enter_context(stored.open_model(held.path)), masked)
+    if isinstance(held, Arrays):
+        return _of_arrays(held.path, files.enter_context(open_arrays(held.path)), masked)
+    if isinstance(held, Constant):
         for m in masked:
-            one = weights[m.weight.name]
-            for said, there, here in (
-                ("shape", one and one.shape, m.weight.shape),
-                ("dtype", one and one.dtype, m.weight.dtype),
-            ):
-                require(there == here, m.weight.name, there, f"held values of {said} {here}")
-        return {name: one.blocks for name, one in weights.items() if one}
+            whole = m.weight.dtype.kind not in "bui" or held.value.is_integer()
+            require(whole, "--held", held.value, f"whole for {m.weight.name}, {m.weight.dtype}")
     # by shape and dtype alone: what is held is not made of what the weights are
     like = {m.key: np.broadcast_to(np.zeros((), m.weight.dtype), m.weight.shape) for m in masked}
     values = held.values(like)
-    return {m.weight.name: stored.sliced(values[m.key]) for m in masked}
+    return [stored.sliced(values[m.key]) for m in masked]
 
 
-def _blocks(masked: _Masked, held_blocks: Callable[[int], Iterator[Array]]) -> Iterator[Block]:
+def _of_model(model: StoredModel, masked: Sequence[_Masked]) -> list[Blocks]:
+    weights = [model.find(m.weight.name) or model.find(m.key) for m in masked]
+    missing = [m.weight.name for m, one in zip(masked, weights, strict=True) if one is None]
+    if missing:
+        wrong = ", ".join(missing[: stored.NAMED])
+        reason = f"is without {wrong}; the model's weights are {model.listed()}"
+        raise Invalid("path", model.path, reason)
+    found = [one for one in weights if one]
+    for m, one in zip(masked, found, strict=True):
+        there, here = (f"{w.dtype} of shape {list(w.shape)}" for w in (one, m.weight))
+        require(there == here, m.weight.name, there, f"held values: {here}")
+    return [one.blocks for one in found]
+
+
+def _of_arrays(
+    path: str, arrays: Mapping[str, ArrayFile], masked: Sequence[_Masked]
+) -> list[Blocks]:
+    missing = [m.key for m in masked if m.key not in arrays]
+    there = ", ".join(list(arrays)[: stored.NAMED])
+    reason = f"a file with values for {', '.join(missing[: stored.NAMED])}; it has {there}"
+    require(not missing, "path", path, reason)
+
+    def cast(array: ArrayFile, dtype: np.dtype) -> Blocks:
+        def blocks(rows: int) -> Iterator[Array]:
+            for block in array.blocks(rows):
+                with np.errstate(over="ignore"):
+                    yield block.astype(dtype)
+
+        return blocks
+
+    for m in masked:
+        array, shape = arrays[m.key], m.weight.shape
+        fits = array.shape == shape and (array.dtype.kind in "buif" or array.is_bfloat16)
+        said = f"{array.dtype} of shape {array.shape}"
+        require(fits, m.weight.name, said, f"numbers of shape {shape}")
+    return [cast(arrays[m.key], m.weight.dtype) for m in masked]
+
+
+def _blocks(masked: _Masked, held_blocks: Blocks) -> Iterator[Block]:
     weight, start = masked.weight, 0
     parts = (blocks(weight.rows) for blocks in (weight.blocks, masked.mask.blocks, held_blocks))
     for values, mask_values, held in zip(*parts, strict=True):

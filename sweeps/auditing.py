@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.text import Text
 
 from strategies.base import Invalid, require
-from strategies.held import Constant, File, Held, Zero
+from strategies.held import Constant, Zero
 from sweeps import mask_files, stored
 from sweeps.arguments import Parser
-from sweeps.audit_files import Saved, of_files
+from sweeps.audit_files import Arrays, Saved, of_files
 from sweeps.block import printable
 from sweeps.findings import Finding, described, holds, note, table, verdict
 from sweeps.progress import doing
@@ -79,11 +79,11 @@ def audit(arguments: Sequence[str]) -> int:
     return int(not holds(found))
 
 
-def _held(given: str) -> Held | Saved:
+def _held(given: str) -> Zero | Constant | Arrays | Saved:
     if given == "zero":
         return Zero()
     if Path(given).suffix == ".npz":
-        return File(given)
+        return Arrays(given)
     if Path(given).exists() or Path(given).suffix in stored.SUFFIXES:
         return Saved(given)
     try:
@@ -116,7 +116,7 @@ def _of_run(run_id: str, uri: str | None) -> list[Finding]:
         if "held.npz" not in found and not _holds_zero(Path(folder, "config.yaml")):
             raise Invalid("run", run_id, "has no held values: it was made before they were kept")
         try:
-            held = File(path["held.npz"]) if "held.npz" in found else Zero()
+            held = Arrays(path["held.npz"]) if "held.npz" in found else Zero()
             return of_files(path["model.keras"], path["masks.npz"], held)
         except Invalid as error:
             raise Invalid("run", run_id, str(error).replace(f"{folder}/", "")) from error

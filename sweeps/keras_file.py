@@ -63,7 +63,7 @@ def _config(path: str, archive: zipfile.ZipFile) -> Mapping[str, Any]:
 
 def _unpack(path: str, archive: zipfile.ZipFile, to: Path) -> None:
     """Write the weights to a file; what they are said to unpack to may be a lie."""
-    packed = _known_packing(archive, WEIGHTS).compress_size
+    packed = min(_known_packing(archive, WEIGHTS).compress_size, Path(path).stat().st_size)
     left = max(UNPACKED_LIMIT, EXPANSION_LIMIT * packed)
     with archive.open(WEIGHTS) as stream, to.open("wb") as file:
         while chunk := stream.read(CHUNK):

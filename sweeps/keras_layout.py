@@ -51,7 +51,7 @@ class Keras3:
         """`config` is the model's own, from the `.keras` file around the weights."""
         self._path, self._file, self._tree = path, file, Tree(path)
         self._described = dict(_described(config, ())) if config else {}
-        self._model = _name((config or {}).get("config", {}).get("name"))
+        self._model = _name(_config(config).get("name"))
 
     def weights(self) -> list[StoredWeight]:
         """The weights in the file's order.
@@ -81,7 +81,7 @@ class Keras3:
         variables = children.pop("vars", None)
         layer: str | None = parent
         if isinstance(variables, h5py.Group):
-            config = self._described.get(path, {}).get("config", {})
+            config = _config(self._described.get(path))
             name = _name(variables.attrs.get("name")) or _name(config.get("name"))
             name = name or _cell(path, parent) or (path[-1] if path else "")
             if path:
@@ -128,6 +128,12 @@ def _cell(path: tuple[str, ...], parent: str) -> str | None:
     return CELLS.get(parent) if path[-1:] == ("cell",) else None
 
 
+def _config(layer: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The config of a layer, or an empty one if it is none."""
+    config = layer.get("config") if layer else None
+    return config if isinstance(config, dict) else {}
+
+
 def _name(value: Any) -> str:
     """A layer's name from a file, or nothing if it is none."""
     return value if isinstance(value, str) and len(value) <= NAME_LIMIT else ""
@@ -149,8 +155,7 @@ def _described(
 ) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
     """What the config of a model says of each layer, by its place in the file."""
     yield path, layer
-    config = layer.get("config")
-    for key, value in config.items() if isinstance(config, dict) else ():
+    for key, value in _config(layer).items():
         inner = [value] if isinstance(value, dict) else value if isinstance(value, list) else []
         inner = [i for i in inner if isinstance(i, dict) and isinstance(i.get("class_name"), str)]
         counts: Counter[str] = Counter()
@@ -168,8 +173,6 @@ def _described(
 
 def _renamed(layer: Mapping[str, Any], way: str) -> Mapping[str, Any]:
     """One of the two layers that a Bidirectional makes of the one in its config."""
-    config = layer.get("config")
-    if not isinstance(config, dict):
-        return layer
+    config = _config(layer)
     name = str(config.get("name")).removeprefix("forward_")
     return {**layer, "config": {**config, "name": f"{way}_{name}"}}
