@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from strategies.base import Array, Invalid, require
+from strategies.base import Array, Invalid, one_value, require
 from strategies.files import ArrayFile, open_arrays
 from strategies.held import Constant, Zero
 from strategies.patterns.explicit import to_mask
@@ -189,7 +189,7 @@ def _blocks(masked: _Masked, held_blocks: Blocks) -> Iterator[Block]:
     parts = (blocks(weight.rows) for blocks in (weight.blocks, masked.mask.blocks, held_blocks))
     for values, mask_values, held in zip(*parts, strict=True):
         mask = to_mask(mask_values, values.shape, f"mask of {weight.name}")
-        finite = bool(np.isfinite(held[~mask]).all())
+        finite = bool((mask | np.isfinite(one_value(held))).all())
         require(finite, weight.name, "NaN or infinite", "held at finite numbers")
         yield Block(start, values, mask, held)
         start += len(values) if values.ndim else 0

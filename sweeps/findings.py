@@ -63,10 +63,12 @@ def finding(
     first: list[Entry] = []
     for block in blocks:
         wrong = ~block.mask & (bits(block.weight) != bits(block.held))
+        masked += block.mask.size - int(np.count_nonzero(block.mask))
+        if not wrong.any():
+            continue
         weight = Weight(name, block.weight.shape, str(block.weight.dtype), "")
         plan = Plan((MaskedWeight(weight, block.mask, block.held),))
         violating, drift = violations({name: block.weight}, plan)
-        masked += int((~block.mask).sum())
         count += violating
         # no other values are equal where their bits are not
         signs += int((wrong & (block.weight == block.held)).sum())

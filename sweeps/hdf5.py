@@ -18,8 +18,10 @@ import numpy as np
 from strategies.base import Array, Invalid
 from sweeps.stored import StoredWeight, is_number
 
-DEPTH = 64
-"""Groups inside of groups. Keras' own models have some ten."""
+DEPTH, OBJECTS = 64, 100_000
+"""Groups inside of groups, and groups and arrays in all: ten and some thousand in large models."""
+TEXT = 1000
+"""Characters of a text that is read from a file, such as a layer's name."""
 
 
 @contextmanager
@@ -42,22 +44,38 @@ class Tree:
     def __init__(self, path: str) -> None:
         self._path = path
         self._entered: set[int] = set()
+        self._left = OBJECTS
 
     def children(self, group: h5py.Group) -> dict[str, Any]:
         """The groups and datasets in a group, by name.
 
         Raises:
-            Invalid: (key `path`) One is a link to elsewhere, or the group was entered already.
+            Invalid: (key `path`) One is a link to elsewhere, the group was entered already, or
+                the file has too many.
         """
         address = h5py.h5o.get_info(group.id).addr
         if address in self._entered or group.name.count("/") > DEPTH:
             raise Invalid("path", self._path, f"{_short(group.name)}: groups in groups without end")
         self._entered.add(address)
+        self._left -= len(group)
+        if self._left < 0:
+            raise Invalid("path", self._path, f"has more than {OBJECTS:,} groups and arrays")
         for name in group:
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 where = _short(f"{group.name}/{name}")
                 raise Invalid("path", self._path, f"{where} is a link; Keras writes none")
         return {name: group[name] for name in group}
+
+
+def text(thing: h5py.Group | h5py.Dataset, attribute: str) -> str:
+    """A short text that is kept with a group or dataset, or nothing if there is none."""
+    if attribute not in thing.attrs:
+        return ""
+    kept = h5py.h5a.open(thing.id, attribute.encode())
+    if kept.shape != () or kept.get_storage_size() > 4 * TEXT:  # of any length: a pointer's size
+        return ""
+    value = thing.attrs[attribute]
+    return value if isinstance(value, str) and len(value) <= TEXT else ""
 
 
 def _short(name: str) -> str:

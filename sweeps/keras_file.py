@@ -43,6 +43,9 @@ def open_archive(path: str) -> Iterator[StoredModel]:
                 _unpack(path, archive, unpacked)
         except Invalid:
             raise
+        except OSError as error:
+            reason = f"cannot be unpacked to {folder}: {error.strerror}"
+            raise Invalid("path", path, reason) from error
         except Exception as error:  # zipfile, zlib and JSON each have errors of their own
             raise Invalid("path", path, "not a readable .keras file") from error
         with open_hdf5(path, unpacked, config) as model:

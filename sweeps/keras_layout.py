@@ -11,12 +11,10 @@ from typing import Any
 import h5py
 
 from strategies.weights import unique_names
-from sweeps.hdf5 import Tree, weight
+from sweeps.hdf5 import TEXT, Tree, text, weight
 from sweeps.keras_variables import CELLS, INNER, known, snake_case, variable_names
 from sweeps.stored import StoredWeight
 
-NAME_LIMIT = 1000
-"""Characters of a layer's name."""
 NOT_WEIGHTS = ("optimizer", "metrics")
 """What a compiled model keeps beside its layers."""
 
@@ -82,7 +80,7 @@ class Keras3:
         layer: str | None = parent
         if isinstance(variables, h5py.Group):
             config = _config(self._described.get(path))
-            name = _name(variables.attrs.get("name")) or _name(config.get("name"))
+            name = text(variables, "name") or _name(config.get("name"))
             name = name or _cell(path, parent) or (path[-1] if path else "")
             if path:
                 around += f"{name}/"
@@ -136,7 +134,7 @@ def _config(layer: Mapping[str, Any] | None) -> Mapping[str, Any]:
 
 def _name(value: Any) -> str:
     """A layer's name from a file, or nothing if it is none."""
-    return value if isinstance(value, str) and len(value) <= NAME_LIMIT else ""
+    return value if isinstance(value, str) and len(value) <= TEXT else ""
 
 
 def _like_kernel_and_bias(*datasets: h5py.Dataset) -> bool:

@@ -81,6 +81,16 @@ def lying_directory() -> None:
     path.write_bytes(data)
 
 
+def lying_packed_size() -> None:
+    """The directory says that the weights take 4 GB in the file."""
+    weights_of_gigabytes()
+    path = Path("model.keras")
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(b"PK\x01\x02", 0, data.rindex(b"model.weights.h5"))
+    struct.pack_into("<I", data, entry + 20, 2**32 - 2)
+    path.write_bytes(data)
+
+
 def dataset(**options: Any) -> None:
     """An HDF5 file whose kernel is declared so."""
     with h5py.File("model.h5", "w") as file:
@@ -165,6 +175,22 @@ def deep_groups() -> None:
         group = file.create_group("layers")
         for _ in range(3000):
             group = group.create_group("a")
+
+
+def many_groups() -> None:
+    """A million ways to one group."""
+    with h5py.File("model.h5", "w", libver="latest") as file:
+        group = file.create_group("layers")
+        one = group.create_group("dense")
+        for i in range(100_001):
+            group[str(i)] = one
+
+
+def long_name() -> None:
+    """The name of the layer has 60,000 characters."""
+    dataset(data=np.zeros((3, 4)))
+    with h5py.File("model.h5", "a") as file:
+        file["layers/dense/vars"].attrs["name"] = "x" * 60_000
 
 
 def mask(content: bytes) -> None:

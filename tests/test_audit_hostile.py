@@ -90,6 +90,7 @@ KERNEL = "/layers/dense/vars/0"
 REFUSED: dict[Callable[[], None], str] = {
     bombs.config_of_gigabytes: f"{MODEL}its config.json unpacks to more than 16,777,216 bytes",
     bombs.weights_of_gigabytes: f"{MODEL}its model.weights.h5 unpacks to more than it should",
+    bombs.lying_packed_size: f"{MODEL}its model.weights.h5 unpacks to more than it should",
     bombs.lying_directory: f"{MODEL}not a readable .keras file",
     bombs.never_written: f"{HDF5}{KERNEL} declares 13,194,139,533,312 bytes and holds 0",
     bombs.never_written_contiguous: f"{HDF5}{KERNEL} declares 13,194,139,533,312 bytes and holds",
@@ -101,6 +102,7 @@ REFUSED: dict[Callable[[], None], str] = {
     bombs.soft_link: f"{HDF5}{KERNEL} is a link; Keras writes none",
     bombs.groups_without_end: f"{HDF5}/layers/dense/a: groups in groups without end",
     bombs.deep_groups: f"{HDF5}/layers/a/a/a/a",
+    bombs.many_groups: f"{HDF5}has more than 100,000 groups and arrays",
     bombs.mask_of_declared_size: f"{MASKS}not a readable .npz file",
     bombs.mask_of_gigabytes: f"mask of {bombs.NAME}=shape [64, 16777216]: must be of shape [3, 4]",
     bombs.held_of_gigabytes: f"{bombs.NAME}=uint8 of shape (64, 16777216): must be numbers of ",
@@ -130,6 +132,12 @@ def test_what_the_config_declares_is_not_made(usual: int) -> None:
     done = measured("model.keras", "masks.npz")
     assert (done.code, done.stdout.splitlines()[-1][:5]) == (0, "holds")
     assert done.memory < usual + EXTRA
+
+
+def test_a_long_name_is_not_read() -> None:
+    bombs.long_name()
+    with stored.open_model("model.h5") as model:
+        assert model.listed() == "dense/kernel"
 
 
 @pytest.mark.parametrize("extension", ["keras", "h5", "weights.h5"])
