@@ -36,12 +36,18 @@ def require(condition: bool, key: str, value: object, allowed: str) -> None:
         raise Invalid(key, value, f"must be {allowed}")
 
 
+def variable_of(name: str) -> str:
+    """The variable's part of a weight's name: `kernel` of `layer/kernel` and `layer/kernel#1`."""
+    return name.rsplit("/", 1)[-1].partition("#")[0]
+
+
 @dataclass(frozen=True)
 class Weight:
     """One trainable weight of a model, by what can be known without its values."""
 
     name: str
-    """`layer/variable`, with the outer layers' names in front where layers are nested."""
+    """`layer/variable`, with the outer layers' names in front where layers are nested; the second
+    of one name is `layer/variable#1`."""
     shape: tuple[int, ...]
     dtype: str
     layer: str
@@ -53,7 +59,7 @@ class Weight:
 
     @property
     def is_kernel(self) -> bool:
-        return self.name.rsplit("/", 1)[-1].endswith("kernel")
+        return variable_of(self.name).endswith("kernel")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from strategies.base import match, match_each
+from strategies.weights import owners
 
 
 @dataclass(frozen=True)
@@ -24,22 +25,14 @@ def statistics(model: Any) -> list[Statistic]:
     """The non-trainable weights of a built Keras model, in the order of its layers.
 
     The states of random seeds and of metrics are not among them, as in
-    `keras.Model.non_trainable_weights`; nor are the weights of frozen layers, which no layer
-    updates.
+    `keras.Model.non_trainable_weights`. The weights of layers with `trainable = False` are.
     """
-    wanted = {id(v) for v in model.non_trainable_weights}
-    found: dict[int, Statistic] = {}
-
-    def visit(layer: Any, prefix: str) -> None:
-        for variable in layer._non_trainable_variables:
-            if id(variable) in wanted:
-                name = f"{prefix}{variable.name}"
-                found.setdefault(id(variable), Statistic(name, variable, layer))
-        for inner in layer._layers:
-            visit(inner, f"{prefix}{inner.name}/")
-
-    visit(model, "")
-    return list(found.values())
+    wanted = {id(v): v for v in model.non_trainable_weights}
+    return [
+        Statistic(name, wanted[key], layer)
+        for key, (name, layer) in owners(model).items()
+        if key in wanted
+    ]
 
 
 def frozen_statistics(

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from strategies.base import Array, Invalid, Mask, MaskedWeight, Plan, Weight, target_names
+from strategies.base import (
+    Array,
+    Mask,
+    MaskedWeight,
+    Plan,
+    Weight,
+    target_names,
+    variable_of,
+)
 
 ELEMENTWISE = [
     "linear", "relu", "relu6", "leaky_relu", "sigmoid", "hard_sigmoid", "log_sigmoid", "tanh",
@@ -19,33 +29,59 @@ ELEMENTWISE = [
 """Activations whose every output depends on one input; a softmax, say, mixes them."""
 
 
+AUTOMATIC = re.compile(r"variable(_\d+)?")
+"""What Keras calls a variable that was given no name. Its number counts all such variables of the
+process, so a reloaded model has another one."""
+
+
+def unique_names(names: Iterable[str]) -> list[str]:
+    """The names, where a repeated one gets a number: `a`, `a#1`, `a#2`.
+
+    Example:
+        >>> unique_names(["own/w", "own/w", "own/bias"])
+        ['own/w', 'own/w#1', 'own/bias']
+    """
+    unique: dict[str, None] = {}
+    for name in names:
+        repeats = (f"{name}#{i}" for i in itertools.count(1))
+        unique[next(n for n in itertools.chain([name], repeats) if n not in unique)] = None
+    return list(unique)
+
+
 def _own_variables(layer: Any, prefix: str, seen: set[int]) -> list[tuple[str, Any, Any]]:
+    """(name, variable, layer) of a layer and the layers inside of it; names may repeat."""
     if id(layer) in seen:
         return []
     seen.add(id(layer))
-    found = [(f"{prefix}/{v.name}", v, layer) for v in layer._trainable_variables]
+    variables = []
+    # not `layer.trainable_variables`: a name must not depend on what is frozen
+    for variable in [*layer._trainable_variables, *layer._non_trainable_variables]:
+        name = "variable" if AUTOMATIC.fullmatch(variable.name) else variable.name
+        variables.append((f"{prefix}{name}", variable, layer))
     for inner in layer._layers:
-        found += _own_variables(inner, f"{prefix}/{inner.name}", seen)
-    return found
+        variables += _own_variables(inner, f"{prefix}{inner.name}/", seen)
+    return variables
 
 
-def _owners(model: Any) -> dict[int, tuple[str, Any]]:
-    """(name, layer) of each trainable variable, by its `id`."""
-    seen: set[int] = set()
-    named = {id(v): (v.name, model) for v in model._trainable_variables}
-    for part in model._layers:
-        for name, v, layer in _own_variables(part, part.name, seen):
-            named.setdefault(id(v), (name, layer))
-    return named
+def owners(model: Any) -> dict[int, tuple[str, Any]]:
+    """(name, layer) of each variable that a layer of the model owns, by the variable's `id`."""
+    first: dict[int, tuple[str, Any]] = {}
+    for name, variable, layer in _own_variables(model, "", set()):
+        first.setdefault(id(variable), (name, layer))  # one variable may belong to two layers
+    names = unique_names(name for name, _ in first.values())
+    return {
+        key: (name, layer) for name, (key, (_, layer)) in zip(names, first.items(), strict=True)
+    }
 
 
 def describe(model: Any) -> list[Weight]:
     """The trainable weights of a built Keras model, in the order of `model.trainable_variables`.
 
     Names are `layer/variable` (outer layers in front where layers are nested); they survive saving
-    and reloading, which `variable.path` does not. Raises `Invalid` if two weights share a name.
+    and reloading, which `variable.path` does not. Where a name repeats, the second of its variables
+    is `layer/variable#1`, in the order in which layers add their variables.
     """
-    named = _owners(model)
+    named = owners(model)
     outputs = getattr(model, "outputs", None) or []
     last = outputs[0]._keras_history.operation if len(outputs) == 1 else None
     if last is not None and len(last._inbound_nodes) > 1:
@@ -67,12 +103,6 @@ def describe(model: Any) -> list[Weight]:
                 constrained=variable.constraint is not None,
             )
         )
-    names = [w.name for w in weights]
-    for name in names:
-        if names.count(name) > 1:
-            raise Invalid(
-                "model", name, "two weights share this name; give the layers unique names"
-            )
     return weights
 
 
@@ -92,9 +122,9 @@ def rewriting(
     Returns:
         A function that makes a context manager, within which the layers compute so.
     """
-    owners = _owners(model)
-    found = [owners[id(v)] for v in model.trainable_variables]
-    kernels = [layer for name, layer in found if name in names and name.endswith("/kernel")]
+    owner_of = owners(model)
+    found = [owner_of[id(v)] for v in model.trainable_variables]
+    kernels = [layer for name, layer in found if name in names and variable_of(name) == "kernel"]
     layers = [layer for layer in kernels if type(layer).__name__ == "Dense"]
 
     @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from strategies.audit import bits, violations
-from strategies.base import Array, Plan
+from strategies.base import Array, Mask, MaskedWeight, Plan, Weight
 from sweeps.block import printable
 
 FIRST = 3
@@ -39,32 +39,50 @@ class Finding:
     """Violations that are the sign of a zero, and nothing else."""
     largest_drift: float
     first: tuple[Entry, ...]
+    by_place: bool = False
+    """Its name is its place in its layer, which is all that the file says."""
 
 
-def findings(weights: Mapping[str, Array], plan: Plan) -> list[Finding]:
-    """One for each masked weight of the plan; `weights` are dense, by name."""
-    made = []
-    for w in plan.weights:
-        found = weights[w.weight.name]
-        wrong = ~w.mask & (bits(found) != bits(w.held))
-        places = [tuple(map(int, place)) for place in np.argwhere(wrong)[:FIRST]]
-        count, drift = violations(weights, Plan((w,)))
-        made.append(
-            Finding(
-                weight=w.weight.name,
-                shape=w.weight.shape,
-                masked=int((~w.mask).sum()),
-                violations=count,
-                # no other values are equal where their bits are not
-                zero_signs=int((wrong & (found == w.held)).sum()),
-                largest_drift=drift,
-                first=tuple(Entry(p, _number(found[p]), _number(w.held[p])) for p in places),
-            )
-        )
-    return made
+@dataclass(frozen=True)
+class Block:
+    """Some rows of a weight, of its mask (True trains) and of what it is held at."""
+
+    start: int
+    """The first row."""
+    weight: Array
+    mask: Mask
+    held: Array
+
+
+def finding(
+    name: str, shape: tuple[int, ...], blocks: Iterable[Block], by_place: bool = False
+) -> Finding:
+    """What was found of one masked weight, block by block of its rows."""
+    masked = count = signs = 0
+    largest = 0.0
+    first: list[Entry] = []
+    for block in blocks:
+        wrong = ~block.mask & (bits(block.weight) != bits(block.held))
+        masked += block.mask.size - int(np.count_nonzero(block.mask))
+        if not wrong.any():
+            continue
+        weight = Weight(name, block.weight.shape, str(block.weight.dtype), "")
+        plan = Plan((MaskedWeight(weight, block.mask, block.held),))
+        violating, drift = violations({name: block.weight}, plan)
+        count += violating
+        # no other values are equal where their bits are not
+        signs += int((wrong & (block.weight == block.held)).sum())
+        largest = max(largest, drift)
+        for place in np.argwhere(wrong)[: FIRST - len(first)] if len(first) < FIRST else ():
+            index = tuple(int(i) for i in place)
+            entry = _number(block.weight[index]), _number(block.held[index])
+            first.append(Entry((index[0] + block.start, *index[1:]) if index else (), *entry))
+    return Finding(name, shape, masked, count, signs, largest, tuple(first), by_place)
 
 
 def _number(value: Any) -> float | str:
+    if isinstance(value, np.bool_):
+        return float(value)
     # as short as its own dtype allows: 0.1, not the double next to it
     return float(str(value)) if np.isfinite(value) else str(value)
 
@@ -87,6 +105,17 @@ def verdict(found: Sequence[Finding]) -> str:
         return f"{said}in the sign of a zero only"
     said += f"by up to {max(f.largest_drift for f in found):.3g}"
     return f"{said}; {signs:,} in the sign of a zero only" if signs else said
+
+
+def note(found: Sequence[Finding]) -> str:
+    """What is to be said of the weights' names, if there is anything."""
+    names = [f.weight for f in found if f.by_place]
+    if not names:
+        return ""
+    return (
+        f"{', '.join(names)}: numbered by place; the file does not say what layers that are not "
+        "Keras' own call their variables"
+    )
 
 
 def table(found: Sequence[Finding]) -> Table:

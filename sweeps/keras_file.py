@@ -1,94 +1,116 @@
-"""A Keras model from a stranger's file: `.keras` only, and nothing in it runs.
+"""The weights in a Keras file: `.keras`, `.h5`, `.weights.h5`. Loads neither Keras nor TensorFlow.
 
-Keras' own safe mode refuses pickled functions, but what else a config could call was found again
-and again (CVE-2025-1550, -8747, -9906, -49655, CVE-2026-1462), and the Keras installed here may be
-an old one. So the config is read first, as data: it may name no more than what a model is made of.
+What the config of a model names, Keras would call, and ways around its safe mode were found again
+and again (CVE-2025-1550, -8747, -9906, -49655, CVE-2026-1462); a model that is built takes what
+memory its config says. So none is built, and of the config only names and classes are read.
 """
 
 from __future__ import annotations
 
 import json
-import re
+import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from strategies.base import Invalid
+from strategies.files import CHUNK, PACKINGS
+from sweeps.stored import StoredModel
 
-MADE_OF = re.compile(
-    r"keras(\.src)?(\.(layers|models|ops|initializers|regularizers|constraints|activations"
-    r"|random|dtype_policies|quantizers|optimizers|losses|metrics)(\.\w+)*)?"
-)
-"""Modules whose classes a config may name."""
-FUNCTIONS = re.compile(r"builtins|keras(\.src)?\.(activations|ops|losses|metrics)(\.\w+)*")
-"""Modules whose functions it may name; Keras says `builtins` of its own by their bare name."""
-CODE = {"Lambda", "__lambda__", "TFSMLayer", "TorchModuleWrapper", "FlaxLayer", "JaxLayer"}
-"""Classes that bring code of their own."""
+ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
+HDF5_START = b"\x89HDF\r\n\x1a\n"
+CONFIG, WEIGHTS = "config.json", "model.weights.h5"
+CONFIG_LIMIT = 2**24
+"""Bytes of a model's config. That of a large one has one or two million."""
+UNPACKED_LIMIT, EXPANSION_LIMIT = 2**28, 100
+"""Bytes, and how many times the packed bytes, that weights may unpack to, whichever is more."""
 
 
-def check(path: str) -> None:
-    """Raise `Invalid` (key `path`) unless it is a `.keras` file that names nothing foreign.
+@contextmanager
+def open_archive(path: str) -> Iterator[StoredModel]:
+    """The weights of a `.keras` file.
 
-    Loads no TensorFlow.
+    Raises:
+        Invalid: (key `path`) It is not a `.keras` file, damaged, or would unpack to far more.
     """
-    if not Path(path).exists():
-        raise Invalid("path", path, "no such file")
-    if Path(path).suffix != ".keras" or Path(path).is_dir() or not zipfile.is_zipfile(path):
-        raise Invalid(
-            "path", path, "must be a .keras file; other formats can run code as they load"
-        )
-    try:
-        with zipfile.ZipFile(path) as file:
-            config = json.loads(file.read("config.json"))
-        config.pop("compile_config", None)  # how it was trained, which is not loaded
-        foreign = next(_foreign(config), "")
-    except Exception as error:  # zipfile, zlib, JSON and the stack each have errors of their own
-        raise Invalid("path", path, "not a readable .keras file") from error
-    if foreign:
-        allowed = f"holds {foreign}; only Keras' own layers that bring no code are read"
-        raise Invalid("path", path, allowed)
+    with tempfile.TemporaryDirectory() as folder:
+        unpacked = Path(folder, WEIGHTS)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                config = _config(path, archive)
+                _unpack(path, archive, unpacked)
+        except Invalid:
+            raise
+        except OSError as error:
+            reason = f"cannot be unpacked to {folder}: {error.strerror}"
+            raise Invalid("path", path, reason) from error
+        except Exception as error:  # zipfile, zlib and JSON each have errors of their own
+            raise Invalid("path", path, "not a readable .keras file") from error
+        with open_hdf5(path, unpacked, config) as model:
+            yield model
 
 
-def load(path: str) -> Any:
-    """The model, all of its layers trainable: one that was frozen has weights to audit too.
+def _config(path: str, archive: zipfile.ZipFile) -> Mapping[str, Any]:
+    _known_packing(archive, CONFIG)
+    with archive.open(CONFIG) as stream:
+        text = stream.read(CONFIG_LIMIT + 1)
+    if len(text) > CONFIG_LIMIT:
+        raise Invalid("path", path, f"its {CONFIG} unpacks to more than {CONFIG_LIMIT:,} bytes")
+    config = json.loads(text)
+    if not isinstance(config, dict) or not isinstance(config.get("class_name"), str):
+        raise ValueError("no model's config")
+    return config
 
-    Raises `Invalid` (key `path`) for what is no model, cannot be loaded, or could run code.
+
+def _unpack(path: str, archive: zipfile.ZipFile, to: Path) -> None:
+    """Write the weights to a file; what they are said to unpack to may be a lie."""
+    packed = min(_known_packing(archive, WEIGHTS).compress_size, Path(path).stat().st_size)
+    left = max(UNPACKED_LIMIT, EXPANSION_LIMIT * packed)
+    with archive.open(WEIGHTS) as stream, to.open("wb") as file:
+        while chunk := stream.read(CHUNK):
+            left -= len(chunk)
+            if left < 0:
+                raise Invalid("path", path, f"its {WEIGHTS} unpacks to more than it should")
+            file.write(chunk)
+
+
+def _known_packing(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+    part = archive.getinfo(name)
+    if part.compress_type not in PACKINGS:
+        raise ValueError("packed in an unusual way")
+    return part
+
+
+@contextmanager
+def open_hdf5(
+    path: str, file: Path | None = None, config: Mapping[str, Any] | None = None
+) -> Iterator[StoredModel]:
+    """The weights of an HDF5 file as Keras 2 or 3 writes it.
+
+    Args:
+        path: What complaints say; also the file, where that is not given.
+        file: The file.
+        config: The model's config, if there is one.
+
+    Raises:
+        Invalid: (key `path`) It is damaged, or not as Keras writes it.
     """
-    check(path)
-    import keras
+    import h5py
 
-    try:
-        # as a Path: a string such as hf://model.keras is an address to Keras
-        model = keras.models.load_model(Path(path), compile=False, safe_mode=True)
-    except Exception as error:  # Keras, HDF5 and TensorFlow each have errors of their own
-        said = " ".join(str(error).rpartition("Exception encountered: ")[2].split())
-        reason = said.split(". ")[0][:200]
-        raise Invalid("path", path, f"cannot be loaded: {reason}") from error
-    if not isinstance(model, keras.Model):
-        raise Invalid("path", path, "holds no model")
-    for layer in model._flatten_layers():  # set on the model alone, it stops where it is true
-        layer.trainable = True
-    return model
+    from sweeps.hdf5 import readable
+    from sweeps.keras_layout import Keras3, is_keras3
+    from sweeps.keras_legacy_layout import legacy_weights
 
-
-def _foreign(part: Any) -> Iterator[str]:
-    """What a config names that is no part of Keras, or brings code."""
-    if isinstance(part, list):
-        for inner in part:
-            yield from _foreign(inner)
-    if not isinstance(part, dict):
-        return
-    name, module = part.get("class_name"), part.get("module", "keras")
-    # a class that was registered under a name of its own has the module null
-    if name == "function" and not FUNCTIONS.fullmatch(str(module)):
-        yield f"the function {part.get('config')} of {module}"
-    elif name is not None and name != "function" and not _is_made_of(str(name), str(module)):
-        yield str(name) if module in (None, "keras.layers") else f"{name} of {module}"
-    for inner in part.values():
-        yield from _foreign(inner)
-
-
-def _is_made_of(name: str, module: str) -> bool:
-    # by a name in small letters Keras would find functions too, such as its own load_model
-    return name not in CODE and not name[:1].islower() and MADE_OF.fullmatch(module) is not None
+    with readable(path):
+        opened = h5py.File(file or path, "r")
+    with opened:
+        with readable(path):
+            if is_keras3(opened):
+                weights = Keras3(path, opened, config).weights()
+            else:
+                weights = legacy_weights(path, opened)
+        if not weights:
+            raise Invalid("path", path, "holds no weights of a Keras model")
+        yield StoredModel(path, tuple(weights))

@@ -12,10 +12,13 @@ import pytest
 from keras import layers
 
 from strategies import Invalid, MaskedWeight, Plan, Weight
+from strategies.audit import bake, violations
 from strategies.base import target_names
 from strategies.held import Zero
 from strategies.patterns.random import Random
-from strategies.weights import describe, make_plan, values
+from strategies.step import Training
+from strategies.weight_mask import WeightMask
+from strategies.weights import Rewritten, describe, make_plan, unique_names, values
 
 
 def functional(*stack: Any, shape: tuple[int, ...] = (4,)) -> Any:
@@ -83,19 +86,117 @@ def test_names_survive_saving_and_loading(tmp_path: Path) -> None:
     assert describe(loaded) == describe(model)
 
 
-def test_one_name_for_two_weights_is_refused() -> None:
-    class Twins(keras.Model):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.one, self.other = layers.Dense(4, name="twin"), layers.Dense(4, name="twin")
+@keras.saving.register_keras_serializable("Tests")
+class Twice(layers.Layer):
+    """Variables that share a name, variables without one, and one that no gradient trains."""
 
-        def call(self, x: Any) -> Any:
-            return self.other(self.one(x))
+    def build(self, shape: Any) -> None:
+        self.parts = [
+            self.add_weight(shape=(4, 4), name="kernel"),
+            self.add_weight(shape=(4, 4)),
+            self.add_weight(shape=(4, 4), name="kernel"),
+            self.add_weight(shape=(4, 4)),
+            self.add_weight(shape=(4, 4), name="kernel", trainable=False),
+        ]
 
+    def call(self, x: Any) -> Any:
+        for part in self.parts:
+            x = x @ part
+        return x
+
+
+TWICE = ["own/kernel", "own/variable", "own/kernel#1", "own/variable#1"]
+
+
+def test_the_second_of_one_name_has_a_number(tmp_path: Path) -> None:
+    """Also of those without a name, whose automatic ones count on from model to model."""
+    model = functional(Twice(name="own"), layers.Dense(2, name="last"))
+    assert names(model) == [*TWICE, "last/kernel", "last/bias"]
+    assert [w.is_kernel for w in describe(model)] == [True, False, True, False, True, False]
+    assert target_names(describe(model), None) == ["own/kernel", "own/kernel#1"]
+    assert target_names(describe(model), ["own/kernel#*"]) == ["own/kernel#1"]
+    assert target_names(describe(model), ["own/kernel"]) == ["own/kernel"]
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.layers[0].parts[1].name != model.layers[0].parts[1].name
+    assert describe(loaded) == describe(model)
+    for name, array in values(model).items():
+        np.testing.assert_array_equal(values(loaded)[name], array)
+
+
+def test_a_number_does_not_depend_on_what_is_frozen() -> None:
+    model = functional(Twice(name="own"))
+    model.layers[0].parts[0].trainable = False
+    assert names(model) == TWICE[1:]
+
+
+def test_the_second_of_one_name_is_held_and_audited(tmp_path: Path) -> None:
+    """Through training, saving and reloading, by `layer/variable#1`."""
+    model = functional(Twice(name="own"), layers.Dense(1, name="last"))
+    plan = make_plan(
+        describe(model),
+        values(model),
+        masks=Random(0.5).masks,
+        held=Zero().values,
+        targets=["own/kernel#1", "own/variable#1"],
+    )
+    training = Training(
+        model,
+        WeightMask(),
+        plan,
+        optimizer=keras.optimizers.SGD(0.1),
+        loss=keras.losses.MeanSquaredError(),
+    )
+    data = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+    for _ in range(3):
+        training.step(data, data[:, :1])
+    start = values(model)
+    state = [np.asarray(v) for v in model.non_trainable_variables]
+    trained = dict(zip(names(model), training.effective(), strict=True))
+    trained = {name: np.asarray(array) for name, array in trained.items()}
+    loaded = values(bake(model, trained, state, tmp_path / "model.keras"))
+    assert violations(loaded, plan) == (0, 0.0)
+    assert violations(start, plan)[0] > 0, "they were not zero before"
+    assert not np.array_equal(loaded["own/kernel"], start["own/kernel"])
+    swapped = loaded | {"own/kernel#1": loaded["own/kernel"]}
+    assert violations(swapped, plan)[0] > 0
+
+
+class Twins(keras.Model):  # type: ignore[misc]
+    """Two layers of one name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = layers.Dense(4, name="twin"), layers.Dense(4, name="twin")
+
+    def call(self, x: Any) -> Any:
+        return self.other(self.one(x))
+
+
+def test_two_layers_of_one_name() -> None:
     model = Twins()
     model(np.zeros((1, 4)))
-    with pytest.raises(Invalid, match="twin/kernel"):
-        describe(model)
+    assert names(model) == ["twin/kernel", "twin/bias", "twin/kernel#1", "twin/bias#1"]
+    np.testing.assert_array_equal(values(model)["twin/kernel#1"], model.other.kernel)
+
+
+def test_a_sparse_matrix_in_the_place_of_the_second_of_one_name() -> None:
+    model = Twins()
+    model(np.zeros((1, 4)))
+    called = []
+
+    def call(layer: Any, x: Any) -> Any:
+        called.append(layer)
+        return x
+
+    Rewritten(model, ["twin/kernel#1"], call).stateless_call(
+        model.trainable_variables, model.non_trainable_variables, np.zeros((1, 4))
+    )
+    assert called == [model.other]
+
+
+def test_unique_names() -> None:
+    assert unique_names(["a", "b", "a", "a#1", "a"]) == ["a", "b", "a#1", "a#1#1", "a#2"]
 
 
 # -- kinds -----------------------------------------------------------------------------------

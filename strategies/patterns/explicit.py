@@ -51,6 +51,8 @@ def to_mask(given: Any, shape: tuple[int, ...], key: str) -> Mask:
     except ValueError as error:
         raise Invalid(key, "ragged lists", f"must be of shape {list(shape)}") from error
     require(array.shape == shape, key, f"shape {list(array.shape)}", f"of shape {list(shape)}")
+    if array.dtype == np.bool_:
+        return array
     numeric = array.dtype.kind in "buif"
     wrong = array[(array != 0) & (array != 1)] if numeric else array.ravel()
     require(not wrong.size, key, wrong[:3].tolist(), "0 and 1 only")

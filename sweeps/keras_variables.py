@@ -1,0 +1,89 @@
+"""What Keras' own layers call their variables, in the order in which a layer saves them.
+
+A Keras 3 file stores the variables of a layer as 0, 1, 2, ... and does not name them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping
+from typing import Any
+
+RECURRENT = "kernel recurrent_kernel bias:use_bias"
+CLASSES = {
+    **dict.fromkeys(
+        ("Dense", "EinsumDense", "DepthwiseConv1D", "DepthwiseConv2D", "Conv1D", "Conv2D", "Conv3D",
+         "Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"),
+        "kernel bias:use_bias",
+    ),
+    **dict.fromkeys(
+        ("SeparableConv1D", "SeparableConv2D"), "depthwise_kernel pointwise_kernel bias:use_bias"
+    ),
+    **dict.fromkeys(("SimpleRNNCell", "GRUCell", "LSTMCell", "ConvLSTMCell"), RECURRENT),
+    **dict.fromkeys(("LayerNormalization", "GroupNormalization"), "gamma:scale beta:center"),
+    "BatchNormalization": "gamma:scale beta:center moving_mean moving_variance"
+    " moving_stddev:renorm renorm_mean:renorm renorm_stddev:renorm",
+    "RMSNormalization": "scale",
+    "SpectralNormalization": "kernel vector_u",
+    "Normalization": "mean variance count",
+    "Embedding": "embeddings",
+    "ReversibleEmbedding": "embeddings reverse_embeddings:untied",
+    "Attention": "scale:use_scale concat_score_weight:concat",
+    "AdditiveAttention": "scale:use_scale",
+    "PReLU": "alpha",
+}  # fmt: skip
+"""Variables by layer; after a colon, the key of the layer's config that says whether it has it."""
+INNER = {"multi_head_attention": "einsum_dense", "grouped_query_attention": "einsum_dense"}
+"""Of what class the layers are that a layer makes for itself."""
+CELLS = {"gru": "gru_cell", "lstm": "lstm_cell", "simple_rnn": "simple_rnn_cell"}
+CELLS |= {f"conv_lstm{n}d": "conv_lstm_cell" for n in (1, 2, 3)}
+
+
+def snake_case(name: str) -> str:
+    """The name of a class as Keras writes it in files: `Conv1DTranspose`: `conv1d_transpose`."""
+    name = re.sub(r"\W+", "", name)
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+VARIABLES = {
+    snake_case(name): [part.partition(":")[::2] for part in parts.split()]
+    for name, parts in CLASSES.items()
+}
+
+
+def known(name: str) -> str | None:
+    """The class of Keras (in snake case) that a layer of this automatic name has: `dense_3`."""
+    plain = re.sub(r"_\d+$", "", name)
+    has_variables = plain in VARIABLES or plain in INNER or plain in CELLS
+    return plain if has_variables else None
+
+
+def variable_names(layer: str | None, count: int, config: Mapping[str, Any]) -> list[str] | None:
+    """The names of the variables of a layer that saves so many.
+
+    Args:
+        layer: The class of the layer in snake case, or None if it is not known.
+        count: How many variables are stored.
+        config: The layer's config; empty if it is not known.
+
+    Returns:
+        The names in the file's order, or None where it is not certain.
+
+    Example:
+        >>> variable_names("dense", 1, {})
+        ['kernel']
+        >>> variable_names("batch_normalization", 3, {})
+        >>> variable_names("batch_normalization", 3, {"scale": False, "center": True})
+        ['beta', 'moving_mean', 'moving_variance']
+    """
+    parts = VARIABLES.get(layer or "", [])
+    by_config = [name for name, flag in parts if not flag or config.get(flag)]
+    if config and len(by_config) == count:
+        return by_config
+    flags = dict.fromkeys(flag for _, flag in parts if flag)
+    some = (set(c) for n in range(len(flags) + 1) for c in itertools.combinations(flags, n))
+    choices = [[name for name, flag in parts if not flag or flag in on] for on in some]
+    fitting = [names for names in choices if len(names) == count]
+    return fitting[0] if len(fitting) == 1 else None

@@ -1,0 +1,285 @@
+"""Files that are small and declare, or unpack to, far more than a machine has memory."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+import scipy.sparse
+from keras import layers
+
+GIGABYTES = 1
+"""That they unpack to. More would only take longer to make."""
+NAME = "hidden/kernel"
+
+
+def saved(path: Path = Path("model.keras"), units: int = 4) -> Path:
+    """A model whose kernel is zero."""
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(units, name="hidden")])
+    model.get_layer("hidden").set_weights([np.zeros((3, units)), np.zeros(units)])
+    model.save(path)
+    return path
+
+
+def zeros(stream: Any, size: int) -> None:
+    """Write so many zeros, little of which is kept in memory."""
+    part = bytes(2**24)
+    for _ in range(size // len(part)):
+        stream.write(part)
+
+
+def repacked(**changed: Callable[[Any], None]) -> None:
+    """The model's file with some of its members made anew, deflated."""
+    with zipfile.ZipFile(saved()) as file:
+        content = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile("model.keras", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
+        for name, data in content.items():
+            write = changed.get(name.replace(".", "_"))
+            if write is None:
+                file.writestr(name, data)
+                continue
+            with file.open(name, "w", force_zip64=True) as part:
+                write(part)
+
+
+def config_of_gigabytes() -> None:
+    def write(part: Any) -> None:
+        part.write(b'{"class_name": "')
+        zeros(part, GIGABYTES * 2**30)
+        part.write(b'"}')
+
+    repacked(config_json=write)
+
+
+def config_of_many_units() -> None:
+    """What the config declares has nothing to do with what is stored."""
+    with zipfile.ZipFile(saved()) as file:
+        config = json.loads(file.read("config.json"))
+    config["config"]["layers"][1]["config"]["units"] = 1_000_000_000
+    repacked(config_json=lambda part: part.write(json.dumps(config).encode()))
+
+
+def weights_of_gigabytes() -> None:
+    repacked(model_weights_h5=lambda part: zeros(part, GIGABYTES * 2**30))
+
+
+def lying_directory() -> None:
+    """The directory of the zip file says that the weights are 1,000 bytes."""
+    weights_of_gigabytes()
+    path = Path("model.keras")
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(b"PK\x01\x02", 0, data.rindex(b"model.weights.h5"))
+    struct.pack_into("<I", data, entry + 24, 1000)
+    path.write_bytes(data)
+
+
+def lying_packed_size() -> None:
+    """The directory says that the weights take 4 GB in the file."""
+    weights_of_gigabytes()
+    path = Path("model.keras")
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(b"PK\x01\x02", 0, data.rindex(b"model.weights.h5"))
+    struct.pack_into("<I", data, entry + 20, 2**32 - 2)
+    path.write_bytes(data)
+
+
+def dataset(**options: Any) -> None:
+    """An HDF5 file whose kernel is declared so."""
+    with h5py.File("model.h5", "w") as file:
+        group = file.create_group("layers/dense/vars")
+        group.attrs["name"] = "hidden"
+        group.create_dataset("0", dtype="float32", **options)
+        file.create_group("vars").attrs["name"] = "model"
+
+
+HUGE = (3, 2**40)
+
+
+def never_written() -> None:
+    dataset(shape=HUGE, chunks=(1, 1024))
+
+
+def never_written_contiguous() -> None:
+    dataset(shape=HUGE)
+
+
+def deflated() -> None:
+    """Far more zeros than bytes."""
+    dataset(shape=(3, 2**24), chunks=(1, 2**20), compression="gzip", data=np.zeros((3, 2**24)))
+
+
+def deflated_chunk() -> None:
+    """A chunk that unpacks to more than a chunk."""
+    import zlib
+
+    packer = zlib.compressobj(1)
+    packed = b"".join([packer.compress(bytes(2**24)) for _ in range(GIGABYTES * 64)])
+    packed += packer.flush()
+    dataset(shape=(3, 2**18), chunks=(1, 2**18), compression="gzip")
+    with h5py.File("model.h5", "a") as file:
+        file["layers/dense/vars/0"].id.write_direct_chunk((0, 0), packed)
+
+
+def elsewhere() -> None:
+    """Its bytes are those of another file."""
+    Path("secret").write_bytes(bytes(48))
+    dataset(shape=(3, 4), external=[("secret", 0, 48)])
+
+
+def virtual() -> None:
+    with h5py.File("source.h5", "w") as file:
+        file["data"] = np.zeros((3, 4), "float32")
+    layout = h5py.VirtualLayout((3, 4), "float32")
+    layout[:] = h5py.VirtualSource("source.h5", "data", (3, 4))
+    with h5py.File("model.h5", "w") as file:
+        group = file.create_group("layers/dense/vars")
+        group.attrs["name"] = "hidden"
+        group.create_virtual_dataset("0", layout)
+
+
+def linked(link: Any) -> None:
+    with h5py.File("source.h5", "w") as file:
+        file["data"] = np.zeros((3, 4), "float32")
+    with h5py.File("model.h5", "w") as file:
+        group = file.create_group("layers/dense/vars")
+        group.attrs["name"] = "hidden"
+        group["0"] = link
+
+
+def external_link() -> None:
+    linked(h5py.ExternalLink("source.h5", "data"))
+
+
+def soft_link() -> None:
+    linked(h5py.SoftLink("/layers/dense/vars/1"))
+
+
+def groups_without_end() -> None:
+    """A group in itself, twice: 2^n ways lead n groups down."""
+    with h5py.File("model.h5", "w") as file:
+        group = file.create_group("layers/dense")
+        group["a"] = group["b"] = group
+        group.create_group("vars")["0"] = np.zeros((3, 4), "float32")
+
+
+def deep_groups() -> None:
+    with h5py.File("model.h5", "w") as file:
+        group = file.create_group("layers")
+        for _ in range(3000):
+            group = group.create_group("a")
+
+
+def many_groups() -> None:
+    """A million ways to one group."""
+    with h5py.File("model.h5", "w", libver="latest") as file:
+        group = file.create_group("layers")
+        one = group.create_group("dense")
+        for i in range(100_001):
+            group[str(i)] = one
+
+
+def long_name() -> None:
+    """The name of the layer has 60,000 characters."""
+    dataset(data=np.zeros((3, 4)))
+    with h5py.File("model.h5", "a") as file:
+        file["layers/dense/vars"].attrs["name"] = "x" * 60_000
+
+
+def mask(content: bytes) -> None:
+    saved()
+    with zipfile.ZipFile("masks.npz", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr(f"{NAME}.npy", content)
+
+
+def header(shape: tuple[int, ...], descr: str = "|u1") -> bytes:
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        stream, {"descr": descr, "fortran_order": False, "shape": shape}
+    )
+    return stream.getvalue()
+
+
+def mask_of_declared_size() -> None:
+    mask(header((2**20, 2**20)))
+
+
+def mask_of_gigabytes() -> None:
+    saved()
+    with (
+        zipfile.ZipFile("masks.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file,
+        file.open(f"{NAME}.npy", "w", force_zip64=True) as part,
+    ):
+        part.write(header((GIGABYTES * 2**6, 2**24)))
+        zeros(part, GIGABYTES * 2**30)
+
+
+def held_of_gigabytes() -> None:
+    mask_of_gigabytes()
+    Path("masks.npz").rename("held.npz")
+    np.savez("masks.npz", **{NAME: np.zeros((3, 4))})
+
+
+def sparse_mask_of_gigabytes() -> None:
+    """Its rows' ends are zeros; its shape fits no weight."""
+    saved()
+    rows = GIGABYTES * 2**27
+    np.savez("masks.npz", format=b"csr", shape=(rows, 4), data=np.ones(1), indices=np.zeros(1, int))
+    with (
+        zipfile.ZipFile("masks.npz", "a", zipfile.ZIP_DEFLATED, compresslevel=1) as file,
+        file.open("indptr.npy", "w", force_zip64=True) as part,
+    ):
+        part.write(header((rows,), "<i8"))
+        zeros(part, rows * 8)
+
+
+def sparse_mask_with_many_entries() -> None:
+    """Its shape fits; its entries are zeros."""
+    saved()
+    np.savez("masks.npz", format=b"coo", shape=(3, 4), row=np.zeros(1, int), col=np.zeros(1, int))
+    count = GIGABYTES * 2**30
+    with (
+        zipfile.ZipFile("masks.npz", "a", zipfile.ZIP_DEFLATED, compresslevel=1) as file,
+        file.open("data.npy", "w", force_zip64=True) as part,
+    ):
+        part.write(header((count,)))
+        zeros(part, count)
+
+
+def sparse_mask_of_declared_size() -> None:
+    saved()
+    matrix = scipy.sparse.coo_matrix((np.ones(1), ([0], [0])), shape=(2**60, 4))
+    scipy.sparse.save_npz("masks.npz", matrix)
+
+
+def sparse_mask_outside() -> None:
+    """Its indices point outside of the matrix."""
+    saved()
+    np.savez(
+        "masks.npz",
+        format=b"csr",
+        shape=(3, 4),
+        data=np.ones(3),
+        indices=np.array([0, 2**30, 1], np.int32),
+        indptr=np.array([0, 1, 2, 3], np.int32),
+    )
+
+
+def saved_model_of_declared_size() -> None:
+    """A variable of 4 TB, of which one entry is stored."""
+    import tensorflow as tf
+
+    Path("saved/variables").mkdir(parents=True)
+    tf.raw_ops.SaveV2(
+        prefix="saved/variables/variables",
+        tensor_names=[NAME],
+        shape_and_slices=["1048576 1048576 0,1:0,1"],
+        tensors=[tf.zeros((1, 1))],
+    )
