@@ -56,6 +56,8 @@ class Weight:
     """Entry `c` of the last axis acts on the model's output `c` and on no other."""
     regularized: bool = False
     constrained: bool = False
+    shared: bool = False
+    """Another layer uses it too (tied weights)."""
 
     @property
     def is_kernel(self) -> bool:

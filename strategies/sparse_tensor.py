@@ -83,6 +83,8 @@ class SparseTensor(Strategy):
                 return f"{name}: only a Dense kernel can be a sparse matrix"
             if "/" in name.rsplit("/", 1)[0]:
                 return f"{name}: layers inside other layers cannot be rewritten"
+            if w.weight.shared:
+                return f"{name}: another layer uses this kernel too, and needs it dense"
             if w.weight.constrained or w.weight.regularized:
                 return f"{name}: a constraint or regularizer needs the dense kernel"
             if not w.holds_zero:

@@ -74,6 +74,23 @@ def owners(model: Any) -> dict[int, tuple[str, Any]]:
     }
 
 
+def _shared(model: Any) -> set[int]:
+    """The `id` of each variable that more than one layer may use, as tied weights are.
+
+    Another layer may have the variable itself among its attributes, or the layer that owns it.
+    """
+    users: dict[int, set[int]] = {}
+    parents: dict[int, set[int]] = {}
+    layers = {id(layer): layer for layer in model._flatten_layers()}
+    for key, layer in layers.items():
+        for part in layer._layers:
+            parents.setdefault(id(part), set()).add(key)
+    for key, layer in layers.items():
+        for variable in [*vars(layer).values(), *layer._trainable_variables]:
+            users.setdefault(id(variable), set()).update({key}, list(parents.get(key, []))[1:])
+    return {variable for variable, layers_of in users.items() if len(layers_of) > 1}
+
+
 def describe(model: Any) -> list[Weight]:
     """The trainable weights of a built Keras model, in the order of `model.trainable_variables`.
 
@@ -81,7 +98,7 @@ def describe(model: Any) -> list[Weight]:
     and reloading, which `variable.path` does not. Where a name repeats, the second of its variables
     is `layer/variable#1`, in the order in which layers add their variables.
     """
-    named = owners(model)
+    named, shared = owners(model), _shared(model)
     outputs = getattr(model, "outputs", None) or []
     last = outputs[0]._keras_history.operation if len(outputs) == 1 else None
     if last is not None and len(last._inbound_nodes) > 1:
@@ -101,6 +118,7 @@ def describe(model: Any) -> list[Weight]:
                 and activation in ELEMENTWISE,
                 regularized=variable.regularizer is not None,
                 constrained=variable.constraint is not None,
+                shared=id(variable) in shared,
             )
         )
     return weights

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps import claims
-from sweeps.amiss import alarms, amiss, inconclusive
+from sweeps.amiss import alarms, amiss, inconclusive, leaks, violated
 from sweeps.claims import Checked
 from sweeps.config import Trial, flat
 from sweeps.trial import TrialResult
@@ -140,7 +140,7 @@ def _row(strategy: str, pattern: str, members: Sequence[Outcome]) -> Row:
     if half == half:
         score += f" ± {half * unit:.{digits}f}"
     ratios = column("speed/ratio_to_dense")
-    violated = max(column("integrity/peak_violations"), default=None)
+    most = max(column("integrity/peak_violations"), default=None)
     verdict, good = _verdict(members)
     counts = [sum(o.status == s for o in members) for s in ("ok", "failed", "skipped")]
     return Row(
@@ -148,7 +148,7 @@ def _row(strategy: str, pattern: str, members: Sequence[Outcome]) -> Row:
         pattern,
         score,
         f"{median(ratios):.2f}" if ratios else "-",
-        "-" if violated is None else f"{violated:,.0f}",
+        "-" if most is None else f"{most:,.0f}",
         verdict,
         "/".join(map(str, counts)),
         good and not counts[1],
@@ -172,8 +172,14 @@ def _verdict(members: Sequence[Outcome]) -> tuple[str, bool]:
         return "inconclusive" if still == len(holds) else "leaks, as it must", True
     if all(holds):
         return "holds", True
-    failed = sum(not h for h in holds)
-    return f"LEAKS in {failed} of {len(holds)}", False
+    failing = [m for m in metrics if m.get("integrity/ok") == 0]
+    if any(map(violated, failing)):
+        word = "LEAKS"
+    elif any(map(leaks, failing)):
+        word = "MOVES"  # an output that is held, or what does not train
+    else:
+        word = "UNPROVEN"
+    return f"{word} in {len(failing)} of {len(holds)}", False
 
 
 def headers(outcomes: Sequence[Outcome]) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 from strategies import Invalid
 from sweeps import preflight
 from sweeps.amiss import amiss
-from sweeps.report import Outcome
+from sweeps.report import Outcome, rows
 from sweeps.trial import TrialResult, run
 from tests.trials import trial as make
 
@@ -41,6 +41,8 @@ def test_statistics_that_go_on_are_named_as_the_cause() -> None:
     assert result.metrics["integrity/violations"] == 0
     assert result.tags["integrity.through"] == "statistics of norm_1"
     outcome = Outcome(trial, "", "ok", result)
+    (row,) = rows([outcome])
+    assert row.verdict == "MOVES in 1 of 1"
     assert amiss([outcome]) == f": {trial.name}, through statistics of norm_1"
 
 

@@ -18,7 +18,7 @@ from strategies.held import Zero
 from strategies.patterns.random import Random
 from strategies.step import Training
 from strategies.weight_mask import WeightMask
-from strategies.weights import Rewritten, describe, make_plan, unique_names, values
+from strategies.weights import describe, make_plan, rewriting, unique_names, values
 
 
 def functional(*stack: Any, shape: tuple[int, ...] = (4,)) -> Any:
@@ -140,6 +140,7 @@ def test_the_second_of_one_name_is_held_and_audited(tmp_path: Path) -> None:
         held=Zero().values,
         targets=["own/kernel#1", "own/variable#1"],
     )
+    start = values(model)
     training = Training(
         model,
         WeightMask(),
@@ -150,7 +151,6 @@ def test_the_second_of_one_name_is_held_and_audited(tmp_path: Path) -> None:
     data = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
     for _ in range(3):
         training.step(data, data[:, :1])
-    start = values(model)
     state = [np.asarray(v) for v in model.non_trainable_variables]
     trained = dict(zip(names(model), training.effective(), strict=True))
     trained = {name: np.asarray(array) for name, array in trained.items()}
@@ -185,13 +185,12 @@ def test_a_sparse_matrix_in_the_place_of_the_second_of_one_name() -> None:
     model(np.zeros((1, 4)))
     called = []
 
-    def call(layer: Any, x: Any) -> Any:
+    def call(layer: Any, x: Any, training: Any = None) -> Any:
         called.append(layer)
         return x
 
-    Rewritten(model, ["twin/kernel#1"], call).stateless_call(
-        model.trainable_variables, model.non_trainable_variables, np.zeros((1, 4))
-    )
+    with rewriting(model, ["twin/kernel#1"], call)():
+        model(np.zeros((1, 4)))
     assert called == [model.other]
 
 
@@ -253,6 +252,10 @@ def test_regularizers_and_constraints() -> None:
     assert (bias.regularized, bias.constrained) == (False, True)
     assert (kernel.layer, kernel.dtype, kernel.is_kernel) == ("Dense", "float32", True)
     assert not bias.is_kernel
+
+
+def test_a_layer_that_is_applied_twice_shares_its_weights_with_no_other() -> None:
+    assert not any(w.shared for model in (applied_twice(), nested()) for w in describe(model))
 
 
 # -- targets ---------------------------------------------------------------------------------

@@ -81,9 +81,11 @@ class Case:
 EVERYWHERE = list(product(OPTIMIZERS, HELD))
 DECAYED = [("adamw", "constant"), ("adamw", "init")]
 OTHER_KERNELS = ["conv1d", "conv2d", "depthwise", "einsum", "embedding"]
-HIDDEN = [*OTHER_KERNELS, "sequence", "hidden", "bias", "nested", "shared"]
+TIED = ["tied to a layer", "tied to a variable"]
+HIDDEN = [*OTHER_KERNELS, *TIED, "sequence", "hidden", "bias", "nested", "shared"]
 NO_SPARSE_MATRIX = {
     **dict.fromkeys([*OTHER_KERNELS, "bias"], "Dense kernel"),
+    **dict.fromkeys(TIED, "another layer uses this kernel"),
     "nested": "inside other layers",
     "regularized": "regularizer",
     "constrained": "constraint",

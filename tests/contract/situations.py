@@ -50,6 +50,27 @@ def shared() -> Any:
     return keras.Model(start, layers.Dense(4, name="output")(hidden))
 
 
+class Decoder(layers.Layer):  # type: ignore[misc]
+    """Multiplies by the transposed kernel of a layer, or of a variable, that it was given."""
+
+    def __init__(self, given: Any) -> None:
+        super().__init__(name="decoder")
+        self.given = given
+
+    def call(self, x: Any) -> Any:
+        return keras.ops.matmul(x, keras.ops.transpose(getattr(self.given, "kernel", self.given)))
+
+
+def tied(of_variable: bool) -> Any:
+    """The masked kernel is used by another layer too."""
+    keras.utils.set_random_seed(7)
+    start = keras.Input((6,))
+    masked = layers.Dense(8, name="masked")
+    hidden = layers.BatchNormalization(name="norm")(masked(start))
+    decoded = Decoder(masked.kernel if of_variable else masked)(hidden)
+    return keras.Model(start, layers.Dense(4, name="output")(decoded))
+
+
 @dataclass(frozen=True, eq=False)
 class Situation:
     """A model, and what of it is masked; what is None, the case chooses."""
@@ -78,6 +99,8 @@ SITUATIONS: dict[str, Situation] = {
     "bias": Situation(targets=["masked/bias"]),
     "nested": Situation(nested, ["inner/masked/kernel"]),
     "shared": Situation(shared, ["masked/kernel"]),
+    "tied to a layer": Situation(lambda: tied(of_variable=False), ["masked/kernel"]),
+    "tied to a variable": Situation(lambda: tied(of_variable=True), ["masked/kernel"]),
     "scattered": Situation(pattern=Random(0.5)),
     "softmax": Situation(lambda: network(activation="softmax"), ["output/kernel"]),
     "regularized": Situation(
