@@ -151,10 +151,20 @@ def _stretch(run: Run, steps: int) -> float:
 
 
 def _enough(run: Run) -> int:
-    """Steps of a stretch that is long enough to be measured."""
+    """Steps of a stretch that is long enough to be measured.
+
+    By the processor's time: on a loaded machine most of a short stretch may be waiting for a core,
+    and a step would seem far longer than it is. By the clock where it is the device that is waited
+    for.
+    """
     run(1)
     steps = 1
-    while (step := _stretch(run, steps)) * steps < SECONDS / 4:
+    while True:
+        began, worked = time.perf_counter(), time.process_time()
+        run(steps)
+        clock, work = time.perf_counter() - began, time.process_time() - worked
+        if work >= SECONDS / 4:
+            return ceil(SECONDS * steps / work)
+        if clock > 10 * SECONDS:
+            return ceil(SECONDS * steps / clock)
         steps *= 4
-    # the shorter of two: a hiccup of the machine is not the step's time
-    return 1 if step > 10 * SECONDS else ceil(SECONDS / min(step, _stretch(run, steps)))

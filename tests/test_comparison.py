@@ -60,6 +60,15 @@ def test_a_bit_makes_it_equal_and_not_identical(now: Recorded) -> None:
 
 
 @pytest.mark.parametrize(
+    "name", ["sparsity/cut_off_units", "sparsity/cut_off_inputs", "integrity/reached"]
+)
+def test_what_an_earlier_version_did_not_measure_is_no_difference(name: str) -> None:
+    now = replace(RECORDED, metrics={**RECORDED.metrics, name: 3.0})
+    assert compare(RECORDED, now).word == "identical"
+    assert compare(replace(now, metrics={**now.metrics, name: 4.0}), now).word == "different"
+
+
+@pytest.mark.parametrize(
     "now",
     [
         with_metrics(test__loss=0.502),

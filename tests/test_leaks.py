@@ -320,6 +320,12 @@ def test_without_a_violation_the_verdict_counts(moved: float, reason: str) -> No
     assert (found.kind, found.text) == ("unproven", f"unproven: {reason}")
 
 
+def test_a_control_that_nothing_reaches_is_not_said_to_be_exact() -> None:
+    found = cell(ended({**EXACT, "reached": 0.0}, strategy="init_only"))
+    assert (found.kind, found.reason) == ("unproven", "no gradient reaches what is masked")
+    assert cell(ended(EXACT, strategy="init_only")).kind == "exact"
+
+
 def test_the_page_asks_for_an_audit_of_every_step() -> None:
     with pytest.raises(Invalid, match=r"audit\.every=10"):
         trial(sweep={"page": "leaks"}, audit={"every": 10})

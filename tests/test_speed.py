@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,28 +22,45 @@ def test_what_slows_both_for_a_while_is_not_in_the_ratio(monkeypatch: pytest.Mon
     assert found.shared(4) == speed.Speed(2, 0.25, 2, None, found.dense_to_dense)
 
 
-@pytest.mark.parametrize("slow", [(0, 0), (0, 5), (5, 0), (5, 5)])
+class Machine:
+    """A clock, and the time that the process has a core: what others take is only on the clock."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.clock = self.work = 0.0
+        monkeypatch.setattr(speed.time, "perf_counter", lambda: self.clock)
+        monkeypatch.setattr(speed.time, "process_time", lambda: self.work)
+
+    def runs(self, step: float, waits: Sequence[float] = (), works: bool = True) -> speed.Run:
+        """A step that takes so long, and what each of its first calls waits for a core."""
+        left = list(waits)
+
+        def run(steps: int) -> None:
+            busy = 0.001 + steps * step  # a call takes time too
+            self.work += busy if works else 0
+            self.clock += busy + (left.pop(0) if left else 0)
+
+        return run
+
+
+@pytest.mark.parametrize("slow", [(0, 0), (0, 8), (8, 0), (8, 8)])
 def test_a_machine_that_is_slow_while_stretches_are_laid_out_gives_the_same_ratio(
     monkeypatch: pytest.MonkeyPatch, slow: tuple[int, int]
 ) -> None:
     """A stretch of few steps is mostly the call: one trial's ratio was .28 so, and one's .03."""
-    now = 0.0
-    monkeypatch.setattr(speed.time, "perf_counter", lambda: now)
-
-    def takes(step: float, calls_that_are_slow: int) -> speed.Run:
-        calls = 0
-
-        def run(steps: int) -> None:
-            nonlocal now, calls
-            calls += 1
-            now += 0.001 + steps * step
-            if calls <= calls_that_are_slow:
-                now += 0.05  # another process had the core
-
-        return run
-
-    found = speed.in_turn([takes(2e-5, slow[0]), takes(1e-5, slow[1])], 9)
+    machine = Machine(monkeypatch)
+    one, other = ([0.05] * n for n in slow)
+    found = speed.in_turn([machine.runs(2e-5, one), machine.runs(1e-5, other)], 9)
     assert np.median([a / b for a, b in found]) == pytest.approx(2, rel=0.05)
+
+
+def test_stretches_are_long_enough_however_long_a_core_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = Machine(monkeypatch)
+    assert speed._enough(machine.runs(1e-4, [0.04] * 99)) in range(250, 301)
+    assert speed._enough(machine.runs(5.0)) == 1
+    # a device is at work, and not this process
+    assert speed._enough(machine.runs(0.01, works=False)) == 3
 
 
 def test_the_interval_of_nine_rounds_is_the_second_lowest_to_the_second_highest() -> None:
