@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -82,16 +83,16 @@ def audit(arguments: Sequence[str]) -> int:
 def _held(given: str) -> Zero | Constant | Arrays | Saved:
     if given == "zero":
         return Zero()
+    number = None
+    with suppress(ValueError):
+        number = float(given)
+    if number is not None:
+        return Constant(number)
     if Path(given).suffix == ".npz":
         return Arrays(given)
     if Path(given).exists() or Path(given).suffix in stored.SUFFIXES:
         return Saved(given)
-    try:
-        number = float(given)
-    except ValueError:
-        allowed = f"must be zero, a number, a .npz file, or {stored.FORMATS}"
-        raise Invalid("--held", given, allowed) from None
-    return Constant(number)
+    raise Invalid("--held", given, f"must be zero, a number, a .npz file, or {stored.FORMATS}")
 
 
 def _of_run(run_id: str, uri: str | None) -> list[Finding]:

@@ -53,7 +53,7 @@ def measured(*arguments: str) -> Measured:
         [sys.executable, "-c", MEASURED, *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         # so that what goes wrong ends here, and not where the machine's memory does
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33)),
     )

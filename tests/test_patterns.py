@@ -456,6 +456,17 @@ def test_a_file_that_holds_far_more_than_its_size_is_not_unpacked(
         read_arrays(str(path))
 
 
+def test_a_shape_that_is_not_that_of_the_data_is_refused(tmp_path: Path) -> None:
+    """However large, before any of it is made."""
+    path = tmp_path / "masks.npz"
+    stream = io.BytesIO()
+    header = {"descr": "|b1", "fortran_order": False, "shape": (2**50,)}
+    np.lib.format.write_array_header_1_0(stream, header)
+    path.write_bytes(zipped(stream.getvalue() + bytes(10)))
+    with pytest.raises(Invalid, match="not a readable"):
+        read_arrays(str(path))
+
+
 def test_a_damaged_file_is_refused_or_read(tmp_path: Path) -> None:
     """Whichever byte is damaged, nothing else than `Invalid` comes out."""
     path = tmp_path / "masks.npz"
