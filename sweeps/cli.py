@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from sweeps import safe_path  # noqa: F401  first: the others must not come from this folder
+
+# isort: split
 import os
+import shlex
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
 from importlib import resources
+from pathlib import Path
 
 from strategies.base import Invalid
 from sweeps import __version__
@@ -198,6 +203,8 @@ def _ui(arguments: Sequence[str]) -> int:
     # its runner of evaluations is eight processes that no sweep needs, and half a minute
     env = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | os.environ
     env |= {"MLFLOW_BACKEND_STORE_URI": uri}
+    # uvicorn puts a folder first on its path, by default the current one: be it Python's own
+    where += ["--uvicorn-opts", shlex.join(["--app-dir", str(Path(os.__file__).parent)])]
     return subprocess.call([sys.executable, "-m", "mlflow", "server", *where], env=env)
 
 

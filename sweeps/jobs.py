@@ -19,8 +19,7 @@ from sweeps.uri import shown
 
 DEFAULT = "http://127.0.0.1:8265"
 FOLDER = '"$HOME/masksweep-results"'
-"""Where jobs run, on the head: a Ray job's own folder goes with it. Ray's workers import from there
-first, so it has a name that nobody gives to a clone of this code."""
+"""Where jobs run, on the head: a Ray job's own folder goes with it."""
 STOP_SECONDS = 30
 """How long a sweep may take to end in order; Ray kills it then."""
 PATIENCE_SECONDS = 60.0
@@ -59,7 +58,7 @@ def submit(arguments: Sequence[str]) -> int:
     if parcel.store:
         said = f"masksweep: results go to {parcel.store}, as MLFLOW_TRACKING_URI says here"
         print(said, file=sys.stderr)
-    command = shlex.join(["python", "-m", "sweeps.cli", "run", *parcel.arguments])
+    command = shlex.join(["python", "-P", "-m", "sweeps.cli", "run", *parcel.arguments])
     job = client.submit_job(
         entrypoint=f"mkdir -p {FOLDER} && cd {FOLDER} && exec {command}",
         # seen by everybody who sees the dashboard
