@@ -62,9 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except Invalid as error:
         from sweeps.block import printable  # an error may name what a stranger's file says
+        from sweeps.named import all_of
         from sweeps.uri import shown  # or an address with a password, where a key was mistyped
 
-        print(f"masksweep: {printable(shown(str(error)))}", file=sys.stderr)
+        for fault in all_of(error):
+            print(f"masksweep: {printable(shown(str(fault)))}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # who reads it has seen enough, as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

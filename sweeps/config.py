@@ -24,7 +24,7 @@ from strategies.patterns import Pattern, Scored
 from strategies.registry import all_patterns, all_strategies
 from sweeps.data import DATA, DataSet
 from sweeps.models import MODELS, Model
-from sweeps.named import build, explain, knobs
+from sweeps.named import Several, build, explain, knobs
 from sweeps.optimizers import OPTIMIZERS, Optimizer
 from sweeps.sections import (
     Audit,
@@ -308,4 +308,4 @@ def parse(config: Mapping[str, Any]) -> Trial:
     try:
         return Trial.model_validate(dict(config))
     except ValidationError as error:
-        raise explain(error) from error
+        raise Several(explain(error)) from error

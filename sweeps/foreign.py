@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from strategies.base import Invalid
 from sweeps import includes, yamlfile
@@ -48,10 +48,12 @@ def check(arguments: Sequence[str]) -> Foreign | None:
     """
     from hydra._internal.utils import get_args_parser
 
-    try:
-        given = get_args_parser().parse_known_args(list(arguments))[0]
-    except SystemExit:  # Hydra will say the same
-        return None
+    def refuse(message: str) -> NoReturn:
+        raise Invalid("arguments", " ".join(arguments), f"{message}; see masksweep --help")
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]  # it prints all its options
+    given = parser.parse_args(list(arguments))
     for flag in ("config_path", "config_name"):
         if (value := getattr(given, flag)) is not None:
             key = f"--{flag.replace('_', '-')}"
