@@ -13,14 +13,13 @@ from typing import ClassVar
 
 import numpy as np
 import yaml
-from rich.console import Console
 from rich.text import Text
 
 from strategies.base import Array, Invalid, MaskedWeight, Plan, Weight, require
 from strategies.files import read_arrays
 from strategies.held import Constant, File, Held, Zero
 from strategies.patterns.explicit import to_mask
-from sweeps import keras_file
+from sweeps import escape, keras_file
 from sweeps.arguments import Parser
 from sweeps.findings import Finding, described, findings, holds, table, verdict
 from sweeps.progress import doing
@@ -83,7 +82,7 @@ def audit(arguments: Sequence[str]) -> int:
     if given.json:
         print(json.dumps(described(found), indent=2, allow_nan=False))
     else:
-        console, good = Console(), holds(found)
+        console, good = escape.console(), holds(found)
         console.print(table(found))
         # a line whatever the terminal's width
         line = Text(f"\n{verdict(found)}", "green" if good else "bold red")

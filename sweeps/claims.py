@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from strategies.base import Invalid
+from sweeps import escape
 from sweeps.statistics import SIGNIFICANT, Difference, holm, paired
 
 if TYPE_CHECKING:
@@ -271,10 +272,7 @@ def as_markdown(checked: Sequence[Checked]) -> str:
     """The claims as a table in markdown; empty without any."""
     if not checked:
         return ""
-    rows = [["claim", "found", "allowed", "verdict"], ["---"] * 4]
-    rows += [[f"{c.name}: {c.says}", c.figure, c.allowed, c.verdict] for c in checked]
-    return "".join(f"| {' | '.join(map(_cell, row))} |\n" for row in rows)
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    rows = [[f"{c.name}: {c.says}", c.figure, c.allowed, c.verdict] for c in checked]
+    lines = ["claim | found | allowed | verdict", "--- | --- | --- | ---"]
+    lines += [" | ".join(map(escape.markdown, row)) for row in rows]
+    return "".join(f"| {line} |\n" for line in lines)

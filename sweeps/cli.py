@@ -139,7 +139,7 @@ def _sweep(arguments: list[str]) -> int:
 
 def _plan(arguments: list[str]) -> int:
     """`plan`: what `run` would do."""
-    from sweeps import overrides, plan, progress, resume
+    from sweeps import feasible, overrides, plan, progress, resume
     from sweeps.preflight import Child, check
 
     flags, asked = _apart(arguments, (*overrides.RUN_FLAGS, "--json", "--check"))
@@ -150,6 +150,7 @@ def _plan(arguments: list[str]) -> int:
         if away:
             print(f"The store is away ({away}); what is done cannot be seen.", file=sys.stderr)
     if planned and "--check" in flags:
+        feasible.check([p.trial for p in planned])
         with progress.doing(f"Checking {plan.trials(len(planned))}"):
             new = [p.trial for p in planned if not p.found]
             with Child() as child:

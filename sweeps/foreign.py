@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from strategies.base import Invalid
-from sweeps import includes, yamlfile
+from sweeps import includes, strict, yamlfile
 
 LARGE = 2**18
 """Bytes of a config file."""
@@ -28,8 +28,6 @@ PACKAGE = re.compile(r"@package\s+(\S*)")
 DEFAULT = re.compile(r"((override|optional) +)*/?\w[\w.-]*(/\w[\w.-]*)*")
 """An entry of a defaults list that leads nowhere else: no parent folder, no package."""
 CALL = re.compile(r"_\w+_")
-# in a terminal they could do more than be read
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,7 @@ def read(path: Path, name: Path) -> dict[Any, Any]:
         if "${" in found.replace("\\", ""):
             allowed = "no resolvers or other references, which read what is no config"
             raise ValueError(f"{allowed}: {found[:100]}")
-        if CONTROL.search(found):
+        if strict.CONTROL.search(found):
             raise ValueError("no control characters")
     return config
 

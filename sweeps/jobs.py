@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from strategies.base import Invalid
-from sweeps import cluster
+from sweeps import cluster, escape
 from sweeps.arguments import Parser
 from sweeps.parcel import packed
 from sweeps.uri import shown
@@ -184,7 +184,6 @@ def _exit_code(job: Any) -> int:
 
 
 def _list(jobs: Sequence[Any]) -> None:
-    from rich.console import Console
     from rich.text import Text
 
     rows = [("job", "state", "exit", "started", "sweep")]
@@ -193,7 +192,7 @@ def _list(jobs: Sequence[Any]) -> None:
         began = f"{datetime.fromtimestamp((job.start_time or 0) / 1000):%m-%d %H:%M}"
         rows.append((job.submission_id, str(job.status), code, began, job.metadata[NAME]))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    console = Console()
+    console = escape.console()
     for row in rows:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         if console.is_terminal:

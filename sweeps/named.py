@@ -15,6 +15,15 @@ from pydantic import TypeAdapter, ValidationError
 from strategies.base import Invalid
 from sweeps import strict
 
+PLAIN = {
+    "tuple_type": "must be a list, as [1,2]",
+    "list_type": "must be a list, as [a,b]",
+    "dict_type": "must be keys and values",
+    "model_type": "must be keys and values",
+    "string_too_short": "must not be empty",
+}
+"""What a person is told in place of some of pydantic's sentences, by its names of them."""
+
 
 class Several(Invalid):
     """Values that are not allowed, all that were found. By itself it is the first of them."""
@@ -83,16 +92,19 @@ def _explained(error: Any, group: str) -> list[Invalid]:
         return [
             each
             if each.key.startswith(f"{'.'.join(where)}.")
-            else Invalid(".".join([*inner, each.key]), each.value, each.allowed)
+            else Invalid(".".join(filter(None, [*inner, each.key])), each.value, each.allowed)
             for each in all_of(cause)
         ]
     key = ".".join([*filter(None, [group]), *where])
     if error["type"] == "extra_forbidden":
         return [Invalid(key, error["input"], "unknown key")]
     if error["type"] == "missing":
+        if isinstance(error["loc"][-1], int):  # of a list
+            return [Invalid(key.rpartition(".")[0], error["input"], "must have more values")]
         return [Invalid(key, "", "missing")]
     message = error["msg"].removeprefix("Value error, ")
-    return [Invalid(key, error["input"], message[:1].lower() + message[1:])]
+    said = PLAIN.get(error["type"], message[:1].lower() + message[1:])
+    return [Invalid(key, "null" if error["input"] is None else error["input"], said)]
 
 
 def knobs(value: Any, *, defaults: bool = True) -> dict[str, Any]:

@@ -34,6 +34,8 @@ def compose(command: str, arguments: Sequence[str], launch: TakeOver) -> None:
         key, _, value = argument.partition("=")
         if PICKLED.match(argument):
             raise Invalid(key, value, "not offered: --experimental-rerun would load a pickle")
+        if argument.startswith("="):
+            raise Invalid("arguments", argument, "must be KEY=VALUE")
         if HYDRA.match(key):
             raise Invalid(key, value, "Hydra's own config is fixed here")
     # Hydra prints and exits on errors by itself unless asked for them in full
@@ -104,21 +106,32 @@ def explain(error: Exception, overrides: Sequence[str]) -> Invalid:
     if found := re.search(r"Could not override '([^']*)'", text):
         key = found.group(1)
         value = next((o.partition("=")[2] for o in overrides if o.split("=")[0] == key), "")
-        return Invalid(key, value, _siblings(key, overrides))
+        return Invalid(key, value, _siblings(key, value, overrides))
     if isinstance(error, OverrideParseException):
         key, _, value = error.override.partition("=")
-        return Invalid(key, value, f"not an override that Hydra reads: {text.splitlines()[0]}")
+        if "=" not in error.override:
+            return Invalid("arguments", error.override, "must be KEY=VALUE")
+        quoted = f"""quote it, as {key}='"..."'"""
+        allowed = quoted if "Lexer" in text else text.splitlines()[0]
+        return Invalid(key, value, f"not an override that Hydra reads: {allowed}")
     said = " ".join(text.split()) or type(error).__name__
     if error.__cause__ is not None:
         said += f": {' '.join(str(error.__cause__).split())}"
     named = [o for o in overrides if o in text]
     if "group override must be" in text:  # Hydra does not say which
         named = [o for o in overrides if o.endswith("=null")]
+    if "Cannot convert sweep" in text:  # nor here
+        named, said = (
+            [o for o in overrides if "interval(" in o],
+            "a comma list, choice() or range()",
+        )
+    if text.startswith("range()"):
+        named = [o for o in overrides if "range(" in o]
     key, _, value = (named or ["config"])[0].partition("=")
     return Invalid(key, value, said[:300])
 
 
-def _siblings(key: str, overrides: Sequence[str]) -> str:
+def _siblings(key: str, value: str, overrides: Sequence[str]) -> str:
     """Why a key is not known: the keys that are, in its place, of the options that were chosen."""
     from omegaconf import DictConfig, OmegaConf
 
@@ -141,6 +154,10 @@ def _siblings(key: str, overrides: Sequence[str]) -> str:
             known += f" (of {parent}={option})" if option else ""
     if len(without) == len(options):
         return known
+    if value.startswith("{"):
+        inner = OmegaConf.select(config, key)
+        keys = ", ".join(map(str, inner)) if isinstance(inner, DictConfig) else ""
+        return f"has an unknown key; known: {keys or 'none'}; +{key}.KEY=VALUE adds one"
     lack = f" ({', '.join(without)})" if without else ""
     return f"not a key of every {parent} in this sweep{lack}; give each its own in sweep.parts"
 

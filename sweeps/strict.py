@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from types import NoneType
@@ -9,7 +10,13 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from strategies.base import Invalid
 
-WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+WORDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text, in quotes where it looks like a number",
+}
 
 
 def faults(group: str, kind: type, values: Mapping[str, Any]) -> list[Invalid]:
@@ -29,6 +36,19 @@ def faults(group: str, kind: type, values: Mapping[str, Any]) -> list[Invalid]:
                 found.append(Invalid(key, value if each is value else each, f"must be {said}"))
                 break
     return found
+
+
+def controls(key: str, value: Any) -> Iterator[Invalid]:
+    """The texts that could do more in a terminal than be read."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from controls(".".join(filter(None, [key, str(name)])), inner)
+            yield from controls(key, str(name))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from controls(key, inner)
+    elif isinstance(value, str) and CONTROL.search(value):
+        yield Invalid(key, value, "no control characters")
 
 
 @cache
