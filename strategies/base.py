@@ -54,6 +54,8 @@ class Weight:
     """The class of its layer, such as `Dense`."""
     output: bool = False
     """Entry `c` of the last axis acts on the model's output `c` and on no other."""
+    mixed: str = ""
+    """Why not, of a weight of the output layer."""
     regularized: bool = False
     constrained: bool = False
     shared: bool = False

@@ -25,7 +25,7 @@ class LossMask(Strategy):
     def refuses(self, plan: Plan) -> str | None:
         for w in plan.weights:
             if not w.weight.output:
-                return f"{w.weight.name}: not a weight of the output layer, one output an entry"
+                return f"{w.weight.name}: {w.weight.mixed or 'not a weight of the output layer'}"
             if w.columns is None:
                 return f"{w.weight.name}: the loss masks whole outputs, not scattered weights"
         return None

@@ -106,22 +106,31 @@ def describe(model: Any) -> list[Weight]:
     weights = []
     for variable in model.trainable_variables:
         name, layer = named[id(variable)]
-        activation = getattr(getattr(layer, "activation", None), "__name__", "other")
+        mixed = _mixed(layer) if layer is last else ""
         weights.append(
             Weight(
                 name=name,
                 shape=tuple(variable.shape),
                 dtype=str(variable.dtype),
                 layer=type(layer).__name__,
-                output=layer is last
-                and type(layer).__name__ == "Dense"
-                and activation in ELEMENTWISE,
+                output=layer is last and not mixed,
+                mixed=mixed,
                 regularized=variable.regularizer is not None,
                 constrained=variable.constraint is not None,
                 shared=id(variable) in shared,
             )
         )
     return weights
+
+
+def _mixed(layer: Any) -> str:
+    """Why an entry of the last axis does not act on one output alone; empty if it does."""
+    if type(layer).__name__ != "Dense":
+        return f"the output layer is a {type(layer).__name__}, whose weights act on many outputs"
+    activation = getattr(getattr(layer, "activation", None), "__name__", "other")
+    if activation in ELEMENTWISE:
+        return ""
+    return f"the output layer's activation ({activation}) mixes its outputs; put it into the loss"
 
 
 def rewriting(

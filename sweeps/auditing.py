@@ -9,12 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import yaml
-from rich.console import Console
 from rich.text import Text
 
 from strategies.base import Invalid, require
 from strategies.held import Constant, Zero
-from sweeps import mask_files, stored
+from sweeps import escape, mask_files, stored
 from sweeps.arguments import Parser
 from sweeps.audit_files import Arrays, Saved, of_files
 from sweeps.block import printable
@@ -70,7 +69,7 @@ def audit(arguments: Sequence[str]) -> int:
     if given.json:
         print(json.dumps(described(found), indent=2, allow_nan=False))
     else:
-        console, good = Console(), holds(found)
+        console, good = escape.console(), holds(found)
         console.print(table(found))
         if note(found):
             console.print(Text(f"\n{printable(note(found))}"), soft_wrap=True)

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from strategies.base import Invalid
+from sweeps import escape
 from sweeps.statistics import SIGNIFICANT, Difference, holm, paired
 
 if TYPE_CHECKING:
@@ -278,11 +279,8 @@ def as_markdown(checked: Sequence[Checked]) -> str:
     """The claims as a table in markdown; empty without any."""
     if not checked:
         return ""
-    rows = [["claim", "found", "allowed", "verdict"], ["---"] * 4]
-    rows += [[f"{c.name}: {c.says}", c.figure, c.allowed, c.verdict] for c in checked]
-    text = "".join(f"| {' | '.join(map(_cell, row))} |\n" for row in rows)
+    rows = [[f"{c.name}: {c.says}", c.figure, c.allowed, c.verdict] for c in checked]
+    lines = ["claim | found | allowed | verdict", "--- | --- | --- | ---"]
+    lines += [" | ".join(map(escape.markdown, row)) for row in rows]
+    text = "".join(f"| {line} |\n" for line in lines)
     return text + (f"\n{METHOD}.\n" if any(", p = " in c.figure for c in checked) else "")
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from sweeps import safe_path  # noqa: F401  first: the others must not come from this folder
+
+# isort: split
 import os
+import shlex
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
 from importlib import resources
+from pathlib import Path
 
 from strategies.base import Invalid
 from sweeps import __version__
@@ -57,9 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except Invalid as error:
         from sweeps.block import printable  # an error may name what a stranger's file says
+        from sweeps.named import all_of
         from sweeps.uri import shown  # or an address with a password, where a key was mistyped
 
-        print(f"masksweep: {printable(shown(str(error)))}", file=sys.stderr)
+        for fault in all_of(error):
+            print(f"masksweep: {printable(shown(str(fault)))}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # who reads it has seen enough, as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -132,7 +139,7 @@ def _sweep(arguments: list[str]) -> int:
 
 def _plan(arguments: list[str]) -> int:
     """`plan`: what `run` would do."""
-    from sweeps import overrides, plan, progress, resume
+    from sweeps import feasible, overrides, plan, progress, resume
     from sweeps.preflight import Child, check
 
     flags, asked = _apart(arguments, (*overrides.RUN_FLAGS, "--json", "--check"))
@@ -143,6 +150,7 @@ def _plan(arguments: list[str]) -> int:
         if away:
             print(f"The store is away ({away}); what is done cannot be seen.", file=sys.stderr)
     if planned and "--check" in flags:
+        feasible.check([p.trial for p in planned])
         with progress.doing(f"Checking {plan.trials(len(planned))}"):
             new = [p.trial for p in planned if not p.found]
             with Child() as child:
@@ -198,6 +206,8 @@ def _ui(arguments: Sequence[str]) -> int:
     # its runner of evaluations is eight processes that no sweep needs, and half a minute
     env = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | os.environ
     env |= {"MLFLOW_BACKEND_STORE_URI": uri}
+    # uvicorn puts a folder first on its path, by default the current one: be it Python's own
+    where += ["--uvicorn-opts", shlex.join(["--app-dir", str(Path(os.__file__).parent)])]
     return subprocess.call([sys.executable, "-m", "mlflow", "server", *where], env=env)
 
 

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from strategies.base import Invalid
+from sweeps import safe_path
 from sweeps.local import closed, loopback
 
 PACKAGES = ("strategies", "sweeps", "conf")
@@ -86,9 +87,32 @@ def code() -> dict[str, list[str]]:
 def _init(address: str, **options: Any) -> None:
     import ray
 
+    # a Ray client's job is set up by the cluster, which takes no folder of this machine
+    if safe_path.kept() and not address.startswith("ray://"):
+        options["job_config"] = _safe_job_config()
     ray.init(
         address, include_dashboard=False, log_to_driver=False, logging_level="ERROR", **options
     )
+
+
+def _safe_job_config() -> Any:
+    """A Ray job's settings that put no folder of the driver on the import path of the workers.
+
+    `ray.init` adds the current folder and the script's there, first of all, and has no option
+    against it.
+    """
+    from ray.job_config import JobConfig
+
+    class SafeJobConfig(JobConfig):  # type: ignore[misc]
+        @property
+        def _py_driver_sys_path(self) -> list[str]:
+            return []  # a new one each time, so nothing that is added stays
+
+        @_py_driver_sys_path.setter
+        def _py_driver_sys_path(self, folders: list[str]) -> None:
+            pass
+
+    return SafeJobConfig()
 
 
 def _join(address: str) -> None:

@@ -26,7 +26,7 @@ def sweep(overrides: Sequence[str], *, rerun: bool = False) -> Ended | None:
         nonlocal found
         from sweeps import plan, sweep
 
-        trials = [plan.trial_of(job) for job in jobs]
+        trials = plan.trials_of(jobs)
         found = sweep.run(plan.plan(jobs, trials), overrides, rerun=rerun)
         by_id: dict[str, Outcome] = {outcome.trial.id: outcome for outcome in found.outcomes}
         return [sweep.returned(j, t, by_id.get(t.id)) for j, t in zip(jobs, trials, strict=True)]

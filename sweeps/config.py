@@ -22,9 +22,10 @@ from strategies.files import digest
 from strategies.held import KINDS, Held
 from strategies.patterns import Pattern, Scored
 from strategies.registry import all_patterns, all_strategies
+from sweeps import strict
 from sweeps.data import DATA, DataSet
 from sweeps.models import MODELS, Model
-from sweeps.named import build, explain, knobs
+from sweeps.named import Several, build, explain, knobs
 from sweeps.optimizers import OPTIMIZERS, Optimizer
 from sweeps.sections import (
     Audit,
@@ -316,7 +317,9 @@ def label(value: Any) -> str:
 
 def parse(config: Mapping[str, Any]) -> Trial:
     """The trial that a resolved config describes. Raises `Invalid` with key, value and range."""
+    if found := [*strict.controls("", config)]:
+        raise Several(found)
     try:
         return Trial.model_validate(dict(config))
     except ValidationError as error:
-        raise explain(error) from error
+        raise Several(explain(error)) from error

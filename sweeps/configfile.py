@@ -121,7 +121,7 @@ def read(path: Path) -> tuple[Trial, Recorded | None]:
     try:
         _, config = yamlfile.read(path, LONG)
     except ValueError as error:
-        raise Invalid("config", path, f"not readable as YAML: {error}") from error
+        raise Invalid("config", path, str(error)) from error
     if not isinstance(config, dict):
         raise Invalid("config", path, "must be keys and values")
     found = _recorded(path, config.pop(BLOCK)) if BLOCK in config else None

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sweeps import checks
+from sweeps import checks, escape
 from sweeps.arguments import Parser
 from sweeps.nodes import nodes
 from sweeps.overrides import planned
@@ -30,7 +29,7 @@ def doctor(arguments: Sequence[str]) -> int:
     plan = planned("doctor", asked)
     if not plan:
         return 0
-    console, stops = Console(), 0
+    console, stops = escape.console(), 0
     for finding in _all([p.trial for p in plan], given.address):
         console.print(_line(finding))
         stops += finding.state == "fail"

@@ -8,25 +8,26 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from strategies.base import Invalid
-from sweeps import includes, yamlfile
+from sweeps import includes, strict, yamlfile
 
 LARGE = 2**18
-"""Bytes of a config file, which takes Hydra some ten seconds then."""
+"""Bytes of a config file."""
+VALUES = 5_000
+"""Values of a config file: Hydra takes a millisecond for each."""
 MANY = 1000
 """Configs that one may lead to; Hydra reads each anew for each way."""
+ENDINGS = (".yaml", ".yml")
 PACKAGE = re.compile(r"@package\s+(\S*)")
 DEFAULT = re.compile(r"((override|optional) +)*/?\w[\w.-]*(/\w[\w.-]*)*")
 """An entry of a defaults list that leads nowhere else: no parent folder, no package."""
 CALL = re.compile(r"_\w+_")
-# in a terminal they could do more than be read
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)
@@ -45,23 +46,20 @@ def check(arguments: Sequence[str]) -> Foreign | None:
     """
     from hydra._internal.utils import get_args_parser
 
-    try:
-        given = get_args_parser().parse_known_args(list(arguments))[0]
-    except SystemExit:  # Hydra will say the same
-        return None
+    def refuse(message: str) -> NoReturn:
+        raise Invalid("arguments", " ".join(arguments), f"{message}; see masksweep --help")
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]  # it prints all its options
+    given = parser.parse_args(list(arguments))
     for flag in ("config_path", "config_name"):
         if (value := getattr(given, flag)) is not None:
             key = f"--{flag.replace('_', '-')}"
             raise Invalid(key, value, "not offered: --config-dir adds configs, as +GROUP=NAME")
     if given.config_dir is None:
         return None
-    folder, said = Path(given.config_dir), {}
-    for path in _files(folder):
-        name = path.relative_to(folder)
-        try:
-            said[name] = read(path, name)
-        except ValueError as error:
-            raise Invalid("--config-dir", path, str(error)) from error
+    folder = Path(given.config_dir)
+    said = _reached(folder, [str(word) for word in given.overrides])
     for name, count in includes.count(said).items():
         if count > MANY:
             allowed = f"defaults lead to themselves, or to more than {MANY} configs"
@@ -69,10 +67,45 @@ def check(arguments: Sequence[str]) -> Foreign | None:
     return Foreign(folder, given.overrides)
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for root, folders, files in os.walk(folder):
-        configs = [name for name in files if name.lower().endswith((".yaml", ".yml"))]
-        for name in sorted([*folders, *configs]):
+def _reached(folder: Path, words: list[str]) -> dict[Path, dict[Any, Any]]:
+    """What the configs say that Hydra can come to, by their names in the folder.
+
+    These are the groups that Masksweep has, Hydra's, and what else the command line or a config
+    that is reached names: the folder may hold much more, such as the results of a sweep.
+    """
+    groups = {entry.name for entry in resources.files("conf").iterdir()}
+    waiting = dict.fromkeys(sorted(folder.iterdir()) if folder.is_dir() else [])
+    said: dict[Path, dict[Any, Any]] = {}
+    while found := next((e for e in waiting if _is_reached(e, groups, words)), None):
+        del waiting[found]
+        for path in _files(found):
+            name = path.relative_to(folder)
+            try:
+                said[name] = read(path, name)
+            except ValueError as error:
+                raise Invalid("--config-dir", path, str(error)) from error
+            words += _words(said[name])
+    return said
+
+
+def _is_reached(entry: Path, groups: Set[str], words: Sequence[str]) -> bool:
+    """Whether one of the folder's own entries is a group, or one that the words name."""
+    name = entry.stem if entry.suffix.lower() in ENDINGS else entry.name
+    if not entry.is_dir() and entry.suffix.lower() not in ENDINGS:
+        return False
+    known = {entry.name, f"{name}.yaml"} & groups or "hydra" in name.lower()
+    return bool(known) or any(name in word for word in words)
+
+
+def _files(entry: Path) -> Iterator[Path]:
+    """The config files that an entry of the folder is or holds. Raises `Invalid` for a link."""
+    if not entry.is_dir() or entry.is_symlink():
+        walked = [(str(entry.parent), [entry.name] if entry.is_symlink() else [], [entry.name])]
+    else:
+        walked = [*os.walk(entry)]
+    for root, folders, files in walked:
+        configs = [name for name in files if name.lower().endswith(ENDINGS)]
+        for name in sorted({*folders, *configs}):
             if (found := Path(root, name)).is_symlink():
                 raise Invalid("--config-dir", found, "no link to another folder or file")
         yield from (Path(root, name) for name in sorted(configs))
@@ -85,10 +118,7 @@ def read(path: Path, name: Path) -> dict[Any, Any]:
     """
     if resources.files("conf").joinpath(*name.parts).is_file():
         raise ValueError("Masksweep has a config of this name, which Hydra would take instead")
-    try:
-        text, said = yamlfile.read(path, LARGE)
-    except ValueError as error:
-        raise ValueError(f"not readable as YAML: {error}") from error
+    text, said = yamlfile.read(path, LARGE, VALUES)
     config = {} if said is None else said
     if not isinstance(config, dict):
         raise ValueError("must be keys and values")
@@ -108,7 +138,7 @@ def read(path: Path, name: Path) -> dict[Any, Any]:
         if "${" in found.replace("\\", ""):
             allowed = "no resolvers or other references, which read what is no config"
             raise ValueError(f"{allowed}: {found[:100]}")
-        if CONTROL.search(found):
+        if strict.CONTROL.search(found):
             raise ValueError("no control characters")
     return config
 

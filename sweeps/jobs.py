@@ -12,15 +12,14 @@ from datetime import datetime
 from typing import Any
 
 from strategies.base import Invalid
-from sweeps import cluster
+from sweeps import cluster, escape
 from sweeps.arguments import Parser
 from sweeps.parcel import packed
 from sweeps.uri import shown
 
 DEFAULT = "http://127.0.0.1:8265"
 FOLDER = '"$HOME/masksweep-results"'
-"""Where jobs run, on the head: a Ray job's own folder goes with it. Ray's workers import from there
-first, so it has a name that nobody gives to a clone of this code."""
+"""Where jobs run, on the head: a Ray job's own folder goes with it."""
 STOP_SECONDS = 30
 """How long a sweep may take to end in order; Ray kills it then."""
 PATIENCE_SECONDS = 60.0
@@ -59,7 +58,7 @@ def submit(arguments: Sequence[str]) -> int:
     if parcel.store:
         said = f"masksweep: results go to {parcel.store}, as MLFLOW_TRACKING_URI says here"
         print(said, file=sys.stderr)
-    command = shlex.join(["python", "-m", "sweeps.cli", "run", *parcel.arguments])
+    command = shlex.join(["python", "-P", "-m", "sweeps.cli", "run", *parcel.arguments])
     job = client.submit_job(
         entrypoint=f"mkdir -p {FOLDER} && cd {FOLDER} && exec {command}",
         # seen by everybody who sees the dashboard
@@ -185,7 +184,6 @@ def _exit_code(job: Any) -> int:
 
 
 def _list(jobs: Sequence[Any]) -> None:
-    from rich.console import Console
     from rich.text import Text
 
     rows = [("job", "state", "exit", "started", "sweep")]
@@ -194,7 +192,7 @@ def _list(jobs: Sequence[Any]) -> None:
         began = f"{datetime.fromtimestamp((job.start_time or 0) / 1000):%m-%d %H:%M}"
         rows.append((job.submission_id, str(job.status), code, began, job.metadata[NAME]))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    console = Console()
+    console = escape.console()
     for row in rows:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         if console.is_terminal:

@@ -12,6 +12,7 @@ from strategies.base import Invalid
 
 if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
+    from omegaconf import DictConfig
 
     from sweeps.launcher import Composed, TakeOver
     from sweeps.plan import Planned
@@ -33,6 +34,8 @@ def compose(command: str, arguments: Sequence[str], launch: TakeOver) -> None:
         key, _, value = argument.partition("=")
         if PICKLED.match(argument):
             raise Invalid(key, value, "not offered: --experimental-rerun would load a pickle")
+        if argument.startswith("="):
+            raise Invalid("arguments", argument, "must be KEY=VALUE")
         if HYDRA.match(key):
             raise Invalid(key, value, "Hydra's own config is fixed here")
     # Hydra prints and exits on errors by itself unless asked for them in full
@@ -77,9 +80,9 @@ def planned(command: str, arguments: Sequence[str]) -> list[Planned]:
     found: list[Planned] = []
 
     def launch(jobs: Sequence[Composed]) -> Sequence[JobReturn]:
-        from sweeps.plan import plan, trial_of
+        from sweeps.plan import plan, trials_of
 
-        found.extend(plan(jobs, [trial_of(job) for job in jobs]))
+        found.extend(plan(jobs, trials_of(jobs)))
         return []
 
     compose(command, arguments, launch)
@@ -103,34 +106,70 @@ def explain(error: Exception, overrides: Sequence[str]) -> Invalid:
     if found := re.search(r"Could not override '([^']*)'", text):
         key = found.group(1)
         value = next((o.partition("=")[2] for o in overrides if o.split("=")[0] == key), "")
-        return Invalid(key, value, _siblings(key))
+        return Invalid(key, value, _siblings(key, value, overrides))
     if isinstance(error, OverrideParseException):
         key, _, value = error.override.partition("=")
-        return Invalid(key, value, f"not an override that Hydra reads: {text.splitlines()[0]}")
+        if "=" not in error.override:
+            return Invalid("arguments", error.override, "must be KEY=VALUE")
+        quoted = f"""quote it, as {key}='"..."'"""
+        allowed = quoted if "Lexer" in text else text.splitlines()[0]
+        return Invalid(key, value, f"not an override that Hydra reads: {allowed}")
     said = " ".join(text.split()) or type(error).__name__
     if error.__cause__ is not None:
         said += f": {' '.join(str(error.__cause__).split())}"
     named = [o for o in overrides if o in text]
     if "group override must be" in text:  # Hydra does not say which
         named = [o for o in overrides if o.endswith("=null")]
+    if "Cannot convert sweep" in text:  # nor here
+        named, said = (
+            [o for o in overrides if "interval(" in o],
+            "a comma list, choice() or range()",
+        )
+    if text.startswith("range()"):
+        named = [o for o in overrides if "range(" in o]
     key, _, value = (named or ["config"])[0].partition("=")
     return Invalid(key, value, said[:300])
 
 
-def _siblings(key: str) -> str:
-    """Why a key is not known: the keys that are, in its place."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_module
+def _siblings(key: str, value: str, overrides: Sequence[str]) -> str:
+    """Why a key is not known: the keys that are, in its place, of the options that were chosen."""
     from omegaconf import DictConfig, OmegaConf
 
-    with initialize_config_module("conf", version_base="1.3"):
-        config = hydra_compose("config")
     if key.startswith("sweep.parts"):
         return "parts are added, as +sweep.parts.NAME.KEY=[...]"
-    parent = key.rpartition(".")[0]
-    node = OmegaConf.select(config, parent) if parent else config
-    if not isinstance(node, DictConfig):
-        return f"unknown key; there is no {parent}"
-    if key.rpartition(".")[2] in node:
-        return f"not a key of every {parent} in this sweep; give each its own in sweep.parts"
-    return f"unknown key; one of {', '.join(str(k) for k in node)}"
+    parent, _, name = key.rpartition(".")
+    chosen = next((v for k, _, v in (o.partition("=") for o in overrides) if k == parent), "")
+    without: list[str] = []
+    known = ""
+    options = chosen.split(",")
+    for option in options:
+        config = _composed([f"{parent}={option}"] if option else [])
+        node = OmegaConf.select(config, parent) if parent else config
+        if not isinstance(node, DictConfig):
+            return f"unknown key; there is no {parent}"
+        if name not in node:
+            without.append(option)
+            keys = ", ".join(str(k) for k in node if k not in ("hydra", "name"))
+            known = f"unknown key; one of {keys}" if keys else "unknown key; it has no settings"
+            known += f" (of {parent}={option})" if option else ""
+    if len(without) == len(options):
+        return known
+    if value.startswith("{"):
+        inner = OmegaConf.select(config, key)
+        keys = ", ".join(map(str, inner)) if isinstance(inner, DictConfig) else ""
+        return f"has an unknown key; known: {keys or 'none'}; +{key}.KEY=VALUE adds one"
+    lack = f" ({', '.join(without)})" if without else ""
+    return f"not a key of every {parent} in this sweep{lack}; give each its own in sweep.parts"
+
+
+def _composed(overrides: Sequence[str]) -> DictConfig:
+    """The default config with these choices, or without them where there are no such."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+    from hydra.errors import HydraException
+
+    with initialize_config_module("conf", version_base="1.3"):
+        try:
+            return hydra_compose("config", list(overrides))
+        except HydraException:
+            return hydra_compose("config")

@@ -13,12 +13,16 @@ from strategies.base import Invalid
 from sweeps.claims import check_pairs
 from sweeps.config import Trial, parse
 from sweeps.launcher import Composed
+from sweeps.named import Several, all_of
 from sweeps.report import variants
-from sweeps.uri import holds_secret
+from sweeps.uri import holds_secret, shown
 
 if TYPE_CHECKING:
     from sweeps.preflight import Answer
     from sweeps.tracker import Found
+
+FAULTS = 20
+"""Faults of a sweep that are told at once."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +86,9 @@ def plan(jobs: Sequence[Composed], trials: Sequence[Trial]) -> list[Planned]:
     """
     if not jobs:
         raise Invalid("overrides", "", "must give one trial at least")
-    for key in ("launch", "checkpoint", "tracking", "sweep"):
-        if any(getattr(t, key) != getattr(trials[0], key) for t in trials):
-            raise Invalid(key, "", "one for the whole sweep, no list")
+    for section in ("launch", "checkpoint", "tracking", "sweep"):
+        if any(getattr(t, section) != getattr(trials[0], section) for t in trials):
+            raise _one_for_all(section, trials)
     distinct: dict[str, Planned] = {}
     parts: dict[str, set[str]] = {}
     for trial, job in zip(trials, jobs, strict=True):
@@ -97,6 +101,16 @@ def plan(jobs: Sequence[Composed], trials: Sequence[Trial]) -> list[Planned]:
     found = [replace(p, variant=told[i], parts=frozenset(parts[i])) for i, p in distinct.items()]
     check_pairs(trials[0].sweep.claims, found)
     return found
+
+
+def _one_for_all(section: str, trials: Sequence[Trial]) -> Invalid:
+    """What of a section of the whole sweep differs between its trials."""
+    for name in type(getattr(trials[0], section)).model_fields:
+        values = [getattr(getattr(t, section), name) for t in trials]
+        if other := next((v for v in values if v != values[0]), None):
+            said = shown(f"{values[0]},{other}")
+            return Invalid(f"{section}.{name}", said, "one for the whole sweep, no list")
+    return Invalid(section, "", "one for the whole sweep, no list")
 
 
 def by_program(planned: Sequence[Planned]) -> list[Planned]:
@@ -167,9 +181,20 @@ def counted(planned: Sequence[Planned]) -> str:
     return f"{trials(len(planned))}: {', '.join(said)}"
 
 
-def trial_of(job: Composed) -> Trial:
-    """The trial that a job's config describes. Raises `Invalid`."""
-    return parse(job.values)
+def trials_of(jobs: Sequence[Composed]) -> list[Trial]:
+    """The trials that the jobs' configs describe. Raises `Invalid` with all that is wrong."""
+    found: list[Trial] = []
+    faults: list[Invalid] = []
+    for job in jobs:
+        try:
+            found.append(parse(job.values))
+        except Invalid as error:
+            faults = all_of(Several([*faults, error]))
+            if len(faults) >= FAULTS:
+                break
+    if faults:
+        raise Several(faults[:FAULTS])
+    return found
 
 
 def trials(count: int) -> str:

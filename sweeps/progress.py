@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from rich.console import Console
 
+from sweeps import escape
 from sweeps.block import Block, away, count, printable
 from sweeps.report import Outcome
 from sweeps.tally import Report, Tally, score, shown
@@ -20,7 +21,7 @@ MANY = 1000
 @contextmanager
 def doing(what: str) -> Iterator[None]:
     """Show what the time is spent on."""
-    console = Console(stderr=True)
+    console = escape.console(stderr=True)
     if _is_terminal(console):
         with console.status(what):
             yield
@@ -48,7 +49,7 @@ class Display:
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._console = console or Console(stderr=True)
+        self._console = console or escape.console(stderr=True)
         self._tally = Tally(total, done, clock)
         terminal = _is_terminal(self._console)
         self._block = Block(self._tally, self._console) if terminal else None

@@ -9,11 +9,10 @@ from math import nan
 from statistics import fmean, median
 from typing import Any, Literal
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sweeps import claims
+from sweeps import claims, escape
 from sweeps.amiss import alarms, amiss, inconclusive, leaks, violated
 from sweeps.claims import Checked
 from sweeps.config import Trial, flat
@@ -218,7 +217,7 @@ def table(outcomes: Sequence[Outcome]) -> Table:
 
 def as_text(outcomes: Sequence[Outcome], checked: Sequence[Checked] = ()) -> str:
     """The table as plain text, and that of the claims."""
-    console = Console(file=io.StringIO(), width=120)
+    console = escape.console(file=io.StringIO(), width=120)
     console.print(table(outcomes))
     if checked:
         console.print()

@@ -9,9 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from strategies.base import Invalid
+from sweeps import escape
 from sweeps.arguments import Parser
 from sweeps.progress import doing
 from sweeps.store import Away, Refused, store_uri
@@ -47,7 +46,7 @@ def report(arguments: Sequence[str]) -> int:
             (folder / name).write_bytes(content)
     except OSError as error:
         raise Invalid("--out", given.out, f"cannot be written: {error.strerror}") from error
-    advice.show(sweep.outcomes, Console())
+    advice.show(sweep.outcomes, escape.console())
     print(f"\nWritten: {folder / 'report.html'}, and {len(files) - 1} files beside it")
     try:
         with doing("Logging it to the sweep's run"):

@@ -10,11 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
 from strategies.base import Invalid
-from sweeps import checkpoint, configfile, rerun, resume
+from sweeps import checkpoint, configfile, escape, rerun, resume
 from sweeps.arguments import Parser
 from sweeps.block import printable
 from sweeps.comparison import Verdict, compare
@@ -129,7 +128,7 @@ def _reproduced(targets: Sequence[Target], what: str, uri: str | None, folder: P
             if not sent:
                 print(f"Not all is recorded ({recorder.trouble}).", file=sys.stderr)
                 print("Send the rest with: masksweep sync", file=sys.stderr)
-    console = Console()
+    console = escape.console()
     for line in _lines(targets, verdicts):
         bad = line.startswith(("verdict: different", "failed"))
         styled = bad or line.startswith("verdict")

@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
 
+from sweeps import strict
 from sweeps.claims import Claim
+from sweeps.named import Several, explain
 
 Positive = Annotated[int, Field(ge=1)]
+Text = Annotated[str, Field(min_length=1)]
 
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _strictly(cls, values: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        found = strict.faults("", cls, values) if isinstance(values, dict) else []
+        refused = {fault.key for fault in found}
+        try:
+            if not found:
+                return validate(values)
+            validate({k: v for k, v in values.items() if k not in refused})
+        except ValidationError as error:
+            found += explain(error)
+        raise Several(found)
 
 
 class Train(Section):
@@ -62,7 +86,7 @@ class Resources(Section):
 class Launch(Section):
     """Where trials run, and what happens when one fails. Only `pack` is part of their identity."""
 
-    address: str | None = None
+    address: Text | None = None
     """A Ray cluster to join (`auto`, `ray://host:port`); null starts Ray here."""
     max_retries: Annotated[int, Field(ge=0)] = 2
     """How often a trial is run again whose worker or node was lost."""
@@ -81,15 +105,15 @@ class Checkpoint(Section):
 
     every_s: Annotated[float, Field(gt=0)] = 60
     """Seconds between two checkpoints within an epoch."""
-    path: str | None = None
+    path: Text | None = None
     """A folder that all workers see, or an fsspec URI (`s3://bucket/folder`); null takes
     `.masksweep/checkpoints` in the current folder."""
 
 
 class Tracking(Section):
-    uri: str | None = None
+    uri: Text | None = None
     """MLflow's store; null takes MLFLOW_TRACKING_URI, or `mlflow.db` in the current folder."""
-    experiment: str = "masksweep"
+    experiment: Text = "masksweep"
     patience_s: Annotated[float, Field(ge=0)] = 120
     """Seconds that the end of a sweep waits for a store that is away; `masksweep sync` is later."""
 
@@ -97,7 +121,7 @@ class Tracking(Section):
 class Sweep(Section):
     """What the trials have in common. No part of their identity."""
 
-    name: str | None = None
+    name: Text | None = None
     """The parent run's name; null derives it from the overrides."""
     question: str | None = None
     """What the sweep is to settle, in a sentence."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shlex
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich.console import Console
-
-from sweeps import advice, claims, compared, resume
+from sweeps import advice, claims, compared, escape, resume
 from sweeps.claims import Checked
 from sweeps.plan import Planned, counted
 from sweeps.report import Outcome, as_markdown, table
@@ -62,8 +61,8 @@ def note(question: str, again: str, outcomes: Sequence[Outcome], checked: Sequen
     told = [f"**{about}**: {said}\n" for about, said in advice.sentences(outcomes)]
     parts = ["\n".join(told), claims.as_markdown(checked), as_markdown(outcomes)]
     parts = [*parts, compared.as_markdown(outcomes)] if outcomes else []
-    first = f"{question[:2000]}\n\n" if question else ""
-    last = f"Run again with\n\n    {again}\n"
+    first = f"{escape.markdown(question)[:2000]}\n\n" if question else ""
+    last = f"Run again with\n\n{textwrap.indent(again, '    ', lambda line: True)}\n"
     room, found = NOTE - len(first) - len(last) - 600, []
     for given in filter(None, parts):
         lines, kept = given.splitlines(keepends=True), ""
@@ -77,7 +76,7 @@ def note(question: str, again: str, outcomes: Sequence[Outcome], checked: Sequen
 def after(ended: Ended, name: str, arguments: Sequence[str]) -> None:
     """Print the table and what failed; say on stderr what is left to do, and how."""
     if ended.outcomes:
-        console = Console()
+        console = escape.console()
         console.print()
         console.print(table(ended.outcomes))
         if (against := compared.table(ended.outcomes)) is not None:

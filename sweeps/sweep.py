@@ -15,7 +15,7 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 
 from strategies.base import Invalid
-from sweeps import checkpoint, claims, closing, leaks, resume, summary
+from sweeps import checkpoint, claims, closing, feasible, leaks, resume, summary
 from sweeps.claims import Checked
 from sweeps.cluster import Spec, cluster
 from sweeps.config import Trial
@@ -47,6 +47,7 @@ def run(planned: Sequence[Planned], arguments: Sequence[str], *, rerun: bool = F
     With `rerun` those that are done run as well. Raises `Invalid` before the first trial starts,
     with nothing written.
     """
+    feasible.check([p.trial for p in planned])
     name = sweep_name(planned[0].trial, arguments)
     try:
         ended = _run(planned, arguments, name, rerun)

@@ -13,7 +13,7 @@ from importlib import resources
 from rich.console import Console
 
 from strategies.base import Invalid
-from sweeps import claims
+from sweeps import claims, escape
 from sweeps.arguments import Parser
 from sweeps.claims import Checked
 
@@ -41,7 +41,7 @@ def verify(arguments: Sequence[str]) -> int:
             raise Invalid("--only", name, f"one of {', '.join(known)}")
     checked: list[Checked] = []
     well = True
-    began, console = time.monotonic(), Console()
+    began, console = time.monotonic(), escape.console()
     for name in given.only or (*EXPERIMENTS, MEASURED):
         console.rule(name)
         if name == MEASURED:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 from mlflow import MlflowClient
@@ -21,8 +22,11 @@ PATIENCE_S = 240.0
 
 
 def clean_env(**more: str) -> dict[str, str]:
-    """This process's environment without what belongs to the tests' own Hydra, MLflow and GPUs."""
-    ours = ("HYDRA_", "MLFLOW_", "RAY_", "CUDA_", "TF_")
+    """This process's environment without what belongs to the tests' own Hydra, MLflow and GPUs.
+
+    And without the safe path that a command of this process has set for those that it starts.
+    """
+    ours = ("HYDRA_", "MLFLOW_", "RAY_", "CUDA_", "TF_", "PYTHONSAFEPATH")
     return {k: v for k, v in os.environ.items() if not k.startswith(ours)} | more
 
 
@@ -98,12 +102,16 @@ def cmdline(process: psutil.Process) -> list[str]:
 
 @contextmanager
 def sweep(
-    folder: Path, *arguments: str, command: Sequence[str] = ("run",), env: Mapping[str, str] = {}
+    folder: Path,
+    *arguments: str,
+    command: Sequence[str] = ("run",),
+    env: Mapping[str, str] = {},
+    program: Sequence[str] = (sys.executable, "-m", "sweeps.cli"),
 ) -> Iterator[Driver]:
     """Start it; if it still runs at the end, it is killed with all that it started."""
     with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
         process = subprocess.Popen(
-            [sys.executable, "-m", "sweeps.cli", *command, *arguments],
+            [*program, *command, *arguments],
             cwd=folder,
             stdout=out,
             stderr=err,
@@ -125,7 +133,7 @@ def sweep(
                 one.kill()
 
 
-def ran(folder: Path, *arguments: str, **options: Mapping[str, str]) -> Driver:
+def ran(folder: Path, *arguments: str, **options: Any) -> Driver:
     """A sweep from its start to its end."""
     with sweep(folder, *arguments, **options) as driver:
         driver.wait()

@@ -108,8 +108,12 @@ CONTENTS: dict[str, dict[str, str]] = {
         "many aliases of much": f"a: &a {'x' * 1000}\nb: [{500 * '*a, '}]",
         "no YAML": "seed: [1",
     },
-    f"not readable as YAML: more than {foreign.LARGE} bytes": {
-        "too large": f"x: {'x' * foreign.LARGE}",
+    "has 262167 bytes, more than 262144 bytes": {
+        "too large": f"x: {'x' * (foreign.LARGE)}",
+    },
+    "has more than 5,000 values": {
+        "a long list": f"targets: [{'a,' * 100_000}]",
+        "a long list of lists": f"targets: [{'[],' * 50_000}]",
     },
     "must be keys and values": {"a list": "- seed", "a word": "seed"},
     "no control characters": {
@@ -160,8 +164,8 @@ FOLDERS: dict[str, tuple[dict[str, str | bytes], str]] = {
         "--config-dir=configs/experiment/other.YML: Hydra's own config",
     ),
     "an odd name": (
-        {"experiment/theirs.yaml": GLOBAL, "a\x1b[2J\n@$ é'\".yaml": CALLBACKS},
-        "--config-dir=configs/a [2J @$ é'\".yaml: Hydra's own config",
+        {"experiment/theirs.yaml": GLOBAL, "experiment/a\x1b[2J\n@$ é'\".yaml": CALLBACKS},
+        "--config-dir=configs/experiment/a [2J @$ é'\".yaml: Hydra's own config",
     ),
     "no text": (
         {"experiment/theirs.yaml": GLOBAL.encode() + b"seed: \xff"},

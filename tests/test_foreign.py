@@ -211,6 +211,35 @@ def test_a_command_line_does_not_open_a_door_by_accident(
     assert refused(command, folder, *arguments).startswith(why)
 
 
+@pytest.mark.parametrize(
+    ("named", "arguments"),
+    [
+        ("defaults: [/results/1/config]", ["+experiment=theirs"]),
+        ("sweep: {parts: {a: {+results@optimizer: config}}}", ["+experiment=theirs"]),
+        ("defaults: [/other/a]", ["+experiment=theirs"]),
+        ("", ["+results/1=config"]),
+        ("", ["+results@data=1/config"]),
+        ("", ["+loose@data=x"]),
+        ("defaults: [/loose]", ["+experiment=theirs"]),
+    ],
+)
+def test_only_what_can_be_reached_is_looked_at(
+    named: str, arguments: list[str], command: Light, folder: Path
+) -> None:
+    """A sweep leaves its results where it runs; they are no configs until something names them."""
+    put(folder / "configs/results/1/config.yaml", CALLBACKS)
+    put(folder / "configs/.github/workflows/x.yml", "a: ${b}")
+    put(folder / "configs/loose.yaml", CALLBACKS)
+    put(folder / "configs/other/a.yaml", GLOBAL + "defaults: [/results/1/config]")
+    (folder / "configs/link").symlink_to("/")
+    found = command(folder, "plan", "--config-dir", "configs", "+experiment=theirs")
+    assert found.code == 0, found.err
+    put(folder / "configs" / THEIRS, GLOBAL + named)
+    said = refused(command, folder, *arguments)
+    assert said.startswith("--config-dir=configs/"), said
+    assert said.endswith(": Hydra's own config is fixed here"), said
+
+
 OWN = """\
 # @package _global_
 # the config of somebody who knows Hydra

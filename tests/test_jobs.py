@@ -70,8 +70,8 @@ def test_a_sweep_travels_with_its_code_and_without_secrets(head: Head, tmp_path:
         )
     (tmp_path / "strategies" / "own.py").write_text(OWN_STRATEGY)
     (tmp_path / "conf" / "strategy" / "own.yaml").write_text("# One's own.\nname: own\n")
-    # somebody keeps other code there
-    stray = head.home / "masksweep" / "sweeps" / "__init__.py"
+    # somebody keeps other code there, where jobs run
+    stray = head.home / "masksweep-results" / "sweeps" / "__init__.py"
     stray.parent.mkdir(parents=True)
     stray.write_text("raise SystemExit('not this code')")
     own = ("strategy=own", "sweep.name=travels", *TINY)

@@ -157,6 +157,6 @@ def test_every_trial_of_every_experiment_validates(hydra: Hydra, name: str) -> N
     jobs = made.jobs(arguments)
     resolved = zip(jobs, made.composer.resolve(jobs), strict=True)
     composed = [launcher.Composed(job, values) for job, values in resolved]
-    planned = plan.plan(composed, [plan.trial_of(job) for job in composed])
+    planned = plan.plan(composed, plan.trials_of(composed))
     assert len({p.trial.id for p in planned}) == len(planned) > 0
     assert {p.trial.sweep.name for p in planned} == {name}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from strategies.base import Invalid, Strategy
+from sweeps import escape
 from sweeps.arguments import Parser
 from sweeps.bench import cases, peers
 from sweeps.bench.cases import SIZES, SPARSITIES, Case, Size
@@ -48,7 +49,6 @@ def bench(arguments: Sequence[str]) -> int:
     exit code is 1 if a case failed, or the results could not be recorded in MLflow.
     """
     asked = parsed(arguments)
-    from rich.console import Console
 
     from sweeps import prepare
     from sweeps.sections import Tracking
@@ -61,7 +61,7 @@ def bench(arguments: Sequence[str]) -> int:
     if asked.trials:
         return _trials(asked, tracker)
     found = _measured(asked)
-    Console().print(report.tables(found))
+    escape.console().print(report.tables(found))
     asked.files["bench.png"].write_bytes(report.plot(found))
     print(f"Written: {', '.join(map(str, asked.files.values()))}")
     files = {name: path.read_bytes() for name, path in asked.files.items()}
@@ -126,7 +126,6 @@ def _fractions(given: str) -> tuple[float, ...]:
 
 
 def _measured(asked: Asked) -> Found:
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from sweeps import environment
@@ -145,7 +144,7 @@ def _measured(asked: Asked) -> Found:
         TimeElapsedColumn(),
         TextColumn("{task.description}"),
     )
-    console = Console(stderr=True)
+    console = escape.console(stderr=True)
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=sum(len(listed) for listed in todo.values()))
 
@@ -168,7 +167,6 @@ def _measured(asked: Asked) -> Found:
 
 def _trials(asked: Asked, tracker: Tracker) -> int:
     """Whole trials, as a table, a file and an MLflow run."""
-    from rich.console import Console
 
     from sweeps import environment
     from sweeps.bench import trials
@@ -181,7 +179,7 @@ def _trials(asked: Asked, tracker: Tracker) -> int:
             costs.append(cost)
             told = {"environment": environment.known(), "trials": [asdict(c) for c in costs]}
             write(asked.path, json.dumps(told, indent=1))
-    Console().print(trials.table(costs))
+    escape.console().print(trials.table(costs))
     print(f"Written: {asked.path}")
     note, files = as_note(trials.table(costs)), {"bench.json": asked.path.read_bytes()}
     params = environment.known() | {"code": environment.code_version()}

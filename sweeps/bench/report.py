@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sweeps import escape
 from sweeps.bench.cases import SIZES
 from sweeps.bench.measure import Row, Untimed
 from sweeps.colours import look
@@ -63,7 +64,7 @@ def note(found: Found) -> str:
 
 def as_note(shown: RenderableType) -> str:
     """What a terminal of 80 columns shows, as markdown of at most 8,000 characters."""
-    console = Console(width=80, file=io.StringIO(), record=True)
+    console = escape.console(width=80, file=io.StringIO(), record=True)
     console.print(shown)
     return f"```\n{console.export_text()[:7980]}\n```"
 
