@@ -33,7 +33,7 @@ def faults(group: str, kind: type, values: Mapping[str, Any]) -> list[Invalid]:
             if allowed and not (type(each) in allowed or (type(each) is int and float in allowed)):
                 said = " or ".join(word for of, word in WORDS.items() if of in allowed)
                 key = ".".join(filter(None, [group, name]))
-                found.append(Invalid(key, value if each is value else each, f"must be {said}"))
+                found.append(Invalid(key, each, f"must be {said}"))
                 break
     return found
 
