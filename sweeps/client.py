@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from strategies.base import Invalid
-from sweeps.store import SQLITE, Away, alone, status
+from sweeps.store import SQLITE, Away, alone, database, status
 from sweeps.uri import shown
 
+FileId = tuple[int, int] | None
 PAGE = 1000
 CLIENT = {
     # the spool waits and tries again; a call that is sent twice by MLflow could count twice
@@ -39,6 +40,37 @@ def client_class() -> Any:
         logging.getLogger(logger).setLevel(logging.WARNING)
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     return MlflowClient
+
+
+_known: dict[str, tuple[FileId, int]] = {}
+"""By URI: the database's file when it was opened last, and how many it has been before."""
+
+
+def file_id(uri: str) -> FileId:
+    """Which file a SQLite database is; None for other stores, and one that is not there, or empty.
+
+    A process that has opened a database goes on writing to its file after that was deleted.
+    """
+    path = database(uri)
+    try:
+        found = path.stat() if path else None
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if found and found.st_size else None
+
+
+def new_client(uri: str) -> Any:
+    """MLflow's client of a store, also of a database whose file was replaced.
+
+    MLflow keeps the connections to a database by its URI for the life of a process. So a new file
+    is opened by another spelling of its path, with `/./`.
+    """
+    path, (before, count) = database(uri), _known.get(uri, (None, 0))
+    count += int(before is not None and before != file_id(uri))
+    spelled = uri.replace(f"/{path.name}", f"{'/.' * count}/{path.name}") if path else uri
+    client = client_class()(tracking_uri=spelled)
+    _known[uri] = file_id(uri), count
+    return client
 
 
 @contextmanager

@@ -37,6 +37,8 @@ def reached(command: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str]]
     def run(arguments: Sequence[str]) -> int:
         try:
             return command(arguments)
+        except BrokenPipeError:  # of our own output
+            raise
         except (OSError, RuntimeError) as error:
             said = " ".join(str(error).split())[:300]
             print(f"masksweep: the cluster does not answer: {said}", file=sys.stderr)

@@ -47,16 +47,18 @@ def report(arguments: Sequence[str]) -> int:
             (folder / name).write_bytes(content)
     except OSError as error:
         raise Invalid("--out", given.out, f"cannot be written: {error.strerror}") from error
-    advice.show(sweep.outcomes, Console())
-    print(f"\nWritten: {folder / 'report.html'}, and {len(files) - 1} files beside it")
+    logged = True
     try:
         with doing("Logging it to the sweep's run"):
             for part in sweep.each:
                 tracker.attach(given.uri, part.run_id, files, "report")
     except (Away, Refused) as error:
         print(f"masksweep: not logged in MLflow: {error}", file=sys.stderr)
-        return 1
-    return 0
+        logged = False
+    # last, since whoever reads it may leave
+    advice.show(sweep.outcomes, Console())
+    print(f"\nWritten: {folder / 'report.html'}, and {len(files) - 1} files beside it")
+    return int(not logged)
 
 
 def _made(given: argparse.Namespace) -> tuple[Sweep, dict[str, bytes]]:

@@ -53,9 +53,16 @@ def is_local(uri: str) -> bool:
     return not uri.startswith(("http://", "https://", "databricks"))
 
 
+def database(uri: str) -> Path | None:
+    """The file of a store that is a SQLite database."""
+    path = uri.removeprefix(SQLITE).partition("?")[0]
+    return Path(path) if uri.startswith(SQLITE) else None
+
+
 def exists(uri: str) -> bool:
     """Whether there may be something in the store: False for a SQLite file that is not there."""
-    return not uri.startswith(SQLITE) or Path(uri.removeprefix(SQLITE)).exists()
+    path = database(uri)
+    return path is None or path.exists()
 
 
 @contextmanager

@@ -61,12 +61,12 @@ def bench(arguments: Sequence[str]) -> int:
     if asked.trials:
         return _trials(asked, tracker)
     found = _measured(asked)
-    Console().print(report.tables(found))
     asked.files["bench.png"].write_bytes(report.plot(found))
-    print(f"Written: {', '.join(map(str, asked.files.values()))}")
     files = {name: path.read_bytes() for name, path in asked.files.items()}
     params = found.environment | {"sizes": ",".join(found.sizes)}
     recorded = _recorded(tracker, params, report.metrics(found), files, report.note(found))
+    Console().print(report.tables(found))  # last, since whoever reads it may leave
+    print(f"Written: {', '.join(map(str, asked.files.values()))}")
     return int(not recorded or any(u.failed for u in found.untimed))
 
 
@@ -181,11 +181,12 @@ def _trials(asked: Asked, tracker: Tracker) -> int:
             costs.append(cost)
             told = {"environment": environment.known(), "trials": [asdict(c) for c in costs]}
             write(asked.path, json.dumps(told, indent=1))
-    Console().print(trials.table(costs))
-    print(f"Written: {asked.path}")
     note, files = as_note(trials.table(costs)), {"bench.json": asked.path.read_bytes()}
     params = environment.known() | {"code": environment.code_version()}
-    return int(not _recorded(tracker, params, trials.metrics(costs), files, note))
+    recorded = _recorded(tracker, params, trials.metrics(costs), files, note)
+    Console().print(trials.table(costs))
+    print(f"Written: {asked.path}")
+    return int(not recorded)
 
 
 def write(path: Path, text: str) -> None:
