@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from strategies.base import Invalid
-from sweeps.store import SQLITE, Away, alone, database, status
+from sweeps.store import SQLITE, Away, alone, database, outdated, require_database, status
 from sweeps.uri import shown
 
 FileId = tuple[int, int] | None
@@ -76,6 +76,7 @@ def new_client(uri: str) -> Any:
 @contextmanager
 def opening(uri: str) -> Iterator[None]:
     """Alone with the store; what fails as `Away` if it is not there, `Invalid` otherwise."""
+    require_database(uri)
     try:
         with alone(uri):
             yield
@@ -85,7 +86,8 @@ def opening(uri: str) -> Iterator[None]:
         said = shown(str(error)).strip().splitlines() or [repr(error)]
         if not uri.startswith(SQLITE) and status(error) >= 500:
             raise Away(said[0]) from error
-        raise Invalid("tracking.uri", shown(uri), f"cannot be opened: {said[0]}") from error
+        reason = outdated(said[0]) or said[0]
+        raise Invalid("tracking.uri", shown(uri), f"cannot be opened: {reason}") from error
 
 
 def search(client: Any, experiments: Sequence[str], query: str) -> list[Any]:

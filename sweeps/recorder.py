@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from strategies.base import Invalid
 from sweeps import configfile
 from sweeps.config import Trial, flat, recorded
 from sweeps.configfile import Recorded
@@ -311,6 +312,12 @@ class Recorder:
         self._spool.stored(lot)
 
     def lost(self, trials: Iterable[str]) -> list[str]:
-        """Those of the trials that finished which the store does not have. Raises `Away`."""
-        there = Tracker(self._tracking, self._name).finished()
+        """Those of the trials, which finished and were sent, that the store does not have.
+
+        None where the store cannot be asked.
+        """
+        try:
+            there = Tracker(self._tracking, self._name).finished()
+        except (Away, Refused, Invalid):
+            return []
         return [trial for trial in trials if trial not in there]

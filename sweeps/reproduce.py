@@ -31,6 +31,7 @@ from sweeps.sweep import HURRY_SECONDS
 from sweeps.tracker import Tracker
 from sweeps.trial import Report, TrialResult
 from sweeps.uri import shown
+from sweeps.writable import require_state, require_store
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,8 @@ def _of_run(run: str, folder: Path) -> Target:
 def _reproduced(targets: Sequence[Target], what: str, uri: str | None, folder: Path) -> int:
     """Run, record and compare all of them; the exit code."""
     first, tracking = targets[0], Tracking(uri=uri)
+    require_state()
+    require_store(uri)
     alone = f"{first.trial.name}, {first.recorded.trial[:8]}"
     name = f"{AGAIN}{alone if len(targets) == 1 else what}"
     verdicts: dict[str, Verdict | str] = {}

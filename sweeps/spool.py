@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from strategies.base import Invalid
+from sweeps.broken import Broken
 from sweeps.locks import lock
 from sweeps.seeds import short_digest
 
@@ -96,7 +97,7 @@ class Spool:
             allowed = "is being run by another process here; wait, or give another sweep.name"
             raise Invalid("sweep.name", address.sweep, allowed) from None
         try:
-            with _folders():
+            with _folders(), _readable(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 spool = cls(path)
             try:
@@ -112,7 +113,7 @@ class Spool:
         """The spools of this folder."""
         found = []
         for path in sorted((STATE / "spool").glob("*.db")):
-            with closing(_read_only(path)) as db:
+            with _readable(path), closing(_read_only(path)) as db:
                 told = dict(db.execute("SELECT key, value FROM sweep"))
             if told.keys() == {"store", "experiment", "sweep"}:
                 found.append(Address(**told))
@@ -125,8 +126,12 @@ class Spool:
     def put(
         self, kind: str, body: Mapping[str, Any], files: Mapping[str, bytes] | None = None
     ) -> None:
-        """Add a record, with files by name; it is on disk when this returns."""
-        with self._lock, self._db:
+        """Add a record, with files by name; it is on disk when this returns.
+
+        Raises:
+            Broken: It cannot be written; what was put before is kept.
+        """
+        with self._lock, self._written():
             values = kind, json.dumps(body), body.get("run")
             added = self._db.execute(
                 "INSERT INTO record (kind, body, run) VALUES (?, ?, ?)", values
@@ -134,6 +139,14 @@ class Spool:
             rows = [(added.lastrowid, name, content) for name, content in (files or {}).items()]
             self._db.executemany("INSERT INTO file VALUES (?, ?, ?)", rows)
         self.put_signal.set()
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        try:
+            with self._db:
+                yield
+        except sqlite3.Error as error:
+            raise Broken(f"{self._path} cannot be written: {error}") from error
 
     def oldest(self, limit: int) -> list[Record]:
         """The records to be sent first: not yet sent, and not refused."""
@@ -211,7 +224,7 @@ class Spool:
     @staticmethod
     def peek(address: Address) -> dict[str, dict[str, Any]]:
         """`finished` of a spool that another process may hold."""
-        with closing(_read_only(address.path)) as db:
+        with _readable(address.path), closing(_read_only(address.path)) as db:
             return _finished(db)
 
     def refused(self) -> list[str]:
@@ -236,6 +249,15 @@ class Spool:
 def _folders() -> AbstractContextManager[Any]:
     """A lock: another sweep may be about to put its spool into the folder that is removed."""
     return lock(f"{STATE.absolute()} folders")
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        allowed = f"cannot be read: {error}; if it is damaged, move it away"
+        raise Invalid("spool", path, allowed) from error
 
 
 def _read_only(path: Path) -> sqlite3.Connection:

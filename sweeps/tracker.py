@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from strategies.base import Invalid
-from sweeps import view
+from sweeps import view, writable
 from sweeps.client import client_class, file_id, new_client, opening, search
 from sweeps.sections import Tracking
 from sweeps.seeds import short_digest
 from sweeps.spool import Record
 from sweeps.store import (
-    SQLITE,
     Away,
     Refused,
     alone,
@@ -381,8 +380,8 @@ def probe(tracking: Tracking) -> str:
     uri = store_uri(tracking.uri)
     public = shown(uri)
     try:
+        writable.require_store(uri)
         if not exists(uri):
-            tempfile.TemporaryFile(dir=Path(uri.removeprefix(SQLITE)).parent).close()
             return f"{public} will be made"
         Tracker(tracking, "doctor").touch()
     except (Away, Invalid):

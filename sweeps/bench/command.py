@@ -53,7 +53,9 @@ def bench(arguments: Sequence[str]) -> int:
     from sweeps import prepare
     from sweeps.sections import Tracking
     from sweeps.tracker import Tracker
+    from sweeps.writable import require_store
 
+    require_store(asked.uri)
     tracker = Tracker(Tracking(uri=asked.uri), "bench")  # before the time is spent
     prepare.prepare_process(asked.threads)
     from sweeps.bench import report
