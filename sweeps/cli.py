@@ -12,6 +12,7 @@ from importlib import resources
 
 from strategies.base import Invalid
 from sweeps import __version__, streams
+from sweeps.broken import Broken
 from sweeps.stopping import Stop, end_children
 
 USAGE = """\
@@ -84,6 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise
             streams.discard(1)  # it may be what cannot be written
             _complain(f"{error.strerror}{f': {error.filename}' if error.filename else ''}")
+            return 1
+        except Broken as error:
+            _complain(str(error))
             return 1
         except KeyboardInterrupt as stopped:
             end_children()

@@ -15,6 +15,7 @@ from strategies.base import Invalid
 from sweeps import cluster
 from sweeps.arguments import Parser
 from sweeps.parcel import packed
+from sweeps.progress import doing
 from sweeps.uri import shown
 
 DEFAULT = "http://127.0.0.1:8265"
@@ -25,6 +26,9 @@ STOP_SECONDS = 30
 """How long a sweep may take to end in order; Ray kills it then."""
 PATIENCE_SECONDS = 60.0
 """How long a cluster may be out of reach while its log is followed."""
+AGENT_SECONDS = 60.0
+"""How long a head may take until its agent, which starts jobs, is there."""
+NO_AGENT = "No available agent"
 NAME = "masksweep"
 """The key of a job's metadata that holds its sweep's name."""
 TERMINATED = 143
@@ -62,7 +66,8 @@ def submit(arguments: Sequence[str]) -> int:
         said = f"masksweep: results go to {parcel.store}, as MLFLOW_TRACKING_URI says here"
         print(said, file=sys.stderr)
     command = shlex.join(["python", "-m", "sweeps.cli", "run", *parcel.arguments])
-    job = client.submit_job(
+    job = _sent(
+        client,
         entrypoint=f"mkdir -p {FOLDER} && cd {FOLDER} && exec {command}",
         # seen by everybody who sees the dashboard
         runtime_env=cluster.code() | {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}},
@@ -70,6 +75,19 @@ def submit(arguments: Sequence[str]) -> int:
     )
     print(job, flush=True)
     return _follow(client, job) if given.follow else 0
+
+
+def _sent(client: Any, **job: Any) -> str:
+    """The id of a job that was sent. A head that has just started has no agent for jobs yet."""
+    end = time.monotonic() + AGENT_SECONDS
+    with doing("Sending the sweep"):
+        while True:
+            try:
+                return str(client.submit_job(**job))
+            except RuntimeError as error:
+                if NO_AGENT not in str(error) or time.monotonic() > end:
+                    raise
+                time.sleep(1)
 
 
 @reached

@@ -26,8 +26,8 @@ class Stop:
     at the next `check`, so that nothing is cut off half-way.
     """
 
-    def __init__(self) -> None:
-        self.gentle = False
+    def __init__(self, gentle: bool = False) -> None:
+        self.gentle = gentle
         self._number: int | None = None
         self._before: dict[signal.Signals, Any] = {}
 
