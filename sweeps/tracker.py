@@ -239,6 +239,7 @@ class Tracker:
             raise Refused("the sweep has no run of its own")
         stage = self._client.get_run(self._parent).info.lifecycle_stage
         if stage != "active":
+            self._kill_children()  # nothing more will come of them
             raise Refused(f"the sweep's run {self._parent} was deleted")
 
     def _run(self, key: str, trial: str) -> str | None:
