@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+from typing import IO, Any, NoReturn
 
 from strategies.base import Invalid
 
@@ -13,3 +13,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise Invalid(self.prog.rpartition(" ")[2], "", f"{message}; see {self.prog} --help")
+
+    def print_help(self, file: IO[str] | Any = None) -> None:
+        """Print it; argparse itself would not say that nobody reads it."""
+        print(self.format_help(), end="", file=file)

@@ -9,21 +9,25 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from strategies.base import Invalid
 from sweeps.sections import Tracking
 from sweeps.uri import shown
+from sweeps.writable import require_state
+
+if TYPE_CHECKING:
+    from sweeps.config import Trial
 
 PACKAGES = ("tensorflow", "keras", "ray", "mlflow", "hydra-core", "numpy")
 SECONDS = 120
 """How long TensorFlow may take to load."""
-SCARCE, LITTLE = 1e9, 5e9
-"""Bytes of free disk below which a sweep cannot, or may not, go on."""
+LITTLE = 5e9
+"""Bytes of free disk below which a sweep may not come to its end."""
 DEVICES = """
 import tensorflow as tf
 for device in tf.config.list_physical_devices("GPU"):
@@ -100,6 +104,19 @@ def _ended(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
+def trials(planned: Sequence[Trial]) -> Finding:
+    """The trials, by the models that they build: whether a plan can be made, and how many are."""
+    from sweeps.preflight import Child, check
+
+    try:
+        with Child() as child:
+            refused = check(planned, child.ask)
+    except Invalid as error:
+        return Finding("fail", "trials", str(error))
+    skipped = f", {len(refused)} of them skipped" if refused else ""
+    return Finding("ok", "trials", f"{len(planned)} can be planned{skipped}")
+
+
 def store(tracking: Tracking) -> Finding:
     """The tracking store, written to."""
     from sweeps.store import Away, Refused
@@ -134,15 +151,22 @@ def _there(folder: Path) -> Path:
 
 def disks() -> Iterator[Finding]:
     """Of the current folder, where results wait, and of the temporary one, where Ray lives."""
-    for what, folder in (("this folder", Path.cwd()), ("temp folder", Path(tempfile.gettempdir()))):
-        try:
-            tempfile.TemporaryFile(dir=folder).close()
-        except OSError as error:
-            yield Finding("fail", what, f"{folder}: {error.strerror}", "choose another one")
-            continue
+    try:
+        require_state()
+    except Invalid as error:
+        yield Finding("fail", "this folder", str(error), "choose another one")
+    else:
+        yield _free("this folder", Path.cwd())
+    yield _free("temp folder", Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()))
+
+
+def _free(what: str, folder: Path) -> Finding:
+    try:
         usage = shutil.disk_usage(folder)
-        state: Literal["ok", "warn", "fail"] = "fail" if usage.free < SCARCE else "ok"
-        if state == "ok" and (usage.free < LITTLE or usage.free < usage.total / 20):
-            state = "warn"  # Ray stops storing objects when a disk is 95 % full
-        advice = "" if state == "ok" else "make room"
-        yield Finding(state, what, f"{folder}: {usage.free / 1e9:.1f} GB free", advice)
+    except OSError as error:  # Ray's finding says that it stops a sweep
+        return Finding("warn", what, f"{folder}: {error.strerror}")
+    # Ray stops storing objects when a disk is 95 % full
+    little = usage.free < LITTLE or usage.free < usage.total / 20
+    advice = "it may fill up before a sweep's end; make room" if little else ""
+    said = f"{folder}: {usage.free / 1e9:.1f} GB free"
+    return Finding("warn" if little else "ok", what, said, advice)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sweeps import safe_path  # noqa: F401  first: the others must not come from this folder
 
 # isort: split
+import errno
 import os
 import shlex
 import socket
@@ -15,7 +16,9 @@ from importlib import resources
 from pathlib import Path
 
 from strategies.base import Invalid
-from sweeps import __version__
+from sweeps import __version__, streams
+from sweeps.broken import Broken
+from sweeps.stopping import Stop, end_children
 
 USAGE = """\
 masksweep settles by experiment how to hold masked weights in TensorFlow.
@@ -49,6 +52,14 @@ COMMANDS = (
 )
 
 
+MACHINE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EIO, errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOTDIR),
+    *(errno.EISDIR, errno.EEXIST),
+}
+"""Errors that are the machine's or its user's to mend: a line says more than a traceback."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; its exit code.
 
@@ -56,23 +67,46 @@ def main(argv: Sequence[str] | None = None) -> int:
     141 nobody reads its output any more.
     """
     command, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
-    try:
-        code = _run(command, rest)
-        sys.stdout.flush()  # here, where what fails is caught
-        return code
-    except Invalid as error:
-        from sweeps.block import printable  # an error may name what a stranger's file says
-        from sweeps.named import all_of
-        from sweeps.uri import shown  # or an address with a password, where a key was mistyped
+    with Stop():
+        try:
+            if argv is None:
+                streams.prepare()
+            try:
+                code = _run(command, rest)
+            except SystemExit as left:  # argparse and Hydra after --help, rich if nobody reads
+                if isinstance(left.__context__, BrokenPipeError):
+                    raise left.__context__ from None
+                code = int(left.code or 0)
+            sys.stdout.flush()  # here, where what fails is caught
+            return code
+        except Invalid as error:
+            from sweeps.named import all_of
 
-        for fault in all_of(error):
-            print(f"masksweep: {printable(shown(str(fault)))}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # who reads it has seen enough, as `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except KeyboardInterrupt as stopped:
-        return int(getattr(stopped, "exit_code", 130))
+            for fault in all_of(error):
+                _complain(str(fault))
+            return 2
+        except BrokenPipeError:  # who reads it has seen enough, as `head`
+            streams.discard(1)
+            return 141
+        except OSError as error:
+            if error.errno not in MACHINE:
+                raise
+            streams.discard(1)  # it may be what cannot be written
+            _complain(f"{error.strerror}{f': {error.filename}' if error.filename else ''}")
+            return 1
+        except Broken as error:
+            _complain(str(error))
+            return 1
+        except KeyboardInterrupt as stopped:
+            end_children()
+            return int(getattr(stopped, "exit_code", 130))
+
+
+def _complain(said: str) -> None:
+    from sweeps.block import printable  # an error may name what a stranger's file says
+    from sweeps.uri import shown  # or an address with a password, where a key was mistyped
+
+    print(f"masksweep: {printable(shown(said))}", file=sys.stderr)
 
 
 def _run(command: str, rest: list[str]) -> int:
@@ -195,7 +229,7 @@ def _ui(arguments: Sequence[str]) -> int:
     if not is_local(uri):
         print(f"The results are on a server already: {shown(uri)}")
         return 0
-    port = given.port or _free_port(5000)
+    port = _free_port(5000) if given.port is None else _checked_port(given.port)
     try:
         page = f"http://127.0.0.1:{port}/{latest_page(uri)}"
     except Away as error:
@@ -211,12 +245,31 @@ def _ui(arguments: Sequence[str]) -> int:
     return subprocess.call([sys.executable, "-m", "mlflow", "server", *where], env=env)
 
 
+def _checked_port(port: int) -> int:
+    """The port. Raises `Invalid` if no server can listen on it."""
+    if not 0 < port < 2**16:
+        raise Invalid("--port", port, "must be from 1 to 65535")
+    if reason := _taken(port):
+        raise Invalid("--port", port, f"{reason}; without --port a free one is taken")
+    return port
+
+
 def _free_port(first: int) -> int:
     for port in range(first, first + 100):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)):
-                return port
+        if not _taken(port):
+            return port
     raise Invalid("--port", first, "a free port")
+
+
+def _taken(port: int) -> str:
+    """Why no server can listen on a port of 127.0.0.1; empty if one can."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            return error.strerror or "cannot be had"
+    return ""
 
 
 if __name__ == "__main__":

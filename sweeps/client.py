@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from strategies.base import Invalid
-from sweeps.store import SQLITE, Away, alone, status
+from sweeps.store import SQLITE, Away, alone, database, outdated, require_database, status
 from sweeps.uri import shown
 
+FileId = tuple[int, int] | None
 PAGE = 1000
 CLIENT = {
     # the spool waits and tries again; a call that is sent twice by MLflow could count twice
@@ -41,9 +42,41 @@ def client_class() -> Any:
     return MlflowClient
 
 
+_known: dict[str, tuple[FileId, int]] = {}
+"""By URI: the database's file when it was opened last, and how many it has been before."""
+
+
+def file_id(uri: str) -> FileId:
+    """Which file a SQLite database is; None for other stores, and one that is not there, or empty.
+
+    A process that has opened a database goes on writing to its file after that was deleted.
+    """
+    path = database(uri)
+    try:
+        found = path.stat() if path else None
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if found and found.st_size else None
+
+
+def new_client(uri: str) -> Any:
+    """MLflow's client of a store, also of a database whose file was replaced.
+
+    MLflow keeps the connections to a database by its URI for the life of a process. So a new file
+    is opened by another spelling of its path, with `/./`.
+    """
+    path, (before, count) = database(uri), _known.get(uri, (None, 0))
+    count += int(before is not None and before != file_id(uri))
+    spelled = uri.replace(f"/{path.name}", f"{'/.' * count}/{path.name}") if path else uri
+    client = client_class()(tracking_uri=spelled)
+    _known[uri] = file_id(uri), count
+    return client
+
+
 @contextmanager
 def opening(uri: str) -> Iterator[None]:
     """Alone with the store; what fails as `Away` if it is not there, `Invalid` otherwise."""
+    require_database(uri)
     try:
         with alone(uri):
             yield
@@ -53,7 +86,8 @@ def opening(uri: str) -> Iterator[None]:
         said = shown(str(error)).strip().splitlines() or [repr(error)]
         if not uri.startswith(SQLITE) and status(error) >= 500:
             raise Away(said[0]) from error
-        raise Invalid("tracking.uri", shown(uri), f"cannot be opened: {said[0]}") from error
+        reason = outdated(said[0]) or said[0]
+        raise Invalid("tracking.uri", shown(uri), f"cannot be opened: {reason}") from error
 
 
 def search(client: Any, experiments: Sequence[str], query: str) -> list[Any]:

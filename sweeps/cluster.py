@@ -9,7 +9,7 @@ import socket
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -19,6 +19,9 @@ from sweeps import safe_path
 from sweeps.local import closed, loopback
 
 PACKAGES = ("strategies", "sweeps", "conf")
+ADDRESSES, STORE_SHARE = 6e9, 0.3
+"""Bytes of addresses that each process takes, beside this part of the free memory, which Ray's
+store of objects maps."""
 PROBE_SECONDS = 5.0
 """How long an address may take to answer."""
 
@@ -62,12 +65,42 @@ def cluster(address: str | None = None) -> Iterator[None]:
         stack.callback(ray.shutdown)
         with _own_sigterm():
             if address is None:
-                with loopback():
-                    # without a word, ray.init would join one that runs here
-                    _init("local", _temp_dir=folder)
+                _start(folder)
             else:
                 _join(address)
         yield
+
+
+def _start(folder: str | None) -> None:
+    """Start Ray on this machine. Raises `Invalid` if it cannot be, with nothing left running."""
+    import psutil
+
+    _require_addresses()
+    before = set(psutil.Process().children())
+    try:
+        with loopback():
+            # without a word, ray.init would join one that runs here
+            _init("local", _temp_dir=folder)
+    except Exception as error:  # Ray has many
+        for child in set(psutil.Process().children(recursive=True)) - before:
+            with suppress(psutil.Error):
+                child.kill()
+        raise Invalid(
+            "launch.address", "null", f"Ray does not start here: {_said(error)}"
+        ) from error
+
+
+def _require_addresses() -> None:
+    """Raise `Invalid` if `ulimit -v` is too low: Ray then waits for itself, for minutes."""
+    import resource
+
+    import psutil
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    needed = ADDRESSES + STORE_SHARE * psutil.virtual_memory().available
+    if limit not in (resource.RLIM_INFINITY, -1) and limit < needed:
+        least = f"must be at least {needed / 1024:.0f} for Ray and TensorFlow, or unlimited"
+        raise Invalid("ulimit -v", limit // 1024, least)
 
 
 def quiet() -> None:

@@ -45,6 +45,9 @@ def _all(trials: Sequence[Trial], address: str | None) -> Iterator[checks.Findin
     with doing("Looking at the devices"):
         found = [checks.devices()]
     yield from found
+    with doing("Checking the trials"):
+        found = [checks.trials(trials)]
+    yield from found
     with doing("Looking at Ray"):
         found = list(nodes(address or first.launch.address, trials))
     yield from found

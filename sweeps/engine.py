@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from sweeps.actors import Mailbox
+from sweeps.broken import Broken
 from sweeps.cluster import Spec
+from sweeps.head import Head
 from sweeps.job import Failure, Fatal, Job, Watcher, Work
 from sweeps.pool import Hopeless, Pool, last_line
 
@@ -61,6 +63,7 @@ class Engine:
         self._retries: dict[str, int] = {}
         self._fatal: dict[str, Fatal] = {}
         self._runs, self._took = 0, 0.0
+        self._head, self._broken = Head(), False
 
     def __enter__(self) -> Self:
         import ray
@@ -78,8 +81,9 @@ class Engine:
     def __exit__(self, *_: Any) -> None:
         import ray
 
-        self._pool.end()
-        ray.kill(self._mailbox)
+        if not self._broken:  # else these calls would wait for who cannot answer
+            self._pool.end()
+            ray.kill(self._mailbox)
 
     def ask(self, method: str, given: Any) -> Any:
         """What a method of the work returns in the first worker that is ready.
@@ -114,8 +118,23 @@ class Engine:
 
         A job whose worker or node is lost runs again, at most `max_retries` times; one that
         raises, or takes longer than `timeout_s`, fails. One with parts that raises `Apart`, or is
-        lost too often, is run part by part.
+        lost too often, is run part by part. Raises `Broken` if the cluster is gone.
         """
+        import ray
+
+        try:
+            self._run(watcher, jobs, max_retries, timeout_s)
+        except (ray.exceptions.RayError, ConnectionError) as error:
+            self._broken = True
+            self._head.answers()  # says what died, if that is the reason
+            raise Broken(f"Ray failed: {last_line(error)}") from error
+        except Broken:
+            self._broken = True
+            raise
+
+    def _run(
+        self, watcher: Watcher, jobs: Sequence[Job], max_retries: int, timeout_s: float | None
+    ) -> None:
         self._watcher, self._max_retries, self._timeout = watcher, max_retries, timeout_s
         for spec in self._waiting:
             self._waiting[spec] = deque(job for job in jobs if job.spec == spec)
@@ -134,6 +153,8 @@ class Engine:
     # -- workers -------------------------------------------------------------------------------
 
     def _look(self) -> None:
+        if not self._head.answers():
+            return
         wanted = Counter({spec: len(jobs) for spec, jobs in self._waiting.items()})
         wanted.update(run.job.spec for run in self._running.values())
         self._give_up(self._pool.look(wanted))

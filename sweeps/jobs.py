@@ -15,6 +15,7 @@ from strategies.base import Invalid
 from sweeps import cluster, escape
 from sweeps.arguments import Parser
 from sweeps.parcel import packed
+from sweeps.progress import doing
 from sweeps.uri import shown
 
 DEFAULT = "http://127.0.0.1:8265"
@@ -24,6 +25,9 @@ STOP_SECONDS = 30
 """How long a sweep may take to end in order; Ray kills it then."""
 PATIENCE_SECONDS = 60.0
 """How long a cluster may be out of reach while its log is followed."""
+AGENT_SECONDS = 60.0
+"""How long a head may take until its agent, which starts jobs, is there."""
+NO_AGENT = "No available agent"
 NAME = "masksweep"
 """The key of a job's metadata that holds its sweep's name."""
 TERMINATED = 143
@@ -36,6 +40,8 @@ def reached(command: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str]]
     def run(arguments: Sequence[str]) -> int:
         try:
             return command(arguments)
+        except BrokenPipeError:  # of our own output
+            raise
         except (OSError, RuntimeError) as error:
             said = " ".join(str(error).split())[:300]
             print(f"masksweep: the cluster does not answer: {said}", file=sys.stderr)
@@ -59,7 +65,8 @@ def submit(arguments: Sequence[str]) -> int:
         said = f"masksweep: results go to {parcel.store}, as MLFLOW_TRACKING_URI says here"
         print(said, file=sys.stderr)
     command = shlex.join(["python", "-P", "-m", "sweeps.cli", "run", *parcel.arguments])
-    job = client.submit_job(
+    job = _sent(
+        client,
         entrypoint=f"mkdir -p {FOLDER} && cd {FOLDER} && exec {command}",
         # seen by everybody who sees the dashboard
         runtime_env=cluster.code() | {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}},
@@ -67,6 +74,19 @@ def submit(arguments: Sequence[str]) -> int:
     )
     print(job, flush=True)
     return _follow(client, job) if given.follow else 0
+
+
+def _sent(client: Any, **job: Any) -> str:
+    """The id of a job that was sent. A head that has just started has no agent for jobs yet."""
+    end = time.monotonic() + AGENT_SECONDS
+    with doing("Sending the sweep"):
+        while True:
+            try:
+                return str(client.submit_job(**job))
+            except RuntimeError as error:
+                if NO_AGENT not in str(error) or time.monotonic() > end:
+                    raise
+                time.sleep(1)
 
 
 @reached

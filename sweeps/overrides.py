@@ -59,7 +59,7 @@ def compose(command: str, arguments: Sequence[str], launch: TakeOver) -> None:
     try:
         with launcher.taking_over(launch_composed):
             hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")(_task)()
-    except Invalid:
+    except (Invalid, BrokenPipeError):
         raise
     except Exception as error:
         if composed:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from strategies.base import Invalid
 from sweeps import configfile
 from sweeps.config import Trial, flat, recorded
 from sweeps.configfile import Recorded
 from sweeps.environment import code_version
 from sweeps.sections import Tracking
 from sweeps.spool import Record, Spool
-from sweeps.store import Refused
+from sweeps.store import Away, Refused
 from sweeps.tracker import Tracker
 from sweeps.trial import TrialResult
 
@@ -45,6 +46,8 @@ class Recorder:
         self._runs: dict[str, str] = {}
         self._known: dict[str, dict[tuple[str, int], float]] = {}
         """What was logged of a trial, by metric and epoch."""
+        self._sent_again: set[int] = set()
+        """Records after whose refusal all that is kept was sent again."""
         self._stop, self._hurry = threading.Event(), threading.Event()
         self.trouble = ""
         """Why the store could not be reached when it last could not."""
@@ -200,6 +203,7 @@ class Recorder:
         self._spool.retry_refused()
         while lot := self._oldest():
             self.send(lot)
+        self._spool.forget_sent()
 
     # -- to the store --------------------------------------------------------------------------
 
@@ -278,15 +282,42 @@ class Recorder:
         return bool(0 <= time.time() - lot[0].body["time"] / 1000 < GATHER_S)
 
     def send(self, lot: Sequence[Record]) -> None:
-        """Send records and remove them from disk. Raises `Away`; then nothing is removed."""
-        if self._tracker is None:
-            self._tracker = Tracker(self._tracking, self._name)
+        """Send records; they are removed from disk when nothing needs them any more.
+
+        What the store refuses is sent once more after all that is kept: the store may have lost
+        the run that it belongs to. What it refuses again is set aside. Raises `Away`.
+        """
         try:
-            self._tracker.apply(lot, self._spool.files)
-            self._spool.remove(lot)
-        except Refused as error:
-            if len(lot) == 1:
-                self._spool.refuse(lot[0], str(error))
-            else:
-                for record in lot:
-                    self.send([record])
+            self._send(lot)
+        except Refused:
+            for record in lot:
+                try:
+                    self._send([record])
+                except Refused as error:
+                    if record.id not in self._sent_again and self._spool.send_again():
+                        self._sent_again.add(record.id)
+                        self._tracker = None
+                        return
+                    self._spool.refuse(record, str(error))
+
+    def _send(self, lot: Sequence[Record]) -> None:
+        if self._tracker is None or self._tracker.replaced():
+            if self._tracker is not None and self._spool.send_again():
+                self._tracker = None
+                return  # what was kept comes first
+            self._tracker = Tracker(self._tracking, self._name)
+        self._tracker.apply(lot, self._spool.files)
+        if self._tracker.replaced():
+            raise Away("the database was replaced while it was written to")
+        self._spool.stored(lot)
+
+    def lost(self, trials: Iterable[str]) -> list[str]:
+        """Those of the trials, which finished and were sent, that the store does not have.
+
+        None where the store cannot be asked.
+        """
+        try:
+            there = Tracker(self._tracking, self._name).finished()
+        except (Away, Refused, Invalid):
+            return []
+        return [trial for trial in trials if trial not in there]

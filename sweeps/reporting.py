@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from strategies.base import Invalid
-from sweeps import escape
 from sweeps.arguments import Parser
 from sweeps.progress import doing
 from sweeps.store import Away, Refused, store_uri
@@ -46,16 +45,18 @@ def report(arguments: Sequence[str]) -> int:
             (folder / name).write_bytes(content)
     except OSError as error:
         raise Invalid("--out", given.out, f"cannot be written: {error.strerror}") from error
-    advice.show(sweep.outcomes, escape.console())
-    print(f"\nWritten: {folder / 'report.html'}, and {len(files) - 1} files beside it")
+    logged = True
     try:
         with doing("Logging it to the sweep's run"):
             for part in sweep.each:
                 tracker.attach(given.uri, part.run_id, files, "report")
     except (Away, Refused) as error:
         print(f"masksweep: not logged in MLflow: {error}", file=sys.stderr)
-        return 1
-    return 0
+        logged = False
+    # last, since whoever reads it may leave
+    advice.show(sweep.outcomes, escape.console())
+    print(f"\nWritten: {folder / 'report.html'}, and {len(files) - 1} files beside it")
+    return int(not logged)
 
 
 def _made(given: argparse.Namespace) -> tuple[Sweep, dict[str, bytes]]:

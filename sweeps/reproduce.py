@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +25,13 @@ from sweeps.recorder import Recorder
 from sweeps.report import Outcome
 from sweeps.sections import Tracking
 from sweeps.spool import STATE, Spool
+from sweeps.stopping import Stop
 from sweeps.store import AGAIN, RUN_ID, Away, store_uri
 from sweeps.sweep import HURRY_SECONDS
 from sweeps.tracker import Tracker
 from sweeps.trial import Report, TrialResult
 from sweeps.uri import shown
+from sweeps.writable import require_state, require_store
 
 
 @dataclass(frozen=True)
@@ -105,29 +107,35 @@ def _of_run(run: str, folder: Path) -> Target:
 def _reproduced(targets: Sequence[Target], what: str, uri: str | None, folder: Path) -> int:
     """Run, record and compare all of them; the exit code."""
     first, tracking = targets[0], Tracking(uri=uri)
+    require_state()
+    require_store(uri)
     alone = f"{first.trial.name}, {first.recorded.trial[:8]}"
     name = f"{AGAIN}{alone if len(targets) == 1 else what}"
     verdicts: dict[str, Verdict | str] = {}
     with Spool.held(resume.address(tracking, name)) as spool:
         with doing("Opening the store"):
             tracker = _opened(tracking, name)
-        recorder = Recorder(spool, tracking, name, tracker)
-        recorder.start_sweep(f"Again, from the config of `{what}`.", [])
-        recorder.start()
-        status = "KILLED"
-        try:
-            with Display(len(targets)) as display:
-                _run(targets, recorder, display, verdicts, folder)
-            status = "FINISHED"
-        finally:
-            recorder.kill_trials()
-            text = "".join(f"{line}\n" for line in _lines(targets, verdicts))
-            recorder.end_sweep(status, f"```\n{text}```", {"verdict.txt": text.encode()})
-            hurry = status == "KILLED"
-            sent = recorder.finish(HURRY_SECONDS if hurry else tracking.patience_s, hurry=hurry)
-            if not sent:
-                print(f"Not all is recorded ({recorder.trouble}).", file=sys.stderr)
-                print("Send the rest with: masksweep sync", file=sys.stderr)
+        # a signal ends it between two records, and a second one at once
+        with Stop(gentle=True) as stop:
+            recorder = Recorder(spool, tracking, name, tracker)
+            recorder.start_sweep(f"Again, from the config of `{what}`.", [])
+            recorder.start()
+            status = "KILLED"
+            try:
+                with Display(len(targets)) as display:
+                    _run(targets, recorder, display, verdicts, folder, stop.check)
+                status = "FINISHED"
+            finally:
+                recorder.kill_trials()
+                text = "".join(f"{line}\n" for line in _lines(targets, verdicts))
+                recorder.end_sweep(status, f"```\n{text}```", {"verdict.txt": text.encode()})
+                if status == "KILLED":
+                    sent = recorder.finish(HURRY_SECONDS, hurry=True)
+                else:
+                    sent = recorder.finish(tracking.patience_s, stop.check)
+                if not sent:
+                    print(f"Not all is recorded ({recorder.trouble}).", file=sys.stderr)
+                    print("Send the rest with: masksweep sync", file=sys.stderr)
     console = escape.console()
     for line in _lines(targets, verdicts):
         bad = line.startswith(("verdict: different", "failed"))
@@ -152,13 +160,14 @@ def _run(
     display: Display,
     verdicts: dict[str, Verdict | str],
     folder: Path,
+    tick: Callable[[], None],
 ) -> None:
     """Run and record the targets; fills in the verdicts, by trial id."""
     by_id = {t.trial.id: t for t in targets}
     # large files stay where their records say that they are
     place = (STATE / "reproduced" / uuid.uuid4().hex).absolute()
     try:
-        for trial, event in rerun.events([t.trial for t in targets], place, folder):
+        for trial, event in rerun.events([t.trial for t in targets], place, folder, tick):
             match event:
                 case None:
                     recorder.start_trial(trial, trial.name, again=True, tags=by_id[trial.id].tags)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -18,15 +18,19 @@ from sweeps.plan import Planned, packs
 from sweeps.trial import Report, TrialResult
 from sweeps.worker import Task, TrialWork
 
+POLL_SECONDS = 0.2
 Event = Report | TrialResult | Failure | None
 """None is the start of a trial."""
 
 
-def events(trials: Sequence[Trial], place: Path, logs: Path) -> Iterator[tuple[Trial, Event]]:
+def events(
+    trials: Sequence[Trial], place: Path, logs: Path, tick: Callable[[], None]
+) -> Iterator[tuple[Trial, Event]]:
     """Run the trials, those of a pack side by side; the last event of each is its end.
 
     The process is as a sweep's worker. Where it is lost, another one takes the rest: a pack's
     trials one by one then, a single trial once more. `place` is for checkpoints and large files.
+    `tick` is called several times a second; what it raises ends the process.
     """
     waiting = deque([p.trial for p in pack] for pack in packs([Planned(t, ()) for t in trials]))
     started: set[str] = set()
@@ -44,7 +48,7 @@ def events(trials: Sequence[Trial], place: Path, logs: Path) -> Iterator[tuple[T
             if child is None or child.spec != spec:
                 if child:
                     child.end()
-                child = _Child(spec, place)
+                child = _Child(spec, place, tick)
             found: dict[str, TrialResult | Failure] | Failure = {}
             for event in child.run([Task.of(t, logs / f"{t.id[:16]}.log") for t in lot]):
                 if isinstance(event, tuple):
@@ -76,8 +80,8 @@ def _spec(trial: Trial) -> Spec:
 class _Child:
     """A process that runs lots of trials."""
 
-    def __init__(self, spec: Spec, place: Path) -> None:
-        self.spec = spec
+    def __init__(self, spec: Spec, place: Path, tick: Callable[[], None]) -> None:
+        self.spec, self._tick = spec, tick
         context = get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, spec, str(place)), daemon=True)
@@ -90,6 +94,9 @@ class _Child:
         try:
             self._pipe.send(tasks)
             while True:
+                while not self._pipe.poll(POLL_SECONDS):
+                    self._tick()
+                self._tick()  # Ctrl-C ends the child as well, which is no loss then
                 event = self._pipe.recv()
                 if isinstance(event, Fatal):
                     fatal = event

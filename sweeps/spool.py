@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from strategies.base import Invalid
+from sweeps.broken import Broken
 from sweeps.locks import lock
 from sweeps.seeds import short_digest
 
@@ -19,7 +20,8 @@ STATE = Path(".masksweep")
 """Spool, logs and checkpoints of the sweeps that were started in this folder."""
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS record (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, body TEXT NOT NULL, refused TEXT);
+    id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, body TEXT NOT NULL, refused TEXT,
+    run TEXT, sent INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS file (
     record INTEGER NOT NULL, name TEXT NOT NULL, content BLOB NOT NULL,
     PRIMARY KEY (record, name));
@@ -52,8 +54,15 @@ class Address:
         return STATE / "spool" / f"{short_digest(text)}.db"
 
 
+NEWER = {"run": "TEXT", "sent": "INTEGER NOT NULL DEFAULT 0"}
+"""Columns that the spool of an earlier version may lack."""
+
+
 class Spool:
     """A journal in a SQLite file: what is put there is there, whatever happens to the process.
+
+    The records of a trial are kept until the store has its end, and the sweep's own until it is
+    closed: a store that lost the beginning of a run is sent it again.
 
     One process at a time: `held` is the way to open one. Its methods may be called by several
     threads.
@@ -65,6 +74,10 @@ class Spool:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.executescript(SCHEMA)
+        there = {row[1] for row in self._db.execute("PRAGMA table_info(record)")}
+        for column, kind in NEWER.items():
+            if column not in there:
+                self._db.execute(f"ALTER TABLE record ADD COLUMN {column} {kind}")
         self.put_signal = threading.Event()
 
     @classmethod
@@ -84,7 +97,7 @@ class Spool:
             allowed = "is being run by another process here; wait, or give another sweep.name"
             raise Invalid("sweep.name", address.sweep, allowed) from None
         try:
-            with _folders():
+            with _folders(), _readable(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 spool = cls(path)
             try:
@@ -100,7 +113,7 @@ class Spool:
         """The spools of this folder."""
         found = []
         for path in sorted((STATE / "spool").glob("*.db")):
-            with closing(_read_only(path)) as db:
+            with _readable(path), closing(_read_only(path)) as db:
                 told = dict(db.execute("SELECT key, value FROM sweep"))
             if told.keys() == {"store", "experiment", "sweep"}:
                 found.append(Address(**told))
@@ -113,17 +126,34 @@ class Spool:
     def put(
         self, kind: str, body: Mapping[str, Any], files: Mapping[str, bytes] | None = None
     ) -> None:
-        """Add a record, with files by name; it is on disk when this returns."""
-        with self._lock, self._db:
-            text = json.dumps(body)
-            added = self._db.execute("INSERT INTO record (kind, body) VALUES (?, ?)", (kind, text))
+        """Add a record, with files by name; it is on disk when this returns.
+
+        Raises:
+            Broken: It cannot be written; what was put before is kept.
+        """
+        with self._lock, self._written():
+            values = kind, json.dumps(body), body.get("run")
+            added = self._db.execute(
+                "INSERT INTO record (kind, body, run) VALUES (?, ?, ?)", values
+            )
             rows = [(added.lastrowid, name, content) for name, content in (files or {}).items()]
             self._db.executemany("INSERT INTO file VALUES (?, ?, ?)", rows)
         self.put_signal.set()
 
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        try:
+            with self._db:
+                yield
+        except sqlite3.Error as error:
+            raise Broken(f"{self._path} cannot be written: {error}") from error
+
     def oldest(self, limit: int) -> list[Record]:
-        """The records that were put first, but for those that the store refused."""
-        query = "SELECT id, kind, body FROM record WHERE refused IS NULL ORDER BY id LIMIT ?"
+        """The records to be sent first: not yet sent, and not refused."""
+        query = (
+            "SELECT id, kind, body FROM record WHERE refused IS NULL AND NOT sent"
+            " ORDER BY id LIMIT ?"
+        )
         with self._lock:
             rows = self._db.execute(query, (limit,)).fetchall()
         return [Record(number, kind, json.loads(body)) for number, kind, body in rows]
@@ -134,12 +164,41 @@ class Spool:
             query = "SELECT name, content FROM file WHERE record = ?"
             return dict(self._db.execute(query, (record.id,)).fetchall())
 
-    def remove(self, records: Sequence[Record]) -> None:
-        """Drop records that the store has."""
-        numbers = [(r.id,) for r in records]
+    def stored(self, records: Sequence[Record]) -> None:
+        """The store has these records. Those that no other record needs any more are removed."""
+        sent, ends, trials = [(r.id,) for r in records], [], set()
+        for record in records:
+            if record.kind == "end":
+                ends.append((record.id, record.body["run"]))
+                trials |= {record.body["trial"]} if record.body["status"] == "FINISHED" else set()
+        closed = any(r.kind == "close" for r in records)
         with self._lock, self._db:
-            self._db.executemany("DELETE FROM file WHERE record = ?", numbers)
-            self._db.executemany("DELETE FROM record WHERE id = ?", numbers)
+            self._db.executemany("UPDATE record SET sent = 1 WHERE id = ?", sent)
+            self._db.executemany("DELETE FROM record WHERE sent AND (id = ? OR run = ?)", ends)
+            if closed:
+                self._db.execute("DELETE FROM record WHERE sent")
+            if trials or closed:
+                self._drop_refused(trials, closed)
+            self._db.execute("DELETE FROM file WHERE record NOT IN (SELECT id FROM record)")
+
+    def _drop_refused(self, trials: Set[str], closed: bool) -> None:
+        """Remove refused records that newer ones have replaced: of trials, or of the sweep."""
+        rows = self._db.execute("SELECT id, kind, body FROM record WHERE refused IS NOT NULL")
+        for number, kind, text in rows.fetchall():
+            body = json.loads(text)
+            trial = body.get("trial") or body.get("tags", {}).get("trial.id")
+            if trial in trials or (closed and kind in ("sweep", "close")):
+                self._db.execute("DELETE FROM record WHERE id = ?", (number,))
+
+    def send_again(self) -> bool:
+        """Have the kept records sent once more; whether there are any."""
+        with self._lock, self._db:
+            return self._db.execute("UPDATE record SET sent = 0 WHERE sent").rowcount > 0
+
+    def forget_sent(self) -> None:
+        """Remove kept records: their runs have no more records to come."""
+        with self._lock, self._db:
+            self._db.execute("DELETE FROM record WHERE sent")
 
     def refuse(self, record: Record, reason: str) -> None:
         """Set a record aside that the store will not take; it is kept."""
@@ -154,17 +213,18 @@ class Spool:
     def waiting(self) -> int:
         """How many records the store does not have yet."""
         with self._lock:
-            return int(self._db.execute("SELECT COUNT(*) FROM record").fetchone()[0])
+            query = "SELECT COUNT(*) FROM record WHERE NOT sent"
+            return int(self._db.execute(query).fetchone()[0])
 
     def finished(self) -> dict[str, dict[str, Any]]:
-        """Bodies of the records that end a trial well, by trial id."""
+        """Bodies of the records that end a trial well, by trial id; without refused ones."""
         with self._lock:
             return _finished(self._db)
 
     @staticmethod
     def peek(address: Address) -> dict[str, dict[str, Any]]:
         """`finished` of a spool that another process may hold."""
-        with closing(_read_only(address.path)) as db:
+        with _readable(address.path), closing(_read_only(address.path)) as db:
             return _finished(db)
 
     def refused(self) -> list[str]:
@@ -191,10 +251,20 @@ def _folders() -> AbstractContextManager[Any]:
     return lock(f"{STATE.absolute()} folders")
 
 
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        allowed = f"cannot be read: {error}; if it is damaged, move it away"
+        raise Invalid("spool", path, allowed) from error
+
+
 def _read_only(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)
 
 
 def _finished(db: sqlite3.Connection) -> dict[str, dict[str, Any]]:
-    bodies = [json.loads(b) for (b,) in db.execute("SELECT body FROM record WHERE kind = 'end'")]
+    query = "SELECT body FROM record WHERE kind = 'end' AND refused IS NULL"
+    bodies = [json.loads(body) for (body,) in db.execute(query)]
     return {b["trial"]: b for b in bodies if b["status"] == "FINISHED"}

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from types import FrameType
 from typing import Any, Self
 
@@ -25,12 +26,14 @@ class Stop:
     at the next `check`, so that nothing is cut off half-way.
     """
 
-    def __init__(self) -> None:
-        self.gentle = False
+    def __init__(self, gentle: bool = False) -> None:
+        self.gentle = gentle
         self._number: int | None = None
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
+        if threading.current_thread() is not threading.main_thread():
+            return self  # only the main thread may handle signals
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._caught)
         return self
@@ -48,14 +51,14 @@ class Stop:
         if self._number is not None:
             if sys.stderr.isatty():
                 os.write(2, b"\x1b[?25h\n")  # the live display had hidden the cursor
-            _end_children()
+            end_children()
             os._exit(128 + number)
         self._number = number
         if not self.gentle:
             self.check()
 
 
-def _end_children() -> None:
+def end_children() -> None:
     """End all that this process started; Ray's agents would outlive it for a minute."""
     import psutil
 

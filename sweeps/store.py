@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import sqlite3
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from strategies.base import Invalid
 from sweeps.locks import lock
@@ -53,9 +57,45 @@ def is_local(uri: str) -> bool:
     return not uri.startswith(("http://", "https://", "databricks"))
 
 
+def database(uri: str) -> Path | None:
+    """The file of a store that is a SQLite database."""
+    path = uri.removeprefix(SQLITE).partition("?")[0]
+    return Path(path) if uri.startswith(SQLITE) else None
+
+
 def exists(uri: str) -> bool:
     """Whether there may be something in the store: False for a SQLite file that is not there."""
-    return not uri.startswith(SQLITE) or Path(uri.removeprefix(SQLITE)).exists()
+    path = database(uri)
+    return path is None or path.exists()
+
+
+def require_database(uri: str) -> None:
+    """Raise `Invalid` if a SQLite database is there and is none: MLflow would try for minutes."""
+    path = database(uri)
+    if path is None or not path.exists():
+        return
+    try:
+        # also a file that somebody has just begun to write is empty
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as db:
+            db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.DatabaseError as error:
+        reason = "is a folder" if path.is_dir() else f"is no database: {error}"
+        if "locked" not in str(error):
+            raise Invalid("tracking.uri", shown(uri), f"cannot be opened: {reason}") from error
+
+
+def outdated(said: str) -> str:
+    """What to do about a database of another version of MLflow; empty if that is not the error."""
+    found = re.search(r"out-of-date database schema \(found version (\w+)", said)
+    if not found:
+        return ""
+    package = find_spec("mlflow")
+    known = (
+        Path(package.origin or "").parent / "store/db_migrations/versions" if package else Path()
+    )
+    if any(known.glob(f"{found[1]}_*.py")):
+        return "an older MLflow made it; back it up, then: mlflow db upgrade URI"
+    return f"a newer MLflow than {version('mlflow')} made it; upgrade MLflow, or give another store"
 
 
 @contextmanager

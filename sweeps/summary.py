@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sweeps import advice, claims, compared, escape, resume
 from sweeps.claims import Checked
-from sweeps.plan import Planned, counted
+from sweeps.plan import Planned, counted, trials
 from sweeps.report import Outcome, as_markdown, table
 from sweeps.spool import STATE
 from sweeps.uri import shown
@@ -36,6 +36,8 @@ class Ended:
     """Why not every trial was run, if that was a trial's doing."""
     checked: Sequence[Checked] = ()
     """The sweep's claims."""
+    lost: int = 0
+    """How many trials the store was given and does not have any more."""
 
 
 def before(planned: Sequence[Planned], away: str) -> None:
@@ -101,6 +103,9 @@ def after(ended: Ended, name: str, arguments: Sequence[str]) -> None:
         print(f"{waiting} Send them with: masksweep sync", file=sys.stderr)
         if ended.trouble:
             print(f"The store could not be reached: {ended.trouble}", file=sys.stderr)
+    if ended.lost:
+        lost = f"The store has lost {trials(ended.lost)} that it was given before"
+        print(f"{lost}; the same command runs them again.", file=sys.stderr)
     if ended.ended_by:
         print(ended.ended_by, file=sys.stderr)
     if ended.exit_code > 128:

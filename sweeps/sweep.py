@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from strategies.base import Invalid
 from sweeps import checkpoint, claims, closing, feasible, leaks, resume, summary
+from sweeps.broken import Broken
 from sweeps.claims import Checked
 from sweeps.cluster import Spec, cluster
 from sweeps.config import Trial
@@ -32,9 +34,13 @@ from sweeps.stopping import Stop, Stopped
 from sweeps.summary import Ended
 from sweeps.trial import TrialResult
 from sweeps.worker import LOG_BYTES, Log, Task, TrialWork, portable
+from sweeps.writable import require_state, require_store
 
 HURRY_SECONDS = 3.0
 """How long the end of a sweep waits for the store after Ctrl-C."""
+
+
+KEPT = "What had finished is kept; the same command goes on."
 
 
 class FailFast(Exception):
@@ -53,12 +59,16 @@ def run(planned: Sequence[Planned], arguments: Sequence[str], *, rerun: bool = F
         ended = _run(planned, arguments, name, rerun)
     except Stopped as stopped:
         ended = Ended(exit_code=stopped.exit_code)
+    except Broken as broken:
+        ended = Ended(ended_by=f"{_stopped_by(broken)} {KEPT}")
     summary.after(ended, name, arguments)
     return ended
 
 
 def _run(planned: Sequence[Planned], arguments: Sequence[str], name: str, rerun: bool) -> Ended:
     first = planned[0].trial
+    require_state()
+    require_store(first.tracking.uri)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(Stop())
         engine: Engine | None = None
@@ -146,6 +156,8 @@ class Sweep(Watcher):
         self._logs: dict[str, Path] = {}
         self._ticked = 0.0
         self._ended_by = ""
+        self._lost: list[str] = []
+        """Trials that the store was given and does not have any more."""
         self._new = False
         """Whether a trial has ended here."""
 
@@ -182,23 +194,38 @@ class Sweep(Watcher):
                 status, exit_code = "KILLED", stopped.exit_code
             except FailFast as failed:
                 self._ended_by = f"Stopped at {failed}, which failed (launch.fail_fast)."
+            except Broken as broken:
+                self._ended_by = f"{_stopped_by(broken)} {KEPT}"
             finally:
                 found = [self._outcomes[k] for k in self._by_id if k in self._outcomes]
                 self._recorder.kill_trials()
-                note = summary.note(self._question, self._again, found, checked)
-                files = {"table.txt": as_text(found, checked).encode(), **self._page(found)}
-                if status != "KILLED" and self._new:
-                    self._display.phase("Drawing the report")
-                    files |= closing.report(
-                        self._name, self._question, self._again, found, self._where
-                    )
+                note, files = self._told(found, checked, status)
                 self._recorder.end_sweep(status, note, files, closing.counts(found))
                 exit_code = self._send_rest(exit_code)
         unsent, refused = self._recorder.waiting, self._recorder.refused
         trouble = self._recorder.trouble if unsent else ""
         return Ended(
-            found, self._logs, exit_code, unsent, refused, trouble, self._ended_by, checked
-        )
+            found, self._logs, exit_code, unsent, refused, trouble, self._ended_by, checked,
+            len(self._lost),
+        )  # fmt: skip
+
+    def _told(
+        self, found: Sequence[Outcome], checked: Sequence[Checked], status: str
+    ) -> tuple[str, dict[str, bytes]]:
+        """(the sweep's description, its files); where they cannot be made, without them.
+
+        Whatever fails here must not keep the sweep's run from being closed.
+        """
+        try:
+            note = summary.note(self._question, self._again, found, checked)
+            files = {"table.txt": as_text(found, checked).encode(), **self._page(found)}
+        except Exception as error:
+            print(f"masksweep: no table was made: {error!r}", file=sys.stderr)
+            return summary.note(self._question, self._again, [], []), {}
+        if status != "KILLED" and self._new:
+            self._display.phase("Drawing the report")
+            files |= closing.report(self._name, self._question, self._again, found, self._where)
+        return note, files
 
     def _page(self, found: Sequence[Outcome]) -> dict[str, bytes]:
         """The page that the sweep asked for, also in the folder of logs."""
@@ -227,7 +254,11 @@ class Sweep(Watcher):
                 sent = self._recorder.finish(patience, self.tick)
         except Stopped as stopped:
             return stopped.exit_code
-        return exit_code if sent or exit_code else 1
+        if sent and not exit_code:
+            self._lost = self._recorder.lost(
+                key for key, o in self._outcomes.items() if o.status != "failed"
+            )
+        return exit_code if (sent and not self._lost) or exit_code else 1
 
     # -- as the engine goes on -----------------------------------------------------------------
 
@@ -278,7 +309,8 @@ class Sweep(Watcher):
             outcome = Outcome(p.trial, p.variant, "failed", reason=result.reason)
             self._logs[key] = path
             if not path.exists():  # it was written on another machine, or never begun
-                path.write_bytes(printed or result.traceback.encode())
+                with contextlib.suppress(OSError):  # the store has it too
+                    path.write_bytes(printed or result.traceback.encode())
             files["traceback.txt"] = result.traceback.encode()
             self._recorder.fail_trial(p.trial, result.reason, files, retries)
             if result.cause == "diverged":  # from its checkpoint it would do so again
@@ -302,6 +334,10 @@ class Sweep(Watcher):
         if time.monotonic() - self._ticked > 1:
             self._ticked = time.monotonic()
             self._display.store(self._recorder.waiting, self._recorder.away_s)
+
+
+def _stopped_by(broken: Broken) -> str:
+    return f"The sweep was stopped: {broken}."
 
 
 def returned(job: Composed, trial: Trial, outcome: Outcome | None) -> JobReturn:

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from strategies.base import Invalid
-from sweeps import view
-from sweeps.client import client_class, opening, search
+from sweeps import view, writable
+from sweeps.client import client_class, file_id, new_client, opening, search
 from sweeps.sections import Tracking
 from sweeps.seeds import short_digest
 from sweeps.spool import Record
 from sweeps.store import (
-    SQLITE,
     Away,
     Refused,
     alone,
@@ -60,10 +59,11 @@ class Tracker:
         self._uri, self._name = store_uri(tracking.uri), name
         self._called = tracking.experiment
         self._id = short_digest(name)
-        made = client_class()
+        client_class()  # a slow import, which needs no lock
         with opening(self._uri):
-            self._client = made(tracking_uri=self._uri)
+            self._client = new_client(self._uri)
             self._experiment = self._find_experiment()
+        self._file = file_id(self._uri)
         self._runs: dict[str, str | None] = {}
         """Runs by their records' key; None: the store had that trial finished already."""
         self._parent = ""
@@ -83,6 +83,10 @@ class Tracker:
             self._experiment = self._find_experiment() or str(
                 self._client.create_experiment(self._called, root, view.OF_EXPERIMENT)
             )
+
+    def replaced(self) -> bool:
+        """Whether the database's file is another one than was opened, or is gone."""
+        return self._file != file_id(self._uri)
 
     def touch(self) -> None:
         """Write something, and take it back. Raises what MLflow raises."""
@@ -200,6 +204,7 @@ class Tracker:
 
         key, trial = body["run"], body["tags"]["trial.id"]
         self._parent = self._parent or self._find_parent()
+        self._require_parent()
         known = self._children(self._parent, trial=trial)
         # there already, if the process that wrote it is gone, or the call's answer was lost
         run = next((r.info.run_id for r in known if r.data.tags.get("trial.run") == key), "")
@@ -208,7 +213,9 @@ class Tracker:
         if earlier and not run and not body["again"]:
             self._runs[key] = None  # the store was away when the sweep looked for it
             return
-        if not run:
+        if run:  # closing what was left open may have closed it
+            self._client.update_run(run, status="RUNNING")
+        else:
             tags = {
                 **body["tags"],
                 "sweep.name": self._name,
@@ -225,6 +232,15 @@ class Tracker:
         self._client.log_batch(run, params=params)
         self._client.log_text(run, body["config"], "config.yaml")
         self._runs[key] = run
+
+    def _require_parent(self) -> None:
+        """Raise `Refused` if the sweep's own run is gone, or was deleted by a person."""
+        if not self._parent:
+            raise Refused("the sweep has no run of its own")
+        stage = self._client.get_run(self._parent).info.lifecycle_stage
+        if stage != "active":
+            self._kill_children()  # nothing more will come of them
+            raise Refused(f"the sweep's run {self._parent} was deleted")
 
     def _run(self, key: str, trial: str) -> str | None:
         """The id of a trial's run; None if the store had that trial finished before."""
@@ -365,8 +381,8 @@ def probe(tracking: Tracking) -> str:
     uri = store_uri(tracking.uri)
     public = shown(uri)
     try:
+        writable.require_store(uri)
         if not exists(uri):
-            tempfile.TemporaryFile(dir=Path(uri.removeprefix(SQLITE)).parent).close()
             return f"{public} will be made"
         Tracker(tracking, "doctor").touch()
     except (Away, Invalid):

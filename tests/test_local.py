@@ -17,7 +17,8 @@ from subprocess import CompletedProcess, run
 import psutil
 import pytest
 
-from sweeps.local import LOOPBACK
+from strategies.base import Invalid
+from sweeps.local import LOOPBACK, SOCKET_ROOM, ray_folder
 from tests.driver import Driver, clean_env, cmdline, sweep
 from tests.test_cluster import JOIN, WRONG, join
 
@@ -31,6 +32,8 @@ class Running:
     """Of its Ray, as a node joins."""
     folder: Path
     """That its Ray lives in."""
+    long: Path
+    """The system's temporary folder."""
 
 
 def option(driver: Driver, name: str) -> str:
@@ -43,13 +46,19 @@ def option(driver: Driver, name: str) -> str:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A sweep at its only trial, by somebody without a home that could be written to."""
-    with sweep(tmp_path_factory.mktemp("sweep"), *LONG, env={"HOME": "/dev/null/home"}) as driver:
+    # schedulers give temporary folders of such names; Ray would split this one at the blank
+    long = tmp_path_factory.mktemp(f"job {'x' * 64}")
+    env = {"HOME": "/dev/null/home", "TMPDIR": str(long)}
+    with sweep(tmp_path_factory.mktemp("sweep"), *LONG, env=env) as driver:
         driver.wait_for(lambda: driver.workers)
-        found = Running(driver, option(driver, "gcs-address"), Path(option(driver, "temp-dir")))
+        found = Running(
+            driver, option(driver, "gcs-address"), Path(option(driver, "temp-dir")), long
+        )
         yield found
         driver.process.terminate()
         assert driver.wait() == 143
     assert not found.folder.parent.exists()
+    assert not list(long.glob("ray-*"))
 
 
 def knocked(running: Running, folder: Path, **env: str) -> CompletedProcess[str]:
@@ -108,9 +117,39 @@ def test_no_page_of_its_ray_answers_without_a_token(running: Running) -> None:
 
 
 def test_nobody_else_may_look_into_its_folder(running: Running) -> None:
-    outer = running.folder.parent
-    assert stat.S_IMODE(outer.stat().st_mode) == 0o700
-    assert outer.stat().st_uid == os.getuid()
+    for outer in (running.folder.parent, running.folder.resolve().parent):
+        assert stat.S_IMODE(outer.stat().st_mode) == 0o700
+        assert outer.stat().st_uid == os.getuid()
+
+
+def test_a_long_temporary_folder_holds_its_files_and_a_link_leads_there(running: Running) -> None:
+    assert len(str(running.folder)) <= SOCKET_ROOM
+    assert running.folder.resolve().is_relative_to(running.long)
+    assert list(running.folder.resolve().glob("session_*/sockets/plasma_store"))
+
+
+def test_its_ports_are_free_ones(running: Running) -> None:
+    """Another cluster of this machine, with Ray's own defaults, finds its ports free."""
+    fixed = {52365, 44217, 44227, 6379, 8265, 8076, 8077, 10001}
+    assert not fixed & {port for _, port in listening(running.driver)}
+
+
+@pytest.mark.parametrize("key", ["RAY_TMPDIR", "TMPDIR"])
+def test_a_folder_that_ray_cannot_live_in_is_told_in_a_line(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr("sweeps.local.SHORT", [tmp_path / "none"])
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    if key == "RAY_TMPDIR":
+        monkeypatch.setenv(key, str(tmp_path / "none"))
+        said = "must be a folder that can be written: No such file or directory"
+    else:
+        said = "set RAY_TMPDIR to one of at most 28 letters"
+    with pytest.raises(Invalid, match=f"^{key}=.*{said}"), ray_folder():
+        pass
+    assert not list(long.iterdir())
 
 
 LEAVES = """

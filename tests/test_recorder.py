@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from strategies import Invalid
 from sweeps import resume
+from sweeps.client import new_client
 from sweeps.config import Trial
 from sweeps.plan import Planned, counted
 from sweeps.recorder import Recorder
@@ -79,7 +80,8 @@ def sweep(*trials: Trial, status: str = "FINISHED") -> None:
 
 
 def client() -> MlflowClient:
-    return MlflowClient(f"sqlite:///{Path('mlflow.db').absolute()}")
+    found: MlflowClient = new_client(f"sqlite:///{Path('mlflow.db').absolute()}")
+    return found
 
 
 def runs(query: str = "") -> list[Run]:
@@ -478,3 +480,109 @@ def test_records_of_a_run_that_is_gone_are_refused_not_dropped() -> None:
     with pytest.raises(Refused):
         tracker.apply(all_records[2:3], spool.files)
     spool.close()
+
+
+def lose(how: str) -> None:
+    """What a person does to a store while a sweep writes to it."""
+    match how:
+        case "deleted":
+            Path("mlflow.db").unlink()
+        case "emptied":
+            Path("mlflow.db").write_bytes(b"")
+        case "parent deleted":
+            (parent,) = [r for r in runs() if "mlflow.parentRunId" not in r.data.tags]
+            client().delete_run(parent.info.run_id)
+        case "trial deleted":
+            (run,) = children()
+            client().delete_run(run.info.run_id)
+
+
+def stored(made: Recorder) -> None:
+    """Wait until the store has all that was put."""
+    end = time.monotonic() + 60
+    while made.waiting:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+class TestLoss:
+    """What a store has lost it is given again, or it counts as not done."""
+
+    @pytest.mark.parametrize("how", ["deleted", "emptied", "parent deleted", "trial deleted"])
+    def test_a_trial_on_its_way_is_made_anew(self, how: str) -> None:
+        with recorder() as (_, made):
+            made.start()
+            made.start_sweep("note", [])
+            made.start_trial(TRIALS[0], "on its way")
+            made.log(TRIALS[0], 1, {"train/loss": 1.0})
+            stored(made)
+            lose(how)
+            made.start_trial(TRIALS[1], "begins later")
+            made.log(TRIALS[0], 2, {"train/loss": 0.5})
+            for t in TRIALS[:2]:
+                made.end_trial(t, RESULT)
+            made.end_sweep("FINISHED", "note", {})
+            assert made.finish(60), made.trouble
+            assert made.lost(t.id for t in TRIALS[:2]) == []
+        assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
+        (parent,) = [r for r in runs() if "mlflow.parentRunId" not in r.data.tags]
+        own = [r for r in runs() if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+        found = {r.info.run_name: r for r in own}
+        assert found.keys() == {"on its way", "begins later"}
+        points = client().get_metric_history(found["on its way"].info.run_id, "train/loss")
+        assert [(p.step, p.value) for p in points] == [(1, 1.0), (2, 0.5), (3, 0.25)]
+        assert {r.info.status for r in (parent, *own)} == {"FINISHED"}
+        assert len(own) == 2
+        assert "RUNNING" not in {r.info.status for r in runs()}
+        assert not Path(".masksweep").exists()
+
+    @pytest.mark.parametrize("how", ["deleted", "parent deleted"])
+    def test_a_trial_that_had_ended_counts_as_not_done(self, how: str) -> None:
+        with recorder() as (_, made):
+            made.start()
+            made.start_sweep("note", [])
+            record(made, TRIALS[0])
+            stored(made)
+            lose(how)
+            record(made, TRIALS[1])
+            made.end_sweep("FINISHED", "note", {})
+            assert made.finish(60), made.trouble
+            assert made.lost(t.id for t in TRIALS[:2]) == [TRIALS[0].id]
+        assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 1 done, 2 to run"
+        sweep(TRIALS[0])
+        assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
+
+    def test_what_is_refused_for_good_counts_as_not_done_until_it_is_recorded_anew(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        end, refused = Tracker._end, set[str]()
+
+        def refuses(self: Tracker, body: Any, *rest: Any) -> None:
+            refused.add(min(refused, default=body["run"]))
+            if body["run"] in refused:
+                raise Refused("too large")
+            end(self, body, *rest)
+
+        monkeypatch.setattr(Tracker, "_end", refuses)
+        with recorder() as (_, made):
+            made.start()
+            made.start_sweep("note", [])
+            record(made, *TRIALS[:2])
+            made.end_sweep("FINISHED", "note", {})
+            assert not made.finish(60)
+            assert made.refused == ["too large"]
+        assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 1 done, 2 to run"
+        assert Path(".masksweep").exists(), "what was measured is kept"
+        sweep(TRIALS[0])
+        assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
+        assert not Path(".masksweep").exists()
+
+    def test_a_spool_of_an_earlier_version_is_read(self) -> None:
+        spool, before = records()
+        with closing(spool._db) as db:
+            for column in ("run", "sent"):
+                db.execute(f"ALTER TABLE record DROP COLUMN {column}")
+        sweep()
+        assert len(before) == 12
+        assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
+        assert not Path(".masksweep").exists()

@@ -53,7 +53,9 @@ def bench(arguments: Sequence[str]) -> int:
     from sweeps import prepare
     from sweeps.sections import Tracking
     from sweeps.tracker import Tracker
+    from sweeps.writable import require_store
 
+    require_store(asked.uri)
     tracker = Tracker(Tracking(uri=asked.uri), "bench")  # before the time is spent
     prepare.prepare_process(asked.threads)
     from sweeps.bench import report
@@ -61,12 +63,12 @@ def bench(arguments: Sequence[str]) -> int:
     if asked.trials:
         return _trials(asked, tracker)
     found = _measured(asked)
-    escape.console().print(report.tables(found))
     asked.files["bench.png"].write_bytes(report.plot(found))
-    print(f"Written: {', '.join(map(str, asked.files.values()))}")
     files = {name: path.read_bytes() for name, path in asked.files.items()}
     params = found.environment | {"sizes": ",".join(found.sizes)}
     recorded = _recorded(tracker, params, report.metrics(found), files, report.note(found))
+    escape.console().print(report.tables(found))  # last, since whoever reads it may leave
+    print(f"Written: {', '.join(map(str, asked.files.values()))}")
     return int(not recorded or any(u.failed for u in found.untimed))
 
 
@@ -179,11 +181,12 @@ def _trials(asked: Asked, tracker: Tracker) -> int:
             costs.append(cost)
             told = {"environment": environment.known(), "trials": [asdict(c) for c in costs]}
             write(asked.path, json.dumps(told, indent=1))
-    escape.console().print(trials.table(costs))
-    print(f"Written: {asked.path}")
     note, files = as_note(trials.table(costs)), {"bench.json": asked.path.read_bytes()}
     params = environment.known() | {"code": environment.code_version()}
-    return int(not _recorded(tracker, params, trials.metrics(costs), files, note))
+    recorded = _recorded(tracker, params, trials.metrics(costs), files, note)
+    escape.console().print(trials.table(costs))
+    print(f"Written: {asked.path}")
+    return int(not recorded)
 
 
 def write(path: Path, text: str) -> None:
