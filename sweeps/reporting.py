@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from strategies.base import Invalid
+from sweeps import escape
 from sweeps.arguments import Parser
 from sweeps.progress import doing
 from sweeps.store import Away, Refused, store_uri
