@@ -5,6 +5,7 @@ from __future__ import annotations
 from sweeps import safe_path  # noqa: F401  first: the others must not come from this folder
 
 # isort: split
+import io
 import os
 import shlex
 import socket
@@ -55,6 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 well, 1 a trial failed or an audit found what does not hold, 2 bad input, 130 or 143 stopped,
     141 nobody reads its output any more.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # signs that it has not are shown by their number
+            stream.reconfigure(errors="backslashreplace")
     command, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
         code = _run(command, rest)

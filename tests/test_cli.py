@@ -37,7 +37,12 @@ def masksweep(
     program = ["-c", WITHOUT_HEAVY] if light else ["-m", "sweeps.cli"]
     env = {k: v for k, v in os.environ.items() if not k.startswith(("HYDRA_", "MLFLOW_"))} | more
     return subprocess.run(
-        [sys.executable, *program, *arguments], cwd=cwd, capture_output=True, text=True, env=env
+        [sys.executable, *program, *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        encoding=more.get("PYTHONIOENCODING"),
+        env=env,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from strategies.base import Invalid
 from sweeps import claims, escape, summary, tables
 from sweeps.claims import Checked
+from tests.test_cli import masksweep
 from tests.trials import trial
 
 PICTURE = "![x](http://127.0.0.1/x.png) <img src=x onerror=alert(1)>\n\n# a [l](j) `c` *b* a|b"
@@ -72,3 +74,12 @@ def test_a_terminal_shows_markup_as_it_is() -> None:
 def test_no_text_moves_the_cursor(text: str, config: Callable[[str], dict[str, object]]) -> None:
     with pytest.raises(Invalid, match="no control characters"):
         trial(**config(text))
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_terminal_without_the_signs_shows_them_by_number(tmp_path: Path, encoding: str) -> None:
+    env = {"LC_ALL": "C", "LANG": "C", "PYTHONIOENCODING": encoding}
+    done = masksweep("run", "--cfg", "job", "sweep.name='é → ü'", cwd=tmp_path, **env)
+    assert (done.returncode, done.stderr) == (0, "")
+    known = {"ascii": r"\xe9 \u2192 \xfc", "latin-1": "é \\u2192 ü", "utf-8": "é → ü"}[encoding]
+    assert f"name: {known}" in done.stdout
