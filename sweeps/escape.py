@@ -23,10 +23,13 @@ def markdown(text: str) -> str:
 def cell(value: Any) -> Any:
     """A cell of a CSV file: a text that a spreadsheet would compute gets a `'` before it.
 
-    Numbers stay as they are, and so does a lone `-`.
+    Numbers stay as they are, and so does a lone `-`. A carriage return, which would end the row,
+    becomes a space.
     """
-    formula = isinstance(value, str) and len(value) > 1 and value.startswith(FORMULA)
-    return f"'{value}" if formula else value
+    if not isinstance(value, str):
+        return value
+    formula = len(value) > 1 and value.startswith(FORMULA)
+    return ("'" * formula + value).replace("\r", " ")
 
 
 def console(**options: Any) -> Console:

@@ -13,7 +13,8 @@ def prepare() -> None:
     """Make the standard streams safe to write to.
 
     A closed one would give its number to the next file that is opened, which what is printed would
-    then be written into.
+    then be written into. Characters that a stream's encoding lacks, as under `LANG=C`, are shown by
+    their number.
 
     Raises:
         Invalid: Standard output is closed.
@@ -27,9 +28,11 @@ def prepare() -> None:
         sys.stderr = _Quiet(
             io.FileIO(2, "w", closefd=False),
             encoding=sys.stderr.encoding,
-            errors=sys.stderr.errors,
+            errors="backslashreplace",
             write_through=True,
         )
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     if 1 in closed:
         raise Invalid("stdout", "closed", "must be open; /dev/null if nobody is to read it")
 

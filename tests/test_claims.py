@@ -473,7 +473,7 @@ def test_words_are_shown_as_they_are() -> None:
     words = {"says": "it holds [/kernel] | [red]so[/red]", "equals": 0}
     found = [checked(claim(**words), measured(0.0))]
     assert "[/kernel] | [red]so[/red]" in " ".join(shown(found, width=200).split())
-    assert r"it holds [/kernel] \| [red]so[/red]" in as_markdown(found)
+    assert r"it holds \[/kernel\] \| \[red\]so\[/red\]" in as_markdown(found)
     reason = [ended("failed", "no [/x] there")]
     assert "no [/x] there" in shown([checked(claim(equals=0), reason)], width=200)
 

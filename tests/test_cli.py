@@ -37,7 +37,12 @@ def masksweep(
     program = ["-c", WITHOUT_HEAVY] if light else ["-m", "sweeps.cli"]
     env = {k: v for k, v in os.environ.items() if not k.startswith(("HYDRA_", "MLFLOW_"))} | more
     return subprocess.run(
-        [sys.executable, *program, *arguments], cwd=cwd, capture_output=True, text=True, env=env
+        [sys.executable, *program, *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        encoding=more.get("PYTHONIOENCODING"),
+        env=env,
     )
 
 
@@ -85,7 +90,7 @@ def complaint(done: subprocess.CompletedProcess[str]) -> str:
         ("hydra={mode:RUN}", "hydra={mode:RUN}: Hydra's own config is fixed here"),
         ("resources.num_gpus=1.5", "resources.num_gpus=1.5: must be a part of a card or whole"),
         ("hydra/launcher=basic", "hydra/launcher=basic: Hydra's own config is fixed here"),
-        ("train.epochs=2,+2", "seed=0: each trial once; said again by train.epochs=+2"),
+        ("optimizer.learning_rate=1,1.0", "seed=0: each trial once; said again by optimizer."),
         ("seed=true", "seed=True: must be a whole number"),
         ("seed=glob(*)", "overrides=: must give one trial at least"),
         ("sweep.name=a,b", "sweep.name=a,b: one for the whole sweep, no list"),

@@ -184,8 +184,8 @@ def test_a_cluster_imports_nothing_from_the_current_folder(planted: Planted, hea
     results.mkdir()
     plant(results, planted.marks)
     store = f"tracking.uri=sqlite:///{head.home / 'store.db'}"
-    for address in (head.address, head.client):
-        arguments = (*TINY, store, f"sweep.name={address[:3]}", f"launch.address={address}")
+    for name, address in (("node", head.address), ("laptop", head.client)):
+        arguments = (*TINY, store, f"sweep.name={name}", f"launch.address={address}")
         done = planted.ran("run", *arguments)
         assert (done.code, planted.imported) == (0, []), done.stderr
     sent = planted.ran("submit", "--address", head.dashboard, "--follow", *TINY, store)

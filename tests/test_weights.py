@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from strategies import Invalid, MaskedWeight, Plan, Weight
+from strategies import Invalid, MaskedWeight, Plan, Weight, all_strategies
 from strategies.audit import bake, violations
 from strategies.base import target_names
 from strategies.held import Zero
@@ -348,3 +348,20 @@ def test_holds_zero_counts_masked_entries_only() -> None:
     assert not MaskedWeight(WEIGHT, mask, held).holds_zero
     mask[0, 0] = True
     assert MaskedWeight(WEIGHT, mask, held).holds_zero
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        (layers.Dense(3, activation="softmax"), "activation (softmax) mixes its outputs"),
+        (layers.EinsumDense("ab,bc->ac", 3), "the output layer is a EinsumDense, whose"),
+    ],
+    ids=["softmax", "another kind"],
+)
+def test_why_a_weight_of_the_output_layer_acts_on_many_outputs(layer: Any, said: str) -> None:
+    model = keras.Sequential([keras.Input((4,)), layer])
+    (kernel, *_) = describe(model)
+    mask = np.ones(kernel.shape, bool)
+    held = np.zeros(kernel.shape, kernel.dtype)
+    reason = all_strategies()["loss_mask"]().refuses(Plan((MaskedWeight(kernel, mask, held),)))
+    assert said in str(reason)
