@@ -46,6 +46,8 @@ class Recorder:
         self._runs: dict[str, str] = {}
         self._known: dict[str, dict[tuple[str, int], float]] = {}
         """What was logged of a trial, by metric and epoch."""
+        self._latest = 0
+        """Time of the latest record, in milliseconds."""
         self._sent_again: set[int] = set()
         """Records after whose refusal all that is kept was sent again."""
         self._stop, self._hurry = threading.Event(), threading.Event()
@@ -196,7 +198,9 @@ class Recorder:
         self._put("end", files, **body, metrics=list(metrics), data=dict(data or {}))
 
     def _put(self, kind: str, files: Mapping[str, bytes] | None = None, **body: Any) -> None:
-        self._spool.put(kind, {**body, "time": int(1000 * time.time())}, files)
+        # a clock that is set back must not have a run end before it began
+        self._latest = max(self._latest, int(1000 * time.time()))
+        self._spool.put(kind, {**body, "time": self._latest}, files)
 
     def send_left(self) -> None:
         """Send what an earlier process left. Raises `Away`."""

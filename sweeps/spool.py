@@ -146,7 +146,8 @@ class Spool:
             with self._db:
                 yield
         except sqlite3.Error as error:
-            raise Broken(f"{self._path} cannot be written: {error}") from error
+            said = f"{self._path} cannot be written ({error}); make room on its disk"
+            raise Broken(said) from error
 
     def oldest(self, limit: int) -> list[Record]:
         """The records to be sent first: not yet sent, and not refused."""

@@ -20,7 +20,17 @@ from tests.head import Head, ray_head
 
 NAMES = (
     *("python", "masksweep", "tensorflow", "keras", "ray", "mlflow", "hydra-core", "numpy"),
-    *("devices", "Ray", "room", "workers", "store", "checkpoints", "this folder", "temp folder"),
+    *(
+        "devices",
+        "trials",
+        "Ray",
+        "room",
+        "workers",
+        "store",
+        "checkpoints",
+        "this folder",
+        "temp folder",
+    ),
 )
 
 
@@ -132,9 +142,10 @@ class TestStore:
         with pytest.raises(Invalid, match=r"tracking.uri=.*: cannot be written: .*disk is full"):
             probe(Tracking(uri=f"sqlite:///{file}"))
 
-    def test_a_folder_that_is_not_there_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(Invalid, match=r"tracking.uri=.*: cannot be written: No such file"):
-            probe(Tracking(uri=f"sqlite:///{tmp_path}/none/mlflow.db"))
+    def test_a_folder_that_is_not_there_will_be_made(self, tmp_path: Path) -> None:
+        tracking = Tracking(uri=f"sqlite:///{tmp_path}/none/below/mlflow.db")
+        assert probe(tracking) == f"{tracking.uri} will be made"
+        assert not list(tmp_path.iterdir())
 
     def test_a_server_that_is_not_there_is_away(self) -> None:
         with pytest.raises(Away):
@@ -144,3 +155,70 @@ class TestStore:
 def contents(file: Path) -> list[str]:
     with closing(sqlite3.connect(file)) as database:
         return list(database.iterdump())
+
+
+TINY = ("strategy=weight_mask", "data=digits", "model.hidden=[8]", "train.steps=5")
+
+
+def broken(folder: Path, how: str) -> tuple[list[str], dict[str, str]]:
+    """Make a folder in which a sweep cannot run, or can; the arguments and the environment."""
+    uri = "tracking.uri=sqlite:///mlflow.db"
+    match how:
+        case "store is a folder":
+            (folder / "mlflow.db").mkdir()
+        case "store is a text":
+            (folder / "mlflow.db").write_text("no database" * 99)
+        case "store in a file":
+            (folder / "file").touch()
+            uri = "tracking.uri=sqlite:///file/mlflow.db"
+        case "newer store":
+            with closing(sqlite3.connect(folder / "mlflow.db")) as database:
+                MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
+                database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+                database.commit()
+        case "state is a file":
+            (folder / ".masksweep").touch()
+        case "spool is a file":
+            (folder / ".masksweep").mkdir()
+            (folder / ".masksweep" / "spool").touch()
+        case "artifacts are a file":
+            (folder / "mlartifacts").touch()
+        case "new folder":
+            uri = "tracking.uri=sqlite:///a/b/mlflow.db"
+        case "temporary folder is long":
+            (folder / ("x" * 80)).mkdir()
+            return [uri], {"TMPDIR": str(folder / ("x" * 80))}
+        case "no temporary folder":
+            return [uri], {"RAY_TMPDIR": str(folder / "none")}
+        case "no such weight":
+            return [uri, "targets=[nothere]"], {}
+        case "too many cores":
+            return [uri, "resources.num_cpus=999"], {}
+    return [uri], {}
+
+
+STOPPED = (
+    *("store is a folder", "store is a text", "store in a file", "newer store"),
+    *("state is a file", "spool is a file", "artifacts are a file", "no temporary folder"),
+    *("no such weight", "too many cores"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [*STOPPED, "new folder", "temporary folder is long"])
+def test_what_is_said_is_what_run_does(how: str, tmp_path: Path) -> None:
+    arguments, env = broken(tmp_path, how)
+    looked = doctor(tmp_path, *TINY, *arguments, **env)
+    stopped = {said for state, said in findings(looked).values() if state == "fail"}
+    before = set(tmp_path.rglob("*"))
+    done = ran(tmp_path, *TINY, *arguments, env=env)
+    if how not in STOPPED:
+        assert (looked.code, done.code, stopped) == (0, 0, set()), looked.stdout + done.stderr
+        return
+    assert (looked.code, done.code) == (1, 2), looked.stdout + done.stderr
+    said = done.stderr.splitlines()[-1].removeprefix("masksweep: ")
+    # the screen's lines are folded, words in two as well
+    flat = ["".join(one.split()) for one in stopped]
+    assert any("".join(said.split())[:100] in one for one in flat), (said, stopped)
+    assert "Traceback" not in done.stderr
+    assert set(tmp_path.rglob("*")) == before, "nothing was written"

@@ -32,7 +32,7 @@ from tests.driver import (
     working,
 )
 from tests.head import end, ray_head, ray_node
-from tests.servers import MlflowServer, mlflow_server, postgres
+from tests.servers import MlflowServer, missing, mlflow_server, postgres
 
 SMALL = (
     "strategy=weight_mask,projection",
@@ -360,6 +360,94 @@ class TestStopped:
             assert_none_left(family)
         assert ran(tmp_path, *SMALL, LONG).code == 0
         assert len(local_store(tmp_path, "faults").digests()) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["gcs_server", "raylet"])
+def test_a_ray_that_dies_ends_the_sweep_in_order(part: str, tmp_path: Path) -> None:
+    with sweep(tmp_path, *SMALL, LONG) as driver:
+        driver.wait_for(lambda: trials(driver) >= 1)
+        (found,) = [p for p in driver.family if program(p).endswith(f"/{part}")]
+        family = driver.family
+        found.kill()
+        tic = time.monotonic()
+        assert driver.wait() == 1
+        assert time.monotonic() - tic < 50, "before Ray ends this process"
+        assert_none_left(family)
+    assert "Traceback" not in driver.stderr
+    said = f"The sweep was stopped: Ray's {part} died. What had finished is kept"
+    assert said in driver.stderr
+    store = local_store(tmp_path, "faults")
+    assert store.by_status().keys() <= {"FINISHED", "KILLED"}
+    assert store.parent.info.status == "FAILED"
+    assert ran(tmp_path, *SMALL, LONG).code == 0
+    assert len(local_store(tmp_path, "faults").digests()) == 6
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_the_sweep_in_order_and_nothing_is_lost(tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(folder)]
+    if subprocess.run(mounted, capture_output=True).returncode:
+        missing("no file system can be mounted here")
+    try:
+        asked = (*SMALL, "train.epochs=50", "tracking.patience_s=5")
+        first = ran(folder, *asked)
+        assert first.code == 1
+        assert "Traceback" not in first.stderr
+        assert "make room on its disk. What had finished is kept" in first.stderr
+        done = trials(first)
+        subprocess.run(["mount", "-o", "remount,size=200m", str(folder)], check=True)
+        second = ran(folder, *asked)
+        assert second.code == 0, second.stderr
+        assert done
+        assert f"6 trials: {done} done" in second.stderr
+        store = local_store(folder, "faults")
+        assert len(store.digests()) == 6
+        assert store.by_status().keys() <= {"FINISHED", "KILLED"}
+        for run in store.children:
+            if run.info.status == "FINISHED":
+                assert store.curve(run, "train/loss") == list(range(1, 51))
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"]
+)
+def test_a_reproduction_that_is_stopped_leaves_nothing_running(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    assert ran(tmp_path, *FEW, LONG).code == 0
+    run = local_store(tmp_path, "faults").children[0]
+    with sweep(tmp_path, run.info.run_id, command=("reproduce",)) as driver:
+        client = local_store(tmp_path, "faults").client
+        left = "attributes.status = 'RUNNING' and tags.`trial.id` LIKE '%'"
+        driver.wait_for(lambda: client.search_runs(["1"], left))
+        family = driver.family
+        (os.killpg if number == signal.SIGINT else os.kill)(driver.process.pid, number)
+        assert driver.wait() == code, driver.stderr
+        assert_none_left(family)
+    assert "Traceback" not in driver.stderr
+    assert not client.search_runs(["1"], "attributes.status = 'RUNNING'")
+    assert len(client.search_runs(["1"], "attributes.status = 'KILLED'")) == 2
+
+
+@pytest.mark.slow
+def test_addresses_that_are_too_few_for_ray_are_told_before_it_starts(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -v 6000000; exec {sys.executable} -m sweeps.cli run {FEW[0]}"],
+        cwd=tmp_path,
+        env=clean_env(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("masksweep: ulimit -v=6000000: must be at least ")
 
 
 @pytest.fixture

@@ -586,3 +586,24 @@ class TestLoss:
         assert len(before) == 12
         assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
         assert not Path(".masksweep").exists()
+
+
+def test_no_run_ends_before_it_began_where_the_clock_is_set_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    jumps = iter([2e9, 2e9 + 60, 1e9])
+    clock = {"now": 0.0}
+
+    def jump() -> float:
+        clock["now"] = next(jumps, clock["now"])
+        return clock["now"]
+
+    with recorder() as (_, made), monkeypatch.context() as patched:
+        patched.setattr("sweeps.recorder.time.time", jump)
+        made.start_sweep("note", [])
+        record(made, TRIALS[0])
+        made.end_sweep("FINISHED", "note", {})
+    with closing(Spool(resume.address(TRIALS[0].tracking, NAME).path)) as spool:
+        times = [r.body["time"] for r in spool.oldest(9)]
+    assert times == sorted(times)
+    assert len(times) > 3
