@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from pathlib import Path
+from stat import S_ISREG
 from typing import IO
 
 import numpy as np
@@ -133,18 +135,33 @@ def _readable(path: str) -> Iterator[None]:
         raise Invalid("path", path, f"{reason}; it must hold plain numeric arrays") from error
 
 
+def _size(path: str) -> int:
+    """The size of a file in bytes. Raises `Invalid` if there is no such file."""
+    try:
+        status = Path(path).stat()
+        if S_ISREG(status.st_mode):
+            return status.st_size
+    except (OSError, ValueError):  # its name may be none that a file can have
+        pass
+    raise Invalid("path", path, "no such file")
+
+
 @contextmanager
-def open_arrays(path: str) -> Iterator[dict[str, ArrayFile]]:
+def open_arrays(path: str, most: float = inf) -> Iterator[dict[str, ArrayFile]]:
     """The arrays of a `.npz` file by name, to be read while it is open.
 
-    Raises `Invalid` (key `path`) if there is no such file, it is no `.npz`, or it holds objects.
+    Raises `Invalid` (key `path`) if there is no such file, it is no `.npz`, it holds objects, or it
+    has more than `most` bytes, packed and unpacked.
     """
-    if not Path(path).is_file():
-        raise Invalid("path", path, "no such file")
+    size = _size(path)
     arrays: dict[str, ArrayFile] = {}
     with ExitStack() as stack:
         with _readable(path):
+            if size > most:
+                raise Invalid("path", path, f"more than {most} bytes")
             packed = zipfile.ZipFile(stack.enter_context(Path(path).open("rb")))
+            if size + sum(part.file_size for part in packed.infolist()) > most:
+                raise Invalid("path", path, f"more than {most} bytes, packed or unpacked")
             for part in packed.infolist():
                 name = part.filename.removesuffix(".npy")
                 if name in arrays or part.compress_type not in PACKINGS:
@@ -155,10 +172,9 @@ def open_arrays(path: str) -> Iterator[dict[str, ArrayFile]]:
 
 def open_array(path: str) -> ArrayFile:
     """The array of a `.npy` file. Raises `Invalid` as `open_arrays` does."""
-    if not Path(path).is_file():
-        raise Invalid("path", path, "no such file")
+    size = _size(path)
     with _readable(path):
-        return _array_file(path, lambda: Path(path).open("rb"), Path(path).stat().st_size)
+        return _array_file(path, lambda: Path(path).open("rb"), size)
 
 
 def read_arrays(path: str) -> dict[str, Array]:
@@ -167,9 +183,7 @@ def read_arrays(path: str) -> dict[str, Array]:
     Raises `Invalid` (key `path`) if there is no such file, it is no `.npz`, larger than `LARGE`, or
     it holds objects.
     """
-    with open_arrays(path) as arrays:
-        if Path(path).stat().st_size + sum(a.size for a in arrays.values()) > LARGE:
-            raise Invalid("path", path, f"more than {LARGE} bytes, packed or unpacked")
+    with open_arrays(path, LARGE) as arrays:
         return {name: array.whole() for name, array in arrays.items()}
 
 

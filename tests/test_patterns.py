@@ -329,7 +329,7 @@ def test_masks_are_those_of_any_other_process() -> None:
         found = subprocess.run(
             [sys.executable, "-c", code],
             cwd=Path(__file__).parent,
-            env={**os.environ, "PYTHONHASHSEED": hashes},
+            env={**os.environ, "PYTHONHASHSEED": hashes, "PYTHONSAFEPATH": ""},
             capture_output=True,
             text=True,
             check=True,

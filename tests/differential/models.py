@@ -89,6 +89,10 @@ class Beside(layers.Layer):  # type: ignore[misc]
         self.parts = [kind.make() for kind in kinds]
         self.flats = [layers.Flatten() for _ in kinds]
         self.joined = layers.Concatenate()
+        for kind, part in zip(kinds, self.parts, strict=True):
+            # built here and not in a graph, from which Normalization's tensors could not get out
+            dtype = "int32" if kind.integers else None
+            kind.call(part, keras.ops.zeros((BATCH, *kind.shape), dtype))
 
     def call(self, x: Any) -> Any:
         outputs = [k.call(part, x) for k, part in zip(self.kinds, self.parts, strict=True)]
