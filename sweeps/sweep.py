@@ -31,6 +31,7 @@ from sweeps.recorder import Recorder
 from sweeps.report import Outcome, as_text, controls_hold
 from sweeps.spool import STATE
 from sweeps.stopping import Stop, Stopped
+from sweeps.store import exists, store_uri
 from sweeps.summary import Ended
 from sweeps.trial import TrialResult
 from sweeps.worker import LOG_BYTES, Log, Task, TrialWork, portable
@@ -53,7 +54,6 @@ def run(planned: Sequence[Planned], arguments: Sequence[str], *, rerun: bool = F
     With `rerun` those that are done run as well. Raises `Invalid` before the first trial starts,
     with nothing written.
     """
-    feasible.check([p.trial for p in planned])
     name = sweep_name(planned[0].trial, arguments)
     try:
         ended = _run(planned, arguments, name, rerun)
@@ -74,12 +74,15 @@ def _run(planned: Sequence[Planned], arguments: Sequence[str], name: str, rerun:
         engine: Engine | None = None
         ask: Ask
         try:  # TensorFlow is loaded while the store is opened
+            feasible.check([p.trial for p in planned])
             if first.launch.address is None:
                 ask = stack.enter_context(Child()).ask
             else:
                 engine = _engine(stack, planned, name)
                 ask = partial(_ask, engine)
         except Invalid as error:
+            if not exists(store_uri(first.tracking.uri)):
+                raise
             ask = partial(_raise, error)  # it does not matter if all is done
         planned, recorder, away = stack.enter_context(resume.opened(planned, name, rerun))
         summary.before(planned, away)

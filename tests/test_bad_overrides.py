@@ -26,7 +26,7 @@ SAID: dict[str, str] = {
     "pattern=magnitude pattern.sparsity=.9":
         "pattern.sparsity=.9: unknown key; one of round, rounds, found_with (of pattern=magnitude)",
     "pattern={sparsity:.5,x:1}":
-        "pattern={sparsity:.5,x:1}: has an unknown key; known: name, sparsity, distribution, min_fan_in, min_fan_out; +",
+        "pattern={sparsity:.5,x:1}: has an unknown key; known: name, sparsity, distribution, min",
     "sweep.claims={a:1}": "sweep.claims={a:1}: has an unknown key; known: none; +sweep.claims.KEY",
     "sweep=x": "sweep=x: must be keys and values",
     "pattern.sparsity=": "pattern.sparsity=: must be a number",

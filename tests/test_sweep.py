@@ -124,6 +124,18 @@ def test_the_table_has_a_row_for_each_strategy_and_says_how_to_go_on(ran: Ran) -
     assert lines[-1] == "Open the results with: masksweep ui   (sweep 'small')"
 
 
+def test_a_finished_sweep_is_shown_where_its_trials_could_not_run(ran: Ran) -> None:
+    """On a machine with fewer cores, say; one that has none of its trials refuses them."""
+    command = [sys.executable, "-m", "sweeps.cli", "run", *ARGUMENTS, "resources.num_cpus=9999"]
+    options: Any = {"capture_output": True, "text": True, "env": clean_env()}
+    shown = subprocess.run(command, cwd=ran.folder, **options)
+    assert shown.returncode == 0, shown.stderr
+    assert "8 trials: 6 done, 2 skipped" in shown.stderr or "8 done" in shown.stderr
+    more = subprocess.run([*command, "seed=0,1,2"], cwd=ran.folder, **options)
+    assert more.returncode == 2
+    assert "resources.num_cpus=9999" in more.stderr
+
+
 def test_progress_is_plain_lines_where_there_is_no_terminal(ran: Ran) -> None:
     lines = ran.done.stderr.splitlines()
     assert [line for line in lines if line.startswith("[8/8] ")]
