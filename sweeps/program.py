@@ -39,10 +39,10 @@ class Shape:
     outputs: int
     task: Task
     trainable: tuple[str, ...]
-    statistics: tuple[str, ...] | None
     masked: tuple[tuple[Any, ...], ...]
     """Name of each masked weight, and the shapes of its `Binding.constants`."""
     jit: bool
+    statistics: tuple[str, ...] | None = None
     width: int = 1
     """Trials that run side by side (see `packed`)."""
 

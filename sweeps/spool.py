@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,28 +167,36 @@ class Spool:
 
     def stored(self, records: Sequence[Record]) -> None:
         """The store has these records. Those that no other record needs any more are removed."""
-        sent, ends, trials = [(r.id,) for r in records], [], set()
+        sent, ends = [(r.id,) for r in records], []
+        finished: dict[str, str] = {}
         for record in records:
             if record.kind == "end":
                 ends.append((record.id, record.body["run"]))
-                trials |= {record.body["trial"]} if record.body["status"] == "FINISHED" else set()
+                if record.body["status"] == "FINISHED":
+                    finished[record.body["trial"]] = record.body["run"]
         closed = any(r.kind == "close" for r in records)
         with self._lock, self._db:
             self._db.executemany("UPDATE record SET sent = 1 WHERE id = ?", sent)
             self._db.executemany("DELETE FROM record WHERE sent AND (id = ? OR run = ?)", ends)
             if closed:
                 self._db.execute("DELETE FROM record WHERE sent")
-            if trials or closed:
-                self._drop_refused(trials, closed)
+            if finished or closed:
+                self._drop_refused(finished, closed)
             self._db.execute("DELETE FROM file WHERE record NOT IN (SELECT id FROM record)")
 
-    def _drop_refused(self, trials: Set[str], closed: bool) -> None:
-        """Remove refused records that newer ones have replaced: of trials, or of the sweep."""
+    def _drop_refused(self, finished: Mapping[str, str], closed: bool) -> None:
+        """Remove refused records that newer ones have replaced.
+
+        These are records of other runs of trials that have finished, in a run that the mapping
+        names, and the sweep's own where it was closed. What was refused of a finished run itself
+        is kept: it was measured, and is nowhere else.
+        """
         rows = self._db.execute("SELECT id, kind, body FROM record WHERE refused IS NOT NULL")
         for number, kind, text in rows.fetchall():
             body = json.loads(text)
             trial = body.get("trial") or body.get("tags", {}).get("trial.id")
-            if trial in trials or (closed and kind in ("sweep", "close")):
+            replaced = finished.get(trial, body.get("run")) != body.get("run")
+            if replaced or (closed and kind in ("sweep", "close")):
                 self._db.execute("DELETE FROM record WHERE id = ?", (number,))
 
     def send_again(self) -> bool:
