@@ -143,7 +143,7 @@ def test_a_round_that_a_trial_began_with_stays_on_the_shelf(tmp_path: Path) -> N
     ("given", "match"),
     [
         ({"model": {}}, r"pattern\.found_with\.model=\{\}: settings of train, data or optimizer"),
-        ({"train": 3}, r"pattern\.found_with\.train=3: .*dictionary"),
+        ({"train": 3}, r"pattern\.found_with\.train=3: must be keys and values"),
         ({"train": {"step": 3}}, r"pattern\.found_with\.train\.step=3: unknown key"),
         ({"train": {"steps": 0}}, r"pattern\.found_with\.train\.steps=0: .*greater"),
         ({"data": {"name": "no"}}, r"pattern\.found_with\.data\.name=no: unknown"),

@@ -48,6 +48,7 @@ ARGUMENTS = [
 TRIAL_METRICS = {
     *(f"{part}/{m}" for part in ("train", "validation", "test") for m in ("loss", "accuracy")),
     *(f"speed/{m}" for m in ("step_ms", "dense_step_ms", "ratio_to_dense", "samples_per_s")),
+    *(f"speed/{m}" for m in ("ratio_low", "ratio_high", "dense_to_dense")),
     "speed/compile_s",
     "memory/parameters_bytes",
     "memory/optimizer_bytes",
