@@ -16,7 +16,7 @@ from .compare import Case, assert_same, by_keras, by_training
 from .layer_kinds import KINDS, PLAIN, of_one_shape
 from .models import FORMS
 from .optimizers import OPTIMIZERS, OPTIONS, WRAPPERS
-from .policies import POLICIES
+from .policies import TRAINING
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask"),
@@ -29,7 +29,7 @@ FACTORS: Mapping[str, Sequence[Any]] = {
     "optimizer": list(OPTIMIZERS),
     "option": list(OPTIONS),
     "form": list(FORMS),
-    "policy": POLICIES,
+    "policy": TRAINING,
     "wrapper": ["", *WRAPPERS],
     "mode": ["eager", "graph"],
 }
