@@ -11,7 +11,7 @@ import hashlib
 import math
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -137,12 +137,10 @@ def _readable(path: str) -> Iterator[None]:
 
 def _size(path: str) -> int:
     """The size of a file in bytes. Raises `Invalid` if there is no such file."""
-    try:
+    with suppress(OSError, ValueError):  # its name may be none that a file can have
         status = Path(path).stat()
         if S_ISREG(status.st_mode):
             return status.st_size
-    except (OSError, ValueError):  # its name may be none that a file can have
-        pass
     raise Invalid("path", path, "no such file")
 
 

@@ -47,7 +47,7 @@ def test_each_pair_of_values_is_in_a_row() -> None:
         assert met == set(product(FACTORS[one], FACTORS[other]))
 
 
-def compare(case: Case) -> str:
+def assert_same_unless_keras_fails(case: Case) -> str:
     """Assert that both ways end with the same bits; why Keras itself cannot train so, if not."""
     try:
         values = by_keras(case)
@@ -62,7 +62,7 @@ def compare(case: Case) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(rows())))
 def test_a_row(number: int) -> None:
-    if reason := compare(rows()[number]):
+    if reason := assert_same_unless_keras_fails(rows()[number]):
         pytest.skip(reason)
 
 
@@ -83,4 +83,4 @@ CASES = st.builds(
 @settings(max_examples=40)
 def test_any_case(case: Case) -> None:
     """A kind of layer by itself, in a graph, on any data."""
-    compare(case)
+    assert_same_unless_keras_fails(case)
