@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.95
 NOISY = 1.05
-"""Where neighbouring stretches of dense steps differ by more than this factor, the machine is too
-loaded to say how fast anything is."""
+"""Where a dense step is off beside itself by more than this factor, the machine is too loaded to
+say how fast anything is."""
 SECONDS = 0.03
 """Least length of one measured stretch."""
 TRIES = 6
@@ -95,12 +95,15 @@ def interval(ratios: Sequence[float]) -> tuple[float, float] | None:
 def steadiness(dense: Sequence[float]) -> float | None:
     """By what factor a dense step is off beside itself, 1 or more; None for a single round.
 
-    Between a round's dense stretch and the next round's lies one stretch of the other program, as
-    between those that are compared. So this costs no further stretch. It is the median over the
-    rounds.
+    It is measured as the ratio of two programs is: the median over the rounds of a stretch to the
+    next one. So it says how far off such a ratio may be, and not how far two single stretches lie
+    apart, which is 5 % and more on a quiet machine too. Between a round's dense stretch and the
+    next round's lies one stretch of the other program, so it costs no further stretch.
     """
-    factors = [max(a / b, b / a) for a, b in pairwise(dense)]
-    return median(factors) if factors else None
+    ratios = [a / b for a, b in pairwise(dense)]
+    if not ratios:
+        return None
+    return max(median(ratios), 1 / median(ratios))
 
 
 def tags(metrics: Mapping[str, float]) -> dict[str, str]:

@@ -81,10 +81,21 @@ def test_the_interval_covers_the_median_as_often_as_it_says(rounds: int, covers:
     assert inside / 1000 == pytest.approx(covers, abs=0.02)
 
 
-def test_a_dense_step_is_held_against_the_next_ones() -> None:
-    assert speed.steadiness([1.0, 1.1, 1.1, 0.5]) == pytest.approx(1.1)
-    assert speed.steadiness([1.0, 0.8]) == pytest.approx(1.25)
-    assert speed.steadiness([1.0]) is None
+@pytest.mark.parametrize(
+    ("dense", "off"),
+    [
+        ([1.0, 0.8], 1.25),
+        ([0.8, 1.0], 1.25),
+        ([1.0, 1.1, 1.0, 1.1, 1.0], 1.0045),  # jitter, which the median of a ratio levels out
+        ([1.0, 1.3, 1.2, 1.5], 1.25),
+        ([1.0], None),
+    ],
+)
+def test_a_dense_step_is_compared_with_itself_as_with_another(
+    dense: list[float], off: float | None
+) -> None:
+    found = speed.steadiness(dense)
+    assert found == off if off is None else found == pytest.approx(off, abs=1e-4)
 
 
 def test_a_loaded_machine_is_a_tag() -> None:
