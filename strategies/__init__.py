@@ -1,15 +1,7 @@
 """How masked weights are held while the rest trains. TensorFlow, Keras and NumPy only."""
 
-from strategies.base import (
-    Binding,
-    Invalid,
-    MaskedWeight,
-    Plan,
-    Slot,
-    Strategy,
-    Weight,
-)
-from strategies.registry import all_patterns, all_strategies
+from masksweep.strategies.base import Binding, Invalid, MaskedWeight, Plan, Slot, Strategy, Weight
+from masksweep.strategies.registry import all_patterns, all_strategies
 
 __all__ = [
     "Binding",

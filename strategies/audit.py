@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from strategies.base import Array, Plan
-from strategies.weights import describe
+from masksweep.strategies.base import Array, Plan
+from masksweep.strategies.weights import describe
 
 AGREEMENT = 1e-5
 """Allowed distance of the live model's outputs from the baked model's, times max(1, |outputs|)."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from strategies.base import MaskedWeight, Plan
+from masksweep.strategies.base import MaskedWeight, Plan
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from strategies.base import Binding, Strategy
+from masksweep.strategies.base import Binding, Strategy
 
 
 @dataclass(frozen=True)

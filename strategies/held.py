@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from strategies.base import Array, require
-from strategies.files import read_arrays
+from masksweep.strategies.base import Array, require
+from masksweep.strategies.npz import read_arrays
 
 
 class Held:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from strategies.base import Binding, Plan, Strategy
+from masksweep.strategies.base import Binding, Plan, Strategy
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from strategies.audit import bits
-from strategies.base import Array
+from masksweep.strategies.audit import bits
+from masksweep.strategies.base import Array
 
 
 def with_loss_scaling(optimizer: Any, model: Any) -> Any:

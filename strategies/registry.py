@@ -8,7 +8,7 @@ from functools import cache
 from types import ModuleType
 from typing import TypeVar
 
-from strategies.base import Strategy
+from masksweep.strategies.base import Strategy
 
 T = TypeVar("T")
 LOADS_TENSORFLOW = ("step", "masked", "forward", "optimizer", "cause")
@@ -38,7 +38,7 @@ def _below(base: type[T]) -> list[type[T]]:
 @cache
 def all_strategies() -> dict[str, type[Strategy]]:
     """Every strategy by name."""
-    import strategies as package
+    from masksweep import strategies as package
 
     return _named_subclasses(package, Strategy)
 
@@ -46,6 +46,6 @@ def all_strategies() -> dict[str, type[Strategy]]:
 @cache
 def all_patterns() -> dict[str, type]:
     """Every pattern by name."""
-    from strategies import patterns as package
+    from masksweep.strategies import patterns as package
 
     return _named_subclasses(package, package.Pattern)

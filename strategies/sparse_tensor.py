@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from strategies.base import Array, Binding, Mask, Plan, Strategy, require
-from strategies.weights import rewriting
+from masksweep.strategies.base import Array, Binding, Mask, Plan, Strategy, require
+from masksweep.strategies.weights import rewriting
 
 
 def _indices(mask: Mask) -> Array:

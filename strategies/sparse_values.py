@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from strategies.base import Array, Binding, Mask, Plan, Strategy
+from masksweep.strategies.base import Array, Binding, Mask, Plan, Strategy
 
 
 def _positions(mask: Mask) -> Array:

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from strategies.base import Array, Binding, Mask, Plan, Strategy
-from strategies.weights import ELEMENTWISE, rewriting
+from masksweep.strategies.base import Array, Binding, Mask, Plan, Strategy
+from masksweep.strategies.weights import ELEMENTWISE, rewriting
 
 WIDE, ALIGNED = 256, 64
 """So many frozen outputs, and more, are filled up to a multiple with zeros: XLA's products on a CPU

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from strategies.base import Binding, Plan, Strategy, require
+from masksweep.strategies.base import Binding, Plan, Strategy, require
 
 
 @dataclass(frozen=True)

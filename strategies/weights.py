@@ -11,15 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from strategies.base import (
-    Array,
-    Mask,
-    MaskedWeight,
-    Plan,
-    Weight,
-    target_names,
-    variable_of,
-)
+from masksweep.strategies.base import Array, Mask, MaskedWeight, Plan, Weight, target_names, variable_of
 
 ELEMENTWISE = [
     "linear", "relu", "relu6", "leaky_relu", "sigmoid", "hard_sigmoid", "log_sigmoid", "tanh",

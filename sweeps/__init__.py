@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sweeps.reader import Loaded
+    from masksweep.sweeps.tracking.reader import Loaded
 
 __version__ = "0.1.0"
 
@@ -16,6 +16,6 @@ def load(sweep: str | Sequence[str] | None = None, uri: str | None = None) -> Lo
 
     trials, curves = sweeps.load("quickstart")
     """
-    from sweeps import reader
+    from masksweep.sweeps.tracking import reader
 
     return reader.load(sweep, uri)

@@ -13,7 +13,7 @@ from hypothesis import settings
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["HYDRA_FULL_ERROR"] = "1"
 
-from sweeps.prepare import prepare_process
+from masksweep.sweeps.training.setup import prepare_process
 
 prepare_process(threads=1)
 
@@ -35,7 +35,7 @@ def ray_cluster(_rays: ExitStack) -> None:
     """Ray on this machine with a slot for each core, shared by the tests that need no other."""
     import ray
 
-    from sweeps.cluster import cluster
+    from masksweep.sweeps.launch.cluster import cluster
 
     if not ray.is_initialized():
         _rays.enter_context(cluster())

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.base import Array, Mask, require
+from masksweep.strategies.base import Array, Mask, require
 
 Shapes = Mapping[str, tuple[int, ...]]
 """The targeted weights' shapes by name, in the model's order."""
@@ -23,7 +23,7 @@ class Pattern:
     def masks(self, shapes: Shapes, seed: int) -> dict[str, Mask]:
         """Boolean masks by name, of the given shapes: the same on every machine.
 
-        Raises `strategies.base.Invalid` if a shape cannot take this pattern.
+        Raises `masksweep.strategies.base.Invalid` if a shape cannot take this pattern.
         """
         raise NotImplementedError
 

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from strategies.base import Invalid, Mask, require
-from strategies.patterns.base import Pattern, Shapes
+from masksweep.strategies.base import Invalid, Mask, require
+from masksweep.strategies.patterns.base import Pattern, Shapes
 
 
 @dataclass(frozen=True)

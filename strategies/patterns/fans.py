@@ -7,8 +7,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.base import Mask, require
-from strategies.patterns.base import keep_lowest
+from masksweep.strategies.base import Mask, require
+from masksweep.strategies.patterns.base import keep_lowest
 
 T = TypeVar("T", bound=np.generic)
 
@@ -34,7 +34,7 @@ def keep_connected(
         name: Of the weight, for the message.
 
     Raises:
-        strategies.base.Invalid: The limits ask for more entries than are kept, or than there are.
+        masksweep.strategies.base.Invalid: The limits ask for more entries than are kept, or than there are.
 
     Example:
         >>> scores = np.arange(6, dtype=np.uint64).reshape(2, 3)

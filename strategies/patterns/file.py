@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from strategies.base import Mask, require
-from strategies.files import read_arrays
-from strategies.patterns.base import Pattern, Shapes
-from strategies.patterns.explicit import to_mask
+from masksweep.strategies.base import Mask, require
+from masksweep.strategies.npz import read_arrays
+from masksweep.strategies.patterns.base import Pattern, Shapes
+from masksweep.strategies.patterns.explicit import to_mask
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from strategies.base import Array, Mask, require
-from strategies.patterns.base import Scored, Shapes
+from masksweep.strategies.base import Array, Mask, require
+from masksweep.strategies.patterns.base import Scored, Shapes
 
 
 @dataclass(frozen=True)

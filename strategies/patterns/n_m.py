@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from strategies.base import Mask, require
-from strategies.patterns.base import Pattern, Shapes, raw
+from masksweep.strategies.base import Mask, require
+from masksweep.strategies.patterns.base import Pattern, Shapes, raw
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from strategies.base import Mask, require
-from strategies.patterns.base import Pattern, Shapes, check_sparsity, keep_lowest, raw
-from strategies.patterns.fans import keep_connected
+from masksweep.strategies.base import Mask, require
+from masksweep.strategies.patterns.base import Pattern, Shapes, check_sparsity, keep_lowest, raw
+from masksweep.strategies.patterns.fans import keep_connected
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from strategies.base import Mask
-from strategies.patterns.base import Pattern, Shapes, check_sparsity, keep_lowest, raw
+from masksweep.strategies.base import Mask
+from masksweep.strategies.patterns.base import Pattern, Shapes, check_sparsity, keep_lowest, raw
 
 
 @dataclass(frozen=True)

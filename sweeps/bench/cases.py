@@ -9,14 +9,14 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from strategies.base import Strategy
-from strategies.patterns import Pattern
-from strategies.patterns.block import Block
-from strategies.patterns.columns import Columns
-from strategies.patterns.n_m import NM
-from strategies.patterns.random import Random
-from strategies.patterns.rows import Rows
-from strategies.registry import all_strategies
+from masksweep.strategies.base import Strategy
+from masksweep.strategies.patterns import Pattern
+from masksweep.strategies.patterns.block import Block
+from masksweep.strategies.patterns.columns import Columns
+from masksweep.strategies.patterns.n_m import NM
+from masksweep.strategies.patterns.random import Random
+from masksweep.strategies.patterns.rows import Rows
+from masksweep.strategies.registry import all_strategies
 
 OUTPUTS = 10
 BATCH = 128

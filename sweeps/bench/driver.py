@@ -19,10 +19,10 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
-from sweeps.recorder import Recorder
-from sweeps.sections import Tracking
-from sweeps.spool import Spool
-from sweeps.tracker import Tracker
+from masksweep.sweeps.tracking.recorder import Recorder
+from masksweep.sweeps.config.sections import Tracking
+from masksweep.sweeps.tracking.spool import Spool
+from masksweep.sweeps.tracking.writer import Tracker
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
 
-from sweeps.bench.cases import BATCH, Size
+from masksweep.sweeps.bench.cases import BATCH, Size
 
 FORMATS = {"torch": ("dense", "masked", "csr"), "jax": ("dense", "masked", "bcoo")}
 

@@ -12,10 +12,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sweeps import escape
-from sweeps.bench.cases import SIZES
-from sweeps.bench.measure import Row, Untimed
-from sweeps.colours import look
+from masksweep.sweeps.common import escape
+from masksweep.sweeps.bench.cases import SIZES
+from masksweep.sweeps.bench.timing import Row, Untimed
+from masksweep.sweeps.report.plot_style import look
 
 MARKERS = "os^Dv<>Pp"
 

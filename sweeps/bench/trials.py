@@ -19,16 +19,16 @@ import numpy as np
 import tensorflow as tf
 from rich.table import Table
 
-from sweeps import pack, prepare, program
-from sweeps.bench.driver import Driver, recorder
-from sweeps.checkpoint import Checkpoints
-from sweeps.config import Trial, parse
-from sweeps.course import Course
-from sweeps.data import Arrays
-from sweeps.prepare import Start
-from sweeps.program import NEVER
-from sweeps.speed import in_turn
-from sweeps.trial import Emit, Member, TrialResult
+from masksweep.sweeps.training import pack, setup, program
+from masksweep.sweeps.bench.driver import Driver, recorder
+from masksweep.sweeps.training.checkpoint import Checkpoints
+from masksweep.sweeps.config.trial import Trial, parse
+from masksweep.sweeps.training.loop import Course
+from masksweep.sweeps.components.datasets import Arrays
+from masksweep.sweeps.training.setup import Start
+from masksweep.sweeps.training.program import NEVER
+from masksweep.sweeps.training.timing import in_turn
+from masksweep.sweeps.training.run_trial import Emit, Member, TrialResult
 
 PACK = 64
 IN_TURN = 8
@@ -81,7 +81,7 @@ class Net:
 
     def start(self, seed: int, **given: int) -> Start:
         trial = self.trial(seed, **given)
-        return prepare.start(trial, self.data())
+        return setup.start(trial, self.data())
 
     def data(self) -> Arrays:
         return self.trial(0).data.load() if self.inputs is None else _drawn(self.inputs)
@@ -116,7 +116,7 @@ def _fit(net: Net, seed: int) -> None:
 
 def _alone(net: Net, seed: int) -> None:
     start = net.start(seed)
-    Course(start, prepare.program_for(start)).run()
+    Course(start, setup.program_for(start)).run()
 
 
 def _several(net: Net, _: int) -> None:
@@ -127,12 +127,12 @@ def _several(net: Net, _: int) -> None:
 def _packed(net: Net, _: int) -> None:
     """Built, masked, trained and audited on the way; without scores and files."""
     starts = [net.start(seed, width=PACK) for seed in range(PACK)]
-    packed = prepare.packed_for(starts[0])
-    packed.fill([prepare.lane(packed, start) for start in starts])
+    packed = setup.packed_for(starts[0])
+    packed.fill([setup.lane(packed, start) for start in starts])
     x, y = (tf.constant(a) for a in starts[0].data.train)
-    epoch, total = prepare.schedule(starts[0].trial, len(x))
+    epoch, total = setup.schedule(starts[0].trial, len(x))
     for number in range(net.epochs):
-        order = np.stack([prepare.order(s.trial, len(x), number) for s in starts])
+        order = np.stack([setup.order(s.trial, len(x), number) for s in starts])
         packed.run(x, y, order, number * epoch, epoch, 10, total)
 
 
@@ -220,11 +220,11 @@ def auditing(net: Net, width: int, rounds: int = 9) -> Cost:
     x, y = (tf.constant(a) for a in starts[0].data.train)
     made: Any
     if width > 1:
-        made = prepare.packed_for(starts[0])
-        made.fill([prepare.lane(made, start) for start in starts])
-        order = np.stack([prepare.order(s.trial, len(x), 0) for s in starts])
+        made = setup.packed_for(starts[0])
+        made.fill([setup.lane(made, start) for start in starts])
+        order = np.stack([setup.order(s.trial, len(x), 0) for s in starts])
     else:
-        made, order = prepare.program_for(starts[0]), prepare.order(starts[0].trial, len(x), 0)
+        made, order = setup.program_for(starts[0]), setup.order(starts[0].trial, len(x), 0)
 
     def steps(every: int, number: int) -> None:
         made.run(x, y, order, 0, number, every, NEVER)

@@ -10,25 +10,25 @@ from typing import Any, Literal
 
 import keras
 
-from strategies import Plan, Strategy
-from strategies.base import one_value
-from strategies.dense import Dense
-from strategies.gradient_mask import GradientMask
-from strategies.hard_mask import HardMask
-from strategies.held import Constant, Held, Init, Zero
-from strategies.init_only import InitOnly
-from strategies.loss_mask import LossMask
-from strategies.patterns import Pattern
-from strategies.patterns.columns import Columns
-from strategies.patterns.random import Random
-from strategies.patterns.rows import Rows
-from strategies.projection import Projection
-from strategies.row_lookup import RowLookup
-from strategies.sparse_tensor import SparseTensor
-from strategies.sparse_values import SparseValues
-from strategies.var_list import VarList
-from strategies.weight_mask import WeightMask
-from strategies.weights import describe, make_plan, values
+from masksweep.strategies import Plan, Strategy
+from masksweep.strategies.base import one_value
+from masksweep.strategies.dense import Dense
+from masksweep.strategies.gradient_mask import GradientMask
+from masksweep.strategies.hard_mask import HardMask
+from masksweep.strategies.held import Constant, Held, Init, Zero
+from masksweep.strategies.init_only import InitOnly
+from masksweep.strategies.loss_mask import LossMask
+from masksweep.strategies.patterns import Pattern
+from masksweep.strategies.patterns.columns import Columns
+from masksweep.strategies.patterns.random import Random
+from masksweep.strategies.patterns.rows import Rows
+from masksweep.strategies.projection import Projection
+from masksweep.strategies.row_lookup import RowLookup
+from masksweep.strategies.sparse_tensor import SparseTensor
+from masksweep.strategies.sparse_values import SparseValues
+from masksweep.strategies.var_list import VarList
+from masksweep.strategies.weight_mask import WeightMask
+from masksweep.strategies.weights import describe, make_plan, values
 
 from .situations import network
 from .trial import Trial

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from strategies.base import Array
+from masksweep.strategies.base import Array
 
 from .trial import Trial
 

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 from keras import layers
 
-from strategies.patterns import Pattern
-from strategies.patterns.random import Random
+from masksweep.strategies.patterns import Pattern
+from masksweep.strategies.patterns.random import Random
 
 
 def network(

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from strategies.audit import AGREEMENT, bake, same, violations
-from strategies.base import Array
-from strategies.weights import values
+from masksweep.strategies.audit import AGREEMENT, bake, same, violations
+from masksweep.strategies.base import Array
+from masksweep.strategies.weights import values
 
 from .cases import CASES, OPTIMIZERS, begin
 from .probes import PROBES, probe

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from keras import layers
 
-from strategies import Plan, Strategy
-from strategies.audit import digest
-from strategies.base import Array
-from strategies.dense import Dense
-from strategies.gradient_mask import GradientMask
-from strategies.projection import Projection
-from strategies.sparse_tensor import SparseTensor
-from strategies.weight_mask import WeightMask
+from masksweep.strategies import Plan, Strategy
+from masksweep.strategies.audit import digest
+from masksweep.strategies.base import Array
+from masksweep.strategies.dense import Dense
+from masksweep.strategies.gradient_mask import GradientMask
+from masksweep.strategies.projection import Projection
+from masksweep.strategies.sparse_tensor import SparseTensor
+from masksweep.strategies.weight_mask import WeightMask
 
 from .cases import OPTIMIZERS, Case, begin
 from .situations import network

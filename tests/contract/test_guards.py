@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from strategies import Binding, Strategy, all_strategies
-from strategies.audit import AGREEMENT, bake, moved, violations
+from masksweep.strategies import Binding, Strategy, all_strategies
+from masksweep.strategies.audit import AGREEMENT, bake, moved, violations
 
 from .cases import OPTIMIZERS, Case
 from .probes import dense, probe

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import tensorflow as tf
 
-from strategies import Invalid, all_strategies
-from strategies.audit import moved, violations
+from masksweep.strategies import Invalid, all_strategies
+from masksweep.strategies.audit import moved, violations
 
 from .cases import CASES, HELD, HOLDING, OPTIMIZERS, begin
 from .situations import network

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from strategies import Invalid, Plan
-from strategies.audit import same
+from masksweep.strategies import Invalid, Plan
+from masksweep.strategies.audit import same
 
 from .cases import CASES, HELD, OPTIMIZERS, begin
 from .situations import network

@@ -7,8 +7,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from strategies import Invalid
-from strategies.audit import moved, violations
+from masksweep.strategies import Invalid
+from masksweep.strategies.audit import moved, violations
 
 from .cases import CASES, OPTIMIZERS
 from .situations import SITUATIONS

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from strategies import Invalid
-from strategies.audit import bits, violations
+from masksweep.strategies import Invalid
+from masksweep.strategies.audit import bits, violations
 
 from .cases import CASES, OPTIMIZERS
 from .situations import network

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from strategies import Plan, Strategy
-from strategies.base import Array
-from strategies.step import Training
-from strategies.weights import values
+from masksweep.strategies import Plan, Strategy
+from masksweep.strategies.base import Array
+from masksweep.strategies.training import Training
+from masksweep.strategies.weights import values
 
 
 class Trial:

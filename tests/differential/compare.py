@@ -10,10 +10,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from strategies import Plan
-from strategies.audit import alike
-from strategies.dense import Dense
-from strategies.step import Training
+from masksweep.strategies import Plan
+from masksweep.strategies.audit import alike
+from masksweep.strategies.dense import Dense
+from masksweep.strategies.training import Training
 
 from . import models, optimizers
 from .layer_kinds import KINDS

@@ -11,14 +11,14 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from strategies import Invalid, Plan
-from strategies.base import Strategy
-from strategies.dense import Dense
-from strategies.held import Zero
-from strategies.patterns.random import Random
-from strategies.projection import Projection
-from strategies.step import Training
-from strategies.weights import describe, make_plan, values
+from masksweep.strategies import Invalid, Plan
+from masksweep.strategies.base import Strategy
+from masksweep.strategies.dense import Dense
+from masksweep.strategies.held import Zero
+from masksweep.strategies.patterns.random import Random
+from masksweep.strategies.projection import Projection
+from masksweep.strategies.training import Training
+from masksweep.strategies.weights import describe, make_plan, values
 
 
 class OwnStep(keras.Model):  # type: ignore[misc]

@@ -1,0 +1,195 @@
+"""Compares a saved model with masks and held values, block by block of each weight's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from masksweep.strategies.base import Array, Invalid, one_value, require
+from masksweep.strategies.npz import ArrayFile, open_arrays
+from masksweep.strategies.held import Constant, Zero
+from masksweep.strategies.patterns.explicit import to_mask
+from masksweep.sweeps.audit import mask_files, stored
+from masksweep.sweeps.audit.findings import Block, Finding, finding
+from masksweep.sweeps.audit.mask_files import StoredMask
+from masksweep.sweeps.driver.progress import doing
+from masksweep.sweeps.audit.stored import StoredModel, StoredWeight
+
+Blocks = Callable[[int], Iterator[Array]]
+"""(rows) -> an array in blocks of so many rows, in order."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Held at what the weights are in another saved model."""
+
+    path: str
+
+    def __post_init__(self) -> None:
+        stored.check(self.path)
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Held at the arrays of a `.npz` file, which have the names of the masks."""
+
+    path: str
+
+    def __post_init__(self) -> None:
+        with open_arrays(self.path):
+            pass
+
+
+def of_files(
+    path: str, masks: str, held: Zero | Constant | Arrays | Saved, weight: str | None = None
+) -> list[Finding]:
+    """Whether a saved model holds what its masks say.
+
+    Args:
+        path: The model.
+        masks: The masks' file.
+        held: What the masked weights must equal.
+        weight: The weight of the only mask, where its file does not name it.
+
+    Returns:
+        What was found of each masked weight, in the order of the masks.
+
+    Raises:
+        Invalid: A file cannot be read, or they do not fit each other.
+    """
+    stored.check(path)
+    with ExitStack() as files:
+        masks_by_name = files.enter_context(mask_files.open_masks(masks))
+        files.enter_context(doing(f"Auditing {Path(path).name}"))
+        model = files.enter_context(stored.open_model(path))
+        masked = _masked(model, masks, masks_by_name, weight)
+        found = [
+            finding(m.weight.name, m.weight.shape, _blocks(m, blocks), m.weight.by_place)
+            for m, blocks in zip(masked, _held_blocks(held, masked, files), strict=True)
+        ]
+    if not any(f.masked for f in found):
+        names = ", ".join(f.weight for f in found)
+        raise Invalid("masks", names, "nothing is masked, so there is nothing to audit")
+    return found
+
+
+@dataclass(frozen=True)
+class _Masked:
+    key: str
+    """What the mask is called in its file."""
+    weight: StoredWeight
+    mask: StoredMask
+
+
+def _masked(
+    model: StoredModel, path: str, masks: Mapping[str, StoredMask], name: str | None
+) -> list[_Masked]:
+    """Each mask with its weight. Raises `Invalid` where that is not certain or does not fit."""
+    if mask_files.UNNAMED in masks:
+        mask = masks[mask_files.UNNAMED]
+        one = _weight_of(model, path, mask, name)
+        masked = [_Masked(one.name, one, mask)]
+    else:
+        require(name is None, "--weight", name, "left out: the file has a name for each mask")
+        weights = {key: model.find(key) for key in masks}
+        unknown = [key for key, one in weights.items() if one is None]
+        if unknown:
+            wrong = ", ".join(unknown[: stored.NAMED])
+            raise Invalid("path", path, f"names {wrong}; the model's weights are {model.listed()}")
+        masked = [_Masked(key, one, masks[key]) for key, one in weights.items() if one]
+    names = [one.weight.name for one in masked]
+    for m in masked:
+        name, shape, mask_shape = m.weight.name, m.weight.shape, m.mask.shape
+        require(names.count(name) == 1, "path", path, f"a file with one mask for {name}")
+        shown = f"shape {list(mask_shape)}"
+        require(mask_shape == shape, f"mask of {name}", shown, f"of shape {list(shape)}")
+    return masked
+
+
+def _weight_of(model: StoredModel, path: str, mask: StoredMask, name: str | None) -> StoredWeight:
+    if name is not None:
+        one = model.find(name)
+        if one is None:
+            raise Invalid("--weight", name, f"the model's weights are {model.listed()}")
+        return one
+    shape, fitting = list(mask.shape), model.of_shape(mask.shape)
+    if len(fitting) != 1:
+        names = ", ".join(w.name for w in fitting[: stored.NAMED])
+        reason = (
+            f"of that shape are {names}; say which with --weight"
+            if fitting
+            else (f"no weight has that shape; they are {model.listed()}")
+        )
+        raise Invalid("path", path, f"one mask of shape {shape}, without a name: {reason}")
+    return fitting[0]
+
+
+def _held_blocks(
+    held: Zero | Constant | Arrays | Saved, masked: Sequence[_Masked], files: ExitStack
+) -> list[Blocks]:
+    """What each masked weight is held at."""
+    if isinstance(held, Saved):
+        return _of_model(files.enter_context(stored.open_model(held.path)), masked)
+    if isinstance(held, Arrays):
+        return _of_arrays(held.path, files.enter_context(open_arrays(held.path)), masked)
+    if isinstance(held, Constant):
+        for m in masked:
+            whole = m.weight.dtype.kind not in "bui" or held.value.is_integer()
+            require(whole, "--held", held.value, f"whole for {m.weight.name}, {m.weight.dtype}")
+    # by shape and dtype alone: what is held is not made of what the weights are
+    like = {m.key: np.broadcast_to(np.zeros((), m.weight.dtype), m.weight.shape) for m in masked}
+    values = held.values(like)
+    return [stored.sliced(values[m.key]) for m in masked]
+
+
+def _of_model(model: StoredModel, masked: Sequence[_Masked]) -> list[Blocks]:
+    weights = [model.find(m.weight.name) or model.find(m.key) for m in masked]
+    missing = [m.weight.name for m, one in zip(masked, weights, strict=True) if one is None]
+    if missing:
+        wrong = ", ".join(missing[: stored.NAMED])
+        reason = f"is without {wrong}; the model's weights are {model.listed()}"
+        raise Invalid("path", model.path, reason)
+    found = [one for one in weights if one]
+    for m, one in zip(masked, found, strict=True):
+        there, here = (f"{w.dtype} of shape {list(w.shape)}" for w in (one, m.weight))
+        require(there == here, m.weight.name, there, f"held values: {here}")
+    return [one.blocks for one in found]
+
+
+def _of_arrays(
+    path: str, arrays: Mapping[str, ArrayFile], masked: Sequence[_Masked]
+) -> list[Blocks]:
+    missing = [m.key for m in masked if m.key not in arrays]
+    there = ", ".join(list(arrays)[: stored.NAMED])
+    reason = f"a file with values for {', '.join(missing[: stored.NAMED])}; it has {there}"
+    require(not missing, "path", path, reason)
+
+    def cast(array: ArrayFile, dtype: np.dtype) -> Blocks:
+        def blocks(rows: int) -> Iterator[Array]:
+            for block in array.blocks(rows):
+                with np.errstate(over="ignore"):
+                    yield block.astype(dtype)
+
+        return blocks
+
+    for m in masked:
+        array, shape = arrays[m.key], m.weight.shape
+        fits = array.shape == shape and (array.dtype.kind in "buif" or array.is_bfloat16)
+        said = f"{array.dtype} of shape {array.shape}"
+        require(fits, m.weight.name, said, f"numbers of shape {shape}")
+    return [cast(arrays[m.key], m.weight.dtype) for m in masked]
+
+
+def _blocks(masked: _Masked, held_blocks: Blocks) -> Iterator[Block]:
+    weight, start = masked.weight, 0
+    parts = (blocks(weight.rows) for blocks in (weight.blocks, masked.mask.blocks, held_blocks))
+    for values, mask_values, held in zip(*parts, strict=True):
+        mask = to_mask(mask_values, values.shape, f"mask of {weight.name}")
+        finite = bool((mask | np.isfinite(one_value(held))).all())
+        require(finite, weight.name, "NaN or infinite", "held at finite numbers")
+        yield Block(start, values, mask, held)
+        start += len(values) if values.ndim else 0

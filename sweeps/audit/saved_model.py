@@ -1,0 +1,127 @@
+"""The variables of a SavedModel folder or a TensorFlow checkpoint. No graph is loaded."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from masksweep.strategies.base import Array, Invalid
+from masksweep.strategies.weights import unique_names
+from masksweep.sweeps.audit.stored import FORMATS, StoredModel, StoredWeight, is_number, sliced
+
+GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+NOT_WEIGHTS = ("optimizer/", "keras_api/", "save_counter/", "_all_variables/")
+"""How the keys of what is no weight begin. Keras 3 exports each variable once more, as one of
+`_all_variables`."""
+SLOT = "/.OPTIMIZER_SLOT/"
+
+
+def check(path: str) -> None:
+    """Raise `Invalid` (key `path`) unless the files are there, and in it. Loads no TensorFlow."""
+    _prefix(path)
+
+
+def _prefix(path: str) -> tuple[Path, int]:
+    """What TensorFlow calls the checkpoint, and the bytes of its data."""
+    folder, name = Path(path, "variables"), "variables"
+    if not Path(path).is_dir():
+        folder, name = Path(path).parent, Path(path).stem
+    index, data = folder / f"{name}.index", sorted(folder.glob(f"{name}.data-*-of-*"))
+    if not index.is_file() or not data:
+        raise Invalid("path", path, f"must be {FORMATS}; it has no {name}.index with its data")
+    inside = (Path(path) if Path(path).is_dir() else folder).resolve()
+    for file in (index, *data):
+        if not file.is_file() or not file.resolve().is_relative_to(inside):
+            raise Invalid("path", path, f"{file.name} is a link out of the folder; copy the file")
+    return folder / name, sum(file.stat().st_size for file in data)
+
+
+@contextmanager
+def open_variables(path: str) -> Iterator[StoredModel]:
+    """The variables, by the names that Keras gave them (`variable.path`).
+
+    Args:
+        path: A SavedModel folder, or the `.index` file of a checkpoint.
+
+    Raises:
+        Invalid: (key `path`) It is neither, it is damaged, or it declares more than it holds.
+    """
+    prefix, size = _prefix(path)
+    with _quiet():
+        from masksweep.sweeps.training.setup import prepare_process
+
+        prepare_process(threads=1)
+    try:
+        weights = _weights(path, str(prefix), size)
+    except Invalid:
+        raise
+    except Exception as error:  # TensorFlow has some ten kinds
+        raise Invalid("path", path, "not a readable SavedModel or checkpoint") from error
+    if not weights:
+        raise Invalid("path", path, "holds no weights of a Keras model")
+    yield StoredModel(path, tuple(weights))
+
+
+def _weights(path: str, prefix: str, size: int) -> list[StoredWeight]:
+    import tensorflow as tf
+
+    reader = tf.train.load_checkpoint(prefix)
+    shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
+    names = _names(reader) if GRAPH in shapes else {key: key for key in sorted(shapes)}
+    found: dict[str, str] = {}
+    for key, name in names.items():
+        if key in shapes and not key.startswith(NOT_WEIGHTS) and SLOT not in key:
+            found[key] = name
+    weights = []
+    for key, name in zip(found, unique_names(found.values()), strict=True):
+        dtype, shape = np.dtype(dtypes[key].as_numpy_dtype), tuple(shapes[key])
+        if not is_number(dtype):
+            continue
+        declared = math.prod(shape) * dtype.itemsize
+        if declared > size:  # its data is never packed
+            raise Invalid(
+                "path", path, f"{name} declares {declared:,} bytes; its data has {size:,}"
+            )
+
+        def blocks(rows: int, key: str = key) -> Iterator[Array]:
+            try:
+                array = np.asarray(reader.get_tensor(key))
+            except Exception as error:
+                raise Invalid("path", path, f"{key} cannot be read") from error
+            yield from sliced(array)(rows)
+
+        weights.append(StoredWeight(name, shape, dtype, blocks))
+    return weights
+
+
+def _names(reader: Any) -> dict[str, str]:
+    """The name of each variable by its key in the checkpoint."""
+    from tensorflow.core.protobuf import trackable_object_graph_pb2
+
+    graph = trackable_object_graph_pb2.TrackableObjectGraph()
+    graph.ParseFromString(reader.get_tensor(GRAPH))
+    return {
+        value.checkpoint_key: value.full_name or value.checkpoint_key
+        for node in graph.nodes
+        for value in node.attributes
+        if value.name == "VARIABLE_VALUE"
+    }
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without stderr: TensorFlow greets there, past every setting."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

@@ -1,0 +1,205 @@
+"""Timing: each case in turn with both dense controls, in one process."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import keras
+import numpy as np
+import psutil
+import tensorflow as tf
+
+from masksweep.strategies.base import Plan, Strategy
+from masksweep.strategies.dense import Dense
+from masksweep.strategies.held import Zero
+from masksweep.strategies.weights import describe, make_plan, values
+from masksweep.sweeps.bench.cases import BATCH, OUTPUTS, Case, Size
+from masksweep.sweeps.bench.controls import FusedAdam
+from masksweep.sweeps.bench.peers import PeerCase, running
+from masksweep.sweeps.components.models import MLP
+from masksweep.sweeps.components.optimizers import Adam, Optimizer
+from masksweep.sweeps.training.program import NEVER, Program, Shape
+from masksweep.sweeps.training.timing import Run, in_turn, interval
+
+BATCHES = 8
+ROUNDS = 9
+SLOW_MS = 1000
+"""A strategy that takes longer with random masks is not timed with structured ones too."""
+BUDGET_S = 20.0
+"""Steps that take seconds get fewer rounds, so that a case takes about this; three at least."""
+CONTROLS = ("TensorFlow's fused Adam, no XLA", "Keras' Adam, XLA")
+"""Without XLA, and with."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """Of one case."""
+
+    size: str
+    strategy: str
+    format: str
+    pattern: str
+    sparsity: float
+
+    @property
+    def said(self) -> str:
+        """The case in words."""
+        return f"{self.size} {self.strategy} {self.format} {self.pattern} {self.sparsity:g}"
+
+
+@dataclass(frozen=True)
+class Row(Result):
+    """What was found. Times are medians, in milliseconds a step."""
+
+    step_ms: float
+    dense_ms: float
+    """Of the size's faster control."""
+    ratio_to_dense: float
+    """The median of the ratios of the rounds."""
+    ratio_low: float | None
+    """The lower end of the median's 95 % interval; None with fewer than six rounds."""
+    ratio_high: float | None
+    """The upper end."""
+    ratio_same_compiler: float | None
+    """To the control that is compiled as the case is; None for other libraries."""
+
+    @property
+    def said(self) -> str:
+        return f"{super().said}: {self.step_ms:.3g} ms, {self.ratio_to_dense:.2f} x dense"
+
+
+@dataclass(frozen=True)
+class Untimed(Result):
+    """Why a case was not timed."""
+
+    reason: str
+    failed: bool = False
+    """It raised, where others were refused."""
+
+    @property
+    def said(self) -> str:
+        return f"{super().said}: {'failed' if self.failed else 'not timed'}: {self.reason}"
+
+
+class Bed:
+    """The network of one size, with its data and both dense controls."""
+
+    def __init__(self, size: Size) -> None:
+        keras.utils.set_random_seed(0)
+        self.size = size
+        self._network = MLP(hidden=size.hidden)
+        self._model = self._network.build((size.inputs,), OUTPUTS)
+        self._start = values(self._model)
+        rng = np.random.default_rng(0)
+        samples = BATCH * BATCHES
+        x = rng.standard_normal((samples, size.inputs), np.float32)
+        y = rng.integers(0, OUTPUTS, samples).astype(np.int32)
+        order = np.arange(samples, dtype=np.int32).reshape(BATCHES, BATCH)
+        self._given = tf.constant(x), tf.constant(y), tf.constant(order)
+        self._program: Program | None = None
+        self.slow: set[tuple[Strategy, float]] = set()
+        """Strategies and sparsities whose step takes longer than `SLOW_MS`."""
+        fused = Program(self._shape(Plan(), Dense(), FusedAdam(), False), self._model, Plan())
+        xla = Program(self._shape(Plan(), Dense(), Adam(), True), self._model, Plan())
+        self.controls: tuple[Run, ...] = tuple(self._runs(p, Plan()) for p in (fused, xla))
+        found = zip(*in_turn(self.controls, ROUNDS, BUDGET_S), strict=True)
+        self.control_ms = [1000 * median(times) for times in found]
+        self.dense = int(np.argmin(self.control_ms))
+        """The faster control, which all of the size are compared with."""
+
+    def _shape(self, plan: Plan, strategy: Strategy, optimizer: Optimizer, jit: bool) -> Shape:
+        return Shape.of(
+            plan,
+            strategy,
+            optimizer,
+            model=self._network,
+            inputs=(self.size.inputs,),
+            outputs=OUTPUTS,
+            task="classification",
+            trainable=("*",),
+            jit=jit,
+        )
+
+    def _runs(self, program: Program, plan: Plan) -> Run:
+        program.training.put(program.start(self._start, [], plan, 1e-3))
+        return lambda steps: program.run(*self._given, 0, steps, NEVER, NEVER)
+
+    def run(self, case: Case) -> Run | str:
+        """What trains the case, or why it cannot be timed."""
+        if (case.strategy, case.sparsity) in self.slow:
+            return f"with random masks a step takes over {SLOW_MS:g} ms already"
+        plan = make_plan(
+            describe(self._model),
+            self._start,
+            masks=case.pattern.masks,
+            held=Zero().values,
+            targets=case.targets,
+        )
+        if reason := case.strategy.refuses(plan):
+            return reason
+        # the control without XLA has TensorFlow's own Adam, so these have it too
+        optimizer = Adam() if case.strategy.xla else FusedAdam()
+        shape = self._shape(plan, case.strategy, optimizer, case.strategy.xla)
+        if self._program is None or self._program.shape != shape:
+            self._program = None
+            gc.collect()  # a program holds on to itself, and a large one must go before the next
+            if reason := _too_large(case, plan):
+                return reason
+            self._program = Program(shape, self._model, plan)
+        return self._runs(self._program, plan)
+
+
+def _too_large(case: Case, plan: Plan) -> str | None:
+    """Products of single entries hold a row of the batch for each kept entry, several times."""
+    kept = 0 if case.strategy.xla else max(int(w.mask.sum()) for w in plan.weights)
+    return no_room(16 * kept * BATCH)
+
+
+def no_room(need: int) -> str | None:
+    """Why so many bytes cannot be had."""
+    free, gib = psutil.virtual_memory().available, 2**30
+    return f"needs some {need / gib:.0f} GiB, {free / gib:.0f} are free" if need > free else None
+
+
+def measure(bed: Bed, case: Case | PeerCase) -> Row | Untimed:
+    """Time one case of the bed's size beside both controls."""
+    try:
+        if isinstance(case, PeerCase):
+            if reason := no_room(case.bytes):
+                return Untimed(**case.label, reason=reason)
+            with running(case) as theirs:
+                return _row(case.label, theirs, bed)
+        run = bed.run(case)
+        if isinstance(run, str):
+            return Untimed(**case.label, reason=run)
+        found = _row(case.label, run, bed, case.strategy.xla)
+        if found.step_ms > SLOW_MS and case.pattern.name == "random":
+            bed.slow.add((case.strategy, case.sparsity))
+        return found
+    except Exception as error:  # memory, a library's own: the next case can still be timed
+        said = str(error).strip().splitlines() or [""]
+        return Untimed(**case.label, reason=f"{type(error).__name__}: {said[0]}", failed=True)
+
+
+def _row(label: Mapping[str, Any], run: Run, bed: Bed, xla: bool | None = None) -> Row:
+    """The times of `run` beside those of the controls."""
+    found = in_turn([run, *bed.controls], ROUNDS, BUDGET_S)
+    times, *others = zip(*found, strict=True)
+
+    def ratios(control: int) -> list[float]:
+        return [a / b for a, b in zip(times, others[control], strict=True)]
+
+    low, high = interval(ratios(bed.dense)) or (None, None)
+    return Row(
+        **label,
+        step_ms=1000 * median(times),
+        dense_ms=1000 * median(others[bed.dense]),
+        ratio_to_dense=median(ratios(bed.dense)),
+        ratio_low=low,
+        ratio_high=high,
+        ratio_same_compiler=None if xla is None else median(ratios(int(xla))),
+    )

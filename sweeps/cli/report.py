@@ -1,0 +1,88 @@
+"""The command `report`: sweeps as a page, pictures, tables, and a few sentences."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from masksweep.strategies.base import Invalid
+from masksweep.sweeps.common import escape
+from masksweep.sweeps.common.parser import Parser
+from masksweep.sweeps.driver.progress import doing
+from masksweep.sweeps.tracking.store import Away, Refused, store_uri
+from masksweep.sweeps.common.redact import shown
+
+if TYPE_CHECKING:
+    from masksweep.sweeps.tracking.reader import Sweep
+
+
+def report(arguments: Sequence[str]) -> int:
+    """`masksweep report [SWEEP ...]`: write what came out of sweeps, and log it to their runs.
+
+    Raises `Invalid` where there is no such sweep, nothing in it to tell, or no such baseline.
+    """
+    parser = Parser("masksweep report", description="What came out of sweeps, as one page.")
+    parser.add_argument("sweep", nargs="*", help="names or run ids; default: the latest")
+    parser.add_argument("--baseline", metavar="LABEL", help="what to compare with; default: dense")
+    parser.add_argument("--out", default="report", metavar="FOLDER", help="default: report")
+    parser.add_argument("--uri", help="as tracking.uri; default: the store that run uses")
+    given = parser.parse_intermixed_args(arguments)
+    folder = Path(given.out)
+    if not folder.absolute().parent.is_dir() or (folder.exists() and not folder.is_dir()):
+        raise Invalid("--out", given.out, "a folder, in one that is there")
+    from masksweep.sweeps.report import recommendation
+    from masksweep.sweeps.tracking import writer
+
+    try:
+        sweep, files = _made(given)
+    except (Away, Refused) as error:
+        raise Invalid("tracking.uri", shown(store_uri(given.uri)), str(error)) from error
+    try:
+        folder.mkdir(exist_ok=True)
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+    except OSError as error:
+        raise Invalid("--out", given.out, f"cannot be written: {error.strerror}") from error
+    logged = True
+    try:
+        with doing("Logging it to the sweep's run"):
+            for part in sweep.each:
+                writer.attach(given.uri, part.run_id, files, "report")
+    except (Away, Refused) as error:
+        print(f"masksweep: not logged in MLflow: {error}", file=sys.stderr)
+        logged = False
+    # last, since whoever reads it may leave
+    recommendation.show(sweep.outcomes, escape.console())
+    print(f"\nWritten: {folder / 'report.html'}, and {len(files) - 1} files beside it")
+    return int(not logged)
+
+
+def _made(given: argparse.Namespace) -> tuple[Sweep, dict[str, bytes]]:
+    """(what is reported, the report's files)."""
+    from masksweep.sweeps.report import plots, html_page, export
+    from masksweep.sweeps.tracking import reader
+    from masksweep.sweeps.report.baseline import DENSE
+    from masksweep.sweeps.report.merge import together
+
+    with TemporaryDirectory() as folder:
+        with doing("Reading the sweep"):
+            sweep = together(reader.outcomes(given.sweep or None, given.uri, Path(folder)))
+            loaded = reader.load([part.run_id for part in sweep.each], given.uri)
+        if not sweep.outcomes:
+            raise Invalid("sweep", sweep.name, "; ".join(sweep.left_out) or "no trial has ended")
+        labels = dict.fromkeys(o.trial.label for o in sweep.outcomes)
+        if given.baseline is not None and given.baseline not in labels:
+            raise Invalid("--baseline", given.baseline, f"one of {', '.join(labels)}")
+        with doing("Drawing"):
+            drawn = plots.all_of(sweep.outcomes)
+            written = html_page.page(sweep, drawn, given.baseline or DENSE)
+            files = {"report.html": written.encode()}
+            drawn = plots.all_of(sweep.outcomes, "png")
+    files |= {f"{name}.png": content for name, content in drawn.items()}
+    for name, frame in loaded._asdict().items():
+        files |= export.files(name, frame[frame["run_id"].isin(sweep.runs)])
+    return sweep, files

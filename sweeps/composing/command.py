@@ -1,0 +1,175 @@
+"""What a person asks for on the command line, composed by Hydra; each complaint in one line."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from masksweep.strategies.base import Invalid
+
+if TYPE_CHECKING:
+    from hydra.core.utils import JobReturn
+    from omegaconf import DictConfig
+
+    from masksweep.sweeps.composing.launcher import Composed, TakeOver
+    from masksweep.sweeps.config.plan import Planned
+
+RUN_FLAGS = ("--rerun",)
+"""Our own flags of `run`, which Hydra never sees."""
+HYDRA = re.compile(r"[+~]*hydra\b")
+# argparse takes any beginning of a flag
+PICKLED = re.compile(r"--e[a-z-]*(=|$)")
+
+
+def compose(command: str, arguments: Sequence[str], launch: TakeOver) -> None:
+    """Have Hydra compose the jobs that the arguments ask for, and hand them to `launch`.
+
+    Hydra's own flags work too; with some of them (`--help`, `--cfg`) it answers by itself, and
+    nothing is launched. Raises `Invalid` for what cannot be composed, and what `launch` raises.
+    """
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if PICKLED.match(argument):
+            raise Invalid(key, value, "not offered: --experimental-rerun would load a pickle")
+        if argument.startswith("="):
+            raise Invalid("arguments", argument, "must be KEY=VALUE")
+        if HYDRA.match(key):
+            raise Invalid(key, value, "Hydra's own config is fixed here")
+    # Hydra prints and exits on errors by itself unless asked for them in full
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    import hydra
+
+    from masksweep.sweeps.composing import untrusted, launcher, places
+
+    theirs = untrusted.check(arguments)
+    composed = False
+
+    def launch_composed(jobs: Sequence[Composed]) -> Sequence[JobReturn]:
+        nonlocal composed
+        composed = True
+        if theirs:
+            places.check(theirs, [job.values for job in jobs])
+        return launch(jobs)
+
+    launcher.register()
+    sys.argv = [f"masksweep {command}", *arguments]
+    try:
+        with launcher.taking_over(launch_composed):
+            hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")(_task)()
+    except (Invalid, BrokenPipeError):
+        raise
+    except Exception as error:
+        if composed:
+            raise
+        # a config that cannot be composed: Hydra, OmegaConf and YAML each have errors of their own
+        if "Ambiguous value" in str(error) and not {"-m", "--multirun"} & set(arguments):
+            # Hydra meant to learn from the config that lists sweep, and hides what is wrong there
+            return compose(command, ["--multirun", *arguments], launch)
+        overrides = [a for a in arguments if "=" in a and not a.startswith("-")]
+        raise explain(error, overrides) from error
+
+
+def planned(command: str, arguments: Sequence[str]) -> list[Planned]:
+    """The trials that the arguments ask for, checked; none if Hydra answered by itself.
+
+    Raises as `compose`.
+    """
+    found: list[Planned] = []
+
+    def launch(jobs: Sequence[Composed]) -> Sequence[JobReturn]:
+        from masksweep.sweeps.config.plan import plan, trials_of
+
+        found.extend(plan(jobs, trials_of(jobs)))
+        return []
+
+    compose(command, arguments, launch)
+    return found
+
+
+def _task(config: object) -> None:
+    raise AssertionError("jobs go to the sweep, never here")
+
+
+def explain(error: Exception, overrides: Sequence[str]) -> Invalid:
+    """Hydra's complaint as one line with key, value and what is allowed."""
+    from hydra.errors import MissingConfigException, OverrideParseException
+
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        if not error.options:
+            return Invalid("config", error.missing_cfg_file, "no such config")
+        return Invalid(group, name, f"unknown; one of {', '.join(error.options)}")
+    if found := re.search(r"Could not override '([^']*)'", text):
+        key = found.group(1)
+        value = next((o.partition("=")[2] for o in overrides if o.split("=")[0] == key), "")
+        return Invalid(key, value, _siblings(key, value, overrides))
+    if isinstance(error, OverrideParseException):
+        key, _, value = error.override.partition("=")
+        if "=" not in error.override:
+            return Invalid("arguments", error.override, "must be KEY=VALUE")
+        quoted = f"""quote it, as {key}='"..."'"""
+        allowed = quoted if "Lexer" in text else text.splitlines()[0]
+        return Invalid(key, value, f"not an override that Hydra reads: {allowed}")
+    said = " ".join(text.split()) or type(error).__name__
+    if error.__cause__ is not None:
+        said += f": {' '.join(str(error.__cause__).split())}"
+    named = [o for o in overrides if o in text]
+    if "group override must be" in text:  # Hydra does not say which
+        named = [o for o in overrides if o.endswith("=null")]
+    if "Cannot convert sweep" in text:  # nor here
+        named, said = (
+            [o for o in overrides if "interval(" in o],
+            "a comma list, choice() or range()",
+        )
+    if text.startswith("range()"):
+        named = [o for o in overrides if "range(" in o]
+    key, _, value = (named or ["config"])[0].partition("=")
+    return Invalid(key, value, said[:300])
+
+
+def _siblings(key: str, value: str, overrides: Sequence[str]) -> str:
+    """Why a key is not known: the keys that are, in its place, of the options that were chosen."""
+    from omegaconf import DictConfig, OmegaConf
+
+    if key.startswith("sweep.parts"):
+        return "parts are added, as +sweep.parts.NAME.KEY=[...]"
+    parent, _, name = key.rpartition(".")
+    chosen = next((v for k, _, v in (o.partition("=") for o in overrides) if k == parent), "")
+    without: list[str] = []
+    known = ""
+    options = chosen.split(",")
+    for option in options:
+        config = _composed([f"{parent}={option}"] if option else [])
+        node = OmegaConf.select(config, parent) if parent else config
+        if not isinstance(node, DictConfig):
+            return f"unknown key; there is no {parent}"
+        if name not in node:
+            without.append(option)
+            keys = ", ".join(str(k) for k in node if k not in ("hydra", "name"))
+            known = f"unknown key; one of {keys}" if keys else "unknown key; it has no settings"
+            known += f" (of {parent}={option})" if option else ""
+    if len(without) == len(options):
+        return known
+    if value.startswith("{"):
+        inner = OmegaConf.select(config, key)
+        keys = ", ".join(map(str, inner)) if isinstance(inner, DictConfig) else ""
+        return f"has an unknown key; known: {keys or 'none'}; +{key}.KEY=VALUE adds one"
+    lack = f" ({', '.join(without)})" if without else ""
+    return f"not a key of every {parent} in this sweep{lack}; give each its own in sweep.parts"
+
+
+def _composed(overrides: Sequence[str]) -> DictConfig:
+    """The default config with these choices, or without them where there are no such."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+    from hydra.errors import HydraException
+
+    with initialize_config_module("conf", version_base="1.3"):
+        try:
+            return hydra_compose("config", list(overrides))
+        except HydraException:
+            return hydra_compose("config")

@@ -1,0 +1,215 @@
+"""Running a trial again from its config file alone, and saying whether it came to the same."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.text import Text
+
+from masksweep.strategies.base import Invalid
+from masksweep.sweeps.training import checkpoint
+from masksweep.sweeps.tracking import run_config, resume
+from masksweep.sweeps.common import escape
+from masksweep.sweeps.launch import local_process
+from masksweep.sweeps.common.parser import Parser
+from masksweep.sweeps.driver.progress_panel import printable
+from masksweep.sweeps.driver.compare_runs import Verdict, compare
+from masksweep.sweeps.config.trial import Trial
+from masksweep.sweeps.tracking.run_config import Recorded
+from masksweep.sweeps.launch.job import Failure
+from masksweep.sweeps.driver.progress import Display, doing
+from masksweep.sweeps.tracking.recorder import Recorder
+from masksweep.sweeps.report.results_table import Outcome
+from masksweep.sweeps.config.sections import Tracking
+from masksweep.sweeps.tracking.spool import STATE, Spool
+from masksweep.sweeps.common.signals import Stop
+from masksweep.sweeps.tracking.store import AGAIN, RUN_ID, Away, store_uri
+from masksweep.sweeps.driver.sweep import HURRY_SECONDS
+from masksweep.sweeps.tracking.writer import Tracker
+from masksweep.sweeps.training.run_trial import Report, TrialResult
+from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.tracking.writable import require_state, require_store
+
+
+@dataclass(frozen=True)
+class Target:
+    """A recorded run that is to be run again."""
+
+    said: str
+    """The run's id, or the file, as it was asked for."""
+    trial: Trial
+    recorded: Recorded
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """How a run says what it reproduces."""
+        run = {"reproduces": self.said} if RUN_ID.fullmatch(self.said) else {}
+        return {**run, "reproduces.trial": self.recorded.trial}
+
+
+def reproduce(arguments: Sequence[str]) -> int:
+    """`masksweep reproduce RUN_ID | FILE`: 0 if the same came out, to rounding at most; 1 if not.
+
+    Raises `Invalid` where there is nothing to run again, or it cannot be read.
+    """
+    parser = Parser("masksweep reproduce", description="Run a trial again, and compare.")
+    parser.add_argument("what", metavar="RUN_ID | config.yaml", help="a run, or its config file")
+    parser.add_argument(
+        "--sweep", action="store_true", help="all trials of a sweep, by name or run id"
+    )
+    parser.add_argument("--uri", help="as tracking.uri; default: the store that run uses")
+    given = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        targets = _targets(given.what, given.sweep, given.uri, Path(folder))
+        return _reproduced(targets, given.what, given.uri, Path(folder))
+
+
+def _targets(what: str, sweep: bool, uri: str | None, folder: Path) -> list[Target]:
+    path = Path(what)
+    if path.is_file() and not sweep:
+        return [_target(what, path)]
+    if not sweep and not RUN_ID.fullmatch(what):
+        raise Invalid("reproduce", what, "no such file, and no run's id, which is 32 hex digits")
+    from masksweep.sweeps.tracking import reader
+
+    try:
+        with doing(f"Fetching run {what}"):
+            found = []
+            for run in reader.trials_of(uri, what) if sweep else [what]:
+                own = folder / run
+                own.mkdir()
+                if run_config.NAME not in reader.download(uri, run, run_config.FILES, own):
+                    raise Invalid("run", run, f"has no {run_config.NAME}: no trial's run")
+                found.append(_of_run(run, own))
+            return found
+    except Away as error:
+        raise Invalid("tracking.uri", shown(store_uri(uri)), f"is away: {error}") from error
+
+
+def _target(said: str, path: Path) -> Target:
+    trial, recorded = run_config.read(path)
+    if recorded is None:
+        allowed = f"without `{run_config.BLOCK}`, which a run's has when it has ended well"
+        raise Invalid("config", path, allowed)
+    return Target(said, trial, recorded)
+
+
+def _of_run(run: str, folder: Path) -> Target:
+    try:
+        return _target(run, folder / run_config.NAME)
+    except Invalid as error:
+        raise Invalid("run", run, str(error).replace(f"{folder}/", "")) from error
+
+
+def _reproduced(targets: Sequence[Target], what: str, uri: str | None, folder: Path) -> int:
+    """Run, record and compare all of them; the exit code."""
+    first, tracking = targets[0], Tracking(uri=uri)
+    require_state()
+    require_store(uri)
+    alone = f"{first.trial.name}, {first.recorded.trial[:8]}"
+    name = f"{AGAIN}{alone if len(targets) == 1 else what}"
+    verdicts: dict[str, Verdict | str] = {}
+    with Spool.held(resume.address(tracking, name)) as spool:
+        with doing("Opening the store"):
+            tracker = _opened(tracking, name)
+        # a signal ends it between two records, and a second one at once
+        with Stop(gentle=True) as stop:
+            recorder = Recorder(spool, tracking, name, tracker)
+            recorder.start_sweep(f"Again, from the config of `{what}`.", [])
+            recorder.start()
+            status = "KILLED"
+            try:
+                with Display(len(targets)) as display:
+                    _run(targets, recorder, display, verdicts, folder, stop.check)
+                status = "FINISHED"
+            finally:
+                recorder.kill_trials()
+                text = "".join(f"{line}\n" for line in _lines(targets, verdicts))
+                recorder.end_sweep(status, f"```\n{text}```", {"verdict.txt": text.encode()})
+                if status == "KILLED":
+                    sent = recorder.finish(HURRY_SECONDS, hurry=True)
+                else:
+                    sent = recorder.finish(tracking.patience_s, stop.check)
+                if not sent:
+                    print(f"Not all is recorded ({recorder.trouble}).", file=sys.stderr)
+                    print("Send the rest with: masksweep sync", file=sys.stderr)
+    console = escape.console()
+    for line in _lines(targets, verdicts):
+        bad = line.startswith(("verdict: different", "failed"))
+        styled = bad or line.startswith("verdict")
+        console.print(Text(line, ("bold red" if bad else "green") * styled), soft_wrap=True)
+    well = all(isinstance(v, Verdict) and v.good for v in verdicts.values())
+    return int(not (well and sent))
+
+
+def _opened(tracking: Tracking, name: str) -> Tracker | None:
+    """The store, before time is spent; None if it is away, and records wait for it."""
+    try:
+        return Tracker(tracking, name)
+    except Away as error:
+        print(f"The store is away ({error}); results wait on disk.", file=sys.stderr)
+        return None
+
+
+def _run(
+    targets: Sequence[Target],
+    recorder: Recorder,
+    display: Display,
+    verdicts: dict[str, Verdict | str],
+    folder: Path,
+    tick: Callable[[], None],
+) -> None:
+    """Run and record the targets; fills in the verdicts, by trial id."""
+    by_id = {t.trial.id: t for t in targets}
+    # large files stay where their records say that they are
+    place = (STATE / "reproduced" / uuid.uuid4().hex).absolute()
+    try:
+        for trial, event in local_process.events([t.trial for t in targets], place, folder, tick):
+            match event:
+                case None:
+                    recorder.start_trial(trial, trial.name, again=True, tags=by_id[trial.id].tags)
+                    display.started(trial.id, trial.name, 0, 1)
+                case Report():
+                    display.reported(trial.id, event)
+                    recorder.log(trial, event.epoch, event.metrics)
+                case TrialResult():
+                    now = recorder.end_trial(trial, event)
+                    verdicts[trial.id] = compare(by_id[trial.id].recorded, now)
+                    display.ended(Outcome(trial, "", event.status, event, event.reason))
+                    checkpoint.clear(str(place), trial.id)
+                case Failure():
+                    files = {"traceback.txt": event.traceback.encode()}
+                    recorder.fail_trial(trial, event.reason, files)
+                    verdicts[trial.id] = event.reason
+                    display.ended(Outcome(trial, "", "failed", reason=event.reason))
+                    checkpoint.clear(str(place), trial.id)
+    finally:
+        checkpoint.clear(str(place), "rounds")
+        for empty in (place, place.parent, STATE):
+            with suppress(OSError):
+                empty.rmdir()
+
+
+def _lines(targets: Sequence[Target], verdicts: Mapping[str, Verdict | str]) -> list[str]:
+    """What a person reads: all of one trial; of several only what is amiss, and the counts."""
+    lines: list[str] = []
+    words: dict[str, int] = {}
+    for target in targets:
+        verdict = verdicts.get(target.trial.id)
+        if verdict is None:
+            continue  # it was stopped before
+        word = "failed" if isinstance(verdict, str) else verdict.word
+        words[word] = words.get(word, 0) + 1
+        if len(targets) > 1 and word == "identical":
+            continue
+        lines += [f"{target.said}: {target.trial.name}"]
+        lines += [f"failed: {verdict}"] if isinstance(verdict, str) else verdict.lines()
+    if len(targets) > 1:
+        lines.append(", ".join(f"{count} {word}" for word, count in words.items()))
+    return [printable(line) for line in lines]  # a stranger's file may say anything

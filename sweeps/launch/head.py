@@ -1,0 +1,53 @@
+"""Whether the head of a Ray cluster is still there."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+from masksweep.sweeps.common.broken import Broken
+
+HEAD_SECONDS = 30.0
+"""How long a head that was joined may be out of reach. After a minute Ray ends this process."""
+PROBE_SECONDS = 1.0
+
+
+class Head:
+    """Whether the head of the cluster that this process is connected to is still there.
+
+    While it is not, calls that ask it do not return, and at last Ray ends this process.
+    """
+
+    def __init__(self) -> None:
+        self._asked, self._gone_since = 0.0, 0.0
+
+    def answers(self) -> bool:
+        """Whether it can be asked now. Raises `Broken` if it has been gone for too long."""
+        import ray
+        from ray._private import ray_constants
+
+        if ray.util.client.ray.is_connected():
+            return True  # that connection raises errors of its own
+        from ray._private.worker import _global_node as node
+
+        if node is None:
+            raise Broken("Ray has ended")
+        started = {
+            kind for kind, process in node.dead_processes()
+            if kind in (ray_constants.PROCESS_TYPE_GCS_SERVER, ray_constants.PROCESS_TYPE_RAYLET)
+        }  # fmt: skip
+        if started:
+            raise Broken(f"Ray's {' and '.join(sorted(started))} died")
+        if node.is_head() or time.monotonic() - self._asked < PROBE_SECONDS:
+            return not self._gone_since
+        host, _, port = node.gcs_address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), PROBE_SECONDS).close()
+            self._gone_since = 0.0
+        except OSError as error:
+            self._gone_since = self._gone_since or time.monotonic()
+            if time.monotonic() - self._gone_since > HEAD_SECONDS:
+                said = f"the head of the Ray cluster has been gone for {HEAD_SECONDS:g} s: {error}"
+                raise Broken(said) from error
+        self._asked = time.monotonic()
+        return not self._gone_since

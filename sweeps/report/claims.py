@@ -1,0 +1,288 @@
+"""Claims: what must come out of a sweep, as data, and whether it did."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from rich.table import Table
+from rich.text import Text
+
+from masksweep.strategies.base import Invalid
+from masksweep.sweeps.common import escape
+from masksweep.sweeps.report.significance import SIGNIFICANT, Difference, holm, paired
+
+if TYPE_CHECKING:
+    from masksweep.sweeps.config.trial import Trial
+    from masksweep.sweeps.config.plan import Planned
+    from masksweep.sweeps.report.results_table import Outcome
+
+
+class HasTrial(Protocol):
+    """Something about one trial."""
+
+    @property
+    def trial(self) -> Trial: ...
+
+
+T = TypeVar("T", bound=HasTrial)
+
+TESTS = {
+    "equals": lambda found, given: found == given,
+    "above": lambda found, given: found > given,
+    "below": lambda found, given: found < given,
+    "at_least": lambda found, given: found >= given,
+    "at_most": lambda found, given: found <= given,
+}
+METHOD = (
+    "A difference has the interval of its claim alone (bootstrap, 95 %), and p after Holm for all"
+    " claims that compare; a claim that asks for a sign needs both"
+)
+SIGNS = {"equals": "=", "above": ">", "below": "<", "at_least": ">=", "at_most": "<="}
+
+
+class Claim(BaseModel):
+    """What a metric must be, in each trial of a selection or in their mean.
+
+    One of these: `equals`, `above`, `below`, `at_least`, `at_most` (in each trial); `near` with
+    `tolerance` (the mean is near one of some published figures). With `minus` it is about the
+    paired difference to other trials, seed by seed: `above` and `below` then also ask for a p-value
+    below 0.05 (paired t-test, corrected after Holm for all claims of the sweep that compare so),
+    `at_most` and `at_least` for the whole of both 95 % intervals, bootstrap's and Student's.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    says: str
+    """The claim in a sentence."""
+    trials: dict[str, Any] = {}
+    """The selection: setting -> value or list of values. Dotted keys of a config, or `part` (of
+    the sweep), or `role` (strategy, control, dense)."""
+    minus: dict[str, Any] | None = None
+    """The selection of the trials to subtract."""
+    metric: str
+    equals: float | None = None
+    above: float | None = None
+    below: float | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+    near: Annotated[list[float], Field(min_length=1)] | None = None
+    tolerance: Annotated[float, Field(ge=0)] | None = None
+    seeds: Annotated[int, Field(ge=1)] = 1
+    """How many trials must be there at least."""
+
+    @model_validator(mode="after")
+    def _one_test(self) -> Self:
+        given = [k for k in (*TESTS, "near") if getattr(self, k) is not None]
+        if len(given) != 1:
+            raise Invalid("says", self.says, f"must have one test; it has {given or 'none'}")
+        if (self.near is None) != (self.tolerance is None):
+            raise Invalid("tolerance", self.tolerance, "goes with near")
+        if self.minus is not None and given[0] in ("near", "equals"):
+            raise Invalid("minus", self.minus, f"does not go with {given[0]}")
+        return self
+
+    @property
+    def test(self) -> str:
+        """The name of its comparison; empty for `near`."""
+        return next((k for k in TESTS if getattr(self, k) is not None), "")
+
+    @property
+    def limit(self) -> float:
+        """What it compares with."""
+        found: float = getattr(self, self.test)
+        return found
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A claim and what was found."""
+
+    name: str
+    says: str
+    figure: str
+    """What was found, with the number of trials or seeds."""
+    allowed: str
+    passed: bool | None
+    """None where the sweep has no trial that it is about."""
+
+    @property
+    def verdict(self) -> str:
+        """In a word or two."""
+        return {True: "PASS", False: "FAIL", None: "not checked"}[self.passed]
+
+
+Parts = Mapping[str, Collection[str]]
+"""By trial id, the parts of the sweep that it belongs to."""
+
+
+def check(claims: Mapping[str, Claim], outcomes: Sequence[Outcome], parts: Parts) -> list[Checked]:
+    """Every claim with what was found. A failed trial in a selection fails its claim."""
+    found = {
+        name: [selected(s, outcomes, parts) for s in (claim.trials, claim.minus) if s is not None]
+        for name, claim in claims.items()
+    }
+    compared: dict[str, Difference] = {}
+    for name, claim in claims.items():
+        if claim.minus is not None:
+            one, other = (_by_seed(group, claim.metric) for group in found[name])
+            if common := [seed for seed in one if seed in other]:
+                compared[name] = paired([one[s] for s in common], [other[s] for s in common])
+    corrected = dict(zip(compared, holm(list(compared.values())), strict=True))
+    return [
+        Checked(name, claim.says, *_check(claim, found[name], corrected.get(name)))
+        for name, claim in claims.items()
+    ]
+
+
+def _check(
+    claim: Claim, groups: Sequence[Sequence[Outcome]], difference: Difference | None
+) -> tuple[str, str, bool | None]:
+    """(figure, what is allowed, whether it passed) of a claim on these trials."""
+    shown = _Shown(claim.metric)
+    allowed = _allowed(claim, shown)
+    if failed := [o for group in groups for o in group if o.status == "failed"]:
+        return f"{_trials(len(failed))} failed: {failed[0].reason}", allowed, False
+    if not all(any(o.status == "ok" for o in group) for group in groups):
+        return "no such trial in this sweep", allowed, None
+    measured = [
+        [o.result.metrics.get(claim.metric) for o in group if o.status == "ok"] for group in groups
+    ]
+    values = [v for group in measured for v in group]
+    found = [v for v in values if v is not None]
+    wanted = len(values) if claim.minus is not None else max(len(values), claim.seeds)
+    if len(found) < wanted:
+        return f"measured in {len(found)} of {_trials(wanted)}", allowed, False
+    # MLflow gives an infinity back as the largest number that there is
+    if wild := [v for v in found if not abs(v) < 1e300]:
+        return f"no finite number in {len(wild)} of {_trials(len(found))}", allowed, False
+    if claim.minus is not None:
+        if difference is None:
+            return "no seed in common", allowed, False
+        enough = difference.seeds >= claim.seeds
+        return shown.difference(difference), allowed, enough and _compared(claim, difference)
+    if claim.near is not None:
+        assert claim.tolerance is not None
+        mean = fmean(found)
+        passed = any(abs(mean - n) <= claim.tolerance for n in claim.near)
+        return f"{shown.value(mean)} in the mean of {_trials(len(found))}", allowed, passed
+    least, most = shown.value(min(found)), shown.value(max(found))
+    figure = least if most == least else f"{least} to {most}"
+    passed = all(TESTS[claim.test](v, claim.limit) for v in found)
+    skipped = sum(o.status == "skipped" for group in groups for o in group)
+    more = f", {skipped} skipped" if skipped else ""
+    return f"{figure} in {_trials(len(found))}{more}", allowed, passed
+
+
+def check_pairs(claims: Mapping[str, Claim], planned: Sequence[Planned]) -> None:
+    """Raise `Invalid` if a side of a paired difference has two trials of one seed.
+
+    To be known before the first trial: after the last, all would have been in vain.
+    """
+    parts = {p.trial.id: p.parts for p in planned}
+    for name, claim in claims.items():
+        for selection in (claim.trials, claim.minus) if claim.minus is not None else ():
+            seeds = [p.trial.seed for p in selected(selection, planned, parts)]
+            for seed in seeds:
+                if seeds.count(seed) > 1:
+                    said = f"{selection} has two trials of seed {seed}; one for each seed"
+                    raise Invalid(f"sweep.claims.{name}", "minus", said)
+
+
+def _compared(claim: Claim, found: Difference) -> bool:
+    match claim.test:
+        case "above":
+            return found.mean > claim.limit and found.p < SIGNIFICANT and found.low > claim.limit
+        case "below":
+            return found.mean < claim.limit and found.p < SIGNIFICANT and found.high < claim.limit
+        case "at_most":
+            return max(found.high, found.mean + found.margin) <= claim.limit
+    return min(found.low, found.mean - found.margin) >= claim.limit
+
+
+def selected(wanted: Mapping[str, Any] | None, outcomes: Sequence[T], parts: Parts) -> list[T]:
+    """The trials that a selection of a claim is about."""
+    return [
+        o
+        for o in outcomes
+        if all(_has(o.trial, parts.get(o.trial.id, ()), k, v) for k, v in (wanted or {}).items())
+    ]
+
+
+def _has(trial: Trial, parts: Collection[str], key: str, wanted: Any) -> bool:
+    choices = wanted if isinstance(wanted, list) else [wanted]
+    match key:
+        case "part":
+            return any(p in choices for p in parts)
+        case "role":
+            return trial.strategy.role in choices
+    if key not in trial.settings:
+        return False
+    found = trial.settings[key]
+    return found == wanted or found in choices
+
+
+def _by_seed(outcomes: Sequence[Outcome], metric: str) -> dict[int, float]:
+    measured = (o for o in outcomes if o.status == "ok" and metric in o.result.metrics)
+    return {o.trial.seed: o.result.metrics[metric] for o in measured}
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """Figures of a metric as a person reads them: an accuracy in percent."""
+
+    metric: str
+
+    def value(self, found: float) -> str:
+        if self.metric.endswith("accuracy"):
+            return f"{100 * found:z.1f} %"
+        return f"{found:z.4g}"
+
+    def difference(self, d: Difference) -> str:
+        interval = "" if math.isnan(d.low) else f" [{self.value(d.low)}, {self.value(d.high)}]"
+        p = "" if math.isnan(d.p) else f", p = {d.p:.2g}"
+        seeds = "seed" if d.seeds == 1 else "seeds"
+        return f"{self.value(d.mean)}{interval}{p}, {d.seeds} {seeds}"
+
+
+def _allowed(claim: Claim, shown: _Shown) -> str:
+    if claim.near is not None and claim.tolerance is not None:
+        published = " or ".join(shown.value(n) for n in claim.near)
+        return f"{published}, +-{shown.value(claim.tolerance)}"
+    return f"{SIGNS[claim.test]} {shown.value(claim.limit)}"
+
+
+def _trials(count: int) -> str:
+    return f"{count} trial" if count == 1 else f"{count} trials"
+
+
+def table(checked: Sequence[Checked]) -> Table:
+    """The claims for the terminal."""
+    made = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for header in ("claim", "found", "allowed", "verdict"):
+        made.add_column(header, no_wrap=header == "verdict")
+    if any(", p = " in c.figure for c in checked):
+        made.caption = f"{METHOD}."
+        made.caption_justify = "left"
+    colours = {True: "green", False: "bold red", None: "yellow"}
+    for c in checked:
+        verdict = Text(c.verdict, style=colours[c.passed])
+        made.add_row(Text(f"{c.name}: {c.says}"), Text(c.figure), Text(c.allowed), verdict)
+    return made
+
+
+def as_markdown(checked: Sequence[Checked]) -> str:
+    """The claims as a table in markdown; empty without any."""
+    if not checked:
+        return ""
+    rows = [
+        [escape.markdown(f"{c.name}: {c.says}"), c.figure, c.allowed, c.verdict] for c in checked
+    ]
+    lines = ["claim | found | allowed | verdict", "--- | --- | --- | ---"]
+    lines += [" | ".join(row) for row in rows]
+    text = "".join(f"| {line} |\n" for line in lines)
+    return text + (f"\n{METHOD}.\n" if any(", p = " in c.figure for c in checked) else "")

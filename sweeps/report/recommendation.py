@@ -1,0 +1,182 @@
+"""What a sweep says in a few sentences: which strategy to use, at what cost, and which leak."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+from masksweep.sweeps.report.verdicts import alarms, inconclusive, unreached
+from masksweep.sweeps.report.baseline import floors
+from masksweep.sweeps.report.results_table import Outcome
+from masksweep.sweeps.training.timing import NOISY
+from masksweep.sweeps.report.ranking import WORTH, Standing, choice, kinds, standings
+
+
+def sentences(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
+    """(what it is about, the sentence): the whole sweep on one screen."""
+    floor = floors(outcomes)
+    by_kind = kinds(outcomes)
+    told, leaks, apart = [], [], []
+    for kind, members in by_kind.items():
+        classify = members[0].trial.data.task == "classification"
+        noise = floor.get("accuracy" if classify else "mse")
+        under = f" ({kind})" if len(by_kind) > 1 else ""
+        found = standings(members)
+        told += _use(found, under, noise, classify)
+        leaks += [_leak(s) + under for s in found if s.role == "strategy" and s.held < s.trials]
+        for s in found:
+            if s.role == "control":
+                mine = [o for o in members if o.trial.label == s.strategy]
+                told.append((f"Control{under}", _control(s, mine)))
+        apart += [
+            f"{s.strategy}{under}: {n} {word}"
+            for s in found
+            for n, word in ((s.skipped, "skipped"), (s.failed, "failed"))
+            if n
+        ]
+    tried = any(o.status == "ok" and o.trial.strategy.role == "strategy" for o in outcomes)
+    none = "none of the strategies" if tried else "no strategy was tried"
+    told.append(("Leak", f"{'; '.join(leaks) or none}."))
+    told += [("Cut off", said)] if (said := _cut_off(outcomes)) else []
+    told += [("Timing", said)] if (said := _timing(outcomes)) else []
+    return told + ([("Not run", f"{'; '.join(apart)}.")] if apart else [])
+
+
+def show(outcomes: Sequence[Outcome], console: Console) -> None:
+    """Print the sentences."""
+    for about, told in sentences(outcomes):
+        console.print(Text.assemble((f"{about}: ", "bold"), told))
+
+
+def _cut_off(outcomes: Sequence[Outcome]) -> str:
+    """How many units and inputs the masks of each pattern left without a connection, at most.
+
+    Patterns that mask whole units or inputs are to do so, and are left out.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for o in outcomes:
+        if o.trial.pattern.name not in ("rows", "columns"):
+            most = found.setdefault(o.trial.pattern_label, {})
+            for what in ("units", "inputs"):
+                number = o.result.metrics.get(f"sparsity/cut_off_{what}", 0)
+                most[what] = max(number, most.get(what, 0))
+    said = []
+    for label, most in found.items():
+        if parts := [f"{n:,.0f} {what}" for what, n in most.items() if n]:
+            said.append(f"{label}: {' and '.join(parts)} have no connection left")
+    return f"{'; '.join(said)}." if said else ""
+
+
+def _timing(outcomes: Sequence[Outcome]) -> str:
+    """In how many trials the machine was too loaded; empty if in none."""
+    found = [o.result.metrics.get("speed/dense_to_dense") for o in outcomes]
+    timed = [f for f in found if f is not None]
+    noisy = sum(f > NOISY for f in timed)
+    if not noisy:
+        return ""
+    return (
+        f"in {noisy} of {len(timed)} trials the machine was too loaded to say how fast a step is:"
+        f" a dense step beside itself was off by more than {NOISY - 1:.0%}."
+    )
+
+
+def _use(
+    found: Sequence[Standing], under: str, noise: float | None, classify: bool
+) -> list[tuple[str, str]]:
+    tie = choice(found, noise)
+    if not tie:
+        return [(f"Use{under}", "none: no strategy held in every trial, or none was scored.")]
+    pick = tie[0]
+    told = [(f"Use{under}", _pick(tie, noise, classify))]
+    if pick.ratio is not None:
+        told.append((f"Speed{under}", f"with {pick.strategy} {_step(pick)} of a dense one's."))
+    others = [s for s in found if s.role == "strategy" and s.holds and s is not pick]
+    if others:
+        said = "; ".join(_beside(s, pick, classify) for s in others)
+        told.append((f"Also hold{under}", f"{said}."))
+    return told
+
+
+def _pick(tie: Sequence[Standing], noise: float | None, classify: bool) -> str:
+    """What to use. No figure that another run of the sweep would find otherwise is in it."""
+    pick, *others = tie
+    if others:
+        told = f"{pick.strategy}, or as well {_listed([s.strategy for s in others])}: each held in"
+        told += " all of its trials."
+    else:
+        told = f"{pick.strategy}: it held in all of {pick.trials} trials."
+    assert pick.score is not None
+    name = "Its mean accuracy" if classify else "Its mean squared error"
+    told += f" {name} is {_figure(abs(pick.score), classify)}"
+    if noise is not None:
+        apart = f"{noise:.1f} points" if classify else f"{noise:.4g}"
+        told += f"; two seeds of the dense control lie {apart} apart."
+    else:
+        told += "; without two seeds of the dense control no score counts as better."
+    if others:
+        told += (
+            f" None of these is {WORTH:g} times faster than another beyond the noise, so the first"
+            " is the one that holds in most cells of the leak atlas."
+        )
+    return told
+
+
+def _listed(names: Sequence[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _step(standing: Standing) -> str:
+    """`a step takes 1.01 [0.98, 1.04]`."""
+    return f"a step takes {_ratio(standing)}"
+
+
+def _ratio(standing: Standing) -> str:
+    assert standing.ratio is not None
+    ends = "" if standing.limits is None else " [{:.2f}, {:.2f}]".format(*standing.limits)
+    return f"{standing.ratio:.2f}{ends}"
+
+
+def _leak(standing: Standing) -> str:
+    through = f", through {', '.join(standing.causes)}" if standing.causes else ""
+    leaking = standing.trials - standing.held
+    return f"{standing.strategy} in {leaking} of {standing.trials} trials{through}"
+
+
+def _control(standing: Standing, mine: Sequence[Outcome]) -> str:
+    """What the control did: it must leak, where anything could move at all."""
+    name = standing.strategy
+    if not standing.trials:
+        return f"{name} has not run: no verdict can be trusted."
+    if any(map(alarms, mine)):
+        return f"{name} HOLDS: no verdict can be trusted."
+    still = [o for o in mine if inconclusive(o)]
+    if not still:
+        return f"{name} leaks in every trial, as it must."
+    why = f"no gradient reaches the {unreached(still)} masked entries, so nothing can move them"
+    if len(still) == standing.trials:
+        return f"{name} is inconclusive: {why}. It cannot show that the audit sees a leak."
+    leaking = standing.trials - len(still)
+    return (
+        f"{name} leaks in {leaking} of {standing.trials} trials, as it must; in the others {why}."
+    )
+
+
+def _figure(value: float, classify: bool) -> str:
+    return f"{value:.1f} %" if classify else f"{value:.4g}"
+
+
+def _beside(other: Standing, pick: Standing, classify: bool) -> str:
+    parts = []
+    if other.score is not None and pick.score is not None:
+        gap = other.score - pick.score
+        parts.append(f"{gap:+z.1f} points" if classify else f"{-gap:+z.4g} in mse")
+    if other.ratio is not None:
+        parts.append(f"step {_ratio(other)}")
+    if other.faster(pick):
+        parts.append("faster")
+    elif pick.faster(other):
+        parts.append("slower")
+    return f"{other.strategy} ({', '.join(parts)})" if parts else other.strategy

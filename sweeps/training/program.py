@@ -1,0 +1,315 @@
+"""A compiled training program: many steps in one call, reused for every trial of its shape."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from math import inf
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from masksweep.strategies import audit
+from masksweep.strategies.base import Array, Plan, Strategy
+from masksweep.strategies.training import Training
+from masksweep.sweeps.components.datasets import Task
+from masksweep.sweeps.components.models import Model
+from masksweep.sweeps.components.optimizers import Optimizer
+
+NEVER = 2**62
+SLICE = 4096
+"""Samples that are evaluated at once."""
+KEPT = 16
+"""Programs that a process keeps; the least recently used goes first."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Everything that shapes the graph of a program. All else enters as values."""
+
+    strategy: Strategy
+    model: Model
+    optimizer: Optimizer
+    inputs: tuple[int, ...]
+    outputs: int
+    task: Task
+    trainable: tuple[str, ...]
+    masked: tuple[tuple[Any, ...], ...]
+    """Name of each masked weight, and the shapes of its `Binding.constants`."""
+    jit: bool
+    statistics: tuple[str, ...] | None = None
+    width: int = 1
+    """Trials that run side by side (see `packed`)."""
+
+    @classmethod
+    def of(cls, plan: Plan, strategy: Strategy, optimizer: Optimizer, **given: Any) -> Shape:
+        constants = strategy.bind().constants
+        masked = tuple((w.weight.name, *(a.shape for a in constants(w))) for w in plan.weights)
+        # the learning rate is a variable, so one program serves all
+        timeless = replace(optimizer, learning_rate=1.0)
+        return cls(strategy=strategy, optimizer=timeless, masked=masked, **given)
+
+
+_programs: OrderedDict[Shape, Any] = OrderedDict()
+
+
+def kept(shape: Shape, make: Callable[[], Any]) -> Any:
+    """The process's program of this shape; made if there is none yet."""
+    if shape not in _programs:
+        _programs[shape] = make()
+    _programs.move_to_end(shape)
+    while len(_programs) > KEPT:
+        _programs.popitem(last=False)
+    return _programs[shape]
+
+
+def forget(shape: Shape) -> None:
+    """Let go of the process's program of this shape."""
+    _programs.pop(shape, None)
+
+
+@dataclass
+class Progress:
+    """What a stretch of training steps found."""
+
+    steps: int = 0
+    loss: float = 0.0
+    """Sum over the steps of the batch's mean loss."""
+    score: float = 0.0
+    """Sum over the steps of the batch's accuracy, or mean squared error."""
+    peak_violations: int = 0
+    first_violation_step: int = NEVER
+    peak_drift: float = 0.0
+
+    @property
+    def first(self) -> int | None:
+        """The number of the first step with a violation, from 1; None if there was none."""
+        return None if self.first_violation_step == NEVER else self.first_violation_step
+
+    def within(self, limit: float) -> bool:
+        """Whether the mean loss is a number and at most `limit`; infinity lets anything pass."""
+        return bool(within(self.loss, float(self.steps), limit))
+
+    def __add__(self, other: Progress) -> Progress:
+        return Progress(
+            self.steps + other.steps,
+            self.loss + other.loss,
+            self.score + other.score,
+            max(self.peak_violations, other.peak_violations),
+            min(self.first_violation_step, other.first_violation_step),
+            max(self.peak_drift, other.peak_drift),
+        )
+
+
+class Program:
+    """One model, strategy and optimizer, compiled; weights, masks and data order are values."""
+
+    def __init__(self, shape: Shape, model: Any, plan: Plan) -> None:
+        self.shape = shape
+        classify = shape.task == "classification"
+        self._loss = (
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+            if classify
+            else keras.losses.MeanSquaredError()
+        )
+        self.score = _accuracy if classify else _mse
+        self.training = Training(
+            model,
+            shape.strategy,
+            plan,
+            optimizer=shape.optimizer.build(pure=shape.width > 1),
+            loss=self._loss,
+            trainable=shape.trainable,
+            statistics=shape.statistics,
+        )
+        rate = self.training.optimizer.learning_rate
+        self._rate = next(i for i, v in enumerate(self.training.variables) if v is rate)
+        self._run = tf.function(self._steps, jit_compile=shape.jit, autograph=False)
+        self._evaluate = of_any_size(self.losses)
+        self._predict = tf.function(
+            lambda x: self.training.forward(x, training=False)[0], autograph=False
+        )
+        self._gradients = tf.function(self.training.gradients, autograph=False)
+        self.compile_seconds = 0.0
+        self._compiled: set[tuple[int, ...]] = set()
+
+    def start(
+        self, weights: Mapping[str, Array], state: Sequence[Array], plan: Plan, rate: float
+    ) -> list[Array]:
+        """As `Training.start`, with a learning rate."""
+        found = self.training.start(weights, state, plan)
+        found[self._rate] = np.asarray(rate, found[self._rate].dtype)
+        return found
+
+    def run(
+        self,
+        x: Any,
+        y: Any,
+        order: Any,
+        start: int,
+        steps: int,
+        every: int,
+        last: int,
+        loss: float = 0.0,
+        limit: float = inf,
+    ) -> Progress:
+        """Train `steps` steps; step `s` (from 0) takes the samples `order[s % epoch]`.
+
+        `order` is `[epoch, batch]`. Violations are counted at each step whose number (from 1) is a
+        multiple of `every`, and at step `last`. Ends after the step with which the mean loss of the
+        epoch is not `within` the limit, however steps are cut up; `loss` is the sum of the epoch's
+        steps before `start`. The first call for new shapes compiles, without training.
+        """
+        order = tf.convert_to_tensor(order, tf.int32)
+        shapes = (*x.shape, *order.shape)
+        if shapes not in self._compiled:
+            self._compiled.add(shapes)
+            tic = time.perf_counter()
+            self._call(x, y, order, 0, 0, NEVER, NEVER, 0.0, inf)
+            self.compile_seconds += time.perf_counter() - tic
+        return self._call(x, y, order, start, steps, every, last, loss, limit)
+
+    def _call(self, x: Any, y: Any, order: Any, *numbers: float) -> Progress:
+        kinds = [tf.int64] * 4 + [tf.float64] * 2
+        given = [tf.constant(n, kind) for n, kind in zip(numbers, kinds, strict=True)]
+        steps, loss, score, peak, first, drift = (a.numpy() for a in self._run(x, y, order, *given))
+        return Progress(int(steps), float(loss), float(score), int(peak), int(first), float(drift))
+
+    def _steps(
+        self,
+        x: Any,
+        y: Any,
+        order: Any,
+        start: Any,
+        steps: Any,
+        every: Any,
+        last: Any,
+        before: Any,
+        limit: Any,
+    ) -> Any:
+        done = start % order.shape[0]
+
+        def goes_on(i: Any, loss: Any, *_: Any) -> Any:
+            return (i < steps) & within(before + loss, tf.cast(done + i, tf.float64), limit)
+
+        def body(i: Any, loss: Any, score: Any, peak: Any, first: Any, drift: Any) -> Any:
+            # gathered: a slice would be compiled anew by XLA for every start
+            rows = tf.gather(order, (start + i) % order.shape[0])
+            targets = tf.gather(y, rows)
+            batch_loss, outputs = self.training.step(tf.gather(x, rows), targets)
+            number = start + i + 1
+            if self.training.masked:
+                due = (number % every == 0) | (number == last)
+                found, far = tf.cond(due, self._count, _nothing)
+                first = tf.where((found > 0) & (first == NEVER), number, first)
+                peak, drift = tf.maximum(peak, found), tf.maximum(drift, far)
+            return (
+                i + 1,
+                loss + tf.cast(batch_loss, tf.float64),
+                score + tf.cast(self.score(targets, outputs), tf.float64),
+                peak,
+                first,
+                drift,
+            )
+
+        # sums of single floats are exact in double: a curve must not tell how it was cut up
+        none, zero = tf.constant(0, tf.int64), tf.constant(0.0, tf.float64)
+        state = (none, zero, zero, none, tf.constant(NEVER, tf.int64), tf.constant(0.0))
+        return tf.while_loop(goes_on, body, state)
+
+    def entries(self) -> list[tuple[Any, Any, Any]]:
+        """In a graph: (dense values, mask, held values) of each masked weight, to be audited."""
+        training = self.training
+        return [
+            (weight, masked.kept.value, masked.held.value)
+            for w, weight in zip(training.weights, training.effective(), strict=True)
+            if (masked := training.masked.get(w.name))
+        ]
+
+    def _count(self) -> tuple[Any, Any]:
+        counts = [audit.count(*entry) for entry in self.entries()]
+        return tf.add_n([c for c, _ in counts]), tf.reduce_max([d for _, d in counts])
+
+    def losses(self, x: Any, y: Any) -> tuple[Any, Any]:
+        outputs = self.training.forward(x, training=False)[0]
+        return self._loss(y, outputs), self.score(y, outputs)
+
+    def evaluate(self, x: Any, y: Any) -> tuple[float, float]:
+        """(mean loss, accuracy or mean squared error) of the samples."""
+        sums = np.zeros(2)
+        for i in range(0, len(x), SLICE):
+            part = slice(i, i + SLICE)
+            sums += [float(a) * len(x[part]) for a in self._evaluate(x[part], y[part])]
+        loss, score = sums / len(x)
+        return float(loss), float(score)
+
+    def predict(self, x: Any) -> Array:
+        """The live model's outputs, `[samples, outputs]`."""
+        return np.asarray(self._predict(x))
+
+    def gradients(self, x: Any, y: Any) -> dict[str, Any]:
+        """What the optimizer gets for a batch now, as `Training.gradients`; trains nothing."""
+        found: dict[str, Any] = self._gradients(x, y)
+        return found
+
+    def effective(self) -> dict[str, Array]:
+        """The dense weights by name."""
+        training = self.training
+        return {
+            w.name: np.asarray(a)
+            for w, a in zip(training.weights, training.effective(), strict=True)
+        }
+
+    def raw(self) -> dict[str, Array]:
+        """The raw variables behind the masked weights, where they have the weight's shape."""
+        training = self.training
+        return {
+            w.name: np.asarray(v.numpy())
+            for w, v in zip(training.weights, training.values, strict=True)
+            if w.name in training.masked and tuple(v.shape) == w.shape
+        }
+
+    def raw_drift(self, start: Mapping[str, Array]) -> float | None:
+        """Largest move of a raw variable at a masked entry since `start`; None without any."""
+        moves = [
+            np.abs(now - start[name])[~self.training.masked[name].kept.numpy()]
+            for name, now in self.raw().items()
+        ]
+        return max((float(m.max()) for m in moves if m.size), default=None)
+
+
+def of_any_size(call: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of batches as a graph, traced once whatever the number of samples."""
+
+    @cache
+    def traced(*batches: tf.TensorSpec) -> Any:
+        return tf.function(call, input_signature=batches, autograph=False)
+
+    def called(*batches: Array) -> Any:
+        given = (tf.TensorSpec((None, *b.shape[1:]), b.dtype) for b in batches)
+        return traced(*given)(*batches)
+
+    return called
+
+
+def within(loss: Any, steps: Any, limit: Any) -> Any:
+    """Whether the mean of `steps` losses is a number and at most the limit."""
+    return (loss <= limit * steps) | (limit == inf)
+
+
+def _nothing() -> tuple[Any, Any]:
+    return tf.constant(0, tf.int64), tf.constant(0.0)
+
+
+def _accuracy(targets: Any, outputs: Any) -> Any:
+    right = tf.equal(tf.cast(tf.argmax(outputs, -1), targets.dtype), targets)
+    return tf.reduce_mean(tf.cast(right, tf.float32))
+
+
+def _mse(targets: Any, outputs: Any) -> Any:
+    return tf.reduce_mean(tf.square(targets - outputs))

@@ -1,0 +1,255 @@
+"""Trials of one shape side by side in one program: every variable has a leading axis of lanes.
+
+What runs is the alone program's own step, mapped over the lanes (`tf.vectorized_map`) under a
+`keras.StatelessScope`, so no strategy, optimizer or layer has to know of it. Keras' optimizers are
+pure functions there (see `Optimizer.build`), each lane with its own slots and learning rate, and so
+also those that look at whole weights (LAMB, Muon, clipping by norm) see their own lane's only.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from math import inf
+from typing import Any, TypeVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from masksweep.strategies import audit
+from masksweep.strategies.base import Array
+from masksweep.sweeps.training.program import NEVER, SLICE, Program, Progress, of_any_size, within
+
+IN_TURN = ("StatelessRandom", "StatelessTruncated")
+"""Operations that may run lane by lane: drawing random numbers is little of a step."""
+
+LOOPED = re.compile(r"Using a while_loop for converting (\w+)|(\w+) uses a while_loop")
+T = TypeVar("T")
+Lane = Sequence[Array]
+"""The values of all variables of one trial."""
+
+
+class Unpackable(Exception):
+    """Why trials of a shape cannot run side by side."""
+
+
+class Packed:
+    """`width` trials in one program. `one` is the same for a single trial, to look at a lane with.
+
+    Within one width, a trial's bits depend neither on its lane nor on its neighbours. Raises
+    `Unpackable` at the first run where an operation of the step does not vectorize or compile.
+    """
+
+    def __init__(self, one: Program) -> None:
+        self.one, self.width = one, one.shape.width
+        self._variables = one.training.all_variables
+        self._stacked = [
+            tf.Variable(np.zeros((self.width, *v.shape), v.numpy().dtype), trainable=False)
+            for v in self._variables
+        ]
+        self._run = tf.function(self._steps, jit_compile=True, autograph=False)
+        self._evaluate = of_any_size(self._losses)
+        self.compile_seconds = 0.0
+        self._compiled: set[tuple[int, ...]] = set()
+
+    # -- lanes ---------------------------------------------------------------------------------
+
+    def lane(self) -> Lane:
+        """What `one` holds now."""
+        return [np.asarray(v.numpy()) for v in self._variables]
+
+    def look(self, lane: Lane) -> Program:
+        """`one`, with the values of a lane."""
+        self.one.training.put(lane)
+        return self.one
+
+    def fill(self, lanes: Sequence[Lane]) -> None:
+        """Start with these, at most `width`; the first fills the rest up."""
+        by_variable = zip(*self.padded(lanes), strict=True)
+        for stacked, arrays in zip(self._stacked, by_variable, strict=True):
+            stacked.assign(np.stack(arrays))
+
+    def lanes(self) -> list[Lane]:
+        """The values of every lane."""
+        stacked = [v.numpy() for v in self._stacked]
+        return [[array[i] for array in stacked] for i in range(self.width)]
+
+    def padded(self, given: Sequence[T]) -> list[T]:
+        """As many as there are lanes."""
+        return [*given, *[given[0]] * (self.width - len(given))]
+
+    # -- training ------------------------------------------------------------------------------
+
+    def run(
+        self,
+        x: Any,
+        y: Any,
+        order: Any,
+        start: int,
+        steps: int,
+        every: int,
+        last: int,
+        loss: Sequence[float] | None = None,
+        limit: Sequence[float] | None = None,
+    ) -> list[Progress]:
+        """As `Program.run`, for all lanes: `order` is `[lanes, epoch, batch]`.
+
+        A lane whose mean loss is not within its limit makes no progress any more; the others go on.
+        """
+        order = tf.convert_to_tensor(order, tf.int32)
+        if len(order) < self.width:
+            order = tf.gather(order, self.padded(range(len(order))))
+        before = tf.constant(self.padded(loss or [0.0]), tf.float64)
+        limits = tf.constant(self.padded(limit or [inf]), tf.float64)
+        shapes = (*x.shape, *order.shape)
+        if shapes not in self._compiled:
+            tic = time.perf_counter()
+            self._first(self._call, x, y, order, 0, 0, NEVER, NEVER, before, limits)
+            self.compile_seconds += time.perf_counter() - tic
+            self._compiled.add(shapes)
+        return self._call(x, y, order, start, steps, every, last, before, limits)
+
+    def _first(self, call: Any, *given: Any) -> None:
+        """The call that traces and compiles."""
+        try:
+            with _falling_back() as fell:
+                call(*given)
+        except (MemoryError, tf.errors.ResourceExhaustedError):
+            raise  # it says nothing of the step
+        except Exception as error:  # what TensorFlow raises has no common class
+            line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise Unpackable(f"its step does not compile for lanes: {line}") from error
+        if fell:
+            raise Unpackable(f"{', '.join(sorted(fell))} cannot run side by side")
+
+    def _call(self, x: Any, y: Any, order: Any, *given: Any) -> list[Progress]:
+        numbers = [tf.constant(n, tf.int64) for n in given[:4]]
+        found = self._run(x, y, order, *numbers, *given[4:])
+        return [
+            Progress(int(steps), float(loss), float(score), int(peak), int(first), float(drift))
+            for steps, loss, score, peak, first, drift in zip(
+                *(a.numpy() for a in found), strict=True
+            )
+        ]
+
+    def _steps(
+        self,
+        x: Any,
+        y: Any,
+        order: Any,
+        start: Any,
+        steps: Any,
+        every: Any,
+        last: Any,
+        before: Any,
+        limit: Any,
+    ) -> Any:
+        epoch = order.shape[1]
+
+        def on(done: Any, loss: Any) -> Any:
+            return within(before + loss, tf.cast(start % epoch + done, tf.float64), limit)
+
+        def goes_on(i: Any, done: Any, loss: Any, *_: Any) -> Any:
+            return (i < steps) & tf.reduce_any(on(done, loss))
+
+        def body(
+            i: Any, done: Any, loss: Any, score: Any, peak: Any, first: Any, drift: Any
+        ) -> Any:
+            runs = on(done, loss)
+            rows = tf.gather(order, (start + i) % epoch, axis=1)
+            values = [v.value() for v in self._stacked]
+            new, batch_loss, batch_score = self._map(
+                self._step, (values, tf.gather(x, rows), tf.gather(y, rows))
+            )
+            for variable, array in zip(self._stacked, new, strict=False):
+                variable.assign(array)
+            number = start + i + 1
+            if self.one.training.masked:
+                due = (number % every == 0) | (number == last)
+                found, far = tf.cond(due, self._count, self._nothing)
+                found, far = tf.where(runs, found, 0), tf.where(runs, far, 0)
+                first = tf.where((found > 0) & (first == NEVER), number, first)
+                peak, drift = tf.maximum(peak, found), tf.maximum(drift, far)
+            return (
+                i + 1,
+                done + tf.cast(runs, tf.int64),
+                loss + tf.where(runs, tf.cast(batch_loss, tf.float64), 0),
+                score + tf.where(runs, tf.cast(batch_score, tf.float64), 0),
+                peak,
+                first,
+                drift,
+            )
+
+        none, zero = tf.zeros(self.width, tf.int64), tf.zeros(self.width, tf.float64)
+        never, drift = tf.fill([self.width], tf.constant(NEVER, tf.int64)), tf.zeros(self.width)
+        begin = tf.constant(0, tf.int64), none, zero, zero, none, never, drift
+        return tf.while_loop(goes_on, body, begin)[1:]
+
+    def _step(self, given: Any) -> Any:
+        values, x, y = given
+        with self._scope(values) as scope:
+            loss, outputs = self.one.training.step(x, y)
+            new = [scope.get_current_value(v) for v in self.one.training.variables]
+        return new, loss, self.one.score(y, outputs)
+
+    def _count(self) -> Any:
+        def entries(values: Any) -> Any:
+            with self._scope(values):
+                return self.one.entries()
+
+        found = self._map(entries, [v.value() for v in self._stacked])
+        counts = [audit.count(w, kept, held, lanes=True) for w, kept, held in found]
+        return tf.add_n([c for c, _ in counts]), tf.reduce_max([d for _, d in counts], axis=0)
+
+    def _nothing(self) -> Any:
+        return tf.zeros(self.width, tf.int64), tf.zeros(self.width)
+
+    def _scope(self, values: Sequence[Any]) -> Any:
+        return keras.StatelessScope(list(zip(self._variables, values, strict=True)))
+
+    def _map(self, one: Any, given: Any) -> Any:
+        return tf.vectorized_map(one, given, fallback_to_while_loop=True, warn=True)
+
+    # -- scores --------------------------------------------------------------------------------
+
+    def evaluate(self, x: Any, y: Any) -> list[tuple[float, float]]:
+        """As `Program.evaluate`, of every lane."""
+        sums = np.zeros((2, self.width))
+        most = max(1, SLICE // self.width)
+        for i in range(0, len(x), most):
+            part = slice(i, i + most)
+            sums += [
+                a.numpy().astype(float) * len(x[part]) for a in self._evaluate(x[part], y[part])
+            ]
+        return [(float(loss), float(score)) for loss, score in (sums / len(x)).T]
+
+    def _losses(self, x: Any, y: Any) -> Any:
+        def losses(values: Any) -> Any:
+            with self._scope(values):
+                return self.one.losses(x, y)
+
+        return self._map(losses, [v.value() for v in self._stacked])
+
+
+@contextmanager
+def _falling_back() -> Iterator[set[str]]:
+    """The kinds of operations that TensorFlow says it runs lane by lane, but those that may."""
+    found: set[str] = set()
+
+    class Heard(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            said = LOOPED.match(record.getMessage())
+            if said and not (kind := said[1] or said[2]).startswith(IN_TURN):
+                found.add(kind)
+            return not said
+
+    heard, logger = Heard(), tf.get_logger()
+    logger.addFilter(heard)
+    try:
+        yield found
+    finally:
+        logger.removeFilter(heard)

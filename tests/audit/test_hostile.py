@@ -1,0 +1,264 @@
+"""Hostile files: one line, in little memory and time, and nothing is read from elsewhere."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import scipy.sparse
+
+from masksweep.strategies.base import Invalid
+from masksweep.sweeps.audit import saved_model, stored
+from tests.support import archive_bombs
+
+MEASURED = """
+import pathlib, sys
+from sweeps.cli import main
+code = main(["audit", *sys.argv[1:]])
+status = pathlib.Path("/proc/self/status").read_text()  # getrusage counts the parent's too
+print(status.partition("VmHWM:")[2].split()[0], file=sys.stderr)
+sys.exit(code)
+"""
+EXTRA = 150 * 2**20
+"""Bytes that an audit may take more than that of a small model. The files unpack to 1 GiB."""
+SAVED = Path(__file__).parent / "saved"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An audit in a process of its own."""
+
+    code: int
+    stdout: str
+    last: str
+    """The last line of stderr."""
+    memory: int
+    """Most bytes that were resident at once."""
+    seconds: float
+
+
+def measured(*arguments: str) -> Measured:
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        # so that what goes wrong ends here, and not where the machine's memory does
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33)),
+    )
+    *said, memory = done.stderr.splitlines()
+    assert memory.isdecimal(), done.stderr
+    assert "Traceback" not in done.stderr
+    last = said[-1] if said else ""
+    seconds = time.monotonic() - start
+    return Measured(done.returncode, done.stdout, last, int(memory) * 1024, seconds)
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    np.savez("masks.npz", **{archive_bombs.NAME: np.zeros((3, 4))})
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> int:
+    """Bytes that the audit of a small model takes."""
+    folder = tmp_path_factory.mktemp("usual")
+    model = str(archive_bombs.saved(folder / "model.keras"))
+    np.savez(folder / "masks.npz", **{archive_bombs.NAME: np.zeros((3, 4))})
+    done = measured(model, str(folder / "masks.npz"))
+    assert done.code == 0
+    return done.memory
+
+
+MODEL = "path=model.keras: "
+HDF5 = "path=model.h5: "
+MASKS = "path=masks.npz: "
+KERNEL = "/layers/dense/vars/0"
+REFUSED: dict[Callable[[], None], str] = {
+    archive_bombs.config_of_gigabytes: f"{MODEL}its config.json unpacks to more than 16,777,216 bytes",
+    archive_bombs.weights_of_gigabytes: f"{MODEL}its model.weights.h5 unpacks to more than it should",
+    archive_bombs.lying_packed_size: f"{MODEL}its model.weights.h5 unpacks to more than it should",
+    archive_bombs.lying_directory: f"{MODEL}not a readable .keras file",
+    archive_bombs.never_written: f"{HDF5}{KERNEL} declares 13,194,139,533,312 bytes and holds 0",
+    archive_bombs.never_written_contiguous: f"{HDF5}{KERNEL} declares 13,194,139,533,312 bytes and holds",
+    archive_bombs.deflated: f"{HDF5}{KERNEL} is packed (deflate); unpack it with h5repack -f NONE",
+    archive_bombs.deflated_chunk: f"{HDF5}{KERNEL} is packed (deflate); unpack it with h5repack -f NONE",
+    archive_bombs.elsewhere: f"{HDF5}{KERNEL} is stored in another file; Keras writes none so",
+    archive_bombs.virtual: f"{HDF5}{KERNEL} is stored in another file; Keras writes none so",
+    archive_bombs.external_link: f"{HDF5}{KERNEL} is a link; Keras writes none",
+    archive_bombs.soft_link: f"{HDF5}{KERNEL} is a link; Keras writes none",
+    archive_bombs.groups_without_end: f"{HDF5}/layers/dense/a: groups in groups without end",
+    archive_bombs.deep_groups: f"{HDF5}/layers/a/a/a/a",
+    archive_bombs.many_groups: f"{HDF5}has more than 100,000 groups and arrays",
+    archive_bombs.mask_of_declared_size: f"{MASKS}not a readable .npz file",
+    archive_bombs.mask_of_gigabytes: f"mask of {archive_bombs.NAME}=shape [64, 16777216]: must be of shape [3, 4]",
+    archive_bombs.held_of_gigabytes: f"{archive_bombs.NAME}=uint8 of shape (64, 16777216): must be numbers of ",
+    archive_bombs.sparse_mask_of_gigabytes: f"{MASKS}one mask of shape [134217728, 4], without a name: no",
+    archive_bombs.sparse_mask_with_many_entries: f"{MASKS}has more entries than a matrix of its shape",
+    archive_bombs.sparse_mask_of_declared_size: f"{MASKS}one mask of shape [1152921504606846976, 4], wit",
+    archive_bombs.sparse_mask_outside: f"{MASKS}is no valid sparse matrix",
+}
+
+
+@pytest.mark.parametrize("bomb", REFUSED, ids=lambda bomb: bomb.__name__)
+def test_what_is_refused_takes_little(bomb: Callable[[], None], usual: int) -> None:
+    bomb()
+    model = next(name for name in ("model.h5", "model.keras") if Path(name).exists())
+    held = ("--held", "held.npz") if Path("held.npz").exists() else ()
+    done = measured(model, "masks.npz", *held)
+    assert (done.code, done.stdout) == (2, "")
+    assert done.last.startswith(f"masksweep: {REFUSED[bomb]}")
+    assert len(done.last) < 500
+    assert done.memory < usual + EXTRA
+    assert done.seconds < 30
+
+
+def test_what_the_config_declares_is_not_made(usual: int) -> None:
+    """The audit is of what is stored, and that is as it should be."""
+    archive_bombs.config_of_many_units()
+    done = measured("model.keras", "masks.npz")
+    assert (done.code, done.stdout.splitlines()[-1][:5]) == (0, "holds")
+    assert done.memory < usual + EXTRA
+
+
+def test_a_long_name_is_not_read() -> None:
+    archive_bombs.long_name()
+    with stored.open_model("model.h5") as model:
+        assert model.listed() == "dense/kernel"
+
+
+@pytest.mark.parametrize("extension", ["keras", "h5", "weights.h5"])
+def test_a_damaged_file_is_refused_or_read(extension: str) -> None:
+    """Whichever byte is damaged, nothing else than `Invalid` comes out, and no unending wait."""
+    path = Path(f"model.{extension}")
+    if extension == "weights.h5":
+        shutil.copy(SAVED / "keras3_0.weights.h5", path)
+    elif extension == "h5":
+        shutil.copy(SAVED / "keras2_tfmot_stripped.h5", path)
+    else:
+        archive_bombs.saved(path)
+    whole = path.read_bytes()
+    places = np.random.default_rng(0).choice(len(whole), 400, replace=False)
+    refused = 0
+    for place in map(int, places):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            read(str(path))
+        except Invalid:
+            refused += 1
+    assert refused
+
+
+def saved_copy() -> Path:
+    shutil.copytree(SAVED / "keras2_saved_model", "saved")
+    return Path("saved/variables")
+
+
+def test_a_saved_model_that_leads_elsewhere() -> None:
+    folder = saved_copy()
+    data = folder / "variables.data-00000-of-00001"
+    shutil.move(data, "data")
+    data.symlink_to(Path("data").resolve())
+    with pytest.raises(Invalid, match=r"variables\.data-00000-of-00001 is a link out of the fol"):
+        stored.check("saved")
+    data.unlink()
+    os.mkfifo(data)  # reading it would wait for ever
+    with pytest.raises(Invalid, match="is a link out of the folder"):
+        stored.check("saved")
+    data.unlink()
+    shutil.move("data", folder / "inside")
+    data.symlink_to("inside")
+    stored.check("saved")
+    Path("linked").symlink_to("saved")
+    stored.check("linked")
+
+
+def test_a_saved_model_that_declares_more_than_it_holds() -> None:
+    archive_bombs.saved_model_of_declared_size()
+    done = measured("saved", "masks.npz")
+    reason = f"{archive_bombs.NAME} declares 4,398,046,511,104 bytes; its data has 4"
+    assert (done.code, done.last) == (2, f"masksweep: path=saved: {reason}")
+    assert done.memory < 2 * 2**30, "of which TensorFlow takes most"
+
+
+def read(path: str) -> None:
+    with stored.open_model(path) as model:
+        for one in model.weights:
+            list(one.blocks(100))
+
+
+def test_a_saved_model_that_is_cut_off() -> None:
+    data = saved_copy() / "variables.data-00000-of-00001"
+    read("saved")
+    data.write_bytes(data.read_bytes()[:60])
+    with pytest.raises(Invalid, match="not a readable SavedModel or checkpoint"):
+        read("saved")
+
+
+@pytest.mark.parametrize("place", range(0, 1000, 50))
+def test_a_damaged_saved_model_is_refused(place: int) -> None:
+    index = saved_copy() / "variables.index"
+    data = bytearray(index.read_bytes())
+    data[place] ^= 0xFF
+    index.write_bytes(data)
+    with pytest.raises(Invalid):
+        read("saved")
+
+
+def test_nothing_is_made_dense_as_a_whole(usual: int) -> None:
+    """A kernel of 1.1 GB with few entries that train, as words by topics are."""
+    large_kernel((131_503, 2_048))
+    done = measured("model.weights.h5", "masks.npz", "--weight", "hidden/kernel")
+    assert (done.code, done.stdout.splitlines()[-1]) == (
+        0,
+        "holds: 269,317,144 masked entries, bit for bit",
+    )
+    assert done.memory < usual + EXTRA
+
+
+@pytest.mark.slow
+def test_a_kernel_of_nine_gigabytes(usual: int) -> None:
+    large_kernel((131_503, 17_825))
+    done = measured("model.weights.h5", "masks.npz")
+    assert (done.code, done.stdout.splitlines()[-1]) == (
+        0,
+        "holds: 2,344,039,975 masked entries, bit for bit",
+    )
+    assert done.memory < usual + EXTRA
+
+
+def large_kernel(shape: tuple[int, int]) -> None:
+    """A kernel of zeros (float32), and its sparse mask with 1,000 entries that train."""
+    with h5py.File("model.weights.h5", "w") as file:
+        group = file.create_group("layers/dense/vars")
+        group.attrs["name"] = "hidden"
+        layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)  # a hole in the file: no byte is written
+        layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        space = h5py.h5s.create_simple(shape)
+        h5py.h5d.create(group.id, b"0", h5py.h5t.IEEE_F32LE, space, layout)
+        file.create_group("vars").attrs["name"] = "model"
+    random = np.random.default_rng(0)
+    places = random.choice(shape[0] * shape[1], 1000, replace=False)
+    rows, columns = np.unravel_index(places, shape)
+    mask = scipy.sparse.coo_matrix((np.ones(1000, bool), (rows, columns)), shape=shape)
+    scipy.sparse.save_npz("masks.npz", mask)
+
+
+def test_saved_model_is_looked_at_before_tensorflow_is_loaded() -> None:
+    Path("saved").mkdir()
+    with pytest.raises(Invalid, match=r"it has no variables\.index with its data"):
+        saved_model.check("saved")

@@ -1,0 +1,328 @@
+"""The weights of saved models: the names and bits of the live model, whoever saved it, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from masksweep.strategies.base import Array, Invalid
+from masksweep.strategies.weights import owners
+from masksweep.sweeps.audit.keras_variables import CLASSES, variable_names
+from masksweep.sweeps.audit.stored import StoredModel, StoredWeight, check, open_model, sliced
+
+SAVED = Path(__file__).parent / "saved"
+
+
+def stored(path: str | Path) -> dict[str, Array]:
+    """All weights of a saved model, read in blocks of two rows."""
+    with open_model(str(path)) as model:
+        assert len({w.name for w in model.weights}) == len(model.weights)
+        read = {}
+        for one in model.weights:
+            blocks = list(one.blocks(2))
+            read[one.name] = np.concatenate(blocks) if one.shape else blocks[0]
+            assert (read[one.name].shape, read[one.name].dtype) == (one.shape, one.dtype)
+        return read
+
+
+def live(model: Any) -> dict[str, Array]:
+    """All weights of a model but the states of its seeds, which Keras does not save."""
+    names = {key: name for key, (name, _) in owners(model).items()}
+    return {names[id(v)]: np.asarray(v) for v in model.variables if id(v) in names}
+
+
+def assert_same(one: dict[str, Array], other: dict[str, Array]) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        assert one[name].tobytes() == other[name].tobytes(), name
+
+
+def randomized(model: Any) -> Any:
+    """Each weight at numbers of its own, so that none is taken for another."""
+    random = np.random.default_rng(0)
+    for v in model.variables:
+        if "seed_generator" not in v.path:
+            v.assign(random.integers(0, 99, v.shape) + random.integers(0, 9))
+    return model
+
+
+def around(*stack: Any, shape: tuple[int, ...]) -> Any:
+    return keras.Sequential([keras.Input(shape), *stack])
+
+
+def two_inputs(layer: Any) -> Any:
+    start = keras.Input((4, 3))
+    return keras.Model(start, layer(start, start))
+
+
+def attention(layer: Any) -> Any:
+    start = keras.Input((4, 3))
+    return keras.Model(start, layer([start, start]))
+
+
+def nested() -> Any:
+    """Layers in layers in layers, and layers of the same names and classes."""
+    shared = layers.Dense(4, name="shared")
+    low = keras.Sequential([keras.Input((4,)), layers.Dense(4, name="same")], name="low")
+    high = keras.Sequential([keras.Input((4,)), layers.Dense(4, name="same"), low], name="high")
+    start = keras.Input((4,))
+    end = layers.Dense(4, name="same")(shared(high(shared(start))))
+    for i in range(12):  # more than ten of one class
+        end = layers.Dense(4, name=f"named_{i % 3}_{i}")(end)
+    return keras.Model(start, end, name="outer")
+
+
+def adapted() -> Any:
+    layer = layers.Normalization(name="x")
+    layer.adapt(np.random.default_rng(0).normal(size=(9, 3)))
+    return around(layer, shape=(3,))
+
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "Dense": lambda: around(layers.Dense(4, name="x"), shape=(3,)),
+    "Dense without bias": lambda: around(layers.Dense(4, use_bias=False, name="x"), shape=(3,)),
+    "Dense float64": lambda: around(layers.Dense(4, name="x", dtype="float64"), shape=(3,)),
+    "Dense bfloat16": lambda: around(layers.Dense(4, name="x", dtype="bfloat16"), shape=(3,)),
+    "EinsumDense": lambda: around(
+        layers.EinsumDense("abc,cd->abd", (None, 4), bias_axes="d", name="x"), shape=(2, 3)
+    ),
+    "Embedding": lambda: around(layers.Embedding(5, 3, name="x"), shape=(4,)),
+    "ReversibleEmbedding": lambda: around(layers.ReversibleEmbedding(5, 3, name="x"), shape=(4,)),
+    "untied ReversibleEmbedding": lambda: around(
+        layers.ReversibleEmbedding(5, 3, tie_weights=False, name="x"), shape=(4,)
+    ),
+    **{
+        f"{name}{n}D": lambda name=name, n=n: around(
+            getattr(layers, f"{name}{n}D")(2, 2, name="x"), shape=(4,) * n + (3,)
+        )
+        for name, most in (("Conv", 3), ("SeparableConv", 2))
+        for n in range(1, most + 1)
+    },
+    **{
+        f"Conv{n}DTranspose": lambda n=n: around(
+            getattr(layers, f"Conv{n}DTranspose")(2, 2, name="x"), shape=(4,) * n + (3,)
+        )
+        for n in (1, 2, 3)
+    },
+    **{
+        f"DepthwiseConv{n}D": lambda n=n: around(
+            getattr(layers, f"DepthwiseConv{n}D")(2, name="x"), shape=(4,) * n + (3,)
+        )
+        for n in (1, 2)
+    },
+    **{
+        name: lambda name=name: around(getattr(layers, name)(2, name="x"), shape=(4, 3))
+        for name in ("SimpleRNN", "GRU", "LSTM")
+    },
+    **{
+        f"ConvLSTM{n}D": lambda n=n: around(
+            getattr(layers, f"ConvLSTM{n}D")(2, 2, name="x"), shape=(2,) + (4,) * n + (3,)
+        )
+        for n in (1, 2, 3)
+    },
+    "RNN of cells": lambda: around(
+        layers.RNN([layers.GRUCell(2, name="a"), layers.LSTMCell(2, name="b")], name="x"),
+        shape=(4, 3),
+    ),
+    "Bidirectional": lambda: around(
+        layers.Bidirectional(layers.GRU(2, name="y"), name="x"), shape=(4, 3)
+    ),
+    "TimeDistributed": lambda: around(
+        layers.TimeDistributed(layers.Dense(2, name="y"), name="x"), shape=(4, 3)
+    ),
+    "SpectralNormalization": lambda: around(
+        layers.SpectralNormalization(layers.Dense(2, name="y"), name="x"), shape=(3,)
+    ),
+    "BatchNormalization": lambda: around(layers.BatchNormalization(name="x"), shape=(3,)),
+    "BatchNormalization without gamma": lambda: around(
+        layers.BatchNormalization(scale=False, name="x"), shape=(3,)
+    ),
+    "BatchNormalization with renorm": lambda: around(
+        layers.BatchNormalization(renorm=True, name="x"), shape=(3,)
+    ),
+    "LayerNormalization": lambda: around(layers.LayerNormalization(name="x"), shape=(3,)),
+    "LayerNormalization without beta": lambda: around(
+        layers.LayerNormalization(center=False, name="x"), shape=(3,)
+    ),
+    "GroupNormalization": lambda: around(layers.GroupNormalization(3, name="x"), shape=(3,)),
+    "RMSNormalization": lambda: around(layers.RMSNormalization(name="x"), shape=(3,)),
+    "Normalization": adapted,
+    "PReLU": lambda: around(layers.PReLU(name="x"), shape=(3,)),
+    "Attention": lambda: attention(layers.Attention(use_scale=True, name="x")),
+    "Attention with concat": lambda: attention(
+        layers.Attention(use_scale=True, score_mode="concat", name="x")
+    ),
+    "AdditiveAttention": lambda: attention(layers.AdditiveAttention(name="x")),
+    "MultiHeadAttention": lambda: two_inputs(layers.MultiHeadAttention(2, 3, name="x")),
+    "GroupQueryAttention": lambda: two_inputs(
+        layers.GroupQueryAttention(3, 4, 2, use_bias=False, name="x")
+    ),
+    "Dropout": lambda: around(layers.Dense(2, name="x"), layers.Dropout(0.5), shape=(3,)),
+    "nested": nested,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_names_and_bits_are_those_of_the_live_model(kind: str, tmp_path: Path) -> None:
+    """Of every kind of layer that has variables; optimizer and metrics are left out."""
+    model = randomized(MODELS[kind]())
+    model.compile("adam", "mse", metrics=["mae"])
+    model.optimizer.build(model.trainable_variables)
+    model.save(tmp_path / "model.keras")
+    found = stored(tmp_path / "model.keras")
+    if kind == "SpectralNormalization":  # saves the kernel twice: as its own, and as its layer's
+        assert found.pop("x/y/kernel").tobytes() == found["x/kernel"].tobytes()
+    assert_same(found, live(model))
+
+
+def test_every_layer_that_is_known_is_tested() -> None:
+    names = " ".join(MODELS)
+    cells = {name for name in CLASSES if name.endswith("Cell")}
+    assert not [name for name in set(CLASSES) - cells if name not in names]
+    assert all(cell.removesuffix("Cell") in names for cell in cells)
+
+
+UNCERTAIN = {
+    "BatchNormalization without gamma": "x/0",
+    "TimeDistributed": "x/y/0",
+    "LayerNormalization without beta": "x/0",
+    "Attention": "x/0",
+}
+"""A weight of models whose variables a file without their config does not tell."""
+
+
+@pytest.mark.parametrize("kind", [k for k in MODELS if k != "SpectralNormalization"])
+def test_weights_alone_have_the_same_names_or_places(kind: str, tmp_path: Path) -> None:
+    model = randomized(MODELS[kind]())
+    path = tmp_path / "model.weights.h5"
+    model.save_weights(path)
+    if UNCERTAIN.get(kind) is None:
+        assert_same(stored(path), live(model))
+        return
+    found = stored(path)
+    assert UNCERTAIN[kind] in found
+    assert sorted(a.tobytes() for a in found.values()) == sorted(
+        a.tobytes() for a in live(model).values()
+    )
+
+
+@pytest.mark.parametrize(
+    "kind", [k for k in MODELS if k not in ("nested", "SpectralNormalization")]
+)
+def test_names_in_the_old_format(kind: str, tmp_path: Path) -> None:
+    model = randomized(MODELS[kind]())
+    path = tmp_path / "model.h5"
+    model.save(path)
+    assert_same(stored(path), live(model))
+
+
+@pytest.mark.parametrize("kind", ["Dense", "BatchNormalization", "GRU", "Dense bfloat16"])
+def test_names_in_a_saved_model(kind: str, tmp_path: Path) -> None:
+    """Keras puts the model's name in front; the end of the name is enough."""
+    model = randomized(MODELS[kind]())
+    model.export(tmp_path / "saved", verbose=False)
+    with open_model(str(tmp_path / "saved")) as found:
+        for name, array in live(model).items():
+            one = found.find(name)
+            assert one is not None, name
+            assert b"".join(block.tobytes() for block in one.blocks(2)) == array.tobytes()
+
+
+KERNEL = np.where([[1, 0, 1, 0], [0, 1, 1, 0], [1, 1, 0, 1]], 9, 0).astype("float32")
+FILES = {
+    "keras2.h5": ("hidden/kernel", "norm/moving_mean", "both/forward_gru/gru_cell/kernel"),
+    "keras2_weights.h5": ("hidden/kernel", "norm/moving_mean", "inner/same/kernel"),
+    "keras2.keras": ("hidden/kernel", "norm/moving_mean", "both/backward_gru/gru_cell/bias"),
+    "keras2.weights.h5": ("dense/kernel", "batch_normalization/moving_mean"),
+    "keras2_saved_model": ("hidden/kernel", "norm/moving_mean", "both/forward_gru/gru_cell/kernel"),
+    "keras2_checkpoint/weights.index": ("hidden/kernel", "norm/moving_mean"),
+    "keras2_tfmot_stripped.h5": ("hidden/kernel", "hidden/bias"),
+    "keras2_tfmot_wrapped.h5": ("hidden/kernel", "prune_low_magnitude_hidden/mask"),
+    "keras3_0.keras": ("hidden/kernel", "norm/moving_mean", "both/forward_gru/gru_cell/kernel"),
+    "keras3_0.weights.h5": ("dense/kernel", "batch_normalization/moving_mean"),
+}
+"""Files of Keras 2.21, of its TensorFlow Model Optimization, and of Keras 3.0: see saved/README."""
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_files_of_older_versions(file: str) -> None:
+    with open_model(str(SAVED / file)) as model:
+        assert all(model.find(name) for name in FILES[file])
+        kernel = model.find(FILES[file][0])
+        assert kernel
+        np.testing.assert_array_equal(np.concatenate(list(kernel.blocks(2))), KERNEL)
+
+
+# -- names -----------------------------------------------------------------------------------
+
+
+def named(*names: str) -> StoredModel:
+    def weight(name: str) -> StoredWeight:
+        alias = (f"model/{name}",)
+        return StoredWeight(name, (1,), np.dtype("f4"), sliced(np.zeros(1, "f4")), alias)
+
+    return StoredModel("x", tuple(map(weight, names)))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a/kernel", "a/kernel"),
+        ("a/kernel:0", "a/kernel"),
+        ("model/a/kernel", "a/kernel"),
+        ("c/bias", "b/c/bias"),
+        ("kernel", None),
+        ("ias", None),
+        ("other/a/kernel", None),
+    ],
+)
+def test_how_a_name_is_matched(name: str, expected: str | None) -> None:
+    """Never to a weight whose name is shorter, but for the model's own name in front."""
+    model = named("a/kernel", "x/a/kernel", "b/c/bias", "d/kernels")
+    if name == "kernel":
+        with pytest.raises(Invalid, match="kernel may be a/kernel or x/a/kernel; give the whole"):
+            model.find(name)
+        return
+    found = model.find(name)
+    assert (found and found.name) == expected
+
+
+def test_two_layers_of_one_name_are_named_by_their_places(tmp_path: Path) -> None:
+    @keras.saving.register_keras_serializable("Tests")
+    class Twins(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.z, self.a = layers.Dense(4, name="twin"), layers.Dense(4, name="twin")
+
+        def call(self, x: Any) -> Any:
+            return self.a(self.z(x))
+
+    model = Twins()
+    model(np.zeros((1, 4)))
+    model.save(tmp_path / "model.keras")
+    found = stored(tmp_path / "model.keras")
+    assert list(found) == ["a/0", "a/1", "layers/dense/kernel", "layers/dense/bias"]
+    np.testing.assert_array_equal(found["a/0"], model.a.kernel)
+
+
+def test_variable_names_are_certain_or_none() -> None:
+    assert variable_names("dense", 2, {}) == ["kernel", "bias"]
+    assert variable_names("dense", 3, {"use_bias": True}) is None
+    assert variable_names("my_dense", 2, {}) is None
+    assert variable_names(None, 1, {}) is None
+
+
+def test_what_is_no_models_file(tmp_path: Path) -> None:
+    for name in ("folder", "text.keras", "empty.h5"):
+        path = tmp_path / name
+        path.mkdir() if name == "folder" else path.write_bytes(name.encode()[:4])
+        with pytest.raises(Invalid, match=r"must be a \.keras, \.h5 or \.weights\.h5 file"):
+            check(str(path))
+    with pytest.raises(Invalid, match="no such file"):
+        check(str(tmp_path / "none"))

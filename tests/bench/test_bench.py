@@ -1,0 +1,336 @@
+"""What a bench times, how, and what it leaves behind."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from mlflow import MlflowClient
+
+from masksweep.strategies import Invalid
+from masksweep.strategies.base import Plan
+from masksweep.strategies.dense import Dense
+from masksweep.strategies.held import Zero
+from masksweep.strategies.patterns.columns import Columns
+from masksweep.strategies.patterns.random import Random
+from masksweep.strategies.registry import all_strategies
+from masksweep.strategies.sparse_tensor import SparseTensor
+from masksweep.strategies.training import Training
+from masksweep.strategies.var_list import VarList
+from masksweep.strategies.weight_mask import WeightMask
+from masksweep.strategies.weights import describe, make_plan, values
+from masksweep.sweeps.training import setup
+from masksweep.sweeps.bench import cases, driver, timing, peers, report, trials
+from masksweep.sweeps.cli import bench
+from masksweep.sweeps.bench.cases import SIZES, Case, Size
+from masksweep.sweeps.bench.controls import FusedAdam
+from masksweep.sweeps.components.models import MLP
+from masksweep.sweeps.components.optimizers import Adam
+from masksweep.sweeps.training.timing import in_turn
+
+TINY = Size("S", 12, (16, 8), 4)
+KEYS = {
+    "size", "strategy", "format", "pattern", "sparsity", "step_ms", "dense_ms", "ratio_to_dense",
+    "ratio_low", "ratio_high", "ratio_same_compiler",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--sizes", "S,XL"], "--sizes=XL: of S, M, L"),
+        (["--sizes", ""], "--sizes=: of S, M, L"),
+        (["--strategies", "dense"], "--strategies=dense: of gradient_mask"),
+        (["--sparsities", ".5,1"], "--sparsities=.5,1: numbers in (0, 1)"),
+        (["--sparsities", "half"], "--sparsities=half: numbers in (0, 1)"),
+        (["--threads", "0"], "--threads=0: must be 1 or more"),
+        (["--json", "no/such/folder.json"], "--json=no/such/folder.json: a file.json"),
+        (["--json", "bench.txt"], "--json=bench.txt: a file.json"),
+        (["--quick"], "unrecognized arguments: --quick"),
+        (["--trials", "--sizes", "S"], "--trials=True: without --sizes"),
+        (["--trials", "--peers"], "--trials=True: without --sizes"),
+    ],
+)
+def test_bad_input_is_refused(arguments: list[str], said: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        bench.parsed(arguments)
+    assert said in str(refused.value)
+
+
+def test_peers_that_are_not_there_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "find_spec", lambda name: None)
+    with pytest.raises(Invalid, match="none is installed: torch, jax"):
+        bench.parsed(["--peers"])
+    assert peers.cases(SIZES["S"], [0.9], 1) == []
+
+
+def test_bad_input_ends_before_tensorflow_starts() -> None:
+    code = (
+        "import sys; from masksweep.sweeps.cli.main import main; code = main(['bench', '--sizes', 'Q']);"
+        "sys.exit(code if 'tensorflow' not in sys.modules else 99)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr == "masksweep: --sizes=Q: of S, M, L\n"
+
+
+def test_every_strategy_and_format_is_timed_on_what_can_change_its_time() -> None:
+    kinds = list(cases.known().values())
+    assert set(cases.known()) == set(all_strategies()) - {"dense"}
+    found = cases.cases(TINY, kinds, [0.5, 0.9])
+    listed = {(c.strategy.name, c.format, c.pattern.name, c.sparsity) for c in found}
+    assert len(listed) == len(found)
+    assert {name for name, *_ in listed} == set(cases.known())
+    for name, form in [("weight_mask", "where"), ("weight_mask", "product")]:
+        patterns = {(p, s) for n, f, p, s in listed if (n, f) == (name, form)}
+        assert patterns == {("random", 0.5), ("random", 0.9)}
+    for form in ("coo", "lookup"):
+        patterns = {p for n, f, p, s in listed if (n, f, s) == ("sparse_tensor", form, 0.9)}
+        assert patterns == {"random", "rows", "columns", "block"}
+    assert ("sparse_tensor", "coo", "n_m", 0.5) in listed
+    assert ("var_list", "with biases", "columns", 0.9) in listed
+    of_outputs = {(p, s) for n, _, p, s in listed if n == "loss_mask"}
+    assert of_outputs == {("columns", 0.5), ("columns", 0.9)}
+    assert not cases.cases(TINY, [all_strategies()["loss_mask"]], [0.99])  # of ten outputs, all
+
+
+def test_stretches_take_turns_and_are_long_enough() -> None:
+    calls: list[tuple[str, int]] = []
+
+    def run(name: str, seconds: float) -> Any:
+        def steps(count: int) -> None:
+            calls.append((name, count))
+            # the processor's time: on a busy machine the clock's is longer
+            end = seconds * count + time.process_time()
+            while time.process_time() < end:
+                pass
+
+        return steps
+
+    found = in_turn([run("slow", 0.04), run("quick", 0.002)], 4)
+    assert [len(times) for times in found] == [2, 2, 2, 2]
+    last = calls[-8:]
+    assert [name for name, _ in last] == ["slow", "quick"] * 4
+    assert all(count == 1 for name, count in last if name == "slow")
+    assert all(count >= 8 for name, count in last if name == "quick")
+    assert all(slow >= 0.04 and quick >= 0.002 for slow, quick in found)
+
+
+def test_the_fused_control_trains_as_keras_adam_does() -> None:
+    keras.utils.set_random_seed(0)
+    model = MLP(hidden=(16, 8)).build((12,), 10)
+    rng = np.random.default_rng(0)
+    x, y = (
+        tf.constant(rng.standard_normal((32, 12), np.float32)),
+        tf.constant(rng.integers(0, 10, 32)),
+    )
+    start, ends = list(values(model).values()), []
+    for optimizer in (FusedAdam(0.01), Adam(0.01)):
+        for variable, value in zip(model.trainable_variables, start, strict=True):
+            variable.assign(value)  # a training moves the model's own variables
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        training = Training(model, Dense(), Plan(), optimizer=optimizer.build(), loss=loss)
+        step = tf.function(training.step, autograph=False)
+        for _ in range(20):
+            step(x, y)
+        ends.append([np.asarray(v) for v in training.effective()])
+    for fused, plain, before in zip(*ends, start, strict=True):
+        np.testing.assert_allclose(fused, plain, atol=1e-4)
+        assert np.abs(fused - before).max() > 0.05
+
+
+@pytest.mark.parametrize("strategy", [VarList(), SparseTensor(), SparseTensor("lookup")])
+def test_what_the_other_layers_have_learned_or_were_given_stays(strategy: Any) -> None:
+    """A clone of the model would forget the statistics, and could not make the function."""
+    normalize = keras.layers.Normalization()
+    normalize.adapt(np.random.default_rng(0).normal(5, 3, (100, 20)))
+    double = keras.layers.Lambda(lambda x: 2 * x)
+    layers = [keras.Input((20,)), normalize, double, keras.layers.Dense(8), keras.layers.Dense(2)]
+    model = keras.Sequential(layers)
+    plan = make_plan(describe(model), values(model), masks=Columns(0.0).masks, held=Zero().values)
+    loss = keras.losses.MeanSquaredError()
+    training = Training(model, strategy, plan, optimizer=keras.optimizers.SGD(), loss=loss)
+    x = tf.constant(np.random.default_rng(1).normal(5, 3, (4, 20)), tf.float32)
+    np.testing.assert_allclose(training.forward(x, training=False)[0], model(x), atol=1e-5)
+    assert "call" not in vars(model.layers[-2])
+
+
+def test_a_case_that_is_refused_or_too_large_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    bed = timing.Bed(TINY)
+    refused = timing.measure(bed, Case(TINY, VarList(), Random(0.9), 0.9))
+    assert isinstance(refused, timing.Untimed)
+    assert "whole outputs" in refused.reason
+    memory = type("Memory", (), {"available": 1000})
+    monkeypatch.setattr(timing.psutil, "virtual_memory", lambda: memory)
+    large = timing.measure(bed, Case(TINY, SparseTensor(), Random(0.9), 0.9))
+    assert isinstance(large, timing.Untimed)
+    assert "are free" in large.reason
+    assert not large.failed
+
+
+def test_a_case_that_fails_says_so_and_takes_no_other_with_it() -> None:
+    bed = timing.Bed(TINY)
+    broken = timing.measure(bed, Case(TINY, WeightMask(), Columns(0.5, indices=(99,)), 0.5))
+    assert isinstance(broken, timing.Untimed)
+    assert broken.failed
+    assert "99" in broken.reason
+    assert isinstance(timing.measure(bed, Case(TINY, WeightMask(), Random(0.5), 0.5)), timing.Row)
+
+
+def test_ratios_are_to_the_faster_control_and_to_the_one_compiled_alike() -> None:
+    def takes(seconds: float) -> Any:
+        return lambda count: time.sleep(seconds * count)
+
+    bed = timing.Bed(TINY)
+    bed.controls, bed.dense = (takes(0.02), takes(0.04)), 0
+    label = Case(TINY, WeightMask(), Random(0.5), 0.5).label
+    for xla, alike in [(False, 1.5), (True, 0.75)]:
+        row = timing._row(label, takes(0.03), bed, xla)
+        assert row.ratio_to_dense == pytest.approx(1.5, rel=0.2)
+        assert row.ratio_same_compiler == pytest.approx(alike, rel=0.2)
+        assert row.ratio_low is not None
+        assert row.ratio_high is not None
+        assert row.ratio_low <= row.ratio_to_dense <= row.ratio_high
+    assert timing._row(label, takes(0.03), bed).ratio_same_compiler is None
+
+
+@pytest.mark.parametrize("library", list(peers.FORMATS))
+def test_a_peer_trains_in_its_own_process_or_says_why_not(library: str) -> None:
+    for form in peers.FORMATS[library]:
+        case = peers.PeerCase(TINY, library, form, 0.0 if form == "dense" else 0.5, 1)
+        if find_spec(library):
+            with peers.running(case) as run:
+                run(3)
+        else:
+            said = f"ModuleNotFoundError: No module named '{library}'"
+            with pytest.raises(RuntimeError, match=said), peers.running(case):
+                pass
+
+
+@pytest.mark.slow
+def test_a_bench_leaves_a_table_a_plot_a_file_and_a_run(tmp_path: Path) -> None:
+    arguments = ["--sizes", "S", "--strategies", "weight_mask,var_list", "--sparsities", ".9"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "masksweep.sweeps.cli.main", "bench", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "80"},
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "weight_mask where" in ended.stdout
+    assert all(len(line) <= 80 for line in ended.stdout.splitlines())
+    found = json.loads((tmp_path / "bench.json").read_text())
+    assert {"python", "processor", "intra_op_threads"} <= found["environment"].keys()
+    assert all(row.keys() == KEYS for row in found["rows"])
+    timed = [(row["strategy"], row["format"], row["pattern"]) for row in found["rows"]]
+    assert timed == [
+        ("weight_mask", "where", "random"),
+        ("weight_mask", "product", "random"),
+        ("var_list", "-", "columns"),
+        ("var_list", "with biases", "columns"),
+    ]
+    for row in found["rows"]:
+        assert row["ratio_low"] <= row["ratio_to_dense"] <= row["ratio_high"]
+    assert set(found["controls"]["S"]) == set(timing.CONTROLS)
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name("masksweep")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert (run.info.run_name, run.info.status) == ("bench", "FINISHED")
+    assert "weight_mask where" in run.data.tags["mlflow.note.content"]
+    assert {f.path for f in client.list_artifacts(run.info.run_id)} == {"bench.json", "bench.png"}
+    (point,) = client.get_metric_history(run.info.run_id, "ratio/S/var_list/columns")
+    assert (point.step, point.value) == (900, found["rows"][-2]["ratio_to_dense"])
+
+
+@pytest.mark.slow
+def test_what_was_measured_outlives_an_interruption(tmp_path: Path) -> None:
+    path = tmp_path / "bench.json"
+    arguments = ["--sizes", "S", "--strategies", "weight_mask,projection", "--sparsities", ".5,.9"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "masksweep.sweeps.cli.main", "bench", *arguments, "--json", str(path)],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "x dense" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        process.stderr.read()
+    assert process.returncode == 130
+    assert 1 <= len(json.loads(path.read_text())["rows"]) < 6
+
+
+def test_a_driver_that_dies_is_told(tmp_path: Path) -> None:
+    recording = driver.Driver(tmp_path)
+    with pytest.raises(AttributeError, match="pickle"):
+        recording.tell("log", lambda: None)
+    recording._process.kill()
+    for _ in range(100):  # more than a pipe holds, and nobody takes it
+        recording.tell("log", "x" * 10_000)
+    with pytest.raises(RuntimeError, match="the driver has died"):
+        recording.end_sweep()
+    recording.close()
+
+
+def test_the_table_groups_what_was_not_timed() -> None:
+    from rich.console import Console
+
+    found = report.Found({}, {"S": {"one": 1.0, "other": 2.0}})
+    for pattern in ("random", "rows"):
+        for sparsity in (0.5, 0.9):
+            found.add(timing.Untimed("S", "var_list", "-", pattern, sparsity, "no"))
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(report.tables(found))
+    assert "not timed: var_list on random, rows (S): no" in console.export_text()
+
+
+@pytest.mark.slow
+def test_whole_trials_are_timed_beside_keras_and_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(trials, "PACK", 2)
+    monkeypatch.setattr(trials, "ROUNDS", 2)
+    monkeypatch.setattr(trials, "DIGITS", trials.Net("tiny", (3,), 1))
+    monkeypatch.setattr(trials, "S", trials.Net("drawn", (3,), 1, 5))
+    monkeypatch.setattr(setup, "prepare_process", lambda threads: None)  # done for all tests
+    assert bench.bench(["--trials", "--json", "costs.json"]) == 0
+    found = {c["what"]: c for c in json.loads(Path("costs.json").read_text())["trials"]}
+    assert {
+        "tiny: keras.fit",
+        "tiny: training, pack of 2, compiled anew",
+        "tiny: whole trial, pack of 2, program reused",
+        "drawn: training alone, program reused",
+        "tiny: a step, audit.every=10, pack of 2",
+        "recording a trial of 5 s in SQLite",
+    } <= found.keys()
+    assert found["tiny: keras.fit"]["ratio"] == 1
+    for cost in found.values():
+        assert cost["low"] <= cost["ratio"] <= cost["high"]
+        assert cost["seconds"] > 0
+    recording = found["recording a trial of 5 s in SQLite"]
+    assert recording["ratio"] == pytest.approx(recording["seconds"] / 5, rel=0.5)
+    assert "whole trial, pack of 2" in capsys.readouterr().out
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name("masksweep")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert "whole trial, pack of 2" in run.data.tags["mlflow.note.content"]
+    assert run.data.metrics["tiny_keras.fit"] == 1

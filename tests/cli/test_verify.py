@@ -1,0 +1,84 @@
+"""The claims of the experiments that come with the package."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from masksweep.sweeps.report import claims
+from masksweep.sweeps.cli import main
+from masksweep.sweeps.composing.command import planned
+from masksweep.sweeps.config.plan import Planned
+from masksweep.sweeps.report.results_table import Outcome
+from masksweep.sweeps.cli.verify import EXPERIMENTS, with_claims
+from tests.support.sweep_process import local_store, ran, sweep
+
+QUESTIONS = ("selective_zero", "sparse_variable", "constant_weight", "freeze_output")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hydra_restore_singletons: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@cache
+def plan(name: str) -> Sequence[Planned]:
+    return tuple(planned("plan", [f"+experiment={name}"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", with_claims())
+def test_every_claim_is_about_some_trials(name: str) -> None:
+    trials = plan(name)
+    parts = {p.trial.id: p.parts for p in trials}
+    outcomes = [Outcome(p.trial, p.variant, "ok") for p in trials]
+    found = trials[0].trial.sweep.claims
+    assert found
+    for claim in found.values():
+        for selection in filter(None, (claim.trials, claim.minus)):
+            chosen = claims.selected(selection, outcomes, parts)
+            assert chosen, f"{name}: {claim.says}"
+            assert len({o.trial.seed for o in chosen}) >= claim.seeds
+
+
+def test_all_experiments_of_verify_make_claims() -> None:
+    assert set(EXPERIMENTS) | set(QUESTIONS) <= set(with_claims())
+
+
+def test_the_four_questions_together_are_each_of_them() -> None:
+    together = plan("seed_questions")
+    apart = [p for name in QUESTIONS for p in plan(name)]
+    assert [p.trial.id for p in together] == [p.trial.id for p in apart]
+    names = list(together[0].trial.sweep.claims)
+    assert names == [n for q in QUESTIONS for n in plan(q)[0].trial.sweep.claims]
+
+
+def test_an_unknown_experiment_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["verify", "--only", "nope"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("masksweep: --only=nope: one of ")
+    assert "constant_weight" in said
+
+
+@pytest.mark.slow
+def test_claims_are_checked_shown_and_recorded(tmp_path: Path) -> None:
+    with sweep(tmp_path, "--only", "selective_zero", command=("verify",)) as done:
+        assert done.wait() == 0, done.stderr
+    assert "7 of 7 claims hold" in done.stdout
+    store = local_store(tmp_path, "selective_zero")
+    assert "| zero_weight: " in store.parent.data.tags["mlflow.note.content"]
+    # a claim that does not hold is a failure of the run
+    config = tmp_path / "mine" / "experiment"
+    config.mkdir(parents=True)
+    text = (Path(main.__file__).parents[1] / "conf/experiment/selective_zero.yaml").read_text()
+    wrong = text.replace("at_most: 1.0e-6", "below: 0.0")
+    (config / "mine.yaml").write_text(wrong)
+    done = ran(tmp_path, "+experiment=mine", "--config-dir", "mine")
+    assert done.code == 1
+    assert "FAIL" in done.stdout
+    assert store.by_status() == {"FINISHED": 54}  # nothing ran again

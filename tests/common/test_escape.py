@@ -1,0 +1,87 @@
+"""What a config says is only read: in a note, a spreadsheet, a page and a terminal."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from masksweep.strategies.base import Invalid
+from masksweep.sweeps.report import claims, export
+from masksweep.sweeps.common import escape
+from masksweep.sweeps.driver import summary
+from masksweep.sweeps.report.claims import Checked
+from tests.cli.test_main import masksweep
+from tests.support.trials import trial
+
+PICTURE = "![x](http://127.0.0.1/x.png) <img src=x onerror=alert(1)>\n\n# a [l](j) `c` *b* a|b"
+
+
+def escaped(text: str) -> None:
+    """Nothing in it that Markdown takes for more than text."""
+    left = re.sub(r"\\.", "", text)
+    assert left != text
+    for sign in ("![", "](", "<", "`", "*", "#"):
+        assert sign not in left
+
+
+def test_a_question_makes_no_picture_in_a_note() -> None:
+    note = summary.note(PICTURE, f"masksweep run 'sweep.name={PICTURE}'", [], [])
+    question, command = note.split("Run again with")
+    escaped(question)
+    assert question.count("\n") == 2
+    # the command stays as it is, in a block of code, all of it
+    assert all(line.startswith("    ") for line in command.strip("\n").splitlines())
+
+
+def test_a_claim_makes_no_picture_in_a_note() -> None:
+    text = claims.as_markdown([Checked("a|b", PICTURE, "1", ">= 2", True)])
+    escaped(text)
+    assert len(text.splitlines()) == 3
+
+
+@pytest.mark.parametrize("formula", ["=1+1", "+1", "-1+x", "@x", "\t=1", "\r=1"])
+def test_a_text_is_no_formula_in_a_spreadsheet(formula: str) -> None:
+    frame = pd.DataFrame({"name": [formula, "-", "a"], "number": [-1.5, 2.0, 3.0]})
+    files = export.files("trials", frame)
+    found = pd.read_csv(io.BytesIO(files["trials.csv"]))
+    assert found["name"][0].startswith("'")
+    assert list(found["name"][1:]) == ["-", "a"]
+    assert list(found["number"]) == [-1.5, 2.0, 3.0]
+    whole = pd.read_parquet(io.BytesIO(files["trials.parquet"]))
+    assert list(whole["name"]) == [formula, "-", "a"]  # programs read it, and compute nothing
+
+
+def test_a_terminal_shows_markup_as_it_is() -> None:
+    out = io.StringIO()
+    escape.console(file=out, width=80).print("[bold]a[/bold] [link=http://x]b[/link] :smile: [/x]")
+    assert out.getvalue() == "[bold]a[/bold] [link=http://x]b[/link] :smile: [/x]\n"
+
+
+@pytest.mark.parametrize("text", ["a\x1b[2Jb", "a\x07", "a\x9b2J", "\x7f"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        lambda text: {"sweep": {"name": text}},
+        lambda text: {"sweep": {"question": text}},
+        lambda text: {"sweep": {"claims": {"a": {"says": text, "metric": "x", "equals": 1}}}},
+        lambda text: {"targets": [text]},
+        lambda text: {text: 1},
+    ],
+)
+def test_no_text_moves_the_cursor(text: str, config: Callable[[str], dict[str, object]]) -> None:
+    with pytest.raises(Invalid, match="no control characters"):
+        trial(**config(text))
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_terminal_without_the_signs_shows_them_by_number(tmp_path: Path, encoding: str) -> None:
+    env = {"LC_ALL": "C", "LANG": "C", "PYTHONIOENCODING": encoding}
+    done = masksweep("run", "--cfg", "job", "sweep.name='é → ü'", cwd=tmp_path, **env)
+    assert (done.returncode, done.stderr) == (0, "")
+    known = {"ascii": r"\xe9 \u2192 \xfc", "latin-1": "é \\u2192 ü", "utf-8": "é → ü"}[encoding]
+    assert f"name: {known}" in done.stdout

@@ -1,0 +1,135 @@
+"""The git commit in the record of what a trial ran on."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from masksweep.sweeps.common import git, provenance
+from masksweep.sweeps.tracking import run_config
+from masksweep.sweeps.driver.compare_runs import compare
+from masksweep.sweeps.training.run_trial import TrialResult
+from tests.support.trials import trial as make
+
+HASH = re.compile(r"[0-9a-f]{40}")
+
+
+def git(folder: Path, *arguments: str) -> None:
+    person = ["-c", "user.name=somebody", "-c", "user.email=some@body"]
+    env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    subprocess.run(["git", "-C", str(folder), *person, *arguments], check=True, env=env)
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """The folder of a package in a commit of a repository with a remote."""
+    for name in ("sweeps", "strategies", "conf"):
+        (tmp_path / "tree" / name).mkdir(parents=True)
+        (tmp_path / "tree" / name / "__init__.py").write_text("")
+    tree = tmp_path / "tree"
+    git(tree, "init", "-q", "-b", "secret_branch")
+    git(tree, "remote", "add", "origin", "https://somebody:secret@host/x.git")
+    git(tree, "add", ".")
+    git(tree, "commit", "-q", "-m", "secret message")
+    return tree / "sweeps"
+
+
+def test_a_commit_is_its_hash_alone(package: Path) -> None:
+    assert HASH.fullmatch(git.of(package))
+
+
+@pytest.mark.parametrize("changed", ["sweeps/__init__.py", "strategies/new.py", "conf/a.yaml"])
+def test_changed_and_new_code_is_told(package: Path, changed: str) -> None:
+    before = git.of(package)
+    (package.parent / changed).write_text("x = 1\n")
+    assert git.of(package) == f"{before} with changes"
+    git(package.parent, "add", ".")
+    assert git.of(package) == f"{before} with changes"
+
+
+def test_results_beside_the_code_are_no_change_of_it(package: Path) -> None:
+    before = git.of(package)
+    (package.parent / "mlflow.db").write_text("results")
+    assert git.of(package) == before
+
+
+def test_nothing_is_written_to_the_tree(package: Path) -> None:
+    os.utime(package / "__init__.py", (1, 1))  # git would note that it is unchanged
+    index = package.parent / ".git" / "index"
+    before = index.read_bytes()
+    assert HASH.fullmatch(git.of(package))
+    assert index.read_bytes() == before
+
+
+def test_code_in_no_commit_has_none(package: Path, tmp_path: Path) -> None:
+    """As it is where the code is installed within somebody's own repository."""
+    installed = package.parent / ".venv" / "site-packages" / "sweeps"
+    loose = tmp_path / "loose" / "sweeps"
+    for folder in (installed, loose):
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").write_text("")
+        assert git.of(folder) == ""
+    fresh = tmp_path / "fresh" / "sweeps"
+    fresh.mkdir(parents=True)
+    git(fresh.parent, "init", "-q")
+    assert git.of(fresh) == ""
+    assert git.of(tmp_path / "nowhere") == ""
+
+
+def test_a_hook_of_another_repository_does_not_lead_there(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = git.of(package)
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "another"))
+    assert git.of(package) == before
+
+
+def test_without_git_there_is_none(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert git.of(package) == ""
+
+
+def test_a_git_that_does_not_answer_is_not_waited_for(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = tmp_path / "bin" / "git"
+    slow.parent.mkdir()
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", str(slow.parent), prepend=os.pathsep)
+    monkeypatch.setattr(git, "PATIENCE_S", 0.2)
+    before = time.monotonic()
+    assert git.of(package) == ""
+    assert time.monotonic() - before < 30
+
+
+def test_git_is_asked_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr(git, "of", lambda package: asked.append(package) or "a" * 40)
+    git.commit.cache_clear()
+    try:
+        assert [git.commit() for _ in range(3)] == ["a" * 40] * 3
+    finally:
+        git.commit.cache_clear()
+    assert asked == [Path(git.__file__).parent]
+
+
+def test_the_commit_is_recorded_and_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for code in ("", "a" * 40, f"{'b' * 40} with changes"):
+        monkeypatch.setattr(provenance, "commit", lambda code=code: code)
+        told = "".join(f"{k}: {v}\n" for k, v in provenance.known().items())
+        result = TrialResult("ok", artifacts={"environment.txt": told.encode()})
+        found.append(run_config.of(make(), "r", result, {}, {}))
+    nothing, clean, dirty = found
+    assert "commit" not in nothing.environment
+    assert compare(clean, replace(clean, run="s")).environment == {}
+    said = f"environment: commit was {'a' * 40}, is {'b' * 40} with changes"
+    assert said in compare(clean, dirty).lines()
+    assert f"environment: commit was -, is {'a' * 40}" in compare(nothing, clean).lines()

@@ -1,0 +1,74 @@
+"""Initial values: what is drawn by seed is what Keras' own layers get, bit for bit."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from masksweep.strategies.audit import bits
+from masksweep.sweeps.components import initializers
+from masksweep.sweeps.components.initializers import Network
+from masksweep.sweeps.components.models import CNN1D, GRU, MLP, Explicit, Logistic, Model
+
+DRAWN: dict[str, tuple[Model, tuple[int, ...]]] = {
+    "mlp": (MLP(hidden=(8, 8)), (6,)),
+    "norm, dropout, residual": (
+        MLP(hidden=(8, 8), batch_norm=True, dropout=0.3, residual=True),
+        (6,),
+    ),
+    "cnn1d": (CNN1D(channels=4), (40,)),
+    "gru": (GRU(units=3), (20,)),
+    "logistic": (Logistic(), (6,)),
+}
+BUILT: dict[str, tuple[Model, tuple[int, ...]]] = {
+    "torch": (MLP(hidden=(8,), init="torch"), (6,)),
+    "explicit": (Explicit(kernels=(((1.0, 2.0, 3.0), (4.0, 5.0, 6.0)),)), (2,)),
+}
+
+
+@pytest.mark.parametrize("kind", DRAWN | BUILT)
+@pytest.mark.parametrize("seed", [0, 7, 2**31 - 1])
+def test_initial_values_are_those_of_a_built_model(kind: str, seed: int) -> None:
+    net = Network(*(DRAWN | BUILT)[kind], 3)
+    weights, state = net.initial(seed)
+    model = net.build(seed)
+    assert list(weights) == [w.name for w in net.weights]
+    for mine, variables in (
+        (list(weights.values()), model.trainable_variables),
+        (state, model.non_trainable_variables),
+    ):
+        for array, variable in zip(mine, variables, strict=True):
+            kerass = variable.numpy()
+            assert array.dtype == kerass.dtype
+            assert np.array_equal(bits(array), bits(kerass))
+
+
+@pytest.mark.parametrize("kind", DRAWN)
+def test_they_are_drawn_without_building(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Network(*DRAWN[kind], 3)
+    monkeypatch.setattr(net, "build", None)
+    one, other = net.initial(1)[0], net.initial(2)[0]
+    kernels = [n for n in one if n.endswith("kernel")]
+    assert all(not np.array_equal(one[n], other[n]) for n in kernels)
+
+
+def test_a_network_that_draws_otherwise_is_built_for_each_seed() -> None:
+    class Own(MLP):
+        def network(self, inputs: tuple[int, ...], outputs: int) -> keras.Model:
+            model = super().network(inputs, outputs)
+            kernel = model.layers[-1].kernel
+            kernel.assign(keras.random.normal(kernel.shape))
+            return model
+
+    net = Network(Own(hidden=(4,)), (6,), 3)
+    drawn = net.initial(5)[0]["output/kernel"]
+    assert np.array_equal(drawn, net.build(5).layers[-1].kernel.numpy())
+    assert not np.array_equal(drawn, net.initial(6)[0]["output/kernel"])
+
+
+def test_a_process_has_one_network_of_a_kind() -> None:
+    kinds = [MLP(hidden=(4,)), MLP(hidden=(4,)), MLP(hidden=(5,))]
+    one, same, other = (initializers.network(k, (6,), 3) for k in kinds)
+    assert one is same
+    assert one is not other

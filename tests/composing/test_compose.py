@@ -1,0 +1,185 @@
+"""Jobs as plain data: what Hydra makes of them, its complaints included, and made only once."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from masksweep.sweeps.composing import launcher
+from masksweep.sweeps.config import plan
+from masksweep.sweeps.composing.compose import Composer, Lines
+
+# composing sets Hydra's version base, which other tests must not see
+pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
+
+
+@pytest.fixture(autouse=True)
+def _ours() -> Iterator[None]:
+    launcher.register()
+    GlobalHydra.instance().clear()
+    yield
+    GlobalHydra.instance().clear()
+
+
+def composer(folder: str) -> Composer:
+    hydra = Hydra.create_main_hydra2("masksweep", create_config_search_path(folder))
+    config = hydra.compose_config("config", [], run_mode=RunMode.MULTIRUN)
+    assert isinstance(hydra.config_loader, ConfigLoaderImpl)
+    return Composer(hydra.config_loader, config)
+
+
+@pytest.fixture
+def made() -> Composer:
+    return composer("pkg://conf")
+
+
+def outcome(make: Callable[[], Any]) -> Any:
+    """What comes out, or every word of the complaint."""
+    try:
+        return json.dumps(make(), sort_keys=True)  # tells 1, 1.0 and true apart
+    except Exception as error:
+        return type(error), str(error), str(error.__cause__)
+
+
+def ours(made: Composer, job: Sequence[str]) -> Any:
+    return outcome(lambda: made.resolve([job])[0])
+
+
+def hydras(made: Composer, job: Sequence[str]) -> Any:
+    load = made._loader.load_sweep_config
+    return outcome(lambda: launcher.plain(load(made._config, list(job))))
+
+
+GROUPS = [
+    ["strategy=dense", "strategy=projection", "strategy=nope", "strategy=null"],
+    ["pattern=columns", "pattern=file", "~pattern"],
+    ["held=init", "~held", "+held=zero"],
+    ["optimizer=sgd", "optimizer=[sgd]", "optimizer@x=sgd"],
+    ["+experiment=quickstart"],
+]
+VALUES = r"""
+seed=3 seed=null seed=1.5 seed=1 seed=1.0 seed='7' seed=true seed=abc seed=??? seed='?' seed=007
+seed=[1,2] seed={a:1} seed.a=1 ~seed ~seed=0 ~seed=4 +seed=4 ++seed=4
+seed=${train.epochs} seed=$\{nope\} seed='\${x}'
+optimizer.learning_rate=1e-05 optimizer.learning_rate=${.use_ema} optimizer=7 ~optimizer.name
+optimizer={learning_rate:2} +optimizer={new:2} ++optimizer={new:2}
+pattern.path=a.npz pattern.sparsity=.25 pattern.sparsity='0.25'
+targets=[a/*,b] targets=null targets={a:1} targets=a trainable=null
+model.hidden=[3,[4]] model.hidden.0=5 model.hidden.9=5 model.hidden=${targets}
+train.epochs={} train={epochs:7} train={foo:1} train=[1] train=null train=${x} +train.epochs=1
+foo=1 +foo=1 foo.a=1 train.foo=1 ++train.foo.bar=[1,{a:???}]
+~sweep ~sweep.name sweep.name= sweep.name='a,b' sweep.question='${seed}'
+hydra.job.name=x hydra.nope=x tracking.uri=${hydra.job.name} launch=${tracking}
+"""
+JOBS = st.builds(
+    lambda chosen, values: [*filter(None, chosen), *values],
+    st.tuples(*(st.none() | st.sampled_from(lines) for lines in GROUPS)),
+    st.lists(st.sampled_from(VALUES.split()), max_size=4),
+)
+
+
+def test_each_override_does_what_it_does_in_hydra(made: Composer) -> None:
+    jobs: list[Lines] = [(line,) for line in itertools.chain(*GROUPS, VALUES.split())]
+    jobs.append(("optimizer.learning_rate=1", "optimizer={learning_rate:2}"))
+    assert {job: ours(made, job) for job in jobs} == {job: hydras(made, job) for job in jobs}
+
+
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(job=JOBS.flatmap(st.permutations))
+def test_any_overrides_do_what_they_do_in_hydra(made: Composer, job: list[str]) -> None:
+    theirs = hydras(made, job)
+    assert ours(made, job) == theirs
+    assert outcome(lambda: launcher.plain(made.compose(job))) == theirs
+
+
+def product(**lists: Sequence[object]) -> list[list[str]]:
+    lines = [[f"{key}={value}" for value in values] for key, values in lists.items()]
+    return [list(job) for job in itertools.product(*lines)]
+
+
+def test_many_choices_of_groups_are_composed_once_for_each_option(made: Composer) -> None:
+    given = ["+experiment=quickstart", "optimizer.learning_rate=0.5", "pattern.sparsity=0.75"]
+    lists = {
+        "strategy": ["dense", "weight_mask", "projection", "hard_mask", "sparse_values"],
+        "pattern": ["random", "columns", "rows"],
+        "optimizer": ["adam", "sgd", "adamw"],
+        "held": ["zero", "init"],
+    }
+    jobs = [[*given, *job] for job in product(**lists)]
+    found = made.resolve(jobs)
+    assert len(made._composed) <= 1 + sum(map(len, lists.values()))
+    for number in random.Random(0).sample(range(len(jobs)), 8):
+        assert json.dumps(found[number], sort_keys=True) == hydras(made, jobs[number])
+
+
+# the groups that are swept, and the files that differ; `a`, `b`, `c` have five options each
+ENTANGLED = {
+    "options for all": (
+        "ab",
+        {f"a/o{i}.yaml": f"# @package _global_\nb: {{over: {i}}}" for i in range(5)},
+    ),
+    "an option elsewhere": ("ac", {"a/o1.yaml": "# @package c\nover: true\n"}),
+    "an option that chooses another": (
+        "bc",
+        {"b/o1.yaml": "defaults:\n  - override /a@_global_.a: o3\n  - _self_\nv: 1\n"},
+    ),
+    "an option with a part": (
+        "ab",
+        {"a/o1.yaml": "defaults:\n  - part\n  - _self_\n", "a/part.yaml": "p: 1"},
+    ),
+    "options with parts elsewhere": (
+        "ab",
+        {f"a/o{i}.yaml": f"defaults:\n  - /p@_global_.b: p{i}\n  - _self_\n" for i in range(5)}
+        | {f"p/p{i}.yaml": f"p: {i}" for i in range(5)},
+    ),
+    "an option with a part at the end": (
+        "bc",
+        {"c/o1.yaml": "defaults:\n  - /p@_global_.b: p\n  - _self_\n", "p/p.yaml": "p: 1"},
+    ),
+    "a pair": ("ab", {"both/o1_o2.yaml": "p: 1", "more": "  - optional both: ${a}_${b}\n"}),
+    "one section for two": ("ab", {f"b/o{i}.yaml": f"# @package a\nw: {i}" for i in range(5)}),
+    "a value from another": ("ac", {"c/o1.yaml": "v: ${a.v}\n"}),
+}
+
+
+@pytest.mark.parametrize("name", ENTANGLED)
+def test_choices_that_act_on_each_other_are_composed_together(tmp_path: Path, name: str) -> None:
+    swept, differing = ENTANGLED[name]
+    files = {f"{group}/o{i}.yaml": f"v: {i}\n" for group in "abc" for i in range(5)} | differing
+    defaults = "".join(f"  - {group}: o0\n" for group in "abc") + files.pop("more", "")
+    files["config.yaml"] = f"defaults:\n  - _self_\n{defaults}x: 0\n"
+    for path, text in files.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(text)
+    made = composer(str(tmp_path))
+    jobs = product(**{group: [f"o{i}" for i in range(5)] for group in swept})
+    found = made.resolve(jobs)
+    few = [i for i, job in enumerate(jobs) if {line[-1] for line in job} <= {"1", "2"}]
+    assert [json.dumps(found[i], sort_keys=True) for i in few] == [
+        hydras(made, jobs[i]) for i in few
+    ]
+
+
+def test_a_thousand_trials_share_what_is_equal(made: Composer) -> None:
+    jobs = product(strategy=["weight_mask", "projection"], seed=range(500))
+    composed = [launcher.Composed(j, v) for j, v in zip(jobs, made.resolve(jobs), strict=True)]
+    planned = plan.plan(composed, plan.trials_of(composed))
+    assert len({p.trial.id for p in planned}) == 1000
+    for section in ("strategy", "optimizer", "train"):
+        assert len({id(job.values[section]) for job in composed[:500]}) == 1
+    assert len({id(job.values["optimizer"]) for job in composed}) <= 2

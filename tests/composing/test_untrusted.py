@@ -1,0 +1,293 @@
+"""Folders of configs from strangers: data, and what is more is refused before anything starts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from masksweep.sweeps.composing import untrusted
+from masksweep.sweeps.tracking import spool
+from masksweep.sweeps.driver import sweep
+from tests.support.hostile_configs import CALLBACKS, CONTENTS, FOLDERS, GLOBAL, HARMLESS, LEADS, SENT, SETTINGS, THEIRS
+from tests.support.light_process import Light, light
+
+
+class Steals:
+    def __reduce__(self) -> tuple[object, ...]:
+        return shutil.copyfile, ("secret", "stolen")
+
+
+def npy(header: str, content: bytes = b"") -> bytes:
+    text = header.encode().ljust(118) + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + content
+
+
+def members(path: Path, content: bytes, said: int | None = None) -> None:
+    """An archive of one array; `said` is its size as the archive has it."""
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr("output/kernel.npy", content)
+        packed.infolist()[0].file_size = said or len(content)
+
+
+@pytest.fixture(scope="module")
+def command() -> Iterator[Light]:
+    with light() as started:
+        yield started
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Somebody's folder, with a stranger's `configs` in it."""
+    (tmp_path / "secret").write_text("a secret")
+    masks = {"output/kernel": np.ones((100, 10), int)}
+    np.savez(tmp_path / "mine.npz", **masks)  # type: ignore[arg-type]
+    put(tmp_path / "elsewhere/runs.yaml", GLOBAL + CALLBACKS)
+    configs = tmp_path / "configs"
+    put(configs / THEIRS, GLOBAL)
+    np.savez(configs / "masks.npz", **masks)  # type: ignore[arg-type]
+    return tmp_path
+
+
+def put(path: Path, content: str | bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def hostile_files(configs: Path) -> None:
+    """What else a stranger could have put there."""
+    put(configs / "tracking/them.yaml", "uri: there")
+    put(configs / "mine/them.yaml", "uri: there")
+    (configs / "link.npz").symlink_to("../mine.npz")
+    (configs / "loop.npz").symlink_to("loop.npz")
+    os.mkfifo(configs / "pipe.npz")
+    steals = np.array([Steals()], dtype=object)
+    np.savez(configs / "pickled.npz", **{"output/kernel": steals})
+    put(configs / "pickle.npz", steals.dumps())
+    asked = "{'descr': %s, 'fortran_order': False, 'shape': %s}"
+    members(configs / "code.npz", npy(asked % ("__import__('os').system('touch ran')", "(1,)")))
+    members(configs / "shape.npz", npy(asked % ("'<f8'", "(1000000000000000,)")))
+    members(configs / "bomb.npz", npy(asked % ("'|b1'", "(1,)"), b"1"), said=2**40)
+    with (configs / "holes.npz").open("wb") as stream:
+        stream.truncate(2**40)
+        stream.seek(0, os.SEEK_END)
+        with zipfile.ZipFile(stream, "w") as packed:
+            packed.writestr("output/kernel.npy", b"")
+
+
+def snapshot(folder: Path) -> dict[Path, float]:
+    return {path: path.lstat().st_mtime for path in folder.rglob("*")}
+
+
+def refused(command: Light, folder: Path, *arguments: str, names: str = "plan run") -> str:
+    """The one line that each command says; nothing was started or written for it."""
+    before, said = snapshot(folder), set()
+    for name in names.split():
+        found = command(folder, name, "--config-dir", "configs", *arguments)
+        assert found.code == 2, found.err
+        assert found.out == ""
+        assert found.loaded == []
+        (line,) = found.err.splitlines()
+        assert str(Path.home()) not in line.replace(str(folder), "")
+        said.add(line)
+    assert snapshot(folder) == before
+    (line,) = said
+    assert line.startswith("masksweep: ")
+    return line.removeprefix("masksweep: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [pytest.param(text, why, id=what) for why in CONTENTS for what, text in CONTENTS[why].items()],
+)
+def test_a_config_that_is_more_than_data_is_refused(
+    text: str, why: str, command: Light, folder: Path
+) -> None:
+    put(folder / "configs" / THEIRS, GLOBAL + text)
+    said = refused(command, folder, "+experiment=theirs")
+    assert said.startswith(f"--config-dir=configs/experiment/theirs.yaml: {why}")
+
+
+@pytest.mark.parametrize(("files", "why"), FOLDERS.values(), ids=FOLDERS)
+def test_a_folder_that_holds_more_than_data_is_refused(
+    files: dict[str, str | bytes], why: str, command: Light, folder: Path
+) -> None:
+    for name, content in files.items():
+        put(folder / "configs" / name, content)
+    assert refused(command, folder, "+experiment=theirs").startswith(why)
+
+
+@pytest.mark.parametrize("files", LEADS.values(), ids=LEADS)
+def test_defaults_that_lead_to_no_end_are_refused(
+    files: dict[str, str], command: Light, folder: Path
+) -> None:
+    for name, content in files.items():
+        put(folder / "configs/experiment" / name, content)
+    said = refused(command, folder, "+experiment=theirs")
+    assert said.endswith(": defaults lead to themselves, or to more than 1000 configs")
+
+
+@pytest.mark.parametrize(("text", "why"), SETTINGS.values(), ids=SETTINGS)
+def test_what_a_config_names_is_refused(text: str, why: str, command: Light, folder: Path) -> None:
+    """Each in an else good config, so that it is what is refused."""
+    key, _, value = text.partition(": ")
+    if key == "pattern" and not value.startswith("{"):
+        text = f"defaults: [{{override /pattern: file}}]\npattern: {{path: {value}}}"
+    hostile_files(folder / "configs")
+    put(folder / "configs" / THEIRS, GLOBAL + text)
+    assert refused(command, folder, "+experiment=theirs", names="plan").startswith(why)
+
+
+@pytest.mark.parametrize("text", HARMLESS.values(), ids=HARMLESS)
+def test_what_does_nothing_is_let_through(text: str, command: Light, folder: Path) -> None:
+    put(folder / "configs" / THEIRS, GLOBAL + text)
+    before = snapshot(folder)
+    arguments = ("--config-dir", "configs", "+experiment=theirs")
+    found = command(folder, "plan", *arguments)
+    assert (found.code, found.err, found.loaded) == (0, "", [])
+    assert "1 trial: 1 to run" in found.out
+    assert snapshot(folder) == before
+
+
+@pytest.mark.parametrize("name", ["../../stolen", "..", "/etc/passwd", "a\0b", "a" * 1000])
+def test_a_sweeps_name_leads_nowhere(name: str, tmp_path: Path) -> None:
+    inside = (tmp_path / sweep._logs(name)).resolve()
+    assert inside.is_relative_to(tmp_path / spool.STATE)
+
+
+@pytest.mark.parametrize("what", ["a file", "a folder", "a pipe", "nothing"])
+def test_a_config_that_lies_elsewhere_is_refused(what: str, command: Light, folder: Path) -> None:
+    theirs = folder / "configs" / "experiment" / "x.yaml"
+    match what:
+        case "a file":
+            theirs.symlink_to("../../elsewhere/runs.yaml")
+            why = "no link to another folder or file"
+        case "a folder":
+            theirs.with_suffix("").symlink_to("/")
+            theirs, why = theirs.with_suffix(""), "no link to another folder or file"
+        case "a pipe":
+            os.mkfifo(theirs)
+            why = "not readable as YAML: no file"
+        case "nothing":
+            theirs.symlink_to("nowhere")
+            why = "no link to another folder or file"
+    said = refused(command, folder, "seed=1")
+    assert said == f"--config-dir={theirs.relative_to(folder)}: {why}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--config-name", "theirs"], "--config-name=theirs: not offered"),
+        (["-cn", "theirs"], "--config-name=theirs: not offered"),
+        (["--config-path", "configs"], "--config-path=configs: not offered"),
+        (["--experimental-rerun", "configs/pickle.npz"], "--experimental-rerun=: not offered"),
+        (["hydra.searchpath=[file:///]"], "hydra.searchpath=[file:///]: Hydra's own config"),
+        (["tracking=them"], f"tracking.uri=there: {SENT}"),
+        (["tracking.uri=mine", "+experiment=insists"], f"tracking.uri=there: {SENT}"),
+    ],
+)
+def test_a_command_line_does_not_open_a_door_by_accident(
+    arguments: list[str], why: str, command: Light, folder: Path
+) -> None:
+    hostile_files(folder / "configs")
+    put(folder / "configs/theirs.yaml", "seed: 1")
+    insists = GLOBAL + "sweep: {parts: {a: {++tracking.uri: there}}}"
+    put(folder / "configs/experiment/insists.yaml", insists)
+    assert refused(command, folder, *arguments).startswith(why)
+
+
+@pytest.mark.parametrize(
+    ("named", "arguments"),
+    [
+        ("defaults: [/results/1/config]", ["+experiment=theirs"]),
+        ("sweep: {parts: {a: {+results@optimizer: config}}}", ["+experiment=theirs"]),
+        ("defaults: [/other/a]", ["+experiment=theirs"]),
+        ("", ["+results/1=config"]),
+        ("", ["+results@data=1/config"]),
+        ("", ["+loose@data=x"]),
+        ("defaults: [/loose]", ["+experiment=theirs"]),
+    ],
+)
+def test_only_what_can_be_reached_is_looked_at(
+    named: str, arguments: list[str], command: Light, folder: Path
+) -> None:
+    """A sweep leaves its results where it runs; they are no configs until something names them."""
+    put(folder / "configs/results/1/config.yaml", CALLBACKS)
+    put(folder / "configs/.github/workflows/x.yml", "a: ${b}")
+    put(folder / "configs/loose.yaml", CALLBACKS)
+    put(folder / "configs/other/a.yaml", GLOBAL + "defaults: [/results/1/config]")
+    (folder / "configs/link").symlink_to("/")
+    found = command(folder, "plan", "--config-dir", "configs", "+experiment=theirs")
+    assert found.code == 0, found.err
+    put(folder / "configs" / THEIRS, GLOBAL + named)
+    said = refused(command, folder, *arguments)
+    assert said.startswith("--config-dir=configs/"), said
+    assert said.endswith(": Hydra's own config is fixed here"), said
+
+
+OWN = """\
+# @package _global_
+# the config of somebody who knows Hydra
+defaults: [mine/base, {override /data: digits}, {override /pattern: file}]
+seed: 7
+train: {epochs: 3}
+pattern: {path: configs/masks.npz}
+sweep:
+  name: mine
+  question: Does it cost 5 $ {or more}?
+  parts:
+    a: &a {targets: [["output/*"]], seed: [1, 2]}
+    b: {<<: *a, held: constant}
+"""
+
+
+def test_ones_own_config_files_are_used(command: Light, folder: Path) -> None:
+    put(folder / "configs/experiment/own.yaml", OWN)
+    put(folder / "configs/experiment/mine/base.yaml", GLOBAL + "optimizer: {learning_rate: 0.5}")
+    before = snapshot(folder)
+    found = command(folder, "plan", "--config-dir=configs", "+experiment=own")
+    assert found.code == 0, found.err
+    assert found.out.endswith("4 trials: 4 to run\n")
+    assert "held constant" in found.out
+    assert found.loaded == []
+    assert snapshot(folder) == before
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        ["tracking.uri=sqlite:///mine.db"],
+        ["tracking={uri: 'sqlite:///mine.db'}"],
+        ["checkpoint.path=s3://mine/x"],
+        ["launch.address=ray://mine:1"],
+        ["pattern=file", "pattern.path='mine.npz'"],
+        ["pattern=file", "pattern.path=mine.npz,configs/more.npz,more.npz"],
+        ["held=file", "held.path=mine.npz"],
+    ],
+    ids=" ".join,
+)
+def test_a_place_of_the_command_line_is_taken(
+    said: list[str], command: Light, folder: Path
+) -> None:
+    """Though a config may not name it."""
+    for name in ("configs/more.npz", "more.npz"):  # else they would be the same trial
+        masks = {"output/kernel": np.eye(100, 10, len(name))}
+        np.savez(folder / name, **masks)  # type: ignore[arg-type]
+    found = command(folder, "plan", "--config-dir", "configs", "--rerun", *said)
+    assert found.code == 0, found.err
+
+
+def test_what_is_shipped_would_pass_as_a_strangers() -> None:
+    """So a copy of it is where one's own begins."""
+    shipped = Path(untrusted.__file__).parents[1] / "conf"
+    configs = [path for path in shipped.rglob("*.yaml") if path.name != "config.yaml"]
+    assert len(configs) > 40
+    for path in configs:
+        untrusted.read(path, Path("experiment/copy.yaml"))

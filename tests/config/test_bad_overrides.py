@@ -1,0 +1,167 @@
+"""Overrides that are wrong: what each is told, in one process, with nothing heavy loaded."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from masksweep.strategies.base import Invalid
+from masksweep.sweeps.config.registry import Several, all_of
+from tests.support.light_process import Light, light
+
+SAID: dict[str, str] = {
+    "strateg=dense": "strateg=dense: unknown key; one of targets, ",
+    "strategy.frm=where": "strategy.frm=where: unknown key; one of form",
+    "strategy=dense strategy.form=where":
+        "strategy.form=where: unknown key; it has no settings (of strategy=dense)",
+    "strategy=dense,weight_mask strategy.form=where":
+        "strategy.form=where: not a key of every strategy in this sweep (dense); give each its own",
+    "optimizer=sgd optimizer.beta=1":
+        "optimizer.beta=1: unknown key; one of learning_rate, momentum, nesterov, ",
+    "data=explicit data.z=1": "data.z=1: unknown key; one of validation, x, y (of data=explicit)",
+    "pattern=magnitude pattern.sparsity=.9":
+        "pattern.sparsity=.9: unknown key; one of round, rounds, found_with (of pattern=magnitude)",
+    "pattern={sparsity:.5,x:1}":
+        "pattern={sparsity:.5,x:1}: has an unknown key; known: name, sparsity, distribution, min",
+    "sweep.claims={a:1}": "sweep.claims={a:1}: has an unknown key; known: none; +sweep.claims.KEY",
+    "sweep=x": "sweep=x: must be keys and values",
+    "pattern.sparsity=": "pattern.sparsity=: must be a number",
+    "pattern.sparsity=null": "pattern.sparsity=null: input should be a valid number",
+    "pattern.sparsity=[.5]": "pattern.sparsity=[0.5]: input should be a valid number",
+    "pattern.sparsity='0.5'": "pattern.sparsity=0.5: must be a number",
+    "pattern.sparsity=true": "pattern.sparsity=True: must be a number",
+    "pattern.sparsity=nan": "pattern.sparsity=nan: must be a number in [0, 1)",
+    "pattern.sparsity=interval(0,1)":
+        "pattern.sparsity=interval(0,1): a comma list, choice() or range()",
+    "pattern.sparsity=range(0,1,0)": "pattern.sparsity=range(0,1,0): range() ",
+    "pattern=n_m pattern.n=1.5": "pattern.n=1.5: must be a whole number",
+    "pattern=block pattern.block=[4]": "pattern.block=[4]: must have more values",
+    "pattern=block pattern.block=4": "pattern.block=4: must be a list, as [1,2]",
+    "held.value=3": "held.value=3: unknown key; it has no settings",
+    "held=constant held.value=x": "held.value=x: must be a number",
+    "model.hidden=8": "model.hidden=8: must be a list, as [1,2]",
+    "model.hidden=[8,true]": "model.hidden=True: must be a whole number",
+    "model.hidden=['8']": "model.hidden=8: must be a whole number",
+    "data.seed=1.5": "data.seed=1.5: must be a whole number",
+    "optimizer.use_ema=1": "optimizer.use_ema=1: must be true or false",
+    "train.epochs=true": "train.epochs=True: must be a whole number",
+    "train.epochs=1e3": "train.epochs=1000.0: must be a whole number",
+    "train.epochs=2.0": "train.epochs=2.0: must be a whole number",
+    "train.epochs='2'": "train.epochs=2: must be a whole number",
+    "train.shuffle=1": "train.shuffle=1: must be true or false",
+    "train=fast": "train=fast: unknown; one of default",
+    "checkpoint.every_s=true": "checkpoint.every_s=True: must be a number",
+    "seed=null": "seed=null: input should be a valid integer",
+    "seed=[1,2]": "seed=[1, 2]: input should be a valid integer",
+    "targets=output/*": "targets=output/*: must be a list, as [a,b]",
+    "targets=[1]": "targets=1: must be a text",
+    "outputs_held=[true]": "outputs_held=True: must be a whole number",
+    "resources.memory=4GB": "resources.memory=4GB: must be a whole number",
+    "tracking.experiment=": "tracking.experiment=: must not be empty",
+    "tracking.uri=": "tracking.uri=: must not be empty",
+    "checkpoint.path=": "checkpoint.path=: must not be empty",
+    "launch.address=": "launch.address=: must not be empty",
+    "sweep.name=": "sweep.name=: must not be empty",
+    "sweep.name=7": "sweep.name=7: must be a text",
+    "sweep.name=a,b": "sweep.name=a,b: one for the whole sweep, no list",
+    "launch.max_retries=1,2": "launch.max_retries=1,2: one for the whole sweep, no list",
+    "sweep.question=[a]": "sweep.question=['a']: input should be a valid string",
+    "seed=é": "seed=é: not an override that Hydra reads: quote it, as seed='\"...\"'",
+    'seed="1': "seed=\"1: not an override that Hydra reads: quote it",
+    "seed": "arguments=seed: must be KEY=VALUE",
+    "seed:1": "arguments=seed:1: must be KEY=VALUE",
+    "=1": "arguments==1: must be KEY=VALUE",
+    "--nope": "arguments=--nope: unrecognized arguments: --nope; see masksweep --help",
+}  # fmt: skip
+"""What the one line begins with, by the arguments."""
+
+
+@pytest.fixture(scope="module")
+def command() -> Iterator[Light]:
+    with light() as started:
+        yield started
+
+
+def told(command: Light, folder: Path, *arguments: str) -> list[str]:
+    """The lines of a refusal, after which nothing is there."""
+    done = command(folder, "run", *arguments)
+    assert (done.code, done.out, done.loaded) == (2, "", []), done.err
+    assert not [*folder.iterdir()]
+    lines = done.err.splitlines()
+    assert all(line.startswith("masksweep: ") for line in lines)
+    return [line.removeprefix("masksweep: ") for line in lines]
+
+
+@pytest.mark.parametrize(("arguments", "said"), SAID.items(), ids=SAID)
+def test_what_is_wrong_is_told(arguments: str, said: str, command: Light, tmp_path: Path) -> None:
+    (line,) = told(command, tmp_path, *arguments.split(" "))
+    assert line.startswith(said)
+
+
+def test_all_that_is_wrong_is_told(command: Light, tmp_path: Path) -> None:
+    wrong = "pattern.sparsity=1.5 train.epochs=-1 train.steps=x seed=x optimizer.learning_rate=0"
+    assert sorted(told(command, tmp_path, *wrong.split(" "))) == [
+        "optimizer.learning_rate=0.0: must be above 0, and finite",
+        "pattern.sparsity=1.5: must be a number in [0, 1)",
+        "seed=x: must be a whole number",
+        "train.epochs=-1: input should be greater than or equal to 1",
+        "train.steps=x: must be a whole number",
+    ]
+
+
+def test_what_is_wrong_with_several_trials_is_told_once(command: Light, tmp_path: Path) -> None:
+    lines = told(command, tmp_path, "pattern.sparsity=.5,2,3", "seed=0,1,2", "audit.every=0")
+    assert sorted(lines) == [
+        "audit.every=0: input should be greater than or equal to 1",
+        "pattern.sparsity=2.0: must be a number in [0, 1)",
+        "pattern.sparsity=3.0: must be a number in [0, 1)",
+    ]
+
+
+def test_no_more_is_told_than_can_be_read(command: Light, tmp_path: Path) -> None:
+    assert len(told(command, tmp_path, "seed=range(-1000,-1)")) == 20
+
+
+def test_what_this_machine_lacks_is_told_before_anything_starts(
+    command: Light, tmp_path: Path
+) -> None:
+    asked = ("checkpoint.path=nope://me:pass@x", "resources.num_cpus=9999")
+    place, cpus, memory = told(command, tmp_path, *asked, f"resources.memory={2**60}")
+    assert place == (
+        "checkpoint.path=nope://x: unknown scheme; a folder, or an fsspec URI as s3://bucket/folder"
+    )
+    most = f"must be at most {os.cpu_count()}, what this machine has"
+    assert cpus == f"resources.num_cpus=9999.0: {most}"
+    assert memory.startswith(f"resources.memory={2**60}: must be at most ")
+
+
+def test_a_card_that_is_not_there_is_missed_before_anything_starts(tmp_path: Path) -> None:
+    from masksweep.sweeps.config import feasible
+
+    assert feasible._cards(tmp_path) == 0
+    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    assert feasible._cards(tmp_path) == 2
+    (tmp_path / "kfd").touch()
+    assert feasible._cards(tmp_path) is None
+    assert feasible._cards(tmp_path / "none") is None
+
+
+def test_a_cluster_may_have_more_than_this_machine() -> None:
+    from masksweep.sweeps.config import feasible
+    from tests.support.trials import trial
+
+    there = {"launch": {"address": "auto"}, "resources": {"num_cpus": 9999, "num_gpus": 8}}
+    feasible.check([trial(**there)])
+    with pytest.raises(Invalid, match=r"resources\.num_cpus=9999"):
+        feasible.check([trial(**there | {"launch": {}})])
+
+
+def test_several_faults_travel_between_processes() -> None:
+    sent = Several([Invalid("a", 1, "b"), Several([Invalid("c", 2, "d"), Invalid("a", 1, "b")])])
+    found = pickle.loads(pickle.dumps(sent))
+    assert [str(fault) for fault in all_of(found)] == ["a=1: b", "c=2: d"]

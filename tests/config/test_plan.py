@@ -1,0 +1,71 @@
+"""What a sweep consists of, before anything of it runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from masksweep.sweeps.composing.command import planned
+from masksweep.sweeps.config.plan import Planned, by_program, public, refused, show
+from masksweep.sweeps.training.preflight import Answer
+from tests.support.trials import trial
+
+pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
+
+
+def test_a_trial_knows_the_parts_that_it_belongs_to() -> None:
+    parts = "++sweep.parts={a:{strategy:[dense,projection]},b:{strategy:dense,held:init}}"
+    assert [(p.trial.strategy.name, sorted(p.parts)) for p in planned("plan", [parts])] == [
+        ("dense", ["a", "b"]),  # which holds nothing, so it is one trial
+        ("projection", ["a"]),
+    ]
+
+
+def test_trials_of_one_program_run_one_after_another() -> None:
+    def one(strategy: str, seed: int, rate: float = 0.1, steps: int = 5) -> Planned:
+        made = trial(
+            strategy=strategy,
+            seed=seed,
+            optimizer={"name": "sgd", "learning_rate": rate},
+            train={"steps": steps, "batch_size": 100},
+        )
+        return Planned(made, [])
+
+    a, b, c, d = (
+        one("projection", 0),
+        one("hard_mask", 0),
+        one("projection", 1, rate=0.2),
+        one("hard_mask", 0, steps=9),
+    )
+    assert by_program([a, b, c, d]) == [a, c, b, d]
+    other = Planned(trial(strategy="projection", model={"name": "mlp", "hidden": [3]}), [])
+    assert by_program([a, other, c]) == [a, c, other]
+
+
+def test_where_trials_run_is_not_told_but_how_many_side_by_side_is() -> None:
+    told = ["launch.pack=4", "++launch.pack=8", "seed=1"]
+    hidden = ["launch.address=auto", "launch.packs=4", "tracking.uri=x", "checkpoint.path=y"]
+    assert public([*told, *hidden]) == told
+
+
+def test_a_plan_says_what_runs_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
+    base = ["strategy=gradient_mask,sparse_tensor", "seed=0,1,2"]
+    show(planned("plan", [*base, "launch.pack=2"]), as_json=False)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "side by side: 2 packs of at most 2, 3 trials alone"
+    show(planned("plan", base), as_json=False)
+    assert capsys.readouterr().out.splitlines()[-1] == "6 trials: 6 to run"
+
+
+def test_a_plan_says_what_is_cut_off_and_what_is_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    planned = [Planned(trial(seed=s), []) for s in (0, 1, 2)]
+    answers = {
+        planned[0].trial.id: Answer(cut_off="hidden_1/kernel 53 of 100 units"),
+        planned[1].trial.id: Answer("no whole outputs"),
+    }
+    show(refused(planned, answers), as_json=False)
+    one, other, last, _ = capsys.readouterr().out.splitlines()
+    assert one.endswith("weight_mask, random 0.5, seed 0  cut off: hidden_1/kernel 53 of 100 units")
+    assert other.endswith("seed 1  skipped: no whole outputs")
+    assert last.endswith("seed 2")

@@ -1,0 +1,256 @@
+"""The schema: every yaml composes and validates, and a trial's identity says what it must."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+from masksweep.strategies import Invalid, all_patterns, all_strategies
+from masksweep.strategies.held import KINDS
+from masksweep.sweeps.composing import launcher
+from masksweep.sweeps.config.trial import Trial, parse
+from masksweep.sweeps.components.datasets import DATA
+from masksweep.sweeps.components.models import MODELS
+from masksweep.sweeps.config.registry import knobs
+from masksweep.sweeps.components.optimizers import OPTIMIZERS
+from tests.support.trials import BASE, trial
+
+# composing sets Hydra's version base, which other tests must not see
+pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
+
+CONF = Path(__file__).parents[1] / "conf"
+REGISTRIES: dict[str, dict[str, type]] = {
+    "strategy": dict(all_strategies()),
+    "pattern": dict(all_patterns()),
+    "held": dict(KINDS),
+    "model": dict(MODELS),
+    "data": dict(DATA),
+    "optimizer": dict(OPTIMIZERS),
+}
+OPTIONS = [(g, p.stem) for g in REGISTRIES for p in sorted((CONF / g).glob("*.yaml"))]
+NEEDS = {
+    ("pattern", "explicit"): ["pattern.mask=[[0,1]]"],
+    ("pattern", "file"): ["pattern.path=masks.npz"],
+    ("held", "file"): ["held.path=masks.npz"],
+    ("model", "explicit"): ["model.kernels=[[[0,1]]]"],
+    ("data", "explicit"): ["data.x=[[0]]", "data.y=[[1]]", "objective=test/loss"],
+    ("data", "sums"): ["objective=test/loss"],
+}
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    launcher.register()
+    with initialize_config_module("conf", version_base="1.3"):
+        config = OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
+    assert isinstance(config, dict)
+    return {str(k): v for k, v in config.items()}
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_and_validates(
+    group: str, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.savez(tmp_path / "masks.npz", a=np.zeros(1))
+    made = parse(composed(f"{group}={option}", *NEEDS.get((group, option), [])))
+    assert (
+        getattr(made, group).name
+        == yaml.safe_load((CONF / group / f"{option}.yaml").read_text())["name"]
+    )
+
+
+@pytest.mark.parametrize("group", REGISTRIES)
+def test_every_name_has_a_yaml_with_all_its_settings_at_their_defaults(group: str) -> None:
+    for name, kind in REGISTRIES[group].items():
+        found = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
+        expected = {"name": name}
+        for field in dataclasses.fields(kind):
+            default = field.default
+            expected[field.name] = list(default) if isinstance(default, tuple) else default
+        assert found.keys() == expected.keys()
+        assert {k: expected[k] for k, v in found.items() if v != "???"} == {
+            k: v for k, v in found.items() if v != "???"
+        }
+
+
+def test_the_default_config_is_the_schema_with_its_defaults() -> None:
+    made = parse(composed())
+    assert made == Trial(**{group: getattr(made, group) for group in REGISTRIES})
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"strategy": "projection"},
+        {"strategy": {"name": "weight_mask", "form": "product"}},
+        {"pattern": {"name": "random", "sparsity": 0.6}},
+        {"held": "init"},
+        {"model": {"name": "mlp", "hidden": [12, 9]}},
+        {"data": "mnist1d"},
+        {"optimizer": {"name": "adam", "learning_rate": 0.02}},
+        {"train": {"epochs": 3, "batch_size": 100}},
+        {"train": {"epochs": 2, "batch_size": 100, "threads": 2}},
+        {"train": {"epochs": 2, "batch_size": 100, "jit": False}},
+        {"train": {"epochs": 2, "batch_size": 100, "shuffle": False}},
+        {"audit": {"every": 2}},
+        {"seed": 1},
+        {"targets": ["hidden_1/*"]},
+        {"trainable": ["output/*"]},
+        {"outputs_held": [0]},
+    ],
+)
+def test_whatever_can_change_a_bit_changes_the_identity(sections: dict[str, Any]) -> None:
+    assert trial(**sections).id != trial().id
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"tracking": {"uri": "http://127.0.0.1:1"}},
+        {"launch": {"address": "auto", "max_retries": 0, "trial_timeout_s": 9}},
+        {"checkpoint": {"every_s": 1, "path": "memory://"}},
+        {"sweep": {"name": "other"}},
+        {"resources": {"num_cpus": 2}},
+        {"objective": "test/loss"},
+        {"train": {"epochs": 2, "batch_size": 100, "jit": True}},  # what auto comes to here
+    ],
+)
+def test_where_it_runs_is_no_part_of_the_identity(sections: dict[str, Any]) -> None:
+    assert trial(**sections).id == trial().id
+
+
+def test_the_dense_control_is_one_trial_for_all_patterns() -> None:
+    one = trial(strategy="dense")
+    other = trial(strategy="dense", pattern="columns", held="init", targets=["output/*"])
+    assert one.id == other.id
+    assert trial(strategy="dense", seed=1).id != one.id
+
+
+def test_steps_stand_in_for_epochs() -> None:
+    one = trial(train={"steps": 7, "epochs": 2})
+    assert one.id == trial(train={"steps": 7, "epochs": 3}).id
+
+
+def test_a_file_counts_by_its_content(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a.npz", "b.npz", "c.npz")]
+    for path, value in zip(paths, (0, 0, 1), strict=True):
+        np.savez(path, w=np.full(3, value))
+    ids = [trial(pattern={"name": "file", "path": str(p)}).id for p in paths]
+    assert ids[0] == ids[1] != ids[2]
+
+
+def test_identity_is_the_same_in_every_process() -> None:
+    script = (
+        "import json, sys; from masksweep.sweeps.config.trial import parse; print(parse(json.load(sys.stdin)).id)"
+    )
+    for hash_seed in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            input=json.dumps(BASE),
+            env={"PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == trial().id
+
+
+def test_the_resolved_config_gives_the_same_trial_again() -> None:
+    for strategy in all_strategies():
+        made = trial(strategy=strategy, pattern="columns", targets=["output/*"])
+        assert parse(json.loads(json.dumps(made.resolved()))).id == made.id
+
+
+def test_the_dense_control_of_a_trial_is_compiled_as_it_would_be_by_itself() -> None:
+    sparse = trial(strategy="sparse_tensor")
+    assert sparse.id
+    assert not sparse.jit
+    assert sparse.control.jit
+    assert sparse.control.id == trial(strategy="dense").id
+    plain = trial(train={"epochs": 2, "batch_size": 100, "jit": False})
+    assert not plain.control.jit
+
+
+@pytest.mark.parametrize(
+    ("sections", "key"),
+    [
+        ({"strategy": "nope"}, "strategy.name"),
+        ({"strategy": {"name": "dense", "form": "where"}}, "strategy.form"),
+        ({"pattern": {"name": "random", "sparsity": 1.0}}, "pattern.sparsity"),
+        ({"pattern": {"name": "random", "sparsity": -0.1}}, "pattern.sparsity"),
+        ({"pattern": {"name": "random", "sparsity": float("nan")}}, "pattern.sparsity"),
+        ({"pattern": {"name": "random", "distribution": "other"}}, "pattern.distribution"),
+        ({"pattern": {"name": "n_m", "n": 5, "m": 4}}, "pattern.n"),
+        ({"pattern": {"name": "block", "block": [0, 4]}}, "pattern.block"),
+        ({"pattern": {"name": "columns", "indices": [-1]}}, "pattern.indices"),
+        ({"held": {"name": "constant", "value": float("inf")}}, "held.value"),
+        ({"model": {"name": "mlp", "hidden": [0]}}, "model.hidden"),
+        ({"model": {"name": "mlp", "dropout": 1}}, "model.dropout"),
+        ({"data": {"name": "digits", "validation": 1}}, "data.validation"),
+        ({"optimizer": {"name": "adam", "learning_rate": 0}}, "optimizer.learning_rate"),
+        ({"optimizer": {"name": "adam", "beta_1": 1}}, "optimizer.beta_1"),
+        ({"optimizer": {"name": "sgd", "clipnorm": 1, "clipvalue": 1}}, "optimizer.clipnorm"),
+        ({"train": {"batch_size": 0}}, "train.batch_size"),
+        ({"train": {"epochs": 1.5}}, "train.epochs"),
+        ({"train": {"threads": 0}}, "train.threads"),
+        ({"audit": {"every": 0}}, "audit.every"),
+        ({"seed": -1}, "seed"),
+        ({"outputs_held": [-1]}, "outputs_held.0"),
+        ({"objective": "loss"}, "objective"),
+        ({"objective": "test/mse"}, "objective"),
+        ({"data": {"name": "digits", "validation": 0}}, "objective"),
+        ({"resources": {"num_cpus": 0}}, "resources.num_cpus"),
+        ({"strategy": "sparse_tensor", "train": {"jit": True}}, "train.jit"),
+        ({"other": 1}, "other"),
+    ],
+)
+def test_a_bad_value_is_named_by_its_key(sections: dict[str, Any], key: str) -> None:
+    given = {
+        k: {"name": v} if isinstance(v, str) and k in REGISTRIES else v for k, v in sections.items()
+    }
+    with pytest.raises(Invalid) as caught:
+        parse({**BASE, **given})
+    assert caught.value.key == key
+
+
+def test_knobs_leave_out_defaults_only_if_asked() -> None:
+    adam = OPTIMIZERS["adam"](learning_rate=0.5)
+    assert knobs(adam, defaults=False) == {"name": "adam", "learning_rate": 0.5}
+    assert knobs(adam)["beta_1"] == 0.9
+
+
+GOLDEN = json.loads(Path(__file__).with_name("identity.json").read_text())
+
+
+@pytest.mark.parametrize("given", GOLDEN["ids"], ids=lambda given: given["id"][:8])
+def test_golden_identities(given: dict[str, Any]) -> None:
+    """Results that people have are found again by these: a new knob must not change them."""
+    assert trial(**given["config"]).id == given["id"]
+
+
+def test_golden_defaults() -> None:
+    """Defaults are left out of an identity, so one that changed would change what it means."""
+
+    def default(key: str) -> Any:
+        if "/" not in key:
+            found = Trial.model_fields[key].default
+            return found.model_dump() if hasattr(found, "model_dump") else found
+        group, name = key.split("/")
+        fields = dataclasses.fields(REGISTRIES[group][name])
+        given = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in given.items()}
+
+    for key, expected in GOLDEN["defaults"].items():
+        now = default(key)
+        known = {k: now.get(k) for k in expected} if isinstance(expected, dict) else now
+        assert known == expected, key

@@ -1,0 +1,148 @@
+"""Clusters joined and started, each in a process of its own; what is no cluster is told soon."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from masksweep import sweeps
+from tests.support.sweep_process import clean_env
+from tests.support.ray_head import Head, ray_head
+
+JOIN = """
+import json, signal, sys, ray
+from strategies.base import Invalid
+from sweeps.cluster import Spec, cluster, resources, slots
+
+def own(number, frame): ...
+signal.signal(signal.SIGTERM, own)
+
+def code():
+    import sweeps
+    return sweeps.__file__
+
+try:
+    with cluster(json.loads(sys.argv[1])):
+        has = resources()
+        found = {
+            "nodes": has.nodes, "CPU": has.total["CPU"], "free": has.free["CPU"],
+            "slots": slots(Spec()), "code": ray.get(ray.remote(code).remote()),
+            "own": signal.getsignal(signal.SIGTERM) is own,
+            "address": ray.get_runtime_context().gcs_address,
+        }
+    print(json.dumps(found | {"left": not ray.is_initialized()}))
+except Invalid as error:
+    sys.exit(str(error))
+"""
+
+
+def join(folder: Path, address: str | None, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", JOIN, json.dumps(address)],
+        capture_output=True,
+        text=True,
+        cwd=folder,  # Ray takes the folder of a driver that is no file along
+        env=clean_env(**env),
+    )
+
+
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef"}
+WRONG = TOKEN | {"RAY_AUTH_TOKEN": "f" * 32}
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    with ray_head(**TOKEN) as made:
+        yield made
+
+
+@pytest.fixture
+def web() -> Iterator[int]:
+    """The port of a server that is not Ray."""
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("way", ["node", "laptop", "auto"])
+def test_a_cluster_is_joined_and_the_code_travels(head: Head, way: str, tmp_path: Path) -> None:
+    address = {"node": head.address, "laptop": head.client, "auto": "auto"}[way]
+    done = join(tmp_path, address, **TOKEN, RAY_ADDRESS=head.address if way == "auto" else "")
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert (found["nodes"], found["CPU"], found["slots"]) == (1, 2, 2)
+    assert 0 <= found["free"] <= 2
+    assert found["address"].endswith(head.address.partition(":")[2])
+    assert found["own"]
+    assert found["left"]
+    assert found["code"].endswith("sweeps/__init__.py")
+    assert Path(found["code"]) != Path(masksweep.sweeps.__file__)
+
+
+@pytest.mark.parametrize(
+    ("way", "env", "said"),
+    [
+        ("node", {}, "it asks for a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or keep"),
+        ("laptop", {}, "it asks for a token"),
+        ("auto", TOKEN | {"RAY_AUTH_TOKEN": ""}, "it asks for a token"),
+        ("node", WRONG, "it refuses this token"),
+        ("laptop", WRONG, "it refuses this token"),
+    ],
+)
+def test_a_cluster_that_refuses_the_token_is_told_soon_in_one_line(
+    head: Head, way: str, env: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    address = {"node": head.address, "laptop": head.client, "auto": "auto"}[way]
+    begun = time.monotonic()
+    home = {"HOME": str(tmp_path), "RAY_ADDRESS": head.address if way == "auto" else ""}
+    done = join(tmp_path, address, **home, **env)
+    assert time.monotonic() - begun < 30
+    assert done.stderr.startswith(f"launch.address={address}: {said}")
+    assert len(done.stderr.splitlines()) == 1
+    assert WRONG["RAY_AUTH_TOKEN"] not in done.stderr
+
+
+def test_without_an_address_ray_starts_here_whatever_runs_beside(
+    head: Head, tmp_path: Path
+) -> None:
+    done = join(tmp_path, None, RAY_ADDRESS=head.address, HOME=str(head.home))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert not found["address"].endswith(head.address.partition(":")[2])
+    assert found["own"]
+    assert Path(found["code"]) == Path(masksweep.sweeps.__file__)
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("127.0.0.1:1", "Connection refused"),
+        ("ray://127.0.0.1:1", "Connection refused"),
+        ("nobody.invalid:6379", ""),
+        ("http://127.0.0.1:8265", "must be auto, host:port or ray://host:port"),
+        ("ray://127.0.0.1", "must be auto, host:port or ray://host:port"),
+        ("ray://127.0.0.1:WEB", "what answers at 127.0.0.1:WEB is not Ray"),
+        ("auto", "Connection refused"),
+    ],
+)
+def test_what_is_no_cluster_is_told_soon_in_one_line(
+    web: int, address: str, said: str, tmp_path: Path
+) -> None:
+    address, said = (text.replace("WEB", str(web)) for text in (address, said))
+    begun = time.monotonic()
+    done = join(tmp_path, address, RAY_ADDRESS="127.0.0.1:1")
+    assert time.monotonic() - begun < 30
+    assert done.stderr.startswith(f"launch.address={address}: no Ray cluster there: {said}")
+    assert len(done.stderr.splitlines()) == 1

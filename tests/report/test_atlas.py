@@ -1,0 +1,40 @@
+"""The order of strategies is what the leak atlas found."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections import Counter
+from pathlib import Path
+
+from masksweep.sweeps.report.atlas import FOUND, Held, rank
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_figures_are_those_of_the_atlas() -> None:
+    page = (ROOT / ".assets" / "leak_atlas.html").read_text()
+    found = {}
+    for part in page.split("<h2>")[1:]:
+        label = html.unescape(part.split("</h2>")[0])
+        cells = Counter(re.findall(r"<td class=(\w+)>", part))
+        found[label] = Held(cells.total() - cells["refused"], cells["exact"])
+    assert found.pop("init_only") == Held(324, 0)
+    assert found == FOUND
+
+
+def test_the_readme_says_the_same() -> None:
+    text = " ".join((ROOT / "README.md").read_text().split())
+    exact = [label for label, held in FOUND.items() if held.exact == held.tried]
+    plain = [label for label in exact if "(" not in label]
+    (said,) = re.findall(r"((?:`\w+`(?:, | and )?)+) are exact in every cell that they take", text)
+    assert set(re.findall(r"`(\w+)`", said)) == set(plain)
+    assert f"take ({sum(FOUND[label].tried for label in exact):,})" in text
+    for label in ("gradient_mask", "row_lookup", "loss_mask"):
+        leaks = FOUND[label].tried - FOUND[label].exact
+        assert re.search(rf"`{label}`(?: leaks)? in {leaks}\b", text)
+
+
+def test_the_table_is_written_in_its_own_order() -> None:
+    assert [rank(label) for label in FOUND] == list(range(len(FOUND)))
+    assert rank("somebody's own") == len(FOUND)

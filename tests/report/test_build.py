@@ -1,0 +1,49 @@
+"""What a sweep leaves in its own run at its end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from masksweep.sweeps.report import build, plots
+from masksweep.sweeps.report.results_table import Outcome
+from masksweep.sweeps.training.run_trial import TrialResult
+from tests.support.trials import trial
+
+
+def outcome(strategy: str, ok: float | None, status: Any = "ok") -> Outcome:
+    metrics = {} if ok is None else {"integrity/ok": ok, "test/accuracy": 0.5}
+    return Outcome(trial(strategy=strategy), "", status, TrialResult("ok", metrics=metrics))
+
+
+def test_a_control_that_leaks_is_none_of_those_that_do() -> None:
+    found = [
+        outcome("weight_mask", 1.0),
+        outcome("gradient_mask", 0.0),
+        outcome("init_only", 0.0),
+        outcome("dense", None),
+        outcome("projection", None, "failed"),
+        outcome("var_list", None, "skipped"),
+    ]
+    assert build.counts(found) == {
+        "trials/ok": 4,
+        "trials/failed": 1,
+        "trials/skipped": 1,
+        "trials/leaking": 1,
+    }
+
+
+def test_a_report_that_fails_takes_nothing_with_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise MemoryError("no room")
+
+    told = "mine", "Does it hold?", "masksweep run"
+    found = [outcome("weight_mask", 1.0)]
+    assert b"Does it hold?" in build.report(*told, found, {})["report/report.html"]
+    monkeypatch.setattr(plots, "all_of", broken)
+    assert build.report(*told, found, {}) == {}
+    assert "no report was made: MemoryError('no room')" in capsys.readouterr().err
+    assert build.report(*told, [], {}) == {}

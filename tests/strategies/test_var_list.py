@@ -1,0 +1,254 @@
+"""Columns split into a trained and a frozen part: what is computed, and that it is the same."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from masksweep.strategies.base import Mask, Plan
+from masksweep.strategies.held import Init
+from masksweep.strategies.patterns.columns import Columns
+from masksweep.strategies.training import Training
+from masksweep.strategies.var_list import VarList
+from masksweep.strategies.weight_mask import WeightMask
+from masksweep.strategies.weights import MaskMaker, describe, make_plan, values
+from masksweep.sweeps.components.models import MLP
+from masksweep.sweeps.components.optimizers import SGD
+
+LEAST = 1e-5
+"""By which every weight moves, so that a step that leaves one alone shows."""
+
+
+def plan_for(model: Any, masks: MaskMaker, targets: list[str] | None) -> Plan:
+    """Held at the start."""
+    given = describe(model), values(model)
+    return make_plan(*given, masks=masks, held=Init().values, targets=targets)
+
+
+def products(training: Training, x: Any, y: Any) -> list[tuple[int, ...]]:
+    """Shapes of all matrix products in the graph of a step that lead to something."""
+    step = tf.function(training.step, autograph=False).get_concrete_function(x, y)
+    found, todo = (
+        {},
+        [*step.outputs, *(o for o in step.graph.get_operations() if "Assign" in o.type)],
+    )
+    while todo:
+        each = todo.pop()
+        op = getattr(each, "op", each)
+        if op.name not in found:
+            found[op.name] = op
+            todo += [t.op for t in op.inputs]
+    return [tuple(o.outputs[0].shape) for o in found.values() if "MatMul" in o.type]
+
+
+def test_var_list_computes_no_gradient_of_frozen_columns() -> None:
+    """Nor, where their biases are frozen too, one that only these would want."""
+    model = MLP(hidden=(40, 30), dropout=0.1).build((20,), 10)
+    x, y = tf.zeros((32, 20)), tf.zeros(32, tf.int32)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def shapes(strategy: Any, targets: Any = None) -> list[tuple[int, ...]]:
+        plan = plan_for(model, Columns(0.9).masks, targets)
+        optimizer = keras.optimizers.SGD()
+        return products(Training(model, strategy, plan, optimizer=optimizer, loss=loss), x, y)
+
+    assert {(20, 40), (40, 30)} <= set(shapes(WeightMask()))
+    mine = shapes(VarList())
+    assert not {(20, 40), (40, 30)} & set(mine)
+    assert {(4, 20), (3, 40), (32, 40)} <= set(mine)
+    units = shapes(VarList(), ["hidden_*"])
+    assert (32, 40) not in units
+    assert {(4, 20), (3, 40), (32, 8)} <= set(units)
+
+
+Build = Callable[[Any, int], Any]
+
+
+def apart(y: Any, units: int) -> Any:
+    y = keras.layers.Activation("tanh")(keras.layers.Dense(units)(y))
+    return keras.layers.Dropout(0.0)(y)
+
+
+def shared(y: Any, units: int) -> Any:
+    """A layer whose own outputs it takes in."""
+    layer = keras.layers.Dense(units, activation="tanh")
+    return layer(layer(keras.layers.Dense(units)(y)))
+
+
+class Within(keras.layers.Layer):
+    """Applies a layer that it was given, which is in the model as well."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def call(self, x: Any) -> Any:
+        return self.inner(x)
+
+
+def within(y: Any, units: int) -> Any:
+    """A layer that takes in another's outputs where no graph shows it."""
+    layer = keras.layers.Dense(units, activation="tanh")
+    first, other = (keras.layers.Dense(units, activation="tanh")(y) for _ in range(2))
+    return keras.layers.Add()([layer(first), Within(layer)(other)])
+
+
+class Dropout(keras.layers.Dropout):
+    """One that trains."""
+
+    def build(self, shape: Any) -> None:
+        self.scale = self.add_weight(shape=shape[-1:], initializer="ones", name="scale")
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        return x * self.scale
+
+
+BUILDS: dict[str, Build] = {
+    "plain": lambda y, units: keras.layers.Dense(units, activation="tanh")(y),
+    "apart": apart,
+    "without biases": lambda y, units: keras.layers.Dense(units, use_bias=False)(y),
+    "softmax": lambda y, units: keras.layers.Dense(units, activation="softmax")(y),
+    "softmax apart": lambda y, units: keras.layers.Softmax()(keras.layers.Dense(units)(y)),
+    "normed": lambda y, units: keras.layers.Dense(units)(keras.layers.LayerNormalization()(y)),
+    "shared": shared,
+    "within": within,
+    "layer as activation": lambda y, units: keras.layers.Dense(
+        units, activation=keras.layers.Softmax()
+    )(y),
+    "function as activation": lambda y, units: keras.layers.Activation(
+        partial(keras.activations.softmax, axis=-1)
+    )(keras.layers.Dense(units)(y)),
+    "trained activation": lambda y, units: keras.layers.Dense(
+        units, activation=keras.layers.PReLU(keras.initializers.Constant(0.3))
+    )(y),
+    "trained dropout": lambda y, units: Dropout(0.0)(keras.layers.Dense(units)(y)),
+    "residual": lambda y, units: keras.layers.Add()(
+        [keras.layers.Dense(units)(y), keras.layers.Dense(units, activation="tanh")(y)]
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("build", "biases"),
+    [
+        *((build, "the same") for build in BUILDS),
+        *product(("plain", "apart", "within"), ("all", "others")),
+    ],
+)
+def test_var_list_walks_the_path_of_masked_units(build: str, biases: str) -> None:
+    """Also where not only these units want the gradient of their outputs; to rounding."""
+    keras.utils.set_random_seed(0)
+    inputs = y = keras.Input((6,))
+    for units in (20, 15, 10):
+        y = BUILDS[build](y, units)
+    model = keras.Model(inputs, keras.layers.Dense(2)(y))
+    model(np.zeros((1, 6), np.float32))  # which builds an activation that is a layer
+    masks, layers = {}, list(dict.fromkeys(w.name.split("/")[0] for w in describe(model)))
+    for w in describe(model):
+        at = layers.index(w.name.split("/")[0]) % 4 + (biases == "others" and not w.is_kernel)
+        if w.layer == "Dense" and w.shape[-1] > 2 and (w.is_kernel or biases != "all"):
+            masks[w.name] = np.isin(np.arange(w.shape[-1]), [at, at + 3]) & np.ones(w.shape, bool)
+    assert_same_path(model, masks, (6,))
+
+
+@pytest.mark.parametrize(("shape", "wide"), [((20,), 7), ((3, 20), 7), ((20,), 300)])
+def test_var_list_walks_the_path_of_a_masked_kernel(shape: tuple[int, ...], wide: int) -> None:
+    """Whose kept columns are neither first nor their own mirror image; to rounding."""
+    keras.utils.set_random_seed(0)
+    inputs = y = keras.Input(shape)
+    for units in (wide, 5):
+        y = keras.layers.Dense(units, activation="tanh")(y)
+    model = keras.Model(inputs, keras.layers.Dense(2)(y))
+    keep = {wide: [2, 3, 6], 5: [1, 4]}
+    masks = {
+        n: np.isin(np.arange(s[-1]), keep[s[-1]]) & np.ones(s, bool)
+        for n, s in ((w.name, w.shape) for w in describe(model))
+        if s[-1] in keep
+    }
+    training = assert_same_path(model, masks, shape)
+    rest = next(iter(training.masked.values())).rest
+    assert rest.shape[-1] == (320 if wide == 300 else wide - 3)  # 297, and zeros
+
+
+class Mixing(keras.Model):
+    """A model whose graph is not all that runs."""
+
+    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        y = inputs
+        for layer in self.layers[1:]:
+            y = keras.ops.softmax(layer(y))
+        return y
+
+
+def test_a_call_of_ones_own_walks_the_path() -> None:
+    keras.utils.set_random_seed(0)
+    inputs = y = keras.Input((6,))
+    for units in (20, 15, 2):
+        y = keras.layers.Dense(units)(y)
+    model = Mixing(inputs, y)
+    masks = {
+        w.name: np.isin(np.arange(w.shape[-1]), [2, 5]) & np.ones(w.shape, bool)
+        for w in describe(model)
+        if w.shape[-1] > 2
+    }
+    assert_same_path(model, masks, (6,))
+
+
+def test_a_layer_with_more_than_kernel_and_bias_is_left_as_it_is() -> None:
+    """Whose kernel is no variable any more."""
+    keras.utils.set_random_seed(0)
+    inputs = y = keras.Input((6,))
+    for units in (20, 15, 2):
+        y = keras.layers.Dense(units, activation="tanh")(y)
+    model = keras.Model(inputs, y)
+    model.layers[1].enable_lora(2, a_initializer="ones", b_initializer="ones")
+    name = f"{model.layers[2].name}/kernel"
+    masks = {name: np.isin(np.arange(15), [2, 5]) & np.ones((20, 15), bool)}
+    assert_same_path(model, masks, (6,))
+
+
+def test_nothing_is_left_of_a_training_that_is_gone() -> None:
+    """A custom gradient would stay in TensorFlow's registry, with its graph and all variables."""
+    model = MLP(hidden=(40, 30)).build((20,), 10)
+    plan = plan_for(model, Columns(0.9).masks, ["hidden_*"])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    training = Training(model, VarList(), plan, optimizer=SGD().build(), loss=loss)
+    step = tf.function(training.step, autograph=False)
+    step(tf.zeros((32, 20)), tf.zeros(32, tf.int32))
+    left = [weakref.ref(v.value) for v in training.plan_variables]
+    del training, step
+    gc.collect()
+    assert not any(ref() is not None for ref in left)
+
+
+def assert_same_path(model: Any, masks: dict[str, Mask], shape: tuple[int, ...]) -> Training:
+    """That it trains as the masked weights do; the last of the trainings."""
+    plan = plan_for(model, lambda shapes, seed: {n: masks[n] for n in shapes}, list(masks))
+    rng = np.random.default_rng(0)
+    x, y = (
+        tf.constant(rng.standard_normal((16, *s), np.float32)) for s in (shape, (*shape[:-1], 2))
+    )
+    start, ends = list(values(model).values()), []
+    for strategy in (WeightMask(), VarList()):
+        for variable, value in zip(model.trainable_variables, start, strict=True):
+            variable.assign(value)  # a training moves the model's own variables
+        optimizer, loss = keras.optimizers.SGD(0.1), keras.losses.MeanSquaredError()
+        training = Training(model, strategy, plan, optimizer=optimizer, loss=loss)
+        step = tf.function(training.step, autograph=False)
+        for _ in range(20):
+            step(x, y)
+        ends.append([np.asarray(v) for v in training.effective()])
+    moved = [np.abs(a - b).max() for a, b in zip(ends[0], start, strict=True)]
+    assert min(moved) > LEAST
+    for one, other in zip(*ends, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    return training

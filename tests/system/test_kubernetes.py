@@ -1,0 +1,452 @@
+"""What `kubectl apply` would send is valid, confined, and holds no secret. No cluster is asked."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from mlflow.server.security_utils import is_allowed_host_header
+
+from masksweep import sweeps
+from masksweep.sweeps.cli.submit import FOLDER, NAME, STOP_SECONDS
+from tests.support.docker_files import BINARIES, DOCKER
+
+MANIFESTS = DOCKER / "kubernetes"
+OVERLAYS = ("overlays/cpu", "overlays/gpu")
+VERSIONS = ("1.30", kubernetes_validate.latest_version())
+SECRET = "masksweep"
+KEYS = {
+    *("POSTGRES_PASSWORD", "RAY_AUTH_TOKEN", "MLFLOW_AUTH_ADMIN_PASSWORD"),
+    *("MLFLOW_FLASK_SERVER_SECRET_KEY", "RUSTFS_ACCESS_KEY", "RUSTFS_SECRET_KEY"),
+}
+"""What docker/secrets.sh writes."""
+
+# KubeRay's schema is not at hand; these of its keys are in use, and were checked against it
+CLUSTER = {
+    *("authOptions", "autoscalerOptions", "enableInTreeAutoscaling", "headGroupSpec"),
+    *("rayVersion", "upgradeStrategy", "workerGroupSpecs"),
+}
+AUTOSCALER = {"idleTimeoutSeconds", "resources", "securityContext", "version", "volumeMounts"}
+HEAD = {"rayStartParams", "template"}
+WORKERS = HEAD | {"groupName", "maxReplicas", "minReplicas", "replicas"}
+JOB = {"clusterSelector", "entrypoint", "metadata", "runtimeEnvYAML", "submissionMode"}
+
+Object = dict[str, Any]
+
+
+@cache
+def built(folder: str) -> Sequence[Object]:
+    return kustomized(MANIFESTS / folder)
+
+
+def kustomized(folder: Path) -> list[Object]:
+    done = subprocess.run(
+        [BINARIES / "kubectl", "kustomize", folder], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr, done.stderr  # kustomize warns of what is to be removed
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def of_kind(objects: Sequence[Object], kind: str) -> dict[str, Object]:
+    return {o["metadata"]["name"]: o for o in objects if o["kind"] == kind}
+
+
+def ray(objects: Sequence[Object]) -> Object:
+    (found,) = of_kind(objects, "RayCluster").values()
+    return found
+
+
+def pods(objects: Sequence[Object]) -> dict[str, Object]:
+    """All that the objects make: labels and specs, the Ray cluster's as KubeRay completes them."""
+    found = {
+        o["metadata"]["name"]: o["spec"]["template"]
+        for o in objects
+        if o["kind"] in ("Deployment", "StatefulSet")
+    }
+    cluster = ray(objects)
+    head = cluster["spec"]["headGroupSpec"]["template"]
+    options = cluster["spec"]["autoscalerOptions"]
+    own = {k: options[k] for k in ("resources", "securityContext", "volumeMounts")}
+    image = head["spec"]["containers"][0]["image"]
+    containers = [*head["spec"]["containers"], {"name": "autoscaler", "image": image} | own]
+    found["head"] = _of_ray(
+        cluster, "head", head | {"spec": head["spec"] | {"containers": containers}}
+    )
+    for group in cluster["spec"]["workerGroupSpecs"]:
+        found[group["groupName"]] = _of_ray(cluster, "worker", group["template"])
+    return found
+
+
+def _of_ray(cluster: Object, kind: str, template: Object) -> Object:
+    labels = {"ray.io/cluster": cluster["metadata"]["name"], "ray.io/node-type": kind}
+    metadata = template.get("metadata", {})
+    return template | {"metadata": metadata | {"labels": metadata.get("labels", {}) | labels}}
+
+
+def containers(objects: Sequence[Object]) -> Iterator[tuple[str, Object, Object]]:
+    """Each with its name, as `pod/container`, and its pod's spec."""
+    for name, pod in pods(objects).items():
+        spec = pod["spec"]
+        for container in (*spec.get("initContainers", ()), *spec["containers"]):
+            yield f"{name}/{container['name']}", container, spec
+
+
+def environment(container: Object) -> dict[str, Object]:
+    return {e["name"]: e for e in container.get("env", ())}
+
+
+def who_reads(objects: Sequence[Object], key: str) -> set[str]:
+    """The containers that are given this key of the Secret."""
+    return {
+        name
+        for name, container, _ in containers(objects)
+        for entry in container.get("env", ())
+        if entry.get("valueFrom", {}).get("secretKeyRef", {}).get("key") == key
+    }
+
+
+def selects(selector: Object | None, labels: Mapping[str, str]) -> bool:
+    assert selector is not None
+    assert set(selector) <= {"matchLabels"}, selector
+    return selector.get("matchLabels", {}).items() <= labels.items()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("folder", OVERLAYS)
+def test_kubernetes_takes_every_object(folder: str, version: str) -> None:
+    core = [o for o in built(folder) if not o["apiVersion"].startswith("ray.io/")]
+    assert {o["kind"] for o in core} >= {"Deployment", "StatefulSet", "Service", "NetworkPolicy"}
+    for each in core:
+        kubernetes_validate.validate(each, version, strict=True)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("folder", OVERLAYS)
+def test_kubernetes_takes_the_pods_of_ray(folder: str, version: str) -> None:
+    made = pods(built(folder))
+    assert made.keys() >= {"head", "cpu"}
+    for name, pod in made.items():
+        whole = {"apiVersion": "v1", "kind": "Pod"} | pod
+        whole["metadata"] = pod["metadata"] | {"name": name}
+        kubernetes_validate.validate(whole, version, strict=True)
+
+
+@pytest.mark.parametrize("folder", OVERLAYS)
+def test_the_cluster_has_only_keys_that_kuberay_knows(folder: str) -> None:
+    cluster = ray(built(folder))
+    assert cluster["apiVersion"] == "ray.io/v1"
+    spec = cluster["spec"]
+    assert set(spec) == CLUSTER
+    assert set(spec["autoscalerOptions"]) <= AUTOSCALER
+    assert set(spec["headGroupSpec"]) == HEAD
+    for group in spec["workerGroupSpecs"]:
+        assert set(group) == WORKERS
+    for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+        assert all(isinstance(v, str) for v in group["rayStartParams"].values())
+
+
+@pytest.mark.parametrize("folder", OVERLAYS)
+def test_every_container_is_confined_and_bounded(folder: str) -> None:
+    (namespace,) = of_kind(built(folder), "Namespace").values()
+    labels = namespace["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    for name, container, pod in containers(built(folder)):
+        whole = pod["securityContext"]
+        assert whole["runAsNonRoot"] is True, name
+        assert whole["runAsUser"] > 0, name
+        assert whole["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        own = container["securityContext"]
+        assert own == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}, name
+        assert container["resources"]["limits"]["memory"], name
+        assert container["resources"]["requests"].keys() >= {"cpu", "memory"}, name
+        assert not any("hostPort" in port for port in container.get("ports", ())), name
+        assert not pod.keys() & {"hostNetwork", "hostPID", "hostIPC"}, name
+        # an address of another service, under a name that MLflow or Ray may read
+        assert pod["enableServiceLinks"] is False, name
+
+
+@pytest.mark.parametrize("folder", OVERLAYS)
+def test_only_the_autoscaler_may_talk_to_kubernetes(folder: str) -> None:
+    for name, container, pod in containers(built(folder)):
+        assert pod["automountServiceAccountToken"] is False, name
+        tokens = {
+            volume["name"]
+            for volume in pod.get("volumes", ())
+            for source in volume.get("projected", {}).get("sources", ())
+            if "serviceAccountToken" in source
+        }
+        mounted = {m["name"]: m for m in container.get("volumeMounts", ())}
+        if name != "head/autoscaler":
+            assert not mounted.keys() & tokens, name
+        else:
+            (token,) = tokens
+            # where Ray's autoscaler looks
+            path = "/var/run/secrets/kubernetes.io/serviceaccount"
+            assert mounted[token]["mountPath"] == path
+
+
+@pytest.mark.parametrize("folder", OVERLAYS)
+def test_what_is_mounted_is_there(folder: str) -> None:
+    claims = of_kind(built(folder), "PersistentVolumeClaim").keys()
+    sets = of_kind(built(folder), "StatefulSet").values()
+    own = {c["metadata"]["name"] for s in sets for c in s["spec"]["volumeClaimTemplates"]}
+    used = set()
+    for name, container, pod in containers(built(folder)):
+        volumes = {v["name"]: v for v in pod.get("volumes", ())}
+        for mount in container.get("volumeMounts", ()):
+            assert mount["name"] in volumes.keys() | own, name
+        used |= {
+            v["persistentVolumeClaim"]["claimName"]
+            for v in volumes.values()
+            if "persistentVolumeClaim" in v
+        }
+    assert used == claims
+
+
+@pytest.mark.parametrize("folder", [*OVERLAYS, "job"])
+def test_no_manifest_holds_a_secret(folder: str) -> None:
+    assert not of_kind(built(folder), "Secret")
+    assert not of_kind(built(folder), "ConfigMap")
+    for each in built(folder):
+        text = yaml.safe_dump(each)
+        assert not re.search(r"://[^/\s]*@", text), "a URL with a password"
+        entries = re.findall(r"(?im)^\W*name: (\S*(?:passw|secret|token|key)\S*)\n.*value:", text)
+        assert not entries, "a value where only a reference belongs"
+        assert not re.search(r"(?i)(?:passw\w*|secret_key|token)\s*[=]", text), "in a command line"
+
+
+@pytest.mark.parametrize("folder", OVERLAYS)
+def test_every_reference_names_a_key_of_the_secret(folder: str) -> None:
+    seen = set()
+    for name, container, _ in containers(built(folder)):
+        assert "envFrom" not in container, f"{name} is given all of it"
+        for entry in container.get("env", ()):
+            if "valueFrom" in entry:
+                reference = entry["valueFrom"]["secretKeyRef"]
+                assert set(reference) == {"name", "key"}
+                assert reference["name"] == SECRET
+                assert reference["key"] in KEYS
+                seen.add(reference["key"])
+    assert seen == {k for k in KEYS if k.startswith(("POSTGRES", "MLFLOW"))}
+
+
+@pytest.mark.parametrize("folder", OVERLAYS)
+def test_passwords_are_where_they_are_needed_only(folder: str) -> None:
+    objects = built(folder)
+    assert who_reads(objects, "MLFLOW_AUTH_ADMIN_PASSWORD") == {"mlflow/mlflow", "head/ray-head"}
+    assert who_reads(objects, "MLFLOW_FLASK_SERVER_SECRET_KEY") == {"mlflow/mlflow"}
+    database = {"postgres/postgres", "mlflow/migrate", "mlflow/mlflow"}
+    assert who_reads(objects, "POSTGRES_PASSWORD") == database
+
+
+@pytest.mark.parametrize("folder", OVERLAYS)
+def test_ray_is_of_the_version_that_is_tested(folder: str) -> None:
+    pinned = re.search(r"(?m)^ray==(.+)$", (DOCKER / "constraints.txt").read_text())
+    assert pinned is not None
+    assert ray(built(folder))["spec"]["rayVersion"] == pinned[1]
+
+
+@pytest.mark.parametrize("folder", OVERLAYS)
+def test_ray_asks_for_its_own_token(folder: str) -> None:
+    cluster = ray(built(folder))
+    assert cluster["spec"]["authOptions"] == {"mode": "token"}
+    # KubeRay keeps the token in a Secret of the cluster's name, and takes one that is there already
+    assert cluster["metadata"]["name"] != SECRET
+    for name, container, _ in containers(built(folder)):
+        # KubeRay leaves alone what is set
+        assert not environment(container).keys() & {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"}, name
+
+
+@pytest.mark.parametrize("folder", OVERLAYS)
+def test_the_driver_shares_the_head_with_no_trial(folder: str) -> None:
+    spec = ray(built(folder))["spec"]
+    assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    assert spec["headGroupSpec"]["rayStartParams"]["num-gpus"] == "0"
+    assert spec["enableInTreeAutoscaling"] is True
+    for group in spec["workerGroupSpecs"]:
+        # Ray starts with what the limits say; a sweep that finds no node of a kind is refused
+        assert "num-cpus" not in group["rayStartParams"]
+        assert 1 <= group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+
+
+def test_only_the_gpu_overlay_asks_for_gpus() -> None:
+    def cards(folder: str) -> dict[str, tuple[Any, Any]]:
+        found = {}
+        for name, container, _ in containers(built(folder)):
+            has = container["resources"]
+            both = (has["requests"].get("nvidia.com/gpu"), has["limits"].get("nvidia.com/gpu"))
+            if any(both):
+                found[name] = both
+        return found
+
+    assert cards("overlays/cpu") == {}
+    assert cards("overlays/gpu") == {"gpu/ray-worker": (1, 1)}
+    (toleration,) = pods(built("overlays/gpu"))["gpu"]["spec"]["tolerations"]
+    assert toleration == {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+
+
+def test_both_kinds_of_workers_are_confined_alike() -> None:
+    made = pods(built("overlays/gpu"))
+    own = {"containers", "tolerations"}
+    cpu, gpu = ({k: v for k, v in made[n]["spec"].items() if k not in own} for n in ("cpu", "gpu"))
+    assert cpu == gpu
+    assert environment(made["cpu"]["spec"]["containers"][0]) == environment(
+        made["gpu"]["spec"]["containers"][0]
+    )
+
+
+@pytest.mark.parametrize("folder", OVERLAYS)
+def test_nothing_is_reached_from_outside_the_cluster(folder: str) -> None:
+    assert not of_kind(built(folder), "Ingress")
+    for name, service in of_kind(built(folder), "Service").items():
+        assert service["spec"].get("type", "ClusterIP") == "ClusterIP", name
+        assert "externalIPs" not in service["spec"], name
+
+
+@pytest.mark.parametrize("folder", OVERLAYS)
+def test_who_may_reach_whom(folder: str) -> None:
+    made = pods(built(folder))
+    labels = {name: pod["metadata"]["labels"] for name, pod in made.items()}
+    policies = of_kind(built(folder), "NetworkPolicy")
+    for policy in policies.values():
+        assert "Ingress" in policy["spec"]["policyTypes"]
+    # selects every pod, those to come too, and lets nobody in
+    assert policies["deny"]["spec"] == {"podSelector": {}, "policyTypes": ["Ingress"]}
+    reached = {
+        name: set().union(*(_lets_in(p, labels) for p in policies.values() if _for(p, own)))
+        for name, own in labels.items()
+    }
+    nodes = {(name, None) for name in made if name not in ("postgres", "mlflow")}
+    expected = {name: nodes for name, _ in nodes}
+    expected["head"] = nodes | {("kuberay-operator", 8265)}
+    assert reached == expected | {"mlflow": {("head", 5000)}, "postgres": {("mlflow", 5432)}}
+    assert policies["postgres"]["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert "egress" not in policies["postgres"]["spec"]
+
+
+def _for(policy: Object, labels: Mapping[str, str]) -> bool:
+    return selects(policy["spec"]["podSelector"], labels)
+
+
+def _lets_in(policy: Object, labels: Mapping[str, Mapping[str, str]]) -> set[tuple[str, Any]]:
+    """From where, and at which port; None is any."""
+    found = set()
+    for rule in policy["spec"].get("ingress", ()):
+        ports = [p["port"] for p in rule.get("ports", ())] or [None]
+        for source in rule["from"]:  # a rule without one lets everybody in
+            if "namespaceSelector" in source:
+                namespace = source["namespaceSelector"]["matchLabels"]
+                assert namespace.keys() == {"kubernetes.io/metadata.name"}
+                own = source["podSelector"]["matchLabels"]
+                names = {own["app.kubernetes.io/component"]}
+            else:
+                assert set(source) == {"podSelector"}
+                names = {n for n, own in labels.items() if selects(source["podSelector"], own)}
+            found |= {(name, port) for name in names for port in ports}
+    return found
+
+
+@pytest.mark.parametrize("folder", OVERLAYS)
+def test_services_reach_the_pods_that_they_are_for(folder: str) -> None:
+    made = pods(built(folder))
+    for name, service in of_kind(built(folder), "Service").items():
+        selector = {"matchLabels": service["spec"]["selector"]}
+        assert [n for n, p in made.items() if selects(selector, p["metadata"]["labels"])] == [name]
+        ports = {
+            p["containerPort"]: p["name"]
+            for c in made[name]["spec"]["containers"]
+            for p in c["ports"]
+        }
+        for port in service["spec"]["ports"]:
+            assert ports[port["port"]] == port.get("targetPort", ports[port["port"]])
+
+
+@pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning")  # MLflow's import
+def test_mlflow_understands_how_it_is_started() -> None:
+    from mlflow.cli import server
+
+    made = pods(built("overlays/cpu"))
+    (container,) = made["mlflow"]["spec"]["containers"]
+    name, command, *arguments = container["command"]
+    assert (name, command) == ("mlflow", "server")
+    with server.make_context("server", arguments) as context:
+        given = context.params
+    assert given["app_name"] == "basic-auth"
+    assert (given["host"], given["port"]) == ("0.0.0.0", 5000)
+    assert given["artifacts_destination"] == "file:///artifacts"
+    assert {m["mountPath"] for m in container["volumeMounts"]} == {"/artifacts"}
+    hosts = given["allowed_hosts"].split(",")
+    uri = environment(made["head"]["spec"]["containers"][0])["MLFLOW_TRACKING_URI"]["value"]
+    assert uri == "http://mlflow:5000"
+    for host in ("mlflow:5000", "mlflow.masksweep.svc:5000", "localhost:5000", "127.0.0.1:9999"):
+        assert is_allowed_host_header(hosts, host), host
+    for host in ("evil.example", "mlflow.evil.example:5000", "localhost.evil.example:5000"):
+        assert not is_allowed_host_header(hosts, host), host
+
+
+@pytest.mark.parametrize("folder", OVERLAYS)
+def test_images_have_a_version_and_are_replaced_everywhere(folder: str, tmp_path: Path) -> None:
+    images = {name: c["image"] for name, c, _ in containers(built(folder))}
+    version = sweeps.__version__
+    cpu, gpu = f"masksweep-cpu:{version}", f"masksweep-gpu:{version}"
+    kinds = {"gpu/ray-worker": gpu, "postgres/postgres": "postgres:17-bookworm"}
+    assert images == {name: kinds.get(name, cpu) for name in images}
+    ours = shutil.copytree(MANIFESTS, tmp_path / "kubernetes") / folder
+    file = ours / "kustomization.yaml"
+    text = file.read_text().replace("newName: ", "newName: there/")
+    file.write_text(text.replace(f'newTag: "{version}"', "newTag: other"))
+    found = {name: c["image"] for name, c, _ in containers(kustomized(ours))}
+    there = {n: f"there/{i}".replace(version, "other") for n, i in images.items()}
+    assert found == there | {"postgres/postgres": "postgres:17-bookworm"}
+
+
+@pytest.mark.parametrize("folder", OVERLAYS)
+def test_a_new_version_renews_the_nodes_of_ray_which_have_time_to_end(folder: str) -> None:
+    assert ray(built(folder))["spec"]["upgradeStrategy"] == {"type": "Recreate"}
+    for name, pod in pods(built(folder)).items():
+        if "ray.io/cluster" in pod["metadata"]["labels"]:
+            assert pod["spec"]["terminationGracePeriodSeconds"] == 60, name
+
+
+@pytest.mark.parametrize("folder", OVERLAYS)
+def test_pods_run_as_the_user_of_their_image(folder: str) -> None:
+    (user,) = re.findall(r"--uid (\d+)", (DOCKER / "Dockerfile").read_text())
+    for name, container, pod in containers(built(folder)):
+        if container["image"].startswith("masksweep-"):
+            whole = pod["securityContext"]
+            assert {whole[k] for k in ("runAsUser", "runAsGroup", "fsGroup")} == {int(user)}, name
+
+
+def test_the_job_is_what_submit_would_send() -> None:
+    (job,) = built("job")
+    spec = job["spec"]
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    assert set(spec) == JOB
+    cluster = ray(built("overlays/cpu"))
+    assert spec["clusterSelector"] == {"ray.io/cluster": cluster["metadata"]["name"]}
+    assert job["metadata"]["namespace"] == cluster["metadata"]["namespace"]
+    # a pod that submits would need the token, and be refused in a restricted namespace
+    assert spec["submissionMode"] == "HTTPMode"
+    # masksweep.sweeps.cli.parcel.packed gives these arguments too, but takes seconds to compose every trial
+    command = "python -m masksweep.sweeps.cli.main run +experiment=quickstart launch.address=auto"
+    assert spec["entrypoint"] == f"mkdir -p {FOLDER} && cd {FOLDER} && exec {command}"
+    experiment = yaml.safe_load((DOCKER.parent / "conf/experiment/quickstart.yaml").read_text())
+    assert spec["metadata"] == {NAME: experiment["sweep"]["name"]}
+    variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}
+    assert yaml.safe_load(spec["runtimeEnvYAML"]) == {"env_vars": variables}
+
+
+def test_every_file_begins_with_what_it_is_for() -> None:
+    files = sorted(MANIFESTS.rglob("*.yaml"))
+    assert len(files) > 5
+    for file in files:
+        assert file.read_text().startswith("# "), file

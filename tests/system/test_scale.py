@@ -1,0 +1,100 @@
+"""Ten thousand trials: none lost, none doubled, and a driver that stays small."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from masksweep.sweeps.tracking import resume
+from masksweep.sweeps.launch.cluster import Spec, cluster
+from masksweep.sweeps.config.trial import Trial
+from masksweep.sweeps.launch.engine import Engine
+from masksweep.sweeps.launch.job import Emit, Job
+from masksweep.sweeps.config.plan import Planned
+from masksweep.sweeps.common.signals import Stop
+from masksweep.sweeps.driver.sweep import Sweep
+from masksweep.sweeps.training.run_trial import Report, TrialResult
+from tests.support.sweep_process import clean_env
+from tests.support.trials import trial
+
+
+@cache
+def trials() -> list[Trial]:
+    tracking = {"uri": "http://127.0.0.1:1", "patience_s": 0}
+    return [trial(seed=i, tracking=tracking) for i in range(10_000)]
+
+
+class Trivial:
+    """A trial that takes no time, with an artifact of the size of a small model."""
+
+    def setup(self, spec: Spec) -> None:
+        pass
+
+    def run(self, payload: Any, emit: Emit) -> dict[str, TrialResult]:
+        (task,) = payload
+        emit((task.id, Report(1, 2, 1, {"train/loss": 1.0})))
+        metrics = {"train/loss": 0.5, "test/accuracy": 0.5, "integrity/ok": 1.0}
+        result = TrialResult("ok", metrics=metrics, artifacts={"a": bytes(100_000)}, epochs=2)
+        return {task.id: result}
+
+
+def main() -> None:
+    """Run them all; prints the memory of this process after each, in bytes."""
+    planned = [Planned(t, [f"seed={t.seed}"]) for t in trials()]
+    driver, sizes = psutil.Process(), []
+
+    class Watched(Sweep):
+        def ended(self, key: str, result: Any) -> None:
+            super().ended(key, result)
+            sizes.append(driver.memory_info().rss)
+
+    with cluster(), resume.opened(planned, "scale", rerun=False) as (planned, recorder, away):
+        assert away
+        jobs = [Job(p.trial.id, p.trial.seed, Spec()) for p in planned]
+        with Stop() as stop, Engine(jobs, Trivial()) as engine:
+            ended = Watched(planned, recorder, stop, "scale", "note", False).run(engine)
+    assert len(ended.outcomes) == len(trials())
+    assert ended.exit_code == 1, "the store has nothing of it"
+    print(json.dumps(sizes))
+
+
+@pytest.mark.slow
+def test_ten_thousand_trials(tmp_path: Path) -> None:
+    """The store is away, so that all of it is on disk in the end and can be counted there."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.test_scale"],
+        cwd=tmp_path,
+        env=clean_env(PYTHONPATH=str(Path(__file__).parents[1])),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    path = tmp_path / resume.address(trials()[0].tracking, "scale").path
+    with sqlite3.connect(path) as spool:
+        bodies = "SELECT json_extract(body, '$.run') FROM record WHERE kind = ?"
+        for kind in ("trial", "metrics", "end"):
+            runs = Counter(run for (run,) in spool.execute(bodies, (kind,)))
+            assert len(runs) == len(trials()), kind
+            assert set(runs.values()) == {1}, kind
+        ends = spool.execute("SELECT json_extract(body, '$.trial') FROM record WHERE kind = 'end'")
+        assert {key for (key,) in ends} == {t.id for t in trials()}
+    spool.close()
+    sizes = json.loads(done.stdout)
+    assert max(sizes) < 2**30
+    # flat: what a trial leaves behind is its outcome, some kB
+    half = sizes[len(sizes) // 2]
+    assert sizes[-1] - half < 100 * 2**20
+    assert len(done.stderr.splitlines()) < 300
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,609 @@
+"""Records on their way to the store: on disk first, in order, none lost and none doubled."""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+
+from masksweep.strategies import Invalid
+from masksweep.sweeps.tracking import resume
+from masksweep.sweeps.tracking.client import new_client
+from masksweep.sweeps.config.trial import Trial
+from masksweep.sweeps.config.plan import Planned, counted
+from masksweep.sweeps.tracking.recorder import Recorder
+from masksweep.sweeps.config.sections import Tracking
+from masksweep.sweeps.tracking.spool import Record, Spool
+from masksweep.sweeps.tracking.store import Away, Refused, translated
+from masksweep.sweeps.cli.sync import sync
+from masksweep.sweeps.tracking.writer import Tracker
+from masksweep.sweeps.training.run_trial import TrialResult
+from tests.support.trials import trial
+
+NAME = 'it\'s a "sweep"'
+TRIALS = [trial(seed=seed) for seed in range(3)]
+PLANNED = [Planned(t, [f"seed={t.seed}"]) for t in TRIALS]
+RESULT = TrialResult(
+    "ok",
+    metrics={"train/loss": 0.25, "test/accuracy": 0.5, "integrity/ok": 1.0},
+    tags={"trial.weights_sha256": "0" * 64},
+    artifacts={"masks.npz": b"masks"},
+    data={"name": "digits", "sha256": "1" * 64, "features": [3, 64], "targets": [3]},
+    epochs=3,
+)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@contextmanager
+def recorder(rerun: bool = False) -> Iterator[tuple[list[Planned], Recorder]]:
+    with resume.opened(PLANNED, NAME, rerun) as (planned, made, away):
+        assert not away
+        yield planned, made
+
+
+def record(made: Recorder, *trials: Trial, again: bool = False) -> None:
+    for t in trials:
+        made.start_trial(t, t.name, again)
+        for epoch in (1, 2):
+            made.log(t, epoch, {"train/loss": 1.0 / epoch})
+        made.end_trial(t, RESULT)
+
+
+def sweep(*trials: Trial, status: str = "FINISHED") -> None:
+    """One sweep, from its start to its end."""
+    with recorder() as (planned, made):
+        made.start_sweep("note", [p.described() for p in planned])
+        made.start()
+        record(made, *trials)
+        made.end_sweep(status, "note", {"table.txt": b"table"})
+        assert made.finish(10)
+
+
+def client() -> MlflowClient:
+    found: MlflowClient = new_client(f"sqlite:///{Path('mlflow.db').absolute()}")
+    return found
+
+
+def runs(query: str = "") -> list[Run]:
+    found = client().get_experiment_by_name("masksweep")
+    return list(client().search_runs([found.experiment_id], query)) if found else []
+
+
+def children() -> list[Run]:
+    return [r for r in runs() if "mlflow.parentRunId" in r.data.tags]
+
+
+def test_a_sweep_is_a_parent_with_a_child_for_each_trial() -> None:
+    sweep(*TRIALS)
+    (parent,) = [r for r in runs() if "mlflow.parentRunId" not in r.data.tags]
+    assert parent.info.run_name == NAME
+    assert len(children()) == 3
+    for run in children():
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        points = client().get_metric_history(run.info.run_id, "train/loss")
+        assert [(p.step, p.value) for p in points] == [(1, 1.0), (2, 0.5), (3, 0.25)]
+        assert {f.path for f in client().list_artifacts(run.info.run_id)} == {
+            "config.yaml",
+            "masks.npz",
+        }
+    assert not Path(".masksweep").exists()
+
+
+def test_what_is_done_is_seen_and_the_parent_is_opened_again() -> None:
+    assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 3 to run"
+    assert not list(Path().iterdir()), "looking writes nothing"
+    sweep(*TRIALS[:2], status="FAILED")
+    assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
+    assert counted(resume.look(PLANNED, "another")[0]) == "3 trials: 3 to run"
+    with recorder() as (planned, made):
+        assert [p.state for p in planned] == ["done", "done", "to run"]
+        assert planned[0].found is not None
+        assert planned[0].found.result.metrics == RESULT.metrics
+        made.start_sweep("note", [])
+        made.start()
+        record(made, TRIALS[2])
+        made.end_sweep("FINISHED", "note", {"table.txt": b"table"})
+        assert made.finish(10)
+    assert len(runs()) == 4
+    assert {r.info.status for r in runs()} == {"FINISHED"}
+
+
+def test_what_a_killed_driver_had_on_disk_is_sent_and_its_open_runs_are_closed() -> None:
+    with recorder() as (_, made):
+        made.start_sweep("note", [])
+        record(made, TRIALS[0])
+        made.start_trial(TRIALS[1], "left open")
+        # the process ends here: nothing was sent
+    assert not Path("mlflow.db").exists()
+    assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 1 done, 2 to run"
+    sweep(*TRIALS[1:])
+    by_status: dict[str, list[str]] = {}
+    for run in children():
+        by_status.setdefault(run.info.status, []).append(run.data.tags["trial.id"])
+    assert sorted(by_status["FINISHED"]) == sorted(t.id for t in TRIALS)
+    assert by_status["KILLED"] == [TRIALS[1].id]
+    assert by_status.keys() == {"FINISHED", "KILLED"}
+
+
+def records() -> tuple[Spool, list[Any]]:
+    """A whole sweep's records, which nobody sends."""
+    with recorder() as (_, made):
+        made.start_sweep("note", [])
+        record(made, *TRIALS[:2])
+        made.start_trial(TRIALS[2], TRIALS[2].name)
+        made.fail_trial(TRIALS[2], "ValueError: no", {"traceback.txt": b"no"})
+        made.end_sweep("FAILED", "note", {"table.txt": b"table"})
+    spool = Spool(resume.address(TRIALS[0].tracking, NAME).path)
+    return spool, spool.oldest(100)
+
+
+@pytest.mark.parametrize("sent", range(1, 13))
+def test_a_crash_after_any_record_doubles_nothing(sent: int) -> None:
+    """The store has the records, the spool does not know it: all of them are sent again."""
+    spool, all_records = records()
+    assert len(all_records) == 12
+    Tracker(TRIALS[0].tracking, NAME).apply(all_records[:sent], spool.files)
+    Tracker(TRIALS[0].tracking, NAME).apply(all_records, spool.files)
+    spool.close()
+    assert sorted(r.data.tags["trial.id"] for r in children()) == sorted(t.id for t in TRIALS)
+    assert len(runs()) == 4
+    for run in children():
+        points = client().get_metric_history(run.info.run_id, "train/loss")
+        failed = run.data.tags["trial.id"] == TRIALS[2].id
+        assert run.info.status == ("FAILED" if failed else "FINISHED")
+        assert [p.step for p in points] == ([] if failed else [1, 2, 3])
+        assert len(run.inputs.dataset_inputs) == (0 if failed else 1)
+
+
+class GoesAway:
+    """MLflow's client until its n-th call, which is not made, or made and not answered."""
+
+    def __init__(self, client: MlflowClient, calls: int, made: bool) -> None:
+        self._client, self._left, self._made = client, calls, made
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._left -= 1
+            answer = None
+            if self._left or self._made:
+                answer = getattr(self._client, name)(*args, **kwargs)
+            if not self._left:
+                raise ConnectionError("no answer")
+            return answer
+
+        return call
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("made", [False, True], ids=["not made", "not answered"])
+@pytest.mark.parametrize("who", ["the same process", "another process"])
+def test_a_store_that_goes_away_at_any_call_gets_everything_once(made: bool, who: str) -> None:
+    sweep(TRIALS[0])
+    before = Path("mlflow.db").read_bytes()
+    with recorder(rerun=True) as (_, found):
+        found.start_sweep("note", [])
+        record(found, TRIALS[0], again=True)
+        found.start_trial(TRIALS[1], TRIALS[1].name)
+        found.log(TRIALS[1], 1, {"train/loss": math.nan})
+        found.fail_trial(TRIALS[1], "diverged: nan", {"traceback.txt": b"no"})
+        found.end_sweep("FAILED", "note", {"table.txt": b"table"})
+    spool = Spool(resume.address(TRIALS[0].tracking, NAME).path)
+    lot = spool.oldest(100)
+    for calls in count(1):
+        Path("mlflow.db").write_bytes(before)
+        tracker = Tracker(TRIALS[0].tracking, NAME)
+        whole, tracker._client = tracker._client, GoesAway(tracker._client, calls, made)
+        try:
+            tracker.apply(lot, spool.files)
+            break
+        except Away:
+            tracker._client = whole
+        # a lot with a record that is refused is sent one by one
+        again = tracker if who == "the same process" else Tracker(TRIALS[0].tracking, NAME)
+        for one in lot:
+            again.apply([one], spool.files)
+        assert len(runs()) == 4, calls
+        old, new, failed = sorted(children(), key=lambda r: r.info.start_time)
+        assert old.data.tags["trial.superseded"] == new.info.run_id
+        assert "trial.superseded" not in new.data.tags
+        assert [r.info.status for r in (old, new, failed)] == ["FINISHED", "FINISHED", "FAILED"]
+        for run, steps in ((new, [1, 2, 3]), (failed, [1])):
+            points = client().get_metric_history(run.info.run_id, "train/loss")
+            assert [p.step for p in points] == steps, calls
+    spool.close()
+    assert calls > 20
+
+
+def watched(made: Recorder, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The kinds of the records that are sent from now on, lot by lot."""
+    lots: list[list[str]] = []
+    send = made.send
+
+    def sending(lot: Sequence[Record]) -> None:
+        lots.append([r.kind for r in lot])
+        send(lot)
+
+    monkeypatch.setattr(made, "send", sending)
+    return lots
+
+
+def test_points_of_curves_are_sent_together_and_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    with recorder() as (planned, made):
+        made.start_sweep("note", [p.described() for p in planned])
+        for t in TRIALS:
+            made.start_trial(t, t.name)
+        made.send_left()
+        lots = watched(made, monkeypatch)
+        made.start()
+        for epoch in (1, 2):
+            for t in TRIALS:
+                made.log(t, epoch, {"train/loss": 1.0 / epoch})
+            time.sleep(0.5)
+        tic = time.monotonic()
+        while made.waiting:  # nothing else is put that would take them along
+            assert time.monotonic() - tic < 30
+            time.sleep(0.1)
+        assert lots == [["metrics"] * 6]
+
+
+def test_few_records_that_take_long_are_sent_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("masksweep.sweeps.tracking.recorder.LARGE", 2)
+    with recorder() as (planned, made):
+        made.start_sweep("note", [p.described() for p in planned])
+        lots = watched(made, monkeypatch)
+        record(made, *TRIALS)
+        made.send_left()
+    assert [sum(kind != "metrics" for kind in lot) for lot in lots] == [2, 2, 2, 1]
+    assert sum(map(len, lots)) == 13
+
+
+def test_a_sweep_that_is_run_again_says_how_now_and_is_shown() -> None:
+    for command in ("one", "two"):
+        with recorder() as (_, made):
+            made.start_sweep("note", [], ["accuracy"], {"sweep.command": command})
+            made.start()
+            made.end_sweep("FINISHED", "note", {}, {"trials/ok": 3.0})
+            assert made.finish(10)
+    (run,) = client().search_runs(["1"], "tags.`sweep.id` LIKE '%'")
+    assert run.data.tags["sweep.command"] == "two"
+    assert run.data.metrics == {"trials/ok": 3.0}
+    assert run.data.tags["mlflow.note.content"].startswith("All trials: [table](#/experiments/1/")
+    key = f"mlflow.sharedViewState.masksweep-{run.data.tags['sweep.id']}"
+    state = json.loads(client().get_experiment("1").tags[key])
+    assert state["searchFilter"] == f"tags.mlflow.parentRunId = '{run.info.run_id}'"
+
+
+def test_a_store_that_takes_no_view_takes_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise MlflowException("too long", INVALID_PARAMETER_VALUE)
+
+    with recorder() as (_, made):
+        made.start_sweep("note", [{"id": "x"}], ["accuracy"])
+        monkeypatch.setattr(MlflowClient, "set_experiment_tag", refuse)
+        made.start()
+        made.end_sweep("FINISHED", "note", {})
+        assert made.finish(10)
+    (run,) = client().search_runs(["1"], "tags.`sweep.id` LIKE '%'")
+    assert run.data.tags["mlflow.note.content"] == "note"
+    assert [f.path for f in client().list_artifacts(run.info.run_id)] == ["plan.json"]
+
+
+def test_a_retry_does_not_double_a_curve() -> None:
+    with recorder() as (_, made):
+        made.start_sweep("note", [])
+        made.start()
+        made.start_trial(TRIALS[0], "retried")
+        for epoch in (1, 2, 1, 2, 3):
+            made.log(TRIALS[0], epoch, {"train/loss": 1.0 / epoch})
+        made.end_trial(TRIALS[0], RESULT, retries=1)
+        assert made.finish(10)
+    (run,) = children()
+    points = client().get_metric_history(run.info.run_id, "train/loss")
+    assert [p.step for p in points] == [1, 2, 3]
+    assert run.data.tags["trial.retries"] == "1"
+
+
+def test_a_trial_that_the_store_turns_out_to_have_is_not_recorded_again() -> None:
+    """The store was away when the sweep looked for what is done."""
+    sweep(TRIALS[0])
+    with Spool.held(resume.address(TRIALS[0].tracking, NAME)) as spool:
+        made = Recorder(spool, TRIALS[0].tracking, NAME, None)
+        made.start_sweep("note", [])
+        record(made, *TRIALS[:2])
+        made.end_sweep("FINISHED", "note", {"table.txt": b"table"})
+        made.start()
+        assert made.finish(10)
+    assert sorted(r.data.tags["trial.id"] for r in children()) == sorted(t.id for t in TRIALS[:2])
+
+
+def test_a_trial_that_the_store_has_leaves_no_record_behind_in_another_process() -> None:
+    """As before, but the driver is killed with the trial's start sent, and the rest waiting."""
+    sweep(TRIALS[0])
+    with Spool.held(resume.address(TRIALS[0].tracking, NAME)) as spool:
+        made = Recorder(spool, TRIALS[0].tracking, NAME, None)
+        made.start_sweep("note", [])
+        record(made, TRIALS[0])
+        made.start_trial(TRIALS[1], TRIALS[1].name)
+        made.log(TRIALS[1], 1, {"train/loss": math.nan})
+        made.send(spool.oldest(3))
+    assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 1 done, 2 to run"
+    assert sync([]) == 0
+    assert len(children()) == 2
+    assert not Path(".masksweep").exists()
+
+
+def test_only_what_waits_for_the_given_store_is_sent(capsys: pytest.CaptureFixture[str]) -> None:
+    for store in ("one", "two"):
+        where = Tracking(uri=f"sqlite:///{store}.db")
+        with Spool.held(resume.address(where, NAME)) as spool:
+            Recorder(spool, where, NAME, None).start_sweep("note", [])
+    assert sync(["--uri", "sqlite:///one.db"]) == 0
+    assert Path("one.db").exists()
+    assert not Path("two.db").exists()
+    assert len(Spool.all()) == 1
+    assert sync([]) == 0
+    assert Path("two.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "away"), [(413, False), (404, False), (403, True), (429, True), (503, True)]
+)
+def test_an_upload_that_is_answered_with(code: int, away: bool) -> None:
+    answer = requests.Response()
+    answer.status_code = code
+    with pytest.raises(Away if away else Refused), translated():
+        answer.raise_for_status()
+
+
+def test_a_long_name_fits_into_every_database() -> None:
+    with recorder() as (_, made):
+        made.start_sweep("note", [])
+        made.start()
+        made.start_trial(TRIALS[0], "name " * 100)
+        made.end_trial(TRIALS[0], RESULT)
+        assert made.finish(10)
+    (run,) = children()
+    assert len(run.info.run_name) == 250
+
+
+def test_rerun_repeats_and_the_newest_counts() -> None:
+    sweep(*TRIALS)
+    with recorder(rerun=True) as (planned, made):
+        assert counted(planned) == "3 trials: 3 to run"
+        made.start_sweep("note", [])
+        made.start()
+        record(made, TRIALS[0], again=True)
+        made.end_sweep("FINISHED", "note", {"table.txt": b"table"})
+        assert made.finish(10)
+    first = [r for r in children() if r.data.tags["trial.id"] == TRIALS[0].id]
+    assert len(first) == 2
+    (old,) = [r for r in first if "trial.superseded" in r.data.tags]
+    (new,) = [r for r in first if r is not old]
+    assert old.data.tags["trial.superseded"] == new.info.run_id
+    assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 3 done"
+
+
+def test_a_finished_run_of_other_code_is_kept_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("masksweep.sweeps.tracking.recorder.code_version", lambda: "0.0.9+abc")
+    sweep(*TRIALS[:2])
+    planned, _ = resume.look(PLANNED, NAME)
+    assert counted(planned) == "3 trials: 2 done, 1 to run"
+    warning = "2 of them ran with another version of the code (0.0.9+abc); --rerun repeats them"
+    assert resume.other_code(planned) == warning
+
+
+def test_what_the_store_refuses_is_set_aside_and_the_rest_goes_on() -> None:
+    with recorder() as (_, made):
+        made.start_sweep("note", [])
+        made.start()
+        made.start_trial(TRIALS[0], TRIALS[0].name)
+        made.log(TRIALS[0], 1, {"not a name?": 1.0})
+        made.end_trial(TRIALS[0], RESULT)
+        made.end_sweep("FINISHED", "note", {"table.txt": b"table"})
+        assert not made.finish(10)
+        assert made.waiting == 1
+        assert "not a name?" in made.refused[0]
+    (run,) = children()
+    assert run.info.status == "FINISHED"
+
+
+def test_one_process_at_a_time_runs_a_sweep() -> None:
+    code = "import sys, tests.test_recorder as t; t.hold()"
+    with recorder():
+        found = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            env={"PYTHONPATH": str(Path(__file__).parents[1])},
+        )
+    assert found.stdout == "", found.stderr
+    assert "is being run by another process" in found.stderr
+    with recorder():
+        pass
+
+
+def hold() -> None:
+    with recorder():
+        print("both hold it")
+
+
+@pytest.mark.slow  # MLflow waits 20 s for the lock
+def test_a_locked_database_is_waited_for() -> None:
+    sweep(TRIALS[0])
+    spool, all_records = records()
+    with sqlite3.connect("mlflow.db") as other:
+        tracker = Tracker(TRIALS[0].tracking, NAME)
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(Away):
+            tracker.apply(all_records, spool.files)
+        other.rollback()
+    other.close()
+    tracker.apply(all_records, spool.files)
+    spool.close()
+    assert len(children()) == 3
+
+
+def test_a_deleted_experiment_is_bad_input() -> None:
+    sweep(TRIALS[0])
+    client().delete_experiment(client().get_experiment_by_name("masksweep").experiment_id)
+    with pytest.raises(Invalid, match=r"tracking\.experiment"), recorder():
+        pass
+
+
+def test_records_of_a_run_that_is_gone_are_refused_not_dropped() -> None:
+    spool, all_records = records()
+    tracker = Tracker(TRIALS[0].tracking, NAME)
+    tracker.apply(all_records[:1], spool.files)
+    with pytest.raises(Refused):
+        tracker.apply(all_records[2:3], spool.files)
+    spool.close()
+
+
+def lose(how: str) -> None:
+    """What a person does to a store while a sweep writes to it."""
+    match how:
+        case "deleted":
+            Path("mlflow.db").unlink()
+        case "emptied":
+            Path("mlflow.db").write_bytes(b"")
+        case "parent deleted":
+            (parent,) = [r for r in runs() if "mlflow.parentRunId" not in r.data.tags]
+            client().delete_run(parent.info.run_id)
+        case "trial deleted":
+            (run,) = children()
+            client().delete_run(run.info.run_id)
+
+
+def stored(made: Recorder) -> None:
+    """Wait until the store has all that was put."""
+    end = time.monotonic() + 60
+    while made.waiting:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+class TestLoss:
+    """What a store has lost it is given again, or it counts as not done."""
+
+    @pytest.mark.parametrize("how", ["deleted", "emptied", "parent deleted", "trial deleted"])
+    def test_a_trial_on_its_way_is_made_anew(self, how: str) -> None:
+        with recorder() as (_, made):
+            made.start()
+            made.start_sweep("note", [])
+            made.start_trial(TRIALS[0], "on its way")
+            made.log(TRIALS[0], 1, {"train/loss": 1.0})
+            stored(made)
+            lose(how)
+            made.start_trial(TRIALS[1], "begins later")
+            made.log(TRIALS[0], 2, {"train/loss": 0.5})
+            for t in TRIALS[:2]:
+                made.end_trial(t, RESULT)
+            made.end_sweep("FINISHED", "note", {})
+            assert made.finish(60), made.trouble
+            assert made.lost(t.id for t in TRIALS[:2]) == []
+        assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
+        (parent,) = [r for r in runs() if "mlflow.parentRunId" not in r.data.tags]
+        own = [r for r in runs() if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+        found = {r.info.run_name: r for r in own}
+        assert found.keys() == {"on its way", "begins later"}
+        points = client().get_metric_history(found["on its way"].info.run_id, "train/loss")
+        assert [(p.step, p.value) for p in points] == [(1, 1.0), (2, 0.5), (3, 0.25)]
+        assert {r.info.status for r in (parent, *own)} == {"FINISHED"}
+        assert len(own) == 2
+        assert "RUNNING" not in {r.info.status for r in runs()}
+        assert not Path(".masksweep").exists()
+
+    @pytest.mark.parametrize("how", ["deleted", "parent deleted"])
+    def test_a_trial_that_had_ended_counts_as_not_done(self, how: str) -> None:
+        with recorder() as (_, made):
+            made.start()
+            made.start_sweep("note", [])
+            record(made, TRIALS[0])
+            stored(made)
+            lose(how)
+            record(made, TRIALS[1])
+            made.end_sweep("FINISHED", "note", {})
+            assert made.finish(60), made.trouble
+            assert made.lost(t.id for t in TRIALS[:2]) == [TRIALS[0].id]
+        assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 1 done, 2 to run"
+        sweep(TRIALS[0])
+        assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
+
+    def test_what_is_refused_for_good_counts_as_not_done_until_it_is_recorded_anew(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        end, refused = Tracker._end, set[str]()
+
+        def refuses(self: Tracker, body: Any, *rest: Any) -> None:
+            refused.add(min(refused, default=body["run"]))
+            if body["run"] in refused:
+                raise Refused("too large")
+            end(self, body, *rest)
+
+        monkeypatch.setattr(Tracker, "_end", refuses)
+        with recorder() as (_, made):
+            made.start()
+            made.start_sweep("note", [])
+            record(made, *TRIALS[:2])
+            made.end_sweep("FINISHED", "note", {})
+            assert not made.finish(60)
+            assert made.refused == ["too large"]
+        assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 1 done, 2 to run"
+        assert Path(".masksweep").exists(), "what was measured is kept"
+        sweep(TRIALS[0])
+        assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
+        assert not Path(".masksweep").exists()
+
+    def test_a_spool_of_an_earlier_version_is_read(self) -> None:
+        spool, before = records()
+        with closing(spool._db) as db:
+            for column in ("run", "sent"):
+                db.execute(f"ALTER TABLE record DROP COLUMN {column}")
+        sweep()
+        assert len(before) == 12
+        assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
+        assert not Path(".masksweep").exists()
+
+
+def test_no_run_ends_before_it_began_where_the_clock_is_set_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    jumps = iter([2e9, 2e9 + 60, 1e9])
+    clock = {"now": 0.0}
+
+    def jump() -> float:
+        clock["now"] = next(jumps, clock["now"])
+        return clock["now"]
+
+    with recorder() as (_, made), monkeypatch.context() as patched:
+        patched.setattr("masksweep.sweeps.tracking.recorder.time.time", jump)
+        made.start_sweep("note", [])
+        record(made, TRIALS[0])
+        made.end_sweep("FINISHED", "note", {})
+    with closing(Spool(resume.address(TRIALS[0].tracking, NAME).path)) as spool:
+        times = [r.body["time"] for r in spool.oldest(9)]
+    assert times == sorted(times)
+    assert len(times) > 3

@@ -1,0 +1,226 @@
+"""A run's config file: it is enough to run the trial again, and it is data and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from masksweep.strategies import Invalid
+from masksweep.sweeps.tracking import run_config
+from masksweep.sweeps.config.trial import Trial
+from masksweep.sweeps.training.run_trial import TrialResult
+from tests.support.trials import trial as make
+
+RESULT = TrialResult(
+    "ok",
+    metrics={"test/loss": 0.1 + 0.2, "train/loss": math.nan, "speed/step_ms": 1.0},
+    tags={"trial.weights_sha256": "ab" * 32},
+    artifacts={"environment.txt": b"python: 3.12\ngpus: []\n"},
+    epochs=2,
+)
+CURVES = {"train/loss": {1: 1 / 3, 2: math.inf}}
+
+
+def written(folder: Path, trial: Trial) -> Path:
+    """The config of a run that has ended, with what it names, in a folder."""
+    given = run_config.files(trial)
+    for name, content in given.items():
+        (folder / name).write_bytes(content)
+    path = folder / "config.yaml"
+    path.write_text(run_config.text(trial, run_config.of(trial, "r" * 32, RESULT, CURVES, given)))
+    return path
+
+
+def masks(folder: Path) -> Path:
+    path = folder / "mine.npz"
+    kernels = {"hidden_1/kernel": (64, 12), "hidden_2/kernel": (12, 8)}
+    np.savez(path, **{n: np.arange(np.prod(s)).reshape(s) % 2 for n, s in kernels.items()})
+    return path
+
+
+def test_a_trial_is_read_as_it_was_written(tmp_path: Path) -> None:
+    trial = make(launch={"pack": 4}, model={"name": "mlp", "hidden": [12], "dropout": 0.1})
+    found, recorded = run_config.read(written(tmp_path, trial))
+    assert recorded
+    assert found.id == trial.id
+    assert found.width == 4
+    assert recorded.trial == trial.id
+    assert recorded.curves == CURVES
+    assert recorded.metrics["test/loss"] == RESULT.metrics["test/loss"]
+    assert math.isnan(recorded.metrics["train/loss"])
+    assert recorded.environment == {"python": "3.12", "gpus": "[]"}
+
+
+def test_files_that_the_config_names_travel_with_it(tmp_path: Path) -> None:
+    mine, far = masks(tmp_path), tmp_path / "far"
+    far.mkdir()
+    trial = make(pattern={"name": "file", "path": str(mine)})
+    path = written(far, trial)
+    digest = hashlib.sha256(mine.read_bytes()).hexdigest()
+    mine.unlink()
+    found, recorded = run_config.read(path)
+    assert recorded
+    assert found.id == trial.id
+    assert recorded.files == {"given_pattern.npz": digest}
+    (far / "given_pattern.npz").write_bytes(masks(tmp_path).read_bytes() + b" ")
+    with pytest.raises(Invalid, match="another content than the one that ran"):
+        run_config.read(path)
+    (far / "given_pattern.npz").unlink()
+    with pytest.raises(Invalid, match="no such file beside"):
+        run_config.read(path)
+
+
+def test_a_file_that_is_gone_when_a_trial_ends_costs_nothing_else(tmp_path: Path) -> None:
+    mine = masks(tmp_path)
+    trial = make(pattern={"name": "file", "path": str(mine)})
+    assert trial.id
+    mine.unlink()
+    with pytest.raises(Invalid, match="must be a file beside the config"):
+        run_config.read(written(tmp_path, trial))
+
+
+def test_a_file_that_changed_since_the_trial_was_planned_does_not_travel(tmp_path: Path) -> None:
+    mine = masks(tmp_path)
+    trial = make(pattern={"name": "file", "path": str(mine)})
+    assert list(run_config.files(trial)) == ["given_pattern.npz"]
+    np.savez(mine, **{"hidden_1/kernel": np.ones((64, 12)), "hidden_2/kernel": np.ones((12, 8))})
+    assert run_config.files(trial) == {}
+
+
+def test_a_changed_setting_is_another_trial_than_the_recorded_one(tmp_path: Path) -> None:
+    path = written(tmp_path, make())
+    path.write_text(path.read_text().replace("learning_rate: 0.01", "learning_rate: 0.0101"))
+    found, recorded = run_config.read(path)
+    assert recorded
+    assert found.id != recorded.trial
+
+
+BOMB = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 60))
+RECORDED = "recorded: {trial: a, run: b, code: c, status: ok}\n"
+SETTINGS: dict[str, dict[str, Any]] = {
+    "a target": {"_target_": "os.system", "_args_": ["touch ran"]},
+    "a target in a group": {"model": {"name": "mlp", "_target_": "os.system"}},
+    "a class for a name": {"model": {"name": "os.system"}},
+    "a module for a strategy": {"strategy": {"name": "masksweep.strategies.dense"}},
+    "a path for a name": {"data": {"name": "../../etc/passwd"}},
+    "hydra's keys": {"hydra": {"callbacks": {"x": {"_target_": "os.system"}}}},
+    "hydra's searchpath": {"hydra": {"searchpath": ["file:///"]}},
+    "hydra's job": {"hydra/job_logging": "custom"},
+    "defaults": {"defaults": ["/etc/passwd"]},
+    "a package": {"package": "os"},
+    "a resolver for a number": {"seed": "${oc.env:HOME}"},
+    "a resolver for a name": {"strategy": {"name": "${oc.env:HOME}"}},
+    "a resolver for a list": {"targets": "${oc.decode:x}"},
+    "an absolute path": {"pattern": {"name": "file", "path": "/etc/passwd"}},
+    "a parent path": {"pattern": {"name": "file", "path": "../mine.npz"}},
+    "a folder's path": {"pattern": {"name": "file", "path": "sub/mine.npz"}},
+    "a path that is not recorded": {"pattern": {"name": "file", "path": "mine.npz"}},
+    "a held file elsewhere": {"held": {"name": "file", "path": "/etc/passwd"}},
+    "no text for a path": {"pattern": {"name": "file", "path": ["mine.npz"]}},
+    "a path for a pattern without": {"pattern": {"name": "random", "path": "/etc/passwd"}},
+    "a path over http": {"held": {"name": "file", "path": "http://127.0.0.1/a.npz"}},
+    "a checkpoint's path": {"checkpoint": {"path": "/", "plugin": "x"}},
+    "an unknown section": {"plugins": ["os"]},
+    "code for a number": {"optimizer": {"name": "adam", "learning_rate": "__import__('os')"}},
+    "an object for a number": {"seed": {"__reduce__": "os.system"}},
+    "a number out of range": {"seed": -1},
+    "an activation by module": {"model": {"name": "mlp", "activation": "os.system"}},
+    "a constraint by module": {"model": {"name": "mlp", "constraint": "os.system"}},
+    "a list for the whole model": {"model": [1, 2]},
+    "found_with a target": {
+        "pattern": {"name": "magnitude", "found_with": {"_target_": "os.system"}}
+    },
+}
+TEXTS = {
+    "python/object": "!!python/object/apply:os.system ['touch ran']\n",
+    "python/name": "model: !!python/name:os.system ''\n",
+    "python/module": "model: !!python/module:os ''\n",
+    "python/object/new": "seed: !!python/object/new:os.system ['touch ran']\n",
+    "a tag without a value": 'seed: !!int ""\n',
+    "no truth value": "seed: !!bool x\n",
+    "no time": "seed: !!timestamp x\n",
+    "recorded metrics without names": RECORDED.replace("}", ", metrics: {1: 2.0}}"),
+    "recorded epochs as text": RECORDED.replace("}", ", curves: {a: {x: 1.0}}}"),
+    "a recorded number beyond reason": RECORDED.replace("}", f", metrics: {{a: {400 * '9'}}}}}"),
+    "another tag": "seed: !run 'touch ran'\n",
+    "aliases": BOMB,
+    "aliases that hold themselves": "a: &a [*a]\n",
+    "merged keys": "a: &a {seed: 1}\nb: {<<: *a}\n",
+    "nested beyond reason": "a: " + 3000 * "[" + 3000 * "]",
+    "a number beyond reason": "seed: " + 10_000 * "9",
+    "two documents": "seed: 1\n---\nseed: 2\n",
+    "no mapping": "- seed\n",
+    "no YAML": "seed: [1\n",
+    "no text": "\x00\x01",
+    "recorded as a list": "recorded: [1]\n",
+    "recorded with more": RECORDED.replace("}", ", run_this: x}"),
+    "recorded metrics as text": RECORDED.replace("}", ", metrics: {a: b}}"),
+    "recorded curves as text": RECORDED.replace("}", ", curves: {a: b}}"),
+    "recorded files as numbers": RECORDED.replace("}", ", files: {a: 1}}"),
+}
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(Invalid) as found:
+        run_config.read(path)
+    said = str(found.value)
+    assert "\n" not in said
+    assert len(said) < 2000
+    return said
+
+
+@pytest.mark.parametrize("what", SETTINGS)
+def test_what_a_strangers_config_names_is_refused(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each in an else good file, so that it is what is refused."""
+    monkeypatch.chdir(tmp_path)
+    masks(tmp_path)
+    path = written(tmp_path, make())
+    run_config.read(path)
+    config = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(config | SETTINGS[what]))
+    refused(path)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("what", TEXTS)
+def test_what_is_no_plain_data_is_refused(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "config.yaml"
+    path.write_text(TEXTS[what])
+    said = refused(path)
+    assert ("of which a few can stand for any number" in said) == what.startswith("aliases")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_file_elsewhere_is_refused_though_its_digest_is_told(tmp_path: Path) -> None:
+    mine = masks(tmp_path)
+    far = tmp_path / "far"
+    far.mkdir()
+    path = written(far, make(pattern={"name": "file", "path": str(mine)}))
+    for name in ("../mine.npz", str(mine)):
+        config = yaml.safe_load(path.read_text())
+        config["pattern"]["path"] = name
+        config["recorded"]["files"][name] = hashlib.sha256(mine.read_bytes()).hexdigest()
+        path.write_text(yaml.safe_dump(config))
+        assert "must be a file beside the config" in refused(path)
+
+
+def test_a_link_beside_the_config_is_refused(tmp_path: Path) -> None:
+    """It may lead anywhere, and the digest would tell what is there."""
+    mine = masks(tmp_path)
+    far = tmp_path / "far"
+    far.mkdir()
+    path = written(far, make(pattern={"name": "file", "path": str(mine)}))
+    (far / "given_pattern.npz").unlink()
+    (far / "given_pattern.npz").symlink_to(mine)
+    assert "no such file beside" in refused(path)

@@ -1,0 +1,166 @@
+"""A control that nothing can move is told from one that is broken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from masksweep.strategies.base import Binding
+from masksweep.strategies.init_only import InitOnly
+from masksweep.sweeps.composing import command
+from masksweep.sweeps.tracking import resume
+from masksweep.sweeps.report.verdicts import alarms, inconclusive
+from masksweep.sweeps.cli.main import main
+from masksweep.sweeps.config.trial import Trial
+from masksweep.sweeps.report.results_table import Outcome
+from masksweep.sweeps.training.run_trial import TrialResult, run
+from tests.support.trials import trial
+
+DEAD: dict[str, Any] = {
+    "strategy": "init_only",
+    "pattern": {"name": "columns", "sparsity": 0.5},
+    "targets": ["hidden_1/kernel", "hidden_1/bias"],
+    "speed": {"rounds": 0},
+}
+UNITS, INPUTS = 6, 64
+"""Masked units of the first hidden layer, and the inputs of each."""
+
+
+def ended(given: Trial) -> tuple[TrialResult, Outcome]:
+    result = run(given)
+    return result, Outcome(given, "", "ok", result)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_relu_unit_that_is_zeroed_whole_is_reached_by_no_gradient(seed: int) -> None:
+    result, outcome = ended(trial(**DEAD, seed=seed))
+    assert result.metrics["integrity/violations"] == 0
+    assert result.metrics["integrity/reached"] == 0
+    assert result.metrics["integrity/unreached"] == UNITS * (INPUTS + 1)
+    assert inconclusive(outcome)
+    assert not alarms(outcome)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"pattern": "random", "targets": ["hidden_1/kernel"]},
+        {"model": {"name": "mlp", "hidden": [12, 8], "activation": "elu"}},
+        {"held": "init"},
+    ],
+    ids=str,
+)
+def test_a_control_that_leaks_is_not_asked(other: dict[str, Any]) -> None:
+    result, outcome = ended(trial(**{**DEAD, **other}))
+    assert result.metrics["integrity/violations"] > 0
+    assert "integrity/reached" not in result.metrics
+    assert not alarms(outcome)
+    assert not inconclusive(outcome)
+
+
+def test_in_a_pack_it_says_the_same() -> None:
+    from masksweep.sweeps.training import pack
+    from masksweep.sweeps.training.checkpoint import Checkpoints
+    from masksweep.sweeps.training.run_trial import Member
+
+    two = [trial(**DEAD, seed=s, launch={"pack": 2}) for s in (0, 1)]
+    members = [Member(t, lambda report: None, Checkpoints("memory://reach", t.id, 60)) for t in two]
+    for found in pack.run(members):
+        assert isinstance(found, TrialResult)
+        assert found.metrics["integrity/reached"] == 0
+        assert found.metrics["integrity/unreached"] == UNITS * (INPUTS + 1)
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The control masks the gradients: it holds, and hides from the optimizer what reaches."""
+
+    def bind(self: InitOnly) -> Binding:
+        return Binding(
+            init=lambda w, m, h: tf.where(m, w, h),
+            gradients=lambda g, m: tf.where(m, g, tf.zeros_like(g)),
+        )
+
+    from masksweep.sweeps.training import program
+
+    program._programs.clear()
+    monkeypatch.setattr(InitOnly, "bind", bind)
+    yield
+    program._programs.clear()
+
+
+@pytest.mark.usefixtures("broken")
+@pytest.mark.parametrize(
+    "other",
+    [{}, {"pattern": "random", "targets": ["hidden_1/kernel"]}, {"held": "init"}],
+    ids=["dead", "random", "init"],
+)
+def test_a_control_that_is_broken_is_an_alarm_where_gradients_reach(other: dict[str, Any]) -> None:
+    result, outcome = ended(trial(**{**DEAD, **other}))
+    assert result.metrics["integrity/violations"] == 0
+    assert result.metrics["integrity/held_gradient"] == 0  # as it says of itself
+    if not other:  # where nothing can move, a broken one cannot be told from a sound one
+        assert inconclusive(outcome)
+        return
+    assert result.metrics["integrity/reached"] > 0
+    assert alarms(outcome)
+    assert not inconclusive(outcome)
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_few_reached_entries_among_dead_ones_are_enough_for_the_alarm() -> None:
+    mask = np.ones((INPUTS, 12), int)
+    mask[:, 0] = 0  # dead: its bias starts at 0
+    mask[20, 1] = 0
+    pattern = {"name": "explicit", "mask": mask.tolist()}
+    result, outcome = ended(trial(**{**DEAD, "targets": ["hidden_1/kernel"], "pattern": pattern}))
+    assert result.metrics["integrity/reached"] == 1
+    assert result.metrics["integrity/unreached"] == INPUTS
+    assert alarms(outcome)
+
+
+def test_weights_that_do_not_train_are_not_reached() -> None:
+    given = {**DEAD, "pattern": "random", "trainable": ["output/*"]}
+    result, outcome = ended(trial(**given))
+    assert result.metrics["integrity/reached"] == 0
+    assert inconclusive(outcome)
+
+
+@pytest.mark.usefixtures("hydra_restore_singletons")
+@pytest.mark.parametrize(
+    ("reached", "exit_code", "words"),
+    [
+        (0.0, 0, "inconclusive: no gradient reaches the 50 masked"),
+        (1.0, 1, "init_only HOLDS: no verdict can be trusted"),
+    ],
+)
+def test_the_exit_code_of_a_sweep_goes_by_whether_anything_reached_its_control(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    reached: float,
+    exit_code: int,
+    words: str,
+) -> None:
+    """A sweep whose trials are done already, so that nothing is trained."""
+    monkeypatch.chdir(tmp_path)
+    arguments = ["strategy=init_only,weight_mask", "sweep.name=still"]
+    jobs = command.planned("run", arguments)
+    with resume.opened(jobs, "still", rerun=False) as (planned, recorder, _):
+        recorder.start_sweep("", [])
+        recorder.start()
+        for p in planned:
+            metrics = {"integrity/ok": 1.0, "integrity/violations": 0.0, "test/accuracy": 0.5}
+            if p.trial.strategy.role == "control":
+                metrics |= {"integrity/reached": reached, "integrity/unreached": 50.0 - reached}
+            recorder.start_trial(p.trial, p.name)
+            recorder.end_trial(p.trial, TrialResult("ok", metrics=metrics))
+        recorder.end_sweep("FINISHED", "", {})
+        assert recorder.finish(120)
+    assert main(["run", *arguments]) == exit_code
+    assert words in " ".join(capsys.readouterr().out.split())

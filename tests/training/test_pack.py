@@ -1,0 +1,529 @@
+"""Packs: within a width, neither a trial's lane nor its neighbours change a bit of it."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from masksweep.strategies import Invalid, all_strategies
+from masksweep.strategies.weights import values
+from masksweep.sweeps.training import loop, pack, vectorized, setup, program
+from masksweep.sweeps.training.checkpoint import Checkpoints
+from masksweep.sweeps.config.trial import Trial, parse, recorded
+from masksweep.sweeps.launch.job import Apart
+from masksweep.sweeps.components.optimizers import OPTIMIZERS
+from masksweep.sweeps.composing.command import planned
+from masksweep.sweeps.config.plan import packs
+from masksweep.sweeps.training.run_trial import Diverged, Member, Report, TrialResult, begin, run
+from tests.support.sweep_process import local_store, ran
+from tests.support.trials import trial as make
+
+WIDTH = 4
+STEPS = {"epochs": 3, "batch_size": 100}
+COLUMNS: dict[str, Any] = {
+    "pattern": {"name": "columns", "sparsity": 0.3},
+    "held": "init",
+    "targets": ["output/*"],
+}
+ROUNDING = 1e-5
+"""How far a trial in a pack may be from the same alone after 42 small steps: absolute, in weights,
+losses and scores. What is different is in which order a product adds up."""
+
+
+def given(seed: int = 0, width: int = WIDTH, **sections: Any) -> Trial:
+    base = {"train": STEPS, "speed": {"rounds": 0}, "launch": {"pack": width}, "seed": seed}
+    return make(**{**base, **sections})
+
+
+def sections_for(strategy: str) -> dict[str, Any]:
+    own = COLUMNS if strategy in ("var_list", "loss_mask") else {}
+    return {"strategy": strategy, **({"pattern": "rows"} if strategy == "row_lookup" else own)}
+
+
+class Kept:
+    """Runs packs, and has what their trials reported."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = str(folder) if folder else f"memory://{uuid.uuid4().hex}"
+        self.reports: dict[str, list[Report]] = {}
+
+    def run(self, *trials: Trial, every_s: float = 60) -> list[Any]:
+        members = [
+            Member(
+                t,
+                self.reports.setdefault(t.id, []).append,
+                Checkpoints(self.folder, t.id, every_s),
+            )
+            for t in trials
+        ]
+        return pack.run(members)
+
+    def notes(self, trial: Trial) -> list[str]:
+        return [r.note for r in self.reports[trial.id] if r.note]
+
+    def curve(self, trial: Trial) -> list[tuple[int, dict[str, float]]]:
+        return [(r.epoch, dict(r.metrics)) for r in self.reports[trial.id] if r.metrics]
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Kept:
+    return Kept(tmp_path)
+
+
+def bits(found: Any) -> dict[str, Any]:
+    """All that a trial finds, but for time and memory."""
+    assert isinstance(found, TrialResult), found
+    metrics = {k: v for k, v in found.metrics.items() if not k.startswith(("speed/", "memory/"))}
+    rest = {k: found.artifacts[k] for k in found.artifacts if k.endswith(".npz")}
+    return {**metrics, **found.tags, "epochs": found.epochs, **rest}
+
+
+def weights(found: Any, folder: Path) -> dict[str, Any]:
+    import keras
+
+    path = folder / "model.keras"
+    path.write_bytes(found.artifacts["model.keras"])
+    return values(keras.models.load_model(path))
+
+
+def assert_close(found: Any, alone: TrialResult, folder: Path, rounding: float = ROUNDING) -> None:
+    assert isinstance(found, TrialResult), found
+    assert found.metrics.keys() == alone.metrics.keys()
+    for name in ("train/loss", "validation/loss", "test/loss", "test/accuracy"):
+        assert found.metrics[name] == pytest.approx(alone.metrics[name], abs=rounding), name
+    for name in ("integrity/ok", "integrity/peak_violations", "sparsity/achieved"):
+        assert found.metrics.get(name) == alone.metrics.get(name)
+    one, other = weights(found, folder), weights(alone, folder)
+    for name in one:
+        np.testing.assert_allclose(one[name], other[name], rtol=0, atol=rounding)
+
+
+def few(names: Iterable[str], *quick: str) -> list[Any]:
+    """All of them, of which the others are for `pytest -m slow`: each is compiled twice."""
+    return [n if n in quick else pytest.param(n, marks=pytest.mark.slow) for n in names]
+
+
+PACKED = [name for name, kind in all_strategies().items() if kind.xla]
+
+
+@pytest.mark.parametrize("strategy", few(PACKED, "hard_mask", "sparse_values"))
+def test_neither_lane_nor_neighbours_nor_padding_change_a_bit(
+    strategy: str, kept: Kept, tmp_path: Path
+) -> None:
+    a, b, c, d, e = (given(seed, **sections_for(strategy)) for seed in range(5))
+    first = kept.run(a, b, c, d)
+    curve = kept.curve(c)
+    assert not kept.notes(a)
+    whole = bits(first[2])
+    for others, lane in (((c, e), 0), ((e, d, b, c), 3), ((c,), 0)):
+        again = Kept()
+        found = again.run(*others)
+        assert bits(found[lane]) == whole
+        assert again.curve(c) == curve
+    assert len({bits(f)["trial.weights_sha256"] for f in first}) == 4
+    assert_close(first[2], run(given(2, 1, **sections_for(strategy))), tmp_path)
+
+
+OPTIMIZER_CASES: dict[str, dict[str, Any]] = {
+    **{name: {"name": name} for name in OPTIMIZERS},
+    # a pixel that is always 0 divides zero by zero otherwise, alone as well
+    "adafactor": {"name": "adafactor", "epsilon_1": 1e-12},
+    "momentum": {"name": "sgd", "momentum": 0.9, "nesterov": True},
+    "decay": {"name": "adam", "weight_decay": 0.01},
+    "clipnorm": {"name": "adam", "clipnorm": 0.01},
+    "global_clipnorm": {"name": "adam", "global_clipnorm": 0.01},
+    "ema": {"name": "adam", "use_ema": True, "ema_momentum": 0.9},
+}
+
+
+@pytest.mark.parametrize("case", few(OPTIMIZER_CASES, "nadam", "global_clipnorm"))
+def test_every_optimizer_sees_its_own_lane_only(case: str, kept: Kept, tmp_path: Path) -> None:
+    """Also those that look at whole weights: norms, factored moments, orthogonal updates."""
+    sections = {"optimizer": OPTIMIZER_CASES[case], "strategy": "hard_mask"}
+    one, other = (given(seed, **sections) for seed in (0, 1))
+    found = kept.run(one, other)
+    assert not kept.notes(one)
+    assert bits(Kept().run(other)[0]) == bits(found[1])
+    # orthogonal updates take a rounding further
+    rounding = 1e-3 if case == "muon" else ROUNDING
+    assert_close(found[1], run(given(1, 1, **sections)), tmp_path, rounding)
+
+
+def test_rates_masks_and_held_values_are_each_trials_own(kept: Kept, tmp_path: Path) -> None:
+    constant = {"name": "constant", "value": 0.5}
+    rate = {"name": "adam", "learning_rate": 0.002}
+    own: list[dict[str, Any]] = [
+        {},
+        {"optimizer": rate},
+        {"held": constant, "pattern": {"name": "random", "sparsity": 0.9}},
+        {"pattern": {"name": "n_m"}, "held": "init", "seed": 3},
+    ]
+    found = kept.run(*(given(**{"seed": 0, **sections}) for sections in own))
+    for result, sections in zip(found, own, strict=True):
+        alone = run(given(**{"seed": 0, "width": 1, **sections}))
+        assert result.artifacts["masks.npz"] == alone.artifacts["masks.npz"]
+        assert result.metrics["integrity/ok"] == 1
+        assert_close(result, alone, tmp_path)
+    assert len({bits(f)["trial.weights_sha256"] for f in found}) == 4
+
+
+def test_kinds_of_held_values_share_a_pack_and_its_program() -> None:
+    kinds = [{"name": "zero"}, {"name": "constant", "value": 0.5}, {"name": "init"}]
+    for width, programs in ((8, 1), (1, 2)):
+        starts = [setup.start(given(held=kind, width=width)) for kind in kinds]
+        assert len({setup.shape(start) for start in starts}) == programs
+
+
+def test_masks_of_other_sizes_make_packs_of_their_own(kept: Kept) -> None:
+    sparse, denser = (
+        given(strategy="sparse_values", pattern={"name": "random", "sparsity": s})
+        for s in (0.9, 0.5)
+    )
+    found = kept.run(sparse, denser)
+    assert [f.metrics["integrity/ok"] for f in found] == [1, 1]
+    assert bits(Kept().run(denser)[0]) == bits(found[1])
+
+
+def test_the_audit_counts_lane_by_lane(kept: Kept) -> None:
+    leaking = {"strategy": "init_only", "optimizer": {"name": "sgd", "learning_rate": 0.1}}
+    sparse, denser = (
+        given(pattern={"name": "random", "sparsity": s}, **leaking) for s in (0.9, 0.3)
+    )
+    found = kept.run(sparse, denser)
+    for result, trial in zip(found, (sparse, denser), strict=True):
+        alone = run(make(**{**_own(trial), "launch": {"pack": 1}}))
+        for name in ("integrity/peak_violations", "integrity/first_violation_step"):
+            assert result.metrics[name] == alone.metrics[name]
+        assert result.tags["integrity.through"] == alone.tags["integrity.through"]
+        drift = alone.metrics["integrity/peak_drift"]
+        assert result.metrics["integrity/peak_drift"] == pytest.approx(drift, rel=1e-4)
+    peaks = [f.metrics["integrity/peak_violations"] for f in found]
+    assert peaks[0] > 2 * peaks[1] > 0
+
+
+def _own(trial: Trial) -> dict[str, Any]:
+    return {k: v for k, v in trial.resolved().items() if k != "sweep"}
+
+
+def test_a_pack_compiles_nothing_a_second_time() -> None:
+    program._programs.clear()
+    fresh = bits(Kept().run(given(0))[0])
+    Kept().run(given(1), given(2, optimizer={"name": "adam", "learning_rate": 0.5}))
+    result = Kept().run(given(0))[0]
+    assert bits(result) == fresh
+    assert result.metrics["speed/compile_s"] == 0
+    (found,) = program._programs.values()
+    assert isinstance(found, vectorized.Packed)
+    assert found._run.experimental_get_tracing_count() == 1
+
+
+def test_steps_are_timed_beside_as_many_dense_trials(kept: Kept) -> None:
+    program._programs.clear()
+    found = kept.run(*(given(seed, speed={"rounds": 6}) for seed in range(3)))
+    assert len({f.metrics["speed/ratio_to_dense"] for f in found}) == 1
+    first = found[0].metrics
+    ends = first["speed/ratio_low"], first["speed/ratio_high"]
+    assert ends[0] <= first["speed/ratio_to_dense"] <= ends[1]
+    assert found[0].tags["speed.noisy"] == str(first["speed/dense_to_dense"] > 1.05).lower()
+    assert 0 < first["speed/ratio_to_dense"] < 100
+    assert first["speed/samples_per_s"] == pytest.approx(100_000 / first["speed/step_ms"])
+    assert first["speed/compile_s"] > 0
+    assert first["memory/parameters_bytes"] == run(given(width=1)).metrics[
+        "memory/parameters_bytes"
+    ]  # fmt: skip
+
+
+# -- what ends one trial ---------------------------------------------------------------------
+
+
+def test_one_that_diverges_ends_alone_and_as_it_does_alone(kept: Kept) -> None:
+    wild = {"name": "sgd", "learning_rate": 1e30}
+    calm = {"name": "sgd", "learning_rate": 0.1}
+    a, bad, b = given(0, optimizer=calm), given(1, optimizer=wild), given(2, optimizer=calm)
+    found = kept.run(a, bad, b)
+    assert isinstance(found[1], Diverged)
+    reports: list[Report] = []
+    with pytest.raises(Diverged) as alone:
+        run(given(1, 1, optimizer=wild), reports.append)
+    assert str(found[1]) == str(alone.value)
+    assert repr(kept.reports[bad.id][-1]) == repr(reports[-1])  # a NaN is not itself
+    assert [bits(f) for f in Kept().run(a, b)] == [bits(found[0]), bits(found[2])]
+    only = Kept().run(bad)
+    assert isinstance(only[0], Diverged)
+
+
+def test_one_that_is_refused_or_cannot_be_made_takes_no_other_with_it(
+    kept: Kept, tmp_path: Path
+) -> None:
+    good = given(strategy="var_list", **COLUMNS)
+    scattered = given(1, strategy="var_list", targets=["output/*"], held="init")
+    masks = tmp_path / "masks.npz"
+    np.savez(masks, **{"output/kernel": np.ones((8, 10), bool)})
+    lost = given(2, strategy="var_list", pattern={"name": "file", "path": str(masks)})
+    _ = lost.id
+    masks.unlink()
+    found = kept.run(scattered, good, lost)
+    assert (found[0].status, found[1].status) == ("skipped", "ok")
+    assert "whole outputs" in found[0].reason
+    assert isinstance(found[2], Invalid | OSError)
+    assert bits(found[1]) == bits(Kept().run(good)[0])
+
+
+def test_one_whose_audit_breaks_ends_alone(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, integrity = pack.measure.integrity, pack.measure.integrity
+
+    def breaks(start: setup.Start, *rest: Any) -> Any:
+        if start.trial.seed == 1:
+            raise OSError("disk full")
+        return whole(start, *rest)
+
+    monkeypatch.setattr(pack.measure, "integrity", breaks)
+    found = kept.run(given(0), given(1), given(2))
+    assert str(found[1]) == "disk full"
+    assert [f.status for f in (found[0], found[2])] == ["ok", "ok"]
+    assert integrity is whole
+
+
+def test_what_was_found_is_not_lost_with_the_timing(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: Any) -> Any:
+        raise MemoryError("no room for the control")
+
+    monkeypatch.setattr(pack.measure, "step_time_of_pack", breaks)
+    one, other = (given(seed, speed={"rounds": 3}) for seed in (0, 1))
+    found = kept.run(one, other)
+    assert [f.status for f in found] == ["ok", "ok"]
+    assert "speed/step_ms" not in found[0].metrics
+    assert kept.notes(one) == ["the pack was not timed: no room for the control"]
+
+
+# -- what can only run alone -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sections", "why"),
+    [
+        ({"model": "cnn1d", "train": {**STEPS, "jit": True}}, "Conv2DBackpropFilter cannot run"),
+        pytest.param(
+            {"model": {"name": "gru", "units": 3}},
+            "its step does not compile for lanes: ",
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["conv", "gru"],
+)
+def test_a_model_whose_step_does_not_pack_runs_alone_and_says_why(
+    sections: dict[str, Any], why: str, kept: Kept
+) -> None:
+    one, other = (given(seed, **sections) for seed in (0, 1))
+    assert one.width == WIDTH
+    for _ in range(2):  # also where it is known
+        with pytest.raises(Apart, match=re.escape(why)):
+            kept.run(one, other)
+    (note,) = kept.notes(one)
+    assert note.startswith(f"runs alone, as others of its kind: {why}")
+    for trial in (one, other):
+        (result,) = kept.run(trial)
+        assert result.tags["trial.alone"].startswith(why)
+        alone = bits(run(given(trial.seed, 1, **sections)))
+        assert alone.items() <= bits(result).items()
+
+
+@pytest.mark.parametrize(
+    "model", [{"dropout": 0.2}, pytest.param({"batch_norm": True}, marks=pytest.mark.slow)], ids=str
+)
+def test_models_with_a_state_of_their_own_pack(
+    model: dict[str, Any], kept: Kept, tmp_path: Path
+) -> None:
+    sections = {"model": {"name": "mlp", "hidden": [16, 8], **model}}
+    a, b = (given(seed, **sections) for seed in (0, 1))
+    found = kept.run(a, b)
+    assert not kept.notes(a)
+    assert bits(Kept().run(b)[0]) == bits(found[1])
+    assert_close(found[1], run(given(1, 1, **sections)), tmp_path, 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("sections", "why"),
+    [
+        ({"train": {**STEPS, "jit": False}}, "train.jit"),
+        ({"train": {**STEPS, "switch_at": 3}}, "train.switch_at"),
+        ({"train": {**STEPS, "resume_at": 3}}, "train.resume_at"),
+        ({"compare": "projection"}, "compare"),
+        (
+            {"optimizer": {"name": "adam", "use_ema": True, "ema_overwrite_frequency": 5}},
+            "ema_overwrite_frequency",
+        ),
+        ({"strategy": "sparse_tensor"}, "train.jit"),
+    ],
+)
+def test_some_trials_have_no_width(sections: dict[str, Any], why: str) -> None:
+    trial = given(**sections)
+    assert why in trial.alone
+    assert trial.width == 1
+    assert trial.id == given(width=1, **sections).id
+
+
+# -- how it is cut up ------------------------------------------------------------------------
+
+
+class BrokenOff(BaseException):
+    pass
+
+
+def break_off(kept: Kept, trials: Sequence[Trial], after: int) -> None:
+    def emit(report: Report) -> None:
+        if report.steps > after:
+            raise BrokenOff
+
+    members = [Member(t, emit, Checkpoints(kept.folder, t.id, 1e-9)) for t in trials]
+    with pytest.raises(BrokenOff):
+        pack.run(members)
+
+
+@pytest.mark.parametrize("after", [5, pytest.param(14, marks=pytest.mark.slow)])
+def test_a_pack_goes_on_from_its_checkpoints_to_the_same_bits(
+    after: int, kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pack, "CHUNK_SECONDS", 0.0)
+    trials = [given(seed) for seed in range(3)]
+    whole = Kept()
+    expected = [bits(f) for f in whole.run(*trials)]
+    break_off(kept, trials, after)
+    found = kept.run(*trials)
+    assert [bits(f) for f in found] == expected
+    for trial in trials:
+        assert kept.notes(trial) == [f"resumed from step {after}"]
+        assert kept.curve(trial) == whole.curve(trial)
+
+
+def test_trials_that_are_at_different_steps_go_on_each_from_its_own(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One was killed while the others had saved; another is new."""
+    monkeypatch.setattr(pack, "CHUNK_SECONDS", 0.0)
+    trials = [given(seed) for seed in range(4)]
+    expected = [bits(f) for f in Kept().run(*trials)]
+    break_off(kept, trials[:3], 9)
+    newest = sorted((Path(kept.folder) / trials[1].id).iterdir())[-1]
+    newest.unlink()
+    assert [bits(f) for f in kept.run(*trials)] == expected
+    told = [kept.notes(t) for t in trials]
+    assert told == [[f"resumed from step {n}"] if n else [] for n in (9, 8, 9, 0)]
+
+
+def test_one_that_diverged_keeps_no_other_from_going_on(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pack, "CHUNK_SECONDS", 0.0)
+    calm, wild = {"name": "sgd"}, {"name": "sgd", "learning_rate": 1e30}
+    trials = [given(seed, optimizer=o) for seed, o in ((0, calm), (1, wild), (2, calm))]
+    expected = Kept().run(*trials)
+    break_off(kept, trials, 9)
+    found = kept.run(*trials)
+    assert [bits(found[n]) for n in (0, 2)] == [bits(expected[n]) for n in (0, 2)]
+    assert str(found[1]) == str(expected[1])
+    assert kept.notes(trials[0]) == ["resumed from step 9"]
+
+
+def test_what_ran_alone_is_not_gone_on_with_in_a_pack(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "CHUNK_SECONDS", 0.0)
+    trial = given()
+
+    def emit(report: Report) -> None:
+        if report.steps > 5:
+            raise BrokenOff
+
+    with pytest.raises(BrokenOff):
+        run(trial, emit, Checkpoints(kept.folder, trial.id, 1e-9))
+    assert bits(kept.run(trial)[0]) == bits(Kept().run(trial)[0])
+    assert "of another start" in kept.notes(trial)[0]
+
+
+def test_a_pack_that_is_too_large_is_run_apart(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Any:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(vectorized.Packed, "_call", full)
+    program._programs.clear()
+    with pytest.raises(Apart, match="no room"):
+        kept.run(given(0), given(1))
+    (alone,) = kept.run(given(0))
+    assert isinstance(alone, MemoryError)
+
+
+def test_chunks_change_no_bit(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    trials = [given(seed) for seed in range(2)]
+    whole = [bits(f) for f in kept.run(*trials)]
+    monkeypatch.setattr(pack, "CHUNK_SECONDS", 0.0)
+    assert [bits(f) for f in Kept().run(*trials)] == whole
+    assert loop.CHUNK_SECONDS > 0
+
+
+# -- what it is called -----------------------------------------------------------------------
+
+
+def test_the_width_is_part_of_a_trials_identity_and_of_what_is_recorded() -> None:
+    ids = {given(width=w).id for w in (1, 2, 4)}
+    assert len(ids) == 3
+    assert given(width=1).id == make(train=STEPS, speed={"rounds": 0}).id
+    assert parse(recorded(given(width=4))).id == given(width=4).id
+    assert "launch" not in recorded(given(width=1))
+
+
+@pytest.mark.slow
+def test_a_sweep_packs_its_trials_and_finds_them_again(tmp_path: Path) -> None:
+    sweep = (
+        "strategy=projection", "pattern=random", "data=digits", "model.hidden=[12]",
+        "train.epochs=2", "optimizer=sgd", "optimizer.learning_rate=0.1,1e30", "seed=0,1,2",
+        "launch.pack=4", "speed.rounds=0", "sweep.name=packed",
+    )  # fmt: skip
+    driver = ran(tmp_path, *sweep)
+    assert driver.code == 1
+    store = local_store(tmp_path, "packed")
+    # those with the wild rate diverge, each alone
+    assert store.by_status() == {"FINISHED": 3, "FAILED": 3}
+    assert len(set(store.digests().values())) == 3
+    for child in store.children:
+        failed = child.info.status == "FAILED"
+        assert child.data.tags.get("trial.reason", "").startswith("diverged: ") == failed
+        assert child.data.params["launch.pack"] == "4"
+        if not failed:
+            assert store.curve(child, "train/loss") == [1, 2]
+    again = ran(tmp_path, *sweep[:5], sweep[5], "optimizer.learning_rate=0.1", *sweep[7:])
+    assert "3 trials: 3 done" in again.stdout + again.stderr
+
+
+@pytest.mark.usefixtures("hydra_restore_singletons")
+def test_trials_that_differ_in_values_alone_are_packed_together() -> None:
+    found = packs(
+        planned(
+            "plan",
+            [
+                "strategy=projection,hard_mask,dense,sparse_tensor",
+                "pattern.sparsity=0.5,0.9",
+                "optimizer.learning_rate=0.1,0.2",
+                "seed=0,1",
+                "launch.pack=3",
+            ],
+        )
+    )
+    sizes = [(p[0].trial.strategy.name, len(p)) for p in found]
+    assert sorted(sizes) == sorted(
+        [("projection", 3), ("projection", 3), ("projection", 2)]
+        + [("hard_mask", 3), ("hard_mask", 3), ("hard_mask", 2)]
+        + [("dense", 3), ("dense", 1)]
+        + [("sparse_tensor", 1)] * 8
+    )
+    for members in found:
+        assert len({p.trial.strategy for p in members}) == 1
+    assert begin(found[0][0].trial, None).trial is found[0][0].trial

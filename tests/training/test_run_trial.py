@@ -1,0 +1,401 @@
+"""One trial: exact to the bit, whatever was run before it and however it is cut up."""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from tensorflow.python.framework.func_graph import FuncGraph
+
+from masksweep.strategies import Invalid, all_strategies
+from masksweep.strategies.audit import digest, violations
+from masksweep.strategies.base import Plan
+from masksweep.strategies.weights import values
+from masksweep.sweeps.training import loop, program
+from masksweep.sweeps.training.checkpoint import Checkpoints
+from masksweep.sweeps.training.setup import order, program_for, start
+from masksweep.sweeps.training.program import NEVER
+from masksweep.sweeps.training.run_trial import Diverged, Report, TrialResult, run
+from tests.support.trials import BASE
+from tests.support.trials import trial as make
+
+COLUMNS: dict[str, Any] = {
+    "pattern": {"name": "columns", "sparsity": 0.3},
+    "held": "init",
+    "targets": ["output/*"],
+}
+
+
+def sha(result: TrialResult) -> str:
+    return result.tags["trial.weights_sha256"]
+
+
+def traces() -> list[int]:
+    return [p._run.experimental_get_tracing_count() for p in program._programs.values()]
+
+
+def sections_for(strategy: str) -> dict[str, Any]:
+    own = COLUMNS if strategy in ("var_list", "loss_mask") else {}
+    return {"strategy": strategy, **({"pattern": "rows"} if strategy == "row_lookup" else own)}
+
+
+@pytest.mark.parametrize("strategy", all_strategies())
+def test_every_strategy_runs_and_its_audit_says_what_it_must(strategy: str) -> None:
+    given = make(**sections_for(strategy))
+    result = run(given)
+    assert result.status == "ok"
+    for name in ("test/loss", "test/accuracy", "validation/loss", "train/accuracy"):
+        assert np.isfinite(result.metrics[name])
+    assert result.metrics["speed/ratio_to_dense"] > 0
+    match given.strategy.role:
+        case "dense":
+            assert not [name for name in result.metrics if name.startswith("integrity/")]
+        case "control":
+            assert result.metrics["integrity/ok"] == 0
+            assert result.metrics["integrity/violations"] > 0
+            assert result.metrics["integrity/first_violation_step"] == 1
+        case "strategy":
+            assert result.metrics["integrity/ok"] == 1
+            assert result.metrics["integrity/peak_violations"] == 0
+            assert result.metrics["integrity/moved"] > 0.5
+
+
+def test_the_artifacts_alone_prove_the_verdict(tmp_path: Path) -> None:
+    for strategy in ("weight_mask", "init_only"):
+        given = make(strategy=strategy)
+        result = run(given)
+        path = tmp_path / "model.keras"
+        path.write_bytes(result.artifacts["model.keras"])
+        weights = values(keras.models.load_model(path))
+        assert digest(weights) == sha(result)
+        masks = np.load(io.BytesIO(result.artifacts["masks.npz"]), allow_pickle=False)
+        wrong = sum(int(np.count_nonzero(weights[name][~masks[name]])) for name in masks.files)
+        assert wrong == result.metrics["integrity/violations"]
+        assert (wrong == 0) == (strategy == "weight_mask")
+
+
+def test_what_the_masks_cut_off_is_measured() -> None:
+    result = run(make(pattern={"name": "random", "sparsity": 0.97}, speed={"rounds": 0}))
+    masks = np.load(io.BytesIO(result.artifacts["masks.npz"]), allow_pickle=False)
+    kernels = [masks[name] for name in masks.files if name.endswith("kernel")]
+    for axis, what in ((0, "units"), (1, "inputs")):
+        cut = sum(int((~mask).all(axis=axis).sum()) for mask in kernels)
+        assert cut == result.metrics[f"sparsity/cut_off_{what}"] > 0
+    assert "sparsity/cut_off_units" not in run(make(strategy="dense")).metrics
+
+
+@pytest.mark.parametrize(("rounds", "limits"), [(9, True), (4, False), (1, False), (0, False)])
+def test_the_step_is_timed_with_an_interval_where_there_are_rounds_for_it(
+    rounds: int, limits: bool
+) -> None:
+    result = run(make(speed={"rounds": rounds}))
+    found = {name: v for name, v in result.metrics.items() if name.startswith("speed/")}
+    assert ({"speed/ratio_low", "speed/ratio_high"} <= found.keys()) == limits
+    assert ("speed/ratio_to_dense" in found) == (rounds > 0)
+    assert ("speed/dense_to_dense" in found) == ("speed.noisy" in result.tags) == (rounds > 1)
+    if limits:
+        ends = found["speed/ratio_low"], found["speed/ratio_high"]
+        assert ends[0] <= found["speed/ratio_to_dense"] <= ends[1]
+        assert found["speed/dense_to_dense"] >= 1
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same_bits() -> None:
+    script = (
+        "import json, sys\n"
+        "from masksweep.sweeps.config.trial import parse\n"
+        "from masksweep.sweeps.training.setup import prepare_process\n"
+        "from masksweep.sweeps.training.run_trial import run\n"
+        "prepare_process(1)\n"
+        "print(run(parse(json.load(sys.stdin))).tags['trial.weights_sha256'])\n"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", script],
+            input=json.dumps(BASE),
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for _ in range(2)
+    }
+    assert found == {sha(run(make()))}
+
+
+@pytest.mark.parametrize("strategy", ["projection", "sparse_values", "sparse_tensor"])
+def test_a_reused_program_gives_the_same_bits_as_a_fresh_one(strategy: str) -> None:
+    program._programs.clear()
+    fresh = sha(run(make(strategy=strategy)))
+    other = sha(run(make(strategy=strategy, seed=1)))
+    assert sha(run(make(strategy=strategy))) == fresh != other
+
+
+@pytest.mark.parametrize("strategy", all_strategies())
+def test_a_second_mask_and_another_rate_compile_nothing(strategy: str) -> None:
+    program._programs.clear()
+    sections = sections_for(strategy)
+    run(make(**sections))
+    assert traces()
+    assert set(traces()) == {1}
+    optimizer = {"name": "adam", "learning_rate": 0.02}
+    result = run(make(**sections, seed=1, optimizer=optimizer))
+    assert result.metrics["speed/compile_s"] == 0
+    assert set(traces()) == {1}
+
+
+def test_xla_compiles_a_program_once_for_all_epochs_masks_and_chunks(tmp_path: Path) -> None:
+    script = (
+        "import json, sys\n"
+        "from sweeps import course, prepare, trial\n"
+        "from masksweep.sweeps.config.trial import parse\n"
+        "prepare.prepare_process(1)\n"
+        "course.CHUNK_SECONDS = 1e-3\n"
+        "config = json.load(sys.stdin)\n"
+        "for seed in (0, 1):\n"
+        "    trial.run(parse({**config, 'seed': seed}))\n"
+    )
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        input=json.dumps(BASE),
+        env={**os.environ, "XLA_FLAGS": f"--xla_dump_to={tmp_path}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    modules = [p.name for p in tmp_path.glob("*inference__steps*.before_optimizations.txt")]
+    assert len(modules) == 2, modules  # weight_mask, and the dense control
+
+
+@pytest.mark.parametrize(
+    "model", [{"name": "mlp", "hidden": [12], "dropout": 0.2, "batch_norm": True}, "cnn1d"]
+)
+def test_neither_chunks_nor_audits_change_a_bit(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(make(model=model))
+    monkeypatch.setattr(loop, "CHUNK_SECONDS", 0.0)  # one step at a time
+    cut = run(make(model=model))
+    assert sha(cut) == sha(whole)
+    same = ("train/loss", "validation/loss", "test/accuracy", "integrity/moved")
+    assert [cut.metrics[m] for m in same] == [whole.metrics[m] for m in same]
+    assert sha(run(make(model=model, audit={"every": 7}))) == sha(whole)
+
+
+def test_the_last_step_is_audited_whatever_the_interval() -> None:
+    leaky = {"strategy": "init_only", "train": {"steps": 5, "batch_size": 100}}
+    result = run(make(**leaky, audit={"every": 1000}))
+    assert result.metrics["integrity/first_violation_step"] == 5
+    result = run(make(**leaky, audit={"every": 3}))
+    assert result.metrics["integrity/first_violation_step"] == 3
+
+
+def test_curves_come_by_epoch_and_the_last_is_the_results_own() -> None:
+    told: list[Report] = []
+    result = run(make(train={"epochs": 3, "batch_size": 100}), told.append)
+    names = {f"{part}/{kind}" for part in ("train", "validation") for kind in ("loss", "accuracy")}
+    names |= {"audit/violations", "audit/drift"}
+    assert [(r.epoch, r.steps, set(r.metrics)) for r in told if r.metrics] == [
+        (1, 12, names),
+        (2, 24, names),
+    ]
+    assert told[-1] == Report(steps=36, total=36, epoch=3)
+    assert [r.steps for r in told] == sorted({r.steps for r in told})
+    assert result.epochs == 3
+    assert names <= set(result.metrics)
+
+
+def test_what_the_audits_of_each_epoch_saw() -> None:
+    told: list[Report] = []
+    # 12 steps an epoch; the audits come at steps 20 and 36, the last
+    settings: dict[str, Any] = {"strategy": "init_only", "audit": {"every": 20}}
+    settings["train"] = {"epochs": 3, "batch_size": 100}
+    result = run(make(**settings), told.append)
+    seen = [r.metrics.get("audit/violations") for r in told if r.metrics]
+    assert seen[0] is None
+    assert seen[1]
+    assert max(seen[1], result.metrics["audit/violations"]) == peak(result)
+    assert result.metrics["audit/drift"] == result.metrics["integrity/peak_drift"]
+    assert {"integrity.png", "weights/hidden_1_kernel.png"} <= set(result.artifacts)
+
+
+def peak(result: Any) -> float:
+    return float(result.metrics["integrity/peak_violations"])
+
+
+def diverged(trial: Any, checkpoints: Checkpoints | None = None) -> tuple[str, list[Report]]:
+    """What is said of a trial that ends early, and its reports with metrics."""
+    reports: list[Report] = []
+    with pytest.raises(Diverged) as caught:
+        run(trial, reports.append, checkpoints)
+    return str(caught.value), [r for r in reports if r.metrics]
+
+
+EXPLODING = {
+    "data": "diabetes",  # epochs of 15 steps
+    "objective": "test/mse",
+    "model": "logistic",
+    "targets": ["output/kernel"],
+    "optimizer": {"name": "sgd", "learning_rate": 0.5},
+    "train": {"epochs": 10, "batch_size": 20},
+}
+
+
+def test_a_trial_whose_loss_explodes_ends_early_with_its_curve() -> None:
+    message, (first, second) = diverged(make(**EXPLODING))
+    found = re.fullmatch(
+        r"diverged: train/loss (\S+) at step (\d+), (\S+) before training", message
+    )
+    assert found
+    loss, step, before = map(float, found.groups())
+    assert loss > 1000 > before
+    assert 15 < step == second.steps < 30
+    assert first.metrics.keys() > {"train/loss", "validation/loss"}
+    assert second.metrics == {"train/loss": pytest.approx(loss, rel=0.1)}
+
+
+@pytest.mark.parametrize("jit", [True, False])
+def test_a_trial_whose_loss_is_no_number_ends_early(jit: bool) -> None:
+    optimizer = {"name": "sgd", "learning_rate": 1e38}
+    train = {"epochs": 2, "batch_size": 100, "jit": jit}
+    message, (report,) = diverged(make(optimizer=optimizer, train=train))
+    loss = report.metrics["train/loss"]
+    assert not np.isfinite(loss)
+    assert message == f"diverged: train/loss is {loss} at step {report.steps}"
+    assert report.steps < 12
+
+
+def test_neither_chunks_nor_resuming_change_where_a_trial_ends_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = make(**EXPLODING)
+    message, reports = diverged(given)
+    monkeypatch.setattr(loop, "CHUNK_SECONDS", 0.0)
+    kept = [Checkpoints(str(tmp_path), given.id, 1e-9) for _ in range(2)]
+    assert diverged(given, kept[0]) == (message, reports)
+    again, resumed = diverged(given, kept[1])
+    assert again == message
+    assert [(r.epoch, r.metrics) for r in resumed] == [(r.epoch, r.metrics) for r in reports]
+    newest = max((tmp_path / given.id).iterdir())
+    assert newest.name == f"{reports[-1].steps - 1:012d}.checkpoint"
+
+
+def test_steps_that_are_timed_go_on_whatever_the_loss() -> None:
+    first = start(make(optimizer={"name": "sgd", "learning_rate": 1e38}))
+    x, y = first.data.train
+    rows = order(first.trial, len(x), 0)
+    found = program_for(first).run(x, y, rows, 0, 20, NEVER, NEVER)
+    assert found.steps == 20
+    assert np.isnan(found.loss)
+
+
+def test_a_limit_is_for_the_whole_epochs_mean() -> None:
+    first = start(make(optimizer={"name": "sgd", "learning_rate": 0.01}))
+    x, y = first.data.train
+    rows = order(first.trial, len(x), 0)  # of 12 steps
+    for begin in (3, 12 + 3):
+        for loss, steps in ((2999.0, 5), (3001.0, 0)):
+            numbers = begin, 5, NEVER, NEVER, loss, 1000.0
+            assert program_for(first).run(x, y, rows, *numbers).steps == steps
+
+
+def test_steps_may_end_within_an_epoch() -> None:
+    result = run(make(train={"steps": 20, "batch_size": 100}))
+    assert result.epochs == 2  # 12 steps an epoch
+
+
+def test_strategies_start_from_the_same_weights_masks_and_data_order() -> None:
+    one, other = make(strategy="projection"), make(strategy="gradient_mask")
+    first, second = start(one), start(other)
+    assert digest(first.weights) == digest(second.weights)
+    assert digest(first.weights) != digest(start(make(strategy="projection", seed=1)).weights)
+    for a, b in zip(first.plan.weights, second.plan.weights, strict=True):
+        assert (a.mask == b.mask).all()
+    assert sha(run(one)) == sha(run(other))
+
+
+def test_a_refused_plan_is_skipped_with_the_reason() -> None:
+    result = run(make(strategy="var_list"))
+    assert result.status == "skipped"
+    assert "whole outputs" in result.reason
+    assert not result.metrics
+
+
+def test_regression_is_measured_as_such() -> None:
+    result = run(make(data="diabetes", objective="test/mse"))
+    assert result.metrics["test/mse"] == pytest.approx(result.metrics["test/loss"])
+    assert "test/accuracy" not in result.metrics
+    assert result.metrics["integrity/ok"] == 1
+
+
+@pytest.mark.parametrize("strategy", ["init_only", "weight_mask"])
+def test_where_nothing_is_masked_there_is_no_verdict(strategy: str) -> None:
+    result = run(make(strategy=strategy, pattern={"name": "random", "sparsity": 0.0}))
+    assert "integrity/ok" not in result.metrics
+    assert result.metrics["sparsity/achieved"] == 0
+
+
+def test_a_held_output_that_moves_fails_the_audit_although_its_weights_stand() -> None:
+    columns = {"name": "columns", "indices": [0]}
+    held = {"targets": ["output/*"], "held": "init", "pattern": columns, "outputs_held": [0]}
+    moving = run(make(strategy="gradient_mask", **held))
+    assert moving.metrics["integrity/violations"] == 0
+    assert moving.metrics["integrity/output_drift"] > 0
+    assert moving.metrics["integrity/ok"] == 0
+    still = run(make(strategy="gradient_mask", **held, trainable=["output/*"]))
+    assert still.metrics["integrity/output_drift"] == 0
+    assert still.metrics["integrity/ok"] == 1
+
+
+def test_ema_is_written_at_the_end_and_audited_after_it() -> None:
+    optimizer = {"name": "adam", "learning_rate": 0.01}
+    held = {"strategy": "projection", "held": {"name": "constant", "value": 0.5}}
+    averaged = run(make(**held, optimizer={**optimizer, "use_ema": True}))
+    assert averaged.metrics["integrity/ok"] == 1
+    assert sha(averaged) != sha(run(make(**held, optimizer=optimizer)))
+
+
+@pytest.mark.parametrize(
+    ("sections", "key"),
+    [
+        ({"train": {"batch_size": 5000}}, "train.batch_size"),
+        ({"targets": ["nope"]}, "targets"),
+        ({"model": "logistic"}, "targets"),
+        ({"outputs_held": [10]}, "outputs_held"),
+        ({"pattern": {"name": "explicit", "mask": [[1]]}, "targets": ["output/kernel"]}, "mask"),
+        ({"pattern": {"name": "columns", "indices": [10]}, "targets": ["output/*"]}, "indices"),
+        ({"pattern": {"name": "n_m", "n": 1, "m": 7}}, "pattern.m"),
+        ({"trainable": ["nope"]}, "trainable"),
+    ],
+)
+def test_what_does_not_fit_the_model_is_named(sections: dict[str, Any], key: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        run(make(**sections))
+    assert key in caught.value.key
+
+
+def test_violations_are_none_for_an_empty_plan() -> None:
+    assert violations({}, Plan()) == (0, 0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["gradient_mask", "var_list"])
+def test_a_program_that_is_let_go_leaves_nothing_behind(strategy: str) -> None:
+    """TensorFlow keeps every custom gradient for ever, with its graph and that one's variables."""
+    left = []
+    for _ in range(3):
+        program._programs.clear()
+        run(make(**sections_for(strategy), train={"steps": 2}, speed={"rounds": 0}))
+        program._programs.clear()
+        gc.collect()
+        left.append(sum(isinstance(o, FuncGraph) for o in gc.get_objects()))
+    assert left[1] == left[2]

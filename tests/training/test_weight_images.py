@@ -1,0 +1,112 @@
+"""What the pictures of a trial show, point by point."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from masksweep.strategies.base import Array, MaskedWeight, Plan, Weight
+from masksweep.sweeps.training import weight_images
+from masksweep.sweeps.training.weight_images import GAP, SIDE, TOP
+
+ORANGE, BLUE, GREY, WHITE = (213, 94, 0), (0, 114, 178), (221, 221, 221), (247, 247, 247)
+
+
+def plan(mask: Array, held: float = 0.0) -> Plan:
+    weight = Weight("dense/kernel", mask.shape, "float32", "Dense")
+    return Plan((MaskedWeight(weight, mask, np.full(mask.shape, held, np.float32)),))
+
+
+def drawn(mask: Array, before: Array, after: Array, held: float = 0.0) -> Image.Image:
+    found = weight_images.of_weights(plan(mask, held), {"dense/kernel": before}, {"dense/kernel": after})
+    assert list(found) == ["weights/dense_kernel.png"]
+    return Image.open(io.BytesIO(found["weights/dense_kernel.png"]))
+
+
+def at(image: Image.Image, panel: int, row: float, column: float) -> object:
+    """The colour at a share of a panel's height and width."""
+    left = GAP + panel * (SIDE + GAP)
+    return image.getpixel((int(left + column * SIDE), int(TOP + row * SIDE)))
+
+
+def test_a_weight_by_its_places() -> None:
+    mask = np.array([[True, False], [False, True]])
+    before = np.array([[1, 0], [0, -1]], np.float32)
+    found = drawn(mask, before, np.array([[-1, 0], [0, 1]], np.float32))
+    assert [at(found, 0, *p) for p in ((0.25, 0.25), (0.25, 0.75))] == [BLUE, GREY]
+    purple, green = at(found, 2, 0.25, 0.25), at(found, 2, 0.75, 0.75)
+    assert [at(found, 1, *p) for p in ((0.25, 0.25), (0.75, 0.75))] == [green, purple]
+    assert at(found, 1, 0.25, 0.75) == at(found, 2, 0.25, 0.75) == WHITE
+
+
+@pytest.mark.parametrize("wrong", [1e-30, -0.0, np.nan, np.inf])
+def test_one_wrong_bit_among_a_million_is_seen(wrong: float) -> None:
+    mask = np.zeros((1000, 1000), bool)
+    after = np.zeros(mask.shape, np.float32)
+    after[755, 255] = wrong
+    found = drawn(mask, np.zeros_like(after), after)
+    assert at(found, 2, 0.755, 0.255) == ORANGE
+    assert at(found, 2, 0.25, 0.75) == at(found, 1, 0.755, 0.255) == WHITE
+    none = drawn(mask, np.zeros_like(after), np.zeros_like(after))
+    assert ORANGE not in {c for _, c in none.getcolors(2**24) or ()}
+
+
+@pytest.mark.parametrize("value", [3e38, 1e-44, np.nan, np.inf])
+def test_kept_values_of_any_size(value: float) -> None:
+    mask = np.ones((2, 2), bool)
+    kept = np.array([[value, -value], [0, value]], np.float32)
+    assert drawn(mask, np.zeros_like(kept), kept).size[0] == weight_images.WIDTH
+
+
+def test_a_picture_that_fails_takes_no_other_with_it(capsys: pytest.CaptureFixture[str]) -> None:
+    mask = np.array([[True, False]])
+    (one,) = plan(mask).weights
+    other = MaskedWeight(Weight("b/kernel", (1, 2), "float32", "Dense"), mask, one.held)
+    values = np.zeros((1, 2), np.float32)
+    given = {"dense/kernel": np.zeros(7, np.float32), "b/kernel": values}
+    assert list(weight_images.of_weights(Plan((one, other)), given, given)) == ["weights/b_kernel.png"]
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3, 4), (3, 3, 2, 5)])
+def test_any_shape(shape: tuple[int, ...]) -> None:
+    mask = np.ones(shape, bool)
+    found = drawn(mask, np.zeros(shape, np.float32), np.ones(shape, np.float32))
+    assert found.size == (weight_images.WIDTH, TOP + SIDE + weight_images.BOTTOM)
+
+
+def test_of_an_empty_weight_there_is_no_picture() -> None:
+    none = np.zeros((0, 4), np.float32)
+    assert not weight_images.of_weights(plan(none > 0), {"dense/kernel": none}, {"dense/kernel": none})
+
+
+def test_a_held_value_is_no_violation() -> None:
+    mask = np.array([[True, False]])
+    values = np.array([[0.1, 3.0]], np.float32)
+    colours = drawn(mask, values, values, held=3.0).getcolors(2**24) or ()
+    assert ORANGE not in {c for _, c in colours}
+
+
+def test_the_time_of_a_leak() -> None:
+    epochs = [{"audit/violations": v} for v in (0.0, 0.0, 5.0, 10.0)]
+    found = Image.open(io.BytesIO(weight_images.of_time(epochs)["integrity.png"]))
+    width, bottom = weight_images.WIDTH - 2 * GAP, TOP + SIDE
+    columns = [int(GAP + (n + 0.5) * width / 4) for n in range(4)]
+    assert [found.getpixel((x, bottom - 2)) for x in columns] == [BLUE, BLUE, ORANGE, ORANGE]
+    half = [found.getpixel((x, bottom - SIDE * 3 // 4)) for x in columns]
+    assert half == [(255, 255, 255)] * 3 + [ORANGE]
+
+
+def test_an_epoch_without_an_audit_is_empty() -> None:
+    found = Image.open(
+        io.BytesIO(weight_images.of_time([{}, {"audit/violations": 0.0}])["integrity.png"])
+    )
+    places = [GAP + 50, weight_images.WIDTH - GAP - 50]
+    assert [found.getpixel((x, TOP + SIDE - 2)) for x in places] == [(255, 255, 255), BLUE]
+
+
+def test_where_nothing_is_audited_there_is_no_picture() -> None:
+    assert weight_images.of_time([{"train/loss": 1.0}]) == {}
