@@ -11,19 +11,13 @@ from typing import TypeVar
 from masksweep.strategies.base import Strategy
 
 T = TypeVar("T")
-LOADS_TENSORFLOW = ("step", "masked", "forward", "optimizer", "cause")
+LOADS_TENSORFLOW = ("training", "mask_variables", "forward", "optimizer", "leak_cause")
 """Modules of this package that import it at their top; none has a strategy."""
 
 
 def _named_subclasses(package: ModuleType, base: type[T]) -> dict[str, type[T]]:
     for module in pkgutil.iter_modules(package.__path__):
-        if module.name not in (
-            "step",
-            "masked",
-            "forward",
-            "optimizer",
-            "cause",
-        ):  # they load TensorFlow when imported
+        if module.name not in LOADS_TENSORFLOW:
             importlib.import_module(f"{package.__name__}.{module.name}")
     inside = [c for c in _below(base) if c.__module__.startswith(f"{package.__name__}.")]
     found = [c for c in inside if "name" in vars(c)]

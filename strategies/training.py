@@ -15,8 +15,8 @@ import tensorflow as tf
 from masksweep.strategies.base import Array, Invalid, Plan, Slot, Strategy, match_each
 from masksweep.strategies.forward import Forward
 from masksweep.strategies.mask_variables import Masked, holder
-from masksweep.strategies.optimizer import build, with_loss_scaling
 from masksweep.strategies.moving_statistics import at_rest, frozen_statistics, layers_at_rest
+from masksweep.strategies.optimizer import build, with_loss_scaling
 from masksweep.strategies.weights import describe
 
 

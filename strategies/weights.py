@@ -11,7 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Mask, MaskedWeight, Plan, Weight, target_names, variable_of
+from masksweep.strategies.base import (
+    Array,
+    Mask,
+    MaskedWeight,
+    Plan,
+    Weight,
+    target_names,
+    variable_of,
+)
 
 ELEMENTWISE = [
     "linear", "relu", "relu6", "leaky_relu", "sigmoid", "hard_sigmoid", "log_sigmoid", "tanh",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from masksweep.sweeps._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from masksweep.sweeps.tracking.reader import Loaded
-
-__version__ = "0.1.0"
 
 
 def load(sweep: str | Sequence[str] | None = None, uri: str | None = None) -> Loaded:

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from masksweep.strategies.base import Array, Invalid, one_value, require
-from masksweep.strategies.npz import ArrayFile, open_arrays
 from masksweep.strategies.held import Constant, Zero
+from masksweep.strategies.npz import ArrayFile, open_arrays
 from masksweep.strategies.patterns.explicit import to_mask
-from masksweep.sweeps.audit import mask_files, stored
+from masksweep.sweeps.audit import mask_files, open, stored
 from masksweep.sweeps.audit.findings import Block, Finding, finding
 from masksweep.sweeps.audit.mask_files import StoredMask
-from masksweep.sweeps.driver.progress import doing
 from masksweep.sweeps.audit.stored import StoredModel, StoredWeight
+from masksweep.sweeps.common.spinner import doing
 
 Blocks = Callable[[int], Iterator[Array]]
 """(rows) -> an array in blocks of so many rows, in order."""
@@ -30,7 +30,7 @@ class Saved:
     path: str
 
     def __post_init__(self) -> None:
-        stored.check(self.path)
+        open.check(self.path)
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,11 @@ def of_files(
     Raises:
         Invalid: A file cannot be read, or they do not fit each other.
     """
-    stored.check(path)
+    open.check(path)
     with ExitStack() as files:
         masks_by_name = files.enter_context(mask_files.open_masks(masks))
         files.enter_context(doing(f"Auditing {Path(path).name}"))
-        model = files.enter_context(stored.open_model(path))
+        model = files.enter_context(open.open_model(path))
         masked = _masked(model, masks, masks_by_name, weight)
         found = [
             finding(m.weight.name, m.weight.shape, _blocks(m, blocks), m.weight.by_place)
@@ -133,7 +133,7 @@ def _held_blocks(
 ) -> list[Blocks]:
     """What each masked weight is held at."""
     if isinstance(held, Saved):
-        return _of_model(files.enter_context(stored.open_model(held.path)), masked)
+        return _of_model(files.enter_context(open.open_model(held.path)), masked)
     if isinstance(held, Arrays):
         return _of_arrays(held.path, files.enter_context(open_arrays(held.path)), masked)
     if isinstance(held, Constant):

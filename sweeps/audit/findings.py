@@ -12,7 +12,7 @@ from rich.text import Text
 
 from masksweep.strategies.audit import bits, violations
 from masksweep.strategies.base import Array, Mask, MaskedWeight, Plan, Weight
-from masksweep.sweeps.driver.progress_panel import printable
+from masksweep.sweeps.common.text import printable
 
 FIRST = 3
 """How many violating entries of a weight are shown."""

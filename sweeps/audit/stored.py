@@ -9,16 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from masksweep.strategies.base import Array, Invalid
 
-FORMATS = "a .keras, .h5 or .weights.h5 file, or a SavedModel folder"
-SUFFIXES = (".keras", ".h5", ".hdf5", ".index")
 NAMED = 20
 """How many weights a complaint names."""
 BLOCK = 2**24
@@ -108,39 +104,4 @@ def is_number(dtype: np.dtype) -> bool:
     return plain or dtype.name == "bfloat16"
 
 
-def _opener(path: str) -> Callable[[str], AbstractContextManager[StoredModel]]:
-    """What opens the file, by its content. Raises `Invalid` (key `path`) for no model's file."""
-    from masksweep.sweeps.audit import keras_file, saved_model
-
-    if not Path(path).exists():
-        raise Invalid("path", path, "no such file")
-    if Path(path).is_dir() or Path(path).suffix == ".index":
-        saved_model.check(path)
-        return saved_model.open_variables
-    if Path(path).is_file():
-        with Path(path).open("rb") as file:
-            start = file.read(8)
-        if start.startswith(keras_file.ZIP_STARTS):
-            return keras_file.open_archive
-        if start == keras_file.HDF5_START:
-            return keras_file.open_hdf5
-    raise Invalid("path", path, f"must be {FORMATS}")
-
-
-def check(path: str) -> None:
-    """Raise `Invalid` (key `path`) unless this may be a model's file. Loads no TensorFlow."""
-    _opener(path)
-
-
-def open_model(path: str) -> AbstractContextManager[StoredModel]:
-    """The weights of a saved model, to be read inside of the `with` block.
-
-    Args:
-        path: A `.keras` file, an HDF5 file as Keras 2 or 3 writes them, a SavedModel folder, or
-            the `.index` file of a TensorFlow checkpoint. What a file is, its content says.
-
-    Raises:
-        Invalid: (key `path`) It is none of these, it is damaged, it declares more than it holds,
-            or it would be read from elsewhere.
-    """
-    return _opener(path)(path)
+FORMATS = "a .keras, .h5 or .weights.h5 file, or a SavedModel folder"

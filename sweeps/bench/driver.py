@@ -19,8 +19,8 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
-from masksweep.sweeps.tracking.recorder import Recorder
 from masksweep.sweeps.config.sections import Tracking
+from masksweep.sweeps.tracking.recorder import Recorder
 from masksweep.sweeps.tracking.spool import Spool
 from masksweep.sweeps.tracking.writer import Tracker
 

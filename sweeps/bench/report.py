@@ -12,9 +12,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from masksweep.sweeps.common import escape
 from masksweep.sweeps.bench.cases import SIZES
 from masksweep.sweeps.bench.timing import Row, Untimed
+from masksweep.sweeps.common import escape
 from masksweep.sweeps.report.plot_style import look
 
 MARKERS = "os^Dv<>Pp"

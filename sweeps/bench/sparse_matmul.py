@@ -82,7 +82,7 @@ class Result:
 
 def published() -> list[Published]:
     """The CPU rows of TensorFlow's table, in its order."""
-    text = resources.files("sweeps").joinpath("matmul.csv").read_text()
+    text = resources.files("masksweep.sweeps.bench").joinpath("sparse_matmul.csv").read_text()
     return [
         Published(Cell(float(d), int(n), int(m), int(k)), float(dense), float(sparse), float(ratio))
         for d, n, m, k, dense, sparse, ratio in list(csv.reader(text.splitlines()))[1:]

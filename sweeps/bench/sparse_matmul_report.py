@@ -10,8 +10,18 @@ from math import inf
 from rich.console import Console
 from rich.table import Table
 
+from masksweep.sweeps.bench.sparse_matmul import (
+    COLUMNS,
+    DENSE,
+    HIGH,
+    LOW,
+    SIDE,
+    Cell,
+    Dense,
+    Ratios,
+    Result,
+)
 from masksweep.sweeps.report.claims import Checked
-from masksweep.sweeps.bench.sparse_matmul import COLUMNS, DENSE, HIGH, LOW, SIDE, Cell, Dense, Ratios, Result
 
 NAME = "sparse_matmul"
 RANK = 0.8

@@ -19,16 +19,17 @@ import numpy as np
 import tensorflow as tf
 from rich.table import Table
 
-from masksweep.sweeps.training import pack, setup, program
 from masksweep.sweeps.bench.driver import Driver, recorder
-from masksweep.sweeps.training.checkpoint import Checkpoints
-from masksweep.sweeps.config.trial import Trial, parse
-from masksweep.sweeps.training.loop import Course
 from masksweep.sweeps.components.datasets import Arrays
-from masksweep.sweeps.training.setup import Start
+from masksweep.sweeps.config.trial import Trial, parse
+from masksweep.sweeps.results import TrialResult
+from masksweep.sweeps.training import pack, program, setup
+from masksweep.sweeps.training.checkpoint import Checkpoints
+from masksweep.sweeps.training.loop import Course
 from masksweep.sweeps.training.program import NEVER
+from masksweep.sweeps.training.setup import Start
+from masksweep.sweeps.training.state import Emit, Member
 from masksweep.sweeps.training.timing import in_turn
-from masksweep.sweeps.training.run_trial import Emit, Member, TrialResult
 
 PACK = 64
 IN_TURN = 8

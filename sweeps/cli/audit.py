@@ -13,15 +13,15 @@ from rich.text import Text
 
 from masksweep.strategies.base import Invalid, require
 from masksweep.strategies.held import Constant, Zero
-from masksweep.sweeps.common import escape
-from masksweep.sweeps.audit import mask_files, stored
-from masksweep.sweeps.common.parser import Parser
+from masksweep.sweeps.audit import mask_files, open, stored
 from masksweep.sweeps.audit.files import Arrays, Saved, of_files
-from masksweep.sweeps.driver.progress_panel import printable
 from masksweep.sweeps.audit.findings import Finding, described, holds, note, table, verdict
-from masksweep.sweeps.driver.progress import doing
-from masksweep.sweeps.tracking.store import RUN_ID, Away, store_uri
+from masksweep.sweeps.common import escape
+from masksweep.sweeps.common.parser import Parser
 from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.common.spinner import doing
+from masksweep.sweeps.common.text import printable
+from masksweep.sweeps.tracking.store import RUN_ID, Away, store_uri
 
 USAGE = """masksweep audit MODEL MASKS [--weight NAME] [--held H] [--json]
        masksweep audit RUN_ID [--uri URI] [--json]"""
@@ -90,7 +90,7 @@ def _held(given: str) -> Zero | Constant | Arrays | Saved:
         return Constant(number)
     if Path(given).suffix == ".npz":
         return Arrays(given)
-    if Path(given).exists() or Path(given).suffix in stored.SUFFIXES:
+    if Path(given).exists() or Path(given).suffix in open.SUFFIXES:
         return Saved(given)
     raise Invalid("--held", given, f"must be zero, a number, a .npz file, or {stored.FORMATS}")
 

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from masksweep.strategies.base import Invalid, Strategy
-from masksweep.sweeps.common import escape
-from masksweep.sweeps.common.parser import Parser
 from masksweep.sweeps.bench import cases, peers
 from masksweep.sweeps.bench.cases import SIZES, SPARSITIES, Case, Size
 from masksweep.sweeps.bench.peers import PeerCase
+from masksweep.sweeps.common import escape
+from masksweep.sweeps.common.parser import Parser
 
 if TYPE_CHECKING:
-    from masksweep.sweeps.bench.timing import Row, Untimed
     from masksweep.sweeps.bench.report import Found
+    from masksweep.sweeps.bench.timing import Row, Untimed
     from masksweep.sweeps.tracking.writer import Tracker
 
 
@@ -50,10 +50,10 @@ def bench(arguments: Sequence[str]) -> int:
     """
     asked = parsed(arguments)
 
-    from masksweep.sweeps.training import setup
     from masksweep.sweeps.config.sections import Tracking
-    from masksweep.sweeps.tracking.writer import Tracker
     from masksweep.sweeps.tracking.writable import require_store
+    from masksweep.sweeps.tracking.writer import Tracker
+    from masksweep.sweeps.training import setup
 
     require_store(asked.uri)
     tracker = Tracker(Tracking(uri=asked.uri), "bench")  # before the time is spent
@@ -130,9 +130,9 @@ def _fractions(given: str) -> tuple[float, ...]:
 def _measured(asked: Asked) -> Found:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from masksweep.sweeps.common import provenance
-    from masksweep.sweeps.bench.timing import CONTROLS, Bed, measure
     from masksweep.sweeps.bench.report import Found
+    from masksweep.sweeps.bench.timing import CONTROLS, Bed, measure
+    from masksweep.sweeps.common import provenance
 
     found = Found(provenance.known() | {"code": provenance.code_version()})
     todo: dict[Size, list[Case | PeerCase]] = {}
@@ -170,10 +170,10 @@ def _measured(asked: Asked) -> Found:
 def _trials(asked: Asked, tracker: Tracker) -> int:
     """Whole trials, as a table, a file and an MLflow run."""
 
-    from masksweep.sweeps.common import provenance
     from masksweep.sweeps.bench import trials
     from masksweep.sweeps.bench.report import as_note
-    from masksweep.sweeps.driver.progress import doing
+    from masksweep.sweeps.common import provenance
+    from masksweep.sweeps.common.spinner import doing
 
     costs: list[trials.Cost] = []
     with doing("Timing whole trials beside keras.fit"):
@@ -203,7 +203,7 @@ def _recorded(
     files: Mapping[str, bytes],
     note: str,
 ) -> bool:
-    from masksweep.sweeps.driver.progress import doing
+    from masksweep.sweeps.common.spinner import doing
     from masksweep.sweeps.tracking.store import Away, Refused
 
     try:

@@ -10,11 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from masksweep.sweeps.cli import doctor_checks
+from masksweep.sweeps.cli.doctor_ray import nodes
 from masksweep.sweeps.common import escape
 from masksweep.sweeps.common.parser import Parser
-from masksweep.sweeps.cli.doctor_ray import nodes
+from masksweep.sweeps.common.spinner import doing
 from masksweep.sweeps.composing.command import planned
-from masksweep.sweeps.driver.progress import doing
 
 if TYPE_CHECKING:
     from masksweep.sweeps.config.trial import Trial

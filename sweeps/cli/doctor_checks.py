@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.config.sections import Tracking
 from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.config.sections import Tracking
 from masksweep.sweeps.tracking.writable import require_state
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from importlib.metadata import version
 
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.cli.doctor_checks import Finding
-from masksweep.sweeps.launch.cluster import Spec, cluster, resources, slots
 from masksweep.sweeps.config.trial import Trial
+from masksweep.sweeps.launch.cluster import Spec, cluster, resources, slots
 
 SECONDS = 120
 """How long a node may take to start a worker."""

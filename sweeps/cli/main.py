@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps import __version__
+from masksweep.sweeps._version import __version__
 from masksweep.sweeps.common import streams
 from masksweep.sweeps.common.broken import Broken
 from masksweep.sweeps.common.signals import Stop, end_children
@@ -104,8 +104,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _complain(said: str) -> None:
-    from masksweep.sweeps.driver.progress_panel import printable  # an error may name what a stranger's file says
-    from masksweep.sweeps.common.redact import shown  # or an address with a password, where a key was mistyped
+    from masksweep.sweeps.common.redact import (
+        shown,  # or an address with a password, where a key was mistyped
+    )
+    from masksweep.sweeps.common.text import printable
 
     print(f"masksweep: {printable(shown(said))}", file=sys.stderr)
 
@@ -164,8 +166,8 @@ def _run(command: str, rest: list[str]) -> int:
 
 def _sweep(arguments: list[str]) -> int:
     """`run`: every trial that is not done yet."""
-    from masksweep.sweeps.driver import run
     from masksweep.sweeps.composing.command import RUN_FLAGS
+    from masksweep.sweeps.driver import run
 
     flags, asked = _apart(arguments, RUN_FLAGS)
     ended = run.sweep(asked, rerun="--rerun" in flags)
@@ -174,9 +176,9 @@ def _sweep(arguments: list[str]) -> int:
 
 def _plan(arguments: list[str]) -> int:
     """`plan`: what `run` would do."""
-    from masksweep.sweeps.config import feasible, plan
+    from masksweep.sweeps.common import spinner
     from masksweep.sweeps.composing import command
-    from masksweep.sweeps.driver import progress
+    from masksweep.sweeps.config import feasible, plan
     from masksweep.sweeps.tracking import resume
     from masksweep.sweeps.training.preflight import Child, check
 
@@ -189,7 +191,7 @@ def _plan(arguments: list[str]) -> int:
             print(f"The store is away ({away}); what is done cannot be seen.", file=sys.stderr)
     if planned and "--check" in flags:
         feasible.check([p.trial for p in planned])
-        with progress.doing(f"Checking {plan.trials(len(planned))}"):
+        with spinner.doing(f"Checking {plan.trials(len(planned))}"):
             new = [p.trial for p in planned if not p.found]
             with Child() as child:
                 planned = plan.refused(planned, check(new, child.ask) if new else {})
@@ -205,7 +207,7 @@ def _apart(arguments: Sequence[str], ours: Sequence[str]) -> tuple[set[str], lis
 
 def _list() -> int:
     """Everything that a config can name, one line each: the first line of its file's comment."""
-    folder = resources.files("conf")
+    folder = resources.files("masksweep.conf")
     groups = ("strategy", "pattern", "held", "model", "data", "optimizer", "experiment")
     for group in groups:
         print(f"{group}:")
@@ -221,9 +223,9 @@ def _list() -> int:
 def _ui(arguments: Sequence[str]) -> int:
     """MLflow's page on the store that `run` writes to."""
     from masksweep.sweeps.common.parser import Parser
+    from masksweep.sweeps.common.redact import shown
     from masksweep.sweeps.tracking.reader import latest_page
     from masksweep.sweeps.tracking.store import Away, is_local, store_uri
-    from masksweep.sweeps.common.redact import shown
 
     parser = Parser(prog="masksweep ui")
     parser.add_argument("--port", type=int, help="default: 5000, or the next free one")
@@ -274,7 +276,3 @@ def _taken(port: int) -> str:
         except OSError as error:
             return error.strerror or "cannot be had"
     return ""
-
-
-if __name__ == "__main__":
-    sys.exit(main())

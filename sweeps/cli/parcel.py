@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from masksweep.strategies.base import Invalid
+from masksweep.sweeps.common.redact import holds_secret, shown
 from masksweep.sweeps.composing.command import RUN_FLAGS, planned
 from masksweep.sweeps.config.plan import sweep_name
-from masksweep.sweeps.common.redact import holds_secret, shown
 
 FLAGS = ("-m", "--multirun", *RUN_FLAGS)
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common import escape
 from masksweep.sweeps.common.parser import Parser
-from masksweep.sweeps.driver.progress import doing
-from masksweep.sweeps.tracking.store import Away, Refused, store_uri
 from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.common.spinner import doing
+from masksweep.sweeps.tracking.store import Away, Refused, store_uri
 
 if TYPE_CHECKING:
     from masksweep.sweeps.tracking.reader import Sweep
@@ -63,10 +63,10 @@ def report(arguments: Sequence[str]) -> int:
 
 def _made(given: argparse.Namespace) -> tuple[Sweep, dict[str, bytes]]:
     """(what is reported, the report's files)."""
-    from masksweep.sweeps.report import plots, html_page, export
-    from masksweep.sweeps.tracking import reader
+    from masksweep.sweeps.report import export, html_page, plots
     from masksweep.sweeps.report.baseline import DENSE
     from masksweep.sweeps.report.merge import together
+    from masksweep.sweeps.tracking import reader
 
     with TemporaryDirectory() as folder:
         with doing("Reading the sweep"):

@@ -12,12 +12,12 @@ from datetime import datetime
 from typing import Any
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.launch import cluster
+from masksweep.sweeps.cli.parcel import packed
 from masksweep.sweeps.common import escape
 from masksweep.sweeps.common.parser import Parser
-from masksweep.sweeps.cli.parcel import packed
-from masksweep.sweeps.driver.progress import doing
 from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.common.spinner import doing
+from masksweep.sweeps.launch import cluster
 
 DEFAULT = "http://127.0.0.1:8265"
 FOLDER = '"$HOME/masksweep-results"'
@@ -65,14 +65,15 @@ def submit(arguments: Sequence[str]) -> int:
     if parcel.store:
         said = f"masksweep: results go to {parcel.store}, as MLFLOW_TRACKING_URI says here"
         print(said, file=sys.stderr)
-    command = shlex.join(["python", "-P", "-m", "masksweep.sweeps.cli.main", "run", *parcel.arguments])
-    job = _sent(
-        client,
-        entrypoint=f"mkdir -p {FOLDER} && cd {FOLDER} && exec {command}",
-        # seen by everybody who sees the dashboard
-        runtime_env=cluster.code() | {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}},
-        metadata={NAME: parcel.name},
-    )
+    command = shlex.join(["python", "-P", "-m", "masksweep.sweeps.cli", "run", *parcel.arguments])
+    with cluster.code() as code:
+        job = _sent(
+            client,
+            entrypoint=f"mkdir -p {FOLDER} && cd {FOLDER} && exec {command}",
+            # seen by everybody who sees the dashboard
+            runtime_env=code | {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}},
+            metadata={NAME: parcel.name},
+        )
     print(job, flush=True)
     return _follow(client, job) if given.follow else 0
 

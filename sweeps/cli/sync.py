@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common.parser import Parser
-from masksweep.sweeps.driver.progress import doing
-from masksweep.sweeps.tracking.recorder import Recorder
+from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.common.spinner import doing
 from masksweep.sweeps.config.sections import Tracking
+from masksweep.sweeps.tracking.recorder import Recorder
 from masksweep.sweeps.tracking.spool import Address, Spool
 from masksweep.sweeps.tracking.store import Away, Refused, store_uri
 from masksweep.sweeps.tracking.writer import Tracker
-from masksweep.sweeps.common.redact import shown
 
 
 def sync(arguments: Sequence[str]) -> int:

@@ -13,9 +13,9 @@ from importlib import resources
 from rich.console import Console
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.report import claims
 from masksweep.sweeps.common import escape
 from masksweep.sweeps.common.parser import Parser
+from masksweep.sweeps.report import claims
 from masksweep.sweeps.report.claims import Checked
 
 EXPERIMENTS = ("seed_questions", "equivalence", "mnist1d", "lottery_tickets")
@@ -66,8 +66,8 @@ def verify(arguments: Sequence[str]) -> int:
 def _measured(console: Console) -> list[Checked]:
     """The claims on the speed of sparse products; loads TensorFlow."""
     from masksweep.sweeps.bench import sparse_matmul_report
+    from masksweep.sweeps.common.spinner import doing
     from masksweep.sweeps.training import setup
-    from masksweep.sweeps.driver.progress import doing
 
     setup.prepare_process(threads=1)
     with doing("Timing sparse and dense products"):
@@ -76,7 +76,7 @@ def _measured(console: Console) -> list[Checked]:
 
 def with_claims() -> list[str]:
     """The experiments that make claims, their own or those of the experiments in them."""
-    folder = resources.files("conf").joinpath("experiment")
+    folder = resources.files("masksweep.conf").joinpath("experiment")
     texts = {
         entry.name.removesuffix(".yaml"): entry.read_text()
         for entry in folder.iterdir()

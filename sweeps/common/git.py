@@ -14,7 +14,7 @@ PATIENCE_S = 3.0
 @cache
 def commit() -> str:
     """`of` this code, found once in a process: git takes longer than a small trial's step."""
-    return of(Path(__file__).parent)
+    return of(Path(__file__).resolve().parents[1])
 
 
 def of(package: Path) -> str:

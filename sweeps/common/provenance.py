@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
 
-from masksweep.sweeps import __version__
+from masksweep.sweeps._version import __version__
 from masksweep.sweeps.common.git import commit
 
 PACKAGES = (
@@ -35,7 +35,7 @@ def code_version() -> str:
     """The version of the code, with a digest of its sources: another one may give other bits."""
     digest = hashlib.sha256()
     for package in ("strategies", "sweeps"):
-        folder = Path(str(files(package)))
+        folder = Path(str(files(f"masksweep.{package}")))
         for path in sorted(folder.rglob("*.py")):
             digest.update(f"{package}/{path.relative_to(folder)}".encode() + path.read_bytes())
     return f"{__version__}+{digest.hexdigest()[:8]}"

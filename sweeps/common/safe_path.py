@@ -35,7 +35,8 @@ def kept() -> bool:
 def _is_current(entry: str) -> bool:
     try:
         folder = os.path.realpath(entry or os.curdir)
-        ours = os.path.realpath(os.path.join(os.path.dirname(__file__), os.pardir))  # noqa: PTH118, PTH120
+        here = os.path.dirname(os.path.realpath(__file__))  # noqa: PTH120
+        ours = os.path.dirname(os.path.dirname(here))  # noqa: PTH120
         return folder == os.path.realpath(os.curdir) != ours
     except OSError:  # the current folder is gone; an empty entry would come to life with a new one
         return not os.path.isabs(entry)  # noqa: PTH117

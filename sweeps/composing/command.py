@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
     from omegaconf import DictConfig
 
-    from masksweep.sweeps.composing.launcher import Composed, TakeOver
+    from masksweep.sweeps.composing.launcher import TakeOver
+    from masksweep.sweeps.config.composed import Composed
     from masksweep.sweeps.config.plan import Planned
 
 RUN_FLAGS = ("--rerun",)
@@ -42,7 +43,7 @@ def compose(command: str, arguments: Sequence[str], launch: TakeOver) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     import hydra
 
-    from masksweep.sweeps.composing import untrusted, launcher, places
+    from masksweep.sweeps.composing import launcher, places, untrusted
 
     theirs = untrusted.check(arguments)
     composed = False
@@ -58,7 +59,9 @@ def compose(command: str, arguments: Sequence[str], launch: TakeOver) -> None:
     sys.argv = [f"masksweep {command}", *arguments]
     try:
         with launcher.taking_over(launch_composed):
-            hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")(_task)()
+            hydra.main(
+                version_base="1.3", config_path="pkg://masksweep.conf", config_name="config"
+            )(_task)()
     except (Invalid, BrokenPipeError):
         raise
     except Exception as error:
@@ -168,7 +171,7 @@ def _composed(overrides: Sequence[str]) -> DictConfig:
     from hydra import initialize_config_module
     from hydra.errors import HydraException
 
-    with initialize_config_module("conf", version_base="1.3"):
+    with initialize_config_module("masksweep.conf", version_base="1.3"):
         try:
             return hydra_compose("config", list(overrides))
         except HydraException:

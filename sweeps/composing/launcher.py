@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -27,24 +27,12 @@ from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import MissingMandatoryValue
 
 from masksweep.strategies.base import Invalid
+from masksweep.sweeps.config.composed import Composed
 from masksweep.sweeps.launch import engine
 from masksweep.sweeps.launch.cluster import Spec, cluster
 from masksweep.sweeps.launch.job import Emit, Failure, Job, Watcher
 
 MODULE = "hydra_plugins.masksweep"
-
-
-@dataclass(frozen=True)
-class Composed:
-    """One job of a command: its overrides, and what they amount to."""
-
-    overrides: Sequence[str]
-    values: Mapping[str, Any]
-    """The config as plain data, without Hydra's own; jobs may share parts of it."""
-    config: DictConfig | None = None
-    """The same as Hydra's object, if a sweeper had Hydra make one."""
-    part: str = ""
-    """The part of the sweep that it is of, where there are parts."""
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.composing.compose import Composer
-from masksweep.sweeps.composing.launcher import Composed, RayLauncher, taken_over
+from masksweep.sweeps.composing.launcher import RayLauncher, taken_over
+from masksweep.sweeps.config.composed import Composed
 
 MOST = 100_000
 """Jobs of a sweep: a line of a config can ask for more than a machine can hold."""

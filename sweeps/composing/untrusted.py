@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from masksweep.strategies.base import Invalid
+from masksweep.sweeps.common import safe_yaml, strict
 from masksweep.sweeps.composing import includes
-from masksweep.sweeps.common import strict, safe_yaml
 
 LARGE = 2**18
 """Bytes of a config file."""
@@ -74,7 +74,7 @@ def _reached(folder: Path, words: list[str]) -> dict[Path, dict[Any, Any]]:
     These are the groups that Masksweep has, Hydra's, and what else the command line or a config
     that is reached names: the folder may hold much more, such as the results of a sweep.
     """
-    groups = {entry.name for entry in resources.files("conf").iterdir()}
+    groups = {entry.name for entry in resources.files("masksweep.conf").iterdir()}
     waiting = dict.fromkeys(sorted(folder.iterdir()) if folder.is_dir() else [])
     said: dict[Path, dict[Any, Any]] = {}
     while found := next((e for e in waiting if _is_reached(e, groups, words)), None):
@@ -117,7 +117,7 @@ def read(path: Path, name: Path) -> dict[Any, Any]:
 
     Raises `ValueError` with the reason where it is more than data.
     """
-    if resources.files("conf").joinpath(*name.parts).is_file():
+    if resources.files("masksweep.conf").joinpath(*name.parts).is_file():
         raise ValueError("Masksweep has a config of this name, which Hydra would take instead")
     text, said = safe_yaml.read(path, LARGE, VALUES)
     config = {} if said is None else said

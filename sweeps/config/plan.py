@@ -10,16 +10,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.report.claims import check_pairs
-from masksweep.sweeps.config.trial import Trial, parse
-from masksweep.sweeps.composing.launcher import Composed
-from masksweep.sweeps.config.registry import Several, all_of
-from masksweep.sweeps.report.results_table import variants
 from masksweep.sweeps.common.redact import holds_secret, shown
+from masksweep.sweeps.config.composed import Composed
+from masksweep.sweeps.config.registry import Several, all_of
+from masksweep.sweeps.config.selection import selected
+from masksweep.sweeps.config.trial import Trial, parse
+from masksweep.sweeps.config.variants import variants
 
 if TYPE_CHECKING:
-    from masksweep.sweeps.training.preflight import Answer
-    from masksweep.sweeps.tracking.writer import Found
+    from masksweep.sweeps.config.claim import Claim
+    from masksweep.sweeps.results import Answer, Found
 
 FAULTS = 20
 """Faults of a sweep that are told at once."""
@@ -210,3 +210,18 @@ def sweep_name(trial: Trial, arguments: Sequence[str]) -> str:
     text = " ".join(said) or "default"
     short = hashlib.sha256(text.encode()).hexdigest()[:8]
     return text if len(text) <= 60 else f"{text[:50]}... {short}"
+
+
+def check_pairs(claims: Mapping[str, Claim], planned: Sequence[Planned]) -> None:
+    """Raise `Invalid` if a side of a paired difference has two trials of one seed.
+
+    To be known before the first trial: after the last, all would have been in vain.
+    """
+    parts = {p.trial.id: p.parts for p in planned}
+    for name, claim in claims.items():
+        for selection in (claim.trials, claim.minus) if claim.minus is not None else ():
+            seeds = [p.trial.seed for p in selected(selection, planned, parts)]
+            for seed in seeds:
+                if seeds.count(seed) > 1:
+                    said = f"{selection} has two trials of seed {seed}; one for each seed"
+                    raise Invalid(f"sweep.claims.{name}", "minus", said)

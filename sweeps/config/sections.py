@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from masksweep.sweeps.common import strict
-from masksweep.sweeps.report.claims import Claim
+from masksweep.sweeps.config.claim import Claim
 from masksweep.sweeps.config.registry import Several, explain
 
 Positive = Annotated[int, Field(ge=1)]

@@ -18,16 +18,26 @@ from pydantic import (
 )
 
 from masksweep.strategies.base import Invalid, Strategy
-from masksweep.strategies.npz import digest
 from masksweep.strategies.held import KINDS, Held
+from masksweep.strategies.npz import digest
 from masksweep.strategies.patterns import Pattern, Scored
 from masksweep.strategies.registry import all_patterns, all_strategies
 from masksweep.sweeps.common import strict
 from masksweep.sweeps.components.datasets import DATA, DataSet
 from masksweep.sweeps.components.models import MODELS, Model
-from masksweep.sweeps.config.registry import Several, build, explain, knobs
 from masksweep.sweeps.components.optimizers import OPTIMIZERS, Optimizer
-from masksweep.sweeps.config.sections import Audit, Checkpoint, Launch, Resources, Section, Speed, Sweep, Tracking, Train
+from masksweep.sweeps.config.registry import Several, build, explain, knobs
+from masksweep.sweeps.config.sections import (
+    Audit,
+    Checkpoint,
+    Launch,
+    Resources,
+    Section,
+    Speed,
+    Sweep,
+    Tracking,
+    Train,
+)
 
 Globs = Annotated[list[str], Field(min_length=1)]
 

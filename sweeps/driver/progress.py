@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Self
 
 from rich.console import Console
 
 from masksweep.sweeps.common import escape
-from masksweep.sweeps.driver.progress_panel import Block, away, count, printable
-from masksweep.sweeps.report.results_table import Outcome
+from masksweep.sweeps.common.spinner import _is_terminal
+from masksweep.sweeps.common.text import count, printable
+from masksweep.sweeps.config.outcome import Outcome
+from masksweep.sweeps.driver.progress_panel import Block, away
 from masksweep.sweeps.driver.progress_state import Report, Tally, score, shown
 
 MANY = 1000
 """Larger sweeps get a plain line for each percent, not for each trial."""
-
-
-@contextmanager
-def doing(what: str) -> Iterator[None]:
-    """Show what the time is spent on."""
-    console = escape.console(stderr=True)
-    if _is_terminal(console):
-        with console.status(what):
-            yield
-    else:
-        console.out(f"{what} ...", highlight=False)
-        yield
-
-
-def _is_terminal(console: Console) -> bool:
-    # rich takes FORCE_COLOR for a terminal, but a file has no cursor to move
-    return console.is_interactive and console.file.isatty()
 
 
 class Display:

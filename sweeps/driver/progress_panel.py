@@ -6,7 +6,6 @@ import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from math import ceil
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderResult
@@ -15,6 +14,7 @@ from rich.live import Live
 from rich.segment import ControlType
 from rich.text import Text
 
+from masksweep.sweeps.common.text import about, count, printable
 from masksweep.sweeps.driver.progress_state import Running, Tally, shown
 
 ROWS = 8
@@ -122,21 +122,5 @@ def _best(metric: str, best: Mapping[str, float], width: int) -> str:
     return line
 
 
-def about(seconds: float) -> str:
-    """A time in one unit, to two or three digits."""
-    if seconds < 100:
-        return f"{ceil(seconds)} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-def count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
-
-
 def _cut(text: str, width: int) -> str:
     return text if cell_len(text) <= width else f"{set_cell_size(text, width - 3)}..."
-
-
-def printable(text: str) -> str:
-    """Without what would move the cursor."""
-    return "".join(c if c.isprintable() else " " for c in text)

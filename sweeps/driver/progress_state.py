@@ -10,7 +10,7 @@ from math import isfinite
 from threading import RLock
 from typing import Protocol
 
-from masksweep.sweeps.report.results_table import Outcome
+from masksweep.sweeps.config.outcome import Outcome
 
 IDLE_SECONDS = 5.0
 """A worker that has been without a trial for longer does not count as one."""

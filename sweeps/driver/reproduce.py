@@ -13,28 +13,29 @@ from pathlib import Path
 from rich.text import Text
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.training import checkpoint
-from masksweep.sweeps.tracking import run_config, resume
 from masksweep.sweeps.common import escape
-from masksweep.sweeps.launch import local_process
+from masksweep.sweeps.common.limits import HURRY_SECONDS, STATE
 from masksweep.sweeps.common.parser import Parser
-from masksweep.sweeps.driver.progress_panel import printable
-from masksweep.sweeps.driver.compare_runs import Verdict, compare
-from masksweep.sweeps.config.trial import Trial
-from masksweep.sweeps.tracking.run_config import Recorded
-from masksweep.sweeps.launch.job import Failure
-from masksweep.sweeps.driver.progress import Display, doing
-from masksweep.sweeps.tracking.recorder import Recorder
-from masksweep.sweeps.report.results_table import Outcome
-from masksweep.sweeps.config.sections import Tracking
-from masksweep.sweeps.tracking.spool import STATE, Spool
-from masksweep.sweeps.common.signals import Stop
-from masksweep.sweeps.tracking.store import AGAIN, RUN_ID, Away, store_uri
-from masksweep.sweeps.driver.sweep import HURRY_SECONDS
-from masksweep.sweeps.tracking.writer import Tracker
-from masksweep.sweeps.training.run_trial import Report, TrialResult
 from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.common.signals import Stop
+from masksweep.sweeps.common.spinner import doing
+from masksweep.sweeps.common.text import printable
+from masksweep.sweeps.config.outcome import Outcome
+from masksweep.sweeps.config.sections import Tracking
+from masksweep.sweeps.config.trial import Trial
+from masksweep.sweeps.driver.compare_runs import Verdict, compare
+from masksweep.sweeps.driver.progress import Display
+from masksweep.sweeps.launch import local_process
+from masksweep.sweeps.launch.job import Failure
+from masksweep.sweeps.results import Report, TrialResult
+from masksweep.sweeps.tracking import resume, run_config
+from masksweep.sweeps.tracking.recorder import Recorder
+from masksweep.sweeps.tracking.run_config import Recorded
+from masksweep.sweeps.tracking.spool import Spool
+from masksweep.sweeps.tracking.store import AGAIN, RUN_ID, Away, store_uri
 from masksweep.sweeps.tracking.writable import require_state, require_store
+from masksweep.sweeps.tracking.writer import Tracker
+from masksweep.sweeps.training import checkpoint
 
 
 @dataclass(frozen=True)

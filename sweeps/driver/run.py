@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
 
-    from masksweep.sweeps.composing.launcher import Composed
-    from masksweep.sweeps.report.results_table import Outcome
+    from masksweep.sweeps.config.composed import Composed
+    from masksweep.sweeps.config.outcome import Outcome
     from masksweep.sweeps.driver.summary import Ended
 
 

@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from masksweep.sweeps.report import recommendation, claims, baseline
 from masksweep.sweeps.common import escape
-from masksweep.sweeps.tracking import resume
-from masksweep.sweeps.report.claims import Checked
-from masksweep.sweeps.config.plan import Planned, counted, trials
-from masksweep.sweeps.report.results_table import Outcome, as_markdown, table
-from masksweep.sweeps.tracking.spool import STATE
+from masksweep.sweeps.common.limits import STATE
 from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.config.outcome import Outcome
+from masksweep.sweeps.config.plan import Planned, counted, trials
+from masksweep.sweeps.report import baseline, claims, recommendation
+from masksweep.sweeps.report.claims import Checked
+from masksweep.sweeps.report.results_table import as_markdown, table
+from masksweep.sweeps.tracking import resume
 
 
 @dataclass

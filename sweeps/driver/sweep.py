@@ -16,34 +16,32 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.training import checkpoint
-from masksweep.sweeps.report import claims, build, leak_atlas
-from masksweep.sweeps.config import feasible
-from masksweep.sweeps.tracking import resume
-from masksweep.sweeps.driver import summary
 from masksweep.sweeps.common.broken import Broken
-from masksweep.sweeps.report.claims import Checked
-from masksweep.sweeps.launch.cluster import Spec, cluster
+from masksweep.sweeps.common.limits import HURRY_SECONDS, STATE
+from masksweep.sweeps.common.signals import Stop, Stopped
+from masksweep.sweeps.common.spinner import doing
+from masksweep.sweeps.config import feasible
+from masksweep.sweeps.config.composed import Composed
+from masksweep.sweeps.config.outcome import Outcome
+from masksweep.sweeps.config.plan import Planned, packs, public, refused, sweep_name, trials
 from masksweep.sweeps.config.trial import Trial
+from masksweep.sweeps.driver import summary
+from masksweep.sweeps.driver.progress import Display
+from masksweep.sweeps.driver.summary import Ended
+from masksweep.sweeps.launch.cluster import Spec, cluster
 from masksweep.sweeps.launch.engine import Engine
 from masksweep.sweeps.launch.job import Failure, Job, Watcher
-from masksweep.sweeps.composing.launcher import Composed
-from masksweep.sweeps.config.plan import Planned, packs, public, refused, sweep_name, trials
-from masksweep.sweeps.training.preflight import Answer, Ask, Child, check
-from masksweep.sweeps.driver.progress import Display, doing
-from masksweep.sweeps.tracking.recorder import Recorder
-from masksweep.sweeps.report.results_table import Outcome, as_text, controls_hold
-from masksweep.sweeps.tracking.spool import STATE
-from masksweep.sweeps.common.signals import Stop, Stopped
-from masksweep.sweeps.tracking.store import exists, store_uri
-from masksweep.sweeps.driver.summary import Ended
-from masksweep.sweeps.training.run_trial import TrialResult
 from masksweep.sweeps.launch.worker import LOG_BYTES, Log, Task, TrialWork, portable
+from masksweep.sweeps.report import build, claims, leak_atlas
+from masksweep.sweeps.report.claims import Checked
+from masksweep.sweeps.report.results_table import as_text, controls_hold
+from masksweep.sweeps.results import Answer, TrialResult
+from masksweep.sweeps.tracking import resume
+from masksweep.sweeps.tracking.recorder import Recorder
+from masksweep.sweeps.tracking.store import exists, store_uri
 from masksweep.sweeps.tracking.writable import require_state, require_store
-
-HURRY_SECONDS = 3.0
-"""How long the end of a sweep waits for the store after Ctrl-C."""
-
+from masksweep.sweeps.training import checkpoint
+from masksweep.sweeps.training.preflight import Ask, Child, check
 
 KEPT = "What had finished is kept; the same command goes on."
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import socket
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from masksweep.strategies.base import Invalid
@@ -111,10 +114,22 @@ def quiet() -> None:
         handler.setLevel(logging.ERROR)
 
 
-def code() -> dict[str, list[str]]:
-    """The runtime environment that takes this code along; it holds nothing else, secrets least."""
-    found = [find_spec(name) for name in PACKAGES]
-    return {"py_modules": [s.submodule_search_locations[0] for s in found]}  # type: ignore[union-attr,index]
+@contextmanager
+def code() -> Iterator[dict[str, list[str]]]:
+    """The runtime environment that takes this code along; it holds nothing else, secrets least.
+
+    Ray sends folders, and the packages may lie in several places. So they are copied into one
+    folder of their common name, which is there until the environment has been sent.
+    """
+    with tempfile.TemporaryDirectory(prefix="masksweep-code-") as folder:
+        package = Path(folder, "masksweep")
+        for name in PACKAGES:
+            spec = find_spec(f"masksweep.{name}")
+            assert spec is not None
+            assert spec.submodule_search_locations
+            skipped = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(spec.submodule_search_locations[0], package / name, ignore=skipped)
+        yield {"py_modules": [str(package)]}
 
 
 def _init(address: str, **options: Any) -> None:
@@ -152,11 +167,11 @@ def _join(address: str) -> None:
     from ray.exceptions import RayError
 
     # a Ray job brings its code already, and refuses to be told twice
-    env = None if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else code()
+    with_code = nullcontext() if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else code()
     quiet()
     try:
         knock(address)
-        with warnings.catch_warnings():
+        with with_code as env, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what went wrong is raised too
             try:
                 _init(address, runtime_env=env)

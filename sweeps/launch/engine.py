@@ -10,8 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from masksweep.sweeps.launch.actors import Mailbox
 from masksweep.sweeps.common.broken import Broken
+from masksweep.sweeps.launch.actors import Mailbox
 from masksweep.sweeps.launch.cluster import Spec
 from masksweep.sweeps.launch.head import Head
 from masksweep.sweeps.launch.job import Failure, Fatal, Job, Watcher, Work

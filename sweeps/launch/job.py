@@ -5,11 +5,10 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from masksweep.sweeps.launch.cluster import Spec
-
-Cause = Literal["raised", "diverged", "lost", "timeout", "memory", "apart"]
+from masksweep.sweeps.results import FailureCause, TrialFailure
 
 
 @dataclass(frozen=True)
@@ -30,21 +29,15 @@ class Failure:
     reason: str
     """One line."""
     traceback: str
-    cause: Cause = "raised"
-
-
-class Apart(RuntimeError):
-    """Why a job cannot be run as a whole, where its parts can."""
-
-    cause: Cause = "apart"
+    cause: FailureCause = "raised"
 
 
 def failure(error: Exception) -> Failure:
     """What an exception amounts to."""
     said = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
     told = "".join(traceback.format_exception(error))
-    if named := getattr(error, "cause", None):
-        return Failure(str(error), told, named)
+    if isinstance(error, TrialFailure):
+        return Failure(str(error), told, error.cause)
     if type(error).__name__ in ("MemoryError", "ResourceExhaustedError"):
         return Failure(f"out of memory: {said}", told, "memory")
     return Failure(said, told)
@@ -72,7 +65,7 @@ class Fatal:
     """The last event of a process that ends itself."""
 
     reason: str
-    cause: Cause
+    cause: FailureCause
     again: bool = False
     """Whether the job is no reason for it, and should be run in a new process."""
 

@@ -11,12 +11,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from masksweep.sweeps.launch.cluster import Spec
-from masksweep.sweeps.config.trial import Trial
-from masksweep.sweeps.launch.job import Failure, Fatal, failure
 from masksweep.sweeps.config.plan import Planned, packs
-from masksweep.sweeps.training.run_trial import Report, TrialResult
+from masksweep.sweeps.config.trial import Trial
+from masksweep.sweeps.launch.cluster import Spec
+from masksweep.sweeps.launch.job import Failure, Fatal, failure
 from masksweep.sweeps.launch.worker import Task, TrialWork
+from masksweep.sweeps.results import Report, TrialResult
 
 POLL_SECONDS = 0.2
 Event = Report | TrialResult | Failure | None

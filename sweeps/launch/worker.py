@@ -16,16 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.launch.cluster import Spec
-from masksweep.sweeps.config.trial import Trial, parse, recorded
-from masksweep.sweeps.tracking.run_config import LARGE
-from masksweep.sweeps.common.storage import Folder
-from masksweep.sweeps.launch.job import Apart, Emit, Failure, Fatal, failure
-from masksweep.sweeps.training.run_trial import Member, TrialResult
+from masksweep.sweeps.common.limits import LARGE
 from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.common.storage import Folder
+from masksweep.sweeps.config.trial import Trial, parse, recorded
+from masksweep.sweeps.launch.cluster import Spec
+from masksweep.sweeps.launch.job import Emit, Failure, Fatal, failure
+from masksweep.sweeps.results import Apart, TrialResult
+from masksweep.sweeps.training.state import Member
 
 if TYPE_CHECKING:
-    from masksweep.sweeps.training.preflight import Answer
+    from masksweep.sweeps.results import Answer
 
 LOG_BYTES = 2**20
 """The end of a log that travels."""

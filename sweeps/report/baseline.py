@@ -9,9 +9,15 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
+from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.trial import Trial
-from masksweep.sweeps.report.results_table import Outcome
-from masksweep.sweeps.report.significance import SIGNIFICANT, Difference, noise_floor, paired, simultaneous
+from masksweep.sweeps.report.significance import (
+    SIGNIFICANT,
+    Difference,
+    noise_floor,
+    paired,
+    simultaneous,
+)
 
 DIGITS = 8
 """The most decimals of a difference."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 
-from masksweep.sweeps.report.results_table import Outcome
+from masksweep.sweeps.config.outcome import Outcome
 
 
 def counts(found: Sequence[Outcome]) -> dict[str, float]:
@@ -29,7 +29,7 @@ def report(
 
     `command` is what runs the sweep again, `where` are the names of trials by what they ran on.
     """
-    from masksweep.sweeps.report import plots, html_page
+    from masksweep.sweeps.report import html_page, plots
     from masksweep.sweeps.tracking.reader import Sweep
 
     if not found:

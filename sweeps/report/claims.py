@@ -3,99 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rich.table import Table
 from rich.text import Text
 
-from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common import escape
+from masksweep.sweeps.config.claim import SIGNS, TESTS, Claim
+from masksweep.sweeps.config.selection import Parts, selected
 from masksweep.sweeps.report.significance import SIGNIFICANT, Difference, holm, paired
 
 if TYPE_CHECKING:
-    from masksweep.sweeps.config.trial import Trial
-    from masksweep.sweeps.config.plan import Planned
-    from masksweep.sweeps.report.results_table import Outcome
+    from masksweep.sweeps.config.outcome import Outcome
 
 
-class HasTrial(Protocol):
-    """Something about one trial."""
-
-    @property
-    def trial(self) -> Trial: ...
-
-
-T = TypeVar("T", bound=HasTrial)
-
-TESTS = {
-    "equals": lambda found, given: found == given,
-    "above": lambda found, given: found > given,
-    "below": lambda found, given: found < given,
-    "at_least": lambda found, given: found >= given,
-    "at_most": lambda found, given: found <= given,
-}
 METHOD = (
     "A difference has the interval of its claim alone (bootstrap, 95 %), and p after Holm for all"
     " claims that compare; a claim that asks for a sign needs both"
 )
-SIGNS = {"equals": "=", "above": ">", "below": "<", "at_least": ">=", "at_most": "<="}
-
-
-class Claim(BaseModel):
-    """What a metric must be, in each trial of a selection or in their mean.
-
-    One of these: `equals`, `above`, `below`, `at_least`, `at_most` (in each trial); `near` with
-    `tolerance` (the mean is near one of some published figures). With `minus` it is about the
-    paired difference to other trials, seed by seed: `above` and `below` then also ask for a p-value
-    below 0.05 (paired t-test, corrected after Holm for all claims of the sweep that compare so),
-    `at_most` and `at_least` for the whole of both 95 % intervals, bootstrap's and Student's.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    says: str
-    """The claim in a sentence."""
-    trials: dict[str, Any] = {}
-    """The selection: setting -> value or list of values. Dotted keys of a config, or `part` (of
-    the sweep), or `role` (strategy, control, dense)."""
-    minus: dict[str, Any] | None = None
-    """The selection of the trials to subtract."""
-    metric: str
-    equals: float | None = None
-    above: float | None = None
-    below: float | None = None
-    at_least: float | None = None
-    at_most: float | None = None
-    near: Annotated[list[float], Field(min_length=1)] | None = None
-    tolerance: Annotated[float, Field(ge=0)] | None = None
-    seeds: Annotated[int, Field(ge=1)] = 1
-    """How many trials must be there at least."""
-
-    @model_validator(mode="after")
-    def _one_test(self) -> Self:
-        given = [k for k in (*TESTS, "near") if getattr(self, k) is not None]
-        if len(given) != 1:
-            raise Invalid("says", self.says, f"must have one test; it has {given or 'none'}")
-        if (self.near is None) != (self.tolerance is None):
-            raise Invalid("tolerance", self.tolerance, "goes with near")
-        if self.minus is not None and given[0] in ("near", "equals"):
-            raise Invalid("minus", self.minus, f"does not go with {given[0]}")
-        return self
-
-    @property
-    def test(self) -> str:
-        """The name of its comparison; empty for `near`."""
-        return next((k for k in TESTS if getattr(self, k) is not None), "")
-
-    @property
-    def limit(self) -> float:
-        """What it compares with."""
-        found: float = getattr(self, self.test)
-        return found
 
 
 @dataclass(frozen=True)
@@ -114,10 +42,6 @@ class Checked:
     def verdict(self) -> str:
         """In a word or two."""
         return {True: "PASS", False: "FAIL", None: "not checked"}[self.passed]
-
-
-Parts = Mapping[str, Collection[str]]
-"""By trial id, the parts of the sweep that it belongs to."""
 
 
 def check(claims: Mapping[str, Claim], outcomes: Sequence[Outcome], parts: Parts) -> list[Checked]:
@@ -178,21 +102,6 @@ def _check(
     return f"{figure} in {_trials(len(found))}{more}", allowed, passed
 
 
-def check_pairs(claims: Mapping[str, Claim], planned: Sequence[Planned]) -> None:
-    """Raise `Invalid` if a side of a paired difference has two trials of one seed.
-
-    To be known before the first trial: after the last, all would have been in vain.
-    """
-    parts = {p.trial.id: p.parts for p in planned}
-    for name, claim in claims.items():
-        for selection in (claim.trials, claim.minus) if claim.minus is not None else ():
-            seeds = [p.trial.seed for p in selected(selection, planned, parts)]
-            for seed in seeds:
-                if seeds.count(seed) > 1:
-                    said = f"{selection} has two trials of seed {seed}; one for each seed"
-                    raise Invalid(f"sweep.claims.{name}", "minus", said)
-
-
 def _compared(claim: Claim, found: Difference) -> bool:
     match claim.test:
         case "above":
@@ -202,28 +111,6 @@ def _compared(claim: Claim, found: Difference) -> bool:
         case "at_most":
             return max(found.high, found.mean + found.margin) <= claim.limit
     return min(found.low, found.mean - found.margin) >= claim.limit
-
-
-def selected(wanted: Mapping[str, Any] | None, outcomes: Sequence[T], parts: Parts) -> list[T]:
-    """The trials that a selection of a claim is about."""
-    return [
-        o
-        for o in outcomes
-        if all(_has(o.trial, parts.get(o.trial.id, ()), k, v) for k, v in (wanted or {}).items())
-    ]
-
-
-def _has(trial: Trial, parts: Collection[str], key: str, wanted: Any) -> bool:
-    choices = wanted if isinstance(wanted, list) else [wanted]
-    match key:
-        case "part":
-            return any(p in choices for p in parts)
-        case "role":
-            return trial.strategy.role in choices
-    if key not in trial.settings:
-        return False
-    found = trial.settings[key]
-    return found == wanted or found in choices
 
 
 def _by_seed(outcomes: Sequence[Outcome], metric: str) -> dict[int, float]:

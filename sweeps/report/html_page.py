@@ -7,10 +7,11 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 
-from masksweep.sweeps.report import recommendation, baseline
-from masksweep.sweeps.tracking.reader import Sweep
-from masksweep.sweeps.report.results_table import PLAIN, Outcome, headers, rows
+from masksweep.sweeps.config.outcome import Outcome
+from masksweep.sweeps.report import baseline, recommendation
+from masksweep.sweeps.report.results_table import PLAIN, headers, rows
 from masksweep.sweeps.report.style import STYLE
+from masksweep.sweeps.tracking.reader import Sweep
 
 CAPTIONS = {
     "score": "Test score over sparsity; bands are 95 % intervals over the seeds.",
@@ -20,12 +21,12 @@ CAPTIONS = {
 }
 
 
-def page(sweep: Sweep, figures: Mapping[str, bytes], baseline: str = baseline.DENSE) -> str:
-    """The report. `figures` are SVG, by name; `baseline` is a strategy by its label."""
+def page(sweep: Sweep, figures: Mapping[str, bytes], compared_with: str = baseline.DENSE) -> str:
+    """The report. `figures` are SVG, by name; `compared_with` is a strategy by its label."""
     found = sweep.outcomes
     counts = {s: sum(o.status == s for o in found) for s in ("ok", "skipped", "failed")}
     told = ", ".join(f"{n} {'ended well' if s == 'ok' else s}" for s, n in counts.items() if n)
-    beside = "the dense control" if baseline == baseline.DENSE else baseline
+    beside = "the dense control" if compared_with == baseline.DENSE else compared_with
     parts = [
         '<!doctype html><html lang="en"><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
@@ -36,7 +37,7 @@ def page(sweep: Sweep, figures: Mapping[str, bytes], baseline: str = baseline.DE
         _sentences(found),
         _figures(figures),
         _section("Were the weights held?", _integrity(found)),
-        _section(f"Beside {_text(beside)}", _differences(found, baseline)),
+        _section(f"Beside {_text(beside)}", _differences(found, compared_with)),
         _section("Which trials did not hold", _leaks(found)),
         _section("What was skipped or failed", _ended(found)),
         _section("What it cost", _costs(found)),
@@ -105,10 +106,10 @@ def _integrity(found: Sequence[Outcome]) -> str:
     return _table([h.replace("\n", " ") for h in headers(found)], lines)
 
 
-def _differences(found: Sequence[Outcome], baseline: str) -> str:
-    lines = baseline.rows(found, baseline)
-    made = _table(baseline.headers(baseline), lines)
-    if not made and baseline != baseline.DENSE:  # which was asked for
+def _differences(found: Sequence[Outcome], compared_with: str) -> str:
+    lines = baseline.rows(found, compared_with)
+    made = _table(baseline.headers(compared_with), lines)
+    if not made and compared_with != baseline.DENSE:  # which was asked for
         return "<p>No strategy has two trials that have their partners there.</p>"
     said = filter(None, [baseline.method(len(lines)), baseline.note(found)])
     return made + "".join(f"<p>{_text(line)}</p>" for line in said) if made else ""

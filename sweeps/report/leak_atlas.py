@@ -7,10 +7,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from masksweep.sweeps.report import verdicts
-from masksweep.sweeps.config.trial import Trial, label
+from masksweep.sweeps import results
+from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.registry import knobs
-from masksweep.sweeps.report.results_table import Outcome
+from masksweep.sweeps.config.trial import Trial, label
+from masksweep.sweeps.report import verdicts
 
 EVENTS = ("none", "mask changed", "resumed", "changed, resumed")
 KINDS = ("exact", "refused", "unproven", "leaks", "failed")
@@ -70,10 +71,10 @@ def _cell(outcome: Outcome) -> Cell:
         return Cell(*where, kind, reason=outcome.reason)
     if verdicts.inconclusive(outcome):
         return Cell(*where, "unproven", reason="no gradient reaches what is masked")
-    if not verdicts.violated(metrics):
+    if not results.violated(metrics):
         if metrics["integrity/ok"]:
             return Cell(*where, "exact")
-        return Cell(*where, "unproven", reason=verdicts.unproven(metrics))
+        return Cell(*where, "unproven", reason=results.unproven(metrics))
     first = metrics.get("integrity/first_violation_step")
     drifts = [metrics["integrity/max_drift"], metrics["integrity/peak_drift"]]
     drift = math.inf if any(map(math.isnan, drifts)) else max(drifts)

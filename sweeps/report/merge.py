@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from masksweep.sweeps.config.variants import variants
 from masksweep.sweeps.tracking.reader import Sweep
-from masksweep.sweeps.report.results_table import variants
 
 
 def together(sweeps: Sequence[Sweep]) -> Sweep:

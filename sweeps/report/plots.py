@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from math import isnan
 from typing import Any
 
-from masksweep.sweeps.report.plot_style import look
+from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.report.baseline import metric, score
-from masksweep.sweeps.report.results_table import Outcome, interval
+from masksweep.sweeps.report.plot_style import look
 from masksweep.sweeps.report.ranking import Standing, kinds, standings
+from masksweep.sweeps.report.results_table import interval
 
 SIZE = (6.4, 4.8)
 Value = Callable[[Outcome], float | None]

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from statistics import fmean, median
 
-from masksweep.sweeps.report import atlas
-from masksweep.sweeps.report.verdicts import leaks
-from masksweep.sweeps.report.baseline import metric, score
+from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.trial import label
-from masksweep.sweeps.report.results_table import Outcome
+from masksweep.sweeps.report import atlas
+from masksweep.sweeps.report.baseline import metric, score
+from masksweep.sweeps.results import leaks
 
 WORTH = 1.25
 """A step must be this many times faster before a strategy is preferred for it. Smaller differences

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from masksweep.sweeps.report.verdicts import alarms, inconclusive, unreached
+from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.report.baseline import floors
-from masksweep.sweeps.report.results_table import Outcome
-from masksweep.sweeps.training.timing import NOISY
 from masksweep.sweeps.report.ranking import WORTH, Standing, choice, kinds, standings
+from masksweep.sweeps.report.verdicts import alarms, inconclusive, unreached
+from masksweep.sweeps.training.timing import NOISY
 
 
 def sentences(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:

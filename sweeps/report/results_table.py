@@ -3,42 +3,24 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from math import nan
 from statistics import fmean, median
-from typing import Any, Literal
 
 from rich.table import Table
 from rich.text import Text
 
-from masksweep.sweeps.report import claims
 from masksweep.sweeps.common import escape
-from masksweep.sweeps.report.verdicts import alarms, amiss, inconclusive, leaks, violated
+from masksweep.sweeps.config.outcome import Outcome
+from masksweep.sweeps.report import claims
 from masksweep.sweeps.report.claims import Checked
-from masksweep.sweeps.config.trial import Trial, flat
-from masksweep.sweeps.training.run_trial import TrialResult
+from masksweep.sweeps.report.verdicts import alarms, amiss, inconclusive
+from masksweep.sweeps.results import leaks, violated
 
 PLAIN = ("-", "control", "inconclusive")
 """Verdicts that are neither good nor bad."""
-Status = Literal["ok", "failed", "skipped"]
 HEADERS = ("strategy", "pattern", "step /\ndense", "weights\nviolated", "verdict", "ok/fail\n/skip")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One trial and how it ended."""
-
-    trial: Trial
-    variant: str
-    """What tells it apart from trials of the same strategy and pattern."""
-    status: Status
-    result: TrialResult = field(default_factory=lambda: TrialResult("ok"))
-    reason: str = ""
-
-    @property
-    def name(self) -> str:
-        return ", ".join(filter(None, [self.trial.name, self.variant]))
 
 
 @dataclass(frozen=True)
@@ -69,44 +51,6 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
         return fmean(values) if values else nan, nan
     half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
     return fmean(values), float(half)
-
-
-def variants(trials: Sequence[Trial]) -> dict[str, str]:
-    """What tells each trial apart, beside the seed, from others of its strategy and pattern.
-
-    By trial id: the settings in which they differ, as `adamw, train.epochs=2`; empty if in none.
-    """
-    alike: dict[tuple[str, str], list[Trial]] = {}
-    for trial in trials:
-        alike.setdefault((trial.label, trial.pattern_label), []).append(trial)
-    told = {}
-    for members in alike.values():
-        settings = {t.id: flat(t.canonical()) for t in members}
-        keys = dict.fromkeys(k for s in settings.values() for k in s)
-        differ = [k for k in keys if len({repr(s.get(k)) for s in settings.values()}) > 1]
-        differ = [k for k in differ if k not in ("seed", "jit", "pack")]
-        # another optimizer says it all, where its own settings only differ with it
-        differ = [k for k in differ if not _follows(k, differ, list(settings.values()))]
-        for trial in members:
-            found = {k: settings[trial.id].get(k) for k in differ}
-            told[trial.id] = ", ".join(
-                str(v) if k in GROUPS else f"{k}={v}" for k, v in found.items() if v is not None
-            )
-    return told
-
-
-GROUPS = ("model", "data", "optimizer")
-
-
-def _follows(key: str, differ: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a setting of an object is the same wherever the object's name is."""
-    group, _, knob = key.partition(".")
-    if not knob or group not in differ:
-        return False
-    found: dict[str, set[str]] = {}
-    for s in settings:
-        found.setdefault(s[group], set()).add(repr(s.get(key)))
-    return all(len(values) == 1 for values in found.values())
 
 
 def controls_hold(outcomes: Iterable[Outcome]) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from masksweep.sweeps.results import leaks, unproven, violated
+
 if TYPE_CHECKING:
-    from masksweep.sweeps.report.results_table import Outcome
+    from masksweep.sweeps.config.outcome import Outcome
 
 REASON = 80
 """The most characters of a failure's reason; the whole is told elsewhere."""
@@ -38,27 +40,6 @@ def _cause(outcome: Outcome) -> str:
     if through := outcome.result.tags.get("integrity.through"):
         return f"through {through}"
     return "" if violated(outcome.result.metrics) else unproven(outcome.result.metrics)
-
-
-def violated(metrics: Mapping[str, float]) -> bool:
-    """Whether a weight that is to be held differed at any audited step, or at the end."""
-    return any(metrics.get(f"integrity/{name}") for name in ("violations", "peak_violations"))
-
-
-def unproven(metrics: Mapping[str, float]) -> str:
-    """Why a trial proves nothing in which no weight was violated."""
-    if metrics.get("integrity/frozen_violations"):
-        return "weights or statistics outside of trainable moved"
-    if metrics.get("integrity/output_drift"):
-        return "a held output moved"
-    still = metrics.get("integrity/moved") == 0
-    return "nothing moved" if still else "what was saved differs"
-
-
-def leaks(metrics: Mapping[str, float]) -> bool:
-    """Whether something that is to be held was seen to move: a weight, a statistic, an output."""
-    also = ("integrity/output_drift", "integrity/frozen_violations")
-    return violated(metrics) or any(metrics.get(name) for name in also)
 
 
 def alarms(outcome: Outcome) -> bool:

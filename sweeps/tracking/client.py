@@ -10,8 +10,16 @@ from contextlib import contextmanager
 from typing import Any
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.tracking.store import SQLITE, Away, alone, database, outdated, require_database, status
 from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.tracking.store import (
+    SQLITE,
+    Away,
+    alone,
+    database,
+    outdated,
+    require_database,
+    status,
+)
 
 FileId = tuple[int, int] | None
 PAGE = 1000

@@ -12,15 +12,13 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.tracking import run_config, mlflow_view
-from masksweep.sweeps.report import results_table
-from masksweep.sweeps.tracking.client import client_class, opening, search
-from masksweep.sweeps.tracking.recorder import CURVES
-from masksweep.sweeps.report.results_table import Outcome
-from masksweep.sweeps.common.seeding import short_digest
-from masksweep.sweeps.tracking.store import AGAIN, RUN_ID, Refused, exists, store_uri, translated
-from masksweep.sweeps.training.run_trial import TrialResult
 from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.common.seeding import short_digest
+from masksweep.sweeps.config.outcome import Outcome, Status
+from masksweep.sweeps.results import CURVES, TrialResult
+from masksweep.sweeps.tracking import mlflow_view, run_config
+from masksweep.sweeps.tracking.client import client_class, opening, search
+from masksweep.sweeps.tracking.store import AGAIN, RUN_ID, Refused, exists, store_uri, translated
 
 THREADS = 8
 """Requests to a server at once."""
@@ -143,7 +141,7 @@ def _outcome(client: Any, run: Any, folder: Path) -> tuple[Outcome | str, str]:
     tags = run.data.tags
     status = tags.get("trial.status", "failed")
     reason = tags.get("trial.reason", "")
-    ended: results_table.Status = status if status in ("ok", "skipped") else "failed"
+    ended: Status = status if status in ("ok", "skipped") else "failed"
     result = TrialResult(
         "skipped" if ended == "skipped" else "ok", reason, metrics=run.data.metrics, tags=tags
     )

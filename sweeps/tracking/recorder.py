@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.tracking import run_config
-from masksweep.sweeps.config.trial import Trial, flat, recorded
-from masksweep.sweeps.tracking.run_config import Recorded
 from masksweep.sweeps.common.provenance import code_version
 from masksweep.sweeps.config.sections import Tracking
+from masksweep.sweeps.config.trial import Trial, flat, recorded
+from masksweep.sweeps.results import CURVES, TrialResult
+from masksweep.sweeps.tracking import run_config
+from masksweep.sweeps.tracking.run_config import Recorded
 from masksweep.sweeps.tracking.spool import Record, Spool
 from masksweep.sweeps.tracking.store import Away, Refused
 from masksweep.sweeps.tracking.writer import Tracker
-from masksweep.sweeps.training.run_trial import TrialResult
 
 LOT, LARGE = 2000, 50
 """Records, and those among them that are no points of curves, which are sent before they are
@@ -27,7 +27,6 @@ GATHER_S = 3.0
 point does, and packed trials report all at once."""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0
 """Seconds between two tries while the store is away."""
-CURVES = ("train/", "validation/", "test/", "audit/")
 
 
 class Recorder:

@@ -8,15 +8,15 @@ from dataclasses import replace
 from typing import Any
 
 from masksweep.sweeps.common.provenance import code_version
+from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.common.spinner import doing
 from masksweep.sweeps.config.plan import Planned
-from masksweep.sweeps.driver.progress import doing
-from masksweep.sweeps.tracking.recorder import Recorder
 from masksweep.sweeps.config.sections import Tracking
+from masksweep.sweeps.results import Found, TrialResult
+from masksweep.sweeps.tracking.recorder import Recorder
 from masksweep.sweeps.tracking.spool import Address, Spool
 from masksweep.sweeps.tracking.store import Away, Refused, exists, store_uri
-from masksweep.sweeps.tracking.writer import Found, Tracker
-from masksweep.sweeps.training.run_trial import TrialResult
-from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.tracking.writer import Tracker
 
 
 def address(tracking: Tracking, name: str) -> Address:

@@ -13,12 +13,11 @@ import yaml
 
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common import safe_yaml
-from masksweep.sweeps.config.trial import Trial, parse, recorded
+from masksweep.sweeps.common.limits import LARGE
 from masksweep.sweeps.common.provenance import code_version
-from masksweep.sweeps.training.run_trial import TrialResult
+from masksweep.sweeps.config.trial import Trial, parse, recorded
+from masksweep.sweeps.results import TrialResult
 
-LARGE = 50 * 2**20
-"""Bytes of a file that does not travel with every trial."""
 LONG = 2**24
 """Bytes of a config file, most of them curves."""
 NAME = "config.yaml"

@@ -13,11 +13,10 @@ from typing import Any, Self
 
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common.broken import Broken
+from masksweep.sweeps.common.limits import STATE
 from masksweep.sweeps.common.locks import lock
 from masksweep.sweeps.common.seeding import short_digest
 
-STATE = Path(".masksweep")
-"""Spool, logs and checkpoints of the sweeps that were started in this folder."""
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS record (
     id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, body TEXT NOT NULL, refused TEXT,

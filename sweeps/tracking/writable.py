@@ -9,9 +9,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.tracking.spool import STATE
-from masksweep.sweeps.tracking.store import database, is_local, require_database, store_uri
+from masksweep.sweeps.common.limits import STATE
 from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.tracking.store import database, is_local, require_database, store_uri
 
 PROBE_BYTES = 2**20
 """What must fit on the disk for a sweep to begin."""

@@ -5,34 +5,32 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from masksweep.strategies.base import Invalid
+from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.common.seeding import short_digest
+from masksweep.sweeps.config.sections import Tracking
+from masksweep.sweeps.results import Found, TrialResult
 from masksweep.sweeps.tracking import mlflow_view, writable
 from masksweep.sweeps.tracking.client import client_class, file_id, new_client, opening, search
-from masksweep.sweeps.config.sections import Tracking
-from masksweep.sweeps.common.seeding import short_digest
 from masksweep.sweeps.tracking.spool import Record
-from masksweep.sweeps.tracking.store import Away, Refused, alone, exists, is_local, status, store_uri, translated
-from masksweep.sweeps.training.run_trial import TrialResult
-from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.tracking.store import (
+    Away,
+    Refused,
+    alone,
+    exists,
+    is_local,
+    status,
+    store_uri,
+    translated,
+)
 
 BATCH = 1000
 """The most metrics that MLflow takes in a call."""
 NAME = 250
 """The most characters of a run's name that a database takes."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """A trial that has finished before."""
-
-    result: TrialResult
-    """Without artifacts."""
-    code: str
-    """The version of the code that ran it."""
 
 
 class Tracker:

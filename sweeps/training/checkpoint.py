@@ -21,8 +21,8 @@ import numpy as np
 
 from masksweep.strategies.base import Array, Invalid
 from masksweep.sweeps.common.provenance import code_version
-from masksweep.sweeps.common.storage import Folder
 from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.common.storage import Folder
 
 FORMAT = 1
 NAME = "{:012d}.checkpoint"

@@ -16,16 +16,16 @@ from masksweep.strategies.base import Array, Plan
 from masksweep.strategies.connections import cut_off
 from masksweep.strategies.moving_statistics import statistics
 from masksweep.strategies.weights import values
-from masksweep.sweeps.training import weight_images, setup, timing
-from masksweep.sweeps.training.flops import step_ratio
 from masksweep.sweeps.common.memory import bytes_of
+from masksweep.sweeps.training import setup, timing, weight_images
+from masksweep.sweeps.training.flops import step_ratio
 from masksweep.sweeps.training.output_causes import output_causes
-from masksweep.sweeps.training.vectorized import Packed
-from masksweep.sweeps.training.setup import Start
 from masksweep.sweeps.training.program import Program, Progress
+from masksweep.sweeps.training.setup import Start
+from masksweep.sweeps.training.vectorized import Packed
 
 if TYPE_CHECKING:
-    from masksweep.sweeps.training.loop import Position
+    from masksweep.sweeps.training.state import Position
 
 PROBE = 256
 """Samples on which the live and the baked model are compared."""

@@ -10,8 +10,8 @@ import tensorflow as tf
 from masksweep.strategies.base import Plan
 from masksweep.sweeps.training import setup
 from masksweep.sweeps.training.evaluation import Snapshot
-from masksweep.sweeps.training.setup import Start
 from masksweep.sweeps.training.program import Program
+from masksweep.sweeps.training.setup import Start
 
 
 def of_control(start: Start, plan: Plan, program: Program, before: Snapshot) -> dict[str, float]:

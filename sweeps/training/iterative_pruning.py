@@ -15,11 +15,11 @@ import tensorflow as tf
 
 from masksweep.strategies.base import Array, Invalid, Plan
 from masksweep.strategies.patterns.base import Scored
-from masksweep.sweeps.training import setup
-from masksweep.sweeps.config.trial import Trial
-from masksweep.sweeps.training.loop import Course
 from masksweep.sweeps.common.provenance import code_version
 from masksweep.sweeps.common.storage import Folder
+from masksweep.sweeps.config.trial import Trial
+from masksweep.sweeps.training import setup
+from masksweep.sweeps.training.loop import Course
 from masksweep.sweeps.training.setup import Start
 
 _last: dict[str, Mapping[str, Array]] = {}

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from masksweep.strategies import leak_cause
 from masksweep.sweeps.training import setup
 from masksweep.sweeps.training.loop import Course
-from masksweep.sweeps.training.setup import Start
 from masksweep.sweeps.training.program import Program, Progress
+from masksweep.sweeps.training.setup import Start
 
 FAR = 1000
 """A first violation after so many steps is not gone back to."""
@@ -19,7 +19,9 @@ def finalize(program: Program) -> Sequence[leak_cause.Cause]:
     return leak_cause.causes_of_finalizing(program.training)
 
 
-def causes(start: Start, found: Progress, by_finalizing: Sequence[leak_cause.Cause]) -> Sequence[str]:
+def causes(
+    start: Start, found: Progress, by_finalizing: Sequence[leak_cause.Cause]
+) -> Sequence[str]:
     """What the first violation came through; else, what finalizing did.
 
     Trains to the step before the first violation, and takes that one stage by stage. If it holds

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import keras
@@ -17,56 +16,12 @@ import tensorflow as tf
 from masksweep.strategies import audit
 from masksweep.strategies.base import Plan
 from masksweep.strategies.training import Training
+from masksweep.sweeps.results import Diverged, Report
 from masksweep.sweeps.training import evaluation, setup
 from masksweep.sweeps.training.checkpoint import Checkpoints, State
-from masksweep.sweeps.training.setup import Start
 from masksweep.sweeps.training.program import Program, Progress
-from masksweep.sweeps.training.run_trial import Diverged, Emit, Report
-
-CHUNK_SECONDS = 2.0
-DIVERGED = 1000.0
-"""A training ends when its loss is this many times that before training, or 1 if that is more."""
-
-
-@dataclass
-class Position:
-    """How far a training is, and what it has found."""
-
-    epochs: int = 0
-    """Whole epochs that were done."""
-    chunk: int = 1
-    """Steps to do at once; one at first, which tells what a step takes, and the loss before."""
-    found: Progress = field(default_factory=Progress)
-    """Of all steps."""
-    part: Progress = field(default_factory=Progress)
-    """Of the steps of this epoch."""
-    before: float | None = None
-    """Loss before training, on the first batch."""
-    curve: list[Mapping[str, float]] = field(default_factory=list)
-    """Metrics of the epochs done."""
-
-    @classmethod
-    def of(cls, plain: Mapping[str, Any]) -> Position:
-        parts = {key: Progress(**plain[key]) for key in ("found", "part")}
-        return cls(**{**plain, **parts})
-
-    def take(self, new: Progress, asked: int) -> None:
-        """Go on by what came of so many steps. Raises `Diverged`."""
-        self.found, self.part = self.found + new, self.part + new
-        if self.before is None:
-            self.before = new.loss
-        if new.steps < asked or not self.part.within(self.limit):
-            loss = self.part.loss / self.part.steps
-            shown = f"{loss:.2g}" if np.isfinite(loss) else f"is {loss}"
-            since = f", {self.before:.2g} before training" if np.isfinite(loss) else ""
-            raise Diverged(f"diverged: train/loss {shown} at step {self.found.steps}{since}")
-
-    @property
-    def limit(self) -> float:
-        """What the mean loss of an epoch may be."""
-        if self.before is None:
-            return sys.float_info.max
-        return min(DIVERGED * max(1.0, self.before), sys.float_info.max)
+from masksweep.sweeps.training.setup import Start
+from masksweep.sweeps.training.state import CHUNK_SECONDS, Emit, Position
 
 
 class Course:

@@ -12,17 +12,17 @@ import numpy as np
 import tensorflow as tf
 
 from masksweep.strategies import audit
-from masksweep.sweeps.training import evaluation, setup, program, timing, leak_cause, run_trial
-from masksweep.sweeps.training.checkpoint import State
-from masksweep.sweeps.training.loop import CHUNK_SECONDS, Position, fingerprint
-from masksweep.sweeps.common.storage import Folder
-from masksweep.sweeps.launch.job import Apart
-from masksweep.sweeps.training.evaluation import Snapshot
 from masksweep.sweeps.common.memory import Peak
-from masksweep.sweeps.training.vectorized import Lane, Packed, Unpackable
-from masksweep.sweeps.training.setup import Start
+from masksweep.sweeps.common.storage import Folder
+from masksweep.sweeps.results import Apart, Diverged, Report, TrialResult
+from masksweep.sweeps.training import evaluation, leak_cause, program, run_trial, setup, timing
+from masksweep.sweeps.training.checkpoint import State
+from masksweep.sweeps.training.evaluation import Snapshot
+from masksweep.sweeps.training.loop import fingerprint
 from masksweep.sweeps.training.program import Progress, Shape
-from masksweep.sweeps.training.run_trial import Diverged, Member, Report, TrialResult
+from masksweep.sweeps.training.setup import Start
+from masksweep.sweeps.training.state import CHUNK_SECONDS, Member, Position
+from masksweep.sweeps.training.vectorized import Lane, Packed, Unpackable
 
 Found = TrialResult | Exception
 
@@ -253,7 +253,9 @@ class _Pack:
             return {}
         starts = [r.start for r in self._runs]
         try:
-            return evaluation.step_time_of_pack(starts, self._program, (self._x, self._y, self._order))
+            return evaluation.step_time_of_pack(
+                starts, self._program, (self._x, self._y, self._order)
+            )
         except Exception as error:  # memory, for one; what was found is not lost with it
             run = self._going[0]
             run.note = f"the pack was not timed: {error}"

@@ -8,22 +8,14 @@ import signal
 import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing import get_context, resource_tracker
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.config.trial import Trial
+from masksweep.sweeps.results import Answer
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
-
-
-class Answer(NamedTuple):
-    """What is known of a trial's plan before it runs."""
-
-    refusal: str = ""
-    """Why its strategy cannot hold it; empty if it can."""
-    cut_off: str = ""
-    """The units and inputs that its masks leave without a connection; empty if there are none."""
 
 
 Ask = Callable[[Sequence[Trial]], Sequence[Answer]]
@@ -110,8 +102,8 @@ def answers(trials: Sequence[Trial]) -> list[Answer]:
     """
     from masksweep.strategies.base import Array, match_each
     from masksweep.strategies.connections import cut_off
-    from masksweep.strategies.patterns import Scored
     from masksweep.strategies.moving_statistics import frozen_statistics
+    from masksweep.strategies.patterns import Scored
     from masksweep.sweeps.components.initializers import Network
     from masksweep.sweeps.training.setup import network, plan_for, refusal, schedule, switched
 

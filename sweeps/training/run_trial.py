@@ -2,75 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from masksweep.strategies.base import Plan
+from masksweep.sweeps.common.memory import Peak
+from masksweep.sweeps.common.storage import Folder
+from masksweep.sweeps.config.trial import Trial
+from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.training import setup
 from masksweep.sweeps.training.checkpoint import Checkpoints
-from masksweep.sweeps.config.trial import Trial
-from masksweep.sweeps.common.storage import Folder
-from masksweep.sweeps.common.memory import Peak
 from masksweep.sweeps.training.setup import Start
+from masksweep.sweeps.training.state import Emit
 
 if TYPE_CHECKING:
     from masksweep.strategies.audit import Loader
     from masksweep.strategies.leak_cause import Cause
-    from masksweep.sweeps.training.loop import Position
     from masksweep.sweeps.training.evaluation import Snapshot
     from masksweep.sweeps.training.program import Program
-
-
-@dataclass(frozen=True)
-class Report:
-    """How far a trial is, at the end of each chunk of steps."""
-
-    steps: int
-    """Training steps that were done."""
-    total: int
-    """Training steps in all."""
-    epoch: int
-    """The epoch that these are part of, from 1."""
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    """Of this epoch if it has ended; the last epoch's are in the trial's result."""
-    note: str = ""
-    """Something that a person should know."""
-
-
-Emit = Callable[[Report], None]
-
-
-@dataclass(frozen=True)
-class Member:
-    """A trial with what is its own, where several are run together."""
-
-    trial: Trial
-    emit: Emit
-    checkpoints: Checkpoints
-
-
-class Diverged(RuntimeError):
-    """The loss is no number any more, or far above what it was before training."""
-
-    cause = "diverged"
-
-
-@dataclass(frozen=True)
-class TrialResult:
-    """What one trial found."""
-
-    status: Literal["ok", "skipped"]
-    reason: str = ""
-    """Why it was skipped."""
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    """Final metrics by their names in the house."""
-    tags: Mapping[str, str] = field(default_factory=dict)
-    artifacts: Mapping[str, bytes] = field(default_factory=dict)
-    """Content by file name."""
-    data: Mapping[str, Any] = field(default_factory=dict)
-    """Name, digest and shapes of the training data."""
-    epochs: int = 0
+    from masksweep.sweeps.training.state import Position
 
 
 def run(
@@ -90,7 +41,7 @@ def run(
     number or rises to 1000 times what it was before training (or 1, if that is more); the curve up
     to there was reported.
     """
-    from masksweep.sweeps.training import evaluation, lockstep, timing, leak_cause
+    from masksweep.sweeps.training import evaluation, leak_cause, lockstep, timing
     from masksweep.sweeps.training.loop import Course
 
     peak, start = Peak(), begin(trial, shelf)
@@ -147,12 +98,14 @@ def ended(
 
     `plan` is what is held at the end, `before` the program's model before the first step.
     """
-    from masksweep.sweeps.report import verdicts
+    from masksweep.sweeps import results
     from masksweep.sweeps.common import provenance
-    from masksweep.sweeps.training import evaluation, weight_images, gradient_reach, leak_cause
+    from masksweep.sweeps.training import evaluation, gradient_reach, leak_cause, weight_images
 
-    integrity, artifacts, sha256 = evaluation.integrity(start, plan, program, before, at.found, loader)
-    if integrity and start.trial.strategy.role == "control" and not verdicts.leaks(integrity):
+    integrity, artifacts, sha256 = evaluation.integrity(
+        start, plan, program, before, at.found, loader
+    )
+    if integrity and start.trial.strategy.role == "control" and not results.leaks(integrity):
         integrity |= gradient_reach.of_control(start, plan, program, before)
     tags = {"trial.weights_sha256": sha256}
     causes = [*leak_cause.causes(start, at.found, by_finalizing)]

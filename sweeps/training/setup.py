@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from masksweep.strategies.base import Array, Invalid, Plan, Weight
-from masksweep.sweeps.config.trial import Trial
-from masksweep.sweeps.components.datasets import Arrays
 from masksweep.sweeps.common.seeding import derive, permutation
+from masksweep.sweeps.components.datasets import Arrays
+from masksweep.sweeps.config.trial import Trial
 
 if TYPE_CHECKING:
     from masksweep.sweeps.components.initializers import Network
-    from masksweep.sweeps.training.vectorized import Lane, Packed
     from masksweep.sweeps.training.program import Program, Shape
+    from masksweep.sweeps.training.vectorized import Lane, Packed
 
 
 @dataclass(frozen=True)
@@ -142,8 +142,8 @@ def program_for(start: Start) -> Program:
 
 def packed_for(start: Start) -> Packed:
     """The compiled program for packs of trials of this shape."""
-    from masksweep.sweeps.training.vectorized import Packed
     from masksweep.sweeps.training.program import kept
+    from masksweep.sweeps.training.vectorized import Packed
 
     wanted = replace(shape(start), width=start.trial.width)
     found: Packed = kept(wanted, lambda: Packed(_program(start, wanted)))

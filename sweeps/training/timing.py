@@ -12,8 +12,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from masksweep.sweeps.training.vectorized import Packed
     from masksweep.sweeps.training.program import Program
+    from masksweep.sweeps.training.vectorized import Packed
 
     Runs = Program | Packed
 

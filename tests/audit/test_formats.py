@@ -12,8 +12,8 @@ import pytest
 import scipy.sparse
 from keras import layers
 
-from tests.cli.test_audit import MASK, NAME, SHAPE, as_json, audited, build, kernel, refused, save
 from tests.audit.test_stored import SAVED
+from tests.cli.test_audit import MASK, NAME, SHAPE, as_json, audited, build, kernel, refused, save
 
 
 @pytest.fixture(autouse=True)

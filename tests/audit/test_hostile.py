@@ -18,12 +18,12 @@ import pytest
 import scipy.sparse
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.audit import saved_model, stored
+from masksweep.sweeps.audit import open, saved_model
 from tests.support import archive_bombs
 
 MEASURED = """
 import pathlib, sys
-from sweeps.cli import main
+from masksweep.sweeps.cli.main import main
 code = main(["audit", *sys.argv[1:]])
 status = pathlib.Path("/proc/self/status").read_text()  # getrusage counts the parent's too
 print(status.partition("VmHWM:")[2].split()[0], file=sys.stderr)
@@ -68,7 +68,7 @@ def measured(*arguments: str) -> Measured:
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     np.savez("masks.npz", **{archive_bombs.NAME: np.zeros((3, 4))})
 
 
@@ -136,7 +136,7 @@ def test_what_the_config_declares_is_not_made(usual: int) -> None:
 
 def test_a_long_name_is_not_read() -> None:
     archive_bombs.long_name()
-    with stored.open_model("model.h5") as model:
+    with open.open_model("model.h5") as model:
         assert model.listed() == "dense/kernel"
 
 
@@ -173,17 +173,17 @@ def test_a_saved_model_that_leads_elsewhere() -> None:
     shutil.move(data, "data")
     data.symlink_to(Path("data").resolve())
     with pytest.raises(Invalid, match=r"variables\.data-00000-of-00001 is a link out of the fol"):
-        stored.check("saved")
+        open.check("saved")
     data.unlink()
     os.mkfifo(data)  # reading it would wait for ever
     with pytest.raises(Invalid, match="is a link out of the folder"):
-        stored.check("saved")
+        open.check("saved")
     data.unlink()
     shutil.move("data", folder / "inside")
     data.symlink_to("inside")
-    stored.check("saved")
+    open.check("saved")
     Path("linked").symlink_to("saved")
-    stored.check("linked")
+    open.check("linked")
 
 
 def test_a_saved_model_that_declares_more_than_it_holds() -> None:
@@ -195,7 +195,7 @@ def test_a_saved_model_that_declares_more_than_it_holds() -> None:
 
 
 def read(path: str) -> None:
-    with stored.open_model(path) as model:
+    with open.open_model(path) as model:
         for one in model.weights:
             list(one.blocks(100))
 

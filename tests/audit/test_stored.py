@@ -14,7 +14,8 @@ from keras import layers
 from masksweep.strategies.base import Array, Invalid
 from masksweep.strategies.weights import owners
 from masksweep.sweeps.audit.keras_variables import CLASSES, variable_names
-from masksweep.sweeps.audit.stored import StoredModel, StoredWeight, check, open_model, sliced
+from masksweep.sweeps.audit.open import check, open_model
+from masksweep.sweeps.audit.stored import StoredModel, StoredWeight, sliced
 
 SAVED = Path(__file__).parent / "saved"
 

@@ -31,13 +31,13 @@ from masksweep.strategies.training import Training
 from masksweep.strategies.var_list import VarList
 from masksweep.strategies.weight_mask import WeightMask
 from masksweep.strategies.weights import describe, make_plan, values
-from masksweep.sweeps.training import setup
-from masksweep.sweeps.bench import cases, driver, timing, peers, report, trials
-from masksweep.sweeps.cli import bench
+from masksweep.sweeps.bench import cases, driver, peers, report, timing, trials
 from masksweep.sweeps.bench.cases import SIZES, Case, Size
 from masksweep.sweeps.bench.controls import FusedAdam
+from masksweep.sweeps.cli import bench
 from masksweep.sweeps.components.models import MLP
 from masksweep.sweeps.components.optimizers import Adam
+from masksweep.sweeps.training import setup
 from masksweep.sweeps.training.timing import in_turn
 
 TINY = Size("S", 12, (16, 8), 4)
@@ -223,7 +223,7 @@ def test_a_peer_trains_in_its_own_process_or_says_why_not(library: str) -> None:
 def test_a_bench_leaves_a_table_a_plot_a_file_and_a_run(tmp_path: Path) -> None:
     arguments = ["--sizes", "S", "--strategies", "weight_mask,var_list", "--sparsities", ".9"]
     ended = subprocess.run(
-        [sys.executable, "-m", "masksweep.sweeps.cli.main", "bench", *arguments],
+        [sys.executable, "-m", "masksweep.sweeps.cli", "bench", *arguments],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -262,7 +262,15 @@ def test_what_was_measured_outlives_an_interruption(tmp_path: Path) -> None:
     path = tmp_path / "bench.json"
     arguments = ["--sizes", "S", "--strategies", "weight_mask,projection", "--sparsities", ".5,.9"]
     with subprocess.Popen(
-        [sys.executable, "-m", "masksweep.sweeps.cli.main", "bench", *arguments, "--json", str(path)],
+        [
+            sys.executable,
+            "-m",
+            "masksweep.sweeps.cli",
+            "bench",
+            *arguments,
+            "--json",
+            str(path),
+        ],
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,

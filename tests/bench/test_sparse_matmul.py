@@ -11,9 +11,18 @@ import pytest
 from rich.console import Console
 
 from masksweep.sweeps.bench import sparse_matmul
-from masksweep.sweeps.training import timing
-from masksweep.sweeps.bench.sparse_matmul import COLUMNS, PRODUCTS, Cell, Dense, Product, Ratios, Result, published
+from masksweep.sweeps.bench.sparse_matmul import (
+    COLUMNS,
+    PRODUCTS,
+    Cell,
+    Dense,
+    Product,
+    Ratios,
+    Result,
+    published,
+)
 from masksweep.sweeps.bench.sparse_matmul_report import bracket, crossing_table, findings, table
+from masksweep.sweeps.training import timing
 
 OLD = {row.cell: row.ratio for row in published()}
 CROSSINGS = {1: inf, 10: 0.37, 25: 0.096, 128: 0.02}

@@ -20,12 +20,12 @@ from mlflow.entities import Run
 
 from masksweep.strategies.base import Array
 from masksweep.strategies.weights import describe
-from masksweep.sweeps.tracking import resume
 from masksweep.sweeps.cli.main import main
 from masksweep.sweeps.config.plan import Planned
+from masksweep.sweeps.tracking import resume
 from masksweep.sweeps.training.run_trial import run
-from tests.support.sweep_process import local_store, ran
 from tests.cli.test_main import complaint, masksweep
+from tests.support.sweep_process import local_store, ran
 from tests.support.trials import trial as make
 
 NAME = "hidden/kernel"

@@ -15,8 +15,8 @@ from masksweep.sweeps.cli import doctor_checks
 from masksweep.sweeps.config.sections import Tracking
 from masksweep.sweeps.tracking.store import Away
 from masksweep.sweeps.tracking.writer import probe
-from tests.support.sweep_process import Driver, ran
 from tests.support.ray_head import Head, ray_head
+from tests.support.sweep_process import Driver, ran
 
 NAMES = (
     *("python", "masksweep", "tensorflow", "keras", "ray", "mlflow", "hydra-core", "numpy"),

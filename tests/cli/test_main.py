@@ -19,7 +19,7 @@ from tests.support.trials import trial
 
 WITHOUT_HEAVY = f"""
 import sys
-from sweeps.cli import main
+from masksweep.sweeps.cli.main import main
 code = main(sys.argv[1:])
 loaded = set({HEAVY}) & set(sys.modules)
 assert not loaded, f"loaded {{loaded}}"
@@ -34,7 +34,7 @@ def masksweep(
 
     `more` goes into its environment.
     """
-    program = ["-c", WITHOUT_HEAVY] if light else ["-m", "masksweep.sweeps.cli.main"]
+    program = ["-c", WITHOUT_HEAVY] if light else ["-m", "masksweep.sweeps.cli"]
     env = {k: v for k, v in os.environ.items() if not k.startswith(("HYDRA_", "MLFLOW_"))} | more
     return subprocess.run(
         [sys.executable, *program, *arguments],
@@ -304,7 +304,7 @@ def test_a_reader_that_leaves_is_no_error(command: str) -> None:
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
-        [sys.executable, "-m", "masksweep.sweeps.cli.main", command],
+        [sys.executable, "-m", "masksweep.sweeps.cli", command],
         stdout=write,
         stderr=subprocess.PIPE,
         env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"},

@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from masksweep.sweeps.tracking import resume
+from masksweep.sweeps.cli.main import main
+from masksweep.sweeps.config.outcome import Outcome
+from masksweep.sweeps.config.plan import Planned
 from masksweep.sweeps.report import ranking
 from masksweep.sweeps.report.recommendation import sentences
-from masksweep.sweeps.cli.main import main
-from masksweep.sweeps.config.plan import Planned
-from masksweep.sweeps.report.results_table import Outcome
-from masksweep.sweeps.training.run_trial import TrialResult
+from masksweep.sweeps.results import TrialResult
+from masksweep.sweeps.tracking import resume
 from tests.support.sweep_process import local_store
 from tests.support.trials import trial as make
 

@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 
 from masksweep import sweeps
-from tests.support.sweep_process import Driver, Store, ran, sweep
 from tests.support.ray_head import Head, ray_head
+from tests.support.sweep_process import Driver, Store, ran, sweep
 
 TINY = ("data=digits", "model.hidden=[8]", "train.steps=5")
 OWN_STRATEGY = '''
 from dataclasses import dataclass
 from typing import ClassVar
 
-from strategies.base import Binding, Strategy
+from masksweep.strategies.base import Binding, Strategy
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def jobs(head: Head) -> list[dict[str, object]]:
 @pytest.mark.slow
 def test_a_sweep_travels_with_its_code_and_without_secrets(head: Head, tmp_path: Path) -> None:
     # a strategy of one's own, which the cluster does not have
-    code = Path(masksweep.sweeps.__file__).parents[1]
+    code = Path(sweeps.__file__).parents[1]
     for package in ("strategies", "sweeps", "conf"):
         shutil.copytree(
             code / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__")

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from masksweep.sweeps.report import claims
 from masksweep.sweeps.cli import main
-from masksweep.sweeps.composing.command import planned
-from masksweep.sweeps.config.plan import Planned
-from masksweep.sweeps.report.results_table import Outcome
 from masksweep.sweeps.cli.verify import EXPERIMENTS, with_claims
+from masksweep.sweeps.composing.command import planned
+from masksweep.sweeps.config.outcome import Outcome
+from masksweep.sweeps.config.plan import Planned
 from tests.support.sweep_process import local_store, ran, sweep
 
 QUESTIONS = ("selective_zero", "sparse_variable", "constant_weight", "freeze_output")
@@ -41,7 +40,7 @@ def test_every_claim_is_about_some_trials(name: str) -> None:
     assert found
     for claim in found.values():
         for selection in filter(None, (claim.trials, claim.minus)):
-            chosen = claims.selected(selection, outcomes, parts)
+            chosen = claim.selected(selection, outcomes, parts)
             assert chosen, f"{name}: {claim.says}"
             assert len({o.trial.seed for o in chosen}) >= claim.seeds
 

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.report import claims, export
 from masksweep.sweeps.common import escape
 from masksweep.sweeps.driver import summary
+from masksweep.sweeps.report import claims, export
 from masksweep.sweeps.report.claims import Checked
 from tests.cli.test_main import masksweep
 from tests.support.trials import trial

@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 
 from masksweep.sweeps.common import git, provenance
-from masksweep.sweeps.tracking import run_config
 from masksweep.sweeps.driver.compare_runs import compare
-from masksweep.sweeps.training.run_trial import TrialResult
+from masksweep.sweeps.results import TrialResult
+from masksweep.sweeps.tracking import run_config
 from tests.support.trials import trial as make
 
 HASH = re.compile(r"[0-9a-f]{40}")
 
 
-def git(folder: Path, *arguments: str) -> None:
+def run_git(folder: Path, *arguments: str) -> None:
     person = ["-c", "user.name=somebody", "-c", "user.email=some@body"]
     env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     subprocess.run(["git", "-C", str(folder), *person, *arguments], check=True, env=env)
@@ -33,10 +33,10 @@ def package(tmp_path: Path) -> Path:
         (tmp_path / "tree" / name).mkdir(parents=True)
         (tmp_path / "tree" / name / "__init__.py").write_text("")
     tree = tmp_path / "tree"
-    git(tree, "init", "-q", "-b", "secret_branch")
-    git(tree, "remote", "add", "origin", "https://somebody:secret@host/x.git")
-    git(tree, "add", ".")
-    git(tree, "commit", "-q", "-m", "secret message")
+    run_git(tree, "init", "-q", "-b", "secret_branch")
+    run_git(tree, "remote", "add", "origin", "https://somebody:secret@host/x.git")
+    run_git(tree, "add", ".")
+    run_git(tree, "commit", "-q", "-m", "secret message")
     return tree / "sweeps"
 
 
@@ -49,7 +49,7 @@ def test_changed_and_new_code_is_told(package: Path, changed: str) -> None:
     before = git.of(package)
     (package.parent / changed).write_text("x = 1\n")
     assert git.of(package) == f"{before} with changes"
-    git(package.parent, "add", ".")
+    run_git(package.parent, "add", ".")
     assert git.of(package) == f"{before} with changes"
 
 
@@ -77,7 +77,7 @@ def test_code_in_no_commit_has_none(package: Path, tmp_path: Path) -> None:
         assert git.of(folder) == ""
     fresh = tmp_path / "fresh" / "sweeps"
     fresh.mkdir(parents=True)
-    git(fresh.parent, "init", "-q")
+    run_git(fresh.parent, "init", "-q")
     assert git.of(fresh) == ""
     assert git.of(tmp_path / "nowhere") == ""
 

@@ -16,7 +16,7 @@ TINY = ("strategy=weight_mask", "data=digits", "model.hidden=[8]", "train.steps=
 
 def shell(folder: Path, script: str, **env: str) -> subprocess.CompletedProcess[str]:
     """A script of bash, with `$M` for the command; its exit code is the command's."""
-    ours = {"M": f"{sys.executable} -m masksweep.sweeps.cli.main", **env}
+    ours = {"M": f"{sys.executable} -m masksweep.sweeps.cli", **env}
     return subprocess.run(
         ["bash", "-c", f"{script}; exit ${{PIPESTATUS[0]}}"],
         cwd=folder,

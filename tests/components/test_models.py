@@ -12,11 +12,11 @@ import pytest
 from keras import layers
 
 from masksweep.strategies import Invalid
-from masksweep.sweeps.config.trial import parse
 from masksweep.sweeps.components.datasets import MNIST1D, Explicit, Sums
 from masksweep.sweeps.components.models import CNN1D, GRU, MLP, Logistic, Model
 from masksweep.sweeps.components.models import Explicit as Network
 from masksweep.sweeps.components.optimizers import OPTIMIZERS
+from masksweep.sweeps.config.trial import parse
 from tests.support.trials import BASE
 
 KERNELS = (((0.1, -0.2, 0.3), (0.4, 0.5, -0.6)), ((0.7,), (-0.8,), (0.9,)))

@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from masksweep.sweeps.composing import launcher
-from masksweep.sweeps.config import plan
 from masksweep.sweeps.composing.compose import Composer, Lines
+from masksweep.sweeps.config import composed, plan
 
 # composing sets Hydra's version base, which other tests must not see
 pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
@@ -43,7 +43,7 @@ def composer(folder: str) -> Composer:
 
 @pytest.fixture
 def made() -> Composer:
-    return composer("pkg://conf")
+    return composer("pkg://masksweep.conf")
 
 
 def outcome(make: Callable[[], Any]) -> Any:
@@ -177,7 +177,7 @@ def test_choices_that_act_on_each_other_are_composed_together(tmp_path: Path, na
 
 def test_a_thousand_trials_share_what_is_equal(made: Composer) -> None:
     jobs = product(strategy=["weight_mask", "projection"], seed=range(500))
-    composed = [launcher.Composed(j, v) for j, v in zip(jobs, made.resolve(jobs), strict=True)]
+    composed = [composed.Composed(j, v) for j, v in zip(jobs, made.resolve(jobs), strict=True)]
     planned = plan.plan(composed, plan.trials_of(composed))
     assert len({p.trial.id for p in planned}) == 1000
     for section in ("strategy", "optimizer", "train"):

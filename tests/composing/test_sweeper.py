@@ -17,8 +17,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from masksweep.strategies import Invalid
 from masksweep.sweeps.composing import launcher
-from masksweep.sweeps.config import plan
 from masksweep.sweeps.composing.sweeper import MaskSweeper
+from masksweep.sweeps.config import composed, plan
 
 # composing sets Hydra's version base, which other tests must not see
 pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
 def hydra() -> Iterator[Hydra]:
     launcher.register()
     GlobalHydra.instance().clear()
-    yield Hydra.create_main_hydra2("masksweep", create_config_search_path("pkg://conf"))
+    yield Hydra.create_main_hydra2("masksweep", create_config_search_path("pkg://masksweep.conf"))
     GlobalHydra.instance().clear()
 
 
@@ -136,7 +136,7 @@ def test_parts_of_another_form_are_refused(hydra: Hydra, parts: str) -> None:
 def test_a_command_gets_the_same_jobs_from_any_sweeper(hydra: Hydra) -> None:
     made, batches = sweeper(hydra), []
 
-    def launch(jobs: Sequence[launcher.Composed]) -> list[JobReturn]:
+    def launch(jobs: Sequence[composed.Composed]) -> list[JobReturn]:
         batches.append([(list(job.overrides), job.values) for job in jobs])
         return []
 
@@ -148,7 +148,7 @@ def test_a_command_gets_the_same_jobs_from_any_sweeper(hydra: Hydra) -> None:
     assert ours == others
 
 
-EXPERIMENTS = sorted(p.stem for p in (Path(__file__).parents[1] / "conf/experiment").glob("*.yaml"))
+EXPERIMENTS = sorted(p.stem for p in (Path(__file__).parents[2] / "conf/experiment").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -157,7 +157,7 @@ def test_every_trial_of_every_experiment_validates(hydra: Hydra, name: str) -> N
     made = sweeper(hydra, *arguments)
     jobs = made.jobs(arguments)
     resolved = zip(jobs, made.composer.resolve(jobs), strict=True)
-    composed = [launcher.Composed(job, values) for job, values in resolved]
+    composed = [composed.Composed(job, values) for job, values in resolved]
     planned = plan.plan(composed, plan.trials_of(composed))
     assert len({p.trial.id for p in planned}) == len(planned) > 0
     assert {p.trial.sweep.name for p in planned} == {name}

@@ -12,10 +12,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from masksweep.sweeps.common import limits
 from masksweep.sweeps.composing import untrusted
-from masksweep.sweeps.tracking import spool
 from masksweep.sweeps.driver import sweep
-from tests.support.hostile_configs import CALLBACKS, CONTENTS, FOLDERS, GLOBAL, HARMLESS, LEADS, SENT, SETTINGS, THEIRS
+from tests.support.hostile_configs import (
+    CALLBACKS,
+    CONTENTS,
+    FOLDERS,
+    GLOBAL,
+    HARMLESS,
+    LEADS,
+    SENT,
+    SETTINGS,
+    THEIRS,
+)
 from tests.support.light_process import Light, light
 
 
@@ -158,7 +168,7 @@ def test_what_does_nothing_is_let_through(text: str, command: Light, folder: Pat
 @pytest.mark.parametrize("name", ["../../stolen", "..", "/etc/passwd", "a\0b", "a" * 1000])
 def test_a_sweeps_name_leads_nowhere(name: str, tmp_path: Path) -> None:
     inside = (tmp_path / sweep._logs(name)).resolve()
-    assert inside.is_relative_to(tmp_path / spool.STATE)
+    assert inside.is_relative_to(tmp_path / limits.STATE)
 
 
 @pytest.mark.parametrize("what", ["a file", "a folder", "a pipe", "nothing"])

@@ -6,7 +6,7 @@ import pytest
 
 from masksweep.sweeps.composing.command import planned
 from masksweep.sweeps.config.plan import Planned, by_program, public, refused, show
-from masksweep.sweeps.training.preflight import Answer
+from masksweep.sweeps.results import Answer
 from tests.support.trials import trial
 
 pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")

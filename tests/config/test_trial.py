@@ -17,18 +17,18 @@ from omegaconf import OmegaConf
 
 from masksweep.strategies import Invalid, all_patterns, all_strategies
 from masksweep.strategies.held import KINDS
-from masksweep.sweeps.composing import launcher
-from masksweep.sweeps.config.trial import Trial, parse
 from masksweep.sweeps.components.datasets import DATA
 from masksweep.sweeps.components.models import MODELS
-from masksweep.sweeps.config.registry import knobs
 from masksweep.sweeps.components.optimizers import OPTIMIZERS
+from masksweep.sweeps.composing import launcher
+from masksweep.sweeps.config.registry import knobs
+from masksweep.sweeps.config.trial import Trial, parse
 from tests.support.trials import BASE, trial
 
 # composing sets Hydra's version base, which other tests must not see
 pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
 
-CONF = Path(__file__).parents[1] / "conf"
+CONF = Path(__file__).parents[2] / "conf"
 REGISTRIES: dict[str, dict[str, type]] = {
     "strategy": dict(all_strategies()),
     "pattern": dict(all_patterns()),
@@ -50,7 +50,7 @@ NEEDS = {
 
 def composed(*overrides: str) -> dict[str, Any]:
     launcher.register()
-    with initialize_config_module("conf", version_base="1.3"):
+    with initialize_config_module("masksweep.conf", version_base="1.3"):
         config = OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
     assert isinstance(config, dict)
     return {str(k): v for k, v in config.items()}
@@ -150,9 +150,7 @@ def test_a_file_counts_by_its_content(tmp_path: Path) -> None:
 
 
 def test_identity_is_the_same_in_every_process() -> None:
-    script = (
-        "import json, sys; from masksweep.sweeps.config.trial import parse; print(parse(json.load(sys.stdin)).id)"
-    )
+    script = "import json, sys; from masksweep.sweeps.config.trial import parse; print(parse(json.load(sys.stdin)).id)"
     for hash_seed in ("1", "2"):
         done = subprocess.run(
             [sys.executable, "-c", script],

@@ -16,11 +16,12 @@ import pytest
 from rich.console import Console
 
 from masksweep.strategies.base import Invalid
+from masksweep.sweeps.common.spinner import doing
+from masksweep.sweeps.config.outcome import Outcome
+from masksweep.sweeps.driver.progress import Display
 from masksweep.sweeps.driver.progress_panel import Block, lines
-from masksweep.sweeps.driver.progress import Display, doing
-from masksweep.sweeps.report.results_table import Outcome
 from masksweep.sweeps.driver.progress_state import Tally
-from masksweep.sweeps.training.run_trial import TrialResult
+from masksweep.sweeps.results import TrialResult
 from tests.support.trials import trial
 
 CODES = re.compile(r"\x1b\[(\?25[lh]|[\d;]*[a-zA-Z])")

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from mlflow.entities import Run
 
-from masksweep.sweeps.training import pack
-from masksweep.sweeps.tracking import resume
-from masksweep.sweeps.training.checkpoint import Checkpoints
 from masksweep.sweeps.cli.main import main
 from masksweep.sweeps.config.plan import Planned
-from masksweep.sweeps.training.run_trial import Member
+from masksweep.sweeps.tracking import resume
+from masksweep.sweeps.training import pack
+from masksweep.sweeps.training.checkpoint import Checkpoints
+from masksweep.sweeps.training.state import Member
 from tests.support.sweep_process import local_store
 from tests.support.trials import trial as make
 

@@ -24,17 +24,17 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from playwright.sync_api import sync_playwright
 
-from masksweep.sweeps.tracking import run_config, resume
-from masksweep.sweeps.training import weight_images
+from masksweep.sweeps.common.signals import Stop
+from masksweep.sweeps.config.plan import Planned
+from masksweep.sweeps.driver.sweep import Sweep
 from masksweep.sweeps.launch.cluster import Spec
 from masksweep.sweeps.launch.engine import Engine
 from masksweep.sweeps.launch.job import Emit, Job
-from masksweep.sweeps.config.plan import Planned
-from masksweep.sweeps.common.signals import Stop
-from masksweep.sweeps.driver.sweep import Sweep
 from masksweep.sweeps.launch.worker import Task
-from tests.support.sweep_process import clean_env, local_store, wait_for
+from masksweep.sweeps.tracking import resume, run_config
+from masksweep.sweeps.training import weight_images
 from tests.support.servers import missing
+from tests.support.sweep_process import clean_env, local_store, wait_for
 from tests.support.trials import trial
 
 ARGUMENTS = [
@@ -97,7 +97,7 @@ class Ran:
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     folder = tmp_path_factory.mktemp("sweep")
     done = subprocess.run(
-        [sys.executable, "-m", "masksweep.sweeps.cli.main", "run", *ARGUMENTS],
+        [sys.executable, "-m", "masksweep.sweeps.cli", "run", *ARGUMENTS],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -128,7 +128,14 @@ def test_the_table_has_a_row_for_each_strategy_and_says_how_to_go_on(ran: Ran) -
 
 def test_a_finished_sweep_is_shown_where_its_trials_could_not_run(ran: Ran) -> None:
     """On a machine with fewer cores, say; one that has none of its trials refuses them."""
-    command = [sys.executable, "-m", "masksweep.sweeps.cli.main", "run", *ARGUMENTS, "resources.num_cpus=9999"]
+    command = [
+        sys.executable,
+        "-m",
+        "masksweep.sweeps.cli",
+        "run",
+        *ARGUMENTS,
+        "resources.num_cpus=9999",
+    ]
     options: Any = {"capture_output": True, "text": True, "env": clean_env()}
     shown = subprocess.run(command, cwd=ran.folder, **options)
     assert shown.returncode == 0, shown.stderr
@@ -219,7 +226,14 @@ def test_the_parent_tells_the_question_the_plan_and_the_table(ran: Ran, tmp_path
 def test_a_second_sweep_gives_every_trial_the_same_bits(ran: Ran, tmp_path: Path) -> None:
     arguments = [a for a in ARGUMENTS if not a.startswith("strategy")]
     subprocess.run(
-        [sys.executable, "-m", "masksweep.sweeps.cli.main", "run", "strategy=weight_mask,init_only", *arguments],
+        [
+            sys.executable,
+            "-m",
+            "masksweep.sweeps.cli",
+            "run",
+            "strategy=weight_mask,init_only",
+            *arguments,
+        ],
         cwd=tmp_path,
         capture_output=True,
         env=clean_env(),
@@ -239,7 +253,7 @@ def page(ran: Ran) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     server = subprocess.Popen(
-        [sys.executable, "-m", "masksweep.sweeps.cli.main", "ui", "--port", str(port)],
+        [sys.executable, "-m", "masksweep.sweeps.cli", "ui", "--port", str(port)],
         cwd=ran.folder,
         env=clean_env(),
         start_new_session=True,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.sweep_process import clean_env, wait_for
 from tests.support.ray_head import Head, ray_head
+from tests.support.sweep_process import clean_env, wait_for
 
 pytestmark = pytest.mark.slow
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef"}
@@ -27,9 +27,9 @@ while True:
 SWEEP = """
 import sys, time
 from pathlib import Path
-from sweeps.cluster import Spec, cluster
-from sweeps.engine import run
-from sweeps.job import Job, Watcher
+from masksweep.sweeps.launch.cluster import Spec, cluster
+from masksweep.sweeps.launch.engine import run
+from masksweep.sweeps.launch.job import Job, Watcher
 
 class Work:
     def setup(self, spec): pass

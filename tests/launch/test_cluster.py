@@ -15,19 +15,19 @@ from typing import Any
 import pytest
 
 from masksweep import sweeps
-from tests.support.sweep_process import clean_env
 from tests.support.ray_head import Head, ray_head
+from tests.support.sweep_process import clean_env
 
 JOIN = """
 import json, signal, sys, ray
-from strategies.base import Invalid
-from sweeps.cluster import Spec, cluster, resources, slots
+from masksweep.strategies.base import Invalid
+from masksweep.sweeps.launch.cluster import Spec, cluster, resources, slots
 
 def own(number, frame): ...
 signal.signal(signal.SIGTERM, own)
 
 def code():
-    import sweeps
+    from masksweep import sweeps
     return sweeps.__file__
 
 try:
@@ -88,7 +88,7 @@ def test_a_cluster_is_joined_and_the_code_travels(head: Head, way: str, tmp_path
     assert found["own"]
     assert found["left"]
     assert found["code"].endswith("sweeps/__init__.py")
-    assert Path(found["code"]) != Path(masksweep.sweeps.__file__)
+    assert Path(found["code"]) != Path(sweeps.__file__)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_without_an_address_ray_starts_here_whatever_runs_beside(
     found = json.loads(done.stdout)
     assert not found["address"].endswith(head.address.partition(":")[2])
     assert found["own"]
-    assert Path(found["code"]) == Path(masksweep.sweeps.__file__)
+    assert Path(found["code"]) == Path(sweeps.__file__)
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ import pytest
 import ray
 
 from masksweep.strategies import Invalid
-from masksweep.sweeps.launch import engine, pool
 from masksweep.sweeps.common import memory
+from masksweep.sweeps.launch import engine, pool
 from masksweep.sweeps.launch.cluster import Spec, slots
 from masksweep.sweeps.launch.job import Emit, Failure, Fatal, Job, Watcher
 from tests.support.sweep_process import clean_env
@@ -390,9 +390,9 @@ memory = psutil.virtual_memory()
 # Ray ends a worker when the machine has used 1.5 GB more than now
 allowed = (memory.total - memory.available + 1.5e9) / memory.total
 os.environ |= {"RAY_memory_usage_threshold": str(allowed), "RAY_memory_monitor_refresh_ms": "100"}
-from sweeps.cluster import Spec, cluster
-from sweeps.engine import run
-from sweeps.job import Failure, Job, Watcher
+from masksweep.sweeps.launch.cluster import Spec, cluster
+from masksweep.sweeps.launch.engine import run
+from masksweep.sweeps.launch.job import Failure, Job, Watcher
 
 class Work:
     def setup(self, spec): pass

@@ -19,8 +19,8 @@ import pytest
 
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.launch.local_ray import LOOPBACK, SOCKET_ROOM, ray_folder
-from tests.support.sweep_process import Driver, clean_env, cmdline, sweep
 from tests.launch.test_cluster import JOIN, WRONG, join
+from tests.support.sweep_process import Driver, clean_env, cmdline, sweep
 
 LONG = ("data=digits", "model.hidden=[8]", "train.epochs=100000000")
 
@@ -157,7 +157,7 @@ import os
 from ray._private import ray_constants
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
 from ray._raylet import AuthenticationTokenLoader
-from sweeps.local import closed, loopback
+from masksweep.sweeps.launch.local_ray import closed, loopback
 
 def state():
     ours = [os.environ.get(k) for k in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")]
@@ -187,7 +187,7 @@ SAID = """
 import os
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
 from ray._raylet import AuthenticationTokenLoader
-from sweeps.local import closed
+from masksweep.sweeps.launch.local_ray import closed
 
 with closed():
     assert is_token_auth_enabled()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from masksweep.sweeps.report.atlas import FOUND, Held, rank
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_figures_are_those_of_the_atlas() -> None:

@@ -14,10 +14,20 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats
 
-from masksweep.sweeps.report.baseline import against, as_markdown, floors, headers, method, note, rows, table
+from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.trial import Trial
-from masksweep.sweeps.report.results_table import Outcome, variants
-from masksweep.sweeps.training.run_trial import TrialResult
+from masksweep.sweeps.config.variants import variants
+from masksweep.sweeps.report.baseline import (
+    against,
+    as_markdown,
+    floors,
+    headers,
+    method,
+    note,
+    rows,
+    table,
+)
+from masksweep.sweeps.results import TrialResult
 from tests.support.trials import trial
 
 SGD = {"name": "sgd", "learning_rate": 0.1}

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.report import build, plots
-from masksweep.sweeps.report.results_table import Outcome
-from masksweep.sweeps.training.run_trial import TrialResult
+from masksweep.sweeps.results import TrialResult
 from tests.support.trials import trial
 
 

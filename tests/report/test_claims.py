@@ -11,11 +11,12 @@ import pytest
 from rich.console import Console
 
 from masksweep.strategies import Invalid
-from masksweep.sweeps.report.claims import Checked, Claim, as_markdown, check, check_pairs, table
+from masksweep.sweeps.config.claim import Claim
+from masksweep.sweeps.config.outcome import Outcome
+from masksweep.sweeps.config.plan import Planned, check_pairs
 from masksweep.sweeps.config.trial import Trial, parse
-from masksweep.sweeps.config.plan import Planned
-from masksweep.sweeps.report.results_table import Outcome
-from masksweep.sweeps.training.run_trial import TrialResult
+from masksweep.sweeps.report.claims import Checked, as_markdown, check, table
+from masksweep.sweeps.results import TrialResult
 from tests.support.trials import BASE, trial
 
 METRIC = "integrity/max_drift"

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from masksweep.strategies import Invalid
+from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.report.leak_atlas import Cell, cells, page
-from masksweep.sweeps.report.results_table import Outcome
-from masksweep.sweeps.training.run_trial import TrialResult
+from masksweep.sweeps.results import TrialResult
 from tests.support.trials import trial
 
 EXACT = {

@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from masksweep.sweeps.report import html_page
-from masksweep.sweeps.tracking import reader, resume
 from masksweep.sweeps.cli.main import main
-from masksweep.sweeps.config.trial import Trial
+from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.plan import Planned
-from masksweep.sweeps.tracking.reader import Sweep
-from masksweep.sweeps.report.results_table import Outcome
+from masksweep.sweeps.config.trial import Trial
+from masksweep.sweeps.report import html_page
 from masksweep.sweeps.report.merge import together
-from masksweep.sweeps.training.run_trial import TrialResult
+from masksweep.sweeps.results import TrialResult
+from masksweep.sweeps.tracking import reader, resume
+from masksweep.sweeps.tracking.reader import Sweep
 from tests.support.sweep_process import local_store
 from tests.support.trials import trial as make
 
@@ -156,6 +156,8 @@ def test_a_sweep_needs_no_store_to_have_a_page() -> None:
     trial = make()
     outcome = Outcome(trial, "", "ok", TrialResult("ok", metrics={"integrity/ok": 1.0}))
     told = "Does it hold?", "masksweep run"
-    text = html_page.page(Sweep("mine", "my id", *told, [outcome], {"a: 1\n": [trial.name]}, []), {})
+    text = html_page.page(
+        Sweep("mine", "my id", *told, [outcome], {"a: 1\n": [trial.name]}, []), {}
+    )
     for said in ("<h1>mine</h1>", *told, "--sweep &#x27;my id&#x27;", "a: 1", "holds"):
         assert said in text

@@ -8,9 +8,18 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.trial import Trial
-from masksweep.sweeps.report.results_table import Outcome, as_markdown, as_text, controls_hold, interval, rows, table, variants
-from masksweep.sweeps.training.run_trial import TrialResult
+from masksweep.sweeps.config.variants import variants
+from masksweep.sweeps.report.results_table import (
+    as_markdown,
+    as_text,
+    controls_hold,
+    interval,
+    rows,
+    table,
+)
+from masksweep.sweeps.results import TrialResult
 from tests.support.trials import trial
 
 SGD = {"name": "sgd", "learning_rate": 0.1}

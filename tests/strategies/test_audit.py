@@ -17,7 +17,17 @@ from hypothesis.extra.numpy import arrays
 from keras import layers
 
 from masksweep.strategies import MaskedWeight, Plan, Weight
-from masksweep.strategies.audit import Integrity, Loader, bake, bits, count, digest, moved, same, violations
+from masksweep.strategies.audit import (
+    Integrity,
+    Loader,
+    bake,
+    bits,
+    count,
+    digest,
+    moved,
+    same,
+    violations,
+)
 from masksweep.strategies.base import Array, Mask
 from masksweep.strategies.weights import values
 

@@ -403,7 +403,7 @@ def test_file_refuses_what_does_not_fit(tmp_path: Path) -> None:
         File(path).masks({"values": (2, 2)}, 0)
 
 
-def npz(**members: np.ndarray) -> bytes:
+def archive(**members: np.ndarray) -> bytes:
     stream = io.BytesIO()
     np.savez_compressed(stream, **members)
     return stream.getvalue()
@@ -427,8 +427,8 @@ UNREADABLE: dict[str, bytes | None] = {
     "empty": b"",
     "text": b"hidden/kernel: 1",
     "pickle": pickle.dumps({NAME: 1}),
-    "pickles in it": npz(kernel=np.array([{}], dtype=object)),
-    "cut off": npz(kernel=np.ones(9))[:-30],
+    "pickles in it": archive(kernel=np.array([{}], dtype=object)),
+    "cut off": archive(kernel=np.ones(9))[:-30],
     "one array": npy(np.ones(3)),
     "no array in it": zipped(b"hello"),
 }
@@ -448,7 +448,7 @@ def test_a_file_that_holds_far_more_than_its_size_is_not_unpacked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "masks.npz"
-    path.write_bytes(npz(kernel=np.zeros(100_000, bool)))
+    path.write_bytes(archive(kernel=np.zeros(100_000, bool)))
     assert path.stat().st_size < 2000
     assert len(read_arrays(str(path))["kernel"]) == 100_000
     monkeypatch.setattr(npz, "LARGE", 100_000)
@@ -470,7 +470,7 @@ def test_a_shape_that_is_not_that_of_the_data_is_refused(tmp_path: Path) -> None
 def test_a_damaged_file_is_refused_or_read(tmp_path: Path) -> None:
     """Whichever byte is damaged, nothing else than `Invalid` comes out."""
     path = tmp_path / "masks.npz"
-    whole = npz(kernel=np.arange(40))
+    whole = archive(kernel=np.arange(40))
     refused = 0
     for place in range(len(whole)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])

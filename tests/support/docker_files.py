@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 BINARIES = Path(sys.executable).parent
-DOCKER = Path(__file__).parents[1] / "docker"
+DOCKER = Path(__file__).parents[2] / "docker"
 COMPOSE = DOCKER / "compose.yaml"
 
 

@@ -16,7 +16,7 @@ HEAVY = ("tensorflow", "ray", "mlflow")
 SERVE = f"""
 import io, json, os, sys, traceback
 from contextlib import redirect_stderr, redirect_stdout
-from sweeps.cli import main
+from masksweep.sweeps.cli.main import main
 for line in sys.stdin:
     folder, arguments = json.loads(line)
     os.chdir(folder)

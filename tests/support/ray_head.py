@@ -15,9 +15,9 @@ from pathlib import Path
 
 import psutil
 
-from tests.support.sweep_process import clean_env, wait_for
 from tests.support.autoscaling_cluster import autoscaler
 from tests.support.servers import free_ports
+from tests.support.sweep_process import clean_env, wait_for
 
 PATIENCE_S = 60.0
 STARTED = "Ray runtime started"

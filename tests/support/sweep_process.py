@@ -106,7 +106,7 @@ def sweep(
     *arguments: str,
     command: Sequence[str] = ("run",),
     env: Mapping[str, str] = {},
-    program: Sequence[str] = (sys.executable, "-m", "masksweep.sweeps.cli.main"),
+    program: Sequence[str] = (sys.executable, "-m", "masksweep.sweeps.cli"),
 ) -> Iterator[Driver]:
     """Start it; if it still runs at the end, it is killed with all that it started."""
     with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:

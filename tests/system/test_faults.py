@@ -20,9 +20,19 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.sweep_process import Driver, Store, clean_env, cmdline, local_store, ran, sweep, wait_for, working
 from tests.support.ray_head import end, ray_head, ray_node
 from tests.support.servers import MlflowServer, missing, mlflow_server, postgres
+from tests.support.sweep_process import (
+    Driver,
+    Store,
+    clean_env,
+    cmdline,
+    local_store,
+    ran,
+    sweep,
+    wait_for,
+    working,
+)
 
 SMALL = (
     "strategy=weight_mask,projection",
@@ -45,7 +55,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     found = {}
     for length in (SHORT, LONG):
         done = subprocess.run(
-            [sys.executable, "-m", "masksweep.sweeps.cli.main", "plan", "--json", *SMALL, length],
+            [sys.executable, "-m", "masksweep.sweeps.cli", "plan", "--json", *SMALL, length],
             cwd=tmp_path_factory.mktemp("plan"),
             env=clean_env(),
             stdout=subprocess.PIPE,
@@ -141,7 +151,7 @@ def test_a_larger_sweep_of_the_same_name_runs_what_is_new(tmp_path: Path) -> Non
     assert len(store.children) == 8
     assert "weight_mask" in third.stdout
     planned = subprocess.run(
-        [sys.executable, "-m", "masksweep.sweeps.cli.main", "plan", *larger, SHORT],
+        [sys.executable, "-m", "masksweep.sweeps.cli", "plan", *larger, SHORT],
         cwd=tmp_path,
         env=clean_env(),
         stdout=subprocess.PIPE,
@@ -428,7 +438,11 @@ def test_a_reproduction_that_is_stopped_leaves_nothing_running(
 @pytest.mark.slow
 def test_addresses_that_are_too_few_for_ray_are_told_before_it_starts(tmp_path: Path) -> None:
     done = subprocess.run(
-        ["bash", "-c", f"ulimit -v 6000000; exec {sys.executable} -m masksweep.sweeps.cli.main run {FEW[0]}"],
+        [
+            "bash",
+            "-c",
+            f"ulimit -v 6000000; exec {sys.executable} -m masksweep.sweeps.cli run {FEW[0]}",
+        ],
         cwd=tmp_path,
         env=clean_env(),
         capture_output=True,

@@ -17,7 +17,7 @@ from tests.support.sweep_process import clean_env
 @pytest.mark.slow
 def test_the_quickstart_shows_which_strategies_hold(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "masksweep.sweeps.cli.main", "run", "+experiment=quickstart"],
+        [sys.executable, "-m", "masksweep.sweeps.cli", "run", "+experiment=quickstart"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

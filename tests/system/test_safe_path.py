@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 
 from masksweep.sweeps.common import safe_path
-from tests.support.sweep_process import Driver, clean_env, local_store, ran, sweep, wait_for
 from tests.support.ray_head import Head, ray_head
 from tests.support.servers import free_ports
+from tests.support.sweep_process import Driver, clean_env, local_store, ran, sweep, wait_for
 
 COMMAND = (str(Path(sys.executable).parent / "masksweep"),)
-MODULE = (sys.executable, "-m", "masksweep.sweeps.cli.main")
+MODULE = (sys.executable, "-m", "masksweep.sweeps.cli")
 TINY = ("data=digits", "model.hidden=[8]", "train.steps=5", "speed.rounds=0")
-OURS = ("sweeps", "strategies", "conf", "tests", "hydra_plugins")
-BY_PYTHON = {"sweeps", "sitecustomize", "usercustomize", *sys.stdlib_module_names}
+OURS = ("masksweep", "sweeps", "strategies", "conf", "tests", "hydra_plugins")
+BY_PYTHON = {"masksweep", "sitecustomize", "usercustomize", *sys.stdlib_module_names}
 """What `python -m` itself may import from the current folder, before any code of ours runs."""
 
 

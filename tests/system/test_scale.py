@@ -14,15 +14,15 @@ from typing import Any
 import psutil
 import pytest
 
-from masksweep.sweeps.tracking import resume
-from masksweep.sweeps.launch.cluster import Spec, cluster
+from masksweep.sweeps.common.signals import Stop
+from masksweep.sweeps.config.plan import Planned
 from masksweep.sweeps.config.trial import Trial
+from masksweep.sweeps.driver.sweep import Sweep
+from masksweep.sweeps.launch.cluster import Spec, cluster
 from masksweep.sweeps.launch.engine import Engine
 from masksweep.sweeps.launch.job import Emit, Job
-from masksweep.sweeps.config.plan import Planned
-from masksweep.sweeps.common.signals import Stop
-from masksweep.sweeps.driver.sweep import Sweep
-from masksweep.sweeps.training.run_trial import Report, TrialResult
+from masksweep.sweeps.results import Report, TrialResult
+from masksweep.sweeps.tracking import resume
 from tests.support.sweep_process import clean_env
 from tests.support.trials import trial
 
@@ -73,7 +73,7 @@ def test_ten_thousand_trials(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.test_scale"],
         cwd=tmp_path,
-        env=clean_env(PYTHONPATH=str(Path(__file__).parents[1])),
+        env=clean_env(PYTHONPATH=str(Path(__file__).parents[2])),
         capture_output=True,
         text=True,
     )

@@ -28,10 +28,10 @@ from PIL.PngImagePlugin import PngInfo
 from masksweep import sweeps
 from masksweep.sweeps.cli.main import main
 from masksweep.sweeps.common.redact import shown
-from tests.support.sweep_process import local_store, ran, wait_for
-from tests.support.ray_head import ray_head
 from tests.support.planted_secrets import NAMES, Watch, environment, leaks, leaks_of, secret
+from tests.support.ray_head import ray_head
 from tests.support.servers import postgres
+from tests.support.sweep_process import local_store, ran, wait_for
 
 SWEEP = (
     "strategy=weight_mask,var_list",  # the latter refuses these masks
@@ -133,7 +133,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
     """A sweep whose code lies in a work tree that was cloned with a token."""
     tree = tmp_path_factory.mktemp("tree")
     for package in ("strategies", "sweeps", "conf"):
-        given = Path(masksweep.sweeps.__file__).parents[1] / package
+        given = Path(sweeps.__file__).parents[1] / package
         shutil.copytree(given, tree / package, ignore=shutil.ignore_patterns("__pycache__"))
     remote = f"https://me:{quote(secret('remote'), safe='')}@127.0.0.1/x.git"
     git = ["git", "-C", str(tree), "-c", "user.name=a", "-c", "user.email=a@b"]
@@ -209,7 +209,7 @@ def test_a_stores_password_is_neither_shown_nor_written(way: str, tmp_path: Path
             done = ran(folder, *asked, env=env)
         assert done.code == 1, done.stderr
         # what a person types on a command line, others of the machine see while it runs
-        typed = {c for c in watch.commands if "masksweep.sweeps.cli.main run strategy" in c}
+        typed = {c for c in watch.commands if "masksweep.sweeps.cli run strategy" in c}
         assert typed
         watch.commands -= typed if way == "override" else set()
         assert watch.leaks() == []

@@ -20,10 +20,10 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from masksweep.sweeps.tracking.client import CLIENT as AS_OURS
-from tests.support.docker_files import DOCKER, variables
-from tests.support.sweep_process import Store, ran, sweep, wait_for
-from tests.support.servers import free_ports, postgres_binaries
 from tests.support.compose_stack import Stack, stack
+from tests.support.docker_files import DOCKER, variables
+from tests.support.servers import free_ports, postgres_binaries
+from tests.support.sweep_process import Store, ran, sweep, wait_for
 
 pytestmark = pytest.mark.slow
 README = (DOCKER / "README.md").read_text()

@@ -9,7 +9,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CLOSED = {
     "filelock": "3.20.3",  # CVE-2025-68146, CVE-2026-22701
     "keras": "3.15",  # CVE-2025-8747, -9905, -9906, -12058, CVE-2026-0897, -1462, -12481

@@ -10,10 +10,10 @@ import pytest
 
 from masksweep import sweeps
 from masksweep.strategies import Invalid
-from masksweep.sweeps.tracking import resume
-from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.config.plan import Planned
-from masksweep.sweeps.training.run_trial import TrialResult
+from masksweep.sweeps.config.trial import Trial
+from masksweep.sweeps.results import TrialResult
+from masksweep.sweeps.tracking import resume
 from tests.support.sweep_process import local_store
 from tests.support.trials import trial as make
 

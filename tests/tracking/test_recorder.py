@@ -22,17 +22,17 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from masksweep.strategies import Invalid
+from masksweep.sweeps.cli.sync import sync
+from masksweep.sweeps.config.plan import Planned, counted
+from masksweep.sweeps.config.sections import Tracking
+from masksweep.sweeps.config.trial import Trial
+from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.tracking import resume
 from masksweep.sweeps.tracking.client import new_client
-from masksweep.sweeps.config.trial import Trial
-from masksweep.sweeps.config.plan import Planned, counted
 from masksweep.sweeps.tracking.recorder import Recorder
-from masksweep.sweeps.config.sections import Tracking
 from masksweep.sweeps.tracking.spool import Record, Spool
 from masksweep.sweeps.tracking.store import Away, Refused, translated
-from masksweep.sweeps.cli.sync import sync
 from masksweep.sweeps.tracking.writer import Tracker
-from masksweep.sweeps.training.run_trial import TrialResult
 from tests.support.trials import trial
 
 NAME = 'it\'s a "sweep"'
@@ -437,7 +437,7 @@ def test_one_process_at_a_time_runs_a_sweep() -> None:
             [sys.executable, "-c", code],
             capture_output=True,
             text=True,
-            env={"PYTHONPATH": str(Path(__file__).parents[1])},
+            env={"PYTHONPATH": str(Path(__file__).parents[2])},
         )
     assert found.stdout == "", found.stderr
     assert "is being run by another process" in found.stderr

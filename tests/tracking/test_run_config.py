@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from masksweep.strategies import Invalid
-from masksweep.sweeps.tracking import run_config
 from masksweep.sweeps.config.trial import Trial
-from masksweep.sweeps.training.run_trial import TrialResult
+from masksweep.sweeps.results import TrialResult
+from masksweep.sweeps.tracking import run_config
 from tests.support.trials import trial as make
 
 RESULT = TrialResult(

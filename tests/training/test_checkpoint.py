@@ -21,11 +21,12 @@ import pytest
 from fsspec import filesystem
 
 from masksweep.strategies import Invalid
+from masksweep.sweeps.config.trial import Trial
+from masksweep.sweeps.results import Report, TrialResult
 from masksweep.sweeps.training import checkpoint, loop
 from masksweep.sweeps.training.checkpoint import Checkpoints, State
-from masksweep.sweeps.config.trial import Trial
+from masksweep.sweeps.training.run_trial import run
 from masksweep.sweeps.training.setup import program_for, start
-from masksweep.sweeps.training.run_trial import Report, TrialResult, run
 from tests.support.servers import s3_server
 from tests.support.trials import BASE
 from tests.support.trials import trial as make
@@ -137,10 +138,10 @@ def test_a_trial_can_be_broken_off_again_and_again(tmp_path: Path) -> None:
 
 SCRIPT = """
 import json, sys
-from sweeps import course, trial
-from sweeps.checkpoint import Checkpoints
-from sweeps.config import parse
-from sweeps.prepare import prepare_process
+from masksweep.sweeps.training import loop as course; from masksweep.sweeps.training import run_trial as trial
+from masksweep.sweeps.training.checkpoint import Checkpoints
+from masksweep.sweeps.config.trial import parse
+from masksweep.sweeps.training.setup import prepare_process
 prepare_process(1)
 course.CHUNK_SECONDS = 0.0
 given = parse(json.loads(sys.argv[1]))

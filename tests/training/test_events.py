@@ -12,7 +12,8 @@ import pytest
 
 from masksweep.strategies import Invalid
 from masksweep.strategies.base import Array
-from masksweep.sweeps.training import setup, run_trial
+from masksweep.sweeps import results
+from masksweep.sweeps.training import run_trial, setup
 from masksweep.sweeps.training.loop import Course
 from masksweep.sweeps.training.preflight import answers
 from tests.support.trials import trial as make
@@ -22,7 +23,7 @@ SWITCHED, RESUMED = {**STEPS, "switch_at": 10}, {**STEPS, "resume_at": 10}
 SPEED = {"rounds": 0}
 
 
-def run(**sections: object) -> run_trial.TrialResult:
+def run(**sections: object) -> results.TrialResult:
     return run_trial.run(make(speed=SPEED, **sections))
 
 

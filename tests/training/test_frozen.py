@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from masksweep.strategies import Invalid
-from masksweep.sweeps.training import preflight
+from masksweep.sweeps.config.outcome import Outcome
+from masksweep.sweeps.report.results_table import rows
 from masksweep.sweeps.report.verdicts import amiss
-from masksweep.sweeps.report.results_table import Outcome, rows
-from masksweep.sweeps.training.run_trial import TrialResult, run
+from masksweep.sweeps.results import TrialResult
+from masksweep.sweeps.training import preflight
+from masksweep.sweeps.training.run_trial import run
 from tests.support.trials import trial as make
 
 HEAD: dict[str, Any] = {

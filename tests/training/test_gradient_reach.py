@@ -12,13 +12,14 @@ import tensorflow as tf
 
 from masksweep.strategies.base import Binding
 from masksweep.strategies.init_only import InitOnly
-from masksweep.sweeps.composing import command
-from masksweep.sweeps.tracking import resume
-from masksweep.sweeps.report.verdicts import alarms, inconclusive
 from masksweep.sweeps.cli.main import main
+from masksweep.sweeps.composing import command
+from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.trial import Trial
-from masksweep.sweeps.report.results_table import Outcome
-from masksweep.sweeps.training.run_trial import TrialResult, run
+from masksweep.sweeps.report.verdicts import alarms, inconclusive
+from masksweep.sweeps.results import TrialResult
+from masksweep.sweeps.tracking import resume
+from masksweep.sweeps.training.run_trial import run
 from tests.support.trials import trial
 
 DEAD: dict[str, Any] = {
@@ -66,7 +67,7 @@ def test_a_control_that_leaks_is_not_asked(other: dict[str, Any]) -> None:
 def test_in_a_pack_it_says_the_same() -> None:
     from masksweep.sweeps.training import pack
     from masksweep.sweeps.training.checkpoint import Checkpoints
-    from masksweep.sweeps.training.run_trial import Member
+    from masksweep.sweeps.training.state import Member
 
     two = [trial(**DEAD, seed=s, launch={"pack": 2}) for s in (0, 1)]
     members = [Member(t, lambda report: None, Checkpoints("memory://reach", t.id, 60)) for t in two]

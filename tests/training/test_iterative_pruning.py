@@ -11,9 +11,9 @@ import pytest
 from masksweep.strategies import Invalid
 from masksweep.strategies.base import Array
 from masksweep.strategies.patterns.magnitude import Magnitude
-from masksweep.sweeps.training import setup, iterative_pruning, run_trial
-from masksweep.sweeps.training.loop import Course
 from masksweep.sweeps.common.storage import Folder
+from masksweep.sweeps.training import iterative_pruning, run_trial, setup
+from masksweep.sweeps.training.loop import Course
 from masksweep.sweeps.training.setup import Start
 from tests.support.trials import trial as make
 
@@ -121,7 +121,9 @@ def test_masks_may_come_from_other_data() -> None:
     from_ordered = {"found_with": {"data": {"shuffled": False}}}
     shuffled = data | {"shuffled": True}
     ordered = masks(iterative_pruning.with_masks(started(2, data=data, **objective), None))
-    moved = masks(iterative_pruning.with_masks(started(2, data=shuffled, **objective, **from_ordered), None))
+    moved = masks(
+        iterative_pruning.with_masks(started(2, data=shuffled, **objective, **from_ordered), None)
+    )
     own = masks(iterative_pruning.with_masks(started(2, data=shuffled, **objective), None))
     for name, mask in ordered.items():
         np.testing.assert_array_equal(moved[name], mask)

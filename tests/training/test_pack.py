@@ -13,14 +13,15 @@ import pytest
 
 from masksweep.strategies import Invalid, all_strategies
 from masksweep.strategies.weights import values
-from masksweep.sweeps.training import loop, pack, vectorized, setup, program
-from masksweep.sweeps.training.checkpoint import Checkpoints
-from masksweep.sweeps.config.trial import Trial, parse, recorded
-from masksweep.sweeps.launch.job import Apart
 from masksweep.sweeps.components.optimizers import OPTIMIZERS
 from masksweep.sweeps.composing.command import planned
 from masksweep.sweeps.config.plan import packs
-from masksweep.sweeps.training.run_trial import Diverged, Member, Report, TrialResult, begin, run
+from masksweep.sweeps.config.trial import Trial, parse, recorded
+from masksweep.sweeps.results import Apart, Diverged, Report, TrialResult
+from masksweep.sweeps.training import loop, pack, program, setup, state, vectorized
+from masksweep.sweeps.training.checkpoint import Checkpoints
+from masksweep.sweeps.training.run_trial import begin, run
+from masksweep.sweeps.training.state import Member
 from tests.support.sweep_process import local_store, ran
 from tests.support.trials import trial as make
 
@@ -466,7 +467,7 @@ def test_chunks_change_no_bit(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> No
     whole = [bits(f) for f in kept.run(*trials)]
     monkeypatch.setattr(pack, "CHUNK_SECONDS", 0.0)
     assert [bits(f) for f in Kept().run(*trials)] == whole
-    assert loop.CHUNK_SECONDS > 0
+    assert state.CHUNK_SECONDS > 0
 
 
 # -- what it is called -----------------------------------------------------------------------

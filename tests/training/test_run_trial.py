@@ -21,11 +21,12 @@ from masksweep.strategies import Invalid, all_strategies
 from masksweep.strategies.audit import digest, violations
 from masksweep.strategies.base import Plan
 from masksweep.strategies.weights import values
+from masksweep.sweeps.results import Diverged, Report, TrialResult
 from masksweep.sweeps.training import loop, program
 from masksweep.sweeps.training.checkpoint import Checkpoints
-from masksweep.sweeps.training.setup import order, program_for, start
 from masksweep.sweeps.training.program import NEVER
-from masksweep.sweeps.training.run_trial import Diverged, Report, TrialResult, run
+from masksweep.sweeps.training.run_trial import run
+from masksweep.sweeps.training.setup import order, program_for, start
 from tests.support.trials import BASE
 from tests.support.trials import trial as make
 
@@ -156,7 +157,7 @@ def test_a_second_mask_and_another_rate_compile_nothing(strategy: str) -> None:
 def test_xla_compiles_a_program_once_for_all_epochs_masks_and_chunks(tmp_path: Path) -> None:
     script = (
         "import json, sys\n"
-        "from sweeps import course, prepare, trial\n"
+        "from masksweep.sweeps.training import loop as course; from masksweep.sweeps.training import setup as prepare; from masksweep.sweeps.training import run_trial as trial\n"
         "from masksweep.sweeps.config.trial import parse\n"
         "prepare.prepare_process(1)\n"
         "course.CHUNK_SECONDS = 1e-3\n"

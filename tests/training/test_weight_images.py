@@ -21,7 +21,9 @@ def plan(mask: Array, held: float = 0.0) -> Plan:
 
 
 def drawn(mask: Array, before: Array, after: Array, held: float = 0.0) -> Image.Image:
-    found = weight_images.of_weights(plan(mask, held), {"dense/kernel": before}, {"dense/kernel": after})
+    found = weight_images.of_weights(
+        plan(mask, held), {"dense/kernel": before}, {"dense/kernel": after}
+    )
     assert list(found) == ["weights/dense_kernel.png"]
     return Image.open(io.BytesIO(found["weights/dense_kernel.png"]))
 
@@ -67,7 +69,9 @@ def test_a_picture_that_fails_takes_no_other_with_it(capsys: pytest.CaptureFixtu
     other = MaskedWeight(Weight("b/kernel", (1, 2), "float32", "Dense"), mask, one.held)
     values = np.zeros((1, 2), np.float32)
     given = {"dense/kernel": np.zeros(7, np.float32), "b/kernel": values}
-    assert list(weight_images.of_weights(Plan((one, other)), given, given)) == ["weights/b_kernel.png"]
+    assert list(weight_images.of_weights(Plan((one, other)), given, given)) == [
+        "weights/b_kernel.png"
+    ]
     assert "Traceback" in capsys.readouterr().err
 
 
@@ -80,7 +84,9 @@ def test_any_shape(shape: tuple[int, ...]) -> None:
 
 def test_of_an_empty_weight_there_is_no_picture() -> None:
     none = np.zeros((0, 4), np.float32)
-    assert not weight_images.of_weights(plan(none > 0), {"dense/kernel": none}, {"dense/kernel": none})
+    assert not weight_images.of_weights(
+        plan(none > 0), {"dense/kernel": none}, {"dense/kernel": none}
+    )
 
 
 def test_a_held_value_is_no_violation() -> None:

@@ -1,0 +1,27 @@
+"""What the time is spent on, on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+
+from masksweep.sweeps.common import escape
+
+
+@contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Show what the time is spent on."""
+    console = escape.console(stderr=True)
+    if _is_terminal(console):
+        with console.status(what):
+            yield
+    else:
+        console.out(f"{what} ...", highlight=False)
+        yield
+
+
+def _is_terminal(console: Console) -> bool:
+    # rich takes FORCE_COLOR for a terminal, but a file has no cursor to move
+    return console.is_interactive and console.file.isatty()
