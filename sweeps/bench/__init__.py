@@ -1,1 +1,1 @@
-"""`masksweep bench`: what a training step takes under each strategy, beside the dense control."""
+"""Timing of steps, trials and sparse products beside dense ones. It may import all but `cli`."""

@@ -1,0 +1,1 @@
+"""The command `masksweep`: one file for each of its commands. It may import everything."""
