@@ -14,7 +14,7 @@ from masksweep.sweeps.cli.doctor_ray import nodes
 from masksweep.sweeps.common import escape
 from masksweep.sweeps.common.parser import Parser
 from masksweep.sweeps.common.spinner import doing
-from masksweep.sweeps.composing.command import planned
+from masksweep.sweeps.composing.command_line import planned
 
 if TYPE_CHECKING:
     from masksweep.sweeps.config.trial import Trial
@@ -27,7 +27,7 @@ def doctor(arguments: Sequence[str]) -> int:
     parser = Parser(prog="masksweep doctor", allow_abbrev=False)
     parser.add_argument("--address", help="as launch.address; default: Ray is started here")
     given, asked = parser.parse_known_args(arguments)
-    plan = planned("doctor", asked)
+    plan = planned(asked)
     if not plan:
         return 0
     console, stops = escape.console(), 0

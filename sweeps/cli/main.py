@@ -166,24 +166,27 @@ def _run(command: str, rest: list[str]) -> int:
 
 def _sweep(arguments: list[str]) -> int:
     """`run`: every trial that is not done yet."""
-    from masksweep.sweeps.composing.command import RUN_FLAGS
-    from masksweep.sweeps.driver import run
+    from masksweep.sweeps.composing.command_line import RUN_FLAGS, planned
 
     flags, asked = _apart(arguments, RUN_FLAGS)
-    ended = run.sweep(asked, rerun="--rerun" in flags)
-    return ended.exit_code if ended else 0
+    trials = planned(asked)
+    if not trials:
+        return 0
+    from masksweep.sweeps.driver import sweep
+
+    return sweep.run(trials, asked, rerun="--rerun" in flags).exit_code
 
 
 def _plan(arguments: list[str]) -> int:
     """`plan`: what `run` would do."""
     from masksweep.sweeps.common import spinner
-    from masksweep.sweeps.composing import command
+    from masksweep.sweeps.composing import command_line
     from masksweep.sweeps.config import feasible, plan
     from masksweep.sweeps.tracking import resume
     from masksweep.sweeps.training.preflight import Child, check
 
-    flags, asked = _apart(arguments, (*command.RUN_FLAGS, "--json", "--check"))
-    planned = command.planned("plan", asked)
+    flags, asked = _apart(arguments, (*command_line.RUN_FLAGS, "--json", "--check"))
+    planned = command_line.planned(asked)
     if planned and "--rerun" not in flags:
         name = plan.sweep_name(planned[0].trial, asked)
         planned, away = resume.look(planned, name)

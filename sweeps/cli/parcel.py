@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common.redact import holds_secret, shown
-from masksweep.sweeps.composing.command import RUN_FLAGS, planned
+from masksweep.sweeps.composing.command_line import RUN_FLAGS, planned
 from masksweep.sweeps.config.plan import sweep_name
 
 FLAGS = ("-m", "--multirun", *RUN_FLAGS)
@@ -37,7 +37,7 @@ def packed(asked: Sequence[str]) -> Parcel:
         if argument.startswith("-") and argument not in FLAGS:
             raise Invalid(key, value, f"not for submit, only overrides, {', '.join(FLAGS)}")
         _require_public(key.lstrip("+~"), value)
-    trials = [p.trial for p in planned("submit", [a for a in asked if a not in RUN_FLAGS])]
+    trials = [p.trial for p in planned([a for a in asked if a not in RUN_FLAGS])]
     for trial in trials:
         for group in ("pattern", "held"):
             if path := getattr(getattr(trial, group), "path", None):

@@ -30,7 +30,8 @@ def verify(arguments: Sequence[str]) -> int:
     What has been run before, in this folder's store, is not run again. The exit code is 0 only if
     every sweep ended well, and every claim was checked and holds.
     """
-    from masksweep.sweeps.driver import run
+    from masksweep.sweeps.composing.command_line import planned
+    from masksweep.sweeps.driver import sweep
 
     parser = Parser(prog="masksweep verify", allow_abbrev=False)
     parser.add_argument("--only", action="append", metavar="NAME", help="one experiment")
@@ -48,9 +49,11 @@ def verify(arguments: Sequence[str]) -> int:
         if name == MEASURED:
             checked += _measured(console)
             continue
-        ended = run.sweep([f"+experiment={name}", *overrides], rerun=given.rerun)
-        if ended is None:
+        arguments = [f"+experiment={name}", *overrides]
+        trials = planned(arguments)
+        if not trials:
             return 0
+        ended = sweep.run(trials, arguments, rerun=given.rerun)
         if ended.exit_code > 1:
             return ended.exit_code
         well &= ended.exit_code == 0 and bool(ended.checked)

@@ -6,13 +6,14 @@ Hydra calls some of it before anybody has seen the config. Resolvers read the en
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common import safe_yaml, strict
@@ -40,19 +41,15 @@ class Foreign:
     """Those of the command line."""
 
 
-def check(arguments: Sequence[str]) -> Foreign | None:
-    """The folder of configs among Hydra's arguments, if there is one.
+def check(given: argparse.Namespace) -> Foreign | None:
+    """The folder of configs that a command line names, if there is one.
 
-    Raises `Invalid` where it holds more than data.
+    Args:
+        given: Hydra's arguments, as `hydra_internals.parse` returns them.
+
+    Raises:
+        Invalid: The folder holds more than data.
     """
-    from hydra._internal.utils import get_args_parser
-
-    def refuse(message: str) -> NoReturn:
-        raise Invalid("arguments", " ".join(arguments), f"{message}; see masksweep --help")
-
-    parser = get_args_parser()
-    parser.error = refuse  # type: ignore[method-assign]  # it prints all its options
-    given = parser.parse_args(list(arguments))
     for flag in ("config_path", "config_name"):
         if (value := getattr(given, flag)) is not None:
             key = f"--{flag.replace('_', '-')}"
@@ -60,6 +57,8 @@ def check(arguments: Sequence[str]) -> Foreign | None:
     if given.config_dir is None:
         return None
     folder = Path(given.config_dir)
+    if not folder.is_dir():
+        raise Invalid("--config-dir", given.config_dir, "no such folder")
     said = _reached(folder, [str(word) for word in given.overrides])
     for name, count in includes.count(said).items():
         if count > MANY:

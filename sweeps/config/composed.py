@@ -6,17 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import DictConfig
-
 
 @dataclass(frozen=True)
 class Composed:
-    """One job of a command: its overrides, and what they amount to."""
+    """One job of a sweep: its overrides, and what they amount to."""
 
     overrides: Sequence[str]
     values: Mapping[str, Any]
     """The config as plain data, without Hydra's own; jobs may share parts of it."""
-    config: DictConfig | None = None
-    """The same as Hydra's object, if a sweeper had Hydra make one."""
     part: str = ""
     """The part of the sweep that it is of, where there are parts."""

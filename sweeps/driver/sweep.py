@@ -13,15 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra.core.utils import JobReturn, JobStatus
-
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common.broken import Broken
 from masksweep.sweeps.common.limits import HURRY_SECONDS, STATE
 from masksweep.sweeps.common.signals import Stop, Stopped
 from masksweep.sweeps.common.spinner import doing
 from masksweep.sweeps.config import feasible
-from masksweep.sweeps.config.composed import Composed
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.plan import Planned, packs, public, refused, sweep_name, trials
 from masksweep.sweeps.config.trial import Trial
@@ -343,17 +340,6 @@ class Sweep(Watcher):
 
 def _stopped_by(broken: Broken) -> str:
     return f"The sweep was stopped: {broken}."
-
-
-def returned(job: Composed, trial: Trial, outcome: Outcome | None) -> JobReturn:
-    """What a sweeper gets back for a job: its trial's objective."""
-    found = JobReturn(overrides=list(job.overrides), cfg=job.config, status=JobStatus.COMPLETED)
-    if outcome is not None and outcome.status == "failed":
-        found.status = JobStatus.FAILED
-        found.return_value = RuntimeError(outcome.reason)
-    elif outcome is not None:
-        found.return_value = outcome.result.metrics.get(trial.objective)
-    return found
 
 
 def _jobs(planned: Sequence[Planned], name: str) -> list[Job]:

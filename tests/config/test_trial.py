@@ -20,7 +20,6 @@ from masksweep.strategies.held import KINDS
 from masksweep.sweeps.components.datasets import DATA
 from masksweep.sweeps.components.models import MODELS
 from masksweep.sweeps.components.optimizers import OPTIMIZERS
-from masksweep.sweeps.composing import launcher
 from masksweep.sweeps.config.registry import knobs
 from masksweep.sweeps.config.trial import Trial, parse
 from tests.support.trials import BASE, trial
@@ -49,7 +48,6 @@ NEEDS = {
 
 
 def composed(*overrides: str) -> dict[str, Any]:
-    launcher.register()
     with initialize_config_module("masksweep.conf", version_base="1.3"):
         config = OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
     assert isinstance(config, dict)

@@ -13,7 +13,7 @@ import tensorflow as tf
 from masksweep.strategies.base import Binding
 from masksweep.strategies.init_only import InitOnly
 from masksweep.sweeps.cli.main import main
-from masksweep.sweeps.composing import command
+from masksweep.sweeps.composing import command_line
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.report.verdicts import alarms, inconclusive
@@ -151,7 +151,7 @@ def test_the_exit_code_of_a_sweep_goes_by_whether_anything_reached_its_control(
     """A sweep whose trials are done already, so that nothing is trained."""
     monkeypatch.chdir(tmp_path)
     arguments = ["strategy=init_only,weight_mask", "sweep.name=still"]
-    jobs = command.planned("run", arguments)
+    jobs = command_line.planned(arguments)
     with resume.opened(jobs, "still", rerun=False) as (planned, recorder, _):
         recorder.start_sweep("", [])
         recorder.start()

@@ -14,7 +14,7 @@ import pytest
 from masksweep.strategies import Invalid, all_strategies
 from masksweep.strategies.weights import values
 from masksweep.sweeps.components.optimizers import OPTIMIZERS
-from masksweep.sweeps.composing.command import planned
+from masksweep.sweeps.composing.command_line import planned
 from masksweep.sweeps.config.plan import packs
 from masksweep.sweeps.config.trial import Trial, parse, recorded
 from masksweep.sweeps.results import Apart, Diverged, Report, TrialResult
@@ -508,7 +508,6 @@ def test_a_sweep_packs_its_trials_and_finds_them_again(tmp_path: Path) -> None:
 def test_trials_that_differ_in_values_alone_are_packed_together() -> None:
     found = packs(
         planned(
-            "plan",
             [
                 "strategy=projection,hard_mask,dense,sparse_tensor",
                 "pattern.sparsity=0.5,0.9",

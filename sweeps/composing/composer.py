@@ -9,17 +9,16 @@ from contextlib import suppress
 from functools import cache
 from typing import Any, cast
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.default_element import DefaultsTreeNode, GroupDefault, InputDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.composing.launcher import plain
+from masksweep.sweeps.composing.hydra_internals import apply_overrides
 
 Lines = tuple[str, ...]
 """Overrides as on the command line."""
@@ -28,7 +27,7 @@ Lines = tuple[str, ...]
 class Composer:
     """Each choice of groups is composed by Hydra once; values are merged in by Hydra's own rule."""
 
-    def __init__(self, loader: ConfigLoaderImpl, config: DictConfig) -> None:
+    def __init__(self, loader: Any, config: DictConfig) -> None:
         """`config` is the sweep's own, that Hydra composed without the jobs' overrides."""
         self._loader, self._config = loader, config
         self._is_group = cache(loader.repository.group_exists)
@@ -47,7 +46,7 @@ class Composer:
         """The config of one job, equal to Hydra's own."""
         chosen, values = self._split(job)
         config = copy.deepcopy(self._choice(chosen))
-        ConfigLoaderImpl._apply_overrides_to_config(self.parse(values), config)
+        apply_overrides(self.parse(values), config)
         with open_dict(config.hydra):
             config.hydra.overrides.task = list(job)
         return config
@@ -98,7 +97,7 @@ class Composer:
             if "${" not in repr(said):
                 # what goes wrong here goes wrong in the whole config too, and is said there
                 with suppress(HydraException, OmegaConfBaseException):
-                    ConfigLoaderImpl._apply_overrides_to_config(overrides, part)
+                    apply_overrides(overrides, part)
                     made = OmegaConf.to_container(part, throw_on_missing=True)
                     self._sections[at] = cast(dict[str, Any], made)
         return self._sections[at]
@@ -151,6 +150,20 @@ class Composer:
                 raise Invalid(override.key_or_group, override.value(), "a config's name, no path")
             (chosen if group else values).append(line)
         return tuple(chosen), tuple(values)
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """A config as plain data, without Hydra's own. Raises `Invalid` where a value is missing."""
+    try:
+        return {
+            str(key): OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+            if OmegaConf.is_config(node := config[key])
+            else node
+            for key in config
+            if key != "hydra"
+        }
+    except MissingMandatoryValue as error:
+        raise Invalid(str(error.full_key), "???", "must be given") from error
 
 
 def _entries(tree: DefaultsTreeNode) -> Iterator[InputDefault]:

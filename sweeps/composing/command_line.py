@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from masksweep.strategies.base import Invalid
 
 if TYPE_CHECKING:
-    from hydra.core.utils import JobReturn
     from omegaconf import DictConfig
 
-    from masksweep.sweeps.composing.launcher import TakeOver
     from masksweep.sweeps.config.composed import Composed
     from masksweep.sweeps.config.plan import Planned
 
@@ -25,11 +21,14 @@ HYDRA = re.compile(r"[+~]*hydra\b")
 PICKLED = re.compile(r"--e[a-z-]*(=|$)")
 
 
-def compose(command: str, arguments: Sequence[str], launch: TakeOver) -> None:
-    """Have Hydra compose the jobs that the arguments ask for, and hand them to `launch`.
+def compose(arguments: Sequence[str]) -> list[Composed]:
+    """The jobs that the arguments ask for, composed by Hydra.
 
-    Hydra's own flags work too; with some of them (`--help`, `--cfg`) it answers by itself, and
-    nothing is launched. Raises `Invalid` for what cannot be composed, and what `launch` raises.
+    Hydra's own flags work too. With some of them (`--help`, `--cfg`) it answers by itself, and
+    there are no jobs.
+
+    Raises:
+        Invalid: What cannot be composed, or is not allowed.
     """
     for argument in arguments:
         key, _, value = argument.partition("=")
@@ -39,61 +38,46 @@ def compose(command: str, arguments: Sequence[str], launch: TakeOver) -> None:
             raise Invalid("arguments", argument, "must be KEY=VALUE")
         if HYDRA.match(key):
             raise Invalid(key, value, "Hydra's own config is fixed here")
-    # Hydra prints and exits on errors by itself unless asked for them in full
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    import hydra
+    from masksweep.sweeps.composing import hydra_internals, places, untrusted
 
-    from masksweep.sweeps.composing import launcher, places, untrusted
-
-    theirs = untrusted.check(arguments)
-    composed = False
-
-    def launch_composed(jobs: Sequence[Composed]) -> Sequence[JobReturn]:
-        nonlocal composed
-        composed = True
-        if theirs:
-            places.check(theirs, [job.values for job in jobs])
-        return launch(jobs)
-
-    launcher.register()
-    sys.argv = [f"masksweep {command}", *arguments]
+    options = hydra_internals.parse(arguments)
+    theirs = untrusted.check(options)
     try:
-        with launcher.taking_over(launch_composed):
-            hydra.main(
-                version_base="1.3", config_path="pkg://masksweep.conf", config_name="config"
-            )(_task)()
+        if hydra_internals.answers(options):
+            hydra_internals.answer(options)
+            return []
+        jobs = _jobs(options.config_dir, options.overrides)
     except (Invalid, BrokenPipeError):
         raise
     except Exception as error:
-        if composed:
-            raise
         # a config that cannot be composed: Hydra, OmegaConf and YAML each have errors of their own
-        if "Ambiguous value" in str(error) and not {"-m", "--multirun"} & set(arguments):
-            # Hydra meant to learn from the config that lists sweep, and hides what is wrong there
-            return compose(command, ["--multirun", *arguments], launch)
-        overrides = [a for a in arguments if "=" in a and not a.startswith("-")]
-        raise explain(error, overrides) from error
+        raise explain(error, options.overrides) from error
+    if theirs:
+        places.check(theirs, [job.values for job in jobs])
+    return jobs
 
 
-def planned(command: str, arguments: Sequence[str]) -> list[Planned]:
+def _jobs(config_dir: str | None, overrides: Sequence[str]) -> list[Composed]:
+    from masksweep.sweeps.composing import grid, hydra_internals
+    from masksweep.sweeps.composing.composer import Composer
+    from masksweep.sweeps.config.composed import Composed
+
+    with hydra_internals.composed(config_dir, overrides) as (loader, config):
+        composer = Composer(loader, config)
+        named = grid.jobs(composer, config, list(config.hydra.overrides.task))
+        values = composer.resolve([job for _, job in named])
+    return [Composed(job, v, part) for (part, job), v in zip(named, values, strict=True)]
+
+
+def planned(arguments: Sequence[str]) -> list[Planned]:
     """The trials that the arguments ask for, checked; none if Hydra answered by itself.
 
     Raises as `compose`.
     """
-    found: list[Planned] = []
+    from masksweep.sweeps.config.plan import plan, trials_of
 
-    def launch(jobs: Sequence[Composed]) -> Sequence[JobReturn]:
-        from masksweep.sweeps.config.plan import plan, trials_of
-
-        found.extend(plan(jobs, trials_of(jobs)))
-        return []
-
-    compose(command, arguments, launch)
-    return found
-
-
-def _task(config: object) -> None:
-    raise AssertionError("jobs go to the sweep, never here")
+    jobs = compose(arguments)
+    return plan(jobs, trials_of(jobs)) if jobs else []
 
 
 def explain(error: Exception, overrides: Sequence[str]) -> Invalid:

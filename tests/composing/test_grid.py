@@ -2,45 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from hydra._internal.callbacks import Callbacks
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn
-from hydra.types import HydraContext, RunMode
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from masksweep.strategies import Invalid
-from masksweep.sweeps.composing import launcher
-from masksweep.sweeps.composing.sweeper import MaskSweeper
-from masksweep.sweeps.config import composed, plan
+from masksweep.sweeps.composing import grid, hydra_internals
+from masksweep.sweeps.composing.composer import Composer
+from masksweep.sweeps.config import plan
+from masksweep.sweeps.config.composed import Composed
 
 # composing sets Hydra's version base, which other tests must not see
 pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
 
 
+class Sweep:
+    """A sweep's own config, as Hydra composes it from some arguments."""
+
+    def __init__(self, loader: ConfigLoaderImpl, config: DictConfig) -> None:
+        self.loader, self.config = loader, config
+        self.composer = Composer(loader, config)
+
+    def named_jobs(self, arguments: list[str]) -> list[tuple[str, list[str]]]:
+        return grid.jobs(self.composer, self.config, arguments)
+
+    def jobs(self, arguments: list[str]) -> list[list[str]]:
+        return [job for _, job in self.named_jobs(arguments)]
+
+
 @pytest.fixture
-def hydra() -> Iterator[Hydra]:
-    launcher.register()
-    GlobalHydra.instance().clear()
-    yield Hydra.create_main_hydra2("masksweep", create_config_search_path("pkg://masksweep.conf"))
-    GlobalHydra.instance().clear()
-
-
-def sweeper(hydra: Hydra, *arguments: str) -> MaskSweeper:
-    config = hydra.compose_config("config", list(arguments), run_mode=RunMode.MULTIRUN)
-    made = Plugins.instance().instantiate_sweeper(
-        config=config,
-        hydra_context=HydraContext(hydra.config_loader, Callbacks(config)),
-        task_function=lambda config: None,
-    )
-    assert isinstance(made, MaskSweeper)
-    return made
+def sweep() -> Iterator[Callable[..., Sweep]]:
+    with ExitStack() as stack:
+        yield lambda *arguments: Sweep(
+            *stack.enter_context(hydra_internals.composed(None, arguments))
+        )
 
 
 def task(config: DictConfig) -> object:
@@ -62,20 +61,20 @@ def task(config: DictConfig) -> object:
         ["data=digits", "~held", "+held=init", "sweep.name='a b'"],
     ],
 )
-def test_configs_are_equal_to_hydras_own(hydra: Hydra, arguments: list[str]) -> None:
-    made = sweeper(hydra, *arguments)
+def test_configs_are_equal_to_hydras_own(sweep: Callable[..., Sweep], arguments: list[str]) -> None:
+    made = sweep(*arguments)
     jobs = made.jobs(arguments)
     assert len(jobs) > 0
     for job in jobs:
-        theirs = hydra.config_loader.load_sweep_config(made._config, job)
+        theirs = made.loader.load_sweep_config(made.config, job)
         ours = made.composer.compose(job)
         assert task(ours) == task(theirs)
         assert ours.hydra.overrides.task == theirs.hydra.overrides.task
 
 
-def test_a_product_of_all_lists_in_order(hydra: Hydra) -> None:
+def test_a_product_of_all_lists_in_order(sweep: Callable[..., Sweep]) -> None:
     arguments = ["strategy=dense,projection", "seed=0,1"]
-    assert sweeper(hydra, *arguments).jobs(arguments) == [
+    assert sweep(*arguments).jobs(arguments) == [
         ["strategy=dense", "seed=0"],
         ["strategy=dense", "seed=1"],
         ["strategy=projection", "seed=0"],
@@ -83,9 +82,11 @@ def test_a_product_of_all_lists_in_order(hydra: Hydra) -> None:
     ]
 
 
-def test_parts_are_grids_of_their_own_and_the_command_line_goes_first(hydra: Hydra) -> None:
+def test_parts_are_grids_of_their_own_and_the_command_line_goes_first(
+    sweep: Callable[..., Sweep],
+) -> None:
     parts = "sweep.parts={a:{strategy:[dense,projection],seed:[0,1]},b:{held:init,seed:7}}"
-    made = sweeper(hydra, f"+{parts}".replace("+sweep.parts", "++sweep.parts"))
+    made = sweep(f"+{parts}".replace("+sweep.parts", "++sweep.parts"))
     assert made.jobs([]) == [
         ["strategy=dense", "seed=0"],
         ["strategy=dense", "seed=1"],
@@ -100,10 +101,10 @@ def test_parts_are_grids_of_their_own_and_the_command_line_goes_first(hydra: Hyd
     ]
 
 
-def test_a_list_of_sets_is_a_choice_among_them(hydra: Hydra) -> None:
+def test_a_list_of_sets_is_a_choice_among_them(sweep: Callable[..., Sweep]) -> None:
     what = "what:[{strategy:dense},{strategy:[projection,hard_mask],held:init}]"
     events = "events:[{},{train.switch_at:3}]"
-    made = sweeper(hydra, f"++sweep.parts={{a:{{{what},{events},seed:[0]}}}}")
+    made = sweep(f"++sweep.parts={{a:{{{what},{events},seed:[0]}}}}")
     assert made.named_jobs([]) == [
         ("a", ["strategy=dense", "seed=0"]),
         ("a", ["strategy=dense", "train.switch_at=3", "seed=0"]),
@@ -114,50 +115,35 @@ def test_a_list_of_sets_is_a_choice_among_them(hydra: Hydra) -> None:
     ]
 
 
-def test_what_a_set_says_is_not_said_again(hydra: Hydra) -> None:
-    made = sweeper(hydra, "++sweep.parts={a:{what:[{seed:1},{held:init}],seed:2}}")
+def test_what_a_set_says_is_not_said_again(sweep: Callable[..., Sweep]) -> None:
+    made = sweep("++sweep.parts={a:{what:[{seed:1},{held:init}],seed:2}}")
     with pytest.raises(Invalid, match=r"seed=.*given once in a part"):
         made.jobs([])
 
 
 @pytest.mark.parametrize("arguments", [["seed=0,1,0"], ["pattern.sparsity=0.5,0.9,0.5"]])
-def test_a_repeated_value_is_refused(hydra: Hydra, arguments: list[str]) -> None:
+def test_a_repeated_value_is_refused(sweep: Callable[..., Sweep], arguments: list[str]) -> None:
     with pytest.raises(Invalid, match="is repeated"):
-        sweeper(hydra, *arguments).jobs(arguments)
+        sweep(*arguments).jobs(arguments)
 
 
 @pytest.mark.parametrize("parts", ["{a:1}", "{a:{seed:{b:1}}}"])
-def test_parts_of_another_form_are_refused(hydra: Hydra, parts: str) -> None:
-    made = sweeper(hydra, f"++sweep.parts={parts}")
+def test_parts_of_another_form_are_refused(sweep: Callable[..., Sweep], parts: str) -> None:
+    made = sweep(f"++sweep.parts={parts}")
     with pytest.raises(Invalid, match=r"sweep\.parts"):
         made.jobs([])
-
-
-def test_a_command_gets_the_same_jobs_from_any_sweeper(hydra: Hydra) -> None:
-    made, batches = sweeper(hydra), []
-
-    def launch(jobs: Sequence[composed.Composed]) -> list[JobReturn]:
-        batches.append([(list(job.overrides), job.values) for job in jobs])
-        return []
-
-    with launcher.taking_over(launch):
-        made.sweep(["seed=3,4", "strategy=dense"])
-        made._launcher.launch([["seed=3", "strategy=dense"], ["seed=4", "strategy=dense"]], 0)
-    ours, others = batches
-    assert len(ours) == 2
-    assert ours == others
 
 
 EXPERIMENTS = sorted(p.stem for p in (Path(__file__).parents[2] / "conf/experiment").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_trial_of_every_experiment_validates(hydra: Hydra, name: str) -> None:
+def test_every_trial_of_every_experiment_validates(sweep: Callable[..., Sweep], name: str) -> None:
     arguments = [f"+experiment={name}"]
-    made = sweeper(hydra, *arguments)
+    made = sweep(*arguments)
     jobs = made.jobs(arguments)
     resolved = zip(jobs, made.composer.resolve(jobs), strict=True)
-    composed = [composed.Composed(job, values) for job, values in resolved]
+    composed = [Composed(job, values) for job, values in resolved]
     planned = plan.plan(composed, plan.trials_of(composed))
     assert len({p.trial.id for p in planned}) == len(planned) > 0
     assert {p.trial.sweep.name for p in planned} == {name}

@@ -11,39 +11,22 @@ from typing import Any
 
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
-from hydra.core.global_hydra import GlobalHydra
-from hydra.types import RunMode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from masksweep.sweeps.composing import launcher
-from masksweep.sweeps.composing.compose import Composer, Lines
+from masksweep.sweeps.composing import hydra_internals
+from masksweep.sweeps.composing.composer import Composer, Lines, plain
 from masksweep.sweeps.config import composed, plan
 
 # composing sets Hydra's version base, which other tests must not see
 pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
 
 
-@pytest.fixture(autouse=True)
-def _ours() -> Iterator[None]:
-    launcher.register()
-    GlobalHydra.instance().clear()
-    yield
-    GlobalHydra.instance().clear()
-
-
-def composer(folder: str) -> Composer:
-    hydra = Hydra.create_main_hydra2("masksweep", create_config_search_path(folder))
-    config = hydra.compose_config("config", [], run_mode=RunMode.MULTIRUN)
-    assert isinstance(hydra.config_loader, ConfigLoaderImpl)
-    return Composer(hydra.config_loader, config)
-
-
 @pytest.fixture
-def made() -> Composer:
-    return composer("pkg://masksweep.conf")
+def made() -> Iterator[Composer]:
+    with hydra_internals.composed(None, []) as (loader, config):
+        assert isinstance(loader, ConfigLoaderImpl)
+        yield Composer(loader, config)
 
 
 def outcome(make: Callable[[], Any]) -> Any:
@@ -60,7 +43,7 @@ def ours(made: Composer, job: Sequence[str]) -> Any:
 
 def hydras(made: Composer, job: Sequence[str]) -> Any:
     load = made._loader.load_sweep_config
-    return outcome(lambda: launcher.plain(load(made._config, list(job))))
+    return outcome(lambda: plain(load(made._config, list(job))))
 
 
 GROUPS = [
@@ -104,7 +87,7 @@ def test_each_override_does_what_it_does_in_hydra(made: Composer) -> None:
 def test_any_overrides_do_what_they_do_in_hydra(made: Composer, job: list[str]) -> None:
     theirs = hydras(made, job)
     assert ours(made, job) == theirs
-    assert outcome(lambda: launcher.plain(made.compose(job))) == theirs
+    assert outcome(lambda: plain(made.compose(job))) == theirs
 
 
 def product(**lists: Sequence[object]) -> list[list[str]]:
@@ -166,7 +149,8 @@ def test_choices_that_act_on_each_other_are_composed_together(tmp_path: Path, na
     for path, text in files.items():
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text(text)
-    made = composer(str(tmp_path))
+    with hydra_internals.composed(None, [], str(tmp_path)) as (loader, config):
+        made = Composer(loader, config)
     jobs = product(**{group: [f"o{i}" for i in range(5)] for group in swept})
     found = made.resolve(jobs)
     few = [i for i, job in enumerate(jobs) if {line[-1] for line in job} <= {"1", "2"}]

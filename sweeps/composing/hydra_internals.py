@@ -1,0 +1,79 @@
+"""What is used of Hydra's private parts, in one place: another version may have them otherwise."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import _run_hydra, create_config_search_path, get_args_parser
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from masksweep.strategies.base import Invalid
+
+CONFIGS = "pkg://masksweep.conf"
+apply_overrides = ConfigLoaderImpl._apply_overrides_to_config
+"""(overrides, config): Hydra's own rule of merging values into a config."""
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Hydra's flags and the overrides of a command line. Raises `Invalid` (key `arguments`)."""
+
+    def refuse(message: str) -> NoReturn:
+        raise Invalid("arguments", " ".join(arguments), f"{message}; see masksweep --help")
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]  # it prints all its options
+    return parser.parse_args(list(arguments))
+
+
+def answers(options: argparse.Namespace) -> bool:
+    """Whether Hydra answers by itself, as for `--help` and `--cfg job`, and nothing is to run."""
+    flags = (options.help, options.hydra_help, options.shell_completion, options.info, options.cfg)
+    return any(flags) or bool(options.resolve)
+
+
+def answer(options: argparse.Namespace) -> None:
+    """Have Hydra print what the flags ask for."""
+    # Hydra prints and exits on errors by itself unless asked for them in full
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    version.setbase("1.3")
+    _run_hydra(options, get_args_parser(), _task, CONFIGS, "config")
+
+
+def _task(config: object) -> None:
+    raise AssertionError("it only answers")
+
+
+@contextmanager
+def composed(
+    config_dir: str | None, overrides: Sequence[str], configs: str = CONFIGS
+) -> Iterator[tuple[Any, DictConfig]]:
+    """(Hydra's config loader, the sweep's own config: without what is swept over)."""
+    version.setbase("1.3")
+    search_path = create_config_search_path(configs)
+    if config_dir is not None:
+        anchor = SearchPathQuery(provider="schema")
+        search_path.prepend("command-line", f"file://{os.path.abspath(config_dir)}", anchor)  # noqa: PTH100
+    GlobalHydra.instance().clear()
+    try:
+        hydra = Hydra.create_main_hydra2("masksweep", search_path)
+        yield (
+            hydra.config_loader,
+            hydra.compose_config(
+                "config",
+                list(overrides),
+                run_mode=RunMode.MULTIRUN,
+                with_log_configuration=False,
+            ),
+        )
+    finally:
+        GlobalHydra.instance().clear()

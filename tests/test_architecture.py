@@ -1,0 +1,63 @@
+"""Imports run one way, and all that is imported is installed under one name."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from importlinter.cli import lint_imports
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_imports_run_one_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert lint_imports(no_cache=True) == 0
+
+
+def test_an_import_that_runs_upward_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same contract on packages of the same names, one of which imports upward."""
+    package = tmp_path / "masksweep"
+    for name in ("strategies", "sweeps"):
+        (package / name).mkdir(parents=True)
+        (package / name / "__init__.py").touch()
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    for layers in contracts["contracts"][1]["layers"]:
+        for layer in layers.split(" | "):
+            (package / "sweeps" / f"{layer}.py").touch()
+    (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
+
+    def linted() -> int:
+        command = [Path(sys.executable).parent / "lint-imports", "--no-cache"]
+        env = {"PYTHONPATH": str(tmp_path)}
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True).returncode
+
+    assert linted() == 0
+    upward = "if TYPE_CHECKING:\n    from masksweep.sweeps import cli\n"
+    (package / "sweeps" / "common.py").write_text(f"from typing import TYPE_CHECKING\n{upward}")
+    assert linted() == 1
+
+
+def test_each_package_is_installed() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = [
+        p.parent
+        for top in ("conf", "strategies", "sweeps")
+        for p in ROOT.glob(f"{top}/**/__init__.py")
+    ]
+    assert sorted(listed) == sorted(
+        ".".join(["masksweep", *f.relative_to(ROOT).parts]) for f in folders
+    )
+
+
+def test_nothing_is_installed_under_another_name(tmp_path: Path) -> None:
+    code = "from importlib.util import find_spec; print([n for n in ('conf', 'strategies', 'sweeps') if find_spec(n)])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
