@@ -34,7 +34,7 @@ def keep_connected(
         name: Of the weight, for the message.
 
     Raises:
-        masksweep.strategies.base.Invalid: The limits ask for more entries than are kept, or than there are.
+        Invalid: The limits ask for more entries than are kept, or than there are.
 
     Example:
         >>> scores = np.arange(6, dtype=np.uint64).reshape(2, 3)

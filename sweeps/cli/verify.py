@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from importlib import resources
 
+import yaml
 from rich.console import Console
 
 from masksweep.strategies.base import Invalid
@@ -80,9 +81,10 @@ def _measured(console: Console) -> list[Checked]:
 def with_claims() -> list[str]:
     """The experiments that make claims, their own or those of the experiments in them."""
     folder = resources.files("masksweep.conf").joinpath("experiment")
-    texts = {
-        entry.name.removesuffix(".yaml"): entry.read_text()
+    configs = {
+        entry.name.removesuffix(".yaml"): yaml.safe_load(entry.read_text())
         for entry in folder.iterdir()
         if entry.name.endswith(".yaml")
     }
-    return sorted(n for n, text in texts.items() if "\n  claims:" in text or n in EXPERIMENTS)
+    own = (name for name, config in configs.items() if (config.get("sweep") or {}).get("claims"))
+    return sorted({*own, *EXPERIMENTS})

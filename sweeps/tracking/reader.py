@@ -239,6 +239,10 @@ def _parents(client: Any, sweep: str | Sequence[str] | None, uri: str | None) ->
             runs = [r for r in runs if not r.info.run_name.startswith(AGAIN)]
         if not runs:
             raise Invalid("sweep", name or "", f"none of this name in {shown(store_uri(uri))}")
+        newest = {run.info.experiment_id: run.info.run_id for run in reversed(runs)}
+        if name is not None and len(newest) > 1:
+            ids = ", ".join(newest.values())
+            raise Invalid("sweep", name, f"in several experiments; give its run id, one of {ids}")
         found.append(runs[0].info.run_id)
     return found
 

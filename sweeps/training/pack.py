@@ -64,6 +64,8 @@ def run(members: Sequence[Member], shelf: Folder | None = None) -> list[Found]:
             return _apart(members, shelf, str(error))
         except Exception as error:  # memory, for one: which of them can do without the others?
             if len(members) > 1:
+                note = f"the trials of its pack run alone: {error}"
+                members[0].emit(Report(0, 1, 1, note=note))
                 raise Apart(str(error)) from error
             return [error]
     return [found[n] for n in range(len(members))]

@@ -19,7 +19,7 @@ import scipy.sparse
 
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.audit import open, saved_model
-from tests.support import archive_bombs
+from tests.support import archive_bombs as bombs
 
 MEASURED = """
 import pathlib, sys
@@ -69,15 +69,15 @@ def measured(*arguments: str) -> Measured:
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    np.savez("masks.npz", **{archive_bombs.NAME: np.zeros((3, 4))})
+    np.savez("masks.npz", **{bombs.NAME: np.zeros((3, 4))})
 
 
 @pytest.fixture(scope="module")
 def usual(tmp_path_factory: pytest.TempPathFactory) -> int:
     """Bytes that the audit of a small model takes."""
     folder = tmp_path_factory.mktemp("usual")
-    model = str(archive_bombs.saved(folder / "model.keras"))
-    np.savez(folder / "masks.npz", **{archive_bombs.NAME: np.zeros((3, 4))})
+    model = str(bombs.saved(folder / "model.keras"))
+    np.savez(folder / "masks.npz", **{bombs.NAME: np.zeros((3, 4))})
     done = measured(model, str(folder / "masks.npz"))
     assert done.code == 0
     return done.memory
@@ -88,28 +88,28 @@ HDF5 = "path=model.h5: "
 MASKS = "path=masks.npz: "
 KERNEL = "/layers/dense/vars/0"
 REFUSED: dict[Callable[[], None], str] = {
-    archive_bombs.config_of_gigabytes: f"{MODEL}its config.json unpacks to more than 16,777,216 bytes",
-    archive_bombs.weights_of_gigabytes: f"{MODEL}its model.weights.h5 unpacks to more than it should",
-    archive_bombs.lying_packed_size: f"{MODEL}its model.weights.h5 unpacks to more than it should",
-    archive_bombs.lying_directory: f"{MODEL}not a readable .keras file",
-    archive_bombs.never_written: f"{HDF5}{KERNEL} declares 13,194,139,533,312 bytes and holds 0",
-    archive_bombs.never_written_contiguous: f"{HDF5}{KERNEL} declares 13,194,139,533,312 bytes and holds",
-    archive_bombs.deflated: f"{HDF5}{KERNEL} is packed (deflate); unpack it with h5repack -f NONE",
-    archive_bombs.deflated_chunk: f"{HDF5}{KERNEL} is packed (deflate); unpack it with h5repack -f NONE",
-    archive_bombs.elsewhere: f"{HDF5}{KERNEL} is stored in another file; Keras writes none so",
-    archive_bombs.virtual: f"{HDF5}{KERNEL} is stored in another file; Keras writes none so",
-    archive_bombs.external_link: f"{HDF5}{KERNEL} is a link; Keras writes none",
-    archive_bombs.soft_link: f"{HDF5}{KERNEL} is a link; Keras writes none",
-    archive_bombs.groups_without_end: f"{HDF5}/layers/dense/a: groups in groups without end",
-    archive_bombs.deep_groups: f"{HDF5}/layers/a/a/a/a",
-    archive_bombs.many_groups: f"{HDF5}has more than 100,000 groups and arrays",
-    archive_bombs.mask_of_declared_size: f"{MASKS}not a readable .npz file",
-    archive_bombs.mask_of_gigabytes: f"mask of {archive_bombs.NAME}=shape [64, 16777216]: must be of shape [3, 4]",
-    archive_bombs.held_of_gigabytes: f"{archive_bombs.NAME}=uint8 of shape (64, 16777216): must be numbers of ",
-    archive_bombs.sparse_mask_of_gigabytes: f"{MASKS}one mask of shape [134217728, 4], without a name: no",
-    archive_bombs.sparse_mask_with_many_entries: f"{MASKS}has more entries than a matrix of its shape",
-    archive_bombs.sparse_mask_of_declared_size: f"{MASKS}one mask of shape [1152921504606846976, 4], wit",
-    archive_bombs.sparse_mask_outside: f"{MASKS}is no valid sparse matrix",
+    bombs.config_of_gigabytes: f"{MODEL}its config.json unpacks to more than 16,777,216 bytes",
+    bombs.weights_of_gigabytes: f"{MODEL}its model.weights.h5 unpacks to more than it should",
+    bombs.lying_packed_size: f"{MODEL}its model.weights.h5 unpacks to more than it should",
+    bombs.lying_directory: f"{MODEL}not a readable .keras file",
+    bombs.never_written: f"{HDF5}{KERNEL} declares 13,194,139,533,312 bytes and holds 0",
+    bombs.never_written_contiguous: f"{HDF5}{KERNEL} declares 13,194,139,533,312 bytes and holds",
+    bombs.deflated: f"{HDF5}{KERNEL} is packed (deflate); unpack it with h5repack -f NONE",
+    bombs.deflated_chunk: f"{HDF5}{KERNEL} is packed (deflate); unpack it with h5repack -f NONE",
+    bombs.elsewhere: f"{HDF5}{KERNEL} is stored in another file; Keras writes none so",
+    bombs.virtual: f"{HDF5}{KERNEL} is stored in another file; Keras writes none so",
+    bombs.external_link: f"{HDF5}{KERNEL} is a link; Keras writes none",
+    bombs.soft_link: f"{HDF5}{KERNEL} is a link; Keras writes none",
+    bombs.groups_without_end: f"{HDF5}/layers/dense/a: groups in groups without end",
+    bombs.deep_groups: f"{HDF5}/layers/a/a/a/a",
+    bombs.many_groups: f"{HDF5}has more than 100,000 groups and arrays",
+    bombs.mask_of_declared_size: f"{MASKS}not a readable .npz file",
+    bombs.mask_of_gigabytes: f"mask of {bombs.NAME}=shape [64, 16777216]: must be of shape [3, 4]",
+    bombs.held_of_gigabytes: f"{bombs.NAME}=uint8 of shape (64, 16777216): must be numbers of ",
+    bombs.sparse_mask_of_gigabytes: f"{MASKS}one mask of shape [134217728, 4], without a name: no",
+    bombs.sparse_mask_with_many_entries: f"{MASKS}has more entries than a matrix of its shape",
+    bombs.sparse_mask_of_declared_size: f"{MASKS}one mask of shape [1152921504606846976, 4], wit",
+    bombs.sparse_mask_outside: f"{MASKS}is no valid sparse matrix",
 }
 
 
@@ -128,14 +128,14 @@ def test_what_is_refused_takes_little(bomb: Callable[[], None], usual: int) -> N
 
 def test_what_the_config_declares_is_not_made(usual: int) -> None:
     """The audit is of what is stored, and that is as it should be."""
-    archive_bombs.config_of_many_units()
+    bombs.config_of_many_units()
     done = measured("model.keras", "masks.npz")
     assert (done.code, done.stdout.splitlines()[-1][:5]) == (0, "holds")
     assert done.memory < usual + EXTRA
 
 
 def test_a_long_name_is_not_read() -> None:
-    archive_bombs.long_name()
+    bombs.long_name()
     with open.open_model("model.h5") as model:
         assert model.listed() == "dense/kernel"
 
@@ -149,7 +149,7 @@ def test_a_damaged_file_is_refused_or_read(extension: str) -> None:
     elif extension == "h5":
         shutil.copy(SAVED / "keras2_tfmot_stripped.h5", path)
     else:
-        archive_bombs.saved(path)
+        bombs.saved(path)
     whole = path.read_bytes()
     places = np.random.default_rng(0).choice(len(whole), 400, replace=False)
     refused = 0
@@ -187,9 +187,9 @@ def test_a_saved_model_that_leads_elsewhere() -> None:
 
 
 def test_a_saved_model_that_declares_more_than_it_holds() -> None:
-    archive_bombs.saved_model_of_declared_size()
+    bombs.saved_model_of_declared_size()
     done = measured("saved", "masks.npz")
-    reason = f"{archive_bombs.NAME} declares 4,398,046,511,104 bytes; its data has 4"
+    reason = f"{bombs.NAME} declares 4,398,046,511,104 bytes; its data has 4"
     assert (done.code, done.last) == (2, f"masksweep: path=saved: {reason}")
     assert done.memory < 2 * 2**30, "of which TensorFlow takes most"
 

@@ -78,7 +78,8 @@ def test_peers_that_are_not_there_are_told(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_bad_input_ends_before_tensorflow_starts() -> None:
     code = (
-        "import sys; from masksweep.sweeps.cli.main import main; code = main(['bench', '--sizes', 'Q']);"
+        "import sys; from masksweep.sweeps.cli.main import main;"
+        "code = main(['bench', '--sizes', 'Q']);"
         "sys.exit(code if 'tensorflow' not in sys.modules else 99)"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

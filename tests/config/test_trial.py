@@ -148,7 +148,10 @@ def test_a_file_counts_by_its_content(tmp_path: Path) -> None:
 
 
 def test_identity_is_the_same_in_every_process() -> None:
-    script = "import json, sys; from masksweep.sweeps.config.trial import parse; print(parse(json.load(sys.stdin)).id)"
+    script = (
+        "import json, sys; from masksweep.sweeps.config.trial import parse;"
+        "print(parse(json.load(sys.stdin)).id)"
+    )
     for hash_seed in ("1", "2"):
         done = subprocess.run(
             [sys.executable, "-c", script],

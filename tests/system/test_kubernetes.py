@@ -436,7 +436,7 @@ def test_the_job_is_what_submit_would_send() -> None:
     assert job["metadata"]["namespace"] == cluster["metadata"]["namespace"]
     # a pod that submits would need the token, and be refused in a restricted namespace
     assert spec["submissionMode"] == "HTTPMode"
-    # masksweep.sweeps.cli.parcel.packed gives these arguments too, but takes seconds to compose every trial
+    # sweeps.cli.parcel.packed gives these arguments too, but composes every trial
     command = "python -m masksweep.sweeps.cli run +experiment=quickstart launch.address=auto"
     assert spec["entrypoint"] == f"mkdir -p {FOLDER} && cd {FOLDER} && exec {command}"
     experiment = yaml.safe_load((DOCKER.parent / "conf/experiment/quickstart.yaml").read_text())

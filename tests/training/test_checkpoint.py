@@ -138,16 +138,16 @@ def test_a_trial_can_be_broken_off_again_and_again(tmp_path: Path) -> None:
 
 SCRIPT = """
 import json, sys
-from masksweep.sweeps.training import loop as course; from masksweep.sweeps.training import run_trial as trial
+from masksweep.sweeps.training import loop, run_trial
 from masksweep.sweeps.training.checkpoint import Checkpoints
 from masksweep.sweeps.config.trial import parse
 from masksweep.sweeps.training.setup import prepare_process
 prepare_process(1)
-course.CHUNK_SECONDS = 0.0
+loop.CHUNK_SECONDS = 0.0
 given = parse(json.loads(sys.argv[1]))
 kept = Checkpoints(sys.argv[2], given.id, 1e-9)
 tell = lambda r: print(json.dumps([r.steps, r.note]), flush=True)
-result = trial.run(given, tell, kept)
+result = run_trial.run(given, tell, kept)
 print(json.dumps([result.tags["trial.weights_sha256"], result.metrics]), flush=True)
 """
 

@@ -458,6 +458,7 @@ def test_a_pack_that_is_too_large_is_run_apart(kept: Kept, monkeypatch: pytest.M
     program._programs.clear()
     with pytest.raises(Apart, match="no room"):
         kept.run(given(0), given(1))
+    assert kept.notes(given(0)) == ["the trials of its pack run alone: no room"]
     (alone,) = kept.run(given(0))
     assert isinstance(alone, MemoryError)
 

@@ -157,13 +157,13 @@ def test_a_second_mask_and_another_rate_compile_nothing(strategy: str) -> None:
 def test_xla_compiles_a_program_once_for_all_epochs_masks_and_chunks(tmp_path: Path) -> None:
     script = (
         "import json, sys\n"
-        "from masksweep.sweeps.training import loop as course; from masksweep.sweeps.training import setup as prepare; from masksweep.sweeps.training import run_trial as trial\n"
+        "from masksweep.sweeps.training import loop, run_trial, setup\n"
         "from masksweep.sweeps.config.trial import parse\n"
-        "prepare.prepare_process(1)\n"
-        "course.CHUNK_SECONDS = 1e-3\n"
+        "setup.prepare_process(1)\n"
+        "loop.CHUNK_SECONDS = 1e-3\n"
         "config = json.load(sys.stdin)\n"
         "for seed in (0, 1):\n"
-        "    trial.run(parse({**config, 'seed': seed}))\n"
+        "    run_trial.run(parse({**config, 'seed': seed}))\n"
     )
     subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script],
