@@ -56,7 +56,10 @@ def test_each_package_is_installed() -> None:
 
 
 def test_nothing_is_installed_under_another_name(tmp_path: Path) -> None:
-    code = "from importlib.util import find_spec; print([n for n in ('conf', 'strategies', 'sweeps') if find_spec(n)])"
+    code = (
+        "from importlib.util import find_spec;"
+        "print([n for n in ('conf', 'strategies', 'sweeps') if find_spec(n)])"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )

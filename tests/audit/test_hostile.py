@@ -31,7 +31,7 @@ sys.exit(code)
 """
 EXTRA = 150 * 2**20
 """Bytes that an audit may take more than that of a small model. The files unpack to 1 GiB."""
-SAVED = Path(__file__).parent / "saved"
+SAVED = Path(__file__).parents[1] / "saved"
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from masksweep.sweeps.audit.keras_variables import CLASSES, variable_names
 from masksweep.sweeps.audit.open import check, open_model
 from masksweep.sweeps.audit.stored import StoredModel, StoredWeight, sliced
 
-SAVED = Path(__file__).parent / "saved"
+SAVED = Path(__file__).parents[1] / "saved"
 
 
 def stored(path: str | Path) -> dict[str, Array]:

@@ -228,7 +228,7 @@ def test_knobs_leave_out_defaults_only_if_asked() -> None:
     assert knobs(adam)["beta_1"] == 0.9
 
 
-GOLDEN = json.loads(Path(__file__).with_name("identity.json").read_text())
+GOLDEN = json.loads((Path(__file__).parents[1] / "identity.json").read_text())
 
 
 @pytest.mark.parametrize("given", GOLDEN["ids"], ids=lambda given: given["id"][:8])
