@@ -17,13 +17,7 @@ LOADS_TENSORFLOW = ("step", "masked", "forward", "optimizer", "cause")
 
 def _named_subclasses(package: ModuleType, base: type[T]) -> dict[str, type[T]]:
     for module in pkgutil.iter_modules(package.__path__):
-        if module.name not in (
-            "step",
-            "masked",
-            "forward",
-            "optimizer",
-            "cause",
-        ):  # they load TensorFlow when imported
+        if module.name not in LOADS_TENSORFLOW:
             importlib.import_module(f"{package.__name__}.{module.name}")
     inside = [c for c in _below(base) if c.__module__.startswith(f"{package.__name__}.")]
     found = [c for c in inside if "name" in vars(c)]
