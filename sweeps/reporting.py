@@ -37,7 +37,7 @@ def report(arguments: Sequence[str]) -> int:
     from sweeps import advice, tracker
 
     try:
-        sweep, files = _made(given)
+        sweep, files, sentences = _made(given)
     except (Away, Refused) as error:
         raise Invalid("tracking.uri", shown(store_uri(given.uri)), str(error)) from error
     try:
@@ -55,14 +55,17 @@ def report(arguments: Sequence[str]) -> int:
         print(f"masksweep: not logged in MLflow: {error}", file=sys.stderr)
         logged = False
     # last, since whoever reads it may leave
-    advice.show(sweep.outcomes, escape.console())
+    advice.show(sentences, escape.console())
     print(f"\nWritten: {folder / 'report.html'}, and {len(files) - 1} files beside it")
     return int(not logged)
 
 
-def _made(given: argparse.Namespace) -> tuple[Sweep, dict[str, bytes]]:
-    """(what is reported, the report's files)."""
-    from sweeps import figures, page, reader, tables
+def _made(given: argparse.Namespace) -> tuple[Sweep, dict[str, bytes], list[tuple[str, str]]]:
+    """(what is reported, the report's files, the advice).
+
+    All is made while the masks and held values that the trials name are there.
+    """
+    from sweeps import advice, figures, page, reader, tables
     from sweeps.compared import DENSE
     from sweeps.together import together
 
@@ -80,7 +83,8 @@ def _made(given: argparse.Namespace) -> tuple[Sweep, dict[str, bytes]]:
             written = page.page(sweep, drawn, given.baseline or DENSE)
             files = {"report.html": written.encode()}
             drawn = figures.all_of(sweep.outcomes, "png")
+            sentences = advice.sentences(sweep.outcomes)
     files |= {f"{name}.png": content for name, content in drawn.items()}
     for name, frame in loaded._asdict().items():
         files |= tables.files(name, frame[frame["run_id"].isin(sweep.runs)])
-    return sweep, files
+    return sweep, files, sentences

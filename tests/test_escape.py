@@ -13,6 +13,7 @@ import pytest
 from strategies.base import Invalid
 from sweeps import claims, escape, summary, tables
 from sweeps.claims import Checked
+from sweeps.report import Outcome, as_markdown
 from tests.test_cli import masksweep
 from tests.trials import trial
 
@@ -37,9 +38,16 @@ def test_a_question_makes_no_picture_in_a_note() -> None:
 
 
 def test_a_claim_makes_no_picture_in_a_note() -> None:
-    text = claims.as_markdown([Checked("a|b", PICTURE, "1", ">= 2", True)])
+    text = claims.as_markdown([Checked("a|b", PICTURE, f"1 failed: {PICTURE}", ">= 2", True)])
     escaped(text)
     assert len(text.splitlines()) == 3
+
+
+def test_a_variant_makes_no_picture_in_a_note() -> None:
+    outcome = Outcome(trial(), PICTURE, "failed", reason=PICTURE)
+    escaped(as_markdown([outcome]))
+    note = summary.note("", "", [outcome], [])
+    escaped(re.sub(r"(?m)^\*\*([\w ]+)\*\*:", r"\1:", note))
 
 
 @pytest.mark.parametrize("formula", ["=1+1", "+1", "-1+x", "@x", "\t=1", "\r=1"])
