@@ -51,6 +51,8 @@ COMMANDS = (
     " or stop"
 )
 
+SERVER_SECONDS = 5.0
+"""How long MLflow's server may take to end in order."""
 
 MACHINE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
@@ -242,7 +244,13 @@ def _ui(arguments: Sequence[str]) -> int:
     env |= {"MLFLOW_BACKEND_STORE_URI": uri}
     # uvicorn puts a folder first on its path, by default the current one: be it Python's own
     where += ["--uvicorn-opts", shlex.join(["--app-dir", str(Path(os.__file__).parent)])]
-    return subprocess.call([sys.executable, "-m", "mlflow", "server", *where], env=env)
+    # not subprocess.call, which kills MLflow's command at a signal and leaves the server it started
+    server = subprocess.Popen([sys.executable, "-m", "mlflow", "server", *where], env=env)
+    try:
+        return server.wait()
+    except KeyboardInterrupt:
+        end_children(SERVER_SECONDS)
+        raise
 
 
 def _checked_port(port: int) -> int:
