@@ -67,6 +67,21 @@ def config_of_many_units() -> None:
     repacked(config_json=lambda part: part.write(json.dumps(config).encode()))
 
 
+def config_of_nested_layers(depth: int = 25) -> None:
+    """Each Bidirectional has the layer in it three times: 3^25 layers in 2 kB."""
+    with zipfile.ZipFile(saved()) as file:
+        config = json.loads(file.read("config.json"))
+    layer = config["config"]["layers"][1]
+    for _ in range(depth):
+        layer = {"class_name": "Bidirectional", "module": "keras", "config": {"layer": layer}}
+    config["config"]["layers"][1] = layer
+    repacked(config_json=lambda part: part.write(json.dumps(config).encode()))
+
+
+def config_of_deep_layers() -> None:
+    config_of_nested_layers(300)
+
+
 def weights_of_gigabytes() -> None:
     repacked(model_weights_h5=lambda part: zeros(part, GIGABYTES * 2**30))
 

@@ -90,6 +90,8 @@ MASKS = "path=masks.npz: "
 KERNEL = "/layers/dense/vars/0"
 REFUSED: dict[Callable[[], None], str] = {
     bombs.config_of_gigabytes: f"{MODEL}its config.json unpacks to more than 16,777,216 bytes",
+    bombs.config_of_nested_layers: f"{MODEL}its config describes more than 100,000 layers",
+    bombs.config_of_deep_layers: f"{MODEL}its config describes more than 100,000 layers",
     bombs.weights_of_gigabytes: f"{MODEL}its model.weights.h5 unpacks to more than it should",
     bombs.lying_packed_size: f"{MODEL}its model.weights.h5 unpacks to more than it should",
     bombs.lying_directory: f"{MODEL}not a readable .keras file",
