@@ -1,4 +1,4 @@
-"""Compares a saved model with masks and held values, block by block of each weight's rows."""
+"""Compares a saved model with masks and held values, block by block of each weight."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from strategies.base import Array, Invalid, one_value, require
-from strategies.files import ArrayFile, open_arrays
+from strategies.files import ArrayFile, open_arrays, regions
 from strategies.held import Constant, Zero
 from strategies.patterns.explicit import to_mask
 from sweeps import mask_files, stored
@@ -20,7 +20,7 @@ from sweeps.progress import doing
 from sweeps.stored import StoredModel, StoredWeight
 
 Blocks = Callable[[int], Iterator[Array]]
-"""(rows) -> an array in blocks of so many rows, in order."""
+"""(entries) -> an array in blocks of at most so many entries, as `regions` has them."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,8 @@ def _masked(
         require(names.count(name) == 1, "path", path, f"a file with one mask for {name}")
         shown = f"shape {list(mask_shape)}"
         require(mask_shape == shape, f"mask of {name}", shown, f"of shape {list(shape)}")
+        # one axis may be longer than NumPy allows where another is 0
+        require(0 not in shape, f"mask of {name}", shown, "of a weight that has entries")
     return masked
 
 
@@ -169,8 +171,8 @@ def _of_arrays(
     require(not missing, "path", path, reason)
 
     def cast(array: ArrayFile, dtype: np.dtype) -> Blocks:
-        def blocks(rows: int) -> Iterator[Array]:
-            for block in array.blocks(rows):
+        def blocks(entries: int) -> Iterator[Array]:
+            for block in array.blocks(entries):
                 with np.errstate(over="ignore"):
                     yield block.astype(dtype)
 
@@ -185,11 +187,13 @@ def _of_arrays(
 
 
 def _blocks(masked: _Masked, held_blocks: Blocks) -> Iterator[Block]:
-    weight, start = masked.weight, 0
-    parts = (blocks(weight.rows) for blocks in (weight.blocks, masked.mask.blocks, held_blocks))
-    for values, mask_values, held in zip(*parts, strict=True):
+    weight = masked.weight
+    entries, all_blocks = weight.entries, (weight.blocks, masked.mask.blocks, held_blocks)
+    parts = (blocks(entries) for blocks in all_blocks)
+    for region, values, mask_values, held in zip(
+        regions(weight.shape, entries), *parts, strict=True
+    ):
         mask = to_mask(mask_values, values.shape, f"mask of {weight.name}")
         finite = bool((mask | np.isfinite(one_value(held))).all())
         require(finite, weight.name, "NaN or infinite", "held at finite numbers")
-        yield Block(start, values, mask, held)
-        start += len(values) if values.ndim else 0
+        yield Block(tuple(part.start for part in region), values, mask, held)
