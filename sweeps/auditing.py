@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import yaml
 from rich.text import Text
 
 from strategies.base import Invalid, require
 from strategies.held import Constant, Zero
-from sweeps import escape, mask_files, stored
+from sweeps import configfile, escape, mask_files, stored, yamlfile
 from sweeps.arguments import Parser
 from sweeps.audit_files import Arrays, Saved, of_files
 from sweeps.block import printable
 from sweeps.findings import Finding, described, holds, note, table, verdict
 from sweeps.progress import doing
 from sweeps.store import RUN_ID, Away, store_uri
+from sweeps.stored import exists
 from sweeps.uri import shown
 
 USAGE = """masksweep audit MODEL MASKS [--weight NAME] [--held H] [--json]
@@ -55,11 +55,12 @@ def audit(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     given = parser.parse_args(arguments)
     # MLflow names folders by their run's id, and somebody may stand beside one
+    there = exists("audit", given.model)
     if RUN_ID.fullmatch(given.model) and not Path(given.model).is_file():
         unused = given.masks or given.held or given.weight
         require(unused is None, "audit", unused, "left out: a run has its own masks")
         found = _of_run(given.model, given.uri)
-    elif Path(given.model).exists():
+    elif there:
         require(given.masks is not None, "MASKS", "", f"given: {mask_files.FORMATS}")
         require(given.uri is None, "--uri", given.uri, "left out: the model is a file")
         held = _held(given.held or "zero")
@@ -89,7 +90,7 @@ def _held(given: str) -> Zero | Constant | Arrays | Saved:
         return Constant(number)
     if Path(given).suffix == ".npz":
         return Arrays(given)
-    if Path(given).exists() or Path(given).suffix in stored.SUFFIXES:
+    if exists("--held", given) or Path(given).suffix in stored.SUFFIXES:
         return Saved(given)
     raise Invalid("--held", given, f"must be zero, a number, a .npz file, or {stored.FORMATS}")
 
@@ -124,6 +125,7 @@ def _of_run(run_id: str, uri: str | None) -> list[Finding]:
 
 def _holds_zero(config: Path) -> bool:
     try:
-        return bool(yaml.safe_load(config.read_text())["held"]["name"] == "zero")
-    except (OSError, yaml.YAMLError, TypeError, KeyError):
+        _, values = yamlfile.read(config, configfile.LONG, configfile.VALUES)
+        return bool(values["held"]["name"] == "zero")
+    except (ValueError, TypeError, KeyError):
         return False

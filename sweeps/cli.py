@@ -73,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             if argv is None:
                 streams.prepare()
+            if command not in ("list", "--version", "--help", "-h", "help"):
+                _require_folder()
             try:
                 code = _run(command, rest)
             except SystemExit as left:  # argparse and Hydra after --help, rich if nobody reads
@@ -99,9 +101,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         except Broken as error:
             _complain(str(error))
             return 1
+        except Exception as error:
+            from sweeps.store import Away
+
+            if not isinstance(error, Away):
+                raise
+            _complain(f"the store is away: {error}")
+            return 1
         except KeyboardInterrupt as stopped:
             end_children()
             return int(getattr(stopped, "exit_code", 130))
+
+
+def _require_folder() -> None:
+    """Raise `Invalid` if the current folder was deleted: no relative path means anything there."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise Invalid("current folder", "", "was deleted; change to another") from error
 
 
 def _complain(said: str) -> None:

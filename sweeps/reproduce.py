@@ -27,6 +27,7 @@ from sweeps.sections import Tracking
 from sweeps.spool import STATE, Spool
 from sweeps.stopping import Stop
 from sweeps.store import AGAIN, RUN_ID, Away, store_uri
+from sweeps.stored import exists
 from sweeps.sweep import HURRY_SECONDS
 from sweeps.tracker import Tracker
 from sweeps.trial import Report, TrialResult
@@ -69,7 +70,7 @@ def reproduce(arguments: Sequence[str]) -> int:
 
 def _targets(what: str, sweep: bool, uri: str | None, folder: Path) -> list[Target]:
     path = Path(what)
-    if path.is_file() and not sweep:
+    if not sweep and exists("reproduce", what) and path.is_file():
         return [_target(what, path)]
     if not sweep and not RUN_ID.fullmatch(what):
         raise Invalid("reproduce", what, "no such file, and no run's id, which is 32 hex digits")

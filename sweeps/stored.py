@@ -105,18 +105,30 @@ def is_number(dtype: np.dtype) -> bool:
     return plain or dtype.name == "bfloat16"
 
 
+def exists(key: str, path: str) -> bool:
+    """Whether there is such a file or folder. Raises `Invalid` where that cannot be seen."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError) as error:  # too long, not permitted, or with a null character
+        reason = getattr(error, "strerror", None) or str(error)
+        raise Invalid(key, path, f"cannot be read: {reason}") from error
+
+
 def _opener(path: str) -> Callable[[str], AbstractContextManager[StoredModel]]:
     """What opens the file, by its content. Raises `Invalid` (key `path`) for no model's file."""
     from sweeps import keras_file, saved_model
 
-    if not Path(path).exists():
+    if not exists("path", path):
         raise Invalid("path", path, "no such file")
     if Path(path).is_dir() or Path(path).suffix == ".index":
         saved_model.check(path)
         return saved_model.open_variables
     if Path(path).is_file():
-        with Path(path).open("rb") as file:
-            start = file.read(8)
+        try:
+            with Path(path).open("rb") as file:
+                start = file.read(8)
+        except OSError as error:
+            raise Invalid("path", path, f"cannot be read: {error.strerror}") from error
         if start.startswith(keras_file.ZIP_STARTS):
             return keras_file.open_archive
         if start == keras_file.HDF5_START:
