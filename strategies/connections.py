@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from masksweep.strategies.base import MaskedWeight, Plan
+from masksweep.strategies.base import MaskedWeight, Plan, variable_of
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,9 @@ def _of(found: MaskedWeight) -> CutOff:
     if weight.layer.startswith("Conv") and weight.layer.endswith("Transpose"):
         pairs = pairs.T
     inputs = pairs.any(axis=1)
-    depthwise = weight.layer.startswith("Depthwise") or weight.name.endswith("depthwise_kernel")
+    depthwise = (
+        weight.layer.startswith("Depthwise") or variable_of(weight.name) == "depthwise_kernel"
+    )
     units = pairs.ravel() if depthwise else pairs.any(axis=0)
     counts = [int(np.count_nonzero(~each)) for each in (units, inputs)]
     return CutOff(weight.name, counts[0], units.size, counts[1], inputs.size)

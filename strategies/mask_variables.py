@@ -28,8 +28,10 @@ class Masked:
     def arrays(self, found: MaskedWeight, binding: Binding) -> tuple[Array, Array, Array, Array]:
         """(kept, layout, held, rest) of the same weight with another mask, or other held values.
 
-        One held value for all goes where there is a place for each, not the other way round. Raises
-        `Invalid` if its constants are of other shapes.
+        A single held value is repeated where the variable has one for each entry.
+
+        Raises:
+            Invalid: (key `plan`) The constants are of other shapes than at the start.
         """
         layout, rest = binding.constants(found)
         rest = rest if rest.shape else np.broadcast_to(rest, tuple(self.rest.shape))
@@ -38,19 +40,20 @@ class Masked:
             raise Invalid("plan", found.weight.name, allowed)
         return found.mask, layout, found.held, rest
 
-    def once(self, four: Sequence[Any]) -> list[Any]:
-        """What goes with (kept, layout, held, rest), without what goes with the same variable."""
+    def distinct(self, arrays: Sequence[Any]) -> list[Any]:
+        """Of (kept, layout, held, rest), one for each variable: `layout` may be `kept` itself, and
+        `rest` may be `held`.
+        """
         variables = self.kept, self.layout, self.held, self.rest
-        return list({id(v): each for v, each in zip(variables, four, strict=True)}.values())
+        return list({id(v): each for v, each in zip(variables, arrays, strict=True)}.values())
 
     @property
     def variables(self) -> list[Any]:
-        return self.once((self.kept, self.layout, self.held, self.rest))
+        return self.distinct((self.kept, self.layout, self.held, self.rest))
 
-    def assign(self, found: MaskedWeight, binding: Binding) -> None:
-        """As `arrays`."""
-        arrays = self.once(self.arrays(found, binding))
-        for variable, array in zip(self.variables, arrays, strict=True):
+    def assign(self, arrays: Sequence[Array]) -> None:
+        """Set the variables to what `arrays` returns."""
+        for variable, array in zip(self.variables, self.distinct(arrays), strict=True):
             variable.assign(array)
 
 

@@ -13,7 +13,7 @@ from masksweep.strategies.weights import owners
 
 @dataclass(frozen=True)
 class Statistic:
-    """One non-trainable weight that a layer updates in its forward pass."""
+    """One non-trainable weight: a layer may update it in its forward pass."""
 
     name: str
     """`layer/variable`, as the names of trainable weights."""
@@ -43,8 +43,9 @@ def frozen_statistics(
     Args:
         model: A built Keras model.
         trainable: Globs on the names of the weights that train.
-        updated: Globs on the names of the statistics that are updated; `None` takes those of
-            `trainable`, so that a layer outside of them stands still as a whole.
+        updated: Globs on the names of the statistics that are updated. `None` freezes a statistic
+            where nothing of its layer trains, as `layer.trainable = False` does: no glob of
+            `trainable` matches it, no weight of its layer trains, and not all of the model's do.
 
     Returns:
         The statistics that none of the globs matches.
@@ -54,21 +55,28 @@ def frozen_statistics(
     """
     every = statistics(model)
     names = [s.name for s in every]
-    if updated is None:
-        updated = [glob for glob in trainable if match(names, [glob])]
-    kept = match_each("statistics", names, updated)
-    return [s for s in every if s.name not in kept]
+    if updated is not None:
+        kept = match_each("statistics", names, updated)
+        return [s for s in every if s.name not in kept]
+    kept = match(names, trainable)
+    weights = {id(v) for v in model.trainable_variables}
+    owned = {name: layer for key, (name, layer) in owners(model).items() if key in weights}
+    training = match(list(owned), trainable)
+    if len(training) == len(owned):
+        return []
+    trains = {id(owned[name]) for name in training}
+    return [s for s in every if s.name not in kept and id(s.layer) not in trains]
 
 
 def layers_at_rest(model: Any, frozen: Sequence[Statistic]) -> list[Any]:
-    """The layers of which every statistic is frozen.
+    """The layers of which every statistic is frozen; the model itself is not among them.
 
     They compute as Keras' layers with `trainable = False`: BatchNormalization normalizes by its
     moving statistics then, in training as well.
     See https://keras.io/getting_started/faq/#whats-the-difference-between-the-training-argument-in-call-and-the-trainable-attribute
     """
     names = {s.name for s in frozen}
-    layers = {id(s.layer): s.layer for s in frozen}
+    layers = {id(s.layer): s.layer for s in frozen if s.layer is not model}
     for s in statistics(model):
         if s.name not in names:
             layers.pop(id(s.layer), None)
@@ -77,12 +85,16 @@ def layers_at_rest(model: Any, frozen: Sequence[Statistic]) -> list[Any]:
 
 @contextmanager
 def at_rest(layers: Sequence[Any]) -> Iterator[None]:
-    """Set `layer.trainable = False` for the time of a forward pass."""
-    before = [layer.trainable for layer in layers]
+    """Let layers see `layer.trainable` as False for the time of a forward pass.
+
+    Not by `layer.trainable = False`, which also sets the layer's variables and inner layers: their
+    own settings would be lost, and the regularizers of weights that train with them.
+    """
+    before = [layer._trainable for layer in layers]
     for layer in layers:
-        layer.trainable = False
+        layer._trainable = False
     try:
         yield
     finally:
         for layer, trainable in zip(layers, before, strict=True):
-            layer.trainable = trainable
+            layer._trainable = trainable

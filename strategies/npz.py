@@ -2,7 +2,7 @@
 
 A small file can declare, or unpack to, far more than a machine has memory. So the header of each
 array is read first, and its size is compared with what the file holds; an array can be read in
-blocks of rows.
+blocks.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +24,7 @@ import numpy as np
 from masksweep.strategies.base import Array, Invalid
 
 LARGE = 2**31
-"""Bytes of a `.npz` file that is read as a whole, packed or unpacked."""
+"""Bytes of a `.npz` file, packed or unpacked, or of one array, that is read as a whole."""
 CHUNK = 2**20
 """Bytes that are unpacked at once."""
 RAW_BFLOAT16 = np.dtype("V2")
@@ -42,6 +42,34 @@ def read_exactly(stream: IO[bytes], size: int) -> bytearray:
             raise ValueError("the file ends too early")
         data += chunk
     return data
+
+
+def regions(shape: Sequence[int], entries: int) -> Iterator[tuple[slice, ...]]:
+    """The blocks of an array, in the order in which their entries are stored (C order).
+
+    Args:
+        shape: Shape of the array.
+        entries: Most entries of a block, 1 or more. Any axis is cut for it, not only the first.
+
+    Yields:
+        The index of each block: a slice for each axis. A scalar is one block, an array without
+        entries has none.
+
+    Example:
+        >>> [[(s.start, s.stop) for s in block] for block in regions((2, 3), 2)]
+        [[(0, 1), (0, 2)], [(0, 1), (2, 3)], [(1, 2), (0, 2)], [(1, 2), (2, 3)]]
+    """
+    if not shape:
+        yield ()
+    if not shape or 0 in shape:
+        return
+    axis = next(i for i in range(len(shape)) if math.prod(shape[i + 1 :]) <= entries)
+    step = entries // math.prod(shape[axis + 1 :])
+    inner = [slice(0, length) for length in shape[axis + 1 :]]
+    for place in np.ndindex(*shape[:axis]):
+        outer = [slice(i, i + 1) for i in place]
+        for start in range(0, shape[axis], step):
+            yield (*outer, slice(start, min(start + step, shape[axis])), *inner)
 
 
 @dataclass(frozen=True)
@@ -66,27 +94,34 @@ class ArrayFile:
         return self.dtype == RAW_BFLOAT16
 
     def whole(self) -> Array:
-        """The array. Raises `Invalid` (key `path`) if the file is damaged."""
+        """The array.
+
+        Raises:
+            Invalid: (key `path`) The file is damaged, or the array has more than `LARGE` bytes.
+        """
+        if self.size > LARGE:
+            allowed = f"an array of {self.size:,} bytes must be read as a whole, and {LARGE:,} are"
+            fortran = "; save it in C order, with numpy.ascontiguousarray" * self.fortran
+            raise Invalid("path", self.path, f"{allowed} allowed{fortran}")
         with _readable(self.path), self.open_data() as stream:
             return self._array(read_exactly(stream, self.size), self.shape)
 
-    def blocks(self, rows: int) -> Iterator[Array]:
-        """The array in blocks of so many rows of the first axis, in order; a scalar as it is.
+    def blocks(self, entries: int) -> Iterator[Array]:
+        """The array in blocks of at most so many entries, as `regions` has them.
 
-        Raises `Invalid` (key `path`) if the file is damaged.
+        Raises:
+            Invalid: (key `path`) The file is damaged, or the array is in Fortran order, so that it
+                is read as a whole, and too large for that.
         """
-        if not self.shape:
-            yield self.whole()
-            return
         if self.fortran:
             array = self.whole()
-            yield from (array[i : i + rows] for i in range(0, len(array), rows))
+            yield from (array[region] for region in regions(self.shape, entries))
             return
-        row = math.prod(self.shape[1:]) * self.dtype.itemsize
         with _readable(self.path), self.open_data() as stream:
-            for start in range(0, self.shape[0], rows):
-                count = min(rows, self.shape[0] - start)
-                yield self._array(read_exactly(stream, count * row), (count, *self.shape[1:]))
+            for region in regions(self.shape, entries):
+                shape = tuple(part.stop - part.start for part in region)
+                size = math.prod(shape) * self.dtype.itemsize
+                yield self._array(read_exactly(stream, size), shape)
 
     def _array(self, data: bytearray, shape: tuple[int, ...]) -> Array:
         array: Array = np.frombuffer(data, self.dtype)

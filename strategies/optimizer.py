@@ -9,7 +9,35 @@ import keras
 import numpy as np
 
 from masksweep.strategies.audit import bits
-from masksweep.strategies.base import Array
+from masksweep.strategies.base import Array, Invalid
+
+FOLLOWS_WEIGHTS = (keras.optimizers.ScheduleFreeAdamW,)
+"""Optimizers with slots that start as a copy of the weights."""
+
+
+def _parts(optimizer: Any) -> list[Any]:
+    """The optimizer, the one that it scales the loss for, and those that it hands variables to."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    return list(dict.fromkeys([optimizer, inner, *getattr(inner, "optimizers", [])]))
+
+
+def require_usable(optimizer: Any) -> None:
+    """Raise `Invalid` for an optimizer that was used, or whose slots could not be found."""
+    for part in _parts(optimizer):
+        if part.built:
+            allowed = "must be new: it was built for the variables of another training"
+            raise Invalid("optimizer", part.name, allowed)
+        if isinstance(part, keras.optimizers.MultiOptimizer) and not part.optimizers:
+            allowed = "must have a keras.optimizers.OptimizerMap, not a function of the variable"
+            raise Invalid("optimizer", part.name, allowed)
+
+
+def require_constant_slots(optimizer: Any) -> None:
+    """Raise `Invalid` for an optimizer whose slots depend on the weights that it was built for."""
+    for part in _parts(optimizer):
+        if isinstance(part, FOLLOWS_WEIGHTS):
+            allowed = "starts its slots from the weights, so a training cannot be put on others"
+            raise Invalid("optimizer", part.name, allowed)
 
 
 def with_loss_scaling(optimizer: Any, model: Any) -> Any:
@@ -39,8 +67,7 @@ def build(optimizer: Any, variables: Sequence[Any]) -> dict[int, list[tuple[Any,
         return made
 
     # what is fresh enters the graph as a constant, which XLA keeps for as long as the process lives
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    makers = [inner, *getattr(inner, "optimizers", [])]
+    makers = _parts(optimizer)
     for maker in makers:
         maker.add_variable_from_reference = listening(maker.add_variable_from_reference)
     try:

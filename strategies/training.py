@@ -13,10 +13,15 @@ import numpy as np
 import tensorflow as tf
 
 from masksweep.strategies.base import Array, Invalid, Plan, Slot, Strategy, match_each
-from masksweep.strategies.forward import Forward
+from masksweep.strategies.forward import Forward, require_listed, require_plain_calls
 from masksweep.strategies.mask_variables import Masked, holder
 from masksweep.strategies.moving_statistics import at_rest, frozen_statistics, layers_at_rest
-from masksweep.strategies.optimizer import build, with_loss_scaling
+from masksweep.strategies.optimizer import (
+    build,
+    require_constant_slots,
+    require_usable,
+    with_loss_scaling,
+)
 from masksweep.strategies.weights import describe
 
 
@@ -66,19 +71,22 @@ class Training:
             if getattr(type(model), method, None) is not getattr(keras.Model, method):
                 allowed = f"overrides {method}, which a training here does not call"
                 raise Invalid("model", type(model).__name__, allowed)
-        if optimizer.built:
-            allowed = "must be new: it was built for the variables of another training"
-            raise Invalid("optimizer", optimizer.name, allowed)
+        require_usable(optimizer)
+        require_plain_calls(model, plan)
         self.strategy = strategy
         self.model, self.loss = model, loss
-        self.optimizer = with_loss_scaling(optimizer, model)
         self.weights = describe(model)
         self.binding = binding = strategy.bind()
         masked_names = [w.weight.name for w in plan.weights]
         self._rewritten = binding.rewrite(model, masked_names) if masked_names else nullcontext
         names = [w.name for w in self.weights]
         trains = set(match_each("trainable", names, trainable))
+        self.frozen = frozen_statistics(model, trainable, statistics)
+        """The statistics that must not change."""
+        self._resting = layers_at_rest(model, self.frozen)
 
+        # nothing of the model or the optimizer is changed before here
+        self.optimizer = with_loss_scaling(optimizer, model)
         self._variables = list(model.trainable_variables)
         """The model's own, in the order of `weights`."""
         self.masked: dict[str, Masked] = {}
@@ -94,9 +102,6 @@ class Training:
             else:
                 self.values.append(variable)
         self.state = list(model.non_trainable_variables)
-        self.frozen = frozen_statistics(model, trainable, statistics)
-        """The statistics that must not change."""
-        self._resting = layers_at_rest(model, self.frozen)
         self.trained = [
             v for w, v in zip(self.weights, self.values, strict=True) if w.name in trains
         ]
@@ -112,8 +117,9 @@ class Training:
         non-trainable `state` and another plan.
 
         The plan must mask the same weights, and the strategy's constants must have the same shapes.
-        Raises `Invalid` if not.
+        Raises `Invalid` if not, or if the optimizer's slots start from the weights.
         """
+        require_constant_slots(self.optimizer)
         if reason := self.strategy.refuses(plan):
             raise Invalid("strategy", self.strategy.name, reason)
         names = {w.weight.name for w in plan.weights}
@@ -122,9 +128,10 @@ class Training:
         values, fixed = dict(weights), dict[str, list[Array]]()
         for found in plan.weights:
             name, masked = found.weight.name, self.masked[found.weight.name]
-            four = masked.arrays(found, self.binding)
-            values[name] = np.asarray(self.binding.init(weights[name], four[1], four[3]))
-            fixed[name] = masked.once(four)
+            arrays = masked.arrays(found, self.binding)
+            _, layout, _, rest = arrays
+            values[name] = np.asarray(self.binding.init(weights[name], layout, rest))
+            fixed[name] = masked.distinct(arrays)
         trained = [values[w.name] for w in self.weights]
         return [*trained, *self._fresh, *state, *(a for n in self.masked for a in fixed[n])]
 
@@ -138,14 +145,17 @@ class Training:
 
         What is masked now is set to the plan's held values, what is freed goes on from its own. The
         optimizer keeps its slots; where they are of the kept values only, those of entries that
-        were kept before go along, and those of freed ones are fresh. Raises `Invalid` if the
-        strategy refuses the plan, or its constants differ in shape.
+        were kept before go along, and those of freed ones are fresh. Raises `Invalid`, with nothing
+        changed, if the strategy refuses the plan, its constants differ in shape, or the optimizer's
+        slots start from the weights.
         """
+        require_constant_slots(self.optimizer)
         if reason := self.strategy.refuses(plan):
             raise Invalid("strategy", self.strategy.name, reason)
-        for weight, value in zip(self.weights, self.values, strict=True):
-            masked, found = self.masked.get(weight.name), plan.find(weight.name)
-            if masked is None or found is None:
+        pairs = [(m, f) for name, m in self.masked.items() if (f := plan.find(name))]
+        constants = {id(m): m.arrays(found, self.binding) for m, found in pairs}
+        for weight, (value, masked) in zip(self.weights, self._pairs(), strict=True):
+            if masked is None or id(masked) not in constants:
                 continue
             now = tf.identity(
                 self.binding.dense(value.value, masked.layout.value, masked.rest.value)
@@ -157,7 +167,7 @@ class Training:
                     rest = tf.fill(weight.shape, fresh.flat[0] if fresh.size else 0.0)
                     rest = now if slot.name.endswith("_average") else tf.cast(rest, now.dtype)
                     moved.append((slot, self.spread(slot.value, masked, rest)))
-            masked.assign(found, self.binding)
+            masked.assign(constants[id(masked)])
             for variable, array in moved:
                 variable.assign(self.binding.init(array, masked.layout.value, masked.rest.value))
         self._after_step()
@@ -217,7 +227,9 @@ class Training:
         # a model whose `call` has no such argument is called without it by `fit`, too
         given = {"training": training} if "training" in self._parameters else {}
         with scope, self._rewritten(), at_rest(self._resting):
-            return self.model(x, **given), self.model.losses
+            outputs, losses = self.model(x, **given), self.model.losses
+        scope.require_followed()
+        return outputs, losses
 
     @cached_property
     def _parameters(self) -> Collection[str]:
@@ -229,6 +241,9 @@ class Training:
         loss, outputs, scope, pairs = self._backward(x, y)
         for variable, new in scope.written():
             variable.assign(new)
+        for variable in self.model.metrics_variables:  # of metrics that layers keep by themselves
+            if scope.wrote(variable):
+                variable.assign(scope.get_current_value(variable))
         self.optimizer.apply([g for g, _ in pairs], [v for _, v in pairs])
         still = {id(s.variable) for s in self.frozen}
         for variable in self.state:
@@ -244,10 +259,13 @@ class Training:
         """
         names = {id(v): w.name for w, v in zip(self.weights, self.values, strict=True)}
         pairs = self._backward(x, y)[-1]
-        return {names[id(v)]: tf.convert_to_tensor(g) for g, v in pairs}
+        return {names[id(v)]: tf.convert_to_tensor(g) for g, v in pairs if g is not None}
 
     def _backward(self, x: Any, y: Any) -> tuple[Any, Any, Forward, list[tuple[Any, Any]]]:
-        """(loss, outputs, the forward pass, [(gradient for the optimizer, variable)])."""
+        """(loss, outputs, the forward pass, [(gradient for the optimizer, variable)]).
+
+        A weight that the loss does not reach has None, which Keras' optimizers pass over.
+        """
         variables = [v.value for v in self.trained]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
@@ -258,23 +276,19 @@ class Training:
             for weight in self.weights:
                 if weight.output and (masked := self.masked.get(weight.name)):
                     seen = self.binding.outputs(seen, masked.layout.value)
-            loss = tf.add_n([self.loss(y, seen), *losses])
+            loss = _total([self.loss(y, seen), *losses])
             scaled = self.optimizer.scale_loss(loss)
         read, written = tape.gradient(scaled, [variables, [scope.writes(v) for v in self.trained]])
         owners = {id(v): m for v, m in self._pairs() if m}
-        # a weight that the loss does not reach has no gradient: like `fit`, leave it alone
         pairs = [
-            (self._handed(gradient, owners.get(id(v))), v)
+            (self._handed(_sum([first, *later]), owners.get(id(v))), v)
             for first, later, v in zip(read, written, self.trained, strict=True)
-            if (gradient := _sum([first, *later])) is not None
         ]
         return loss, outputs, scope, pairs
 
     def _check_written(self, scope: Forward) -> None:
         """Raise `Invalid` where a layer writes to what is held, or would not be saved."""
-        for variable in scope.unlisted:
-            allowed = "a layer writes to it, but the model does not list it (a stateful RNN?)"
-            raise Invalid("model", variable.path, f"{allowed}; it would not be saved or resumed")
+        require_listed(scope.unlisted, self.model)
         trained = {id(v) for v in self.trained}
         for weight, variable, value in zip(self.weights, self._variables, self.values, strict=True):
             if not scope.writes(variable):
@@ -287,7 +301,7 @@ class Training:
                 raise Invalid("trainable", weight.layer, allowed)
 
     def _handed(self, gradient: Any, masked: Masked | None) -> Any:
-        if masked is None or self.binding.slices:
+        if gradient is None or masked is None or self.binding.slices:
             return gradient
         return self.binding.gradients(tf.convert_to_tensor(gradient), masked.layout.value)
 
@@ -339,6 +353,18 @@ class Training:
                 if held.any():
                     leak = max(leak, float(np.abs(slot - fresh)[held].max()))
         return leak
+
+
+def _total(losses: Sequence[Any]) -> Any:
+    """The loss and what `add_loss` and regularizers add, as `keras.Model.compute_loss` sums it."""
+    loss, *extra = losses
+    if not extra:
+        return loss
+    floating = [
+        each if tf.as_dtype(each.dtype).is_floating else keras.ops.cast(each, keras.config.floatx())
+        for each in extra
+    ]
+    return keras.ops.sum([loss, *(keras.ops.sum(each) for each in floating)])
 
 
 def _sum(gradients: Sequence[Any]) -> Any:

@@ -87,7 +87,10 @@ def _shared(model: Any) -> set[int]:
             parents.setdefault(id(part), set()).add(key)
     for key, layer in layers.items():
         for variable in [*vars(layer).values(), *layer._trainable_variables]:
-            users.setdefault(id(variable), set()).update({key}, list(parents.get(key, []))[1:])
+            users.setdefault(id(variable), set()).add(key)
+            containers = parents.get(key, set())
+            if len(containers) > 1:  # a layer that two others contain is used by both
+                users[id(variable)] |= containers
     return {variable for variable, layers_of in users.items() if len(layers_of) > 1}
 
 

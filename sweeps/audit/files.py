@@ -1,4 +1,4 @@
-"""Compares a saved model with masks and held values, block by block of each weight's rows."""
+"""Compares a saved model with masks and held values, block by block of each weight."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy as np
 
 from masksweep.strategies.base import Array, Invalid, one_value, require
 from masksweep.strategies.held import Constant, Zero
-from masksweep.strategies.npz import ArrayFile, open_arrays
+from masksweep.strategies.npz import ArrayFile, open_arrays, regions
 from masksweep.strategies.patterns.explicit import to_mask
-from masksweep.sweeps.audit import mask_files, open, stored
+from masksweep.sweeps.audit import mask_files, opening, stored
 from masksweep.sweeps.audit.findings import Block, Finding, finding
 from masksweep.sweeps.audit.mask_files import StoredMask
 from masksweep.sweeps.audit.stored import StoredModel, StoredWeight
 from masksweep.sweeps.common.spinner import doing
 
 Blocks = Callable[[int], Iterator[Array]]
-"""(rows) -> an array in blocks of so many rows, in order."""
+"""(entries) -> an array in blocks of at most so many entries, as `regions` has them."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Saved:
     path: str
 
     def __post_init__(self) -> None:
-        open.check(self.path)
+        opening.check(self.path)
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,11 @@ def of_files(
     Raises:
         Invalid: A file cannot be read, or they do not fit each other.
     """
-    open.check(path)
+    opening.check(path)
     with ExitStack() as files:
         masks_by_name = files.enter_context(mask_files.open_masks(masks))
         files.enter_context(doing(f"Auditing {Path(path).name}"))
-        model = files.enter_context(open.open_model(path))
+        model = files.enter_context(opening.open_model(path))
         masked = _masked(model, masks, masks_by_name, weight)
         found = [
             finding(m.weight.name, m.weight.shape, _blocks(m, blocks), m.weight.by_place)
@@ -107,6 +107,8 @@ def _masked(
         require(names.count(name) == 1, "path", path, f"a file with one mask for {name}")
         shown = f"shape {list(mask_shape)}"
         require(mask_shape == shape, f"mask of {name}", shown, f"of shape {list(shape)}")
+        # one axis may be longer than NumPy allows where another is 0
+        require(0 not in shape, f"mask of {name}", shown, "of a weight that has entries")
     return masked
 
 
@@ -133,7 +135,7 @@ def _held_blocks(
 ) -> list[Blocks]:
     """What each masked weight is held at."""
     if isinstance(held, Saved):
-        return _of_model(files.enter_context(open.open_model(held.path)), masked)
+        return _of_model(files.enter_context(opening.open_model(held.path)), masked)
     if isinstance(held, Arrays):
         return _of_arrays(held.path, files.enter_context(open_arrays(held.path)), masked)
     if isinstance(held, Constant):
@@ -169,8 +171,8 @@ def _of_arrays(
     require(not missing, "path", path, reason)
 
     def cast(array: ArrayFile, dtype: np.dtype) -> Blocks:
-        def blocks(rows: int) -> Iterator[Array]:
-            for block in array.blocks(rows):
+        def blocks(entries: int) -> Iterator[Array]:
+            for block in array.blocks(entries):
                 with np.errstate(over="ignore"):
                     yield block.astype(dtype)
 
@@ -185,11 +187,13 @@ def _of_arrays(
 
 
 def _blocks(masked: _Masked, held_blocks: Blocks) -> Iterator[Block]:
-    weight, start = masked.weight, 0
-    parts = (blocks(weight.rows) for blocks in (weight.blocks, masked.mask.blocks, held_blocks))
-    for values, mask_values, held in zip(*parts, strict=True):
+    weight = masked.weight
+    entries, all_blocks = weight.entries, (weight.blocks, masked.mask.blocks, held_blocks)
+    parts = (blocks(entries) for blocks in all_blocks)
+    for region, values, mask_values, held in zip(
+        regions(weight.shape, entries), *parts, strict=True
+    ):
         mask = to_mask(mask_values, values.shape, f"mask of {weight.name}")
         finite = bool((mask | np.isfinite(one_value(held))).all())
         require(finite, weight.name, "NaN or infinite", "held at finite numbers")
-        yield Block(start, values, mask, held)
-        start += len(values) if values.ndim else 0
+        yield Block(tuple(part.start for part in region), values, mask, held)

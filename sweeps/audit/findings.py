@@ -45,10 +45,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Block:
-    """Some rows of a weight, of its mask (True trains) and of what it is held at."""
+    """A part of a weight, of its mask (True trains) and of what it is held at."""
 
-    start: int
-    """The first row."""
+    start: tuple[int, ...]
+    """The place of its first entry in the weight."""
     weight: Array
     mask: Mask
     held: Array
@@ -57,7 +57,7 @@ class Block:
 def finding(
     name: str, shape: tuple[int, ...], blocks: Iterable[Block], by_place: bool = False
 ) -> Finding:
-    """What was found of one masked weight, block by block of its rows."""
+    """What was found of one masked weight, block by block."""
     masked = count = signs = 0
     largest = 0.0
     first: list[Entry] = []
@@ -74,9 +74,9 @@ def finding(
         signs += int((wrong & (block.weight == block.held)).sum())
         largest = max(largest, drift)
         for place in np.argwhere(wrong)[: FIRST - len(first)] if len(first) < FIRST else ():
-            index = tuple(int(i) for i in place)
-            entry = _number(block.weight[index]), _number(block.held[index])
-            first.append(Entry((index[0] + block.start, *index[1:]) if index else (), *entry))
+            inside = tuple(int(i) for i in place)
+            index = tuple(i + start for i, start in zip(inside, block.start, strict=True))
+            first.append(Entry(index, _number(block.weight[inside]), _number(block.held[inside])))
     return Finding(name, shape, masked, count, signs, largest, tuple(first), by_place)
 
 

@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 from masksweep.strategies.base import Array, Invalid
+from masksweep.strategies.npz import regions
 from masksweep.sweeps.audit.stored import StoredWeight, is_number
 
 DEPTH, OBJECTS = 64, 100_000
@@ -110,13 +111,10 @@ def weight(path: str, dataset: h5py.Dataset, name: str, **more: Any) -> StoredWe
     if wrong:
         raise Invalid("path", path, f"{_short(dataset.name)} {wrong}")
 
-    def blocks(rows: int) -> Iterator[Array]:
+    def blocks(entries: int) -> Iterator[Array]:
         with readable(path):
-            if not dataset.shape:
-                yield _native(np.asarray(dataset[()]), dtype)
-                return
-            for start in range(0, dataset.shape[0], rows):
-                yield _native(dataset[start : start + rows], dtype)
+            for region in regions(dataset.shape, entries):
+                yield _native(np.asarray(dataset[region]), dtype)
 
     return StoredWeight(name, tuple(dataset.shape), dtype, blocks, **more)
 

@@ -6,12 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import h5py
 
+from masksweep.strategies.base import Invalid
 from masksweep.strategies.weights import unique_names
-from masksweep.sweeps.audit.hdf5 import TEXT, Tree, text, weight
+from masksweep.sweeps.audit.hdf5 import DEPTH, OBJECTS, TEXT, Tree, text, weight
 from masksweep.sweeps.audit.keras_variables import CELLS, INNER, known, snake_case, variable_names
 from masksweep.sweeps.audit.stored import StoredWeight
 
@@ -48,7 +50,10 @@ class Keras3:
     def __init__(self, path: str, file: h5py.File, config: Mapping[str, Any] | None) -> None:
         """`config` is the model's own, from the `.keras` file around the weights."""
         self._path, self._file, self._tree = path, file, Tree(path)
-        self._described = dict(_described(config, ())) if config else {}
+        described = list(islice(_described(config, ()), OBJECTS + 1)) if config else []
+        if len(described) > OBJECTS:
+            raise Invalid("path", path, f"its config describes more than {OBJECTS:,} layers")
+        self._described = dict(described)
         self._model = _name(_config(config).get("name"))
 
     def weights(self) -> list[StoredWeight]:
@@ -151,7 +156,13 @@ def _is_keras(described: Mapping[str, Any]) -> bool:
 def _described(
     layer: Mapping[str, Any], path: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
-    """What the config of a model says of each layer, by its place in the file."""
+    """What the config of a model says of each layer, by its place in the file.
+
+    Each Bidirectional describes its inner layer three times, so a small config can describe any
+    number of layers: take no more than are needed.
+    """
+    if len(path) > DEPTH:
+        return  # a file may not have groups so deep
     yield path, layer
     for key, value in _config(layer).items():
         inner = [value] if isinstance(value, dict) else value if isinstance(value, list) else []

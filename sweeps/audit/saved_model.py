@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from masksweep.strategies.base import Array, Invalid
+from masksweep.strategies.npz import LARGE
 from masksweep.strategies.weights import unique_names
 from masksweep.sweeps.audit.stored import FORMATS, StoredModel, StoredWeight, is_number, sliced
 
@@ -89,12 +90,17 @@ def _weights(path: str, prefix: str, size: int) -> list[StoredWeight]:
                 "path", path, f"{name} declares {declared:,} bytes; its data has {size:,}"
             )
 
-        def blocks(rows: int, key: str = key) -> Iterator[Array]:
+        def blocks(
+            entries: int, key: str = key, name: str = name, size: int = declared
+        ) -> Iterator[Array]:
+            if size > LARGE:  # TensorFlow reads all of a variable, also for a slice of it
+                allowed = f"its {size:,} bytes must be read as a whole, and {LARGE:,} are allowed"
+                raise Invalid("path", path, f"{name}: {allowed}; save the model as .keras")
             try:
                 array = np.asarray(reader.get_tensor(key))
             except Exception as error:
                 raise Invalid("path", path, f"{key} cannot be read") from error
-            yield from sliced(array)(rows)
+            yield from sliced(array)(entries)
 
         weights.append(StoredWeight(name, shape, dtype, blocks))
     return weights

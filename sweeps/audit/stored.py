@@ -1,4 +1,4 @@
-"""The weights of a saved model by name, each of which can be read in blocks of rows.
+"""The weights of a saved model by name, each of which can be read in blocks.
 
 No model is built and nothing of a file runs: only arrays are read, whatever the file says that the
 layers are. So the names come from the file: `layer/variable` where it tells which of Keras' layers
@@ -7,14 +7,15 @@ a variable belongs to, and `layer/0`, `layer/1`, ... where it does not.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from masksweep.strategies.base import Array, Invalid
+from masksweep.strategies.npz import regions
 
+FORMATS = "a .keras, .h5 or .weights.h5 file, or a SavedModel folder"
 NAMED = 20
 """How many weights a complaint names."""
 BLOCK = 2**24
@@ -31,17 +32,16 @@ class StoredWeight:
     shape: tuple[int, ...]
     dtype: np.dtype
     blocks: Callable[[int], Iterator[Array]]
-    """(rows) -> the array in blocks of so many rows, in order; of a scalar, the one array."""
+    """(entries) -> the array in blocks of at most so many entries: see `regions`."""
     aliases: tuple[str, ...] = ()
     """What else a mask for it may be called."""
     by_place: bool = False
     """The file does not say what the variable is called: its name is its place in the layer."""
 
     @property
-    def rows(self) -> int:
-        """How many rows make a block."""
-        row = math.prod(self.shape[1:]) * self.dtype.itemsize
-        return max(1, BLOCK // max(1, row))
+    def entries(self) -> int:
+        """Most entries of a block."""
+        return max(1, BLOCK // self.dtype.itemsize)
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,9 @@ class StoredModel:
 def sliced(array: Array) -> Callable[[int], Iterator[Array]]:
     """The `blocks` of an array that is in memory."""
 
-    def blocks(rows: int) -> Iterator[Array]:
-        if not array.ndim:
-            yield array
-        for start in range(0, len(array) if array.ndim else 0, rows):
-            yield array[start : start + rows]
+    def blocks(entries: int) -> Iterator[Array]:
+        for region in regions(array.shape, entries):
+            yield np.asarray(array[region])
 
     return blocks
 
@@ -102,6 +100,3 @@ def is_number(dtype: np.dtype) -> bool:
     """Whether a weight can be of this dtype."""
     plain = dtype.kind in NUMBERS and dtype.itemsize <= 8
     return plain or dtype.name == "bfloat16"
-
-
-FORMATS = "a .keras, .h5 or .weights.h5 file, or a SavedModel folder"

@@ -8,19 +8,20 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import yaml
 from rich.text import Text
 
 from masksweep.strategies.base import Invalid, require
 from masksweep.strategies.held import Constant, Zero
-from masksweep.sweeps.audit import mask_files, open, stored
+from masksweep.sweeps.audit import mask_files, stored
 from masksweep.sweeps.audit.files import Arrays, Saved, of_files
 from masksweep.sweeps.audit.findings import Finding, described, holds, note, table, verdict
-from masksweep.sweeps.common import escape
+from masksweep.sweeps.audit.opening import SUFFIXES, exists
+from masksweep.sweeps.common import escape, safe_yaml
 from masksweep.sweeps.common.parser import Parser
 from masksweep.sweeps.common.redact import shown
 from masksweep.sweeps.common.spinner import doing
 from masksweep.sweeps.common.text import printable
+from masksweep.sweeps.tracking import run_config
 from masksweep.sweeps.tracking.store import RUN_ID, Away, store_uri
 
 USAGE = """masksweep audit MODEL MASKS [--weight NAME] [--held H] [--json]
@@ -56,11 +57,12 @@ def audit(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     given = parser.parse_args(arguments)
     # MLflow names folders by their run's id, and somebody may stand beside one
+    there = exists("audit", given.model)
     if RUN_ID.fullmatch(given.model) and not Path(given.model).is_file():
         unused = given.masks or given.held or given.weight
         require(unused is None, "audit", unused, "left out: a run has its own masks")
         found = _of_run(given.model, given.uri)
-    elif Path(given.model).exists():
+    elif there:
         require(given.masks is not None, "MASKS", "", f"given: {mask_files.FORMATS}")
         require(given.uri is None, "--uri", given.uri, "left out: the model is a file")
         held = _held(given.held or "zero")
@@ -90,7 +92,7 @@ def _held(given: str) -> Zero | Constant | Arrays | Saved:
         return Constant(number)
     if Path(given).suffix == ".npz":
         return Arrays(given)
-    if Path(given).exists() or Path(given).suffix in open.SUFFIXES:
+    if exists("--held", given) or Path(given).suffix in SUFFIXES:
         return Saved(given)
     raise Invalid("--held", given, f"must be zero, a number, a .npz file, or {stored.FORMATS}")
 
@@ -125,6 +127,7 @@ def _of_run(run_id: str, uri: str | None) -> list[Finding]:
 
 def _holds_zero(config: Path) -> bool:
     try:
-        return bool(yaml.safe_load(config.read_text())["held"]["name"] == "zero")
-    except (OSError, yaml.YAMLError, TypeError, KeyError):
+        _, values = safe_yaml.read(config, run_config.LONG, run_config.VALUES)
+        return bool(values["held"]["name"] == "zero")
+    except (ValueError, TypeError, KeyError):
         return False

@@ -110,10 +110,11 @@ def trials(planned: Sequence[Trial]) -> Finding:
 
     try:
         with Child() as child:
-            refused = check(planned, child.ask)
+            answers = check(planned, child.ask)
     except Invalid as error:
         return Finding("fail", "trials", str(error))
-    skipped = f", {len(refused)} of them skipped" if refused else ""
+    refused = sum(bool(answer.refusal) for answer in answers.values())
+    skipped = f", {refused} of them skipped" if refused else ""
     return Finding("ok", "trials", f"{len(planned)} can be planned{skipped}")
 
 

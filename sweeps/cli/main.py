@@ -52,6 +52,8 @@ COMMANDS = (
     " or stop"
 )
 
+SERVER_SECONDS = 5.0
+"""How long MLflow's server may take to end in order."""
 
 MACHINE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
@@ -72,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             if argv is None:
                 streams.prepare()
+            if command not in ("list", "--version", "--help", "-h", "help"):
+                _require_folder()
             try:
                 code = _run(command, rest)
             except SystemExit as left:  # argparse and Hydra after --help, rich if nobody reads
@@ -98,9 +102,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         except Broken as error:
             _complain(str(error))
             return 1
+        except Exception as error:
+            from masksweep.sweeps.tracking.store import Away
+
+            if not isinstance(error, Away):
+                raise
+            _complain(f"the store is away: {error}")
+            return 1
         except KeyboardInterrupt as stopped:
             end_children()
             return int(getattr(stopped, "exit_code", 130))
+
+
+def _require_folder() -> None:
+    """Raise `Invalid` if the current folder was deleted: no relative path means anything there."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise Invalid("current folder", "", "was deleted; change to another") from error
 
 
 def _complain(said: str) -> None:
@@ -251,7 +270,13 @@ def _ui(arguments: Sequence[str]) -> int:
     env |= {"MLFLOW_BACKEND_STORE_URI": uri}
     # uvicorn puts a folder first on its path, by default the current one: be it Python's own
     where += ["--uvicorn-opts", shlex.join(["--app-dir", str(Path(os.__file__).parent)])]
-    return subprocess.call([sys.executable, "-m", "mlflow", "server", *where], env=env)
+    # not subprocess.call, which kills MLflow's command at a signal and leaves the server it started
+    server = subprocess.Popen([sys.executable, "-m", "mlflow", "server", *where], env=env)
+    try:
+        return server.wait()
+    except KeyboardInterrupt:
+        end_children(SERVER_SECONDS)
+        raise
 
 
 def _checked_port(port: int) -> int:

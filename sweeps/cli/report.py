@@ -38,7 +38,7 @@ def report(arguments: Sequence[str]) -> int:
     from masksweep.sweeps.tracking import writer
 
     try:
-        sweep, files = _made(given)
+        sweep, files, sentences = _made(given)
     except (Away, Refused) as error:
         raise Invalid("tracking.uri", shown(store_uri(given.uri)), str(error)) from error
     try:
@@ -56,14 +56,17 @@ def report(arguments: Sequence[str]) -> int:
         print(f"masksweep: not logged in MLflow: {error}", file=sys.stderr)
         logged = False
     # last, since whoever reads it may leave
-    recommendation.show(sweep.outcomes, escape.console())
+    recommendation.show(sentences, escape.console())
     print(f"\nWritten: {folder / 'report.html'}, and {len(files) - 1} files beside it")
     return int(not logged)
 
 
-def _made(given: argparse.Namespace) -> tuple[Sweep, dict[str, bytes]]:
-    """(what is reported, the report's files)."""
-    from masksweep.sweeps.report import export, html_page, plots
+def _made(given: argparse.Namespace) -> tuple[Sweep, dict[str, bytes], list[tuple[str, str]]]:
+    """(what is reported, the report's files, the advice).
+
+    All is made while the masks and held values that the trials name are there.
+    """
+    from masksweep.sweeps.report import export, html_page, plots, recommendation
     from masksweep.sweeps.report.baseline import DENSE
     from masksweep.sweeps.report.merge import together
     from masksweep.sweeps.tracking import reader
@@ -82,7 +85,8 @@ def _made(given: argparse.Namespace) -> tuple[Sweep, dict[str, bytes]]:
             written = html_page.page(sweep, drawn, given.baseline or DENSE)
             files = {"report.html": written.encode()}
             drawn = plots.all_of(sweep.outcomes, "png")
+            sentences = recommendation.sentences(sweep.outcomes)
     files |= {f"{name}.png": content for name, content in drawn.items()}
     for name, frame in loaded._asdict().items():
         files |= export.files(name, frame[frame["run_id"].isin(sweep.runs)])
-    return sweep, files
+    return sweep, files, sentences

@@ -7,19 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.composer import Composer
 
 
 class TooLarge(ValueError):
     """The file has more in it than it may have."""
 
 
-def read(path: Path, most: int, values: float = inf) -> tuple[str, Any]:
+LONG_NUMBER = 1000
+"""Characters of a number or a date. What YAML writes with colons takes the square of them."""
+
+
+def read(path: Path, most: int, values: int, as_hydra: bool = False) -> tuple[str, Any]:
     """A YAML file's text, and what it says.
 
     Args:
         path: The file.
         most: Size that it may have, in bytes, also with its aliases written out.
-        values: Number of values that it may have, likewise.
+        values: Number of values that it may have, likewise, keys included.
+        as_hydra: Read it as Hydra will, with the parser in Python. The one in C is twenty times as
+            fast, but there may be texts that it reads differently, and Hydra uses the other.
 
     Returns:
         The text and the plain data.
@@ -34,9 +41,10 @@ def read(path: Path, most: int, values: float = inf) -> tuple[str, Any]:
         if (size := path.stat().st_size) > most:
             raise TooLarge(f"has {size} bytes, more than {most} bytes")
         text = path.read_bytes().decode()
-        loader = _Loader(text, values)
+        loader = (_AsHydra if as_hydra else _Fast)(text)
+        loader.allowed = values
         node = loader.get_single_node()
-        if _size(node, {}) > most or _size(node, {}, each=1) > values:
+        if node and (_size(node, {}) > most or _size(node, {}, each=1) > values):
             raise ValueError("aliases, of which a few can stand for any number of values")
         found = None if node is None else loader.construct_document(node)
         str(found)  # a number may be too long to be written out
@@ -48,16 +56,41 @@ def read(path: Path, most: int, values: float = inf) -> tuple[str, Any]:
         raise ValueError(f"not readable as YAML: {said}") from error
 
 
-class _Loader(yaml.SafeLoader):
-    def __init__(self, text: str, values: float) -> None:
-        super().__init__(text)
-        self._values, self._read = values, 0
+class _Limited(Composer):
+    """Reads values one by one, and no more of them than it may."""
+
+    allowed = 0
+    """Number of values that may be read."""
+    _read = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         self._read += 1
-        if self._read > self._values:  # at once: the rest would take long to read
-            raise TooLarge(f"has more than {self._values:,} values")
-        return super().compose_node(parent, index)
+        if self._read > self.allowed:  # at once: the rest would take long to read
+            raise TooLarge(f"has more than {self.allowed:,} values")
+        node = super().compose_node(parent, index)
+        if isinstance(node, yaml.ScalarNode) and not node.tag.endswith((":str", ":binary")):
+            self._require_short(node.value)
+        return node
+
+    @staticmethod
+    def _require_short(text: str) -> None:
+        if len(text) > LONG_NUMBER:
+            raise ValueError(f"a number of more than {LONG_NUMBER:,} characters")
+
+
+class _AsHydra(_Limited, yaml.SafeLoader):
+    """With the parser in Python."""
+
+
+FASTEST: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Fast(_Limited, FASTEST):  # type: ignore[misc]
+    """With the parser in C, where it is there."""
+
+    def __init__(self, text: str) -> None:
+        FASTEST.__init__(self, text)
+        Composer.__init__(self)  # which the one in C has in its own way
 
 
 def _size(node: Any, known: dict[int, float], each: int = 0) -> float:
@@ -66,7 +99,7 @@ def _size(node: Any, known: dict[int, float], each: int = 0) -> float:
     Counts values instead if `each` counts as one.
     """
     if not isinstance(node, yaml.CollectionNode):
-        return each or 1.0 + (len(node.value) if node else 0)
+        return each or 1.0 + len(node.value)
     if id(node) not in known:
         known[id(node)] = inf
         inner = [part for item in node.value for part in (item if type(item) is tuple else [item])]

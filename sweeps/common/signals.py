@@ -58,10 +58,23 @@ class Stop:
             self.check()
 
 
-def end_children() -> None:
-    """End all that this process started; Ray's agents would outlive it for a minute."""
+def end_children(patience_s: float = 0.0) -> None:
+    """End all processes that this one started, and those that they started.
+
+    Ray's agents would outlive it for a minute.
+
+    Args:
+        patience_s: Seconds that they have to end in order; what is left then is killed.
+    """
     import psutil
 
-    for child in psutil.Process().children(recursive=True):
+    # listed first: the child of a process that has ended belongs to no one here
+    family = psutil.Process().children(recursive=True)
+    if patience_s:
+        for child in family:
+            with contextlib.suppress(psutil.Error):
+                child.terminate()
+        _, family = psutil.wait_procs(family, patience_s)
+    for child in family:
         with contextlib.suppress(psutil.Error):
             child.kill()

@@ -1,11 +1,26 @@
-"""Which configs a folder's configs lead to by their defaults, and how many that comes to."""
+"""Which configs a folder's configs lead to by their defaults, and how many that comes to.
+
+Names are compared as a file system may that knows no case: there `Zoo/a` is `zoo/a` too, in any of
+Unicode's spellings of an accent.
+"""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Mapping
 from math import inf
 from pathlib import Path
 from typing import Any
+
+
+def folded(name: str) -> str:
+    """What names of one file have in common where the file system knows no case.
+
+    Example:
+        >>> folded("Zoo/A.yaml")
+        'zoo/a.yaml'
+    """
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
 
 
 def count(said: Mapping[Path, Mapping[Any, Any]]) -> dict[Path, float]:
@@ -13,13 +28,15 @@ def count(said: Mapping[Path, Mapping[Any, Any]]) -> dict[Path, float]:
 
     Infinite where a file leads to itself, or too far. `said` is what each file says.
     """
+    files = {folded(str(name)): name for name in said} | {str(name): name for name in said}
     found: dict[Path, float] = {}
 
     def ways(name: Path) -> float:
         if name not in found:
             found[name] = inf
             others = _led_to(name, said[name].get("defaults"))
-            found[name] = 1 + sum(ways(other) for other in others if other in said)
+            named = [files.get(str(other)) or files.get(folded(str(other))) for other in others]
+            found[name] = 1 + sum(ways(other) for other in named if other)
         return found[name]
 
     for name in said:

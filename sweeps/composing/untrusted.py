@@ -18,6 +18,7 @@ from typing import Any
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common import safe_yaml, strict
 from masksweep.sweeps.composing import includes
+from masksweep.sweeps.composing.includes import folded
 
 LARGE = 2**18
 """Bytes of a config file."""
@@ -89,12 +90,16 @@ def _reached(folder: Path, words: list[str]) -> dict[Path, dict[Any, Any]]:
 
 
 def _is_reached(entry: Path, groups: Set[str], words: Sequence[str]) -> bool:
-    """Whether one of the folder's own entries is a group, or one that the words name."""
-    name = entry.stem if entry.suffix.lower() in ENDINGS else entry.name
-    if not entry.is_dir() and entry.suffix.lower() not in ENDINGS:
+    """Whether one of the folder's own entries is a group, or one that the words name.
+
+    In any case of letters: a file system may know none, and Hydra opens what it opens.
+    """
+    is_config = entry.suffix.lower() in ENDINGS
+    if not entry.is_dir() and not is_config:
         return False
-    known = {entry.name, f"{name}.yaml"} & groups or "hydra" in name.lower()
-    return bool(known) or any(name in word for word in words)
+    name = folded(entry.stem if is_config else entry.name)
+    known = {folded(entry.name), f"{name}.yaml"} & {folded(group) for group in groups}
+    return bool(known) or "hydra" in name or any(name in folded(word) for word in words)
 
 
 def _files(entry: Path) -> Iterator[Path]:
@@ -118,7 +123,7 @@ def read(path: Path, name: Path) -> dict[Any, Any]:
     """
     if resources.files("masksweep.conf").joinpath(*name.parts).is_file():
         raise ValueError("Masksweep has a config of this name, which Hydra would take instead")
-    text, said = safe_yaml.read(path, LARGE, VALUES)
+    text, said = safe_yaml.read(path, LARGE, VALUES, as_hydra=True)
     config = {} if said is None else said
     if not isinstance(config, dict):
         raise ValueError("must be keys and values")

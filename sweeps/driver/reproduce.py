@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.text import Text
 
 from masksweep.strategies.base import Invalid
+from masksweep.sweeps.audit.opening import exists
 from masksweep.sweeps.common import escape
 from masksweep.sweeps.common.limits import HURRY_SECONDS, STATE
 from masksweep.sweeps.common.parser import Parser
@@ -73,7 +74,7 @@ def reproduce(arguments: Sequence[str]) -> int:
 
 def _targets(what: str, sweep: bool, uri: str | None, folder: Path) -> list[Target]:
     path = Path(what)
-    if path.is_file() and not sweep:
+    if not sweep and exists("reproduce", what) and path.is_file():
         return [_target(what, path)]
     if not sweep and not RUN_ID.fullmatch(what):
         raise Invalid("reproduce", what, "no such file, and no run's id, which is 32 hex digits")

@@ -63,7 +63,10 @@ def note(question: str, again: str, outcomes: Sequence[Outcome], checked: Sequen
 
     Its tables are cut to what there is room for.
     """
-    told = [f"**{about}**: {said}\n" for about, said in recommendation.sentences(outcomes)]
+    told = [
+        f"**{escape.markdown(about)}**: {escape.markdown(said)}\n"
+        for about, said in recommendation.sentences(outcomes)
+    ]
     parts = ["\n".join(told), claims.as_markdown(checked), as_markdown(outcomes)]
     parts = [*parts, baseline.as_markdown(outcomes)] if outcomes else []
     first = f"{escape.markdown(question)[:2000]}\n\n" if question else ""
@@ -93,7 +96,7 @@ def after(ended: Ended, name: str, arguments: Sequence[str]) -> None:
             console.print()
             console.print(claims.table(ended.checked))
         console.print()
-        recommendation.show(ended.outcomes, console)
+        recommendation.show(recommendation.sentences(ended.outcomes), console)
     for outcome in ended.outcomes:
         if outcome.status != "ok":
             log = ended.logs.get(outcome.trial.id)

@@ -74,6 +74,7 @@ def _run(planned: Sequence[Planned], arguments: Sequence[str], name: str, rerun:
         ask: Ask
         try:  # TensorFlow is loaded while the store is opened
             feasible.check([p.trial for p in planned])
+            checkpoint.check(_checkpoints(first))
             if first.launch.address is None:
                 ask = stack.enter_context(Child()).ask
             else:
@@ -89,7 +90,6 @@ def _run(planned: Sequence[Planned], arguments: Sequence[str], name: str, rerun:
             planned = _checked(planned, ask)
             if engine is None and any(p.state == "to run" for p in planned):
                 engine = _engine(stack, planned, name)
-            checkpoint.check(_checkpoints(first))
         stop.gentle = True
         again = shlex.join(["masksweep", "run", *public(arguments)])[:4000]
         return Sweep(planned, recorder, stop, name, again, rerun).run(engine)
@@ -256,11 +256,11 @@ class Sweep(Watcher):
                 sent = self._recorder.finish(patience, self.tick)
         except Stopped as stopped:
             return stopped.exit_code
-        if sent and not exit_code:
+        if sent or not (self._recorder.away_s or exit_code > 128):
             self._lost = self._recorder.lost(
                 key for key, o in self._outcomes.items() if o.status != "failed"
             )
-        return exit_code if (sent and not self._lost) or exit_code else 1
+        return exit_code or int(not sent or bool(self._lost))
 
     # -- as the engine goes on -----------------------------------------------------------------
 

@@ -57,6 +57,8 @@ def cluster(address: str | None = None) -> Iterator[None]:
     A Ray that was started or joined here is left at the end. Raises `Invalid` if there is none at
     the address.
     """
+    # a driver's own metrics: leaving a cluster whose head has died would wait for their receiver
+    os.environ.setdefault("RAY_enable_metrics_collection", "0")
     import ray
 
     if ray.is_initialized():

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from masksweep.sweeps.common.broken import Broken
 from masksweep.sweeps.launch.actors import Mailbox
 from masksweep.sweeps.launch.cluster import Spec
-from masksweep.sweeps.launch.head import Head
+from masksweep.sweeps.launch.head import EARLY_SECONDS, HEAD_SECONDS, Head
 from masksweep.sweeps.launch.job import Failure, Fatal, Job, Watcher, Work
 from masksweep.sweeps.launch.pool import Hopeless, Pool, last_line
 
@@ -63,19 +63,21 @@ class Engine:
         self._retries: dict[str, int] = {}
         self._fatal: dict[str, Fatal] = {}
         self._runs, self._took = 0, 0.0
-        self._head, self._broken = Head(), False
+        self._head, self._broken = Head(EARLY_SECONDS), False
 
     def __enter__(self) -> Self:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        self._pool = Pool(list(self._waiting), self._work, self._joined)
-        # beside the driver: a node that is lost must not take the events of others along
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        # it holds little, but that does not save it where Ray ends workers for memory
-        options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
-        self._mailbox = ray.remote(scheduling_strategy=here, **options)(Mailbox).remote()
-        self._look()
+        with self._of_ray():
+            self._pool = Pool(list(self._waiting), self._work, self._joined)
+            # beside the driver: a node that is lost must not take the events of others along
+            here = ray.get_runtime_context().get_node_id()
+            scheduling = NodeAffinitySchedulingStrategy(here, soft=False)
+            # it holds little, but that does not save it where Ray ends workers for memory
+            options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+            self._mailbox = ray.remote(scheduling_strategy=scheduling, **options)(Mailbox).remote()
+            self._look()
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -85,26 +87,48 @@ class Engine:
             self._pool.end()
             ray.kill(self._mailbox)
 
+    @contextmanager
+    def _of_ray(self) -> Iterator[None]:
+        """Raise `Broken` where Ray fails; from then on nothing is asked of it."""
+        import ray
+
+        try:
+            yield
+        except (ray.exceptions.RayError, ConnectionError) as error:
+            self._broken = True
+            self._head.answers()  # says what died, if that is the reason
+            raise Broken(f"Ray failed: {last_line(error)}") from error
+        except Broken:
+            self._broken = True
+            raise
+
     def ask(self, method: str, given: Any) -> Any:
         """What a method of the work returns in the first worker that is ready.
 
-        Raises what the method raises; `LookupError` if no worker can be set up, or it dies.
+        Raises what the method raises; `LookupError` if no worker can be set up, or it dies;
+        `Broken` if the cluster is gone.
         """
         import ray
 
         self._watcher = _Raises()
-        ready: list[tuple[Spec, int]] = []
-        while not ready:
-            self._look()
-            self._wait()
-            found = ((spec, self._pool.idle(spec)) for spec in self._waiting)
-            ready = [(spec, number) for spec, number in found if number is not None]
-        try:
-            return ray.get(self._pool.actor(*ready[0]).ask.remote(method, given))
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause from None
-        except ray.exceptions.RayError as error:
-            raise LookupError(last_line(error)) from error
+        with self._of_ray():
+            ready: list[tuple[Spec, int]] = []
+            while not ready:
+                self._look()
+                self._wait()
+                found = ((spec, self._pool.idle(spec)) for spec in self._waiting)
+                ready = [(spec, number) for spec, number in found if number is not None]
+            answer = self._pool.actor(*ready[0]).ask.remote(method, given)
+            while not ray.wait([answer], timeout=POLL_SECONDS)[0]:
+                self._head.answers()
+            try:
+                return ray.get(answer)
+            except ray.exceptions.RayTaskError as error:
+                failed = error.cause
+            except ray.exceptions.RayError as error:
+                self._head.wait()  # which may have taken the worker along
+                raise LookupError(last_line(error)) from error
+        raise failed from None
 
     def run(
         self,
@@ -120,22 +144,14 @@ class Engine:
         raises, or takes longer than `timeout_s`, fails. One with parts that raises `Apart`, or is
         lost too often, is run part by part. Raises `Broken` if the cluster is gone.
         """
-        import ray
-
-        try:
+        with self._of_ray():
             self._run(watcher, jobs, max_retries, timeout_s)
-        except (ray.exceptions.RayError, ConnectionError) as error:
-            self._broken = True
-            self._head.answers()  # says what died, if that is the reason
-            raise Broken(f"Ray failed: {last_line(error)}") from error
-        except Broken:
-            self._broken = True
-            raise
 
     def _run(
         self, watcher: Watcher, jobs: Sequence[Job], max_retries: int, timeout_s: float | None
     ) -> None:
         self._watcher, self._max_retries, self._timeout = watcher, max_retries, timeout_s
+        self._head = Head(HEAD_SECONDS)
         for spec in self._waiting:
             self._waiting[spec] = deque(job for job in jobs if job.spec == spec)
         while self._running or any(self._waiting.values()):

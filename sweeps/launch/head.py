@@ -9,6 +9,8 @@ from masksweep.sweeps.common.broken import Broken
 
 HEAD_SECONDS = 30.0
 """How long a head that was joined may be out of reach. After a minute Ray ends this process."""
+EARLY_SECONDS = 10.0
+"""The same while no job has begun: nothing is lost where it is started again."""
 PROBE_SECONDS = 1.0
 
 
@@ -18,7 +20,8 @@ class Head:
     While it is not, calls that ask it do not return, and at last Ray ends this process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
         self._asked, self._gone_since = 0.0, 0.0
 
     def answers(self) -> bool:
@@ -46,8 +49,14 @@ class Head:
             self._gone_since = 0.0
         except OSError as error:
             self._gone_since = self._gone_since or time.monotonic()
-            if time.monotonic() - self._gone_since > HEAD_SECONDS:
-                said = f"the head of the Ray cluster has been gone for {HEAD_SECONDS:g} s: {error}"
-                raise Broken(said) from error
+            if time.monotonic() - self._gone_since > self._patience_s:
+                gone = f"has been gone for {self._patience_s:g} s: {error}"
+                raise Broken(f"the head of the Ray cluster {gone}") from error
         self._asked = time.monotonic()
         return not self._gone_since
+
+    def wait(self) -> None:
+        """Wait until it answers a new question. Raises `Broken` if it is gone for too long."""
+        self._asked = 0.0
+        while not self.answers():
+            time.sleep(PROBE_SECONDS)

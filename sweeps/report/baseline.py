@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
+from masksweep.sweeps.common import escape
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.report.significance import (
@@ -46,13 +47,13 @@ def against(outcomes: Sequence[Outcome], baseline: str = DENSE) -> list[Compared
     not count.
     """
     theirs = [o for o in outcomes if o.trial.label == baseline]
-    scores = {_training(o.trial): score(o) for o in theirs if o.status == "ok"}
+    scores = {training(o.trial): score(o) for o in theirs if o.status == "ok"}
     groups: dict[tuple[str, str], list[tuple[float, float]]] = {}
     metrics: dict[tuple[str, str], str] = {}
     for o in outcomes if theirs else ():
         if o.status != "ok" or o.trial.strategy.role == "dense" or o.trial.label == baseline:
             continue
-        own, other = score(o), scores.get(_training(o.trial.under(theirs[0].trial.strategy)))
+        own, other = score(o), scores.get(training(o.trial.under(theirs[0].trial.strategy)))
         if own is None or other is None:
             continue
         key = o.trial.label, ", ".join(filter(None, [o.trial.pattern_label, o.variant]))
@@ -63,9 +64,9 @@ def against(outcomes: Sequence[Outcome], baseline: str = DENSE) -> list[Compared
     return [Compared(*k, metrics[k], d) for k, d in zip(found, corrected, strict=True)]
 
 
-def _training(trial: Trial) -> str:
-    """What a training follows from."""
-    apart = ("audit", "speed", "pack", "compare")
+def training(trial: Trial, without: Sequence[str] = ()) -> str:
+    """What a training follows from, as a key; without some parts of the config."""
+    apart = ("audit", "speed", "pack", "compare", *without)
     config = {k: v for k, v in trial.canonical().items() if k not in apart}
     if trial.strategy.role == "dense":  # it has no masks to change, and resumes to the same bits
         train = config["train"]
@@ -143,10 +144,15 @@ def method(compared: int) -> str:
 
 def note(outcomes: Sequence[Outcome]) -> str:
     """What the figures must be seen against; empty without two dense trials."""
-    told = [
-        f"{floor:.1f} points of accuracy" if metric == "accuracy" else f"{floor:.4f} in {metric}"
-        for metric, floor in floors(outcomes).items()
-    ]
+    by_data: dict[str, list[Outcome]] = {}
+    for o in outcomes:
+        by_data.setdefault(o.trial.data.name, []).append(o)
+    told = []
+    for name, members in by_data.items():
+        under = f" ({name})" if len(by_data) > 1 else ""
+        for metric, floor in floors(members).items():
+            unit = "points of accuracy" if metric == "accuracy" else f"in {metric}"
+            told.append(f"{floor:.{1 if metric == 'accuracy' else 4}f} {unit}{under}")
     if not told:
         return ""
     return (
@@ -172,6 +178,5 @@ def as_markdown(outcomes: Sequence[Outcome]) -> str:
     found = rows(outcomes)
     if not found:
         return ""
-    lines = [headers(), ("---",) * len(headers()), *found]
-    text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    text = escape.markdown_table(headers(), found)
     return f"{text}\n{method(len(found))}\n\n{note(outcomes)}\n"

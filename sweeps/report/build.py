@@ -6,15 +6,16 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from masksweep.sweeps.config.outcome import Outcome
+from masksweep.sweeps.results import leaks
 
 
 def counts(found: Sequence[Outcome]) -> dict[str, float]:
-    """How many trials ended how, and in how many a strategy that should hold did not."""
+    """How many trials ended how, and in how many a strategy that should hold leaked."""
     told = {
         f"trials/{s}": float(sum(o.status == s for o in found)) for s in ("ok", "skipped", "failed")
     }
     real = [o for o in found if o.trial.strategy.role == "strategy"]
-    leaking = sum(o.result.metrics.get("integrity/ok") == 0 for o in real)
+    leaking = sum(leaks(o.result.metrics) for o in real)
     return {**told, "trials/leaking": float(leaking)}
 
 

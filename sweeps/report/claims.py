@@ -166,10 +166,6 @@ def as_markdown(checked: Sequence[Checked]) -> str:
     """The claims as a table in markdown; empty without any."""
     if not checked:
         return ""
-    rows = [
-        [escape.markdown(f"{c.name}: {c.says}"), c.figure, c.allowed, c.verdict] for c in checked
-    ]
-    lines = ["claim | found | allowed | verdict", "--- | --- | --- | ---"]
-    lines += [" | ".join(row) for row in rows]
-    text = "".join(f"| {line} |\n" for line in lines)
+    rows = [[f"{c.name}: {c.says}", c.figure, c.allowed, c.verdict] for c in checked]
+    text = escape.markdown_table(["claim", "found", "allowed", "verdict"], rows)
     return text + (f"\n{METHOD}.\n" if any(", p = " in c.figure for c in checked) else "")

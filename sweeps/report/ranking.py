@@ -11,7 +11,7 @@ from statistics import fmean, median
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.trial import label
 from masksweep.sweeps.report import atlas
-from masksweep.sweeps.report.baseline import metric, score
+from masksweep.sweeps.report.baseline import metric, score, training
 from masksweep.sweeps.results import leaks
 
 WORTH = 1.25
@@ -30,6 +30,9 @@ class Standing:
     role: str
     held: int
     """Trials in which every masked weight was held."""
+    leaking: int
+    """Trials in which something that must be held was seen to move. In the others that did not
+    hold nothing is proven: nothing moved at all, or what was saved differs."""
     trials: int
     """Trials that ended well and held something."""
     skipped: int
@@ -99,6 +102,7 @@ def _standing(name: str, mine: Sequence[Outcome], shared: Sequence[Outcome]) -> 
         name,
         mine[0].trial.strategy.role,
         sum(map(_held, done)),
+        sum(leaks(o.result.metrics) for o in done),
         len(done),
         sum(o.status == "skipped" for o in mine),
         sum(o.status == "failed" for o in mine),
@@ -109,8 +113,10 @@ def _standing(name: str, mine: Sequence[Outcome], shared: Sequence[Outcome]) -> 
 
 
 def _place(outcome: Outcome) -> object:
-    """What two strategies must agree in to be compared."""
-    return outcome.trial.pattern_label, outcome.variant, outcome.trial.seed
+    """What two strategies must agree in to be compared: all that a training follows from, but for
+    the strategy itself, and whether XLA compiles it, which not every strategy allows.
+    """
+    return training(outcome.trial, without=("strategy", "jit"))
 
 
 def _audited(outcome: Outcome) -> bool:

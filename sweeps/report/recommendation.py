@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.text import Text
 
 from masksweep.sweeps.config.outcome import Outcome
-from masksweep.sweeps.report.baseline import floors
+from masksweep.sweeps.report import atlas
+from masksweep.sweeps.report.baseline import floors, metric
 from masksweep.sweeps.report.ranking import WORTH, Standing, choice, kinds, standings
 from masksweep.sweeps.report.verdicts import alarms, inconclusive, unreached
 from masksweep.sweeps.training.timing import NOISY
@@ -16,16 +17,23 @@ from masksweep.sweeps.training.timing import NOISY
 
 def sentences(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
     """(what it is about, the sentence): the whole sweep on one screen."""
-    floor = floors(outcomes)
     by_kind = kinds(outcomes)
-    told, leaks, apart = [], [], []
+    told, leaks, unproven, apart = [], [], [], []
     for kind, members in by_kind.items():
         classify = members[0].trial.data.task == "classification"
-        noise = floor.get("accuracy" if classify else "mse")
+        # of the same data sets: another's seeds may lie further apart
+        data = [o.trial.data for o in members]
+        noise = floors([o for o in outcomes if o.trial.data in data]).get(metric(members[0]))
         under = f" ({kind})" if len(by_kind) > 1 else ""
         found = standings(members)
         told += _use(found, under, noise, classify)
-        leaks += [_leak(s) + under for s in found if s.role == "strategy" and s.held < s.trials]
+        real = [s for s in found if s.role == "strategy"]
+        leaks += [_leak(s) + under for s in real if s.leaking]
+        unproven += [
+            f"{s.strategy} in {n} of {s.trials} trials{under}"
+            for s in real
+            if (n := s.trials - s.held - s.leaking)
+        ]
         for s in found:
             if s.role == "control":
                 mine = [o for o in members if o.trial.label == s.strategy]
@@ -39,14 +47,17 @@ def sentences(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
     tried = any(o.status == "ok" and o.trial.strategy.role == "strategy" for o in outcomes)
     none = "none of the strategies" if tried else "no strategy was tried"
     told.append(("Leak", f"{'; '.join(leaks) or none}."))
+    if unproven:
+        why = "nothing that may train moved, or what was saved differs"
+        told.append(("Unproven", f"{'; '.join(unproven)}: {why}."))
     told += [("Cut off", said)] if (said := _cut_off(outcomes)) else []
     told += [("Timing", said)] if (said := _timing(outcomes)) else []
     return told + ([("Not run", f"{'; '.join(apart)}.")] if apart else [])
 
 
-def show(outcomes: Sequence[Outcome], console: Console) -> None:
+def show(advice: Sequence[tuple[str, str]], console: Console) -> None:
     """Print the sentences."""
-    for about, told in sentences(outcomes):
+    for about, told in advice:
         console.print(Text.assemble((f"{about}: ", "bold"), told))
 
 
@@ -87,7 +98,10 @@ def _use(
 ) -> list[tuple[str, str]]:
     tie = choice(found, noise)
     if not tie:
-        return [(f"Use{under}", "none: no strategy held in every trial, or none was scored.")]
+        why = "no strategy held in every trial, or none was scored"
+        if any(s.role == "strategy" and s.holds for s in found):
+            why = "the strategies share no setting and seed in which they were scored"
+        return [(f"Use{under}", f"none: {why}.")]
     pick = tie[0]
     told = [(f"Use{under}", _pick(tie, noise, classify))]
     if pick.ratio is not None:
@@ -116,11 +130,22 @@ def _pick(tie: Sequence[Standing], noise: float | None, classify: bool) -> str:
     else:
         told += "; without two seeds of the dense control no score counts as better."
     if others:
-        told += (
-            f" None of these is {WORTH:g} times faster than another beyond the noise, so the first"
-            " is the one that holds in most cells of the leak atlas."
-        )
+        told += f" None of these is {WORTH:g} times faster than another beyond the noise"
+        told += f"; {_order([s.strategy for s in tie])}."
     return told
+
+
+def _order(strategies: Sequence[str]) -> str:
+    """Why these stand in their order (see `atlas.rank`)."""
+    cells = [atlas.FOUND.get(name) for name in strategies]
+    known = [c for c in cells if c]
+    if len(known) < len(cells):
+        return "they are listed in a fixed order"
+    if len({c.exact / c.tried for c in known}) > 1:
+        return "in the leak atlas the first holds in the largest part of the cells"
+    if len({c.tried for c in known}) > 1:
+        return "in the leak atlas each holds in all cells that it takes, and the first takes most"
+    return "in the leak atlas each holds in all cells"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -141,8 +166,7 @@ def _ratio(standing: Standing) -> str:
 
 def _leak(standing: Standing) -> str:
     through = f", through {', '.join(standing.causes)}" if standing.causes else ""
-    leaking = standing.trials - standing.held
-    return f"{standing.strategy} in {leaking} of {standing.trials} trials{through}"
+    return f"{standing.strategy} in {standing.leaking} of {standing.trials} trials{through}"
 
 
 def _control(standing: Standing, mine: Sequence[Outcome]) -> str:

@@ -174,9 +174,8 @@ def as_text(outcomes: Sequence[Outcome], checked: Sequence[Checked] = ()) -> str
 def as_markdown(outcomes: Sequence[Outcome]) -> str:
     """The table as markdown."""
     names = [header.replace("\n", " ") for header in headers(outcomes)]
-    lines = [names, ["---"] * len(names)]
-    lines += [
+    cells = (
         [r.strategy, r.pattern, r.score, r.ratio, r.violated, r.verdict, r.counts]
         for r in rows(outcomes)
-    ]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    )
+    return escape.markdown_table(names, cells)

@@ -47,8 +47,8 @@ class Recorder:
         """What was logged of a trial, by metric and epoch."""
         self._latest = 0
         """Time of the latest record, in milliseconds."""
-        self._sent_again: set[int] = set()
-        """Records after whose refusal all that is kept was sent again."""
+        self._sent_again: set[tuple[str | None, str]] = set()
+        """Runs and kinds of records after whose refusal all that is kept was sent again."""
         self._stop, self._hurry = threading.Event(), threading.Event()
         self.trouble = ""
         """Why the store could not be reached when it last could not."""
@@ -288,39 +288,45 @@ class Recorder:
         """Send records; they are removed from disk when nothing needs them any more.
 
         What the store refuses is sent once more after all that is kept: the store may have lost
-        the run that it belongs to. What it refuses again is set aside. Raises `Away`.
+        the run that it belongs to. What it refuses again is set aside, as is what it refuses of
+        the same kind and run later. Raises `Away`.
         """
         try:
             self._send(lot)
         except Refused:
             for record in lot:
                 try:
-                    self._send([record])
+                    if not self._send([record]):
+                        return
                 except Refused as error:
-                    if record.id not in self._sent_again and self._spool.send_again():
-                        self._sent_again.add(record.id)
+                    about = record.body.get("run"), record.kind
+                    if about not in self._sent_again and self._spool.send_again():
+                        self._sent_again.add(about)
                         self._tracker = None
                         return
                     self._spool.refuse(record, str(error))
 
-    def _send(self, lot: Sequence[Record]) -> None:
+    def _send(self, lot: Sequence[Record]) -> bool:
+        """Whether the lot was sent; False if what was kept has to be sent again before."""
         if self._tracker is None or self._tracker.replaced():
             if self._tracker is not None and self._spool.send_again():
                 self._tracker = None
-                return  # what was kept comes first
+                return False
             self._tracker = Tracker(self._tracking, self._name)
         self._tracker.apply(lot, self._spool.files)
         if self._tracker.replaced():
             raise Away("the database was replaced while it was written to")
         self._spool.stored(lot)
+        return True
 
     def lost(self, trials: Iterable[str]) -> list[str]:
-        """Those of the trials, which finished and were sent, that the store does not have.
+        """Those of the trials, which finished, that neither the store nor the disk has.
 
         None where the store cannot be asked.
         """
+        waiting = self._spool.ended()  # before, since they may be sent meanwhile
         try:
-            there = Tracker(self._tracking, self._name).finished()
+            kept = waiting | Tracker(self._tracking, self._name).finished().keys()
         except (Away, Refused, Invalid):
             return []
-        return [trial for trial in trials if trial not in there]
+        return [trial for trial in trials if trial not in kept]

@@ -20,6 +20,8 @@ from masksweep.sweeps.results import TrialResult
 
 LONG = 2**24
 """Bytes of a config file, most of them curves."""
+VALUES = 500_000
+"""Values of a config file: curves of 25 metrics over 10,000 epochs, or masks written out."""
 NAME = "config.yaml"
 BLOCK = "recorded"
 """The key of what was found; all else is the trial's config."""
@@ -118,7 +120,7 @@ def read(path: Path) -> tuple[Trial, Recorded | None]:
     it. Raises `Invalid` where it is no such file, or a file beside it is not the one that ran.
     """
     try:
-        _, config = safe_yaml.read(path, LONG)
+        _, config = safe_yaml.read(path, LONG, VALUES)
     except ValueError as error:
         raise Invalid("config", path, str(error)) from error
     if not isinstance(config, dict):

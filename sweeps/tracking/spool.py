@@ -224,6 +224,12 @@ class Spool:
             query = "SELECT COUNT(*) FROM record WHERE NOT sent"
             return int(self._db.execute(query).fetchone()[0])
 
+    def ended(self) -> set[str]:
+        """Ids of the trials whose end the store does not have yet, or refused."""
+        with self._lock:
+            rows = self._db.execute("SELECT body FROM record WHERE kind = 'end'").fetchall()
+        return {json.loads(body)["trial"] for (body,) in rows}
+
     def finished(self) -> dict[str, dict[str, Any]]:
         """Bodies of the records that end a trial well, by trial id; without refused ones."""
         with self._lock:

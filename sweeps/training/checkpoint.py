@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -143,8 +144,11 @@ def clear(folder: str, trial_id: str) -> None:
 
 
 def check(folder: str) -> None:
-    """Raise `Invalid` (key `checkpoint.path`) unless files can be written there."""
-    place, probe = Folder(folder), f"probe-{uuid.uuid4().hex}"
+    """Raise `Invalid` (key `checkpoint.path`) unless files can be written there.
+
+    A folder of this machine that is not there yet is not made.
+    """
+    place, probe = Folder(_there(folder)), f"probe-{uuid.uuid4().hex}"
     try:
         place.write(probe, b"probe")
         place.remove(probe)
@@ -154,6 +158,14 @@ def check(folder: str) -> None:
     except Exception as error:
         allowed = f"cannot be written: {_line(error)}"
         raise Invalid("checkpoint.path", shown(folder), allowed) from error
+
+
+def _there(folder: str) -> str:
+    """The folder, or the nearest one above it that is there. A URI stays as it is."""
+    if "://" in folder:
+        return folder
+    path = Path(folder).absolute()
+    return str(next(p for p in (path, *path.parents) if p.exists()))
 
 
 def _steps(name: str) -> int:

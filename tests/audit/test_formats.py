@@ -303,7 +303,9 @@ def test_a_weight_in_many_blocks(
     scipy.sparse.save_npz("sparse.npz", sparse("csr"))
     whole = as_json(capsys, "model.keras", "masks.npz", "--held", "held.npz")
     assert [e["index"] for e in whole["weights"][0]["first"]] == [[0, 1], [0, 3], [1, 0]]
-    monkeypatch.setattr("masksweep.sweeps.audit.stored.BLOCK", 1)
-    assert as_json(capsys, "model.keras", "masks.npz", "--held", "held.npz") == whole
+    for size in (1, 8, 12, 16, 32):  # less than a row of 16 bytes, and more
+        monkeypatch.setattr("masksweep.sweeps.audit.stored.BLOCK", size)
+        assert as_json(capsys, "model.keras", "masks.npz", "--held", "held.npz") == whole
+    monkeypatch.setattr("masksweep.sweeps.audit.stored.BLOCK", 8)
     np.savez("held.npz", arr_0=np.arange(12.0).reshape(SHAPE), **{NAME: np.full(SHAPE, 2)})
     assert audited(capsys, "model.keras", "sparse.npz", "--held", "held.npz")[0] == 0

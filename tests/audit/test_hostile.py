@@ -18,7 +18,8 @@ import pytest
 import scipy.sparse
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.audit import open, saved_model
+from masksweep.sweeps.audit import saved_model
+from masksweep.sweeps.cli.main import main
 from tests.support import archive_bombs as bombs
 
 MEASURED = """
@@ -89,6 +90,8 @@ MASKS = "path=masks.npz: "
 KERNEL = "/layers/dense/vars/0"
 REFUSED: dict[Callable[[], None], str] = {
     bombs.config_of_gigabytes: f"{MODEL}its config.json unpacks to more than 16,777,216 bytes",
+    bombs.config_of_nested_layers: f"{MODEL}its config describes more than 100,000 layers",
+    bombs.config_of_deep_layers: f"{MODEL}its config describes more than 100,000 layers",
     bombs.weights_of_gigabytes: f"{MODEL}its model.weights.h5 unpacks to more than it should",
     bombs.lying_packed_size: f"{MODEL}its model.weights.h5 unpacks to more than it should",
     bombs.lying_directory: f"{MODEL}not a readable .keras file",
@@ -110,6 +113,12 @@ REFUSED: dict[Callable[[], None], str] = {
     bombs.sparse_mask_with_many_entries: f"{MASKS}has more entries than a matrix of its shape",
     bombs.sparse_mask_of_declared_size: f"{MASKS}one mask of shape [1152921504606846976, 4], wit",
     bombs.sparse_mask_outside: f"{MASKS}is no valid sparse matrix",
+    bombs.mask_of_wide_entries: "mask=dtype |S400000000: must be 0 and 1 only",
+    bombs.named_mask_of_wide_entries: f"mask of {bombs.NAME}=dtype |S400000000: must be 0 and 1 on",
+    bombs.sparse_mask_of_wide_entries: "data of the sparse mask=dtype |S400000000: must be 0 and 1",
+    bombs.sparse_mask_without_format: f"{MASKS}must be a sparse matrix, of two dimensions",
+    bombs.sparse_mask_of_no_numbers_for_shape: f"{MASKS}must be a sparse matrix, of two dimensions",
+    bombs.empty_of_any_length: f"mask of {bombs.NAME}=shape [4611686018427387904, 0]: must be of a",
 }
 
 
@@ -119,7 +128,7 @@ def test_what_is_refused_takes_little(bomb: Callable[[], None], usual: int) -> N
     model = next(name for name in ("model.h5", "model.keras") if Path(name).exists())
     held = ("--held", "held.npz") if Path("held.npz").exists() else ()
     done = measured(model, "masks.npz", *held)
-    assert (done.code, done.stdout) == (2, "")
+    assert (done.code, done.stdout) == (2, ""), done
     assert done.last.startswith(f"masksweep: {REFUSED[bomb]}")
     assert len(done.last) < 500
     assert done.memory < usual + EXTRA
@@ -227,6 +236,56 @@ def test_nothing_is_made_dense_as_a_whole(usual: int) -> None:
         "holds: 269,317,144 masked entries, bit for bit",
     )
     assert done.memory < usual + EXTRA
+
+
+@pytest.mark.parametrize("mask", ["sparse", "dense"])
+def test_a_long_row_is_read_in_parts(mask: str, usual: int) -> None:
+    """A kernel of one row of 1 GiB, so that blocks of whole rows would be all of it."""
+    shape = (1, 2**28)
+    large_kernel(shape)
+    named = ("--weight", "hidden/kernel") if mask == "sparse" else ()
+    if mask == "dense":
+        Path("masks.npz").unlink()
+        bombs.packed_zeros("hidden/kernel", shape)
+    done = measured("model.weights.h5", "masks.npz", *named)
+    entries = 2**28 - 1000 * (mask == "sparse")
+    assert (done.code, done.stdout.splitlines()[-1]) == (
+        0,
+        f"holds: {entries:,} masked entries, bit for bit",
+    )
+    assert done.memory < usual + EXTRA
+
+
+def test_what_is_read_as_a_whole_has_a_limit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Masks in Fortran order, the parts of sparse masks, and the variables of a SavedModel."""
+
+    def refused(model: str, masks: str) -> str:
+        assert main(["audit", model, masks, "--weight", bombs.NAME]) == 2
+        return capsys.readouterr().err.splitlines()[-1].removeprefix("masksweep: ")
+
+    def limited(module: str, bytes_allowed: int) -> None:
+        monkeypatch.setattr(f"{module}.LARGE", bytes_allowed)
+
+    bombs.saved()
+    np.save("mask.npy", np.asfortranarray(np.zeros((3, 4))))
+    np.save("c_order.npy", np.zeros((3, 4)))
+    scipy.sparse.save_npz("sparse.npz", scipy.sparse.csr_matrix(np.eye(3, 4)))
+    limited("strategies.files", 95)
+    allowed = "an array of 96 bytes must be read as a whole, and 95 are allowed"
+    order = "; save it in C order, with numpy.ascontiguousarray"
+    assert refused("model.keras", "mask.npy") == f"path=mask.npy: {allowed}{order}"
+    assert main(["audit", "model.keras", "c_order.npy", "--weight", bombs.NAME]) == 0
+    limited("strategies.files", 20)
+    allowed = "an array of 24 bytes must be read as a whole, and 20 are allowed"
+    assert refused("model.keras", "sparse.npz") == f"path=sparse.npz: {allowed}"
+    limited("masksweep.sweeps.audit.mask_files", 20)
+    assert refused("model.keras", "sparse.npz") == "path=sparse.npz: has more than 2 rows"
+    limited("masksweep.sweeps.audit.saved_model", 47)
+    saved_copy()
+    said = "its 48 bytes must be read as a whole, and 47 are allowed; save the model as .keras"
+    assert refused("saved", "c_order.npy") == f"path=saved: {bombs.NAME}: {said}"
 
 
 @pytest.mark.slow

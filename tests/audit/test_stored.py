@@ -12,6 +12,7 @@ import pytest
 from keras import layers
 
 from masksweep.strategies.base import Array, Invalid
+from masksweep.strategies.npz import regions
 from masksweep.strategies.weights import owners
 from masksweep.sweeps.audit.keras_variables import CLASSES, variable_names
 from masksweep.sweeps.audit.open import check, open_model
@@ -21,15 +22,23 @@ SAVED = Path(__file__).parents[1] / "saved"
 
 
 def stored(path: str | Path) -> dict[str, Array]:
-    """All weights of a saved model, read in blocks of two rows."""
+    """All weights of a saved model, read in blocks of at most five entries."""
     with open_model(str(path)) as model:
         assert len({w.name for w in model.weights}) == len(model.weights)
         read = {}
         for one in model.weights:
-            blocks = list(one.blocks(2))
-            read[one.name] = np.concatenate(blocks) if one.shape else blocks[0]
-            assert (read[one.name].shape, read[one.name].dtype) == (one.shape, one.dtype)
+            read[one.name] = whole(one)
         return read
+
+
+def whole(weight: StoredWeight) -> Array:
+    """A weight, read in blocks of at most five entries."""
+    array = np.empty(weight.shape, weight.dtype)
+    for region, block in zip(regions(weight.shape, 5), weight.blocks(5), strict=True):
+        assert block.dtype == weight.dtype
+        assert block.shape == array[region].shape
+        array[region] = block
+    return array
 
 
 def live(model: Any) -> dict[str, Array]:
@@ -232,7 +241,7 @@ def test_names_in_a_saved_model(kind: str, tmp_path: Path) -> None:
         for name, array in live(model).items():
             one = found.find(name)
             assert one is not None, name
-            assert b"".join(block.tobytes() for block in one.blocks(2)) == array.tobytes()
+            assert whole(one).tobytes() == array.tobytes()
 
 
 KERNEL = np.where([[1, 0, 1, 0], [0, 1, 1, 0], [1, 1, 0, 1]], 9, 0).astype("float32")
@@ -257,7 +266,18 @@ def test_files_of_older_versions(file: str) -> None:
         assert all(model.find(name) for name in FILES[file])
         kernel = model.find(FILES[file][0])
         assert kernel
-        np.testing.assert_array_equal(np.concatenate(list(kernel.blocks(2))), KERNEL)
+        np.testing.assert_array_equal(whole(kernel), KERNEL)
+
+
+@pytest.mark.parametrize("entries", [1, 2, 3, 5, 12, 1000])
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (3, 4), (1, 9), (2, 3, 5), (2, 1, 7), (3, 0)])
+def test_regions_cut_an_array_in_the_order_of_its_entries(
+    shape: tuple[int, ...], entries: int
+) -> None:
+    array = np.arange(np.prod(shape, dtype=int)).reshape(shape)
+    blocks = [np.asarray(array[region]) for region in regions(shape, entries)]
+    assert all(0 < block.size <= entries and block.ndim == array.ndim for block in blocks)
+    assert [x for block in blocks for x in block.ravel()] == array.ravel().tolist()
 
 
 # -- names -----------------------------------------------------------------------------------

@@ -554,7 +554,8 @@ def test_artifacts_that_are_not_as_they_should_be(
 
     old = "has no held values: it was made before they were kept"
     assert refused_with(**{"held.npz": None}) == old
-    assert refused_with(**{"held.npz": None, "config.yaml": None}) == old
+    for config in (None, b"\xff", b"date: 2020-99-99", b"[" * 3000, b"held: 1", b""):
+        assert refused_with(**{"held.npz": None, "config.yaml": config}) == old
     assert refused_with(**{"held.npz": None, "config.yaml": b"held: [zero"}) == old
     assert refused_with(**{"held.npz": None, "config.yaml": b"zero"}) == old
     assert refused_with(**{"masks.npz": b"no"}).startswith("path=masks.npz: not a readable .npz")

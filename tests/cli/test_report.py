@@ -16,7 +16,8 @@ import pytest
 from masksweep.sweeps.cli.main import main
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.plan import Planned
-from masksweep.sweeps.report import ranking
+from masksweep.sweeps.config.variants import variants
+from masksweep.sweeps.report import ranking, recommendation
 from masksweep.sweeps.report.recommendation import sentences
 from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.tracking import resume
@@ -252,6 +253,63 @@ def test_what_has_not_run_is_not_said_to_leak() -> None:
     given = [Outcome(trial, "", "failed", reason="a reason")]
     assert said("Control", given) == "init_only has not run: no verdict can be trusted."
     assert said("Leak", given) == "no strategy was tried."
+
+
+def test_strategies_of_unlike_grids_are_compared_where_they_meet() -> None:
+    """Its optimizer is a variant of the one and goes without saying of the other."""
+    given = [
+        *outcomes({"weight_mask": (0.0, 1.0, True), "projection": (0.0, 1.0, True)}),
+        *outcomes({"weight_mask": (-0.1, 1.0, True)}, optimizer="sgd"),
+    ]
+    names = variants([o.trial for o in given])
+    given = [replace(o, variant=names[o.trial.id]) for o in given]
+    assert {o.variant for o in given if o.trial.strategy.name == "projection"} == {""}
+    assert said("Use", given).startswith("weight_mask, or as well projection: ")
+
+
+def test_strategies_that_never_meet_are_said_to() -> None:
+    given = [
+        *outcomes({"weight_mask": (0.0, 1.0, True)}),
+        *outcomes({"projection": (0.0, 1.0, True)}, optimizer="sgd"),
+    ]
+    assert said("Use", given).startswith("none: the strategies share no setting and seed")
+
+
+def test_the_noise_is_that_of_the_same_data() -> None:
+    """Dense seeds lie 1.4 points apart on the one and 42 on the other."""
+    given = outcomes({"weight_mask": (-0.1, 1.0, True), "projection": (0.0, 1.0, True)})
+    for seed, score in zip(SEEDS, (0.2, 0.5, 0.8), strict=True):
+        for strategy in ("dense", "weight_mask"):
+            trial = make(strategy=strategy, seed=seed, data="mnist1d")
+            held = None if strategy == "dense" else True
+            given.append(Outcome(trial, "", "ok", result(score, 1.0, held)))
+    assert said("Use (random, digits)", given).startswith("projection: ")
+    assert "lie 1.4 points apart" in said("Use (random, digits)", given)
+    assert "lie 42.4 points apart" in said("Use (random, mnist1d)", given)
+
+
+def test_what_proves_nothing_is_not_said_to_leak() -> None:
+    given = outcomes({"weight_mask": (0.0, 1.0, True), "projection": (0.0, 1.0, True)})
+    still = next(i for i, o in enumerate(given) if o.trial.strategy.name == "projection")
+    metrics = {"integrity/ok": 0.0, "integrity/violations": 0.0, "integrity/moved": 0.0}
+    given[still] = replace(
+        given[still], result=TrialResult("ok", metrics={**metrics, "test/accuracy": 0.8})
+    )
+    assert said("Leak", given) == "none of the strategies."
+    assert said("Unproven", given).startswith("projection in 1 of 6 trials: nothing that may train")
+
+
+@pytest.mark.parametrize(
+    ("tie", "words"),
+    [
+        (["weight_mask", "projection"], "in the leak atlas each holds in all cells"),
+        (["weight_mask", "var_list"], "each holds in all cells that it takes, and the first takes"),
+        (["weight_mask", "row_lookup"], "in the leak atlas the first holds in the largest part"),
+        (["weight_mask", "of_ones_own"], "they are listed in a fixed order"),
+    ],
+)
+def test_the_order_of_a_tie_is_explained_by_what_decided_it(tie: list[str], words: str) -> None:
+    assert words in recommendation._order(tie)
 
 
 def test_another_task_is_another_kind() -> None:

@@ -12,9 +12,11 @@ import pytest
 
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common import escape
+from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.driver import summary
 from masksweep.sweeps.report import claims, export
 from masksweep.sweeps.report.claims import Checked
+from masksweep.sweeps.report.results_table import as_markdown
 from tests.cli.test_main import masksweep
 from tests.support.trials import trial
 
@@ -39,9 +41,16 @@ def test_a_question_makes_no_picture_in_a_note() -> None:
 
 
 def test_a_claim_makes_no_picture_in_a_note() -> None:
-    text = claims.as_markdown([Checked("a|b", PICTURE, "1", ">= 2", True)])
+    text = claims.as_markdown([Checked("a|b", PICTURE, f"1 failed: {PICTURE}", ">= 2", True)])
     escaped(text)
     assert len(text.splitlines()) == 3
+
+
+def test_a_variant_makes_no_picture_in_a_note() -> None:
+    outcome = Outcome(trial(), PICTURE, "failed", reason=PICTURE)
+    escaped(as_markdown([outcome]))
+    note = summary.note("", "", [outcome], [])
+    escaped(re.sub(r"(?m)^\*\*([\w ]+)\*\*:", r"\1:", note))
 
 
 @pytest.mark.parametrize("formula", ["=1+1", "+1", "-1+x", "@x", "\t=1", "\r=1"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import struct
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from masksweep.sweeps.common import limits
-from masksweep.sweeps.composing import untrusted
+from masksweep.sweeps.composing import includes, untrusted
 from masksweep.sweeps.driver import sweep
 from tests.support.hostile_configs import (
     CALLBACKS,
@@ -240,6 +241,43 @@ def test_only_what_can_be_reached_is_looked_at(
     said = refused(command, folder, *arguments)
     assert said.startswith("--config-dir=configs/"), said
     assert said.endswith(": Hydra's own config is fixed here"), said
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ("zoo", ["zoo/a"]),
+        ("zoo", ["/Zoo/a"]),
+        ("Zoo", ["/zoo/a"]),
+        ("STRASSE", ["/straße/a"]),
+        ("caf\u00e9", ["/CAFE\u0301/a"]),
+        ("Loose.YAML", ["lOOSE"]),
+        ("Data", []),
+        ("Config.yaml", []),
+        ("HYDRA", []),
+    ],
+)
+def test_a_file_system_without_case_opens_what_is_named_in_another(
+    entry: str, words: list[str], tmp_path: Path
+) -> None:
+    """So that is looked at too. `data` and `config.yaml` are Masksweep's."""
+    path = tmp_path / entry
+    path.touch() if path.suffix else path.mkdir()
+    assert untrusted._is_reached(path, {"data", "config.yaml"}, words)
+    assert not untrusted._is_reached(tmp_path / "other", {"data", "config.yaml"}, words)
+
+
+def test_defaults_that_lead_to_themselves_in_another_case() -> None:
+    theirs, other = Path("experiment/theirs.yaml"), Path("Zoo/A.yaml")
+    leads = includes.count({theirs: {"defaults": ["/zoo/a"]}, other: {}})
+    assert leads == {theirs: 2, other: 1}
+    leads = includes.count({theirs: {"defaults": ["/zoo/a"]}, other: {"defaults": ["/ZOO/a"]}})
+    assert leads == {theirs: math.inf, other: math.inf}
+
+
+def test_files_whose_names_differ_in_case_only_are_two() -> None:
+    one, other = Path("a.yaml"), Path("A.yaml")
+    assert includes.count({one: {"defaults": ["A"]}, other: {}}) == {one: 2, other: 1}
 
 
 OWN = """\

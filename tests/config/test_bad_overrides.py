@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,16 @@ def test_what_this_machine_lacks_is_told_before_anything_starts(
     most = f"must be at most {os.cpu_count()}, what this machine has"
     assert cpus == f"resources.num_cpus=9999.0: {most}"
     assert memory.startswith(f"resources.memory={2**60}: must be at most ")
+
+
+@pytest.mark.parametrize("place", ["/proc/x", "{absent}://bucket/x"])
+def test_a_place_for_checkpoints_is_tried_before_anything_starts(
+    command: Light, place: str, tmp_path: Path
+) -> None:
+    packages = {"gs": "gcsfs", "abfs": "adlfs", "oss": "ossfs"}
+    place = place.format(absent=next(p for p, name in packages.items() if not find_spec(name)))
+    (line,) = told(command, tmp_path, f"checkpoint.path={place}")
+    assert line.startswith(f"checkpoint.path={place}: ")
 
 
 def test_a_card_that_is_not_there_is_missed_before_anything_starts(tmp_path: Path) -> None:

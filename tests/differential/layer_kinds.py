@@ -9,6 +9,10 @@ from typing import Any
 from keras import layers
 
 
+def of_one_input(layer: Any, x: Any) -> Any:
+    return layer(x)
+
+
 @dataclass(frozen=True)
 class Kind:
     """One kind of layer."""
@@ -16,7 +20,7 @@ class Kind:
     make: Callable[[], Any]
     shape: tuple[int, ...]
     """Of its inputs, without the batch."""
-    call: Callable[[Any, Any], Any] = field(default=lambda layer, x: layer(x))
+    call: Callable[[Any, Any], Any] = field(default=of_one_input)
     """(layer, its input) -> its output; a layer may take its input more than once."""
     integers: bool = False
     """It takes indices, from 0 to 3."""

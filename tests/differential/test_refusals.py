@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from masksweep.strategies import Invalid, Plan
+from masksweep.strategies import Invalid, Plan, all_strategies
+from masksweep.strategies.audit import alike
 from masksweep.strategies.base import Strategy
 from masksweep.strategies.dense import Dense
 from masksweep.strategies.held import Zero
@@ -84,3 +86,186 @@ def test_an_optimizer_must_be_new() -> None:
     optimizer.build(model.trainable_variables)
     with pytest.raises(Invalid, match="must be new"):
         Training(model, Dense(), Plan(), optimizer=optimizer, loss=np.mean)
+
+
+class Keeping(layers.Layer):  # type: ignore[misc]
+    """Keeps a metric by itself, as Keras' guide on own layers does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = keras.metrics.Mean(name="mean")
+
+    def call(self, x: Any) -> Any:
+        self.mean.update_state(x)
+        return x
+
+
+class Adding(layers.Layer):  # type: ignore[misc]
+    """Adds a loss that is not a scalar, and one of whole numbers."""
+
+    def call(self, x: Any) -> Any:
+        self.add_loss(keras.ops.mean(x**2, axis=0))
+        self.add_loss(keras.ops.sum(keras.ops.cast(x > 0, "int32")))
+        return x
+
+
+class Unreached(keras.Model):  # type: ignore[misc]
+    """Has a layer that no output depends on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.idle = layers.Dense(1), layers.Dense(1)
+
+    def call(self, x: Any) -> Any:
+        self.idle(x)
+        return self.used(x)
+
+
+class Switching(layers.Layer):  # type: ignore[misc]
+    """Draws from its seed inside of a condition."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = layers.Dropout(0.5)
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        wanted = keras.ops.sum(x) > -1e9
+        return keras.ops.cond(wanted, lambda: self.drop(x, training=training), lambda: x)
+
+
+class Drawing(layers.Layer):  # type: ignore[misc]
+    """Draws from Keras' global seed."""
+
+    def call(self, x: Any) -> Any:
+        return x + keras.random.normal((4,))
+
+
+def within(layer: layers.Layer) -> Any:
+    keras.utils.set_random_seed(1)
+    return keras.Sequential([keras.Input((4,)), layers.Dense(4), layer, layers.Dense(1)])
+
+
+def unreached() -> Any:
+    keras.utils.set_random_seed(1)
+    model = Unreached()
+    model(tf.zeros((2, 4)))
+    return model
+
+
+def kept(model: Any) -> list[Any]:
+    """The variables of metrics that layers keep by themselves."""
+    metrics = [layer.mean for layer in model.layers if isinstance(layer, Keeping)]
+    return [v.numpy() for metric in metrics for v in metric.variables]
+
+
+def multi() -> Any:
+    return keras.optimizers.MultiOptimizer(
+        keras.optimizers.OptimizerMap(keras.optimizers.Adam(), {".*head.*": keras.optimizers.SGD()})
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
+@pytest.mark.parametrize("optimizer", [keras.optimizers.Adam, multi])
+@pytest.mark.parametrize("build", [lambda: within(Keeping()), lambda: within(Adding()), unreached])
+def test_what_keras_trains_is_trained(
+    build: Callable[[], Any], optimizer: Callable[[], Any]
+) -> None:
+    x, y = tf.reshape(tf.range(32.0), (8, 4)) / 32, tf.ones((8, 1))
+    theirs, ours = build(), build()
+    theirs.compile(optimizer(), "mse", jit_compile=False)
+    training = Training(
+        ours, Dense(), Plan(), optimizer=optimizer(), loss=keras.losses.MeanSquaredError()
+    )
+    step = tf.function(training.step)
+    for _ in range(3):
+        expected = theirs.train_on_batch(x, y, return_dict=True)["loss"]
+        loss, _ = step(x, y)
+    assert float(loss) == pytest.approx(float(expected), rel=1e-6)
+    for one, other in zip(theirs.weights, ours.weights, strict=True):
+        assert alike(np.asarray(one.numpy()), np.asarray(other.numpy()))
+    assert all(kept(ours)), "metrics go on; Keras resets them in train_on_batch"
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [(Switching, "inside of a condition or a loop"), (Drawing, "a SeedGenerator of its own")],
+)
+def test_a_layer_is_refused(layer: Callable[[], Any], words: str) -> None:
+    with pytest.raises(Invalid, match=words):
+        step(within(layer()), Dense(), Plan())
+
+
+def masked(model: Any) -> Plan:
+    masks, held = Random(0.5).masks, Zero().values
+    return make_plan(describe(model), values(model), masks=masks, held=held, targets=["*/kernel"])
+
+
+def test_a_rematerialized_layer_cannot_hold() -> None:
+    with keras.RematScope("full"):
+        layer = layers.Dense(4)
+    model = within(layer)
+    with pytest.raises(Invalid, match="rematerialized"):
+        step(model, Projection(), masked(model))
+    with keras.RematScope("full"):
+        layer = layers.BatchNormalization()
+    with pytest.raises(Invalid, match="rematerialized"):
+        step(within(layer), Dense(), Plan())
+
+
+def test_an_optimizer_within_another_must_be_new() -> None:
+    model, inner = own(keras.Model), keras.optimizers.Adam()
+    inner.build(model.trainable_variables)
+    for outer in (
+        keras.optimizers.LossScaleOptimizer(inner),
+        keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(inner)),
+    ):
+        with pytest.raises(Invalid, match="must be new"):
+            Training(model, Dense(), Plan(), optimizer=outer, loss=np.mean)
+
+
+def test_an_optimizer_for_each_variable_must_be_in_a_map() -> None:
+    adam = keras.optimizers.Adam()
+    optimizer = keras.optimizers.MultiOptimizer(lambda variable: adam)
+    with pytest.raises(Invalid, match="OptimizerMap"):
+        Training(own(keras.Model), Dense(), Plan(), optimizer=optimizer, loss=np.mean)
+
+
+def test_slots_that_start_from_the_weights_cannot_be_put_on_others() -> None:
+    model = own(keras.Model)
+    optimizer, plan = keras.optimizers.ScheduleFreeAdamW(), masked(model)
+    training = Training(model, Projection(), plan, optimizer=optimizer, loss=np.mean)
+    for change in (
+        lambda: training.switch(plan),
+        lambda: training.start(values(model), [], plan),
+    ):
+        with pytest.raises(Invalid, match="starts its slots from the weights"):
+            change()
+
+
+def test_what_is_refused_changes_nothing() -> None:
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = own(keras.Model)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    plan, before = masked(model), values(model)
+    optimizer = keras.optimizers.SGD(loss_scale_factor=4.0)
+    with pytest.raises(Invalid, match="statistics"):
+        Training(
+            model, Projection(), plan, optimizer=optimizer, loss=np.mean, statistics=["none/*"]
+        )
+    assert all(alike(before[name], array) for name, array in values(model).items())
+    assert optimizer.loss_scale_factor == 4.0
+    training = Training(model, Projection(), plan, optimizer=optimizer, loss=np.mean)
+    two = within(layers.ReLU())
+    plan, before = masked(two), None
+    del training
+    sparse = all_strategies()["sparse_values"]()
+    training = Training(two, sparse, plan, optimizer=keras.optimizers.SGD(), loss=np.mean)
+    first, second = plan.weights
+    bad = Plan((dataclasses.replace(first, mask=first.mask[:, ::-1]),
+                dataclasses.replace(second, mask=np.zeros_like(second.mask))))  # fmt: skip
+    before = [np.asarray(a) for a in training.effective()]
+    with pytest.raises(Invalid, match="masks of other sizes"):
+        training.switch(bad)
+    assert all(alike(a, np.asarray(b)) for a, b in zip(before, training.effective(), strict=True))

@@ -13,7 +13,7 @@ from tests.support.trials import trial
 
 
 def outcome(strategy: str, ok: float | None, status: Any = "ok") -> Outcome:
-    metrics = {} if ok is None else {"integrity/ok": ok, "test/accuracy": 0.5}
+    metrics = {} if ok is None else {"integrity/ok": ok, "integrity/violations": 3 * (1 - ok)}
     return Outcome(trial(strategy=strategy), "", status, TrialResult("ok", metrics=metrics))
 
 
@@ -22,12 +22,18 @@ def test_a_control_that_leaks_is_none_of_those_that_do() -> None:
         outcome("weight_mask", 1.0),
         outcome("gradient_mask", 0.0),
         outcome("init_only", 0.0),
+        Outcome(
+            trial(strategy="sparse_values"),
+            "",
+            "ok",
+            TrialResult("ok", metrics={"integrity/ok": 0.0, "integrity/moved": 0.0}),
+        ),
         outcome("dense", None),
         outcome("projection", None, "failed"),
         outcome("var_list", None, "skipped"),
     ]
     assert build.counts(found) == {
-        "trials/ok": 4,
+        "trials/ok": 5,
         "trials/failed": 1,
         "trials/skipped": 1,
         "trials/leaking": 1,

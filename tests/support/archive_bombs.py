@@ -67,6 +67,21 @@ def config_of_many_units() -> None:
     repacked(config_json=lambda part: part.write(json.dumps(config).encode()))
 
 
+def config_of_nested_layers(depth: int = 25) -> None:
+    """Each Bidirectional has the layer in it three times: 3^25 layers in 2 kB."""
+    with zipfile.ZipFile(saved()) as file:
+        config = json.loads(file.read("config.json"))
+    layer = config["config"]["layers"][1]
+    for _ in range(depth):
+        layer = {"class_name": "Bidirectional", "module": "keras", "config": {"layer": layer}}
+    config["config"]["layers"][1] = layer
+    repacked(config_json=lambda part: part.write(json.dumps(config).encode()))
+
+
+def config_of_deep_layers() -> None:
+    config_of_nested_layers(300)
+
+
 def weights_of_gigabytes() -> None:
     repacked(model_weights_h5=lambda part: zeros(part, GIGABYTES * 2**30))
 
@@ -213,12 +228,17 @@ def mask_of_declared_size() -> None:
 
 def mask_of_gigabytes() -> None:
     saved()
+    packed_zeros(NAME, (GIGABYTES * 2**6, 2**24))
+
+
+def packed_zeros(name: str, shape: tuple[int, int]) -> None:
+    """A mask of zeros. Its number of entries is a multiple of 2^24."""
     with (
         zipfile.ZipFile("masks.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file,
-        file.open(f"{NAME}.npy", "w", force_zip64=True) as part,
+        file.open(f"{name}.npy", "w", force_zip64=True) as part,
     ):
-        part.write(header((GIGABYTES * 2**6, 2**24)))
-        zeros(part, GIGABYTES * 2**30)
+        part.write(header(shape))
+        zeros(part, shape[0] * shape[1])
 
 
 def held_of_gigabytes() -> None:
@@ -270,6 +290,57 @@ def sparse_mask_outside() -> None:
         indices=np.array([0, 2**30, 1], np.int32),
         indptr=np.array([0, 1, 2, 3], np.int32),
     )
+
+
+def wide_entries(name: str) -> None:
+    """A part of the masks with one entry, a text of 400 MB."""
+    size = 400_000_000
+    with (
+        zipfile.ZipFile("masks.npz", "a", zipfile.ZIP_DEFLATED, compresslevel=1) as file,
+        file.open(f"{name}.npy", "w", force_zip64=True) as part,
+    ):
+        part.write(header((1,), f"|S{size}"))
+        zeros(part, size // 2**24 * 2**24)
+        part.write(bytes(size % 2**24))
+
+
+def mask_of_wide_entries() -> None:
+    saved()
+    Path("masks.npz").unlink()
+    wide_entries("arr_0")
+
+
+def named_mask_of_wide_entries() -> None:
+    saved()
+    Path("masks.npz").unlink()
+    wide_entries(NAME)
+
+
+def sparse_mask_of_wide_entries() -> None:
+    saved()
+    places = np.zeros(1, int)
+    np.savez("masks.npz", format=b"coo", shape=(3, 4), row=places, col=places)
+    wide_entries("data")
+
+
+def sparse_mask_without_format() -> None:
+    saved()
+    places, data = np.zeros(1, int), np.ones(1)
+    none = np.zeros(0, "S3")
+    np.savez("masks.npz", format=none, shape=(3, 4), row=places, col=places, data=data)
+
+
+def sparse_mask_of_no_numbers_for_shape() -> None:
+    saved()
+    places, data = np.zeros(1, int), np.ones(1)
+    np.savez("masks.npz", format=b"coo", shape=("a", "b"), row=places, col=places, data=data)
+
+
+def empty_of_any_length() -> None:
+    """A kernel and its mask of 2^62 rows without entries."""
+    shape = (2**62, 0)
+    dataset(shape=shape)
+    mask(header(shape))
 
 
 def saved_model_of_declared_size() -> None:

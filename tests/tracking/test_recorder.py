@@ -493,7 +493,7 @@ def lose(how: str) -> None:
             (parent,) = [r for r in runs() if "mlflow.parentRunId" not in r.data.tags]
             client().delete_run(parent.info.run_id)
         case "trial deleted":
-            (run,) = children()
+            (run, *_) = [r for r in children() if r.data.tags["trial.id"] == TRIALS[0].id]
             client().delete_run(run.info.run_id)
 
 
@@ -576,6 +576,78 @@ class TestLoss:
         sweep(TRIALS[0])
         assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
         assert not Path(".masksweep").exists()
+
+    def test_a_store_that_is_lost_while_a_lot_is_sent_one_by_one_is_given_all(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        apply, refusals = Tracker.apply, count()
+
+        def lost_after_a_refusal(*lot: Any) -> None:
+            try:
+                apply(*lot)
+            except Refused:
+                if not next(refusals):
+                    lose("deleted")
+                raise
+
+        monkeypatch.setattr(Tracker, "apply", lost_after_a_refusal)
+        with recorder() as (_, made):
+            made.start_sweep("note", [])
+            made.start_trial(TRIALS[0], "good")
+            made.send(made._oldest())
+            made.log(TRIALS[0], 1, {"not a name?": 1.0})
+            made.end_trial(TRIALS[0], RESULT)
+            made.end_sweep("FINISHED", "note", {})
+            made.start()
+            assert not made.finish(60)
+            assert made.waiting == 1, made.refused
+            assert "not a name?" in made.refused[0]
+            assert made.lost([TRIALS[0].id]) == []
+        (run,) = children()
+        assert run.info.status == "FINISHED"
+
+    def test_what_is_refused_of_a_run_again_and_again_is_no_reason_to_send_all_again(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        send_again, resent = Spool.send_again, list[bool]()
+
+        def counting(self: Spool) -> bool:
+            resent.append(send_again(self))
+            return resent[-1]
+
+        monkeypatch.setattr(Spool, "send_again", counting)
+        with recorder() as (_, made):
+            made.start_sweep("note", [])
+            for t in TRIALS[:2]:
+                made.start_trial(t, t.name)
+            for epoch in range(1, 6):
+                for t, name in zip(TRIALS, ("not a name?", "train/loss"), strict=False):
+                    made.log(t, epoch, {name: 1.0})
+                while lot := made._oldest():
+                    made.send(lot)
+            assert made.waiting == 5
+            assert resent == [True]
+
+    def test_what_the_store_lost_is_told_beside_what_waits_and_what_it_refused(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        end = Tracker._end
+
+        def refuses(self: Tracker, body: Any, *rest: Any) -> None:
+            if body["trial"] == TRIALS[1].id:
+                raise Refused("too large")
+            end(self, body, *rest)
+
+        monkeypatch.setattr(Tracker, "_end", refuses)
+        with recorder() as (_, made):
+            made.start_sweep("note", [])
+            record(made, *TRIALS[:2])
+            while lot := made._oldest():
+                made.send(lot)
+            record(made, TRIALS[2])
+            assert made.lost(t.id for t in TRIALS) == []
+            lose("trial deleted")
+            assert made.lost(t.id for t in TRIALS) == [TRIALS[0].id]
 
     def test_a_spool_of_an_earlier_version_is_read(self) -> None:
         spool, before = records()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,7 @@ TEXTS = {
     "merged keys": "a: &a {seed: 1}\nb: {<<: *a}\n",
     "nested beyond reason": "a: " + 3000 * "[" + 3000 * "]",
     "a number beyond reason": "seed: " + 10_000 * "9",
+    "a number in base 60 beyond reason": "seed: 1" + 500_000 * ":1",
     "two documents": "seed: 1\n---\nseed: 2\n",
     "no mapping": "- seed\n",
     "no YAML": "seed: [1\n",
@@ -200,6 +202,27 @@ def test_what_is_no_plain_data_is_refused(
     said = refused(path)
     assert ("of which a few can stand for any number" in said) == what.startswith("aliases")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("what", ["[1", "{a", "{? [x", "a: [&a x, *a"])
+def test_a_file_of_very_many_values_is_refused_at_once(what: str, tmp_path: Path) -> None:
+    """Each of 16 MB, which would take minutes and gigabytes."""
+    path = tmp_path / "config.yaml"
+    path.write_text(what + (run_config.LONG - 30) // 2 * ",1")
+    start = time.process_time()
+    assert refused(path) == f"config={path}: has more than 500,000 values"
+    assert time.process_time() - start < 60
+
+
+def test_masks_and_curves_that_are_long_are_read(tmp_path: Path) -> None:
+    trial = make(pattern={"name": "explicit", "mask": np.ones((400, 400), int).tolist()})
+    curves = {f"train/{i}": {epoch: epoch / 3 for epoch in range(10_000)} for i in range(10)}
+    recorded = run_config.of(trial, "r" * 32, RESULT, curves, {})
+    path = tmp_path / "config.yaml"
+    path.write_text(run_config.text(trial, recorded))
+    found, its_recorded = run_config.read(path)
+    assert its_recorded
+    assert (found.id, its_recorded.curves) == (trial.id, curves)
 
 
 def test_a_file_elsewhere_is_refused_though_its_digest_is_told(tmp_path: Path) -> None:
