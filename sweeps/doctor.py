@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from sweeps import checks, escape
+from strategies.base import Invalid
+from sweeps import checks, escape, feasible
 from sweeps.arguments import Parser
+from sweeps.named import all_of
 from sweeps.nodes import nodes
 from sweeps.overrides import planned
 from sweeps.progress import doing
@@ -48,14 +50,27 @@ def _all(trials: Sequence[Trial], address: str | None) -> Iterator[checks.Findin
     with doing("Checking the trials"):
         found = [checks.trials(trials)]
     yield from found
-    with doing("Looking at Ray"):
-        found = list(nodes(address or first.launch.address, trials))
-    yield from found
+    if address or first.launch.address or not (lacking := list(_lacking(trials))):
+        with doing("Looking at Ray"):
+            found = list(nodes(address or first.launch.address, trials))
+        yield from found
+    else:  # run would say so before it starts Ray
+        yield from lacking
     with doing("Looking at the store"):
         found = [checks.store(first.tracking)]
     yield from found
     yield checks.checkpoints(first.checkpoint.path)
     yield from checks.disks()
+
+
+def _lacking(trials: Sequence[Trial]) -> Iterator[checks.Finding]:
+    """What this machine has too little of, in the words of `run`."""
+    try:
+        feasible.check(trials)
+    except Invalid as error:
+        for fault in all_of(error):
+            if not fault.key.startswith("checkpoint"):  # which has a finding of its own
+                yield checks.Finding("fail", "room", str(fault))
 
 
 def _line(finding: checks.Finding) -> Table:

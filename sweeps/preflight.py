@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import traceback
 from collections.abc import Callable, Sequence
-from multiprocessing import get_context, resource_tracker
+from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from strategies.base import Invalid
+from sweeps import stopping
 from sweeps.config import Trial
 
 if TYPE_CHECKING:
@@ -53,13 +53,7 @@ class Child:
         context = get_context("spawn")
         self._pipe, other = context.Pipe()
         self._process = context.Process(target=_child, args=(other,), daemon=True)
-        resource_tracker.ensure_running()  # which would let the signal through again
-        # Ctrl-C in a terminal goes to it as well; this process ends it
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            self._process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        stopping.start(self._process)
         other.close()
         return self
 
