@@ -11,8 +11,9 @@ import numpy as np
 from masksweep.strategies.audit import bits
 from masksweep.strategies.base import Array, Invalid
 
-FOLLOWS_WEIGHTS = (keras.optimizers.ScheduleFreeAdamW,)
-"""Optimizers with slots that start as a copy of the weights."""
+COPIES_WEIGHTS = (keras.optimizers.ScheduleFreeAdamW,)
+"""Optimizers with slots that start as a copy of the weights. `keras.Model.fit` builds an optimizer
+within its first step: in a graph the copy is lost, so there is no one training to be equal to."""
 
 
 def _parts(optimizer: Any) -> list[Any]:
@@ -22,21 +23,16 @@ def _parts(optimizer: Any) -> list[Any]:
 
 
 def require_usable(optimizer: Any) -> None:
-    """Raise `Invalid` for an optimizer that was used, or whose slots could not be found."""
+    """Raise `Invalid` for an optimizer that was used, or that does not train as under `fit`."""
     for part in _parts(optimizer):
         if part.built:
             allowed = "must be new: it was built for the variables of another training"
             raise Invalid("optimizer", part.name, allowed)
+        if isinstance(part, COPIES_WEIGHTS):
+            allowed = "starts its slots from the weights, which fit loses in a graph; not supported"
+            raise Invalid("optimizer", part.name, allowed)
         if isinstance(part, keras.optimizers.MultiOptimizer) and not part.optimizers:
             allowed = "must have a keras.optimizers.OptimizerMap, not a function of the variable"
-            raise Invalid("optimizer", part.name, allowed)
-
-
-def require_constant_slots(optimizer: Any) -> None:
-    """Raise `Invalid` for an optimizer whose slots depend on the weights that it was built for."""
-    for part in _parts(optimizer):
-        if isinstance(part, FOLLOWS_WEIGHTS):
-            allowed = "starts its slots from the weights, so a training cannot be put on others"
             raise Invalid("optimizer", part.name, allowed)
 
 

@@ -18,7 +18,6 @@ from masksweep.strategies.mask_variables import Masked, holder
 from masksweep.strategies.moving_statistics import at_rest, frozen_statistics, layers_at_rest
 from masksweep.strategies.optimizer import (
     build,
-    require_constant_slots,
     require_usable,
     with_loss_scaling,
 )
@@ -117,9 +116,8 @@ class Training:
         non-trainable `state` and another plan.
 
         The plan must mask the same weights, and the strategy's constants must have the same shapes.
-        Raises `Invalid` if not, or if the optimizer's slots start from the weights.
+        Raises `Invalid` if not.
         """
-        require_constant_slots(self.optimizer)
         if reason := self.strategy.refuses(plan):
             raise Invalid("strategy", self.strategy.name, reason)
         names = {w.weight.name for w in plan.weights}
@@ -146,10 +144,8 @@ class Training:
         What is masked now is set to the plan's held values, what is freed goes on from its own. The
         optimizer keeps its slots; where they are of the kept values only, those of entries that
         were kept before go along, and those of freed ones are fresh. Raises `Invalid`, with nothing
-        changed, if the strategy refuses the plan, its constants differ in shape, or the optimizer's
-        slots start from the weights.
+        changed, if the strategy refuses the plan, or its constants differ in shape.
         """
-        require_constant_slots(self.optimizer)
         if reason := self.strategy.refuses(plan):
             raise Invalid("strategy", self.strategy.name, reason)
         pairs = [(m, f) for name, m in self.masked.items() if (f := plan.find(name))]

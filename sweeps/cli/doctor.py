@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from masksweep.strategies.base import Invalid
 from masksweep.sweeps.cli import doctor_checks
 from masksweep.sweeps.cli.doctor_ray import nodes
 from masksweep.sweeps.common import escape
 from masksweep.sweeps.common.parser import Parser
 from masksweep.sweeps.common.spinner import doing
 from masksweep.sweeps.composing.command_line import planned
+from masksweep.sweeps.config import feasible
+from masksweep.sweeps.config.registry import all_of
 
 if TYPE_CHECKING:
     from masksweep.sweeps.config.trial import Trial
@@ -49,14 +52,27 @@ def _all(trials: Sequence[Trial], address: str | None) -> Iterator[doctor_checks
     with doing("Checking the trials"):
         found = [doctor_checks.trials(trials)]
     yield from found
-    with doing("Looking at Ray"):
-        found = list(nodes(address or first.launch.address, trials))
-    yield from found
+    if address or first.launch.address or not (lacking := list(_lacking(trials))):
+        with doing("Looking at Ray"):
+            found = list(nodes(address or first.launch.address, trials))
+        yield from found
+    else:  # run would say so before it starts Ray
+        yield from lacking
     with doing("Looking at the store"):
         found = [doctor_checks.store(first.tracking)]
     yield from found
     yield doctor_checks.checkpoints(first.checkpoint.path)
     yield from doctor_checks.disks()
+
+
+def _lacking(trials: Sequence[Trial]) -> Iterator[doctor_checks.Finding]:
+    """What this machine has too little of, in the words of `run`."""
+    try:
+        feasible.check(trials)
+    except Invalid as error:
+        for fault in all_of(error):
+            if not fault.key.startswith("checkpoint"):  # which has a finding of its own
+                yield doctor_checks.Finding("fail", "room", str(fault))
 
 
 def _line(finding: doctor_checks.Finding) -> Table:

@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 import threading
+from multiprocessing import resource_tracker
+from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any, Self
 
@@ -78,3 +80,16 @@ def end_children(patience_s: float = 0.0) -> None:
     for child in family:
         with contextlib.suppress(psutil.Error):
             child.kill()
+
+
+def start(process: BaseProcess) -> None:
+    """Start a process that Ctrl-C does not end: in a terminal it goes to the whole group.
+
+    The process that starts it is to end it. Until its own code runs it would print a traceback.
+    """
+    resource_tracker.ensure_running()  # which would let the signal through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

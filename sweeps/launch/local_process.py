@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from masksweep.sweeps.common import signals
 from masksweep.sweeps.config.plan import Planned, packs
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.launch.cluster import Spec
@@ -85,7 +86,7 @@ class _Child:
         context = get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, spec, str(place)), daemon=True)
-        self._process.start()
+        signals.start(self._process)
         theirs.close()
 
     def run(self, tasks: Sequence[Task]) -> Iterator[Any]:
@@ -96,7 +97,7 @@ class _Child:
             while True:
                 while not self._pipe.poll(POLL_SECONDS):
                     self._tick()
-                self._tick()  # Ctrl-C ends the child as well, which is no loss then
+                self._tick()
                 event = self._pipe.recv()
                 if isinstance(event, Fatal):
                     fatal = event

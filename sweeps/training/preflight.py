@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import traceback
 from collections.abc import Callable, Sequence
-from multiprocessing import get_context, resource_tracker
+from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any, Self
 
 from masksweep.strategies.base import Invalid
+from masksweep.sweeps.common import signals
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.results import Answer
 
@@ -45,13 +45,7 @@ class Child:
         context = get_context("spawn")
         self._pipe, other = context.Pipe()
         self._process = context.Process(target=_child, args=(other,), daemon=True)
-        resource_tracker.ensure_running()  # which would let the signal through again
-        # Ctrl-C in a terminal goes to it as well; this process ends it
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            self._process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signals.start(self._process)
         other.close()
         return self
 

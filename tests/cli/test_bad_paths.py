@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from masksweep.sweeps.cli import main as command
 from masksweep.sweeps.cli.main import main
 from masksweep.sweeps.tracking.store import Away
 

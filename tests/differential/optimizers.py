@@ -29,7 +29,6 @@ OPTIMIZERS: dict[str, Make] = {
     "SGD": optimizers.SGD,
     "SGD, momentum": lambda **given: optimizers.SGD(momentum=0.9, **given),
     "SGD, Nesterov": lambda **given: optimizers.SGD(momentum=0.9, nesterov=True, **given),
-    "ScheduleFreeAdamW": optimizers.ScheduleFreeAdamW,
 }
 """By name; each takes the options."""
 WRAPPERS: dict[str, Callable[[Make, dict[str, Any]], Any]] = {

@@ -230,16 +230,13 @@ def test_an_optimizer_for_each_variable_must_be_in_a_map() -> None:
         Training(own(keras.Model), Dense(), Plan(), optimizer=optimizer, loss=np.mean)
 
 
-def test_slots_that_start_from_the_weights_cannot_be_put_on_others() -> None:
-    model = own(keras.Model)
-    optimizer, plan = keras.optimizers.ScheduleFreeAdamW(), masked(model)
-    training = Training(model, Projection(), plan, optimizer=optimizer, loss=np.mean)
-    for change in (
-        lambda: training.switch(plan),
-        lambda: training.start(values(model), [], plan),
-    ):
-        with pytest.raises(Invalid, match="starts its slots from the weights"):
-            change()
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_an_optimizer_whose_slots_start_from_the_weights_is_refused(wrapped: bool) -> None:
+    optimizer = keras.optimizers.ScheduleFreeAdamW()
+    if wrapped:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    with pytest.raises(Invalid, match="starts its slots from the weights"):
+        Training(own(keras.Model), Dense(), Plan(), optimizer=optimizer, loss=np.mean)
 
 
 def test_what_is_refused_changes_nothing() -> None:

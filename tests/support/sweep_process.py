@@ -152,8 +152,12 @@ class Store:
         return list(self.client.search_runs([experiment.experiment_id], query))
 
     @property
+    def _parents(self) -> list[Run]:
+        return self._runs(f"tags.`sweep.name` = '{self._name}' and tags.`sweep.id` LIKE '%'")
+
+    @property
     def parent(self) -> Run:
-        (found,) = self._runs(f"tags.`sweep.name` = '{self._name}' and tags.`sweep.id` LIKE '%'")
+        (found,) = self._parents
         return found
 
     @property
@@ -161,6 +165,9 @@ class Store:
         return self._runs(f"tags.mlflow.parentRunId = '{self.parent.info.run_id}'")
 
     def by_status(self) -> Counter[str]:
+        """How many trials are in which status; none while the sweep is not recorded yet."""
+        if not self._parents:
+            return Counter()
         return Counter(str(run.info.status) for run in self.children)
 
     def digests(self) -> dict[str, str]:
