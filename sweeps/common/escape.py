@@ -11,7 +11,8 @@ from typing import Any
 
 from rich.console import Console
 
-MARKDOWN = re.compile(r"([\\`*_{}\[\]<#!|~])")
+MARKDOWN = re.compile(r"([\\`*{}\[\]<#!|~]|(?<![^\W_])_|_(?![^\W_]))")
+"""What Markdown takes for more than text. An underscore within a word is text."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a cell begins with that a spreadsheet computes."""
 

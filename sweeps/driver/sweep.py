@@ -256,7 +256,8 @@ class Sweep(Watcher):
                 sent = self._recorder.finish(patience, self.tick)
         except Stopped as stopped:
             return stopped.exit_code
-        if sent or not (self._recorder.away_s or exit_code > 128):
+        # not after an interruption: whoever stopped it waits for it to end
+        if exit_code <= 128 and (sent or not self._recorder.away_s):
             self._lost = self._recorder.lost(
                 key for key, o in self._outcomes.items() if o.status != "failed"
             )

@@ -10,16 +10,19 @@ import socket
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common import safe_path
 from masksweep.sweeps.launch.local_ray import closed, loopback
+
+if TYPE_CHECKING:
+    import psutil
 
 PACKAGES = ("strategies", "sweeps", "conf")
 ADDRESSES, STORE_SHARE = 6e9, 0.3
@@ -59,6 +62,7 @@ def cluster(address: str | None = None) -> Iterator[None]:
     """
     # a driver's own metrics: leaving a cluster whose head has died would wait for their receiver
     os.environ.setdefault("RAY_enable_metrics_collection", "0")
+    import psutil
     import ray
 
     if ray.is_initialized():
@@ -67,32 +71,51 @@ def cluster(address: str | None = None) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     with ExitStack() as stack:
         folder = stack.enter_context(closed()) if address is None else None
+        started = set[psutil.Process]()
+        stack.callback(_kill, started)
         stack.callback(ray.shutdown)
         with _own_sigterm():
             if address is None:
-                _start(folder)
+                _start(folder, started)
             else:
                 _join(address)
         yield
 
 
-def _start(folder: str | None) -> None:
-    """Start Ray on this machine. Raises `Invalid` if it cannot be, with nothing left running."""
+def _start(folder: str | None, started: set[psutil.Process]) -> None:
+    """Start Ray on this machine, and add its processes to `started`.
+
+    Raises:
+        Invalid: It cannot be started.
+    """
     import psutil
 
     _require_addresses()
-    before = set(psutil.Process().children())
+    this = psutil.Process()
+    before = set(this.children(recursive=True))
     try:
         with loopback():
             # without a word, ray.init would join one that runs here
             _init("local", _temp_dir=folder)
     except Exception as error:  # Ray has many
-        for child in set(psutil.Process().children(recursive=True)) - before:
-            with suppress(psutil.Error):
-                child.kill()
         raise Invalid(
             "launch.address", "null", f"Ray does not start here: {_said(error)}"
         ) from error
+    finally:
+        started.update(set(this.children(recursive=True)) - before)
+
+
+def _kill(started: Iterable[psutil.Process]) -> None:
+    """End those that still run.
+
+    Ray ends its own processes. But if one of them has died, the agents that it started go on for
+    up to a minute.
+    """
+    import psutil
+
+    for process in started:
+        with suppress(psutil.Error):
+            process.kill()
 
 
 def _require_addresses() -> None:

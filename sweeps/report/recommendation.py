@@ -141,11 +141,9 @@ def _order(strategies: Sequence[str]) -> str:
     known = [c for c in cells if c]
     if len(known) < len(cells):
         return "they are listed in a fixed order"
-    if len({c.exact / c.tried for c in known}) > 1:
-        return "in the leak atlas the first holds in the largest part of the cells"
-    if len({c.tried for c in known}) > 1:
-        return "in the leak atlas each holds in all cells that it takes, and the first takes most"
-    return "in the leak atlas each holds in all cells"
+    if all(c == known[0] for c in known):
+        return f"in the leak atlas each holds in {known[0].exact} of {known[0].tried} cells"
+    return "they are in the order of the leak atlas: by the part of its cells in which each holds"
 
 
 def _listed(names: Sequence[str]) -> str:

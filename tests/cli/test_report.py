@@ -302,9 +302,9 @@ def test_what_proves_nothing_is_not_said_to_leak() -> None:
 @pytest.mark.parametrize(
     ("tie", "words"),
     [
-        (["weight_mask", "projection"], "in the leak atlas each holds in all cells"),
-        (["weight_mask", "var_list"], "each holds in all cells that it takes, and the first takes"),
-        (["weight_mask", "row_lookup"], "in the leak atlas the first holds in the largest part"),
+        (["weight_mask", "projection"], "in the leak atlas each holds in 324 of 324 cells"),
+        (["weight_mask", "var_list"], "they are in the order of the leak atlas: by the part"),
+        (["weight_mask", "row_lookup"], "they are in the order of the leak atlas: by the part"),
         (["weight_mask", "of_ones_own"], "they are listed in a fixed order"),
     ],
 )

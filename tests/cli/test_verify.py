@@ -70,7 +70,7 @@ def test_claims_are_checked_shown_and_recorded(tmp_path: Path) -> None:
         assert done.wait() == 0, done.stderr
     assert "7 of 7 claims hold" in done.stdout
     store = local_store(tmp_path, "selective_zero")
-    assert "| zero\\_weight: " in store.parent.data.tags["mlflow.note.content"]
+    assert "| zero_weight: " in store.parent.data.tags["mlflow.note.content"]
     # a claim that does not hold is a failure of the run
     config = tmp_path / "mine" / "experiment"
     config.mkdir(parents=True)

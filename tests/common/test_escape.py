@@ -17,13 +17,14 @@ from masksweep.sweeps.driver import summary
 from masksweep.sweeps.report import claims, export
 from masksweep.sweeps.report.claims import Checked
 from masksweep.sweeps.report.results_table import as_markdown
+from masksweep.sweeps.results import TrialResult
 from tests.cli.test_main import masksweep
 from tests.support.trials import trial
 
 PICTURE = "![x](http://127.0.0.1/x.png) <img src=x onerror=alert(1)>\n\n# a [l](j) `c` *b* a|b"
 
 
-def escaped(text: str) -> None:
+def assert_escaped(text: str) -> None:
     """Nothing in it that Markdown takes for more than text."""
     left = re.sub(r"\\.", "", text)
     assert left != text
@@ -34,7 +35,7 @@ def escaped(text: str) -> None:
 def test_a_question_makes_no_picture_in_a_note() -> None:
     note = summary.note(PICTURE, f"masksweep run 'sweep.name={PICTURE}'", [], [])
     question, command = note.split("Run again with")
-    escaped(question)
+    assert_escaped(question)
     assert question.count("\n") == 2
     # the command stays as it is, in a block of code, all of it
     assert all(line.startswith("    ") for line in command.strip("\n").splitlines())
@@ -42,15 +43,25 @@ def test_a_question_makes_no_picture_in_a_note() -> None:
 
 def test_a_claim_makes_no_picture_in_a_note() -> None:
     text = claims.as_markdown([Checked("a|b", PICTURE, f"1 failed: {PICTURE}", ">= 2", True)])
-    escaped(text)
+    assert_escaped(text)
     assert len(text.splitlines()) == 3
 
 
-def test_a_variant_makes_no_picture_in_a_note() -> None:
+def test_a_variant_makes_no_picture_in_a_table() -> None:
     outcome = Outcome(trial(), PICTURE, "failed", reason=PICTURE)
-    escaped(as_markdown([outcome]))
-    note = summary.note("", "", [outcome], [])
-    escaped(re.sub(r"(?m)^\*\*([\w ]+)\*\*:", r"\1:", note))
+    assert_escaped(as_markdown([outcome]))
+
+
+def test_a_cause_makes_no_picture_in_a_note() -> None:
+    result = TrialResult(
+        "ok",
+        metrics={"integrity/ok": 0.0, "integrity/violations": 3.0},
+        tags={"integrity.through": PICTURE},
+    )
+    note = summary.note("", "", [Outcome(trial(), "", "ok", result)], [])
+    (leak,) = [line for line in note.splitlines() if line.startswith("**Leak**")]
+    assert "x.png" in leak
+    assert_escaped(leak.removeprefix("**Leak**"))
 
 
 @pytest.mark.parametrize("formula", ["=1+1", "+1", "-1+x", "@x", "\t=1", "\r=1"])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from typing import Any
 import psutil
 from mlflow import MlflowClient
 from mlflow.entities import Run
+
+from masksweep.sweeps.tracking.store import database
 
 PATIENCE_S = 240.0
 
@@ -166,9 +169,20 @@ class Store:
 
     def by_status(self) -> Counter[str]:
         """How many trials are in which status; none while the sweep is not recorded yet."""
-        if not self._parents:
+        if not (self._has_runs() and self._parents):
             return Counter()
         return Counter(str(run.info.status) for run in self.children)
+
+    def _has_runs(self) -> bool:
+        """Whether a SQLite store is made: MLflow would make it beside the sweep that does."""
+        if (path := database(self.client.tracking_uri)) is None:
+            return True
+        with (
+            suppress(sqlite3.OperationalError),
+            closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db,
+        ):
+            return bool(db.execute("SELECT count(*) FROM runs").fetchone()[0])
+        return False
 
     def digests(self) -> dict[str, str]:
         """Of the trials that finished, by trial id. Fails if one is there twice."""
