@@ -9,9 +9,7 @@ from masksweep.strategies.base import Invalid
 from masksweep.sweeps.cli.doctor_checks import Finding
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.launch.cluster import Spec, cluster, resources, slots
-
-SECONDS = 120
-"""How long a node may take to start a worker."""
+from masksweep.sweeps.launch.node_versions import tensorflow_versions
 
 
 def nodes(address: str | None, trials: Sequence[Trial]) -> Iterator[Finding]:
@@ -50,31 +48,11 @@ def _amounts(resources: Mapping[str, float]) -> str:
 
 def _workers() -> Finding:
     """Whether each node that takes trials can run the code."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
-
-    there = {n["NodeID"]: n for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU")}
-    ask = ray.remote(num_cpus=0, max_retries=0)(_tensorflow)
-    asked = {ask.options(scheduling_strategy=On(n, soft=False)).remote(): n for n in there}
-    done, _ = ray.wait(list(asked), num_returns=len(asked), timeout=SECONDS)
-    found, wrong = set[str](), list[str]()
-    for ref, node in asked.items():
-        name = there[node]["NodeManagerAddress"]
-        try:
-            found.add(ray.get(ref) if ref in done else "")
-        except ray.exceptions.RayError as error:
-            wrong.append(f"{name}: {str(error).strip().splitlines()[-1]}")
-        if ref not in done:
-            wrong.append(f"{name}: no worker within {SECONDS} s")
-    if wrong:
+    versions, faults = tensorflow_versions()
+    if faults:
         advice = "install there what is installed here: the same Python, TensorFlow and Ray"
-        return Finding("fail", "workers", "; ".join(wrong), advice)
-    if found != {version("tensorflow")}:
+        return Finding("fail", "workers", "; ".join(faults), advice)
+    if versions != {version("tensorflow")}:
         advice = "results may differ in their bits from those of this machine"
-        return Finding("warn", "workers", f"TensorFlow {', '.join(sorted(found))}", advice)
-    return Finding("ok", "workers", f"run on each node, with TensorFlow {found.pop()}")
-
-
-def _tensorflow() -> str:
-    """Runs on a node, where it is found only if this package is."""
-    return version("tensorflow")
+        return Finding("warn", "workers", f"TensorFlow {', '.join(sorted(versions))}", advice)
+    return Finding("ok", "workers", f"run on each node, with TensorFlow {versions.pop()}")

@@ -82,7 +82,8 @@ class Trial(Section):
     """A strategy, or its name: trained in step with the trial's own, to find where they part. The
     dense control takes none."""
     seed: Annotated[int, Field(ge=0, strict=True)] = 0
-    objective: Objective = "validation/loss"
+    objective: Objective | None = None
+    """The metric that the trial is about; null takes `test/accuracy` or `test/mse`, by the task."""
     train: Train = Train()
     audit: Audit = Audit()
     speed: Speed = Speed()
@@ -113,11 +114,12 @@ class Trial(Section):
             raise Invalid("compare", self.compare.name, "not with train.switch_at or resume_at")
         if self.train.switch_at and isinstance(self.pattern, Scored):
             raise Invalid("train.switch_at", self.train.switch_at, f"not with {self.pattern.name}")
-        if self.data.validation == 0 and self.objective.startswith("validation/"):
-            raise Invalid("objective", self.objective, "data.validation is 0; test/loss, ...")
+        objective = self.objective or f"test/{self.score}"
+        if self.data.validation == 0 and objective.startswith("validation/"):
+            raise Invalid("objective", objective, "data.validation is 0; test/loss, ...")
         other = {"classification": "/mse", "regression": "/accuracy"}[self.data.task]
-        if self.objective.endswith(other):
-            raise Invalid("objective", self.objective, f"{self.data.name} is {self.data.task}")
+        if objective.endswith(other):
+            raise Invalid("objective", objective, f"{self.data.name} is {self.data.task}")
         if isinstance(self.pattern, Scored) and self.pattern.found_with is not None:
             _ = self.rounds  # checks them
         return self
@@ -173,7 +175,7 @@ class Trial(Section):
         if other is not None:
             plain["pattern"] |= {"found_with": None}
         try:
-            return parse(plain | {"objective": "train/loss"})
+            return parse(plain | {"objective": None})
         except Invalid as error:
             raise Invalid(f"pattern.found_with.{error.key}", error.value, error.allowed) from error
 

@@ -42,8 +42,7 @@ NEEDS = {
     ("pattern", "file"): ["pattern.path=masks.npz"],
     ("held", "file"): ["held.path=masks.npz"],
     ("model", "explicit"): ["model.kernels=[[[0,1]]]"],
-    ("data", "explicit"): ["data.x=[[0]]", "data.y=[[1]]", "objective=test/loss"],
-    ("data", "sums"): ["objective=test/loss"],
+    ("data", "explicit"): ["data.x=[[0]]", "data.y=[[1]]"],
 }
 
 
@@ -207,7 +206,10 @@ def test_the_dense_control_of_a_trial_is_compiled_as_it_would_be_by_itself() -> 
         ({"outputs_held": [-1]}, "outputs_held.0"),
         ({"objective": "loss"}, "objective"),
         ({"objective": "test/mse"}, "objective"),
-        ({"data": {"name": "digits", "validation": 0}}, "objective"),
+        (
+            {"data": {"name": "digits", "validation": 0}, "objective": "validation/loss"},
+            "objective",
+        ),
         ({"resources": {"num_cpus": 0}}, "resources.num_cpus"),
         ({"strategy": "sparse_tensor", "train": {"jit": True}}, "train.jit"),
         ({"other": 1}, "other"),
