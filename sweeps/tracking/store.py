@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sqlite3
@@ -31,6 +32,11 @@ FINAL = {
 }
 LATER = {401, 403, 408, 425, 429}
 """Answers of HTTP that may be others once credentials or load have changed."""
+BUGS = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, NameError, NotImplementedError,
+    TypeError, ValueError,
+)  # fmt: skip
+"""What a fault in a program raises, not a store that is away: it would be raised again."""
 
 
 class Away(Exception):
@@ -107,11 +113,16 @@ def translated() -> Iterator[None]:
         raise
     except Exception as error:
         said = shown((str(error).strip().splitlines() or [repr(error)])[0])
+        if isinstance(error, BUGS):
+            said = f"{type(error).__name__}: {said}"
         raise (Away if is_away(error) else Refused)(said) from error
 
 
 def is_away(error: Exception) -> bool:
     """Whether the same request may succeed later."""
+    # what HTTP libraries and JSON parsers raise may be a ValueError as well: a proxy's page, say
+    if isinstance(error, BUGS) and not isinstance(error, OSError | json.JSONDecodeError):
+        return False
     # what uploads artifacts raises the HTTP library's own errors
     answered = getattr(getattr(error, "response", None), "status_code", 500)
     if 400 <= answered < 500:

@@ -376,6 +376,22 @@ def test_an_upload_that_is_answered_with(code: int, away: bool) -> None:
         answer.raise_for_status()
 
 
+@pytest.mark.parametrize(
+    ("error", "away"),
+    [
+        (KeyError("run"), False),
+        (TypeError("not a string"), False),
+        (ConnectionResetError("by the server"), True),
+        (requests.exceptions.JSONDecodeError("a proxy's page", "<html>", 0), True),
+        (json.JSONDecodeError("a proxy's page", "<html>", 0), True),
+    ],
+)
+def test_a_bug_is_no_store_that_is_away(error: Exception, away: bool) -> None:
+    with pytest.raises(Away if away else Refused) as caught, translated():
+        raise error
+    assert away or type(error).__name__ in str(caught.value)
+
+
 def test_a_long_name_fits_into_every_database() -> None:
     with recorder() as (_, made):
         made.start_sweep("note", [])
