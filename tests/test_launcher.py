@@ -10,6 +10,9 @@ from hydra.version import VersionBase, __compat_version__
 
 from sweeps import launcher
 
+# no command of ours reaches what Hydra's suite does with a launcher
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _registered(ray_cluster: None) -> Iterator[None]:

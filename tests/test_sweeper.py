@@ -150,7 +150,12 @@ def test_a_command_gets_the_same_jobs_from_any_sweeper(hydra: Hydra) -> None:
 EXPERIMENTS = sorted(p.stem for p in (Path(__file__).parents[1] / "conf/experiment").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+LARGE = ("constant_weight", "equivalence", "leak_atlas", "seed_questions", "selective_zero")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in EXPERIMENTS]
+)
 def test_every_trial_of_every_experiment_validates(hydra: Hydra, name: str) -> None:
     arguments = [f"+experiment={name}"]
     made = sweeper(hydra, *arguments)
