@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +23,27 @@ prepare_process(threads=1)
 # same examples each time, every other run at new ones
 settings.register_profile("house", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("house")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _frozen() -> None:
+    """Keep the garbage collector to what the module's own tests make.
+
+    TensorFlow, MLflow and Ray together make more than a million objects. Keras goes through all of
+    them with each model that a test makes anew, which takes longer than the model.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database with nothing in it; to make one takes longer than most tests."""
+    from masksweep.sweeps.tracking.client import new_client
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    new_client(f"sqlite:///{path}").search_experiments()
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 from masksweep.strategies import all_patterns, all_strategies
 from masksweep.sweeps import __version__
 from masksweep.sweeps.config.plan import sweep_name
-from tests.support.light_process import HEAVY
+from tests.support.light_process import HEAVY, Light, light
 from tests.support.trials import trial
 
 WITHOUT_HEAVY = f"""
@@ -54,6 +55,12 @@ def complaint(done: subprocess.CompletedProcess[str]) -> str:
     assert lines[-1].startswith("masksweep: ")
     assert all(line.endswith("...") for line in lines[:-1])
     return lines[-1].removeprefix("masksweep: ")
+
+
+@pytest.fixture(scope="module")
+def command() -> Iterator[Light]:
+    with light() as started:
+        yield started
 
 
 @pytest.mark.parametrize(
@@ -115,7 +122,7 @@ def complaint(done: subprocess.CompletedProcess[str]) -> str:
     ],
 )
 def test_bad_input_is_one_line_before_anything_starts(
-    arguments: str, said: str, tmp_path: Path
+    arguments: str, said: str, command: Light, tmp_path: Path
 ) -> None:
     (tmp_path / "bad.npz").write_bytes(b"no archive")
     np.savez(tmp_path / "whole.npz", a=np.zeros(1000))
@@ -124,9 +131,8 @@ def test_bad_input_is_one_line_before_anything_starts(
     (tmp_path / "bad" / "experiment").mkdir(parents=True)
     (tmp_path / "bad" / "experiment" / "broken.yaml").write_text("seed: [1\n")
     before = sorted(tmp_path.iterdir())
-    done = masksweep("run", *arguments.split(" "), cwd=tmp_path, light=True)
-    assert complaint(done).startswith(said)
-    assert not done.stdout
+    (line,) = command(tmp_path, "run", *arguments.split(" ")).complaints
+    assert line.startswith(said)
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -147,13 +153,21 @@ def test_bad_input_is_one_line_before_anything_starts(
             "mask of output/kernel=",
             marks=pytest.mark.slow,
         ),
-        ("pattern=file pattern.path=two.npz", "pattern.path=two.npz: must be a file with masks"),
+        pytest.param(
+            "pattern=file pattern.path=two.npz",
+            "pattern.path=two.npz: must be a file with masks",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             "held=file held.path=shape.npz targets=[output/kernel]",
             "output/kernel=float64 of shape",
             marks=pytest.mark.slow,
         ),
-        ("train.batch_size=100000", "train.batch_size=100000: must be at most 3600"),
+        pytest.param(
+            "train.batch_size=100000",
+            "train.batch_size=100000: must be at most 3600",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             "data.validation=0.9999",
             "data.validation=0.9999: leaves no training sample",

@@ -137,7 +137,12 @@ def test_parts_of_another_form_are_refused(sweep: Callable[..., Sweep], parts: s
 EXPERIMENTS = sorted(p.stem for p in (Path(__file__).parents[2] / "conf/experiment").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+LARGE = ("constant_weight", "equivalence", "leak_atlas", "seed_questions", "selective_zero")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in EXPERIMENTS]
+)
 def test_every_trial_of_every_experiment_validates(sweep: Callable[..., Sweep], name: str) -> None:
     arguments = [f"+experiment={name}"]
     made = sweep(*arguments)

@@ -90,11 +90,8 @@ def command() -> Iterator[Light]:
 def told(command: Light, folder: Path, *arguments: str) -> list[str]:
     """The lines of a refusal, after which nothing is there."""
     done = command(folder, "run", *arguments)
-    assert (done.code, done.out, done.loaded) == (2, "", []), done.err
     assert not [*folder.iterdir()]
-    lines = done.err.splitlines()
-    assert all(line.startswith("masksweep: ") for line in lines)
-    return [line.removeprefix("masksweep: ") for line in lines]
+    return done.complaints
 
 
 @pytest.mark.parametrize(("arguments", "said"), SAID.items(), ids=SAID)

@@ -40,6 +40,14 @@ class Answer:
     loaded: list[str]
     """What is heavy and was loaded by it, or by one before."""
 
+    @property
+    def complaints(self) -> list[str]:
+        """The lines of a refusal, which came before anything heavy was loaded."""
+        assert (self.code, self.out, self.loaded) == (2, "", []), self.err
+        lines = self.err.splitlines()
+        assert all(line.startswith("masksweep: ") for line in lines)
+        return [line.removeprefix("masksweep: ") for line in lines]
+
 
 class Light:
     """Runs commands in folders."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -49,8 +50,9 @@ RESULT = TrialResult(
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> Path:
     monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_store, "mlflow.db")
     return tmp_path
 
 
@@ -111,6 +113,7 @@ def test_a_sweep_is_a_parent_with_a_child_for_each_trial() -> None:
 
 
 def test_what_is_done_is_seen_and_the_parent_is_opened_again() -> None:
+    Path("mlflow.db").unlink()
     assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 3 to run"
     assert not list(Path().iterdir()), "looking writes nothing"
     sweep(*TRIALS[:2], status="FAILED")
@@ -130,6 +133,7 @@ def test_what_is_done_is_seen_and_the_parent_is_opened_again() -> None:
 
 
 def test_what_a_killed_driver_had_on_disk_is_sent_and_its_open_runs_are_closed() -> None:
+    Path("mlflow.db").unlink()
     with recorder() as (_, made):
         made.start_sweep("note", [])
         record(made, TRIALS[0])

@@ -66,7 +66,7 @@ def _one_step_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def given(**sections: Any) -> Trial:
-    return make(**{"train": STEPS, **sections})
+    return make(**{"train": STEPS, "speed": {"rounds": 0}, **sections})
 
 
 def kept(folder: Any, trial: Trial, every_s: float = 1e-9) -> Checkpoints:
