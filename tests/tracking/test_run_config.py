@@ -209,7 +209,7 @@ def test_a_file_of_very_many_values_is_refused_at_once(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each of 16 MB, which would take minutes and gigabytes."""
-    monkeypatch.setattr(configfile, "VALUES", 50_000)
+    monkeypatch.setattr(run_config, "VALUES", 50_000)
     path = tmp_path / "config.yaml"
     path.write_text(what + (run_config.LONG - 30) // 2 * ",1")
     start = time.process_time()
