@@ -1,9 +1,12 @@
 """How masked weights are held while the rest trains. TensorFlow, Keras and NumPy only."""
 
 from masksweep.strategies.base import Binding, Invalid, MaskedWeight, Plan, Slot, Strategy, Weight
-from masksweep.strategies.registry import all_patterns, all_strategies
+from masksweep.strategies.patterns import PATTERNS
+from masksweep.strategies.registry import STRATEGIES, register
 
 __all__ = [
+    "PATTERNS",
+    "STRATEGIES",
     "Binding",
     "Invalid",
     "MaskedWeight",
@@ -11,6 +14,5 @@ __all__ = [
     "Slot",
     "Strategy",
     "Weight",
-    "all_patterns",
-    "all_strategies",
+    "register",
 ]

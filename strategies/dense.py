@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from masksweep.strategies.base import Binding, Strategy
+from masksweep.strategies.registry import register
 
 
+@register
 @dataclass(frozen=True)
 class Dense(Strategy):
     """Holds nothing: the control for accuracy and speed."""

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from masksweep.strategies.base import Binding, Strategy
+from masksweep.strategies.registry import register
 
 
+@register
 @dataclass(frozen=True)
 class GradientMask(Strategy):
     """Zeroes the gradient of masked entries before the optimizer: `where(m, g, 0)`.

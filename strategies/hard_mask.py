@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from masksweep.strategies.base import Binding, Strategy
+from masksweep.strategies.registry import register
 
 
+@register
 @dataclass(frozen=True)
 class HardMask(Strategy):
     """Masks the gradient, sets the weights back after each step, and keeps their slots fresh.

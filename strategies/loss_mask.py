@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from masksweep.strategies.base import Binding, Plan, Strategy
+from masksweep.strategies.registry import register
 
 
+@register
 @dataclass(frozen=True)
 class LossMask(Strategy):
     """Stops the gradient at the outputs whose weights are held: `where(m, y, stop_gradient(y))`.

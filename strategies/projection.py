@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from masksweep.strategies.base import Binding, Strategy
+from masksweep.strategies.registry import register
 
 
+@register
 @dataclass(frozen=True)
 class Projection(Strategy):
     """Sets the masked entries back after every optimizer step: `v <- where(m, v, h)`.

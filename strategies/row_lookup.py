@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from masksweep.strategies.base import Array, Binding, Mask, Plan, Strategy
+from masksweep.strategies.registry import register
 
 
 def _kept(mask: Mask) -> Array:
@@ -15,6 +16,7 @@ def _kept(mask: Mask) -> Array:
     return np.flatnonzero(mask.any(axis=1)).astype(np.int32)
 
 
+@register
 @dataclass(frozen=True)
 class RowLookup(Strategy):
     """Looks the kept rows up in a dense variable: `tf.nn.embedding_lookup(v, rows)`.

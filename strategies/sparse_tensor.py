@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from masksweep.strategies.base import Array, Binding, Mask, Plan, Strategy, require
-from masksweep.strategies.weights import rewriting
+from masksweep.strategies.core.weights import rewriting
+from masksweep.strategies.registry import register
 
 
 def _indices(mask: Mask) -> Array:
@@ -57,6 +58,7 @@ def _dense(
     return layer.activation(y) if layer.activation is not None else y
 
 
+@register
 @dataclass(frozen=True)
 class SparseTensor(Strategy):
     """Trains the values inside a `tf.SparseTensor`; removed connections do not exist.

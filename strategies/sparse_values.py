@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from masksweep.strategies.base import Array, Binding, Mask, Plan, Strategy
+from masksweep.strategies.registry import register
 
 
 def _positions(mask: Mask) -> Array:
@@ -15,6 +16,7 @@ def _positions(mask: Mask) -> Array:
     return np.flatnonzero(mask).astype(np.int32)
 
 
+@register
 @dataclass(frozen=True)
 class SparseValues(Strategy):
     """Trains a vector of the kept values, scattered over the held ones for the forward pass.

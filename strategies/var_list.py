@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from masksweep.strategies.base import Array, Binding, Mask, Plan, Strategy
-from masksweep.strategies.weights import ELEMENTWISE, rewriting
+from masksweep.strategies.core.weights import ELEMENTWISE, rewriting
+from masksweep.strategies.registry import register
 
 WIDE, ALIGNED = 256, 64
 """So many frozen outputs, and more, are filled up to a multiple with zeros: XLA's products on a CPU
@@ -180,6 +181,7 @@ def _product(x: Any, trained: Any, frozen: Any, wanted: Any) -> Any:
     return product(tf.stop_gradient(x), trained, frozen) + product(few, *of_few)
 
 
+@register
 @dataclass(frozen=True)
 class VarList(Strategy):
     """Splits a weight by outputs into a trained and a frozen variable, and trains a list.

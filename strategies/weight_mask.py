@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from masksweep.strategies.base import Binding, Plan, Strategy, require
+from masksweep.strategies.registry import register
 
 
+@register
 @dataclass(frozen=True)
 class WeightMask(Strategy):
     """Masks the weight in the forward pass: `where(m, v, h)`, so masked entries get no gradient.

@@ -1,5 +1,9 @@
 """Which weights are masked: masks from shapes, a sparsity and a seed. NumPy only."""
 
 from masksweep.strategies.patterns.base import Pattern, Scored
+from masksweep.strategies.registry import Registry
 
-__all__ = ["Pattern", "Scored"]
+PATTERNS = Registry("patterns", Pattern, __name__)
+"""Every pattern by name."""
+
+__all__ = ["PATTERNS", "Pattern", "Scored"]

@@ -9,8 +9,10 @@ import numpy as np
 
 from masksweep.strategies.base import Mask, require
 from masksweep.strategies.patterns.base import Pattern, Shapes, check_sparsity, keep_lowest, raw
+from masksweep.strategies.registry import register
 
 
+@register
 @dataclass(frozen=True)
 class Block(Pattern):
     """Whole blocks of inputs x outputs at random; exactly `round(sparsity * blocks)` are masked.

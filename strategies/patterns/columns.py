@@ -9,8 +9,10 @@ import numpy as np
 
 from masksweep.strategies.base import Mask, require
 from masksweep.strategies.patterns.base import Pattern, Shapes, check_sparsity, keep_lowest, raw
+from masksweep.strategies.registry import register
 
 
+@register
 @dataclass(frozen=True)
 class Columns(Pattern):
     """Whole output units (last axis): those of `indices`, or `round(sparsity * units)` at random.

@@ -9,8 +9,10 @@ import numpy as np
 
 from masksweep.strategies.base import Invalid, Mask, require
 from masksweep.strategies.patterns.base import Pattern, Shapes
+from masksweep.strategies.registry import register
 
 
+@register
 @dataclass(frozen=True)
 class Explicit(Pattern):
     """Masks written out as nested lists of 0 and 1, by weight name.

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from masksweep.strategies.base import Mask, require
-from masksweep.strategies.npz import read_arrays
+from masksweep.strategies.core.npz import read_arrays
 from masksweep.strategies.patterns.base import Pattern, Shapes
 from masksweep.strategies.patterns.explicit import to_mask
+from masksweep.strategies.registry import register
 
 
+@register
 @dataclass(frozen=True)
 class File(Pattern):
     """Masks of 0 and 1 from a `.npz` file, by weight name (`hidden/kernel`)."""

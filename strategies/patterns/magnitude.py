@@ -10,8 +10,10 @@ import numpy as np
 
 from masksweep.strategies.base import Array, Mask, require
 from masksweep.strategies.patterns.base import Scored, Shapes
+from masksweep.strategies.registry import register
 
 
+@register
 @dataclass(frozen=True)
 class Magnitude(Scored):
     """The smallest weights of each layer, kernel and bias as one vector, after the round before.

@@ -9,8 +9,10 @@ import numpy as np
 
 from masksweep.strategies.base import Mask, require
 from masksweep.strategies.patterns.base import Pattern, Shapes, raw
+from masksweep.strategies.registry import register
 
 
+@register
 @dataclass(frozen=True)
 class NM(Pattern):
     """N kept weights in every group of M consecutive inputs of an output.

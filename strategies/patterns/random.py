@@ -10,8 +10,10 @@ import numpy as np
 from masksweep.strategies.base import Mask, require
 from masksweep.strategies.patterns.base import Pattern, Shapes, check_sparsity, keep_lowest, raw
 from masksweep.strategies.patterns.fans import keep_connected
+from masksweep.strategies.registry import register
 
 
+@register
 @dataclass(frozen=True)
 class Random(Pattern):
     """Scattered weights at random, with an exact count.

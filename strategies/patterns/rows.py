@@ -9,8 +9,10 @@ import numpy as np
 
 from masksweep.strategies.base import Mask
 from masksweep.strategies.patterns.base import Pattern, Shapes, check_sparsity, keep_lowest, raw
+from masksweep.strategies.registry import register
 
 
+@register
 @dataclass(frozen=True)
 class Rows(Pattern):
     """Whole input units (last axis but one) at random; exactly `round(sparsity * units)` masked.

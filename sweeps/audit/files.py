@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from masksweep.strategies.base import Array, Invalid, one_value, require
-from masksweep.strategies.held import Constant, Zero
-from masksweep.strategies.npz import ArrayFile, open_arrays, regions
+from masksweep.strategies.core.npz import ArrayFile, open_arrays, regions
+from masksweep.strategies.held.constant import Constant
+from masksweep.strategies.held.zero import Zero
 from masksweep.strategies.patterns.explicit import to_mask
 from masksweep.sweeps.audit import mask_files, opening, stored
 from masksweep.sweeps.audit.findings import Block, Finding, finding

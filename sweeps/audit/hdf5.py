@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from masksweep.strategies.base import Array, Invalid
-from masksweep.strategies.npz import regions
+from masksweep.strategies.core.npz import regions
 from masksweep.sweeps.audit.stored import StoredWeight, is_number
 
 DEPTH, OBJECTS = 64, 100_000

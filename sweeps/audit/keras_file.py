@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from masksweep.strategies.base import Invalid
-from masksweep.strategies.npz import CHUNK, PACKINGS
+from masksweep.strategies.core.npz import CHUNK, PACKINGS
 from masksweep.sweeps.audit.stored import StoredModel
 
 ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")

@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 
 from masksweep.strategies.base import Invalid
-from masksweep.strategies.weights import unique_names
+from masksweep.strategies.core.weights import unique_names
 from masksweep.sweeps.audit.hdf5 import DEPTH, OBJECTS, TEXT, Tree, text, weight
 from masksweep.sweeps.audit.keras_variables import CELLS, INNER, known, snake_case, variable_names
 from masksweep.sweeps.audit.stored import StoredWeight

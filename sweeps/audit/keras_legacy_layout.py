@@ -6,7 +6,7 @@ import re
 
 import h5py
 
-from masksweep.strategies.weights import unique_names
+from masksweep.strategies.core.weights import unique_names
 from masksweep.sweeps.audit.hdf5 import Tree, weight
 from masksweep.sweeps.audit.stored import StoredWeight
 

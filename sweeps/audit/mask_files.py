@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from masksweep.strategies.base import Array, Invalid, require
-from masksweep.strategies.npz import LARGE, ArrayFile, open_array, open_arrays, regions
+from masksweep.strategies.core.npz import LARGE, ArrayFile, open_array, open_arrays, regions
 
 FORMATS = "a .npz file of masks by weight name, or one mask: .npy, or .npz of a SciPy matrix"
 PARTS = {

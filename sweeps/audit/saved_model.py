@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from masksweep.strategies.base import Array, Invalid
-from masksweep.strategies.npz import LARGE
-from masksweep.strategies.weights import unique_names
+from masksweep.strategies.core.npz import LARGE
+from masksweep.strategies.core.weights import unique_names
 from masksweep.sweeps.audit.stored import FORMATS, StoredModel, StoredWeight, is_number, sliced
 
 GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"

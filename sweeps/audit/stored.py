@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from masksweep.strategies.base import Array, Invalid
-from masksweep.strategies.npz import regions
+from masksweep.strategies.core.npz import regions
 
 FORMATS = "a .keras, .h5 or .weights.h5 file, or a SavedModel folder"
 NAMED = 20

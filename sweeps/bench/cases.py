@@ -16,7 +16,7 @@ from masksweep.strategies.patterns.columns import Columns
 from masksweep.strategies.patterns.n_m import NM
 from masksweep.strategies.patterns.random import Random
 from masksweep.strategies.patterns.rows import Rows
-from masksweep.strategies.registry import all_strategies
+from masksweep.strategies.registry import STRATEGIES
 
 OUTPUTS = 10
 BATCH = 128
@@ -131,4 +131,4 @@ def _by_values(strategy: Strategy) -> bool:
 
 def known() -> dict[str, type[Strategy]]:
     """The strategies that can be timed; the dense control always is."""
-    return {name: kind for name, kind in all_strategies().items() if kind.role != "dense"}
+    return {name: kind for name, kind in STRATEGIES.items() if kind.role != "dense"}

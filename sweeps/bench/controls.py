@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from masksweep.sweeps.components.optimizers import Adam
+from masksweep.sweeps.components.optimizers.adam import Adam
 
 
 class Fused(keras.optimizers.Adam):  # type: ignore[misc]

@@ -14,14 +14,15 @@ import psutil
 import tensorflow as tf
 
 from masksweep.strategies.base import Plan, Strategy
+from masksweep.strategies.core.weights import describe, make_plan, values
 from masksweep.strategies.dense import Dense
-from masksweep.strategies.held import Zero
-from masksweep.strategies.weights import describe, make_plan, values
+from masksweep.strategies.held.zero import Zero
 from masksweep.sweeps.bench.cases import BATCH, OUTPUTS, Case, Size
 from masksweep.sweeps.bench.controls import FusedAdam
 from masksweep.sweeps.bench.peers import PeerCase, running
-from masksweep.sweeps.components.models import MLP
-from masksweep.sweeps.components.optimizers import Adam, Optimizer
+from masksweep.sweeps.components.models.mlp import MLP
+from masksweep.sweeps.components.optimizers import Optimizer
+from masksweep.sweeps.components.optimizers.adam import Adam
 from masksweep.sweeps.training.program import NEVER, Program, Shape
 from masksweep.sweeps.training.timing import Run, in_turn, interval
 

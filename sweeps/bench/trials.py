@@ -20,7 +20,7 @@ import tensorflow as tf
 from rich.table import Table
 
 from masksweep.sweeps.bench.driver import Driver, recorder
-from masksweep.sweeps.components.datasets import Arrays
+from masksweep.sweeps.components.datasets.base import Arrays
 from masksweep.sweeps.config.trial import Trial, parse
 from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.training import pack, program, setup

@@ -11,7 +11,8 @@ from pathlib import Path
 from rich.text import Text
 
 from masksweep.strategies.base import Invalid, require
-from masksweep.strategies.held import Constant, Zero
+from masksweep.strategies.held.constant import Constant
+from masksweep.strategies.held.zero import Zero
 from masksweep.sweeps.audit import mask_files, stored
 from masksweep.sweeps.audit.files import Arrays, Saved, of_files
 from masksweep.sweeps.audit.findings import Finding, described, holds, note, table, verdict

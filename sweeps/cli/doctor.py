@@ -17,7 +17,7 @@ from masksweep.sweeps.common.parser import Parser
 from masksweep.sweeps.common.spinner import doing
 from masksweep.sweeps.composing.command_line import planned
 from masksweep.sweeps.config import feasible
-from masksweep.sweeps.config.registry import all_of
+from masksweep.sweeps.config.validation import all_of
 
 if TYPE_CHECKING:
     from masksweep.sweeps.config.trial import Trial

@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # here, where what fails is caught
             return code
         except Invalid as error:
-            from masksweep.sweeps.config.registry import all_of
+            from masksweep.sweeps.config.validation import all_of
 
             for fault in all_of(error):
                 _complain(str(fault))

@@ -10,9 +10,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from masksweep.strategies.audit import alike
 from masksweep.strategies.base import Array
-from masksweep.strategies.weights import describe
+from masksweep.strategies.core.audit import alike
+from masksweep.strategies.core.weights import describe
 from masksweep.sweeps.components.models import Model
 
 Draw = Callable[[Sequence[int]], Array]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common.redact import shown
-from masksweep.sweeps.config.registry import Several
 from masksweep.sweeps.config.trial import Trial
+from masksweep.sweeps.config.validation import Several
 
 CARDS = re.compile(r"nvidia\d+")
 OTHERS = ("dxg", "kfd", "dri", "accel", "habanalabs")

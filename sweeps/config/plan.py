@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common.redact import holds_secret, shown
 from masksweep.sweeps.config.composed import Composed
-from masksweep.sweeps.config.registry import Several, all_of
 from masksweep.sweeps.config.selection import selected
 from masksweep.sweeps.config.trial import Trial, parse
+from masksweep.sweeps.config.validation import Several, all_of
 from masksweep.sweeps.config.variants import variants
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from pydantic import (
 
 from masksweep.sweeps.common import strict
 from masksweep.sweeps.config.claim import Claim
-from masksweep.sweeps.config.registry import Several, explain
+from masksweep.sweeps.config.validation import Several, explain
 
 Positive = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]

@@ -18,15 +18,14 @@ from pydantic import (
 )
 
 from masksweep.strategies.base import Invalid, Strategy
-from masksweep.strategies.held import KINDS, Held
-from masksweep.strategies.npz import digest
-from masksweep.strategies.patterns import Pattern, Scored
-from masksweep.strategies.registry import all_patterns, all_strategies
+from masksweep.strategies.core.npz import digest
+from masksweep.strategies.held import HELD, Held
+from masksweep.strategies.patterns import PATTERNS, Pattern, Scored
+from masksweep.strategies.registry import STRATEGIES, Registry
 from masksweep.sweeps.common import strict
-from masksweep.sweeps.components.datasets import DATA, DataSet
+from masksweep.sweeps.components.datasets import DATASETS, DataSet
 from masksweep.sweeps.components.models import MODELS, Model
 from masksweep.sweeps.components.optimizers import OPTIMIZERS, Optimizer
-from masksweep.sweeps.config.registry import Several, build, explain, knobs
 from masksweep.sweeps.config.sections import (
     Audit,
     Checkpoint,
@@ -38,6 +37,7 @@ from masksweep.sweeps.config.sections import (
     Tracking,
     Train,
 )
+from masksweep.sweeps.config.validation import Several, build, explain, knobs
 
 Globs = Annotated[list[str], Field(min_length=1)]
 
@@ -52,24 +52,24 @@ Objective = Literal[
 """Metrics that a sweeper can get back."""
 
 
-def _named(group: str, kinds: Any) -> BeforeValidator:
-    return BeforeValidator(lambda given: build(group, given, kinds()))
+def _named(group: str, kinds: Registry[Any]) -> BeforeValidator:
+    return BeforeValidator(lambda given: build(group, given, kinds))
 
 
 def _reference(given: Any) -> Any:
     named = {"name": given} if isinstance(given, str) else given
-    return None if given is None else build("compare", named, all_strategies())
+    return None if given is None else build("compare", named, STRATEGIES)
 
 
 class Trial(Section):
     """One training run, fully given by its resolved config."""
 
-    strategy: Annotated[Strategy, _named("strategy", all_strategies)]
-    pattern: Annotated[Pattern, _named("pattern", all_patterns)]
-    held: Annotated[Held, _named("held", lambda: KINDS)]
-    model: Annotated[Model, _named("model", lambda: MODELS)]
-    data: Annotated[DataSet, _named("data", lambda: DATA)]
-    optimizer: Annotated[Optimizer, _named("optimizer", lambda: OPTIMIZERS)]
+    strategy: Annotated[Strategy, _named("strategy", STRATEGIES)]
+    pattern: Annotated[Pattern, _named("pattern", PATTERNS)]
+    held: Annotated[Held, _named("held", HELD)]
+    model: Annotated[Model, _named("model", MODELS)]
+    data: Annotated[DataSet, _named("data", DATASETS)]
+    optimizer: Annotated[Optimizer, _named("optimizer", OPTIMIZERS)]
     targets: Globs | None = None
     """Globs on `layer/variable`; null targets every kernel but the last."""
     trainable: Globs = ["*"]
@@ -157,7 +157,7 @@ class Trial(Section):
     @property
     def control(self) -> Trial:
         """The dense trial that this one is timed against."""
-        return self.under(all_strategies()["dense"]())
+        return self.under(STRATEGIES["dense"]())
 
     @property
     def rounds(self) -> Trial:
@@ -279,8 +279,8 @@ class Trial(Section):
 def _selectable() -> frozenset[str]:
     """What a claim may choose trials by: `part`, `role`, and the keys of `Trial.settings`."""
     groups = {
-        "strategy": all_strategies(), "compare": all_strategies(), "pattern": all_patterns(),
-        "held": KINDS, "model": MODELS, "data": DATA, "optimizer": OPTIMIZERS,
+        "strategy": STRATEGIES, "compare": STRATEGIES, "pattern": PATTERNS,
+        "held": HELD, "model": MODELS, "data": DATASETS, "optimizer": OPTIMIZERS,
     }  # fmt: skip
     whole: type[BaseModel] = Trial
     found = {"part", "role", *whole.model_fields} - {"sweep", "launch", "checkpoint", "tracking"}

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from masksweep.sweeps import results
 from masksweep.sweeps.config.outcome import Outcome
-from masksweep.sweeps.config.registry import knobs
 from masksweep.sweeps.config.trial import Trial, label
+from masksweep.sweeps.config.validation import knobs
 from masksweep.sweeps.report import verdicts
 
 EVENTS = ("none", "mask changed", "resumed", "changed, resumed")

@@ -18,9 +18,9 @@ def look(label: str, among: Sequence[str]) -> dict[str, Any]:
     A strategy's colour does not hang on what else is drawn; `among` tells its variants apart, and
     what is no strategy.
     """
-    from masksweep.strategies.registry import all_strategies
+    from masksweep.strategies.registry import STRATEGIES
 
-    names = list(dict.fromkeys([*all_strategies(), *map(_base, among)]))
+    names = list(dict.fromkeys([*STRATEGIES, *map(_base, among)]))
     base = _base(label)
     number = names.index(base)
     variant = [other for other in among if _base(other) == base].index(label)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from masksweep.strategies import audit
 from masksweep.strategies.base import Array, Plan
-from masksweep.strategies.connections import cut_off
-from masksweep.strategies.moving_statistics import statistics
-from masksweep.strategies.weights import values
+from masksweep.strategies.core import audit
+from masksweep.strategies.core.connections import cut_off
+from masksweep.strategies.core.moving_statistics import statistics
+from masksweep.strategies.core.weights import values
 from masksweep.sweeps.common.memory import bytes_of
 from masksweep.sweeps.training import setup, timing, weight_images
 from masksweep.sweeps.training.flops import step_ratio

@@ -6,7 +6,7 @@ from math import prod
 from typing import Any
 
 from masksweep.strategies.base import Plan
-from masksweep.strategies.weights import describe
+from masksweep.strategies.core.weights import describe
 
 
 def step_ratio(model: Any, plan: Plan) -> float:

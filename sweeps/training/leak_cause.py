@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from masksweep.strategies import leak_cause
+from masksweep.strategies.core import leak_cause
 from masksweep.sweeps.training import setup
 from masksweep.sweeps.training.loop import Course
 from masksweep.sweeps.training.program import Program, Progress

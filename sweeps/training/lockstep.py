@@ -7,8 +7,8 @@ from math import inf, isnan
 
 import numpy as np
 
-from masksweep.strategies.audit import same
 from masksweep.strategies.base import Array, Strategy
+from masksweep.strategies.core.audit import same
 from masksweep.sweeps.training import setup
 from masksweep.sweeps.training.loop import Course
 from masksweep.sweeps.training.setup import Start

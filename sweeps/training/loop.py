@@ -13,9 +13,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from masksweep.strategies import audit
 from masksweep.strategies.base import Plan
-from masksweep.strategies.training import Training
+from masksweep.strategies.core import audit
+from masksweep.strategies.core.training import Training
 from masksweep.sweeps.results import Diverged, Report
 from masksweep.sweeps.training import evaluation, setup
 from masksweep.sweeps.training.checkpoint import Checkpoints, State

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from masksweep.strategies.audit import alike
 from masksweep.strategies.base import Array
-from masksweep.strategies.moving_statistics import statistics
-from masksweep.strategies.weights import describe
+from masksweep.strategies.core.audit import alike
+from masksweep.strategies.core.moving_statistics import statistics
+from masksweep.strategies.core.weights import describe
 
 
 def output_causes(

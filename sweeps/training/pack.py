@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from masksweep.strategies import audit
+from masksweep.strategies.core import audit
 from masksweep.sweeps.common.memory import Peak
 from masksweep.sweeps.common.storage import Folder
 from masksweep.sweeps.results import Apart, Diverged, Report, TrialResult

@@ -95,8 +95,8 @@ def answers(trials: Sequence[Trial]) -> list[Answer]:
     cannot be made.
     """
     from masksweep.strategies.base import Array, match_each
-    from masksweep.strategies.connections import cut_off
-    from masksweep.strategies.moving_statistics import frozen_statistics
+    from masksweep.strategies.core.connections import cut_off
+    from masksweep.strategies.core.moving_statistics import frozen_statistics
     from masksweep.strategies.patterns import Scored
     from masksweep.sweeps.components.initializers import Network
     from masksweep.sweeps.training.setup import network, plan_for, refusal, schedule, switched

@@ -14,10 +14,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from masksweep.strategies import audit
 from masksweep.strategies.base import Array, Plan, Strategy
-from masksweep.strategies.training import Training
-from masksweep.sweeps.components.datasets import Task
+from masksweep.strategies.core import audit
+from masksweep.strategies.core.training import Training
+from masksweep.sweeps.components.datasets.base import Task
 from masksweep.sweeps.components.models import Model
 from masksweep.sweeps.components.optimizers import Optimizer
 

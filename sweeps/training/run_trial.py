@@ -17,8 +17,8 @@ from masksweep.sweeps.training.setup import Start
 from masksweep.sweeps.training.state import Emit
 
 if TYPE_CHECKING:
-    from masksweep.strategies.audit import Loader
-    from masksweep.strategies.leak_cause import Cause
+    from masksweep.strategies.core.audit import Loader
+    from masksweep.strategies.core.leak_cause import Cause
     from masksweep.sweeps.training.evaluation import Snapshot
     from masksweep.sweeps.training.program import Program
     from masksweep.sweeps.training.state import Position

@@ -11,7 +11,7 @@ import numpy as np
 
 from masksweep.strategies.base import Array, Invalid, Plan, Weight
 from masksweep.sweeps.common.seeding import derive, permutation
-from masksweep.sweeps.components.datasets import Arrays
+from masksweep.sweeps.components.datasets.base import Arrays
 from masksweep.sweeps.config.trial import Trial
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def plan_for(
 
 
 def _plan(trial: Trial, weights: Sequence[Weight], initial: Mapping[str, Array], seed: int) -> Plan:
-    from masksweep.strategies.weights import make_plan
+    from masksweep.strategies.core.weights import make_plan
 
     try:
         return make_plan(

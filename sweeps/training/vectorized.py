@@ -20,8 +20,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from masksweep.strategies import audit
 from masksweep.strategies.base import Array
+from masksweep.strategies.core import audit
 from masksweep.sweeps.training.program import NEVER, SLICE, Program, Progress, of_any_size, within
 
 IN_TURN = ("StatelessRandom", "StatelessTruncated")

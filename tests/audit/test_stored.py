@@ -12,8 +12,8 @@ import pytest
 from keras import layers
 
 from masksweep.strategies.base import Array, Invalid
-from masksweep.strategies.npz import regions
-from masksweep.strategies.weights import owners
+from masksweep.strategies.core.npz import regions
+from masksweep.strategies.core.weights import owners
 from masksweep.sweeps.audit.keras_variables import CLASSES, variable_names
 from masksweep.sweeps.audit.open import check, open_model
 from masksweep.sweeps.audit.stored import StoredModel, StoredWeight, sliced

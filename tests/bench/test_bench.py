@@ -21,22 +21,22 @@ from mlflow import MlflowClient
 
 from masksweep.strategies import Invalid
 from masksweep.strategies.base import Plan
+from masksweep.strategies.core.training import Training
+from masksweep.strategies.core.weights import describe, make_plan, values
 from masksweep.strategies.dense import Dense
-from masksweep.strategies.held import Zero
+from masksweep.strategies.held.zero import Zero
 from masksweep.strategies.patterns.columns import Columns
 from masksweep.strategies.patterns.random import Random
-from masksweep.strategies.registry import all_strategies
+from masksweep.strategies.registry import STRATEGIES
 from masksweep.strategies.sparse_tensor import SparseTensor
-from masksweep.strategies.training import Training
 from masksweep.strategies.var_list import VarList
 from masksweep.strategies.weight_mask import WeightMask
-from masksweep.strategies.weights import describe, make_plan, values
 from masksweep.sweeps.bench import cases, driver, peers, report, timing, trials
 from masksweep.sweeps.bench.cases import SIZES, Case, Size
 from masksweep.sweeps.bench.controls import FusedAdam
 from masksweep.sweeps.cli import bench
-from masksweep.sweeps.components.models import MLP
-from masksweep.sweeps.components.optimizers import Adam
+from masksweep.sweeps.components.models.mlp import MLP
+from masksweep.sweeps.components.optimizers.adam import Adam
 from masksweep.sweeps.training import setup
 from masksweep.sweeps.training.timing import in_turn
 
@@ -89,7 +89,7 @@ def test_bad_input_ends_before_tensorflow_starts() -> None:
 
 def test_every_strategy_and_format_is_timed_on_what_can_change_its_time() -> None:
     kinds = list(cases.known().values())
-    assert set(cases.known()) == set(all_strategies()) - {"dense"}
+    assert set(cases.known()) == set(STRATEGIES) - {"dense"}
     found = cases.cases(TINY, kinds, [0.5, 0.9])
     listed = {(c.strategy.name, c.format, c.pattern.name, c.sparsity) for c in found}
     assert len(listed) == len(found)
@@ -104,7 +104,7 @@ def test_every_strategy_and_format_is_timed_on_what_can_change_its_time() -> Non
     assert ("var_list", "with biases", "columns", 0.9) in listed
     of_outputs = {(p, s) for n, _, p, s in listed if n == "loss_mask"}
     assert of_outputs == {("columns", 0.5), ("columns", 0.9)}
-    assert not cases.cases(TINY, [all_strategies()["loss_mask"]], [0.99])  # of ten outputs, all
+    assert not cases.cases(TINY, [STRATEGIES["loss_mask"]], [0.99])  # of ten outputs, all
 
 
 def test_stretches_take_turns_and_are_long_enough() -> None:

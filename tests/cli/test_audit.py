@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from masksweep.strategies.base import Array
-from masksweep.strategies.weights import describe
+from masksweep.strategies.core.weights import describe
 from masksweep.sweeps.cli.main import main
 from masksweep.sweeps.config.plan import Planned
 from masksweep.sweeps.tracking import resume

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from masksweep.strategies import all_patterns, all_strategies
+from masksweep.strategies import PATTERNS, STRATEGIES
 from masksweep.sweeps import __version__
 from masksweep.sweeps.config.plan import sweep_name
 from tests.support.light_process import HEAVY, Light, light
@@ -257,7 +257,7 @@ def test_list_names_everything_with_a_line(tmp_path: Path) -> None:
     done = masksweep("list", cwd=tmp_path, light=True)
     assert done.returncode == 0
     lines = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()}
-    for name in [*all_strategies(), *all_patterns(), "quickstart", "mnist1d", "mlp"]:
+    for name in [*STRATEGIES, *PATTERNS, "quickstart", "mnist1d", "mlp"]:
         assert len(lines[name]) > 1, name
 
 

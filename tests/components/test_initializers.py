@@ -6,10 +6,15 @@ import keras
 import numpy as np
 import pytest
 
-from masksweep.strategies.audit import bits
+from masksweep.strategies.core.audit import bits
 from masksweep.sweeps.components import initializers
 from masksweep.sweeps.components.initializers import Network
-from masksweep.sweeps.components.models import CNN1D, GRU, MLP, Explicit, Logistic, Model
+from masksweep.sweeps.components.models import Model
+from masksweep.sweeps.components.models.cnn1d import CNN1D
+from masksweep.sweeps.components.models.explicit import Explicit
+from masksweep.sweeps.components.models.gru import GRU
+from masksweep.sweeps.components.models.logistic import Logistic
+from masksweep.sweeps.components.models.mlp import MLP
 
 DRAWN: dict[str, tuple[Model, tuple[int, ...]]] = {
     "mlp": (MLP(hidden=(8, 8)), (6,)),

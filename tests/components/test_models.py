@@ -12,9 +12,15 @@ import pytest
 from keras import layers
 
 from masksweep.strategies import Invalid
-from masksweep.sweeps.components.datasets import MNIST1D, Explicit, Sums
-from masksweep.sweeps.components.models import CNN1D, GRU, MLP, Logistic, Model
-from masksweep.sweeps.components.models import Explicit as Network
+from masksweep.sweeps.components.datasets.explicit import Explicit
+from masksweep.sweeps.components.datasets.mnist1d import MNIST1D
+from masksweep.sweeps.components.datasets.sums import Sums
+from masksweep.sweeps.components.models import Model
+from masksweep.sweeps.components.models.cnn1d import CNN1D
+from masksweep.sweeps.components.models.explicit import Explicit as Network
+from masksweep.sweeps.components.models.gru import GRU
+from masksweep.sweeps.components.models.logistic import Logistic
+from masksweep.sweeps.components.models.mlp import MLP
 from masksweep.sweeps.components.optimizers import OPTIMIZERS
 from masksweep.sweeps.config.trial import parse
 from tests.support.trials import BASE

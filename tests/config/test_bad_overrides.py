@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.config.registry import Several, all_of
+from masksweep.sweeps.config.validation import Several, all_of
 from tests.support.light_process import Light, light
 
 SAID: dict[str, str] = {

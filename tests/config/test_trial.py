@@ -15,13 +15,13 @@ import yaml
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from masksweep.strategies import Invalid, all_patterns, all_strategies
-from masksweep.strategies.held import KINDS
-from masksweep.sweeps.components.datasets import DATA
+from masksweep.strategies import PATTERNS, STRATEGIES, Invalid
+from masksweep.strategies.held import HELD
+from masksweep.sweeps.components.datasets import DATASETS
 from masksweep.sweeps.components.models import MODELS
 from masksweep.sweeps.components.optimizers import OPTIMIZERS
-from masksweep.sweeps.config.registry import knobs
 from masksweep.sweeps.config.trial import Trial, parse
+from masksweep.sweeps.config.validation import knobs
 from tests.support.trials import BASE, trial
 
 # composing sets Hydra's version base, which other tests must not see
@@ -29,11 +29,11 @@ pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
 
 CONF = Path(__file__).parents[2] / "conf"
 REGISTRIES: dict[str, dict[str, type]] = {
-    "strategy": dict(all_strategies()),
-    "pattern": dict(all_patterns()),
-    "held": dict(KINDS),
+    "strategy": dict(STRATEGIES),
+    "pattern": dict(PATTERNS),
+    "held": dict(HELD),
     "model": dict(MODELS),
-    "data": dict(DATA),
+    "data": dict(DATASETS),
     "optimizer": dict(OPTIMIZERS),
 }
 OPTIONS = [(g, p.stem) for g in REGISTRIES for p in sorted((CONF / g).glob("*.yaml"))]
@@ -164,7 +164,7 @@ def test_identity_is_the_same_in_every_process() -> None:
 
 
 def test_the_resolved_config_gives_the_same_trial_again() -> None:
-    for strategy in all_strategies():
+    for strategy in STRATEGIES:
         made = trial(strategy=strategy, pattern="columns", targets=["output/*"])
         assert parse(json.loads(json.dumps(made.resolved()))).id == made.id
 

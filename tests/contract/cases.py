@@ -12,10 +12,14 @@ import keras
 
 from masksweep.strategies import Plan, Strategy
 from masksweep.strategies.base import one_value
+from masksweep.strategies.core.weights import describe, make_plan, values
 from masksweep.strategies.dense import Dense
 from masksweep.strategies.gradient_mask import GradientMask
 from masksweep.strategies.hard_mask import HardMask
-from masksweep.strategies.held import Constant, Held, Init, Zero
+from masksweep.strategies.held import Held
+from masksweep.strategies.held.constant import Constant
+from masksweep.strategies.held.init import Init
+from masksweep.strategies.held.zero import Zero
 from masksweep.strategies.init_only import InitOnly
 from masksweep.strategies.loss_mask import LossMask
 from masksweep.strategies.patterns import Pattern
@@ -28,7 +32,6 @@ from masksweep.strategies.sparse_tensor import SparseTensor
 from masksweep.strategies.sparse_values import SparseValues
 from masksweep.strategies.var_list import VarList
 from masksweep.strategies.weight_mask import WeightMask
-from masksweep.strategies.weights import describe, make_plan, values
 
 from .situations import network
 from .trial import Trial

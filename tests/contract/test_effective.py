@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from masksweep.strategies.audit import AGREEMENT, bake, same, violations
 from masksweep.strategies.base import Array
-from masksweep.strategies.weights import values
+from masksweep.strategies.core.audit import AGREEMENT, bake, same, violations
+from masksweep.strategies.core.weights import values
 
 from .cases import CASES, OPTIMIZERS, begin
 from .probes import PROBES, probe

@@ -11,8 +11,8 @@ import pytest
 from keras import layers
 
 from masksweep.strategies import Plan, Strategy
-from masksweep.strategies.audit import digest
 from masksweep.strategies.base import Array
+from masksweep.strategies.core.audit import digest
 from masksweep.strategies.dense import Dense
 from masksweep.strategies.gradient_mask import GradientMask
 from masksweep.strategies.projection import Projection

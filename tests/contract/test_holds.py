@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import tensorflow as tf
 
-from masksweep.strategies import Invalid, all_strategies
-from masksweep.strategies.audit import moved, violations
+from masksweep.strategies import STRATEGIES, Invalid
+from masksweep.strategies.core.audit import moved, violations
 
 from .cases import CASES, HELD, HOLDING, OPTIMIZERS, begin
 from .situations import network
@@ -29,7 +29,7 @@ def assert_held(case: str, optimizer: str, held: str, *, jit: bool = False) -> N
 
 
 def test_every_strategy_has_an_entry() -> None:
-    assert {case.strategy.name for case in CASES.values()} == set(all_strategies())
+    assert {case.strategy.name for case in CASES.values()} == set(STRATEGIES)
 
 
 @pytest.mark.parametrize(

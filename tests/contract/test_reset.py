@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from masksweep.strategies import Invalid, Plan
-from masksweep.strategies.audit import same
+from masksweep.strategies.core.audit import same
 
 from .cases import CASES, HELD, OPTIMIZERS, begin
 from .situations import network

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from masksweep.strategies import Invalid
-from masksweep.strategies.audit import moved, violations
+from masksweep.strategies.core.audit import moved, violations
 
 from .cases import CASES, OPTIMIZERS
 from .situations import SITUATIONS

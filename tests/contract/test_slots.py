@@ -9,7 +9,7 @@ import keras
 import pytest
 from keras import optimizers
 
-from masksweep.strategies.audit import same, violations
+from masksweep.strategies.core.audit import same, violations
 
 from .cases import CASES, HOLDING
 from .situations import network

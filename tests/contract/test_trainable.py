@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from masksweep.strategies import Invalid
-from masksweep.strategies.audit import bits, violations
+from masksweep.strategies.core.audit import bits, violations
 
 from .cases import CASES, OPTIMIZERS
 from .situations import network

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from masksweep.strategies import Plan, Strategy
 from masksweep.strategies.base import Array
-from masksweep.strategies.training import Training
-from masksweep.strategies.weights import values
+from masksweep.strategies.core.training import Training
+from masksweep.strategies.core.weights import values
 
 
 class Trial:

@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from masksweep.strategies import Plan
-from masksweep.strategies.audit import alike
+from masksweep.strategies.core.audit import alike
+from masksweep.strategies.core.training import Training
 from masksweep.strategies.dense import Dense
-from masksweep.strategies.training import Training
 
 from . import models, optimizers
 from .layer_kinds import KINDS

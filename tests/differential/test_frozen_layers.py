@@ -12,10 +12,10 @@ import tensorflow as tf
 from keras import layers
 
 from masksweep.strategies import Plan
-from masksweep.strategies.audit import alike
+from masksweep.strategies.core.audit import alike
+from masksweep.strategies.core.moving_statistics import frozen_statistics
+from masksweep.strategies.core.training import Training
 from masksweep.strategies.dense import Dense
-from masksweep.strategies.moving_statistics import frozen_statistics
-from masksweep.strategies.training import Training
 
 STEPS = 3
 

@@ -12,15 +12,15 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from masksweep.strategies import Invalid, Plan, all_strategies
-from masksweep.strategies.audit import alike
+from masksweep.strategies import STRATEGIES, Invalid, Plan
 from masksweep.strategies.base import Strategy
+from masksweep.strategies.core.audit import alike
+from masksweep.strategies.core.training import Training
+from masksweep.strategies.core.weights import describe, make_plan, values
 from masksweep.strategies.dense import Dense
-from masksweep.strategies.held import Zero
+from masksweep.strategies.held.zero import Zero
 from masksweep.strategies.patterns.random import Random
 from masksweep.strategies.projection import Projection
-from masksweep.strategies.training import Training
-from masksweep.strategies.weights import describe, make_plan, values
 
 
 class OwnStep(keras.Model):  # type: ignore[misc]
@@ -257,7 +257,7 @@ def test_what_is_refused_changes_nothing() -> None:
     two = within(layers.ReLU())
     plan, before = masked(two), None
     del training
-    sparse = all_strategies()["sparse_values"]()
+    sparse = STRATEGIES["sparse_values"]()
     training = Training(two, sparse, plan, optimizer=keras.optimizers.SGD(), loss=np.mean)
     first, second = plan.weights
     bad = Plan((dataclasses.replace(first, mask=first.mask[:, ::-1]),

@@ -10,7 +10,11 @@ import pytest
 
 from masksweep.strategies import Invalid
 from masksweep.strategies.base import one_value
-from masksweep.strategies.held import KINDS, Constant, File, Init, Zero
+from masksweep.strategies.held import HELD
+from masksweep.strategies.held.constant import Constant
+from masksweep.strategies.held.file import File
+from masksweep.strategies.held.init import Init
+from masksweep.strategies.held.zero import Zero
 
 NAME = "hidden/kernel"
 
@@ -30,7 +34,7 @@ def file(tmp_path: Path, **arrays: Any) -> File:
 
 
 def test_kinds() -> None:
-    assert {"zero": Zero, "constant": Constant, "init": Init, "file": File} == KINDS
+    assert {"zero": Zero, "constant": Constant, "init": Init, "file": File} == HELD
 
 
 def test_shapes_and_dtypes_are_those_of_the_weights(

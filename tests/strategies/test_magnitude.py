@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from masksweep.strategies import Invalid, all_patterns
+from masksweep.strategies import PATTERNS, Invalid
 from masksweep.strategies.patterns.magnitude import Magnitude
 from masksweep.sweeps.config.trial import parse
 from tests.support.trials import BASE
@@ -204,7 +204,7 @@ def test_rounds_that_cannot_be_are_refused(given: dict[str, Any], key: str) -> N
 def test_the_first_and_last_rounds_that_can_be() -> None:
     assert Magnitude(98, 100).sparsity == 98 / 99
     assert Magnitude(0, 2).sparsity == 0
-    assert all_patterns()["magnitude"] is Magnitude
+    assert PATTERNS["magnitude"] is Magnitude
 
 
 # -- masks of shapes alone -------------------------------------------------------------------

@@ -20,10 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from masksweep.strategies import Invalid, all_patterns, npz
+from masksweep.strategies import PATTERNS, Invalid, npz
 from masksweep.strategies.base import Mask, MaskedWeight, Plan, Weight
-from masksweep.strategies.connections import cut_off
-from masksweep.strategies.npz import read_arrays
+from masksweep.strategies.core.connections import cut_off
+from masksweep.strategies.core.npz import read_arrays
+from masksweep.strategies.core.weights import describe
 from masksweep.strategies.patterns import Pattern
 from masksweep.strategies.patterns.base import raw
 from masksweep.strategies.patterns.block import Block
@@ -34,7 +35,6 @@ from masksweep.strategies.patterns.file import File
 from masksweep.strategies.patterns.n_m import NM
 from masksweep.strategies.patterns.random import Random, densities
 from masksweep.strategies.patterns.rows import Rows
-from masksweep.strategies.weights import describe
 
 Shape = tuple[int, ...]
 SEEDS = st.integers(0, 2**40)
@@ -310,7 +310,7 @@ def digests() -> dict[str, str]:
 
 
 def test_every_seeded_pattern_is_tried() -> None:
-    assert {p.name for p in SEEDED.values()} == set(all_patterns()) - {
+    assert {p.name for p in SEEDED.values()} == set(PATTERNS) - {
         "explicit",
         "file",
         "magnitude",
@@ -485,9 +485,9 @@ def test_a_damaged_file_is_refused_or_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sparsity", [-0.1, 1, 1.5, float("nan"), float("inf")])
-@pytest.mark.parametrize("name", all_patterns())
+@pytest.mark.parametrize("name", PATTERNS)
 def test_sparsity_is_in_0_1(name: str, sparsity: float) -> None:
-    pattern: Any = all_patterns()[name]
+    pattern: Any = PATTERNS[name]
     if "sparsity" in [f.name for f in fields(pattern)]:
         with pytest.raises(Invalid, match="sparsity="):
             pattern(sparsity=sparsity)

@@ -15,14 +15,14 @@ import pytest
 import tensorflow as tf
 
 from masksweep.strategies.base import Mask, Plan
-from masksweep.strategies.held import Init
+from masksweep.strategies.core.training import Training
+from masksweep.strategies.core.weights import MaskMaker, describe, make_plan, values
+from masksweep.strategies.held.init import Init
 from masksweep.strategies.patterns.columns import Columns
-from masksweep.strategies.training import Training
 from masksweep.strategies.var_list import VarList
 from masksweep.strategies.weight_mask import WeightMask
-from masksweep.strategies.weights import MaskMaker, describe, make_plan, values
-from masksweep.sweeps.components.models import MLP
-from masksweep.sweeps.components.optimizers import SGD
+from masksweep.sweeps.components.models.mlp import MLP
+from masksweep.sweeps.components.optimizers.sgd import SGD
 
 LEAST = 1e-5
 """By which every weight moves, so that a step that leaves one alone shows."""

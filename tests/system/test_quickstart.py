@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from masksweep.strategies import all_strategies
+from masksweep.strategies import STRATEGIES
 from tests.support.sweep_process import clean_env
 
 
@@ -33,13 +33,13 @@ def test_the_quickstart_shows_which_strategies_hold(tmp_path: Path) -> None:
     )
     assert len(children) == 80
     assert {run.info.status for run in children} == {"FINISHED"}
-    every = set(all_strategies()) - {"row_lookup"}  # which takes rows alone
+    every = set(STRATEGIES) - {"row_lookup"}  # which takes rows alone
     assert {run.data.tags["trial.strategy"] for run in children} == every
     digests = defaultdict(set)
     for run in children:
         tags, metrics = run.data.tags, run.data.metrics
         assert tags["trial.status"] == "ok"
-        match all_strategies()[tags["trial.strategy"]].role:
+        match STRATEGIES[tags["trial.strategy"]].role:
             case "strategy":
                 assert metrics["integrity/ok"] == 1, tags
                 assert metrics["integrity/peak_violations"] == 0

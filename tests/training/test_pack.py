@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from masksweep.strategies import Invalid, all_strategies
-from masksweep.strategies.weights import values
+from masksweep.strategies import STRATEGIES, Invalid
+from masksweep.strategies.core.weights import values
 from masksweep.sweeps.components.optimizers import OPTIMIZERS
 from masksweep.sweeps.composing.command_line import planned
 from masksweep.sweeps.config.plan import packs
@@ -110,7 +110,7 @@ def few(names: Iterable[str], *quick: str) -> list[Any]:
     return [n if n in quick else pytest.param(n, marks=pytest.mark.slow) for n in names]
 
 
-PACKED = [name for name, kind in all_strategies().items() if kind.xla]
+PACKED = [name for name, kind in STRATEGIES.items() if kind.xla]
 
 
 @pytest.mark.parametrize("strategy", few(PACKED, "hard_mask", "sparse_values"))

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from tensorflow.python.framework.func_graph import FuncGraph
 
-from masksweep.strategies import Invalid, all_strategies
-from masksweep.strategies.audit import digest, violations
+from masksweep.strategies import STRATEGIES, Invalid
 from masksweep.strategies.base import Plan
-from masksweep.strategies.weights import values
+from masksweep.strategies.core.audit import digest, violations
+from masksweep.strategies.core.weights import values
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.results import Diverged, Report, TrialResult
 from masksweep.sweeps.training import loop, program
@@ -55,7 +55,7 @@ def sections_for(strategy: str) -> dict[str, Any]:
     return {"strategy": strategy, **({"pattern": "rows"} if strategy == "row_lookup" else own)}
 
 
-@pytest.mark.parametrize("strategy", all_strategies())
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_runs_and_a_second_mask_and_another_rate_compile_nothing(
     strategy: str,
 ) -> None:

@@ -8,9 +8,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from masksweep.strategies.audit import bits
 from masksweep.strategies.base import Array, Mask
-from masksweep.strategies.training import Training
+from masksweep.strategies.core.audit import bits
+from masksweep.strategies.core.training import Training
 
 Cause = Literal["form", "decay", "gradient", "slots", "update", "EMA", "constraint"]
 """What first made an entry differ from its held value:

@@ -9,10 +9,10 @@ import keras
 import pytest
 
 from masksweep.strategies import Strategy
+from masksweep.strategies.core.leak_cause import causes, causes_of_finalizing
 from masksweep.strategies.gradient_mask import GradientMask
 from masksweep.strategies.hard_mask import HardMask
 from masksweep.strategies.init_only import InitOnly
-from masksweep.strategies.leak_cause import causes, causes_of_finalizing
 from masksweep.strategies.projection import Projection
 from masksweep.strategies.weight_mask import WeightMask
 from tests.contract.cases import Case

@@ -13,15 +13,15 @@ import numpy as np
 import tensorflow as tf
 
 from masksweep.strategies.base import Array, Invalid, Plan, Slot, Strategy, match_each
-from masksweep.strategies.forward import Forward, require_listed, require_plain_calls
-from masksweep.strategies.mask_variables import Masked, holder
-from masksweep.strategies.moving_statistics import at_rest, frozen_statistics, layers_at_rest
-from masksweep.strategies.optimizer import (
+from masksweep.strategies.core.forward import Forward, require_listed, require_plain_calls
+from masksweep.strategies.core.mask_variables import Masked, holder
+from masksweep.strategies.core.moving_statistics import at_rest, frozen_statistics, layers_at_rest
+from masksweep.strategies.core.optimizer import (
     build,
     require_usable,
     with_loss_scaling,
 )
-from masksweep.strategies.weights import describe
+from masksweep.strategies.core.weights import describe
 
 
 class Training:

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from keras import layers
 
-from masksweep.strategies import Invalid, MaskedWeight, Plan, Weight, all_strategies
-from masksweep.strategies.audit import bake, violations
+from masksweep.strategies import STRATEGIES, Invalid, MaskedWeight, Plan, Weight
 from masksweep.strategies.base import target_names
-from masksweep.strategies.held import Zero
+from masksweep.strategies.core.audit import bake, violations
+from masksweep.strategies.core.training import Training
+from masksweep.strategies.core.weights import describe, make_plan, rewriting, unique_names, values
+from masksweep.strategies.held.zero import Zero
 from masksweep.strategies.patterns.random import Random
-from masksweep.strategies.training import Training
 from masksweep.strategies.weight_mask import WeightMask
-from masksweep.strategies.weights import describe, make_plan, rewriting, unique_names, values
 
 
 def functional(*stack: Any, shape: tuple[int, ...] = (4,)) -> Any:
@@ -363,5 +363,5 @@ def test_why_a_weight_of_the_output_layer_acts_on_many_outputs(layer: Any, said:
     (kernel, *_) = describe(model)
     mask = np.ones(kernel.shape, bool)
     held = np.zeros(kernel.shape, kernel.dtype)
-    reason = all_strategies()["loss_mask"]().refuses(Plan((MaskedWeight(kernel, mask, held),)))
+    reason = STRATEGIES["loss_mask"]().refuses(Plan((MaskedWeight(kernel, mask, held),)))
     assert said in str(reason)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from masksweep.strategies.base import match, match_each
-from masksweep.strategies.weights import owners
+from masksweep.strategies.core.weights import owners
 
 
 @dataclass(frozen=True)

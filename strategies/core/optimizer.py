@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from masksweep.strategies.audit import bits
 from masksweep.strategies.base import Array, Invalid
+from masksweep.strategies.core.audit import bits
 
 COPIES_WEIGHTS = (keras.optimizers.ScheduleFreeAdamW,)
 """Optimizers with slots that start as a copy of the weights. `keras.Model.fit` builds an optimizer

@@ -17,7 +17,8 @@ from hypothesis.extra.numpy import arrays
 from keras import layers
 
 from masksweep.strategies import MaskedWeight, Plan, Weight
-from masksweep.strategies.audit import (
+from masksweep.strategies.base import Array, Mask
+from masksweep.strategies.core.audit import (
     Integrity,
     Loader,
     bake,
@@ -28,8 +29,7 @@ from masksweep.strategies.audit import (
     same,
     violations,
 )
-from masksweep.strategies.base import Array, Mask
-from masksweep.strategies.weights import values
+from masksweep.strategies.core.weights import values
 
 NAME = "hidden/kernel"
 SHAPE = (3, 4)

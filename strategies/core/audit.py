@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from masksweep.strategies.base import Array, Plan
-from masksweep.strategies.weights import describe
+from masksweep.strategies.core.weights import describe
 
 AGREEMENT = 1e-5
 """Allowed distance of the live model's outputs from the baked model's, times max(1, |outputs|)."""

@@ -1,0 +1,32 @@
+"""One constant for all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from masksweep.strategies.base import Array, require
+from masksweep.strategies.held.base import Held
+from masksweep.strategies.registry import register
+
+
+@register
+@dataclass(frozen=True)
+class Constant(Held):
+    """One constant for all."""
+
+    name: ClassVar[str] = "constant"
+    value: float = 0.5
+
+    def __post_init__(self) -> None:
+        require(bool(np.isfinite(self.value)), "value", self.value, "a finite number")
+
+    def values(self, initial: Mapping[str, Array]) -> dict[str, Array]:
+        with np.errstate(over="ignore"):
+            made = {n: np.full((), self.value, a.dtype) for n, a in initial.items()}
+        for a in made.values():  # NumPy knows no limits of bfloat16
+            require(bool(np.isfinite(a)), "value", self.value, f"a {a.dtype}")
+        return {n: np.broadcast_to(made[n], a.shape) for n, a in initial.items()}

@@ -1,0 +1,22 @@
+"""Its initial value: the weight is frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from masksweep.strategies.base import Array
+from masksweep.strategies.held.base import Held
+from masksweep.strategies.registry import register
+
+
+@register
+@dataclass(frozen=True)
+class Init(Held):
+    """Its initial value: the weight is frozen."""
+
+    name: ClassVar[str] = "init"
+
+    def values(self, initial: Mapping[str, Array]) -> dict[str, Array]:
+        return {n: a.copy() for n, a in initial.items()}

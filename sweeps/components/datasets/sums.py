@@ -1,0 +1,41 @@
+"""Sums and sums of squares of three inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from masksweep.strategies.base import require
+from masksweep.strategies.patterns.base import raw
+from masksweep.strategies.registry import register
+from masksweep.sweeps.components.datasets.base import DataSet, Split, Task
+
+
+@register
+@dataclass(frozen=True)
+class Sums(DataSet):
+    """Sums and sums of squares of three inputs, for a network with sigmoids; generated.
+
+    `y0 = x0 + x1 + x2` and `y1 = x0^2 + x1^2 + x2^2`, with noise of up to 0.01, `x` in [0, 1/3).
+    The test part is the training part.
+    """
+
+    name: ClassVar[str] = "sums"
+    task: ClassVar[Task] = "regression"
+    standardised: ClassVar[bool] = False
+    validation: float = 0.0
+    count: int = 8
+    """Samples."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.count >= 1, "count", self.count, "1 or more")
+
+    def samples(self) -> tuple[Split, Split]:
+        uniform = (raw(5 * self.count, 0, "sums") / 2.0**64).reshape(-1, 5)
+        x, noise = uniform[:, :3] / 3, uniform[:, 3:] * 0.02 - 0.01
+        y = np.stack([x.sum(1), (x**2).sum(1)], 1) + noise
+        both = x.astype(np.float32), y.astype(np.float32)
+        return both, both

@@ -1,0 +1,38 @@
+"""A bidirectional GRU whose states of all steps are flattened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from masksweep.strategies.base import require
+from masksweep.strategies.registry import register
+from masksweep.sweeps.components.models.base import Init, Model
+
+
+@register
+@dataclass(frozen=True)
+class GRU(Model):
+    """A bidirectional GRU whose states of all steps are flattened, and `output`.
+
+    The default width is that of MNIST-1D's authors (Greydanus 2020).
+    """
+
+    name: ClassVar[str] = "gru"
+    units: int = 6
+    init: Init = "keras"
+
+    def __post_init__(self) -> None:
+        require(self.units >= 1, "units", self.units, "1 or more")
+
+    def network(self, inputs: tuple[int, ...], outputs: int) -> Any:
+        import keras
+
+        layers = [keras.Input(inputs)]
+        if len(inputs) == 1:
+            layers.append(keras.layers.Reshape((*inputs, 1), name="sequence"))
+        one_way = keras.layers.GRU(self.units, return_sequences=True, name="gru")
+        layers.append(keras.layers.Bidirectional(one_way, name="both_ways"))
+        layers.append(keras.layers.Flatten(name="flatten"))
+        layers.append(keras.layers.Dense(outputs, name="output"))
+        return keras.Sequential(layers, name="gru")

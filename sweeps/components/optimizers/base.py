@@ -1,0 +1,84 @@
+"""What an optimizer is: Keras' own, by its settings."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from math import inf
+from typing import Any, ClassVar
+
+from masksweep.strategies.base import require
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """What every Keras optimizer takes."""
+
+    name: ClassVar[str]
+    keras_class: ClassVar[str]
+    learning_rate: float = 0.001
+    weight_decay: float | None = None
+    clipnorm: float | None = None
+    clipvalue: float | None = None
+    global_clipnorm: float | None = None
+    use_ema: bool = False
+    ema_momentum: float = 0.99
+    ema_overwrite_frequency: int | None = None
+
+    def __post_init__(self) -> None:
+        rate, every = self.learning_rate, self.ema_overwrite_frequency
+        require(0 < rate < inf, "learning_rate", rate, "above 0, and finite")
+        require(every is None or every >= 1, "ema_overwrite_frequency", every, "1 or more, or null")
+        for key in ("momentum", "rho"):
+            value = getattr(self, key, 0.0)
+            require(0 <= value <= 1, key, value, "in [0, 1]")
+        for key in ("beta_1", "beta_2", "adam_beta_1", "adam_beta_2"):
+            value = getattr(self, key, 0.0)
+            require(0 <= value < 1, key, value, "a number in [0, 1)")
+        epsilon = getattr(self, "epsilon", 0.0)
+        require(epsilon >= 0, "epsilon", epsilon, "0 or above")
+        for key in ("weight_decay", "clipnorm", "clipvalue", "global_clipnorm"):
+            value = getattr(self, key)
+            require(value is None or value >= 0, key, value, "0 or above, or null")
+        clips = [k for k in ("clipnorm", "clipvalue", "global_clipnorm") if getattr(self, k)]
+        require(len(clips) < 2, clips[0] if clips else "", clips, "one kind of clipping at most")
+        require(0 <= self.ema_momentum <= 1, "ema_momentum", self.ema_momentum, "in [0, 1]")
+
+    def build(self, pure: bool = False) -> Any:
+        """A fresh Keras optimizer; a `pure` one works under a `keras.StatelessScope` as well.
+
+        On TensorFlow Keras updates through `tf.distribute`, which takes nothing but `tf.Variable`s.
+        The pure one updates as Keras does on its other backends, by the same arithmetic.
+        """
+        import keras
+
+        settings = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        kind = getattr(keras.optimizers, self.keras_class)
+        return (_pure(kind) if pure else _local(kind))(**settings)
+
+
+def _local(kind: type) -> type:
+    """The same optimizer, which sums its gradients over no replicas.
+
+    `tf.distribute` does that by a custom gradient, and TensorFlow keeps those for ever: with each
+    the graph it is of, and the variables of that.
+    """
+    return type(kind.__name__, (kind,), {"_all_reduce_sum_gradients": lambda self, pairs: pairs})
+
+
+def _pure(kind: type) -> type:
+    """The same optimizer, with what its base for TensorFlow overrides put back."""
+    bases = {c.__name__: c for c in kind.__mro__}
+    backend, common = bases["TFOptimizer"], vars(bases["BaseOptimizer"])
+    again = {n: common[n] for n in vars(backend) if n in common and not n.startswith("__")}
+    # between the optimizer's own methods and those of its base
+    return type(kind.__name__, (kind, type("Pure", (backend,), again)), {})
+
+
+@dataclass(frozen=True)
+class Adaptive(Optimizer):
+    """What Adam and its kin take."""
+
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-7
