@@ -15,7 +15,7 @@ from masksweep.strategies.base import Array, Invalid
 from masksweep.strategies.core.npz import regions
 from masksweep.strategies.core.weights import owners
 from masksweep.sweeps.audit.keras_variables import CLASSES, variable_names
-from masksweep.sweeps.audit.open import check, open_model
+from masksweep.sweeps.audit.opening import check, open_model
 from masksweep.sweeps.audit.stored import StoredModel, StoredWeight, sliced
 
 SAVED = Path(__file__).parents[1] / "saved"

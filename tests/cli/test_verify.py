@@ -10,7 +10,7 @@ import pytest
 
 from masksweep.sweeps.cli import main
 from masksweep.sweeps.cli.verify import EXPERIMENTS, with_claims
-from masksweep.sweeps.composing.command import planned
+from masksweep.sweeps.composing.command_line import planned
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.plan import Planned
 from tests.support.sweep_process import local_store, ran, sweep
