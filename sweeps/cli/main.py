@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 from masksweep.strategies.base import Invalid
@@ -228,17 +227,10 @@ def _apart(arguments: Sequence[str], ours: Sequence[str]) -> tuple[set[str], lis
 
 
 def _list() -> int:
-    """Everything that a config can name, one line each: the first line of its file's comment."""
-    folder = resources.files("masksweep.conf")
-    groups = ("strategy", "pattern", "held", "model", "data", "optimizer", "experiment")
-    for group in groups:
-        print(f"{group}:")
-        entries = sorted(folder.joinpath(group).iterdir(), key=lambda e: e.name)
-        for entry in entries:
-            if entry.name.endswith(".yaml"):
-                comments = [x for x in entry.read_text().splitlines() if x.startswith("# ")]
-                said = next((x for x in comments if "@package" not in x), "#")
-                print(f"  {entry.name.removesuffix('.yaml'):<16}{said.removeprefix('# ')}")
+    """Everything that a config can name, one line each, and where it comes from."""
+    from masksweep.sweeps.cli.listing import print_all
+
+    print_all()
     return 0
 
 

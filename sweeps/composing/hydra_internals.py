@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from masksweep.strategies.base import Invalid
+from masksweep.sweeps.composing import outside
 
 CONFIGS = "pkg://masksweep.conf"
 apply_overrides = ConfigLoaderImpl._apply_overrides_to_config
@@ -46,6 +47,7 @@ def answer(options: argparse.Namespace) -> None:
     # Hydra prints and exits on errors by itself unless asked for them in full
     os.environ["HYDRA_FULL_ERROR"] = "1"
     version.setbase("1.3")
+    outside.add(create_config_search_path(CONFIGS))
     _run_hydra(options, get_args_parser(), _task, CONFIGS, "config")
 
 
@@ -60,6 +62,7 @@ def composed(
     """(Hydra's config loader, the sweep's own config: without what is swept over)."""
     version.setbase("1.3")
     search_path = create_config_search_path(configs)
+    outside.add(search_path)
     if config_dir is not None:
         anchor = SearchPathQuery(provider="schema")
         search_path.prepend("command-line", f"file://{os.path.abspath(config_dir)}", anchor)  # noqa: PTH100

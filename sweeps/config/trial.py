@@ -19,13 +19,14 @@ from pydantic import (
 
 from masksweep.strategies.base import Invalid, Strategy
 from masksweep.strategies.core.npz import digest
-from masksweep.strategies.held import HELD, Held
-from masksweep.strategies.patterns import PATTERNS, Pattern, Scored
-from masksweep.strategies.registry import STRATEGIES, Registry
+from masksweep.strategies.held import Held
+from masksweep.strategies.patterns import Pattern, Scored
+from masksweep.strategies.registry import STRATEGIES
 from masksweep.sweeps.common import strict
-from masksweep.sweeps.components.datasets import DATASETS, DataSet
-from masksweep.sweeps.components.models import MODELS, Model
-from masksweep.sweeps.components.optimizers import OPTIMIZERS, Optimizer
+from masksweep.sweeps.components.datasets import DataSet
+from masksweep.sweeps.components.groups import GROUPS
+from masksweep.sweeps.components.models import Model
+from masksweep.sweeps.components.optimizers import Optimizer
 from masksweep.sweeps.config.sections import (
     Audit,
     Checkpoint,
@@ -52,8 +53,8 @@ Objective = Literal[
 """Metrics that a sweeper can get back."""
 
 
-def _named(group: str, kinds: Registry[Any]) -> BeforeValidator:
-    return BeforeValidator(lambda given: build(group, given, kinds))
+def _named(group: str) -> BeforeValidator:
+    return BeforeValidator(lambda given: build(group, given, GROUPS[group]))
 
 
 def _reference(given: Any) -> Any:
@@ -64,12 +65,15 @@ def _reference(given: Any) -> Any:
 class Trial(Section):
     """One training run, fully given by its resolved config."""
 
-    strategy: Annotated[Strategy, _named("strategy", STRATEGIES)]
-    pattern: Annotated[Pattern, _named("pattern", PATTERNS)]
-    held: Annotated[Held, _named("held", HELD)]
-    model: Annotated[Model, _named("model", MODELS)]
-    data: Annotated[DataSet, _named("data", DATASETS)]
-    optimizer: Annotated[Optimizer, _named("optimizer", OPTIMIZERS)]
+    strategy: Annotated[Strategy, _named("strategy")]
+    pattern: Annotated[Pattern, _named("pattern")]
+    held: Annotated[Held, _named("held")]
+    model: Annotated[Model, _named("model")]
+    data: Annotated[DataSet, _named("data")]
+    optimizer: Annotated[Optimizer, _named("optimizer")]
+    components: dict[str, str] = {}
+    """Where the components come from that do not ship with Masksweep, by group: a distribution and
+    its version, or a file's digest. Recorded with a trial; where it is given, it must hold here."""
     targets: Globs | None = None
     """Globs on `layer/variable`; null targets every kernel but the last."""
     trainable: Globs = ["*"]
@@ -95,6 +99,9 @@ class Trial(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        for group, origin in self.components.items():
+            if origin != (here := self.origins.get(group, "what ships with Masksweep")):
+                raise Invalid(f"components.{group}", origin, f"here it is {here}")
         if self.train.jit is True and not self.strategy.xla:
             raise Invalid("train.jit", True, f"{self.strategy.name} does not compile under XLA")
         for name, claim in self.sweep.claims.items():
@@ -123,6 +130,14 @@ class Trial(Section):
         if isinstance(self.pattern, Scored) and self.pattern.found_with is not None:
             _ = self.rounds  # checks them
         return self
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """Where the components come from that do not ship with Masksweep, by group."""
+        named = {group: (GROUPS[group], getattr(self, group)) for group in GROUPS}
+        named["compare"] = STRATEGIES, self.compare
+        found = {g: registry.origin(c.name) for g, (registry, c) in named.items() if c}
+        return {group: origin for group, origin in found.items() if origin}
 
     @property
     def jit(self) -> bool:
@@ -217,6 +232,8 @@ class Trial(Section):
             if self.compare:
                 named["compare"] = self.compare
         found |= {group: knobs(value, defaults=False) for group, value in named.items()}
+        if origins := {g: o for g, o in self.origins.items() if g in named}:
+            found["components"] = origins
         for section in found.values():
             if isinstance(section, dict) and "path" in section:
                 section["path"] = f"sha256:{digest(section['path'])}"
@@ -268,24 +285,21 @@ class Trial(Section):
 
     def resolved(self) -> dict[str, Any]:
         """The whole config as plain data; `parse` makes the same trial of it."""
-        plain = self.model_dump(exclude={"sweep"}, exclude_defaults=False)
-        for group in ("strategy", "pattern", "held", "model", "data", "optimizer"):
+        plain = self.model_dump(exclude={"sweep", "components"}, exclude_defaults=False)
+        for group in GROUPS:
             plain[group] = knobs(getattr(self, group))
         plain["compare"] = knobs(self.compare) if self.compare else None
-        return plain
+        return plain | ({"components": self.origins} if self.origins else {})
 
 
 @cache
 def _selectable() -> frozenset[str]:
     """What a claim may choose trials by: `part`, `role`, and the keys of `Trial.settings`."""
-    groups = {
-        "strategy": STRATEGIES, "compare": STRATEGIES, "pattern": PATTERNS,
-        "held": HELD, "model": MODELS, "data": DATASETS, "optimizer": OPTIMIZERS,
-    }  # fmt: skip
     whole: type[BaseModel] = Trial
-    found = {"part", "role", *whole.model_fields} - {"sweep", "launch", "checkpoint", "tracking"}
-    for group, kinds in groups.items():
-        found |= {f"{group}.{f.name}" for kind in kinds.values() for f in fields(kind)}
+    others = {"components", "sweep", "launch", "checkpoint", "tracking"}
+    found = {"part", "role", *whole.model_fields} - others
+    for group, registry in {**GROUPS, "compare": STRATEGIES}.items():
+        found |= {f"{group}.{f.name}" for kind in registry.values() for f in fields(kind)}
     sections: dict[str, type[BaseModel]] = {"train": Train, "audit": Audit, "speed": Speed}
     for key, section in sections.items():
         found |= {f"{key}.{name}" for name in section.model_fields}

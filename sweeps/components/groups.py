@@ -1,0 +1,22 @@
+"""The config groups whose options are components, each with its registry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from masksweep.strategies.held import HELD
+from masksweep.strategies.patterns import PATTERNS
+from masksweep.strategies.registry import STRATEGIES, Registry
+from masksweep.sweeps.components.datasets import DATASETS
+from masksweep.sweeps.components.models import MODELS
+from masksweep.sweeps.components.optimizers import OPTIMIZERS
+
+GROUPS: Mapping[str, Registry[Any]] = {
+    "strategy": STRATEGIES,
+    "pattern": PATTERNS,
+    "held": HELD,
+    "model": MODELS,
+    "data": DATASETS,
+    "optimizer": OPTIMIZERS,
+}

@@ -1,0 +1,82 @@
+"""What other distributions add to the configs: their components' defaults, and experiments."""
+
+from __future__ import annotations
+
+import dataclasses
+from importlib import resources
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from masksweep.strategies.base import Invalid
+from masksweep.sweeps.components.groups import GROUPS
+
+EXPERIMENTS = "masksweep.experiments"
+"""The entry-point group of packages that have experiments: configs in a folder `experiment`."""
+
+
+def add(search_path: ConfigSearchPath) -> None:
+    """Let Hydra know what other distributions add.
+
+    A component needs no config file: its fields and their defaults are its section.
+
+    Raises:
+        Invalid: A distribution cannot be loaded, or adds what there is under the same name.
+    """
+    store = ConfigStore.instance()
+    for group, registry in GROUPS.items():
+        for name, component in registry.items():
+            if origin := registry.origin(name):
+                store.store(name, defaults(component), group=group, provider=origin)
+    for owner, package in experiments().items():
+        search_path.append(owner, f"pkg://{package}")
+
+
+def experiments() -> dict[str, str]:
+    """The packages of other distributions that have experiments, by distribution.
+
+    Raises:
+        Invalid: One cannot be loaded, or has an experiment of a name that there is already.
+    """
+    known = dict.fromkeys(_names("masksweep.conf"), "Masksweep")
+    found = {}
+    for point in entry_points(group=EXPERIMENTS):
+        owner = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+        for name in _experiments(point):
+            if name in known:
+                raise Invalid(EXPERIMENTS, name, f"a name of two: of {known[name]} and of {owner}")
+            known[name] = owner
+        found[owner] = point.value
+    return found
+
+
+def defaults(component: type) -> dict[str, Any]:
+    """The config section of a component: its name, its fields and their defaults."""
+    found: dict[str, Any] = {"name": component.name}  # type: ignore[attr-defined]
+    for field in dataclasses.fields(component):
+        value = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            value = field.default_factory()
+        found[field.name] = MISSING if value is dataclasses.MISSING else _plain(value)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(each) for each in value] if isinstance(value, tuple | list) else value
+
+
+def _experiments(point: EntryPoint) -> list[str]:
+    try:
+        return _names(point.value)
+    except (ImportError, OSError, TypeError) as error:
+        said = f"no package with a folder experiment: {type(error).__name__}: {error}"
+        raise Invalid(EXPERIMENTS, point.name, said) from error
+
+
+def _names(package: str) -> list[str]:
+    folder = resources.files(package).joinpath("experiment")
+    files = [entry.name for entry in folder.iterdir()]
+    return sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml"))
