@@ -7,7 +7,7 @@ from importlib import resources
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
@@ -32,7 +32,7 @@ def add(search_path: ConfigSearchPath) -> None:
             if origin := registry.origin(name):
                 store.store(name, defaults(component), group=group, provider=origin)
     for owner, package in experiments().items():
-        search_path.append(owner, f"pkg://{package}")
+        search_path.prepend(owner, f"pkg://{package}", SearchPathQuery(provider="schema"))
 
 
 def experiments() -> dict[str, str]:

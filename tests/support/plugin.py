@@ -14,7 +14,7 @@ from masksweep.sweeps.components.models import Model
 
 @dataclass(frozen=True)
 class Wide(Model):
-    """One hidden layer, as wide as is asked for."""
+    """One hidden layer."""
 
     name: ClassVar[str] = "wide"
     units: int = 16
