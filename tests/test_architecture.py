@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -27,7 +28,8 @@ def test_an_import_that_runs_upward_is_seen(
         (package / name).mkdir(parents=True)
         (package / name / "__init__.py").touch()
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
-    for layers in contracts["contracts"][1]["layers"]:
+    (one_way,) = [c for c in contracts["contracts"] if c["type"] == "layers"]
+    for layers in one_way["layers"]:
         for layer in layers.split(" | "):
             (package / "sweeps" / f"{layer}.py").touch()
     (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
@@ -64,3 +66,10 @@ def test_nothing_is_installed_under_another_name(tmp_path: Path) -> None:
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_no_test_file_imports_another() -> None:
+    imported = re.compile(r"^\s*(?:from|import) (?:tests[\w.]*)?\.test_", re.MULTILINE)
+    assert imported.search("from tests.cli.test_main import masksweep")
+    found = [p for p in ROOT.glob("tests/**/*.py") if imported.search(p.read_text())]
+    assert found == []

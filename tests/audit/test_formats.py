@@ -12,8 +12,8 @@ import pytest
 import scipy.sparse
 from keras import layers
 
-from tests.audit.test_stored import SAVED
-from tests.cli.test_audit import MASK, NAME, SHAPE, as_json, audited, build, kernel, refused, save
+from tests.support.audits import MASK, NAME, SHAPE, as_json, audited, build, kernel, refused, save
+from tests.support.saved_files import SAVED
 
 
 @pytest.fixture(autouse=True)

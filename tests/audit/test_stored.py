@@ -17,8 +17,7 @@ from masksweep.strategies.core.weights import owners
 from masksweep.sweeps.audit.keras_variables import CLASSES, variable_names
 from masksweep.sweeps.audit.opening import check, open_model
 from masksweep.sweeps.audit.stored import StoredModel, StoredWeight, sliced
-
-SAVED = Path(__file__).parents[1] / "saved"
+from tests.support.saved_files import SAVED
 
 
 def stored(path: str | Path) -> dict[str, Array]:

@@ -6,7 +6,6 @@ import io
 import json
 import shutil
 import zipfile
-from collections.abc import Mapping
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
@@ -18,82 +17,30 @@ from keras import layers
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from masksweep.strategies.base import Array
-from masksweep.strategies.core.weights import describe
-from masksweep.sweeps.cli.main import main
 from masksweep.sweeps.config.plan import Planned
 from masksweep.sweeps.tracking import resume
 from masksweep.sweeps.training.run_trial import run
-from tests.cli.test_main import complaint, masksweep
+from tests.support.audits import (
+    MASK,
+    NAME,
+    SHAPE,
+    as_json,
+    audited,
+    build,
+    kernel,
+    refused,
+    save,
+    save_masks,
+)
+from tests.support.command import complaint, masksweep
 from tests.support.sweep_process import local_store, ran
 from tests.support.trials import trial as make
-
-NAME = "hidden/kernel"
-SHAPE = (3, 4)
-MASK = np.array([[1, 0, 1, 0], [0, 1, 1, 0], [1, 1, 0, 1]])
-"""Five masked entries, the first at [0, 1]."""
 
 
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-
-def build(dtype: str = "float32", trainable: bool = True) -> Any:
-    return keras.Sequential(
-        [
-            keras.Input((3,)),
-            layers.Dense(4, name="hidden", dtype=dtype, trainable=trainable),
-            layers.BatchNormalization(name="norm"),
-            layers.Dense(2, name="output"),
-        ]
-    )
-
-
-def save(model: Any, weights: Mapping[str, Any] = {}, path: str = "model.keras") -> None:
-    """Save it with these weights; the others stay."""
-    for weight, variable in zip(describe(model), model.trainable_variables, strict=True):
-        if weight.name in weights:
-            variable.assign(weights[weight.name])
-    model.save(path)
-
-
-def save_masks(path: str = "masks.npz", **masks: Any) -> None:
-    np.savez(path, **(masks or {NAME: MASK}))
-
-
-def kernel(masked: Any, dtype: str = "float32") -> Array:
-    """Kept entries at 9, the masked ones at a value, or each at one of its own."""
-    made = np.full(SHAPE, 9, dtype)
-    made[MASK == 0] = masked
-    return made
-
-
-def audited(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
-    """(exit code, stdout) of an audit that was made."""
-    code = main(["audit", *arguments])
-    said = capsys.readouterr()
-    assert "masksweep: " not in said.err, said.err
-    return code, said.out
-
-
-def as_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    code, said = audited(capsys, *arguments, "--json")
-    found: dict[str, Any] = json.loads(said)
-    assert code == (not found["holds"])
-    return found
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What is said of bad input."""
-    assert main(["audit", *arguments]) == 2
-    said = capsys.readouterr()
-    assert not said.out
-    *others, last = said.err.splitlines()
-    assert all(line.endswith("...") for line in others)
-    assert last.startswith("masksweep: ")
-    return last.removeprefix("masksweep: ")
 
 
 # -- bits ------------------------------------------------------------------------------------

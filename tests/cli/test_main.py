@@ -15,46 +15,9 @@ import pytest
 from masksweep.strategies import PATTERNS, STRATEGIES
 from masksweep.sweeps import __version__
 from masksweep.sweeps.config.plan import sweep_name
-from tests.support.light_process import HEAVY, Light, light
+from tests.support.command import complaint, masksweep
+from tests.support.light_process import Light, light
 from tests.support.trials import trial
-
-WITHOUT_HEAVY = f"""
-import sys
-from masksweep.sweeps.cli.main import main
-code = main(sys.argv[1:])
-loaded = set({HEAVY}) & set(sys.modules)
-assert not loaded, f"loaded {{loaded}}"
-sys.exit(code)
-"""
-
-
-def masksweep(
-    *arguments: str, cwd: Path, light: bool = False, **more: str
-) -> subprocess.CompletedProcess[str]:
-    """Run the command; with `light`, fail if it loads TensorFlow, Ray or MLflow.
-
-    `more` goes into its environment.
-    """
-    program = ["-c", WITHOUT_HEAVY] if light else ["-m", "masksweep.sweeps.cli"]
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("HYDRA_", "MLFLOW_"))} | more
-    return subprocess.run(
-        [sys.executable, *program, *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        encoding=more.get("PYTHONIOENCODING"),
-        env=env,
-    )
-
-
-def complaint(done: subprocess.CompletedProcess[str]) -> str:
-    """The one line that the command ended with."""
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    lines = done.stderr.splitlines()
-    assert lines[-1].startswith("masksweep: ")
-    assert all(line.endswith("...") for line in lines[:-1])
-    return lines[-1].removeprefix("masksweep: ")
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from masksweep.sweeps.report import claims, export
 from masksweep.sweeps.report.claims import Checked
 from masksweep.sweeps.report.results_table import as_markdown
 from masksweep.sweeps.results import TrialResult
-from tests.cli.test_main import masksweep
+from tests.support.command import masksweep
 from tests.support.trials import trial
 
 PICTURE = "![x](http://127.0.0.1/x.png) <img src=x onerror=alert(1)>\n\n# a [l](j) `c` *b* a|b"

@@ -11,7 +11,7 @@ import pytest
 
 from masksweep.strategies import STRATEGIES, Invalid, Strategy, register
 from masksweep.sweeps.components.groups import GROUPS
-from tests.cli.test_main import complaint, masksweep
+from tests.support.command import complaint, masksweep
 from tests.support.plugin import MODEL, install
 
 WIDE = {"masksweep.models": {"wide": "their_models:Wide"}}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import http.server
 import json
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,47 +14,7 @@ import pytest
 
 from masksweep import sweeps
 from tests.support.ray_head import Head, ray_head
-from tests.support.sweep_process import clean_env
-
-JOIN = """
-import json, signal, sys, ray
-from masksweep.strategies.base import Invalid
-from masksweep.sweeps.launch.cluster import Spec, cluster, resources, slots
-
-def own(number, frame): ...
-signal.signal(signal.SIGTERM, own)
-
-def code():
-    from masksweep import sweeps
-    return sweeps.__file__
-
-try:
-    with cluster(json.loads(sys.argv[1])):
-        has = resources()
-        found = {
-            "nodes": has.nodes, "CPU": has.total["CPU"], "free": has.free["CPU"],
-            "slots": slots(Spec()), "code": ray.get(ray.remote(code).remote()),
-            "own": signal.getsignal(signal.SIGTERM) is own,
-            "address": ray.get_runtime_context().gcs_address,
-        }
-    print(json.dumps(found | {"left": not ray.is_initialized()}))
-except Invalid as error:
-    sys.exit(str(error))
-"""
-
-
-def join(folder: Path, address: str | None, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", JOIN, json.dumps(address)],
-        capture_output=True,
-        text=True,
-        cwd=folder,  # Ray takes the folder of a driver that is no file along
-        env=clean_env(**env),
-    )
-
-
-TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef"}
-WRONG = TOKEN | {"RAY_AUTH_TOKEN": "f" * 32}
+from tests.support.ray_join import TOKEN, WRONG, join
 
 
 @pytest.fixture(scope="module")

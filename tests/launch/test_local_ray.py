@@ -19,7 +19,7 @@ import pytest
 
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.launch.local_ray import LOOPBACK, SOCKET_ROOM, ray_folder
-from tests.launch.test_cluster import JOIN, WRONG, join
+from tests.support.ray_join import JOIN, WRONG, join
 from tests.support.sweep_process import Driver, clean_env, cmdline, sweep
 
 LONG = ("data=digits", "model.hidden=[8]", "train.epochs=100000000")
