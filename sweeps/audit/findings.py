@@ -12,6 +12,8 @@ from rich.text import Text
 
 from masksweep.strategies.base import Array, Mask, MaskedWeight, Plan, Weight
 from masksweep.strategies.core.audit import bits, violations
+from masksweep.sweeps.common import tables
+from masksweep.sweeps.common.tables import Column
 from masksweep.sweeps.common.text import printable
 
 FIRST = 3
@@ -120,14 +122,14 @@ def note(found: Sequence[Finding]) -> str:
 
 def table(found: Sequence[Finding]) -> Table:
     """The findings for the terminal."""
-    made = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    made.add_column("weight", overflow="fold")
-    made.add_column("shape", overflow="fold")
-    for header in ("masked", "violations", "drift"):
-        made.add_column(header, justify="right", no_wrap=True)
-    made.add_column("first: found, held", overflow="fold")
-    for f in found:
-        made.add_row(
+    columns = [
+        Column("weight", wrap=True),
+        Column("shape", wrap=True),
+        *(Column(header, right=True) for header in ("masked", "violations", "drift")),
+        Column("first: found, held", wrap=True),
+    ]
+    rows = [
+        (
             Text(printable(f.weight)),
             " x ".join(map(str, f.shape)) or "scalar",
             f"{f.masked:,}",
@@ -135,7 +137,9 @@ def table(found: Sequence[Finding]) -> Table:
             f"{f.largest_drift:.3g}" if f.violations else "-",
             Text("\n".join(f"{list(e.index)}: {e.found}, {e.held}" for e in f.first) or "-"),
         )
-    return made
+        for f in found
+    ]
+    return tables.terminal(columns, rows)
 
 
 def described(found: Sequence[Finding]) -> dict[str, Any]:

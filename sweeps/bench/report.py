@@ -14,7 +14,8 @@ from rich.text import Text
 
 from masksweep.sweeps.bench.cases import SIZES
 from masksweep.sweeps.bench.timing import Row, Untimed
-from masksweep.sweeps.common import escape
+from masksweep.sweeps.common import escape, tables
+from masksweep.sweeps.common.tables import Column
 from masksweep.sweeps.report.plot_style import look
 
 MARKERS = "os^Dv<>Pp"
@@ -44,7 +45,7 @@ class Found:
         return list(self.controls)
 
 
-def tables(found: Found) -> RenderableType:
+def all_tables(found: Found) -> RenderableType:
     """Ratios to the faster dense control, a table for each size."""
     parts: list[RenderableType] = []
     for size in found.sizes:
@@ -59,7 +60,7 @@ def tables(found: Found) -> RenderableType:
 
 def note(found: Found) -> str:
     """The tables as markdown."""
-    return as_note(tables(found))
+    return as_note(all_tables(found))
 
 
 def as_note(shown: RenderableType) -> str:
@@ -90,16 +91,14 @@ def _name(of: Row | Untimed) -> str:
 
 def _table(found: Found, size: str) -> Table:
     rows = [row for row in found.rows if row.size == size]
-    made = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     sparsities = sorted({row.sparsity for row in rows})
-    made.add_column("strategy")
-    made.add_column("pattern")
-    for sparsity in sparsities:
-        made.add_column(f"{sparsity:g}", justify="right", no_wrap=True)
+    columns = [Column("strategy", wrap=True), Column("pattern", wrap=True)]
+    columns += [Column(f"{sparsity:g}", right=True) for sparsity in sparsities]
+    cells = []
     for (name, pattern), series in lines(rows).items():
         by = {row.sparsity: row for row in series}
-        made.add_row(name, pattern, *(_cell(by.get(sparsity)) for sparsity in sparsities))
-    return made
+        cells.append([name, pattern, *(_cell(by.get(sparsity)) for sparsity in sparsities)])
+    return tables.terminal(columns, cells)
 
 
 def _cell(row: Row | None) -> str:

@@ -21,6 +21,8 @@ from masksweep.sweeps.bench.sparse_matmul import (
     Ratios,
     Result,
 )
+from masksweep.sweeps.common import tables
+from masksweep.sweeps.common.tables import Column
 from masksweep.sweeps.report.claims import Checked
 
 NAME = "sparse_matmul"
@@ -112,17 +114,16 @@ def _range(low: float, high: float) -> str:
 
 def table(old: Ratios, result: Result) -> Table:
     """Ratios for the terminal: as published, and here, to `flagged` and to `plain`."""
-    made = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    made.caption = "sparse / dense. doc: as published; here flag: a_is_sparse=True, mul: without"
-    made.add_column("A\nm x k", vertical="bottom", no_wrap=True)
-    made.add_column("B\nn", justify="right", no_wrap=True)
-    for density in sorted({cell.density for cell in old}):
-        made.add_column(f"{density:.0%} non-zero\n doc flag  mul", no_wrap=True)
+    caption = "sparse / dense. doc: as published; here flag: a_is_sparse=True, mul: without"
+    densities = sorted({cell.density for cell in old})
+    columns = [Column("A\nm x k"), Column("B\nn", right=True)]
+    columns += [Column(f"{density:.0%} non-zero\n doc flag  mul") for density in densities]
     flagged, plain = result.ratios("flagged"), result.ratios("plain")
+    rows = []
     for series in _series(old, "density"):
         cells = [" ".join(_short(r[c]) for r in (old, flagged, plain)) for c in series]
-        made.add_row(f"{series[0].m}x{series[0].k}", str(series[0].n), *cells)
-    return made
+        rows.append([f"{series[0].m}x{series[0].k}", str(series[0].n), *cells])
+    return tables.terminal(columns, rows, caption)
 
 
 def _short(ratio: float) -> str:
@@ -132,11 +133,10 @@ def _short(ratio: float) -> str:
 
 def crossing_table(old: Ratios, result: Result) -> Table:
     """For the terminal: the share of non-zeros below which sparse is faster."""
-    made = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for header in (f"{SIDE}x{SIDE}, n", "doc", *(f"here: {name}" for name in DENSE.values())):
-        made.add_column(header, justify="right", no_wrap=True)
+    headers = (f"{SIDE}x{SIDE}, n", "doc", *(f"here: {name}" for name in DENSE.values()))
+    rows = []
     for n in COLUMNS:
         here = [said(result.crossings[dense][n]) for dense in DENSE]
         known = any(cell.n == n for cell in old)
-        made.add_row(str(n), _range(*bracket(old, n)) if known else "-", *here)
-    return made
+        rows.append([str(n), _range(*bracket(old, n)) if known else "-", *here])
+    return tables.terminal([Column(header, right=True) for header in headers], rows)

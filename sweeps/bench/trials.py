@@ -20,6 +20,8 @@ import tensorflow as tf
 from rich.table import Table
 
 from masksweep.sweeps.bench.driver import Driver, recorder
+from masksweep.sweeps.common import tables
+from masksweep.sweeps.common.tables import Column
 from masksweep.sweeps.components.datasets.base import Arrays
 from masksweep.sweeps.config.trial import Trial, parse
 from masksweep.sweeps.results import TrialResult
@@ -274,10 +276,10 @@ def metrics(costs: list[Cost]) -> list[tuple[str, float, int]]:
 
 
 def table(costs: list[Cost]) -> Table:
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("", "ms", "ratio", "from", "to"):
-        made.add_column(name, justify="right" if name else "left", no_wrap=bool(name))
+    columns = [Column("", wrap=True)]
+    columns += [Column(name, right=True) for name in ("ms", "ratio", "from", "to")]
+    rows = []
     for cost in costs:
         ratios = (f"{r:.3g}" for r in (cost.ratio, cost.low, cost.high))
-        made.add_row(cost.what, f"{1000 * cost.seconds:.3g}", *ratios)
-    return made
+        rows.append([cost.what, f"{1000 * cost.seconds:.3g}", *ratios])
+    return tables.terminal(columns, rows)

@@ -67,7 +67,7 @@ def bench(arguments: Sequence[str]) -> int:
     files = {name: path.read_bytes() for name, path in asked.files.items()}
     params = found.environment | {"sizes": ",".join(found.sizes)}
     recorded = _recorded(tracker, params, report.metrics(found), files, report.note(found))
-    escape.console().print(report.tables(found))  # last, since whoever reads it may leave
+    escape.console().print(report.all_tables(found))  # last, since whoever reads it may leave
     print(f"Written: {', '.join(map(str, asked.files.values()))}")
     return int(not recorded or any(u.failed for u in found.untimed))
 

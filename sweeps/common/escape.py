@@ -6,7 +6,6 @@ HTML is escaped where it is made, by `html.escape`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -20,16 +19,6 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 def markdown(text: str) -> str:
     """A text on one line, of which Markdown makes no picture, link, tag or heading."""
     return MARKDOWN.sub(r"\\\1", " ".join(text.split()))
-
-
-def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table whose cells are shown as they are."""
-    lines = [
-        " | ".join(map(markdown, headers)),
-        " | ".join("---" for _ in headers),
-        *(" | ".join(map(markdown, row)) for row in rows),
-    ]
-    return "".join(f"| {line} |\n" for line in lines)
 
 
 def cell(value: Any) -> Any:

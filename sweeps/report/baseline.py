@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from masksweep.sweeps.common import escape
+from masksweep.sweeps.common import tables
+from masksweep.sweeps.common.tables import Column
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.report.significance import (
@@ -165,12 +166,8 @@ def table(outcomes: Sequence[Outcome]) -> Table | None:
     found = rows(outcomes)
     if not found:
         return None
-    made = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for header in headers():
-        made.add_column(header, no_wrap=header != "pattern")
-    for row in found:
-        made.add_row(*row)
-    return made
+    columns = [Column(header, wrap=header == "pattern") for header in headers()]
+    return tables.terminal(columns, found)
 
 
 def as_markdown(outcomes: Sequence[Outcome]) -> str:
@@ -178,5 +175,5 @@ def as_markdown(outcomes: Sequence[Outcome]) -> str:
     found = rows(outcomes)
     if not found:
         return ""
-    text = escape.markdown_table(headers(), found)
+    text = tables.as_markdown(headers(), found)
     return f"{text}\n{method(len(found))}\n\n{note(outcomes)}\n"

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from masksweep.sweeps.common import escape
+from masksweep.sweeps.common import tables
+from masksweep.sweeps.common.tables import Column
 from masksweep.sweeps.config.claim import SIGNS, TESTS, Claim
 from masksweep.sweeps.config.selection import Parts, selected
 from masksweep.sweeps.report.significance import SIGNIFICANT, Difference, holm, paired
@@ -147,19 +148,19 @@ def _trials(count: int) -> str:
     return f"{count} trial" if count == 1 else f"{count} trials"
 
 
+HEADERS = ("claim", "found", "allowed", "verdict")
+
+
 def table(checked: Sequence[Checked]) -> Table:
     """The claims for the terminal."""
-    made = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for header in ("claim", "found", "allowed", "verdict"):
-        made.add_column(header, no_wrap=header == "verdict")
-    if any(", p = " in c.figure for c in checked):
-        made.caption = f"{METHOD}."
-        made.caption_justify = "left"
+    columns = [Column(header, wrap=header != "verdict") for header in HEADERS]
+    caption = f"{METHOD}." if any(", p = " in c.figure for c in checked) else ""
     colours = {True: "green", False: "bold red", None: "yellow"}
+    cells = []
     for c in checked:
         verdict = Text(c.verdict, style=colours[c.passed])
-        made.add_row(Text(f"{c.name}: {c.says}"), Text(c.figure), Text(c.allowed), verdict)
-    return made
+        cells.append([Text(f"{c.name}: {c.says}"), Text(c.figure), Text(c.allowed), verdict])
+    return tables.terminal(columns, cells, caption)
 
 
 def as_markdown(checked: Sequence[Checked]) -> str:
@@ -167,5 +168,5 @@ def as_markdown(checked: Sequence[Checked]) -> str:
     if not checked:
         return ""
     rows = [[f"{c.name}: {c.says}", c.figure, c.allowed, c.verdict] for c in checked]
-    text = escape.markdown_table(["claim", "found", "allowed", "verdict"], rows)
+    text = tables.as_markdown(HEADERS, rows)
     return text + (f"\n{METHOD}.\n" if any(", p = " in c.figure for c in checked) else "")

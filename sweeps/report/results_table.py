@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from math import nan
 from statistics import fmean, median
 
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from masksweep.sweeps.common import escape
+from masksweep.sweeps.common import escape, tables
+from masksweep.sweeps.common.tables import Column
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.report import claims
 from masksweep.sweeps.report.claims import Checked
@@ -136,28 +138,20 @@ def headers(outcomes: Sequence[Outcome]) -> list[str]:
 
 def table(outcomes: Sequence[Outcome]) -> Table:
     """The rows as a table for the terminal."""
-    made = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for header in headers(outcomes):
-        made.add_column(
-            header,
-            justify="left" if header in ("strategy", "pattern", "verdict") else "right",
-            vertical="bottom",
-            no_wrap=header != "pattern",  # figures and names never break
-            min_width=12 if header == "pattern" else None,
-        )
+    columns = [
+        # figures and names never break
+        Column("pattern", wrap=True, min_width=12)
+        if header == "pattern"
+        else Column(header, right=header not in ("strategy", "verdict"))
+        for header in headers(outcomes)
+    ]
+    cells: list[list[RenderableType]] = []
     for row in rows(outcomes):
         colour = "green" if row.good else "bold red"
-        plain = row.verdict in PLAIN
-        made.add_row(
-            row.strategy.replace("(", "\n("),
-            row.pattern,
-            row.score,
-            row.ratio,
-            row.violated,
-            Text(row.verdict, style="" if plain else colour),
-            row.counts,
-        )
-    return made
+        verdict = Text(row.verdict, style="" if row.verdict in PLAIN else colour)
+        name = row.strategy.replace("(", "\n(")
+        cells.append([name, row.pattern, row.score, row.ratio, row.violated, verdict, row.counts])
+    return tables.terminal(columns, cells)
 
 
 def as_text(outcomes: Sequence[Outcome], checked: Sequence[Checked] = ()) -> str:
@@ -178,4 +172,4 @@ def as_markdown(outcomes: Sequence[Outcome]) -> str:
         [r.strategy, r.pattern, r.score, r.ratio, r.violated, r.verdict, r.counts]
         for r in rows(outcomes)
     )
-    return escape.markdown_table(names, cells)
+    return tables.as_markdown(names, cells)

@@ -306,7 +306,7 @@ def test_the_table_groups_what_was_not_timed() -> None:
         for sparsity in (0.5, 0.9):
             found.add(timing.Untimed("S", "var_list", "-", pattern, sparsity, "no"))
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(report.tables(found))
+    console.print(report.all_tables(found))
     assert "not timed: var_list on random, rows (S): no" in console.export_text()
 
 
