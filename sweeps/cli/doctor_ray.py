@@ -9,7 +9,7 @@ from masksweep.strategies.base import Invalid
 from masksweep.sweeps.cli.doctor_checks import Finding
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.launch.cluster import Spec, cluster, resources, slots
-from masksweep.sweeps.launch.node_versions import tensorflow_versions
+from masksweep.sweeps.launch.node_versions import on_nodes
 
 
 def nodes(address: str | None, trials: Sequence[Trial]) -> Iterator[Finding]:
@@ -29,7 +29,7 @@ def nodes(address: str | None, trials: Sequence[Trial]) -> Iterator[Finding]:
             found = f"{_amounts(has.free)} free; {_counted(room, 'trial')} at a time"
             advice = "trials wait until others have ended" if busy else ""
             yield Finding("warn" if busy else "ok", "room", found, advice)
-            yield _workers()
+            yield _workers(trials)
     except Invalid as error:
         advice = "ray start --head, or leave the address out" if address else ""
         yield Finding("fail", "Ray", str(error), advice)
@@ -46,13 +46,20 @@ def _amounts(resources: Mapping[str, float]) -> str:
     return ", ".join([*said, f"{resources.get('memory', 0) / 1e9:.1f} GB"])
 
 
-def _workers() -> Finding:
-    """Whether each node that takes trials can run the code."""
-    versions, faults = tensorflow_versions()
+def _workers(trials: Sequence[Trial]) -> Finding:
+    """Whether each node that takes trials can run the code, and has what the trials are made of."""
+    origins = {origin for t in trials for origin in t.origins.values()}
+    needed = dict(origin.split(" ", 1) for origin in sorted(origins) if "sha256:" not in origin)
+    answers, faults = on_nodes(["tensorflow", *needed])
+    advice = "install there what is installed here: the same Python, TensorFlow and Ray"
+    for name, here in needed.items():
+        others = {answer[name] for answer in answers} - {here}
+        faults += [f"{name} {here} is needed, and on a node it is {there}" for there in others]
+        advice = f"install {name} {here} on every node" if others else advice
     if faults:
-        advice = "install there what is installed here: the same Python, TensorFlow and Ray"
         return Finding("fail", "workers", "; ".join(faults), advice)
-    if versions != {version("tensorflow")}:
+    found = {answer["tensorflow"] for answer in answers}
+    if found != {version("tensorflow")}:
         advice = "results may differ in their bits from those of this machine"
-        return Finding("warn", "workers", f"TensorFlow {', '.join(sorted(versions))}", advice)
-    return Finding("ok", "workers", f"run on each node, with TensorFlow {versions.pop()}")
+        return Finding("warn", "workers", f"TensorFlow {', '.join(sorted(found))}", advice)
+    return Finding("ok", "workers", f"run on each node, with TensorFlow {found.pop()}")

@@ -1,39 +1,53 @@
-"""Which TensorFlow the nodes of a cluster have."""
+"""Which versions of distributions the nodes of a cluster have."""
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 
 SECONDS = 120
 """How long a node may take to start a worker."""
+MISSING = "not installed"
 
 
-def tensorflow_versions() -> tuple[set[str], list[str]]:
-    """Start a worker on each node that takes trials, and ask it.
+def versions(names: Sequence[str]) -> dict[str, str]:
+    """The versions of distributions by name, on the machine where it is called."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = MISSING
+    return found
+
+
+def on_nodes(names: Sequence[str]) -> tuple[list[dict[str, str]], list[str]]:
+    """Start a worker on each node that takes trials, and ask it for versions.
+
+    Args:
+        names: Distributions, such as `tensorflow`.
 
     Returns:
-        The versions of TensorFlow, and a line for each node that did not say its own.
+        What each node answered, and a line for each node that did not answer.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
 
     nodes = {n["NodeID"]: n for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU")}
-    ask = ray.remote(num_cpus=0, max_retries=0)(_tensorflow)
-    asked = {ask.options(scheduling_strategy=On(n, soft=False)).remote(): n for n in nodes}
+    # found on a node only if this package is
+    ask = ray.remote(num_cpus=0, max_retries=0)(versions)
+    asked = {
+        ask.options(scheduling_strategy=On(n, soft=False)).remote(list(names)): n for n in nodes
+    }
     done, _ = ray.wait(list(asked), num_returns=len(asked), timeout=SECONDS)
-    versions, faults = set[str](), list[str]()
+    answers, faults = list[dict[str, str]](), list[str]()
     for answer, node in asked.items():
         name = nodes[node]["NodeManagerAddress"]
         if answer not in done:
             faults.append(f"{name}: no worker within {SECONDS} s")
             continue
         try:
-            versions.add(ray.get(answer))
+            answers.append(ray.get(answer))
         except ray.exceptions.RayError as error:
             faults.append(f"{name}: {str(error).strip().splitlines()[-1]}")
-    return versions, faults
-
-
-def _tensorflow() -> str:
-    """Runs on a node, where it is found only if this package is."""
-    return version("tensorflow")
+    return answers, faults
