@@ -131,7 +131,10 @@ def make(build: Callable[[], Any], x: Any, policy: str) -> Any:
     keras.config.set_dtype_policy(policy)
     try:
         model = build()
-        model(x)
+        if isinstance(model, Switched):
+            model(x, training=True)  # RandomCrop crops in training alone
+        else:
+            model(x)
         return model
     finally:
         keras.config.set_dtype_policy(before)
