@@ -8,18 +8,17 @@ import signal
 import socket
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import psutil
 
 from strategies.base import Invalid
-from sweeps import safe_path
+from sweeps import safe_path, stopping
 from sweeps.local import closed, loopback
-
-if TYPE_CHECKING:
-    import psutil
 
 PACKAGES = ("strategies", "sweeps", "conf")
 ADDRESSES, STORE_SHARE = 6e9, 0.3
@@ -59,7 +58,6 @@ def cluster(address: str | None = None) -> Iterator[None]:
     """
     # a driver's own metrics: leaving a cluster whose head has died would wait for their receiver
     os.environ.setdefault("RAY_enable_metrics_collection", "0")
-    import psutil
     import ray
 
     if ray.is_initialized():
@@ -69,7 +67,8 @@ def cluster(address: str | None = None) -> Iterator[None]:
     with ExitStack() as stack:
         folder = stack.enter_context(closed()) if address is None else None
         started = set[psutil.Process]()
-        stack.callback(_kill, started)
+        # Ray ends its own; but the agents of one that has died would go on for up to a minute
+        stack.callback(stopping.kill, started)
         stack.callback(ray.shutdown)
         with _own_sigterm():
             if address is None:
@@ -85,8 +84,6 @@ def _start(folder: str | None, started: set[psutil.Process]) -> None:
     Raises:
         Invalid: It cannot be started.
     """
-    import psutil
-
     _require_addresses()
     this = psutil.Process()
     before = set(this.children(recursive=True))
@@ -102,24 +99,9 @@ def _start(folder: str | None, started: set[psutil.Process]) -> None:
         started.update(set(this.children(recursive=True)) - before)
 
 
-def _kill(started: Iterable[psutil.Process]) -> None:
-    """End those that still run.
-
-    Ray ends its own processes. But if one of them has died, the agents that it started go on for
-    up to a minute.
-    """
-    import psutil
-
-    for process in started:
-        with suppress(psutil.Error):
-            process.kill()
-
-
 def _require_addresses() -> None:
     """Raise `Invalid` if `ulimit -v` is too low: Ray then waits for itself, for minutes."""
     import resource
-
-    import psutil
 
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     needed = ADDRESSES + STORE_SHARE * psutil.virtual_memory().available
