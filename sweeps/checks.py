@@ -120,8 +120,8 @@ def trials(planned: Sequence[Trial]) -> Finding:
 
 def store(tracking: Tracking) -> Finding:
     """The tracking store, written to."""
+    from sweeps.probe import probe
     from sweeps.store import Away, Refused
-    from sweeps.tracker import probe
 
     try:
         return Finding("ok", "store", probe(tracking))

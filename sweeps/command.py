@@ -24,12 +24,14 @@ def sweep(overrides: Sequence[str], *, rerun: bool = False) -> Ended | None:
 
     def launch(jobs: Sequence[Composed]) -> Sequence[JobReturn]:
         nonlocal found
-        from sweeps import plan, sweep
+        from sweeps import plan, run_sweep
 
         trials = plan.trials_of(jobs)
-        found = sweep.run(plan.plan(jobs, trials), overrides, rerun=rerun)
+        found = run_sweep.run(plan.plan(jobs, trials), overrides, rerun=rerun)
         by_id: dict[str, Outcome] = {outcome.trial.id: outcome for outcome in found.outcomes}
-        return [sweep.returned(j, t, by_id.get(t.id)) for j, t in zip(jobs, trials, strict=True)]
+        return [
+            run_sweep.returned(j, t, by_id.get(t.id)) for j, t in zip(jobs, trials, strict=True)
+        ]
 
     compose("run", overrides, launch)
     return found

@@ -18,8 +18,8 @@ from sweeps.report import variants
 from sweeps.uri import holds_secret, shown
 
 if TYPE_CHECKING:
+    from sweeps.entities import Found
     from sweeps.preflight import Answer
-    from sweeps.tracker import Found
 
 FAULTS = 20
 """Faults of a sweep that are told at once."""

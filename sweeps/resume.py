@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from sweeps.entities import Found
 from sweeps.environment import code_version
 from sweeps.plan import Planned
 from sweeps.progress import doing
@@ -14,7 +15,7 @@ from sweeps.recorder import Recorder
 from sweeps.sections import Tracking
 from sweeps.spool import Address, Spool
 from sweeps.store import Away, Refused, exists, store_uri
-from sweeps.tracker import Found, Tracker
+from sweeps.tracker import Tracker
 from sweeps.trial import TrialResult
 from sweeps.uri import shown
 

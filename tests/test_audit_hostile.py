@@ -21,6 +21,7 @@ from strategies.base import Invalid
 from sweeps import saved_model, stored
 from sweeps.cli import main
 from tests import bombs
+from tests import mask_bombs as masks
 
 MEASURED = """
 import pathlib, sys
@@ -106,19 +107,19 @@ REFUSED: dict[Callable[[], None], str] = {
     bombs.groups_without_end: f"{HDF5}/layers/dense/a: groups in groups without end",
     bombs.deep_groups: f"{HDF5}/layers/a/a/a/a",
     bombs.many_groups: f"{HDF5}has more than 100,000 groups and arrays",
-    bombs.mask_of_declared_size: f"{MASKS}not a readable .npz file",
-    bombs.mask_of_gigabytes: f"mask of {bombs.NAME}=shape [64, 16777216]: must be of shape [3, 4]",
-    bombs.held_of_gigabytes: f"{bombs.NAME}=uint8 of shape (64, 16777216): must be numbers of ",
-    bombs.sparse_mask_of_gigabytes: f"{MASKS}one mask of shape [134217728, 4], without a name: no",
-    bombs.sparse_mask_with_many_entries: f"{MASKS}has more entries than a matrix of its shape",
-    bombs.sparse_mask_of_declared_size: f"{MASKS}one mask of shape [1152921504606846976, 4], wit",
-    bombs.sparse_mask_outside: f"{MASKS}is no valid sparse matrix",
-    bombs.mask_of_wide_entries: "mask=dtype |S400000000: must be 0 and 1 only",
-    bombs.named_mask_of_wide_entries: f"mask of {bombs.NAME}=dtype |S400000000: must be 0 and 1 on",
-    bombs.sparse_mask_of_wide_entries: "data of the sparse mask=dtype |S400000000: must be 0 and 1",
-    bombs.sparse_mask_without_format: f"{MASKS}must be a sparse matrix, of two dimensions",
-    bombs.sparse_mask_of_no_numbers_for_shape: f"{MASKS}must be a sparse matrix, of two dimensions",
-    bombs.empty_of_any_length: f"mask of {bombs.NAME}=shape [4611686018427387904, 0]: must be of a",
+    masks.mask_of_declared_size: f"{MASKS}not a readable .npz file",
+    masks.mask_of_gigabytes: f"mask of {bombs.NAME}=shape [64, 16777216]: must be of shape [3, 4]",
+    masks.held_of_gigabytes: f"{bombs.NAME}=uint8 of shape (64, 16777216): must be numbers of ",
+    masks.sparse_mask_of_gigabytes: f"{MASKS}one mask of shape [134217728, 4], without a name: no",
+    masks.sparse_mask_with_many_entries: f"{MASKS}has more entries than a matrix of its shape",
+    masks.sparse_mask_of_declared_size: f"{MASKS}one mask of shape [1152921504606846976, 4], wit",
+    masks.sparse_mask_outside: f"{MASKS}is no valid sparse matrix",
+    masks.mask_of_wide_entries: "mask=dtype |S400000000: must be 0 and 1 only",
+    masks.named_mask_of_wide_entries: f"mask of {bombs.NAME}=dtype |S400000000: must be 0 and 1 on",
+    masks.sparse_mask_of_wide_entries: "data of the sparse mask=dtype |S400000000: must be 0 and 1",
+    masks.sparse_mask_without_format: f"{MASKS}must be a sparse matrix, of two dimensions",
+    masks.sparse_mask_of_no_numbers_for_shape: f"{MASKS}must be a sparse matrix, of two dimensions",
+    masks.empty_of_any_length: f"mask of {bombs.NAME}=shape [4611686018427387904, 0]: must be of a",
 }
 
 
@@ -246,7 +247,7 @@ def test_a_long_row_is_read_in_parts(mask: str, usual: int) -> None:
     named = ("--weight", "hidden/kernel") if mask == "sparse" else ()
     if mask == "dense":
         Path("masks.npz").unlink()
-        bombs.packed_zeros("hidden/kernel", shape)
+        masks.packed_zeros("hidden/kernel", shape)
     done = measured("model.weights.h5", "masks.npz", *named)
     entries = 2**28 - 1000 * (mask == "sparse")
     assert (done.code, done.stdout.splitlines()[-1]) == (

@@ -12,9 +12,9 @@ from mlflow import MlflowClient
 
 from strategies.base import Invalid
 from sweeps import checks
+from sweeps.probe import probe
 from sweeps.sections import Tracking
 from sweeps.store import Away
-from sweeps.tracker import probe
 from tests.driver import Driver, ran
 from tests.head import Head, ray_head
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sweeps import foreign, includes, spool, sweep
+from sweeps import foreign, includes, spool, sweep_jobs
 from tests.hostile import (
     CALLBACKS,
     CONTENTS,
@@ -166,7 +166,7 @@ def test_what_does_nothing_is_let_through(text: str, command: Light, folder: Pat
 
 @pytest.mark.parametrize("name", ["../../stolen", "..", "/etc/passwd", "a\0b", "a" * 1000])
 def test_a_sweeps_name_leads_nowhere(name: str, tmp_path: Path) -> None:
-    inside = (tmp_path / sweep._logs(name)).resolve()
+    inside = (tmp_path / sweep_jobs.log_folder(name)).resolve()
     assert inside.is_relative_to(tmp_path / spool.STATE)
 
 
