@@ -64,7 +64,9 @@ def paired(one: Sequence[float], other: Sequence[float]) -> Difference:
     # rounding of equal differences would pass for a very small spread
     rounding = 1e-12 * float(np.abs(pairs).max())
     if spread <= rounding:
-        return Difference(own, own, own, 0.0, float(abs(mean) <= rounding), count)
+        none = abs(mean) <= rounding  # then the interval has zero in it, as p says
+        margin = abs(own) if none else 0.0
+        return Difference(own, own - margin, own + margin, margin, float(none), count)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         p = float(stats.ttest_1samp(found, 0.0).pvalue)
