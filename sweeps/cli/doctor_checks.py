@@ -120,8 +120,8 @@ def trials(planned: Sequence[Trial]) -> Finding:
 
 def store(tracking: Tracking) -> Finding:
     """The tracking store, written to."""
+    from masksweep.sweeps.tracking.probe import probe
     from masksweep.sweeps.tracking.store import Away, Refused
-    from masksweep.sweeps.tracking.writer import probe
 
     try:
         return Finding("ok", "store", probe(tracking))

@@ -190,9 +190,9 @@ def _sweep(arguments: list[str]) -> int:
     trials = planned(asked)
     if not trials:
         return 0
-    from masksweep.sweeps.driver import sweep
+    from masksweep.sweeps.driver import run_sweep
 
-    return sweep.run(trials, asked, rerun="--rerun" in flags).exit_code
+    return run_sweep.run(trials, asked, rerun="--rerun" in flags).exit_code
 
 
 def _plan(arguments: list[str]) -> int:

@@ -32,7 +32,7 @@ def verify(arguments: Sequence[str]) -> int:
     every sweep ended well, and every claim was checked and holds.
     """
     from masksweep.sweeps.composing.command_line import planned
-    from masksweep.sweeps.driver import sweep
+    from masksweep.sweeps.driver import run_sweep
 
     parser = Parser(prog="masksweep verify", allow_abbrev=False)
     parser.add_argument("--only", action="append", metavar="NAME", help="one experiment")
@@ -54,7 +54,7 @@ def verify(arguments: Sequence[str]) -> int:
         trials = planned(arguments)
         if not trials:
             return 0
-        ended = sweep.run(trials, arguments, rerun=given.rerun)
+        ended = run_sweep.run(trials, arguments, rerun=given.rerun)
         if ended.exit_code > 1:
             return ended.exit_code
         well &= ended.exit_code == 0 and bool(ended.checked)

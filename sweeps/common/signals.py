@@ -7,10 +7,14 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterable
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from types import FrameType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    import psutil
 
 
 class Stopped(KeyboardInterrupt):
@@ -77,9 +81,16 @@ def end_children(patience_s: float = 0.0) -> None:
             with contextlib.suppress(psutil.Error):
                 child.terminate()
         _, family = psutil.wait_procs(family, patience_s)
-    for child in family:
+    kill(family)
+
+
+def kill(processes: Iterable[psutil.Process]) -> None:
+    """End those that still run, at once."""
+    import psutil
+
+    for process in processes:
         with contextlib.suppress(psutil.Error):
-            child.kill()
+            process.kill()
 
 
 def start(process: BaseProcess) -> None:

@@ -1,129 +1,39 @@
-"""One sweep: run on Ray what is not done yet, record it, and say what came out."""
+"""One sweep as it goes on: each event is shown and recorded, and its end says what came out."""
 
 from __future__ import annotations
 
 import contextlib
-import re
-import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common.broken import Broken
-from masksweep.sweeps.common.limits import HURRY_SECONDS, STATE
+from masksweep.sweeps.common.limits import HURRY_SECONDS
 from masksweep.sweeps.common.signals import Stop, Stopped
-from masksweep.sweeps.common.spinner import doing
-from masksweep.sweeps.config import feasible
 from masksweep.sweeps.config.outcome import Outcome
-from masksweep.sweeps.config.plan import Planned, packs, public, refused, sweep_name, trials
-from masksweep.sweeps.config.trial import Trial
+from masksweep.sweeps.config.plan import Planned
 from masksweep.sweeps.driver import summary
 from masksweep.sweeps.driver.progress import Display
 from masksweep.sweeps.driver.summary import Ended
-from masksweep.sweeps.launch.cluster import Spec, cluster
+from masksweep.sweeps.driver.sweep_jobs import checkpoint_folder, jobs, log_file, log_folder
 from masksweep.sweeps.launch.engine import Engine
-from masksweep.sweeps.launch.job import Failure, Job, Watcher
-from masksweep.sweeps.launch.worker import LOG_BYTES, Log, Task, TrialWork, portable
+from masksweep.sweeps.launch.job import Failure, Watcher
+from masksweep.sweeps.launch.worker import LOG_BYTES, Log
 from masksweep.sweeps.report import build, claims, leak_atlas
 from masksweep.sweeps.report.claims import Checked
 from masksweep.sweeps.report.results_table import as_text, controls_hold
-from masksweep.sweeps.results import Answer, TrialResult
-from masksweep.sweeps.tracking import resume
+from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.tracking.recorder import Recorder
-from masksweep.sweeps.tracking.store import exists, store_uri
-from masksweep.sweeps.tracking.writable import require_state, require_store
 from masksweep.sweeps.training import checkpoint
-from masksweep.sweeps.training.preflight import Ask, Child, check
 
 KEPT = "What had finished is kept; the same command goes on."
 
 
 class FailFast(Exception):
     """A trial failed, and the sweep is to stop at the first that does."""
-
-
-def run(planned: Sequence[Planned], arguments: Sequence[str], *, rerun: bool = False) -> Ended:
-    """Run and record every trial that is not done and not refused.
-
-    With `rerun` those that are done run as well. Raises `Invalid` before the first trial starts,
-    with nothing written.
-    """
-    name = sweep_name(planned[0].trial, arguments)
-    try:
-        ended = _run(planned, arguments, name, rerun)
-    except Stopped as stopped:
-        ended = Ended(exit_code=stopped.exit_code)
-    except Broken as broken:
-        ended = Ended(ended_by=f"{_stopped_by(broken)} {KEPT}")
-    summary.after(ended, name, arguments)
-    return ended
-
-
-def _run(planned: Sequence[Planned], arguments: Sequence[str], name: str, rerun: bool) -> Ended:
-    first = planned[0].trial
-    require_state()
-    require_store(first.tracking.uri)
-    with contextlib.ExitStack() as stack:
-        stop = stack.enter_context(Stop())
-        engine: Engine | None = None
-        ask: Ask
-        try:  # TensorFlow is loaded while the store is opened
-            feasible.check([p.trial for p in planned])
-            checkpoint.check(_checkpoints(first))
-            if first.launch.address is None:
-                ask = stack.enter_context(Child()).ask
-            else:
-                engine = _engine(stack, planned, name)
-                ask = partial(_ask, engine)
-        except Invalid as error:
-            if not exists(store_uri(first.tracking.uri)):
-                raise
-            ask = partial(_raise, error)  # it does not matter if all is done
-        planned, recorder, away = stack.enter_context(resume.opened(planned, name, rerun))
-        summary.before(planned, away)
-        if any(p.state == "to run" for p in planned):
-            planned = _checked(planned, ask)
-            if engine is None and any(p.state == "to run" for p in planned):
-                engine = _engine(stack, planned, name)
-        stop.gentle = True
-        again = shlex.join(["masksweep", "run", *public(arguments)])[:4000]
-        return Sweep(planned, recorder, stop, name, again, rerun).run(engine)
-
-
-def _checked(planned: Sequence[Planned], ask: Ask) -> list[Planned]:
-    """The plan with its refusals. Raises `Invalid` for a plan that cannot be made."""
-    new = [p.trial for p in planned if p.state == "to run"]
-    with doing(f"Checking {trials(len(new))}"):
-        return refused(planned, check(new, ask))
-
-
-def _raise(error: Invalid, given: Sequence[Trial]) -> Sequence[Answer]:
-    raise error
-
-
-def _ask(engine: Engine, given: Sequence[Trial]) -> Sequence[Answer]:
-    """`preflight.answers` in a worker."""
-    try:
-        found: Sequence[Answer] = engine.ask("refusals", [portable(t) for t in given])
-    except LookupError as error:
-        raise Invalid("launch.address", given[0].launch.address, str(error)) from error
-    return found
-
-
-def _engine(stack: contextlib.ExitStack, planned: Sequence[Planned], name: str) -> Engine:
-    """Workers for the trials that are to run, until the stack is closed."""
-    first = planned[0].trial
-    with doing("Starting Ray" if first.launch.address is None else "Joining Ray"):
-        stack.enter_context(cluster(first.launch.address))
-    jobs = _jobs(planned, name)
-    work = TrialWork(_checkpoints(first), first.checkpoint.every_s)
-    joined = first.launch.address is not None
-    return stack.enter_context(Engine(jobs, work, joined=joined))
 
 
 class Sweep(Watcher):
@@ -167,7 +77,7 @@ class Sweep(Watcher):
         """Run what is to run, and record it until the store has all or its patience is over."""
         status, exit_code = "FAILED", 1
         checked: list[Checked] = []
-        _logs(self._name).mkdir(parents=True, exist_ok=True)
+        log_folder(self._name).mkdir(parents=True, exist_ok=True)
         scores = list(dict.fromkeys(p.trial.score for p in self._planned))
         note = summary.note(self._question, self._again, [], [])
         plan = [p.described() for p in self._planned]
@@ -183,7 +93,7 @@ class Sweep(Watcher):
                 if engine:
                     engine.run(
                         self,
-                        _jobs(self._planned, self._name),
+                        jobs(self._planned, self._name),
                         max_retries=self._launch.max_retries,
                         timeout_s=self._launch.trial_timeout_s,
                     )
@@ -197,7 +107,7 @@ class Sweep(Watcher):
             except FailFast as failed:
                 self._ended_by = f"Stopped at {failed}, which failed (launch.fail_fast)."
             except Broken as broken:
-                self._ended_by = f"{_stopped_by(broken)} {KEPT}"
+                self._ended_by = f"The sweep was stopped: {broken}. {KEPT}"
             finally:
                 found = [self._outcomes[k] for k in self._by_id if k in self._outcomes]
                 self._recorder.kill_trials()
@@ -236,7 +146,7 @@ class Sweep(Watcher):
         made = {"leaks.html": leak_atlas.page(found, self._name).encode()}
         for name, content in made.items():
             with contextlib.suppress(OSError):  # the store has it too
-                (_logs(self._name) / name).write_bytes(content)
+                (log_folder(self._name) / name).write_bytes(content)
         return made
 
     def _check_claims(self) -> list[Checked]:
@@ -275,7 +185,7 @@ class Sweep(Watcher):
         if key not in self._retries:
             self._retries[key] = 0
             p = self._by_id[key]
-            _log(p, self._name).unlink(missing_ok=True)  # an earlier run's
+            log_file(p, self._name).unlink(missing_ok=True)  # an earlier run's
             self._recorder.start_trial(p.trial, p.name, again=self._rerun)
 
     def event(self, key: str, event: Any) -> None:
@@ -304,7 +214,7 @@ class Sweep(Watcher):
         self._new = True
         self._begin(key)  # it may fail before a worker has it
         p, retries = self._by_id[key], self._retries.pop(key)
-        path, printed = _log(p, self._name), self._printed.pop(key, b"")
+        path, printed = log_file(p, self._name), self._printed.pop(key, b"")
         if not printed and path.exists():  # the worker was killed before it could send it
             printed = path.read_bytes()[-LOG_BYTES:]
         files = {"log.txt": printed} if printed else {}
@@ -317,7 +227,7 @@ class Sweep(Watcher):
             files["traceback.txt"] = result.traceback.encode()
             self._recorder.fail_trial(p.trial, result.reason, files, retries)
             if result.cause == "diverged":  # from its checkpoint it would do so again
-                checkpoint.clear(_checkpoints(p.trial), key)
+                checkpoint.clear(checkpoint_folder(p.trial), key)
         else:
             if told := result.artifacts.get("environment.txt"):
                 self._where.setdefault(told.decode(), []).append(p.name)
@@ -325,7 +235,7 @@ class Sweep(Watcher):
             outcome = Outcome(p.trial, p.variant, result.status, kept, result.reason)
             result = replace(result, artifacts={**result.artifacts, **files})
             self._recorder.end_trial(p.trial, result, retries)
-            checkpoint.clear(_checkpoints(p.trial), key)
+            checkpoint.clear(checkpoint_folder(p.trial), key)
         self._outcomes[key] = outcome
         self._display.ended(outcome)
 
@@ -337,41 +247,3 @@ class Sweep(Watcher):
         if time.monotonic() - self._ticked > 1:
             self._ticked = time.monotonic()
             self._display.store(self._recorder.waiting, self._recorder.away_s)
-
-
-def _stopped_by(broken: Broken) -> str:
-    return f"The sweep was stopped: {broken}."
-
-
-def _jobs(planned: Sequence[Planned], name: str) -> list[Job]:
-    """Of what is to run."""
-    return [_job(pack, name) for pack in packs([p for p in planned if p.state == "to run"])]
-
-
-def _job(pack: Sequence[Planned], name: str) -> Job:
-    """The job of trials that run side by side. Its key is their ids; alone, the trial's id."""
-    first = pack[0].trial
-    need = first.resources
-    spec = Spec(need.num_cpus, need.num_gpus, need.memory, first.train.threads)
-    tasks = [Task.of(p.trial, _log(p, name)) for p in pack]
-    parts = tuple(_job([p], name) for p in pack) if len(pack) > 1 else ()
-    # a short pack is filled up, so it takes as long as a full one
-    return Job(" ".join(t.id for t in tasks), tasks, spec, first.width, parts)
-
-
-def _log(planned: Planned, name: str) -> Path:
-    """The file of a trial's log."""
-    return _logs(name) / f"{_as_file(planned.name)}-{planned.trial.id[:8]}.log"
-
-
-def _logs(name: str) -> Path:
-    return STATE / "logs" / _as_file(name)
-
-
-def _as_file(text: str) -> str:
-    return re.sub(r"[^\w.=-]+", "_", text)[:80]
-
-
-def _checkpoints(trial: Trial) -> str:
-    given = trial.checkpoint.path or str(STATE / "checkpoints")
-    return given if "://" in given else str(Path(given).absolute())

@@ -10,19 +10,18 @@ import socket
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import psutil
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.common import safe_path
+from masksweep.sweeps.common import safe_path, signals
 from masksweep.sweeps.launch.local_ray import closed, loopback
-
-if TYPE_CHECKING:
-    import psutil
 
 PACKAGES = ("strategies", "sweeps", "conf")
 ADDRESSES, STORE_SHARE = 6e9, 0.3
@@ -62,7 +61,6 @@ def cluster(address: str | None = None) -> Iterator[None]:
     """
     # a driver's own metrics: leaving a cluster whose head has died would wait for their receiver
     os.environ.setdefault("RAY_enable_metrics_collection", "0")
-    import psutil
     import ray
 
     if ray.is_initialized():
@@ -72,7 +70,8 @@ def cluster(address: str | None = None) -> Iterator[None]:
     with ExitStack() as stack:
         folder = stack.enter_context(closed()) if address is None else None
         started = set[psutil.Process]()
-        stack.callback(_kill, started)
+        # Ray ends its own; but the agents of one that has died would go on for up to a minute
+        stack.callback(signals.kill, started)
         stack.callback(ray.shutdown)
         with _own_sigterm():
             if address is None:
@@ -88,8 +87,6 @@ def _start(folder: str | None, started: set[psutil.Process]) -> None:
     Raises:
         Invalid: It cannot be started.
     """
-    import psutil
-
     _require_addresses()
     this = psutil.Process()
     before = set(this.children(recursive=True))
@@ -105,24 +102,9 @@ def _start(folder: str | None, started: set[psutil.Process]) -> None:
         started.update(set(this.children(recursive=True)) - before)
 
 
-def _kill(started: Iterable[psutil.Process]) -> None:
-    """End those that still run.
-
-    Ray ends its own processes. But if one of them has died, the agents that it started go on for
-    up to a minute.
-    """
-    import psutil
-
-    for process in started:
-        with suppress(psutil.Error):
-            process.kill()
-
-
 def _require_addresses() -> None:
     """Raise `Invalid` if `ulimit -v` is too low: Ray then waits for itself, for minutes."""
     import resource
-
-    import psutil
 
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     needed = ADDRESSES + STORE_SHARE * psutil.virtual_memory().available

@@ -111,8 +111,18 @@ def _over_sparsity(outcomes: Sequence[Outcome], value: Value, name: str, form: s
     axis.set_ylabel(name)
     if value is _ratio and max(axis.get_ylim()) > 3:
         axis.set_yscale("log")
+        _write_out(axis.yaxis)
     _legend(figure)
     return _saved(figure, form)
+
+
+def _write_out(scale: Any) -> None:
+    """Label a log scale 1, 2, 5, 10, not with powers of ten."""
+    from matplotlib.ticker import LogLocator
+
+    scale.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    scale.set_major_formatter("{x:g}")
+    scale.set_minor_formatter("")
 
 
 def _band(axis: Any, dense: Sequence[float]) -> None:
@@ -147,6 +157,7 @@ def _pareto(outcomes: Sequence[Outcome], form: str) -> bytes | None:
         axis.plot([s.ratio for s in front], [_shown(s) for s in front], color="0.6", linewidth=1)
     if max(s.ratio or 0 for s in every) > 3:
         axis.set_xscale("log")
+        _write_out(axis.xaxis)
     axis.set_xlabel("step time / dense")
     axis.set_ylabel(_name_of_score(outcomes))
     _legend(figure)

@@ -41,9 +41,9 @@ def paired(one: Sequence[float], other: Sequence[float]) -> Difference:
     """The paired difference of two metrics, given in the same order of seeds.
 
     The test is Student's on the differences: with five seeds a test by signs or ranks could not
-    reach 0.05 at all. Differences that are all equal but for rounding have p = 0, or 1 if they are
-    zero. Where a value is no finite number nothing can be said: all is NaN. Raises `ValueError`
-    without a pair, or if they do not pair up.
+    reach 0.05 at all. Differences that are all equal but for rounding have p = 0; those that are
+    zero but for rounding are 0, and p is 1. Where a value is no finite number nothing can be said:
+    all is NaN. Raises `ValueError` without a pair, or if they do not pair up.
     """
     from scipy import stats
 
@@ -64,7 +64,9 @@ def paired(one: Sequence[float], other: Sequence[float]) -> Difference:
     # rounding of equal differences would pass for a very small spread
     rounding = 1e-12 * float(np.abs(pairs).max())
     if spread <= rounding:
-        return Difference(own, own, own, 0.0, float(abs(mean) <= rounding), count)
+        none = abs(mean) <= rounding
+        same = 0.0 if none else own
+        return Difference(same, same, same, 0.0, float(none), count)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         p = float(stats.ttest_1samp(found, 0.0).pvalue)

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.common.redact import shown
 from masksweep.sweeps.common.seeding import short_digest
 from masksweep.sweeps.config.sections import Tracking
-from masksweep.sweeps.results import Found, TrialResult
-from masksweep.sweeps.tracking import mlflow_view, writable
+from masksweep.sweeps.results import Found
+from masksweep.sweeps.tracking import entities, mlflow_view
 from masksweep.sweeps.tracking.client import client_class, file_id, new_client, opening, search
 from masksweep.sweeps.tracking.spool import Record
-from masksweep.sweeps.tracking.store import (
-    Away,
-    Refused,
-    alone,
-    exists,
-    is_local,
-    status,
-    store_uri,
-    translated,
-)
+from masksweep.sweeps.tracking.store import Refused, alone, is_local, status, store_uri, translated
 
 BATCH = 1000
 """The most metrics that MLflow takes in a call."""
@@ -93,7 +82,7 @@ class Tracker:
         # the newest are the first
         tagged = [(r.data.tags, r) for r in reversed(runs)]
         valid = ((t, r) for t, r in tagged if "trial.id" in t and "trial.superseded" not in t)
-        return {tags["trial.id"]: _found(run) for tags, run in valid}
+        return {tags["trial.id"]: entities.found(run) for tags, run in valid}
 
     def _find_parent(self) -> str:
         return next((r.info.run_id for r in self._search(f"tags.`sweep.id` = '{self._id}'")), "")
@@ -128,7 +117,7 @@ class Tracker:
                         self._start_trial(body)
                     case "metrics":
                         trials[body["run"]] = body["trial"]
-                        curves.setdefault(body["run"], []).extend(_metrics(body))
+                        curves.setdefault(body["run"], []).extend(entities.metrics(body))
                     case "end":
                         self._end(body, curves.pop(body["run"], []), files(record))
                     case "close":
@@ -256,10 +245,13 @@ class Tracker:
         run = self._run(key, body["trial"])
         if run is None:
             return
-        points = [*curve, *(p for part in body["metrics"] for p in _metrics({**body, **part}))]
+        points = [
+            *curve,
+            *(p for part in body["metrics"] for p in entities.metrics({**body, **part})),
+        ]
         self._log(run, points, body["tags"])
         if body["data"]:
-            self._client.log_inputs(run, [_dataset(body["data"])])
+            self._client.log_inputs(run, [entities.dataset(body["data"])])
         self._log_files(run, files)
         self._client.set_terminated(run, body["status"], end_time=body["time"])
         del self._runs[key]
@@ -309,42 +301,12 @@ class Tracker:
         # a record of an earlier version may still wait, with texts and no files
         texts = {name: text.encode() for name, text in body.get("texts", {}).items()}
         self._log_files(self._parent, {**texts, **files})
-        self._log(self._parent, _metrics({**body, "values": body.get("metrics", {}), "step": 0}))
+        self._log(
+            self._parent, entities.metrics({**body, "values": body.get("metrics", {}), "step": 0})
+        )
         # a call that timed out may have made a run after all
         self._kill_children()
         self._client.set_terminated(self._parent, body["status"], end_time=body["time"])
-
-
-def _metrics(body: Mapping[str, Any]) -> list[Any]:
-    from mlflow.entities import Metric
-
-    return [Metric(k, v, body["time"], body["step"]) for k, v in body["values"].items()]
-
-
-def _found(run: Any) -> Found:
-    tags = run.data.tags
-    skipped = tags.get("trial.status") == "skipped"
-    result = TrialResult(
-        "skipped" if skipped else "ok",
-        tags.get("trial.reason", ""),
-        metrics=run.data.metrics,
-        tags={k: v for k, v in tags.items() if k.startswith(("trial.", "integrity."))},
-    )
-    return Found(result, tags.get("trial.code", ""))
-
-
-def _dataset(data: Mapping[str, Any]) -> Any:
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    shapes = {"features": data["features"], "targets": data["targets"]}
-    dataset = Dataset(
-        name=data["name"],
-        digest=data["sha256"][:8],
-        source_type="code",
-        source=json.dumps({"name": data["name"], "sha256": data["sha256"]}),
-        profile=json.dumps({"num_rows": data["features"][0], **shapes}),
-    )
-    return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "training")])
 
 
 def attach(uri: str | None, run_id: str, files: Mapping[str, bytes], folder: str) -> None:
@@ -360,24 +322,3 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
-
-
-def probe(tracking: Tracking) -> str:
-    """Write to the store and take it back; what is there, in a line without secrets.
-
-    Raises `Invalid` if it cannot be opened or written, `Away` if it is not there.
-    """
-    uri = store_uri(tracking.uri)
-    public = shown(uri)
-    try:
-        writable.require_store(uri)
-        if not exists(uri):
-            return f"{public} will be made"
-        Tracker(tracking, "doctor").touch()
-    except (Away, Invalid):
-        raise
-    except Exception as error:  # each kind of store has errors of its own
-        text = getattr(error, "strerror", None) or str(error)
-        said = shown(text).strip().splitlines() or [repr(error)]
-        raise Invalid("tracking.uri", public, f"cannot be written: {said[0]}") from error
-    return f"{public} can be written"

@@ -18,9 +18,10 @@ import pytest
 import scipy.sparse
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.audit import saved_model
+from masksweep.sweeps.audit import opening, saved_model
 from masksweep.sweeps.cli.main import main
 from tests.support import archive_bombs as bombs
+from tests.support import mask_bombs as masks
 
 MEASURED = """
 import pathlib, sys
@@ -106,19 +107,19 @@ REFUSED: dict[Callable[[], None], str] = {
     bombs.groups_without_end: f"{HDF5}/layers/dense/a: groups in groups without end",
     bombs.deep_groups: f"{HDF5}/layers/a/a/a/a",
     bombs.many_groups: f"{HDF5}has more than 100,000 groups and arrays",
-    bombs.mask_of_declared_size: f"{MASKS}not a readable .npz file",
-    bombs.mask_of_gigabytes: f"mask of {bombs.NAME}=shape [64, 16777216]: must be of shape [3, 4]",
-    bombs.held_of_gigabytes: f"{bombs.NAME}=uint8 of shape (64, 16777216): must be numbers of ",
-    bombs.sparse_mask_of_gigabytes: f"{MASKS}one mask of shape [134217728, 4], without a name: no",
-    bombs.sparse_mask_with_many_entries: f"{MASKS}has more entries than a matrix of its shape",
-    bombs.sparse_mask_of_declared_size: f"{MASKS}one mask of shape [1152921504606846976, 4], wit",
-    bombs.sparse_mask_outside: f"{MASKS}is no valid sparse matrix",
-    bombs.mask_of_wide_entries: "mask=dtype |S400000000: must be 0 and 1 only",
-    bombs.named_mask_of_wide_entries: f"mask of {bombs.NAME}=dtype |S400000000: must be 0 and 1 on",
-    bombs.sparse_mask_of_wide_entries: "data of the sparse mask=dtype |S400000000: must be 0 and 1",
-    bombs.sparse_mask_without_format: f"{MASKS}must be a sparse matrix, of two dimensions",
-    bombs.sparse_mask_of_no_numbers_for_shape: f"{MASKS}must be a sparse matrix, of two dimensions",
-    bombs.empty_of_any_length: f"mask of {bombs.NAME}=shape [4611686018427387904, 0]: must be of a",
+    masks.mask_of_declared_size: f"{MASKS}not a readable .npz file",
+    masks.mask_of_gigabytes: f"mask of {bombs.NAME}=shape [64, 16777216]: must be of shape [3, 4]",
+    masks.held_of_gigabytes: f"{bombs.NAME}=uint8 of shape (64, 16777216): must be numbers of ",
+    masks.sparse_mask_of_gigabytes: f"{MASKS}one mask of shape [134217728, 4], without a name: no",
+    masks.sparse_mask_with_many_entries: f"{MASKS}has more entries than a matrix of its shape",
+    masks.sparse_mask_of_declared_size: f"{MASKS}one mask of shape [1152921504606846976, 4], wit",
+    masks.sparse_mask_outside: f"{MASKS}is no valid sparse matrix",
+    masks.mask_of_wide_entries: "mask=dtype |S400000000: must be 0 and 1 only",
+    masks.named_mask_of_wide_entries: f"mask of {bombs.NAME}=dtype |S400000000: must be 0 and 1 on",
+    masks.sparse_mask_of_wide_entries: "data of the sparse mask=dtype |S400000000: must be 0 and 1",
+    masks.sparse_mask_without_format: f"{MASKS}must be a sparse matrix, of two dimensions",
+    masks.sparse_mask_of_no_numbers_for_shape: f"{MASKS}must be a sparse matrix, of two dimensions",
+    masks.empty_of_any_length: f"mask of {bombs.NAME}=shape [4611686018427387904, 0]: must be of a",
 }
 
 
@@ -145,7 +146,7 @@ def test_what_the_config_declares_is_not_made(usual: int) -> None:
 
 def test_a_long_name_is_not_read() -> None:
     bombs.long_name()
-    with open.open_model("model.h5") as model:
+    with opening.open_model("model.h5") as model:
         assert model.listed() == "dense/kernel"
 
 
@@ -182,17 +183,17 @@ def test_a_saved_model_that_leads_elsewhere() -> None:
     shutil.move(data, "data")
     data.symlink_to(Path("data").resolve())
     with pytest.raises(Invalid, match=r"variables\.data-00000-of-00001 is a link out of the fol"):
-        open.check("saved")
+        opening.check("saved")
     data.unlink()
     os.mkfifo(data)  # reading it would wait for ever
     with pytest.raises(Invalid, match="is a link out of the folder"):
-        open.check("saved")
+        opening.check("saved")
     data.unlink()
     shutil.move("data", folder / "inside")
     data.symlink_to("inside")
-    open.check("saved")
+    opening.check("saved")
     Path("linked").symlink_to("saved")
-    open.check("linked")
+    opening.check("linked")
 
 
 def test_a_saved_model_that_declares_more_than_it_holds() -> None:
@@ -204,7 +205,7 @@ def test_a_saved_model_that_declares_more_than_it_holds() -> None:
 
 
 def read(path: str) -> None:
-    with open.open_model(path) as model:
+    with opening.open_model(path) as model:
         for one in model.weights:
             list(one.blocks(100))
 
@@ -246,7 +247,7 @@ def test_a_long_row_is_read_in_parts(mask: str, usual: int) -> None:
     named = ("--weight", "hidden/kernel") if mask == "sparse" else ()
     if mask == "dense":
         Path("masks.npz").unlink()
-        bombs.packed_zeros("hidden/kernel", shape)
+        masks.packed_zeros("hidden/kernel", shape)
     done = measured("model.weights.h5", "masks.npz", *named)
     entries = 2**28 - 1000 * (mask == "sparse")
     assert (done.code, done.stdout.splitlines()[-1]) == (
@@ -272,12 +273,12 @@ def test_what_is_read_as_a_whole_has_a_limit(
     np.save("mask.npy", np.asfortranarray(np.zeros((3, 4))))
     np.save("c_order.npy", np.zeros((3, 4)))
     scipy.sparse.save_npz("sparse.npz", scipy.sparse.csr_matrix(np.eye(3, 4)))
-    limited("strategies.files", 95)
+    limited("masksweep.strategies.npz", 95)
     allowed = "an array of 96 bytes must be read as a whole, and 95 are allowed"
     order = "; save it in C order, with numpy.ascontiguousarray"
     assert refused("model.keras", "mask.npy") == f"path=mask.npy: {allowed}{order}"
     assert main(["audit", "model.keras", "c_order.npy", "--weight", bombs.NAME]) == 0
-    limited("strategies.files", 20)
+    limited("masksweep.strategies.npz", 20)
     allowed = "an array of 24 bytes must be read as a whole, and 20 are allowed"
     assert refused("model.keras", "sparse.npz") == f"path=sparse.npz: {allowed}"
     limited("masksweep.sweeps.audit.mask_files", 20)

@@ -13,8 +13,8 @@ from mlflow import MlflowClient
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.cli import doctor_checks
 from masksweep.sweeps.config.sections import Tracking
+from masksweep.sweeps.tracking.probe import probe
 from masksweep.sweeps.tracking.store import Away
-from masksweep.sweeps.tracking.writer import probe
 from tests.support.ray_head import Head, ray_head
 from tests.support.sweep_process import Driver, ran
 

@@ -49,7 +49,6 @@ def test_all_experiments_of_verify_make_claims() -> None:
     assert set(EXPERIMENTS) | set(QUESTIONS) <= set(with_claims())
 
 
-@pytest.mark.slow
 def test_the_four_questions_together_are_each_of_them() -> None:
     together = plan("seed_questions")
     apart = [p for name in QUESTIONS for p in plan(name)]

@@ -137,11 +137,12 @@ def test_parts_of_another_form_are_refused(sweep: Callable[..., Sweep], parts: s
 EXPERIMENTS = sorted(p.stem for p in (Path(__file__).parents[2] / "conf/experiment").glob("*.yaml"))
 
 
-LARGE = ("constant_weight", "equivalence", "leak_atlas", "seed_questions", "selective_zero")
+# the four questions together take longest, and test_verify compares their trials with those apart
+EACH_APART = [name for name in EXPERIMENTS if name != "seed_questions"]
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in EXPERIMENTS]
+    "name", [*EACH_APART, pytest.param("seed_questions", marks=pytest.mark.slow)]
 )
 def test_every_trial_of_every_experiment_validates(sweep: Callable[..., Sweep], name: str) -> None:
     arguments = [f"+experiment={name}"]

@@ -15,7 +15,7 @@ import pytest
 
 from masksweep.sweeps.common import limits
 from masksweep.sweeps.composing import includes, untrusted
-from masksweep.sweeps.driver import sweep
+from masksweep.sweeps.driver import sweep_jobs
 from tests.support.hostile_configs import (
     CALLBACKS,
     CONTENTS,
@@ -168,7 +168,7 @@ def test_what_does_nothing_is_let_through(text: str, command: Light, folder: Pat
 
 @pytest.mark.parametrize("name", ["../../stolen", "..", "/etc/passwd", "a\0b", "a" * 1000])
 def test_a_sweeps_name_leads_nowhere(name: str, tmp_path: Path) -> None:
-    inside = (tmp_path / sweep._logs(name)).resolve()
+    inside = (tmp_path / sweep_jobs.log_folder(name)).resolve()
     assert inside.is_relative_to(tmp_path / limits.STATE)
 
 

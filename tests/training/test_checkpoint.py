@@ -40,7 +40,7 @@ COLUMNS = {
     "targets": ["output/*"],
 }
 CASES: dict[str, dict[str, Any]] = {
-    "weight_mask, adam": {},
+    "weight_mask, adam, timed": {"speed": {"rounds": 9}},
     "weight_mask, without xla": {"train": {**STEPS, "jit": False}},
     "hard_mask, momentum": {
         "strategy": "hard_mask",
