@@ -273,12 +273,12 @@ def test_what_is_read_as_a_whole_has_a_limit(
     np.save("mask.npy", np.asfortranarray(np.zeros((3, 4))))
     np.save("c_order.npy", np.zeros((3, 4)))
     scipy.sparse.save_npz("sparse.npz", scipy.sparse.csr_matrix(np.eye(3, 4)))
-    limited("masksweep.strategies.npz", 95)
+    limited("masksweep.strategies.core.npz", 95)
     allowed = "an array of 96 bytes must be read as a whole, and 95 are allowed"
     order = "; save it in C order, with numpy.ascontiguousarray"
     assert refused("model.keras", "mask.npy") == f"path=mask.npy: {allowed}{order}"
     assert main(["audit", "model.keras", "c_order.npy", "--weight", bombs.NAME]) == 0
-    limited("masksweep.strategies.npz", 20)
+    limited("masksweep.strategies.core.npz", 20)
     allowed = "an array of 24 bytes must be read as a whole, and 20 are allowed"
     assert refused("model.keras", "sparse.npz") == f"path=sparse.npz: {allowed}"
     limited("masksweep.sweeps.audit.mask_files", 20)

@@ -21,8 +21,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from masksweep.strategies.base import Binding, Strategy
+from masksweep.strategies.registry import register
 
 
+@register
 @dataclass(frozen=True)
 class Own(Strategy):
     """Uses what is held in the forward pass."""
@@ -66,12 +68,14 @@ def test_a_sweep_travels_with_its_code_and_without_secrets(head: Head, tmp_path:
     code = Path(sweeps.__file__).parents[1]
     for package in ("strategies", "sweeps", "conf"):
         shutil.copytree(
-            code / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__")
+            code / package,
+            tmp_path / "masksweep" / package,
+            ignore=shutil.ignore_patterns("__pycache__"),
         )
-    (tmp_path / "strategies" / "own.py").write_text(OWN_STRATEGY)
-    (tmp_path / "conf" / "strategy" / "own.yaml").write_text("# One's own.\nname: own\n")
+    (tmp_path / "masksweep/strategies/own.py").write_text(OWN_STRATEGY)
+    (tmp_path / "masksweep/conf/strategy/own.yaml").write_text("# One's own.\nname: own\n")
     # somebody keeps other code there, where jobs run
-    stray = head.home / "masksweep-results" / "sweeps" / "__init__.py"
+    stray = head.home / "masksweep-results/masksweep/sweeps/__init__.py"
     stray.parent.mkdir(parents=True)
     stray.write_text("raise SystemExit('not this code')")
     own = ("strategy=own", "sweep.name=travels", *TINY)

@@ -74,7 +74,7 @@ def test_claims_are_checked_shown_and_recorded(tmp_path: Path) -> None:
     # a claim that does not hold is a failure of the run
     config = tmp_path / "mine" / "experiment"
     config.mkdir(parents=True)
-    text = (Path(main.__file__).parents[1] / "conf/experiment/selective_zero.yaml").read_text()
+    text = (Path(main.__file__).parents[2] / "conf/experiment/selective_zero.yaml").read_text()
     wrong = text.replace("at_most: 1.0e-6", "below: 0.0")
     (config / "mine.yaml").write_text(wrong)
     done = ran(tmp_path, "+experiment=mine", "--config-dir", "mine")

@@ -334,7 +334,7 @@ def test_a_place_of_the_command_line_is_taken(
 
 def test_what_is_shipped_would_pass_as_a_strangers() -> None:
     """So a copy of it is where one's own begins."""
-    shipped = Path(untrusted.__file__).parents[1] / "conf"
+    shipped = Path(untrusted.__file__).parents[2] / "conf"
     configs = [path for path in shipped.rglob("*.yaml") if path.name != "config.yaml"]
     assert len(configs) > 40
     for path in configs:

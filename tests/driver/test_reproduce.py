@@ -50,7 +50,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Run], Run
             for trial in (trials[i] for i in group):
                 recorder.start_trial(trial, trial.name)
 
-                def log(report: pack.Report, trial: pack.trial.Trial = trial) -> None:
+                def log(report: pack.Report, trial: Trial = trial) -> None:
                     recorder.log(trial, report.epoch, report.metrics)
 
                 members.append(Member(trial, log, Checkpoints(place, trial.id, 60)))

@@ -20,9 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from masksweep.strategies import PATTERNS, Invalid, npz
+from masksweep.strategies import PATTERNS, Invalid
 from masksweep.strategies.base import Mask, MaskedWeight, Plan, Weight
 from masksweep.strategies.core.connections import cut_off
+from masksweep.strategies.core import npz
 from masksweep.strategies.core.npz import read_arrays
 from masksweep.strategies.core.weights import describe
 from masksweep.strategies.patterns import Pattern

@@ -134,7 +134,7 @@ def test_a_module_that_is_run_imports_no_more_than_python_itself(tmp_path: Path)
 
 def test_the_folder_of_this_code_stays_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that tests and commands can be run in a checkout."""
-    ours = Path(safe_path.__file__).parents[1]
+    ours = Path(safe_path.__file__).parents[2]
     monkeypatch.chdir(ours)
     monkeypatch.setattr(sys, "path", [str(ours), *sys.path])
     safe_path.keep()

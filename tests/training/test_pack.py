@@ -277,14 +277,14 @@ def test_one_that_is_refused_or_cannot_be_made_takes_no_other_with_it(
 
 
 def test_one_whose_audit_breaks_ends_alone(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, integrity = pack.measure.integrity, pack.measure.integrity
+    whole, integrity = pack.evaluation.integrity, pack.evaluation.integrity
 
     def breaks(start: setup.Start, *rest: Any) -> Any:
         if start.trial.seed == 1:
             raise OSError("disk full")
         return whole(start, *rest)
 
-    monkeypatch.setattr(pack.measure, "integrity", breaks)
+    monkeypatch.setattr(pack.evaluation, "integrity", breaks)
     found = kept.run(given(0), given(1), given(2))
     assert str(found[1]) == "disk full"
     assert [f.status for f in (found[0], found[2])] == ["ok", "ok"]
@@ -297,7 +297,7 @@ def test_what_was_found_is_not_lost_with_the_timing(
     def breaks(*_: Any) -> Any:
         raise MemoryError("no room for the control")
 
-    monkeypatch.setattr(pack.measure, "step_time_of_pack", breaks)
+    monkeypatch.setattr(pack.evaluation, "step_time_of_pack", breaks)
     one, other = (given(seed, speed={"rounds": 3}) for seed in (0, 1))
     found = kept.run(one, other)
     assert [f.status for f in found] == ["ok", "ok"]
