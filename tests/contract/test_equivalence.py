@@ -17,18 +17,19 @@ from masksweep.strategies.dense import Dense
 from masksweep.strategies.gradient_mask import GradientMask
 from masksweep.strategies.projection import Projection
 from masksweep.strategies.sparse_tensor import SparseTensor
+from masksweep.strategies.testing.case import OPTIMIZERS, Case
+from masksweep.strategies.testing.networks import network
+from masksweep.strategies.testing.trial import Trial, loss
 from masksweep.strategies.weight_mask import WeightMask
 
-from .cases import OPTIMIZERS, Case, begin
-from .situations import network
-from .trial import Trial, loss
+from .cases import CASES
 
 STEPS = 20
 ALIKE = ["weight_mask", "gradient_mask", "projection", "hard_mask", "sparse_values"]
 
 
 def path(case: str, optimizer: str) -> list[str]:
-    return [digest(weights) for weights in begin(case, optimizer).steps(STEPS)]
+    return [digest(weights) for weights in CASES[case].begin(optimizer).steps(STEPS)]
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -48,7 +49,7 @@ def test_a_norm_over_all_gradients_tells_them_apart() -> None:
     def end(strategy: Strategy) -> dict[str, Array]:
         model = network()
         optimizer = keras.optimizers.SGD(0.1, global_clipnorm=0.01)
-        return Trial(strategy, model, begin("projection", "sgd").plan, optimizer).end(STEPS)
+        return Trial(strategy, model, CASES["projection"].begin("sgd").plan, optimizer).end(STEPS)
 
     assert digest(end(Projection())) != digest(end(GradientMask()))
 
@@ -75,7 +76,8 @@ def test_a_scaled_loss_changes_no_path() -> None:
     def end(**knobs: float) -> dict[str, Array]:
         model = network()
         optimizer = keras.optimizers.SGD(0.1, **knobs)
-        return Trial(GradientMask(), model, begin("projection", "sgd").plan, optimizer).end(STEPS)
+        plan = CASES["projection"].begin("sgd").plan
+        return Trial(GradientMask(), model, plan, optimizer).end(STEPS)
 
     for one, other in zip(end(loss_scale_factor=256.0).values(), end().values(), strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)

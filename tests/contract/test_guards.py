@@ -1,21 +1,16 @@
-"""Each guard of this suite can fail: strategies that are broken on purpose."""
+"""Each check can fail: strategies that are broken on purpose, and cases that are wrong."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
+import pytest
 import tensorflow as tf
 
 from masksweep.strategies import STRATEGIES, Binding, Strategy
-from masksweep.strategies.core.audit import AGREEMENT, bake, moved, violations
-
-from .cases import OPTIMIZERS, Case
-from .probes import dense, probe
-from .situations import network
-from .trial import Trial
+from masksweep.strategies.hard_mask import HardMask
+from masksweep.strategies.testing import Case, check_strategy, strategy_checks
 
 
 @dataclass(frozen=True)
@@ -59,39 +54,52 @@ class Stuck(Strategy):
         return Binding(init=init, substitute=substitute)
 
 
-def trial_of(strategy: Strategy, model: Any = None, targets: tuple[str, ...] = ()) -> Trial:
-    model = model or network()
-    plan = Case(strategy).plan(model, targets=targets)
-    return Trial(strategy, model, plan, OPTIMIZERS["sgd"]())
+@dataclass(frozen=True)
+class Leaking(Strategy):
+    """Says nothing of its leak."""
+
+    name: ClassVar[str] = "leaking"
+
+    def bind(self) -> Binding:
+        return Binding(init=lambda w, m, h: tf.where(m, w, h))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "check"),
+    [
+        (Leaking(), "holds zero under sgd"),
+        (Lying(), "computes with its weights in dense"),
+        (Lying(), "saves and loads"),
+        (Still(), "moves kept weights under sgd"),
+        (Still(), "holds in hidden"),
+        (Stuck(), "starts again"),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_a_broken_strategy_fails(strategy: Strategy, check: str) -> None:
+    with pytest.raises(AssertionError):
+        strategy_checks(Case(strategy))[check]()
+
+
+def test_the_name_of_the_check_that_failed_is_a_note() -> None:
+    with pytest.raises(AssertionError) as caught:
+        check_strategy(Case(Leaking()))
+    assert caught.value.__notes__ == ["check of leaking: holds zero under sgd"]
+
+
+@pytest.mark.parametrize(
+    ("case", "check"),
+    [
+        (Case(HardMask(), leaks={("sgd", "zero"): "values"}), "holds zero under sgd"),
+        (Case(HardMask(), refuses={"constant": "zero only"}), "refuses constant"),
+        (Case(HardMask(), refuses={"bias": "rows"}), "refuses bias"),
+        (Case(HardMask(), leaks={("sgd", "zero"): "values"}), "holds in hidden"),
+    ],
+)
+def test_what_is_documented_and_not_so_fails(case: Case, check: str) -> None:
+    with pytest.raises(AssertionError):
+        strategy_checks(case)[check]()
 
 
 def test_broken_strategies_stay_out_of_the_registry() -> None:
-    assert not {"lying", "still", "stuck"} & set(STRATEGIES)
-
-
-def test_probing_finds_a_lie() -> None:
-    trial = trial_of(Lying(), dense(), ("output/kernel",))
-    assert violations(trial.end(1), trial.plan) == (0, 0.0)
-    assert not np.array_equal(probe(trial), trial.weights()["output/kernel"])
-
-
-def test_baking_finds_a_lie(tmp_path: Path) -> None:
-    trial = trial_of(Lying())
-    weights = trial.end(1)
-    loaded = bake(network(), weights, trial.state(), tmp_path / "model.keras")
-    assert np.abs(trial.outputs() - np.asarray(loaded(trial.x))).max() > 100 * AGREEMENT
-
-
-def test_moving_nothing_is_found() -> None:
-    trial = trial_of(Still())
-    start = trial.weights()
-    end = trial.end(2)
-    assert violations(end, trial.plan) == (0, 0.0)
-    assert moved(start, end, trial.plan) == 0
-
-
-def test_a_mask_inside_the_program_is_found() -> None:
-    trial = trial_of(Stuck())
-    assert violations(trial.end(1), trial.plan) == (0, 0.0)
-    trial.begin(Case(Stuck()).plan(network(), seed=1))
-    assert violations(trial.end(1), trial.plan)[0] > 0
+    assert not {"lying", "still", "stuck", "leaking"} & set(STRATEGIES)

@@ -9,11 +9,12 @@ import keras
 import pytest
 from keras import optimizers
 
-from masksweep.strategies.core.audit import same, violations
+from masksweep.strategies.core.audit import violations
+from masksweep.strategies.testing.networks import network
+from masksweep.strategies.testing.strategy_checks import AVERAGING
+from masksweep.strategies.testing.trial import Trial
 
-from .cases import CASES, HOLDING
-from .situations import network
-from .trial import Trial
+from .cases import CASES
 
 KEEPING: dict[str, Callable[[], Any]] = {
     "momentum": lambda: optimizers.SGD(0.1, momentum=0.9),
@@ -29,12 +30,6 @@ KEEPING: dict[str, Callable[[], Any]] = {
     "lamb": lambda: optimizers.Lamb(0.01),
     "muon": lambda: optimizers.Muon(0.01),
     "wrapped": lambda: optimizers.LossScaleOptimizer(optimizers.Adam(0.01)),
-}
-AVERAGING: dict[str, Callable[[], Any]] = {
-    "at the end": lambda: optimizers.Adam(0.01, use_ema=True, ema_momentum=0.9),
-    "on the way": lambda: optimizers.Adam(
-        0.01, use_ema=True, ema_momentum=0.9, ema_overwrite_frequency=2
-    ),
 }
 
 
@@ -56,18 +51,6 @@ def test_projection_leaves_moments_and_hard_mask_clears_them(optimizer: str) -> 
         assert violations(cleared.end(1), cleared.plan) == (0, 0.0)
         assert cleared.training.slot_leak() == 0
     assert projected.training.slot_leak() > 0
-
-
-@pytest.mark.parametrize("optimizer", AVERAGING)
-@pytest.mark.parametrize("case", [c for c in HOLDING if c not in ("gradient_mask", "loss_mask")])
-def test_averages_are_held_too(case: str, optimizer: str) -> None:
-    averaged = trial(case, AVERAGING[optimizer]())
-    found = [violations(weights, averaged.plan) for weights in averaged.steps(5)]
-    before = averaged.weights()
-    averaged.training.finalize()
-    after = averaged.weights()
-    assert [*found, violations(after, averaged.plan)] == [(0, 0.0)] * 6
-    assert not same(before, after)
 
 
 def test_averages_of_the_control_leak() -> None:

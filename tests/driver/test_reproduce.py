@@ -13,6 +13,7 @@ from mlflow.entities import Run
 
 from masksweep.sweeps.cli.main import main
 from masksweep.sweeps.config.plan import Planned
+from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.tracking import resume
 from masksweep.sweeps.training import pack
 from masksweep.sweeps.training.checkpoint import Checkpoints

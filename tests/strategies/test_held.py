@@ -10,11 +10,12 @@ import pytest
 
 from masksweep.strategies import Invalid
 from masksweep.strategies.base import one_value
-from masksweep.strategies.held import HELD
+from masksweep.strategies.held import HELD, Held
 from masksweep.strategies.held.constant import Constant
 from masksweep.strategies.held.file import File
 from masksweep.strategies.held.init import Init
 from masksweep.strategies.held.zero import Zero
+from masksweep.strategies.testing import check_held
 
 NAME = "hidden/kernel"
 
@@ -46,6 +47,20 @@ def test_shapes_and_dtypes_are_those_of_the_weights(
         assert list(made) == list(initial)
         for name, array in made.items():
             assert (array.shape, array.dtype) == (initial[name].shape, initial[name].dtype)
+
+
+@pytest.mark.parametrize("held", [Zero(), Constant(0.1), Init()], ids=lambda h: h.name)
+def test_held_values_pass_the_published_check(held: Held) -> None:
+    check_held(held)
+
+
+def test_broken_held_values_fail() -> None:
+    class Broken(Init):
+        def values(self, initial: Any) -> dict[str, Any]:
+            return {name: array.astype("float64") for name, array in initial.items()}
+
+    with pytest.raises(AssertionError, match="are float64"):
+        check_held(Broken())
 
 
 def test_one_value_for_all_is_told_from_others(initial: dict[str, Any]) -> None:

@@ -10,9 +10,9 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -22,8 +22,8 @@ from hypothesis.extra.numpy import arrays
 
 from masksweep.strategies import PATTERNS, Invalid
 from masksweep.strategies.base import Mask, MaskedWeight, Plan, Weight
-from masksweep.strategies.core.connections import cut_off
 from masksweep.strategies.core import npz
+from masksweep.strategies.core.connections import cut_off
 from masksweep.strategies.core.npz import read_arrays
 from masksweep.strategies.core.weights import describe
 from masksweep.strategies.patterns import Pattern
@@ -36,6 +36,7 @@ from masksweep.strategies.patterns.file import File
 from masksweep.strategies.patterns.n_m import NM
 from masksweep.strategies.patterns.random import Random, densities
 from masksweep.strategies.patterns.rows import Rows
+from masksweep.strategies.testing.pattern_checks import pattern_checks
 
 Shape = tuple[int, ...]
 SEEDS = st.integers(0, 2**40)
@@ -338,12 +339,45 @@ def test_masks_are_those_of_any_other_process() -> None:
         assert found.stdout.strip() == f"{digests()} False"
 
 
-@pytest.mark.parametrize("pattern", SEEDED.values(), ids=SEEDED)
-def test_masks_depend_on_the_seed_and_the_layer(pattern: Pattern) -> None:
-    shapes = {"a/kernel": (24, 24), "b/kernel": (24, 24)}
-    one, other = pattern.masks(shapes, 1), pattern.masks(shapes, 2)
-    assert digest(one) == digest(pattern.masks(shapes, 1)) != digest(other)
-    assert (one["a/kernel"] != one["b/kernel"]).any()
+CHECKS = {name: pattern_checks(pattern) for name, pattern in SEEDED.items()}
+CHECKS["explicit"] = pattern_checks(Explicit([[1, 0], [0, 1]]), {NAME: (2, 2)}, seeded=False)
+
+
+@pytest.mark.parametrize(("name", "check"), [(n, check) for n in CHECKS for check in CHECKS[n]])
+def test_every_pattern_passes_the_published_checks(name: str, check: str) -> None:
+    CHECKS[name][check]()
+
+
+@dataclass(frozen=True)
+class Broken(Pattern):
+    """Makes masks that are wrong in one way."""
+
+    name: ClassVar[str] = "broken"
+    way: str
+
+    def masks(self, shapes: Mapping[str, Shape], seed: int) -> dict[str, Mask]:
+        made = Random(0.5).masks(shapes, 0 if self.way == "seed" else seed)
+        if self.way == "hash":
+            made = Random(0.5).masks(shapes, hash("a word"))
+        if self.way == "global":
+            made = {name: np.random.rand(*shape) < 0.5 for name, shape in shapes.items()}  # noqa: NPY002
+        if self.way == "dtype":
+            made = {name: mask.astype("int8") for name, mask in made.items()}  # type: ignore[misc]
+        return made
+
+
+@pytest.mark.parametrize(
+    ("way", "check"),
+    [
+        ("seed", "depends on the seed"),
+        ("hash", "is the same in another process"),
+        ("global", "is the same again"),
+        ("dtype", "fits the weights"),
+    ],
+)
+def test_a_broken_pattern_fails(way: str, check: str) -> None:
+    with pytest.raises(AssertionError):
+        pattern_checks(Broken(way))[check]()
 
 
 # -- explicit masks and files ----------------------------------------------------------------

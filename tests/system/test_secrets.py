@@ -134,7 +134,9 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
     tree = tmp_path_factory.mktemp("tree")
     for package in ("strategies", "sweeps", "conf"):
         given = Path(sweeps.__file__).parents[1] / package
-        shutil.copytree(given, tree / "masksweep" / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            given, tree / "masksweep" / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
     remote = f"https://me:{quote(secret('remote'), safe='')}@127.0.0.1/x.git"
     git = ["git", "-C", str(tree), "-c", "user.name=a", "-c", "user.email=a@b"]
     env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}

@@ -14,10 +14,10 @@ from masksweep.strategies.gradient_mask import GradientMask
 from masksweep.strategies.hard_mask import HardMask
 from masksweep.strategies.init_only import InitOnly
 from masksweep.strategies.projection import Projection
+from masksweep.strategies.testing import Case
+from masksweep.strategies.testing.networks import SITUATIONS, network
+from masksweep.strategies.testing.trial import Trial
 from masksweep.strategies.weight_mask import WeightMask
-from tests.contract.cases import Case
-from tests.contract.situations import SITUATIONS, network
-from tests.contract.trial import Trial
 
 optimizers = keras.optimizers
 

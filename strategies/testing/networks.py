@@ -1,4 +1,4 @@
-"""Small models, and what of them is masked: the situations that every strategy meets."""
+"""Small models with masked weights: the situations that every strategy is tried in."""
 
 from __future__ import annotations
 

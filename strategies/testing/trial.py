@@ -1,4 +1,4 @@
-"""One way to run a strategy on a small model."""
+"""One strategy that trains one small model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ from masksweep.strategies.core.weights import values
 
 
 class Trial:
-    """A strategy at work on a model: compiled once, and begun anew for each plan."""
+    """A strategy that trains a model. It is compiled once, and can start again with another plan.
+
+    Args:
+        strategy: The strategy to try.
+        model: A built Keras model.
+        plan: What is masked.
+        optimizer: A Keras optimizer that has no variables yet.
+        jit: Whether to compile the step with XLA.
+        **knobs: More arguments of `Training`, such as `trainable`.
+    """
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Reading a kernel off the outputs of a bare layer, without asking the strategy."""
+"""Reads a kernel from the outputs of a layer, without asking the strategy."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import tensorflow as tf
 from keras import layers
 
 from masksweep.strategies.base import Array
-
-from .trial import Trial
+from masksweep.strategies.testing.trial import Trial
 
 
 def dense() -> Any:

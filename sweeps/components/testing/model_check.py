@@ -1,0 +1,84 @@
+"""What every model must do."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from masksweep.strategies.base import Plan
+from masksweep.strategies.core.audit import bake, same
+from masksweep.strategies.core.weights import values
+from masksweep.strategies.dense import Dense
+from masksweep.strategies.testing.require import require
+from masksweep.strategies.testing.trial import Trial
+from masksweep.sweeps.components.models import Model
+
+
+def check_model(
+    model: Model, inputs: tuple[int, ...] = (8,), outputs: int = 3, *, fixed: bool = False
+) -> None:
+    """Check that a model fits its data, depends on the seed alone, trains, and can be saved.
+
+    Args:
+        model: The model to check.
+        inputs: The shape of one sample.
+        outputs: The number of outputs.
+        fixed: Whether its initial values are given, so that no seed changes them.
+
+    Raises:
+        AssertionError: A check failed.
+
+    Example:
+        >>> from masksweep.sweeps.components.models.mlp import MLP
+        >>> check_model(MLP((4,)))  # doctest: +SKIP
+    """
+    network = _built(model, inputs, outputs, seed=1)
+    require(network.built, "build must return a built Keras model")
+    require(network.output_shape == (None, outputs), f"its outputs are {network.output_shape}")
+    names = [layer.name for layer in network.layers]
+    again = [layer.name for layer in _built(model, inputs, outputs, seed=1).layers]
+    require(names == again, f"its layers are called {names}, and {again} the second time")
+    _check_seed(model, inputs, outputs, fixed)
+    statistics = [v for v in network.non_trainable_variables if "seed" not in v.name]
+    require(
+        bool(statistics) == model.has_statistics,
+        f"has_statistics is {model.has_statistics}; non-trainable: {[v.path for v in statistics]}",
+    )
+    _check_training(network)
+
+
+def _check_seed(model: Model, inputs: tuple[int, ...], outputs: int, fixed: bool) -> None:
+    """Its initial values are those of Keras' global seed."""
+    first, again, other = (values(_built(model, inputs, outputs, seed)) for seed in (1, 1, 2))
+    require(same(first, again), "the same seed gives other initial values")
+    size = sum(array.size for array in first.values())
+    require(size > 0, "it has no trainable weight")
+    if fixed:
+        return
+    require(not same(first, other), "another seed gives the same initial values")
+
+
+def _check_training(network: Any) -> None:
+    """It trains, and a saved copy computes the same."""
+    trial = Trial(Dense(), network, Plan(), keras.optimizers.SGD(0.1))
+    start = trial.weights()
+    weights = trial.end(3)
+    still = [name for name in start if np.array_equal(start[name], weights[name])]
+    require(not still, f"no gradient reaches {', '.join(still)}")
+    finite = all(np.isfinite(array).all() for array in weights.values())
+    require(finite, "its weights are not finite after three steps")
+    live = trial.outputs()
+    with tempfile.TemporaryDirectory() as folder:
+        saved = bake(network, weights, trial.state(), Path(folder) / "model.keras")
+    require(same(values(saved), weights), "a saved and loaded copy has other weights")
+    distance = float(np.abs(live - np.asarray(saved(trial.x, training=False))).max())
+    require(distance < 1e-4, f"the outputs of a saved and loaded copy differ by {distance}")
+
+
+def _built(model: Model, inputs: tuple[int, ...], outputs: int, seed: int) -> Any:
+    keras.utils.set_random_seed(seed)
+    return model.build(inputs, outputs)

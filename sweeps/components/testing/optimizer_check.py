@@ -1,0 +1,53 @@
+"""What every optimizer must do."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from masksweep.strategies.core.audit import moved, violations
+from masksweep.strategies.core.weights import describe, make_plan, values
+from masksweep.strategies.hard_mask import HardMask
+from masksweep.strategies.held.zero import Zero
+from masksweep.strategies.patterns.random import Random
+from masksweep.strategies.testing.networks import network
+from masksweep.strategies.testing.require import require
+from masksweep.strategies.testing.trial import Trial
+from masksweep.sweeps.components.optimizers import Optimizer
+
+
+def check_optimizer(optimizer: Optimizer) -> None:
+    """Check that an optimizer builds anew each time, with its settings, and trains masked weights.
+
+    Args:
+        optimizer: The optimizer to check.
+
+    Raises:
+        AssertionError: A check failed.
+
+    Example:
+        >>> from masksweep.sweeps.components.optimizers.adam import Adam
+        >>> check_optimizer(Adam())  # doctest: +SKIP
+    """
+    built = optimizer.build()
+    require(isinstance(built, keras.optimizers.Optimizer), f"build returns a {type(built)}")
+    require(optimizer.build() is not built, "build returns the same object twice")
+    config = built.get_config()
+    for field in dataclasses.fields(optimizer):
+        setting = getattr(optimizer, field.name)
+        same = config.get(field.name) == setting
+        require(same, f"{field.name} is {setting}, and {config.get(field.name)} in Keras")
+    model = network()
+    plan = make_plan(
+        describe(model), values(model), masks=Random(0.5).masks, held=Zero().values,
+        targets=["masked/kernel"],
+    )  # fmt: skip
+    trial = Trial(HardMask(), model, plan, optimizer.build(pure=False))
+    start = trial.weights()
+    found = [violations(weights, plan) for weights in trial.steps(4)]
+    require(found == [(0, 0.0)] * 4, f"(violations, drift) by step: {found}")
+    require(moved(start, trial.weights(), plan) == 1, "a kept entry did not move")
+    finite = all(np.isfinite(array).all() for array in trial.weights().values())
+    require(finite, "its weights are not finite after four steps")

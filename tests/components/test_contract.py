@@ -1,0 +1,141 @@
+"""Every model, data set and optimizer passes the published checks; and what is broken does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from masksweep.sweeps.components.datasets import DATASETS, DataSet
+from masksweep.sweeps.components.datasets.base import Split
+from masksweep.sweeps.components.datasets.explicit import Explicit
+from masksweep.sweeps.components.models import MODELS, Model
+from masksweep.sweeps.components.models.explicit import Explicit as Network
+from masksweep.sweeps.components.models.mlp import MLP
+from masksweep.sweeps.components.optimizers import OPTIMIZERS
+from masksweep.sweeps.components.testing import check_dataset, check_model, check_optimizer
+
+KERNELS = (((0.1, -0.2), (0.4, 0.5), (0.7, 0.8)), ((0.7,), (-0.8,)))
+# one entry for each that needs settings; the others are as they are by default
+MODELS_OF: dict[str, list[Model]] = {
+    "explicit": [Network(KERNELS, activation="tanh")],
+    "mlp": [MLP(), MLP((6, 6), residual=True, batch_norm=True, dropout=0.1, activation="tanh")],
+}
+DATA_OF: dict[str, DataSet] = {"explicit": Explicit(x=((1.0, 2.0), (3.0, 4.0)), y=((1.0,), (2.0,)))}
+MODELS_TRIED = [m for name in MODELS for m in MODELS_OF.get(name, [MODELS[name]()])]
+
+
+@pytest.mark.parametrize("model", MODELS_TRIED, ids=lambda m: m.name)
+def test_model(model: Model) -> None:
+    if isinstance(model, Network):
+        check_model(model, (3,), 1, fixed=True)
+    else:
+        check_model(model, (16,))
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_dataset(name: str) -> None:
+    check_dataset(DATA_OF[name] if name in DATA_OF else DATASETS[name]())
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizer(name: str) -> None:
+    check_optimizer(OPTIMIZERS[name]())
+
+
+# -- what is broken --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Narrow(MLP):
+    """Has one output whatever is asked for."""
+
+    name: ClassVar[str] = "narrow"
+
+    def network(self, inputs: tuple[int, ...], outputs: int) -> Any:
+        return super().network(inputs, 1)
+
+
+@dataclass(frozen=True)
+class Unseeded(MLP):
+    """Has the same initial values for every seed."""
+
+    name: ClassVar[str] = "unseeded"
+
+    def build(self, inputs: tuple[int, ...], outputs: int) -> Any:
+        import keras
+
+        keras.utils.set_random_seed(0)
+        return super().build(inputs, outputs)
+
+
+@dataclass(frozen=True)
+class Silent(MLP):
+    """Does not tell of its statistics."""
+
+    name: ClassVar[str] = "silent"
+    batch_norm: bool = True
+
+    @property
+    def has_statistics(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (Narrow(), "outputs"),
+        (Unseeded(), "same initial values"),
+        (Silent(), "has_statistics"),
+        (MLP((8, 8), activation="linear", output_activation="sigmoid"), None),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_a_broken_model_fails(model: Model, said: str | None) -> None:
+    if said is None:
+        check_model(model)
+        return
+    with pytest.raises(AssertionError, match=said):
+        check_model(model)
+
+
+@dataclass(frozen=True)
+class Wide(DataSet):
+    """Its inputs are float64, and its targets go beyond what it has classes for."""
+
+    name: ClassVar[str] = "wide"
+    dtype: str = "float64"
+    infinite: bool = False
+
+    def samples(self) -> tuple[Split, Split]:
+        inputs = np.arange(40, dtype=self.dtype).reshape(20, 2)
+        if self.infinite:
+            inputs[3, 1] = np.inf
+        targets = np.arange(20, dtype=np.int32) % 2
+        return (inputs, targets), (inputs, targets)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [(Wide(), "float64, not float32"), (Wide("float32", infinite=True), "not all finite")],
+    ids=["float64", "infinite"],
+)
+def test_a_broken_data_set_fails(data: DataSet, said: str) -> None:
+    with pytest.raises(AssertionError, match=said):
+        check_dataset(data)
+
+
+def test_an_optimizer_that_loses_a_setting_fails() -> None:
+    @dataclass(frozen=True)
+    class Forgetful(OPTIMIZERS["sgd"]):  # type: ignore[misc]
+        name: ClassVar[str] = "forgetful"
+
+        def build(self, pure: bool = False) -> Any:
+            import keras
+
+            return keras.optimizers.SGD(0.5)
+
+    with pytest.raises(AssertionError, match="learning_rate is"):
+        check_optimizer(Forgetful())
