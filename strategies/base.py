@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -160,10 +159,6 @@ def one_value(held: Array, m: Any = None) -> Array:
     return held[(slice(1),) * held.ndim].reshape(()) if one else held
 
 
-def _as_it_is(*_: Any) -> Callable[[], AbstractContextManager[None]]:
-    return nullcontext
-
-
 def _pair(value: Any, slots: Any, *_: Any) -> Any:
     return value, slots
 
@@ -188,9 +183,6 @@ class Binding:
     A field left out is the identity.
     """
 
-    rewrite: Callable[[Any, Sequence[str]], Callable[[], AbstractContextManager[None]]] = _as_it_is
-    """(model, names of the masked weights) -> a function that makes a context manager, within which
-    the model computes otherwise, on the same weights."""
     layout: Callable[[Mask], Array] = _first
     """mask -> `m`, computed once with NumPy; its shape must depend on the mask's counts only."""
     keep: Callable[[Array, Array], Array] = one_value
@@ -202,6 +194,9 @@ class Binding:
     """(v, m, h) -> what the forward pass uses in place of the weight."""
     effective: Callable[[Any, Any, Any], Any] | None = None
     """(v, m, h) -> the dense weight that this amounts to; by default `substitute`."""
+    dense_call: Callable[[Any, Any, Any, Any, Any], Any] | None = None
+    """(layer, inputs, v, m, h) -> what a Dense layer with a masked kernel computes, in place of its
+    own `call`, which computes with `substitute`."""
     outputs: Callable[[Any, Any], Any] = _first
     """(y, m) -> the outputs on their way to the loss; called for weights of the output layer."""
     gradients: Callable[[Any, Any], Any] = _first
@@ -224,8 +219,7 @@ class Binding:
 class Strategy:
     """A way to hold masked weights: a frozen value (its knobs) that binds to pure functions.
 
-    Subclasses are frozen dataclasses in a module of their own in this package; the class
-    attributes below are all that the rest of the house asks of them.
+    Subclasses are frozen dataclasses in a module of their own. Their fields are their settings.
     """
 
     name: ClassVar[str]

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from masksweep.strategies.base import Array, Binding, Mask, Plan, Strategy, require
-from masksweep.strategies.core.weights import rewriting
 from masksweep.strategies.registry import register
 
 
@@ -46,12 +45,13 @@ def _look_up(kernel: Any, x: Any) -> Any:
 
 
 def _dense(
-    product: Callable[[Any, Any], Any], layer: Any, inputs: Any, training: Any = None
+    product: Callable[[Any, Any], Any], layer: Any, inputs: Any, v: Any, m: Any, h: Any
 ) -> Any:
-    """What a Dense layer computes, where its kernel's value is a `tf.SparseTensor`."""
+    """What a Dense layer computes with a sparse kernel."""
     import tensorflow as tf
 
-    y = product(layer.kernel.value, tf.reshape(inputs, [-1, inputs.shape[-1]]))
+    kernel = tf.SparseTensor(m, v, h.shape)
+    y = product(kernel, tf.reshape(inputs, [-1, inputs.shape[-1]]))
     y = tf.reshape(y, tf.concat([tf.shape(inputs)[:-1], [layer.units]], 0))
     y.set_shape([*inputs.shape[:-1], layer.units])
     y = y + layer.bias if layer.use_bias else y
@@ -100,10 +100,9 @@ class SparseTensor(Strategy):
             self.format
         ]
         return Binding(
-            rewrite=lambda model, names: rewriting(model, names, partial(_dense, product)),
             layout=layout,
             keep=lambda held, m: held,
             init=lambda w, m, h: tf.gather_nd(w, m),
-            substitute=lambda v, m, h: tf.SparseTensor(m, v, h.shape),
-            effective=lambda v, m, h: tf.tensor_scatter_nd_update(h, m, v),
+            substitute=lambda v, m, h: tf.tensor_scatter_nd_update(h, m, v),
+            dense_call=partial(_dense, product),
         )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -21,7 +20,7 @@ from masksweep.strategies.core.optimizer import (
     require_usable,
     with_loss_scaling,
 )
-from masksweep.strategies.core.weights import describe
+from masksweep.strategies.core.weights import calling, dense_layers, describe
 
 
 class Training:
@@ -77,7 +76,8 @@ class Training:
         self.weights = describe(model)
         self.binding = binding = strategy.bind()
         masked_names = [w.weight.name for w in plan.weights]
-        self._rewritten = binding.rewrite(model, masked_names) if masked_names else nullcontext
+        self._dense = dense_layers(model, masked_names) if binding.dense_call else {}
+        """The Dense layers that compute otherwise, by the names of their kernels."""
         names = [w.name for w in self.weights]
         trains = set(match_each("trainable", names, trainable))
         self.frozen = frozen_statistics(model, trainable, statistics)
@@ -222,10 +222,23 @@ class Training:
         """(outputs, extra losses) as `fit` computes them: through `Model.__call__`."""
         # a model whose `call` has no such argument is called without it by `fit`, too
         given = {"training": training} if "training" in self._parameters else {}
-        with scope, self._rewritten(), at_rest(self._resting):
+        calls = self._dense_calls()  # before the scope, in which variables have other values
+        with scope, calling(calls, self._dense), at_rest(self._resting):
             outputs, losses = self.model(x, **given), self.model.losses
         scope.require_followed()
         return outputs, losses
+
+    def _dense_calls(self) -> dict[str, Callable[[Any, Any], Any]]:
+        """What the layers in `_dense` compute with the weights as they are now."""
+        values = {w.name: v for w, v in zip(self.weights, self.values, strict=True)}
+
+        def of(name: str) -> Callable[[Any, Any], Any]:
+            masked, call = self.masked[name], self.binding.dense_call
+            assert call is not None
+            arrays = values[name].value, masked.layout.value, masked.rest.value
+            return lambda layer, inputs: call(layer, inputs, *arrays)
+
+        return {name: of(name) for name in self._dense}
 
     @cached_property
     def _parameters(self) -> Collection[str]:

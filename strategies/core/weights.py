@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from functools import partial
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -136,39 +135,40 @@ def _mixed(layer: Any) -> str:
     return f"the output layer's activation ({activation}) mixes its outputs; put it into the loss"
 
 
-def rewriting(
-    model: Any, names: Sequence[str], call: Callable[..., Any]
-) -> Callable[[], AbstractContextManager[None]]:
-    """Makes some Dense layers of a model compute otherwise, for a while.
+def dense_layers(model: Any, names: Sequence[str]) -> dict[str, Any]:
+    """The Dense layers whose kernels have these names, by the kernels' names."""
+    owner_of = owners(model)
+    pairs = [owner_of[id(v)] for v in model.trainable_variables]
+    return {
+        name: layer
+        for name, layer in pairs
+        if name in names and variable_of(name) == "kernel" and type(layer).__name__ == "Dense"
+    }
+
+
+@contextmanager
+def calling(calls: Mapping[str, Callable[..., Any]], layers: Mapping[str, Any]) -> Iterator[None]:
+    """Let layers compute otherwise for a while.
 
     The layers are the model's own, so that nothing about the others is lost, as it would be in a
     clone: statistics of a Normalization, functions of a Lambda, layers inside layers.
 
     Args:
-        model: A built Keras model.
-        names: Names of weights; the Dense layers that own a kernel of these names are meant.
-        call: `(layer, inputs, training=None) -> outputs`, in place of `layer.call`.
-
-    Returns:
-        A function that makes a context manager, within which the layers compute so.
+        calls: `(layer, inputs) -> outputs` by the kernels' names, in place of `layer.call`.
+        layers: The Dense layers by the same names.
     """
-    owner_of = owners(model)
-    found = [owner_of[id(v)] for v in model.trainable_variables]
-    kernels = [layer for name, layer in found if name in names and variable_of(name) == "kernel"]
-    layers = [layer for layer in kernels if type(layer).__name__ == "Dense"]
+    for name, layer in layers.items():
 
-    @contextmanager
-    def rewritten() -> Iterator[None]:
-        for layer in layers:
-            # past Keras' own, which would track it
-            object.__setattr__(layer, "call", partial(call, layer))
-        try:
-            yield
-        finally:
-            for layer in layers:
-                object.__delattr__(layer, "call")
+        def call(inputs: Any, training: Any = None, layer: Any = layer, name: str = name) -> Any:
+            return calls[name](layer, inputs)
 
-    return rewritten
+        # past Keras' own, which would track it
+        object.__setattr__(layer, "call", call)
+    try:
+        yield
+    finally:
+        for layer in layers.values():
+            object.__delattr__(layer, "call")
 
 
 MaskMaker = Callable[[Mapping[str, tuple[int, ...]], int], Mapping[str, Mask]]

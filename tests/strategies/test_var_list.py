@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
-from functools import partial
 from itertools import product
 from typing import Any
 
@@ -51,23 +50,18 @@ def products(training: Training, x: Any, y: Any) -> list[tuple[int, ...]]:
 
 
 def test_var_list_computes_no_gradient_of_frozen_columns() -> None:
-    """Nor, where their biases are frozen too, one that only these would want."""
     model = MLP(hidden=(40, 30), dropout=0.1).build((20,), 10)
     x, y = tf.zeros((32, 20)), tf.zeros(32, tf.int32)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
-    def shapes(strategy: Any, targets: Any = None) -> list[tuple[int, ...]]:
-        plan = plan_for(model, Columns(0.9).masks, targets)
+    def shapes(strategy: Any) -> set[tuple[int, ...]]:
+        plan = plan_for(model, Columns(0.9).masks, None)
         optimizer = keras.optimizers.SGD()
-        return products(Training(model, strategy, plan, optimizer=optimizer, loss=loss), x, y)
+        return set(products(Training(model, strategy, plan, optimizer=optimizer, loss=loss), x, y))
 
-    assert {(20, 40), (40, 30)} <= set(shapes(WeightMask()))
-    mine = shapes(VarList())
-    assert not {(20, 40), (40, 30)} & set(mine)
-    assert {(4, 20), (3, 40), (32, 40)} <= set(mine)
-    units = shapes(VarList(), ["hidden_*"])
-    assert (32, 40) not in units
-    assert {(4, 20), (3, 40), (32, 8)} <= set(units)
+    assert {(20, 40), (40, 30)} <= shapes(WeightMask())
+    assert not {(20, 40), (40, 30)} & shapes(VarList())
+    assert {(4, 20), (3, 40)} <= shapes(VarList())
 
 
 Build = Callable[[Any, int], Any]
@@ -102,38 +96,18 @@ def within(y: Any, units: int) -> Any:
     return keras.layers.Add()([layer(first), Within(layer)(other)])
 
 
-class Dropout(keras.layers.Dropout):
-    """One that trains."""
-
-    def build(self, shape: Any) -> None:
-        self.scale = self.add_weight(shape=shape[-1:], initializer="ones", name="scale")
-
-    def call(self, x: Any, training: bool = False) -> Any:
-        return x * self.scale
-
-
 BUILDS: dict[str, Build] = {
     "plain": lambda y, units: keras.layers.Dense(units, activation="tanh")(y),
     "apart": apart,
     "without biases": lambda y, units: keras.layers.Dense(units, use_bias=False)(y),
     "softmax": lambda y, units: keras.layers.Dense(units, activation="softmax")(y),
-    "softmax apart": lambda y, units: keras.layers.Softmax()(keras.layers.Dense(units)(y)),
     "normed": lambda y, units: keras.layers.Dense(units)(keras.layers.LayerNormalization()(y)),
+    "regularized": lambda y, units: keras.layers.Dense(units, kernel_regularizer="l2")(y),
     "shared": shared,
     "within": within,
-    "layer as activation": lambda y, units: keras.layers.Dense(
-        units, activation=keras.layers.Softmax()
-    )(y),
-    "function as activation": lambda y, units: keras.layers.Activation(
-        partial(keras.activations.softmax, axis=-1)
-    )(keras.layers.Dense(units)(y)),
     "trained activation": lambda y, units: keras.layers.Dense(
         units, activation=keras.layers.PReLU(keras.initializers.Constant(0.3))
     )(y),
-    "trained dropout": lambda y, units: Dropout(0.0)(keras.layers.Dense(units)(y)),
-    "residual": lambda y, units: keras.layers.Add()(
-        [keras.layers.Dense(units)(y), keras.layers.Dense(units, activation="tanh")(y)]
-    ),
 }
 
 
@@ -177,30 +151,6 @@ def test_var_list_walks_the_path_of_a_masked_kernel(shape: tuple[int, ...], wide
     training = assert_same_path(model, masks, shape)
     rest = next(iter(training.masked.values())).rest
     assert rest.shape[-1] == (320 if wide == 300 else wide - 3)  # 297, and zeros
-
-
-class Mixing(keras.Model):
-    """A model whose graph is not all that runs."""
-
-    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
-        y = inputs
-        for layer in self.layers[1:]:
-            y = keras.ops.softmax(layer(y))
-        return y
-
-
-def test_a_call_of_ones_own_walks_the_path() -> None:
-    keras.utils.set_random_seed(0)
-    inputs = y = keras.Input((6,))
-    for units in (20, 15, 2):
-        y = keras.layers.Dense(units)(y)
-    model = Mixing(inputs, y)
-    masks = {
-        w.name: np.isin(np.arange(w.shape[-1]), [2, 5]) & np.ones(w.shape, bool)
-        for w in describe(model)
-        if w.shape[-1] > 2
-    }
-    assert_same_path(model, masks, (6,))
 
 
 def test_a_layer_with_more_than_kernel_and_bias_is_left_as_it_is() -> None:

@@ -15,7 +15,14 @@ from masksweep.strategies import STRATEGIES, Invalid, MaskedWeight, Plan, Weight
 from masksweep.strategies.base import target_names
 from masksweep.strategies.core.audit import bake, violations
 from masksweep.strategies.core.training import Training
-from masksweep.strategies.core.weights import describe, make_plan, rewriting, unique_names, values
+from masksweep.strategies.core.weights import (
+    calling,
+    dense_layers,
+    describe,
+    make_plan,
+    unique_names,
+    values,
+)
 from masksweep.strategies.held.zero import Zero
 from masksweep.strategies.patterns.random import Random
 from masksweep.strategies.weight_mask import WeightMask
@@ -185,11 +192,12 @@ def test_a_sparse_matrix_in_the_place_of_the_second_of_one_name() -> None:
     model(np.zeros((1, 4)))
     called = []
 
-    def call(layer: Any, x: Any, training: Any = None) -> Any:
+    def call(layer: Any, x: Any) -> Any:
         called.append(layer)
         return x
 
-    with rewriting(model, ["twin/kernel#1"], call)():
+    found = dense_layers(model, ["twin/kernel#1"])
+    with calling({"twin/kernel#1": call}, found):
         model(np.zeros((1, 4)))
     assert called == [model.other]
 
