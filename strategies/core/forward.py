@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from masksweep.strategies.base import Invalid, Plan
+from masksweep.strategies.core import keras_internals
 
 
 def require_plain_calls(model: Any, plan: Plan) -> None:
@@ -18,8 +19,10 @@ def require_plain_calls(model: Any, plan: Plan) -> None:
     alone, so a masked weight, which is a tensor in the forward pass, would not train. A state that
     the layer updates would be written again after the forward pass.
     """
-    for layer in model._flatten_layers():
-        if getattr(layer, "_remat_mode", None) and (plan.weights or layer.non_trainable_variables):
+    for layer in keras_internals.all_layers(model):
+        if not keras_internals.rematerialized(layer):
+            continue
+        if plan.weights or layer.non_trainable_variables:
             allowed = "is rematerialized (RematScope): its masked weights and states would be lost"
             raise Invalid("model", layer.name, allowed)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from masksweep.strategies.base import Array, Mask
 from masksweep.strategies.core.audit import bits
+from masksweep.strategies.core.keras_internals import AVERAGE, DECAY, UPDATE
 from masksweep.strategies.core.training import Training
 
 Cause = Literal["form", "decay", "gradient", "slots", "update", "EMA", "constraint"]
@@ -90,11 +91,9 @@ class Seen:
         """Look after each stage of the steps that are taken meanwhile."""
         optimizer = self._training.optimizer
         stages: dict[str, Callable[..., Any]] = {
-            "_apply_weight_decay": self._after(optimizer._apply_weight_decay, "decay"),
-            "_backend_update_step": self._update(optimizer._backend_update_step),
-            "_overwrite_model_variables_with_average_value": self._after(
-                optimizer._overwrite_model_variables_with_average_value, "EMA"
-            ),
+            DECAY: self._after(getattr(optimizer, DECAY), "decay"),
+            UPDATE: self._update(getattr(optimizer, UPDATE)),
+            AVERAGE: self._after(getattr(optimizer, AVERAGE), "EMA"),
             "apply": self._after(optimizer.apply, "constraint"),
         }
         for name, wrapped in stages.items():

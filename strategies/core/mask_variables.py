@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from masksweep.strategies.base import Array, Binding, Invalid, MaskedWeight
+from masksweep.strategies.core import keras_internals
 
 
 class Masked:
@@ -75,5 +76,5 @@ def holder(variable: Any, start: Any) -> Any:
         made = keras.Variable(start, dtype=variable.dtype, name=variable.name)
     made.constraint = variable.constraint
     # Keras' optimizers know variables by this: those left out of weight decay, for example
-    made.value._unique_id = variable.value._unique_id
+    keras_internals.pass_for(made, variable)
     return made

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,20 +80,3 @@ def layers_at_rest(model: Any, frozen: Sequence[Statistic]) -> list[Any]:
         if s.name not in names:
             layers.pop(id(s.layer), None)
     return list(layers.values())
-
-
-@contextmanager
-def at_rest(layers: Sequence[Any]) -> Iterator[None]:
-    """Let layers see `layer.trainable` as False for the time of a forward pass.
-
-    Not by `layer.trainable = False`, which also sets the layer's variables and inner layers: their
-    own settings would be lost, and the regularizers of weights that train with them.
-    """
-    before = [layer._trainable for layer in layers]
-    for layer in layers:
-        layer._trainable = False
-    try:
-        yield
-    finally:
-        for layer, trainable in zip(layers, before, strict=True):
-            layer._trainable = trainable

@@ -13,14 +13,15 @@ import tensorflow as tf
 
 from masksweep.strategies.base import Array, Invalid, Plan, Slot, Strategy, match_each
 from masksweep.strategies.core.forward import Forward, require_listed, require_plain_calls
+from masksweep.strategies.core.keras_internals import calling, not_trainable
 from masksweep.strategies.core.mask_variables import Masked, holder
-from masksweep.strategies.core.moving_statistics import at_rest, frozen_statistics, layers_at_rest
+from masksweep.strategies.core.moving_statistics import frozen_statistics, layers_at_rest
 from masksweep.strategies.core.optimizer import (
     build,
     require_usable,
     with_loss_scaling,
 )
-from masksweep.strategies.core.weights import calling, dense_layers, describe
+from masksweep.strategies.core.weights import dense_layers, describe
 
 
 class Training:
@@ -223,22 +224,22 @@ class Training:
         # a model whose `call` has no such argument is called without it by `fit`, too
         given = {"training": training} if "training" in self._parameters else {}
         calls = self._dense_calls()  # before the scope, in which variables have other values
-        with scope, calling(calls, self._dense), at_rest(self._resting):
+        with scope, calling(calls, list(self._dense.values())), not_trainable(self._resting):
             outputs, losses = self.model(x, **given), self.model.losses
         scope.require_followed()
         return outputs, losses
 
-    def _dense_calls(self) -> dict[str, Callable[[Any, Any], Any]]:
-        """What the layers in `_dense` compute with the weights as they are now."""
+    def _dense_calls(self) -> dict[int, Callable[..., Any]]:
+        """What the layers in `_dense` compute with the weights as they are now, by `id`."""
         values = {w.name: v for w, v in zip(self.weights, self.values, strict=True)}
 
-        def of(name: str) -> Callable[[Any, Any], Any]:
-            masked, call = self.masked[name], self.binding.dense_call
-            assert call is not None
+        def of(name: str, layer: Any) -> Callable[..., Any]:
+            masked, dense_call = self.masked[name], self.binding.dense_call
+            assert dense_call is not None
             arrays = values[name].value, masked.layout.value, masked.rest.value
-            return lambda layer, inputs: call(layer, inputs, *arrays)
+            return lambda inputs, training=None: dense_call(layer, inputs, *arrays)
 
-        return {name: of(name) for name in self._dense}
+        return {id(layer): of(name, layer) for name, layer in self._dense.items()}
 
     @cached_property
     def _parameters(self) -> Collection[str]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from masksweep.strategies.base import (
     target_names,
     variable_of,
 )
+from masksweep.strategies.core import keras_internals
 
 ELEMENTWISE = [
     "linear", "relu", "relu6", "leaky_relu", "sigmoid", "hard_sigmoid", "log_sigmoid", "tanh",
@@ -53,11 +53,10 @@ def _own_variables(layer: Any, prefix: str, seen: set[int]) -> list[tuple[str, A
         return []
     seen.add(id(layer))
     variables = []
-    # not `layer.trainable_variables`: a name must not depend on what is frozen
-    for variable in [*layer._trainable_variables, *layer._non_trainable_variables]:
+    for variable in keras_internals.own_variables(layer):
         name = "variable" if AUTOMATIC.fullmatch(variable.name) else variable.name
         variables.append((f"{prefix}{name}", variable, layer))
-    for inner in layer._layers:
+    for inner in keras_internals.inner_layers(layer):
         variables += _own_variables(inner, f"{prefix}{inner.name}/", seen)
     return variables
 
@@ -80,12 +79,12 @@ def _shared(model: Any) -> set[int]:
     """
     users: dict[int, set[int]] = {}
     parents: dict[int, set[int]] = {}
-    layers = {id(layer): layer for layer in model._flatten_layers()}
+    layers = {id(layer): layer for layer in keras_internals.all_layers(model)}
     for key, layer in layers.items():
-        for part in layer._layers:
+        for part in keras_internals.inner_layers(layer):
             parents.setdefault(id(part), set()).add(key)
     for key, layer in layers.items():
-        for variable in [*vars(layer).values(), *layer._trainable_variables]:
+        for variable in [*vars(layer).values(), *keras_internals.own_weights(layer)]:
             users.setdefault(id(variable), set()).add(key)
             containers = parents.get(key, set())
             if len(containers) > 1:  # a layer that two others contain is used by both
@@ -102,8 +101,8 @@ def describe(model: Any) -> list[Weight]:
     """
     named, shared = owners(model), _shared(model)
     outputs = getattr(model, "outputs", None) or []
-    last = outputs[0]._keras_history.operation if len(outputs) == 1 else None
-    if last is not None and len(last._inbound_nodes) > 1:
+    last = keras_internals.source(outputs[0]) if len(outputs) == 1 else None
+    if last is not None and keras_internals.applications(last) > 1:
         last = None  # applied twice, so one unit's weights reach other outputs too
     weights = []
     for variable in model.trainable_variables:
@@ -144,31 +143,6 @@ def dense_layers(model: Any, names: Sequence[str]) -> dict[str, Any]:
         for name, layer in pairs
         if name in names and variable_of(name) == "kernel" and type(layer).__name__ == "Dense"
     }
-
-
-@contextmanager
-def calling(calls: Mapping[str, Callable[..., Any]], layers: Mapping[str, Any]) -> Iterator[None]:
-    """Let layers compute otherwise for a while.
-
-    The layers are the model's own, so that nothing about the others is lost, as it would be in a
-    clone: statistics of a Normalization, functions of a Lambda, layers inside layers.
-
-    Args:
-        calls: `(layer, inputs) -> outputs` by the kernels' names, in place of `layer.call`.
-        layers: The Dense layers by the same names.
-    """
-    for name, layer in layers.items():
-
-        def call(inputs: Any, training: Any = None, layer: Any = layer, name: str = name) -> Any:
-            return calls[name](layer, inputs)
-
-        # past Keras' own, which would track it
-        object.__setattr__(layer, "call", call)
-    try:
-        yield
-    finally:
-        for layer in layers.values():
-            object.__delattr__(layer, "call")
 
 
 MaskMaker = Callable[[Mapping[str, tuple[int, ...]], int], Mapping[str, Mask]]

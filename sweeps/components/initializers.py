@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from masksweep.strategies.base import Array
+from masksweep.strategies.core import keras_internals
 from masksweep.strategies.core.audit import alike
 from masksweep.strategies.core.weights import describe
 from masksweep.sweeps.components.models import Model
@@ -93,14 +94,14 @@ def _draws_to(draw: Draw, seeds: Sequence[int], value: Array) -> bool:
 
 def _layers(layer: Any) -> Iterator[Any]:
     yield layer
-    for inner in layer._layers:
+    for inner in keras_internals.inner_layers(layer):
         yield from _layers(inner)
 
 
 def _own(layer: Any) -> list[Any]:
     """A layer's variables that are no inner layer's."""
     states = [s.state for s in vars(layer).values() if isinstance(s, keras.random.SeedGenerator)]
-    return [*layer._trainable_variables, *layer._non_trainable_variables, *states]
+    return [*keras_internals.own_variables(layer), *states]
 
 
 def _ways(layer: Any, variable: Any, seeds: Sequence[int]) -> Iterator[Draw]:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from math import prod
 from typing import Any, ClassVar, Literal
 
+from masksweep.strategies.core import keras_internals
+
 Activation = Literal["relu", "tanh", "sigmoid", "elu", "gelu", "linear"]
 
 
@@ -61,7 +63,7 @@ def start_as_torch(model: Any) -> None:
 
 
 def _leaves(layer: Any) -> Iterator[Any]:
-    inner = layer._layers
+    inner = keras_internals.inner_layers(layer)
     for part in inner:
         yield from _leaves(part)
     if not inner:

@@ -8,6 +8,7 @@ from math import inf
 from typing import Any, ClassVar
 
 from masksweep.strategies.base import require
+from masksweep.strategies.core import keras_internals
 
 
 @dataclass(frozen=True)
@@ -45,39 +46,22 @@ class Optimizer:
         require(0 <= self.ema_momentum <= 1, "ema_momentum", self.ema_momentum, "in [0, 1]")
 
     def build(self, pure: bool = False) -> Any:
-        """A fresh Keras optimizer; a `pure` one works under a `keras.StatelessScope` as well.
+        """A new Keras optimizer.
 
-        On TensorFlow Keras updates through `tf.distribute`, which takes nothing but `tf.Variable`s.
-        The pure one updates as Keras does on its other backends, by the same arithmetic.
+        Args:
+            pure: Whether it is to work within a `keras.StatelessScope` too.
         """
         import keras
 
         settings = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         kind = getattr(keras.optimizers, self.keras_class)
-        return (_pure(kind) if pure else _local(kind))(**settings)
-
-
-def _local(kind: type) -> type:
-    """The same optimizer, which sums its gradients over no replicas.
-
-    `tf.distribute` does that by a custom gradient, and TensorFlow keeps those for ever: with each
-    the graph it is of, and the variables of that.
-    """
-    return type(kind.__name__, (kind,), {"_all_reduce_sum_gradients": lambda self, pairs: pairs})
-
-
-def _pure(kind: type) -> type:
-    """The same optimizer, with what its base for TensorFlow overrides put back."""
-    bases = {c.__name__: c for c in kind.__mro__}
-    backend, common = bases["TFOptimizer"], vars(bases["BaseOptimizer"])
-    again = {n: common[n] for n in vars(backend) if n in common and not n.startswith("__")}
-    # between the optimizer's own methods and those of its base
-    return type(kind.__name__, (kind, type("Pure", (backend,), again)), {})
+        form = keras_internals.stateless if pure else keras_internals.without_replicas
+        return form(kind)(**settings)
 
 
 @dataclass(frozen=True)
 class Adaptive(Optimizer):
-    """What Adam and its kin take."""
+    """What Adam and optimizers derived from it take."""
 
     beta_1: float = 0.9
     beta_2: float = 0.999
