@@ -170,11 +170,8 @@ def _results(found: list[pack.Found]) -> list[TrialResult]:
 
 def _fresh(do: Callable[[Net, int], Any]) -> Callable[[Net, int], Any]:
     def fresh(net: Net, seed: int) -> Any:
-        known = dict(program._programs)
-        program._programs.clear()
-        found = do(net, seed)
-        program._programs.update(known)
-        return found
+        with program.without_programs():
+            return do(net, seed)
 
     return fresh
 

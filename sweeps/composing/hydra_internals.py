@@ -25,6 +25,11 @@ apply_overrides = ConfigLoaderImpl._apply_overrides_to_config
 """(overrides, config): Hydra's own rule of merging values into a config."""
 
 
+def swept_values(override: Any) -> Iterator[Any]:
+    """The values of an override that sweeps over some."""
+    return map(override._convert_value, override.sweep_iterator())
+
+
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Hydra's flags and the overrides of a command line. Raises `Invalid` (key `arguments`)."""
 

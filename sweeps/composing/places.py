@@ -48,7 +48,9 @@ def _said(override: Override, key: str) -> Iterator[Any]:
     if override.key_or_group == section and isinstance(value, dict):
         yield value.get(name)
     elif override.key_or_group == key and override.is_sweep_override():
-        yield from map(override._convert_value, override.sweep_iterator())
+        from masksweep.sweeps.composing.hydra_internals import swept_values
+
+        yield from swept_values(override)
     elif override.key_or_group == key:
         yield value
 

@@ -21,6 +21,7 @@ import psutil
 
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common import safe_path, signals
+from masksweep.sweeps.launch import ray_internals
 from masksweep.sweeps.launch.local_ray import closed, loopback
 
 PACKAGES = ("strategies", "sweeps", "conf")
@@ -144,30 +145,10 @@ def _init(address: str, **options: Any) -> None:
 
     # a Ray client's job is set up by the cluster, which takes no folder of this machine
     if safe_path.kept() and not address.startswith("ray://"):
-        options["job_config"] = _safe_job_config()
+        options["job_config"] = ray_internals.safe_job_config()
     ray.init(
         address, include_dashboard=False, log_to_driver=False, logging_level="ERROR", **options
     )
-
-
-def _safe_job_config() -> Any:
-    """A Ray job's settings that put no folder of the driver on the import path of the workers.
-
-    `ray.init` adds the current folder and the script's there, first of all, and has no option
-    against it.
-    """
-    from ray.job_config import JobConfig
-
-    class SafeJobConfig(JobConfig):  # type: ignore[misc]
-        @property
-        def _py_driver_sys_path(self) -> list[str]:
-            return []  # a new one each time, so nothing that is added stays
-
-        @_py_driver_sys_path.setter
-        def _py_driver_sys_path(self, folders: list[str]) -> None:
-            pass
-
-    return SafeJobConfig()
 
 
 def _join(address: str) -> None:
@@ -203,38 +184,30 @@ def knock(address: str) -> None:
     `PermissionError`, one of the former, is for the token. Ray itself asks a dead address for
     minutes and then ends the process, and repeats a wrong token for half a minute.
     """
-    from ray._private.services import canonicalize_bootstrap_address
-
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS") or address
     local = address == "auto"
     laptop = address.startswith("ray://")
     if "://" in address and not laptop:
         raise ValueError("must be auto, host:port or ray://host:port")
-    found = address.removeprefix("ray://") if laptop else canonicalize_bootstrap_address(address)
+    found = address.removeprefix("ray://") if laptop else ray_internals.bootstrap_address(address)
     host, _, port = (found or "").rpartition(":")
     if not host or not port.isdigit():
         reason = "must be auto, host:port or ray://host:port"
         raise ConnectionError("none runs on this machine") if local else ValueError(reason)
     socket.create_connection((host.strip("[]"), int(port)), PROBE_SECONDS).close()
     if os.environ.get("RAY_USE_TLS", "0") in ("0", "false"):
-        _ask(
-            found, "RayletDriver/ClusterInfo" if laptop else "NodeInfoGcsService/CheckAlive", local
-        )
+        method = "RayletDriver/ClusterInfo" if laptop else "NodeInfoGcsService/CheckAlive"
+        _ask(f"{host}:{port}", method, local)
 
 
 def _ask(found: str, method: str, local: bool) -> None:
     """Call a method of Ray's, with the token that `ray.init` would show there."""
     import grpc  # type: ignore[import-untyped]
-    from ray._private.authentication import authentication_token_setup as tokens
-    from ray._private.authentication.authentication_utils import is_token_auth_enabled
-    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
-    if local:  # as ray.init does: the token of a Ray that this user started
-        tokens.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-    loader = AuthenticationTokenLoader.instance()
-    known = is_token_auth_enabled() and loader.has_token(ignore_auth_mode=True)
-    token = loader.get_token_for_http_header() if known else {}
+    if local:
+        ray_internals.take_own_token()
+    token = ray_internals.token_header()
     with grpc.insecure_channel(found, [("grpc.enable_http_proxy", 0)]) as channel:
         try:
             grpc.channel_ready_future(channel).result(PROBE_SECONDS)

@@ -6,6 +6,7 @@ import socket
 import time
 
 from masksweep.sweeps.common.broken import Broken
+from masksweep.sweeps.launch import ray_internals
 
 HEAD_SECONDS = 30.0
 """How long a head that was joined may be out of reach. After a minute Ray ends this process."""
@@ -27,20 +28,14 @@ class Head:
     def answers(self) -> bool:
         """Whether it can be asked now. Raises `Broken` if it has been gone for too long."""
         import ray
-        from ray._private import ray_constants
 
         if ray.util.client.ray.is_connected():
             return True  # that connection raises errors of its own
-        from ray._private.worker import _global_node as node
-
+        node = ray_internals.node()
         if node is None:
             raise Broken("Ray has ended")
-        started = {
-            kind for kind, process in node.dead_processes()
-            if kind in (ray_constants.PROCESS_TYPE_GCS_SERVER, ray_constants.PROCESS_TYPE_RAYLET)
-        }  # fmt: skip
-        if started:
-            raise Broken(f"Ray's {' and '.join(sorted(started))} died")
+        if dead := ray_internals.dead_processes(node):
+            raise Broken(f"Ray's {' and '.join(dead)} died")
         if node.is_head() or time.monotonic() - self._asked < PROBE_SECONDS:
             return not self._gone_since
         host, _, port = node.gcs_address.rpartition(":")

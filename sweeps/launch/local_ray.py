@@ -9,7 +9,6 @@ reason it takes free ports for all that listens.
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import secrets
@@ -20,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from masksweep.strategies.base import Invalid
+from masksweep.sweeps.launch import ray_internals
 
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -97,23 +97,9 @@ def _private(parent: Path) -> tempfile.TemporaryDirectory[str]:
 
 @contextmanager
 def loopback() -> Iterator[None]:
-    """Ray that starts here meanwhile is reached from this machine alone, on free ports.
-
-    The agent of a node listens on a fixed port by default. If two clusters of a machine want it,
-    the second one has no agent, and so takes no jobs.
-    """
-    from ray._private import parameter, ray_constants
-
-    before, params = ray_constants.ENABLE_RAY_CLUSTER, parameter.RayParams
-    with _environment({**LOOPBACK, **PORTS}):  # read by Ray's processes; this one has read it
-        ray_constants.ENABLE_RAY_CLUSTER = False
-        # no option of ray.init sets it
-        parameter.RayParams = functools.partial(params, dashboard_agent_listen_port=0)
-        try:
-            yield
-        finally:
-            ray_constants.ENABLE_RAY_CLUSTER = before
-            parameter.RayParams = params
+    """A Ray that starts here meanwhile is reached from this machine alone, on free ports."""
+    with _environment({**LOOPBACK, **PORTS}), ray_internals.own_ports():
+        yield
 
 
 @contextmanager
@@ -127,27 +113,18 @@ def _token() -> Iterator[None]:
         values[TOKEN] = secrets.token_hex(32)
     try:
         with _environment(values):
-            _read_again()
+            ray_internals.forget_token()
             _require_token()
             yield
     finally:
-        _read_again()  # another cluster, joined later, is not to be shown this token
-
-
-def _read_again() -> None:
-    """Have Ray look at the environment anew: it keeps what it saw first."""
-    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
-
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
+        ray_internals.forget_token()  # another cluster, joined later, is not to be shown this token
 
 
 def _require_token() -> None:
-    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
     from ray.exceptions import AuthenticationError
 
     try:
-        AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
+        ray_internals.read_token()
     except AuthenticationError as error:
         where = os.environ.get(TOKEN_PATH)
         raise Invalid(TOKEN_PATH, where, "must be a file that holds a token") from error

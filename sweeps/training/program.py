@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from math import inf
@@ -71,6 +72,28 @@ def kept(shape: Shape, make: Callable[[], Any]) -> Any:
 def forget(shape: Shape) -> None:
     """Let go of the process's program of this shape."""
     _programs.pop(shape, None)
+
+
+def programs() -> list[Any]:
+    """The programs that the process keeps, the least recently used first."""
+    return list(_programs.values())
+
+
+def clear_programs() -> None:
+    """Let go of all programs of the process."""
+    _programs.clear()
+
+
+@contextmanager
+def without_programs() -> Iterator[None]:
+    """For a while the process has no programs; afterwards those that it had before."""
+    before = dict(_programs)
+    _programs.clear()
+    try:
+        yield
+    finally:
+        _programs.clear()
+        _programs.update(before)
 
 
 @dataclass

@@ -89,10 +89,10 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     from masksweep.sweeps.training import program
 
-    program._programs.clear()
+    program.clear_programs()
     monkeypatch.setattr(InitOnly, "bind", bind)
     yield
-    program._programs.clear()
+    program.clear_programs()
 
 
 @pytest.mark.usefixtures("broken")

@@ -213,19 +213,19 @@ def _own(trial: Trial) -> dict[str, Any]:
 
 
 def test_a_pack_compiles_nothing_a_second_time() -> None:
-    program._programs.clear()
+    program.clear_programs()
     fresh = bits(Kept().run(given(0))[0])
     Kept().run(given(1), given(2, optimizer={"name": "adam", "learning_rate": 0.5}))
     result = Kept().run(given(0))[0]
     assert bits(result) == fresh
     assert result.metrics["speed/compile_s"] == 0
-    (found,) = program._programs.values()
+    (found,) = program.programs()
     assert isinstance(found, vectorized.Packed)
     assert found._run.experimental_get_tracing_count() == 1
 
 
 def test_steps_are_timed_beside_as_many_dense_trials(kept: Kept) -> None:
-    program._programs.clear()
+    program.clear_programs()
     found = kept.run(*(given(seed, speed={"rounds": 6}) for seed in range(3)))
     assert len({f.metrics["speed/ratio_to_dense"] for f in found}) == 1
     first = found[0].metrics
@@ -455,7 +455,7 @@ def test_a_pack_that_is_too_large_is_run_apart(kept: Kept, monkeypatch: pytest.M
         raise MemoryError("no room")
 
     monkeypatch.setattr(vectorized.Packed, "_call", full)
-    program._programs.clear()
+    program.clear_programs()
     with pytest.raises(Apart, match="no room"):
         kept.run(given(0), given(1))
     assert kept.notes(given(0)) == ["the trials of its pack run alone: no room"]

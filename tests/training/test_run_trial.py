@@ -47,7 +47,7 @@ def sha(result: TrialResult) -> str:
 
 
 def traces() -> list[int]:
-    return [p._run.experimental_get_tracing_count() for p in program._programs.values()]
+    return [p._run.experimental_get_tracing_count() for p in program.programs()]
 
 
 def sections_for(strategy: str) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def test_two_processes_give_the_same_bits() -> None:
 
 @pytest.mark.parametrize("strategy", ["projection", "sparse_values", "sparse_tensor"])
 def test_a_reused_program_gives_the_same_bits_as_a_fresh_one(strategy: str) -> None:
-    program._programs.clear()
+    program.clear_programs()
     fresh = sha(run(make(strategy=strategy)))
     other = sha(run(make(strategy=strategy, seed=1)))
     assert sha(run(make(strategy=strategy))) == fresh != other
@@ -393,9 +393,9 @@ def test_a_program_that_is_let_go_leaves_nothing_behind(strategy: str) -> None:
     """TensorFlow keeps every custom gradient for ever, with its graph and that one's variables."""
     left = []
     for _ in range(3):
-        program._programs.clear()
+        program.clear_programs()
         run(make(**sections_for(strategy), train={"steps": 2}, speed={"rounds": 0}))
-        program._programs.clear()
+        program.clear_programs()
         gc.collect()
         left.append(sum(isinstance(o, FuncGraph) for o in gc.get_objects()))
     assert left[1] == left[2]

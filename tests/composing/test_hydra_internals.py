@@ -1,0 +1,34 @@
+"""What is used of Hydra's private parts is as it is expected."""
+
+from __future__ import annotations
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from masksweep.strategies import Invalid
+from masksweep.sweeps.composing import hydra_internals as internals
+
+
+def test_flags_and_overrides_of_a_command_line() -> None:
+    options = internals.parse(["--cfg", "job", "seed=1", "-m"])
+    assert (options.cfg, options.multirun, options.overrides) == ("job", True, ["seed=1"])
+    assert internals.answers(options)
+    assert not internals.answers(internals.parse(["seed=1"]))
+    with pytest.raises(Invalid, match=r"^arguments=--nothing: "):
+        internals.parse(["--nothing"])
+
+
+def test_values_that_are_swept_over() -> None:
+    parsed = OverridesParser.create().parse_overrides(["a=1,2", "b=range(1,4)", "c='x',null"])
+    assert [list(internals.swept_values(o)) for o in parsed] == [[1, 2], [1, 2, 3], ["x", None]]
+
+
+def test_a_config_and_values_that_are_merged_into_it() -> None:
+    with internals.composed(None, ["seed=3"]) as (loader, config):
+        assert config.seed == 3
+        assert "mlp" in loader.get_group_options("model")
+        merged = OmegaConf.create(OmegaConf.to_container(config))
+        overrides = OverridesParser.create().parse_overrides(["seed=4", "+new=5"])
+        internals.apply_overrides(overrides, merged)
+        assert (merged.seed, merged.new, config.seed) == (4, 5, 3)
