@@ -72,9 +72,9 @@ assert internals.dead_processes(Ours()) == ["raylet"]
 
 @pytest.mark.parametrize("what", TRIED)
 def test_ray_has_it_still(what: str, tmp_path: os.PathLike[str]) -> None:
-    code = (
-        f"import os\nfrom masksweep.sweeps.launch import ray_internals as internals\n{TRIED[what]}"
-    )
+    imports = "import os
+from masksweep.sweeps.launch import ray_internals as internals
+"
     env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", imports + TRIED[what]],
