@@ -72,9 +72,7 @@ assert internals.dead_processes(Ours()) == ["raylet"]
 
 @pytest.mark.parametrize("what", TRIED)
 def test_ray_has_it_still(what: str, tmp_path: os.PathLike[str]) -> None:
-    imports = "import os
-from masksweep.sweeps.launch import ray_internals as internals
-"
+    imports = "import os\nfrom masksweep.sweeps.launch import ray_internals as internals\n"
     env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", imports + TRIED[what]],
