@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import html
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.report import baseline, recommendation
 from masksweep.sweeps.report.results_table import PLAIN, headers, rows
-from masksweep.sweeps.report.style import STYLE
+from masksweep.sweeps.report.templating import render
 from masksweep.sweeps.tracking.reader import Sweep
 
 CAPTIONS = {
@@ -21,30 +22,44 @@ CAPTIONS = {
 }
 
 
+Cell = tuple[str, str]
+"""A text, and `good`, `bad` or nothing."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the report. It is left out if it has neither lines nor notes."""
+
+    header: Sequence[str]
+    lines: Sequence[Sequence[Cell]]
+    notes: Sequence[str] = ()
+    """Sentences below it."""
+
+
 def page(sweep: Sweep, figures: Mapping[str, bytes], compared_with: str = baseline.DENSE) -> str:
     """The report. `figures` are SVG, by name; `compared_with` is a strategy by its label."""
-    found = sweep.outcomes
-    counts = {s: sum(o.status == s for o in found) for s in ("ok", "skipped", "failed")}
-    told = ", ".join(f"{n} {'ended well' if s == 'ok' else s}" for s, n in counts.items() if n)
+    outcomes = sweep.outcomes
+    counts = {s: sum(o.status == s for o in outcomes) for s in ("ok", "skipped", "failed")}
+    by_status = ", ".join(f"{n} {'ended well' if s == 'ok' else s}" for s, n in counts.items() if n)
     beside = "the dense control" if compared_with == baseline.DENSE else compared_with
-    parts = [
-        '<!doctype html><html lang="en"><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{_text(sweep.name)}</title><style>{STYLE}</style>",
-        f"<h1>{_text(sweep.name)}</h1>",
-        *(f"<p class=quiet>{_text(asked)}</p>" for asked in _questions(sweep)),
-        f"<p class=quiet>{len(found)} trials: {told}.</p>",
-        _sentences(found),
-        _figures(figures),
-        _section("Were the weights held?", _integrity(found)),
-        _section(f"Beside {_text(beside)}", _differences(found, compared_with)),
-        _section("Which trials did not hold", _leaks(found)),
-        _section("What was skipped or failed", _ended(found)),
-        _section("What it cost", _costs(found)),
-        _section("Where it ran", _environments(sweep)),
-        _section("Again", _again(sweep)),
-    ]
-    return "\n".join(filter(None, parts))
+    return render(
+        "report.html",
+        name=sweep.name,
+        questions=list(_questions(sweep)),
+        trials=f"{len(outcomes)} trials: {by_status}.",
+        sentences=recommendation.sentences(outcomes),
+        figures=[(_svg(drawn), _caption(name)) for name, drawn in figures.items()],
+        tables=[
+            ("Were the weights held?", _integrity(outcomes)),
+            (f"Beside {beside}", _differences(outcomes, compared_with)),
+            ("Which trials did not hold", _leaks(outcomes)),
+            ("What was skipped or failed", _ended(outcomes)),
+            ("What it cost", _costs(outcomes)),
+        ],
+        environments=_environments(sweep),
+        again=[(part.name if sweep.parts else "", _commands(part)) for part in sweep.each],
+        left_out=sweep.left_out,
+    )
 
 
 def _questions(sweep: Sweep) -> Iterable[str]:
@@ -54,26 +69,12 @@ def _questions(sweep: Sweep) -> Iterable[str]:
             yield f"{part.name}: {part.question}" if sweep.parts else part.question
 
 
-def _text(given: object) -> str:
-    return html.escape(str(given))
+def _svg(drawn: bytes) -> Any:
+    """A drawing of our own, as a part of the page."""
+    from markupsafe import Markup
 
-
-def _section(title: str, body: str) -> str:
-    return f"<h2>{title}</h2>\n{body}" if body else ""
-
-
-def _sentences(found: Sequence[Outcome]) -> str:
-    told = recommendation.sentences(found)
-    return f"<dl>{''.join(f'<dt>{_text(a)}</dt><dd>{_text(b)}</dd>' for a, b in told)}</dl>"
-
-
-def _figures(figures: Mapping[str, bytes]) -> str:
-    parts = []
-    for name, drawn in figures.items():
-        svg = drawn.decode()
-        svg = svg[svg.index("<svg") :]
-        parts.append(f"<figure>{svg}<figcaption>{_text(_caption(name))}</figcaption></figure>")
-    return f"<div class=figures>{''.join(parts)}</div>"
+    text = drawn.decode()
+    return Markup(text[text.index("<svg") :])
 
 
 def _caption(name: str) -> str:
@@ -81,45 +82,35 @@ def _caption(name: str) -> str:
     return f"{kind.capitalize()}. {CAPTIONS[what]}" if kind else CAPTIONS[what]
 
 
-Cell = str | tuple[str, str]
-"""A text, or (text, `good` or `bad`)."""
+def _plain(lines: Iterable[Sequence[str]]) -> list[list[Cell]]:
+    return [[(text, "") for text in line] for line in lines]
 
 
-def _table(header: Iterable[str], lines: Iterable[Sequence[Cell]]) -> str:
-    """A table; empty without lines."""
-    head = "".join(f"<th>{_text(h)}</th>" for h in header)
-    body = []
-    for line in lines:
-        pairs = [(cell, "") if isinstance(cell, str) else cell for cell in line]
-        cells = (f"<td{kind and f' class={kind}'}>{_text(text)}</td>" for text, kind in pairs)
-        body.append(f"<tr>{''.join(cells)}</tr>")
-    head = f"<thead><tr>{head}</tr></thead>"  # which paper has on each page
-    return f"<div class=wide><table>{head}{''.join(body)}</table></div>" if body else ""
+def _integrity(outcomes: Sequence[Outcome]) -> Table:
+    lines = []
+    for row in rows(outcomes):
+        kind = "" if row.verdict in PLAIN else "good" if row.good else "bad"
+        before = (row.strategy, row.pattern, row.score, row.ratio, row.violated)
+        verdict = (f"{row.verdict}{row.amiss}", kind)
+        lines.append([*((text, "") for text in before), verdict, (row.counts, "")])
+    return Table([h.replace("\n", " ") for h in headers(outcomes)], lines)
 
 
-def _integrity(found: Sequence[Outcome]) -> str:
-    lines: list[Sequence[Cell]] = []
-    for r in rows(found):
-        told = f"{r.verdict}{r.amiss}"
-        verdict: Cell = told if r.verdict in PLAIN else (told, "good" if r.good else "bad")
-        lines.append((r.strategy, r.pattern, r.score, r.ratio, r.violated, verdict, r.counts))
-    return _table([h.replace("\n", " ") for h in headers(found)], lines)
+def _differences(outcomes: Sequence[Outcome], compared_with: str) -> Table:
+    lines, header = baseline.rows(outcomes, compared_with), baseline.headers(compared_with)
+    if lines:
+        notes = [baseline.method(len(lines)), baseline.note(outcomes)]
+        return Table(header, _plain(lines), [note for note in notes if note])
+    asked_for = compared_with != baseline.DENSE
+    none = "No strategy has two trials that have their partners there."
+    return Table(header, [], [none] if asked_for else [])
 
 
-def _differences(found: Sequence[Outcome], compared_with: str) -> str:
-    lines = baseline.rows(found, compared_with)
-    made = _table(baseline.headers(compared_with), lines)
-    if not made and compared_with != baseline.DENSE:  # which was asked for
-        return "<p>No strategy has two trials that have their partners there.</p>"
-    said = filter(None, [baseline.method(len(lines)), baseline.note(found)])
-    return made + "".join(f"<p>{_text(line)}</p>" for line in said) if made else ""
-
-
-def _leaks(found: Sequence[Outcome]) -> str:
+def _leaks(outcomes: Sequence[Outcome]) -> Table:
     """Every trial of a real strategy that did not hold, with its cause."""
     leaking = [
         o
-        for o in found
+        for o in outcomes
         if o.trial.strategy.role == "strategy" and o.result.metrics.get("integrity/ok") == 0
     ]
     lines = [
@@ -132,20 +123,21 @@ def _leaks(found: Sequence[Outcome]) -> str:
         )
         for o in leaking
     ]
-    return _table(("trial", "weights violated", "largest drift", "from step", "through"), lines)
+    header = ("trial", "weights violated", "largest drift", "from step", "through")
+    return Table(header, _plain(lines))
 
 
-def _ended(found: Sequence[Outcome]) -> str:
+def _ended(outcomes: Sequence[Outcome]) -> Table:
     reasons: dict[tuple[str, str, str], int] = {}
-    for o in found:
+    for o in outcomes:
         if o.status != "ok":
             key = (o.trial.label, o.status, o.reason)
             reasons[key] = reasons.get(key, 0) + 1
     lines = [(strategy, status, str(n), why) for (strategy, status, why), n in reasons.items()]
-    return _table(("strategy", "", "trials", "reason"), lines)
+    return Table(("strategy", "", "trials", "reason"), _plain(lines))
 
 
-def _costs(found: Sequence[Outcome]) -> str:
+def _costs(outcomes: Sequence[Outcome]) -> Table:
     names: dict[str, tuple[str, float, Callable[[list[float]], float]]] = {
         "speed/step_ms": ("step, ms (median)", 1.0, median),
         # a worker's later trials find the program compiled, and its memory there
@@ -155,7 +147,7 @@ def _costs(found: Sequence[Outcome]) -> str:
         "memory/optimizer_bytes": ("optimizer, KiB (median)", 2**-10, median),
     }
     by_label: dict[str, list[Outcome]] = {}
-    for o in found:
+    for o in outcomes:
         if o.status == "ok":
             by_label.setdefault(o.trial.label, []).append(o)
     lines = []
@@ -165,24 +157,19 @@ def _costs(found: Sequence[Outcome]) -> str:
             values = [m.result.metrics[name] for m in members if name in m.result.metrics]
             line.append(f"{one(values) * unit:.3g}" if values else "-")
         lines.append(line)
-    head = ["strategy", *(told for told, _, _ in names.values())]
-    return _table(head, lines)
+    return Table(["strategy", *(title for title, _, _ in names.values())], _plain(lines))
 
 
-def _environments(sweep: Sweep) -> str:
-    parts = []
-    for text, names in sweep.environments.items():
-        among = len(sweep.outcomes)
-        said = "All trials" if len(names) == among else f"{len(names)} of {among} trials"
-        parts.append(f"<p>{said}:</p><pre>{_text(text.strip())}</pre>")
-    return "".join(parts)
+def _environments(sweep: Sweep) -> list[tuple[str, str]]:
+    """(which trials, what they ran on)."""
+    count = len(sweep.outcomes)
+    return [
+        ("All trials" if len(names) == count else f"{len(names)} of {count} trials", text.strip())
+        for text, names in sweep.environments.items()
+    ]
 
 
-def _again(sweep: Sweep) -> str:
-    parts = []
-    for part in sweep.each:
-        said = f"<p>{_text(part.name)}:</p>" if sweep.parts else ""
-        lines = [part.command, f"masksweep reproduce --sweep {shlex.quote(part.run_id)}"]
-        parts.append(f"{said}<pre>{_text(chr(10).join(filter(None, lines)))}</pre>")
-    left = "".join(f"<li>{_text(why)}</li>" for why in sweep.left_out)
-    return "".join([*parts, f"<p>Left out:</p><ul>{left}</ul>" if left else ""])
+def _commands(sweep: Sweep) -> str:
+    """What runs the sweep again, and what reproduces it."""
+    lines = [sweep.command, f"masksweep reproduce --sweep {shlex.quote(sweep.run_id)}"]
+    return "\n".join(filter(None, lines))

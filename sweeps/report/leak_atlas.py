@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,22 +11,12 @@ from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.trial import Trial, label
 from masksweep.sweeps.config.validation import knobs
 from masksweep.sweeps.report import verdicts
+from masksweep.sweeps.report.templating import render
 
 EVENTS = ("none", "mask changed", "resumed", "changed, resumed")
 KINDS = ("exact", "refused", "unproven", "leaks", "failed")
 HELD = "integrity/violations"
 """A metric of every trial that holds something."""
-STYLE = """
-body { font: 14px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; }
-table { border-collapse: collapse; margin: 1em 0 2.5em; }
-th, td { border: 1px solid #bbb; padding: .25em .5em; text-align: left; vertical-align: top; }
-th { background: #eee; }
-td.exact { background: #d6ecfa; }
-td.leaks { background: #ffd9a8; }
-td.refused { color: #666; }
-td.unproven { background: #eee; }
-td.failed { background: #000; color: #fff; }
-"""
 
 
 @dataclass(frozen=True)
@@ -101,42 +90,35 @@ def _event(trial: Trial) -> str:
     return EVENTS[bool(trial.train.switch_at) + 2 * bool(trial.train.resume_at)]
 
 
+@dataclass(frozen=True)
+class Table:
+    """The cells of a strategy."""
+
+    strategy: str
+    columns: list[tuple[str, str]]
+    """(held values, event)."""
+    rows: list[tuple[str, list[Cell | None]]]
+    """(setting, a cell for each column)."""
+
+
 def page(outcomes: Sequence[Outcome], title: str) -> str:
     """The atlas as one HTML file: a table for each strategy, a row for each setting."""
-    found = cells(outcomes)
-    counts = {k: sum(c.kind == k for c in found) for k in KINDS}
-    told = ", ".join(f"{n} {k}" for k, n in counts.items() if n)
-    parts = [
-        f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title>",
-        f"<style>{STYLE}</style><h1>Which ways hold, and through what the others leak</h1>",
-        f"<p>{len(found)} trials: {told}.</p>",
-        "<p>A cell says <b>exact</b> (bit for bit at every step, and after the end), or by how much"
-        " a held weight moved at most, from which step on, and through which stage of that step it"
-        " moved first: <b>gradient</b> (one reached the optimizer), <b>decay</b>, <b>slots</b>"
-        " (what earlier gradients left in the optimizer), <b>update</b> (the optimizer's rule"
-        " itself),"
-        " <b>EMA</b>, <b>constraint</b>, <b>form</b> (how the weight is written down), <b>graph</b>"
-        " (the compiled step alone: the same one, taken eagerly, holds).</p>",
-    ]
-    for strategy in dict.fromkeys(c.strategy for c in found):
-        parts.append(f"<h2>{html.escape(strategy)}</h2>{_table(found, strategy)}")
-    return "\n".join(parts)
+    all_cells = cells(outcomes)
+    counts = {k: sum(c.kind == k for c in all_cells) for k in KINDS}
+    by_kind = ", ".join(f"{n} {k}" for k, n in counts.items() if n)
+    tables = [_table(all_cells, name) for name in dict.fromkeys(c.strategy for c in all_cells)]
+    trials = f"{len(all_cells)} trials: {by_kind}."
+    return render("leak_atlas.html", title=title, trials=trials, tables=tables)
 
 
-def _table(found: Sequence[Cell], strategy: str) -> str:
-    mine = [c for c in found if c.strategy == strategy]
-    columns = list(dict.fromkeys((c.held, c.event) for c in mine))
+def _table(all_cells: Sequence[Cell], strategy: str) -> Table:
+    own = [c for c in all_cells if c.strategy == strategy]
+    columns = list(dict.fromkeys((c.held, c.event) for c in own))
     by_place: dict[tuple[str, str, str], list[Cell]] = {}
-    for c in mine:
+    for c in own:
         by_place.setdefault((c.setting, c.held, c.event), []).append(c)
-    head = "".join(f"<th>{html.escape(held)}<br>{event}</th>" for held, event in columns)
-    rows = [f"<table><tr><th>optimizer</th>{head}</tr>"]
-    for setting in dict.fromkeys(c.setting for c in mine):
-        row = f"<tr><th>{html.escape(setting)}</th>"
-        for held, event in columns:
-            there = by_place.get((setting, held, event))
-            cell = _worst(there) if there else None
-            kind, text = (cell.kind, cell.text) if cell else ("", "")
-            row += f"<td class={kind or 'none'}>{html.escape(text)}</td>"
-        rows.append(f"{row}</tr>")
-    return "\n".join([*rows, "</table>"])
+    rows: list[tuple[str, list[Cell | None]]] = []
+    for setting in dict.fromkeys(c.setting for c in own):
+        places = (by_place.get((setting, *column)) for column in columns)
+        rows.append((setting, [_worst(there) if there else None for there in places]))
+    return Table(strategy, columns, rows)
