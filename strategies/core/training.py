@@ -139,6 +139,11 @@ class Training:
         for variable, array in zip(self.all_variables, arrays, strict=True):
             variable.assign(array)
 
+    def put_first(self, arrays: Sequence[Array]) -> None:
+        """Set the first of `all_variables`; the others stay as they are."""
+        for variable, array in zip(self.all_variables, arrays, strict=False):
+            variable.assign(array)
+
     def switch(self, plan: Plan) -> None:
         """Go on under other masks, from the effective weights as they are now.
 

@@ -23,7 +23,8 @@ from masksweep.sweeps.bench.peers import PeerCase, running
 from masksweep.sweeps.components.models.mlp import MLP
 from masksweep.sweeps.components.optimizers import Optimizer
 from masksweep.sweeps.components.optimizers.adam import Adam
-from masksweep.sweeps.training.program import NEVER, Program, Shape
+from masksweep.sweeps.training.program import Program, Shape
+from masksweep.sweeps.training.steps import Steps
 from masksweep.sweeps.training.timing import Run, in_turn, interval
 
 BATCHES = 8
@@ -127,7 +128,7 @@ class Bed:
 
     def _runs(self, program: Program, plan: Plan) -> Run:
         program.training.put(program.start(self._start, [], plan, 1e-3))
-        return lambda steps: program.run(*self._given, 0, steps, NEVER, NEVER)
+        return lambda steps: program.run(*self._given, Steps(0, steps))
 
     def run(self, case: Case) -> Run | str:
         """What trains the case, or why it cannot be timed."""

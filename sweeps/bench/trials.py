@@ -27,10 +27,10 @@ from masksweep.sweeps.config.trial import Trial, parse
 from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.training import pack, program, setup
 from masksweep.sweeps.training.checkpoint import Checkpoints
-from masksweep.sweeps.training.loop import Course
-from masksweep.sweeps.training.program import NEVER
+from masksweep.sweeps.training.loop import alone
 from masksweep.sweeps.training.setup import Start
 from masksweep.sweeps.training.state import Emit, Member
+from masksweep.sweeps.training.steps import NEVER, Steps
 from masksweep.sweeps.training.timing import in_turn
 
 PACK = 64
@@ -119,7 +119,7 @@ def _fit(net: Net, seed: int) -> None:
 
 def _alone(net: Net, seed: int) -> None:
     start = net.start(seed)
-    Course(start, setup.program_for(start)).run()
+    alone(start).run()
 
 
 def _several(net: Net, _: int) -> None:
@@ -136,7 +136,7 @@ def _packed(net: Net, _: int) -> None:
     epoch, total = setup.schedule(starts[0].trial, len(x))
     for number in range(net.epochs):
         order = np.stack([setup.order(s.trial, len(x), number) for s in starts])
-        packed.run(x, y, order, number * epoch, epoch, 10, total)
+        packed.run(x, y, order, Steps(number * epoch, epoch, 10, total))
 
 
 def _whole(net: Net, _: int) -> list[TrialResult]:
@@ -227,7 +227,7 @@ def auditing(net: Net, width: int, rounds: int = 9) -> Cost:
         made, order = setup.program_for(starts[0]), setup.order(starts[0].trial, len(x), 0)
 
     def steps(every: int, number: int) -> None:
-        made.run(x, y, order, 0, number, every, NEVER)
+        made.run(x, y, order, Steps(0, number, every))
 
     found = in_turn([partial(steps, every) for every in (10, NEVER)], rounds)
     ratios = [a / b for a, b in found]

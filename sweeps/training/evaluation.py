@@ -20,8 +20,9 @@ from masksweep.sweeps.common.memory import bytes_of
 from masksweep.sweeps.training import setup, timing, weight_images
 from masksweep.sweeps.training.flops import step_ratio
 from masksweep.sweeps.training.output_causes import output_causes
-from masksweep.sweeps.training.program import Program, Progress
+from masksweep.sweeps.training.program import Program
 from masksweep.sweeps.training.setup import Start
+from masksweep.sweeps.training.steps import Progress
 from masksweep.sweeps.training.vectorized import Packed
 
 if TYPE_CHECKING:
@@ -70,14 +71,8 @@ def epoch(start: Start, program: Program, at: Position) -> dict[str, float]:
     return found
 
 
-def scores(start: Start, program: Program, part: Part) -> dict[str, float]:
-    """Loss and score of one part of the data; empty if there is no such part."""
-    split = getattr(start.data, part)
-    return named(part, program, program.evaluate(*split)) if split else {}
-
-
 def named(part: str, program: Program, found: tuple[float, float]) -> dict[str, float]:
-    """(loss, score) by their names in the house."""
+    """(loss, score) by the names of their metrics."""
     score = "accuracy" if program.shape.task == "classification" else "mse"
     return dict(zip((f"{part}/loss", f"{part}/{score}"), found, strict=True))
 

@@ -19,7 +19,7 @@ from masksweep.sweeps.common.provenance import code_version
 from masksweep.sweeps.common.storage import Folder
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.training import setup
-from masksweep.sweeps.training.loop import Course
+from masksweep.sweeps.training.loop import alone
 from masksweep.sweeps.training.setup import Start
 
 _last: dict[str, Mapping[str, Array]] = {}
@@ -80,10 +80,11 @@ def _masked(plan: Plan, pattern: Scored, scores: Mapping[str, Array]) -> Plan:
 
 def _trained(start: Start) -> dict[str, Array]:
     """The effective weights at the end of a training."""
-    course = Course(start, setup.program_for(start))
-    course.run()
-    course.program.training.finalize()
-    return course.program.effective()
+    loop = alone(start)
+    loop.run()
+    program = loop.program.one
+    program.training.finalize()
+    return program.effective()
 
 
 def _key(trial: Trial, pattern: Scored) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from masksweep.strategies.core import leak_cause
-from masksweep.sweeps.training import setup
-from masksweep.sweeps.training.loop import Course
-from masksweep.sweeps.training.program import Program, Progress
+from masksweep.sweeps.training.loop import alone
+from masksweep.sweeps.training.program import Program
 from masksweep.sweeps.training.setup import Start
+from masksweep.sweeps.training.steps import Progress
 
 FAR = 1000
 """A first violation after so many steps is not gone back to."""
@@ -30,11 +30,11 @@ def causes(
     """
     if found.first is None or found.first > FAR:
         return by_finalizing
-    each = Course(start, setup.program_for(start), every=1)
-    each.run(found.first)
-    first = each.at.found.first
+    audited = alone(start, audit_every=1)
+    audited.run(found.first)
+    first = audited.runs[0].at.found.first
     if first is None:
         return by_finalizing
-    again = Course(start, setup.program_for(start), every=1)
-    again.run(first - 1)
-    return leak_cause.causes(again.program.training, *again.next_batch()) or ["graph"]
+    before = alone(start, audit_every=1)
+    before.run(first - 1)
+    return leak_cause.causes(before.program.one.training, *before.next_batch()) or ["graph"]

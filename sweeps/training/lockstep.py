@@ -10,7 +10,7 @@ import numpy as np
 from masksweep.strategies.base import Array, Strategy
 from masksweep.strategies.core.audit import same
 from masksweep.sweeps.training import setup
-from masksweep.sweeps.training.loop import Course
+from masksweep.sweeps.training.loop import alone
 from masksweep.sweeps.training.setup import Start
 
 
@@ -25,13 +25,13 @@ def compare(start: Start, reference: Strategy) -> dict[str, float]:
     jit = trial.jit and reference.xla
     trial = trial.model_copy(update={"train": trial.train.model_copy(update={"jit": jit})})
     other = replace(start, trial=trial.under(reference))
-    pair = [Course(s, setup.program_for(s)) for s in (replace(start, trial=trial), other)]
+    pair = [alone(s) for s in (replace(start, trial=trial), other)]
     total = setup.schedule(trial, len(start.data.train[0]))[1]
     every, parted, distance = trial.audit.every, 0, 0.0
     for step in range(every, total + every, every):
-        for course in pair:
-            course.run(min(step, total))
-        one, two = (course.program.effective() for course in pair)
+        for loop in pair:
+            loop.run(min(step, total))
+        one, two = (loop.program.one.effective() for loop in pair)
         if not same(one, two):
             parted = parted or min(step, total)
             distance = max(distance, *(_far(one[n], two[n]) for n in one))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
-from math import inf
 from typing import Any
 
 import keras
@@ -21,8 +19,10 @@ from masksweep.strategies.core.training import Training
 from masksweep.sweeps.components.datasets.base import Task
 from masksweep.sweeps.components.models import Model
 from masksweep.sweeps.components.optimizers import Optimizer
+from masksweep.sweeps.training.steps import LossLimit, Progress, StepLoop, Steps
 
-NEVER = 2**62
+Lane = Sequence[Array]
+"""The values of all variables of one trial."""
 SLICE = 4096
 """Samples that are evaluated at once."""
 KEPT = 16
@@ -45,7 +45,7 @@ class Shape:
     jit: bool
     statistics: tuple[str, ...] | None = None
     width: int = 1
-    """Trials that run side by side (see `packed`)."""
+    """Trials that run side by side (see `vectorized`)."""
 
     @classmethod
     def of(cls, plan: Plan, strategy: Strategy, optimizer: Optimizer, **given: Any) -> Shape:
@@ -96,39 +96,6 @@ def without_programs() -> Iterator[None]:
         _programs.update(before)
 
 
-@dataclass
-class Progress:
-    """What a stretch of training steps found."""
-
-    steps: int = 0
-    loss: float = 0.0
-    """Sum over the steps of the batch's mean loss."""
-    score: float = 0.0
-    """Sum over the steps of the batch's accuracy, or mean squared error."""
-    peak_violations: int = 0
-    first_violation_step: int = NEVER
-    peak_drift: float = 0.0
-
-    @property
-    def first(self) -> int | None:
-        """The number of the first step with a violation, from 1; None if there was none."""
-        return None if self.first_violation_step == NEVER else self.first_violation_step
-
-    def within(self, limit: float) -> bool:
-        """Whether the mean loss is a number and at most `limit`; infinity lets anything pass."""
-        return bool(within(self.loss, float(self.steps), limit))
-
-    def __add__(self, other: Progress) -> Progress:
-        return Progress(
-            self.steps + other.steps,
-            self.loss + other.loss,
-            self.score + other.score,
-            max(self.peak_violations, other.peak_violations),
-            min(self.first_violation_step, other.first_violation_step),
-            max(self.peak_drift, other.peak_drift),
-        )
-
-
 class Program:
     """One model, strategy and optimizer, compiled; weights, masks and data order are values."""
 
@@ -152,14 +119,13 @@ class Program:
         )
         rate = self.training.optimizer.learning_rate
         self._rate = next(i for i, v in enumerate(self.training.variables) if v is rate)
-        self._run = tf.function(self._steps, jit_compile=shape.jit, autograph=False)
+        masked = bool(self.training.masked)
+        self.loop = StepLoop(self._step, self._count if masked else None, jit=shape.jit)
         self._evaluate = of_any_size(self.losses)
         self._predict = tf.function(
             lambda x: self.training.forward(x, training=False)[0], autograph=False
         )
         self._gradients = tf.function(self.training.gradients, autograph=False)
-        self.compile_seconds = 0.0
-        self._compiled: set[tuple[int, ...]] = set()
 
     def start(
         self, weights: Mapping[str, Array], state: Sequence[Array], plan: Plan, rate: float
@@ -169,81 +135,41 @@ class Program:
         found[self._rate] = np.asarray(rate, found[self._rate].dtype)
         return found
 
+    # -- as `Packed` has it, with one lane -----------------------------------------------------
+
+    @property
+    def one(self) -> Program:
+        """The program that looks at a lane."""
+        return self
+
+    @property
+    def compile_seconds(self) -> float:
+        return self.loop.compile_seconds
+
     def run(
-        self,
-        x: Any,
-        y: Any,
-        order: Any,
-        start: int,
-        steps: int,
-        every: int,
-        last: int,
-        loss: float = 0.0,
-        limit: float = inf,
-    ) -> Progress:
-        """Train `steps` steps; step `s` (from 0) takes the samples `order[s % epoch]`.
-
-        `order` is `[epoch, batch]`. Violations are counted at each step whose number (from 1) is a
-        multiple of `every`, and at step `last`. Ends after the step with which the mean loss of the
-        epoch is not `within` the limit, however steps are cut up; `loss` is the sum of the epoch's
-        steps before `start`. The first call for new shapes compiles, without training.
-        """
+        self, x: Any, y: Any, order: Any, steps: Steps, limits: Sequence[LossLimit] = ()
+    ) -> list[Progress]:
+        """Train; see `StepLoop.run`. `order` may have a leading axis of one lane."""
         order = tf.convert_to_tensor(order, tf.int32)
-        shapes = (*x.shape, *order.shape)
-        if shapes not in self._compiled:
-            self._compiled.add(shapes)
-            tic = time.perf_counter()
-            self._call(x, y, order, 0, 0, NEVER, NEVER, 0.0, inf)
-            self.compile_seconds += time.perf_counter() - tic
-        return self._call(x, y, order, start, steps, every, last, loss, limit)
+        order = tf.reshape(order, order.shape[-2:])
+        return self.loop.run(x, y, order, steps, limits or [LossLimit()])
 
-    def _call(self, x: Any, y: Any, order: Any, *numbers: float) -> Progress:
-        kinds = [tf.int64] * 4 + [tf.float64] * 2
-        given = [tf.constant(n, kind) for n, kind in zip(numbers, kinds, strict=True)]
-        steps, loss, score, peak, first, drift = (a.numpy() for a in self._run(x, y, order, *given))
-        return Progress(int(steps), float(loss), float(score), int(peak), int(first), float(drift))
+    def lanes(self, count: int | None = None) -> list[Lane]:
+        """The values of the first variables, by default of all."""
+        return [[np.asarray(v.numpy()) for v in self.training.all_variables[:count]]]
 
-    def _steps(
-        self,
-        x: Any,
-        y: Any,
-        order: Any,
-        start: Any,
-        steps: Any,
-        every: Any,
-        last: Any,
-        before: Any,
-        limit: Any,
-    ) -> Any:
-        done = start % order.shape[0]
+    def evaluate_lanes(self, x: Any, y: Any) -> list[tuple[float, float]]:
+        """As `evaluate`."""
+        return [self.evaluate(x, y)]
 
-        def goes_on(i: Any, loss: Any, *_: Any) -> Any:
-            return (i < steps) & within(before + loss, tf.cast(done + i, tf.float64), limit)
+    # -- in a graph ----------------------------------------------------------------------------
 
-        def body(i: Any, loss: Any, score: Any, peak: Any, first: Any, drift: Any) -> Any:
-            # gathered: a slice would be compiled anew by XLA for every start
-            rows = tf.gather(order, (start + i) % order.shape[0])
-            targets = tf.gather(y, rows)
-            batch_loss, outputs = self.training.step(tf.gather(x, rows), targets)
-            number = start + i + 1
-            if self.training.masked:
-                due = (number % every == 0) | (number == last)
-                found, far = tf.cond(due, self._count, _nothing)
-                first = tf.where((found > 0) & (first == NEVER), number, first)
-                peak, drift = tf.maximum(peak, found), tf.maximum(drift, far)
-            return (
-                i + 1,
-                loss + tf.cast(batch_loss, tf.float64),
-                score + tf.cast(self.score(targets, outputs), tf.float64),
-                peak,
-                first,
-                drift,
-            )
-
-        # sums of single floats are exact in double: a curve must not tell how it was cut up
-        none, zero = tf.constant(0, tf.int64), tf.constant(0.0, tf.float64)
-        state = (none, zero, zero, none, tf.constant(NEVER, tf.int64), tf.constant(0.0))
-        return tf.while_loop(goes_on, body, state)
+    def _step(self, x: Any, y: Any, order: Any, i: Any) -> tuple[Any, Any]:
+        # gathered: a slice would be compiled anew by XLA for every start
+        rows = tf.gather(order, i)
+        targets = tf.gather(y, rows)
+        loss, outputs = self.training.step(tf.gather(x, rows), targets)
+        return loss, self.score(targets, outputs)
 
     def entries(self) -> list[tuple[Any, Any, Any]]:
         """In a graph: (dense values, mask, held values) of each masked weight, to be audited."""
@@ -318,15 +244,6 @@ def of_any_size(call: Callable[..., Any]) -> Callable[..., Any]:
         return traced(*given)(*batches)
 
     return called
-
-
-def within(loss: Any, steps: Any, limit: Any) -> Any:
-    """Whether the mean of `steps` losses is a number and at most the limit."""
-    return (loss <= limit * steps) | (limit == inf)
-
-
-def _nothing() -> tuple[Any, Any]:
-    return tf.constant(0, tf.int64), tf.constant(0.0)
 
 
 def _accuracy(targets: Any, outputs: Any) -> Any:

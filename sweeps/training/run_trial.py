@@ -42,33 +42,35 @@ def run(
     to there was reported.
     """
     from masksweep.sweeps.training import evaluation, leak_cause, lockstep, timing
-    from masksweep.sweeps.training.loop import Course
+    from masksweep.sweeps.training.loop import Run, TrainingLoop
 
     peak, start = Peak(), begin(trial, shelf)
     if isinstance(start, TrialResult):
         return start
     program = setup.program_for(start)
     compiled, before = program.compile_seconds, evaluation.snapshot(start, program)
-    course = Course(start, program, emit, checkpoints)
-    first = evaluation.gradients(start, program, course.next_batch())
-    course.run()
-    program = course.program
+    first = evaluation.gradients(start, program, setup.first_batch(start))
+    training = Run(start, emit, checkpoints)
+    program.training.put_first(training.resume(program.training))
+    loop = TrainingLoop([training], program)
+    loop.run()
+    program = loop.program.one
     by_finalizing = leak_cause.finalize(program)
     largest = peak.bytes()
 
-    found = first | evaluation.scores(start, program, "validation")
-    found |= evaluation.scores(start, program, "test")
-    found["speed/compile_s"] = sum(p.compile_seconds for p in course.programs) - compiled
+    (validation,), (test,) = loop.scores("validation"), loop.scores("test")
+    found = first | validation | test
+    found["speed/compile_s"] = sum(p.compile_seconds for p in loop.programs) - compiled
     if largest is not None:
         found["memory/peak_bytes"] = largest
-    result = ended(start, course.plan, program, before, course.at, by_finalizing)
+    result = ended(start, loop.plan, program, before, training.at, by_finalizing)
     metrics = {**result.metrics, **found}
     if trial.train.switch_at:
         metrics.pop("integrity/raw_drift", None)  # before the switch they were to move
     if trial.compare and start.plan.weights:
         metrics |= lockstep.compare(start, trial.compare)
     if trial.speed.rounds:
-        metrics |= evaluation.step_time(start, program, (course.x, course.y, course.order))
+        metrics |= evaluation.step_time(start, program, (loop.x, loop.y, loop.order))
     return replace(result, metrics=metrics, tags={**result.tags, **timing.tags(metrics)})
 
 

@@ -16,8 +16,8 @@ from masksweep.sweeps.config.trial import Trial
 
 if TYPE_CHECKING:
     from masksweep.sweeps.components.initializers import Network
-    from masksweep.sweeps.training.program import Program, Shape
-    from masksweep.sweeps.training.vectorized import Lane, Packed
+    from masksweep.sweeps.training.program import Lane, Program, Shape
+    from masksweep.sweeps.training.vectorized import Packed
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Start:
     trial: Trial
     data: Arrays
     model: Any
-    """A Keras model of the trial's network; trials share it, so its values are nobody's."""
+    """A Keras model of the trial's network; trials share it, so do not read its weights."""
     weights: Mapping[str, Array]
     """The initial values of its trainable weights by name."""
     state: list[Array]
@@ -247,6 +247,15 @@ def schedule(trial: Trial, samples: int) -> tuple[int, int]:
         if at and at >= total:
             raise Invalid(f"train.{key}", at, f"must be below {total}, the training steps")
     return epoch, total
+
+
+def first_batch(start: Start) -> tuple[Any, Any]:
+    """The inputs and targets of the first step."""
+    import tensorflow as tf
+
+    x, y = start.data.train
+    rows = order(start.trial, len(x), 0)[0]
+    return tf.constant(x[rows]), tf.constant(y[rows])
 
 
 def order(trial: Trial, samples: int, number: int) -> Array:

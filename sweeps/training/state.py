@@ -5,17 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.results import Diverged, Report
 from masksweep.sweeps.training.checkpoint import Checkpoints
-from masksweep.sweeps.training.program import Progress
-
-if TYPE_CHECKING:
-    pass
+from masksweep.sweeps.training.steps import Progress
 
 Emit = Callable[[Report], None]
 
@@ -41,8 +38,6 @@ class Position:
 
     epochs: int = 0
     """Whole epochs that were done."""
-    chunk: int = 1
-    """Steps to do at once; one at first, which tells what a step takes, and the loss before."""
     found: Progress = field(default_factory=Progress)
     """Of all steps."""
     part: Progress = field(default_factory=Progress)

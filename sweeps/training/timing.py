@@ -50,10 +50,10 @@ class Speed:
 
 def compare(program: Runs, dense: Runs, x: Any, y: Any, order: Any, rounds: int) -> Speed:
     """Time both programs in turn on the given samples. Trains them further: results come first."""
-    from masksweep.sweeps.training.program import NEVER
+    from masksweep.sweeps.training.steps import Steps
 
     def steps(timed: Runs, number: int) -> None:
-        timed.run(x, y, order, 0, number, NEVER, NEVER)
+        timed.run(x, y, order, Steps(0, number))
 
     found = in_turn([partial(steps, timed) for timed in (program, dense)], rounds)
     own, control = zip(*found, strict=True)

@@ -10,27 +10,23 @@ from __future__ import annotations
 
 import logging
 import re
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from math import inf
 from typing import Any, TypeVar
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from masksweep.strategies.base import Array
 from masksweep.strategies.core import audit
-from masksweep.sweeps.training.program import NEVER, SLICE, Program, Progress, of_any_size, within
+from masksweep.sweeps.training.program import SLICE, Lane, Program, of_any_size
+from masksweep.sweeps.training.steps import LossLimit, Progress, StepLoop, Steps
 
 IN_TURN = ("StatelessRandom", "StatelessTruncated")
 """Operations that may run lane by lane: drawing random numbers is little of a step."""
 
 LOOPED = re.compile(r"Using a while_loop for converting (\w+)|(\w+) uses a while_loop")
 T = TypeVar("T")
-Lane = Sequence[Array]
-"""The values of all variables of one trial."""
 
 
 class Unpackable(Exception):
@@ -51,10 +47,18 @@ class Packed:
             tf.Variable(np.zeros((self.width, *v.shape), v.numpy().dtype), trainable=False)
             for v in self._variables
         ]
-        self._run = tf.function(self._steps, jit_compile=True, autograph=False)
+        self.loop = StepLoop(
+            self._step,
+            self._count if one.training.masked else None,
+            lanes=(self.width,),
+            jit=True,
+            compiling=_vectorizing,
+        )
         self._evaluate = of_any_size(self._losses)
-        self.compile_seconds = 0.0
-        self._compiled: set[tuple[int, ...]] = set()
+
+    @property
+    def compile_seconds(self) -> float:
+        return self.loop.compile_seconds
 
     # -- lanes ---------------------------------------------------------------------------------
 
@@ -73,9 +77,9 @@ class Packed:
         for stacked, arrays in zip(self._stacked, by_variable, strict=True):
             stacked.assign(np.stack(arrays))
 
-    def lanes(self) -> list[Lane]:
-        """The values of every lane."""
-        stacked = [v.numpy() for v in self._stacked]
+    def lanes(self, count: int | None = None) -> list[Lane]:
+        """The values of every lane: of the first variables, by default of all."""
+        stacked = [v.numpy() for v in self._stacked[:count]]
         return [[array[i] for array in stacked] for i in range(self.width)]
 
     def padded(self, given: Sequence[T]) -> list[T]:
@@ -85,111 +89,28 @@ class Packed:
     # -- training ------------------------------------------------------------------------------
 
     def run(
-        self,
-        x: Any,
-        y: Any,
-        order: Any,
-        start: int,
-        steps: int,
-        every: int,
-        last: int,
-        loss: Sequence[float] | None = None,
-        limit: Sequence[float] | None = None,
+        self, x: Any, y: Any, order: Any, steps: Steps, limits: Sequence[LossLimit] = ()
     ) -> list[Progress]:
-        """As `Program.run`, for all lanes: `order` is `[lanes, epoch, batch]`.
+        """Train all lanes; see `StepLoop.run`. `order` is `[lanes, epoch, batch]`.
 
         A lane whose mean loss is not within its limit makes no progress any more; the others go on.
         """
         order = tf.convert_to_tensor(order, tf.int32)
         if len(order) < self.width:
             order = tf.gather(order, self.padded(range(len(order))))
-        before = tf.constant(self.padded(loss or [0.0]), tf.float64)
-        limits = tf.constant(self.padded(limit or [inf]), tf.float64)
-        shapes = (*x.shape, *order.shape)
-        if shapes not in self._compiled:
-            tic = time.perf_counter()
-            self._first(self._call, x, y, order, 0, 0, NEVER, NEVER, before, limits)
-            self.compile_seconds += time.perf_counter() - tic
-            self._compiled.add(shapes)
-        return self._call(x, y, order, start, steps, every, last, before, limits)
+        return self.loop.run(x, y, order, steps, self.padded(limits or [LossLimit()]))
 
-    def _first(self, call: Any, *given: Any) -> None:
-        """The call that traces and compiles."""
-        try:
-            with _falling_back() as fell:
-                call(*given)
-        except (MemoryError, tf.errors.ResourceExhaustedError):
-            raise  # it says nothing of the step
-        except Exception as error:  # what TensorFlow raises has no common class
-            line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            raise Unpackable(f"its step does not compile for lanes: {line}") from error
-        if fell:
-            raise Unpackable(f"{', '.join(sorted(fell))} cannot run side by side")
+    def _step(self, x: Any, y: Any, order: Any, i: Any) -> tuple[Any, Any]:
+        rows = tf.gather(order, i, axis=1)
+        values = [v.value() for v in self._stacked]
+        new, loss, score = self._map(
+            self._step_of_lane, (values, tf.gather(x, rows), tf.gather(y, rows))
+        )
+        for variable, array in zip(self._stacked, new, strict=False):
+            variable.assign(array)
+        return loss, score
 
-    def _call(self, x: Any, y: Any, order: Any, *given: Any) -> list[Progress]:
-        numbers = [tf.constant(n, tf.int64) for n in given[:4]]
-        found = self._run(x, y, order, *numbers, *given[4:])
-        return [
-            Progress(int(steps), float(loss), float(score), int(peak), int(first), float(drift))
-            for steps, loss, score, peak, first, drift in zip(
-                *(a.numpy() for a in found), strict=True
-            )
-        ]
-
-    def _steps(
-        self,
-        x: Any,
-        y: Any,
-        order: Any,
-        start: Any,
-        steps: Any,
-        every: Any,
-        last: Any,
-        before: Any,
-        limit: Any,
-    ) -> Any:
-        epoch = order.shape[1]
-
-        def on(done: Any, loss: Any) -> Any:
-            return within(before + loss, tf.cast(start % epoch + done, tf.float64), limit)
-
-        def goes_on(i: Any, done: Any, loss: Any, *_: Any) -> Any:
-            return (i < steps) & tf.reduce_any(on(done, loss))
-
-        def body(
-            i: Any, done: Any, loss: Any, score: Any, peak: Any, first: Any, drift: Any
-        ) -> Any:
-            runs = on(done, loss)
-            rows = tf.gather(order, (start + i) % epoch, axis=1)
-            values = [v.value() for v in self._stacked]
-            new, batch_loss, batch_score = self._map(
-                self._step, (values, tf.gather(x, rows), tf.gather(y, rows))
-            )
-            for variable, array in zip(self._stacked, new, strict=False):
-                variable.assign(array)
-            number = start + i + 1
-            if self.one.training.masked:
-                due = (number % every == 0) | (number == last)
-                found, far = tf.cond(due, self._count, self._nothing)
-                found, far = tf.where(runs, found, 0), tf.where(runs, far, 0)
-                first = tf.where((found > 0) & (first == NEVER), number, first)
-                peak, drift = tf.maximum(peak, found), tf.maximum(drift, far)
-            return (
-                i + 1,
-                done + tf.cast(runs, tf.int64),
-                loss + tf.where(runs, tf.cast(batch_loss, tf.float64), 0),
-                score + tf.where(runs, tf.cast(batch_score, tf.float64), 0),
-                peak,
-                first,
-                drift,
-            )
-
-        none, zero = tf.zeros(self.width, tf.int64), tf.zeros(self.width, tf.float64)
-        never, drift = tf.fill([self.width], tf.constant(NEVER, tf.int64)), tf.zeros(self.width)
-        begin = tf.constant(0, tf.int64), none, zero, zero, none, never, drift
-        return tf.while_loop(goes_on, body, begin)[1:]
-
-    def _step(self, given: Any) -> Any:
+    def _step_of_lane(self, given: Any) -> Any:
         values, x, y = given
         with self._scope(values) as scope:
             loss, outputs = self.one.training.step(x, y)
@@ -205,9 +126,6 @@ class Packed:
         counts = [audit.count(w, kept, held, lanes=True) for w, kept, held in found]
         return tf.add_n([c for c, _ in counts]), tf.reduce_max([d for _, d in counts], axis=0)
 
-    def _nothing(self) -> Any:
-        return tf.zeros(self.width, tf.int64), tf.zeros(self.width)
-
     def _scope(self, values: Sequence[Any]) -> Any:
         return keras.StatelessScope(list(zip(self._variables, values, strict=True)))
 
@@ -216,7 +134,7 @@ class Packed:
 
     # -- scores --------------------------------------------------------------------------------
 
-    def evaluate(self, x: Any, y: Any) -> list[tuple[float, float]]:
+    def evaluate_lanes(self, x: Any, y: Any) -> list[tuple[float, float]]:
         """As `Program.evaluate`, of every lane."""
         sums = np.zeros((2, self.width))
         most = max(1, SLICE // self.width)
@@ -233,6 +151,21 @@ class Packed:
                 return self.one.losses(x, y)
 
         return self._map(losses, [v.value() for v in self._stacked])
+
+
+@contextmanager
+def _vectorizing() -> Iterator[None]:
+    """Raise `Unpackable` for what does not vectorize or compile meanwhile."""
+    try:
+        with _falling_back() as kinds:
+            yield
+    except (MemoryError, tf.errors.ResourceExhaustedError):
+        raise  # it says nothing of the step
+    except Exception as error:  # what TensorFlow raises has no common class
+        line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise Unpackable(f"its step does not compile for lanes: {line}") from error
+    if kinds:
+        raise Unpackable(f"{', '.join(sorted(kinds))} cannot run side by side")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from masksweep.strategies import Invalid
 from masksweep.strategies.base import Array
 from masksweep.sweeps import results
 from masksweep.sweeps.training import run_trial, setup
-from masksweep.sweeps.training.loop import Course
+from masksweep.sweeps.training.loop import Run, TrainingLoop, alone
 from masksweep.sweeps.training.preflight import answers
 from tests.support.trials import trial as make
 
@@ -33,13 +33,13 @@ def run(**sections: object) -> results.TrialResult:
 @pytest.mark.parametrize("held", ["zero", "constant", "init"])
 def test_every_strategy_goes_on_under_other_masks(strategy: str, held: str) -> None:
     started = setup.start(make(strategy=strategy, held=held, train=SWITCHED))
-    course = Course(started, setup.program_for(started))
-    course.run(10)
-    before = course.program.effective()
-    assert course.plan.weights[0].mask.sum() == started.plan.weights[0].mask.sum()
-    course.run(11)
+    loop = alone(started)
+    loop.run(10)
+    before = loop.program.one.effective()
+    assert loop.plan.weights[0].mask.sum() == started.plan.weights[0].mask.sum()
+    loop.run(11)
     # the masks are drawn anew, and what is masked now was set when they were
-    after = course.plan
+    after = loop.plan
     for old, new in zip(started.plan.weights, after.weights, strict=True):
         assert (old.mask != new.mask).any()
         if held == "init":  # frozen as it was at the switch
@@ -49,11 +49,11 @@ def test_every_strategy_goes_on_under_other_masks(strategy: str, held: str) -> N
 def test_the_switch_itself_moves_nothing_that_trains_on() -> None:
     """What was freed goes on from its held value, what was kept from its own."""
     started = setup.start(make(strategy="hard_mask", train=SWITCHED))
-    course = Course(started, setup.program_for(started))
-    course.run(9)
-    course.run(10)
-    plan = course.plan
-    now = course.program.effective()
+    loop = alone(started)
+    loop.run(9)
+    loop.run(10)
+    plan = loop.plan
+    now = loop.program.one.effective()
     for old, new in zip(started.plan.weights, plan.weights, strict=True):
         value = now[new.weight.name]
         assert (value[~new.mask] == 0).all()
@@ -94,9 +94,9 @@ def test_a_resumed_trial_ends_with_the_same_bits(strategy: str) -> None:
 def test_a_resumed_trial_goes_on_in_another_program() -> None:
     started = setup.start(make(train=RESUMED))
     first = setup.program_for(started)
-    course = Course(started, first)
-    course.run(11)
-    assert course.program is not first
+    loop = TrainingLoop([Run(started)], first)
+    loop.run(11)
+    assert loop.program is not first
 
 
 def test_masks_that_were_drawn_anew_outlive_a_checkpoint() -> None:
@@ -165,12 +165,12 @@ def test_an_average_starts_from_the_weight_where_a_value_is_freed() -> None:
     started = setup.start(make(held="constant", train=SWITCHED))
     model = result.artifacts["model.keras"]
     assert model
-    course = Course(started, setup.program_for(started))
-    course.run(11)
-    freed = course.plan.weights[0].mask & ~started.plan.weights[0].mask
+    loop = alone(started)
+    loop.run(11)
+    freed = loop.plan.weights[0].mask & ~started.plan.weights[0].mask
     assert freed.any()
     with np.load(io.BytesIO(result.artifacts["masks.npz"])) as masks:
-        np.testing.assert_array_equal(masks["hidden_1/kernel"], course.plan.weights[0].mask)
+        np.testing.assert_array_equal(masks["hidden_1/kernel"], loop.plan.weights[0].mask)
     loaded = loaded_kernel(model)
     np.testing.assert_allclose(loaded[freed], 0.5, atol=1e-3)
 

@@ -13,7 +13,7 @@ from masksweep.strategies.base import Array
 from masksweep.strategies.patterns.magnitude import Magnitude
 from masksweep.sweeps.common.storage import Folder
 from masksweep.sweeps.training import iterative_pruning, run_trial, setup
-from masksweep.sweeps.training.loop import Course
+from masksweep.sweeps.training.loop import alone
 from masksweep.sweeps.training.setup import Start
 from tests.support.trials import trial as make
 
@@ -45,10 +45,10 @@ def by_hand(number: int) -> dict[str, Array]:
         one = started(number)
         weights = tuple(type(w)(w.weight, kept[w.weight.name], w.held) for w in one.plan.weights)
         one = Start(**{**vars(one), "plan": type(one.plan)(weights)})
-        course = Course(one, setup.program_for(one))
-        course.run()
-        course.program.training.finalize()
-        end = course.program.effective()
+        loop = alone(one)
+        loop.run()
+        loop.program.one.training.finalize()
+        end = loop.program.one.effective()
         kept = Magnitude(current + 1, 5).by_scores(end)
     return kept
 

@@ -18,7 +18,7 @@ from masksweep.sweeps.composing.command_line import planned
 from masksweep.sweeps.config.plan import packs
 from masksweep.sweeps.config.trial import Trial, parse, recorded
 from masksweep.sweeps.results import Apart, Diverged, Report, TrialResult
-from masksweep.sweeps.training import loop, pack, program, setup, state, vectorized
+from masksweep.sweeps.training import loop, pack, program, setup, state, steps, vectorized
 from masksweep.sweeps.training.checkpoint import Checkpoints
 from masksweep.sweeps.training.run_trial import begin, run
 from masksweep.sweeps.training.state import Member
@@ -221,7 +221,7 @@ def test_a_pack_compiles_nothing_a_second_time() -> None:
     assert result.metrics["speed/compile_s"] == 0
     (found,) = program.programs()
     assert isinstance(found, vectorized.Packed)
-    assert found._run.experimental_get_tracing_count() == 1
+    assert found.loop.function.experimental_get_tracing_count() == 1
 
 
 def test_steps_are_timed_beside_as_many_dense_trials(kept: Kept) -> None:
@@ -393,7 +393,7 @@ def break_off(kept: Kept, trials: Sequence[Trial], after: int) -> None:
 def test_a_pack_goes_on_from_its_checkpoints_to_the_same_bits(
     after: int, kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pack, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "CHUNK_SECONDS", 0.0)
     trials = [given(seed) for seed in range(3)]
     whole = Kept()
     expected = [bits(f) for f in whole.run(*trials)]
@@ -409,7 +409,7 @@ def test_trials_that_are_at_different_steps_go_on_each_from_its_own(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One was killed while the others had saved; another is new."""
-    monkeypatch.setattr(pack, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "CHUNK_SECONDS", 0.0)
     trials = [given(seed) for seed in range(4)]
     expected = [bits(f) for f in Kept().run(*trials)]
     break_off(kept, trials[:3], 9)
@@ -423,7 +423,7 @@ def test_trials_that_are_at_different_steps_go_on_each_from_its_own(
 def test_one_that_diverged_keeps_no_other_from_going_on(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pack, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "CHUNK_SECONDS", 0.0)
     calm, wild = {"name": "sgd"}, {"name": "sgd", "learning_rate": 1e30}
     trials = [given(seed, optimizer=o) for seed, o in ((0, calm), (1, wild), (2, calm))]
     expected = Kept().run(*trials)
@@ -454,7 +454,7 @@ def test_a_pack_that_is_too_large_is_run_apart(kept: Kept, monkeypatch: pytest.M
     def full(*_: Any) -> Any:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(vectorized.Packed, "_call", full)
+    monkeypatch.setattr(steps.StepLoop, "_call", full)
     program.clear_programs()
     with pytest.raises(Apart, match="no room"):
         kept.run(given(0), given(1))
@@ -466,7 +466,7 @@ def test_a_pack_that_is_too_large_is_run_apart(kept: Kept, monkeypatch: pytest.M
 def test_chunks_change_no_bit(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     trials = [given(seed) for seed in range(2)]
     whole = [bits(f) for f in kept.run(*trials)]
-    monkeypatch.setattr(pack, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "CHUNK_SECONDS", 0.0)
     assert [bits(f) for f in Kept().run(*trials)] == whole
     assert state.CHUNK_SECONDS > 0
 

@@ -25,9 +25,9 @@ from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.results import Diverged, Report, TrialResult
 from masksweep.sweeps.training import loop, program
 from masksweep.sweeps.training.checkpoint import Checkpoints
-from masksweep.sweeps.training.program import NEVER
 from masksweep.sweeps.training.run_trial import run
 from masksweep.sweeps.training.setup import order, program_for, start
+from masksweep.sweeps.training.steps import LossLimit, Steps
 from tests.support.trials import BASE, trial
 
 COLUMNS: dict[str, Any] = {
@@ -47,7 +47,7 @@ def sha(result: TrialResult) -> str:
 
 
 def traces() -> list[int]:
-    return [p._run.experimental_get_tracing_count() for p in program.programs()]
+    return [p.loop.function.experimental_get_tracing_count() for p in program.programs()]
 
 
 def sections_for(strategy: str) -> dict[str, Any]:
@@ -172,7 +172,7 @@ def test_xla_compiles_a_program_once_for_all_epochs_masks_and_chunks(tmp_path: P
         text=True,
         check=True,
     )
-    modules = [p.name for p in tmp_path.glob("*inference__steps*.before_optimizations.txt")]
+    modules = [p.name for p in tmp_path.glob("*inference__train*.before_optimizations.txt")]
     assert len(modules) == 2, modules  # weight_mask, and the dense control
 
 
@@ -293,7 +293,7 @@ def test_steps_that_are_timed_go_on_whatever_the_loss() -> None:
     first = start(make(optimizer={"name": "sgd", "learning_rate": 1e38}))
     x, y = first.data.train
     rows = order(first.trial, len(x), 0)
-    found = program_for(first).run(x, y, rows, 0, 20, NEVER, NEVER)
+    (found,) = program_for(first).run(x, y, rows, Steps(0, 20))
     assert found.steps == 20
     assert np.isnan(found.loss)
 
@@ -304,8 +304,18 @@ def test_a_limit_is_for_the_whole_epochs_mean() -> None:
     rows = order(first.trial, len(x), 0)  # of 12 steps
     for begin in (3, 12 + 3):
         for loss, steps in ((2999.0, 5), (3001.0, 0)):
-            numbers = begin, 5, NEVER, NEVER, loss, 1000.0
-            assert program_for(first).run(x, y, rows, *numbers).steps == steps
+            limit = LossLimit(loss, 1000.0)
+            (found,) = program_for(first).run(x, y, rows, Steps(begin, 5), [limit])
+            assert found.steps == steps
+
+
+def test_a_trial_that_is_not_active_makes_no_step() -> None:
+    first = start(make())
+    x, y = first.data.train
+    rows = order(first.trial, len(x), 0)
+    limit = LossLimit(active=False)
+    (found,) = program_for(first).run(x, y, rows, Steps(0, 5), [limit])
+    assert found.steps == 0
 
 
 def test_steps_may_end_within_an_epoch() -> None:
