@@ -106,10 +106,10 @@ def _ended(code: int) -> str:
 
 def trials(planned: Sequence[Trial]) -> Finding:
     """The trials, by the models that they build: whether a plan can be made, and how many are."""
-    from masksweep.sweeps.training.preflight import Child, check
+    from masksweep.sweeps.training.preflight import Preflight, check
 
     try:
-        with Child() as child:
+        with Preflight() as child:
             answers = check(planned, child.ask)
     except Invalid as error:
         return Finding("fail", "trials", str(error))

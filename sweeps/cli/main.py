@@ -201,7 +201,7 @@ def _plan(arguments: list[str]) -> int:
     from masksweep.sweeps.composing import command_line
     from masksweep.sweeps.config import feasible, plan
     from masksweep.sweeps.tracking import resume
-    from masksweep.sweeps.training.preflight import Child, check
+    from masksweep.sweeps.training.preflight import Preflight, check
 
     flags, asked = _apart(arguments, (*command_line.RUN_FLAGS, "--json", "--check"))
     planned = command_line.planned(asked)
@@ -214,7 +214,7 @@ def _plan(arguments: list[str]) -> int:
         feasible.check([p.trial for p in planned])
         with spinner.doing(f"Checking {plan.trials(len(planned))}"):
             new = [p.trial for p in planned if not p.found]
-            with Child() as child:
+            with Preflight() as child:
                 planned = plan.refused(planned, check(new, child.ask) if new else {})
     if planned:
         plan.show(planned, "--json" in flags)

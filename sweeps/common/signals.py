@@ -7,9 +7,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from multiprocessing import resource_tracker
-from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -93,14 +92,15 @@ def kill(processes: Iterable[psutil.Process]) -> None:
             process.kill()
 
 
-def start(process: BaseProcess) -> None:
-    """Start a process that Ctrl-C does not end: in a terminal it goes to the whole group.
+@contextlib.contextmanager
+def kept_from_children() -> Iterator[None]:
+    """Processes that are started meanwhile get no Ctrl-C, which a terminal sends to all of them.
 
-    The process that starts it is to end it. Until its own code runs it would print a traceback.
+    The process that starts them is to end them.
     """
     resource_tracker.ensure_running()  # which would let the signal through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        process.start()
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

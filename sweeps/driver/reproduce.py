@@ -22,13 +22,15 @@ from masksweep.sweeps.common.signals import Stop
 from masksweep.sweeps.common.spinner import doing
 from masksweep.sweeps.common.text import printable
 from masksweep.sweeps.config.outcome import Outcome
+from masksweep.sweeps.config.plan import Planned
 from masksweep.sweeps.config.sections import Tracking
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.driver.compare_runs import Verdict, compare
 from masksweep.sweeps.driver.progress import Display
-from masksweep.sweeps.launch import local_process
-from masksweep.sweeps.launch.job import Failure
-from masksweep.sweeps.results import Report, TrialResult
+from masksweep.sweeps.driver.sweep_jobs import jobs
+from masksweep.sweeps.driver.trial_watcher import TrialWatcher
+from masksweep.sweeps.launch.local_process import LocalProcess
+from masksweep.sweeps.launch.worker import TrialWork
 from masksweep.sweeps.tracking import resume, run_config
 from masksweep.sweeps.tracking.recorder import Recorder
 from masksweep.sweeps.tracking.run_config import Recorded
@@ -159,6 +161,45 @@ def _opened(tracking: Tracking, name: str) -> Tracker | None:
         return None
 
 
+class _Again(TrialWatcher):
+    """Compares each trial with what was recorded of it."""
+
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        verdicts: dict[str, Verdict | str],
+        recorder: Recorder,
+        display: Display,
+        logs: Path,
+        checkpoints: str,
+        tick: Callable[[], None],
+    ) -> None:
+        super().__init__(
+            _planned(targets),
+            recorder,
+            display,
+            logs=logs,
+            checkpoints=checkpoints,
+            rerun=True,
+            tags={t.trial.id: t.tags for t in targets},
+        )
+        self._recorded = {t.trial.id: t.recorded for t in targets}
+        self._verdicts, self._tick = verdicts, tick
+
+    def tick(self) -> None:
+        self._tick()
+
+    def finished(self, outcome: Outcome, record: Recorded | None) -> None:
+        key = outcome.trial.id
+        before = self._recorded[key]
+        self._verdicts[key] = compare(before, record) if record else outcome.reason
+        checkpoint.clear(self._checkpoints, key)
+
+
+def _planned(targets: Sequence[Target]) -> list[Planned]:
+    return [Planned(t.trial, ()) for t in targets]
+
+
 def _run(
     targets: Sequence[Target],
     recorder: Recorder,
@@ -168,29 +209,13 @@ def _run(
     tick: Callable[[], None],
 ) -> None:
     """Run and record the targets; fills in the verdicts, by trial id."""
-    by_id = {t.trial.id: t for t in targets}
     # large files stay where their records say that they are
     place = (STATE / "reproduced" / uuid.uuid4().hex).absolute()
+    watcher = _Again(targets, verdicts, recorder, display, folder, str(place), tick)
+    work = TrialWork(str(place), every_s=1e9)
     try:
-        for trial, event in local_process.events([t.trial for t in targets], place, folder, tick):
-            match event:
-                case None:
-                    recorder.start_trial(trial, trial.name, again=True, tags=by_id[trial.id].tags)
-                    display.started(trial.id, trial.name, 0, 1)
-                case Report():
-                    display.reported(trial.id, event)
-                    recorder.log(trial, event.epoch, event.metrics)
-                case TrialResult():
-                    now = recorder.end_trial(trial, event)
-                    verdicts[trial.id] = compare(by_id[trial.id].recorded, now)
-                    display.ended(Outcome(trial, "", event.status, event, event.reason))
-                    checkpoint.clear(str(place), trial.id)
-                case Failure():
-                    files = {"traceback.txt": event.traceback.encode()}
-                    recorder.fail_trial(trial, event.reason, files)
-                    verdicts[trial.id] = event.reason
-                    display.ended(Outcome(trial, "", "failed", reason=event.reason))
-                    checkpoint.clear(str(place), trial.id)
+        with LocalProcess(work) as process:
+            process.run(watcher, jobs(_planned(targets), folder))
     finally:
         checkpoint.clear(str(place), "rounds")
         for empty in (place, place.parent, STATE):

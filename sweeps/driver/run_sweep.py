@@ -17,7 +17,7 @@ from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.driver import summary
 from masksweep.sweeps.driver.summary import Ended
 from masksweep.sweeps.driver.sweep import KEPT, Sweep
-from masksweep.sweeps.driver.sweep_jobs import checkpoint_folder, jobs
+from masksweep.sweeps.driver.sweep_jobs import checkpoint_folder, jobs, log_folder
 from masksweep.sweeps.launch.cluster import cluster
 from masksweep.sweeps.launch.engine import Engine
 from masksweep.sweeps.launch.worker import TrialWork, portable
@@ -26,7 +26,7 @@ from masksweep.sweeps.tracking import resume
 from masksweep.sweeps.tracking.store import exists, store_uri
 from masksweep.sweeps.tracking.writable import require_state, require_store
 from masksweep.sweeps.training import checkpoint
-from masksweep.sweeps.training.preflight import Ask, Child, check
+from masksweep.sweeps.training.preflight import Ask, Preflight, check
 
 
 def run(planned: Sequence[Planned], arguments: Sequence[str], *, rerun: bool = False) -> Ended:
@@ -58,7 +58,7 @@ def _run(planned: Sequence[Planned], arguments: Sequence[str], name: str, rerun:
             feasible.check([p.trial for p in planned])
             checkpoint.check(checkpoint_folder(first))
             if first.launch.address is None:
-                ask = stack.enter_context(Child()).ask
+                ask = stack.enter_context(Preflight()).ask
             else:
                 engine = _engine(stack, planned, name)
                 ask = partial(_ask, engine)
@@ -104,4 +104,4 @@ def _engine(stack: contextlib.ExitStack, planned: Sequence[Planned], name: str) 
         stack.enter_context(cluster(first.launch.address))
     work = TrialWork(checkpoint_folder(first), first.checkpoint.every_s)
     joined = first.launch.address is not None
-    return stack.enter_context(Engine(jobs(planned, name), work, joined=joined))
+    return stack.enter_context(Engine(jobs(planned, log_folder(name)), work, joined=joined))

@@ -1,137 +1,123 @@
-"""Trials one after the other in a process of this machine, without Ray."""
+"""Jobs one after the other in a process of this machine, without Ray."""
 
 from __future__ import annotations
 
-import os
+import multiprocessing
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import Future
 from contextlib import suppress
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from masksweep.sweeps.common import signals
-from masksweep.sweeps.config.plan import Planned, packs
-from masksweep.sweeps.config.trial import Trial
+from masksweep.sweeps.common.child import Child, Lost
 from masksweep.sweeps.launch.cluster import Spec
-from masksweep.sweeps.launch.job import Failure, Fatal, failure
-from masksweep.sweeps.launch.worker import Task, TrialWork
-from masksweep.sweeps.results import Report, TrialResult
+from masksweep.sweeps.launch.job import Failure, Fatal, Job, Watcher, Work, failure
 
 POLL_SECONDS = 0.2
-Event = Report | TrialResult | Failure | None
-"""None is the start of a trial."""
 
 
-def events(
-    trials: Sequence[Trial], place: Path, logs: Path, tick: Callable[[], None]
-) -> Iterator[tuple[Trial, Event]]:
-    """Run the trials, those of a pack side by side; the last event of each is its end.
+class LocalProcess:
+    """Runs jobs as `Engine` does, without Ray: one after the other, in a process for each spec."""
 
-    The process is as a sweep's worker. Where it is lost, another one takes the rest: a pack's
-    trials one by one then, a single trial once more. `place` is for checkpoints and large files.
-    `tick` is called several times a second; what it raises ends the process.
-    """
-    waiting = deque([p.trial for p in pack] for pack in packs([Planned(t, ()) for t in trials]))
-    started: set[str] = set()
-    lost: set[str] = set()
-    child: _Child | None = None
-    try:
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._spec: Spec | None = None
+        self._child: Child | None = None
+        self._events: Connection | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._end()
+
+    def run(self, watcher: Watcher, jobs: Sequence[Job], *, max_retries: int = 1) -> None:
+        """Run the jobs. One whose process is lost runs again, at most `max_retries` times.
+
+        One with parts that raises `Apart`, or is lost, is run part by part.
+        """
+        waiting, retries = deque(jobs), dict[str, int]()
         while waiting:
-            lot = waiting.popleft()
-            by_id = {t.id: t for t in lot}
-            for trial in lot:
-                if trial.id not in started:
-                    started.add(trial.id)
-                    yield trial, None
-            spec = _spec(lot[0])
-            if child is None or child.spec != spec:
-                if child:
-                    child.end()
-                child = _Child(spec, place, tick)
-            found: dict[str, TrialResult | Failure] | Failure = {}
-            for event in child.run([Task.of(t, logs / f"{t.id[:16]}.log") for t in lot]):
-                if isinstance(event, tuple):
-                    yield by_id[event[0]], event[1]
-                else:
-                    found = event
-            if isinstance(found, dict):
-                yield from ((by_id[key], each) for key, each in found.items())
+            job = waiting.popleft()
+            watcher.started(job.key, 0)
+            result = self._run(watcher, job)
+            if not isinstance(result, Failure):
+                watcher.ended(job.key, result)
                 continue
-            if found.cause in ("lost", "memory"):
-                child.end()
-                child = None
-            if len(lot) > 1:
-                waiting.extendleft([t] for t in reversed(lot))
-            elif found.cause == "lost" and lot[0].id not in lost:
-                lost.add(lot[0].id)
-                waiting.appendleft(lot)
+            if result.cause in ("lost", "memory"):
+                self._end()
+            if job.parts:
+                if result.cause != "apart":
+                    watcher.retried(job.key, result.reason)
+                waiting.extendleft(reversed(job.parts))
+            elif result.cause == "lost" and retries.get(job.key, 0) < max_retries:
+                retries[job.key] = retries.get(job.key, 0) + 1
+                watcher.retried(job.key, result.reason)
+                waiting.appendleft(job)
             else:
-                yield lot[0], found
-    finally:
-        if child:
-            child.end()
+                watcher.ended(job.key, result)
 
+    def _run(self, watcher: Watcher, job: Job) -> Any:
+        """The job's result, or why there is none; its events go to the watcher."""
+        child, events = self._start(job.spec)
+        fatal: list[Fatal] = []
 
-def _spec(trial: Trial) -> Spec:
-    return Spec(1, trial.resources.num_gpus, trial.resources.memory, trial.train.threads)
+        def deliver(patience_s: float = 0.0) -> bool:
+            with suppress(EOFError, OSError):  # of a process that has died
+                if events.poll(patience_s):
+                    event = events.recv()
+                    if isinstance(event, Fatal):
+                        fatal.append(event)
+                    else:
+                        watcher.event(job.key, event)
+                    return True
+            return False
 
-
-class _Child:
-    """A process that runs lots of trials."""
-
-    def __init__(self, spec: Spec, place: Path, tick: Callable[[], None]) -> None:
-        self.spec, self._tick = spec, tick
-        context = get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, spec, str(place)), daemon=True)
-        signals.start(self._process)
-        theirs.close()
-
-    def run(self, tasks: Sequence[Task]) -> Iterator[Any]:
-        """(trial id, report) as they come; then results by trial id, or why there are none."""
-        fatal: Fatal | None = None
+        future: Future[Any] = child.submit(_run, job.payload)
+        while not future.done():
+            deliver(POLL_SECONDS)
+            watcher.tick()
+        while deliver():
+            pass
         try:
-            self._pipe.send(tasks)
-            while True:
-                while not self._pipe.poll(POLL_SECONDS):
-                    self._tick()
-                self._tick()
-                event = self._pipe.recv()
-                if isinstance(event, Fatal):
-                    fatal = event
-                    continue
-                yield event
-                if not isinstance(event, tuple):
-                    return
-        except (EOFError, ConnectionError):
-            if fatal and not fatal.again:
-                yield Failure(fatal.reason, fatal.reason, fatal.cause)
-            else:
-                reason = fatal.reason if fatal else "its process ended"
-                yield Failure(reason, reason, "lost")
+            return future.result()
+        except Lost:
+            if fatal and not fatal[-1].again:
+                return Failure(fatal[-1].reason, fatal[-1].reason, fatal[-1].cause)
+            reason = fatal[-1].reason if fatal else "its process ended"
+            return Failure(reason, reason, "lost")
 
-    def end(self) -> None:
-        self._process.kill()
-        self._process.join()
-        self._pipe.close()
+    def _start(self, spec: Spec) -> tuple[Child, Connection]:
+        if self._spec != spec or self._child is None or self._events is None:
+            self._end()
+            self._events, theirs = multiprocessing.get_context("spawn").Pipe(duplex=False)
+            self._child, self._spec = Child(_set_up, self._work, spec, theirs), spec
+            theirs.close()
+        return self._child, self._events
+
+    def _end(self) -> None:
+        if self._child is not None:
+            self._child.end()
+        if self._events is not None:
+            self._events.close()
+        self._child = self._events = None
 
 
-def _serve(pipe: Connection, spec: Spec, place: str) -> None:
-    # TensorFlow greets on stderr, past every setting; what goes wrong is sent to the parent
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    work = TrialWork(place, every_s=1e9)
+# -- in the process --------------------------------------------------------------------------
+
+_state: list[Any] = []
+"""The work, and where its events go."""
+
+
+def _set_up(work: Work, spec: Spec, events: Connection) -> None:
     work.setup(spec)
+    _state[:] = work, events
 
-    def emit(event: Any) -> None:
-        if isinstance(event, Fatal) or (isinstance(event, tuple) and isinstance(event[1], Report)):
-            pipe.send(event)
 
-    with suppress(EOFError):
-        while True:
-            tasks = pipe.recv()
-            try:
-                pipe.send(work.run(tasks, emit))
-            except Exception as error:
-                pipe.send(failure(error))
+def _run(payload: Any) -> Any:
+    work, events = _state
+    try:
+        return work.run(payload, events.send)
+    except Exception as error:
+        return failure(error)

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import traceback
-from collections.abc import Callable, Sequence
-from multiprocessing import get_context
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.common import signals
-from masksweep.sweeps.config.trial import Trial
+from masksweep.sweeps.common.child import Child, Lost
+from masksweep.sweeps.config.trial import Trial, parse, recorded
 from masksweep.sweeps.results import Answer
-
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
-
 
 Ask = Callable[[Sequence[Trial]], Sequence[Answer]]
 """`answers`, in a process that has TensorFlow."""
@@ -35,50 +29,40 @@ def check(trials: Sequence[Trial], ask: Ask) -> dict[str, Answer]:
     return {i: answer for i, shape in shapes.items() if any(answer := found[shape])}
 
 
-class Child:
-    """A process that loads TensorFlow beside this one, and answers once.
+class Preflight:
+    """A process that loads TensorFlow beside this one, and answers.
 
     So this one stays small, takes no GPU, and can do something else until then.
     """
 
     def __enter__(self) -> Self:
-        context = get_context("spawn")
-        self._pipe, other = context.Pipe()
-        self._process = context.Process(target=_child, args=(other,), daemon=True)
-        signals.start(self._process)
-        other.close()
+        self._child = Child(_load)
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._process.kill()
-        self._process.join()
-        self._pipe.close()
+        self._child.end()
 
     def ask(self, trials: Sequence[Trial]) -> Sequence[Answer]:
         """`answers`. Raises what that raises."""
         try:
-            self._pipe.send(trials)
-            answer = self._pipe.recv()
-        except (EOFError, ConnectionError):
+            return self._child.submit(_answers, [recorded(trial) for trial in trials]).result()
+        except Lost:
             raise Invalid("model", "", "ended the process that built it; too large?") from None
-        if isinstance(answer, Exception):
-            raise answer
-        found: Sequence[Answer] = answer
-        return found
 
 
-def _child(pipe: Connection) -> None:
+def _load() -> None:
     from masksweep.sweeps.training.setup import prepare_process
 
-    # TensorFlow greets on stderr, past every setting; what goes wrong is sent to the parent
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    prepare_process(threads=1)
+
+
+def _answers(configs: Sequence[Mapping[str, Any]]) -> list[Answer]:
     try:
-        prepare_process(threads=1)
-        pipe.send(answers(pipe.recv()))
-    except Invalid as error:
-        pipe.send(error)
+        return answers([parse(config) for config in configs])
+    except Invalid:
+        raise
     except Exception:  # it may be one that cannot travel
-        pipe.send(RuntimeError(traceback.format_exc()))
+        raise RuntimeError(traceback.format_exc()) from None
 
 
 def _shape(trial: Trial) -> str:
@@ -91,7 +75,7 @@ def _shape(trial: Trial) -> str:
 def answers(trials: Sequence[Trial]) -> list[Answer]:
     """What there is to say of each trial's plan; builds each distinct model once.
 
-    For a process that `prepare.prepare_process` was called in. Raises `Invalid` for a plan that
+    For a process that `setup.prepare_process` was called in. Raises `Invalid` for a plan that
     cannot be made.
     """
     from masksweep.strategies.base import Array, match_each

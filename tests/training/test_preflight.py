@@ -8,7 +8,7 @@ import pytest
 
 from masksweep.strategies import Invalid
 from masksweep.sweeps.config.plan import Planned, refused
-from masksweep.sweeps.training.preflight import Child, check
+from masksweep.sweeps.training.preflight import Preflight, check
 from masksweep.sweeps.training.setup import start
 from tests.support.sweep_process import wait_for
 from tests.support.trials import trial
@@ -16,12 +16,12 @@ from tests.support.trials import trial
 
 def test_it_loads_tensorflow_before_it_is_asked_and_answers_for_every_trial() -> None:
     asked = [trial(strategy=s, seed=i) for s in ("weight_mask", "var_list") for i in (0, 1)]
-    with Child() as child:
-        maps = Path(f"/proc/{child._process.pid}/maps")
+    with Preflight() as child:
+        maps = Path(f"/proc/{child._child._process.pid}/maps")
         wait_for(lambda: "libtensorflow" in maps.read_text())
         found = check(asked, child.ask)
     assert found.keys() == {t.id for t in asked if t.strategy.name == "var_list"}
-    assert not child._process.is_alive()
+    assert not child._child._process.is_alive()
 
 
 def test_it_says_what_is_cut_off() -> None:
@@ -32,7 +32,7 @@ def test_it_says_what_is_cut_off() -> None:
         trial(strategy="dense", pattern=sparse),
         trial(pattern=sparse, held={"name": "constant", "value": 0.5}),
     )
-    with Child() as child:
+    with Preflight() as child:
         found = check([plain, kept, dense, frozen], child.ask)
     assert found.keys() == {plain.id}
     masks = start(plain).plan.weights
@@ -45,18 +45,18 @@ def test_it_says_what_is_cut_off() -> None:
 
 
 def test_what_cannot_be_planned_comes_back_as_bad_input() -> None:
-    with Child() as child, pytest.raises(Invalid, match=r"targets=nope/\*"):
+    with Preflight() as child, pytest.raises(Invalid, match=r"targets=nope/\*"):
         check([trial(targets=["nope/*"])], child.ask)
 
 
 def test_a_model_that_ends_its_process_is_bad_input() -> None:
-    with Child() as child:
-        child._process.kill()
+    with Preflight() as child:
+        child._child._process.kill()
         with pytest.raises(Invalid, match="ended the process that built it"):
             check([trial()], child.ask)
 
 
 def test_one_that_is_left_early_is_gone() -> None:
-    with Child() as child:
+    with Preflight() as child:
         pass
-    assert child._process.exitcode is not None
+    assert child._child._process.exitcode is not None

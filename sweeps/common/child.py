@@ -1,0 +1,76 @@
+"""A process beside this one that runs functions, one after the other."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, ParamSpec, Self, TypeVar
+
+from masksweep.sweeps.common import signals
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Lost = BrokenProcessPool
+"""What a future raises whose process has died."""
+
+
+class Child:
+    """A process of `concurrent.futures` that starts at once and surely ends.
+
+    It ends with `end`, or when this process is gone. Ctrl-C, which a terminal sends to all its
+    processes, does not reach it. What it prints on stderr is dropped: TensorFlow prints there
+    whatever its settings are.
+
+    Args:
+        setup: Called in the process first.
+        *arguments: Its arguments. A `multiprocessing` connection may be among them.
+    """
+
+    def __init__(self, setup: Callable[..., object], *arguments: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        before = set(multiprocessing.active_children())
+        self._pool = ProcessPoolExecutor(1, context, _set_up, (setup, arguments))
+        with signals.kept_from_children():
+            self._ready = self._pool.submit(os.getpid)
+        (self._process,) = set(multiprocessing.active_children()) - before
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def submit(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Run a function in the process.
+
+        Returns:
+            The future result. It raises what the function raises, or `Lost`.
+        """
+        try:
+            return self._pool.submit(function, *args, **kwargs)
+        except Lost as error:
+            lost = Future[R]()
+            lost.set_exception(error)
+            return lost
+
+    def end(self) -> None:
+        """End the process, whatever it does."""
+        self._process.kill()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _set_up(setup: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    setup(*arguments)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
