@@ -1,4 +1,4 @@
-"""What held values are."""
+"""The base class of held values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One constant for all."""
+"""One constant for all entries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An array from a `.npz` file."""
+"""Values from a `.npz` file."""
 
 from __future__ import annotations
 

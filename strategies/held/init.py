@@ -1,4 +1,4 @@
-"""Its initial value: the weight is frozen."""
+"""Initial values: the weights are frozen."""
 
 from __future__ import annotations
 

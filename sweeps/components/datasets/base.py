@@ -1,4 +1,4 @@
-"""What a data set is."""
+"""The base class of data sets, and what they load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Progression of diabetes."""
+"""The progression of diabetes: a small regression."""
 
 from __future__ import annotations
 

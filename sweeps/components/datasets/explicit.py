@@ -1,4 +1,4 @@
-"""Samples written out."""
+"""A data set whose samples are written out."""
 
 from __future__ import annotations
 

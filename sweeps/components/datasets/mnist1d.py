@@ -1,4 +1,4 @@
-"""MNIST-1D."""
+"""MNIST-1D: ten kinds of short sequences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Strided Conv1D layers `conv_1`."""
+"""A network of strided Conv1D layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dense layers whose initial values are written out: `hidden_1`."""
+"""A network whose initial values are written out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bidirectional GRU whose states of all steps are flattened."""
+"""A network with a bidirectional GRU."""
 
 from __future__ import annotations
 

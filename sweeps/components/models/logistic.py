@@ -1,4 +1,4 @@
-"""One Dense layer."""
+"""A network of one Dense layer."""
 
 from __future__ import annotations
 

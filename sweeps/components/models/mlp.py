@@ -1,4 +1,4 @@
-"""Dense layers `hidden_1`."""
+"""A network of Dense layers."""
 
 from __future__ import annotations
 

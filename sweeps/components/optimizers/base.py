@@ -1,4 +1,4 @@
-"""What an optimizer is: Keras' own, by its settings."""
+"""The base class of optimizers: Keras' own, by their settings."""
 
 from __future__ import annotations
 
