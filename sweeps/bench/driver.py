@@ -1,24 +1,15 @@
-"""A sweep's driver beside the process that runs its trials: it records what that one tells.
-
-A message is a method of the recorder and what it is given; without a name, that the sweep has
-ended; an empty one, that there is no other.
-"""
+"""A sweep's driver beside the process that runs its trials: it records what that one tells it."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import pickle
-import signal
-import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from multiprocessing.connection import Connection
-from multiprocessing.queues import Queue
+from concurrent.futures import Future
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from masksweep.sweeps.common.child import Child, Lost
 from masksweep.sweeps.config.sections import Tracking
 from masksweep.sweeps.tracking.recorder import Recorder
 from masksweep.sweeps.tracking.spool import Spool
@@ -40,52 +31,54 @@ class Driver:
     """The process, which records one sweep after the other in the folder's store."""
 
     def __init__(self, folder: Path) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._told: Queue[bytes] = context.Queue()
-        self._answer, answer = context.Pipe(duplex=False)
-        given = folder, self._told, answer
-        self._process = context.Process(target=_record, args=given, daemon=True)
-        self._process.start()
-        answer.close()  # so that the end of the process ends the wait for it
+        self._child = Child(_set_up, folder)
+        self._calls: list[Future[None]] = []
 
     def tell(self, method: str, *given: Any) -> None:
         """Have the recorder do this. Waits for nothing, as a worker does not."""
-        self._told.put(pickle.dumps((method, given)))  # here, where an error is raised
+        self._calls.append(self._child.submit(_call, method, given))
 
     def end_sweep(self) -> None:
         """Wait until the store has all. Raises `RuntimeError` with the reason if it has not."""
-        self.tell("")
+        calls, self._calls = self._calls, []
         try:
-            trouble = self._answer.recv()
-        except EOFError:
+            trouble = self._child.submit(_finish).result()
+            for call in calls:
+                call.result()
+        except Lost:
             trouble = "the driver has died"
         if trouble:
             raise RuntimeError(trouble)
 
     def close(self) -> None:
-        self._told.put(b"")
-        self._process.join()
-        if self._process.exitcode:  # nobody takes what it was told last
-            self._told.cancel_join_thread()
+        self._child.end()
 
 
-def _record(folder: Path, told: Queue[bytes], answer: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the bench says when it ends
-    threading.Thread(target=_end_with_the_bench, daemon=True).start()
-    while given := told.get():
-        with recorder(folder) as found:
-            found.start()
-            while given and (call := pickle.loads(given))[0]:
-                getattr(found, call[0])(*call[1])
-                given = told.get()
-            sent = found.finish(patience_s=0)
-            answer.send("" if sent else found.trouble or "; ".join(found.refused) or "not sent")
-        if not given:
-            return
+# -- in the process --------------------------------------------------------------------------
+
+_folder: list[Path] = []
+_sweep = ExitStack()
+"""Closes the sweep that is recorded now."""
+_recorder: list[Recorder] = []
+"""Its recorder, if there is a sweep."""
 
 
-def _end_with_the_bench() -> None:
-    bench = multiprocessing.parent_process()
-    if bench is not None:
-        bench.join()
-        os._exit(1)
+def _set_up(folder: Path) -> None:
+    _folder.append(folder)
+
+
+def _call(method: str, given: tuple[Any, ...]) -> None:
+    if not _recorder:
+        _recorder.append(_sweep.enter_context(recorder(_folder[0])))
+        _recorder[0].start()
+    getattr(_recorder[0], method)(*given)
+
+
+def _finish() -> str:
+    """What went wrong, if anything did."""
+    if not _recorder:
+        return ""
+    made = _recorder.pop()
+    with _sweep.pop_all():
+        sent = made.finish(patience_s=0)
+        return "" if sent else made.trouble or "; ".join(made.refused) or "not sent"
