@@ -290,7 +290,7 @@ def test_a_driver_that_dies_is_told(tmp_path: Path) -> None:
     recording = driver.Driver(tmp_path)
     with pytest.raises(AttributeError, match="pickle"):
         recording.tell("log", lambda: None)
-    recording._process.kill()
+    recording._child._process.kill()
     for _ in range(100):  # more than a pipe holds, and nobody takes it
         recording.tell("log", "x" * 10_000)
     with pytest.raises(RuntimeError, match="the driver has died"):
