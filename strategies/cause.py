@@ -10,6 +10,7 @@ import numpy as np
 
 from strategies.audit import bits
 from strategies.base import Array, Mask
+from strategies.slots import slots_of
 from strategies.step import Training
 
 Cause = Literal["form", "decay", "gradient", "slots", "update", "EMA", "constraint"]
@@ -135,7 +136,7 @@ class Seen:
             behind = np.full(weight.shape, "update", dtype=object)
             gradient = by_variable.get(id(value))
             if tuple(value.shape) == weight.shape and gradient is not None:
-                for slot, fresh in training.slots(value):
+                for slot, fresh in slots_of(training, value):
                     behind[slot != fresh] = "slots"
                 behind[np.asarray(tf.convert_to_tensor(gradient)) != 0] = "gradient"
             told[weight.name] = behind

@@ -11,7 +11,7 @@ from typing import TypeVar
 from strategies.base import Strategy
 
 T = TypeVar("T")
-LOADS_TENSORFLOW = ("step", "masked", "forward", "optimizer", "cause")
+LOADS_TENSORFLOW = ("step", "masked", "forward", "optimizer", "slots", "cause")
 """Modules of this package that import it at their top; none has a strategy."""
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from strategies import audit
 from strategies.base import Array, Plan
 from strategies.connections import cut_off
+from strategies.slots import slot_leak
 from strategies.statistics import statistics
 from strategies.weights import values
 from sweeps import pictures, prepare, speed
@@ -121,7 +122,7 @@ def integrity(
         first_violation_step=found.first,
         max_drift=drift,
         peak_drift=max(drift, found.peak_drift),
-        slot_leak=program.training.slot_leak(),
+        slot_leak=slot_leak(program.training),
         raw_drift=program.raw_drift(before.raw),
         moved=audit.moved(before.weights, reloaded, plan),
         agreement=float(np.abs(after.outputs - outputs).max()),
