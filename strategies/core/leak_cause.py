@@ -11,6 +11,7 @@ import numpy as np
 from masksweep.strategies.base import Array, Mask
 from masksweep.strategies.core.audit import bits
 from masksweep.strategies.core.keras_internals import AVERAGE, DECAY, UPDATE
+from masksweep.strategies.core.slots import slots_of
 from masksweep.strategies.core.training import Training
 
 Cause = Literal["form", "decay", "gradient", "slots", "update", "EMA", "constraint"]
@@ -134,7 +135,7 @@ class Seen:
             behind = np.full(weight.shape, "update", dtype=object)
             gradient = by_variable.get(id(value))
             if tuple(value.shape) == weight.shape and gradient is not None:
-                for slot, fresh in training.slots(value):
+                for slot, fresh in slots_of(training, value):
                     behind[slot != fresh] = "slots"
                 behind[np.asarray(tf.convert_to_tensor(gradient)) != 0] = "gradient"
             told[weight.name] = behind

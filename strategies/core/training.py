@@ -105,7 +105,8 @@ class Training:
         self.trained = [
             v for w, v in zip(self.weights, self.values, strict=True) if w.name in trains
         ]
-        self._slots = build(self.optimizer, self.trained)
+        self.slots = build(self.optimizer, self.trained)
+        """The optimizer's slots of each trained value, by its `id`, each with its fresh value."""
         self._fresh = [np.asarray(v.numpy()) for v in self.optimizer.variables]
 
     # -- values ------------------------------------------------------------------------------
@@ -164,7 +165,7 @@ class Training:
             )
             moved = [(value, now)]
             if tuple(value.shape) != weight.shape:
-                for slot, fresh in self._slots.get(id(value), []):
+                for slot, fresh in self.slots.get(id(value), []):
                     # the average that EMA keeps starts from the weight itself
                     rest = tf.fill(weight.shape, fresh.flat[0] if fresh.size else 0.0)
                     rest = now if slot.name.endswith("_average") else tf.cast(rest, now.dtype)
@@ -329,9 +330,9 @@ class Training:
         if self.binding.after_step is None:
             return
         for value, masked in self._pairs():
-            if masked is None or id(value) not in self._slots:
+            if masked is None or id(value) not in self.slots:
                 continue
-            slots = self._slots[id(value)]
+            slots = self.slots[id(value)]
             new, cleared = self.binding.after_step(
                 value.value,
                 [Slot(slot.value, fresh) for slot, fresh in slots],
@@ -341,33 +342,6 @@ class Training:
             value.assign(new)
             for (slot, _), array in zip(slots, cleared, strict=True):
                 slot.assign(array)
-
-    def slots(self, value: Any) -> list[tuple[Array, Array]]:
-        """(now, fresh) of each optimizer slot of a trained value that has its shape.
-
-        The average that EMA keeps follows the weight itself, so it is left out.
-        """
-        return [
-            (np.asarray(slot.numpy()), fresh)
-            for slot, fresh in self._slots.get(id(value), [])
-            if not slot.name.endswith("_average")
-        ]
-
-    def slot_leak(self) -> float:
-        """Largest departure of an optimizer slot from its fresh value at a masked entry.
-
-        Slots of another shape than the weight (factored moments, kept values) have none.
-        """
-        leak = 0.0
-        for weight, value in zip(self.weights, self.values, strict=True):
-            masked = self.masked.get(weight.name)
-            if masked is None or tuple(value.shape) != weight.shape:
-                continue
-            held = ~masked.kept.numpy()
-            for slot, fresh in self.slots(value):
-                if held.any():
-                    leak = max(leak, float(np.abs(slot - fresh)[held].max()))
-        return leak
 
 
 def _total(losses: Sequence[Any]) -> Any:

@@ -9,6 +9,7 @@ import signal
 import socket
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -28,6 +29,8 @@ PACKAGES = ("strategies", "sweeps", "conf")
 ADDRESSES, STORE_SHARE = 6e9, 0.3
 """Bytes of addresses that each process takes, beside this part of the free memory, which Ray's
 store of objects maps."""
+PAUSES = (1.0, 5.0)
+"""Seconds between tries to have a server of Ray's client started on a busy head."""
 PROBE_SECONDS = 5.0
 """How long an address may take to answer."""
 
@@ -161,11 +164,15 @@ def _join(address: str) -> None:
         knock(address)
         with with_code as env, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what went wrong is raised too
-            try:
-                _init(address, runtime_env=env)
-            except ConnectionAbortedError:
-                # behind ray:// Ray starts a server for us, which on a busy head may die young
-                _init(address, runtime_env=env)
+            for pause in (*PAUSES, None):
+                try:
+                    _init(address, runtime_env=env)
+                    break
+                except ConnectionAbortedError:
+                    # behind ray:// Ray starts a server for us, which on a busy head may not start
+                    if pause is None:
+                        raise
+                    time.sleep(pause)
     except PermissionError as error:
         raise Invalid("launch.address", address, str(error)) from error
     except (ValueError, OSError, RuntimeError, RayError) as error:

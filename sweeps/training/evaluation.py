@@ -15,6 +15,7 @@ from masksweep.strategies.base import Array, Plan
 from masksweep.strategies.core import audit
 from masksweep.strategies.core.connections import cut_off
 from masksweep.strategies.core.moving_statistics import statistics
+from masksweep.strategies.core.slots import slot_leak
 from masksweep.strategies.core.weights import values
 from masksweep.sweeps.common.memory import bytes_of
 from masksweep.sweeps.training import setup, timing, weight_images
@@ -116,7 +117,7 @@ def integrity(
         first_violation_step=found.first,
         max_drift=drift,
         peak_drift=max(drift, found.peak_drift),
-        slot_leak=program.training.slot_leak(),
+        slot_leak=slot_leak(program.training),
         raw_drift=program.raw_drift(before.raw),
         moved=audit.moved(before.weights, reloaded, plan),
         agreement=float(np.abs(after.outputs - outputs).max()),

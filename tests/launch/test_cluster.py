@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from masksweep import sweeps
+from masksweep.strategies.base import Invalid
+from masksweep.sweeps.launch import cluster
 from tests.support.ray_head import Head, ray_head
 from tests.support.ray_join import TOKEN, WRONG, join
 
@@ -47,6 +49,30 @@ def test_a_cluster_is_joined_and_the_code_travels(head: Head, way: str, tmp_path
     assert found["left"]
     assert found["code"].endswith("sweeps/__init__.py")
     assert Path(found["code"]) != Path(sweeps.__file__)
+
+
+@pytest.mark.parametrize("refusals", [0, 2, 3])
+def test_a_busy_head_gets_three_tries_to_start_rays_client_server(
+    refusals: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That a head answers and then starts none cannot be brought about."""
+    calls: list[str] = []
+
+    def refuse(address: str, **_: Any) -> None:
+        calls.append(address)
+        if len(calls) <= refusals:
+            raise ConnectionAbortedError("Starting Ray client server failed")
+
+    monkeypatch.setattr(cluster, "_init", refuse)
+    monkeypatch.setattr(cluster, "knock", lambda address: None)
+    monkeypatch.setattr(cluster, "PAUSES", tuple(0.0 for _ in cluster.PAUSES))
+    if refusals < 3:
+        cluster._join("ray://127.0.0.1:1")
+        assert len(calls) == refusals + 1
+    else:
+        with pytest.raises(Invalid, match="no Ray cluster there: Starting Ray client server"):
+            cluster._join("ray://127.0.0.1:1")
+        assert len(calls) == 3
 
 
 @pytest.mark.parametrize(
