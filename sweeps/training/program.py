@@ -19,7 +19,8 @@ from masksweep.strategies.core.training import Training
 from masksweep.sweeps.components.datasets.base import Task
 from masksweep.sweeps.components.models import Model
 from masksweep.sweeps.components.optimizers import Optimizer
-from masksweep.sweeps.training.steps import LossLimit, Progress, StepLoop, Steps
+from masksweep.sweeps.training.step_loop import StepLoop
+from masksweep.sweeps.training.steps import LossLimit, Progress, Steps
 
 Lane = Sequence[Array]
 """The values of all variables of one trial."""

@@ -20,7 +20,8 @@ import tensorflow as tf
 
 from masksweep.strategies.core import audit
 from masksweep.sweeps.training.program import SLICE, Lane, Program, of_any_size
-from masksweep.sweeps.training.steps import LossLimit, Progress, StepLoop, Steps
+from masksweep.sweeps.training.step_loop import StepLoop
+from masksweep.sweeps.training.steps import LossLimit, Progress, Steps
 
 IN_TURN = ("StatelessRandom", "StatelessTruncated")
 """Operations that may run lane by lane: drawing random numbers is little of a step."""

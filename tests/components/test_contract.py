@@ -24,7 +24,7 @@ MODELS_OF: dict[str, list[Model]] = {
     "mlp": [MLP(), MLP((6, 6), residual=True, batch_norm=True, dropout=0.1, activation="tanh")],
 }
 DATA_OF: dict[str, DataSet] = {"explicit": Explicit(x=((1.0, 2.0), (3.0, 4.0)), y=((1.0,), (2.0,)))}
-MODELS_TRIED = [m for name in MODELS for m in MODELS_OF.get(name, [MODELS[name]()])]
+MODELS_TRIED = [m for name in MODELS for m in MODELS_OF.get(name) or [MODELS[name]()]]
 
 
 @pytest.mark.parametrize("model", MODELS_TRIED, ids=lambda m: m.name)

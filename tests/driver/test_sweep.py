@@ -22,7 +22,6 @@ import pytest
 import ray
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from playwright.sync_api import sync_playwright
 
 from masksweep.sweeps.common.signals import Stop
 from masksweep.sweeps.config.plan import Planned
@@ -33,7 +32,7 @@ from masksweep.sweeps.launch.job import Emit, Job
 from masksweep.sweeps.launch.worker import Task
 from masksweep.sweeps.tracking import resume, run_config
 from masksweep.sweeps.training import weight_images
-from tests.support.servers import missing
+from tests.support.extras import missing, module
 from tests.support.sweep_process import clean_env, local_store, wait_for
 from tests.support.trials import trial
 
@@ -301,7 +300,7 @@ def tab(page: str) -> Iterator[Any]:
     # it looks for its maker's servers otherwise
     quiet = ["background-networking", "component-update", "sync", "gpu", "quic"]
     flags = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in quiet)]
-    with sync_playwright() as started:
+    with module("playwright.sync_api").sync_playwright() as started:
         browser = started.chromium.launch(executable_path=path, args=flags)
         made = browser.new_page(viewport={"width": 2400, "height": 1600})
         made.context.set_default_timeout(60_000)

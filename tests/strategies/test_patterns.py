@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import pickle
@@ -37,6 +36,7 @@ from masksweep.strategies.patterns.n_m import NM
 from masksweep.strategies.patterns.random import Random, densities
 from masksweep.strategies.patterns.rows import Rows
 from masksweep.strategies.testing.pattern_checks import pattern_checks
+from tests.support.mask_digests import SEEDED, digests
 
 Shape = tuple[int, ...]
 SEEDS = st.integers(0, 2**40)
@@ -275,15 +275,6 @@ def test_the_axes_are_those_of_keras_layers() -> None:
 
 # -- seeds -----------------------------------------------------------------------------------
 
-SEEDED: dict[str, Pattern] = {
-    "random": Random(0.5),
-    "random er": Random(0.5, "er"),
-    "random erk": Random(0.5, "erk"),
-    "n_m": NM(2, 4),
-    "block": Block(0.5, (2, 3)),
-    "rows": Rows(0.5),
-    "columns": Columns(0.5),
-}
 GOLDEN = {
     "random": "64814d39bf6a08ad",
     "random er": "ddfa1537ce7114e4",
@@ -293,22 +284,6 @@ GOLDEN = {
     "rows": "8e46e0355b5489ad",
     "columns": "12eb86956355595e",
 }
-
-
-def digest(masks: Mapping[str, Mask]) -> str:
-    sha = hashlib.sha256()
-    for name, mask in masks.items():
-        sha.update(f"{name} {mask.shape}".encode() + np.packbits(mask).tobytes())
-    return sha.hexdigest()[:16]
-
-
-def digests() -> dict[str, str]:
-    shapes = {"conv/kernel": (3, 4, 24), "hidden/kernel": (24, 36), "hidden/bias": (36,)}
-    wide = {name: shape for name, shape in shapes.items() if len(shape) > 1}
-    return {
-        name: digest(pattern.masks(wide if name == "n_m" else shapes, 7))
-        for name, pattern in SEEDED.items()
-    }
 
 
 def test_every_seeded_pattern_is_tried() -> None:
@@ -326,11 +301,12 @@ def test_masks_never_change() -> None:
 
 def test_masks_are_those_of_any_other_process() -> None:
     """Whatever Python's hashes are; and without TensorFlow."""
-    code = "import sys, test_patterns as t; print(t.digests(), 'tensorflow' in sys.modules)"
+    code = "import sys\nfrom tests.support.mask_digests import digests\n"
+    code += "print(digests(), 'tensorflow' in sys.modules)"
     for hashes in ("1", "2"):
         found = subprocess.run(
             [sys.executable, "-c", code],
-            cwd=Path(__file__).parent,
+            cwd=Path(__file__).parents[2],
             env={**os.environ, "PYTHONHASHSEED": hashes, "PYTHONSAFEPATH": ""},
             capture_output=True,
             text=True,

@@ -25,8 +25,9 @@ from typing import Any, ClassVar
 import psutil
 
 from tests.support.docker_files import DOCKER, composed, in_the_image, seconds
+from tests.support.extras import missing, module
 from tests.support.port_forward import forwarded
-from tests.support.servers import missing, postgres_binaries
+from tests.support.servers import postgres_binaries
 
 PATIENCE_S = 180.0
 
@@ -201,6 +202,7 @@ class ObjectsImage(Service):
 
     @property
     def command(self) -> list[str]:
+        module("moto")
         return [sys.executable, "-m", "moto.server", "--host=0.0.0.0", "--port=9000"]
 
     @property

@@ -6,12 +6,12 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-BINARIES = Path(sys.executable).parent
+from tests.support.extras import command
+
 DOCKER = Path(__file__).parents[2] / "docker"
 COMPOSE = DOCKER / "compose.yaml"
 
@@ -21,9 +21,9 @@ def composed(env: Mapping[str, str], file: str | Path = os.devnull) -> dict[str,
 
     Raises `ValueError` for what Compose refuses or warns of.
     """
-    command = [BINARIES / "docker-compose", "--file", COMPOSE, "--env-file", file]
+    base = [command("docker-compose"), "--file", COMPOSE, "--env-file", file]
     done = subprocess.run(
-        [*command, "config", "--format=json"], env=env, capture_output=True, text=True, check=False
+        [*base, "config", "--format=json"], env=env, capture_output=True, text=True, check=False
     )
     if done.returncode or done.stderr:
         raise ValueError(done.stderr)

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, NoReturn
+from typing import ClassVar
 
-import pytest
+from tests.support.extras import missing, module
 
 PATIENCE_S = 120.0
 
@@ -192,6 +192,7 @@ def mlflow_server(backend_uri: str, folder: Path) -> Iterator[MlflowServer]:
 @contextmanager
 def s3_server(folder: Path) -> Iterator[ObjectStore]:
     """A store that speaks S3 and keeps nothing; what clients need is in its `client`."""
+    module("moto")
     (port,) = free_ports(1)
     argv = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)]
     log = folder / "s3.log"
@@ -211,13 +212,6 @@ def postgres_binaries() -> Path:
     if not debian:
         missing("PostgreSQL is not installed: no initdb on PATH or in /usr/lib/postgresql")
     return debian[-1].parent
-
-
-def missing(what: str) -> NoReturn:
-    """Skips what needs a tool that is not here; where CI judges a change, that is a failure."""
-    if os.environ.get("CI"):
-        pytest.fail(what)
-    pytest.skip(what)
 
 
 def free_ports(count: int) -> list[int]:

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.docker_files import BINARIES, COMPOSE, DOCKER, composed, seconds, variables
+from tests.support.docker_files import COMPOSE, DOCKER, composed, seconds, variables
+from tests.support.extras import command
 from tests.support.sweep_process import wait_for
 
 TOP = DOCKER.parent
@@ -49,9 +50,9 @@ def services(whole: dict[str, Any]) -> dict[str, Any]:
 CLEAN = (0, "")
 
 
-def linted(*command: str | Path) -> tuple[int, str]:
+def linted(linter: str, *arguments: str | Path) -> tuple[int, str]:
     """What a linter says."""
-    done = subprocess.run([BINARIES / command[0], *command[1:]], capture_output=True, text=True)
+    done = subprocess.run([command(linter), *arguments], capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr
 
 

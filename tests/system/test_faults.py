@@ -20,8 +20,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support.extras import missing
 from tests.support.ray_head import end, ray_head, ray_node
-from tests.support.servers import MlflowServer, missing, mlflow_server, postgres
+from tests.support.servers import MlflowServer, mlflow_server, postgres
 from tests.support.sweep_process import (
     Driver,
     Store,

@@ -10,18 +10,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
 import yaml
 from mlflow.server.security_utils import is_allowed_host_header
 
 from masksweep import sweeps
 from masksweep.sweeps.cli.submit import FOLDER, NAME, STOP_SECONDS
-from tests.support.docker_files import BINARIES, DOCKER
+from tests.support.docker_files import DOCKER
+from tests.support.extras import command, module
 
 MANIFESTS = DOCKER / "kubernetes"
 OVERLAYS = ("overlays/cpu", "overlays/gpu")
-VERSIONS = ("1.30", kubernetes_validate.latest_version())
+VERSIONS = ("1.30", "latest")
 SECRET = "masksweep"
 KEYS = {
     *("POSTGRES_PASSWORD", "RAY_AUTH_TOKEN", "MLFLOW_AUTH_ADMIN_PASSWORD"),
@@ -49,7 +49,7 @@ def built(folder: str) -> Sequence[Object]:
 
 def kustomized(folder: Path) -> list[Object]:
     done = subprocess.run(
-        [BINARIES / "kubectl", "kustomize", folder], capture_output=True, text=True, check=False
+        [command("kubectl"), "kustomize", folder], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert not done.stderr, done.stderr  # kustomize warns of what is to be removed
@@ -120,13 +120,19 @@ def selects(selector: Object | None, labels: Mapping[str, str]) -> bool:
     return selector.get("matchLabels", {}).items() <= labels.items()
 
 
+def validate(made: Object, version: str) -> None:
+    kubernetes = module("kubernetes_validate")
+    number = kubernetes.latest_version() if version == "latest" else version
+    kubernetes.validate(made, number, strict=True)
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("folder", OVERLAYS)
 def test_kubernetes_takes_every_object(folder: str, version: str) -> None:
     core = [o for o in built(folder) if not o["apiVersion"].startswith("ray.io/")]
     assert {o["kind"] for o in core} >= {"Deployment", "StatefulSet", "Service", "NetworkPolicy"}
     for each in core:
-        kubernetes_validate.validate(each, version, strict=True)
+        validate(each, version)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -137,7 +143,7 @@ def test_kubernetes_takes_the_pods_of_ray(folder: str, version: str) -> None:
     for name, pod in made.items():
         whole = {"apiVersion": "v1", "kind": "Pod"} | pod
         whole["metadata"] = pod["metadata"] | {"name": name}
-        kubernetes_validate.validate(whole, version, strict=True)
+        validate(whole, version)
 
 
 @pytest.mark.parametrize("folder", OVERLAYS)

@@ -71,7 +71,7 @@ def main() -> None:
 def test_ten_thousand_trials(tmp_path: Path) -> None:
     """The store is away, so that all of it is on disk in the end and can be counted there."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.test_scale"],
+        [sys.executable, "-m", "tests.system.test_scale"],
         cwd=tmp_path,
         env=clean_env(PYTHONPATH=str(Path(__file__).parents[2])),
         capture_output=True,

@@ -451,7 +451,7 @@ def test_what_the_store_refuses_is_set_aside_and_the_rest_goes_on() -> None:
 
 
 def test_one_process_at_a_time_runs_a_sweep() -> None:
-    code = "import sys, tests.test_recorder as t; t.hold()"
+    code = "import sys, tests.tracking.test_recorder as t; t.hold()"
     with recorder():
         found = subprocess.run(
             [sys.executable, "-c", code],

@@ -1,0 +1,42 @@
+"""Every pattern that draws from a seed, and digests of its masks. It loads no TensorFlow."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from masksweep.strategies.base import Mask
+from masksweep.strategies.patterns import Pattern
+from masksweep.strategies.patterns.block import Block
+from masksweep.strategies.patterns.columns import Columns
+from masksweep.strategies.patterns.n_m import NM
+from masksweep.strategies.patterns.random import Random
+from masksweep.strategies.patterns.rows import Rows
+
+SEEDED: dict[str, Pattern] = {
+    "random": Random(0.5),
+    "random er": Random(0.5, "er"),
+    "random erk": Random(0.5, "erk"),
+    "n_m": NM(2, 4),
+    "block": Block(0.5, (2, 3)),
+    "rows": Rows(0.5),
+    "columns": Columns(0.5),
+}
+
+
+def digest(masks: Mapping[str, Mask]) -> str:
+    sha = hashlib.sha256()
+    for name, mask in masks.items():
+        sha.update(f"{name} {mask.shape}".encode() + np.packbits(mask).tobytes())
+    return sha.hexdigest()[:16]
+
+
+def digests() -> dict[str, str]:
+    shapes = {"conv/kernel": (3, 4, 24), "hidden/kernel": (24, 36), "hidden/bias": (36,)}
+    wide = {name: shape for name, shape in shapes.items() if len(shape) > 1}
+    return {
+        name: digest(pattern.masks(wide if name == "n_m" else shapes, 7))
+        for name, pattern in SEEDED.items()
+    }
