@@ -24,7 +24,10 @@ class Column(NamedTuple):
 
 
 def terminal(
-    columns: Sequence[Column], rows: Iterable[Sequence[RenderableType]], caption: str = ""
+    columns: Sequence[Column],
+    rows: Iterable[Sequence[RenderableType]],
+    caption: str = "",
+    gap: int = 2,
 ) -> Table:
     """A table for the terminal.
 
@@ -32,11 +35,12 @@ def terminal(
         columns: What is above the cells, and how they are shown.
         rows: The cells of each row, texts or `rich`'s own.
         caption: What stands below it.
+        gap: Blanks between two columns.
 
     Returns:
         The table, to be printed on a `rich` console.
     """
-    table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, gap, 0, 0))
     table.caption, table.caption_justify = caption or None, "left"
     for column in columns:
         table.add_column(

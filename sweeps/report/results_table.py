@@ -151,7 +151,7 @@ def table(outcomes: Sequence[Outcome]) -> Table:
         verdict = Text(row.verdict, style="" if row.verdict in PLAIN else colour)
         name = row.strategy.replace("(", "\n(")
         cells.append([name, row.pattern, row.score, row.ratio, row.violated, verdict, row.counts])
-    return tables.terminal(columns, cells)
+    return tables.terminal(columns, cells, gap=1)  # it must fit into 80 characters
 
 
 def as_text(outcomes: Sequence[Outcome], checked: Sequence[Checked] = ()) -> str:

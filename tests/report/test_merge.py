@@ -159,5 +159,5 @@ def test_a_sweep_needs_no_store_to_have_a_page() -> None:
     text = html_page.page(
         Sweep("mine", "my id", *told, [outcome], {"a: 1\n": [trial.name]}, []), {}
     )
-    for said in ("<h1>mine</h1>", *told, "--sweep &#x27;my id&#x27;", "a: 1", "holds"):
+    for said in ("<h1>mine</h1>", *told, "--sweep &#39;my id&#39;", "a: 1", "holds"):
         assert said in text
