@@ -288,8 +288,9 @@ def test_what_was_measured_outlives_an_interruption(tmp_path: Path) -> None:
 
 def test_a_driver_that_dies_is_told(tmp_path: Path) -> None:
     recording = driver.Driver(tmp_path)
+    recording.tell("log", lambda: None)
     with pytest.raises(AttributeError, match="pickle"):
-        recording.tell("log", lambda: None)
+        recording.end_sweep()
     recording._child._process.kill()
     for _ in range(100):  # more than a pipe holds, and nobody takes it
         recording.tell("log", "x" * 10_000)
