@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial, wraps
 from typing import Any
 
 from masksweep.sweeps.cli.parcel import packed
@@ -20,8 +20,6 @@ FOLDER = '"$HOME/masksweep-results"'
 """Where jobs run, on the head: a Ray job's own folder goes with it."""
 STOP_SECONDS = 30
 """How long a sweep may take to end in order; Ray kills it then."""
-PATIENCE_SECONDS = 60.0
-"""How long a cluster may be out of reach while its log is followed."""
 NAME = "masksweep"
 """The key of a job's metadata that holds its sweep's name."""
 
@@ -29,7 +27,7 @@ NAME = "masksweep"
 def reached(command: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str]], int]:
     """Say in one line that the cluster stopped answering, and return 1."""
 
-    @functools.wraps(command)
+    @wraps(command)
     def run(arguments: Sequence[str]) -> int:
         try:
             return command(arguments)
@@ -118,27 +116,16 @@ def _parser(command: str) -> Parser:
 
 
 def _follow(client: Any, job: str) -> int:
-    """Print the job's log on stderr until it ends; its exit code."""
+    """Print the job's log on stderr until the job ends, and return its exit code."""
     print(f"Ctrl-C leaves it running; masksweep stop {job} ends it.", file=sys.stderr)
-    printed, heard = 0, time.monotonic()
-    while True:
-        try:
-            found = client.get_job_info(job)
-            log = client.get_job_logs(job)
-        except (OSError, RuntimeError):  # a laptop that slept, a proxy that blinked
-            if time.monotonic() - heard > PATIENCE_SECONDS:
-                print(f"masksweep: the cluster is out of reach; {job} may go on", file=sys.stderr)
-                return 1
-        else:
-            heard = time.monotonic()
-            print(log[printed:], end="", file=sys.stderr, flush=True)
-            printed = len(log)
-            if found.status.is_terminal():
-                break
-        time.sleep(1)
-    if found.driver_exit_code is None and found.message:
-        print(found.message, file=sys.stderr)
-    return job_client.exit_code(found)
+    try:
+        ended = job_client.follow(client, job, partial(print, end="", file=sys.stderr, flush=True))
+    except TimeoutError:
+        print(f"masksweep: the cluster is out of reach; {job} may go on", file=sys.stderr)
+        return 1
+    if ended.driver_exit_code is None and ended.message:
+        print(ended.message, file=sys.stderr)
+    return job_client.exit_code(ended)
 
 
 def _list(jobs: Sequence[Any]) -> None:
