@@ -84,8 +84,6 @@ def plan(jobs: Sequence[Composed], trials: Sequence[Trial]) -> list[Planned]:
     `Invalid` if two of any others say the same, or what belongs to the sweep as a whole is swept
     over.
     """
-    if not jobs:
-        raise Invalid("overrides", "", "must give one trial at least")
     for section in ("launch", "checkpoint", "tracking", "sweep"):
         if any(getattr(t, section) != getattr(trials[0], section) for t in trials):
             raise _one_for_all(section, trials)

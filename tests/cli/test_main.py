@@ -73,7 +73,7 @@ def command() -> Iterator[Light]:
         ("--config-dir bad +experiment=broken", "--config-dir=bad/experiment/broken.yaml: not rea"),
         ("--config-path bad", "--config-path=bad: not offered: --config-dir adds configs"),
         ("--config-name nope", "--config-name=nope: not offered: --config-dir adds configs"),
-        ("--config-dir nope", "config=: Additional config directory "),
+        ("--config-dir nope", "--config-dir=nope: no such folder"),
         ("optimizer.learning_rate=inf", "optimizer.learning_rate=inf: must be above 0, and finite"),
         ("optimizer.ema_overwrite_frequency=0", "optimizer.ema_overwrite_frequency=0: must be 1"),
         ("optimizer=rmsprop optimizer.rho=5", "optimizer.rho=5.0: must be in [0, 1]"),
