@@ -18,7 +18,15 @@ from masksweep.sweeps.composing.command_line import planned
 from masksweep.sweeps.config.plan import packs
 from masksweep.sweeps.config.trial import Trial, parse, recorded
 from masksweep.sweeps.results import Apart, Diverged, Report, TrialResult
-from masksweep.sweeps.training import loop, pack, program, setup, state, steps, vectorized
+from masksweep.sweeps.training import (
+    loop,
+    pack,
+    program,
+    setup,
+    state,
+    step_loop,
+    vectorized,
+)
 from masksweep.sweeps.training.checkpoint import Checkpoints
 from masksweep.sweeps.training.run_trial import begin, run
 from masksweep.sweeps.training.state import Member
@@ -454,7 +462,7 @@ def test_a_pack_that_is_too_large_is_run_apart(kept: Kept, monkeypatch: pytest.M
     def full(*_: Any) -> Any:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(steps.StepLoop, "_call", full)
+    monkeypatch.setattr(step_loop.StepLoop, "_call", full)
     program.clear_programs()
     with pytest.raises(Apart, match="no room"):
         kept.run(given(0), given(1))
