@@ -1,4 +1,4 @@
-"""Every pattern that draws from a seed, and digests of its masks. It loads no TensorFlow."""
+"""Every pattern that uses a seed, and digests of its masks. Does not load TensorFlow."""
 
 from __future__ import annotations
 
