@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes docker/.env: the secrets of one installation, which only its owner can read, and its settings.
-# Does nothing if it is there: PostgreSQL and RustFS keep what they were first given.
+# Creates docker/.env, with the secrets and settings of one installation. Only its owner can read it.
+# Does nothing if the file exists: PostgreSQL and RustFS keep the first password they are given.
 #
 #     docker/secrets.sh [FILE]
 set -eu
@@ -10,7 +10,7 @@ if [ -e "$file" ]; then
     echo "$file is there already" >&2
     exit 0
 fi
-random() { # as many bytes, as hexadecimal digits
+random() { # prints the given number of random bytes as hexadecimal digits
     od -An -tx1 -N"$1" /dev/urandom | tr -d ' \n'
 }
 made=$(mktemp "$file.XXXXXX")
@@ -25,10 +25,10 @@ trap 'exit 1' HUP INT TERM
     echo "RUSTFS_ACCESS_KEY=$(random 10)"
     echo "RUSTFS_SECRET_KEY=$(random 24)"
     cat <<'END'
-# cpu: workers without cards; gpu: one with all cards
+# cpu: workers without GPUs; gpu: one worker with all GPUs
 COMPOSE_PROFILES=cpu
-# each worker offers Ray all CPUs of the machine (0), or as many as are said here, which it must for
-# several workers, or for both profiles, or trials would share CPUs and be timed wrongly
+# WORKER_CPUS: CPUs that each worker offers to trials; 0: all of the machine. Set it for several
+# workers, or for both profiles: otherwise trials share CPUs, and their timings are wrong
 #WORKERS=1
 #WORKER_CPUS=0
 #WORKER_MEMORY=8g
@@ -41,6 +41,6 @@ COMPOSE_PROFILES=cpu
 #MASKSWEEP_GPU_TAG=gpu
 END
 } >"$made"
-# whole or not at all, and never over one that was made meanwhile
+# atomic; ln does not replace a file that was created meanwhile
 ln "$made" "$file"
 echo "$file holds the secrets of this installation: keep it, and keep it to yourself" >&2

@@ -1,4 +1,4 @@
-"""How masked weights are held while the rest trains. TensorFlow, Keras and NumPy only."""
+"""Strategies: ways to hold masked weights while the rest trains. TensorFlow, Keras, NumPy only."""
 
 from masksweep.strategies.base import Binding, Invalid, MaskedWeight, Plan, Slot, Strategy, Weight
 from masksweep.strategies.patterns import PATTERNS

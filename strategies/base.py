@@ -1,7 +1,8 @@
-"""The words of the house: what a weight is, what is held of it, and what a strategy may do.
+"""The basic types: weights, masked weights, plans, and the base class of strategies.
 
-NumPy only. TensorFlow and Keras are imported inside the functions that compute with them, so a
-configuration can be checked, and a strategy can refuse, before either is loaded.
+This module imports NumPy only. A strategy imports TensorFlow and Keras inside the functions that
+compute with them. So a configuration can be checked, and a strategy can refuse a plan, before
+TensorFlow is loaded.
 """
 
 from __future__ import annotations
@@ -16,10 +17,17 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
+"""A boolean array of a weight's shape: True = kept (trains), False = masked (held)."""
 
 
 class Invalid(ValueError):
-    """A value that is not allowed: which key, what it was, and what is allowed there."""
+    """Raised for a value that is not allowed. Its message is `key=value: allowed`.
+
+    Args:
+        key: The setting or the weight that has the value.
+        value: The value that is not allowed.
+        allowed: What is allowed, or why the value is not.
+    """
 
     def __init__(self, key: str, value: object, allowed: str) -> None:
         super().__init__(f"{key}={value}: {allowed}")
@@ -30,50 +38,84 @@ class Invalid(ValueError):
 
 
 def require(condition: bool, key: str, value: object, allowed: str) -> None:
-    """Raise `Invalid` unless `condition` holds: the value must be `allowed`."""
+    """Checks a value.
+
+    Args:
+        condition: Whether the value is allowed.
+        key: The setting or the weight that has the value.
+        value: The value.
+        allowed: What is allowed; the message is `key=value: must be allowed`.
+
+    Raises:
+        Invalid: The condition is False.
+
+    Example:
+        >>> require(2 >= 3, "rounds", 2, "3 or more")
+        Traceback (most recent call last):
+        masksweep.strategies.base.Invalid: rounds=2: must be 3 or more
+    """
     if not condition:
         raise Invalid(key, value, f"must be {allowed}")
 
 
 def variable_of(name: str) -> str:
-    """The variable's part of a weight's name: `kernel` of `layer/kernel` and `layer/kernel#1`."""
+    """Returns the variable's part of a weight's name: `kernel` for `layer/kernel#1`."""
     return name.rsplit("/", 1)[-1].partition("#")[0]
 
 
 @dataclass(frozen=True)
 class Weight:
-    """One trainable weight of a model, by what can be known without its values."""
+    """Describes one trainable weight of a model, without its values."""
 
     name: str
-    """`layer/variable`, with the outer layers' names in front where layers are nested; the second
-    of one name is `layer/variable#1`."""
+    """`layer/variable`, such as `hidden/kernel`. Where layers are nested, the names of the outer
+    layers come first. If two weights would have the same name, the second is `layer/variable#1`."""
     shape: tuple[int, ...]
     dtype: str
+    """Name of the dtype, such as `float32`."""
     layer: str
     """The class of its layer, such as `Dense`."""
     output: bool = False
-    """Entry `c` of the last axis acts on the model's output `c` and on no other."""
+    """Whether entry `c` of the last axis acts on the model's output `c` and on no other output."""
     mixed: str = ""
-    """Why not, of a weight of the output layer."""
+    """For a weight of the output layer: the reason why `output` is False."""
     regularized: bool = False
+    """Whether the variable has a Keras regularizer."""
     constrained: bool = False
+    """Whether the variable has a Keras constraint."""
     shared: bool = False
-    """Another layer uses it too (tied weights)."""
+    """Whether another layer also uses the variable (tied weights)."""
 
     @property
     def is_kernel(self) -> bool:
+        """Whether the variable is a kernel, such as `kernel` or `recurrent_kernel`."""
         return variable_of(self.name).endswith("kernel")
 
 
 @dataclass(frozen=True)
 class MaskedWeight:
-    """A weight, which of its entries train, and what the others must equal."""
+    """A weight with its mask and its held values.
+
+    Raises:
+        Invalid: The mask or the held values do not have the weight's shape, the mask is not
+            boolean, or the held values do not have the weight's dtype.
+
+    Example:
+        >>> weight = Weight("hidden/kernel", (2, 2), "float32", "Dense")
+        >>> mask = np.array([[True, False], [True, False]])
+        >>> masked = MaskedWeight(weight, mask, held=np.zeros((2, 2), "float32"))
+        >>> masked.columns.tolist()
+        [True, False]
+        >>> Plan((masked,)).sparsity
+        0.5
+    """
 
     weight: Weight
     mask: Mask
-    """Shape of the weight; True = kept (trains), False = masked (held)."""
+    """Has the shape of the weight; True = kept (trains), False = masked (held)."""
     held: Array
-    """Shape and dtype of the weight; only its entries at `~mask` count."""
+    """Values that the masked entries must equal, in the shape and dtype of the weight. Its values
+    at kept entries are ignored."""
 
     def __post_init__(self) -> None:
         name, shape = self.weight.name, self.weight.shape
@@ -89,56 +131,87 @@ class MaskedWeight:
 
     @property
     def columns(self) -> Mask | None:
-        """Which outputs (last axis) are kept, if the mask holds whole ones only; else None."""
+        """The kept outputs (last axis), as a boolean array `[outputs]`.
+
+        None if an output has kept and masked entries.
+        """
         flat = self.mask.reshape(-1, self.mask.shape[-1])
         kept: Mask = flat[0] if len(flat) else np.ones(self.mask.shape[-1], bool)
         return kept if bool((flat == kept).all()) else None
 
     @property
     def holds_zero(self) -> bool:
+        """Whether all masked entries are held at zero."""
         return not np.any(self.held[~self.mask])
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The masked weights of one model."""
+    """All masked weights of one model."""
 
     weights: tuple[MaskedWeight, ...] = ()
     outputs_held: tuple[int, ...] = ()
-    """Outputs of the model whose value must not move either, by their index on the last axis."""
+    """Outputs of the model whose values must not change, as indices of the last axis."""
 
     def find(self, name: str) -> MaskedWeight | None:
+        """Returns the masked weight of this name, or None if the plan does not mask it."""
         return next((w for w in self.weights if w.weight.name == name), None)
 
     @property
     def sparsity(self) -> float:
-        """Fraction of the masked weights' entries that is held."""
+        """Fraction of the entries of `weights` that is masked, in [0, 1]."""
         size = sum(w.mask.size for w in self.weights)
         return sum(int((~w.mask).sum()) for w in self.weights) / size if size else 0.0
 
 
 def match(names: Sequence[str], globs: Sequence[str]) -> list[str]:
-    """The names that match any of the globs (`*` also spans `/`), in their own order."""
+    """Returns the names that match at least one glob, in the order of `names`.
+
+    Example:
+        >>> match(["conv/kernel", "conv/bias", "dense/kernel"], ["*/kernel"])  # `*` matches `/` too
+        ['conv/kernel', 'dense/kernel']
+    """
     return [name for name in names if any(fnmatch.fnmatchcase(name, g) for g in globs)]
 
 
 def target_names(weights: Sequence[Weight], targets: Sequence[str] | None) -> list[str]:
-    """The names of the targeted weights: by globs, or every kernel but the last.
+    """Returns the names of the weights to mask.
 
-    Raises `Invalid` if a glob, or the default, finds none.
+    Args:
+        weights: The model's weights, in the model's order.
+        targets: Globs on weight names. None targets every kernel except the last one.
+
+    Returns:
+        The names, in the model's order.
+
+    Raises:
+        Invalid: A glob matches no weight, there is no glob, or `targets` is None and the model has
+            fewer than two kernels.
     """
     if targets is None:
-        found = [w.name for w in weights if w.is_kernel][:-1]
-        known = ", ".join(w.name for w in weights)
-        if not found:
-            raise Invalid("targets", "null", f"no kernel but the last; the weights are {known}")
-        return found
+        kernels = [w.name for w in weights if w.is_kernel][:-1]
+        names = ", ".join(w.name for w in weights)
+        if not kernels:
+            raise Invalid("targets", "null", f"no kernel but the last; the weights are {names}")
+        return kernels
     require(bool(targets), "targets", list(targets), "at least one glob")
     return match_each("targets", [w.name for w in weights], targets)
 
 
 def match_each(key: str, names: Sequence[str], globs: Sequence[str]) -> list[str]:
-    """As `match`. Raises `Invalid` with this key for a glob that matches nothing."""
+    """Does the same as `match`, and checks that each glob matches at least one name.
+
+    Args:
+        key: The setting that has the globs, for the message.
+        names: The names to choose from.
+        globs: The globs.
+
+    Returns:
+        The names that match, in the order of `names`.
+
+    Raises:
+        Invalid: A glob matches no name.
+    """
     for glob in globs:
         if not match(names, [glob]):
             raise Invalid(key, glob, f"matches no weight; the weights are {', '.join(names)}")
@@ -150,13 +223,20 @@ def _first(value: Any, *_: Any) -> Any:
 
 
 def one_value(held: Array, m: Any = None) -> Array:
-    """What all entries are held at, as a scalar; `held` where that is not one value.
+    """Returns the held value as a scalar array if all entries share it, else `held` itself.
 
-    One value for all is a view of that value (`numpy.broadcast_to`). As a scalar it is not read
-    from memory once more for each entry, at each step.
+    `held` has a single value if it is a view of one value, made by `numpy.broadcast_to`. A step
+    reads a scalar faster from memory than an array with the same value in each entry.
+
+    Args:
+        held: Held values, in the shape of the weight.
+        m: Ignored; `Binding.keep` is called with the layout as its second argument.
+
+    Returns:
+        An array of shape `()`, or `held`.
     """
-    one = held.size > 0 and not any(held.strides)
-    return held[(slice(1),) * held.ndim].reshape(()) if one else held
+    is_single = held.size > 0 and not any(held.strides)
+    return held[(slice(1),) * held.ndim].reshape(()) if is_single else held
 
 
 def _pair(value: Any, slots: Any, *_: Any) -> Any:
@@ -165,72 +245,112 @@ def _pair(value: Any, slots: Any, *_: Any) -> Any:
 
 @dataclass(frozen=True)
 class Slot:
-    """One optimizer variable of a trained variable's shape."""
+    """A variable that an optimizer keeps for a trained variable, such as a moment."""
 
     value: Any
-    """The slot now, of the trained variable's shape."""
+    """The current value, in the shape of the trained variable."""
     fresh: Any
-    """The same slot as the optimizer builds it: of the same shape, or a scalar."""
+    """The initial value, as the optimizer builds the slot: in the same shape, or a scalar."""
 
 
 @dataclass(frozen=True)
 class Binding:
-    """What a strategy does to one masked weight, as pure functions over arrays.
+    """Pure functions over arrays that define what a strategy does with one masked weight.
 
-    Legend: `w` the dense weight, `v` the values that train, `m` the layout of the mask, `h` what is
-    kept of the held values, `g` the gradient of `v`, `y` the model's outputs `[batch, outputs]`.
-    Masks and held values are arguments, so that one compiled program serves every mask of a shape.
-    A field left out is the identity.
+    The arguments of the functions:
+
+    - `w`: the dense weight;
+    - `v`: the values that train, in any shape that the strategy chooses;
+    - `m`: the layout of the mask, by default the mask itself;
+    - `h`: the held values, by default a scalar or an array of the weight's shape;
+    - `g`: the gradient of `v`, in its shape;
+    - `y`: the model's outputs, `[batch, outputs]`.
+
+    The mask and the held values are arguments, so one compiled program can be used for all masks
+    whose `m` and `h` have the same shapes. By default a function returns its first argument.
+
+    Example:
+        >>> from masksweep.strategies.weight_mask import WeightMask
+        >>> binding = WeightMask().bind()
+        >>> binding.substitute([1.0, 2.0], [True, False], [0.0, 0.0]).numpy()
+        array([1., 0.], dtype=float32)
     """
 
     layout: Callable[[Mask], Array] = _first
-    """mask -> `m`, computed once with NumPy; its shape must depend on the mask's counts only."""
+    """mask -> `m`, computed once with NumPy. The shape of `m` may depend only on the shape of the
+    mask and on how many entries, rows or outputs it keeps."""
     keep: Callable[[Array, Array], Array] = one_value
-    """(held values of the weight's shape, m) -> `h`, computed once with NumPy; its shape must
-    depend on the mask's counts only, and on whether there is `one_value`, the default."""
+    """(held values in the weight's shape, m) -> `h`, computed once with NumPy. The shape of `h` may
+    depend on what the shape of `m` may depend on, and on whether `one_value` (the default) finds a
+    single value."""
     init: Callable[[Any, Any, Any], Any] = _first
-    """(w, m, h) -> v"""
+    """(w, m, h) -> `v` at the start of the training."""
     substitute: Callable[[Any, Any, Any], Any] = _first
-    """(v, m, h) -> what the forward pass uses in place of the weight."""
+    """(v, m, h) -> the weight that the forward pass uses, in the shape of `w`."""
     effective: Callable[[Any, Any, Any], Any] | None = None
-    """(v, m, h) -> the dense weight that this amounts to; by default `substitute`."""
+    """(v, m, h) -> the dense weight that is audited and saved, in the shape of `w`. By default the
+    result of `substitute`."""
     dense_call: Callable[[Any, Any, Any, Any, Any], Any] | None = None
-    """(layer, inputs, v, m, h) -> what a Dense layer with a masked kernel computes, in place of its
-    own `call`, which computes with `substitute`."""
+    """(layer, inputs, v, m, h) -> the outputs of a Dense layer whose kernel is masked. Replaces the
+    layer's own `call`, which computes with the result of `substitute`."""
     outputs: Callable[[Any, Any], Any] = _first
-    """(y, m) -> the outputs on their way to the loss; called for weights of the output layer."""
+    """(y, m) -> the outputs that the loss gets. Called for masked weights of the output layer."""
     gradients: Callable[[Any, Any], Any] = _first
-    """(g, m) -> g, before the optimizer; `g` is dense."""
+    """(g, m) -> the gradient that the optimizer gets. `g` is a dense tensor."""
     slices: bool = False
-    """Hand `tf.IndexedSlices` to the optimizer as they are, without `gradients`."""
+    """Whether the optimizer gets the gradients unchanged, so that `tf.IndexedSlices` stay sparse.
+    `gradients` is not called then."""
     after_step: Callable[[Any, Sequence[Slot], Any, Any], tuple[Any, Sequence[Any]]] | None = None
-    """(v, slots, m, h) -> (v, the slots' values); after the optimizer, and after its finalizing."""
+    """(v, slots, m, h) -> (new `v`, new value of each slot). Called after each step of the
+    optimizer, after `optimizer.finalize_variable_values`, and after a change of the mask."""
 
     def constants(self, of: MaskedWeight) -> tuple[Array, Array]:
-        """(m, h) of a masked weight. What has them in the same shapes needs no other program."""
+        """Returns (m, h) of a masked weight.
+
+        Masked weights whose constants have the same shapes can use the same compiled program.
+        """
         m = self.layout(of.mask)
         return m, self.keep(of.held, m)
 
     def dense(self, v: Any, m: Any, h: Any) -> Any:
-        """The effective weight, `[shape of w]`."""
+        """Returns the dense weight that `v`, `m` and `h` stand for, in the shape of `w`."""
         return (self.effective or self.substitute)(v, m, h)
 
 
 class Strategy:
-    """A way to hold masked weights: a frozen value (its knobs) that binds to pure functions.
+    """Base class of all strategies: a way to hold masked weights while the other weights train.
 
-    Subclasses are frozen dataclasses in a module of their own. Their fields are their settings.
+    A subclass is a frozen dataclass with a `name`, in a module of its own. Its fields are its
+    settings. `masksweep.strategies.register` makes it known to configs by its name.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class ZeroGradient(Strategy):
+        ...     name = "zero_gradient"
+        ...
+        ...     def bind(self):
+        ...         return Binding(gradients=lambda g, m: np.where(m, g, 0))
+        >>> ZeroGradient().bind().gradients([0.5, 0.5], [True, False]).tolist()
+        [0.5, 0.0]
+
+        A strategy that trains a model uses `tf.where`, and imports TensorFlow inside `bind`.
     """
 
     name: ClassVar[str]
+    """The name in configs: lower-case letters, digits and underscores."""
     role: ClassVar[Literal["strategy", "control", "dense"]] = "strategy"
-    """`control` must be seen to fail the audit; `dense` holds nothing, so takes no plan."""
+    """`control`: the audit must find violations, or the audit does not work. `dense`: masks
+    nothing, so it has no plan."""
     xla: ClassVar[bool] = True
-    """Whether its training step compiles under XLA."""
+    """Whether its training step compiles with XLA."""
 
     def refuses(self, plan: Plan) -> str | None:
-        """Why this strategy cannot hold the plan, or None. From shapes, kinds and masks alone."""
+        """Returns the reason why this strategy cannot hold the plan, or None if it can.
+
+        It looks at shapes, kinds of layers, masks and held values. It does not load TensorFlow.
+        """
         return None
 
     def bind(self) -> Binding:
+        """Returns the functions that this strategy consists of."""
         raise NotImplementedError

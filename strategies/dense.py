@@ -1,4 +1,4 @@
-"""No mask at all: the control for accuracy and speed."""
+"""The `dense` strategy: no mask, as a control for accuracy and speed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from masksweep.strategies.registry import register
 @register
 @dataclass(frozen=True)
 class Dense(Strategy):
-    """Holds nothing: the control for accuracy and speed."""
+    """Holds nothing: the control for accuracy and speed.
+
+    Its training step computes what `keras.Model.fit` computes, bit for bit.
+    """
 
     name: ClassVar[str] = "dense"
     role: ClassVar[Literal["strategy", "control", "dense"]] = "dense"

@@ -1,4 +1,4 @@
-"""Mask the gradient between its computation and the optimizer."""
+"""The `gradient_mask` strategy: mask the gradient before the optimizer gets it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,23 @@ from masksweep.strategies.registry import register
 class GradientMask(Strategy):
     """Zeroes the gradient of masked entries before the optimizer: `where(m, g, 0)`.
 
-    Holds where an optimizer's update of an entry is zero when all its gradients were: SGD,
-    momentum, Nesterov, Adam, Nadam, RMSprop, Adagrad, Adafactor, Lamb, Lion, with any clipping,
-    with L2 (its gradient is masked too) and with EMA. Leaks (measured by `experiment=leak_atlas`):
+    `g` is the gradient of the weight, and `m` its mask.
 
-    - from the first step, at a held value that is not zero: weight decay, and kernel constraints,
-      which assign past the gradients; Ftrl, which computes the weight anew from its slots (at zero
-      it may leave -0.0);
-    - from the first step, at any held value: Muon, which looks across entries;
-    - after a change of the mask: moments that were built before (momentum, Nesterov, Adam, AdamW,
-      Nadam, Lamb, Lion), and EMA, whose average remembers.
+    Holds: an optimizer that does not update an entry whose gradients were all zero. These are SGD,
+    momentum, Nesterov, Adam, Nadam, RMSprop, Adagrad, Adafactor, Lamb and Lion, with any clipping,
+    with L2 regularization (its gradient is masked too) and with EMA (a moving average of the
+    weights). Leaks (measured by `experiment=leak_atlas`):
+
+    - from the first step, if the held value is not zero: weight decay and kernel constraints, which
+      change the weight without a gradient; Ftrl, which computes the weight anew from its slots (if
+      the held value is zero, Ftrl may leave -0.0);
+    - from the first step, at any held value: Muon, whose update of an entry depends on the others;
+    - after a change of the mask: moments of earlier gradients (momentum, Nesterov, Adam, AdamW,
+      Nadam, Lamb, Lion), and EMA, whose average contains earlier values.
+
+    Example:
+        >>> GradientMask().bind().gradients([0.5, 0.5], [True, False]).numpy()
+        array([0.5, 0. ], dtype=float32)
     """
 
     name: ClassVar[str] = "gradient_mask"

@@ -1,4 +1,4 @@
-"""Mask the gradient, set the weights back, and clear the optimizer's slots."""
+"""The `hard_mask` strategy: mask the gradient, set the weights back, and reset optimizer slots."""
 
 from __future__ import annotations
 
@@ -12,11 +12,22 @@ from masksweep.strategies.registry import register
 @register
 @dataclass(frozen=True)
 class HardMask(Strategy):
-    """Masks the gradient, sets the weights back after each step, and keeps their slots fresh.
+    """Masks the gradient, sets the weights back after each step, and resets their optimizer slots.
 
-    What people who were burnt end up with. Holds the weight in every cell of
-    `experiment=leak_atlas`, and leaves no moment behind that could move it after the mask has
-    changed.
+    In each step, with `w` the weight, `m` its mask, `h` the held values and `g` the gradient:
+
+    - before the optimizer, `g <- where(m, g, 0)`;
+    - after the optimizer, `w <- where(m, w, h)`, and `slot <- where(m, slot, its initial value)`
+      for each slot of the weight's shape.
+
+    It holds the weight in every cell of `experiment=leak_atlas` (a cell is an optimizer setting, a
+    held value and an event). Masked entries have no moments that could move them after the mask
+    has changed.
+
+    Example:
+        >>> binding = HardMask().bind()
+        >>> binding.gradients([0.5, 0.5], [True, False]).numpy()
+        array([0.5, 0. ], dtype=float32)
     """
 
     name: ClassVar[str] = "hard_mask"

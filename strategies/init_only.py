@@ -1,4 +1,4 @@
-"""Set the masked weights once and hope: the control that must fail the audit."""
+"""The `init_only` strategy: set the masked weights once, as a control that must fail the audit."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from masksweep.strategies.registry import register
 class InitOnly(Strategy):
     """Sets the masked weights once, then trains as usual: the control that must leak.
 
-    `v0 = where(m, w, h)`, and nothing after. The first gradient moves every masked weight whose
-    input and delta are not zero. It is here so that an audit which cannot fail is noticed.
+    Before the first step, `w <- where(m, w, h)`, with `w` the weight, `m` its mask and `h` the held
+    values. After that nothing holds the masked entries: the first step moves each of them that has
+    a gradient. The audit must find this; if it finds nothing, the audit does not work.
     """
 
     name: ClassVar[str] = "init_only"

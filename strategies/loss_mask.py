@@ -1,4 +1,4 @@
-"""Stop the gradient at the held outputs, on their way to the loss."""
+"""The `loss_mask` strategy: stop the gradient at the held outputs, before the loss."""
 
 from __future__ import annotations
 
@@ -14,12 +14,25 @@ from masksweep.strategies.registry import register
 class LossMask(Strategy):
     """Stops the gradient at the outputs whose weights are held: `where(m, y, stop_gradient(y))`.
 
-    The loss keeps its value, and the weights of a held output get an exactly zero gradient under
-    any loss, softmax cross-entropy on logits included. Leaks where `gradient_mask` does (decay,
-    constraints, Ftrl, Muon, moments and EMA after a change of the mask), and through L2, whose
-    gradient does not pass the outputs. It holds whole output units, kernel and bias
-    alike, and the layers before get no gradient through them; the output itself still moves if
-    one of those trains.
+    `y` are the model's outputs `[..., outputs]`, and `m` is true for the outputs that are kept. The
+    loss keeps its value. The weights of a held output get a gradient of exactly zero under any
+    loss, also under softmax cross-entropy on logits.
+
+    Holds: whole output units of the last layer, in its kernel and its bias, where `gradient_mask`
+    holds. Leaks: where `gradient_mask` leaks (weight decay, constraints, Ftrl, Muon, and moments
+    and EMA after a change of the mask), and through L2 regularization, whose gradient does not
+    come through the outputs.
+
+    The layers before the last one get no gradient through a held output. The value of a held
+    output still changes if one of these layers trains.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> y = tf.Variable([[1.0, 2.0]])
+        >>> with tf.GradientTape() as tape:
+        ...     loss = tf.reduce_sum(LossMask().bind().outputs(y, tf.constant([True, False])))
+        >>> tape.gradient(loss, y).numpy()
+        array([[1., 0.]], dtype=float32)
     """
 
     name: ClassVar[str] = "loss_mask"

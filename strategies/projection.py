@@ -1,4 +1,4 @@
-"""Set the masked weights back after every step."""
+"""The `projection` strategy: set the masked weights back after every step."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from masksweep.strategies.registry import register
 class Projection(Strategy):
     """Sets the masked entries back after every optimizer step: `v <- where(m, v, h)`.
 
-    Holds the weight after each step in every cell of `experiment=leak_atlas`, also after EMA's
-    finalizing, a change of the mask, and under constraints. Does not hold: the optimizer's slots,
-    which still see the masked entries' gradients, and so global-norm clipping and optimizers that
-    look across entries (LAMB, Adafactor, Muon) walk another path (`experiment=equivalence`).
+    `v` is the weight, `m` its mask, and `h` the held values.
+
+    Holds: the weight after each step, in every cell of `experiment=leak_atlas`, also with
+    constraints, after a change of the mask, and after EMA has replaced the weights by their
+    averages. Does not hold: the optimizer's slots, which still get the gradients of masked entries.
+    So the kept entries train differently than under `gradient_mask` with clipping by the global
+    norm, and with optimizers whose update of an entry depends on other entries (LAMB, Adafactor,
+    Muon); see `experiment=equivalence`.
     """
 
     name: ClassVar[str] = "projection"

@@ -1,7 +1,7 @@
-"""Components by name: what ships with Masksweep, and what other distributions add.
+"""Registries of components by name, of Masksweep and of other distributions.
 
-A component is a frozen dataclass with a `name`, a strategy or a model say. What ships is registered
-as everything else is, by `register`; another distribution names its components as entry points.
+A component is a frozen dataclass with a `name`, for example a strategy or a model. `register` adds
+it to the registry of its kind. Another distribution lists its components as entry points.
 """
 
 from __future__ import annotations
@@ -22,21 +22,28 @@ from masksweep.strategies.base import Invalid, Strategy
 
 T = TypeVar("T")
 PREFIX = "masksweep."
-"""What the entry-point groups begin with: `masksweep.strategies`, `masksweep.models`, ..."""
+"""Prefix of the entry-point groups: `masksweep.strategies`, `masksweep.models`, ..."""
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 _distribution: ContextVar[str] = ContextVar("distribution", default="")
-"""The distribution whose entry point is loaded now, with its version."""
+"""Name and version of the distribution whose entry point is being loaded, else empty."""
 _registries: list[Registry[Any]] = []
 
 
 class Registry(Mapping[str, type[T]]):
-    """The components of one kind by name.
+    """A read-only mapping from names to component classes of one kind, sorted by name.
+
+    The modules of the package and the entry points are imported when the mapping is first read.
 
     Args:
-        kind: What they are, as in the name of their entry-point group: `strategies`, `models`.
-        base: The class that all of them derive from.
-        package: The package whose modules have those that ship with Masksweep.
+        kind: The kind of components, as in the entry-point group: `strategies`, `models`.
+        base: The class that all components of this kind derive from.
+        package: The package that has the components of Masksweep, one in each module.
+
+    Example:
+        >>> from masksweep.strategies import PATTERNS
+        >>> PATTERNS["columns"].__name__
+        'Columns'
     """
 
     def __init__(self, kind: str, base: type[T], package: str) -> None:
@@ -47,11 +54,11 @@ class Registry(Mapping[str, type[T]]):
         _registries.append(self)
 
     def add(self, component: type[T]) -> None:
-        """Add a component.
+        """Adds a component. Adding the same class again changes nothing.
 
         Raises:
-            TypeError: It is no frozen dataclass with a name.
-            Invalid: Another component has its name.
+            TypeError: The component is not a frozen dataclass, or has no valid `name`.
+            Invalid: Another component of this kind has the same name.
         """
         name = vars(component).get("name")
         parameters = getattr(component, "__dataclass_params__", None)
@@ -64,17 +71,20 @@ class Registry(Mapping[str, type[T]]):
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise TypeError(f"{component.__qualname__}.name must be lower case, as {NAME.pattern}")
         with self._lock:
-            known = self._components.setdefault(name, component)
-            if known is not component:
-                said = " and ".join(f"{c.__module__}.{c.__qualname__}" for c in (known, component))
-                raise Invalid(f"{PREFIX}{self.kind}", name, f"a name of two components: {said}")
+            existing = self._components.setdefault(name, component)
+            if existing is not component:
+                classes = " and ".join(
+                    f"{c.__module__}.{c.__qualname__}" for c in (existing, component)
+                )
+                raise Invalid(f"{PREFIX}{self.kind}", name, f"a name of two components: {classes}")
             if _distribution.get() or name not in self._origins:
                 self._origins[name] = _distribution.get() or _own(component)
 
     def origin(self, name: str) -> str:
-        """Where a component comes from: a distribution and its version, or a file's digest.
+        """Returns where the component of this name comes from.
 
-        Empty for what ships with Masksweep.
+        This is the name and version of a distribution, or a file name and its SHA-256 digest. It is
+        empty for a component of Masksweep.
         """
         self._load()
         return self._origins[name]
@@ -92,10 +102,10 @@ class Registry(Mapping[str, type[T]]):
         return len(self._components)
 
     def _load(self) -> None:
-        """Import what there is, once.
+        """Imports all components of this kind, once.
 
         Raises:
-            Invalid: An entry point cannot be imported, or is no such component.
+            Invalid: An entry point cannot be imported, or is not a valid component.
         """
         with self._lock:
             if self._loaded:
@@ -113,24 +123,26 @@ class Registry(Mapping[str, type[T]]):
                 raise
 
     def _load_point(self, point: EntryPoint) -> None:
-        of = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
-        token = _distribution.set(of)
+        origin = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+        token = _distribution.set(origin)
         try:
             component = point.load()
             if inspect.isclass(component):
                 register(component)
         except Invalid:
             raise
-        except Exception as error:  # it is somebody else's code
-            said = " ".join(str(error).split()) or "no reason given"
-            allowed = f"of {of} cannot be loaded: {type(error).__name__}: {said}"
+        except Exception as error:  # code of another distribution can raise anything
+            message = " ".join(str(error).split()) or "no reason given"
+            allowed = f"of {origin} cannot be loaded: {type(error).__name__}: {message}"
             raise Invalid(f"{PREFIX}{self.kind}", point.name, allowed) from error
         finally:
             _distribution.reset(token)
 
 
 def register(component: type[T]) -> type[T]:
-    """Make a component known by its name, to configs too. Usable as a decorator.
+    """Adds a component to the registry of its kind, so that configs can name it.
+
+    Usable as a class decorator.
 
     Args:
         component: A frozen dataclass that derives from `Strategy`, `Pattern`, `Held`, `Model`,
@@ -140,8 +152,9 @@ def register(component: type[T]) -> type[T]:
         The component.
 
     Raises:
-        TypeError: It derives from none of them, or is no frozen dataclass with a name.
-        Invalid: Another component of its kind has its name.
+        TypeError: The component does not derive from one of these classes, is not a frozen
+            dataclass, or has no valid `name`.
+        Invalid: Another component of the same kind has the same name.
     """
     for registry in _registries:
         if issubclass(component, registry.base):
@@ -152,7 +165,10 @@ def register(component: type[T]) -> type[T]:
 
 
 def _own(component: type) -> str:
-    """Where code comes from that belongs to no distribution: empty for our own, or its digest."""
+    """Returns the origin of a component that was not loaded from an entry point.
+
+    Empty for a component of Masksweep, else the name and SHA-256 digest of its file.
+    """
     if component.__module__.startswith(PREFIX):
         return ""
     file = inspect.getsourcefile(component)

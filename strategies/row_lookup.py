@@ -1,4 +1,4 @@
-"""Look rows up, so that the gradient is sparse and touches no other row."""
+"""The `row_lookup` strategy: look the kept rows up, so that only they get a gradient."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from masksweep.strategies.registry import register
 
 
 def _kept(mask: Mask) -> Array:
-    """The rows that are kept, `[kept]` int32."""
+    """Returns the indices of the kept rows, `[kept]` int32."""
     return np.flatnonzero(mask.any(axis=1)).astype(np.int32)
 
 
@@ -21,13 +21,17 @@ def _kept(mask: Mask) -> Array:
 class RowLookup(Strategy):
     """Looks the kept rows up in a dense variable: `tf.nn.embedding_lookup(v, rows)`.
 
-    The gradient is then a `tf.IndexedSlices` of those rows, and goes to the optimizer as such.
-    Holds whole rows (the inputs of a Dense kernel, the words of an Embedding) as `gradient_mask`
-    does, and leaks where that does, but for Muon, which leaves rows of zeros as they are: an
-    optimizer leaves rows alone that it has never seen a gradient of. SGD really updates
-    the rows of the slices only. Keras' Adam makes its moments dense and updates every row at every
-    step; the others stand still only because their moments are zero, so rows that were looked up
-    before a change of the mask move on.
+    `v` is the weight `[rows, columns]`, and `rows` the indices of the kept rows. The gradient is
+    a `tf.IndexedSlices` of these rows, and the optimizer gets it in this form.
+
+    Holds: whole rows (inputs of a Dense kernel, words of an Embedding), where `gradient_mask`
+    holds: the optimizer does not update a row for which it never got a gradient. Leaks: where
+    `gradient_mask` leaks, except under Muon without weight decay, which does not change rows that
+    have no gradient.
+
+    SGD updates only the rows of the slices. Keras' Adam has dense moments and updates every row in
+    every step; a masked row stays the same only because its moments are zero. So after a change of
+    the mask, rows that were looked up before continue to move.
     """
 
     name: ClassVar[str] = "row_lookup"

@@ -1,4 +1,4 @@
-"""Train the values inside a `tf.SparseTensor`."""
+"""The `sparse_tensor` strategy: train the values inside a `tf.SparseTensor`."""
 
 from __future__ import annotations
 
@@ -14,32 +14,35 @@ from masksweep.strategies.registry import register
 
 
 def _indices(mask: Mask) -> Array:
-    """Row and column of every kept entry in row-major order, `[kept, 2]` int64."""
+    """Returns row and column of each kept entry, in row-major order, `[kept, 2]` int64."""
     return np.argwhere(mask).astype(np.int64)
 
 
 def _by_output(mask: Mask) -> Array:
-    """Row and column of every kept entry in column-major order, `[kept, 2]` int64."""
+    """Returns row and column of each kept entry, in column-major order, `[kept, 2]` int64."""
     return np.argwhere(mask.T)[:, ::-1].astype(np.int64)
 
 
 def _multiply(kernel: Any, x: Any) -> Any:
-    """`x @ kernel` for a sparse kernel `[inputs, units]` and `x` `[batch, inputs]`."""
+    """Returns `x @ kernel` for a sparse kernel `[inputs, units]` and `x` of `[batch, inputs]`."""
     import tensorflow as tf
 
-    # (W^T x^T)^T: the sparse operand can only stand on the left
+    # computed as (W^T x^T)^T, because TensorFlow takes a sparse matrix only as the left operand
     return tf.transpose(tf.sparse.sparse_dense_matmul(kernel, x, adjoint_a=True, adjoint_b=True))
 
 
 def _look_up(kernel: Any, x: Any) -> Any:
-    """The same, for entries by unit: each unit looks its inputs up, and adds them up weighted."""
+    """Returns `x @ kernel`, computed for each unit as a weighted sum of its inputs.
+
+    The entries of the kernel must be sorted by unit (column-major order).
+    """
     import tensorflow as tf
 
     unit_first, shape = tf.reverse(kernel.indices, [1]), kernel.dense_shape[::-1]
     inputs = tf.SparseTensor(unit_first, kernel.indices[:, 0], shape)
     weights = tf.SparseTensor(unit_first, kernel.values, shape)
     y = tf.nn.embedding_lookup_sparse(tf.transpose(x), inputs, weights, combiner="sum")
-    # units without inputs at the end are left out
+    # the result has no rows for the last units if these have no inputs
     y = tf.pad(y, [[0, shape[0] - tf.shape(y, tf.int64)[0]], [0, 0]])
     return tf.transpose(y)
 
@@ -47,7 +50,7 @@ def _look_up(kernel: Any, x: Any) -> Any:
 def _dense(
     product: Callable[[Any, Any], Any], layer: Any, inputs: Any, v: Any, m: Any, h: Any
 ) -> Any:
-    """What a Dense layer computes with a sparse kernel."""
+    """Computes a Dense layer with a sparse kernel."""
     import tensorflow as tf
 
     kernel = tf.SparseTensor(m, v, h.shape)
@@ -61,19 +64,31 @@ def _dense(
 @register
 @dataclass(frozen=True)
 class SparseTensor(Strategy):
-    """Trains the values inside a `tf.SparseTensor`; removed connections do not exist.
+    """Trains the values inside a `tf.SparseTensor`; masked entries are not stored at all.
 
-    `v` is `[kept]`. With `format="coo"`, `y = sparse_dense_matmul(W^T, x^T)^T`; with `"lookup"`,
-    `y = embedding_lookup_sparse(x^T, inputs of each unit, v)^T`, as TensorFlow's guide to sparse
-    tensors does for wide models. Dense kernels held at zero only: a sparse matrix has no place for
-    another value. Neither compiles under XLA, and both are slow on a CPU;
-    `speed/ratio_to_dense` says how slow. `v` must be a variable and the `tf.SparseTensor` be made
-    of it in each step: a `tf.SparseTensor` that was made once holds a copy, which does not train.
+    `v` are the kept values, `[kept]`, `W` is the sparse kernel, `[inputs, units]`, and `x` are the
+    inputs, `[batch, inputs]`. The outputs are
+
+    - with `format="coo"`, `y = sparse_dense_matmul(W^T, x^T)^T`;
+    - with `format="lookup"`, `y = embedding_lookup_sparse(x^T, inputs of each unit, v)^T`, as
+      TensorFlow's guide to sparse tensors does for wide models.
+
+    Holds: kernels of Dense layers, at zero, because a sparse matrix cannot store another value for
+    its missing entries. It refuses kernels with a constraint or regularizer, kernels that another
+    layer also uses, and layers inside other layers.
+
+    Neither format compiles with XLA, and both are slow on a CPU; `speed/ratio_to_dense` tells how
+    slow. Each step makes a new `tf.SparseTensor` from the variable `v`. A `tf.SparseTensor` that is
+    made once has a copy of the values, and does not train.
+
+    Raises:
+        Invalid: `format` is neither `coo` nor `lookup`.
     """
 
     name: ClassVar[str] = "sparse_tensor"
     xla: ClassVar[bool] = False
     format: Literal["coo", "lookup"] = "coo"
+    """How the layer computes its outputs: by a sparse product, or by look-ups."""
 
     def __post_init__(self) -> None:
         require(self.format in ("coo", "lookup"), "format", self.format, "coo or lookup")

@@ -1,4 +1,4 @@
-"""Train a vector of the kept values, scattered into the dense weight."""
+"""The `sparse_values` strategy: train a vector of the kept values."""
 
 from __future__ import annotations
 
@@ -12,17 +12,30 @@ from masksweep.strategies.registry import register
 
 
 def _positions(mask: Mask) -> Array:
-    """Flat position of every kept entry, `[kept]` int32."""
+    """Returns the position of each kept entry in the flat weight, `[kept]` int32."""
     return np.flatnonzero(mask).astype(np.int32)
 
 
 @register
 @dataclass(frozen=True)
 class SparseValues(Strategy):
-    """Trains a vector of the kept values, scattered over the held ones for the forward pass.
+    """Trains a vector of the kept values, scattered into the held values for the forward pass.
 
-    `v` is `[kept]`; masked entries are no variable at all, so no optimizer, decay or EMA can reach
-    them, and the optimizer's slots shrink with the density. Any layer.
+    `v` is `[kept]`, and the forward pass uses `tensor_scatter_nd_update(h, kept positions, v)`,
+    with `h` the held values. Masked entries are not in any variable that trains, so no optimizer,
+    weight decay or EMA can move them. The optimizer's slots have the shape of `v`, so they need
+    less memory at a lower density. It can be used with any layer, but refuses weights with a
+    constraint.
+
+    Example:
+        >>> import numpy as np
+        >>> binding = SparseValues().bind()
+        >>> m = binding.layout(np.array([[True, False], [False, True]]))
+        >>> m
+        array([0, 3], dtype=int32)
+        >>> binding.substitute([1.0, 2.0], m, np.full((2, 2), 0.5, "float32")).numpy()
+        array([[1. , 0.5],
+               [0.5, 2. ]], dtype=float32)
     """
 
     name: ClassVar[str] = "sparse_values"

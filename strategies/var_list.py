@@ -1,4 +1,4 @@
-"""Split the weight into a trained and a frozen part, and train a list of variables."""
+"""The `var_list` strategy: split a weight by outputs, and train only one of the two parts."""
 
 from __future__ import annotations
 
@@ -11,37 +11,41 @@ from masksweep.strategies.base import Array, Binding, Mask, Plan, Strategy
 from masksweep.strategies.registry import register
 
 WIDE, ALIGNED = 256, 64
-"""From `WIDE` frozen outputs on, zeros fill up to a multiple of `ALIGNED`; XLA is faster then."""
+"""If at least `WIDE` outputs are frozen, zeros are added until their number is a multiple of
+`ALIGNED`. XLA computes the product faster at such sizes."""
 
 
 class Split(NamedTuple):
-    """A weight in two parts, by its outputs (the last axis)."""
+    """A weight `[..., outputs]` that is split by its outputs (the last axis) into two parts."""
 
     trained: Any
-    """The kept outputs, `[kept, ...]`."""
+    """The kept outputs, `[kept, ...]`: the last axis of the weight comes first."""
     frozen: Any
-    """The other outputs, `[..., outputs - kept]`, and zeros after them."""
+    """The masked outputs, `[..., outputs - kept + padding]`; the padding is zeros."""
     front: Any
-    """Indices of all outputs, the kept ones first, `[outputs]` int32."""
+    """Indices of all outputs, the kept outputs first, `[outputs]` int32."""
     place: Any
-    """Where each output is in `front`, `[outputs]` int32."""
+    """Position of each output in `front`, `[outputs]` int32."""
 
     @classmethod
     def of(cls, v: Any, m: Any, h: Any) -> Split:
-        """The parts from a binding's arrays."""
+        """Makes the parts from the arrays of the binding."""
         outputs = (m.shape[0] - v.shape[0]) // 2
         return cls(v, h, front=m[:outputs], place=m[outputs : 2 * outputs])
 
 
 def _layout(mask: Mask) -> Array:
-    """`front`, `place` and the kept outputs in one array, `[2 outputs + kept]` int32."""
+    """Returns `front`, `place` and the indices of the kept outputs in one array.
+
+    The shape is `[2 * outputs + kept]`, the dtype int32.
+    """
     kept = mask.reshape(-1, mask.shape[-1])[0] if mask.size else np.ones(mask.shape[-1], bool)
     front = np.argsort(~kept, kind="stable")
     return np.concatenate([front, np.argsort(front), np.flatnonzero(kept)]).astype(np.int32)
 
 
 def _frozen(held: Array, layout: Array) -> Array:
-    """The held values of the frozen outputs, `[..., outputs - kept]`, and zeros after them."""
+    """Returns the held values of the frozen outputs, padded: `Split.frozen`."""
     outputs = held.shape[-1]
     kept = len(layout) - 2 * outputs
     frozen: Array = held[..., layout[kept:outputs]]
@@ -51,14 +55,14 @@ def _frozen(held: Array, layout: Array) -> Array:
 
 
 def _roll_axes(array: Any, shift: int) -> Any:
-    """The last axis first (`shift` 1), or the first axis last (-1)."""
+    """Moves the last axis to the front (`shift=1`), or the first axis to the end (`shift=-1`)."""
     import tensorflow as tf
 
     return tf.transpose(array, np.roll(np.arange(len(array.shape)), shift))
 
 
 def _join(v: Any, m: Any, h: Any) -> Any:
-    """The whole weight."""
+    """Returns the whole weight, `[..., outputs]`."""
     import tensorflow as tf
 
     split = Split.of(v, m, h)
@@ -67,9 +71,9 @@ def _join(v: Any, m: Any, h: Any) -> Any:
 
 
 def _dense(layer: Any, inputs: Any, v: Any, m: Any, h: Any) -> Any:
-    """What a Dense layer computes, by two products.
+    """Computes a Dense layer with two products, one for each part of its kernel.
 
-    With the whole kernel, TensorFlow would compute the gradient of all its columns.
+    With one product of the whole kernel, TensorFlow would compute the gradient of all columns.
     """
     import tensorflow as tf
 
@@ -79,7 +83,8 @@ def _dense(layer: Any, inputs: Any, v: Any, m: Any, h: Any) -> Any:
     )
     rows = tf.reshape(x, [-1, x.shape[-1]])
     y = tf.concat([tf.matmul(rows, trained, transpose_b=True), tf.matmul(rows, frozen)], -1)
-    # a scatter of rows, not a gather of columns: the gradient of a gather adds up, which is slow
+    # this puts the outputs in order; a scatter of rows is used because the gradient of a gather of
+    # columns is a sum over indices, which is slow
     outputs = split.front.shape[0]
     y = tf.transpose(y[:, :outputs])
     y = tf.tensor_scatter_nd_update(tf.zeros_like(y), split.front[:, None], y)
@@ -91,11 +96,16 @@ def _dense(layer: Any, inputs: Any, v: Any, m: Any, h: Any) -> Any:
 @register
 @dataclass(frozen=True)
 class VarList(Strategy):
-    """Splits a weight by outputs into a trained and a frozen variable, and trains a list.
+    """Splits a weight by outputs into a trained and a frozen part, and trains only the first.
 
-    `v` is `[kept outputs, ...]`: the gradient of a few rows is a product that is as fast as it is
-    small, which that of a few columns is not. The frozen part is in no `var_list`, so nothing can
-    move it. It holds whole outputs (last axis) and whole variables, and no scattered weights.
+    The name is that of the optimizer's argument: the list of the variables that train. The frozen
+    part is not in this list, so no optimizer, weight decay or EMA can move it.
+
+    The trained part `v` is `[kept outputs, ...]`, with the outputs as rows. Its gradient is then a
+    product whose time shrinks with the number of rows; with outputs as columns it would not.
+
+    It can hold whole outputs (last axis) and whole variables, but no scattered weights. It also
+    refuses weights with a constraint.
     """
 
     name: ClassVar[str] = "var_list"

@@ -1,4 +1,4 @@
-"""Mask the weight in the forward pass."""
+"""The `weight_mask` strategy: mask the weight in the forward pass."""
 
 from __future__ import annotations
 
@@ -14,17 +14,31 @@ from masksweep.strategies.registry import register
 class WeightMask(Strategy):
     """Masks the weight in the forward pass: `where(m, v, h)`, so masked entries get no gradient.
 
-    Holds: the weight that the model uses, in every cell of `experiment=leak_atlas`. Does not hold:
-    the raw variable behind it, which decay, L2, Ftrl, Muon and EMA move at masked entries without
-    effect.
+    `v` is the variable that trains, `m` its mask, and `h` the held values.
 
-    `form="product"` is the literal `m * v` that people write first (the usual answer to "how do I
-    fix some weights at zero in TensorFlow"). It is kept as a documented leak: it turns half of the
-    zeros into -0.0, and an infinite or NaN variable behind a masked entry into NaN.
+    Holds: the weight that the model uses, in every cell of `experiment=leak_atlas`. Does not hold:
+    the raw variable `v`. Weight decay, L2, Ftrl, Muon and EMA move it at masked entries, but the
+    model never uses these entries.
+
+    `form="product"` computes `m * v`, the usual answer to "how do I fix some weights at zero in
+    TensorFlow". It is here to show its leak: about half of the zeros become -0.0, and a masked
+    entry becomes NaN if the variable is infinite or NaN there.
+
+    Raises:
+        Invalid: `form` is neither `where` nor `product`.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> v, m = tf.constant([1.0, -2.0]), tf.constant([True, False])
+        >>> WeightMask().bind().substitute(v, m, 0.0).numpy()
+        array([1., 0.], dtype=float32)
+        >>> WeightMask(form="product").bind().substitute(v, m, 0.0).numpy()
+        array([ 1., -0.], dtype=float32)
     """
 
     name: ClassVar[str] = "weight_mask"
     form: Literal["where", "product"] = "where"
+    """`where` computes `where(m, v, h)`; `product` computes `m * v`, and holds zero only."""
 
     def __post_init__(self) -> None:
         require(self.form in ("where", "product"), "form", self.form, "where or product")

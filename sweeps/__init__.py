@@ -1,4 +1,4 @@
-"""Running, recording and showing sweeps over strategies."""
+"""Runs sweeps of trials, records them, and reports their results."""
 
 from __future__ import annotations
 
@@ -12,9 +12,23 @@ if TYPE_CHECKING:
 
 
 def load(sweep: str | Sequence[str] | None = None, uri: str | None = None) -> Loaded:
-    """As `reader.load`: the trials and the curves of sweeps, by name or run id, as pandas frames.
+    """Loads the trials and the metric curves of sweeps as pandas data frames.
 
-    trials, curves = sweeps.load("quickstart")
+    Args:
+        sweep: Name or MLflow parent run id of a sweep, or several of them; by default the latest
+            sweep.
+        uri: The MLflow store; by default the one that the environment names.
+
+    Returns:
+        `trials` with a row for each trial, and `curves` with a row for each point of a curve; see
+        `reader.load`.
+
+    Raises:
+        Invalid: The store cannot be opened, or has no such sweep.
+        Away: The store cannot be reached.
+
+    Example:
+        trials, curves = sweeps.load("quickstart")
     """
     from masksweep.sweeps.tracking import reader
 

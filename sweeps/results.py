@@ -1,4 +1,4 @@
-"""What comes out of a trial, and what is told of it on the way."""
+"""The result of a trial, the reports on its progress, and the exceptions that end it."""
 
 from __future__ import annotations
 
@@ -9,54 +9,55 @@ from typing import Any, Literal, NamedTuple
 
 @dataclass(frozen=True)
 class Report:
-    """How far a trial is, at the end of each chunk of steps."""
+    """Progress of a trial. One is sent at the end of each chunk of training steps."""
 
     steps: int
-    """Training steps that were done."""
+    """Training steps done so far."""
     total: int
-    """Training steps in all."""
+    """Training steps of the whole trial."""
     epoch: int
-    """The epoch that these are part of, from 1."""
+    """Number of the epoch that the steps belong to, counted from 1."""
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """Of this epoch if it has ended; the last epoch's are in the trial's result."""
+    """Metrics of this epoch, if it has ended. Those of the last epoch are in the trial's result."""
     note: str = ""
-    """Something that a person should know."""
+    """A message for the user, such as that the trial was resumed."""
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What one trial found."""
+    """The result of a trial that ran to its end, or was skipped."""
 
     status: Literal["ok", "skipped"]
     reason: str = ""
-    """Why it was skipped."""
+    """Why the trial was skipped; empty if it was not."""
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """Final metrics by their names in the house."""
+    """Final metrics by name, such as `test/accuracy`."""
     tags: Mapping[str, str] = field(default_factory=dict)
     artifacts: Mapping[str, bytes] = field(default_factory=dict)
-    """Content by file name."""
+    """Content of each file by file name."""
     data: Mapping[str, Any] = field(default_factory=dict)
     """Name, digest and shapes of the training data."""
     epochs: int = 0
+    """Number of epochs that were trained; a last, incomplete one counts."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A trial that has finished before."""
+    """The result of a trial that an earlier run of the sweep has finished."""
 
     result: TrialResult
-    """Without artifacts."""
+    """The result without its artifacts, which are not loaded."""
     code: str
-    """The version of the code that ran it."""
+    """Version of the code that ran the trial."""
 
 
 class Answer(NamedTuple):
-    """What is known of a trial's plan before it runs."""
+    """What the preflight finds out about a trial's plan before the trial runs."""
 
     refusal: str = ""
-    """Why its strategy cannot hold it; empty if it can."""
+    """Why the trial's strategy cannot hold the plan; empty if it can."""
     cut_off: str = ""
-    """The units and inputs that its masks leave without a connection; empty if there are none."""
+    """Units and inputs that the masks leave without any connection; empty if there are none."""
 
 
 FailureCause = Literal["raised", "diverged", "lost", "timeout", "memory", "apart"]
@@ -64,42 +65,55 @@ FailureCause = Literal["raised", "diverged", "lost", "timeout", "memory", "apart
 
 
 class TrialFailure(RuntimeError):
-    """An exception that knows the cause of the failure; its message is the reason."""
+    """A failed trial. `cause` is the kind of the failure, and the message is the reason."""
 
     cause: FailureCause
 
 
 class Diverged(TrialFailure):
-    """The loss is no number any more, or far above what it was before training."""
+    """The loss is NaN or infinite, or far above the loss before training."""
 
     cause = "diverged"
 
 
 class Apart(TrialFailure):
-    """Why trials cannot be run side by side, where each can be run alone."""
+    """The trials cannot run side by side in one program. Each of them can still run alone."""
 
     cause = "apart"
 
 
 def violated(metrics: Mapping[str, float]) -> bool:
-    """Whether a weight that is to be held differed at any audited step, or at the end."""
+    """Whether any masked entry differed from its held value at an audited step or at the end.
+
+    Args:
+        metrics: Metrics of a trial by name.
+    """
     return any(metrics.get(f"integrity/{name}") for name in ("violations", "peak_violations"))
 
 
 def unproven(metrics: Mapping[str, float]) -> str:
-    """Why a trial proves nothing in which no weight was violated."""
+    """Why the verdict of a trial is not `ok` although no masked entry was violated.
+
+    Args:
+        metrics: Metrics of a trial by name.
+    """
     if metrics.get("integrity/frozen_violations"):
         return "weights or statistics outside of trainable moved"
     if metrics.get("integrity/output_drift"):
         return "a held output moved"
-    still = metrics.get("integrity/moved") == 0
-    return "nothing moved" if still else "what was saved differs"
+    nothing_moved = metrics.get("integrity/moved") == 0
+    return "nothing moved" if nothing_moved else "what was saved differs"
 
 
 def leaks(metrics: Mapping[str, float]) -> bool:
-    """Whether something that is to be held was seen to move: a weight, a statistic, an output."""
-    also = ("integrity/output_drift", "integrity/frozen_violations")
-    return violated(metrics) or any(metrics.get(name) for name in also)
+    """Whether a value that must be held was seen to move: a weight, a statistic or an output.
+
+    Args:
+        metrics: Metrics of a trial by name.
+    """
+    other_leaks = ("integrity/output_drift", "integrity/frozen_violations")
+    return violated(metrics) or any(metrics.get(name) for name in other_leaks)
 
 
 CURVES = ("train/", "validation/", "test/", "audit/")
+"""Prefixes of the metrics that have a value for each epoch, and so make a curve."""

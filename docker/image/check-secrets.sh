@@ -1,6 +1,6 @@
 #!/bin/sh
-# Refuses the secrets that are missing, short, or known to everybody, before anything starts with
-# them: PostgreSQL and RustFS would keep what they were first given.
+# Refuses secrets that are missing, short, or well known, before any service starts: PostgreSQL and
+# RustFS keep the first password that they are given.
 set -eu
 
 for name in POSTGRES_PASSWORD RAY_AUTH_TOKEN MLFLOW_AUTH_ADMIN_PASSWORD \

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Brings MLflow's tables, and those of its accounts, to the version of this image. Once, before a
-# server starts: two that met an empty database would both create its tables.
+# Migrates MLflow's tables, and those of its accounts, to the version of this image. Runs once, before
+# a server starts: two servers that start on an empty database would both create the tables.
 set -eu
 
 database=postgresql+psycopg2:///mlflow

@@ -1,5 +1,5 @@
-"""What trains a model with masked weights and audits them: weights by name, the training step, the
-audit. Loads TensorFlow where a module needs it.
+"""Trains a model with masked weights, and audits them: weights by name, training step, audit.
 
-It may import `strategies.base` only; the strategies beside this package may import it.
+A module imports TensorFlow if it needs it. This package may import `strategies.base`, but nothing
+else of `strategies`. The other modules of `strategies` may import this package.
 """

@@ -1,4 +1,7 @@
-"""Masked-weight integrity, bit for bit. It knows the plan, never the strategy."""
+"""The audit of masked weights, bit for bit.
+
+It uses only the plan and the weights, so it is the same for all strategies.
+"""
 
 from __future__ import annotations
 
@@ -15,59 +18,93 @@ from masksweep.strategies.base import Array, Plan
 from masksweep.strategies.core.weights import describe
 
 AGREEMENT = 1e-5
-"""Allowed distance of the live model's outputs from the baked model's, times max(1, |outputs|)."""
+"""Largest allowed difference between the outputs of the trained and of the reloaded model, as a
+factor of `max(1, largest |output|)`."""
 
 
 def bits(array: Array) -> Array:
-    """The same memory as unsigned integers: -0.0 differs from +0.0, and NaN equals itself."""
-    # of a scalar, ascontiguousarray makes a vector
+    """Returns the same memory as unsigned integers.
+
+    Compared as integers, -0.0 differs from +0.0, and a NaN equals itself.
+    """
+    # not ascontiguousarray, which would make a vector of a scalar
     return np.asarray(array, order="C").view(f"u{array.dtype.itemsize}")
 
 
 def count(weight: Any, kept: Any, held: Any, lanes: bool = False) -> tuple[Any, Any]:
-    """In a graph: (violations int64, largest drift float32) of one dense weight.
+    """Counts the violations of one dense weight, with TensorFlow.
 
-    A NaN is an infinite drift. With `lanes` all have a first axis more, and so has the answer.
+    A violation is a masked entry that differs from its held value in any bit.
+
+    Args:
+        weight: The dense weight, a floating tensor.
+        kept: Its mask (True = kept), in the same shape.
+        held: Its held values, in the same shape and dtype.
+        lanes: Whether the tensors have one more axis in front, with one weight for each trial.
+
+    Returns:
+        The number of violations (int64) and the largest drift (float32), each of shape `[]`, or
+        `[lanes]`. The drift of an entry is its distance from the held value, infinite for a NaN.
     """
     import tensorflow as tf
 
     integer = {2: tf.int16, 4: tf.int32, 8: tf.int64}[weight.dtype.size]
-    wrong = ~kept & (tf.bitcast(weight, integer) != tf.bitcast(held, integer))
+    differs = ~kept & (tf.bitcast(weight, integer) != tf.bitcast(held, integer))
     axes = list(range(1, len(weight.shape))) if lanes else None
 
-    def told() -> tuple[Any, Any]:
+    def count_and_drift() -> tuple[Any, Any]:
         drift = tf.cast(tf.abs(weight - held), tf.float32)
         drift = tf.where(tf.math.is_nan(drift), tf.constant(np.inf, tf.float32), drift)
-        largest = tf.reduce_max(tf.where(wrong, drift, tf.zeros_like(drift)), axes)
-        return tf.math.count_nonzero(wrong, axes, dtype=tf.int64), largest
+        largest = tf.reduce_max(tf.where(differs, drift, tf.zeros_like(drift)), axes)
+        return tf.math.count_nonzero(differs, axes, dtype=tf.int64), largest
 
-    def none() -> tuple[Any, Any]:
+    def nothing_found() -> tuple[Any, Any]:
         shape = weight.shape[:1] if lanes else []
         return tf.zeros(shape, tf.int64), tf.zeros(shape, tf.float32)
 
-    # counting takes longer than a look whether there is any, and there rarely is
-    found: tuple[Any, Any] = tf.cond(tf.reduce_any(wrong), told, none)
-    return found
+    # counting takes longer than the test for any violation, and there rarely is one
+    result: tuple[Any, Any] = tf.cond(tf.reduce_any(differs), count_and_drift, nothing_found)
+    return result
 
 
 def violations(weights: Mapping[str, Array], plan: Plan) -> tuple[int, float]:
-    """(violations, largest drift) of dense weights by name, bit for bit."""
+    """Counts the violations of dense weights, with NumPy.
+
+    A violation is a masked entry that differs from its held value in any bit.
+
+    Args:
+        weights: Dense weights by name.
+        plan: The masks and held values.
+
+    Returns:
+        The number of violations and the largest drift. The drift of an entry is its distance from
+        the held value, infinite for a NaN.
+    """
     total, largest = 0, 0.0
     for w in plan.weights:
-        found = weights[w.weight.name]
-        wrong = ~w.mask & (bits(found) != bits(w.held))
+        values = weights[w.weight.name]
+        wrong = ~w.mask & (bits(values) != bits(w.held))
         total += int(wrong.sum())
         if wrong.any():
             with np.errstate(invalid="ignore"):
-                drift = np.abs(found[wrong].astype(np.float64) - w.held[wrong].astype(np.float64))
+                drift = np.abs(values[wrong].astype(np.float64) - w.held[wrong].astype(np.float64))
             largest = max(largest, float(np.where(np.isnan(drift), np.inf, drift).max()))
     return total, largest
 
 
 def moved(start: Mapping[str, Array], end: Mapping[str, Array], plan: Plan) -> float:
-    """Fraction of the kept entries of the masked weights that changed.
+    """Returns the fraction of the kept entries that changed between `start` and `end`.
 
-    Where every masked weight is held whole, it is that of all the other weights.
+    The entries are those of the masked weights. If these have no kept entry at all, the entries of
+    all other weights are taken.
+
+    Args:
+        start: Dense weights by name.
+        end: Dense weights by name, later.
+        plan: The masks.
+
+    Returns:
+        A number in [0, 1].
     """
     masks = {w.weight.name: w.mask for w in plan.weights}
     if not any(m.any() for m in masks.values()):
@@ -80,8 +117,9 @@ def moved(start: Mapping[str, Array], end: Mapping[str, Array], plan: Plan) -> f
 class Loader:
     """Loads saved Keras models, one after the other.
 
-    Building a model takes longer than reading its values, so those of one architecture are read
-    into one model, which thus is good until the next is loaded.
+    Building a model takes longer than reading its values. So the loader builds a new model only if
+    the architecture differs from that of the previous file; else it reads the values into the same
+    model. A loaded model is therefore valid only until the next one is loaded.
     """
 
     def __init__(self) -> None:
@@ -89,9 +127,13 @@ class Loader:
         self._model: Any = None
 
     def load(self, path: Path) -> Any:
-        """The model of a `.keras` file: of what such a file holds, nothing is from elsewhere.
+        """Returns the model of a `.keras` file.
 
-        Keras leaves the states of seeds out of it. Raises what `zipfile` and Keras do.
+        All values are those of the file; none is left from the previous model. States of seeds are
+        the exception, because Keras does not save them.
+
+        Raises:
+            Exception: Any exception of `zipfile` or Keras, if the file cannot be read.
         """
         import keras
         import tensorflow as tf
@@ -103,7 +145,8 @@ class Loader:
             self._model = keras.models.load_model(path, compile=False, safe_mode=True)
             self._config = b"" if assets else config
             return self._model
-        for variable in self._model.variables:  # what the file does not set must show
+        # a variable that the file does not set must not keep its value of the previous model
+        for variable in self._model.variables:
             dtype = tf.as_dtype(variable.dtype)
             unread = np.nan if dtype.is_floating else dtype.max if dtype.is_integer else 1
             variable.assign(tf.fill(variable.shape, tf.cast(unread, dtype)))
@@ -118,9 +161,19 @@ def bake(
     path: Path,
     loader: Loader | None = None,
 ) -> Any:
-    """Write dense weights and non-trainables into `model`, save it, and load it from the file.
+    """Writes weights into a model, saves it, and loads it again from the file.
 
-    The file is a plain Keras model: no strategy, no mask. `path` must end in `.keras`.
+    The file has a plain Keras model without a strategy or mask.
+
+    Args:
+        model: A built Keras model. Its variables are changed.
+        weights: Dense trainable weights by name.
+        state: Values of `model.non_trainable_variables`, in their order.
+        path: File to write; its name must end in `.keras`.
+        loader: Loads the file; by default a new one.
+
+    Returns:
+        The loaded model.
     """
     for weight, variable in zip(describe(model), model.trainable_variables, strict=True):
         variable.assign(weights[weight.name])
@@ -131,7 +184,7 @@ def bake(
 
 
 def digest(weights: Mapping[str, Array]) -> str:
-    """SHA-256 of weights by name: names, dtypes, shapes and little-endian bytes."""
+    """Returns the SHA-256 of weights: of their names, dtypes, shapes and little-endian bytes."""
     sha = hashlib.sha256()
     for name, array in weights.items():
         sha.update(f"{name} {array.dtype.name} {array.shape}\n".encode())
@@ -141,32 +194,48 @@ def digest(weights: Mapping[str, Array]) -> str:
 
 @dataclass(frozen=True)
 class Integrity:
-    """The verdict on one trained model. Drifts are absolute, in the weights' own unit."""
+    """The result of the audit of one trained model.
+
+    A drift is the absolute distance of a masked entry from its held value.
+    """
 
     violations: int
-    """Masked entries of the reloaded model that differ from their held value in any bit."""
+    """Number of masked entries of the reloaded model that differ in any bit from the held value."""
     peak_violations: int
-    """The most at any audited step."""
+    """Largest number of violations at an audited step."""
     first_violation_step: int | None
+    """First audited step with a violation; None if there is none."""
     max_drift: float
+    """Largest drift in the reloaded model."""
     peak_drift: float
+    """Largest drift at an audited step."""
     slot_leak: float
+    """Largest distance of an optimizer slot from its initial value at a masked entry."""
     raw_drift: float | None
-    """Largest move of the raw variable behind a masked entry, where it has the weight's shape."""
+    """Largest change of the raw variable at a masked entry. None if the variable that trains does
+    not have the weight's shape."""
     moved: float
+    """Fraction of the kept entries that changed, in [0, 1]."""
     agreement: float
-    """Largest distance of the live model's outputs from the reloaded model's."""
+    """Largest difference between the outputs of the trained and of the reloaded model."""
     tolerance: float
+    """Largest allowed `agreement`."""
     output_drift: float | None
-    """Largest move of a held output on real data; None if no output is held."""
+    """Largest change of a held output on real data; None if no output is held."""
     reloaded_exactly: bool
+    """Whether the reloaded weights and states have the same bits as those that were saved."""
     frozen_violations: int | None = None
-    """Entries of weights and statistics that must not train and differ from their start in any bit;
-    None where all train."""
+    """Number of entries of weights and statistics that must not train, but differ from their start
+    in any bit. None if all of them train."""
 
     @property
     def ok(self) -> bool:
-        """Whether the masked weights were held, and there was something to hold them against."""
+        """Whether the model passes the audit.
+
+        It passes if no masked entry, held output or frozen entry ever changed, the reloaded model
+        agrees with the trained one, and kept entries moved. Where nothing moves, a mask that holds
+        proves nothing.
+        """
         return (
             self.violations == 0
             and self.peak_violations == 0
@@ -178,8 +247,8 @@ class Integrity:
         )
 
     def metrics(self) -> dict[str, float]:
-        """By the names of the house; what does not apply is left out."""
-        found = {
+        """Returns the values that are not None, by the names under which they are logged."""
+        fields = {
             "ok": float(self.ok),
             "violations": self.violations,
             "peak_violations": self.peak_violations,
@@ -193,20 +262,20 @@ class Integrity:
             "output_drift": self.output_drift,
             "frozen_violations": self.frozen_violations,
         }
-        return {f"integrity/{k}": float(v) for k, v in found.items() if v is not None}
+        return {f"integrity/{k}": float(v) for k, v in fields.items() if v is not None}
 
 
-def same(one: Mapping[str, Array], other: Mapping[str, Array]) -> bool:
-    """Whether two sets of weights have the same names and the same bits."""
-    return one.keys() == other.keys() and all(alike(one[n], other[n]) for n in one)
+def same(first: Mapping[str, Array], second: Mapping[str, Array]) -> bool:
+    """Returns whether two sets of weights have the same names, shapes, dtypes and bits."""
+    return first.keys() == second.keys() and all(alike(first[n], second[n]) for n in first)
 
 
-def differing(one: Mapping[str, Array], other: Mapping[str, Array]) -> int:
-    """How many entries of arrays of the same names differ in any bit."""
-    return sum(int((bits(one[name]) != bits(other[name])).sum()) for name in one)
+def differing(first: Mapping[str, Array], second: Mapping[str, Array]) -> int:
+    """Returns how many entries differ in any bit between arrays of the same names and shapes."""
+    return sum(int((bits(first[name]) != bits(second[name])).sum()) for name in first)
 
 
-def alike(one: Array, other: Array) -> bool:
-    """Whether two arrays have the same shape, dtype and bits."""
-    fits = one.shape == other.shape and one.dtype == other.dtype
-    return fits and np.array_equal(bits(one), bits(other))
+def alike(first: Array, second: Array) -> bool:
+    """Returns whether two arrays have the same shape, dtype and bits."""
+    comparable = first.shape == second.shape and first.dtype == second.dtype
+    return comparable and np.array_equal(bits(first), bits(second))

@@ -1,4 +1,4 @@
-"""One forward pass of a model, on other values than its variables hold."""
+"""A forward pass of a model in which its variables have other values."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from masksweep.strategies.core import keras_internals
 
 
 def require_plain_calls(model: Any, plan: Plan) -> None:
-    """Raise `Invalid` for a layer that Keras calls again in the backward pass.
+    """Checks that Keras calls each layer in the forward pass only.
 
-    `keras.RematScope` wraps a layer in `tf.recompute_grad`. It finds the gradients of variables
-    alone, so a masked weight, which is a tensor in the forward pass, would not train. A state that
-    the layer updates would be written again after the forward pass.
+    `keras.RematScope` wraps a layer in `tf.recompute_grad`, which calls it again in the backward
+    pass. It returns gradients only for variables. A masked weight is a tensor in the forward pass,
+    so it would not train. A state that the layer updates would be updated once more.
+
+    Raises:
+        Invalid: Keras calls a layer again, and the plan masks weights or the layer has a state.
     """
     for layer in keras_internals.all_layers(model):
         if not keras_internals.rematerialized(layer):
@@ -28,9 +31,16 @@ def require_plain_calls(model: Any, plan: Plan) -> None:
 
 
 def require_listed(unlisted: Sequence[Any], model: Any) -> None:
-    """Raise `Invalid` for a variable that a layer wrote to and the model does not list.
+    """Checks the variables that a layer wrote to, but that the model does not list.
 
-    A metric that a layer keeps by itself is left alone: it changes nothing that trains.
+    Metrics of layers are allowed, because they do not change what trains.
+
+    Args:
+        unlisted: Variables that are not among the model's weights and states.
+        model: The model.
+
+    Raises:
+        Invalid: A variable is not one of a metric.
     """
     metrics = {id(v) for v in model.metrics_variables}
     for variable in unlisted:
@@ -43,24 +53,30 @@ def require_listed(unlisted: Sequence[Any], model: Any) -> None:
 
 
 class Forward(keras.StatelessScope):  # type: ignore[misc]
-    """A forward pass, which writes to no variable.
+    """A scope for a forward pass that writes to no variable.
 
-    As under `fit`, what is read of a weight after a layer wrote to it in the same pass has a
-    gradient of its own, and the write itself has none.
+    A layer may write to a weight and then read it in the same pass. As under `fit`, the value that
+    is read gets a gradient, and no gradient flows through the write.
     """
 
     def __init__(
         self, values: Sequence[tuple[Any, Any]], weights: Sequence[Any], tape: Any
     ) -> None:
-        """`values` are the variables with what they are in this pass. `tape` may be None."""
+        """Makes the scope.
+
+        Args:
+            values: Pairs of a variable and its value in this pass.
+            weights: The trainable variables of the model.
+            tape: The `tf.GradientTape` that watches values written to weights, or None.
+        """
         super().__init__(values, collect_losses=True)
         self._known = set(self.state_mapping)
         self._tape, self._weights = tape, {id(v): v for v in weights}
         self._writes: dict[int, list[Any]] = {}
         self._graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
         self.inside: list[Any] = []
-        """Variables that a layer wrote to in another graph than this pass, as `keras.ops.cond` and
-        loops make: the value cannot be used outside of it."""
+        """Variables that a layer wrote to inside another graph, such as the graph of a
+        `keras.ops.cond` or a loop. The written value cannot be used outside of that graph."""
         self.unlisted: list[Any] = []
         """Variables that a layer wrote to and the model does not list."""
 
@@ -79,22 +95,26 @@ class Forward(keras.StatelessScope):  # type: ignore[misc]
         super().add_update((variable, value))
 
     def require_followed(self) -> None:
-        """Raise `Invalid` for a variable that was written to where it cannot be followed.
+        """Checks that no layer wrote to a variable inside a condition or a loop.
 
-        Not in `add_update`, since Keras turns what a layer raises into other exceptions.
+        `add_update` does not check this, because Keras replaces an exception that is raised inside
+        a layer by another one.
+
+        Raises:
+            Invalid: A layer wrote to a variable there.
         """
         for variable in self.inside:
             allowed = "is written to inside of a condition or a loop, which cannot be followed"
             raise Invalid("model", variable.path, allowed)
 
     def wrote(self, variable: Any) -> bool:
-        """Whether a layer wrote to a variable that the model does not list."""
+        """Returns whether a layer wrote to this variable and the model does not list it."""
         return any(v is variable for v in self.unlisted)
 
     def writes(self, variable: Any) -> list[Any]:
-        """What was written to a weight, in order."""
+        """Returns the values that were written to a weight, in order."""
         return self._writes.get(id(variable), [])
 
     def written(self) -> list[tuple[Any, Any]]:
-        """(weight, its new value) of each weight that was written to."""
+        """Returns (weight, last written value) for each weight that was written to."""
         return [(self._weights[key], values[-1]) for key, values in self._writes.items()]

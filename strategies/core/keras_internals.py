@@ -1,7 +1,7 @@
-"""What is used of Keras' private parts, in one place: another version may have them otherwise.
+"""All uses of private attributes and methods of Keras, which a new version may change.
 
-`tests/strategies/core/test_keras_internals.py` tries each of them, so that it says what a new
-version of Keras has changed. It may import nothing of Masksweep.
+`tests/strategies/core/test_keras_internals.py` tests each of them, so its failures show what a new
+version of Keras has changed. This module may not import other modules of Masksweep.
 """
 
 from __future__ import annotations
@@ -11,59 +11,60 @@ from contextlib import contextmanager
 from typing import Any
 
 DECAY = "_apply_weight_decay"
-"""The method of an optimizer that applies weight decay: `(variables)`."""
+"""Name of the optimizer's method that applies weight decay. Its argument is `(variables)`."""
 UPDATE = "_backend_update_step"
-"""The method of an optimizer that updates variables: `(gradients, variables, learning rate)`."""
+"""Name of the optimizer's method that updates variables, by `(gradients, variables, rate)`."""
 AVERAGE = "_overwrite_model_variables_with_average_value"
-"""The method of an optimizer that writes averages to the weights: `(variables)`."""
+"""Name of the optimizer's method that replaces weights by their averages. Its argument is
+`(variables)`."""
 
 
 # -- layers ----------------------------------------------------------------------------------
 
 
 def inner_layers(layer: Any) -> list[Any]:
-    """The layers that a layer, or a model, has among its attributes."""
+    """Returns the layers that are attributes of a layer or model."""
     return list(layer._layers)
 
 
 def all_layers(model: Any) -> list[Any]:
-    """A model, and the layers within it at any depth."""
+    """Returns the model itself and all layers inside it, at any depth."""
     return list(model._flatten_layers())
 
 
 def own_variables(layer: Any) -> list[Any]:
-    """A layer's variables that are no inner layer's, whichever of them are frozen now.
+    """Returns the variables of a layer without those of its inner layers.
 
-    `layer.trainable_variables` depends on what is frozen.
+    The result does not depend on `layer.trainable`, unlike `layer.trainable_variables`.
     """
     return [*layer._trainable_variables, *layer._non_trainable_variables]
 
 
 def own_weights(layer: Any) -> list[Any]:
-    """Those of `own_variables` that train unless they are frozen."""
+    """Returns the variables of `own_variables` that train unless they are frozen."""
     return list(layer._trainable_variables)
 
 
 def source(tensor: Any) -> Any:
-    """The layer that a symbolic tensor comes from."""
+    """Returns the layer whose output a symbolic tensor is."""
     return tensor._keras_history.operation
 
 
 def applications(layer: Any) -> int:
-    """How many times a layer is applied in the graph of its model."""
+    """Returns how many times a layer is applied in the graph of its model."""
     return len(layer._inbound_nodes)
 
 
 def rematerialized(layer: Any) -> bool:
-    """Whether Keras calls the layer again in the backward pass (`keras.RematScope`)."""
+    """Returns whether Keras calls the layer again in the backward pass (`keras.RematScope`)."""
     return bool(getattr(layer, "_remat_mode", None))
 
 
 @contextmanager
 def not_trainable(layers: Sequence[Any]) -> Iterator[None]:
-    """Let layers see their own `layer.trainable` as False for a while.
+    """Sets `trainable` of these layers to False inside a `with` block.
 
-    Setting `layer.trainable` would set their variables and inner layers too.
+    Variables and inner layers are not changed, unlike when `layer.trainable` is assigned.
     """
     before = [layer._trainable for layer in layers]
     for layer in layers:
@@ -77,15 +78,17 @@ def not_trainable(layers: Sequence[Any]) -> Iterator[None]:
 
 @contextmanager
 def calling(calls: Mapping[int, Callable[..., Any]], layers: Sequence[Any]) -> Iterator[None]:
-    """Let layers compute otherwise for a while.
+    """Replaces the `call` of layers inside a `with` block.
+
+    The layers of the model itself are changed. A clone of the model would lose the statistics of a
+    Normalization, or the function of a Lambda.
 
     Args:
-        calls: `(inputs, training=None) -> outputs` by the layers' `id`, in place of `layer.call`.
-        layers: The layers. They stay the model's own: a clone would lose the statistics of a
-            Normalization, or the functions of a Lambda.
+        calls: The new `call` by the layer's `id`: `(inputs, training=None) -> outputs`.
+        layers: The layers.
     """
     for layer in layers:
-        # past Keras' own __setattr__, which would track it
+        # Keras' own __setattr__ would track the attribute
         object.__setattr__(layer, "call", calls[id(layer)])
     try:
         yield
@@ -98,28 +101,31 @@ def calling(calls: Mapping[int, Callable[..., Any]], layers: Sequence[Any]) -> I
 
 
 def pass_for(variable: Any, original: Any) -> None:
-    """Let optimizers take a variable for another one, such as one left out of weight decay."""
+    """Makes optimizers treat `variable` as `original`, for example in the list of variables
+    without weight decay.
+    """
     variable.value._unique_id = original.value._unique_id
 
 
 def without_replicas(optimizer: type) -> type:
-    """A class of optimizers that sums its gradients over no replicas.
+    """Returns a subclass of an optimizer that does not sum gradients over replicas.
 
-    `tf.distribute` sums them by a custom gradient. TensorFlow keeps custom gradients for the life
-    of the process, each with its graph and the variables of that.
+    `tf.distribute` sums them with a custom gradient. TensorFlow keeps each custom gradient for the
+    life of the process, with its graph and the variables of that graph.
     """
     methods = {"_all_reduce_sum_gradients": lambda self, pairs: pairs}
     return type(optimizer.__name__, (optimizer,), methods)
 
 
 def stateless(optimizer: type) -> type:
-    """A class of optimizers that works within a `keras.StatelessScope`.
+    """Returns a subclass of an optimizer that works inside a `keras.StatelessScope`.
 
-    On TensorFlow Keras updates through `tf.distribute`, which takes nothing but `tf.Variable`s.
-    This class updates as Keras does on its other backends, by the same arithmetic.
+    With the TensorFlow backend, Keras updates variables through `tf.distribute`, which accepts only
+    a `tf.Variable`. The subclass updates as Keras does with its other backends, which gives the
+    same values.
     """
     bases = {c.__name__: c for c in optimizer.__mro__}
     backend, common = bases["TFOptimizer"], vars(bases["BaseOptimizer"])
     again = {n: common[n] for n in vars(backend) if n in common and not n.startswith("__")}
-    # between the optimizer's own methods and those of its base
+    # its methods come after those of the optimizer and before those of the optimizer's base
     return type(optimizer.__name__, (optimizer, type("Stateless", (backend,), again)), {})

@@ -1,4 +1,7 @@
-"""Through what a held entry moved: one training step, looked at after each of its stages."""
+"""Finds the cause of a leak: which stage of a training step moves a masked entry.
+
+It takes one step and compares the masked entries with their held values after each stage.
+"""
 
 from __future__ import annotations
 
@@ -15,28 +18,37 @@ from masksweep.strategies.core.slots import slots_of
 from masksweep.strategies.core.training import Training
 
 Cause = Literal["form", "decay", "gradient", "slots", "update", "EMA", "constraint"]
-"""What first made an entry differ from its held value:
+"""The first stage that makes a masked entry differ from its held value:
 
-form: how the strategy writes the effective weight down (a product with the mask gives -0.0);
-decay: the optimizer's weight decay, which assigns past the gradients;
-gradient: a gradient that is not zero there reached the optimizer;
-slots: what earlier gradients left in the optimizer there, with none now;
-update: the optimizer's rule itself, with no gradient and fresh slots there: it computes the weight
-anew (Ftrl), looks across entries (Muon), or divides zero by zero;
-EMA: the average of the weights, written over them;
+form: the way in which the strategy computes the weight (a product with the mask gives -0.0);
+decay: the optimizer's weight decay, which changes the weight without a gradient;
+gradient: the optimizer gets a gradient that is not zero at the entry;
+slots: the gradient is zero at the entry, but earlier gradients are left in an optimizer slot;
+update: the gradient is zero and the slots have their initial values, but the optimizer's rule still
+changes the entry: it computes the weight anew (Ftrl), uses other entries (Muon), or divides zero by
+zero;
+EMA: the weights are replaced by their averages;
 constraint: a constraint of the variable.
 """
 
 
 NDCause = Array
-"""An array of causes, of a weight's shape; empty where nothing differs."""
+"""An object array of causes, in a weight's shape; an empty string where nothing differs."""
 
 
 def causes(training: Training, x: Any, y: Any) -> list[Cause]:
-    """Take one step on a batch, and tell what made held entries differ that differ after it.
+    """Takes one step on a batch, and returns the causes of all violations after it.
 
-    Runs eagerly, and trains: call it before the step in question. Empty if all is held. Wraps
-    methods of `keras.optimizers.Optimizer` (Keras 3) for the time of the step.
+    The step runs eagerly and trains the model. Call this in the state before the step that is to be
+    explained. Methods of the optimizer are wrapped during the step.
+
+    Args:
+        training: The training, in the state before the step.
+        x: Inputs of the batch.
+        y: Targets of the batch.
+
+    Returns:
+        The causes, in the order of the stages; empty if all masked entries are held.
     """
     seen = Seen(training)
     with seen.listening():
@@ -45,15 +57,19 @@ def causes(training: Training, x: Any, y: Any) -> list[Cause]:
 
 
 def causes_of_finalizing(training: Training) -> list[Cause]:
-    """As `causes`, for the end of the training, where EMA is written to the weights."""
+    """Does the same as `causes` for the end of the training, when EMA replaces the weights.
+
+    Returns:
+        `["EMA"]`, or an empty list.
+    """
     seen = Seen(training)
     training.finalize()
     seen.look("EMA")
-    return [c for c in seen.causes() if c == "EMA"]  # what differed before is not its doing
+    return [c for c in seen.causes() if c == "EMA"]  # other causes are older
 
 
 class Seen:
-    """Which masked entries differ from their held values, and since what."""
+    """Records which masked entries differ from their held values, and the first cause of each."""
 
     def __init__(self, training: Training) -> None:
         self._training = training
@@ -66,30 +82,34 @@ class Seen:
     def _wrong(self) -> dict[str, Mask]:
         training = self._training
         named = zip(training.weights, training.effective(), strict=True)
-        found = {}
+        wrong_entries = {}
         for weight, value in named:
             if masked := training.masked.get(weight.name):
                 differs = bits(np.asarray(value)) != bits(masked.held.numpy())
-                found[weight.name] = ~masked.kept.numpy() & differs
-        return found
+                wrong_entries[weight.name] = ~masked.kept.numpy() & differs
+        return wrong_entries
 
     def look(self, cause: Cause | dict[str, NDCause]) -> None:
-        """Note the cause, or one for each entry, of what differs now and did not before."""
+        """Records a cause for each entry that differs now and did not before.
+
+        Args:
+            cause: One cause for all these entries, or arrays of causes by weight name.
+        """
         for name, wrong in self._wrong().items():
             since = self._since[name]
-            told = cause[name] if isinstance(cause, dict) else np.full(since.shape, cause, object)
+            causes = cause[name] if isinstance(cause, dict) else np.full(since.shape, cause, object)
             new = wrong & (since == "")
-            since[new] = told[new]
+            since[new] = causes[new]
             since[~wrong] = ""
 
     def causes(self) -> list[Cause]:
-        """Of all entries that differ now, in the order of the stages."""
-        found = {c for since in self._since.values() for c in since[since != ""].tolist()}
-        return [c for c in get_args(Cause) if c in found]
+        """Returns the causes of all entries that differ now, in the order of the stages."""
+        present = {c for since in self._since.values() for c in since[since != ""].tolist()}
+        return [c for c in get_args(Cause) if c in present]
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Look after each stage of the steps that are taken meanwhile."""
+        """Calls `look` after each stage of the steps that are taken inside a `with` block."""
         optimizer = self._training.optimizer
         stages: dict[str, Callable[..., Any]] = {
             DECAY: self._after(getattr(optimizer, DECAY), "decay"),
@@ -104,39 +124,42 @@ class Seen:
         finally:
             for name in stages:
                 delattr(optimizer, name)
-        self.look("constraint")  # what the strategy set back is held again
+        self.look("constraint")  # entries that the strategy set back are held again
 
     def _after(self, method: Callable[..., Any], cause: Cause) -> Callable[..., Any]:
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            found = method(*args, **kwargs)
+            result = method(*args, **kwargs)
             self.look(cause)
-            return found
+            return result
 
         return wrapped
 
     def _update(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(grads: Any, variables: Any, rate: Any) -> Any:
-            told = self._behind(grads, variables)
-            found = method(grads, variables, rate)
-            self.look(told)
-            return found
+            entry_causes = self._behind(grads, variables)
+            result = method(grads, variables, rate)
+            self.look(entry_causes)
+            return result
 
         return wrapped
 
     def _behind(self, grads: Any, variables: Any) -> dict[str, NDCause]:
-        """Before an update, what would be behind a move, for each entry of each masked weight."""
+        """Returns, before an update, the cause that a change of each entry would have.
+
+        The arrays of causes are by the names of the masked weights.
+        """
         import tensorflow as tf
 
-        training, told = self._training, {}
+        training, entry_causes = self._training, {}
         by_variable = {id(v): g for g, v in zip(grads, variables, strict=True)}
         for weight, value in zip(training.weights, training.values, strict=True):
             if weight.name not in training.masked:
                 continue
-            behind = np.full(weight.shape, "update", dtype=object)
+            weight_causes = np.full(weight.shape, "update", dtype=object)
             gradient = by_variable.get(id(value))
             if tuple(value.shape) == weight.shape and gradient is not None:
                 for slot, fresh in slots_of(training, value):
-                    behind[slot != fresh] = "slots"
-                behind[np.asarray(tf.convert_to_tensor(gradient)) != 0] = "gradient"
-            told[weight.name] = behind
-        return told
+                    weight_causes[slot != fresh] = "slots"
+                weight_causes[np.asarray(tf.convert_to_tensor(gradient)) != 0] = "gradient"
+            entry_causes[weight.name] = weight_causes
+        return entry_causes

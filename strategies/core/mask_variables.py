@@ -1,4 +1,4 @@
-"""What a training keeps of a masked weight: its mask and held values, in variables."""
+"""The variables of a masked weight in a training: its mask, held values and trained values."""
 
 from __future__ import annotations
 
@@ -14,46 +14,49 @@ from masksweep.strategies.core import keras_internals
 
 
 class Masked:
-    """The variables of one masked weight: whether an entry is kept, and what it is held at.
+    """The variables that have the mask and the held values of one masked weight.
 
-    `kept` and `held`, of the weight's shape, are the audit's; `layout` and `rest` are what the
-    strategy makes of them, and computes with.
+    The audit uses `kept` (the mask) and `held` (the held values), both in the weight's shape. The
+    strategy computes with `layout` and `rest`, which are `m` and `h` of its binding.
     """
 
-    def __init__(self, found: MaskedWeight, binding: Binding) -> None:
-        layout, rest = binding.constants(found)
-        self.kept, self.held = _constant(found.mask, "kept"), _constant(found.held, "held")
-        self.layout = self.kept if layout is found.mask else _constant(layout, "layout")
-        self.rest = self.held if rest is found.held else _constant(rest, "rest")
+    def __init__(self, weight: MaskedWeight, binding: Binding) -> None:
+        layout, rest = binding.constants(weight)
+        self.kept, self.held = _constant(weight.mask, "kept"), _constant(weight.held, "held")
+        self.layout = self.kept if layout is weight.mask else _constant(layout, "layout")
+        self.rest = self.held if rest is weight.held else _constant(rest, "rest")
 
-    def arrays(self, found: MaskedWeight, binding: Binding) -> tuple[Array, Array, Array, Array]:
-        """(kept, layout, held, rest) of the same weight with another mask, or other held values.
+    def arrays(self, weight: MaskedWeight, binding: Binding) -> tuple[Array, Array, Array, Array]:
+        """Returns (kept, layout, held, rest) for another mask or other held values of this weight.
 
-        A single held value is repeated where the variable has one for each entry.
+        If there is one held value for all entries, but the variable has one for each entry, the
+        value is repeated.
 
         Raises:
-            Invalid: (key `plan`) The constants are of other shapes than at the start.
+            Invalid: (key `plan`) `layout` or `rest` does not have the shape of its variable.
         """
-        layout, rest = binding.constants(found)
+        layout, rest = binding.constants(weight)
         rest = rest if rest.shape else np.broadcast_to(rest, tuple(self.rest.shape))
         if (layout.shape, rest.shape) != (tuple(self.layout.shape), tuple(self.rest.shape)):
             allowed = "masks of other sizes, or held values of another kind, than at the start"
-            raise Invalid("plan", found.weight.name, allowed)
-        return found.mask, layout, found.held, rest
+            raise Invalid("plan", weight.weight.name, allowed)
+        return weight.mask, layout, weight.held, rest
 
     def distinct(self, arrays: Sequence[Any]) -> list[Any]:
-        """Of (kept, layout, held, rest), one for each variable: `layout` may be `kept` itself, and
-        `rest` may be `held`.
+        """Returns one array of (kept, layout, held, rest) for each variable, without repetitions.
+
+        `layout` may be the same variable as `kept`, and `rest` the same as `held`.
         """
         variables = self.kept, self.layout, self.held, self.rest
-        return list({id(v): each for v, each in zip(variables, arrays, strict=True)}.values())
+        return list({id(v): array for v, array in zip(variables, arrays, strict=True)}.values())
 
     @property
     def variables(self) -> list[Any]:
+        """The variables, each once: two to four."""
         return self.distinct((self.kept, self.layout, self.held, self.rest))
 
     def assign(self, arrays: Sequence[Array]) -> None:
-        """Set the variables to what `arrays` returns."""
+        """Sets the variables to the arrays that the method `arrays` returned."""
         for variable, array in zip(self.variables, self.distinct(arrays), strict=True):
             variable.assign(array)
 
@@ -63,9 +66,14 @@ def _constant(array: Array, name: str) -> Any:
 
 
 def holder(variable: Any, start: Any) -> Any:
-    """The variable that holds the values that train, set to their start.
+    """Returns the variable for the values that train, set to their start.
 
-    A weight's own where they have its shape; else a new one that an optimizer takes for it.
+    If these values have the shape of the weight, this is the weight's own variable. Otherwise it is
+    a new variable that an optimizer treats as the weight's own.
+
+    Args:
+        variable: The weight's own variable.
+        start: Values at the start, a tensor of any shape.
     """
     if start.shape == variable.shape:
         variable.assign(start)
@@ -73,8 +81,8 @@ def holder(variable: Any, start: Any) -> Any:
     with ExitStack() as scopes:
         for part in variable.path.split("/")[:-1]:
             scopes.enter_context(keras.name_scope(part))
-        made = keras.Variable(start, dtype=variable.dtype, name=variable.name)
-    made.constraint = variable.constraint
-    # Keras' optimizers know variables by this: those left out of weight decay, for example
-    keras_internals.pass_for(made, variable)
-    return made
+        new_variable = keras.Variable(start, dtype=variable.dtype, name=variable.name)
+    new_variable.constraint = variable.constraint
+    # optimizers identify variables by this, for example those without weight decay
+    keras_internals.pass_for(new_variable, variable)
+    return new_variable

@@ -12,19 +12,19 @@ from masksweep.strategies.core.weights import owners
 
 @dataclass(frozen=True)
 class Statistic:
-    """One non-trainable weight: a layer may update it in its forward pass."""
+    """A non-trainable weight, which its layer may update in the forward pass."""
 
     name: str
-    """`layer/variable`, as the names of trainable weights."""
+    """`layer/variable`, in the same form as the names of trainable weights."""
     variable: Any
     layer: Any
 
 
 def statistics(model: Any) -> list[Statistic]:
-    """The non-trainable weights of a built Keras model, in the order of its layers.
+    """Returns the non-trainable weights of a built Keras model, in the order of its layers.
 
-    The states of random seeds and of metrics are not among them, as in
-    `keras.Model.non_trainable_weights`. The weights of layers with `trainable = False` are.
+    As in `keras.Model.non_trainable_weights`, the states of random seeds and metrics are left out,
+    and the weights of layers with `trainable = False` are included.
     """
     wanted = {id(v): v for v in model.non_trainable_weights}
     return [
@@ -37,41 +37,42 @@ def statistics(model: Any) -> list[Statistic]:
 def frozen_statistics(
     model: Any, trainable: Sequence[str], updated: Sequence[str] | None
 ) -> list[Statistic]:
-    """The statistics that must not change.
+    """Returns the statistics that must not change.
 
     Args:
         model: A built Keras model.
         trainable: Globs on the names of the weights that train.
-        updated: Globs on the names of the statistics that are updated. `None` freezes a statistic
-            where nothing of its layer trains, as `layer.trainable = False` does: no glob of
-            `trainable` matches it, no weight of its layer trains, and not all of the model's do.
+        updated: Globs on the names of the statistics that are updated. With None, a statistic is
+            frozen if its layer does not train, as with `layer.trainable = False`: no glob of
+            `trainable` matches the statistic or a weight of its layer. No statistic is frozen if
+            all weights of the model train.
 
     Returns:
-        The statistics that none of the globs matches.
+        The frozen statistics, in the order of the layers.
 
     Raises:
         Invalid: A glob of `updated` matches no statistic.
     """
-    every = statistics(model)
-    names = [s.name for s in every]
+    all_statistics = statistics(model)
+    names = [s.name for s in all_statistics]
     if updated is not None:
-        kept = match_each("statistics", names, updated)
-        return [s for s in every if s.name not in kept]
-    kept = match(names, trainable)
+        updated_names = match_each("statistics", names, updated)
+        return [s for s in all_statistics if s.name not in updated_names]
+    updated_names = match(names, trainable)
     weights = {id(v) for v in model.trainable_variables}
     owned = {name: layer for key, (name, layer) in owners(model).items() if key in weights}
     training = match(list(owned), trainable)
     if len(training) == len(owned):
         return []
     trains = {id(owned[name]) for name in training}
-    return [s for s in every if s.name not in kept and id(s.layer) not in trains]
+    return [s for s in all_statistics if s.name not in updated_names and id(s.layer) not in trains]
 
 
 def layers_at_rest(model: Any, frozen: Sequence[Statistic]) -> list[Any]:
-    """The layers of which every statistic is frozen; the model itself is not among them.
+    """Returns the layers whose statistics are all frozen, without the model itself.
 
-    They compute as Keras' layers with `trainable = False`: BatchNormalization normalizes by its
-    moving statistics then, in training as well.
+    They must compute as with `layer.trainable = False`: BatchNormalization then normalizes by its
+    moving statistics in training too.
     See https://keras.io/getting_started/faq/#whats-the-difference-between-the-training-argument-in-call-and-the-trainable-attribute
     """
     names = {s.name for s in frozen}

@@ -1,8 +1,8 @@
-"""Arrays from a stranger's `.npz` or `.npy` file: never a pickle, never more than is stored.
+"""Reads arrays from `.npz` and `.npy` files that may come from anyone.
 
-A small file can declare, or unpack to, far more than a machine has memory. So the header of each
-array is read first, and its size is compared with what the file holds; an array can be read in
-blocks.
+Pickled objects are never loaded, because loading one can run any code. A small file can declare an
+array that is larger than the memory, or unpack to one. So the header of each array is read first,
+and its size is compared with the size of the data in the file. An array can be read in blocks.
 """
 
 from __future__ import annotations
@@ -24,17 +24,21 @@ import numpy as np
 from masksweep.strategies.base import Array, Invalid
 
 LARGE = 2**31
-"""Bytes of a `.npz` file, packed or unpacked, or of one array, that is read as a whole."""
+"""Largest size in bytes of what is read at once: one array, or all of a `.npz` file."""
 CHUNK = 2**20
-"""Bytes that are unpacked at once."""
+"""Number of bytes that are unpacked at once."""
 RAW_BFLOAT16 = np.dtype("V2")
-"""What NumPy saves a bfloat16 as."""
+"""The dtype in which NumPy saves a bfloat16 array."""
 PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""What NumPy writes, and what Python unpacks in small parts."""
+"""The compression methods that NumPy writes. Python can unpack both in small parts."""
 
 
 def read_exactly(stream: IO[bytes], size: int) -> bytearray:
-    """The next `size` bytes. Raises `ValueError` if there are fewer."""
+    """Returns the next `size` bytes of a stream.
+
+    Raises:
+        ValueError: The stream has fewer bytes.
+    """
     data = bytearray()
     while len(data) < size:
         chunk = stream.read(min(CHUNK, size - len(data)))
@@ -45,15 +49,16 @@ def read_exactly(stream: IO[bytes], size: int) -> bytearray:
 
 
 def regions(shape: Sequence[int], entries: int) -> Iterator[tuple[slice, ...]]:
-    """The blocks of an array, in the order in which their entries are stored (C order).
+    """Divides an array into blocks that are contiguous in C order.
 
     Args:
         shape: Shape of the array.
-        entries: Most entries of a block, 1 or more. Any axis is cut for it, not only the first.
+        entries: Largest number of entries of a block, 1 or more. Any axis may be divided, not only
+            the first.
 
     Yields:
-        The index of each block: a slice for each axis. A scalar is one block, an array without
-        entries has none.
+        The index of each block, in C order: a slice for each axis. A scalar is one block. An array
+        without entries has no block.
 
     Example:
         >>> [[(s.start, s.stop) for s in block] for block in regions((2, 3), 2)]
@@ -66,35 +71,37 @@ def regions(shape: Sequence[int], entries: int) -> Iterator[tuple[slice, ...]]:
     axis = next(i for i in range(len(shape)) if math.prod(shape[i + 1 :]) <= entries)
     step = entries // math.prod(shape[axis + 1 :])
     inner = [slice(0, length) for length in shape[axis + 1 :]]
-    for place in np.ndindex(*shape[:axis]):
-        outer = [slice(i, i + 1) for i in place]
+    for outer_index in np.ndindex(*shape[:axis]):
+        outer = [slice(i, i + 1) for i in outer_index]
         for start in range(0, shape[axis], step):
             yield (*outer, slice(start, min(start + step, shape[axis])), *inner)
 
 
 @dataclass(frozen=True)
 class ArrayFile:
-    """One array of a file, of which only the header was read."""
+    """One array of a file. Only its header is read at first."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
     fortran: bool
+    """Whether the array is stored in Fortran order, else in C order."""
     path: str
+    """Path of the file, for messages."""
     open_data: Callable[[], IO[bytes]]
-    """Opens the file, and goes to where the data of the array begins."""
+    """Opens the file at the position where the data of the array begins."""
 
     @property
     def size(self) -> int:
-        """Bytes of its data."""
+        """Size of the data in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def is_bfloat16(self) -> bool:
-        """Whether it was a bfloat16; it is read as float32, which has all of its values."""
+        """Whether the array is bfloat16. It is then read as float32, which keeps all values."""
         return self.dtype == RAW_BFLOAT16
 
     def whole(self) -> Array:
-        """The array.
+        """Reads the whole array.
 
         Raises:
             Invalid: (key `path`) The file is damaged, or the array has more than `LARGE` bytes.
@@ -107,11 +114,19 @@ class ArrayFile:
             return self._array(read_exactly(stream, self.size), self.shape)
 
     def blocks(self, entries: int) -> Iterator[Array]:
-        """The array in blocks of at most so many entries, as `regions` has them.
+        """Reads the array in blocks.
+
+        An array in Fortran order is read as a whole first.
+
+        Args:
+            entries: Largest number of entries of a block.
+
+        Yields:
+            The blocks, in the order and shapes of `regions`.
 
         Raises:
-            Invalid: (key `path`) The file is damaged, or the array is in Fortran order, so that it
-                is read as a whole, and too large for that.
+            Invalid: (key `path`) The file is damaged, or an array in Fortran order has more than
+                `LARGE` bytes.
         """
         if self.fortran:
             array = self.whole()
@@ -126,13 +141,13 @@ class ArrayFile:
     def _array(self, data: bytearray, shape: tuple[int, ...]) -> Array:
         array: Array = np.frombuffer(data, self.dtype)
         array = array.reshape(shape, order="F" if self.fortran else "C")
-        if self.is_bfloat16:  # the upper half of a float32
+        if self.is_bfloat16:  # its bits are the upper half of a float32
             array = (array.view("<u2").astype("<u4") << 16).view("<f4")
         return array
 
 
 def _array_file(path: str, open_file: Callable[[], IO[bytes]], size: int) -> ArrayFile:
-    """The array of a `.npy` file of so many bytes, which may be a part of the file at `path`."""
+    """Returns the array of a `.npy` file of `size` bytes, which may be inside a `.npz` file."""
     with open_file() as stream:
         version = np.lib.format.read_magic(stream)
         if version == (1, 0):
@@ -158,21 +173,21 @@ def _array_file(path: str, open_file: Callable[[], IO[bytes]], size: int) -> Arr
 
 @contextmanager
 def _readable(path: str) -> Iterator[None]:
-    """Whatever is wrong with the file is raised as `Invalid` (key `path`)."""
+    """Turns any exception inside a `with` block into `Invalid` (key `path`)."""
     try:
         yield
     except Invalid:
         raise
-    except Exception as error:  # zlib, zipfile and NumPy raise some ten kinds
-        pickled = "Object arrays" in str(error)
+    except Exception as error:  # zlib, zipfile and NumPy raise about ten kinds
+        has_objects = "Object arrays" in str(error)
         kind = Path(path).suffix if Path(path).suffix in (".npz", ".npy") else ".npz"
-        reason = "holds pickled objects" if pickled else f"not a readable {kind} file"
+        reason = "holds pickled objects" if has_objects else f"not a readable {kind} file"
         raise Invalid("path", path, f"{reason}; it must hold plain numeric arrays") from error
 
 
 def _size(path: str) -> int:
-    """The size of a file in bytes. Raises `Invalid` if there is no such file."""
-    with suppress(OSError, ValueError):  # its name may be none that a file can have
+    """Returns the size of a file in bytes. Raises `Invalid` if there is no such file."""
+    with suppress(OSError, ValueError):  # the path may have characters that are not allowed
         status = Path(path).stat()
         if S_ISREG(status.st_mode):
             return status.st_size
@@ -181,10 +196,18 @@ def _size(path: str) -> int:
 
 @contextmanager
 def open_arrays(path: str, most: float = inf) -> Iterator[dict[str, ArrayFile]]:
-    """The arrays of a `.npz` file by name, to be read while it is open.
+    """Opens a `.npz` file. Its arrays can be read inside the `with` block.
 
-    Raises `Invalid` (key `path`) if there is no such file, it is no `.npz`, it holds objects, or it
-    has more than `most` bytes, packed and unpacked.
+    Args:
+        path: Path of the file.
+        most: Largest allowed size in bytes: of the file, plus of all arrays when unpacked.
+
+    Yields:
+        The arrays by name.
+
+    Raises:
+        Invalid: (key `path`) There is no such file, it is not a `.npz` file, it has pickled
+            objects, or it is too large.
     """
     size = _size(path)
     arrays: dict[str, ArrayFile] = {}
@@ -192,34 +215,35 @@ def open_arrays(path: str, most: float = inf) -> Iterator[dict[str, ArrayFile]]:
         with _readable(path):
             if size > most:
                 raise Invalid("path", path, f"more than {most} bytes")
-            packed = zipfile.ZipFile(stack.enter_context(Path(path).open("rb")))
-            if size + sum(part.file_size for part in packed.infolist()) > most:
+            archive = zipfile.ZipFile(stack.enter_context(Path(path).open("rb")))
+            if size + sum(member.file_size for member in archive.infolist()) > most:
                 raise Invalid("path", path, f"more than {most} bytes, packed or unpacked")
-            for part in packed.infolist():
-                name = part.filename.removesuffix(".npy")
-                if name in arrays or part.compress_type not in PACKINGS:
+            for member in archive.infolist():
+                name = member.filename.removesuffix(".npy")
+                if name in arrays or member.compress_type not in PACKINGS:
                     raise ValueError("two arrays of one name, or packed in an unusual way")
-                arrays[name] = _array_file(path, partial(packed.open, part), part.file_size)
+                arrays[name] = _array_file(path, partial(archive.open, member), member.file_size)
         yield arrays
 
 
 def open_array(path: str) -> ArrayFile:
-    """The array of a `.npy` file. Raises `Invalid` as `open_arrays` does."""
+    """Returns the array of a `.npy` file. Raises `Invalid` as `open_arrays` does."""
     size = _size(path)
     with _readable(path):
         return _array_file(path, lambda: Path(path).open("rb"), size)
 
 
 def read_arrays(path: str) -> dict[str, Array]:
-    """The arrays of a `.npz` file by name.
+    """Reads all arrays of a `.npz` file, by name.
 
-    Raises `Invalid` (key `path`) if there is no such file, it is no `.npz`, larger than `LARGE`, or
-    it holds objects.
+    Raises:
+        Invalid: (key `path`) There is no such file, it is not a `.npz` file, it has pickled
+            objects, or it has more than `LARGE` bytes.
     """
     with open_arrays(path, LARGE) as arrays:
         return {name: array.whole() for name, array in arrays.items()}
 
 
 def digest(path: str) -> str:
-    """SHA-256 of a file's content."""
+    """Returns the SHA-256 of a file's content, as hexadecimal digits."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""Keras' optimizers, as a training takes them."""
+"""Checks and builds Keras optimizers for a training."""
 
 from __future__ import annotations
 
@@ -12,18 +12,27 @@ from masksweep.strategies.base import Array, Invalid
 from masksweep.strategies.core.audit import bits
 
 COPIES_WEIGHTS = (keras.optimizers.ScheduleFreeAdamW,)
-"""Optimizers with slots that start as a copy of the weights. `keras.Model.fit` builds an optimizer
-within its first step: in a graph the copy is lost, so there is no one training to be equal to."""
+"""Optimizers whose slots start as a copy of the weights. They are not supported: `keras.Model.fit`
+builds the optimizer inside its first step, and in a graph it loses this copy. So `fit` does not
+define one result with which a training could agree."""
 
 
 def _parts(optimizer: Any) -> list[Any]:
-    """The optimizer, the one that it scales the loss for, and those that it hands variables to."""
+    """Returns the optimizer and the optimizers inside it.
+
+    A `LossScaleOptimizer` has one inner optimizer, a `MultiOptimizer` has several.
+    """
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     return list(dict.fromkeys([optimizer, inner, *getattr(inner, "optimizers", [])]))
 
 
 def require_usable(optimizer: Any) -> None:
-    """Raise `Invalid` for an optimizer that was used, or that does not train as under `fit`."""
+    """Checks that an optimizer can be used.
+
+    Raises:
+        Invalid: The optimizer or an inner one was already built, or does not train as under
+            `keras.Model.fit`.
+    """
     for part in _parts(optimizer):
         if part.built:
             allowed = "must be new: it was built for the variables of another training"
@@ -37,7 +46,11 @@ def require_usable(optimizer: Any) -> None:
 
 
 def with_loss_scaling(optimizer: Any, model: Any) -> Any:
-    """The optimizer as `keras.Model.compile(auto_scale_loss=True)` takes it."""
+    """Wraps the optimizer as `keras.Model.compile(auto_scale_loss=True)` does.
+
+    Under the dtype policy `mixed_float16` the result is a `keras.optimizers.LossScaleOptimizer`,
+    else the optimizer itself.
+    """
     scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     if scales or model.dtype_policy.name != "mixed_float16":
         return optimizer
@@ -45,37 +58,46 @@ def with_loss_scaling(optimizer: Any, model: Any) -> Any:
 
 
 def build(optimizer: Any, variables: Sequence[Any]) -> dict[int, list[tuple[Any, Array]]]:
-    """Build the optimizer; (slot, its fresh value) of the variable's shape by `id(variable)`.
+    """Builds the optimizer for variables, and finds their slots.
 
-    Keras keeps no map from a variable to its slots; it makes each one through
-    `add_variable_from_reference`, which is listened to while it builds.
+    Keras has no mapping from a variable to its slots. It makes each slot with
+    `add_variable_from_reference`, so this method is wrapped during the build.
+
+    Args:
+        optimizer: An optimizer that was not built yet.
+        variables: The variables that it will train.
+
+    Returns:
+        For the `id` of each variable, pairs (slot, its initial value) of all slots that have the
+        variable's shape.
     """
     slots: dict[int, list[tuple[Any, Array]]] = {id(v): [] for v in variables}
 
-    def listening(make: Callable[..., Any]) -> Callable[..., Any]:
-        def made(reference_variable: Any, *args: Any, **kwargs: Any) -> Any:
-            slot = make(reference_variable, *args, **kwargs)
-            found = slots.get(id(reference_variable))
-            if found is not None and slot.shape == reference_variable.shape:
-                found.append((slot, _least(np.asarray(slot.numpy()))))
+    def listening(add_variable: Callable[..., Any]) -> Callable[..., Any]:
+        def make_and_record(reference_variable: Any, *args: Any, **kwargs: Any) -> Any:
+            slot = add_variable(reference_variable, *args, **kwargs)
+            variable_slots = slots.get(id(reference_variable))
+            if variable_slots is not None and slot.shape == reference_variable.shape:
+                # the initial value becomes a constant of the graph, which XLA keeps for the life of
+                # the process, so a scalar is stored where possible
+                variable_slots.append((slot, _least(np.asarray(slot.numpy()))))
             return slot
 
-        return made
+        return make_and_record
 
-    # what is fresh enters the graph as a constant, which XLA keeps for as long as the process lives
-    makers = _parts(optimizer)
-    for maker in makers:
-        maker.add_variable_from_reference = listening(maker.add_variable_from_reference)
+    parts = _parts(optimizer)
+    for part in parts:
+        part.add_variable_from_reference = listening(part.add_variable_from_reference)
     try:
         with keras.name_scope(optimizer.name, caller=optimizer):
             optimizer.build(variables)
     finally:
-        for maker in makers:
-            del maker.add_variable_from_reference
+        for part in parts:
+            del part.add_variable_from_reference
     return slots
 
 
 def _least(array: Array) -> Array:
-    """The array, as a scalar where all its entries have the same bits."""
+    """Returns the array as a scalar if all its entries have the same bits, else unchanged."""
     alike = array.size > 0 and bool((bits(array) == bits(array).flat[0]).all())
     return array.reshape(-1)[0].reshape(()) if alike else array

@@ -1,4 +1,4 @@
-"""What an optimizer keeps about masked entries: its slots, such as moments."""
+"""Reads the optimizer's slots of masked weights, such as moments."""
 
 from __future__ import annotations
 
@@ -11,9 +11,16 @@ from masksweep.strategies.core.training import Training
 
 
 def slots_of(training: Training, value: Any) -> list[tuple[Array, Array]]:
-    """(now, fresh) of each optimizer slot of a trained value that has its shape.
+    """Returns the optimizer's slots of a trained variable.
 
-    The average that EMA keeps follows the weight itself, so it is left out.
+    The slot for EMA is left out, because it is an average of the weight itself.
+
+    Args:
+        training: The training.
+        value: One of `training.values`.
+
+    Returns:
+        Pairs (current value, initial value) of all slots that have the variable's shape.
     """
     return [
         (np.asarray(slot.numpy()), fresh)
@@ -23,9 +30,10 @@ def slots_of(training: Training, value: Any) -> list[tuple[Array, Array]]:
 
 
 def slot_leak(training: Training) -> float:
-    """Largest departure of an optimizer slot from its fresh value at a masked entry.
+    """Returns the largest distance of a slot from its initial value, over all masked entries.
 
-    Slots of another shape than the weight (factored moments, kept values) have none.
+    Slots that do not have the weight's shape are left out, such as factored moments, and slots of a
+    vector of kept values.
     """
     leak = 0.0
     for weight, value in zip(training.weights, training.values, strict=True):

@@ -1,4 +1,4 @@
-"""The one training step, and the only code that assigns to variables."""
+"""The training step of all strategies. Only this module changes variables during training."""
 
 from __future__ import annotations
 
@@ -25,32 +25,48 @@ from masksweep.strategies.core.weights import dense_layers, describe
 
 
 class Training:
-    """A model that trains under one strategy.
+    """Trains a model under one strategy.
 
-    One step is: substitute -> forward -> outputs -> loss -> tape -> gradients -> optimizer ->
-    non-trainables -> after_step. With the `dense` strategy that is what `keras.Model.train_step`
-    does, to the bit.
+    The functions of the strategy's `Binding` are called in this order in a step: `substitute`, the
+    forward pass, `outputs`, the loss, the gradients of the tape, `gradients`, the optimizer, the
+    update of the non-trainable weights, `after_step`. With the `dense` strategy the step computes
+    what `keras.Model.train_step` computes, bit for bit.
 
-    The model's own variables hold the values that train, so that whatever an optimizer keeps by
-    variable, name or path is what it is under `fit`. Where a strategy trains an array of another
-    shape (the kept values only), a variable of the same name and path takes its place, and the
-    model's own is not touched. A model must be in one training at a time.
+    The values that train are in the model's own variables, so the optimizer treats them as under
+    `fit`. If a strategy trains an array of another shape (for example only the kept values), a new
+    variable with the same name and path has these values, and the model's own variable does not
+    change. A model must not be in two trainings at the same time.
 
     Args:
         model: A built Keras 3 model; its values are the start of the training.
-        strategy: How the masked weights are held.
-        plan: Which they are; the strategy must not refuse it.
-        optimizer: A Keras optimizer that was not built yet. Under the policy `mixed_float16` it is
-            wrapped in a `keras.optimizers.LossScaleOptimizer`, as `keras.Model.compile` does.
-        loss: `(targets, outputs) -> scalar`.
-        trainable: Globs on weight names; the others stay as they are (a plain `var_list`).
-        statistics: Globs on the names of the statistics (non-trainable weights, as those of
-            BatchNormalization) that are updated; by default those that `trainable` matches. A layer
-            none of whose statistics is updated computes as with `layer.trainable = False`.
+        strategy: The strategy that holds the masked weights.
+        plan: The masks and held values; the strategy must not refuse it.
+        optimizer: A Keras optimizer that was not built yet. Under the dtype policy `mixed_float16`
+            it is wrapped in a `keras.optimizers.LossScaleOptimizer`, as in `keras.Model.compile`.
+        loss: A function `(targets, outputs) -> scalar`.
+        trainable: Globs on weight names. Weights that no glob matches do not train.
+        statistics: Globs on the names of the statistics that are updated. Statistics are
+            non-trainable weights, such as the moving averages of BatchNormalization. By default a
+            statistic is updated if its layer trains; see `frozen_statistics`. If no statistic of a
+            layer is updated, the layer computes as with `layer.trainable = False`.
 
     Raises:
-        Invalid: The strategy refuses the plan, a glob matches nothing, the optimizer was built for
-            other variables, or the model has a training step of its own.
+        Invalid: The strategy refuses the plan, a glob matches nothing, the optimizer was already
+            built, or the model overrides `train_step` or `compute_loss`.
+
+    Example:
+        >>> import numpy as np
+        >>> from masksweep.strategies.base import MaskedWeight
+        >>> from masksweep.strategies.weight_mask import WeightMask
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
+        >>> kernel = describe(model)[0]
+        >>> mask = np.array([[True], [False]])
+        >>> plan = Plan((MaskedWeight(kernel, mask, np.zeros((2, 1), "float32")),))
+        >>> sgd, mse = keras.optimizers.SGD(0.1), keras.losses.MeanSquaredError()
+        >>> training = Training(model, WeightMask(), plan, optimizer=sgd, loss=mse)
+        >>> loss, outputs = training.step(tf.ones((4, 2)), tf.ones((4, 1)))
+        >>> float(training.effective()[0][1, 0])
+        0.0
     """
 
     def __init__(
@@ -78,20 +94,20 @@ class Training:
         self.binding = binding = strategy.bind()
         masked_names = [w.weight.name for w in plan.weights]
         self._dense = dense_layers(model, masked_names) if binding.dense_call else {}
-        """The Dense layers that compute otherwise, by the names of their kernels."""
+        """The Dense layers whose `call` the strategy replaces, by the names of their kernels."""
         names = [w.name for w in self.weights]
         trains = set(match_each("trainable", names, trainable))
         self.frozen = frozen_statistics(model, trainable, statistics)
         """The statistics that must not change."""
         self._resting = layers_at_rest(model, self.frozen)
 
-        # nothing of the model or the optimizer is changed before here
+        # all checks are done before this line, so a refusal changes neither model nor optimizer
         self.optimizer = with_loss_scaling(optimizer, model)
         self._variables = list(model.trainable_variables)
-        """The model's own, in the order of `weights`."""
+        """The model's own trainable variables, in the order of `weights`."""
         self.masked: dict[str, Masked] = {}
         self.values: list[Any] = []
-        """The variables that train, in the order of `weights`."""
+        """The variables with the values that train, in the order of `weights`."""
         for weight, variable in zip(self.weights, self._variables, strict=True):
             if masked_weight := plan.find(weight.name):
                 masked = Masked(masked_weight, binding)
@@ -106,7 +122,7 @@ class Training:
             v for w, v in zip(self.weights, self.values, strict=True) if w.name in trains
         ]
         self.slots = build(self.optimizer, self.trained)
-        """The optimizer's slots of each trained value, by its `id`, each with its fresh value."""
+        """By the `id` of each trained variable: pairs (optimizer slot, its initial value)."""
         self._fresh = [np.asarray(v.numpy()) for v in self.optimizer.variables]
 
     # -- values ------------------------------------------------------------------------------
@@ -114,49 +130,61 @@ class Training:
     def start(
         self, weights: Mapping[str, Array], state: Sequence[Array], plan: Plan
     ) -> list[Array]:
-        """What `all_variables` are where a training starts: from dense `weights` by name,
-        non-trainable `state` and another plan.
+        """Returns the values of `all_variables` at the start of a new training.
 
-        The plan must mask the same weights, and the strategy's constants must have the same shapes.
-        Raises `Invalid` if not.
+        Args:
+            weights: Dense weights by name, in the model's order.
+            state: Values of the non-trainable variables, in the order of `state`.
+            plan: The plan of the new training. It must mask the same weights, and the constants of
+                the strategy must have the same shapes as now.
+
+        Returns:
+            Arrays in the order of `all_variables`, for `put`.
+
+        Raises:
+            Invalid: The strategy refuses the plan, or the plan does not fit.
         """
         if reason := self.strategy.refuses(plan):
             raise Invalid("strategy", self.strategy.name, reason)
         names = {w.weight.name for w in plan.weights}
         if names != self.masked.keys():
             raise Invalid("plan", sorted(names), f"masks for {list(self.masked)}, as at the start")
-        values, fixed = dict(weights), dict[str, list[Array]]()
-        for found in plan.weights:
-            name, masked = found.weight.name, self.masked[found.weight.name]
-            arrays = masked.arrays(found, self.binding)
+        values, constants = dict(weights), dict[str, list[Array]]()
+        for masked_weight in plan.weights:
+            name, masked = masked_weight.weight.name, self.masked[masked_weight.weight.name]
+            arrays = masked.arrays(masked_weight, self.binding)
             _, layout, _, rest = arrays
             values[name] = np.asarray(self.binding.init(weights[name], layout, rest))
-            fixed[name] = masked.distinct(arrays)
+            constants[name] = masked.distinct(arrays)
         trained = [values[w.name] for w in self.weights]
-        return [*trained, *self._fresh, *state, *(a for n in self.masked for a in fixed[n])]
+        return [*trained, *self._fresh, *state, *(a for n in self.masked for a in constants[n])]
 
     def put(self, arrays: Sequence[Array]) -> None:
-        """Set all that makes a training, as `start`. Nothing is compiled again."""
+        """Sets `all_variables`, for example to the result of `start`. Nothing is compiled again."""
         for variable, array in zip(self.all_variables, arrays, strict=True):
             variable.assign(array)
 
     def put_first(self, arrays: Sequence[Array]) -> None:
-        """Set the first of `all_variables`; the others stay as they are."""
+        """Sets the first `len(arrays)` of `all_variables`. The others keep their values."""
         for variable, array in zip(self.all_variables, arrays, strict=False):
             variable.assign(array)
 
     def switch(self, plan: Plan) -> None:
-        """Go on under other masks, from the effective weights as they are now.
+        """Changes the masks during a training.
 
-        What is masked now is set to the plan's held values, what is freed goes on from its own. The
-        optimizer keeps its slots; where they are of the kept values only, those of entries that
-        were kept before go along, and those of freed ones are fresh. Raises `Invalid`, with nothing
-        changed, if the strategy refuses the plan, or its constants differ in shape.
+        Entries that are masked now get the held values of the plan. Entries that were masked before
+        and train now start from their current values. The optimizer keeps its slots. If the slots
+        are of the kept values only, entries that were kept before keep theirs, and the others get
+        initial values.
+
+        Raises:
+            Invalid: The strategy refuses the plan, or its constants have other shapes than before.
+                Nothing is changed then.
         """
         if reason := self.strategy.refuses(plan):
             raise Invalid("strategy", self.strategy.name, reason)
         pairs = [(m, f) for name, m in self.masked.items() if (f := plan.find(name))]
-        constants = {id(m): m.arrays(found, self.binding) for m, found in pairs}
+        constants = {id(m): m.arrays(planned, self.binding) for m, planned in pairs}
         for weight, (value, masked) in zip(self.weights, self._pairs(), strict=True):
             if masked is None or id(masked) not in constants:
                 continue
@@ -166,37 +194,43 @@ class Training:
             moved = [(value, now)]
             if tuple(value.shape) != weight.shape:
                 for slot, fresh in self.slots.get(id(value), []):
-                    # the average that EMA keeps starts from the weight itself
-                    rest = tf.fill(weight.shape, fresh.flat[0] if fresh.size else 0.0)
-                    rest = now if slot.name.endswith("_average") else tf.cast(rest, now.dtype)
-                    moved.append((slot, self.spread(slot.value, masked, rest)))
+                    # the initial value of the slot for EMA is the weight itself
+                    fill = tf.fill(weight.shape, fresh.flat[0] if fresh.size else 0.0)
+                    fill = now if slot.name.endswith("_average") else tf.cast(fill, now.dtype)
+                    moved.append((slot, self.spread(slot.value, masked, fill)))
             masked.assign(constants[id(masked)])
             for variable, array in moved:
                 variable.assign(self.binding.init(array, masked.layout.value, masked.rest.value))
         self._after_step()
 
     def spread(self, values: Any, masked: Masked, rest: Any) -> Any:
-        """Values that go with those that train, in the weight's shape; `rest` at masked entries."""
+        """Returns an array in the weight's shape from one in the shape of the trained values.
+
+        Args:
+            values: An array in the shape of the values that train, such as a slot or a gradient.
+            masked: The variables of the masked weight.
+            rest: An array in the weight's shape, whose values the masked entries get.
+        """
         kept = self.binding.keep(np.asarray(rest), masked.layout.numpy())
         return self.binding.dense(values, masked.layout.value, tf.convert_to_tensor(kept))
 
     @property
     def plan_variables(self) -> list[Any]:
-        """The masks and held values; a step changes none of them."""
+        """The variables of masks and held values. A step does not change them."""
         return [v for m in self.masked.values() for v in m.variables]
 
     @property
     def variables(self) -> list[Any]:
-        """All that a step can change: the values, the optimizer's variables, non-trainables."""
+        """All variables that a step can change: `values`, optimizer variables, and `state`."""
         return [*self.values, *self.optimizer.variables, *self.state]
 
     @property
     def all_variables(self) -> list[Any]:
-        """All that makes a training: what a step can change, masks and held values."""
+        """All variables of the training: `variables`, then `plan_variables`."""
         return [*self.variables, *self.plan_variables]
 
     def effective(self) -> list[Any]:
-        """The dense weights that the strategy amounts to now, in the model's order."""
+        """Returns the dense weights as the strategy defines them now, in the model's order."""
         return [
             self.binding.dense(v.value, m.layout.value, m.rest.value)
             if m
@@ -212,7 +246,16 @@ class Training:
     # -- the step ----------------------------------------------------------------------------
 
     def forward(self, x: Any, *, training: bool) -> tuple[Any, Any, Any]:
-        """(outputs, new non-trainables, extra losses) of the model on the substituted weights."""
+        """Runs the model with the weights that the strategy substitutes. Changes no variable.
+
+        Args:
+            x: Inputs, `[batch, ...]`.
+            training: The argument of the same name of the model's `call`.
+
+        Returns:
+            The outputs `[batch, ...]`, the new values of the non-trainable variables, and the
+            losses that layers add (`add_loss`, regularizers).
+        """
         scope = self._scope(None)
         outputs, losses = self._call(x, scope, training)
         return outputs, [scope.get_current_value(v) for v in self.state], losses
@@ -226,26 +269,26 @@ class Training:
         return Forward([*zip(self._variables, weights, strict=True), *state], self._variables, tape)
 
     def _call(self, x: Any, scope: Forward, training: bool) -> tuple[Any, Any]:
-        """(outputs, extra losses) as `fit` computes them: through `Model.__call__`."""
-        # a model whose `call` has no such argument is called without it by `fit`, too
-        given = {"training": training} if "training" in self._parameters else {}
-        calls = self._dense_calls()  # before the scope, in which variables have other values
+        """Returns (outputs, losses that layers add), computed by `Model.__call__` as in `fit`."""
+        # `fit` too leaves the argument out if the model's `call` does not have it
+        arguments = {"training": training} if "training" in self._parameters else {}
+        calls = self._dense_calls()  # before the scope, where variables have other values
         with scope, calling(calls, list(self._dense.values())), not_trainable(self._resting):
-            outputs, losses = self.model(x, **given), self.model.losses
+            outputs, losses = self.model(x, **arguments), self.model.losses
         scope.require_followed()
         return outputs, losses
 
     def _dense_calls(self) -> dict[int, Callable[..., Any]]:
-        """What the layers in `_dense` compute with the weights as they are now, by `id`."""
+        """Returns the new `call` of each layer in `_dense`, by the layer's `id`."""
         values = {w.name: v for w, v in zip(self.weights, self.values, strict=True)}
 
-        def of(name: str, layer: Any) -> Callable[..., Any]:
+        def call_of(name: str, layer: Any) -> Callable[..., Any]:
             masked, dense_call = self.masked[name], self.binding.dense_call
             assert dense_call is not None
             arrays = values[name].value, masked.layout.value, masked.rest.value
             return lambda inputs, training=None: dense_call(layer, inputs, *arrays)
 
-        return {id(layer): of(name, layer) for name, layer in self._dense.items()}
+        return {id(layer): call_of(name, layer) for name, layer in self._dense.items()}
 
     @cached_property
     def _parameters(self) -> Collection[str]:
@@ -253,34 +296,49 @@ class Training:
 
     @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
     def step(self, x: Any, y: Any) -> tuple[Any, Any]:
-        """One training step on a batch; (loss, outputs `[batch, ...]`). Call it in a graph."""
+        """Takes one training step on a batch. Call it inside a `tf.function`, which is faster.
+
+        Args:
+            x: Inputs, `[batch, ...]`.
+            y: Targets, as the loss takes them.
+
+        Returns:
+            The loss before the step (a scalar), and the outputs `[batch, ...]`.
+        """
         loss, outputs, scope, pairs = self._backward(x, y)
         for variable, new in scope.written():
             variable.assign(new)
-        for variable in self.model.metrics_variables:  # of metrics that layers keep by themselves
+        for variable in self.model.metrics_variables:  # metrics that belong to layers
             if scope.wrote(variable):
                 variable.assign(scope.get_current_value(variable))
         self.optimizer.apply([g for g, _ in pairs], [v for _, v in pairs])
-        still = {id(s.variable) for s in self.frozen}
+        frozen = {id(s.variable) for s in self.frozen}
         for variable in self.state:
-            if id(variable) not in still:
+            if id(variable) not in frozen:
                 variable.assign(scope.get_current_value(variable))
         self._after_step()
         return loss, outputs
 
     def gradients(self, x: Any, y: Any) -> dict[str, Any]:
-        """What the optimizer gets for a batch now, by weight name, in the trained values' shapes.
+        """Returns the gradients that the optimizer would get for a batch. Changes no variable.
 
-        Trains nothing. Weights that do not train, or that the loss does not reach, are left out.
+        Args:
+            x: Inputs, `[batch, ...]`.
+            y: Targets, as the loss takes them.
+
+        Returns:
+            Gradients by weight name, in the shapes of the trained values. Weights that do not
+            train, or on which the loss does not depend, are left out.
         """
         names = {id(v): w.name for w, v in zip(self.weights, self.values, strict=True)}
         pairs = self._backward(x, y)[-1]
         return {names[id(v)]: tf.convert_to_tensor(g) for g, v in pairs if g is not None}
 
     def _backward(self, x: Any, y: Any) -> tuple[Any, Any, Forward, list[tuple[Any, Any]]]:
-        """(loss, outputs, the forward pass, [(gradient for the optimizer, variable)]).
+        """Returns (loss, outputs, scope of the forward pass, [(gradient, variable)]).
 
-        A weight that the loss does not reach has None, which Keras' optimizers pass over.
+        The gradients are those that the optimizer gets. A weight on which the loss does not depend
+        has the gradient None; Keras' optimizers skip it.
         """
         variables = [v.value for v in self.trained]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -288,22 +346,31 @@ class Training:
             scope = self._scope(tape)
             outputs, losses = self._call(x, scope, training=True)
             self._check_written(scope)
-            seen = outputs
+            loss_inputs = outputs
             for weight in self.weights:
                 if weight.output and (masked := self.masked.get(weight.name)):
-                    seen = self.binding.outputs(seen, masked.layout.value)
-            loss = _total([self.loss(y, seen), *losses])
+                    loss_inputs = self.binding.outputs(loss_inputs, masked.layout.value)
+            loss = _total([self.loss(y, loss_inputs), *losses])
             scaled = self.optimizer.scale_loss(loss)
-        read, written = tape.gradient(scaled, [variables, [scope.writes(v) for v in self.trained]])
+        read_gradients, write_gradients = tape.gradient(
+            scaled, [variables, [scope.writes(v) for v in self.trained]]
+        )
         owners = {id(v): m for v, m in self._pairs() if m}
         pairs = [
-            (self._handed(_sum([first, *later]), owners.get(id(v))), v)
-            for first, later, v in zip(read, written, self.trained, strict=True)
+            (self._handed(_sum([read_gradient, *written_gradients]), owners.get(id(v))), v)
+            for read_gradient, written_gradients, v in zip(
+                read_gradients, write_gradients, self.trained, strict=True
+            )
         ]
         return loss, outputs, scope, pairs
 
     def _check_written(self, scope: Forward) -> None:
-        """Raise `Invalid` where a layer writes to what is held, or would not be saved."""
+        """Checks the variables that layers wrote to in the forward pass.
+
+        Raises:
+            Invalid: A layer wrote to a masked weight, to a weight that does not train, or to a
+                variable that the model does not list.
+        """
         require_listed(scope.unlisted, self.model)
         trained = {id(v) for v in self.trained}
         for weight, variable, value in zip(self.weights, self._variables, self.values, strict=True):
@@ -322,7 +389,7 @@ class Training:
         return self.binding.gradients(tf.convert_to_tensor(gradient), masked.layout.value)
 
     def finalize(self) -> None:
-        """End the training: EMA is written to the weights, and what it moved is held once more."""
+        """Ends the training: EMA replaces the weights by their averages, then `after_step` runs."""
         self.optimizer.finalize_variable_values(self.trained)
         self._after_step()
 
@@ -345,20 +412,20 @@ class Training:
 
 
 def _total(losses: Sequence[Any]) -> Any:
-    """The loss and what `add_loss` and regularizers add, as `keras.Model.compute_loss` sums it."""
+    """Returns the sum of the loss and the losses of layers, as `keras.Model.compute_loss` does."""
     loss, *extra = losses
     if not extra:
         return loss
     floating = [
-        each if tf.as_dtype(each.dtype).is_floating else keras.ops.cast(each, keras.config.floatx())
-        for each in extra
+        term if tf.as_dtype(term.dtype).is_floating else keras.ops.cast(term, keras.config.floatx())
+        for term in extra
     ]
-    return keras.ops.sum([loss, *(keras.ops.sum(each) for each in floating)])
+    return keras.ops.sum([loss, *(keras.ops.sum(term) for term in floating)])
 
 
 def _sum(gradients: Sequence[Any]) -> Any:
-    """The sum of those that are there; None without any."""
-    there = [g for g in gradients if g is not None]
-    if len(there) < 2:
-        return there[0] if there else None
-    return tf.add_n([tf.convert_to_tensor(g) for g in there])
+    """Returns the sum of the gradients that are not None; None if all are."""
+    present = [g for g in gradients if g is not None]
+    if len(present) < 2:
+        return present[0] if present else None
+    return tf.add_n([tf.convert_to_tensor(g) for g in present])

@@ -1,4 +1,4 @@
-"""A Keras model's weights by name: what they are, and which of them a plan masks."""
+"""Describes the weights of a Keras model by name, and makes plans for them."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ ELEMENTWISE = [
     "hard_tanh", "elu", "celu", "selu", "gelu", "silu", "hard_silu", "softplus", "softsign",
     "mish", "exponential",
 ]  # fmt: skip
-"""Activations whose every output depends on one input; a softmax, say, mixes them."""
+"""Activations whose outputs depend on one input each. A softmax is not one of them."""
 
 
 AUTOMATIC = re.compile(r"variable(_\d+)?")
-"""What Keras calls a variable that was given no name. Its number counts all such variables of the
-process, so a reloaded model has another one."""
+"""The name that Keras gives to a variable without a name. Its number counts all such variables of
+the process, so the variable has another number when the model is loaded again."""
 
 
 def unique_names(names: Iterable[str]) -> list[str]:
-    """The names, where a repeated one gets a number: `a`, `a#1`, `a#2`.
+    """Returns the names with a number at each repeated name: `a`, `a#1`, `a#2`.
 
     Example:
         >>> unique_names(["own/w", "own/w", "own/bias"])
@@ -48,7 +48,7 @@ def unique_names(names: Iterable[str]) -> list[str]:
 
 
 def _own_variables(layer: Any, prefix: str, seen: set[int]) -> list[tuple[str, Any, Any]]:
-    """(name, variable, layer) of a layer and the layers inside of it; names may repeat."""
+    """Returns (name, variable, layer) for a layer and all layers inside it. Names may repeat."""
     if id(layer) in seen:
         return []
     seen.add(id(layer))
@@ -62,7 +62,7 @@ def _own_variables(layer: Any, prefix: str, seen: set[int]) -> list[tuple[str, A
 
 
 def owners(model: Any) -> dict[int, tuple[str, Any]]:
-    """(name, layer) of each variable that a layer of the model owns, by the variable's `id`."""
+    """Returns (name, layer) of each variable of a model's layers, by the variable's `id`."""
     first: dict[int, tuple[str, Any]] = {}
     for name, variable, layer in _own_variables(model, "", set()):
         first.setdefault(id(variable), (name, layer))  # one variable may belong to two layers
@@ -73,9 +73,9 @@ def owners(model: Any) -> dict[int, tuple[str, Any]]:
 
 
 def _shared(model: Any) -> set[int]:
-    """The `id` of each variable that more than one layer may use, as tied weights are.
+    """Returns the `id` of each variable that more than one layer may use (tied weights).
 
-    Another layer may have the variable itself among its attributes, or the layer that owns it.
+    Another layer may have the variable as an attribute, or the layer that owns it.
     """
     users: dict[int, set[int]] = {}
     parents: dict[int, set[int]] = {}
@@ -87,23 +87,32 @@ def _shared(model: Any) -> set[int]:
         for variable in [*vars(layer).values(), *keras_internals.own_weights(layer)]:
             users.setdefault(id(variable), set()).add(key)
             containers = parents.get(key, set())
-            if len(containers) > 1:  # a layer that two others contain is used by both
+            if len(containers) > 1:  # both other layers use this layer
                 users[id(variable)] |= containers
     return {variable for variable, layers_of in users.items() if len(layers_of) > 1}
 
 
 def describe(model: Any) -> list[Weight]:
-    """The trainable weights of a built Keras model, in the order of `model.trainable_variables`.
+    """Describes the trainable weights of a built Keras model.
 
-    Names are `layer/variable` (outer layers in front where layers are nested); they survive saving
-    and reloading, which `variable.path` does not. Where a name repeats, the second of its variables
-    is `layer/variable#1`, in the order in which layers add their variables.
+    A name is `layer/variable`, with the names of outer layers in front if layers are nested. It is
+    the same after saving and loading the model, unlike `variable.path`. If a name repeats, the
+    second variable is `layer/variable#1`, in the order in which layers add their variables.
+
+    Returns:
+        One entry for each weight, in the order of `model.trainable_variables`.
+
+    Example:
+        >>> import keras
+        >>> layer = keras.layers.Dense(3, name="hidden")
+        >>> [w.name for w in describe(keras.Sequential([keras.Input((2,)), layer]))]
+        ['hidden/kernel', 'hidden/bias']
     """
     named, shared = owners(model), _shared(model)
     outputs = getattr(model, "outputs", None) or []
     last = keras_internals.source(outputs[0]) if len(outputs) == 1 else None
     if last is not None and keras_internals.applications(last) > 1:
-        last = None  # applied twice, so one unit's weights reach other outputs too
+        last = None  # applied twice, so the weights of a unit act on other outputs too
     weights = []
     for variable in model.trainable_variables:
         name, layer = named[id(variable)]
@@ -125,7 +134,7 @@ def describe(model: Any) -> list[Weight]:
 
 
 def _mixed(layer: Any) -> str:
-    """Why an entry of the last axis does not act on one output alone; empty if it does."""
+    """Returns why an entry of the last axis acts on more than one output; empty if it does not."""
     if type(layer).__name__ != "Dense":
         return f"the output layer is a {type(layer).__name__}, whose weights act on many outputs"
     activation = getattr(getattr(layer, "activation", None), "__name__", "other")
@@ -135,7 +144,12 @@ def _mixed(layer: Any) -> str:
 
 
 def dense_layers(model: Any, names: Sequence[str]) -> dict[str, Any]:
-    """The Dense layers whose kernels have these names, by the kernels' names."""
+    """Returns the Dense layers whose kernels have these names, by the kernel's name.
+
+    Args:
+        model: A built Keras model.
+        names: Weight names. Names of other weights are ignored.
+    """
     owner_of = owners(model)
     pairs = [owner_of[id(v)] for v in model.trainable_variables]
     return {
@@ -146,9 +160,9 @@ def dense_layers(model: Any, names: Sequence[str]) -> dict[str, Any]:
 
 
 MaskMaker = Callable[[Mapping[str, tuple[int, ...]], int], Mapping[str, Mask]]
-"""(shapes by name, seed) -> masks by name; every pattern's `masks` is one."""
+"""A function (shapes by name, seed) -> masks by name, such as the `masks` of a pattern."""
 HeldMaker = Callable[[Mapping[str, Array]], Mapping[str, Array]]
-"""initial weights by name -> held values by name."""
+"""A function (initial weights by name) -> held values by name, such as `Held.values`."""
 
 
 def make_plan(
@@ -161,18 +175,42 @@ def make_plan(
     outputs_held: Sequence[int] = (),
     seed: int = 0,
 ) -> Plan:
-    """The plan for a model: masks for the targeted weights, and what their entries must equal.
+    """Makes the plan for a model.
 
-    `initial` has the weights' values before training. Raises `Invalid` when nothing is targeted or
-    a mask or held value does not fit.
+    Args:
+        weights: The model's weights, from `describe`.
+        initial: The weights' values before training, by name.
+        masks: Makes the masks, for example `Random(0.9).masks`.
+        held: Makes the held values, for example `Zero().values`.
+        targets: Globs on the names of the weights to mask. None targets every kernel except the
+            last one.
+        outputs_held: Indices of the model's outputs whose values must not change.
+        seed: Seed of the masks.
+
+    Returns:
+        The plan, with the targeted weights in the model's order.
+
+    Raises:
+        Invalid: A glob matches no weight, or a mask or held value does not fit.
+
+    Example:
+        >>> from masksweep.strategies.held.zero import Zero
+        >>> from masksweep.strategies.patterns.random import Random
+        >>> weights = [Weight("a/kernel", (4, 5), "float32", "Dense")]
+        >>> initial = {"a/kernel": np.ones((4, 5), "float32")}
+        >>> masks, held = Random(0.75).masks, Zero().values
+        >>> make_plan(weights, initial, masks=masks, held=held, targets=["a/*"]).sparsity
+        0.75
     """
     chosen = target_names(weights, targets)
     by_name = {w.name: w for w in weights}
-    made = masks({name: by_name[name].shape for name in chosen}, seed)
-    kept = held({name: initial[name] for name in chosen})
+    mask_arrays = masks({name: by_name[name].shape for name in chosen}, seed)
+    held_values = held({name: initial[name] for name in chosen})
     return Plan(
         tuple(
-            MaskedWeight(by_name[n], made[n], kept[n].astype(by_name[n].dtype, copy=False))
+            MaskedWeight(
+                by_name[n], mask_arrays[n], held_values[n].astype(by_name[n].dtype, copy=False)
+            )
             for n in chosen
         ),
         tuple(outputs_held),
@@ -180,7 +218,7 @@ def make_plan(
 
 
 def values(model: Any) -> dict[str, Array]:
-    """The trainable weights' values by name."""
+    """Returns the values of a model's trainable weights, by name."""
     return {
         w.name: np.asarray(v.numpy())
         for w, v in zip(describe(model), model.trainable_variables, strict=True)

@@ -1,4 +1,4 @@
-"""What masked weights must equal: the held values. NumPy only."""
+"""Held values: the values that masked entries must keep. NumPy only."""
 
 from masksweep.strategies.held.base import Held
 from masksweep.strategies.registry import Registry

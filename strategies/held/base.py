@@ -1,4 +1,4 @@
-"""The base class of held values."""
+"""The base class of all kinds of held values."""
 
 from __future__ import annotations
 
@@ -9,13 +9,31 @@ from masksweep.strategies.base import Array
 
 
 class Held:
-    """Makes the held values from the weights' values before training."""
+    """Base class of all kinds of held values: the values that masked entries must keep.
+
+    A subclass is a frozen dataclass with a `name`, in a module of its own. Its fields are its
+    settings. `masksweep.strategies.register` makes it known to configs by its name.
+
+    Example:
+        >>> import numpy as np
+        >>> from masksweep.strategies.held.constant import Constant
+        >>> Constant(0.5).values({"hidden/bias": np.zeros(2, "float32")})
+        {'hidden/bias': array([0.5, 0.5], dtype=float32)}
+    """
 
     name: ClassVar[str]
+    """The name in configs: lower-case letters, digits and underscores."""
 
     def values(self, initial: Mapping[str, Array]) -> dict[str, Array]:
-        """Held values by name, in the shapes and dtypes of `initial`.
+        """Returns the held values.
 
-        Where it is one value for all, a view of that one (`numpy.broadcast_to`).
+        If all entries of a weight have the same held value by definition, the array must be a view
+        of this one value, made by `numpy.broadcast_to`. Then a step reads it as a scalar.
+
+        Args:
+            initial: The weights before training, by name.
+
+        Returns:
+            Held values by name, in the order, shapes and dtypes of `initial`.
         """
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""One constant for all entries."""
+"""The `constant` held value: one constant for all masked entries."""
 
 from __future__ import annotations
 
@@ -16,17 +16,22 @@ from masksweep.strategies.registry import register
 @register
 @dataclass(frozen=True)
 class Constant(Held):
-    """One constant for all."""
+    """One constant for all masked entries, rounded to the dtype of each weight.
+
+    Raises:
+        Invalid: The value is not finite.
+    """
 
     name: ClassVar[str] = "constant"
     value: float = 0.5
+    """The constant. It must be finite in the dtype of each weight too."""
 
     def __post_init__(self) -> None:
         require(bool(np.isfinite(self.value)), "value", self.value, "a finite number")
 
     def values(self, initial: Mapping[str, Array]) -> dict[str, Array]:
         with np.errstate(over="ignore"):
-            made = {n: np.full((), self.value, a.dtype) for n, a in initial.items()}
-        for a in made.values():  # NumPy knows no limits of bfloat16
+            scalars = {n: np.full((), self.value, a.dtype) for n, a in initial.items()}
+        for a in scalars.values():  # np.finfo has no limits of bfloat16
             require(bool(np.isfinite(a)), "value", self.value, f"a {a.dtype}")
-        return {n: np.broadcast_to(made[n], a.shape) for n, a in initial.items()}
+        return {n: np.broadcast_to(scalars[n], a.shape) for n, a in initial.items()}

@@ -1,4 +1,4 @@
-"""Values from a `.npz` file."""
+"""The `file` held value: values from a `.npz` file."""
 
 from __future__ import annotations
 
@@ -17,10 +17,17 @@ from masksweep.strategies.registry import register
 @register
 @dataclass(frozen=True)
 class File(Held):
-    """An array from a `.npz` file, by weight name."""
+    """An array from a `.npz` file, by weight name.
+
+    The array must have the shape of the weight. It is cast to the weight's dtype.
+
+    Raises:
+        Invalid: There is no such file, or it cannot be read.
+    """
 
     name: ClassVar[str] = "file"
     path: str = ""
+    """Path of the file. It may have more arrays than there are targeted weights."""
 
     def __post_init__(self) -> None:
         require(bool(self.path), "path", self.path, "a .npz file with values for each target")
@@ -35,18 +42,18 @@ class File(Held):
             self.path,
             f"a file with values for {', '.join(missing)}; it has {', '.join(arrays)}",
         )
-        made = {}
-        for name, start in initial.items():
-            found = arrays[name]
-            fits = found.shape == start.shape and found.dtype.kind in "buif"
+        held_values = {}
+        for name, weight in initial.items():
+            array = arrays[name]
+            valid = array.shape == weight.shape and array.dtype.kind in "buif"
             require(
-                fits,
+                valid,
                 name,
-                f"{found.dtype} of shape {found.shape}",
-                f"numbers of shape {start.shape}",
+                f"{array.dtype} of shape {array.shape}",
+                f"numbers of shape {weight.shape}",
             )
             with np.errstate(over="ignore"):
-                made[name] = found.astype(start.dtype)
-            finite = bool(np.isfinite(made[name]).all())
-            require(finite, name, "values", f"finite numbers that a {start.dtype} can hold")
-        return made
+                held_values[name] = array.astype(weight.dtype)
+            finite = bool(np.isfinite(held_values[name]).all())
+            require(finite, name, "values", f"finite numbers that a {weight.dtype} can hold")
+        return held_values

@@ -1,4 +1,4 @@
-"""Initial values: the weights are frozen."""
+"""The `init` held value: masked entries keep their initial values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from masksweep.strategies.registry import register
 @register
 @dataclass(frozen=True)
 class Init(Held):
-    """Its initial value: the weight is frozen."""
+    """The initial value of each masked entry: the weight is frozen."""
 
     name: ClassVar[str] = "init"
 

@@ -1,4 +1,4 @@
-"""Zero: the connection is removed."""
+"""The `zero` held value: masked entries are zero, so their connections are removed."""
 
 from __future__ import annotations
 

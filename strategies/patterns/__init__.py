@@ -1,4 +1,4 @@
-"""Which weights are masked: masks from shapes, a sparsity and a seed. NumPy only."""
+"""Patterns: they make masks from the shapes of the weights and a seed. NumPy only."""
 
 from masksweep.strategies.patterns.base import Pattern, Scored
 from masksweep.strategies.registry import Registry

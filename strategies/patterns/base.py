@@ -1,4 +1,4 @@
-"""What a pattern is, and the one source of randomness that all of them share."""
+"""The base classes of patterns, and the random numbers that all patterns use."""
 
 from __future__ import annotations
 
@@ -12,56 +12,104 @@ from numpy.typing import NDArray
 from masksweep.strategies.base import Array, Mask, require
 
 Shapes = Mapping[str, tuple[int, ...]]
-"""The targeted weights' shapes by name, in the model's order."""
+"""Shape of each targeted weight by name, in the model's order."""
 
 
 class Pattern:
-    """Makes the masks (True = kept). Subclasses are frozen dataclasses in a module of their own."""
+    """Base class of all patterns: a pattern makes the masks of the targeted weights.
+
+    A subclass is a frozen dataclass with a `name`, in a module of its own. Its fields are its
+    settings. `masksweep.strategies.register` makes it known to configs by its name.
+
+    Example:
+        >>> from masksweep.strategies.patterns.columns import Columns
+        >>> Columns(indices=(1,)).masks({"hidden/kernel": (2, 3)}, seed=0)
+        {'hidden/kernel': array([[ True, False,  True],
+               [ True, False,  True]])}
+    """
 
     name: ClassVar[str]
+    """The name in configs: lower-case letters, digits and underscores."""
 
     def masks(self, shapes: Shapes, seed: int) -> dict[str, Mask]:
-        """Boolean masks by name, of the given shapes: the same on every machine.
+        """Returns the masks: True = kept (trains), False = masked (held).
 
-        Raises `masksweep.strategies.base.Invalid` if a shape cannot take this pattern.
+        The same arguments give the same masks on every machine.
+
+        Args:
+            shapes: Shape of each targeted weight by name.
+            seed: Seed of the random choice; a pattern without one ignores it.
+
+        Returns:
+            Boolean masks by name, in the order and with the shapes of `shapes`.
+
+        Raises:
+            Invalid: The pattern cannot be used for one of the shapes.
         """
         raise NotImplementedError
 
 
 class Scored(Pattern):
-    """A pattern that goes by what a training under the round before it came to."""
+    """Base class of patterns that mask by the trained weights of an earlier round.
+
+    Such a pattern is one of several rounds. The model is trained with the masks of a round, and the
+    trained weights are the scores that give the masks of the next round.
+    """
 
     found_with: Mapping[str, Mapping[str, Any]] | None
-    """What the trainings of the rounds before have otherwise than the trial: section, key, value.
-    """
+    """Settings of the earlier rounds that differ from those of the trial: section, key, value. For
+    example `{"train": {"steps": 100}}`."""
 
     @property
     def before(self) -> Self | None:
-        """The pattern of the round before; None for the first, which needs no scores."""
+        """The pattern of the previous round; None for the first round, which needs no scores."""
         raise NotImplementedError
 
     def by_scores(self, scores: Mapping[str, Array]) -> dict[str, Mask]:
-        """Masks by name, of the shapes of the scores: the weights after the round before."""
+        """Returns the masks of this round.
+
+        Args:
+            scores: The weights by name, as they were after the training of the previous round.
+
+        Returns:
+            Boolean masks by name (True = kept), in the order and with the shapes of the scores.
+        """
         raise NotImplementedError
 
 
 def check_sparsity(sparsity: float) -> None:
+    """Raises `Invalid` unless the sparsity is in [0, 1) and not -0.0."""
     require(0 <= sparsity < 1, "sparsity", sparsity, "a number in [0, 1)")
     require(str(sparsity) != "-0.0", "sparsity", sparsity, "0, not -0")
 
 
 def raw(size: int, seed: int, name: str) -> NDArray[np.uint64]:
-    """`size` random 64-bit integers that depend on the seed and the weight's name alone.
+    """Returns random integers that depend only on the seed and the name.
 
-    They are the generator's raw stream, which NumPy keeps across versions and machines, unlike
-    that of `Generator.choice` or `permutation`.
+    They are the raw output of NumPy's PCG64 generator. NumPy guarantees the same raw output in all
+    versions and on all machines; it does not for `Generator.choice` or `permutation`.
+
+    Args:
+        size: Number of integers.
+        seed: Seed of the trial.
+        name: Name of the weight or layer that the integers are for.
+
+    Returns:
+        An array `[size]` of 64-bit unsigned integers.
     """
     key = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:16], "little")
     return np.random.PCG64(key).random_raw(size)
 
 
 def keep_lowest(scores: NDArray[np.uint64], count: int) -> Mask:
-    """A mask of the scores' shape that keeps exactly the `count` lowest; ties go to the first."""
+    """Returns a mask, of the scores' shape, that keeps exactly the `count` lowest scores.
+
+    Of equal scores, those with the lower index are kept first.
+
+    Example:
+        >>> keep_lowest(np.array([7, 5, 5, 9], np.uint64), 2).tolist()
+        [False, True, True, False]
+    """
     flat = scores.ravel()
     mask = np.zeros(flat.size, bool)
     if count >= flat.size:

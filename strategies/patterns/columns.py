@@ -1,4 +1,4 @@
-"""Whole output units."""
+"""The `columns` pattern: whole output units."""
 
 from __future__ import annotations
 
@@ -17,31 +17,41 @@ from masksweep.strategies.registry import register
 class Columns(Pattern):
     """Whole output units (last axis): those of `indices`, or `round(sparsity * units)` at random.
 
-    The random choice depends on the layer, not on the variable, so that a layer's kernel and bias
-    mask the same units.
+    The random choice depends on the name of the layer, not on that of the variable. So the masks of
+    a layer's kernel and bias have the same units.
+
+    Raises:
+        Invalid: The sparsity is outside [0, 1), or `indices` is empty, has a negative index or has
+            an index twice.
+
+    Example:
+        >>> Columns(indices=(0, 3)).masks({"hidden/bias": (5,)}, seed=0)["hidden/bias"].tolist()
+        [False, True, True, False, True]
     """
 
     name: ClassVar[str] = "columns"
     sparsity: float = 0.5
+    """Fraction of the units that is masked, in [0, 1). Ignored if `indices` is given."""
     indices: tuple[int, ...] | None = None
+    """The units that are masked, counted from 0; None chooses them at random."""
 
     def __post_init__(self) -> None:
         check_sparsity(self.sparsity)
-        given = self.indices
-        if given is not None:
-            fit = len(given) > 0 and min(given) >= 0 and len(set(given)) == len(given)
-            require(fit, "indices", list(given), "output units, each once, counted from 0")
+        indices = self.indices
+        if indices is not None:
+            valid = len(indices) > 0 and min(indices) >= 0 and len(set(indices)) == len(indices)
+            require(valid, "indices", list(indices), "output units, each once, counted from 0")
 
     def masks(self, shapes: Shapes, seed: int) -> dict[str, Mask]:
-        made = {}
+        masks_by_name = {}
         for name, shape in shapes.items():
             units = shape[-1]
             if self.indices is None:
                 layer = name.rsplit("/", 1)[0]
                 kept = keep_lowest(raw(units, seed, layer), units - round(self.sparsity * units))
             else:
-                bad = [i for i in self.indices if i >= units]
-                require(not bad, "indices", bad, f"below {units}, the outputs of {name}")
+                unknown = [i for i in self.indices if i >= units]
+                require(not unknown, "indices", unknown, f"below {units}, the outputs of {name}")
                 kept = ~np.isin(np.arange(units), self.indices)
-            made[name] = np.broadcast_to(kept, shape).copy()
-        return made
+            masks_by_name[name] = np.broadcast_to(kept, shape).copy()
+        return masks_by_name

@@ -1,4 +1,4 @@
-"""Masks written out."""
+"""The `explicit` pattern: masks that are written out in the config."""
 
 from __future__ import annotations
 
@@ -17,18 +17,27 @@ from masksweep.strategies.registry import register
 class Explicit(Pattern):
     """Masks written out as nested lists of 0 and 1, by weight name.
 
-    `mask={"hidden/kernel": [[0, 1], [1, 0]]}`; a bare list is for the only targeted weight.
+    1 means kept (trains), 0 means masked (held). The seed is ignored.
+
+    Raises:
+        Invalid: No mask is given.
+
+    Example:
+        >>> pattern = Explicit({"hidden/kernel": [[0, 1], [1, 0]]})
+        >>> pattern.masks({"hidden/kernel": (2, 2)}, seed=0)["hidden/kernel"].tolist()
+        [[False, True], [True, False]]
     """
 
     name: ClassVar[str] = "explicit"
     mask: Any = field(default=None)
+    """Nested lists by weight name, or nested lists alone if only one weight is targeted."""
 
     def __post_init__(self) -> None:
         require(self.mask is not None, "mask", None, "nested lists of 0 and 1, by weight name")
 
     def masks(self, shapes: Shapes, seed: int) -> dict[str, Mask]:
-        given = self.mask
-        if not isinstance(given, dict):
+        lists = self.mask
+        if not isinstance(lists, dict):
             names = list(shapes)
             require(
                 len(names) == 1,
@@ -36,26 +45,38 @@ class Explicit(Pattern):
                 "a bare list",
                 f"lists by weight name, for {', '.join(names)}",
             )
-            given = {names[0]: given}
-        unknown = [n for n in given if n not in shapes]
+            lists = {names[0]: lists}
+        unknown = [n for n in lists if n not in shapes]
         require(not unknown, "mask", unknown, f"among the targeted weights {', '.join(shapes)}")
-        missing = [n for n in shapes if n not in given]
+        missing = [n for n in shapes if n not in lists]
         require(
-            not missing, "mask", list(given), f"a mask for each target, also {', '.join(missing)}"
+            not missing, "mask", list(lists), f"a mask for each target, also {', '.join(missing)}"
         )
-        return {n: to_mask(given[n], shapes[n], f"mask of {n}") for n in shapes}
+        return {n: to_mask(lists[n], shapes[n], f"mask of {n}") for n in shapes}
 
 
-def to_mask(given: Any, shape: tuple[int, ...], key: str) -> Mask:
-    """A boolean mask from numbers 0 and 1. Raises `Invalid` for another shape or other values."""
+def to_mask(values: Any, shape: tuple[int, ...], key: str) -> Mask:
+    """Makes a boolean mask from numbers 0 and 1.
+
+    Args:
+        values: Nested lists or an array of 0 and 1, or of booleans.
+        shape: Shape that the mask must have.
+        key: What the mask is called in the message.
+
+    Returns:
+        The mask.
+
+    Raises:
+        Invalid: The values have another shape, or are not all 0 or 1.
+    """
     try:
-        array = np.asarray(given)
+        array = np.asarray(values)
     except ValueError as error:
         raise Invalid(key, "ragged lists", f"must be of shape {list(shape)}") from error
     require(array.shape == shape, key, f"shape {list(array.shape)}", f"of shape {list(shape)}")
     if array.dtype == np.bool_:
         return array
     numeric = array.dtype.kind in "buif"
-    wrong = array[(array != 0) & (array != 1)] if numeric else array.ravel()
-    require(not wrong.size, key, wrong[:3].tolist(), "0 and 1 only")
+    invalid = array[(array != 0) & (array != 1)] if numeric else array.ravel()
+    require(not invalid.size, key, invalid[:3].tolist(), "0 and 1 only")
     return array.astype(bool)

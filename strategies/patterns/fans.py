@@ -1,4 +1,4 @@
-"""Masks that leave every unit and every input of a kernel connected."""
+"""Masks that keep every unit and every input of a kernel connected."""
 
 from __future__ import annotations
 
@@ -16,25 +16,31 @@ T = TypeVar("T", bound=np.generic)
 def keep_connected(
     scores: NDArray[np.uint64], count: int, *, min_fan_in: int, min_fan_out: int, name: str
 ) -> Mask:
-    """A mask that keeps exactly `count` entries, and enough of each unit and each input.
+    """Returns a mask with exactly `count` kept entries that connects each unit and each input.
 
-    Each unit keeps its `min_fan_in` lowest scores and each input its `min_fan_out` lowest; what is
-    left of the count are the lowest of the other entries, as in `keep_lowest`. Where `count` is too
-    small for both sets, one of them is kept alone, and entries of it are exchanged until the other
-    limit is met too: so any count of at least `min_fan_in * units` and `min_fan_out * inputs` will
-    do.
+    Each unit keeps its `min_fan_in` entries with the lowest scores, and each input its
+    `min_fan_out` entries with the lowest scores. If these are fewer than `count`, the other entries
+    with the lowest scores are kept too, as in `keep_lowest`.
+
+    If `count` is too small for both sets of entries, only the larger set is kept first. Then
+    entries of it are moved until the other limit is met too. So each `count` is possible that is at
+    least `min_fan_in * units` and at least `min_fan_out * inputs`.
 
     Args:
-        scores: `[..., inputs, units]`, random; of a convolution `[window, inputs, filters]`. A
-            unit's fan-in is counted over all axes but the last, an input's fan-out over all but
-            the last but one, so the whole window counts in both.
-        count: How many entries are kept.
-        min_fan_in: Kept entries of each unit, at least.
-        min_fan_out: Kept entries of each input, at least.
-        name: Of the weight, for the message.
+        scores: Random numbers, `[..., inputs, units]`; for a convolution
+            `[*window, inputs, filters]`. The fan-in of a unit is the number of its kept entries
+            over all inputs and the whole window. The fan-out of an input is the number of its kept
+            entries over all units and the whole window.
+        count: Number of kept entries.
+        min_fan_in: Least number of kept entries of each unit.
+        min_fan_out: Least number of kept entries of each input.
+        name: Name of the weight, for the message.
+
+    Returns:
+        A boolean mask of the scores' shape; True = kept.
 
     Raises:
-        Invalid: The limits ask for more entries than are kept, or than there are.
+        Invalid: The limits need more entries than are kept, or than the weight has.
 
     Example:
         >>> scores = np.arange(6, dtype=np.uint64).reshape(2, 3)
@@ -44,16 +50,16 @@ def keep_connected(
     """
     cube = scores.reshape(-1, *scores.shape[-2:])
     window, inputs, units = cube.shape
-    for key, least, among, entries in (
+    for key, limit, groups, entries in (
         ("min_fan_in", min_fan_in, units, window * inputs),
         ("min_fan_out", min_fan_out, inputs, window * units),
     ):
-        one, several = ("unit", "units") if key == "min_fan_in" else ("input", "inputs")
-        allowed = f"at most {entries}, the entries of each {one} of {name}"
-        require(least <= entries, key, least, allowed)
-        most = count // among
-        allowed = f"at most {most}: {name} keeps {count} entries for {among} {several}"
-        require(least <= most, key, least, allowed)
+        singular, plural = ("unit", "units") if key == "min_fan_in" else ("input", "inputs")
+        allowed = f"at most {entries}, the entries of each {singular} of {name}"
+        require(limit <= entries, key, limit, allowed)
+        largest = count // groups
+        allowed = f"at most {largest}: {name} keeps {count} entries for {groups} {plural}"
+        require(limit <= largest, key, limit, allowed)
     by_unit = _lowest(cube, min_fan_in)
     by_input = _swapped(_lowest(_swapped(cube), min_fan_out))
     forced = by_unit | by_input
@@ -64,17 +70,17 @@ def keep_connected(
             forced = _swapped(_exchanged(_swapped(by_input), _swapped(cube), min_fan_in))
     mask = forced.copy()
     mask[~forced] = keep_lowest(cube[~forced], count - int(forced.sum()))
-    found: Mask = mask.reshape(scores.shape)
-    return found
+    whole_mask: Mask = mask.reshape(scores.shape)
+    return whole_mask
 
 
 def _swapped(cube: NDArray[T]) -> NDArray[T]:
-    """`[window, inputs, units]` as `[window, units, inputs]`."""
+    """Returns `[window, inputs, units]` as `[window, units, inputs]`."""
     return np.swapaxes(cube, 1, 2)
 
 
 def _lowest(cube: NDArray[np.uint64], least: int) -> Mask:
-    """The `least` lowest entries of each unit (last axis)."""
+    """Returns a mask that keeps the `least` lowest scores of each unit (last axis)."""
     flat = cube.reshape(-1, cube.shape[-1])
     mask = np.zeros(flat.shape, bool)
     order = np.argsort(flat, axis=0, kind="stable")[:least]
@@ -83,11 +89,17 @@ def _lowest(cube: NDArray[np.uint64], least: int) -> Mask:
 
 
 def _exchanged(kept: Mask, scores: NDArray[np.uint64], least: int) -> Mask:
-    """As many kept entries of each unit, moved so that each input keeps `least` of them.
+    """Moves kept entries between inputs, until each input keeps at least `least` entries.
 
-    An input with too few takes entries over from the one with the most. That one has more, so
-    there is a place in the window and a unit where it keeps an entry and the other does not.
-    There must be `least` entries for each input in all.
+    The number of kept entries of each unit stays the same. An input with too few kept entries gets
+    entries from the input that has the most. As that input has more, there is a place in the window
+    and a unit where it keeps an entry and the other input does not.
+
+    Args:
+        kept: The mask, `[window, inputs, units]`. It must keep `least * inputs` entries or more.
+        scores: Scores of the entries, in the same shape; of several places, the one with the lowest
+            score is chosen.
+        least: Least number of kept entries of each input.
     """
     kept = kept.copy()
     degrees = kept.sum(axis=(0, 2))

@@ -1,4 +1,4 @@
-"""Masks from a file."""
+"""The `file` pattern: masks from a `.npz` file."""
 
 from __future__ import annotations
 
@@ -15,10 +15,17 @@ from masksweep.strategies.registry import register
 @register
 @dataclass(frozen=True)
 class File(Pattern):
-    """Masks of 0 and 1 from a `.npz` file, by weight name (`hidden/kernel`)."""
+    """Masks of 0 and 1 from a `.npz` file, by weight name (`hidden/kernel`).
+
+    1 means kept (trains), 0 means masked (held). The seed is ignored.
+
+    Raises:
+        Invalid: There is no such file, or it cannot be read.
+    """
 
     name: ClassVar[str] = "file"
     path: str = ""
+    """Path of the file. It may have more arrays than there are targeted weights."""
 
     def __post_init__(self) -> None:
         require(bool(self.path), "path", self.path, "a .npz file with a mask for each target")

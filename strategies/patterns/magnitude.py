@@ -1,4 +1,4 @@
-"""The smallest weights after a training, round by round: lottery tickets."""
+"""The `magnitude` pattern: mask the smallest trained weights, round by round (lottery tickets)."""
 
 from __future__ import annotations
 
@@ -16,22 +16,39 @@ from masksweep.strategies.registry import register
 @register
 @dataclass(frozen=True)
 class Magnitude(Scored):
-    """The smallest weights of each layer, kernel and bias as one vector, after the round before.
+    """The smallest weights of each layer after the round before (lottery tickets).
 
-    Iterative magnitude pruning with rewinding (Frankle and Carbin 2019, "The Lottery Ticket
-    Hypothesis"), as the authors of MNIST-1D run it (Greydanus 2020): round `r` of `rounds` masks
-    `r / (rounds - 1)` of each layer, those that were smallest when the round before had been
-    trained, and starts again from the initial weights. Round 0 masks nothing; a layer of few
-    weights may be masked whole in the last rounds.
+    This is iterative magnitude pruning with rewinding (Frankle and Carbin 2019), as the author of
+    MNIST-1D runs it (Greydanus 2020). Round `r` of `rounds` masks the fraction `r / (rounds - 1)`
+    of each layer: the weights with the smallest magnitudes after the training of round `r - 1`.
+    Then the round starts again from the initial weights. The kernel and the bias of a layer are
+    ranked together. Round 0 masks nothing. In the last rounds, all weights of a small layer may be
+    masked.
 
-    The rounds before are trained as the trial is, but for `found_with`, such as
-    `{"train": {"steps": 1001}}` for masks that are found early (You et al. 2020), or
-    `{"data": {"shuffled": False}}` for masks from other data (Morcos et al. 2019).
+    The earlier rounds are trained with the settings of the trial, except those in `found_with`. For
+    example `{"train": {"steps": 1001}}` finds the masks early in training (You et al. 2020), and
+    `{"data": {"shuffled": False}}` finds them on other data (Morcos et al. 2019).
+
+    Raises:
+        Invalid: `rounds` is below 2, or `round` is not in `0 .. rounds - 2`.
+
+    Example:
+        >>> scores = {"a/kernel": np.array([[0.1, -3.0], [2.0, -0.2]])}
+        >>> Magnitude(round=2, rounds=5).by_scores(scores)["a/kernel"].tolist()
+        [[False, True], [True, False]]
+
+    Reference:
+        Frankle and Carbin, The Lottery Ticket Hypothesis, ICLR 2019, arXiv:1803.03635.
+        Greydanus, Scaling Down Deep Learning, 2020, arXiv:2011.14439.
+        You et al., Drawing Early-Bird Tickets, ICLR 2020, arXiv:1909.11957.
+        Morcos et al., One Ticket to Win Them All, NeurIPS 2019, arXiv:1906.02773.
     """
 
     name: ClassVar[str] = "magnitude"
     round: int = 91
+    """This round, counted from 0, at most `rounds - 2`."""
     rounds: int = 100
+    """Number of rounds; the last one would mask all weights, so it cannot be chosen."""
     found_with: Mapping[str, Mapping[str, Any]] | None = None
 
     def __post_init__(self) -> None:
@@ -41,7 +58,7 @@ class Magnitude(Scored):
 
     @property
     def sparsity(self) -> float:
-        """Of each layer in this round."""
+        """Fraction of each layer that this round masks, in [0, 1)."""
         return self.round / (self.rounds - 1)
 
     @property
@@ -52,17 +69,21 @@ class Magnitude(Scored):
         layers: dict[str, list[str]] = {}
         for name in scores:
             layers.setdefault(name.rsplit("/", 1)[0], []).append(name)
-        made: dict[str, Mask] = {}
+        masks: dict[str, Mask] = {}
         for names in layers.values():
             sizes = np.concatenate([np.abs(scores[n]).ravel() for n in names])
             mask = np.ones(sizes.size, bool)
-            # equal ones in their own order, so that every machine drops the same
+            # a stable sort keeps the order of equal values, so every machine masks the same
             mask[np.argsort(sizes, kind="stable")[: round(self.sparsity * sizes.size)]] = False
             ends = np.cumsum([scores[n].size for n in names])[:-1]
             parts = zip(names, np.split(mask, ends), strict=True)
-            made |= {n: part.reshape(scores[n].shape) for n, part in parts}
-        return {n: made[n] for n in scores}
+            masks |= {n: part.reshape(scores[n].shape) for n, part in parts}
+        return {n: masks[n] for n in scores}
 
     def masks(self, shapes: Shapes, seed: int) -> dict[str, Mask]:
-        """Of these shapes, for scores that are all equal: what can be known without a training."""
+        """Returns masks that have the right number of masked entries in each layer only.
+
+        Which entries are masked depends on the scores, which are not known without a training. So
+        this takes equal scores for all entries.
+        """
         return self.by_scores({n: np.zeros(s) for n, s in shapes.items()})

@@ -1,4 +1,4 @@
-"""Scattered weights at random, with an exact count."""
+"""The `random` pattern: scattered weights at random, with an exact count."""
 
 from __future__ import annotations
 
@@ -18,35 +18,46 @@ from masksweep.strategies.registry import register
 class Random(Pattern):
     """Scattered weights at random, with an exact count.
 
-    `sparsity` is that of all targeted weights together. `distribution` shares it out:
+    `distribution` tells how the sparsity is distributed over the targeted weights:
 
-    - `uniform`: the same for each weight;
-    - `er`: density of a weight proportional to `(inputs + outputs) / (inputs * outputs)`
-      (Mocanu et al. 2018, "Scalable training of artificial neural networks with adaptive sparse
-      connectivity");
-    - `erk`: the same over all axes of a kernel, `sum(shape) / prod(shape)` (Evci et al. 2020,
-      "Rigging the lottery").
+    - `uniform`: each weight has the same sparsity;
+    - `er` (Erdős-Rényi): the density of a weight is proportional to
+      `(inputs + outputs) / (inputs * outputs)` (Mocanu et al. 2018);
+    - `erk` (Erdős-Rényi-Kernel): the density of a weight is proportional to
+      `sum(shape) / prod(shape)`, over all axes of a kernel (Evci et al. 2020).
 
-    Densities that would pass 1 are set to 1, and the rest is shared out anew.
+    A density above 1 is set to 1, and the others are computed again.
 
-    At a high sparsity some units keep no entry at all: at 0.99, 64 inputs and 100 units, about half
-    of the units. `min_fan_in` and `min_fan_out` keep so many entries of each unit and each input of
-    every kernel, of as many kept entries in all. A convolution's fan-in counts over its window and
-    its inputs, its fan-out over its window and its filters. The masks of a bias do not change.
+    At a high sparsity some units keep no entry at all: about half of the units at a sparsity of
+    0.99, with 64 inputs and 100 units. `min_fan_in` and `min_fan_out` set how many entries each
+    unit and each input of a kernel keeps at least. The number of kept entries of the kernel stays
+    the same. The fan-in of a convolution counts entries over its window and inputs, its fan-out
+    over its window and filters. The limits do not apply to a bias.
+
+    Raises:
+        Invalid: The sparsity is outside [0, 1), the distribution is unknown, or a limit is
+            negative.
 
     Example:
         >>> masks = Random(0.98, min_fan_in=1).masks({"hidden/kernel": (64, 100)}, seed=0)
         >>> int(masks["hidden/kernel"].sum()), int(masks["hidden/kernel"].sum(axis=0).min())
         (128, 1)
+
+    Reference:
+        Mocanu et al., Scalable Training of Artificial Neural Networks with Adaptive Sparse
+        Connectivity Inspired by Network Science, 2018, arXiv:1707.04780.
+        Evci et al., Rigging the Lottery, ICML 2020, arXiv:1911.11134.
     """
 
     name: ClassVar[str] = "random"
     sparsity: float = 0.9
+    """Fraction of the entries of all targeted weights together that is masked, in [0, 1)."""
     distribution: Literal["uniform", "er", "erk"] = "uniform"
+    """How the sparsity is distributed over the weights: `uniform`, `er` or `erk`."""
     min_fan_in: int = 0
-    """Kept entries of each unit (last axis) at least."""
+    """Least number of kept entries of each unit (last axis)."""
     min_fan_out: int = 0
-    """Kept entries of each input (last axis but one) at least."""
+    """Least number of kept entries of each input (second-last axis)."""
 
     def __post_init__(self) -> None:
         check_sparsity(self.sparsity)
@@ -57,41 +68,60 @@ class Random(Pattern):
 
     def masks(self, shapes: Shapes, seed: int) -> dict[str, Mask]:
         counts = kept_counts(shapes, self.sparsity, self.distribution)
-        made = {}
+        masks_by_name = {}
         for name, shape in shapes.items():
             scores = raw(int(np.prod(shape)), seed, name).reshape(shape)
             if len(shape) > 1 and (self.min_fan_in or self.min_fan_out):
                 fans = {"min_fan_in": self.min_fan_in, "min_fan_out": self.min_fan_out}
-                made[name] = keep_connected(scores, counts[name], name=name, **fans)
+                masks_by_name[name] = keep_connected(scores, counts[name], name=name, **fans)
             else:
-                made[name] = keep_lowest(scores, counts[name])
-        return made
+                masks_by_name[name] = keep_lowest(scores, counts[name])
+        return masks_by_name
 
 
 def densities(shapes: Shapes, sparsity: float, distribution: str) -> dict[str, float]:
-    """Density of each weight, in [0, 1], with the given sparsity over all of them."""
+    """Returns the density of each weight for a sparsity of all weights together.
+
+    Args:
+        shapes: Shape of each weight by name.
+        sparsity: Fraction of all entries that is masked, in [0, 1).
+        distribution: `uniform`, `er` or `erk`; see `Random`.
+
+    Returns:
+        Density of each weight by name, in [0, 1].
+
+    Example:
+        >>> densities({"a": (784, 300), "b": (300, 100), "c": (100, 10)}, 0.9, "erk")["c"]
+        1.0
+    """
     sizes = {name: int(np.prod(shape)) for name, shape in shapes.items()}
     if distribution == "uniform":
         return dict.fromkeys(shapes, 1 - sparsity)
-    # ER counts units, so a convolution's window is left out of it
+    # er counts units only, so it leaves out the window of a convolution
     axes = {n: s[-2:] if distribution == "er" else s for n, s in shapes.items()}
     share = {name: sum(a) / float(np.prod(a)) for name, a in axes.items()}
     full: set[str] = set()
     while True:
         budget = (1 - sparsity) * sum(sizes.values()) - sum(sizes[n] for n in full)
-        rest = sum(share[n] * sizes[n] for n in shapes if n not in full)
-        scale = budget / rest if rest else 0.0
-        over = {n for n in shapes if n not in full and scale * share[n] > 1}
-        if not over:
+        unscaled = sum(share[n] * sizes[n] for n in shapes if n not in full)
+        scale = budget / unscaled if unscaled else 0.0
+        too_dense = {n for n in shapes if n not in full and scale * share[n] > 1}
+        if not too_dense:
             return {n: 1.0 if n in full else max(0.0, scale * share[n]) for n in shapes}
-        full |= over
+        full |= too_dense
 
 
 def kept_counts(shapes: Shapes, sparsity: float, distribution: str) -> dict[str, int]:
-    """Kept entries of each weight; over all of them exactly `round(density * size)`.
+    """Returns the number of kept entries of each weight.
 
-    `uniform` rounds each weight by itself. The others round down and hand what is left to the
-    largest remainders, in the weights' order.
+    `uniform` masks exactly `round(sparsity * size)` entries of each weight. `er` and `erk` mask
+    exactly `round(sparsity * size)` entries of all weights together: each number is rounded down,
+    and the entries that are missing then go to the weights with the largest remainders.
+
+    Args:
+        shapes: Shape of each weight by name.
+        sparsity: Fraction of all entries that is masked, in [0, 1).
+        distribution: `uniform`, `er` or `erk`; see `Random`.
     """
     sizes = {name: int(np.prod(shape)) for name, shape in shapes.items()}
     if distribution == "uniform":
@@ -99,8 +129,8 @@ def kept_counts(shapes: Shapes, sparsity: float, distribution: str) -> dict[str,
     exact = {n: d * sizes[n] for n, d in densities(shapes, sparsity, distribution).items()}
     counts = {n: int(np.floor(e)) for n, e in exact.items()}
     total = sum(sizes.values())
-    left = total - round(sparsity * total) - sum(counts.values())
+    missing = total - round(sparsity * total) - sum(counts.values())
     for n in sorted(exact, key=lambda n: counts[n] - exact[n]):
-        if left > 0 and counts[n] < sizes[n]:
-            counts[n], left = counts[n] + 1, left - 1
+        if missing > 0 and counts[n] < sizes[n]:
+            counts[n], missing = counts[n] + 1, missing - 1
     return counts

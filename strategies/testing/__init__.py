@@ -1,6 +1,7 @@
-"""Checks for strategies, patterns and held values, ours and those of other distributions.
+"""Checks that any strategy, pattern or kind of held values must pass, for use in tests.
 
-It may import all of `strategies`. Nothing else of Masksweep imports it; tests do.
+Other distributions can use them for their own components. This package may import all of
+`strategies`. No other module of Masksweep imports it, only tests do.
 """
 
 from masksweep.strategies.testing.case import Case

@@ -1,4 +1,4 @@
-"""What is documented of a strategy, for its checks."""
+"""The documented behaviour of a strategy, as input of its checks."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ OPTIMIZERS: dict[str, Callable[[], Any]] = {
     "adam": lambda: keras.optimizers.Adam(0.01),
     "adamw": lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1),
 }
-"""The optimizers that a strategy is tried with."""
+"""The optimizers that each strategy is checked with."""
 HELD: dict[str, Held] = {"zero": Zero(), "constant": Constant(0.5), "init": Init()}
-"""The held values that a strategy is tried with."""
+"""The held values that each strategy is checked with."""
 Leak = Literal["bits", "values"]
-"""How a documented leak shows: only in the sign of a zero, or in the values."""
+"""How a documented leak is visible: only in the sign of a zero (`bits`), or in the values."""
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A strategy and what is documented of it: what it refuses, and where it leaks.
+    """A strategy with its documented behaviour: what it refuses, and where it leaks.
 
     Example:
         >>> from masksweep.strategies.weight_mask import WeightMask
@@ -45,19 +45,19 @@ class Case:
 
     strategy: Strategy
     pattern: Pattern = field(default_factory=lambda: Random(0.5))
-    """A pattern that the strategy takes."""
+    """A pattern that the strategy can hold."""
     targets: Sequence[str] = ("masked/kernel",)
-    """Weights of `network` that the strategy takes."""
+    """Weights of `network` that the strategy can hold."""
     leaks: Mapping[tuple[str, str], Leak] = field(default_factory=dict)
-    """(optimizer, held value) where it is documented not to hold."""
+    """The documented leaks, by (key of `OPTIMIZERS`, key of `HELD`)."""
     averages_leak: bool = False
-    """Whether it is documented not to hold an optimizer's averages of the weights (`use_ema`)."""
+    """Whether a leak is documented for optimizers that average the weights (`use_ema`)."""
     refuses: Mapping[str, str] = field(default_factory=dict)
-    """Held values and situations that it must refuse, each with some words of its reason."""
+    """Words of the reason for each key of `HELD` or `SITUATIONS` that the strategy must refuse."""
 
     @property
     def holds(self) -> bool:
-        """Whether it holds zero bit for bit, under SGD at least."""
+        """Whether the strategy holds zero bit for bit under SGD."""
         return ("sgd", "zero") not in self.leaks
 
     def plan(
@@ -69,14 +69,14 @@ class Case:
         targets: Sequence[str] | None = None,
         pattern: Pattern | None = None,
     ) -> Plan:
-        """The plan for a model: what of it is masked, and the held values.
+        """Makes a plan for a model.
 
         Args:
             model: A built Keras model.
             held: A key of `HELD`.
-            seed: The seed of the masks.
-            targets: Weights to mask in place of the case's.
-            pattern: A pattern in place of the case's.
+            seed: Seed of the masks.
+            targets: Names of the weights to mask; by default those of the case.
+            pattern: Pattern of the masks; by default that of the case.
 
         Returns:
             The plan.
@@ -93,20 +93,20 @@ class Case:
     def begin(
         self, optimizer: str, held: str = "zero", *, seed: int = 0, jit: bool = False
     ) -> Trial:
-        """A trial on `network`, at its start. All checks share its compiled program.
+        """Returns a trial on `network`, at its start. All checks share one compiled program.
 
         Args:
             optimizer: A key of `OPTIMIZERS`.
             held: A key of `HELD`.
-            seed: The seed of the masks.
+            seed: Seed of the masks.
             jit: Whether to compile the step with XLA.
 
         Returns:
-            The trial. It is good until the next call with the same optimizer.
+            The trial. It is valid until the next call with the same optimizer.
         """
-        # held values that differ from entry to entry have another shape, so another program
-        each = held == "init" and self.strategy.bind().keep is one_value
-        trial = _compiled(self, optimizer, held if each else "zero", jit)
+        # an array of held values has another shape than a scalar, so it needs another program
+        value_per_entry = held == "init" and self.strategy.bind().keep is one_value
+        trial = _compiled(self, optimizer, held if value_per_entry else "zero", jit)
         return trial.begin(self.plan(network(), held, seed=seed))
 
 

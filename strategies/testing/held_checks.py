@@ -10,7 +10,7 @@ from masksweep.strategies.testing.require import require
 
 
 def check_held(held: Held) -> None:
-    """Check that held values fit the weights, and are the same each time.
+    """Checks that held values fit the weights, and are the same in each call.
 
     Args:
         held: The kind of held values to check.
@@ -23,9 +23,12 @@ def check_held(held: Held) -> None:
         >>> check_held(Constant(0.5))
     """
     initial = _initial()
-    made, again = held.values(initial), held.values(_initial())
-    require(list(made) == list(initial), f"values of {list(made)} for {list(initial)}")
-    for name, values in made.items():
+    values_by_name, again = held.values(initial), held.values(_initial())
+    require(
+        list(values_by_name) == list(initial),
+        f"values of {list(values_by_name)} for {list(initial)}",
+    )
+    for name, values in values_by_name.items():
         expected = initial[name]
         require(values.shape == expected.shape, f"those of {name} have the shape {values.shape}")
         require(values.dtype == expected.dtype, f"those of {name} are {values.dtype}")

@@ -1,4 +1,4 @@
-"""Small models with masked weights: the situations that every strategy is tried in."""
+"""Small models with masked weights, with which every strategy is checked."""
 
 from __future__ import annotations
 
@@ -18,9 +18,15 @@ def network(
     shape: tuple[int, ...] = (6,),
     **output: Any,
 ) -> Any:
-    """`hidden`, what keeps a state of its own, and a Dense `output`; always the same values.
+    """Returns a small model with a `hidden` layer, layers with a state, and a Dense `output` layer.
 
-    Its only bend leaks, so that every kept weight has a gradient.
+    The initial values are always the same. The activation is a LeakyReLU, so every kept weight has
+    a gradient.
+
+    Args:
+        hidden: Makes the layer that is masked.
+        shape: Shape of the inputs, without the batch.
+        **output: More arguments of the output layer.
     """
     keras.utils.set_random_seed(7)
     return keras.Sequential(
@@ -37,12 +43,13 @@ def network(
 
 
 def nested() -> Any:
+    """Returns a model whose masked layer is inside an inner model."""
     inner = [keras.Input((6,)), layers.Dense(8, name="masked")]
     return network(lambda: keras.Sequential(inner, name="inner"))
 
 
 def shared() -> Any:
-    """The masked layer is applied twice."""
+    """Returns a model that applies the masked layer twice."""
     keras.utils.set_random_seed(7)
     start = keras.Input((6,))
     masked = layers.Dense(6, name="masked")
@@ -51,18 +58,22 @@ def shared() -> Any:
 
 
 class Decoder(layers.Layer):  # type: ignore[misc]
-    """Multiplies by the transposed kernel of a layer, or of a variable, that it was given."""
+    """Multiplies by a transposed kernel: a variable, or the kernel of another layer."""
 
-    def __init__(self, given: Any) -> None:
+    def __init__(self, source: Any) -> None:
         super().__init__(name="decoder")
-        self.given = given
+        self.given = source
 
     def call(self, x: Any) -> Any:
         return keras.ops.matmul(x, keras.ops.transpose(getattr(self.given, "kernel", self.given)))
 
 
 def tied(of_variable: bool) -> Any:
-    """The masked kernel is used by another layer too."""
+    """Returns a model in which another layer also uses the masked kernel (tied weights).
+
+    Args:
+        of_variable: Whether the other layer has the kernel itself, else the layer that owns it.
+    """
     keras.utils.set_random_seed(7)
     start = keras.Input((6,))
     masked = layers.Dense(8, name="masked")
@@ -73,7 +84,7 @@ def tied(of_variable: bool) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Situation:
-    """A model, and what of it is masked; what is None, the case chooses."""
+    """A model with its masked weights and pattern. If one is None, that of the case is used."""
 
     model: Callable[[], Any] = network
     targets: Sequence[str] | None = None
@@ -81,6 +92,7 @@ class Situation:
 
 
 def layer(make: Callable[[], Any], *shape: int, weight: str = "kernel") -> Situation:
+    """Returns the situation that one weight of the hidden layer of `network` is masked."""
     return Situation(lambda: network(make, shape), [f"masked/{weight}"])
 
 

@@ -16,18 +16,18 @@ from masksweep.strategies.patterns.base import Shapes
 from masksweep.strategies.testing.require import require
 
 SHAPES: Shapes = {"a/kernel": (24, 36), "b/kernel": (24, 36)}
-"""Weights that patterns are tried on, unless a check is given others."""
+"""Default shapes of the weights that patterns are checked with."""
 
 
 def pattern_checks(
     pattern: Pattern, shapes: Shapes = SHAPES, *, seeded: bool = True
 ) -> dict[str, Callable[[], None]]:
-    """The checks of a pattern by name, for instance for `pytest.mark.parametrize`.
+    """Returns the checks of a pattern by name, for example for `pytest.mark.parametrize`.
 
     Args:
         pattern: The pattern to check.
-        shapes: Shapes of weights that it takes, by name.
-        seeded: Whether its masks depend on the seed.
+        shapes: Shapes by weight name, for which the pattern can make masks.
+        seeded: Whether the masks depend on the seed.
 
     Returns:
         Functions without arguments, each of which raises `AssertionError` if its check fails.
@@ -43,15 +43,15 @@ def pattern_checks(
 
 
 def check_pattern(pattern: Pattern, shapes: Shapes = SHAPES, *, seeded: bool = True) -> None:
-    """Check that a pattern's masks fit, and are the same for a seed at any time and anywhere.
+    """Checks that the masks of a pattern fit, and are the same for a seed in each call and process.
 
     Args:
         pattern: The pattern to check.
-        shapes: Shapes of weights that it takes, by name.
-        seeded: Whether its masks depend on the seed.
+        shapes: Shapes by weight name, for which the pattern can make masks.
+        seeded: Whether the masks depend on the seed.
 
     Raises:
-        AssertionError: A check failed. Its name is a note of the error.
+        AssertionError: A check failed. The name of the check is a note of the exception.
 
     Example:
         >>> from masksweep.strategies.patterns.columns import Columns
@@ -66,7 +66,7 @@ def check_pattern(pattern: Pattern, shapes: Shapes = SHAPES, *, seeded: bool = T
 
 
 def fits(pattern: Pattern, shapes: Shapes) -> None:
-    """Each weight gets a mask of its shape, in the order of the weights."""
+    """Checks that each weight gets a mask of its shape, in the order of the weights."""
     masks = pattern.masks(shapes, 0)
     require(list(masks) == list(shapes), f"masks of {list(masks)} for {list(shapes)}")
     for name, mask in masks.items():
@@ -75,7 +75,10 @@ def fits(pattern: Pattern, shapes: Shapes) -> None:
 
 
 def is_the_same_again(pattern: Pattern, shapes: Shapes) -> None:
-    """A seed gives the same masks, whatever NumPy's global state, and leaves that as it is."""
+    """Checks that a seed gives the same masks again.
+
+    The pattern must neither use nor change the global random state of NumPy.
+    """
     state = np.random.get_state()  # noqa: NPY002
     try:
         np.random.seed(1)  # noqa: NPY002
@@ -90,23 +93,26 @@ def is_the_same_again(pattern: Pattern, shapes: Shapes) -> None:
 
 
 def is_the_same_elsewhere(pattern: Pattern, shapes: Shapes) -> None:
-    """Another process gets the same masks: they do not come from `hash()`, which differs there."""
-    here = _as_bytes(pattern.masks(shapes, 7))
+    """Checks that another process gets the same masks.
+
+    It fails for masks that use `hash()`, whose results differ between processes.
+    """
+    masks = _as_bytes(pattern.masks(shapes, 7))
     before = os.environ.get("PYTHONHASHSEED")
     os.environ["PYTHONHASHSEED"] = "1" if before == "2" else "2"
     try:
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            there = _as_bytes(pool.submit(pattern.masks, shapes, 7).result())
+            other_masks = _as_bytes(pool.submit(pattern.masks, shapes, 7).result())
     finally:
         if before is None:
             del os.environ["PYTHONHASHSEED"]
         else:
             os.environ["PYTHONHASHSEED"] = before
-    require(here == there, "the masks differ in another process")
+    require(masks == other_masks, "the masks differ in another process")
 
 
 def depends_on_the_seed(pattern: Pattern, shapes: Shapes) -> None:
-    """Another seed gives other masks, and weights of one shape get masks of their own."""
+    """Checks that two seeds give different masks, and two weights of one shape do too."""
     masks, others = pattern.masks(shapes, 1), pattern.masks(shapes, 2)
     require(_as_bytes(masks) != _as_bytes(others), "two seeds give the same masks")
     alike = [m.tobytes() for n, m in masks.items() if shapes[n] == next(iter(shapes.values()))]

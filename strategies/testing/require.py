@@ -1,12 +1,12 @@
-"""One assertion for all checks."""
+"""An assertion for all checks."""
 
 from __future__ import annotations
 
 
 def require(condition: bool, message: str) -> None:
-    """Raise `AssertionError` with the message unless the condition holds.
+    """Raises `AssertionError` with the message if the condition is False.
 
-    An `assert` would not do: Python leaves them out under `-O`.
+    An `assert` statement is not used, because Python ignores it with the option `-O`.
     """
     if not condition:
         raise AssertionError(message)

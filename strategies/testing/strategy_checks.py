@@ -31,10 +31,10 @@ AVERAGING: dict[str, Callable[[], Any]] = {
 
 
 def strategy_checks(case: Case) -> dict[str, Callable[[], None]]:
-    """The checks of a strategy by name, for instance for `pytest.mark.parametrize`.
+    """Returns the checks of a strategy by name, for example for `pytest.mark.parametrize`.
 
     Args:
-        case: The strategy, with what is documented of it.
+        case: The strategy with its documented behaviour.
 
     Returns:
         Functions without arguments, each of which raises `AssertionError` if its check fails.
@@ -69,18 +69,22 @@ def strategy_checks(case: Case) -> dict[str, Callable[[], None]]:
 
 
 def check_strategy(case: Case) -> None:
-    """Check a strategy on small models, with several optimizers, held values and layers.
+    """Checks a strategy on small models, with several optimizers, held values and layers.
 
-    A strategy is checked as it is documented. It must hold every masked entry bit for bit at each
-    step, move every kept entry, compute with the weights that it reports, train the model's own
-    variables, serve another mask with the same compiled program, and either hold or refuse, with a
-    reason, each of the situations in `masksweep.strategies.testing.networks`.
+    The strategy must
+
+    - hold each masked entry bit for bit at each step, except where a leak is documented;
+    - change each kept entry;
+    - compute with the weights that it reports;
+    - train the model's own variables;
+    - work with another mask without compiling again;
+    - hold each situation of `masksweep.strategies.testing.networks`, or refuse it with a reason.
 
     Args:
-        case: The strategy, with what is documented of it.
+        case: The strategy with its documented behaviour.
 
     Raises:
-        AssertionError: A check failed. Its name is a note of the error.
+        AssertionError: A check failed. The name of the check is a note of the exception.
 
     Example:
         >>> from masksweep.strategies.hard_mask import HardMask
@@ -95,20 +99,20 @@ def check_strategy(case: Case) -> None:
 
 
 def holds(case: Case, optimizer: str, held: str, *, jit: bool = False) -> None:
-    """Every masked entry has its held value at every step, unless a leak is documented."""
+    """Checks that each masked entry has its held value at each step, or leaks as documented."""
     trial = case.begin(optimizer, held, jit=jit)
-    found = [violations(weights, trial.plan) for weights in trial.steps(STEPS)]
+    counts = [violations(weights, trial.plan) for weights in trial.steps(STEPS)]
     leak = case.leaks.get((optimizer, held))
     if leak is None:
-        require(found == [(0, 0.0)] * STEPS, f"(violations, drift) by step: {found}")
+        require(counts == [(0, 0.0)] * STEPS, f"(violations, drift) by step: {counts}")
     else:
-        count, drift = found[-1]
-        require(count > 0, "it is documented to leak, and holds")
+        last_count, drift = counts[-1]
+        require(last_count > 0, "it is documented to leak, and holds")
         require((drift > 0) == (leak == "values"), f"documented leak {leak}, drift {drift}")
 
 
 def refuses_held(case: Case, held: str) -> None:
-    """It refuses the held value: before it is compiled, and with another mask afterwards."""
+    """Checks that the strategy refuses a held value, for a new training and for a compiled one."""
     model = network()
     plan = case.plan(model, held)
     reason, words = case.strategy.refuses(plan), case.refuses[held]
@@ -118,7 +122,7 @@ def refuses_held(case: Case, held: str) -> None:
 
 
 def moves(case: Case, optimizer: str) -> None:
-    """Every kept entry of a masked weight changes."""
+    """Checks that each kept entry of a masked weight changes."""
     trial = case.begin(optimizer)
     start = trial.weights()
     fraction = moved(start, trial.end(STEPS), trial.plan)
@@ -126,20 +130,20 @@ def moves(case: Case, optimizer: str) -> None:
 
 
 def holds_averages(case: Case, when: str) -> None:
-    """The optimizer's averages of the weights hold too."""
+    """Checks that masked entries hold if the optimizer averages the weights (`use_ema`)."""
     model = network()
     trial = Trial(case.strategy, model, case.plan(model, _any_held(case)), AVERAGING[when]())
-    found = [violations(weights, trial.plan) for weights in trial.steps(5)]
+    counts = [violations(weights, trial.plan) for weights in trial.steps(5)]
     before = trial.weights()
     trial.training.finalize()
     after = trial.weights()
-    found.append(violations(after, trial.plan))
-    require(found == [(0, 0.0)] * 6, f"(violations, drift) by step and at the end: {found}")
+    counts.append(violations(after, trial.plan))
+    require(counts == [(0, 0.0)] * 6, f"(violations, drift) by step and at the end: {counts}")
     require(not same(before, after), "the averages are the weights")
 
 
 def computes(case: Case, kind: str) -> None:
-    """The weights that it reports are those that its model computes with."""
+    """Checks that the model computes with the weights that the strategy reports."""
     model = PROBES[kind]()
     plan = case.plan(model, targets=["output/kernel"])
     trial = Trial(case.strategy, model, plan, OPTIMIZERS["adam"]())
@@ -150,28 +154,28 @@ def computes(case: Case, kind: str) -> None:
 
 
 def holds_in(case: Case, name: str) -> None:
-    """In a situation it holds what is masked, moves what is kept, and updates the state."""
+    """Checks that masked entries hold, kept entries change, and the state is updated."""
     trial = _in_situation(case, name)
     start, state = trial.weights(), trial.state()
-    found = [violations(weights, trial.plan)[0] for weights in trial.steps(4)]
+    counts = [violations(weights, trial.plan)[0] for weights in trial.steps(4)]
     if case.holds:
-        require(found == [0] * 4, f"violations by step: {found}")
+        require(counts == [0] * 4, f"violations by step: {counts}")
     else:
-        require(found[-1] > 0, "it is documented to leak, and holds")
+        require(counts[-1] > 0, "it is documented to leak, and holds")
     require(moved(start, trial.weights(), trial.plan) == 1, "a kept entry did not move")
-    still = [np.array_equal(a, b) for a, b in zip(state, trial.state(), strict=True)]
-    require(not any(still), "moving statistics or seeds did not change")
+    unchanged = [np.array_equal(a, b) for a, b in zip(state, trial.state(), strict=True)]
+    require(not any(unchanged), "moving statistics or seeds did not change")
 
 
 def refuses_situation(case: Case, name: str) -> None:
-    """It refuses a situation, as the value of `strategy`."""
+    """Checks that the strategy refuses a situation, and that the exception names the strategy."""
     error = _require_refusal(lambda: _in_situation(case, name), case.refuses[name])
-    named = (error.key, error.value)
-    require(named == ("strategy", case.strategy.name), f"the refusal names {named}")
+    key_and_value = (error.key, error.value)
+    require(key_and_value == ("strategy", case.strategy.name), f"the refusal names {key_and_value}")
 
 
 def compiles_with_xla(case: Case) -> None:
-    """Its step compiles with XLA and holds, or `xla` says that it does not compile."""
+    """Checks that the step compiles with XLA and holds, or that `xla` is False."""
     import tensorflow as tf
 
     if case.strategy.xla:
@@ -186,55 +190,61 @@ def compiles_with_xla(case: Case) -> None:
 
 
 def trains_own_variables(case: Case) -> None:
-    """The optimizer gets the model's own variables, or others of the same names."""
+    """Checks that the optimizer gets the model's own variables.
+
+    If the trained values have another shape, it must get variables of the same names.
+    """
     trial = case.begin("adam")
     for value, variable in zip(trial.training.values, trial.model.trainable_variables, strict=True):
-        own = value is variable or tuple(value.shape) != tuple(variable.shape)
-        require(own, f"{variable.path} was replaced by a variable of the same shape")
-        named = (value.name, value.path) == (variable.name, variable.path)
-        require(named, f"{variable.path} is trained as {value.path}")
+        allowed = value is variable or tuple(value.shape) != tuple(variable.shape)
+        require(allowed, f"{variable.path} was replaced by a variable of the same shape")
+        same_name = (value.name, value.path) == (variable.name, variable.path)
+        require(same_name, f"{variable.path} is trained as {value.path}")
 
 
 def saves_and_loads(case: Case) -> None:
-    """A plain Keras model with its weights, saved and loaded, holds and computes the same."""
+    """Checks a plain Keras model with the trained weights after saving and loading it.
+
+    It must hold and compute the same as the trained model.
+    """
     trial = case.begin("adam", _any_held(case))
     weights = trial.end(5)
     with tempfile.TemporaryDirectory() as folder:
         loaded = bake(network(), weights, trial.state(), Path(folder) / "model.keras")
     require(same(values(loaded), weights), "the loaded weights differ")
-    agree = violations(values(loaded), trial.plan) == violations(weights, trial.plan)
-    require(agree, "the loaded weights have other violations")
+    same_violations = violations(values(loaded), trial.plan) == violations(weights, trial.plan)
+    require(same_violations, "the loaded weights have other violations")
     _require_close(trial.outputs(), np.asarray(loaded(trial.x, training=False)))
 
 
 def keeps_state(case: Case) -> None:
-    """It starts with the model's own non-trainable weights, such as moving statistics."""
+    """Checks that the training starts with the model's non-trainable weights, such as averages."""
     model = network()
     norm = model.get_layer("norm")
     norm.trainable = False
     for number, variable in enumerate(norm.variables, 1):
         variable.assign(np.full(variable.shape, number))
     trial = Trial(case.strategy, model, case.plan(model), OPTIMIZERS["sgd"]())
-    for mine, own in zip(trial.state(), model.non_trainable_variables, strict=True):
-        require(np.array_equal(mine, own.numpy()), f"{own.path} differs at the start")
+    for value, original in zip(trial.state(), model.non_trainable_variables, strict=True):
+        require(np.array_equal(value, original.numpy()), f"{original.path} differs at the start")
     for variable, weight in zip(model.trainable_variables, trial.weights().values(), strict=True):
         variable.assign(weight)
     _require_close(trial.outputs(), np.asarray(model(trial.x, training=False)))
 
 
 def starts_again(case: Case) -> None:
-    """With another mask it trains as a new trial with that mask does, to the last bit."""
+    """Checks that a trial that starts again with another mask equals a new trial, bit for bit."""
     first = _everything(case.begin("adam"))
     second = _everything(case.begin("adam", seed=1))
     model = network()
     new = Trial(case.strategy, model, case.plan(model, seed=1), OPTIMIZERS["adam"]())
     require(second == _everything(new), "something of the first mask is left")
-    masks = case.strategy.role != "dense"
-    require((second != first) == masks, "the mask makes no difference")
+    is_masked = case.strategy.role != "dense"
+    require((second != first) == is_masked, "the mask makes no difference")
 
 
 def compiles_once(case: Case) -> None:
-    """One compiled program serves every mask of its shape."""
+    """Checks that masks of one shape use one compiled program."""
     for seed in range(3):
         trial = case.begin("adam", seed=seed)
         trial.end(1)
@@ -243,7 +253,7 @@ def compiles_once(case: Case) -> None:
 
 
 def trains_only_trainable(case: Case) -> None:
-    """Weights outside of `trainable` stay as they are."""
+    """Checks that weights that `trainable` does not match do not change."""
     model, optimizer = network(), OPTIMIZERS["adamw"]()
     trainable = ("output/*", "*/gamma")
     trial = Trial(case.strategy, model, case.plan(model), optimizer, trainable=trainable)
@@ -265,7 +275,7 @@ def _any_held(case: Case) -> str:
 
 
 def _everything(trial: Trial) -> list[bytes]:
-    """All that a step can change, bit for bit, after each of some steps."""
+    """Returns the bytes of all that a step can change, after each of five steps."""
     return [
         array.tobytes()
         for weights in trial.steps(5)

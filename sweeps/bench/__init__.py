@@ -1,1 +1,1 @@
-"""Timing of steps, trials and sparse products beside dense ones. It may import all but `cli`."""
+"""Benchmarks: steps, trials and sparse products beside dense ones. May import all but `cli`."""

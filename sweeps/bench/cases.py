@@ -1,4 +1,4 @@
-"""What is timed: which networks, strategies and patterns."""
+"""The cases that a bench times: networks, strategies and mask patterns."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ OUTPUTS = 10
 BATCH = 128
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.99)
 OF_OUTPUTS = ("loss_mask",)
-"""Strategies that hold weights of the output layer only."""
+"""Strategies that can mask weights of the output layer only."""
 UNITS = ("hidden_*",)
-"""Targets of whole units: their biases are held with the columns of their kernels."""
+"""Targets with which a mask covers whole units: a kernel's column together with its bias."""
 OF_UNITS = ("var_list",)
-"""Strategies that compute less for a unit that is held whole."""
+"""Strategies that compute less when a unit's whole kernel column and its bias are masked."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """A network of Dense layers; `OUTPUTS` logits come after the hidden ones."""
+    """The size of a network of Dense layers. Its last layer has `OUTPUTS` logits."""
 
     name: str
     inputs: int
     hidden: tuple[int, ...]
     block: int
-    """Side of the blocks of pattern `block`."""
+    """Side length of the square blocks of pattern `block`, in entries."""
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -56,25 +56,25 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Case:
-    """One strategy on one kind of mask."""
+    """One strategy on masks of one pattern and sparsity, for a network of one size."""
 
     size: Size
     strategy: Strategy
     pattern: Pattern
     sparsity: float
     targets: tuple[str, ...] | None = None
-    """As a trial's; None masks every kernel but the last."""
+    """Glob patterns of the masked weights, as in a trial; None masks all kernels but the last."""
 
     @property
     def format(self) -> str:
-        """The strategy's variant, such as `coo`; `-` where it has one only."""
-        found = [str(getattr(self.strategy, key)) for key in _choices(type(self.strategy))]
-        found += ["with biases"] * (self.targets == UNITS)
-        return " ".join(found) or "-"
+        """The strategy's variant, such as `coo`; `-` if it has only one."""
+        choices = [str(getattr(self.strategy, key)) for key in _choices(type(self.strategy))]
+        choices += ["with biases"] * (self.targets == UNITS)
+        return " ".join(choices) or "-"
 
     @property
     def label(self) -> dict[str, Any]:
-        """What a row of the results says of the case."""
+        """The fields of a result row that identify the case."""
         return {
             "size": self.size.name,
             "strategy": self.strategy.name,
@@ -84,34 +84,39 @@ class Case:
         }
 
 
-def cases(size: Size, kinds: Sequence[type[Strategy]], given: Sequence[float]) -> list[Case]:
-    """Every strategy in each of its variants, on the masks that can change its time.
+def cases(size: Size, kinds: Sequence[type[Strategy]], sparsities: Sequence[float]) -> list[Case]:
+    """Returns every strategy in each of its variants, on the patterns that can change its time.
 
-    Where masks enter as values of the weights' own shapes the time does not depend on them: random
-    ones alone are timed. Loads TensorFlow.
+    The time of a strategy that uses the mask as a plain tensor of the weight's shape does not
+    depend on the pattern, so such a strategy is timed with random masks only. Loads TensorFlow.
+
+    Args:
+        size: The network.
+        kinds: Strategy classes.
+        sparsities: Sparsities to time, each in (0, 1).
     """
-    found = []
-    for strategy in (s for kind in kinds for s in variants(kind)):
+    timed_cases = []
+    for strategy in (variant for kind in kinds for variant in variants(kind)):
         targets = ("output/*",) if strategy.name in OF_OUTPUTS else None
-        for sparsity in given:
+        for sparsity in sparsities:
             for pattern in _patterns(strategy, size, sparsity):
-                found.append(Case(size, strategy, pattern, sparsity, targets))
-            if strategy.name in OF_UNITS and sparsity > 0.5:  # or it computes all
-                found.append(Case(size, strategy, Columns(sparsity), sparsity, UNITS))
-    return found
+                timed_cases.append(Case(size, strategy, pattern, sparsity, targets))
+            if strategy.name in OF_UNITS and sparsity > 0.5:  # at 0.5 it saves little
+                timed_cases.append(Case(size, strategy, Columns(sparsity), sparsity, UNITS))
+    return timed_cases
 
 
 def variants(kind: type[Strategy]) -> Iterator[Strategy]:
-    """The strategy with each combination of its settings that are choices."""
+    """Yields the strategy with each combination of its `Literal` settings."""
     choices = _choices(kind)
     for values in product(*choices.values()):
         yield kind(**dict(zip(choices, values, strict=True)))
 
 
 def _choices(kind: type[Strategy]) -> dict[str, tuple[str, ...]]:
-    hints = get_type_hints(kind)
-    named = {f.name: hints[f.name] for f in fields(kind)}  # type: ignore[arg-type]
-    return {name: get_args(hint) for name, hint in named.items() if get_origin(hint) is Literal}
+    all_hints = get_type_hints(kind)
+    hints = {f.name: all_hints[f.name] for f in fields(kind)}  # type: ignore[arg-type]
+    return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
 
 
 def _patterns(strategy: Strategy, size: Size, sparsity: float) -> list[Pattern]:
@@ -119,9 +124,9 @@ def _patterns(strategy: Strategy, size: Size, sparsity: float) -> list[Pattern]:
         return [Columns(sparsity)] if round(sparsity * OUTPUTS) < OUTPUTS else []
     if strategy.role == "dense" or _by_values(strategy):
         return [Random(sparsity)]
-    found: list[Pattern] = [Random(sparsity), Rows(sparsity), Columns(sparsity)]
-    found.append(Block(sparsity, (size.block, size.block)))
-    return [*found, NM(2, 4)] if sparsity == 0.5 else found
+    patterns: list[Pattern] = [Random(sparsity), Rows(sparsity), Columns(sparsity)]
+    patterns.append(Block(sparsity, (size.block, size.block)))
+    return [*patterns, NM(2, 4)] if sparsity == 0.5 else patterns
 
 
 def _by_values(strategy: Strategy) -> bool:
@@ -130,5 +135,5 @@ def _by_values(strategy: Strategy) -> bool:
 
 
 def known() -> dict[str, type[Strategy]]:
-    """The strategies that can be timed; the dense control always is."""
+    """Returns the strategies that can be timed, by name, without the dense control."""
     return {name: kind for name, kind in STRATEGIES.items() if kind.role != "dense"}

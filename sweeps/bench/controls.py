@@ -1,4 +1,4 @@
-"""TensorFlow's fused Adam, for a dense control as fast as TensorFlow has it without XLA."""
+"""TensorFlow's fused Adam: the fastest dense control that TensorFlow offers without XLA."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from masksweep.sweeps.components.optimizers.adam import Adam
 
 
 class Fused(keras.optimizers.Adam):  # type: ignore[misc]
-    """Keras' Adam, whose update is one kernel of TensorFlow's, as in TensorFlow 1."""
+    """Keras' Adam with its update in one TensorFlow kernel, as in TensorFlow 1."""
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         step = tf.cast(self.iterations.value + 1, variable.dtype)
@@ -35,7 +35,7 @@ class Fused(keras.optimizers.Adam):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class FusedAdam(Adam):
-    """`Fused` by its settings; no config can name it. It does not compile under XLA."""
+    """The settings of `Fused`. No config can name it, and it does not compile under XLA."""
 
     name: ClassVar[str] = "fused_adam"
 

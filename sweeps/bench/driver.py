@@ -1,4 +1,4 @@
-"""A sweep's driver beside the process that runs its trials: it records what that one tells it."""
+"""A sweep's driver in a child process, which records what the benchmark process reports to it."""
 
 from __future__ import annotations
 
@@ -18,67 +18,76 @@ from masksweep.sweeps.tracking.writer import Tracker
 
 @contextmanager
 def recorder(folder: Path) -> Iterator[Recorder]:
-    """Of a sweep of its own, in the folder's SQLite store."""
+    """Yields the recorder of a new sweep, in the SQLite store of the folder."""
     name, tracking = uuid.uuid4().hex, Tracking(uri=f"sqlite:///{folder}/mlflow.db")
     with closing(Spool(folder / f"{name}.db")) as spool:
-        found = Recorder(spool, tracking, name, Tracker(tracking, name))
-        found.start_sweep("", [])
-        found.send_left()
-        yield found
+        started_recorder = Recorder(spool, tracking, name, Tracker(tracking, name))
+        started_recorder.start_sweep("", [])
+        started_recorder.send_left()
+        yield started_recorder
 
 
 class Driver:
-    """The process, which records one sweep after the other in the folder's store."""
+    """A child process that records one sweep after another in the SQLite store of a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._child = Child(_set_up, folder)
         self._calls: list[Future[None]] = []
 
-    def tell(self, method: str, *given: Any) -> None:
-        """Have the recorder do this. Waits for nothing, as a worker does not."""
-        self._calls.append(self._child.submit(_call, method, given))
+    def tell(self, method: str, *arguments: Any) -> None:
+        """Calls a method of the recorder in the child process, without waiting for its result.
+
+        Args:
+            method: Name of a `Recorder` method.
+            *arguments: Its arguments; they must be picklable.
+        """
+        self._calls.append(self._child.submit(_call, method, arguments))
 
     def end_sweep(self) -> None:
-        """Wait until the store has all. Raises `RuntimeError` with the reason if it has not."""
+        """Waits until the store has every record of the sweep.
+
+        Raises:
+            RuntimeError: Records were not sent, or the process has died. The message says why.
+        """
         calls, self._calls = self._calls, []
         try:
-            trouble = self._child.submit(_finish).result()
+            failure = self._child.submit(_finish).result()
             for call in calls:
                 call.result()
         except Lost:
-            trouble = "the driver has died"
-        if trouble:
-            raise RuntimeError(trouble)
+            failure = "the driver has died"
+        if failure:
+            raise RuntimeError(failure)
 
     def close(self) -> None:
         self._child.end()
 
 
-# -- in the process --------------------------------------------------------------------------
+# -- in the child process --------------------------------------------------------------------
 
 _folder: list[Path] = []
 _sweep = ExitStack()
-"""Closes the sweep that is recorded now."""
+"""Its callbacks close the sweep that is being recorded."""
 _recorder: list[Recorder] = []
-"""Its recorder, if there is a sweep."""
+"""The recorder of the current sweep; empty if no sweep is being recorded."""
 
 
 def _set_up(folder: Path) -> None:
     _folder.append(folder)
 
 
-def _call(method: str, given: tuple[Any, ...]) -> None:
+def _call(method: str, arguments: tuple[Any, ...]) -> None:
     if not _recorder:
         _recorder.append(_sweep.enter_context(recorder(_folder[0])))
         _recorder[0].start()
-    getattr(_recorder[0], method)(*given)
+    getattr(_recorder[0], method)(*arguments)
 
 
 def _finish() -> str:
-    """What went wrong, if anything did."""
+    """Closes the sweep; returns why records were not sent, or an empty string."""
     if not _recorder:
         return ""
-    made = _recorder.pop()
+    active = _recorder.pop()
     with _sweep.pop_all():
-        sent = made.finish(patience_s=0)
-        return "" if sent else made.trouble or "; ".join(made.refused) or "not sent"
+        sent = active.finish(patience_s=0)
+        return "" if sent else active.trouble or "; ".join(active.refused) or "not sent"

@@ -1,7 +1,9 @@
-"""The same training in PyTorch and JAX, in a process of its own, a stretch at a time.
+"""The same training in PyTorch or JAX, in a child process that trains on request.
 
-The process reads a line of JSON that says what to train, takes a step, and then as many as each
-line says. It answers `done`. It runs in turn with the programs here, and sleeps in between.
+The child process reads lines of JSON from stdin. The first line describes the training; the process
+then trains one step. Each further line is a number of steps to train. After each line the process
+answers `done`. Between requests it sleeps, so that it does not slow down the TensorFlow programs
+with which it takes turns.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ FORMATS = {"torch": ("dense", "masked", "csr"), "jax": ("dense", "masked", "bcoo
 
 @dataclass(frozen=True)
 class PeerCase:
-    """One way to train in another library."""
+    """One way to train the network in another library."""
 
     size: Size
     library: str
@@ -35,13 +37,17 @@ class PeerCase:
 
     @property
     def bytes(self) -> int:
-        """What its step needs at least, where products hold a row of the batch for each entry."""
+        """Least memory of a step, in bytes; 0 where it is small.
+
+        A BCOO product holds a value of the batch for each stored entry, so its memory grows with
+        both.
+        """
         largest = max(a * b for a, b in pairwise(self.size.widths))
         return int(24 * BATCH * largest * (1 - self.sparsity)) if self.format == "bcoo" else 0
 
     @property
     def label(self) -> dict[str, Any]:
-        """What a row of the results says of the case."""
+        """The fields of a result row that identify the case."""
         return {
             "size": self.size.name,
             "strategy": self.library,
@@ -52,7 +58,7 @@ class PeerCase:
 
 
 def cases(size: Size, sparsities: Sequence[float], threads: int) -> list[PeerCase]:
-    """Those of the libraries that are installed here; the dense ones have sparsity 0."""
+    """Returns the cases of the libraries that are installed; dense cases have sparsity 0."""
     return [
         PeerCase(size, library, form, sparsity, threads)
         for library, formats in FORMATS.items()
@@ -63,14 +69,22 @@ def cases(size: Size, sparsities: Sequence[float], threads: int) -> list[PeerCas
 
 
 def missing() -> list[str]:
-    """The libraries that are not installed."""
+    """Returns the names of the libraries that are not installed."""
     return [library for library in FORMATS if not find_spec(library)]
 
 
 @contextmanager
 def running(case: PeerCase) -> Iterator[Callable[[int], None]]:
-    """What trains the case in its process. Raises `RuntimeError` with the last that it said."""
-    told = {"widths": case.size.widths, "format": case.format, "sparsity": case.sparsity}
+    """Starts the child process of a case, and ends it with the context.
+
+    Yields:
+        A function that trains a number of steps in the child process.
+
+    Raises:
+        RuntimeError: The process has failed. The message is the last line of its stderr. The
+            yielded function raises it too.
+    """
+    network = {"widths": case.size.widths, "format": case.format, "sparsity": case.sparsity}
     with (
         tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen(
@@ -84,45 +98,45 @@ def running(case: PeerCase) -> Iterator[Callable[[int], None]]:
     ):
         assert process.stdin is not None
         assert process.stdout is not None
-        sent, got = process.stdin, process.stdout
+        sent, received = process.stdin, process.stdout
 
-        def ask(what: object) -> bool:
+        def ask(message: object) -> bool:
             try:
-                sent.write(f"{json.dumps(what)}\n")
+                sent.write(f"{json.dumps(message)}\n")
                 sent.flush()
             except BrokenPipeError:
                 return False
-            return got.readline().strip() == "done"
+            return received.readline().strip() == "done"
 
         def run(steps: int) -> None:
             if not ask(steps):
-                raise RuntimeError(said())
+                raise RuntimeError(last_error_line())
 
-        def said() -> str:
+        def last_error_line() -> str:
             process.wait()
             errors.seek(0)
             return (errors.read().strip().splitlines() or ["ended without a word"])[-1]
 
         try:
-            if not ask({**told, "threads": case.threads}):
-                raise RuntimeError(said())
+            if not ask({**network, "threads": case.threads}):
+                raise RuntimeError(last_error_line())
             yield run
         finally:
             process.kill()
 
 
 def _quiet(threads: int) -> dict[str, str]:
-    """Environment of a process that takes so many cores, and none while it waits."""
-    found = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-    return found | {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "JAX_PLATFORMS": "cpu"}
+    """Environment of a process that uses `threads` cores, and none while it waits for input."""
+    variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+    return variables | {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "JAX_PLATFORMS": "cpu"}
 
 
 def _serve(library: str) -> None:
-    """The other process: train what the first line says, as many steps as the others say."""
-    told = json.loads(sys.stdin.readline())
-    if hasattr(os, "sched_setaffinity"):  # JAX has no count of threads
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: told["threads"]])
-    steps = {"torch": _torch, "jax": _jax}[library](told)
+    """Runs in the child process: trains what the first line describes, in steps as requested."""
+    request = json.loads(sys.stdin.readline())
+    if hasattr(os, "sched_setaffinity"):  # JAX has no setting for threads
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: request["threads"]])
+    steps = {"torch": _torch, "jax": _jax}[library](request)
     steps(1)
     print("done", flush=True)
     for line in sys.stdin:
@@ -130,51 +144,51 @@ def _serve(library: str) -> None:
         print("done", flush=True)
 
 
-def _data(told: dict[str, Any]) -> tuple[Any, Any, list[Any], list[Any]]:
-    """(x, y, kernels `[inputs, outputs]`, masks of all kernels but the last)."""
+def _data(request: dict[str, Any]) -> tuple[Any, Any, list[Any], list[Any]]:
+    """Random (x, y, kernels `[inputs, outputs]`, masks of all kernels but the last)."""
     import numpy as np
 
-    rng, widths = np.random.default_rng(0), told["widths"]
+    rng, widths = np.random.default_rng(0), request["widths"]
     x = rng.standard_normal((8 * BATCH, widths[0]), np.float32)
     y = rng.integers(0, widths[-1], len(x))
     pairs = list(pairwise(widths))
-    kernels = [rng.standard_normal(p, np.float32) * (2 / sum(p)) ** 0.5 for p in pairs]
-    masks = [rng.random(p, np.float32) >= told["sparsity"] for p in pairs[:-1]]
+    kernels = [rng.standard_normal(shape, np.float32) * (2 / sum(shape)) ** 0.5 for shape in pairs]
+    masks = [rng.random(shape, np.float32) >= request["sparsity"] for shape in pairs[:-1]]
     return x, y, kernels, masks
 
 
-def _torch(told: dict[str, Any]) -> Callable[[int], None]:
+def _torch(request: dict[str, Any]) -> Callable[[int], None]:
     import torch
     from torch.nn import functional
 
-    torch.set_num_threads(told["threads"])
-    x, y, kernels, masks = _data(told)
+    torch.set_num_threads(request["threads"])
+    x, y, kernels, masks = _data(request)
     xs, ys = torch.from_numpy(x).split(BATCH), torch.from_numpy(y).split(BATCH)
-    form, last = told["format"], len(kernels) - 1
+    format_name, last = request["format"], len(kernels) - 1
     biases = [torch.zeros(k.shape[1], requires_grad=True) for k in kernels]
     weights: list[Any] = []
-    kept: list[Any] = []
+    mask_tensors: list[Any] = []
     for number, kernel in enumerate(kernels):
         dense = torch.from_numpy(kernel.T.copy())  # [outputs, inputs], as PyTorch's Linear
         mask = None if number == last else torch.from_numpy(masks[number].T.astype("float32"))
-        if form == "csr" and mask is not None:
+        if format_name == "csr" and mask is not None:
             sparse = (dense * mask).to_sparse_csr()
             weights.append(sparse.requires_grad_())
         else:
             weights.append(dense.requires_grad_())
-        kept.append(mask)
+        mask_tensors.append(mask)
 
     def product(number: int, h: Any) -> Any:
         weight = weights[number]
-        if form == "masked" and number != last:
-            weight = weight * kept[number]
-        if form == "csr" and number != last:
+        if format_name == "masked" and number != last:
+            weight = weight * mask_tensors[number]
+        if format_name == "csr" and number != last:
             return torch.sparse.mm(weight, h.T).T + biases[number]
         return functional.linear(h, weight, biases[number])
 
     strided = [w for w in weights + biases if w.layout == torch.strided]
-    optimizer = torch.optim.Adam(strided, fused=True)  # as the control has
-    # Adam knows no sparse parameters: its update is written out for their values
+    optimizer = torch.optim.Adam(strided, fused=True)  # the dense control is fused too
+    # torch.optim.Adam does not accept sparse parameters, so their values are updated by hand
     slots = [[torch.zeros_like(w.values()) for _ in "mv"] for w in weights if w.is_sparse_csr]
     counter = 0
 
@@ -204,28 +218,28 @@ def _torch(told: dict[str, Any]) -> Callable[[int], None]:
     return steps
 
 
-def _jax(told: dict[str, Any]) -> Callable[[int], None]:
+def _jax(request: dict[str, Any]) -> Callable[[int], None]:
     import jax
     import jax.numpy as jnp
     from jax.experimental import sparse
 
-    x, y, kernels, masks = _data(told)
+    x, y, kernels, masks = _data(request)
     xs, ys = (jnp.asarray(a).reshape(-1, BATCH, *a.shape[1:]) for a in (x, y))
-    form, last = told["format"], len(kernels) - 1
+    format_name, last = request["format"], len(kernels) - 1
     values: list[Any] = [jnp.asarray(k) for k in kernels]
-    kept = [jnp.asarray(m) for m in masks]
+    mask_arrays = [jnp.asarray(m) for m in masks]
     indices: list[Any] = []
-    if form == "bcoo":
-        made = [sparse.BCOO.fromdense(v * m) for v, m in zip(values, kept, strict=False)]
-        indices = [m.indices for m in made]
-        values = [*(m.data for m in made), values[-1]]
+    if format_name == "bcoo":
+        matrices = [sparse.BCOO.fromdense(v * m) for v, m in zip(values, mask_arrays, strict=False)]
+        indices = [m.indices for m in matrices]
+        values = [*(m.data for m in matrices), values[-1]]
     biases = [jnp.zeros(k.shape[1]) for k in kernels]
 
     def product(number: int, value: Any, h: Any) -> Any:
-        if number == last or form == "dense":
+        if number == last or format_name == "dense":
             return h @ value
-        if form == "masked":
-            return h @ jnp.where(kept[number], value, 0)
+        if format_name == "masked":
+            return h @ jnp.where(mask_arrays[number], value, 0)
         kernel = sparse.BCOO((value, indices[number]), shape=kernels[number].shape)
         return (kernel.T @ h.T).T
 
@@ -239,23 +253,23 @@ def _jax(told: dict[str, Any]) -> Callable[[int], None]:
     def step(number: Any, state: Any) -> Any:
         parameters, m, v, count = state
         batch = number % len(xs)
-        found = jax.grad(loss)(parameters, xs[batch], ys[batch])
+        gradients = jax.grad(loss)(parameters, xs[batch], ys[batch])
         count = count + 1
         rate = 1e-3 * jnp.sqrt(1 - 0.999**count) / (1 - 0.9**count)
-        each = jax.tree_util.tree_map
-        m = each(lambda a, g: 0.9 * a + 0.1 * g, m, found)
-        v = each(lambda a, g: 0.999 * a + 0.001 * g * g, v, found)
-        moved = each(lambda p, a, b: p - rate * a / (jnp.sqrt(b) + 1e-8), parameters, m, v)
-        return moved, m, v, count
+        tree_map = jax.tree_util.tree_map
+        m = tree_map(lambda a, g: 0.9 * a + 0.1 * g, m, gradients)
+        v = tree_map(lambda a, g: 0.999 * a + 0.001 * g * g, v, gradients)
+        updated = tree_map(lambda p, a, b: p - rate * a / (jnp.sqrt(b) + 1e-8), parameters, m, v)
+        return updated, m, v, count
 
     m, v = (jax.tree_util.tree_map(jnp.zeros_like, (values, biases)) for _ in "mv")
     state: Any = ((values, biases), m, v, jnp.float32(0))
-    # donated: else each call would copy all of the state first
-    many = jax.jit(lambda count, s: jax.lax.fori_loop(0, count, step, s), donate_argnums=1)
+    # the state is donated: otherwise each call would copy it first
+    run_steps = jax.jit(lambda count, s: jax.lax.fori_loop(0, count, step, s), donate_argnums=1)
 
     def steps(count: int) -> None:
         nonlocal state
-        state = jax.block_until_ready(many(count, state))
+        state = jax.block_until_ready(run_steps(count, state))
 
     return steps
 

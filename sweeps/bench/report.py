@@ -1,4 +1,4 @@
-"""What a bench found, as a table, a plot and a file."""
+"""The results of a bench as tables, a plot and a JSON file."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ MARKERS = "os^Dv<>Pp"
 
 @dataclass
 class Found:
-    """All that was timed so far."""
+    """All results of a bench so far."""
 
     environment: dict[str, str]
     controls: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Milliseconds a step of each dense control, by size."""
+    """Step time of each dense control in milliseconds, by size and then by control."""
     rows: list[Row] = field(default_factory=list)
     untimed: list[Untimed] = field(default_factory=list)
 
@@ -45,52 +45,52 @@ class Found:
         return list(self.controls)
 
 
-def all_tables(found: Found) -> RenderableType:
-    """Ratios to the faster dense control, a table for each size."""
+def all_tables(results: Found) -> RenderableType:
+    """Returns one table for each size, with ratios to the faster dense control."""
     parts: list[RenderableType] = []
-    for size in found.sizes:
-        controls = sorted(found.controls[size].items(), key=lambda item: item[1])
+    for size in results.sizes:
+        controls = sorted(results.controls[size].items(), key=lambda item: item[1])
         widths = "-".join(map(str, SIZES[size].widths))
         times = "; ".join(f"{name} {ms:.3g} ms" for name, ms in controls)
         title = Text(f"{size}: {widths}, ratio of a step to dense", style="bold")
-        parts += [title, _table(found, size), Text(f"dense: {times}", style="dim"), Text()]
-    parts += [Text(line, style="dim") for line in _untimed(found)]
+        parts += [title, _table(results, size), Text(f"dense: {times}", style="dim"), Text()]
+    parts += [Text(line, style="dim") for line in _untimed(results)]
     return Group(*parts)
 
 
-def note(found: Found) -> str:
-    """The tables as markdown."""
-    return as_note(all_tables(found))
+def note(results: Found) -> str:
+    """Returns the tables as markdown."""
+    return as_note(all_tables(results))
 
 
 def as_note(shown: RenderableType) -> str:
-    """What a terminal of 80 columns shows, as markdown of at most 8,000 characters."""
+    """Renders for a terminal of 80 columns, as markdown of at most 8,000 characters."""
     console = escape.console(width=80, file=io.StringIO(), record=True)
     console.print(shown)
     return f"```\n{console.export_text()[:7980]}\n```"
 
 
-def _untimed(found: Found) -> list[str]:
-    """A line for each strategy and reason."""
+def _untimed(results: Found) -> list[str]:
+    """One line for each strategy and reason, of the cases that were not timed."""
     grouped: dict[tuple[str, str], list[Untimed]] = {}
-    for each in found.untimed:
-        grouped.setdefault((_name(each), each.reason), []).append(each)
+    for result in results.untimed:
+        grouped.setdefault((_name(result), result.reason), []).append(result)
     lines = []
     for (name, reason), group in grouped.items():
-        patterns = ", ".join(dict.fromkeys(each.pattern for each in group))
-        sizes = ", ".join(dict.fromkeys(each.size for each in group))
+        patterns = ", ".join(dict.fromkeys(result.pattern for result in group))
+        sizes = ", ".join(dict.fromkeys(result.size for result in group))
         word = "failed" if group[0].failed else "not timed"
         lines.append(f"{word}: {name} on {patterns} ({sizes}): {reason}")
     return lines
 
 
-def _name(of: Row | Untimed) -> str:
-    """The strategy with its format."""
-    return of.strategy if of.format == "-" else f"{of.strategy} {of.format}"
+def _name(result: Row | Untimed) -> str:
+    """Name of the strategy, with its format if it has several."""
+    return result.strategy if result.format == "-" else f"{result.strategy} {result.format}"
 
 
-def _table(found: Found, size: str) -> Table:
-    rows = [row for row in found.rows if row.size == size]
+def _table(results: Found, size: str) -> Table:
+    rows = [row for row in results.rows if row.size == size]
     sparsities = sorted({row.sparsity for row in rows})
     columns = [Column("strategy", wrap=True), Column("pattern", wrap=True)]
     columns += [Column(f"{sparsity:g}", right=True) for sparsity in sparsities]
@@ -102,7 +102,7 @@ def _table(found: Found, size: str) -> Table:
 
 
 def _cell(row: Row | None) -> str:
-    """The ratio, and half of its 95 % interval where it has one."""
+    """The ratio, with half the width of its 95 % interval in percent of the ratio, if known."""
     if row is None:
         return "-"
     shown = f"{row.ratio_to_dense:.{2 if row.ratio_to_dense < 10 else 0}f}"
@@ -112,37 +112,37 @@ def _cell(row: Row | None) -> str:
 
 
 def lines(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
-    """The rows by strategy with its format, and pattern; in the order of the rows."""
-    found: dict[tuple[str, str], list[Row]] = {}
+    """Groups rows by (strategy with its format, pattern), in the order of the rows."""
+    series: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        found.setdefault((_name(row), row.pattern), []).append(row)
-    return found
+        series.setdefault((_name(row), row.pattern), []).append(row)
+    return series
 
 
 NEAR_DENSE = (0.4, 2.0)
-"""What the lower row of the plot shows of the same lines."""
+"""Limits of the ratio in the lower row of the plot, which enlarges this part of the upper row."""
 
 
-def plot(found: Found) -> bytes:
-    """A PNG: ratio to dense against sparsity, with the operation count as the limit.
+def plot(results: Found) -> bytes:
+    """Returns a PNG: ratio to dense against sparsity, with the operation count as a lower bound.
 
-    Above all of it, below what lies near the dense step, where most strategies do.
+    The upper row shows all ratios. The lower row enlarges those near 1, where most strategies are.
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    figure = Figure(figsize=(5.2 * len(found.sizes), 8.4), layout="constrained")
-    rows = figure.subplots(2, len(found.sizes), sharex="col", sharey="row", squeeze=False)
-    names = list(dict.fromkeys(name for name, _ in lines(found.rows)))
-    patterns = list(dict.fromkeys(pattern for _, pattern in lines(found.rows)))
-    # markers tell patterns apart here
+    figure = Figure(figsize=(5.2 * len(results.sizes), 8.4), layout="constrained")
+    rows = figure.subplots(2, len(results.sizes), sharex="col", sharey="row", squeeze=False)
+    names = list(dict.fromkeys(name for name, _ in lines(results.rows)))
+    patterns = list(dict.fromkeys(pattern for _, pattern in lines(results.rows)))
+    # in this plot a marker stands for a pattern, so the strategy's own marker is dropped
     looks = {n: {k: v for k, v in look(n, names).items() if k != "marker"} for n in names}
     marker = {pattern: MARKERS[i % len(MARKERS)] for i, pattern in enumerate(patterns)}
     for axes in rows:
-        for axis, size in zip(axes, found.sizes, strict=True):
-            _draw(axis, [row for row in found.rows if row.size == size], looks, marker)
+        for axis, size in zip(axes, results.sizes, strict=True):
+            _draw(axis, [row for row in results.rows if row.size == size], looks, marker)
         axes[0].set_ylabel("step time / dense")
-    for above, below, size in zip(*rows, found.sizes, strict=True):
+    for above, below, size in zip(*rows, results.sizes, strict=True):
         above.set_title(f"{size}: {'-'.join(map(str, SIZES[size].widths))}")
         below.set_xlabel("sparsity")
         below.set_ylim(NEAR_DENSE)
@@ -162,21 +162,21 @@ def plot(found: Found) -> bytes:
 def _draw(
     axis: Any, rows: Sequence[Row], looks: Mapping[str, Any], marker: Mapping[str, str]
 ) -> None:
-    """The lines of one size."""
+    """Draws the lines of one size."""
     ticks = sorted({row.sparsity for row in rows})
     for (name, pattern), series in lines(rows).items():
         ordered = sorted(series, key=lambda row: row.sparsity)
-        at, ratios = [1 - row.sparsity for row in ordered], [r.ratio_to_dense for r in ordered]
+        x, ratios = [1 - row.sparsity for row in ordered], [r.ratio_to_dense for r in ordered]
         low = [m - (r.ratio_low or m) for r, m in zip(ordered, ratios, strict=True)]
         high = [(r.ratio_high or m) - m for r, m in zip(ordered, ratios, strict=True)]
         axis.errorbar(
-            at, ratios, yerr=[low, high], marker=marker[pattern], markersize=4, linewidth=1.2,
+            x, ratios, yerr=[low, high], marker=marker[pattern], markersize=4, linewidth=1.2,
             **looks[name],
         )  # fmt: skip
     densities = [1 - tick for tick in ticks]
     axis.plot(densities, densities, "--", color="0.5", marker=".")
     axis.axhline(1, color="0.7", linewidth=0.8)
-    # written out, and first: a log scale finds no limits around a single sparsity
+    # explicit limits, set first: a log scale finds no limits around a single sparsity
     axis.set_xlim(1.3 * max(densities), min(densities) / 1.3)
     axis.set_xscale("log")
     axis.set_yscale("log")
@@ -184,11 +184,11 @@ def _draw(
     axis.minorticks_off()
 
 
-def metrics(found: Found) -> list[tuple[str, float, int]]:
-    """(name, value, step) for MLflow: a curve for each line, over the sparsity in thousandths."""
+def metrics(results: Found) -> list[tuple[str, float, int]]:
+    """Returns (name, value, step) for MLflow; the step is the sparsity in thousandths."""
     return [
         (f"ratio/{row.size}/{name.replace(' ', '_')}/{row.pattern}", row.ratio_to_dense,
          round(1000 * row.sparsity))
-        for (name, _), series in lines(found.rows).items()
+        for (name, _), series in lines(results.rows).items()
         for row in series
     ]  # fmt: skip

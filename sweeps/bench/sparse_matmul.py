@@ -1,14 +1,16 @@
 """The speed table in the documentation of `tf.sparse.sparse_dense_matmul`, measured anew here.
 
-The table (six cores of 2012's Ivy Bridge) times a product of A `[m, k]`, of which a part is not
-zero, with B `[k, n]`: "sparse" is `sparse_tensor_dense_matmul(A, B)`, "dense" is
-`matmul(A, B, a_is_sparse=True)`. Its CPU rows are in `matmul.csv`. Few who have a dense A write
-`a_is_sparse` today, so sparse is compared with `matmul(A, B)` too.
+The table was measured on six cores of an Ivy Bridge processor of 2012. It times the product of
+A `[m, k]`, of whose entries a given share is not zero, with B `[k, n]`: "sparse" is
+`sparse_tensor_dense_matmul(A, B)`, "dense" is `matmul(A, B, a_is_sparse=True)`. The table's CPU
+rows are in `sparse_matmul.csv`. Today few users pass `a_is_sparse` for a dense A, so this module
+compares sparse with the plain `matmul(A, B)` too.
 
 TensorFlow's benchmark with the table's sizes (`sparse_tensor_dense_matmul_op_test.py`) takes the
-mean over a thousand iterations of a while loop in one call, what the loop itself costs included.
-So does this: no figure is the time of one call from Python. It is elapsed time, as theirs: on a
-busy machine it says nothing. TensorFlow calls the kernel behind `a_is_sparse` deprecated.
+mean over a thousand iterations of a while loop in one call, and includes the cost of the loop.
+This module does the same, so no figure is the time of one call from Python. Like TensorFlow's, the
+figures are elapsed time, and mean nothing on a busy machine. TensorFlow calls the kernel behind
+`a_is_sparse` deprecated.
 """
 
 from __future__ import annotations
@@ -26,24 +28,24 @@ from masksweep.sweeps.training.timing import in_turn
 
 Dense = Literal["flagged", "plain"]
 Product = Literal["sparse", "flagged", "plain", "loop"]
-"""`loop` has no product: what it takes is in the time of every other."""
+"""`loop` computes no product: its time is the cost of the loop, which all other times include."""
 PRODUCTS: tuple[Product, ...] = ("sparse", "flagged", "plain", "loop")
 DENSE: dict[Dense, str] = {"flagged": "matmul(a_is_sparse=True)", "plain": "matmul"}
-"""What sparse is compared with: as the published table does, and as one would today."""
+"""The dense products that sparse is compared with: the published table's, and today's usual one."""
 ROUNDS = 7
 SIDE = 1000
-"""Rows and columns of A where crossovers are searched: the table's largest."""
+"""Rows and columns of the A for which crossovers are searched: the largest of the table."""
 COLUMNS = (1, 10, 25, 128)
-"""Columns of B there: the table's, and a batch of training."""
+"""Columns of B for which crossovers are searched: the table's values, and a training batch."""
 LOW, HIGH = 0.001, 0.99
 """Densities between which a crossover is searched."""
 HALVINGS = 5
-"""Of that interval, before the rest is interpolated."""
+"""Number of bisections of that interval. The crossover is then interpolated in what is left."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A `[m, k]`, of whose entries the share `density` is not zero, times B `[k, n]`."""
+    """A product A `[m, k]` times B `[k, n]`; `density` is the share of A's non-zero entries."""
 
     density: float
     n: int
@@ -52,12 +54,12 @@ class Cell:
 
 
 Ratios = Mapping[Cell, float]
-"""The time of sparse as a ratio to a dense one's."""
+"""Time of the sparse product divided by the time of a dense one, by cell."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """A row of TensorFlow's table, in seconds. Its dense is our `flagged`."""
+    """A row of TensorFlow's table; times in seconds. Its "dense" is `flagged` in this module."""
 
     cell: Cell
     dense_s: float
@@ -67,21 +69,21 @@ class Published:
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured here."""
+    """The measurements on this machine."""
 
     times: Mapping[Cell, Mapping[Product, float]]
     """Seconds of one iteration."""
     crossings: Mapping[Dense, Mapping[int, float]]
-    """By what is compared with and the columns of B, as `crossover` gives them."""
+    """Crossover density by dense product and columns of B, as `crossover` returns it."""
     threads: int
-    """Of one operation, as the process has set them; 0 leaves it to TensorFlow."""
+    """Threads of one operation in this process; 0 means that TensorFlow chooses."""
 
     def ratios(self, dense: Dense) -> dict[Cell, float]:
         return {cell: times["sparse"] / times[dense] for cell, times in self.times.items()}
 
 
 def published() -> list[Published]:
-    """The CPU rows of TensorFlow's table, in its order."""
+    """Returns the CPU rows of TensorFlow's table, in the order of the table."""
     text = resources.files("masksweep.sweeps.bench").joinpath("sparse_matmul.csv").read_text()
     return [
         Published(Cell(float(d), int(n), int(m), int(k)), float(dense), float(sparse), float(ratio))
@@ -90,7 +92,7 @@ def published() -> list[Published]:
 
 
 def run() -> Result:
-    """Measure the published cells and search the crossovers: two minutes on one core."""
+    """Measures the published cells and searches the crossovers. Takes two minutes on one core."""
     import tensorflow as tf
 
     def ratio(density: float, n: int, dense: Dense) -> float:
@@ -105,22 +107,23 @@ def run() -> Result:
 
 
 def measure(cell: Cell, products: Sequence[Product] = PRODUCTS) -> dict[Product, float]:
-    """Seconds of one iteration with each product, in turn: medians over the rounds.
+    """Times each product in turn, on the default device and with the threads of this process.
 
-    On the device and with the threads of this process.
+    Returns:
+        Seconds of one iteration by product: the median over the rounds.
     """
     dense, sparse, b = operands(cell)
 
     def run(product: Product, times: int) -> None:
-        given = sparse if product == "sparse" else dense
-        float(iterated(product)(given, b, 0.0, times)[0, 0])
+        a_operand = sparse if product == "sparse" else dense
+        float(iterated(product)(a_operand, b, 0.0, times)[0, 0])
 
-    found = in_turn([partial(run, product) for product in products], ROUNDS)
-    return dict(zip(products, map(median, zip(*found, strict=True)), strict=True))
+    round_times = in_turn([partial(run, product) for product in products], ROUNDS)
+    return dict(zip(products, map(median, zip(*round_times, strict=True)), strict=True))
 
 
 def operands(cell: Cell) -> tuple[Any, Any, Any]:
-    """A as a tensor and as a `SparseTensor`, and B: always the same ones."""
+    """Returns (A as a tensor, A as a `SparseTensor`, B), drawn with a fixed seed."""
     import numpy as np
     import tensorflow as tf
 
@@ -134,10 +137,11 @@ def operands(cell: Cell) -> tuple[Any, Any, Any]:
 
 @cache
 def iterated(product: Product) -> Any:
-    """A compiled `(A, B, nudge, times) -> B` that takes the product so many times.
+    """Returns a compiled function `(A, B, nudge, times) -> B` that computes the product repeatedly.
 
-    Each time `nudge` times the product's first entry is added to B: no product can be folded,
-    shared or moved out of the loop, since each needs the one before, whatever the shapes.
+    Each iteration adds `nudge` times the first entry of the product to B. So each product needs the
+    one before, and TensorFlow cannot fold it, share it or move it out of the loop. It works for
+    all shapes.
     """
     import tensorflow as tf
 
@@ -148,8 +152,8 @@ def iterated(product: Product) -> Any:
         "loop": lambda a, b: b,
     }
     matrix = tf.TensorSpec([None, None])
-    given = tf.SparseTensorSpec([None, None]) if product == "sparse" else matrix
-    signature = [given, matrix, tf.TensorSpec([]), tf.TensorSpec([], tf.int32)]
+    a_spec = tf.SparseTensorSpec([None, None]) if product == "sparse" else matrix
+    signature = [a_spec, matrix, tf.TensorSpec([]), tf.TensorSpec([], tf.int32)]
 
     def loop(a: Any, b: Any, nudge: Any, times: Any) -> Any:
         return tf.while_loop(
@@ -163,10 +167,16 @@ def iterated(product: Product) -> Any:
 
 
 def crossover(ratio: Callable[[float], float]) -> float:
-    """The density at which sparse takes as long as dense, by bisection of its logarithm.
+    """Returns the density at which sparse takes as long as dense, by bisection of its logarithm.
 
-    0 if sparse is slower at `LOW` already, infinity if it is faster at `HIGH` still. A ratio that
-    crosses one more than once gives one of the densities.
+    If the ratio crosses 1 more than once, one of the crossings is returned.
+
+    Args:
+        ratio: Time of sparse divided by time of dense, as a function of the density.
+
+    Returns:
+        A density in [`LOW`, `HIGH`]; 0 if sparse is already slower at `LOW`; infinity if it is
+        still faster at `HIGH`.
     """
     low, high = LOW, HIGH
     at_low, at_high = log(ratio(low)), log(ratio(high))
@@ -174,9 +184,9 @@ def crossover(ratio: Callable[[float], float]) -> float:
         return 0.0 if at_low >= 0 else inf
     for _ in range(HALVINGS):
         middle = sqrt(low * high)
-        found = log(ratio(middle))
-        if found < 0:
-            low, at_low = middle, found
+        at_middle = log(ratio(middle))
+        if at_middle < 0:
+            low, at_low = middle, at_middle
         else:
-            high, at_high = middle, found
+            high, at_high = middle, at_middle
     return exp(log(low) + log(high / low) * at_low / (at_low - at_high))

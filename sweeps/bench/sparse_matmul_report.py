@@ -1,4 +1,4 @@
-"""What the measured products say beside TensorFlow's published table: claims, and tables."""
+"""Compares the measured products with TensorFlow's published table: claims and tables."""
 
 from __future__ import annotations
 
@@ -27,61 +27,76 @@ from masksweep.sweeps.report.claims import Checked
 
 NAME = "sparse_matmul"
 RANK = 0.8
-"""Least rank correlation of our ratios with the published ones."""
+"""Smallest rank correlation (Spearman) of our ratios with the published ones that passes."""
 
 
 def findings(old: Ratios, result: Result, dense: Dense) -> list[Checked]:
-    """Whether the trend of the published ratios, whatever it is, is that of ours.
+    """Checks whether our ratios follow the trend of the published ratios.
 
-    Written before anything was measured. It has no tolerance: a series along the density, or along
-    n at 1000 x 1000, counts if the published ratios rise at each of its steps, and then ours must.
-    A crossover must lie between the two published densities that enclose theirs.
+    These rules were written before anything was measured, and have no tolerance. A series runs
+    along the density, or along n at 1000 x 1000. It counts if the published ratios rise at each of
+    its steps; then ours must rise at each step too. Our crossover must lie between the two
+    published densities that enclose the published crossover.
+
+    Args:
+        old: The published ratios.
+        result: Our measurements.
+        dense: The dense product that sparse is compared with.
+
+    Returns:
+        One check for each claim.
     """
     from scipy import stats
 
     new = result.ratios(dense)
     against = f"sparse / {DENSE[dense]}"
     square = {cell: r for cell, r in old.items() if cell.m == cell.k == SIDE}
-    found = []
-    for along, where, cells in (("density", "", old), ("n", f" at {SIDE} x {SIDE}", square)):
+    checks = []
+    for along, place, cells in (("density", "", old), ("n", f" at {SIDE} x {SIDE}", square)):
         claimed = [series for series in _series(cells, along) if _rises(old, series)]
-        good = sum(_rises(new, series) for series in claimed)
-        says = f"{against}: rises with {along}{where} where the published ratio does"
+        rising = sum(_rises(new, series) for series in claimed)
+        says = f"{against}: rises with {along}{place} where the published ratio does"
         allowed = f"{len(claimed)} of {len(claimed)} series"
-        figure = f"{good} of {len(claimed)} series"
-        found.append(Checked(NAME, says, figure, allowed, 0 < good == len(claimed)))
+        figure = f"{rising} of {len(claimed)} series"
+        checks.append(Checked(NAME, says, figure, allowed, 0 < rising == len(claimed)))
     rank = float(stats.spearmanr([old[c] for c in old], [new[c] for c in old]).statistic)
     says = f"{against}: rank correlation with the published ratios, {len(old)} cells"
-    found.append(Checked(NAME, says, f"{rank:.2f}", f"at least {RANK}", rank >= RANK))
+    checks.append(Checked(NAME, says, f"{rank:.2f}", f"at least {RANK}", rank >= RANK))
     for n in sorted({cell.n for cell in square}):
         low, high = bracket(old, n)
         crossing = result.crossings[dense][n]
         says = f"{against}: crossover at {SIDE} x {SIDE}, n={n}"
-        found.append(
+        checks.append(
             Checked(NAME, says, said(crossing), _range(low, high), low <= crossing <= high)
         )
-    return found
+    return checks
 
 
 def verify(console: Console) -> list[Checked]:
-    """Measure the table anew, show it, and check the claims on what it compares.
+    """Measures the table again, prints it, and checks the claims on the products that it compares.
 
-    For a process that `prepare.prepare_process` was called in; it takes two minutes.
+    `setup.prepare_process` must have been called in this process. Takes two minutes.
     """
     from masksweep.sweeps.bench import sparse_matmul
 
     old = {row.cell: row.ratio for row in sparse_matmul.published()}
     result = sparse_matmul.run()
-    for shown in (table(old, result), crossing_table(old, result)):
-        console.print(shown)
+    for rendered in (table(old, result), crossing_table(old, result)):
+        console.print(rendered)
         console.print()
     return findings(old, result, "flagged")
 
 
 def bracket(ratios: Ratios, n: int) -> tuple[float, float]:
-    """The densities beside the crossover at `SIDE`: the last with sparse faster, and the next.
+    """Returns the two densities of a table that enclose its crossover, for an A of side `SIDE`.
 
-    0 and infinity where there is none.
+    Args:
+        ratios: Ratios by cell.
+        n: Columns of B.
+
+    Returns:
+        The last density at which sparse is faster, 0 if there is none; and the next density,
+        infinity if there is none.
     """
     square = {c.density: r for c, r in ratios.items() if (c.n, c.m, c.k) == (n, SIDE, SIDE)}
     next_ = min((d for d, r in square.items() if r >= 1), default=inf)
@@ -89,20 +104,20 @@ def bracket(ratios: Ratios, n: int) -> tuple[float, float]:
 
 
 def _series(cells: Iterable[Cell], along: str) -> list[list[Cell]]:
-    """The cells that differ in `density` or `n` alone, in its order."""
-    found: dict[Cell, list[Cell]] = {}
+    """Groups the cells that differ only in `along`, which is `density` or `n`, in its order."""
+    series_by_key: dict[Cell, list[Cell]] = {}
     for cell in sorted(cells, key=lambda c: (c.density, c.n)):
-        rest = replace(cell, density=0) if along == "density" else replace(cell, n=0)
-        found.setdefault(rest, []).append(cell)
-    return list(found.values())
+        key = replace(cell, density=0) if along == "density" else replace(cell, n=0)
+        series_by_key.setdefault(key, []).append(cell)
+    return list(series_by_key.values())
 
 
 def _rises(ratios: Ratios, series: Sequence[Cell]) -> bool:
-    return all(ratios[one] < ratios[next_] for one, next_ in pairwise(series))
+    return all(ratios[cell] < ratios[next_] for cell, next_ in pairwise(series))
 
 
 def said(crossing: float) -> str:
-    """A crossover in words: the non-zero share in percent below which sparse is faster."""
+    """Returns a crossover as text: the density in percent below which sparse is faster."""
     if crossing == 0:
         return f"none: slower from {LOW:.1%}"
     return f"none: faster to {HIGH:.0%}" if crossing == inf else f"{100 * crossing:.2g}%"
@@ -113,7 +128,7 @@ def _range(low: float, high: float) -> str:
 
 
 def table(old: Ratios, result: Result) -> Table:
-    """Ratios for the terminal: as published, and here, to `flagged` and to `plain`."""
+    """Returns the ratios for the terminal: published, ours to `flagged`, and ours to `plain`."""
     caption = "sparse / dense. doc: as published; here flag: a_is_sparse=True, mul: without"
     densities = sorted({cell.density for cell in old})
     columns = [Column("A\nm x k"), Column("B\nn", right=True)]
@@ -127,16 +142,16 @@ def table(old: Ratios, result: Result) -> Table:
 
 
 def _short(ratio: float) -> str:
-    """Four characters, up to 9999."""
+    """The ratio in four characters, if it is at most 9999."""
     return f"{ratio:4.{2 if ratio < 9.995 else 1 if ratio < 99.95 else 0}f}"
 
 
 def crossing_table(old: Ratios, result: Result) -> Table:
-    """For the terminal: the share of non-zeros below which sparse is faster."""
+    """Returns the densities below which sparse is faster, published and ours, for the terminal."""
     headers = (f"{SIDE}x{SIDE}, n", "doc", *(f"here: {name}" for name in DENSE.values()))
     rows = []
     for n in COLUMNS:
-        here = [said(result.crossings[dense][n]) for dense in DENSE]
-        known = any(cell.n == n for cell in old)
-        rows.append([str(n), _range(*bracket(old, n)) if known else "-", *here])
+        crossovers = [said(result.crossings[dense][n]) for dense in DENSE]
+        published = any(cell.n == n for cell in old)
+        rows.append([str(n), _range(*bracket(old, n)) if published else "-", *crossovers])
     return tables.terminal([Column(header, right=True) for header in headers], rows)

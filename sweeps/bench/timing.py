@@ -1,4 +1,4 @@
-"""Timing: each case in turn with both dense controls, in one process."""
+"""Times each case in turn with both dense controls, in one process."""
 
 from __future__ import annotations
 
@@ -30,16 +30,17 @@ from masksweep.sweeps.training.timing import Run, in_turn, interval
 BATCHES = 8
 ROUNDS = 9
 SLOW_MS = 1000
-"""A strategy that takes longer with random masks is not timed with structured ones too."""
+"""A strategy whose step takes longer than this with random masks, in milliseconds, is not timed
+with other masks of the same sparsity."""
 BUDGET_S = 20.0
-"""Steps that take seconds get fewer rounds, so that a case takes about this; three at least."""
+"""Time for one case, in seconds. Slow steps get fewer rounds to stay within it, at least three."""
 CONTROLS = ("TensorFlow's fused Adam, no XLA", "Keras' Adam, XLA")
-"""Without XLA, and with."""
+"""Names of the two dense controls: without XLA, and with XLA."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """Of one case."""
+    """The result of one case."""
 
     size: str
     strategy: str
@@ -49,25 +50,25 @@ class Result:
 
     @property
     def said(self) -> str:
-        """The case in words."""
+        """The case as one line of text."""
         return f"{self.size} {self.strategy} {self.format} {self.pattern} {self.sparsity:g}"
 
 
 @dataclass(frozen=True)
 class Row(Result):
-    """What was found. Times are medians, in milliseconds a step."""
+    """The times of a case: medians over the rounds, in milliseconds for one step."""
 
     step_ms: float
     dense_ms: float
-    """Of the size's faster control."""
+    """The faster dense control of this size."""
     ratio_to_dense: float
     """The median of the ratios of the rounds."""
     ratio_low: float | None
     """The lower end of the median's 95 % interval; None with fewer than six rounds."""
     ratio_high: float | None
-    """The upper end."""
+    """The upper end of that interval."""
     ratio_same_compiler: float | None
-    """To the control that is compiled as the case is; None for other libraries."""
+    """Ratio to the control that is compiled like the case; None for other libraries."""
 
     @property
     def said(self) -> str:
@@ -76,11 +77,11 @@ class Row(Result):
 
 @dataclass(frozen=True)
 class Untimed(Result):
-    """Why a case was not timed."""
+    """A case that was not timed, and the reason."""
 
     reason: str
     failed: bool = False
-    """It raised, where others were refused."""
+    """True if the case raised an exception, False if it was refused."""
 
     @property
     def said(self) -> str:
@@ -88,7 +89,7 @@ class Untimed(Result):
 
 
 class Bed:
-    """The network of one size, with its data and both dense controls."""
+    """The test bed of one size: the network, its data and both dense controls."""
 
     def __init__(self, size: Size) -> None:
         keras.utils.set_random_seed(0)
@@ -108,10 +109,10 @@ class Bed:
         fused = Program(self._shape(Plan(), Dense(), FusedAdam(), False), self._model, Plan())
         xla = Program(self._shape(Plan(), Dense(), Adam(), True), self._model, Plan())
         self.controls: tuple[Run, ...] = tuple(self._runs(p, Plan()) for p in (fused, xla))
-        found = zip(*in_turn(self.controls, ROUNDS, BUDGET_S), strict=True)
-        self.control_ms = [1000 * median(times) for times in found]
+        control_times = zip(*in_turn(self.controls, ROUNDS, BUDGET_S), strict=True)
+        self.control_ms = [1000 * median(times) for times in control_times]
         self.dense = int(np.argmin(self.control_ms))
-        """The faster control, which all of the size are compared with."""
+        """Index of the faster control, with which all cases of this size are compared."""
 
     def _shape(self, plan: Plan, strategy: Strategy, optimizer: Optimizer, jit: bool) -> Shape:
         return Shape.of(
@@ -131,7 +132,7 @@ class Bed:
         return lambda steps: program.run(*self._given, Steps(0, steps))
 
     def run(self, case: Case) -> Run | str:
-        """What trains the case, or why it cannot be timed."""
+        """Returns a function that trains the case, or the reason why it cannot be timed."""
         if (case.strategy, case.sparsity) in self.slow:
             return f"with random masks a step takes over {SLOW_MS:g} ms already"
         plan = make_plan(
@@ -143,12 +144,12 @@ class Bed:
         )
         if reason := case.strategy.refuses(plan):
             return reason
-        # the control without XLA has TensorFlow's own Adam, so these have it too
+        # the control without XLA uses TensorFlow's fused Adam, so a case without XLA does too
         optimizer = Adam() if case.strategy.xla else FusedAdam()
         shape = self._shape(plan, case.strategy, optimizer, case.strategy.xla)
         if self._program is None or self._program.shape != shape:
             self._program = None
-            gc.collect()  # a program holds on to itself, and a large one must go before the next
+            gc.collect()  # a program is a reference cycle: free it before the next one is built
             if reason := _too_large(case, plan):
                 return reason
             self._program = Program(shape, self._model, plan)
@@ -156,50 +157,53 @@ class Bed:
 
 
 def _too_large(case: Case, plan: Plan) -> str | None:
-    """Products of single entries hold a row of the batch for each kept entry, several times."""
-    kept = 0 if case.strategy.xla else max(int(w.mask.sum()) for w in plan.weights)
-    return no_room(16 * kept * BATCH)
+    """Returns why a case does not fit in memory, or None.
+
+    Without XLA, a product of single entries holds several copies of a batch for each kept entry.
+    """
+    stored_entries = 0 if case.strategy.xla else max(int(w.mask.sum()) for w in plan.weights)
+    return no_room(16 * stored_entries * BATCH)
 
 
 def no_room(need: int) -> str | None:
-    """Why so many bytes cannot be had."""
+    """Returns a message if fewer than `need` bytes of memory are free, or None."""
     free, gib = psutil.virtual_memory().available, 2**30
     return f"needs some {need / gib:.0f} GiB, {free / gib:.0f} are free" if need > free else None
 
 
 def measure(bed: Bed, case: Case | PeerCase) -> Row | Untimed:
-    """Time one case of the bed's size beside both controls."""
+    """Times one case of the bed's size beside both controls. Never raises an `Exception`."""
     try:
         if isinstance(case, PeerCase):
             if reason := no_room(case.bytes):
                 return Untimed(**case.label, reason=reason)
-            with running(case) as theirs:
-                return _row(case.label, theirs, bed)
+            with running(case) as peer_run:
+                return _row(case.label, peer_run, bed)
         run = bed.run(case)
         if isinstance(run, str):
             return Untimed(**case.label, reason=run)
-        found = _row(case.label, run, bed, case.strategy.xla)
-        if found.step_ms > SLOW_MS and case.pattern.name == "random":
+        row = _row(case.label, run, bed, case.strategy.xla)
+        if row.step_ms > SLOW_MS and case.pattern.name == "random":
             bed.slow.add((case.strategy, case.sparsity))
-        return found
-    except Exception as error:  # memory, a library's own: the next case can still be timed
-        said = str(error).strip().splitlines() or [""]
-        return Untimed(**case.label, reason=f"{type(error).__name__}: {said[0]}", failed=True)
+        return row
+    except Exception as error:  # such as out of memory: the next case can still be timed
+        message = str(error).strip().splitlines() or [""]
+        return Untimed(**case.label, reason=f"{type(error).__name__}: {message[0]}", failed=True)
 
 
 def _row(label: Mapping[str, Any], run: Run, bed: Bed, xla: bool | None = None) -> Row:
-    """The times of `run` beside those of the controls."""
-    found = in_turn([run, *bed.controls], ROUNDS, BUDGET_S)
-    times, *others = zip(*found, strict=True)
+    """Times `run` in turn with the controls."""
+    round_times = in_turn([run, *bed.controls], ROUNDS, BUDGET_S)
+    times, *control_times = zip(*round_times, strict=True)
 
     def ratios(control: int) -> list[float]:
-        return [a / b for a, b in zip(times, others[control], strict=True)]
+        return [a / b for a, b in zip(times, control_times[control], strict=True)]
 
     low, high = interval(ratios(bed.dense)) or (None, None)
     return Row(
         **label,
         step_ms=1000 * median(times),
-        dense_ms=1000 * median(others[bed.dense]),
+        dense_ms=1000 * median(control_times[bed.dense]),
         ratio_to_dense=median(ratios(bed.dense)),
         ratio_low=low,
         ratio_high=high,

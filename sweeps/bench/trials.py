@@ -1,4 +1,4 @@
-"""Whole trials: how many a second beside `keras.fit`, what auditing and recording cost."""
+"""Times whole trials: their rate beside `keras.fit`, and the cost of auditing and recording."""
 
 from __future__ import annotations
 
@@ -35,35 +35,36 @@ from masksweep.sweeps.training.timing import in_turn
 
 PACK = 64
 IN_TURN = 8
-"""Trials that are run one after the other in one program."""
+"""Number of trials that are run one after another in one program."""
 ROUNDS = 3
 RECORDED_S = 5.0
-"""Length of the trial that recording is compared with."""
+"""Length in seconds of the trial that the cost of recording is compared with."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one way of doing the same takes, as a ratio to another."""
+    """The time of one way to do a task, and its ratio to another way."""
 
     what: str
     seconds: float
-    """Of one trial: the median of the rounds."""
+    """Seconds of one trial or step: the median of the rounds."""
     ratio: float
     """The median of the ratios of the rounds."""
     low: float
+    """Lower end of the ratios: the smallest, or the lower quartile."""
     high: float
-    """The smallest and the largest of them."""
+    """Upper end of the ratios: the largest, or the upper quartile."""
 
 
 @dataclass(frozen=True)
 class Net:
-    """A network with its data, as a trial trains it."""
+    """A network with its data and its length of training."""
 
     name: str
     hidden: tuple[int, ...]
     epochs: int
     inputs: int | None = None
-    """Of samples that are drawn; None takes scikit-learn's digits."""
+    """Number of inputs of random samples; None uses scikit-learn's digits."""
 
     def trial(self, seed: int, width: int = 1, every: int = 10) -> Trial:
         return parse(
@@ -82,8 +83,8 @@ class Net:
             }
         )
 
-    def start(self, seed: int, **given: int) -> Start:
-        trial = self.trial(seed, **given)
+    def start(self, seed: int, **options: int) -> Start:
+        trial = self.trial(seed, **options)
         return setup.start(trial, self.data())
 
     def data(self) -> Arrays:
@@ -106,7 +107,7 @@ def _drawn(inputs: int) -> Arrays:
 
 
 def _fit(net: Net, seed: int) -> None:
-    """As a person trains it: build, compile, fit."""
+    """Trains in the usual way: build, compile, fit."""
     data = net.data()
     keras.utils.set_random_seed(seed)
     layers = [keras.layers.Dense(units, activation="relu") for units in net.hidden]
@@ -128,7 +129,7 @@ def _several(net: Net, _: int) -> None:
 
 
 def _packed(net: Net, _: int) -> None:
-    """Built, masked, trained and audited on the way; without scores and files."""
+    """Builds, masks, trains and audits during training; computes no scores, writes no files."""
     starts = [net.start(seed, width=PACK) for seed in range(PACK)]
     packed = setup.packed_for(starts[0])
     packed.fill([setup.lane(packed, start) for start in starts])
@@ -140,13 +141,13 @@ def _packed(net: Net, _: int) -> None:
 
 
 def _whole(net: Net, _: int) -> list[TrialResult]:
-    """All that a trial of a sweep does in its worker."""
+    """Does all that a worker does for the trials of a sweep."""
     members = [_member(net.trial(seed, PACK)) for seed in range(PACK)]
     return _results(pack.run(members))
 
 
 def _recorded(driver: Driver, net: Net, _: int) -> None:
-    """The same, recorded in MLflow as a sweep does it, until the store has all."""
+    """Does the same as `_whole`, and records it in MLflow until the store has every record."""
     trials = [net.trial(seed, PACK) for seed in range(PACK)]
     for trial in trials:
         driver.tell("start_trial", trial, trial.name)
@@ -157,15 +158,15 @@ def _recorded(driver: Driver, net: Net, _: int) -> None:
 
 
 def _member(trial: Trial, emit: Emit = lambda report: None) -> Member:
-    # a folder of its own: it must not go on from what an earlier round kept
+    # a new folder: the trial must not continue from a checkpoint of an earlier round
     return Member(trial, emit, Checkpoints(f"memory://{uuid.uuid4().hex}", trial.id, 60))
 
 
-def _results(found: list[pack.Found]) -> list[TrialResult]:
-    for each in found:
-        if isinstance(each, Exception):
-            raise each
-    return [each for each in found if isinstance(each, TrialResult)]
+def _results(outcomes: list[pack.Found]) -> list[TrialResult]:
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            raise outcome
+    return [outcome for outcome in outcomes if isinstance(outcome, TrialResult)]
 
 
 def _fresh(do: Callable[[Net, int], Any]) -> Callable[[Net, int], Any]:
@@ -177,7 +178,7 @@ def _fresh(do: Callable[[Net, int], Any]) -> Callable[[Net, int], Any]:
 
 
 def _ways(net: Net, driver: Driver) -> dict[str, tuple[Callable[[Net, int], Any], int]]:
-    """Each with how many trials it is; the first is what the others are compared with."""
+    """The ways to train by name, each with its number of trials. The first is the baseline."""
     alone = {
         "keras.fit": (_fit, 1),
         "training alone, compiled anew": (_fresh(_alone), 1),
@@ -196,55 +197,71 @@ def _ways(net: Net, driver: Driver) -> dict[str, tuple[Callable[[Net, int], Any]
 
 
 def beside_keras(net: Net, driver: Driver) -> Iterator[Cost]:
-    """Seconds of a trial each way, in turn; ratios are how many times as many trials a second."""
+    """Times each way to train in turn.
+
+    Yields:
+        Seconds of one trial, and its rate (trials per second) as a ratio to `keras.fit`.
+    """
     ways = _ways(net, driver)
-    times: dict[str, list[float]] = {what: [] for what in ways}
-    for number in range(-1, ROUNDS):  # the first round warms TensorFlow up, and makes the store
-        for what, (do, trials) in ways.items():
+    seconds_by_name: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(-1, ROUNDS):  # round -1 warms up and creates the store; it is not timed
+        for name, (do, trials) in ways.items():
             tic = time.perf_counter()
             do(net, number + 1)
             if number >= 0:
-                times[what].append((time.perf_counter() - tic) / trials)
-    base = next(iter(times.values()))
-    for what, found in times.items():
-        ratios = [a / b for a, b in zip(base, found, strict=True)]
-        yield Cost(f"{net.name}: {what}", median(found), median(ratios), min(ratios), max(ratios))
+                seconds_by_name[name].append((time.perf_counter() - tic) / trials)
+    base = next(iter(seconds_by_name.values()))
+    for name, seconds in seconds_by_name.items():
+        ratios = [a / b for a, b in zip(base, seconds, strict=True)]
+        yield Cost(f"{net.name}: {name}", median(seconds), median(ratios), min(ratios), max(ratios))
 
 
-# -- the audit's and the record's part -------------------------------------------------------
+# -- the cost of audits and of recording -----------------------------------------------------
 
 
 def auditing(net: Net, width: int, rounds: int = 9) -> Cost:
-    """A step with `audit.every` at its default, as a ratio to the same without."""
+    """Times a step with `audit.every` at its default, as a ratio to a step without audits.
+
+    Args:
+        net: The network.
+        width: Number of trials in a pack; 1 is a program of one trial.
+        rounds: Number of rounds.
+
+    Returns:
+        The cost. `low` and `high` are the quartiles of the ratios.
+    """
     starts = [net.start(seed, width=width) for seed in range(width)]
     x, y = (tf.constant(a) for a in starts[0].data.train)
-    made: Any
+    program_: Any
     if width > 1:
-        made = setup.packed_for(starts[0])
-        made.fill([setup.lane(made, start) for start in starts])
+        program_ = setup.packed_for(starts[0])
+        program_.fill([setup.lane(program_, start) for start in starts])
         order = np.stack([setup.order(s.trial, len(x), 0) for s in starts])
     else:
-        made, order = setup.program_for(starts[0]), setup.order(starts[0].trial, len(x), 0)
+        program_, order = setup.program_for(starts[0]), setup.order(starts[0].trial, len(x), 0)
 
     def steps(every: int, number: int) -> None:
-        made.run(x, y, order, Steps(0, number, every))
+        program_.run(x, y, order, Steps(0, number, every))
 
-    found = in_turn([partial(steps, every) for every in (10, NEVER)], rounds)
-    ratios = [a / b for a, b in found]
+    round_times = in_turn([partial(steps, every) for every in (10, NEVER)], rounds)
+    ratios = [a / b for a, b in round_times]
     low, middle, high = quantiles(ratios, n=4, method="inclusive")
-    what = f"{net.name}: a step, audit.every=10" + (f", pack of {width}" if width > 1 else "")
-    return Cost(what, median(a for a, _ in found), middle, low, high)
+    title = f"{net.name}: a step, audit.every=10" + (f", pack of {width}" if width > 1 else "")
+    return Cost(title, median(a for a, _ in round_times), middle, low, high)
 
 
 def recording() -> Cost:
-    """What it takes to record a trial in SQLite, as a part of one that lasts `RECORDED_S`."""
+    """Times recording a trial in SQLite, as a ratio to a trial that lasts `RECORDED_S`.
+
+    `low` and `high` are the quartiles of the ratios.
+    """
     reports: dict[str, list[Any]] = {}
     trials = [DIGITS.trial(seed, PACK) for seed in range(PACK)]
-    members = [_member(t, reports.setdefault(t.id, []).append) for t in trials]
-    found = _results(pack.run(members))
+    members = [_member(seconds, reports.setdefault(seconds.id, []).append) for seconds in trials]
+    results = _results(pack.run(members))
     times = []
     with tempfile.TemporaryDirectory() as folder, recorder(Path(folder)) as record:
-        for trial, result in zip(trials, found, strict=True):
+        for trial, result in zip(trials, results, strict=True):
             tic = time.perf_counter()
             record.start_trial(trial, trial.name)
             for report in reports[trial.id]:
@@ -252,13 +269,13 @@ def recording() -> Cost:
             record.end_trial(trial, result)
             record.send_left()
             times.append(time.perf_counter() - tic)
-    low, middle, high = quantiles([t / RECORDED_S for t in times], n=4)
-    what = f"recording a trial of {RECORDED_S:g} s in SQLite"
-    return Cost(what, median(times), middle, low, high)
+    low, middle, high = quantiles([seconds / RECORDED_S for seconds in times], n=4)
+    title = f"recording a trial of {RECORDED_S:g} s in SQLite"
+    return Cost(title, median(times), middle, low, high)
 
 
 def all_costs() -> Iterator[Cost]:
-    """What there is to measure, as it comes."""
+    """Yields every cost of this module, each as soon as it is measured."""
     with tempfile.TemporaryDirectory() as store, closing(Driver(Path(store))) as driver:
         for net in (DIGITS, S):
             yield from beside_keras(net, driver)
@@ -268,7 +285,7 @@ def all_costs() -> Iterator[Cost]:
 
 
 def metrics(costs: list[Cost]) -> list[tuple[str, float, int]]:
-    """(name, value, step) for MLflow."""
+    """Returns (name, value, step) for MLflow."""
     return [(re.sub(r"[^\w.]+", "_", c.what), c.ratio, 0) for c in costs]
 
 

@@ -1,1 +1,1 @@
-"""The command `masksweep`: one file for each of its commands. It may import everything."""
+"""The command line program `masksweep`, one file for each command. May import everything."""

@@ -1,4 +1,4 @@
-"""`python -m masksweep.sweeps.cli`: the command `masksweep`."""
+"""Entry point of `python -m masksweep.sweeps.cli`, which is the command `masksweep`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`masksweep audit`: whether a saved model holds what its masks say, bit for bit."""
+"""The command `masksweep audit`: checks a saved model's masked weights bit for bit."""
 
 from __future__ import annotations
 
@@ -28,13 +28,20 @@ from masksweep.sweeps.tracking.store import RUN_ID, Away, store_uri
 USAGE = """masksweep audit MODEL MASKS [--weight NAME] [--held H] [--json]
        masksweep audit RUN_ID [--uri URI] [--json]"""
 FILES = ("config.yaml", "model.keras", "masks.npz", "held.npz")
-"""The artifacts of a trial's run that an audit reads."""
+"""Artifacts of a trial's MLflow run that an audit reads."""
 
 
 def audit(arguments: Sequence[str]) -> int:
-    """`masksweep audit MODEL MASKS` or `masksweep audit RUN_ID`: 0 if it holds, 1 if not.
+    """Runs `masksweep audit MODEL MASKS` or `masksweep audit RUN_ID`, and prints the findings.
 
-    Raises `Invalid` where there is nothing to audit, or it cannot be read.
+    Args:
+        arguments: The command's arguments, without the word `audit`.
+
+    Returns:
+        The exit code: 0 if every masked entry has its held value, 1 if not.
+
+    Raises:
+        Invalid: There is nothing to audit, or a file cannot be read.
     """
     parser = Parser("masksweep audit", USAGE, "Whether masked weights are held, bit for bit.")
     parser.add_argument(
@@ -56,72 +63,72 @@ def audit(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--uri", help="the run's store, as tracking.uri")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    given = parser.parse_args(arguments)
-    # MLflow names folders by their run's id, and somebody may stand beside one
-    there = exists("audit", given.model)
-    if RUN_ID.fullmatch(given.model) and not Path(given.model).is_file():
-        unused = given.masks or given.held or given.weight
-        require(unused is None, "audit", unused, "left out: a run has its own masks")
-        found = _of_run(given.model, given.uri)
-    elif there:
-        require(given.masks is not None, "MASKS", "", f"given: {mask_files.FORMATS}")
-        require(given.uri is None, "--uri", given.uri, "left out: the model is a file")
-        held = _held(given.held or "zero")
-        found = of_files(given.model, given.masks, held, given.weight)
+    args = parser.parse_args(arguments)
+    # MLflow names folders by run ids, so a run id may name a folder in the current folder too
+    is_file = exists("audit", args.model)
+    if RUN_ID.fullmatch(args.model) and not Path(args.model).is_file():
+        unused_option = args.masks or args.held or args.weight
+        require(unused_option is None, "audit", unused_option, "left out: a run has its own masks")
+        findings = _of_run(args.model, args.uri)
+    elif is_file:
+        require(args.masks is not None, "MASKS", "", f"given: {mask_files.FORMATS}")
+        require(args.uri is None, "--uri", args.uri, "left out: the model is a file")
+        held = _held(args.held or "zero")
+        findings = of_files(args.model, args.masks, held, args.weight)
     else:
-        raise Invalid("audit", given.model, "no such file, and no run's id, which is 32 hex digits")
-    if given.json:
-        print(json.dumps(described(found), indent=2, allow_nan=False))
+        raise Invalid("audit", args.model, "no such file, and no run's id, which is 32 hex digits")
+    if args.json:
+        print(json.dumps(described(findings), indent=2, allow_nan=False))
     else:
-        console, good = escape.console(), holds(found)
-        console.print(table(found))
-        if note(found):
-            console.print(Text(f"\n{printable(note(found))}"), soft_wrap=True)
-        # a line whatever the terminal's width
-        line = Text(f"\n{verdict(found)}", "green" if good else "bold red")
-        console.print(line, soft_wrap=True)
-    return int(not holds(found))
+        console, all_hold = escape.console(), holds(findings)
+        console.print(table(findings))
+        if note(findings):
+            console.print(Text(f"\n{printable(note(findings))}"), soft_wrap=True)
+        # the verdict stays on one line, however narrow the terminal is
+        verdict_line = Text(f"\n{verdict(findings)}", "green" if all_hold else "bold red")
+        console.print(verdict_line, soft_wrap=True)
+    return int(not holds(findings))
 
 
-def _held(given: str) -> Zero | Constant | Arrays | Saved:
-    if given == "zero":
+def _held(text: str) -> Zero | Constant | Arrays | Saved:
+    if text == "zero":
         return Zero()
     number = None
     with suppress(ValueError):
-        number = float(given)
+        number = float(text)
     if number is not None:
         return Constant(number)
-    if Path(given).suffix == ".npz":
-        return Arrays(given)
-    if exists("--held", given) or Path(given).suffix in SUFFIXES:
-        return Saved(given)
-    raise Invalid("--held", given, f"must be zero, a number, a .npz file, or {stored.FORMATS}")
+    if Path(text).suffix == ".npz":
+        return Arrays(text)
+    if exists("--held", text) or Path(text).suffix in SUFFIXES:
+        return Saved(text)
+    raise Invalid("--held", text, f"must be zero, a number, a .npz file, or {stored.FORMATS}")
 
 
 def _of_run(run_id: str, uri: str | None) -> list[Finding]:
     from masksweep.sweeps.tracking import reader
 
     with tempfile.TemporaryDirectory() as folder:
-        large = [f"{name}.json" for name in FILES]
+        reference_files = [f"{name}.json" for name in FILES]
         try:
             with doing(f"Fetching run {run_id}"):
-                found = reader.download(uri, run_id, [*FILES, *large], Path(folder))
+                downloaded = reader.download(uri, run_id, [*FILES, *reference_files], Path(folder))
         except Away as error:
             raise Invalid("tracking.uri", shown(store_uri(uri)), f"is away: {error}") from error
-        path = {name: str(Path(folder, name)) for name in found}
-        for name in set(large) & set(found):
+        paths = {name: str(Path(folder, name)) for name in downloaded}
+        for name in set(reference_files) & set(downloaded):
             raise Invalid("run", run_id, f"too large for its store; {name} says where the file is")
-        if "model.keras" not in found:
+        if "model.keras" not in downloaded:
             raise Invalid(
                 "run", run_id, "has no model.keras: no trial's run, or of one that did not end well"
             )
-        if "masks.npz" not in found:
+        if "masks.npz" not in downloaded:
             raise Invalid("run", run_id, "has no masks: the dense control holds nothing")
-        if "held.npz" not in found and not _holds_zero(Path(folder, "config.yaml")):
+        if "held.npz" not in downloaded and not _holds_zero(Path(folder, "config.yaml")):
             raise Invalid("run", run_id, "has no held values: it was made before they were kept")
         try:
-            held = Arrays(path["held.npz"]) if "held.npz" in found else Zero()
-            return of_files(path["model.keras"], path["masks.npz"], held)
+            held = Arrays(paths["held.npz"]) if "held.npz" in downloaded else Zero()
+            return of_files(paths["model.keras"], paths["masks.npz"], held)
         except Invalid as error:
             raise Invalid("run", run_id, str(error).replace(f"{folder}/", "")) from error
 

@@ -1,4 +1,4 @@
-"""The command: what to time, and where the results go."""
+"""The command `masksweep bench`: its options, and where the results are written."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be timed."""
+    """The options of a bench: what to time, and where to write the results."""
 
     sizes: tuple[Size, ...]
     strategies: tuple[type[Strategy], ...]
@@ -33,47 +33,56 @@ class Asked:
     trials: bool
     threads: int
     path: Path
-    """Of the JSON file; the plot is beside it."""
+    """Path of the JSON file. The plot is written beside it, with the suffix `.png`."""
     uri: str | None
 
     @property
     def files(self) -> dict[str, Path]:
-        """What is written, by its name in the MLflow run."""
+        """Paths of the written files by their artifact name in the MLflow run."""
         return {"bench.json": self.path, "bench.png": self.path.with_suffix(".png")}
 
 
 def bench(arguments: Sequence[str]) -> int:
-    """`bench`: time the strategies' steps, and write table, plot, file and MLflow run.
+    """Runs `masksweep bench`: times steps, and writes a table, a plot, a file and an MLflow run.
 
-    The file is written anew after each row: what was measured before an interruption is in it. The
-    exit code is 1 if a case failed, or the results could not be recorded in MLflow.
+    The file is rewritten after each row, so it has all that was measured before an interruption.
+
+    Args:
+        arguments: The command's arguments, without the word `bench`.
+
+    Returns:
+        The exit code: 1 if a case failed, or if MLflow did not take the results.
+
+    Raises:
+        Invalid: An argument is wrong, or the tracking store cannot be opened.
     """
-    asked = parsed(arguments)
+    options = parsed(arguments)
 
     from masksweep.sweeps.config.sections import Tracking
     from masksweep.sweeps.tracking.writable import require_store
     from masksweep.sweeps.tracking.writer import Tracker
     from masksweep.sweeps.training import setup
 
-    require_store(asked.uri)
-    tracker = Tracker(Tracking(uri=asked.uri), "bench")  # before the time is spent
-    setup.prepare_process(asked.threads)
+    require_store(options.uri)
+    tracker = Tracker(Tracking(uri=options.uri), "bench")  # fail here, before the timing starts
+    setup.prepare_process(options.threads)
     from masksweep.sweeps.bench import report
 
-    if asked.trials:
-        return _trials(asked, tracker)
-    found = _measured(asked)
-    asked.files["bench.png"].write_bytes(report.plot(found))
-    files = {name: path.read_bytes() for name, path in asked.files.items()}
-    params = found.environment | {"sizes": ",".join(found.sizes)}
-    recorded = _recorded(tracker, params, report.metrics(found), files, report.note(found))
-    escape.console().print(report.all_tables(found))  # last, since whoever reads it may leave
-    print(f"Written: {', '.join(map(str, asked.files.values()))}")
-    return int(not recorded or any(u.failed for u in found.untimed))
+    if options.trials:
+        return _trials(options, tracker)
+    results = _measured(options)
+    options.files["bench.png"].write_bytes(report.plot(results))
+    files = {name: path.read_bytes() for name, path in options.files.items()}
+    params = results.environment | {"sizes": ",".join(results.sizes)}
+    recorded = _recorded(tracker, params, report.metrics(results), files, report.note(results))
+    # last: if the reader has closed the pipe, printing raises
+    escape.console().print(report.all_tables(results))
+    print(f"Written: {', '.join(map(str, options.files.values()))}")
+    return int(not recorded or any(u.failed for u in results.untimed))
 
 
 def parsed(arguments: Sequence[str]) -> Asked:
-    """What the arguments ask for. Raises `Invalid`; loads no TensorFlow."""
+    """Parses the arguments. Raises `Invalid` if one is wrong. Does not load TensorFlow."""
     parser = Parser(prog="masksweep bench", allow_abbrev=False)
     known = cases.known()
     parser.add_argument("--sizes", help="default: S,M,L")
@@ -84,62 +93,62 @@ def parsed(arguments: Sequence[str]) -> Asked:
     parser.add_argument("--threads", type=int, default=1, help="of an operation; default: 1")
     parser.add_argument("--json", default="bench.json", metavar="FILE", help="the plot is beside")
     parser.add_argument("--uri", help="as tracking.uri; default: the store that run uses")
-    given = parser.parse_args(arguments)
-    path = Path(given.json)
+    options = parser.parse_args(arguments)
+    path = Path(options.json)
     if path.suffix != ".json" or not path.absolute().parent.is_dir():
-        raise Invalid("--json", given.json, "a file.json in a folder that is there")
-    steps = (given.sizes, given.strategies, given.sparsities, given.peers or None)
-    if given.trials and steps != (None,) * 4:
+        raise Invalid("--json", options.json, "a file.json in a folder that is there")
+    step_options = (options.sizes, options.strategies, options.sparsities, options.peers or None)
+    if options.trials and step_options != (None,) * 4:
         raise Invalid("--trials", True, "without --sizes, --strategies, --sparsities and --peers")
-    if given.peers and len(peers.missing()) == len(peers.FORMATS):
+    if options.peers and len(peers.missing()) == len(peers.FORMATS):
         raise Invalid("--peers", True, f"none is installed: {', '.join(peers.missing())}")
-    if given.threads < 1:
-        raise Invalid("--threads", given.threads, "must be 1 or more")
+    if options.threads < 1:
+        raise Invalid("--threads", options.threads, "must be 1 or more")
     return Asked(
-        sizes=tuple(SIZES[s] for s in _chosen("--sizes", given.sizes, SIZES)),
-        strategies=tuple(known[s] for s in _chosen("--strategies", given.strategies, known)),
-        sparsities=SPARSITIES if given.sparsities is None else _fractions(given.sparsities),
-        peers=given.peers,
-        trials=given.trials,
-        threads=given.threads,
+        sizes=tuple(SIZES[s] for s in _chosen("--sizes", options.sizes, SIZES)),
+        strategies=tuple(known[s] for s in _chosen("--strategies", options.strategies, known)),
+        sparsities=SPARSITIES if options.sparsities is None else _fractions(options.sparsities),
+        peers=options.peers,
+        trials=options.trials,
+        threads=options.threads,
         path=path,
-        uri=given.uri,
+        uri=options.uri,
     )
 
 
-def _chosen(flag: str, given: str | None, known: Collection[str]) -> list[str]:
-    if given is None:
+def _chosen(flag: str, text: str | None, known: Collection[str]) -> list[str]:
+    if text is None:
         return list(known)
-    names = list(dict.fromkeys(filter(None, given.split(","))))
-    wrong = next((name for name in names if name not in known), None)
-    if wrong is not None or not names:
-        raise Invalid(flag, given if wrong is None else wrong, f"of {', '.join(known)}")
+    names = list(dict.fromkeys(filter(None, text.split(","))))
+    unknown = next((name for name in names if name not in known), None)
+    if unknown is not None or not names:
+        raise Invalid(flag, text if unknown is None else unknown, f"of {', '.join(known)}")
     return names
 
 
-def _fractions(given: str) -> tuple[float, ...]:
+def _fractions(text: str) -> tuple[float, ...]:
     try:
-        found = tuple(sorted({float(part) for part in given.split(",")}))
+        fractions = tuple(sorted({float(part) for part in text.split(",")}))
     except ValueError:
-        found = ()
-    if not found or not all(0 < s < 1 for s in found):
-        raise Invalid("--sparsities", given, "numbers in (0, 1), with commas between")
-    return found
+        fractions = ()
+    if not fractions or not all(0 < s < 1 for s in fractions):
+        raise Invalid("--sparsities", text, "numbers in (0, 1), with commas between")
+    return fractions
 
 
-def _measured(asked: Asked) -> Found:
+def _measured(options: Asked) -> Found:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from masksweep.sweeps.bench.report import Found
     from masksweep.sweeps.bench.timing import CONTROLS, Bed, measure
     from masksweep.sweeps.common import provenance
 
-    found = Found(provenance.known() | {"code": provenance.code_version()})
+    results = Found(provenance.known() | {"code": provenance.code_version()})
     todo: dict[Size, list[Case | PeerCase]] = {}
-    for size in asked.sizes:
-        theirs = peers.cases(size, asked.sparsities, asked.threads) if asked.peers else []
-        # theirs first: TensorFlow keeps the most memory that it ever took
-        todo[size] = [*theirs, *cases.cases(size, asked.strategies, asked.sparsities)]
+    for size in options.sizes:
+        peer_cases = peers.cases(size, options.sparsities, options.threads) if options.peers else []
+        # peers first: TensorFlow never gives memory back, so they would have less later
+        todo[size] = [*peer_cases, *cases.cases(size, options.strategies, options.sparsities)]
     columns = (
         BarColumn(20),
         MofNCompleteColumn(),
@@ -148,27 +157,27 @@ def _measured(asked: Asked) -> Found:
     )
     console = escape.console(stderr=True)
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=sum(len(listed) for listed in todo.values()))
+        task = progress.add_task("", total=sum(len(group) for group in todo.values()))
 
         def keep(result: Row | Untimed) -> None:
-            found.add(result)
-            write(asked.path, found.as_json())
+            results.add(result)
+            write(options.path, results.as_json())
             progress.advance(task)
             if not console.is_terminal:
                 console.out(result.said, highlight=False)
 
-        for size, listed in todo.items():
+        for size, group in todo.items():
             progress.update(task, description=f"{size.name} dense")
             bed = Bed(size)
-            found.controls[size.name] = dict(zip(CONTROLS, bed.control_ms, strict=True))
-            for case in listed:
+            results.controls[size.name] = dict(zip(CONTROLS, bed.control_ms, strict=True))
+            for case in group:
                 progress.update(task, description=" ".join(map(str, case.label.values())))
                 keep(measure(bed, case))
-    return found
+    return results
 
 
-def _trials(asked: Asked, tracker: Tracker) -> int:
-    """Whole trials, as a table, a file and an MLflow run."""
+def _trials(options: Asked, tracker: Tracker) -> int:
+    """Times whole trials; writes a table, a file and an MLflow run. Returns the exit code."""
 
     from masksweep.sweeps.bench import trials
     from masksweep.sweeps.bench.report import as_note
@@ -179,21 +188,21 @@ def _trials(asked: Asked, tracker: Tracker) -> int:
     with doing("Timing whole trials beside keras.fit"):
         for cost in trials.all_costs():
             costs.append(cost)
-            told = {"environment": provenance.known(), "trials": [asdict(c) for c in costs]}
-            write(asked.path, json.dumps(told, indent=1))
-    note, files = as_note(trials.table(costs)), {"bench.json": asked.path.read_bytes()}
+            content = {"environment": provenance.known(), "trials": [asdict(c) for c in costs]}
+            write(options.path, json.dumps(content, indent=1))
+    note, files = as_note(trials.table(costs)), {"bench.json": options.path.read_bytes()}
     params = provenance.known() | {"code": provenance.code_version()}
     recorded = _recorded(tracker, params, trials.metrics(costs), files, note)
     escape.console().print(trials.table(costs))
-    print(f"Written: {asked.path}")
+    print(f"Written: {options.path}")
     return int(not recorded)
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file so that no half of it has its name."""
-    new = path.with_suffix(".new")
-    new.write_text(text)
-    new.replace(path)
+    """Replaces a file atomically: a file of this name is never half written."""
+    temporary = path.with_suffix(".new")
+    temporary.write_text(text)
+    temporary.replace(path)
 
 
 def _recorded(

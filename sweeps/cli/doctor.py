@@ -1,4 +1,4 @@
-"""What would stop a sweep here, on one screen."""
+"""The command `masksweep doctor`: shows on one screen what would stop a sweep here."""
 
 from __future__ import annotations
 
@@ -26,62 +26,69 @@ COLORS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
 def doctor(arguments: Sequence[str]) -> int:
-    """`masksweep doctor [--address A] [OVERRIDES]`: 0 if nothing would stop that sweep here."""
+    """Runs `masksweep doctor [--address A] [OVERRIDES]`, and prints a line for each finding.
+
+    Args:
+        arguments: The command's arguments, without the word `doctor`.
+
+    Returns:
+        The exit code: 0 if nothing would stop that sweep here, 1 otherwise.
+    """
     parser = Parser(prog="masksweep doctor", allow_abbrev=False)
     parser.add_argument("--address", help="as launch.address; default: Ray is started here")
-    given, asked = parser.parse_known_args(arguments)
-    plan = planned(asked)
+    options, overrides = parser.parse_known_args(arguments)
+    plan = planned(overrides)
     if not plan:
         return 0
     console, stops = escape.console(), 0
-    for finding in _all([p.trial for p in plan], given.address):
+    for finding in _all([p.trial for p in plan], options.address):
         console.print(_line(finding))
         stops += finding.state == "fail"
-    said = {0: "Nothing", 1: "One thing"}.get(stops, f"{stops} things")
-    console.print(f"\n{said} would stop a sweep here.", highlight=False)
+    counted = {0: "Nothing", 1: "One thing"}.get(stops, f"{stops} things")
+    console.print(f"\n{counted} would stop a sweep here.", highlight=False)
     return int(stops > 0)
 
 
 def _all(trials: Sequence[Trial], address: str | None) -> Iterator[doctor_checks.Finding]:
-    """Every finding, as soon as it is there."""
+    """Yields every finding, each as soon as it is known."""
     first = trials[0]
     yield from doctor_checks.versions()
     with doing("Looking at the devices"):
-        found = [doctor_checks.devices()]
-    yield from found
+        findings = [doctor_checks.devices()]
+    yield from findings
     with doing("Checking the trials"):
-        found = [doctor_checks.trials(trials)]
-    yield from found
-    if address or first.launch.address or not (lacking := list(_lacking(trials))):
+        findings = [doctor_checks.trials(trials)]
+    yield from findings
+    if address or first.launch.address or not (shortages := list(_lacking(trials))):
         with doing("Looking at Ray"):
-            found = list(nodes(address or first.launch.address, trials))
-        yield from found
-    else:  # run would say so before it starts Ray
-        yield from lacking
+            findings = list(nodes(address or first.launch.address, trials))
+        yield from findings
+    else:  # `run` would refuse the sweep for this before it starts Ray
+        yield from shortages
     with doing("Looking at the store"):
-        found = [doctor_checks.store(first.tracking)]
-    yield from found
+        findings = [doctor_checks.store(first.tracking)]
+    yield from findings
     yield doctor_checks.checkpoints(first.checkpoint.path)
     yield from doctor_checks.disks()
 
 
 def _lacking(trials: Sequence[Trial]) -> Iterator[doctor_checks.Finding]:
-    """What this machine has too little of, in the words of `run`."""
+    """Yields the resources that this machine has too little of, in the words of `run`."""
     try:
         feasible.check(trials)
     except Invalid as error:
         for fault in all_of(error):
-            if not fault.key.startswith("checkpoint"):  # which has a finding of its own
+            if not fault.key.startswith("checkpoint"):  # checkpoints have their own finding
                 yield doctor_checks.Finding("fail", "room", str(fault))
 
 
 def _line(finding: doctor_checks.Finding) -> Table:
-    line = Table.grid(padding=(0, 1))
-    line.add_column(width=4)
-    line.add_column(width=12)
-    line.add_column(overflow="fold")
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(width=4)
+    grid.add_column(width=12)
+    grid.add_column(overflow="fold")
     state = Text(finding.state, COLORS[finding.state])
-    line.add_row(state, Text(finding.what), Text(shorten(finding.found, 240, placeholder=" ...")))
+    grid.add_row(state, Text(finding.what), Text(shorten(finding.found, 240, placeholder=" ...")))
     if finding.advice:
-        line.add_row("", "", Text(f"-> {finding.advice}"))
-    return line
+        grid.add_row("", "", Text(f"-> {finding.advice}"))
+    return grid

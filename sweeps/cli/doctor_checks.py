@@ -1,4 +1,4 @@
-"""What a sweep needs of this machine, each thing tried."""
+"""Checks of `masksweep doctor` for this machine: versions, devices, trials, store and disks."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 PACKAGES = ("tensorflow", "keras", "ray", "mlflow", "hydra-core", "numpy")
 SECONDS = 120
-"""How long TensorFlow may take to load."""
+"""How long TensorFlow may take to load, in seconds."""
 LITTLE = 5e9
-"""Bytes of free disk below which a sweep may not come to its end."""
+"""Free disk space in bytes below which a sweep may fail before its end."""
 DEVICES = """
 import tensorflow as tf
 for device in tf.config.list_physical_devices("GPU"):
@@ -37,66 +37,72 @@ for device in tf.config.list_physical_devices("GPU"):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at, and what to do about it."""
+    """The result of one check."""
 
     state: Literal["ok", "warn", "fail"]
     what: str
+    """The checked thing, such as `tensorflow` or `store`."""
     found: str
+    """What the check found, as a line of text."""
     advice: str = ""
+    """What the user can do about it; empty if nothing."""
 
 
 def versions() -> Iterator[Finding]:
-    """Of Python and the packages that matter, against what this package asks for."""
+    """Checks the versions of Python and the main packages against Masksweep's requirements."""
     from packaging.requirements import Requirement
     from packaging.specifiers import SpecifierSet
 
     try:
-        found = version("masksweep")
+        installed = version("masksweep")
     except PackageNotFoundError:
         yield Finding("fail", "masksweep", "not installed", "pip install .")
         return
-    asked = {r.name: r.specifier for r in map(Requirement, requires("masksweep") or [])}
-    asked["python"] = SpecifierSet(metadata("masksweep")["Requires-Python"])
-    ours = platform.python_version()
-    yield _version("python", ours, asked["python"])
-    yield Finding("ok", "masksweep", found)
+    required = {r.name: r.specifier for r in map(Requirement, requires("masksweep") or [])}
+    required["python"] = SpecifierSet(metadata("masksweep")["Requires-Python"])
+    running = platform.python_version()
+    yield _version("python", running, required["python"])
+    yield Finding("ok", "masksweep", installed)
     for name in PACKAGES:
         try:
-            found = version(name)
+            installed = version(name)
         except PackageNotFoundError:
-            yield Finding("fail", name, "not installed", f"pip install '{name}{asked[name]}'")
+            yield Finding("fail", name, "not installed", f"pip install '{name}{required[name]}'")
         else:
-            yield _version(name, found, asked[name])
+            yield _version(name, installed, required[name])
 
 
-def _version(name: str, found: str, asked: Any) -> Finding:
-    if asked.contains(found, prereleases=True):
-        return Finding("ok", name, found)
-    advice = "" if name == "python" else f"pip install '{name}{asked}'"
-    return Finding("fail", name, f"{found} is not {asked}", advice)
+def _version(name: str, installed: str, required: Any) -> Finding:
+    if required.contains(installed, prereleases=True):
+        return Finding("ok", name, installed)
+    advice = "" if name == "python" else f"pip install '{name}{required}'"
+    return Finding("fail", name, f"{installed} is not {required}", advice)
 
 
 def devices() -> Finding:
-    """What TensorFlow sees, asked in a process of its own, so that this one stays small."""
+    """Lists the devices that TensorFlow sees.
+
+    A child process loads TensorFlow, so that this process stays small.
+    """
     env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     child = [sys.executable, "-c", DEVICES]
     try:
-        done = subprocess.run(child, capture_output=True, text=True, timeout=SECONDS, env=env)
+        process = subprocess.run(child, capture_output=True, text=True, timeout=SECONDS, env=env)
     except subprocess.TimeoutExpired:
         return Finding("fail", "devices", f"TensorFlow does not load within {SECONDS} s")
-    if done.returncode:
-        said = done.stderr.strip().splitlines()[-1:]
-        reason = said[0] if said else _ended(done.returncode)
+    if process.returncode:
+        error_lines = process.stderr.strip().splitlines()[-1:]
+        reason = error_lines[0] if error_lines else _ended(process.returncode)
         advice = "pip install --force-reinstall tensorflow"
         return Finding("fail", "devices", f"TensorFlow does not load: {reason}", advice)
-    cards = done.stdout.splitlines()
+    gpus = process.stdout.splitlines()
     cores = f"{os.cpu_count()} CPU cores"
-    if cards:
-        names = ", ".join(f"{cards.count(c)} x {c}" for c in dict.fromkeys(cards))
+    if gpus:
+        names = ", ".join(f"{gpus.count(c)} x {c}" for c in dict.fromkeys(gpus))
         return Finding("ok", "devices", f"{cores}, {names}")
     if shutil.which("nvidia-smi"):
-        found = f"{cores}; TensorFlow sees no GPU, though there is an NVIDIA driver"
-        return Finding("warn", "devices", found, "pip install 'masksweep[gpu]'")
+        text = f"{cores}; TensorFlow sees no GPU, though there is an NVIDIA driver"
+        return Finding("warn", "devices", text, "pip install 'masksweep[gpu]'")
     return Finding("ok", "devices", f"{cores}, no GPU")
 
 
@@ -105,7 +111,7 @@ def _ended(code: int) -> str:
 
 
 def trials(planned: Sequence[Trial]) -> Finding:
-    """The trials, by the models that they build: whether a plan can be made, and how many are."""
+    """Builds the models of the trials, and checks that a plan can be made for each trial."""
     from masksweep.sweeps.training.preflight import Preflight, check
 
     try:
@@ -119,7 +125,7 @@ def trials(planned: Sequence[Trial]) -> Finding:
 
 
 def store(tracking: Tracking) -> Finding:
-    """The tracking store, written to."""
+    """Checks the tracking store by writing to it."""
     from masksweep.sweeps.tracking.probe import probe
     from masksweep.sweeps.tracking.store import Away, Refused
 
@@ -133,25 +139,25 @@ def store(tracking: Tracking) -> Finding:
 
 
 def checkpoints(path: str | None) -> Finding:
-    """The folder of checkpoints, written to."""
+    """Checks the folder of checkpoints by writing to it; None is the default folder."""
     from masksweep.sweeps.training.checkpoint import check
 
     folder = path or ".masksweep/checkpoints"
-    there = folder if "://" in folder else str(_there(Path(folder).absolute()))
+    probed_folder = folder if "://" in folder else str(_there(Path(folder).absolute()))
     try:
-        check(there)
+        check(probed_folder)
     except Invalid as error:
         return Finding("fail", "checkpoints", str(error), "see checkpoint.path")
     return Finding("ok", "checkpoints", f"{shown(folder)} can be written")
 
 
 def _there(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there: looking must not make it."""
+    """The folder, or its nearest parent that exists: the check must not create the folder."""
     return folder if folder.exists() else _there(folder.parent)
 
 
 def disks() -> Iterator[Finding]:
-    """Of the current folder, where results wait, and of the temporary one, where Ray lives."""
+    """Checks the disk space of the current folder (results) and the temporary folder (Ray)."""
     try:
         require_state()
     except Invalid as error:
@@ -161,13 +167,13 @@ def disks() -> Iterator[Finding]:
     yield _free("temp folder", Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()))
 
 
-def _free(what: str, folder: Path) -> Finding:
+def _free(name: str, folder: Path) -> Finding:
     try:
         usage = shutil.disk_usage(folder)
-    except OSError as error:  # Ray's finding says that it stops a sweep
-        return Finding("warn", what, f"{folder}: {error.strerror}")
+    except OSError as error:  # only a warning: the finding for Ray says whether it stops a sweep
+        return Finding("warn", name, f"{folder}: {error.strerror}")
     # Ray stops storing objects when a disk is 95 % full
     little = usage.free < LITTLE or usage.free < usage.total / 20
     advice = "it may fill up before a sweep's end; make room" if little else ""
-    said = f"{folder}: {usage.free / 1e9:.1f} GB free"
-    return Finding("warn" if little else "ok", what, said, advice)
+    text = f"{folder}: {usage.free / 1e9:.1f} GB free"
+    return Finding("warn" if little else "ok", name, text, advice)

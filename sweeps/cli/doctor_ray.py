@@ -1,4 +1,4 @@
-"""What Ray offers a sweep, each node tried."""
+"""Checks of `masksweep doctor` for Ray: the cluster, its free resources, and each node."""
 
 from __future__ import annotations
 
@@ -13,53 +13,66 @@ from masksweep.sweeps.launch.node_versions import on_nodes
 
 
 def nodes(address: str | None, trials: Sequence[Trial]) -> Iterator[Finding]:
-    """A cluster that can be joined or started, with room for the trials and workers that run."""
+    """Joins or starts a Ray cluster, and checks its resources and its workers.
+
+    Args:
+        address: Address of the cluster; None starts Ray on this machine.
+        trials: The trials that need the resources.
+
+    Yields:
+        One finding for Ray, and if it can be reached, one for free resources and one for workers.
+    """
     needs = dict.fromkeys(t.resources for t in trials)
     specs = [Spec(n.num_cpus, n.num_gpus, n.memory) for n in needs]
     try:
         with cluster(address):
-            has = resources()
-            where = f"{address}: {_counted(has.nodes, 'node')}" if address else "starts here"
-            yield Finding("ok", "Ray", f"{where}, {_amounts(has.total)}")
+            cluster_resources = resources()
+            location = (
+                f"{address}: {_counted(cluster_resources.nodes, 'node')}"
+                if address
+                else "starts here"
+            )
+            yield Finding("ok", "Ray", f"{location}, {_amounts(cluster_resources.total)}")
             room = min(slots(spec) for spec in specs)
             busy = any(
-                has.free.get("CPU", 0) < s.num_cpus or has.free.get("GPU", 0) < s.num_gpus
+                cluster_resources.free.get("CPU", 0) < s.num_cpus
+                or cluster_resources.free.get("GPU", 0) < s.num_gpus
                 for s in specs
             )
-            found = f"{_amounts(has.free)} free; {_counted(room, 'trial')} at a time"
+            text = f"{_amounts(cluster_resources.free)} free; {_counted(room, 'trial')} at a time"
             advice = "trials wait until others have ended" if busy else ""
-            yield Finding("warn" if busy else "ok", "room", found, advice)
+            yield Finding("warn" if busy else "ok", "room", text, advice)
             yield _workers(trials)
     except Invalid as error:
         advice = "ray start --head, or leave the address out" if address else ""
         yield Finding("fail", "Ray", str(error), advice)
-    except Exception as error:  # Ray has many
+    except Exception as error:  # Ray raises many types
         yield Finding("fail", "Ray", f"does not start: {' '.join(str(error).split())[:300]}")
 
 
-def _counted(number: float, what: str) -> str:
-    return f"{number:g} {what}" if number == 1 else f"{number:g} {what}s"
+def _counted(number: float, noun: str) -> str:
+    return f"{number:g} {noun}" if number == 1 else f"{number:g} {noun}s"
 
 
 def _amounts(resources: Mapping[str, float]) -> str:
-    said = [f"{_counted(resources[k], k)}" for k in ("CPU", "GPU") if resources.get(k)]
-    return ", ".join([*said, f"{resources.get('memory', 0) / 1e9:.1f} GB"])
+    counted = [f"{_counted(resources[k], k)}" for k in ("CPU", "GPU") if resources.get(k)]
+    return ", ".join([*counted, f"{resources.get('memory', 0) / 1e9:.1f} GB"])
 
 
 def _workers(trials: Sequence[Trial]) -> Finding:
-    """Whether each node that takes trials can run the code, and has what the trials are made of."""
+    """Checks that each node that takes trials can run the code and has the trials' plugins."""
     origins = {origin for t in trials for origin in t.origins.values()}
     needed = dict(origin.split(" ", 1) for origin in sorted(origins) if "sha256:" not in origin)
     answers, faults = on_nodes(["tensorflow", *needed])
     advice = "install there what is installed here: the same Python, TensorFlow and Ray"
-    for name, here in needed.items():
-        others = {answer[name] for answer in answers} - {here}
-        faults += [f"{name} {here} is needed, and on a node it is {there}" for there in others]
-        advice = f"install {name} {here} on every node" if others else advice
+    for name, local in needed.items():
+        others = {answer[name] for answer in answers} - {local}
+        faults += [f"{name} {local} is needed, and on a node it is {other}" for other in others]
+        advice = f"install {name} {local} on every node" if others else advice
     if faults:
         return Finding("fail", "workers", "; ".join(faults), advice)
-    found = {answer["tensorflow"] for answer in answers}
-    if found != {version("tensorflow")}:
+    versions = {answer["tensorflow"] for answer in answers}
+    if versions != {version("tensorflow")}:
         advice = "results may differ in their bits from those of this machine"
-        return Finding("warn", "workers", f"TensorFlow {', '.join(sorted(found))}", advice)
-    return Finding("ok", "workers", f"run on each node, with TensorFlow {found.pop()}")
+        return Finding("warn", "workers", f"TensorFlow {', '.join(sorted(versions))}", advice)
+    return Finding("ok", "workers", f"run on each node, with TensorFlow {versions.pop()}")

@@ -1,4 +1,4 @@
-"""`masksweep list`: everything that a config can name, one line each."""
+"""The command `masksweep list`: everything that a config can name, one line each."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ OURS = "masksweep.conf"
 
 
 def print_all() -> None:
-    """Print each option of each config group, what it is, and where it comes from.
+    """Prints each option of each config group, what it is, and where it comes from.
 
     Raises:
-        Invalid: What another distribution adds cannot be loaded.
+        Invalid: An option that another distribution adds cannot be loaded.
     """
     for group, registry in GROUPS.items():
         print(f"{group}:")
         options = _configs(OURS, group)
         for name, component in registry.items():
             if origin := registry.origin(name):
-                said = (inspect.getdoc(component) or "").partition("\n")[0]
-                options[name] = f"{said} [{origin}]"
+                summary = (inspect.getdoc(component) or "").partition("\n")[0]
+                options[name] = f"{summary} [{origin}]"
         _print(options)
     print("experiment:")
     options = _configs(OURS, "experiment")
     for owner, package in experiments().items():
-        found = _configs(package, "experiment")
-        options |= {name: f"{said} [{owner}]" for name, said in found.items()}
+        summaries = _configs(package, "experiment")
+        options |= {name: f"{summary} [{owner}]" for name, summary in summaries.items()}
     _print(options)
 
 
 def _print(options: dict[str, str]) -> None:
-    for name, said in sorted(options.items()):
-        print(f"  {name:<16}{said}")
+    for name, summary in sorted(options.items()):
+        print(f"  {name:<16}{summary}")
 
 
 def _configs(package: str, group: str) -> dict[str, str]:
-    """The configs of a group in a package: the first line of each one's comment."""
-    found = {}
+    """The first comment line of each config of a group in a package, by the config's name."""
+    summaries = {}
     for entry in resources.files(package).joinpath(group).iterdir():
         if entry.name.endswith(".yaml"):
-            comments = [x for x in entry.read_text().splitlines() if x.startswith("# ")]
-            said = next((x for x in comments if "@package" not in x), "#")
-            found[entry.name.removesuffix(".yaml")] = said.removeprefix("# ")
-    return found
+            comments = [line for line in entry.read_text().splitlines() if line.startswith("# ")]
+            summary = next((line for line in comments if "@package" not in line), "#")
+            summaries[entry.name.removesuffix(".yaml")] = summary.removeprefix("# ")
+    return summaries

@@ -1,8 +1,8 @@
-"""The command `masksweep`. Light to import: `--help` answers at once."""
+"""The command `masksweep`. Imports little, so that `--help` answers at once."""
 
 from __future__ import annotations
 
-from masksweep.sweeps.common import safe_path  # noqa: F401  first: the others must not come from this folder
+from masksweep.sweeps.common import safe_path  # noqa: F401  first: no other module may be imported from the current folder
 
 # isort: split
 import errno
@@ -52,23 +52,28 @@ COMMANDS = (
 )
 
 SERVER_SECONDS = 5.0
-"""How long MLflow's server may take to end in order."""
+"""How long MLflow's server may take to shut down, in seconds."""
 
 MACHINE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.EIO, errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOTDIR),
     *(errno.EISDIR, errno.EEXIST),
 }
-"""Errors that are the machine's or its user's to mend: a line says more than a traceback."""
+"""Errors that the user has to fix on the machine, such as a full disk. They are shown as one line,
+without a traceback."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; its exit code.
+    """Runs a command.
 
-    0 well, 1 a trial failed or an audit found what does not hold, 2 bad input, 130 or 143 stopped,
-    141 nobody reads its output any more.
+    Args:
+        argv: The command and its arguments; None takes those of this process.
+
+    Returns:
+        The exit code: 0 success; 1 a trial failed, or an audit found a violation; 2 bad input;
+        130 or 143 stopped by a signal; 141 the reader of the output has closed the pipe.
     """
-    command, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    command, *arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     with Stop():
         try:
             if argv is None:
@@ -76,12 +81,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             if command not in ("list", "--version", "--help", "-h", "help"):
                 _require_folder()
             try:
-                code = _run(command, rest)
-            except SystemExit as left:  # argparse and Hydra after --help, rich if nobody reads
-                if isinstance(left.__context__, BrokenPipeError):
-                    raise left.__context__ from None
-                code = int(left.code or 0)
-            sys.stdout.flush()  # here, where what fails is caught
+                code = _run(command, arguments)
+            except SystemExit as exiting:  # argparse, Hydra: --help; rich: BrokenPipeError
+                if isinstance(exiting.__context__, BrokenPipeError):
+                    raise exiting.__context__ from None
+                code = int(exiting.code or 0)
+            sys.stdout.flush()  # here, so that the handlers below catch a failure
             return code
         except Invalid as error:
             from masksweep.sweeps.config.validation import all_of
@@ -89,13 +94,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             for fault in all_of(error):
                 _complain(str(fault))
             return 2
-        except BrokenPipeError:  # who reads it has seen enough, as `head`
+        except BrokenPipeError:  # the reader has closed the pipe, as `head` does
             streams.discard(1)
             return 141
         except OSError as error:
             if error.errno not in MACHINE:
                 raise
-            streams.discard(1)  # it may be what cannot be written
+            streams.discard(1)  # stdout may be what cannot be written
             _complain(f"{error.strerror}{f': {error.filename}' if error.filename else ''}")
             return 1
         except Broken as error:
@@ -114,120 +119,120 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _require_folder() -> None:
-    """Raise `Invalid` if the current folder was deleted: no relative path means anything there."""
+    """Raises `Invalid` if the current folder was deleted: relative paths do not work there."""
     try:
         Path.cwd()
     except FileNotFoundError as error:
         raise Invalid("current folder", "", "was deleted; change to another") from error
 
 
-def _complain(said: str) -> None:
+def _complain(message: str) -> None:
     from masksweep.sweeps.common.redact import (
-        shown,  # or an address with a password, where a key was mistyped
+        shown,  # a mistyped key may leave an address with a password in the message
     )
     from masksweep.sweeps.common.text import printable
 
-    print(f"masksweep: {printable(shown(said))}", file=sys.stderr)
+    print(f"masksweep: {printable(shown(message))}", file=sys.stderr)
 
 
-def _run(command: str, rest: list[str]) -> int:
+def _run(command: str, arguments: list[str]) -> int:
     match command:
         case "run":
-            return _sweep(rest)
+            return _sweep(arguments)
         case "plan":
-            return _plan(rest)
-        case "list" if not rest:
+            return _plan(arguments)
+        case "list" if not arguments:
             return _list()
         case "ui":
-            return _ui(rest)
+            return _ui(arguments)
         case "report":
             from masksweep.sweeps.cli.report import report
 
-            return report(rest)
+            return report(arguments)
         case "audit":
             from masksweep.sweeps.cli.audit import audit
 
-            return audit(rest)
+            return audit(arguments)
         case "reproduce":
             from masksweep.sweeps.driver.reproduce import reproduce
 
-            return reproduce(rest)
+            return reproduce(arguments)
         case "sync":
             from masksweep.sweeps.cli.sync import sync
 
-            return sync(rest)
+            return sync(arguments)
         case "verify":
             from masksweep.sweeps.cli.verify import verify
 
-            return verify(rest)
+            return verify(arguments)
         case "bench":
             from masksweep.sweeps.cli.bench import bench
 
-            return bench(rest)
+            return bench(arguments)
         case "doctor":
             from masksweep.sweeps.cli.doctor import doctor
 
-            return doctor(rest)
+            return doctor(arguments)
         case "submit" | "status" | "stop":
             from masksweep.sweeps.cli import submit
 
-            found = {"submit": submit.submit, "status": submit.status, "stop": submit.stop}
-            return found[command](rest)
-        case "--version" if not rest:
+            commands = {"submit": submit.submit, "status": submit.status, "stop": submit.stop}
+            return commands[command](arguments)
+        case "--version" if not arguments:
             print(f"masksweep {__version__}")
             return 0
         case "--help" | "-h" | "help":
             print(USAGE, end="")
             return 0
-    raise Invalid("command", " ".join([command, *rest]), f"{COMMANDS}; see masksweep --help")
+    raise Invalid("command", " ".join([command, *arguments]), f"{COMMANDS}; see masksweep --help")
 
 
 def _sweep(arguments: list[str]) -> int:
-    """`run`: every trial that is not done yet."""
+    """Runs `masksweep run`: every trial that is not done yet. Returns the exit code."""
     from masksweep.sweeps.composing.command_line import RUN_FLAGS, planned
 
-    flags, asked = _apart(arguments, RUN_FLAGS)
-    trials = planned(asked)
+    flags, overrides = _apart(arguments, RUN_FLAGS)
+    trials = planned(overrides)
     if not trials:
         return 0
     from masksweep.sweeps.driver import run_sweep
 
-    return run_sweep.run(trials, asked, rerun="--rerun" in flags).exit_code
+    return run_sweep.run(trials, overrides, rerun="--rerun" in flags).exit_code
 
 
 def _plan(arguments: list[str]) -> int:
-    """`plan`: what `run` would do."""
+    """Runs `masksweep plan`: shows what `run` would do. Returns the exit code."""
     from masksweep.sweeps.common import spinner
     from masksweep.sweeps.composing import command_line
     from masksweep.sweeps.config import feasible, plan
     from masksweep.sweeps.tracking import resume
     from masksweep.sweeps.training.preflight import Preflight, check
 
-    flags, asked = _apart(arguments, (*command_line.RUN_FLAGS, "--json", "--check"))
-    planned = command_line.planned(asked)
+    flags, overrides = _apart(arguments, (*command_line.RUN_FLAGS, "--json", "--check"))
+    planned = command_line.planned(overrides)
     if planned and "--rerun" not in flags:
-        name = plan.sweep_name(planned[0].trial, asked)
-        planned, away = resume.look(planned, name)
-        if away:
-            print(f"The store is away ({away}); what is done cannot be seen.", file=sys.stderr)
+        name = plan.sweep_name(planned[0].trial, overrides)
+        planned, reason = resume.look(planned, name)
+        if reason:
+            print(f"The store is away ({reason}); what is done cannot be seen.", file=sys.stderr)
     if planned and "--check" in flags:
         feasible.check([p.trial for p in planned])
         with spinner.doing(f"Checking {plan.trials(len(planned))}"):
-            new = [p.trial for p in planned if not p.found]
+            new_trials = [p.trial for p in planned if not p.found]
             with Preflight() as child:
-                planned = plan.refused(planned, check(new, child.ask) if new else {})
+                planned = plan.refused(planned, check(new_trials, child.ask) if new_trials else {})
     if planned:
         plan.show(planned, "--json" in flags)
     return 0
 
 
-def _apart(arguments: Sequence[str], ours: Sequence[str]) -> tuple[set[str], list[str]]:
-    """(our own flags among the arguments, the rest of them, for Hydra)."""
-    return {a for a in arguments if a in ours}, [a for a in arguments if a not in ours]
+def _apart(arguments: Sequence[str], own_flags: Sequence[str]) -> tuple[set[str], list[str]]:
+    """Splits arguments into (those in `own_flags`, all others in order, for Hydra)."""
+    return {a for a in arguments if a in own_flags}, [a for a in arguments if a not in own_flags]
 
 
 def _list() -> int:
-    """Everything that a config can name, one line each, and where it comes from."""
+    """Runs `masksweep list`: prints everything that a config can name. Returns the exit code."""
     from masksweep.sweeps.cli.listing import print_all
 
     print_all()
@@ -235,7 +240,7 @@ def _list() -> int:
 
 
 def _ui(arguments: Sequence[str]) -> int:
-    """MLflow's page on the store that `run` writes to."""
+    """Runs `masksweep ui`: serves MLflow's page for the local store. Returns the exit code."""
     from masksweep.sweeps.common.parser import Parser
     from masksweep.sweeps.common.redact import shown
     from masksweep.sweeps.tracking.reader import latest_page
@@ -244,26 +249,26 @@ def _ui(arguments: Sequence[str]) -> int:
     parser = Parser(prog="masksweep ui")
     parser.add_argument("--port", type=int, help="default: 5000, or the next free one")
     parser.add_argument("--uri", help="as tracking.uri; default: the one that run uses")
-    given = parser.parse_args(arguments)
-    uri = store_uri(given.uri)
+    options = parser.parse_args(arguments)
+    uri = store_uri(options.uri)
     if not is_local(uri):
         print(f"The results are on a server already: {shown(uri)}")
         return 0
-    port = _free_port(5000) if given.port is None else _checked_port(given.port)
+    port = _free_port(5000) if options.port is None else _checked_port(options.port)
     try:
         page = f"http://127.0.0.1:{port}/{latest_page(uri)}"
     except Away as error:
         raise Invalid("tracking.uri", shown(uri), f"is away: {error}") from error
     print(f"MLflow on {page}   (Ctrl-C ends it)", flush=True)
-    where = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    # not among its arguments, which everybody on this machine can read
-    # its runner of evaluations is eight processes that no sweep needs, and half a minute
+    server_options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    # no sweep needs MLflow's job runner, which takes eight processes and half a minute to start
     env = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | os.environ
+    # not as an argument: every user of this machine can read a process's arguments
     env |= {"MLFLOW_BACKEND_STORE_URI": uri}
-    # uvicorn puts a folder first on its path, by default the current one: be it Python's own
-    where += ["--uvicorn-opts", shlex.join(["--app-dir", str(Path(os.__file__).parent)])]
-    # not subprocess.call, which kills MLflow's command at a signal and leaves the server it started
-    server = subprocess.Popen([sys.executable, "-m", "mlflow", "server", *where], env=env)
+    # uvicorn puts a folder first on its path, by default the current one; Python's own is safe
+    server_options += ["--uvicorn-opts", shlex.join(["--app-dir", str(Path(os.__file__).parent)])]
+    # not subprocess.call: on a signal it kills MLflow's command, but not the server that it started
+    server = subprocess.Popen([sys.executable, "-m", "mlflow", "server", *server_options], env=env)
     try:
         return server.wait()
     except KeyboardInterrupt:
@@ -272,7 +277,7 @@ def _ui(arguments: Sequence[str]) -> int:
 
 
 def _checked_port(port: int) -> int:
-    """The port. Raises `Invalid` if no server can listen on it."""
+    """Returns the port. Raises `Invalid` if no server can listen on it."""
     if not 0 < port < 2**16:
         raise Invalid("--port", port, "must be from 1 to 65535")
     if reason := _taken(port):
@@ -288,7 +293,7 @@ def _free_port(first: int) -> int:
 
 
 def _taken(port: int) -> str:
-    """Why no server can listen on a port of 127.0.0.1; empty if one can."""
+    """Returns why no server can listen on a port of 127.0.0.1; empty if one can."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
         try:

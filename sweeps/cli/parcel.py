@@ -1,4 +1,4 @@
-"""A sweep as it travels to a cluster: checked here, and without what is secret or means nothing."""
+"""Prepares a sweep to be sent to a cluster: checks it, and refuses secrets and relative paths."""
 
 from __future__ import annotations
 
@@ -17,27 +17,35 @@ FLAGS = ("-m", "--multirun", *RUN_FLAGS)
 
 @dataclass(frozen=True)
 class Parcel:
-    """What `masksweep run` is given on the cluster."""
+    """A checked sweep, as `masksweep run` gets it on the cluster."""
 
     name: str
-    """The sweep's."""
+    """The sweep's name."""
     arguments: list[str]
+    """Arguments of `masksweep run`."""
     store: str | None = None
-    """Of this environment, where it goes along: it may be an address that means another there."""
+    """The store's URI if it comes from `MLFLOW_TRACKING_URI` here, with secrets removed.
+
+    The user is told, because the same address may mean another store on the cluster."""
 
 
-def packed(asked: Sequence[str]) -> Parcel:
-    """The sweep that the arguments ask for. Raises `Invalid` for what `run` would refuse.
+def packed(run_arguments: Sequence[str]) -> Parcel:
+    """Checks the arguments of `masksweep submit`, and returns the sweep to send.
 
-    And for what cannot travel: masks, held values and stores by a relative path, and passwords,
-    since everybody who sees the cluster's dashboard sees a job's arguments.
+    Args:
+        run_arguments: Overrides and flags, as for `masksweep run`.
+
+    Raises:
+        Invalid: `run` would refuse the sweep. Or it cannot be sent: it has a relative path (of
+            masks, held values or a store), or a password. Everybody who sees the cluster's
+            dashboard sees a job's arguments.
     """
-    for argument in asked:
+    for argument in run_arguments:
         key, _, value = argument.partition("=")
         if argument.startswith("-") and argument not in FLAGS:
             raise Invalid(key, value, f"not for submit, only overrides, {', '.join(FLAGS)}")
         _require_public(key.lstrip("+~"), value)
-    trials = [p.trial for p in planned([a for a in asked if a not in RUN_FLAGS])]
+    trials = [p.trial for p in planned([a for a in run_arguments if a not in RUN_FLAGS])]
     for trial in trials:
         for group in ("pattern", "held"):
             if path := getattr(getattr(trial, group), "path", None):
@@ -46,7 +54,7 @@ def packed(asked: Sequence[str]) -> Parcel:
     if first.launch.address is not None:
         allowed = "left to submit; --address names the cluster"
         raise Invalid("launch.address", first.launch.address, allowed)
-    arguments, store = [*asked, "launch.address=auto"], None
+    arguments, store = [*run_arguments, "launch.address=auto"], None
     if first.tracking.uri:
         _require_absolute("tracking.uri", first.tracking.uri)
     elif uri := os.environ.get("MLFLOW_TRACKING_URI"):
@@ -55,7 +63,7 @@ def packed(asked: Sequence[str]) -> Parcel:
         quoted = uri.replace("'", r"\'")
         arguments.append(f"tracking.uri='{quoted}'")
         store = shown(uri)
-    return Parcel(sweep_name(first, asked), arguments, store)
+    return Parcel(sweep_name(first, run_arguments), arguments, store)
 
 
 def _require_public(key: str, value: str) -> None:
@@ -64,7 +72,7 @@ def _require_public(key: str, value: str) -> None:
         raise Invalid(key, shown(value), allowed)
 
 
-def _require_absolute(key: str, where: str) -> None:
-    path = where.removeprefix("sqlite:///")
+def _require_absolute(key: str, uri: str) -> None:
+    path = uri.removeprefix("sqlite:///")
     if "://" not in path and path != "databricks" and not PurePosixPath(path).is_absolute():
-        raise Invalid(key, where, "must be absolute: a relative path means nothing on the cluster")
+        raise Invalid(key, uri, "must be absolute: a relative path means nothing on the cluster")

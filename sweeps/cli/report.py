@@ -1,4 +1,4 @@
-"""The command `report`: sweeps as a page, pictures, tables, and a few sentences."""
+"""The command `masksweep report`: an HTML page, images, tables and a recommendation."""
 
 from __future__ import annotations
 
@@ -21,50 +21,58 @@ if TYPE_CHECKING:
 
 
 def report(arguments: Sequence[str]) -> int:
-    """`masksweep report [SWEEP ...]`: write what came out of sweeps, and log it to their runs.
+    """Runs `masksweep report [SWEEP ...]`: writes a report of sweeps, and logs it to their runs.
 
-    Raises `Invalid` where there is no such sweep, nothing in it to tell, or no such baseline.
+    Args:
+        arguments: The command's arguments, without the word `report`.
+
+    Returns:
+        The exit code: 1 if the report could not be logged in MLflow.
+
+    Raises:
+        Invalid: There is no such sweep, it has no ended trial, or there is no such baseline.
     """
     parser = Parser("masksweep report", description="What came out of sweeps, as one page.")
     parser.add_argument("sweep", nargs="*", help="names or run ids; default: the latest")
     parser.add_argument("--baseline", metavar="LABEL", help="what to compare with; default: dense")
     parser.add_argument("--out", default="report", metavar="FOLDER", help="default: report")
     parser.add_argument("--uri", help="as tracking.uri; default: the store that run uses")
-    given = parser.parse_intermixed_args(arguments)
-    folder = Path(given.out)
+    options = parser.parse_intermixed_args(arguments)
+    folder = Path(options.out)
     if not folder.absolute().parent.is_dir() or (folder.exists() and not folder.is_dir()):
-        raise Invalid("--out", given.out, "a folder, in one that is there")
+        raise Invalid("--out", options.out, "a folder, in one that is there")
     from masksweep.sweeps.report import recommendation
     from masksweep.sweeps.tracking import writer
 
     try:
-        sweep, files, sentences = _made(given)
+        sweep, files, sentences = _made(options)
     except (Away, Refused) as error:
-        raise Invalid("tracking.uri", shown(store_uri(given.uri)), str(error)) from error
+        raise Invalid("tracking.uri", shown(store_uri(options.uri)), str(error)) from error
     try:
         folder.mkdir(exist_ok=True)
         for name, content in files.items():
             (folder / name).write_bytes(content)
     except OSError as error:
-        raise Invalid("--out", given.out, f"cannot be written: {error.strerror}") from error
+        raise Invalid("--out", options.out, f"cannot be written: {error.strerror}") from error
     logged = True
     try:
         with doing("Logging it to the sweep's run"):
             for part in sweep.each:
-                writer.attach(given.uri, part.run_id, files, "report")
+                writer.attach(options.uri, part.run_id, files, "report")
     except (Away, Refused) as error:
         print(f"masksweep: not logged in MLflow: {error}", file=sys.stderr)
         logged = False
-    # last, since whoever reads it may leave
+    # last: if its reader closes the pipe, printing raises
     recommendation.show(sentences, escape.console())
     print(f"\nWritten: {folder / 'report.html'}, and {len(files) - 1} files beside it")
     return int(not logged)
 
 
-def _made(given: argparse.Namespace) -> tuple[Sweep, dict[str, bytes], list[tuple[str, str]]]:
-    """(what is reported, the report's files, the advice).
+def _made(options: argparse.Namespace) -> tuple[Sweep, dict[str, bytes], list[tuple[str, str]]]:
+    """Returns (the sweep, the content of the report's files by name, the recommendation).
 
-    All is made while the masks and held values that the trials name are there.
+    Everything is built inside the temporary folder's context: the trials refer to files of masks
+    and held values in it.
     """
     from masksweep.sweeps.report import export, html_page, plots, recommendation
     from masksweep.sweeps.report.baseline import DENSE
@@ -73,20 +81,20 @@ def _made(given: argparse.Namespace) -> tuple[Sweep, dict[str, bytes], list[tupl
 
     with TemporaryDirectory() as folder:
         with doing("Reading the sweep"):
-            sweep = together(reader.outcomes(given.sweep or None, given.uri, Path(folder)))
-            loaded = reader.load([part.run_id for part in sweep.each], given.uri)
+            sweep = together(reader.outcomes(options.sweep or None, options.uri, Path(folder)))
+            loaded = reader.load([part.run_id for part in sweep.each], options.uri)
         if not sweep.outcomes:
             raise Invalid("sweep", sweep.name, "; ".join(sweep.left_out) or "no trial has ended")
         labels = dict.fromkeys(o.trial.label for o in sweep.outcomes)
-        if given.baseline is not None and given.baseline not in labels:
-            raise Invalid("--baseline", given.baseline, f"one of {', '.join(labels)}")
+        if options.baseline is not None and options.baseline not in labels:
+            raise Invalid("--baseline", options.baseline, f"one of {', '.join(labels)}")
         with doing("Drawing"):
-            drawn = plots.all_of(sweep.outcomes)
-            written = html_page.page(sweep, drawn, given.baseline or DENSE)
-            files = {"report.html": written.encode()}
-            drawn = plots.all_of(sweep.outcomes, "png")
+            images = plots.all_of(sweep.outcomes)
+            html = html_page.page(sweep, images, options.baseline or DENSE)
+            files = {"report.html": html.encode()}
+            images = plots.all_of(sweep.outcomes, "png")
             sentences = recommendation.sentences(sweep.outcomes)
-    files |= {f"{name}.png": content for name, content in drawn.items()}
+    files |= {f"{name}.png": content for name, content in images.items()}
     for name, frame in loaded._asdict().items():
         files |= export.files(name, frame[frame["run_id"].isin(sweep.runs)])
     return sweep, files, sentences

@@ -1,4 +1,7 @@
-"""Sweeps as Ray jobs: sent to a cluster's head, followed, listed, stopped. The sender may leave."""
+"""The commands `masksweep submit`, `status` and `stop`: sweeps as jobs of a Ray cluster.
+
+A job runs on the cluster's head, so the machine that sent it may be switched off.
+"""
 
 from __future__ import annotations
 
@@ -17,25 +20,25 @@ from masksweep.sweeps.common.spinner import doing
 from masksweep.sweeps.launch import cluster, job_client
 
 FOLDER = '"$HOME/masksweep-results"'
-"""Where jobs run, on the head: a Ray job's own folder goes with it."""
+"""Folder on the head in which jobs run. Ray deletes a job's own folder when the job ends."""
 STOP_SECONDS = 30
-"""How long a sweep may take to end in order; Ray kills it then."""
+"""How long a sweep may take to shut down, in seconds; then Ray kills it."""
 NAME = "masksweep"
-"""The key of a job's metadata that holds its sweep's name."""
+"""Key of the sweep's name in a job's metadata."""
 
 
 def reached(command: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str]], int]:
-    """Say in one line that the cluster stopped answering, and return 1."""
+    """Decorates a command: prints one line and returns 1 if the cluster stops answering."""
 
     @wraps(command)
     def run(arguments: Sequence[str]) -> int:
         try:
             return command(arguments)
-        except BrokenPipeError:  # of our own output
+        except BrokenPipeError:  # from our own stdout, not from the cluster
             raise
         except (OSError, RuntimeError) as error:
-            said = " ".join(str(error).split())[:300]
-            print(f"masksweep: the cluster does not answer: {said}", file=sys.stderr)
+            message = " ".join(str(error).split())[:300]
+            print(f"masksweep: the cluster does not answer: {message}", file=sys.stderr)
             return 1
 
     return run
@@ -43,42 +46,58 @@ def reached(command: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str]]
 
 @reached
 def submit(arguments: Sequence[str]) -> int:
-    """`masksweep submit`: send a sweep, print its job's id; the sweep's exit code if followed.
+    """Runs `masksweep submit`: sends a sweep to a cluster, and prints the id of its job.
 
-    What a sweep's config can say wrongly is said here, before anything is sent.
+    Errors in the config are found here, before anything is sent.
+
+    Args:
+        arguments: The command's arguments, without the word `submit`.
+
+    Returns:
+        The exit code: with `--follow` the sweep's, otherwise 0.
+
+    Raises:
+        Invalid: The sweep is refused, or no dashboard answers at the address.
     """
     parser = _parser("submit")
     parser.add_argument("--follow", action="store_true", help="print its log until it ends")
-    given, asked = parser.parse_known_args(arguments)
-    parcel = packed(asked)
-    client = job_client.connect(given.address)
+    options, run_arguments = parser.parse_known_args(arguments)
+    parcel = packed(run_arguments)
+    client = job_client.connect(options.address)
     if parcel.store:
-        said = f"masksweep: results go to {parcel.store}, as MLFLOW_TRACKING_URI says here"
-        print(said, file=sys.stderr)
+        message = f"masksweep: results go to {parcel.store}, as MLFLOW_TRACKING_URI says here"
+        print(message, file=sys.stderr)
     command = shlex.join(["python", "-P", "-m", "masksweep.sweeps.cli", "run", *parcel.arguments])
     with cluster.code() as code, doing("Sending the sweep"):
         job = job_client.send(
             client,
             entrypoint=f"mkdir -p {FOLDER} && cd {FOLDER} && exec {command}",
-            # seen by everybody who sees the dashboard
+            # no secrets here: everybody who sees the dashboard sees these variables
             runtime_env=code | {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}},
             metadata={NAME: parcel.name},
         )
     print(job, flush=True)
-    return _follow(client, job) if given.follow else 0
+    return _follow(client, job) if options.follow else 0
 
 
 @reached
 def status(arguments: Sequence[str]) -> int:
-    """`masksweep status [ID]`: the cluster's sweeps, or one; 1 if that one did not end well."""
+    """Runs `masksweep status [ID]`: lists the cluster's sweeps, or shows one.
+
+    Args:
+        arguments: The command's arguments, without the word `status`.
+
+    Returns:
+        The exit code: 1 if the shown sweep has failed or was stopped.
+    """
     parser = _parser("status")
     parser.add_argument("id", nargs="?")
-    given = parser.parse_args(arguments)
-    client = job_client.connect(given.address)
-    if given.id is None:
+    options = parser.parse_args(arguments)
+    client = job_client.connect(options.address)
+    if options.id is None:
         _list([job for job in client.list_jobs() if NAME in (job.metadata or {})])
         return 0
-    job = job_client.info(client, given.id)
+    job = job_client.info(client, options.id)
     print(f"sweep: {(job.metadata or {}).get(NAME, '-')}\nstate: {job.status}")
     if job.status.is_terminal():
         print(f"exit code: {job_client.exit_code(job)}")
@@ -89,29 +108,36 @@ def status(arguments: Sequence[str]) -> int:
 
 @reached
 def stop(arguments: Sequence[str]) -> int:
-    """`masksweep stop ID`: end a sweep in order, and wait until it has ended."""
+    """Runs `masksweep stop ID`: asks a sweep to shut down, and waits until it has ended.
+
+    Args:
+        arguments: The command's arguments, without the word `stop`.
+
+    Returns:
+        The exit code: 1 if the sweep has not ended in time.
+    """
     parser = _parser("stop")
     parser.add_argument("id")
-    given = parser.parse_args(arguments)
-    client = job_client.connect(given.address)
-    job = job_client.info(client, given.id)
+    options = parser.parse_args(arguments)
+    client = job_client.connect(options.address)
+    job = job_client.info(client, options.id)
     if not job.status.is_terminal():
-        client.stop_job(given.id)
-        end = time.monotonic() + 2 * STOP_SECONDS
-        while not (job := job_client.info(client, given.id)).status.is_terminal():
-            if time.monotonic() > end:
-                print(f"masksweep: {given.id} has not ended yet", file=sys.stderr)
+        client.stop_job(options.id)
+        deadline = time.monotonic() + 2 * STOP_SECONDS
+        while not (job := job_client.info(client, options.id)).status.is_terminal():
+            if time.monotonic() > deadline:
+                print(f"masksweep: {options.id} has not ended yet", file=sys.stderr)
                 return 1
             time.sleep(0.2)
-    print(f"{given.id} {job.status}")
+    print(f"{options.id} {job.status}")
     return 0
 
 
 def _parser(command: str) -> Parser:
     parser = Parser(prog=f"masksweep {command}", allow_abbrev=False)
     default = f"RAY_API_SERVER_ADDRESS, RAY_ADDRESS, or {job_client.DEFAULT}"
-    said = f"the cluster's dashboard; default: {default}"
-    parser.add_argument("--address", metavar="URL", help=said)
+    help_text = f"the cluster's dashboard; default: {default}"
+    parser.add_argument("--address", metavar="URL", help=help_text)
     return parser
 
 
@@ -134,8 +160,8 @@ def _list(jobs: Sequence[Any]) -> None:
     rows = [("job", "state", "exit", "started", "sweep")]
     for job in sorted(jobs, key=lambda job: job.start_time or 0):
         code = str(job_client.exit_code(job)) if job.status.is_terminal() else "-"
-        began = f"{datetime.fromtimestamp((job.start_time or 0) / 1000):%m-%d %H:%M}"
-        rows.append((job.submission_id, str(job.status), code, began, job.metadata[NAME]))
+        started = f"{datetime.fromtimestamp((job.start_time or 0) / 1000):%m-%d %H:%M}"
+        rows.append((job.submission_id, str(job.status), code, started, job.metadata[NAME]))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     console = escape.console()
     for row in rows:

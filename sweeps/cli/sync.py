@@ -1,4 +1,4 @@
-"""Send to the store what sweeps in this folder left on disk when it was away."""
+"""The command `masksweep sync`: sends results that wait on disk to their tracking store."""
 
 from __future__ import annotations
 
@@ -17,26 +17,32 @@ from masksweep.sweeps.tracking.writer import Tracker
 
 
 def sync(arguments: Sequence[str]) -> int:
-    """Send every spool of this folder to its store; 0 if nothing is left, 1 otherwise.
+    """Runs `masksweep sync`: sends every spool of this folder to its store.
 
-    A store whose address holds a password has to be given again: no password is kept on disk.
-    Where sweeps wrote to several stores, what waits for the given one alone is sent.
+    No password is kept on disk, so a store whose address has one must be given again with `--uri`.
+    If sweeps wrote to several stores, only the results for the given store are sent.
+
+    Args:
+        arguments: The command's arguments, without the word `sync`.
+
+    Returns:
+        The exit code: 0 if no result is left on disk, 1 otherwise.
     """
     parser = Parser(prog="masksweep sync")
     parser.add_argument("--uri", help="as tracking.uri; default: the store the sweep wrote to")
-    given = parser.parse_args(arguments)
-    found = Spool.all()
-    if not found:
+    args = parser.parse_args(arguments)
+    spools = Spool.all()
+    if not spools:
         print("Nothing waits here.")
-    if given.uri and len({address.store for address in found}) > 1:
-        found = [address for address in found if address.store == shown(store_uri(given.uri))]
-    return max((_send(address, given.uri) for address in found), default=0)
+    if args.uri and len({spool.store for spool in spools}) > 1:
+        spools = [spool for spool in spools if spool.store == shown(store_uri(args.uri))]
+    return max((_send(spool, args.uri) for spool in spools), default=0)
 
 
-def _send(address: Address, given: str | None) -> int:
-    mine = store_uri(given)
-    # the address as it is kept may lack the password
-    uri = mine if given or shown(mine) == address.store else address.store
+def _send(address: Address, given_uri: str | None) -> int:
+    default_uri = store_uri(given_uri)
+    # the saved address has no password, so prefer ours if it names the same store
+    uri = default_uri if given_uri or shown(default_uri) == address.store else address.store
     tracking = Tracking(uri=uri, experiment=address.experiment)
     try:
         with Spool.held(address) as spool:
@@ -45,11 +51,11 @@ def _send(address: Address, given: str | None) -> int:
             with doing(f"Sending {before} records of {address.sweep!r}"):
                 recorder.send_left()
                 Tracker(tracking, address.sweep).kill_left_running()
-            left, refused = spool.waiting(), spool.refused()
+            waiting, refused = spool.waiting(), spool.refused()
     except (Away, Refused, Invalid) as error:
         print(f"masksweep: {address.sweep!r}: {error}", file=sys.stderr)
         return 1
-    print(f"{address.sweep!r}: {before - left} records sent, {left} left")
+    print(f"{address.sweep!r}: {before - waiting} records sent, {waiting} left")
     for reason in refused:
         print(f"  refused: {reason}", file=sys.stderr)
-    return int(left > 0)
+    return int(waiting > 0)

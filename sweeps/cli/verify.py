@@ -1,6 +1,6 @@
-"""The claims that the project makes about the world, checked anew.
+"""The command `masksweep verify`: checks the project's claims by running their experiments.
 
-All but the leak atlas', which takes as long as the others together:
+It leaves out the claims of the leak atlas, which takes as long as all others together:
 `masksweep run +experiment=leak_atlas`.
 """
 
@@ -20,16 +20,21 @@ from masksweep.sweeps.report import claims
 from masksweep.sweeps.report.claims import Checked
 
 EXPERIMENTS = ("seed_questions", "equivalence", "mnist1d", "lottery_tickets")
-"""Those whose claims are all of the project's; others with claims are parts of them."""
+"""Experiments that together make all claims. Other experiments with claims are parts of these."""
 MEASURED = "sparse_matmul"
-"""TensorFlow's own table of sparse against dense products, timed anew without trials."""
+"""Name of the check of TensorFlow's table of sparse against dense products. It has no trials."""
 
 
 def verify(arguments: Sequence[str]) -> int:
-    """`verify`: run the experiments with claims, and show each claim with its figure.
+    """Runs `masksweep verify`: runs the experiments, and shows each claim with its figure.
 
-    What has been run before, in this folder's store, is not run again. The exit code is 0 only if
-    every sweep ended well, and every claim was checked and holds.
+    Trials that are finished in this folder's store are not run again.
+
+    Args:
+        arguments: The command's arguments, without the word `verify`.
+
+    Returns:
+        The exit code: 0 only if every sweep ended well, and every claim was checked and holds.
     """
     from masksweep.sweeps.composing.command_line import planned
     from masksweep.sweeps.driver import run_sweep
@@ -37,15 +42,15 @@ def verify(arguments: Sequence[str]) -> int:
     parser = Parser(prog="masksweep verify", allow_abbrev=False)
     parser.add_argument("--only", action="append", metavar="NAME", help="one experiment")
     parser.add_argument("--rerun", action="store_true", help="what is done counts as not done")
-    given, overrides = parser.parse_known_args(arguments)
+    options, overrides = parser.parse_known_args(arguments)
     known = [*with_claims(), MEASURED]
-    for name in given.only or ():
+    for name in options.only or ():
         if name not in known:
             raise Invalid("--only", name, f"one of {', '.join(known)}")
     checked: list[Checked] = []
-    well = True
-    began, console = time.monotonic(), escape.console()
-    for name in given.only or (*EXPERIMENTS, MEASURED):
+    all_sweeps_ok = True
+    start, console = time.monotonic(), escape.console()
+    for name in options.only or (*EXPERIMENTS, MEASURED):
         console.rule(name)
         if name == MEASURED:
             checked += _measured(console)
@@ -54,21 +59,21 @@ def verify(arguments: Sequence[str]) -> int:
         trials = planned(arguments)
         if not trials:
             return 0
-        ended = run_sweep.run(trials, arguments, rerun=given.rerun)
-        if ended.exit_code > 1:
-            return ended.exit_code
-        well &= ended.exit_code == 0 and bool(ended.checked)
-        checked += ended.checked
+        sweep_result = run_sweep.run(trials, arguments, rerun=options.rerun)
+        if sweep_result.exit_code > 1:
+            return sweep_result.exit_code
+        all_sweeps_ok &= sweep_result.exit_code == 0 and bool(sweep_result.checked)
+        checked += sweep_result.checked
     console.rule("claims")
     console.print(claims.table(checked))
     passed = sum(c.passed is True for c in checked)
-    minutes = (time.monotonic() - began) / 60
+    minutes = (time.monotonic() - start) / 60
     print(f"\n{passed} of {len(checked)} claims hold ({minutes:.0f} min)")
-    return 0 if well and checked and passed == len(checked) else 1
+    return 0 if all_sweeps_ok and checked and passed == len(checked) else 1
 
 
 def _measured(console: Console) -> list[Checked]:
-    """The claims on the speed of sparse products; loads TensorFlow."""
+    """Checks the claims about the speed of sparse products. Loads TensorFlow."""
     from masksweep.sweeps.bench import sparse_matmul_report
     from masksweep.sweeps.common.spinner import doing
     from masksweep.sweeps.training import setup
@@ -79,12 +84,12 @@ def _measured(console: Console) -> list[Checked]:
 
 
 def with_claims() -> list[str]:
-    """The experiments that make claims, their own or those of the experiments in them."""
+    """Returns the names of the experiments that make claims, also by the experiments in them."""
     folder = resources.files("masksweep.conf").joinpath("experiment")
     configs = {
         entry.name.removesuffix(".yaml"): yaml.safe_load(entry.read_text())
         for entry in folder.iterdir()
         if entry.name.endswith(".yaml")
     }
-    own = (name for name, config in configs.items() if (config.get("sweep") or {}).get("claims"))
-    return sorted({*own, *EXPERIMENTS})
+    names = (name for name, config in configs.items() if (config.get("sweep") or {}).get("claims"))
+    return sorted({*names, *EXPERIMENTS})

@@ -1,4 +1,4 @@
-"""A job of a sweep as Hydra composed it."""
+"""A job of a sweep, as Hydra composed it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Composed:
-    """One job of a sweep: its overrides, and what they amount to."""
+    """One job of a sweep: its overrides and the config that results from them."""
 
     overrides: Sequence[str]
     values: Mapping[str, Any]
-    """The config as plain data, without Hydra's own; jobs may share parts of it."""
+    """The composed config as plain data, without Hydra's own section. Jobs may share parts of
+    it, so it must not be changed."""
     part: str = ""
-    """The part of the sweep that it is of, where there are parts."""
+    """Name of the part of the sweep that the job belongs to; empty in a sweep without parts."""

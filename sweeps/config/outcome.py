@@ -1,4 +1,4 @@
-"""A trial and how it ended."""
+"""A trial with its status and result."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ Status = Literal["ok", "failed", "skipped"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """One trial and how it ended."""
+    """One trial, how it ended, and its result."""
 
     trial: Trial
     variant: str
-    """What tells it apart from trials of the same strategy and pattern."""
+    """Settings that distinguish the trial from others of the same strategy and pattern."""
     status: Status
     result: TrialResult = field(default_factory=lambda: TrialResult("ok"))
     reason: str = ""
+    """Why the trial failed or was skipped."""
 
     @property
     def name(self) -> str:

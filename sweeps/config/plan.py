@@ -1,4 +1,4 @@
-"""What a sweep consists of: its trials, checked, before any of them starts."""
+"""The plan of a sweep: its trials, checked before the first of them starts."""
 
 from __future__ import annotations
 
@@ -22,25 +22,26 @@ if TYPE_CHECKING:
     from masksweep.sweeps.results import Answer, Found
 
 FAULTS = 20
-"""Faults of a sweep that are told at once."""
+"""Largest number of faults that are reported at once."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One trial of a sweep before it runs."""
+    """One trial in the plan of a sweep."""
 
     trial: Trial
     overrides: Sequence[str]
     variant: str = ""
-    """What tells it apart from trials of the same strategy and pattern, as `adamw`."""
+    """Settings that distinguish the trial from others of the same strategy and pattern, as
+    `adamw`."""
     refusal: str = ""
-    """Why its strategy cannot hold its plan; only the preflight can tell."""
+    """Why the strategy cannot hold the trial's masks; set by the preflight."""
     cut_off: str = ""
-    """Units and inputs that its masks leave without a connection; the preflight can tell."""
+    """Units and inputs that the masks leave without any connection; set by the preflight."""
     found: Found | None = None
-    """What it found, if it has finished in an earlier run of the sweep."""
+    """The result, if the trial finished in an earlier run of the sweep."""
     parts: frozenset[str] = frozenset()
-    """The parts of the sweep that it belongs to."""
+    """Names of the parts of the sweep that the trial belongs to."""
 
     @property
     def name(self) -> str:
@@ -48,41 +49,54 @@ class Planned:
 
     @property
     def state(self) -> str:
+        """`done`, `skipped` or `to run`."""
         if self.found:
             return "done"
         return "skipped" if self.refusal else "to run"
 
     def described(self) -> dict[str, Any]:
-        """As `masksweep plan --json` prints it."""
-        found = {
+        """Returns the entry of the trial in `masksweep plan --json`."""
+        entry = {
             "id": self.trial.id,
             "name": self.name,
             "overrides": public(self.overrides),
             "state": self.state,
         }
-        more = {"reason": self.refusal, "cut_off": self.cut_off}
-        return found | {key: text for key, text in more.items() if text}
+        notes = {"reason": self.refusal, "cut_off": self.cut_off}
+        return entry | {key: text for key, text in notes.items() if text}
 
 
 def public(overrides: Sequence[str]) -> list[str]:
-    """The overrides that may be shown and recorded: an address may hold a password."""
+    """Returns the overrides that may be shown and recorded.
+
+    Left out are overrides of `tracking`, `launch` and `checkpoint`, and overrides with an address
+    that may hold a password or token. `launch.pack` is included, because it is part of a trial's
+    identity.
+    """
     return [
         o
         for o in overrides
         if (
             re.split(r"[^\w]", o.lstrip("+~"))[0] not in ("tracking", "launch", "checkpoint")
-            or re.match(r"\+*launch\.pack=", o)  # part of what a trial is
+            or re.match(r"\+*launch\.pack=", o)  # part of a trial's identity
         )
         and not holds_secret(o)
     ]
 
 
 def plan(jobs: Sequence[Composed], trials: Sequence[Trial]) -> list[Planned]:
-    """Every distinct trial of the jobs, `trials` being what each describes, in order.
+    """Returns the distinct trials of the jobs, in order.
 
-    The dense control is the same trial under every pattern, so it is planned once. Raises
-    `Invalid` if two of any others say the same, or what belongs to the sweep as a whole is swept
-    over.
+    The dense control is the same trial under every pattern, so it is planned only once.
+
+    Args:
+        jobs: The composed jobs of the sweep.
+        trials: The trial of each job, in the order of the jobs.
+
+    Raises:
+        Invalid: There is no job, two jobs other than dense controls describe the same trial, a
+            setting of the whole sweep has several values, or a claim cannot pair its trials by
+            seed.
     """
     for section in ("launch", "checkpoint", "tracking", "sweep"):
         if any(getattr(t, section) != getattr(trials[0], section) for t in trials):
@@ -92,49 +106,56 @@ def plan(jobs: Sequence[Composed], trials: Sequence[Trial]) -> list[Planned]:
     for trial, job in zip(trials, jobs, strict=True):
         parts.setdefault(trial.id, set()).add(job.part)
         if trial.id in distinct and trial.strategy.role != "dense":
-            said = " ".join(public(job.overrides))
-            raise Invalid("seed", trial.seed, f"each trial once; said again by {said}")
+            duplicate = " ".join(public(job.overrides))
+            raise Invalid("seed", trial.seed, f"each trial once; said again by {duplicate}")
         distinct.setdefault(trial.id, Planned(trial, job.overrides))
-    told = variants([p.trial for p in distinct.values()])
-    found = [replace(p, variant=told[i], parts=frozenset(parts[i])) for i, p in distinct.items()]
-    check_pairs(trials[0].sweep.claims, found)
-    return found
+    labels = variants([p.trial for p in distinct.values()])
+    planned = [
+        replace(p, variant=labels[i], parts=frozenset(parts[i])) for i, p in distinct.items()
+    ]
+    check_pairs(trials[0].sweep.claims, planned)
+    return planned
 
 
 def _one_for_all(section: str, trials: Sequence[Trial]) -> Invalid:
-    """What of a section of the whole sweep differs between its trials."""
+    """Returns the fault: a setting of the whole sweep that differs between its trials."""
     for name in type(getattr(trials[0], section)).model_fields:
         values = [getattr(getattr(t, section), name) for t in trials]
         if other := next((v for v in values if v != values[0]), None):
-            said = shown(f"{values[0]},{other}")
-            return Invalid(f"{section}.{name}", said, "one for the whole sweep, no list")
+            values_text = shown(f"{values[0]},{other}")
+            return Invalid(f"{section}.{name}", values_text, "one for the whole sweep, no list")
     return Invalid(section, "", "one for the whole sweep, no list")
 
 
 def by_program(planned: Sequence[Planned]) -> list[Planned]:
-    """The same, those of one program together: a worker keeps the newest few that it compiled.
+    """Returns the same trials, with those that use the same compiled program next to each other.
 
-    What only enters a program as values (seed, masks, held values, learning rate) is left in order.
+    A worker keeps only its most recently compiled programs. Trials with the same program stay in
+    their order; they differ only in values that the program takes as inputs (seed, masks, held
+    values, learning rate).
     """
     groups: dict[str, list[Planned]] = {}
     for p in planned:
         config = p.trial.canonical()
-        shaped = {k: config[k] for k in ("strategy", "model", "data", "trainable", "jit")}
-        shaped["optimizer"] = {**config["optimizer"], "learning_rate": None}
-        shaped |= {key: config.get(key) for key in ("targets", "statistics")}
-        groups.setdefault(json.dumps(shaped, sort_keys=True), []).append(p)
+        program_config = {k: config[k] for k in ("strategy", "model", "data", "trainable", "jit")}
+        program_config["optimizer"] = {**config["optimizer"], "learning_rate": None}
+        program_config |= {key: config.get(key) for key in ("targets", "statistics")}
+        groups.setdefault(json.dumps(program_config, sort_keys=True), []).append(p)
     return [p for members in groups.values() for p in members]
 
 
 def packs(planned: Sequence[Planned]) -> list[list[Planned]]:
-    """Those that run side by side; each trial that can only run alone is by itself."""
+    """Groups the trials into packs: trials that run side by side in one program.
+
+    A trial that can only run alone is a group of one. A pack has at most `launch.pack` trials.
+    """
     groups: dict[str, list[Planned]] = {}
     for p in by_program(planned):
         config = p.trial.canonical()
-        alike = {k: v for k, v in config.items() if k not in ("seed", "pattern", "held")}
-        alike["optimizer"] = {**config["optimizer"], "learning_rate": None}
-        alike["resources"] = p.trial.resources.model_dump()
-        key = json.dumps(alike, sort_keys=True) if p.trial.width > 1 else p.trial.id
+        shared_config = {k: v for k, v in config.items() if k not in ("seed", "pattern", "held")}
+        shared_config["optimizer"] = {**config["optimizer"], "learning_rate": None}
+        shared_config["resources"] = p.trial.resources.model_dump()
+        key = json.dumps(shared_config, sort_keys=True) if p.trial.width > 1 else p.trial.id
         groups.setdefault(key, []).append(p)
     return [
         members[i : i + members[0].trial.width]
@@ -144,7 +165,12 @@ def packs(planned: Sequence[Planned]) -> list[list[Planned]]:
 
 
 def refused(planned: Sequence[Planned], answers: Mapping[str, Answer]) -> list[Planned]:
-    """The plan with its refusals and what is cut off, given by trial id."""
+    """Returns the plan with the answers of the preflight filled in.
+
+    Args:
+        planned: The plan.
+        answers: Answer of the preflight by trial id. A trial without an answer counts as accepted.
+    """
     return [
         replace(p, refusal=answer.refusal, cut_off=answer.cut_off)
         if (answer := answers.get(p.trial.id))
@@ -154,66 +180,87 @@ def refused(planned: Sequence[Planned], answers: Mapping[str, Answer]) -> list[P
 
 
 def show(planned: Sequence[Planned], as_json: bool) -> None:
-    """Print a plan."""
+    """Prints a plan, as text or as JSON."""
     if as_json:
         print(json.dumps({"trials": [p.described() for p in planned]}, indent=2))
         return
     for p in planned:
-        said = f"  {p.state}" if p.state != "to run" else ""
-        said += f": {p.refusal}" if p.refusal else ""
-        said += f"  cut off: {p.cut_off}" if p.cut_off else ""
-        print(f"{p.trial.id[:12]}  {p.name}{said}")
+        suffix = f"  {p.state}" if p.state != "to run" else ""
+        suffix += f": {p.refusal}" if p.refusal else ""
+        suffix += f"  cut off: {p.cut_off}" if p.cut_off else ""
+        print(f"{p.trial.id[:12]}  {p.name}{suffix}")
     print(counted(planned))
     new = [p for p in planned if p.state == "to run"]
     if any(p.trial.launch.pack > 1 for p in new):
         alone = sum(p.trial.width == 1 for p in new)
-        said = f", {trials(alone)} alone" if alone else ""
+        suffix = f", {trials(alone)} alone" if alone else ""
         width, count = new[0].trial.launch.pack, len(packs(new)) - alone
-        print(f"side by side: {count} {'pack' if count == 1 else 'packs'} of at most {width}{said}")
+        print(
+            f"side by side: {count} {'pack' if count == 1 else 'packs'} of at most {width}{suffix}"
+        )
 
 
 def counted(planned: Sequence[Planned]) -> str:
-    """How many there are in each state, as `60 trials: 48 done, 12 to run`."""
+    """Returns the number of trials in each state, as `60 trials: 48 done, 12 to run`."""
     states = [p.state for p in planned]
-    said = [f"{states.count(s)} {s}" for s in ("done", "to run", "skipped") if s in states]
-    return f"{trials(len(planned))}: {', '.join(said)}"
+    counts = [f"{states.count(s)} {s}" for s in ("done", "to run", "skipped") if s in states]
+    return f"{trials(len(planned))}: {', '.join(counts)}"
 
 
 def trials_of(jobs: Sequence[Composed]) -> list[Trial]:
-    """The trials that the jobs' configs describe. Raises `Invalid` with all that is wrong."""
-    found: list[Trial] = []
+    """Returns the trial that each job's config describes.
+
+    Raises:
+        Invalid: A config is invalid. Reports the faults of all jobs together, at most `FAULTS` of
+            them.
+    """
+    parsed: list[Trial] = []
     faults: list[Invalid] = []
     for job in jobs:
         try:
-            found.append(parse(job.values))
+            parsed.append(parse(job.values))
         except Invalid as error:
             faults = all_of(Several([*faults, error]))
             if len(faults) >= FAULTS:
                 break
     if faults:
         raise Several(faults[:FAULTS])
-    return found
+    return parsed
 
 
 def trials(count: int) -> str:
-    """A number of trials in words."""
+    """Returns a count with its noun, as `1 trial` or `3 trials`."""
     return f"{count} trial" if count == 1 else f"{count} trials"
 
 
 def sweep_name(trial: Trial, arguments: Sequence[str]) -> str:
-    """The name of the trial's sweep: as given, or from its overrides: the same, the same name."""
+    """Returns the name of a sweep: `sweep.name`, or a name derived from the overrides.
+
+    The same overrides always give the same name.
+
+    Args:
+        trial: A trial of the sweep.
+        arguments: Arguments of the command line; options that start with `-` are ignored.
+    """
     if trial.sweep.name:
         return trial.sweep.name
-    said = public([a for a in arguments if not a.startswith("-")])
-    text = " ".join(said) or "default"
-    short = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return text if len(text) <= 60 else f"{text[:50]}... {short}"
+    overrides = public([a for a in arguments if not a.startswith("-")])
+    text = " ".join(overrides) or "default"
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return text if len(text) <= 60 else f"{text[:50]}... {digest}"
 
 
 def check_pairs(claims: Mapping[str, Claim], planned: Sequence[Planned]) -> None:
-    """Raise `Invalid` if a side of a paired difference has two trials of one seed.
+    """Checks that each claim with `minus` can pair its trials by seed.
 
-    To be known before the first trial: after the last, all would have been in vain.
+    Runs before the first trial, so that no training time is spent on a sweep that cannot be judged.
+
+    Args:
+        claims: The claims by name.
+        planned: The plan of the sweep.
+
+    Raises:
+        Invalid: A selection of a claim has two trials of the same seed.
     """
     parts = {p.trial.id: p.parts for p in planned}
     for name, claim in claims.items():
@@ -221,5 +268,5 @@ def check_pairs(claims: Mapping[str, Claim], planned: Sequence[Planned]) -> None
             seeds = [p.trial.seed for p in selected(selection, planned, parts)]
             for seed in seeds:
                 if seeds.count(seed) > 1:
-                    said = f"{selection} has two trials of seed {seed}; one for each seed"
-                    raise Invalid(f"sweep.claims.{name}", "minus", said)
+                    message = f"{selection} has two trials of seed {seed}; one for each seed"
+                    raise Invalid(f"sweep.claims.{name}", "minus", message)

@@ -1,4 +1,4 @@
-"""The plain sections of a config: how long, how audited and timed, where, and what of a sweep."""
+"""The plain sections of a config: training, audit, timing, resources, launch, tracking, sweep."""
 
 from __future__ import annotations
 
@@ -23,49 +23,62 @@ Text = Annotated[str, Field(min_length=1)]
 
 
 class Section(BaseModel):
+    """Base class of the sections: unknown keys and values of the wrong type are invalid."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
     @model_validator(mode="wrap")
     @classmethod
     def _strictly(cls, values: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
-        found = strict.faults("", cls, values) if isinstance(values, dict) else []
-        refused = {fault.key for fault in found}
+        faults = strict.faults("", cls, values) if isinstance(values, dict) else []
+        refused_keys = {fault.key for fault in faults}
         try:
-            if not found:
+            if not faults:
                 return validate(values)
-            validate({k: v for k, v in values.items() if k not in refused})
+            validate({k: v for k, v in values.items() if k not in refused_keys})
         except ValidationError as error:
-            found += explain(error)
-        raise Several(found)
+            faults += explain(error)
+        raise Several(faults)
 
 
 class Train(Section):
-    """How long, and in what steps."""
+    """Length of the training and its settings."""
 
     epochs: Positive = 20
+    """Number of passes over the training data."""
     steps: Positive | None = None
-    """Training steps in all; if given, `epochs` does not count."""
+    """Total number of training steps; if given, `epochs` is ignored."""
     batch_size: Positive = 100
+    """Samples per training step."""
     shuffle: bool = True
-    """A new order of the samples for each epoch; else the data's own, again and again."""
+    """Whether each epoch has a new order of the samples; if false, every epoch has the order of
+    the data."""
     threads: Positive = 1
-    """TensorFlow's threads within an operation; they can change bits."""
+    """Number of TensorFlow threads within one operation. It can change bits of the result."""
     jit: Literal["auto"] | bool = "auto"
-    """XLA; `auto` goes by strategy, model and device."""
+    """Whether XLA compiles the training step; `auto` decides by strategy, model and device."""
     switch_at: Positive | None = None
-    """Training step after which the masks are drawn anew, and what is masked then is held."""
+    """Number of training steps after which new masks are drawn; the newly masked weights are
+    held from then on."""
     resume_at: Positive | None = None
-    """Training step after which a fresh program goes on from a checkpoint, to the same bits."""
+    """Number of training steps after which a new program continues from a checkpoint. The result
+    has the same bits as without the break."""
 
 
 class Audit(Section):
+    """How often masked weights are checked during training."""
+
     every: Annotated[int, Field(ge=1)] = 10
-    """Steps between two counts of violations; the last step is always counted."""
+    """Training steps between two counts of violations. Violations are always counted after the
+    last step."""
 
 
 class Speed(Section):
+    """How the training step is timed."""
+
     rounds: Annotated[int, Field(ge=0)] = 9
-    """Stretches of steps that are timed in turn with the dense control's; 0 times nothing."""
+    """Number of timed stretches of steps, alternating with stretches of the dense control; 0
+    disables timing."""
 
 
 def _cards(number: float) -> float:
@@ -75,59 +88,72 @@ def _cards(number: float) -> float:
 
 
 class Resources(Section):
-    """What one trial takes of a machine."""
+    """Resources of a machine that one trial takes."""
 
     num_cpus: Annotated[float, Field(gt=0)] = 1
+    """CPU cores; fractions are allowed."""
     num_gpus: Annotated[float, Field(ge=0), AfterValidator(_cards)] = 0
+    """GPUs: a fraction of one, or a whole number."""
     memory: Positive | None = None
-    """Bytes; null leaves it open."""
+    """Main memory in bytes; null sets no limit."""
 
 
 class Launch(Section):
-    """Where trials run, and what happens when one fails. Only `pack` is part of their identity."""
+    """Where trials run, and what happens when one fails.
+
+    Only `pack` is part of a trial's identity.
+    """
 
     address: Text | None = None
-    """A Ray cluster to join (`auto`, `ray://host:port`); null starts Ray here."""
+    """Address of the Ray cluster to join (`auto`, `ray://host:port`); null starts Ray on this
+    machine."""
     max_retries: Annotated[int, Field(ge=0)] = 2
-    """How often a trial is run again whose worker or node was lost."""
+    """Number of times a trial is run again after its worker or node was lost."""
     fail_fast: bool = False
-    """Stop the sweep at the first trial that fails."""
+    """Whether the sweep stops at the first trial that fails."""
     trial_timeout_s: Annotated[float, Field(gt=0)] | None = None
-    """Seconds that one attempt of a trial may take; null leaves it open. A pack has that times its
-    width."""
+    """Time limit for one attempt of a trial, in seconds; null sets no limit. The limit of a pack
+    is this value times its width."""
     pack: Positive = 1
-    """Trials that run side by side in one program, where they differ in seed, masks, held values
-    and learning rate alone. The width can change bits, neighbours cannot."""
+    """Number of trials that run side by side in one program. They may differ only in seed,
+    masks, held values and learning rate. The width can change bits of a result; the other trials
+    of a pack cannot."""
 
 
 class Checkpoint(Section):
-    """Where a long trial keeps its state on the way. No part of its identity."""
+    """Where a long trial saves its state during training. Not part of a trial's identity."""
 
     every_s: Annotated[float, Field(gt=0)] = 60
     """Seconds between two checkpoints within an epoch."""
     path: Text | None = None
-    """A folder that all workers see, or an fsspec URI (`s3://bucket/folder`); null takes
+    """A folder that all workers can reach, or an fsspec URI (`s3://bucket/folder`); null uses
     `.masksweep/checkpoints` in the current folder."""
 
 
 class Tracking(Section):
+    """Where results are recorded. Not part of a trial's identity."""
+
     uri: Text | None = None
-    """MLflow's store; null takes MLFLOW_TRACKING_URI, or `mlflow.db` in the current folder."""
+    """URI of the MLflow store; null uses MLFLOW_TRACKING_URI, or `mlflow.db` in the current
+    folder."""
     experiment: Text = "masksweep"
+    """Name of the MLflow experiment."""
     patience_s: Annotated[float, Field(ge=0)] = 120
-    """Seconds that the end of a sweep waits for a store that is away; `masksweep sync` is later."""
+    """Seconds that the end of a sweep waits for a store that is away. Later, `masksweep sync`
+    sends the remaining records."""
 
 
 class Sweep(Section):
-    """What the trials have in common. No part of their identity."""
+    """Settings of the sweep as a whole. Not part of a trial's identity."""
 
     name: Text | None = None
-    """The parent run's name; null derives it from the overrides."""
+    """Name of the parent run; null derives it from the overrides."""
     question: str | None = None
-    """What the sweep is to settle, in a sentence."""
+    """The question that the sweep is to answer, as a sentence."""
     parts: dict[str, dict[str, Any]] = {}
-    """Parts of the sweep, each a grid of its own: override -> value or list of values."""
+    """Parts of the sweep by name. Each part is a grid: a value or a list of values by override."""
     claims: dict[str, Claim] = {}
-    """What must come out, by a short name."""
+    """Statements about the results by a short name; they are tested at the end."""
     page: Literal["leaks"] | None = None
-    """A page that is made of the results: `leaks` says for each trial what moved, and why."""
+    """An extra page made from the results. `leaks` shows for each trial which masked weights
+    moved, and why."""

@@ -1,4 +1,4 @@
-"""Which trials of a sweep are meant."""
+"""Selection of trials of a sweep by their settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class HasTrial(Protocol):
-    """Something about one trial."""
+    """An object that belongs to one trial."""
 
     @property
     def trial(self) -> Trial: ...
@@ -19,11 +19,18 @@ class HasTrial(Protocol):
 T = TypeVar("T", bound=HasTrial)
 
 Parts = Mapping[str, Collection[str]]
-"""By trial id, the parts of the sweep that it belongs to."""
+"""Names of the sweep's parts that a trial belongs to, by trial id."""
 
 
 def selected(wanted: Mapping[str, Any] | None, outcomes: Sequence[T], parts: Parts) -> list[T]:
-    """The trials that a selection of a claim is about."""
+    """Returns the items whose trial matches a selection.
+
+    Args:
+        wanted: A value or a list of allowed values by setting, as in `Claim.trials`. None selects
+            all.
+        outcomes: Objects with a trial, for example outcomes or planned trials.
+        parts: Names of the sweep's parts that each trial belongs to, by trial id.
+    """
     return [
         o
         for o in outcomes
@@ -32,6 +39,7 @@ def selected(wanted: Mapping[str, Any] | None, outcomes: Sequence[T], parts: Par
 
 
 def _has(trial: Trial, parts: Collection[str], key: str, wanted: Any) -> bool:
+    """Whether the trial has the wanted value, or one of the wanted values, for the key."""
     choices = wanted if isinstance(wanted, list) else [wanted]
     match key:
         case "part":
@@ -40,5 +48,5 @@ def _has(trial: Trial, parts: Collection[str], key: str, wanted: Any) -> bool:
             return trial.strategy.role in choices
     if key not in trial.settings:
         return False
-    found = trial.settings[key]
-    return found == wanted or found in choices
+    value = trial.settings[key]
+    return value == wanted or value in choices

@@ -1,4 +1,4 @@
-"""The typed schema of one trial, and its identity. Loads neither TensorFlow, Ray nor MLflow."""
+"""The schema of one trial and its identity. Does not import TensorFlow, Ray or MLflow."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ from masksweep.sweeps.config.sections import (
 from masksweep.sweeps.config.validation import Several, build, explain, knobs
 
 Globs = Annotated[list[str], Field(min_length=1)]
+"""One or more glob patterns for `layer/variable` names."""
 
 
 Objective = Literal[
@@ -50,20 +51,22 @@ Objective = Literal[
     "integrity/ok", "integrity/violations", "integrity/peak_violations",
     "speed/step_ms", "speed/ratio_to_dense",
 ]  # fmt: skip
-"""Metrics that a sweeper can get back."""
+"""Metrics that a hyperparameter sweeper can optimize."""
 
 
 def _named(group: str) -> BeforeValidator:
-    return BeforeValidator(lambda given: build(group, given, GROUPS[group]))
+    """Validator that builds the object of a group from its name and settings."""
+    return BeforeValidator(lambda raw_config: build(group, raw_config, GROUPS[group]))
 
 
-def _reference(given: Any) -> Any:
-    named = {"name": given} if isinstance(given, str) else given
-    return None if given is None else build("compare", named, STRATEGIES)
+def _reference(value: Any) -> Any:
+    """Builds the strategy to compare with from a name, or from a name and settings."""
+    section = {"name": value} if isinstance(value, str) else value
+    return None if value is None else build("compare", section, STRATEGIES)
 
 
 class Trial(Section):
-    """One training run, fully given by its resolved config."""
+    """One training run, completely described by its resolved config."""
 
     strategy: Annotated[Strategy, _named("strategy")]
     pattern: Annotated[Pattern, _named("pattern")]
@@ -72,22 +75,27 @@ class Trial(Section):
     data: Annotated[DataSet, _named("data")]
     optimizer: Annotated[Optimizer, _named("optimizer")]
     components: dict[str, str] = {}
-    """Where the components come from that do not ship with Masksweep, by group: a distribution and
-    its version, or a file's digest. Recorded with a trial; where it is given, it must hold here."""
+    """Origin of each component that does not ship with Masksweep, by group: a distribution and
+    its version, or the digest of a file. It is recorded with a trial. If it is given, the
+    component installed here must have the same origin."""
     targets: Globs | None = None
-    """Globs on `layer/variable`; null targets every kernel but the last."""
+    """Globs for the variables that are masked, as `layer/variable`; null selects every kernel
+    but the last."""
     trainable: Globs = ["*"]
+    """Globs for the variables that are trained."""
     statistics: list[str] | None = None
-    """Globs on the non-trainable weights that are updated, as the moving statistics of
-    BatchNormalization; null takes those that `trainable` matches. A layer none of whose statistics
-    is updated computes as a Keras layer with `trainable = False`."""
+    """Globs for the non-trainable weights that are updated, as the moving statistics of
+    BatchNormalization; null selects those that `trainable` matches. A layer whose statistics are
+    all excluded computes like a Keras layer with `trainable = False`."""
     outputs_held: list[Annotated[int, Field(ge=0)]] = []
+    """Indices, from 0, of the outputs of the model whose value must not change."""
     compare: Annotated[Strategy | None, BeforeValidator(_reference)] = None
-    """A strategy, or its name: trained in step with the trial's own, to find where they part. The
-    dense control takes none."""
+    """A second strategy, or its name. It is trained in lockstep with the trial's own, to find
+    the step at which their weights start to differ. The dense control has none."""
     seed: Annotated[int, Field(ge=0, strict=True)] = 0
     objective: Objective | None = None
-    """The metric that the trial is about; null takes `test/accuracy` or `test/mse`, by the task."""
+    """The metric that a sweeper gets back; null means `test/accuracy` or `test/mse`, by the
+    task."""
     train: Train = Train()
     audit: Audit = Audit()
     speed: Speed = Speed()
@@ -100,8 +108,8 @@ class Trial(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         for group, origin in self.components.items():
-            if origin != (here := self.origins.get(group, "what ships with Masksweep")):
-                raise Invalid(f"components.{group}", origin, f"here it is {here}")
+            if origin != (installed := self.origins.get(group, "what ships with Masksweep")):
+                raise Invalid(f"components.{group}", origin, f"here it is {installed}")
         if self.train.jit is True and not self.strategy.xla:
             raise Invalid("train.jit", True, f"{self.strategy.name} does not compile under XLA")
         for name, claim in self.sweep.claims.items():
@@ -133,15 +141,15 @@ class Trial(Section):
 
     @property
     def origins(self) -> dict[str, str]:
-        """Where the components come from that do not ship with Masksweep, by group."""
-        named = {group: (GROUPS[group], getattr(self, group)) for group in GROUPS}
-        named["compare"] = STRATEGIES, self.compare
-        found = {g: registry.origin(c.name) for g, (registry, c) in named.items() if c}
-        return {group: origin for group, origin in found.items() if origin}
+        """Origin of each component that does not ship with Masksweep, by group."""
+        components = {group: (GROUPS[group], getattr(self, group)) for group in GROUPS}
+        components["compare"] = STRATEGIES, self.compare
+        by_group = {g: registry.origin(c.name) for g, (registry, c) in components.items() if c}
+        return {group: origin for group, origin in by_group.items() if origin}
 
     @property
     def jit(self) -> bool:
-        """Whether the training step is compiled by XLA."""
+        """Whether XLA compiles the training step."""
         if self.train.jit != "auto":
             return self.train.jit
         on_gpu = self.resources.num_gpus > 0
@@ -149,12 +157,12 @@ class Trial(Section):
 
     @property
     def width(self) -> int:
-        """How many trials its program runs side by side; 1 where it can only run alone."""
+        """Number of trials that run side by side in this trial's program; 1 if it runs alone."""
         return 1 if self.alone else self.launch.pack
 
     @property
     def alone(self) -> str:
-        """Why it can only run alone whatever its network is, if so."""
+        """Why the trial must run alone, whatever its network is; empty if it need not."""
         if not self.jit:
             return "without XLA (train.jit)"
         if self.train.switch_at or self.train.resume_at:
@@ -166,28 +174,31 @@ class Trial(Section):
 
     @property
     def _has_frozen_statistics(self) -> bool:
-        """Whether `trainable` alone may keep statistics from being updated."""
+        """Whether `trainable` alone can stop statistics from being updated."""
         return self.model.has_statistics and self.trainable != ["*"]
 
     @property
     def control(self) -> Trial:
-        """The dense trial that this one is timed against."""
+        """The dense trial that this trial's speed is compared with."""
         return self.under(STRATEGIES["dense"]())
 
     @property
     def rounds(self) -> Trial:
-        """The training of the rounds before, of a pattern that goes by trainings.
+        """The trial of the earlier pruning rounds, for a pattern that depends on earlier trainings.
 
-        Raises `Invalid` where what they have otherwise does not fit.
+        It is this trial with the settings of `pattern.found_with`.
+
+        Raises:
+            Invalid: `pattern.found_with` has a setting of another section, or an invalid value.
         """
         plain = self.resolved() | {"compare": None}
-        other = self.pattern.found_with if isinstance(self.pattern, Scored) else None
-        for group, given in (other or {}).items():
+        overrides = self.pattern.found_with if isinstance(self.pattern, Scored) else None
+        for group, settings in (overrides or {}).items():
             if group not in ("train", "data", "optimizer"):
                 key = f"pattern.found_with.{group}"
-                raise Invalid(key, given, "settings of train, data or optimizer")
-            plain[group] = {**({} if "name" in given else plain[group]), **given}
-        if other is not None:
+                raise Invalid(key, settings, "settings of train, data or optimizer")
+            plain[group] = {**({} if "name" in settings else plain[group]), **settings}
+        if overrides is not None:
             plain["pattern"] |= {"found_with": None}
         try:
             return parse(plain | {"objective": None})
@@ -195,25 +206,27 @@ class Trial(Section):
             raise Invalid(f"pattern.found_with.{error.key}", error.value, error.allowed) from error
 
     def under(self, strategy: Strategy) -> Trial:
-        """The same trial under another strategy."""
+        """Returns the same trial with another strategy, and without a comparison."""
         other = self.model_copy(update={"strategy": strategy, "compare": None})
-        for cached in ("id", "settings"):  # copied with the rest
+        for cached in ("id", "settings"):  # values that were cached for the original strategy
             other.__dict__.pop(cached, None)
         return other
 
     def canonical(self) -> dict[str, Any]:
-        """All that can change a bit of the result, without what is default and where it runs.
+        """Returns all settings that can change a bit of the result, as plain data.
 
-        Leaving defaults out lets a later version add a knob without changing old identities.
-        Files count by their content. The dense control has no mask, so none is in it.
+        Left out are settings with their default value, so that a later version can add a setting
+        without changing the identity of older trials, and settings that say where a trial runs. A
+        file is represented by the digest of its content. The dense control has no mask, so settings
+        of masks are left out.
         """
-        named: dict[str, Any] = {
+        components: dict[str, Any] = {
             "strategy": self.strategy,
             "model": self.model,
             "data": self.data,
             "optimizer": self.optimizer,
         }
-        found: dict[str, Any] = {
+        config: dict[str, Any] = {
             "seed": self.seed,
             "jit": self.jit,
             "trainable": self.trainable,
@@ -221,120 +234,133 @@ class Trial(Section):
             "audit": self.audit.model_dump(exclude_defaults=True),
         }
         if self.statistics is not None or self._has_frozen_statistics:
-            found["statistics"] = self.statistics
+            config["statistics"] = self.statistics
         if self.width > 1:
-            found["pack"] = self.width
+            config["pack"] = self.width
         if self.speed != Speed():
-            found["speed"] = self.speed.model_dump()
+            config["speed"] = self.speed.model_dump()
         if self.strategy.role != "dense":
-            named |= {"pattern": self.pattern, "held": self.held}
-            found |= {"targets": self.targets, "outputs_held": self.outputs_held}
+            components |= {"pattern": self.pattern, "held": self.held}
+            config |= {"targets": self.targets, "outputs_held": self.outputs_held}
             if self.compare:
-                named["compare"] = self.compare
-        found |= {group: knobs(value, defaults=False) for group, value in named.items()}
-        if origins := {g: o for g, o in self.origins.items() if g in named}:
-            found["components"] = origins
-        for section in found.values():
+                components["compare"] = self.compare
+        config |= {group: knobs(value, defaults=False) for group, value in components.items()}
+        if origins := {g: o for g, o in self.origins.items() if g in components}:
+            config["components"] = origins
+        for section in config.values():
             if isinstance(section, dict) and "path" in section:
                 section["path"] = f"sha256:{digest(section['path'])}"
         if self.train.steps is not None:
-            found["train"].pop("epochs", None)
-        return found
+            config["train"].pop("epochs", None)
+        return config
 
     @cached_property
     def id(self) -> str:
-        """SHA-256 of the canonical config."""
+        """The trial's identity: SHA-256 of the canonical config, in hexadecimal."""
         text = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """The whole config without nesting, by dotted keys."""
+        """The whole config as a flat mapping with dotted keys."""
         return flat(self.resolved())
 
     @property
     def score(self) -> str:
-        """What its test score is."""
+        """Name of the test score: `accuracy` or `mse`."""
         return "accuracy" if self.data.task == "classification" else "mse"
 
     @property
     def sparsity(self) -> float | None:
-        """The sparsity that the pattern was asked for; None where it was asked otherwise."""
-        otherwise = self.strategy.role == "dense" or getattr(self.pattern, "indices", None)
-        return None if otherwise else getattr(self.pattern, "sparsity", None)
+        """The sparsity that the pattern was asked for.
+
+        None for the dense control, and for a pattern that is not given by a sparsity.
+        """
+        unset = self.strategy.role == "dense" or getattr(self.pattern, "indices", None)
+        return None if unset else getattr(self.pattern, "sparsity", None)
 
     @property
     def label(self) -> str:
-        """The strategy with the knobs that are not default, as `weight_mask(form=product)`."""
+        """The strategy with its settings that are not default, as `weight_mask(form=product)`."""
         return label(self.strategy)
 
     @property
     def pattern_label(self) -> str:
-        """The pattern and what is held, as `random 0.9 held zero`; `-` where nothing is masked."""
+        """The pattern and the held values, as `random 0.9, held init`; `-` if nothing is masked."""
         if self.strategy.role == "dense":
             return "-"
-        given = self.sparsity
-        shown = f"{self.pattern.name} {given:g}" if given is not None else label(self.pattern)
-        return shown if self.held.name == "zero" else f"{shown}, held {label(self.held)}"
+        sparsity = self.sparsity
+        text = f"{self.pattern.name} {sparsity:g}" if sparsity is not None else label(self.pattern)
+        return text if self.held.name == "zero" else f"{text}, held {label(self.held)}"
 
     @property
     def name(self) -> str:
-        """A name that says strategy, pattern, sparsity and seed."""
+        """A name with strategy, pattern, sparsity and seed."""
         parts = [self.label, *([] if self.pattern_label == "-" else [self.pattern_label])]
         return ", ".join([*parts, f"seed {self.seed}"])
 
     def resolved(self) -> dict[str, Any]:
-        """The whole config as plain data; `parse` makes the same trial of it."""
-        plain = self.model_dump(exclude={"sweep", "components"}, exclude_defaults=False)
+        """Returns the whole config as plain data, from which `parse` builds the same trial."""
+        config = self.model_dump(exclude={"sweep", "components"}, exclude_defaults=False)
         for group in GROUPS:
-            plain[group] = knobs(getattr(self, group))
-        plain["compare"] = knobs(self.compare) if self.compare else None
-        return plain | ({"components": self.origins} if self.origins else {})
+            config[group] = knobs(getattr(self, group))
+        config["compare"] = knobs(self.compare) if self.compare else None
+        return config | ({"components": self.origins} if self.origins else {})
 
 
 @cache
 def _selectable() -> frozenset[str]:
-    """What a claim may choose trials by: `part`, `role`, and the keys of `Trial.settings`."""
-    whole: type[BaseModel] = Trial
-    others = {"components", "sweep", "launch", "checkpoint", "tracking"}
-    found = {"part", "role", *whole.model_fields} - others
+    """Returns the keys by which a claim can select trials: `part`, `role`, and keys of a trial."""
+    schema: type[BaseModel] = Trial
+    excluded = {"components", "sweep", "launch", "checkpoint", "tracking"}
+    keys = {"part", "role", *schema.model_fields} - excluded
     for group, registry in {**GROUPS, "compare": STRATEGIES}.items():
-        found |= {f"{group}.{f.name}" for kind in registry.values() for f in fields(kind)}
+        keys |= {f"{group}.{f.name}" for component in registry.values() for f in fields(component)}
     sections: dict[str, type[BaseModel]] = {"train": Train, "audit": Audit, "speed": Speed}
     for key, section in sections.items():
-        found |= {f"{key}.{name}" for name in section.model_fields}
-    return frozenset(found)
+        keys |= {f"{key}.{name}" for name in section.model_fields}
+    return frozenset(keys)
 
 
 def recorded(trial: Trial) -> dict[str, Any]:
-    """The resolved config as it is kept: without where it ran, which may hold secrets."""
+    """Returns the resolved config as it is recorded.
+
+    Settings that say where the trial ran are left out, because they may hold secrets.
+    """
     config = trial.resolved()
-    kept = {k: v for k, v in config.items() if k not in ("tracking", "launch", "checkpoint")}
-    return kept | ({"launch": {"pack": trial.width}} if trial.width > 1 else {})
+    public = {k: v for k, v in config.items() if k not in ("tracking", "launch", "checkpoint")}
+    return public | ({"launch": {"pack": trial.width}} if trial.width > 1 else {})
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config without nesting: `group` is its object's name, `group.key` a setting of it."""
-    found: dict[str, Any] = {}
+    """Returns a config without nesting.
+
+    The key `group` has the name of the group's object, and `group.key` a setting of the object.
+    """
+    settings: dict[str, Any] = {}
     for group, value in config.items():
         if isinstance(value, Mapping):
-            found |= {group if k == "name" else f"{group}.{k}": v for k, v in value.items()}
+            settings |= {group if k == "name" else f"{group}.{k}": v for k, v in value.items()}
         else:
-            found[group] = value
-    return found
+            settings[group] = value
+    return settings
 
 
 def label(value: Any) -> str:
-    """An object's name with the settings that are not default, as `random(sparsity=0.9)`."""
+    """Returns an object's name with settings that are not default, as `random(sparsity=0.9)`."""
     settings = {k: v for k, v in knobs(value, defaults=False).items() if k not in ("name", "path")}
     inner = ", ".join(f"{k}={v}" for k, v in settings.items())
     return f"{value.name}({inner})" if inner and len(inner) < 40 else str(value.name)
 
 
 def parse(config: Mapping[str, Any]) -> Trial:
-    """The trial that a resolved config describes. Raises `Invalid` with key, value and range."""
-    if found := [*strict.controls("", config)]:
-        raise Several(found)
+    """Returns the trial that a resolved config describes.
+
+    Raises:
+        Invalid: The config is not valid; the error has the key, the value and the allowed range.
+    """
+    if faults := [*strict.controls("", config)]:
+        raise Several(faults)
     try:
         return Trial.model_validate(dict(config))
     except ValidationError as error:

@@ -1,6 +1,7 @@
-"""Objects by name: a registry of frozen dataclasses turns config sections into values.
+"""Validation of config sections, and the objects that they describe.
 
-A config names things and gives their knobs; it can import and call nothing (no `_target_`).
+A registry of frozen dataclasses turns a section into an object. A config gives only names and
+settings: it cannot import or call anything (there is no `_target_`).
 """
 
 from __future__ import annotations
@@ -22,49 +23,57 @@ PLAIN = {
     "model_type": "must be keys and values",
     "string_too_short": "must not be empty",
 }
-"""What a person is told in place of some of pydantic's sentences, by its names of them."""
+"""Messages that replace some of pydantic's, by pydantic's error type."""
 
 
 class Several(Invalid):
-    """Values that are not allowed, all that were found. By itself it is the first of them."""
+    """Several invalid values in one exception; its own key and value are those of the first one."""
 
     def __init__(self, faults: Sequence[Invalid]) -> None:
         first = faults[0]
         super().__init__(first.key, first.value, first.allowed)
-        self.faults = list({str(f): f for each in faults for f in all_of(each)}.values())
+        self.faults = list({str(f): f for error in faults for f in all_of(error)}.values())
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.faults,)
 
 
 def all_of(error: Invalid) -> list[Invalid]:
-    """Each fault that an error says, one by one."""
+    """Returns the single faults of an error, as a list."""
     return error.faults if isinstance(error, Several) else [error]
 
 
-def build(group: str, given: Any, kinds: Mapping[str, type]) -> Any:
-    """The object that `{"name": ..., knob: ...}` describes; an object of these kinds as it is.
+def build(group: str, raw_config: Any, kinds: Mapping[str, type]) -> Any:
+    """Returns the object that a config section describes.
 
-    Raises `Invalid` with the dotted key for an unknown name or knob, or a value out of its range.
+    Args:
+        group: Name of the section, for example `model`.
+        raw_config: `{"name": ..., setting: ...}`, or an object of one of the kinds, which is
+            returned unchanged.
+        kinds: The dataclass of each allowed name.
+
+    Raises:
+        Invalid: The name or a setting is unknown, or a value is out of its range. Its key is the
+            dotted key.
     """
-    if isinstance(given, tuple(kinds.values())):
-        return given
-    if not isinstance(given, Mapping):
-        raise Invalid(group, given, "a name and its settings")
-    knobs = {str(k): v for k, v in given.items() if k != "name"}
-    name = given.get("name")
+    if isinstance(raw_config, tuple(kinds.values())):
+        return raw_config
+    if not isinstance(raw_config, Mapping):
+        raise Invalid(group, raw_config, "a name and its settings")
+    settings = {str(k): v for k, v in raw_config.items() if k != "name"}
+    name = raw_config.get("name")
     if not isinstance(name, str) or name not in kinds:
         raise Invalid(f"{group}.name", name, f"unknown; one of {', '.join(kinds)}")
     kind = kinds[name]
     known = [f.name for f in dataclasses.fields(kind)]
     allowed = f"{name} has {', '.join(known)}" if known else f"{name} has no settings"
     allowed = f"unknown key; {allowed} (choose one with {group}={name})"
-    faults = [Invalid(f"{group}.{k}", knobs[k], allowed) for k in knobs if k not in known]
-    faults += strict.faults(group, kind, knobs)
+    faults = [Invalid(f"{group}.{k}", settings[k], allowed) for k in settings if k not in known]
+    faults += strict.faults(group, kind, settings)
     refused = {fault.key for fault in faults}
     try:
         built = _adapter(kind).validate_python(
-            {k: v for k, v in knobs.items() if f"{group}.{k}" not in refused}
+            {k: v for k, v in settings.items() if f"{group}.{k}" not in refused}
         )
     except ValidationError as error:
         faults += explain(error, group)
@@ -75,47 +84,58 @@ def build(group: str, given: Any, kinds: Mapping[str, type]) -> Any:
 
 @cache
 def _adapter(kind: type) -> TypeAdapter[Any]:
-    """Making one takes longer than validating a whole trial."""
+    """Returns the validator of a class. Cached, because to create one takes a long time."""
     return TypeAdapter(kind)
 
 
 def explain(error: ValidationError, group: str = "") -> list[Invalid]:
-    """Each of pydantic's complaints as an `Invalid` with its dotted key."""
-    return [fault for each in error.errors() for fault in _explained(each, group)]
+    """Converts each of pydantic's errors to an `Invalid` with its dotted key.
+
+    Args:
+        error: The exception of pydantic.
+        group: Name of the section that was validated, which is put before each key.
+    """
+    return [fault for detail in error.errors() for fault in _explained(detail, group)]
 
 
 def _explained(error: Any, group: str) -> list[Invalid]:
     cause = error.get("ctx", {}).get("error")
-    where = [str(part) for part in error["loc"] if not str(part).startswith("function-")]
+    location = [str(part) for part in error["loc"] if not str(part).startswith("function-")]
     if isinstance(cause, Invalid):
-        inner = [*filter(None, [group]), *where]
+        inner = [*filter(None, [group]), *location]
         return [
-            each
-            if each.key.startswith(f"{'.'.join(where)}.")
-            else Invalid(".".join(filter(None, [*inner, each.key])), each.value, each.allowed)
-            for each in all_of(cause)
+            fault
+            if fault.key.startswith(f"{'.'.join(location)}.")
+            else Invalid(".".join(filter(None, [*inner, fault.key])), fault.value, fault.allowed)
+            for fault in all_of(cause)
         ]
-    key = ".".join([*filter(None, [group]), *where])
+    key = ".".join([*filter(None, [group]), *location])
     if error["type"] == "extra_forbidden":
         return [Invalid(key, error["input"], "unknown key")]
     if error["type"] == "missing":
-        if isinstance(error["loc"][-1], int):  # of a list
+        if isinstance(error["loc"][-1], int):  # the missing value is an item of a list
             return [Invalid(key.rpartition(".")[0], error["input"], "must have more values")]
         return [Invalid(key, "", "missing")]
     message = error["msg"].removeprefix("Value error, ")
-    said = PLAIN.get(error["type"], message[:1].lower() + message[1:])
-    return [Invalid(key, "null" if error["input"] is None else error["input"], said)]
+    allowed = PLAIN.get(error["type"], message[:1].lower() + message[1:])
+    return [Invalid(key, "null" if error["input"] is None else error["input"], allowed)]
 
 
 def knobs(value: Any, *, defaults: bool = True) -> dict[str, Any]:
-    """The section of a config that describes the object; only what is not default, if asked."""
-    found = {"name": value.name}
+    """Returns the config section that describes an object.
+
+    Args:
+        value: A dataclass of a registry.
+        defaults: Whether settings with their default value are included.
+    """
+    section = {"name": value.name}
     for field in dataclasses.fields(value):
         setting = getattr(value, field.name)
         if defaults or setting != field.default:
-            found[field.name] = _lists(setting)
-    return found
+            section[field.name] = _lists(setting)
+    return section
 
 
 def _lists(setting: Any) -> Any:
-    return [_lists(s) for s in setting] if isinstance(setting, tuple) else setting
+    """Converts tuples to lists, at every level."""
+    return [_lists(item) for item in setting] if isinstance(setting, tuple) else setting

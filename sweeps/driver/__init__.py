@@ -1,4 +1,4 @@
-"""A sweep from its plan to its end, a trial that is reproduced, and the progress of both.
+"""Runs a sweep from its plan to its end, reproduces trials, and shows the progress of both.
 
 It may import everything but `bench` and `cli`.
 """

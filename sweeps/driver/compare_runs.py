@@ -1,4 +1,4 @@
-"""Whether a trial that was run again came to the same: bits, figures, curves, and what changed."""
+"""Comparison of two runs of a trial: weights, metrics, curves, config and environment."""
 
 from __future__ import annotations
 
@@ -10,68 +10,78 @@ from typing import Literal
 from masksweep.sweeps.tracking.run_config import Recorded
 
 TOLERANCE = 1e-3
-"""Of a loss, relative to it or absolute, whichever is more: other machines round otherwise."""
+"""Largest difference of a loss that counts as rounding: relative or absolute, whichever allows
+more. Other machines round differently."""
 FLIPPED = 0.01
-"""Of an accuracy, absolute: rounding may tip a few samples over."""
+"""Largest difference of an accuracy that counts as rounding, absolute. Rounding may change the
+predicted class of a few samples."""
 MEASURED = ("speed/", "memory/")
-"""What is another figure each time."""
+"""Prefixes of metrics that differ in every run; they are not compared."""
 LATER = ("audit/", "integrity/reached", "integrity/unreached", "sparsity/cut_off")
-"""What earlier versions did not record, so its absence is no difference."""
+"""Prefixes of metrics that earlier versions did not record. If one run lacks such a metric, this
+is not a difference."""
 
 Word = Literal["identical", "equal within tolerance", "different"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a second run of a trial compares with the recorded one."""
+    """Result of the comparison of a second run of a trial with the recorded one."""
 
     word: Word
     changed: bool
-    """The config is another one than what was recorded ran with."""
+    """Whether the config differs from the one that the recorded run had."""
     weights: bool
-    """Whether the weights at the end have the same digest."""
+    """Whether the final weights have the same digest."""
     metrics: Mapping[str, tuple[float | None, float | None]]
-    """Those that differ in any bit, as (recorded, now)."""
+    """The metrics that differ in any bit, as (recorded value, new value)."""
     parted: tuple[int, str] | None
-    """(First epoch at which a curve differs, that curve's name)."""
+    """The first epoch at which a curve differs, and the name of that curve; None if all are the
+    same."""
     environment: Mapping[str, tuple[str, str]]
-    """What of the environment differs, as (recorded, now)."""
+    """The properties of the environment that differ, as (recorded value, new value)."""
 
     @property
     def good(self) -> bool:
+        """Whether the result is the same, at least within the tolerance."""
         return self.word != "different"
 
     def lines(self) -> list[str]:
-        """What a person reads, the verdict last."""
-        said = [f"weights: {'the same digest' if self.weights else 'another digest'}"]
-        said += [f"{name}: {_shown(a)} recorded, {_shown(b)} now"
-                 for name, (a, b) in self.metrics.items()] or ["metrics: the same"]  # fmt: skip
-        where = f"part at epoch {self.parted[0]} ({self.parted[1]})" if self.parted else "the same"
-        said.append(f"curves: {where}")
+        """Returns the lines that are shown to the user; the last one is the verdict."""
+        texts = [f"weights: {'the same digest' if self.weights else 'another digest'}"]
+        texts += [f"{name}: {_shown(a)} recorded, {_shown(b)} now"
+                  for name, (a, b) in self.metrics.items()] or ["metrics: the same"]  # fmt: skip
+        curves = f"part at epoch {self.parted[0]} ({self.parted[1]})" if self.parted else "the same"
+        texts.append(f"curves: {curves}")
         if self.changed:
-            said.append("config: changed since, it is not the one that was recorded")
-        said += [
+            texts.append("config: changed since, it is not the one that was recorded")
+        texts += [
             f"environment: {name} was {a}, is {b}" for name, (a, b) in self.environment.items()
         ]
-        return [*said, f"verdict: {self.word}"]
+        return [*texts, f"verdict: {self.word}"]
 
 
 def compare(recorded: Recorded, now: Recorded) -> Verdict:
-    """Hold what a second run found against what was recorded."""
+    """Compares a second run of a trial with the recorded one.
+
+    Args:
+        recorded: What the first run recorded.
+        now: What the second run recorded.
+    """
     names = dict.fromkeys([*recorded.metrics, *now.metrics])
     pairs = {n: (recorded.metrics.get(n), now.metrics.get(n)) for n in names
              if not n.startswith(MEASURED)}  # fmt: skip
     differ = {n: (a, b) for n, (a, b) in pairs.items() if not _alike(n, a, b)}
-    apart = _apart(recorded, now)
-    parted = next(iter(apart), None)
+    differing_points = _apart(recorded, now)
+    parted = next(iter(differing_points), None)
     changed = recorded.trial != now.trial
     weights = recorded.weights_sha256 == now.weights_sha256
-    ended = (recorded.status, recorded.reason) == (now.status, now.reason)
-    points: list[Point] = [*((n, a, b) for n, (a, b) in differ.items()), *apart.values()]
+    same_end = (recorded.status, recorded.reason) == (now.status, now.reason)
+    points: list[Point] = [*((n, a, b) for n, (a, b) in differ.items()), *differing_points.values()]
     word: Word = "different"
-    if ended and weights and not (changed or differ or parted):
+    if same_end and weights and not (changed or differ or parted):
         word = "identical"
-    elif ended and not changed and all(_near(*p) for p in points):
+    elif same_end and not changed and all(_near(*p) for p in points):
         word = "equal within tolerance"
     before, after = ({**r.environment, "code": r.code} for r in (recorded, now))
     keys = dict.fromkeys([*before, *after])
@@ -80,36 +90,40 @@ def compare(recorded: Recorded, now: Recorded) -> Verdict:
     return Verdict(word, changed, weights, differ, parted, environment)
 
 
-def _same(one: float | None, other: float | None) -> bool:
-    return one == other or (one is not None and other is not None and isnan(one) and isnan(other))
+def _same(a: float | None, b: float | None) -> bool:
+    """Whether two values are equal; two NaNs count as equal."""
+    return a == b or (a is not None and b is not None and isnan(a) and isnan(b))
 
 
-def _alike(name: str, one: float | None, other: float | None) -> bool:
-    return _same(one, other) or (name.startswith(LATER) and None in (one, other))
+def _alike(name: str, a: float | None, b: float | None) -> bool:
+    """Whether two values are equal, or an earlier version did not record one of them."""
+    return _same(a, b) or (name.startswith(LATER) and None in (a, b))
 
 
-def _near(name: str, one: float | None, other: float | None) -> bool:
-    """Whether a figure may differ so much by rounding alone; what was held may not at all."""
-    if one is None or other is None or name in ("integrity/ok", "integrity/violations"):
+def _near(name: str, a: float | None, b: float | None) -> bool:
+    """Whether rounding alone can explain the difference. Metrics of integrity must be equal."""
+    if a is None or b is None or name in ("integrity/ok", "integrity/violations"):
         return False
     if name.endswith("/accuracy"):
-        return abs(one - other) <= FLIPPED
-    return isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+        return abs(a - b) <= FLIPPED
+    return isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
 
 
 Point = tuple[str, float | None, float | None]
-"""A metric's name, and its value as recorded and now."""
+"""Name of a metric, its recorded value and its new value."""
 
 
-def _apart(one: Recorded, other: Recorded) -> dict[tuple[int, str], Point]:
-    """The points of the curves that differ in any bit, by epoch and name."""
-    points = {(epoch, name) for r in (one, other) for name in r.curves for epoch in r.curves[name]}
-    found: dict[tuple[int, str], Point] = {}
+def _apart(before: Recorded, after: Recorded) -> dict[tuple[int, str], Point]:
+    """Returns the points of the curves that differ in any bit, by (epoch, name), in this order."""
+    points = {
+        (epoch, name) for r in (before, after) for name in r.curves for epoch in r.curves[name]
+    }
+    differing: dict[tuple[int, str], Point] = {}
     for epoch, name in sorted(points):
-        before, after = (r.curves.get(name, {}).get(epoch) for r in (one, other))
-        if not _alike(name, before, after):
-            found[epoch, name] = name, before, after
-    return found
+        old, new = (r.curves.get(name, {}).get(epoch) for r in (before, after))
+        if not _alike(name, old, new):
+            differing[epoch, name] = name, old, new
+    return differing
 
 
 def _shown(value: float | None) -> str:

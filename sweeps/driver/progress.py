@@ -1,4 +1,4 @@
-"""Progress on stderr: a live block in a terminal, plain lines elsewhere."""
+"""Progress of a sweep on stderr: a live panel in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,13 +16,19 @@ from masksweep.sweeps.driver.progress_panel import Block, away
 from masksweep.sweeps.driver.progress_state import Report, Tally, score, shown
 
 MANY = 1000
-"""Larger sweeps get a plain line for each percent, not for each trial."""
+"""Number of trials above which a sweep gets a plain line for each percent, not for each trial."""
 
 
 class Display:
-    """Shows how a sweep of `total` trials goes, while it is entered; `done` had ended before.
+    """Shows the progress of a sweep; a context manager.
 
-    A call costs little: it changes the tally, which in a terminal a thread of its own draws.
+    A call is cheap: it only updates the tally. In a terminal, another thread draws the tally.
+
+    Args:
+        total: Number of trials in the sweep.
+        done: Number of trials that had finished before this run.
+        console: Where to print; by default stderr.
+        clock: Returns the time in seconds.
     """
 
     def __init__(
@@ -53,42 +59,55 @@ class Display:
             self._block.stop()
 
     def started(self, key: str, name: str, worker: int, share: float = 1.0) -> None:
-        """A worker, or a share of it, has been given the trial."""
+        """Reports that a trial was given to a worker.
+
+        Args:
+            key: The trial's id.
+            name: The trial's name, as it is shown.
+            worker: The worker's number, from 0.
+            share: The part of the worker that the trial has, in (0, 1]: in a pack, 1 / (number of
+                trials).
+        """
         with self._tally.lock:
             self._tally.start(key, name, worker, share)
 
     def reported(self, key: str, report: Report) -> None:
-        """The trial says how far it is."""
+        """Reports how far a running trial is."""
         with self._tally.lock:
             trial = self._tally.report(key, report)
         if report.note:
             self._say(f"{trial.name}: {report.note}")
 
     def retried(self, key: str, reason: str) -> None:
-        """The trial's worker was lost; another one will be given it."""
+        """Reports that the trial's worker was lost; the trial will be given to another one."""
         with self._tally.lock:
             trial = self._tally.retry(key)
         self._say(f"retried: {trial.name} ({reason})")
 
     def ended(self, outcome: Outcome) -> None:
-        """The trial ended, or never had to start."""
+        """Reports that a trial has ended, or was skipped without a start."""
         with self._tally.lock:
             self._tally.end(outcome)
         done, total = self._tally.finished, self._tally.total
-        # whether this is the first of its percent
-        counts = total <= MANY or 100 * done // total > 100 * (done - 1) // total
-        if outcome.status == "failed" or (counts and not self._block):
+        # in a large sweep: whether this trial is the first one of its percent
+        has_line = total <= MANY or 100 * done // total > 100 * (done - 1) // total
+        if outcome.status == "failed" or (has_line and not self._block):
             self._say(f"[{done:>{len(str(total))}}/{total}] {outcome.name}: {_found(outcome)}")
 
     def store(self, waiting: int, away_s: float) -> None:
-        """The store has been away for `away_s` seconds (0: it is there), `waiting` records wait."""
+        """Reports the state of the store.
+
+        Args:
+            waiting: Number of records that wait on disk.
+            away_s: Seconds since the store was found to be away; 0 while it can be reached.
+        """
         with self._tally.lock:
             was, self._tally.away, self._tally.waiting = self._tally.away, away_s, waiting
         if not self._block and bool(was) != bool(away_s):
             self._say(f"store {away(self._tally)}" if away_s else "store is back")
 
     def phase(self, text: str) -> None:
-        """What is done after the last trial, as `Recording 124 results`."""
+        """Reports what is done after the last trial, as `Recording 124 results`."""
         with self._tally.lock:
             self._tally.close(text)
         if not self._block:
@@ -102,7 +121,8 @@ class Display:
 
 
 def _found(outcome: Outcome) -> str:
+    """Returns the end of a trial's line: its test score, or why it failed or was skipped."""
     if outcome.status != "ok":
         return f"{outcome.status}: {outcome.reason}"
-    found = score(outcome.result.metrics, "test")
-    return f"{found[0]} {shown(*found)}" if found else "done"
+    test_score = score(outcome.result.metrics, "test")
+    return f"{test_score[0]} {shown(*test_score)}" if test_score else "done"

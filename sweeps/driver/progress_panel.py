@@ -1,4 +1,4 @@
-"""The block of lines that shows a sweep in a terminal."""
+"""The panel of lines that shows the progress of a sweep in a terminal."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ from masksweep.sweeps.common.text import about, count, printable
 from masksweep.sweeps.driver.progress_state import Running, Tally, shown
 
 ROWS = 8
-"""How many workers, and how many strategies, are shown."""
+"""Largest number of workers, and of strategies, that are shown."""
 BAR = 40
-"""Cells of the bar, where there is room."""
+"""Largest width of the progress bar, in terminal cells."""
 
 
 class Block(Live):
-    """Shows the tally below all that is printed, four times a second, while it is entered."""
+    """Shows the tally below everything that is printed, four times per second.
+
+    It is a context manager, and shows the tally while it is entered.
+    """
 
     def __init__(self, tally: Tally, console: Console) -> None:
-        # standard output may be a file: what is printed there has to stay there
+        # if standard output is a file, it must get what is printed to it
         stdout = sys.stdout.isatty()
         super().__init__(self, console=console, transient=True, redirect_stdout=stdout)
         self._tally = tally
@@ -35,88 +38,99 @@ class Block(Live):
         self._drawn: list[int] = []
 
     def print_above(self, line: str) -> None:
-        """Leave a line for the next frame to print above it."""
+        """Queues a line, which the next frame prints above the panel."""
         self._above.append(Text(line))
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        # a terminal that was made narrower breaks the lines that it shows: the frame is higher now
-        more = sum(max(0, cells - 1) // self.console.width for cells in self._drawn)
-        up = [(ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1)] * more
+        # a terminal that became narrower wraps the last frame's lines: erase the extra rows too
+        extra_rows = sum(max(0, cells - 1) // self.console.width for cells in self._drawn)
+        up = [(ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1)] * extra_rows
         above = [self._above.popleft() for _ in range(len(self._above))]
         return [Control(*up), *super().process_renderables([*renderables, *above])]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         utf = console.encoding.startswith("utf")
         with self._tally.lock:
-            found = lines(self._tally, options.max_width, options.size.height, utf)
-        self._drawn = [line.cell_len for line in found]
-        yield from found
+            panel_lines = lines(self._tally, options.max_width, options.size.height, utf)
+        self._drawn = [line.cell_len for line in panel_lines]
+        yield from panel_lines
 
 
 def lines(tally: Tally, width: int, height: int, utf: bool = True) -> list[Text]:
-    """The block in a terminal of this size, in cells; no line is wider, and all fit."""
+    """Returns the lines of the panel, which fit into a terminal of the given size.
+
+    Args:
+        tally: State of the sweep; the caller holds its lock.
+        width: Width of the terminal, in cells.
+        height: Height of the terminal, in rows.
+        utf: Whether the terminal can show Unicode.
+    """
     counts = {
         "running": len(tally.running),
         "done before": tally.done,
-        **{what: tally.counts[what] for what in ("skipped", "failed", "retried")},
+        **{state: tally.counts[state] for state in ("skipped", "failed", "retried")},
     }
-    said = [Text(f"{n} {what}", "red" * (what == "failed")) for what, n in counts.items() if n]
-    found = [_bar(tally, width, *(("━", "─") if utf else ("#", "-")))]
-    found += [Text(", ").join(said)] if said else []
-    found += [Text(_best(metric, best, width)) for metric, best in tally.best.items()]
-    found += [Text(f"Store {away(tally)}", "bold")] if tally.away else []
-    found += [Text(f"{tally.phase} ...")] if tally.phase else []
-    room = max(0, min(ROWS, height - len(found) - 2))
+    texts = [Text(f"{n} {state}", "red" * (state == "failed")) for state, n in counts.items() if n]
+    panel = [_bar(tally, width, *(("━", "─") if utf else ("#", "-")))]
+    panel += [Text(", ").join(texts)] if texts else []
+    panel += [Text(_best(metric, best, width)) for metric, best in tally.best.items()]
+    panel += [Text(f"Store {away(tally)}", "bold")] if tally.away else []
+    panel += [Text(f"{tally.phase} ...")] if tally.phase else []
+    rows = max(0, min(ROWS, height - len(panel) - 2))
     running = sorted(tally.running.values(), key=lambda t: t.worker)
-    found += map(Text, _rows(running[:room], width))
-    found += [Text(f"  and {more} more")] if (more := len(running) - room) > 0 else []
-    for line in found:
+    panel += map(Text, _rows(running[:rows], width))
+    panel += [Text(f"  and {hidden} more")] if (hidden := len(running) - rows) > 0 else []
+    for line in panel:
         line.truncate(width, overflow="crop")
-    return found[:height]
+    return panel[:height]
 
 
 def _bar(tally: Tally, width: int, full: str, empty: str) -> Text:
     done, total, left = tally.finished, tally.total, tally.left()
-    said = f"  {done}/{total}  {timedelta(seconds=int(tally.passed))}"
+    text = f"  {done}/{total}  {timedelta(seconds=int(tally.passed))}"
     if left is not None:
-        said += f"  about {about(left)} left"
-    size = max(0, min(BAR, width - len(said)))
+        text += f"  about {about(left)} left"
+    size = max(0, min(BAR, width - len(text)))
     cells = size * done // total
-    # told apart by more than colour
-    return Text.assemble((cells * full, "green"), (size - cells) * empty, said)
+    # full and empty cells differ in their character too, not only in colour
+    return Text.assemble((cells * full, "green"), (size - cells) * empty, text)
 
 
 def away(tally: Tally) -> str:
-    """For how long the store has been away, and what it costs."""
+    """Returns the text that says how long the store has been away, and how many records wait."""
     wait = "waits" if tally.waiting == 1 else "wait"
     return f"away for {about(tally.away)}: {count(tally.waiting, 'record')} {wait} on disk"
 
 
 def _rows(running: Sequence[Running], width: int) -> list[str]:
-    """A line for each worker, in columns; the trial's name gets the room that the others leave."""
+    """Returns a line for each worker, in columns.
+
+    The column of the trial's name gets the width that the other columns leave.
+    """
     cells = [(str(t.worker), printable(t.name), _where(t), t.score) for t in running]
     sizes = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
     if not cells:
         return []
-    number, name, where, score = sizes
-    name = min(name, max(10, width - number - where - score - 8))
+    number, name, position, score = sizes
+    name = min(name, max(10, width - number - position - score - 8))
     return [
-        f"  {n:>{number}}  {set_cell_size(_cut(t, name), name)}  {w:<{where}}  {s}".rstrip()
-        for n, t, w, s in cells
+        f"  {n:>{number}}  {set_cell_size(_cut(t, name), name)}  {p:<{position}}  {s}".rstrip()
+        for n, t, p, s in cells
     ]
 
 
 def _where(trial: Running) -> str:
+    """Returns the epoch and the percentage of a running trial."""
     return f"epoch {trial.epoch}, {int(100 * trial.part)} %" if trial.epoch else "starting"
 
 
 def _best(metric: str, best: Mapping[str, float], width: int) -> str:
-    """The best strategies, as many as there is room for."""
+    """Returns a line with the best strategies, as many as fit into the width."""
     ranked = sorted(best.items(), key=lambda item: item[1], reverse=metric == "accuracy")
-    said, line = [f"{strategy} {shown(metric, value)}" for strategy, value in ranked], ""
-    for fit in range(min(ROWS, len(said)), 0, -1):
-        dots = ["..."] * (fit < len(said))
-        line = f"best {metric}: {', '.join(said[:fit] + dots)}"
+    entries, line = [f"{strategy} {shown(metric, value)}" for strategy, value in ranked], ""
+    for number in range(min(ROWS, len(entries)), 0, -1):
+        dots = ["..."] * (number < len(entries))
+        line = f"best {metric}: {', '.join(entries[:number] + dots)}"
         if cell_len(line) <= width:
             break
     return line

@@ -1,4 +1,4 @@
-"""How far a sweep is: what runs, what ended, the best so far, and how long the rest takes."""
+"""State of a running sweep: running trials, counts, best scores, and the estimated time left."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from typing import Protocol
 from masksweep.sweeps.config.outcome import Outcome
 
 IDLE_SECONDS = 5.0
-"""A worker that has been without a trial for longer does not count as one."""
+"""A worker that has had no trial for longer than this is not counted."""
 TELLING = 0.1
-"""The part of a first trial that says how long the others take."""
+"""The part of the first trial that must be done before the time left is estimated from it."""
 
 
 class Report(Protocol):
-    """How far a running trial is: `steps` of `total` are done, `epoch` (from 1) is the last."""
+    """Progress of a running trial.
+
+    `steps` of `total` steps are done; `epoch` is the current epoch, from 1.
+    """
 
     @property
     def steps(self) -> int: ...
@@ -29,57 +32,72 @@ class Report(Protocol):
     def epoch(self) -> int: ...
     @property
     def metrics(self) -> Mapping[str, float]:
-        """By their names in the house; empty where no epoch has ended."""
+        """Metrics of the epoch by name; empty unless an epoch has just ended."""
 
     @property
     def note(self) -> str:
-        """Worth a line of its own, as `resumed from step 1200`; mostly empty."""
+        """A message for the user, as `resumed from step 1200`; usually empty."""
 
 
 @dataclass
 class Running:
-    """A trial on its worker. Times are the clock's, in seconds; parts are of 1, the whole trial."""
+    """A trial that runs on a worker.
+
+    Times are in seconds of the tally's clock. `part` and `before` are fractions of the whole trial.
+    """
 
     name: str
     worker: int
     since: float
+    """Time from which the worker's time counts for this trial."""
     heard: float
-    """When the last report came."""
+    """Time of the last report."""
     share: float = 1.0
-    """Its part of the worker, which may run others beside it."""
+    """The part of the worker that this trial has; less than 1 if the worker runs several side by
+    side."""
     part: float = 0.0
-    """What was done by then."""
+    """Fraction of the trial that was done at the last report."""
     before: float = 0.0
-    """What an attempt before this one had done."""
+    """Fraction of the trial that an earlier attempt had done."""
     epoch: int = 0
     score: str = ""
-    """The last one, as `validation 0.912`."""
+    """The last score, as `validation 0.912`."""
 
 
 class Tally:
-    """Keeps nothing of a trial that ended but the counts and the bests that it changed.
+    """The counts, running trials and best scores of a sweep.
 
-    One thread changes it and another one draws it: both hold `lock` meanwhile.
+    It keeps nothing of a trial that has ended except in the counts and best scores. One thread
+    changes the tally and another one draws it, so both hold `lock`.
+
+    Args:
+        total: Number of trials in the sweep.
+        done: Number of trials that had finished before this run.
+        clock: Returns the time in seconds.
     """
 
     def __init__(self, total: int, done: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self.lock = RLock()  # a signal's handler may print, and so draw, while it is held
+        # reentrant: a signal handler may print, and so draw, while its thread holds the lock
+        self.lock = RLock()
         self.total, self.done, self.ended = total, done, 0
         self.phase = "Starting the workers"
         self.waiting, self.away = 0, 0.0
-        """Records that wait on disk, and for how many seconds the store has been away."""
+        """Number of records that wait on disk, and seconds since the store was found to be away."""
         self.running: dict[str, Running] = {}
+        """The running trials by id."""
         self.counts: Counter[str] = Counter()
-        """How many were `skipped`, `failed` and `retried`."""
+        """Number of trials that were `skipped`, `failed` and `retried`."""
         self.best: dict[str, dict[str, float]] = {}
-        """By `accuracy` or `mse`, then by strategy."""
+        """Best test score by metric (`accuracy` or `mse`), then by strategy."""
         self._clock, self._since = clock, clock()
         self._free: dict[int, float] = {}
+        """Time since which a worker has had no trial, by its number."""
         self._spent = self._worth = 0.0
+        """Worker seconds spent on trials that have ended, and the number of trials done in them."""
 
     @property
     def finished(self) -> int:
-        """How many trials of the sweep need no more work."""
+        """Number of trials of the sweep that need no more work."""
         return self.done + self.ended
 
     @property
@@ -88,33 +106,33 @@ class Tally:
         return self._clock() - self._since
 
     def start(self, key: str, name: str, worker: int, share: float = 1.0) -> None:
-        """A worker, or a share of it, has been given the trial."""
+        """Adds a trial that was given to a worker, or to a share of it."""
         self.phase = ""
-        now, free = self._clock(), self._free.pop(worker, None)
-        # what passes between two trials is part of what a trial costs
-        since = now if free is None or now - free > IDLE_SECONDS else free
+        now, idle_since = self._clock(), self._free.pop(worker, None)
+        # the time that a worker needs between two trials is part of the cost of a trial
+        since = now if idle_since is None or now - idle_since > IDLE_SECONDS else idle_since
         self.running[key] = Running(name, worker, since, since, share)
 
     def report(self, key: str, report: Report) -> Running:
-        """The trial says how far it is."""
+        """Updates a running trial from its report, and returns the trial."""
         trial = self.running[key]
         part = min(1.0, report.steps / report.total) if report.total else 0.0
         if report.note and not trial.part:
             trial.before = part
         trial.heard, trial.part, trial.epoch = self._clock(), part, report.epoch
         for data in ("validation", "train"):
-            if found := score(report.metrics, data):
-                trial.score = f"{data} {shown(*found)}"
+            if last_score := score(report.metrics, data):
+                trial.score = f"{data} {shown(*last_score)}"
                 break
         return trial
 
     def retry(self, key: str) -> Running:
-        """The trial's worker was lost; another one will be given it."""
+        """Removes a trial whose worker was lost, and returns it; it will be started again."""
         self.counts["retried"] += 1
         return self.running.pop(key)
 
     def end(self, outcome: Outcome) -> None:
-        """The trial ended, or never had to start."""
+        """Counts a trial that has ended, or was skipped without a start."""
         trial, now = self.running.pop(outcome.trial.id, None), self._clock()
         self.ended += 1
         if trial:
@@ -124,46 +142,52 @@ class Tally:
         if trial and outcome.status != "skipped":
             self._spent += (now - trial.since) * trial.share
             self._worth += 1 - trial.before
-        found = score(outcome.result.metrics, "test") if outcome.status == "ok" else None
-        if found and isfinite(found[1]):
-            (metric, value), strategy = found, outcome.trial.strategy.name
+        test_score = score(outcome.result.metrics, "test") if outcome.status == "ok" else None
+        if test_score and isfinite(test_score[1]):
+            (metric, value), strategy = test_score, outcome.trial.strategy.name
             best = self.best.setdefault(metric, {})
             better = max if metric == "accuracy" else min
             best[strategy] = better(value, best.get(strategy, value))
 
     def close(self, phase: str) -> None:
-        """No trial runs any more: the sweep has come to what is done after the last one."""
+        """Begins a phase after the last trial; no trial runs any more."""
         self.phase = phase
         self.running.clear()
 
     def left(self) -> float | None:
-        """Seconds until the last trial ends, if the rest goes as it did so far; None if unknown.
+        """Seconds until the last trial ends, at the pace so far; None if unknown.
 
-        The pace is the time that workers spent on trials, over the trials that they did in it; of
-        those that run, what was done up to their last report counts.
+        The pace is in worker seconds per trial: the time that workers have spent on trials, divided
+        by the number of trials done in that time. A running trial counts with the part that was
+        done at its last report.
         """
         now, running = self._clock(), self.running.values()
         parts = [t.part - t.before for t in running]
-        ran = self._worth or max(parts, default=0.0) >= TELLING
-        if not ran or self.phase or self.finished == self.total:
+        known = self._worth or max(parts, default=0.0) >= TELLING
+        if not known or self.phase or self.finished == self.total:
             return None
         spent = self._spent + sum((t.heard - t.since) * t.share for t in running)
         pace = max(spent, 1e-9) / (self._worth + sum(parts))
-        rest = [1 - min(1.0, t.part + (now - t.heard) * t.share / pace) for t in running]
+        remaining = [1 - min(1.0, t.part + (now - t.heard) * t.share / pace) for t in running]
         waiting = self.total - self.finished - len(running)
         workers = sum(t.share for t in running)
         workers += sum(now - t < IDLE_SECONDS for t in self._free.values())
-        # near the end workers have nothing to do while the last trials run
-        last = max((r / t.share for r, t in zip(rest, running, strict=True)), default=0.0)
-        return pace * max((waiting + sum(rest)) / max(1, workers), last)
+        # near the end some workers are idle: the last trial to finish decides then
+        last = max((r / t.share for r, t in zip(remaining, running, strict=True)), default=0.0)
+        return pace * max((waiting + sum(remaining)) / max(1, workers), last)
 
 
 def score(metrics: Mapping[str, float], part: str) -> tuple[str, float] | None:
-    """`accuracy` or `mse` of the test, validation or training data, and its value."""
+    """Returns the name of a score, `accuracy` or `mse`, and its value; None if there is none.
+
+    Args:
+        metrics: Metrics by name, as `test/accuracy`.
+        part: Part of the data: `test`, `validation` or `train`.
+    """
     names = {name: f"{part}/{name}" for name in ("accuracy", "mse")}
     return next(((n, metrics[key]) for n, key in names.items() if key in metrics), None)
 
 
 def shown(metric: str, value: float) -> str:
-    """The value as it is printed."""
+    """Returns the value of a score as text."""
     return f"{value:.3f}" if metric == "accuracy" else f"{value:.4g}"

@@ -1,4 +1,4 @@
-"""Running a trial again from its config file alone, and saying whether it came to the same."""
+"""`masksweep reproduce`: runs a trial again from its config file, and compares the results."""
 
 from __future__ import annotations
 
@@ -46,21 +46,26 @@ class Target:
     """A recorded run that is to be run again."""
 
     said: str
-    """The run's id, or the file, as it was asked for."""
+    """The run's id or the file's path, as it was given on the command line."""
     trial: Trial
     recorded: Recorded
 
     @property
     def tags(self) -> dict[str, str]:
-        """How a run says what it reproduces."""
+        """Tags of the new run that name the run it reproduces."""
         run = {"reproduces": self.said} if RUN_ID.fullmatch(self.said) else {}
         return {**run, "reproduces.trial": self.recorded.trial}
 
 
 def reproduce(arguments: Sequence[str]) -> int:
-    """`masksweep reproduce RUN_ID | FILE`: 0 if the same came out, to rounding at most; 1 if not.
+    """Runs `masksweep reproduce RUN_ID | FILE`, and returns the exit code.
 
-    Raises `Invalid` where there is nothing to run again, or it cannot be read.
+    Returns:
+        0 if all results are the same, at least within the tolerance of rounding, and are recorded;
+        else 1.
+
+    Raises:
+        Invalid: There is no such run or file, or it cannot be read.
     """
     parser = Parser("masksweep reproduce", description="Run a trial again, and compare.")
     parser.add_argument("what", metavar="RUN_ID | config.yaml", help="a run, or its config file")
@@ -68,64 +73,67 @@ def reproduce(arguments: Sequence[str]) -> int:
         "--sweep", action="store_true", help="all trials of a sweep, by name or run id"
     )
     parser.add_argument("--uri", help="as tracking.uri; default: the store that run uses")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        targets = _targets(given.what, given.sweep, given.uri, Path(folder))
-        return _reproduced(targets, given.what, given.uri, Path(folder))
+        targets = _targets(options.what, options.sweep, options.uri, Path(folder))
+        return _reproduced(targets, options.what, options.uri, Path(folder))
 
 
-def _targets(what: str, sweep: bool, uri: str | None, folder: Path) -> list[Target]:
-    path = Path(what)
-    if not sweep and exists("reproduce", what) and path.is_file():
-        return [_target(what, path)]
-    if not sweep and not RUN_ID.fullmatch(what):
-        raise Invalid("reproduce", what, "no such file, and no run's id, which is 32 hex digits")
+def _targets(source: str, sweep: bool, uri: str | None, folder: Path) -> list[Target]:
+    """Returns the trials to run again; files of runs in the store are copied into the folder."""
+    path = Path(source)
+    if not sweep and exists("reproduce", source) and path.is_file():
+        return [_target(source, path)]
+    if not sweep and not RUN_ID.fullmatch(source):
+        raise Invalid("reproduce", source, "no such file, and no run's id, which is 32 hex digits")
     from masksweep.sweeps.tracking import reader
 
     try:
-        with doing(f"Fetching run {what}"):
-            found = []
-            for run in reader.trials_of(uri, what) if sweep else [what]:
-                own = folder / run
-                own.mkdir()
-                if run_config.NAME not in reader.download(uri, run, run_config.FILES, own):
+        with doing(f"Fetching run {source}"):
+            targets = []
+            for run in reader.trials_of(uri, source) if sweep else [source]:
+                run_folder = folder / run
+                run_folder.mkdir()
+                if run_config.NAME not in reader.download(uri, run, run_config.FILES, run_folder):
                     raise Invalid("run", run, f"has no {run_config.NAME}: no trial's run")
-                found.append(_of_run(run, own))
-            return found
+                targets.append(_of_run(run, run_folder))
+            return targets
     except Away as error:
         raise Invalid("tracking.uri", shown(store_uri(uri)), f"is away: {error}") from error
 
 
-def _target(said: str, path: Path) -> Target:
+def _target(name: str, path: Path) -> Target:
+    """Reads a run's config file, which must have recorded results."""
     trial, recorded = run_config.read(path)
     if recorded is None:
         allowed = f"without `{run_config.BLOCK}`, which a run's has when it has ended well"
         raise Invalid("config", path, allowed)
-    return Target(said, trial, recorded)
+    return Target(name, trial, recorded)
 
 
 def _of_run(run: str, folder: Path) -> Target:
+    """Reads the config file of a run, which was copied into the folder."""
     try:
         return _target(run, folder / run_config.NAME)
     except Invalid as error:
         raise Invalid("run", run, str(error).replace(f"{folder}/", "")) from error
 
 
-def _reproduced(targets: Sequence[Target], what: str, uri: str | None, folder: Path) -> int:
-    """Run, record and compare all of them; the exit code."""
+def _reproduced(targets: Sequence[Target], source: str, uri: str | None, folder: Path) -> int:
+    """Runs, records and compares all targets, and returns the exit code."""
     first, tracking = targets[0], Tracking(uri=uri)
     require_state()
     require_store(uri)
-    alone = f"{first.trial.name}, {first.recorded.trial[:8]}"
-    name = f"{AGAIN}{alone if len(targets) == 1 else what}"
+    label = f"{first.trial.name}, {first.recorded.trial[:8]}"
+    name = f"{AGAIN}{label if len(targets) == 1 else source}"
     verdicts: dict[str, Verdict | str] = {}
     with Spool.held(resume.address(tracking, name)) as spool:
         with doing("Opening the store"):
             tracker = _opened(tracking, name)
-        # a signal ends it between two records, and a second one at once
+        # the first signal stops the run between two records, a second one stops it immediately
         with Stop(gentle=True) as stop:
             recorder = Recorder(spool, tracking, name, tracker)
-            recorder.start_sweep(f"Again, from the config of `{what}`.", [])
+            recorder.start_sweep(f"Again, from the config of `{source}`.", [])
             recorder.start()
             status = "KILLED"
             try:
@@ -145,15 +153,18 @@ def _reproduced(targets: Sequence[Target], what: str, uri: str | None, folder: P
                     print("Send the rest with: masksweep sync", file=sys.stderr)
     console = escape.console()
     for line in _lines(targets, verdicts):
-        bad = line.startswith(("verdict: different", "failed"))
-        styled = bad or line.startswith("verdict")
-        console.print(Text(line, ("bold red" if bad else "green") * styled), soft_wrap=True)
-    well = all(isinstance(v, Verdict) and v.good for v in verdicts.values())
-    return int(not (well and sent))
+        different = line.startswith(("verdict: different", "failed"))
+        styled = different or line.startswith("verdict")
+        console.print(Text(line, ("bold red" if different else "green") * styled), soft_wrap=True)
+    same = all(isinstance(v, Verdict) and v.good for v in verdicts.values())
+    return int(not (same and sent))
 
 
 def _opened(tracking: Tracking, name: str) -> Tracker | None:
-    """The store, before time is spent; None if it is away, and records wait for it."""
+    """Opens the store before time is spent on training.
+
+    Returns None if the store is away; the records then wait on disk.
+    """
     try:
         return Tracker(tracking, name)
     except Away as error:
@@ -162,7 +173,7 @@ def _opened(tracking: Tracking, name: str) -> Tracker | None:
 
 
 class _Again(TrialWatcher):
-    """Compares each trial with what was recorded of it."""
+    """Compares each trial with what was recorded of it, when it ends."""
 
     def __init__(
         self,
@@ -208,29 +219,36 @@ def _run(
     folder: Path,
     tick: Callable[[], None],
 ) -> None:
-    """Run and record the targets; fills in the verdicts, by trial id."""
-    # large files stay where their records say that they are
-    place = (STATE / "reproduced" / uuid.uuid4().hex).absolute()
-    watcher = _Again(targets, verdicts, recorder, display, folder, str(place), tick)
-    work = TrialWork(str(place), every_s=1e9)
+    """Runs and records the targets.
+
+    Adds to `verdicts`, by trial id: the verdict, or the reason why the trial failed.
+    """
+    # not a temporary folder: records that still wait refer to large files in this folder
+    checkpoints = (STATE / "reproduced" / uuid.uuid4().hex).absolute()
+    watcher = _Again(targets, verdicts, recorder, display, folder, str(checkpoints), tick)
+    work = TrialWork(str(checkpoints), every_s=1e9)
     try:
         with LocalProcess(work) as process:
             process.run(watcher, jobs(_planned(targets), folder))
     finally:
-        checkpoint.clear(str(place), "rounds")
-        for empty in (place, place.parent, STATE):
+        checkpoint.clear(str(checkpoints), "rounds")
+        for empty in (checkpoints, checkpoints.parent, STATE):
             with suppress(OSError):
                 empty.rmdir()
 
 
 def _lines(targets: Sequence[Target], verdicts: Mapping[str, Verdict | str]) -> list[str]:
-    """What a person reads: all of one trial; of several only what is amiss, and the counts."""
+    """Returns the lines that are shown to the user.
+
+    Of a single trial these are all lines. Of several trials these are the lines of those that are
+    not identical, and the counts.
+    """
     lines: list[str] = []
     words: dict[str, int] = {}
     for target in targets:
         verdict = verdicts.get(target.trial.id)
         if verdict is None:
-            continue  # it was stopped before
+            continue  # the run was interrupted before this trial
         word = "failed" if isinstance(verdict, str) else verdict.word
         words[word] = words.get(word, 0) + 1
         if len(targets) > 1 and word == "identical":
@@ -239,4 +257,5 @@ def _lines(targets: Sequence[Target], verdicts: Mapping[str, Verdict | str]) -> 
         lines += [f"failed: {verdict}"] if isinstance(verdict, str) else verdict.lines()
     if len(targets) > 1:
         lines.append(", ".join(f"{count} {word}" for word, count in words.items()))
-    return [printable(line) for line in lines]  # a stranger's file may say anything
+    # a file from someone else may hold control characters
+    return [printable(line) for line in lines]

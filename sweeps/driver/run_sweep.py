@@ -1,4 +1,4 @@
-"""Run a sweep: open the store, check the trials, start Ray, and close all of it in order."""
+"""Runs a sweep: opens the store, checks the trials, starts Ray, and closes all of it in order."""
 
 from __future__ import annotations
 
@@ -30,10 +30,16 @@ from masksweep.sweeps.training.preflight import Ask, Preflight, check
 
 
 def run(planned: Sequence[Planned], arguments: Sequence[str], *, rerun: bool = False) -> Ended:
-    """Run and record every trial that is not done and not refused.
+    """Runs and records every trial of a plan that is not done and not refused.
 
-    With `rerun` those that are done run as well. Raises `Invalid` before the first trial starts,
-    with nothing written.
+    Args:
+        planned: The plan of the sweep.
+        arguments: Arguments of the command line, from which the sweep's name is derived.
+        rerun: Whether trials that are done run again.
+
+    Raises:
+        Invalid: The sweep cannot run. Raised before the first trial starts; nothing was written
+            then.
     """
     name = sweep_name(planned[0].trial, arguments)
     try:
@@ -47,6 +53,7 @@ def run(planned: Sequence[Planned], arguments: Sequence[str], *, rerun: bool = F
 
 
 def _run(planned: Sequence[Planned], arguments: Sequence[str], name: str, rerun: bool) -> Ended:
+    """Opens what the sweep needs, runs it, and closes everything when it ends."""
     first = planned[0].trial
     require_state()
     require_store(first.tracking.uri)
@@ -54,7 +61,7 @@ def _run(planned: Sequence[Planned], arguments: Sequence[str], name: str, rerun:
         stop = stack.enter_context(Stop())
         engine: Engine | None = None
         ask: Ask
-        try:  # TensorFlow is loaded while the store is opened
+        try:  # the preflight loads TensorFlow in another process while the store is opened
             feasible.check([p.trial for p in planned])
             checkpoint.check(checkpoint_folder(first))
             if first.launch.address is None:
@@ -65,7 +72,7 @@ def _run(planned: Sequence[Planned], arguments: Sequence[str], name: str, rerun:
         except Invalid as error:
             if not exists(store_uri(first.tracking.uri)):
                 raise
-            ask = partial(_raise, error)  # it does not matter if all is done
+            ask = partial(_raise, error)  # raised only if there is a trial to run
         planned, recorder, away = stack.enter_context(resume.opened(planned, name, rerun))
         summary.before(planned, away)
         if any(p.state == "to run" for p in planned):
@@ -78,27 +85,32 @@ def _run(planned: Sequence[Planned], arguments: Sequence[str], name: str, rerun:
 
 
 def _checked(planned: Sequence[Planned], ask: Ask) -> list[Planned]:
-    """The plan with its refusals. Raises `Invalid` for a plan that cannot be made."""
-    new = [p.trial for p in planned if p.state == "to run"]
-    with doing(f"Checking {trials(len(new))}"):
-        return refused(planned, check(new, ask))
+    """Returns the plan with the answers of the preflight.
+
+    Raises:
+        Invalid: The masks of a trial cannot be made.
+    """
+    trials_to_run = [p.trial for p in planned if p.state == "to run"]
+    with doing(f"Checking {trials(len(trials_to_run))}"):
+        return refused(planned, check(trials_to_run, ask))
 
 
-def _raise(error: Invalid, given: Sequence[Trial]) -> Sequence[Answer]:
+def _raise(error: Invalid, trials_to_check: Sequence[Trial]) -> Sequence[Answer]:
+    """Raises the error when the preflight is asked."""
     raise error
 
 
-def _ask(engine: Engine, given: Sequence[Trial]) -> Sequence[Answer]:
-    """`preflight.answers` in a worker."""
+def _ask(engine: Engine, trials_to_check: Sequence[Trial]) -> Sequence[Answer]:
+    """Runs `preflight.answers` in a worker."""
     try:
-        found: Sequence[Answer] = engine.ask("refusals", [portable(t) for t in given])
+        answers: Sequence[Answer] = engine.ask("refusals", [portable(t) for t in trials_to_check])
     except LookupError as error:
-        raise Invalid("launch.address", given[0].launch.address, str(error)) from error
-    return found
+        raise Invalid("launch.address", trials_to_check[0].launch.address, str(error)) from error
+    return answers
 
 
 def _engine(stack: contextlib.ExitStack, planned: Sequence[Planned], name: str) -> Engine:
-    """Workers for the trials that are to run, until the stack is closed."""
+    """Starts or joins Ray, and returns workers for the trials to run; the stack closes them."""
     first = planned[0].trial
     with doing("Starting Ray" if first.launch.address is None else "Joining Ray"):
         stack.enter_context(cluster(first.launch.address))

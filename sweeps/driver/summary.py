@@ -1,4 +1,4 @@
-"""What a person is told before and after a sweep."""
+"""Messages to the user before and after a sweep, and the description of its parent run."""
 
 from __future__ import annotations
 
@@ -22,29 +22,34 @@ from masksweep.sweeps.tracking import resume
 
 @dataclass
 class Ended:
-    """What came out of a sweep."""
+    """The results of a sweep, and how it ended."""
 
     outcomes: list[Outcome] = field(default_factory=list)
-    """Of the trials that ended, in this run or an earlier one, in the plan's order."""
+    """Outcomes of the trials that ended in this run or an earlier one, in the order of the plan."""
     logs: dict[str, Path] = field(default_factory=dict)
-    """Log of each trial that failed, by trial id."""
+    """Log file of each trial that failed, by trial id."""
     exit_code: int = 1
     unsent: int = 0
-    """Records that the store does not have."""
+    """Number of records that the store does not have."""
     refused: Sequence[str] = ()
-    """Why the store would not take records."""
+    """Reasons why the store refused records."""
     trouble: str = ""
     """Why the store could not be reached, if records wait for it."""
     ended_by: str = ""
-    """Why not every trial was run, if that was a trial's doing."""
+    """Why the sweep ended before all trials ran, if a trial or an error was the cause."""
     checked: Sequence[Checked] = ()
-    """The sweep's claims."""
+    """Results of the sweep's claims."""
     lost: int = 0
-    """How many trials the store was given and does not have any more."""
+    """Number of trials that the store had, and no longer has."""
 
 
 def before(planned: Sequence[Planned], away: str) -> None:
-    """Say on stderr what is done already; `away` is why that could not be seen."""
+    """Prints the state of the plan on stderr, before the sweep starts.
+
+    Args:
+        planned: The plan of the sweep.
+        away: Why the store cannot be reached; empty if it can.
+    """
     done = any(p.found for p in planned)
     if away:
         print(f"The store is away ({away}); results wait on disk.", file=sys.stderr)
@@ -55,42 +60,55 @@ def before(planned: Sequence[Planned], away: str) -> None:
 
 
 NOTE = 8000
-"""The most characters of a run's description."""
+"""Largest length of a run's description, in characters."""
 
 
 def note(question: str, again: str, outcomes: Sequence[Outcome], checked: Sequence[Checked]) -> str:
-    """A parent run's description, in markdown: what it was to settle, what came out, how to rerun.
+    """Returns the description of a parent run, in Markdown.
 
-    Its tables are cut to what there is room for.
+    It has the question, the recommendations, the claims, tables of results, and the command. Tables
+    are cut to fit into `NOTE` characters.
+
+    Args:
+        question: The question of the sweep; may be empty.
+        again: The command that runs the sweep again.
+        outcomes: Outcomes of the trials so far.
+        checked: Results of the claims.
     """
-    told = [
-        f"**{escape.markdown(about)}**: {escape.markdown(said)}\n"
-        for about, said in recommendation.sentences(outcomes)
+    sentences = [
+        f"**{escape.markdown(topic)}**: {escape.markdown(sentence)}\n"
+        for topic, sentence in recommendation.sentences(outcomes)
     ]
-    parts = ["\n".join(told), claims.as_markdown(checked), as_markdown(outcomes)]
+    parts = ["\n".join(sentences), claims.as_markdown(checked), as_markdown(outcomes)]
     parts = [*parts, baseline.as_markdown(outcomes)] if outcomes else []
-    first = f"{escape.markdown(question)[:2000]}\n\n" if question else ""
-    last = f"Run again with\n\n{textwrap.indent(again, '    ', lambda line: True)}\n"
-    room, found = NOTE - len(first) - len(last) - 600, []
-    for given in filter(None, parts):
-        lines, kept = given.splitlines(keepends=True), ""
-        while lines and len(kept) + len(lines[0]) <= room:
-            kept += lines.pop(0)
-        room -= len(kept) + 50
-        found.append(kept + (f"\n{len(lines)} more lines in the report\n" if lines else ""))
-    return first + "\n".join([*found, last])
+    head = f"{escape.markdown(question)[:2000]}\n\n" if question else ""
+    tail = f"Run again with\n\n{textwrap.indent(again, '    ', lambda line: True)}\n"
+    room, sections = NOTE - len(head) - len(tail) - 600, []
+    for section in filter(None, parts):
+        lines, text = section.splitlines(keepends=True), ""
+        while lines and len(text) + len(lines[0]) <= room:
+            text += lines.pop(0)
+        room -= len(text) + 50
+        sections.append(text + (f"\n{len(lines)} more lines in the report\n" if lines else ""))
+    return head + "\n".join([*sections, tail])
 
 
 def after(ended: Ended, name: str, arguments: Sequence[str]) -> None:
-    """Print the table and what failed; say on stderr what is left to do, and how."""
+    """Prints the results on stdout, and on stderr what is left to do.
+
+    Args:
+        ended: The results of the sweep.
+        name: Name of the sweep.
+        arguments: Arguments of the command line, to print the command that continues the sweep.
+    """
     if ended.outcomes:
         console = escape.console()
         console.print()
         console.print(table(ended.outcomes))
-        if (against := baseline.table(ended.outcomes)) is not None:
+        if (comparison := baseline.table(ended.outcomes)) is not None:
             console.print()
-            console.print(against)
-            console.print(baseline.method(against.row_count))
+            console.print(comparison)
+            console.print(baseline.method(comparison.row_count))
             console.print(baseline.note(ended.outcomes))
         if ended.checked:
             console.print()

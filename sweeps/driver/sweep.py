@@ -1,4 +1,4 @@
-"""One sweep as it goes on: each event is shown and recorded, and its end says what came out."""
+"""One running sweep: records and shows its trials, and closes it with its results."""
 
 from __future__ import annotations
 
@@ -30,11 +30,20 @@ KEPT = "What had finished is kept; the same command goes on."
 
 
 class FailFast(Exception):
-    """A trial failed, and the sweep is to stop at the first that does."""
+    """A trial failed in a sweep with `launch.fail_fast`, which is to stop then."""
 
 
 class Sweep(TrialWatcher):
-    """A sweep: its trials, what is said of them at the end, and the claims that it makes."""
+    """A sweep: runs its trials, checks its claims, and closes its parent run.
+
+    Args:
+        planned: The plan of the sweep.
+        recorder: Records the sweep.
+        stop: Tells whether the user has interrupted the sweep.
+        name: Name of the sweep.
+        again: The command that runs the sweep again.
+        rerun: Whether trials are recorded although the store has them.
+    """
 
     def __init__(
         self,
@@ -45,7 +54,6 @@ class Sweep(TrialWatcher):
         again: str,
         rerun: bool,
     ) -> None:
-        """`again` is the command that runs it again."""
         done = {
             p.trial.id: Outcome(p.trial, p.variant, p.found.result.status, p.found.result,
                                 p.found.result.reason)
@@ -67,12 +75,19 @@ class Sweep(TrialWatcher):
         self._ticked = 0.0
         self._ended_by = ""
         self._lost: list[str] = []
-        """Trials that the store was given and does not have any more."""
+        """Ids of trials that the store had, and no longer has."""
         self._new = False
-        """Whether a trial has ended here."""
+        """Whether a trial has ended in this run."""
 
     def run(self, engine: Engine | None) -> Ended:
-        """Run what is to run, and record it until the store has all or its patience is over."""
+        """Runs the trials that are to run, and closes the sweep.
+
+        Returns when the store has all records, or when the patience for a store that is away is
+        over.
+
+        Args:
+            engine: The workers; None if no trial is to run.
+        """
         status, exit_code = "FAILED", 1
         checked: list[Checked] = []
         self._logs.mkdir(parents=True, exist_ok=True)
@@ -82,10 +97,10 @@ class Sweep(TrialWatcher):
         tags = {"sweep.question": self._question, "sweep.command": self._again}
         self._recorder.start_sweep(note, plan, scores, tags)
         self._recorder.start()
-        others = [p for p in self._planned if p.state != "to run"]
+        not_run = [p for p in self._planned if p.state != "to run"]
         with self._display:
             try:
-                for p in others:
+                for p in not_run:
                     if p.state == "skipped":
                         self.end(p.trial.id, TrialResult("skipped", p.refusal))
                 if engine:
@@ -96,10 +111,10 @@ class Sweep(TrialWatcher):
                         timeout_s=self._launch.trial_timeout_s,
                     )
                 checked = self._check_claims()
-                well = all(o.status != "failed" for o in self.outcomes.values())
-                well = well and not controls_hold(self.outcomes.values())
-                well = well and all(c.passed is not False for c in checked)
-                status, exit_code = ("FINISHED", 0) if well else ("FAILED", 1)
+                good = all(o.status != "failed" for o in self.outcomes.values())
+                good = good and not controls_hold(self.outcomes.values())
+                good = good and all(c.passed is not False for c in checked)
+                status, exit_code = ("FINISHED", 0) if good else ("FAILED", 1)
             except Stopped as stopped:
                 status, exit_code = "KILLED", stopped.exit_code
             except FailFast as failed:
@@ -107,54 +122,55 @@ class Sweep(TrialWatcher):
             except Broken as broken:
                 self._ended_by = f"The sweep was stopped: {broken}. {KEPT}"
             finally:
-                found = [self.outcomes[k] for k in self._by_id if k in self.outcomes]
+                ended = [self.outcomes[k] for k in self._by_id if k in self.outcomes]
                 self._recorder.kill_trials()
-                note, files = self._told(found, checked, status)
-                self._recorder.end_sweep(status, note, files, build.counts(found))
+                note, files = self._told(ended, checked, status)
+                self._recorder.end_sweep(status, note, files, build.counts(ended))
                 exit_code = self._send_rest(exit_code)
         unsent, refused = self._recorder.waiting, self._recorder.refused
         trouble = self._recorder.trouble if unsent else ""
         return Ended(
-            found, self.failed_logs, exit_code, unsent, refused, trouble, self._ended_by, checked,
+            ended, self.failed_logs, exit_code, unsent, refused, trouble, self._ended_by, checked,
             len(self._lost),
         )  # fmt: skip
 
     def _told(
-        self, found: Sequence[Outcome], checked: Sequence[Checked], status: str
+        self, ended: Sequence[Outcome], checked: Sequence[Checked], status: str
     ) -> tuple[str, dict[str, bytes]]:
-        """(the sweep's description, its files); where they cannot be made, without them.
+        """Returns the sweep's description and its files by name.
 
-        Whatever fails here must not keep the sweep's run from being closed.
+        A failure here must not prevent the sweep's run from being closed. So if the files cannot be
+        made, the description has no tables and there are no files.
         """
         try:
-            note = summary.note(self._question, self._again, found, checked)
-            files = {"table.txt": as_text(found, checked).encode(), **self._page(found)}
+            note = summary.note(self._question, self._again, ended, checked)
+            files = {"table.txt": as_text(ended, checked).encode(), **self._page(ended)}
         except Exception as error:
             print(f"masksweep: no table was made: {error!r}", file=sys.stderr)
             return summary.note(self._question, self._again, [], []), {}
         if status != "KILLED" and self._new:
             self._display.phase("Drawing the report")
-            files |= build.report(self._name, self._question, self._again, found, self.environments)
+            files |= build.report(self._name, self._question, self._again, ended, self.environments)
         return note, files
 
-    def _page(self, found: Sequence[Outcome]) -> dict[str, bytes]:
-        """The page that the sweep asked for, also in the folder of logs."""
+    def _page(self, outcomes: Sequence[Outcome]) -> dict[str, bytes]:
+        """Returns the page that the sweep asked for, by file name, and saves it with the logs."""
         if self._planned[0].trial.sweep.page is None:
             return {}
-        made = {"leaks.html": leak_atlas.page(found, self._name).encode()}
-        for name, content in made.items():
-            with contextlib.suppress(OSError):  # the store has it too
+        pages = {"leaks.html": leak_atlas.page(outcomes, self._name).encode()}
+        for name, content in pages.items():
+            with contextlib.suppress(OSError):  # the store has the page too
                 (self._logs / name).write_bytes(content)
-        return made
+        return pages
 
     def _check_claims(self) -> list[Checked]:
-        """The sweep's claims, once every trial has ended."""
+        """Checks the sweep's claims, after every trial has ended."""
         parts = {key: p.parts for key, p in self._by_id.items()}
-        given = self._planned[0].trial.sweep.claims
-        return claims.check(given, list(self.outcomes.values()), parts)
+        sweep_claims = self._planned[0].trial.sweep.claims
+        return claims.check(sweep_claims, list(self.outcomes.values()), parts)
 
     def _send_rest(self, exit_code: int) -> int:
-        """Wait until the store has all, or patience is over; the exit code of the sweep."""
+        """Waits until the store has all records or the patience is over; returns the exit code."""
         self._display.phase("Sending the last results to the store")
         patience = self._planned[0].trial.tracking.patience_s
         try:
@@ -164,7 +180,7 @@ class Sweep(TrialWatcher):
                 sent = self._recorder.finish(patience, self.tick)
         except Stopped as stopped:
             return stopped.exit_code
-        # not after an interruption: whoever stopped it waits for it to end
+        # not after an interruption: the user waits for the command to end
         if exit_code <= 128 and (sent or not self._recorder.away_s):
             self._lost = self._recorder.lost(
                 key for key, o in self.outcomes.items() if o.status != "failed"
@@ -185,6 +201,7 @@ class Sweep(TrialWatcher):
         self._show_store()
 
     def _show_store(self) -> None:
+        """Shows the state of the store, at most once per second."""
         if time.monotonic() - self._ticked > 1:
             self._ticked = time.monotonic()
             self._display.store(self._recorder.waiting, self._recorder.away_s)

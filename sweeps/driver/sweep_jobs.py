@@ -1,4 +1,4 @@
-"""The jobs of a sweep: which trials run side by side, what each takes, and where its files are."""
+"""The jobs of a sweep: packs of trials, their resources, and the places of their files."""
 
 from __future__ import annotations
 
@@ -15,36 +15,45 @@ from masksweep.sweeps.launch.worker import Task
 
 
 def jobs(planned: Sequence[Planned], logs: Path) -> list[Job]:
-    """The jobs of the trials that are to run; `logs` is the folder of their logs."""
+    """Returns the jobs of the trials that are to run.
+
+    Args:
+        planned: The plan of the sweep.
+        logs: Folder of the trials' log files.
+    """
     return [_job(pack, logs) for pack in packs([p for p in planned if p.state == "to run"])]
 
 
 def _job(pack: Sequence[Planned], logs: Path) -> Job:
-    """The job of trials that run side by side. Its key is their ids; alone, the trial's id."""
+    """Returns the job of trials that run side by side.
+
+    The key of the job is the ids of its trials, separated by spaces.
+    """
     first = pack[0].trial
-    need = first.resources
-    spec = Spec(need.num_cpus, need.num_gpus, need.memory, first.train.threads)
+    resources = first.resources
+    spec = Spec(resources.num_cpus, resources.num_gpus, resources.memory, first.train.threads)
     tasks = [Task.of(p.trial, log_file(p, logs)) for p in pack]
     parts = tuple(_job([p], logs) for p in pack) if len(pack) > 1 else ()
-    # a short pack is filled up, so it takes as long as a full one
+    # a pack with too few trials is filled up, so it takes as long as a full one
     return Job(" ".join(t.id for t in tasks), tasks, spec, first.width, parts)
 
 
 def log_file(planned: Planned, logs: Path) -> Path:
-    """The file of a trial's log in the folder of logs."""
+    """Returns the path of a trial's log file in the folder of logs."""
     return logs / f"{_as_file(planned.name)}-{planned.trial.id[:8]}.log"
 
 
 def log_folder(name: str) -> Path:
-    """The folder of a sweep's logs."""
+    """Returns the folder of a sweep's log files."""
     return STATE / "logs" / _as_file(name)
 
 
 def _as_file(text: str) -> str:
+    """Converts a text to a file name of at most 80 characters."""
     return re.sub(r"[^\w.=-]+", "_", text)[:80]
 
 
 def checkpoint_folder(trial: Trial) -> str:
-    """Where a trial's checkpoints are kept, as a worker finds it."""
-    given = trial.checkpoint.path or str(STATE / "checkpoints")
-    return given if "://" in given else str(Path(given).absolute())
+    """Returns the folder or URI of a trial's checkpoints, as an absolute path for workers."""
+    place = trial.checkpoint.path or str(STATE / "checkpoints")
+    return place if "://" in place else str(Path(place).absolute())

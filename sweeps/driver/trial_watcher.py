@@ -1,4 +1,4 @@
-"""What happens to trials, on its way to the recorder and the display."""
+"""Passes the events of trials to the recorder and the display."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ class TrialWatcher(Watcher):
 
     Args:
         planned: The trials.
-        recorder: Where they are recorded.
-        display: Where they are shown.
-        logs: The folder of their logs.
-        checkpoints: The folder or URI of their checkpoints, which go when a trial has ended.
-        rerun: Whether they are recorded although the store has them.
-        tags: More tags of runs, by trial id.
+        recorder: Records the trials.
+        display: Shows the trials.
+        logs: Folder of the trials' log files.
+        checkpoints: Folder or URI of the trials' checkpoints. A trial's checkpoints are deleted
+            when it has ended.
+        rerun: Whether trials are recorded although the store has them.
+        tags: Additional tags of the runs, by trial id.
     """
 
     def __init__(
@@ -49,21 +50,23 @@ class TrialWatcher(Watcher):
         self._tags = tags or {}
         self._by_id = {p.trial.id: p for p in planned}
         self._printed: dict[str, bytes] = {}
+        """The captured output of each running trial, by id."""
         self._retries: dict[str, int] = {}
+        """Number of retries of each trial whose run is open, by id."""
         self.outcomes: dict[str, Outcome] = {}
-        """How each trial ended, by id."""
+        """Outcome of each trial that has ended, by id."""
         self.failed_logs: dict[str, Path] = {}
-        """The log of each trial that failed, by id."""
+        """Log file of each trial that failed, by id."""
         self.environments: dict[str, list[str]] = {}
-        """Names of trials by what they ran on."""
+        """Names of the trials that ran in an environment, by its description."""
 
-    # -- as an executor goes on ------------------------------------------------------------------
+    # -- events of the executor ------------------------------------------------------------------
 
     def started(self, key: str, worker: int) -> None:
-        trials = key.split()
-        for each in trials:
-            self._begin(each)
-            self._display.started(each, self._by_id[each].name, worker, 1 / len(trials))
+        trial_ids = key.split()
+        for trial_id in trial_ids:
+            self._begin(trial_id)
+            self._display.started(trial_id, self._by_id[trial_id].name, worker, 1 / len(trial_ids))
 
     def event(self, key: str, event: Any) -> None:
         key, event = event
@@ -75,49 +78,55 @@ class TrialWatcher(Watcher):
             self._recorder.log(self._by_id[key].trial, event.epoch, event.metrics)
 
     def retried(self, key: str, reason: str) -> None:
-        for each in key.split():
-            self._retries[each] += 1
-            self._display.retried(each, reason)
+        for trial_id in key.split():
+            self._retries[trial_id] += 1
+            self._display.retried(trial_id, reason)
 
     def ended(self, key: str, result: Mapping[str, TrialResult | Failure] | Failure) -> None:
-        for each in key.split():
-            self.end(each, result if isinstance(result, Failure) else result[each])
+        for trial_id in key.split():
+            self.end(trial_id, result if isinstance(result, Failure) else result[trial_id])
 
     def finished(self, outcome: Outcome, record: Recorded | None) -> None:
-        """A trial has ended and is recorded; without a record, it failed."""
+        """Called when a trial has ended and is recorded; `record` is None if the trial failed."""
 
-    # ----------------------------------------------------------------------------------------------
+    # -- records -----------------------------------------------------------------------------------
 
     def _begin(self, key: str) -> None:
+        """Opens the run of a trial, unless it is already open."""
         if key not in self._retries:
             self._retries[key] = 0
             p = self._by_id[key]
-            log_file(p, self._logs).unlink(missing_ok=True)  # an earlier run's
+            log_file(p, self._logs).unlink(missing_ok=True)  # the log of an earlier run
             self._recorder.start_trial(p.trial, p.name, again=self._rerun, tags=self._tags.get(key))
 
     def end(self, key: str, result: TrialResult | Failure) -> None:
-        """Record how a trial ended."""
-        self._begin(key)  # it may fail before a worker has it
+        """Records how a trial ended.
+
+        Args:
+            key: The trial's id.
+            result: The trial's result, or its failure.
+        """
+        self._begin(key)  # a trial can fail before a worker has started it
         p, retries = self._by_id[key], self._retries.pop(key)
         path, printed = log_file(p, self._logs), self._printed.pop(key, b"")
-        if not printed and path.exists():  # the worker was killed before it could send it
+        if not printed and path.exists():  # the worker was killed before it sent its log
             printed = path.read_bytes()[-LOG_BYTES:]
         files = {"log.txt": printed} if printed else {}
         record: Recorded | None = None
         if isinstance(result, Failure):
             outcome = Outcome(p.trial, p.variant, "failed", reason=result.reason)
             self.failed_logs[key] = path
-            if not path.exists():  # it was written on another machine, or never begun
-                with contextlib.suppress(OSError):  # the store has it too
+            if not path.exists():  # the log is on another machine, or was never begun
+                with contextlib.suppress(OSError):  # the store has the log too
                     path.write_bytes(printed or result.traceback.encode())
             files["traceback.txt"] = result.traceback.encode()
             self._recorder.fail_trial(p.trial, result.reason, files, retries)
-            if result.cause == "diverged":  # from its checkpoint it would do so again
+            if result.cause == "diverged":  # from its checkpoint the trial would diverge again
                 checkpoint.clear(self._checkpoints, key)
         else:
             if environment := result.artifacts.get("environment.txt"):
                 self.environments.setdefault(environment.decode(), []).append(p.name)
-            small = replace(result, artifacts={})  # a sweep's models would not fit into memory
+            small = replace(result, artifacts={})  # all models of a sweep would not fit into memory
             outcome = Outcome(p.trial, p.variant, result.status, small, result.reason)
             result = replace(result, artifacts={**result.artifacts, **files})
             record = self._recorder.end_trial(p.trial, result, retries)

@@ -1,4 +1,4 @@
-"""What came out of a sweep: verdicts, tests, the recommendation, tables, plots and the page.
+"""Reports on the results of a sweep: verdicts, tests, recommendation, tables, plots, HTML page.
 
-It may import `tracking`, `config`, `results` and below.
+This package may import `tracking`, `config`, `results` and below.
 """

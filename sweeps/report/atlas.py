@@ -1,4 +1,4 @@
-"""What the leak atlas found, as an order of strategies: the first holds in most of its cells."""
+"""Results of the leak atlas, and the order of strategies that follows from them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Held:
-    """In how many cells of the atlas a strategy was tried, and in how many it held bit for bit."""
+    """Number of cells of the atlas in which a strategy ran, and in which it held bit for bit."""
 
     tried: int
-    """Cells that the strategy takes: it refuses the others."""
+    """Number of cells that the strategy accepts. It refuses the others."""
     exact: int
+    """Number of these cells in which no masked entry changed in any bit."""
 
 
 FOUND: dict[str, Held] = {
@@ -27,18 +28,19 @@ FOUND: dict[str, Held] = {
     "loss_mask": Held(324, 187),
     "weight_mask(form=product)": Held(108, 6),
 }
-"""By a strategy's label, from `.assets/leak_atlas.html` (`+experiment=leak_atlas`). The order is
-that of `rank`; where the figures of two are alike, it is fixed here."""
+"""Results by the strategy's label, from `.assets/leak_atlas.html` (`+experiment=leak_atlas`). The
+entries are in the order of `rank`. Strategies with equal numbers keep the order of this table."""
 
 
 def rank(label: str) -> int:
-    """The place of a strategy, 0 for the one that holds in most cells.
+    """Returns the place of a strategy in the order, 0 for the best.
 
-    First by the part of the cells that it takes in which it holds, then by how many it takes, then
-    as listed. What the atlas does not know comes last.
+    Strategies are sorted by the fraction of their accepted cells in which they hold, then by the
+    number of accepted cells, then by their order in `FOUND`. A strategy that is not in the atlas
+    comes last.
 
     Args:
-        label: As `Trial.label`, for example `weight_mask(form=product)`.
+        label: The strategy's label as in `Trial.label`, for example `weight_mask(form=product)`.
     """
     order = sorted(FOUND, key=lambda k: (-FOUND[k].exact / FOUND[k].tried, -FOUND[k].tried))
     return order.index(label) if label in FOUND else len(order)

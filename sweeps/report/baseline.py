@@ -1,4 +1,4 @@
-"""Every strategy against a baseline: paired by seed, with intervals and corrected tests."""
+"""Compares each strategy with a baseline: paired by seed, with intervals and corrected tests."""
 
 from __future__ import annotations
 
@@ -22,90 +22,126 @@ from masksweep.sweeps.report.significance import (
 )
 
 DIGITS = 8
-"""The most decimals of a difference."""
+"""Largest number of decimals that a difference is shown with."""
 DENSE = "dense"
-"""The baseline where none is given: the control that masks nothing."""
+"""The default baseline: the control that masks nothing."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One strategy, pattern and variant against the baseline of the same seeds."""
+    """The comparison of one strategy, pattern and variant with the baseline of the same seeds."""
 
     strategy: str
     pattern: str
     metric: str
     difference: Difference
-    """In points of percent for an accuracy. Intervals and p-values hold for the whole table at
-    once."""
+    """Strategy minus baseline, for an accuracy in percentage points. Intervals and p-values are
+    corrected for the number of rows of the whole table."""
 
 
 def against(outcomes: Sequence[Outcome], baseline: str = DENSE) -> list[Compared]:
-    """Test scores of every group minus those of a baseline, where two seeds have both.
+    """Compares the test scores of each strategy, pattern and variant with those of a baseline.
 
-    The baseline is a strategy by its label. The partner of a trial is what it would be itself under
-    that strategy: of the same seed, model, data and its order, optimizer, steps, and of the same
-    masks and held values where the baseline has any. How either is audited, timed or packed does
-    not count.
+    Each trial is paired with the baseline trial that trains in the same way: with the same seed,
+    model, data, order of the data, optimizer and steps. If the baseline masks weights, the masks
+    and held values must be the same too. Settings of audit, timing and packing are ignored.
+
+    Args:
+        outcomes: All trials, including those of the baseline.
+        baseline: Label of the strategy to compare with.
+
+    Returns:
+        One comparison for each group with at least two pairs, in the order of the trials.
     """
-    theirs = [o for o in outcomes if o.trial.label == baseline]
-    scores = {training(o.trial): score(o) for o in theirs if o.status == "ok"}
+    baseline_outcomes = [o for o in outcomes if o.trial.label == baseline]
+    scores = {training(o.trial): score(o) for o in baseline_outcomes if o.status == "ok"}
     groups: dict[tuple[str, str], list[tuple[float, float]]] = {}
     metrics: dict[tuple[str, str], str] = {}
-    for o in outcomes if theirs else ():
+    for o in outcomes if baseline_outcomes else ():
         if o.status != "ok" or o.trial.strategy.role == "dense" or o.trial.label == baseline:
             continue
-        own, other = score(o), scores.get(training(o.trial.under(theirs[0].trial.strategy)))
-        if own is None or other is None:
+        own_score, baseline_score = (
+            score(o),
+            scores.get(training(o.trial.under(baseline_outcomes[0].trial.strategy))),
+        )
+        if own_score is None or baseline_score is None:
             continue
         key = o.trial.label, ", ".join(filter(None, [o.trial.pattern_label, o.variant]))
-        groups.setdefault(key, []).append((own, other))
+        groups.setdefault(key, []).append((own_score, baseline_score))
         metrics[key] = metric(o)
-    found = {k: paired(*zip(*pairs, strict=True)) for k, pairs in groups.items() if len(pairs) > 1}
-    corrected = simultaneous(list(found.values()))
-    return [Compared(*k, metrics[k], d) for k, d in zip(found, corrected, strict=True)]
+    differences = {
+        group: paired(*zip(*pairs, strict=True))
+        for group, pairs in groups.items()
+        if len(pairs) > 1
+    }
+    corrected = simultaneous(list(differences.values()))
+    return [
+        Compared(*group, metrics[group], d) for group, d in zip(differences, corrected, strict=True)
+    ]
 
 
 def training(trial: Trial, without: Sequence[str] = ()) -> str:
-    """What a training follows from, as a key; without some parts of the config."""
-    apart = ("audit", "speed", "pack", "compare", *without)
-    config = {k: v for k, v in trial.canonical().items() if k not in apart}
-    if trial.strategy.role == "dense":  # it has no masks to change, and resumes to the same bits
+    """Returns a key of all settings that determine how a trial trains.
+
+    Args:
+        trial: The trial.
+        without: Sections of the config to leave out as well.
+
+    Returns:
+        The settings as JSON. Trials with equal keys train in the same way.
+    """
+    excluded = ("audit", "speed", "pack", "compare", *without)
+    config = {k: v for k, v in trial.canonical().items() if k not in excluded}
+    if trial.strategy.role == "dense":  # it has no masks to change, and resuming changes no bit
         train = config["train"]
         config["train"] = {k: v for k, v in train.items() if k not in ("switch_at", "resume_at")}
     return json.dumps(config, sort_keys=True)
 
 
 def floors(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    """By metric, how far two dense trials lie apart that differ in nothing but their seed."""
+    """Returns how far apart two dense trials lie that differ only in their seed.
+
+    Args:
+        outcomes: Trials of any strategies; only dense ones that ended well are used.
+
+    Returns:
+        The noise floor by metric, in the unit of `score`. If there are dense trials of several
+        settings, it is the largest of their noise floors.
+    """
     groups: dict[tuple[str, str], list[float]] = {}
     for o in outcomes:
-        own = score(o) if o.status == "ok" else None
-        if o.trial.strategy.role == "dense" and own is not None:
-            groups.setdefault((metric(o), o.variant), []).append(own)
-    found: dict[str, float] = {}
-    for (name, _), values in groups.items():
+        dense_score = score(o) if o.status == "ok" else None
+        if o.trial.strategy.role == "dense" and dense_score is not None:
+            groups.setdefault((metric(o), o.variant), []).append(dense_score)
+    floor_by_metric: dict[str, float] = {}
+    for (metric_name, _), values in groups.items():
         floor = noise_floor(values)
         if not math.isnan(floor):
-            found[name] = max(floor, found.get(name, 0.0))
-    return found
+            floor_by_metric[metric_name] = max(floor, floor_by_metric.get(metric_name, 0.0))
+    return floor_by_metric
 
 
 def metric(outcome: Outcome) -> str:
-    """What a trial's test score is."""
+    """Returns the name of the metric that is the trial's test score."""
     return outcome.trial.score
 
 
 def score(outcome: Outcome) -> float | None:
-    """The test score, an accuracy in percent; None if there is none."""
+    """Returns the test score, an accuracy in percent; None if the trial has none."""
     name = metric(outcome)
-    found = outcome.result.metrics.get(f"test/{name}")
-    return None if found is None else found * (100 if name == "accuracy" else 1)
+    value = outcome.result.metrics.get(f"test/{name}")
+    return None if value is None else value * (100 if name == "accuracy" else 1)
 
 
 def rows(
     outcomes: Sequence[Outcome], baseline: str = DENSE
 ) -> list[tuple[str, str, str, str, str]]:
-    """Strategy, pattern, difference with its interval, p, seeds."""
+    """Returns the cells of the comparison: strategy, pattern, difference, p-value, seeds.
+
+    Args:
+        outcomes: All trials, including those of the baseline.
+        baseline: Label of the strategy to compare with.
+    """
     return [
         (c.strategy, c.pattern, _figure(c), _p(c.difference), str(c.difference.seeds))
         for c in against(outcomes, baseline)
@@ -113,13 +149,13 @@ def rows(
 
 
 def headers(baseline: str = DENSE) -> tuple[str, str, str, str, str]:
-    """The names of the columns."""
+    """Returns the names of the columns."""
     return "strategy", "pattern", f"test score minus {baseline}", "p (Bonferroni)", "seeds"
 
 
 def _figure(compared: Compared) -> str:
     d, digits = compared.difference, 1 if compared.metric == "accuracy" else 4
-    # a limit beside zero must not look as if it were zero, nor on its other side
+    # a limit that is not zero must not be rounded to zero
     while digits < DIGITS and any(x and not float(f"{x:.{digits}f}") for x in (d.low, d.high)):
         digits += 1
     return f"{d.mean:+z.{digits}f} [{d.low:+z.{digits}f}, {d.high:+z.{digits}f}]"
@@ -134,46 +170,45 @@ def _p(difference: Difference) -> str:
     return f"{shown} (not clear)"
 
 
-def method(compared: int) -> str:
-    """What the intervals and p-values of a table with so many rows are."""
-    many = f"of all {compared} rows at once (Bonferroni)" if compared > 1 else "of this row"
+def method(row_count: int) -> str:
+    """Returns a sentence on the intervals and p-values of a table with `row_count` rows."""
+    scope = f"of all {row_count} rows at once (Bonferroni)" if row_count > 1 else "of this row"
     return (
-        f"Intervals (95 %) and p are {many}, by Student's t over the seeds: where p is below"
+        f"Intervals (95 %) and p are {scope}, by Student's t over the seeds: where p is below"
         f" {SIGNIFICANT}, and there alone, the interval leaves out zero."
     )
 
 
 def note(outcomes: Sequence[Outcome]) -> str:
-    """What the figures must be seen against; empty without two dense trials."""
+    """Returns a sentence on the noise between seeds; empty without two dense trials."""
     by_data: dict[str, list[Outcome]] = {}
     for o in outcomes:
         by_data.setdefault(o.trial.data.name, []).append(o)
-    told = []
+    noise_texts = []
     for name, members in by_data.items():
-        under = f" ({name})" if len(by_data) > 1 else ""
+        data_name = f" ({name})" if len(by_data) > 1 else ""
         for metric, floor in floors(members).items():
             unit = "points of accuracy" if metric == "accuracy" else f"in {metric}"
-            told.append(f"{floor:.{1 if metric == 'accuracy' else 4}f} {unit}{under}")
-    if not told:
+            noise_texts.append(f"{floor:.{1 if metric == 'accuracy' else 4}f} {unit}{data_name}")
+    if not noise_texts:
         return ""
-    return (
-        f"Noise: two dense trials that differ in their seed alone lie {' and '.join(told)} apart."
-    )
+    noise = " and ".join(noise_texts)
+    return f"Noise: two dense trials that differ in their seed alone lie {noise} apart."
 
 
 def table(outcomes: Sequence[Outcome]) -> Table | None:
-    """The comparison for the terminal; None if there is none."""
-    found = rows(outcomes)
-    if not found:
+    """Returns the comparison for the terminal; None if no strategy can be compared."""
+    cells = rows(outcomes)
+    if not cells:
         return None
     columns = [Column(header, wrap=header == "pattern") for header in headers()]
-    return tables.terminal(columns, found)
+    return tables.terminal(columns, cells)
 
 
 def as_markdown(outcomes: Sequence[Outcome]) -> str:
-    """The comparison as a table in markdown; empty if there is none."""
-    found = rows(outcomes)
-    if not found:
+    """Returns the comparison as a Markdown table; empty if no strategy can be compared."""
+    cells = rows(outcomes)
+    if not cells:
         return ""
-    text = tables.as_markdown(headers(), found)
-    return f"{text}\n{method(len(found))}\n\n{note(outcomes)}\n"
+    text = tables.as_markdown(headers(), cells)
+    return f"{text}\n{method(len(cells))}\n\n{note(outcomes)}\n"

@@ -1,4 +1,4 @@
-"""What a sweep leaves in its own run at its end."""
+"""Counts and report files that are recorded in a sweep's parent run when the sweep ends."""
 
 from __future__ import annotations
 
@@ -9,38 +9,59 @@ from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.results import leaks
 
 
-def counts(found: Sequence[Outcome]) -> dict[str, float]:
-    """How many trials ended how, and in how many a strategy that should hold leaked."""
-    told = {
-        f"trials/{s}": float(sum(o.status == s for o in found)) for s in ("ok", "skipped", "failed")
+def counts(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """Returns how many trials have each status, and how many leaked although they must hold.
+
+    Controls leak on purpose, so they are not among the leaking trials.
+
+    Args:
+        outcomes: All trials of the sweep.
+
+    Returns:
+        Metrics by name: `trials/ok`, `trials/skipped`, `trials/failed` and `trials/leaking`.
+    """
+    by_status = {
+        f"trials/{s}": float(sum(o.status == s for o in outcomes))
+        for s in ("ok", "skipped", "failed")
     }
-    real = [o for o in found if o.trial.strategy.role == "strategy"]
-    leaking = sum(leaks(o.result.metrics) for o in real)
-    return {**told, "trials/leaking": float(leaking)}
+    strategy_outcomes = [o for o in outcomes if o.trial.strategy.role == "strategy"]
+    leaking = sum(leaks(o.result.metrics) for o in strategy_outcomes)
+    return {**by_status, "trials/leaking": float(leaking)}
 
 
 def report(
     name: str,
     question: str,
     command: str,
-    found: Sequence[Outcome],
-    where: Mapping[str, Sequence[str]],
+    outcomes: Sequence[Outcome],
+    trials_by_environment: Mapping[str, Sequence[str]],
 ) -> dict[str, bytes]:
-    """The report's files, by their names in the run; none where nothing ended, or where it fails.
+    """Builds the report of a sweep. An error is printed and not raised.
 
-    `command` is what runs the sweep again, `where` are the names of trials by what they ran on.
+    Args:
+        name: Name of the sweep.
+        question: The question that the sweep is to answer; empty if there is none.
+        command: The command that runs the sweep again.
+        outcomes: The trials that have ended.
+        trials_by_environment: Names of trials by the description of the environment they ran in.
+
+    Returns:
+        Content of each file by its path in the run: `report/report.html` and the plots as PNG.
+        Empty if no trial has ended, or if the report could not be built.
     """
     from masksweep.sweeps.report import html_page, plots
     from masksweep.sweeps.tracking.reader import Sweep
 
-    if not found:
+    if not outcomes:
         return {}
-    environments = {text: list(names) for text, names in where.items()}
-    sweep = Sweep(name, name, question, command, list(found), environments, [])
+    environments = {text: list(names) for text, names in trials_by_environment.items()}
+    sweep = Sweep(name, name, question, command, list(outcomes), environments, [])
     try:
-        html = html_page.page(sweep, plots.all_of(found)).encode()
-        drawn = {f"{k}.png": v for k, v in plots.all_of(found, "png").items()}
-    except Exception as error:  # what was measured is worth more, and is recorded after this
+        html = html_page.page(sweep, plots.all_of(outcomes)).encode()
+        images = {f"{k}.png": v for k, v in plots.all_of(outcomes, "png").items()}
+    except (
+        Exception
+    ) as error:  # the results are recorded after this, and must not be lost with the report
         print(f"masksweep: no report was made: {error!r}", file=sys.stderr)
         return {}
-    return {f"report/{k}": v for k, v in {"report.html": html, **drawn}.items()}
+    return {f"report/{k}": v for k, v in {"report.html": html, **images}.items()}

@@ -1,4 +1,4 @@
-"""Claims: what must come out of a sweep, as data, and whether it did."""
+"""Checks the claims of a sweep against its trials, and shows them as tables."""
 
 from __future__ import annotations
 
@@ -29,37 +29,52 @@ METHOD = (
 
 @dataclass(frozen=True)
 class Checked:
-    """A claim and what was found."""
+    """A claim with the result of its check."""
 
     name: str
     says: str
     figure: str
-    """What was found, with the number of trials or seeds."""
+    """The measured value or difference, with the number of trials or seeds."""
     allowed: str
+    """The allowed values, for example `>= 0.5`."""
     passed: bool | None
-    """None where the sweep has no trial that it is about."""
+    """Whether the claim is true; None if the sweep has no trial that the claim is about."""
 
     @property
     def verdict(self) -> str:
-        """In a word or two."""
+        """The result as a word or two: `PASS`, `FAIL` or `not checked`."""
         return {True: "PASS", False: "FAIL", None: "not checked"}[self.passed]
 
 
 def check(claims: Mapping[str, Claim], outcomes: Sequence[Outcome], parts: Parts) -> list[Checked]:
-    """Every claim with what was found. A failed trial in a selection fails its claim."""
-    found = {
+    """Checks each claim. A failed trial in a claim's selection fails the claim.
+
+    Args:
+        claims: The claims by name.
+        outcomes: The trials of the sweep.
+        parts: Names of the parts of the sweep that a trial belongs to, by trial id.
+
+    Returns:
+        The checked claims, in the same order.
+    """
+    groups_by_claim = {
         name: [selected(s, outcomes, parts) for s in (claim.trials, claim.minus) if s is not None]
         for name, claim in claims.items()
     }
     compared: dict[str, Difference] = {}
     for name, claim in claims.items():
         if claim.minus is not None:
-            one, other = (_by_seed(group, claim.metric) for group in found[name])
-            if common := [seed for seed in one if seed in other]:
-                compared[name] = paired([one[s] for s in common], [other[s] for s in common])
+            values_by_seed, subtracted_by_seed = (
+                _by_seed(group, claim.metric) for group in groups_by_claim[name]
+            )
+            if common_seeds := [seed for seed in values_by_seed if seed in subtracted_by_seed]:
+                compared[name] = paired(
+                    [values_by_seed[s] for s in common_seeds],
+                    [subtracted_by_seed[s] for s in common_seeds],
+                )
     corrected = dict(zip(compared, holm(list(compared.values())), strict=True))
     return [
-        Checked(name, claim.says, *_check(claim, found[name], corrected.get(name)))
+        Checked(name, claim.says, *_check(claim, groups_by_claim[name], corrected.get(name)))
         for name, claim in claims.items()
     ]
 
@@ -67,9 +82,15 @@ def check(claims: Mapping[str, Claim], outcomes: Sequence[Outcome], parts: Parts
 def _check(
     claim: Claim, groups: Sequence[Sequence[Outcome]], difference: Difference | None
 ) -> tuple[str, str, bool | None]:
-    """(figure, what is allowed, whether it passed) of a claim on these trials."""
-    shown = _Shown(claim.metric)
-    allowed = _allowed(claim, shown)
+    """Returns (figure, allowed, passed) of a claim, as the fields of `Checked`.
+
+    Args:
+        claim: The claim.
+        groups: The selected trials, and for a claim with `minus` those to subtract.
+        difference: The corrected difference of the two groups, if they have a common seed.
+    """
+    formatter = _Shown(claim.metric)
+    allowed = _allowed(claim, formatter)
     if failed := [o for group in groups for o in group if o.status == "failed"]:
         return f"{_trials(len(failed))} failed: {failed[0].reason}", allowed, False
     if not all(any(o.status == "ok" for o in group) for group in groups):
@@ -78,40 +99,48 @@ def _check(
         [o.result.metrics.get(claim.metric) for o in group if o.status == "ok"] for group in groups
     ]
     values = [v for group in measured for v in group]
-    found = [v for v in values if v is not None]
-    wanted = len(values) if claim.minus is not None else max(len(values), claim.seeds)
-    if len(found) < wanted:
-        return f"measured in {len(found)} of {_trials(wanted)}", allowed, False
-    # MLflow gives an infinity back as the largest number that there is
-    if wild := [v for v in found if not abs(v) < 1e300]:
-        return f"no finite number in {len(wild)} of {_trials(len(found))}", allowed, False
+    numbers = [v for v in values if v is not None]
+    required = len(values) if claim.minus is not None else max(len(values), claim.seeds)
+    if len(numbers) < required:
+        return f"measured in {len(numbers)} of {_trials(required)}", allowed, False
+    # MLflow returns an infinite value as the largest float64
+    if not_finite := [v for v in numbers if not abs(v) < 1e300]:
+        return f"no finite number in {len(not_finite)} of {_trials(len(numbers))}", allowed, False
     if claim.minus is not None:
         if difference is None:
             return "no seed in common", allowed, False
         enough = difference.seeds >= claim.seeds
-        return shown.difference(difference), allowed, enough and _compared(claim, difference)
+        return formatter.difference(difference), allowed, enough and _compared(claim, difference)
     if claim.near is not None:
         assert claim.tolerance is not None
-        mean = fmean(found)
+        mean = fmean(numbers)
         passed = any(abs(mean - n) <= claim.tolerance for n in claim.near)
-        return f"{shown.value(mean)} in the mean of {_trials(len(found))}", allowed, passed
-    least, most = shown.value(min(found)), shown.value(max(found))
+        return f"{formatter.value(mean)} in the mean of {_trials(len(numbers))}", allowed, passed
+    least, most = formatter.value(min(numbers)), formatter.value(max(numbers))
     figure = least if most == least else f"{least} to {most}"
-    passed = all(TESTS[claim.test](v, claim.limit) for v in found)
+    passed = all(TESTS[claim.test](v, claim.limit) for v in numbers)
     skipped = sum(o.status == "skipped" for group in groups for o in group)
-    more = f", {skipped} skipped" if skipped else ""
-    return f"{figure} in {_trials(len(found))}{more}", allowed, passed
+    skipped_note = f", {skipped} skipped" if skipped else ""
+    return f"{figure} in {_trials(len(numbers))}{skipped_note}", allowed, passed
 
 
-def _compared(claim: Claim, found: Difference) -> bool:
+def _compared(claim: Claim, difference: Difference) -> bool:
     match claim.test:
         case "above":
-            return found.mean > claim.limit and found.p < SIGNIFICANT and found.low > claim.limit
+            return (
+                difference.mean > claim.limit
+                and difference.p < SIGNIFICANT
+                and difference.low > claim.limit
+            )
         case "below":
-            return found.mean < claim.limit and found.p < SIGNIFICANT and found.high < claim.limit
+            return (
+                difference.mean < claim.limit
+                and difference.p < SIGNIFICANT
+                and difference.high < claim.limit
+            )
         case "at_most":
-            return max(found.high, found.mean + found.margin) <= claim.limit
-    return min(found.low, found.mean - found.margin) >= claim.limit
+            return max(difference.high, difference.mean + difference.margin) <= claim.limit
+    return min(difference.low, difference.mean - difference.margin) >= claim.limit
 
 
 def _by_seed(outcomes: Sequence[Outcome], metric: str) -> dict[int, float]:
@@ -121,14 +150,14 @@ def _by_seed(outcomes: Sequence[Outcome], metric: str) -> dict[int, float]:
 
 @dataclass(frozen=True)
 class _Shown:
-    """Figures of a metric as a person reads them: an accuracy in percent."""
+    """Formats the values of a metric for people: an accuracy in percent."""
 
     metric: str
 
-    def value(self, found: float) -> str:
+    def value(self, number: float) -> str:
         if self.metric.endswith("accuracy"):
-            return f"{100 * found:z.1f} %"
-        return f"{found:z.4g}"
+            return f"{100 * number:z.1f} %"
+        return f"{number:z.4g}"
 
     def difference(self, d: Difference) -> str:
         interval = "" if math.isnan(d.low) else f" [{self.value(d.low)}, {self.value(d.high)}]"
@@ -137,11 +166,11 @@ class _Shown:
         return f"{self.value(d.mean)}{interval}{p}, {d.seeds} {seeds}"
 
 
-def _allowed(claim: Claim, shown: _Shown) -> str:
+def _allowed(claim: Claim, formatter: _Shown) -> str:
     if claim.near is not None and claim.tolerance is not None:
-        published = " or ".join(shown.value(n) for n in claim.near)
-        return f"{published}, +-{shown.value(claim.tolerance)}"
-    return f"{SIGNS[claim.test]} {shown.value(claim.limit)}"
+        published = " or ".join(formatter.value(n) for n in claim.near)
+        return f"{published}, +-{formatter.value(claim.tolerance)}"
+    return f"{SIGNS[claim.test]} {formatter.value(claim.limit)}"
 
 
 def _trials(count: int) -> str:
@@ -152,7 +181,7 @@ HEADERS = ("claim", "found", "allowed", "verdict")
 
 
 def table(checked: Sequence[Checked]) -> Table:
-    """The claims for the terminal."""
+    """Returns the checked claims as a table for the terminal."""
     columns = [Column(header, wrap=header != "verdict") for header in HEADERS]
     caption = f"{METHOD}." if any(", p = " in c.figure for c in checked) else ""
     colours = {True: "green", False: "bold red", None: "yellow"}
@@ -164,7 +193,7 @@ def table(checked: Sequence[Checked]) -> Table:
 
 
 def as_markdown(checked: Sequence[Checked]) -> str:
-    """The claims as a table in markdown; empty without any."""
+    """Returns the checked claims as a Markdown table; empty if there are none."""
     if not checked:
         return ""
     rows = [[f"{c.name}: {c.says}", c.figure, c.allowed, c.verdict] for c in checked]

@@ -1,4 +1,4 @@
-"""A report of sweeps as one HTML file: nothing is fetched, and it opens from disk."""
+"""The report of sweeps as a single HTML file, which loads no other file and opens from disk."""
 
 from __future__ import annotations
 
@@ -23,35 +23,41 @@ CAPTIONS = {
 
 
 Cell = tuple[str, str]
-"""A text, and `good`, `bad` or nothing."""
+"""Text of a cell and its CSS class: `good`, `bad` or empty."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the report. It is left out if it has neither lines nor notes."""
+    """A table of the report. A table without lines and notes is left out."""
 
     header: Sequence[str]
     lines: Sequence[Sequence[Cell]]
     notes: Sequence[str] = ()
-    """Sentences below it."""
+    """Sentences below the table."""
 
 
 def page(sweep: Sweep, figures: Mapping[str, bytes], compared_with: str = baseline.DENSE) -> str:
-    """The report. `figures` are SVG, by name; `compared_with` is a strategy by its label."""
+    """Returns the report as HTML.
+
+    Args:
+        sweep: The sweep, or several sweeps combined to one.
+        figures: SVG images by name, as `plots.all_of` returns them.
+        compared_with: Label of the strategy that the others are compared with.
+    """
     outcomes = sweep.outcomes
     counts = {s: sum(o.status == s for o in outcomes) for s in ("ok", "skipped", "failed")}
     by_status = ", ".join(f"{n} {'ended well' if s == 'ok' else s}" for s, n in counts.items() if n)
-    beside = "the dense control" if compared_with == baseline.DENSE else compared_with
+    baseline_name = "the dense control" if compared_with == baseline.DENSE else compared_with
     return render(
         "report.html",
         name=sweep.name,
         questions=list(_questions(sweep)),
         trials=f"{len(outcomes)} trials: {by_status}.",
         sentences=recommendation.sentences(outcomes),
-        figures=[(_svg(drawn), _caption(name)) for name, drawn in figures.items()],
+        figures=[(_svg(image), _caption(name)) for name, image in figures.items()],
         tables=[
             ("Were the weights held?", _integrity(outcomes)),
-            (f"Beside {beside}", _differences(outcomes, compared_with)),
+            (f"Beside {baseline_name}", _differences(outcomes, compared_with)),
             ("Which trials did not hold", _leaks(outcomes)),
             ("What was skipped or failed", _ended(outcomes)),
             ("What it cost", _costs(outcomes)),
@@ -63,17 +69,17 @@ def page(sweep: Sweep, figures: Mapping[str, bytes], compared_with: str = baseli
 
 
 def _questions(sweep: Sweep) -> Iterable[str]:
-    """What each sweep is to settle; of several with the sweep's name."""
+    """Yields the question of each sweep; if there are several sweeps, with the sweep's name."""
     for part in sweep.each:
         if part.question:
             yield f"{part.name}: {part.question}" if sweep.parts else part.question
 
 
-def _svg(drawn: bytes) -> Any:
-    """A drawing of our own, as a part of the page."""
+def _svg(image: bytes) -> Any:
+    """Returns an SVG image without its XML header. It comes from us, so it is not escaped."""
     from markupsafe import Markup
 
-    text = drawn.decode()
+    text = image.decode()
     return Markup(text[text.index("<svg") :])
 
 
@@ -90,9 +96,9 @@ def _integrity(outcomes: Sequence[Outcome]) -> Table:
     lines = []
     for row in rows(outcomes):
         kind = "" if row.verdict in PLAIN else "good" if row.good else "bad"
-        before = (row.strategy, row.pattern, row.score, row.ratio, row.violated)
+        texts = (row.strategy, row.pattern, row.score, row.ratio, row.violated)
         verdict = (f"{row.verdict}{row.amiss}", kind)
-        lines.append([*((text, "") for text in before), verdict, (row.counts, "")])
+        lines.append([*((text, "") for text in texts), verdict, (row.counts, "")])
     return Table([h.replace("\n", " ") for h in headers(outcomes)], lines)
 
 
@@ -101,13 +107,13 @@ def _differences(outcomes: Sequence[Outcome], compared_with: str) -> Table:
     if lines:
         notes = [baseline.method(len(lines)), baseline.note(outcomes)]
         return Table(header, _plain(lines), [note for note in notes if note])
-    asked_for = compared_with != baseline.DENSE
-    none = "No strategy has two trials that have their partners there."
-    return Table(header, [], [none] if asked_for else [])
+    was_chosen = compared_with != baseline.DENSE
+    message = "No strategy has two trials that have their partners there."
+    return Table(header, [], [message] if was_chosen else [])
 
 
 def _leaks(outcomes: Sequence[Outcome]) -> Table:
-    """Every trial of a real strategy that did not hold, with its cause."""
+    """Returns a table of the trials, without controls, that failed their audit, with the cause."""
     leaking = [
         o
         for o in outcomes
@@ -140,7 +146,7 @@ def _ended(outcomes: Sequence[Outcome]) -> Table:
 def _costs(outcomes: Sequence[Outcome]) -> Table:
     names: dict[str, tuple[str, float, Callable[[list[float]], float]]] = {
         "speed/step_ms": ("step, ms (median)", 1.0, median),
-        # a worker's later trials find the program compiled, and its memory there
+        # the maximum, as a worker's later trials reuse its compiled program and its memory
         "speed/compile_s": ("compiling, s (most)", 1.0, max),
         "memory/peak_bytes": ("memory added, MiB (most)", 2**-20, max),
         "memory/parameters_bytes": ("weights, KiB (median)", 2**-10, median),
@@ -153,15 +159,15 @@ def _costs(outcomes: Sequence[Outcome]) -> Table:
     lines = []
     for label, members in by_label.items():
         line = [label]
-        for name, (_, unit, one) in names.items():
+        for name, (_, unit, summary) in names.items():
             values = [m.result.metrics[name] for m in members if name in m.result.metrics]
-            line.append(f"{one(values) * unit:.3g}" if values else "-")
+            line.append(f"{summary(values) * unit:.3g}" if values else "-")
         lines.append(line)
     return Table(["strategy", *(title for title, _, _ in names.values())], _plain(lines))
 
 
 def _environments(sweep: Sweep) -> list[tuple[str, str]]:
-    """(which trials, what they ran on)."""
+    """Returns (text that says which trials, description of the environment they ran in)."""
     count = len(sweep.outcomes)
     return [
         ("All trials" if len(names) == count else f"{len(names)} of {count} trials", text.strip())
@@ -170,6 +176,6 @@ def _environments(sweep: Sweep) -> list[tuple[str, str]]:
 
 
 def _commands(sweep: Sweep) -> str:
-    """What runs the sweep again, and what reproduces it."""
+    """Returns the commands that run the sweep again and reproduce it, one per line."""
     lines = [sweep.command, f"masksweep reproduce --sweep {shlex.quote(sweep.run_id)}"]
     return "\n".join(filter(None, lines))

@@ -1,5 +1,4 @@
-"""What is recorded of a sweep and read back: the spool on disk, and MLflow, which only this package
-knows.
+"""Recording of sweeps: a spool on disk, and MLflow, which no other package uses.
 
 It may import `config`, `results` and below.
 """

@@ -1,4 +1,4 @@
-"""MLflow's client: how it is opened, and all that a query finds."""
+"""MLflow's client: how it is created, and searches that return all pages."""
 
 from __future__ import annotations
 
@@ -22,24 +22,27 @@ from masksweep.sweeps.tracking.store import (
 )
 
 FileId = tuple[int, int] | None
+"""Device and inode of a file."""
 PAGE = 1000
+"""Number of runs in one page of a search."""
 CLIENT = {
-    # the spool waits and tries again; a call that is sent twice by MLflow could count twice
+    # the spool retries failed calls; if MLflow repeated a call, it could be applied twice
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # only the server need reach the object store that is behind it
+    # send artifacts through the server: this machine may not reach the server's object store
     "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
     "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "false",
 }
+"""Environment variables that configure MLflow's client."""
 
 
 def client_class() -> Any:
-    """MLflow's client, imported without its noise and with the house's patience."""
+    """Imports and returns MLflow's client class, configured, and without its log output."""
     for name, value in CLIENT.items():
         os.environ.setdefault(name, value)
-    # MLflow's own use of deprecated calls is no concern of the person who runs a sweep
+    # MLflow's use of deprecated functions does not concern the user
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from mlflow import MlflowClient
@@ -51,27 +54,35 @@ def client_class() -> Any:
 
 
 _known: dict[str, tuple[FileId, int]] = {}
-"""By URI: the database's file when it was opened last, and how many it has been before."""
+"""By URI: the id of the database's file when it was last opened, and how often the file was
+replaced."""
 
 
 def file_id(uri: str) -> FileId:
-    """Which file a SQLite database is; None for other stores, and one that is not there, or empty.
+    """Returns the id of a SQLite database's file.
 
-    A process that has opened a database goes on writing to its file after that was deleted.
+    A process that has opened a database keeps writing to its file even after the file was deleted.
+    The id shows whether the file was replaced.
+
+    Args:
+        uri: URI of the store.
+
+    Returns:
+        None for stores of another kind, and if the file is missing or empty.
     """
     path = database(uri)
     try:
-        found = path.stat() if path else None
+        file_status = path.stat() if path else None
     except OSError:
         return None
-    return (found.st_dev, found.st_ino) if found and found.st_size else None
+    return (file_status.st_dev, file_status.st_ino) if file_status and file_status.st_size else None
 
 
 def new_client(uri: str) -> Any:
-    """MLflow's client of a store, also of a database whose file was replaced.
+    """Returns MLflow's client of a store, also for a database whose file was replaced.
 
-    MLflow keeps the connections to a database by its URI for the life of a process. So a new file
-    is opened by another spelling of its path, with `/./`.
+    MLflow keeps the connections to a database for the life of the process, by its URI. So a new
+    file is opened under another spelling of its path, with `/./`.
     """
     path, (before, count) = database(uri), _known.get(uri, (None, 0))
     count += int(before is not None and before != file_id(uri))
@@ -83,29 +94,43 @@ def new_client(uri: str) -> Any:
 
 @contextmanager
 def opening(uri: str) -> Iterator[None]:
-    """Alone with the store; what fails as `Away` if it is not there, `Invalid` otherwise."""
+    """Guards the opening of a store: holds the store's lock and translates errors.
+
+    Args:
+        uri: URI of the store.
+
+    Raises:
+        Away: The store cannot be reached.
+        Invalid: The store cannot be opened for another reason.
+    """
     require_database(uri)
     try:
         with alone(uri):
             yield
-    except Exception as error:  # each kind of store has errors of its own
+    except Exception as error:  # each kind of store raises its own errors
         if isinstance(error, Invalid):
             raise
-        said = shown(str(error)).strip().splitlines() or [repr(error)]
+        lines = shown(str(error)).strip().splitlines() or [repr(error)]
         if not uri.startswith(SQLITE) and status(error) >= 500:
-            raise Away(said[0]) from error
-        reason = outdated(said[0]) or said[0]
+            raise Away(lines[0]) from error
+        reason = outdated(lines[0]) or lines[0]
         raise Invalid("tracking.uri", shown(uri), f"cannot be opened: {reason}") from error
 
 
 def search(client: Any, experiments: Sequence[str], query: str) -> list[Any]:
-    """All runs of experiments that a query finds, the newest first."""
-    found: list[Any] = []
+    """Returns all runs of the experiments that match a query, the newest first.
+
+    Args:
+        client: MLflow's client.
+        experiments: Ids of experiments.
+        query: A filter in MLflow's search syntax.
+    """
+    runs: list[Any] = []
     token = None
     while experiments:
         page = client.search_runs(list(experiments), query, max_results=PAGE, page_token=token)
-        found += page
+        runs += page
         token = page.token
         if not token:
             break
-    return found
+    return runs

@@ -1,4 +1,4 @@
-"""What is recorded, as MLflow's own objects, and back."""
+"""Conversion between records and MLflow's own objects."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from masksweep.sweeps.results import Found, TrialResult
 
 
 def metrics(body: Mapping[str, Any]) -> list[Any]:
-    """The points of a record's values, at its step and time."""
+    """Converts the values of a record to MLflow metrics, with the record's step and time."""
     from mlflow.entities import Metric
 
     return [Metric(k, v, body["time"], body["step"]) for k, v in body["values"].items()]
 
 
 def found(run: Any) -> Found:
-    """How a trial's run ended, as far as the run tells without its artifacts."""
+    """Returns the result of a trial's run, from its metrics and tags, without its artifacts."""
     tags = run.data.tags
     skipped = tags.get("trial.status") == "skipped"
     result = TrialResult(
@@ -30,7 +30,7 @@ def found(run: Any) -> Found:
 
 
 def dataset(data: Mapping[str, Any]) -> Any:
-    """What a trial was trained on, by name, digest and shapes."""
+    """Describes a trial's training data for MLflow: name, digest and shapes."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     shapes = {"features": data["features"], "targets": data["targets"]}

@@ -1,8 +1,8 @@
-"""How MLflow's page on an experiment shows a sweep: its columns, and its charts.
+"""The view of a sweep on MLflow's experiment page: its columns and charts.
 
-MLflow keeps what its button "Share" shares as a tag of the experiment, and an address names it. It
-has no other call for columns and charts, and the tag's form is the page's own (MLflow 3.17): where
-another version does not know it, the page says so and shows what it always does.
+MLflow stores a view that is shared with the "Share" button as a tag of the experiment, and the URL
+of the page names the tag. There is no API for this. The content of the tag is the page's own format
+(MLflow 3.17): if another version does not know it, the page says so and shows its default view.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 OF_EXPERIMENT = {
-    "mlflow.experimentKind": "custom_model_development",  # else the page asks
+    "mlflow.experimentKind": "custom_model_development",  # otherwise the page asks the user
     "mlflow.note.content": "Sweeps of masksweep: how masked weights are held, and whether they"
     " were. A run with runs below it is a sweep; its description says what came out.",
 }
+"""Tags of a new experiment."""
 SHARED = "mlflow.sharedViewState."
+"""Prefix of the tags in which MLflow stores shared views."""
 COLUMNS = (
     "tags.`trial.strategy`",
     "tags.`trial.pattern`",
@@ -27,39 +29,46 @@ COLUMNS = (
     "metrics.`integrity/peak_violations`",
     "metrics.`speed/ratio_to_dense`",
 )
+"""Columns of the table of trials."""
 SECTION = "masksweep"
+"""Id of the section that holds the charts."""
 
 
 def tag(sweep: str, parent: str, scores: Sequence[str]) -> tuple[str, str]:
-    """The experiment's tag, as (key, value), for the sweep of this id with this parent run.
+    """Returns the experiment's tag that holds the view of a sweep, as (key, value).
 
-    `scores` are the metrics that its trials are scored by.
+    Args:
+        sweep: Id of the sweep.
+        parent: Run id of the sweep's parent run.
+        scores: Metrics that the trials are scored by, as `test/accuracy`.
     """
     return key(sweep), json.dumps(_state(parent, scores))
 
 
 def key(sweep: str) -> str:
-    """That tag's key."""
+    """Returns the key of the tag that holds the view of a sweep."""
     return f"{SHARED}{_key(sweep)}"
 
 
 def address(experiment: str, sweep: str) -> str:
-    """Where the page is, after the server's own address."""
+    """Returns the URL of the view, relative to the server's address."""
     kind = "workflowType=machine_learning"
     return f"#/experiments/{experiment}/runs?{kind}&viewStateShareKey={_key(sweep)}"
 
 
 def link(experiment: str, sweep: str) -> str:
-    """The way to that page, in markdown."""
-    page = address(experiment, sweep)
-    return f"All trials: [table]({page}), [charts]({page}&compareRunsMode=CHART)"
+    """Returns links to the view, in Markdown."""
+    url = address(experiment, sweep)
+    return f"All trials: [table]({url}), [charts]({url}&compareRunsMode=CHART)"
 
 
 def _key(sweep: str) -> str:
+    """Returns the name of the view in URLs."""
     return f"masksweep-{sweep}"
 
 
 def _state(parent: str, scores: Sequence[str]) -> Mapping[str, Any]:
+    """Returns the content of the view, in the format of MLflow's page."""
     speed = "speed/ratio_to_dense"
     charts = [
         _chart("PARALLEL", f"{score}: all settings", showAllRuns=True,
@@ -93,6 +102,7 @@ def _axis(metric: str) -> dict[str, str]:
     return {"key": metric, "type": "METRIC"}
 
 
-def _chart(kind: str, name: str, **given: Any) -> dict[str, Any]:
+def _chart(kind: str, name: str, **options: Any) -> dict[str, Any]:
+    """Returns one chart of the view; `options` are the settings of its kind."""
     common = {"uuid": name, "type": kind, "displayName": name, "metricSectionId": SECTION}
-    return {**common, "deleted": False, "isGenerated": False, **given}
+    return {**common, "deleted": False, "isGenerated": False, **options}

@@ -1,4 +1,4 @@
-"""Whether a store can be written: tried, and taken back."""
+"""Check whether a store can be written: writes a tag, and deletes it again."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ from masksweep.sweeps.tracking.writer import Tracker
 
 
 def probe(tracking: Tracking) -> str:
-    """Write to the store and take it back; what is there, in a line without secrets.
+    """Writes to the store, and undoes it.
 
-    Raises `Invalid` if it cannot be opened or written, `Away` if it is not there.
+    Returns:
+        The state of the store in one line, without secrets.
+
+    Raises:
+        Invalid: The store cannot be opened or written.
+        Away: The store cannot be reached.
     """
     uri = store_uri(tracking.uri)
     public = shown(uri)
@@ -24,8 +29,8 @@ def probe(tracking: Tracking) -> str:
         Tracker(tracking, "doctor").touch()
     except (Away, Invalid):
         raise
-    except Exception as error:  # each kind of store has errors of its own
+    except Exception as error:  # each kind of store raises its own errors
         text = getattr(error, "strerror", None) or str(error)
-        said = shown(text).strip().splitlines() or [repr(error)]
-        raise Invalid("tracking.uri", public, f"cannot be written: {said[0]}") from error
+        lines = shown(text).strip().splitlines() or [repr(error)]
+        raise Invalid("tracking.uri", public, f"cannot be written: {lines[0]}") from error
     return f"{public} can be written"

@@ -1,4 +1,4 @@
-"""What MLflow has of a sweep: its runs, as ids, files, or pandas frames."""
+"""Reads sweeps from MLflow: runs as ids, files, outcomes or pandas frames."""
 
 from __future__ import annotations
 
@@ -22,35 +22,42 @@ from masksweep.sweeps.tracking.client import client_class, opening, search
 from masksweep.sweeps.tracking.store import AGAIN, RUN_ID, Refused, exists, store_uri, translated
 
 THREADS = 8
-"""Requests to a server at once."""
+"""Largest number of simultaneous requests to a server."""
 
 
 class Loaded(NamedTuple):
-    """The results of sweeps, tidy."""
+    """The results of sweeps, as tidy data frames."""
 
     trials: pd.DataFrame
-    """A row for each trial: `sweep`, `run_id`, `name`, `status`, `reason`, its settings by their
-    keys (`strategy`, `pattern.sparsity`), its final metrics by theirs (`test/accuracy`)."""
+    """One row per trial. Columns: `sweep`, `run_id`, `name`, `status`, `reason`, `through`,
+    `weights_sha256`, the settings by their keys (`strategy`, `pattern.sparsity`), and the final
+    metrics by name (`test/accuracy`)."""
     curves: pd.DataFrame
-    """A row for each point: `run_id`, `metric`, `epoch`, `value`."""
+    """One row per point of a curve. Columns: `run_id`, `metric`, `epoch`, `value`."""
 
 
 def load(sweep: str | Sequence[str] | None = None, uri: str | None = None) -> Loaded:
-    """The trials of sweeps, by name or parent run id; by default those of the latest one.
+    """Loads the trials of sweeps as data frames.
 
-    Each trial is there once: runs that another one has superseded or repaired are left out, and
-    those that still run.
+    Each trial has one row. Runs that are still running are left out, and so are runs that a later
+    run of the same trial has replaced.
 
-    Raises `Invalid` for a store that cannot be opened, or has no such sweep; `Away` if the store is
-    not there.
+    Args:
+        sweep: Names or parent run ids of sweeps; by default the latest sweep.
+        uri: URI of the store, as `tracking.uri`.
 
-        trials, curves = sweeps.load("quickstart")
-        trials.groupby("strategy")["test/accuracy"].mean()
+    Raises:
+        Invalid: The store cannot be opened, or has no such sweep.
+        Away: The store cannot be reached.
+
+    Example:
+        >>> trials, curves = sweeps.load("quickstart")
+        >>> trials.groupby("strategy")["test/accuracy"].mean()
     """
     with _client(uri) as client, translated():
         pairs = [(parent, _children(client, parent)) for parent in _parents(client, sweep, uri)]
         rows = [_row(parent, run) for parent, runs in pairs for run in runs]
-        runs = [run for _, found in pairs for run in found]
+        runs = [run for _, children in pairs for run in children]
         with ThreadPoolExecutor(THREADS) as pool:
             points = [p for part in pool.map(lambda run: _points(client, run), runs) for p in part]
     return Loaded(
@@ -61,66 +68,80 @@ def load(sweep: str | Sequence[str] | None = None, uri: str | None = None) -> Lo
 
 @dataclass(frozen=True)
 class Sweep:
-    """What the store has of one sweep, or of several as one."""
+    """A sweep as the store has it, or several sweeps combined to one."""
 
     name: str
     run_id: str
     question: str
-    """What it is to settle, if it says so."""
+    """The question that the sweep is to answer; empty if none was given."""
     command: str
-    """What runs it again."""
+    """The command that runs the sweep again."""
     outcomes: list[Outcome]
-    """Of its trials that have ended, the oldest first."""
+    """Outcomes of the trials that have ended, the oldest first."""
     environments: dict[str, list[str]]
-    """What the trials ran on, as `key: value` lines, with the names of those that did."""
+    """Names of the trials that ran in an environment, by its description (lines of `key:
+    value`)."""
     left_out: list[str]
-    """Why trials are left out."""
+    """Reasons why trials are left out."""
     runs: Sequence[str] = ()
-    """The ids of its trials' runs."""
+    """Ids of the trials' runs."""
     parts: Sequence[Sweep] = ()
-    """The sweeps that it is put together of; they alone have run ids and commands then."""
+    """The sweeps that this one combines. If there are any, only they have run ids and commands."""
 
     @property
     def each(self) -> Sequence[Sweep]:
-        """Its parts, or itself."""
+        """The combined sweeps, or the sweep itself."""
         return self.parts or [self]
 
 
 def outcomes(sweep: str | Sequence[str] | None, uri: str | None, folder: Path) -> list[Sweep]:
-    """The trials of sweeps as they were planned and ended; as `load`, with what their runs keep.
+    """Returns sweeps with the outcomes of their trials, read from their config files.
 
-    A trial that several of them have is in one alone. The files that trials name, which are part of
-    what a trial is, are put in the folder. Raises as `load`.
+    A trial that several of the sweeps have is in only one of them.
+
+    Args:
+        sweep: Names or parent run ids of sweeps; None for the latest sweep.
+        uri: URI of the store, as `tracking.uri`.
+        folder: An empty folder for the files that the trials' configs name, which are part of a
+            trial.
+
+    Raises:
+        Invalid: The store cannot be opened, or has no such sweep.
+        Away: The store cannot be reached.
     """
     with _client(uri) as client, translated():
-        own = {p: _children(client, p) for p in _parents(client, sweep, uri)}
-        told = {run.info.run_id for run in _once([run for runs in own.values() for run in runs])}
-        return [_sweep(client, p, runs, told, folder) for p, runs in own.items()]
+        by_parent = {p: _children(client, p) for p in _parents(client, sweep, uri)}
+        chosen_ids = {
+            run.info.run_id for run in _once([run for runs in by_parent.values() for run in runs])
+        }
+        return [_sweep(client, p, runs, chosen_ids, folder) for p, runs in by_parent.items()]
 
 
-def _sweep(client: Any, parent: str, own: Sequence[Any], told: Set[str], folder: Path) -> Sweep:
-    """One sweep, with those of its own runs that are to be told."""
-    runs = [run for run in own if run.info.run_id in told]
+def _sweep(
+    client: Any, parent: str, children: Sequence[Any], chosen_ids: Set[str], folder: Path
+) -> Sweep:
+    """Returns one sweep with the chosen ones of its trials' runs."""
+    runs = [run for run in children if run.info.run_id in chosen_ids]
     ended = [run for run in runs if run.info.status != "KILLED"]
     with ThreadPoolExecutor(THREADS) as pool:
-        found = list(pool.map(lambda run: _outcome(client, run, folder), ended))
-    left_out = [o for o, _ in found if isinstance(o, str)]
-    if stopped := len(runs) - len(ended):
-        left_out.append(f"{stopped} of them were stopped before their end; run the sweep again")
-    if others := len(own) - len(runs):
-        left_out.append(f"{others} of its trials are in another of these too, and told there")
+        results = list(pool.map(lambda run: _outcome(client, run, folder), ended))
+    left_out = [o for o, _ in results if isinstance(o, str)]
+    if interrupted := len(runs) - len(ended):
+        left_out.append(f"{interrupted} of them were stopped before their end; run the sweep again")
+    if elsewhere := len(children) - len(runs):
+        left_out.append(f"{elsewhere} of its trials are in another of these too, and told there")
     environments: dict[str, list[str]] = {}
-    for outcome, environment in found:
+    for outcome, environment in results:
         if not isinstance(outcome, str) and environment:
             environments.setdefault(environment, []).append(outcome.name)
-    itself = run_of(client, parent)
-    tags = itself.data.tags
+    parent_run = run_of(client, parent)
+    tags = parent_run.data.tags
     return Sweep(
-        name=tags.get("sweep.name", itself.info.run_name),
+        name=tags.get("sweep.name", parent_run.info.run_name),
         run_id=parent,
         question=tags.get("sweep.question", ""),
         command=tags.get("sweep.command", ""),
-        outcomes=[o for o, _ in found if not isinstance(o, str)],
+        outcomes=[o for o, _ in results if not isinstance(o, str)],
         environments=environments,
         left_out=left_out,
         runs=[run.info.run_id for run in runs],
@@ -128,17 +149,20 @@ def _sweep(client: Any, parent: str, own: Sequence[Any], told: Set[str], folder:
 
 
 def _outcome(client: Any, run: Any, folder: Path) -> tuple[Outcome | str, str]:
-    """(a trial and how it ended, or why that cannot be read; what it ran on)."""
-    own = folder / run.info.run_id
-    own.mkdir()
-    there = {file.path for file in client.list_artifacts(run.info.run_id)}
-    for name in there & {*run_config.FILES, "environment.txt"}:
-        client.download_artifacts(run.info.run_id, name, str(own))
+    """Returns a trial's outcome and a description of its environment.
+
+    If the trial cannot be read, the first value is the reason as text.
+    """
+    run_folder = folder / run.info.run_id
+    run_folder.mkdir()
+    artifacts = {file.path for file in client.list_artifacts(run.info.run_id)}
+    for name in artifacts & {*run_config.FILES, "environment.txt"}:
+        client.download_artifacts(run.info.run_id, name, str(run_folder))
     try:
-        trial = run_config.read(own / run_config.NAME)[0]
+        trial = run_config.read(run_folder / run_config.NAME)[0]
     except Invalid as error:
-        return f"{run.info.run_name}: {error}".replace(f"{own}/", ""), ""
-    told = own / "environment.txt"
+        return f"{run.info.run_name}: {error}".replace(f"{run_folder}/", ""), ""
+    environment_file = run_folder / "environment.txt"
     tags = run.data.tags
     status = tags.get("trial.status", "failed")
     reason = tags.get("trial.reason", "")
@@ -147,13 +171,19 @@ def _outcome(client: Any, run: Any, folder: Path) -> tuple[Outcome | str, str]:
         "skipped" if ended == "skipped" else "ok", reason, metrics=run.data.metrics, tags=tags
     )
     outcome = Outcome(trial, "", ended, result, reason)
-    return outcome, told.read_text() if told.exists() else ""
+    return outcome, environment_file.read_text() if environment_file.exists() else ""
 
 
 def trials_of(uri: str | None, sweep: str) -> list[str]:
-    """The ids of the runs of a sweep's trials that have finished, the oldest first.
+    """Returns the run ids of a sweep's finished trials, the oldest first.
 
-    Raises `Invalid` and `Away` as `load`.
+    Args:
+        uri: URI of the store, as `tracking.uri`.
+        sweep: Name or parent run id of the sweep.
+
+    Raises:
+        Invalid: The store cannot be opened, or has no such sweep with finished trials.
+        Away: The store cannot be reached.
     """
     with _client(uri) as client, translated():
         (parent,) = _parents(client, sweep, uri)
@@ -164,9 +194,13 @@ def trials_of(uri: str | None, sweep: str) -> list[str]:
 
 
 def latest_page(uri: str) -> str:
-    """Where MLflow's page shows the latest sweep, after the server's address; or all, without one.
+    """Returns the URL of MLflow's view of the latest sweep, relative to the server's address.
 
-    Raises `Invalid` for a store that cannot be opened or read, `Away` if it is not there.
+    If there is no sweep with a view, this is the URL of the list of experiments.
+
+    Raises:
+        Invalid: The store cannot be opened or read.
+        Away: The store cannot be reached.
     """
     try:
         with _client(uri) as client, translated():
@@ -183,26 +217,37 @@ def latest_page(uri: str) -> str:
 
 
 def download(uri: str | None, run_id: str, names: Sequence[str], folder: Path) -> list[str]:
-    """Copy those of a run's artifacts of these names that are there into a folder; which they are.
+    """Copies artifacts of a run into a folder.
 
-    Raises `Invalid` for a store that cannot be opened or read, or has no such run, `Away` if it is
-    not there.
+    Args:
+        uri: URI of the store, as `tracking.uri`.
+        run_id: Id of the run.
+        names: Names of artifacts; those that the run does not have are skipped.
+        folder: Folder to copy to.
+
+    Returns:
+        The names of the copied artifacts.
+
+    Raises:
+        Invalid: The store cannot be opened or read, or has no such run.
+        Away: The store cannot be reached.
     """
     with _client(uri) as client:
         run_of(client, run_id)
     try:
         with translated():
-            there = {file.path for file in client.list_artifacts(run_id)}
-            found = [name for name in names if name in there]
-            for name in found:
+            artifacts = {file.path for file in client.list_artifacts(run_id)}
+            copied = [name for name in names if name in artifacts]
+            for name in copied:
                 client.download_artifacts(run_id, name, str(folder))
     except Refused as error:
         raise Invalid("run", run_id, f"its artifacts cannot be read: {error}") from error
-    return found
+    return copied
 
 
 @contextmanager
 def _client(uri: str | None) -> Iterator[Any]:
+    """Opens an existing store, and gives MLflow's client."""
     uri = store_uri(uri)
     if not exists(uri):
         raise Invalid("tracking.uri", shown(uri), "no store there")
@@ -213,7 +258,11 @@ def _client(uri: str | None) -> Iterator[Any]:
 
 
 def run_of(client: Any, run_id: str) -> Any:
-    """A run. Raises `Invalid` if there is none of this id."""
+    """Returns a run.
+
+    Raises:
+        Invalid: The store has no run with this id.
+    """
     try:
         return client.get_run(run_id)
     except Exception as error:
@@ -223,20 +272,20 @@ def run_of(client: Any, run_id: str) -> Any:
 
 
 def _search(client: Any, query: str) -> list[Any]:
-    """Runs of all experiments, the newest first."""
+    """Returns the runs of all experiments that match a query, the newest first."""
     return search(client, [e.experiment_id for e in client.search_experiments()], query)
 
 
 def _parents(client: Any, sweep: str | Sequence[str] | None, uri: str | None) -> list[str]:
-    """The ids of the sweeps' own runs."""
-    found = []
+    """Returns the ids of the sweeps' parent runs."""
+    parents = []
     for name in [sweep] if isinstance(sweep, str | None) else sweep:
         if name is not None and RUN_ID.fullmatch(name):
-            found.append(run_of(client, name).info.run_id)
+            parents.append(run_of(client, name).info.run_id)
             continue
-        asked = "LIKE '%'" if name is None else f"= '{short_digest(name)}'"
-        runs = _search(client, f"tags.`sweep.id` {asked}")
-        if name is None:  # what was only run again is nobody's latest sweep
+        condition = "LIKE '%'" if name is None else f"= '{short_digest(name)}'"
+        runs = _search(client, f"tags.`sweep.id` {condition}")
+        if name is None:  # a reproduction is not counted as the latest sweep
             runs = [r for r in runs if not r.info.run_name.startswith(AGAIN)]
         if not runs:
             raise Invalid("sweep", name or "", f"none of this name in {shown(store_uri(uri))}")
@@ -244,22 +293,22 @@ def _parents(client: Any, sweep: str | Sequence[str] | None, uri: str | None) ->
         if name is not None and len(newest) > 1:
             ids = ", ".join(newest.values())
             raise Invalid("sweep", name, f"in several experiments; give its run id, one of {ids}")
-        found.append(runs[0].info.run_id)
-    return found
+        parents.append(runs[0].info.run_id)
+    return parents
 
 
 def _children(client: Any, parent: str) -> list[Any]:
-    """The runs of a sweep's trials that have ended, the oldest first, one of each trial."""
+    """Returns the ended runs of a sweep's trials, the oldest first, one run per trial."""
     runs = _search(client, f"tags.mlflow.parentRunId = '{parent}'")
     ended = [r for r in reversed(runs) if r.info.status != "RUNNING"]
     return _once([r for r in ended if "trial.superseded" not in r.data.tags])
 
 
 def _once(runs: Sequence[Any]) -> list[Any]:
-    """Of each trial the newest of the runs that have finished, or of all if none has."""
+    """Returns one run per trial: the newest finished one, or the newest if none has finished."""
     newest = sorted(runs, key=lambda r: (r.info.status == "FINISHED", r.info.start_time))
-    chosen = {r.data.tags.get("trial.id", r.info.run_id): r.info.run_id for r in newest}
-    ids = set(chosen.values())
+    run_ids = {r.data.tags.get("trial.id", r.info.run_id): r.info.run_id for r in newest}
+    ids = set(run_ids.values())
     return [r for r in runs if r.info.run_id in ids]
 
 

@@ -1,4 +1,4 @@
-"""What of a sweep is done already: in the store, and in what still waits to be sent there."""
+"""Finds which trials of a sweep are done: in the store, and in records that are not yet sent."""
 
 from __future__ import annotations
 
@@ -20,16 +20,27 @@ from masksweep.sweeps.tracking.writer import Tracker
 
 
 def address(tracking: Tracking, name: str) -> Address:
-    """Where the sweep's records wait."""
+    """Returns the address of a sweep's spool."""
     return Address(shown(store_uri(tracking.uri)), tracking.experiment, name)
 
 
 def look(planned: Sequence[Planned], name: str) -> tuple[list[Planned], str]:
-    """The plan with what is done; (plan, why that could not be seen). Writes nothing."""
+    """Fills in which trials of a plan are done, without writing anything.
+
+    Args:
+        planned: The plan of the sweep.
+        name: Name of the sweep.
+
+    Returns:
+        The plan, and why the store could not be read; this is empty if it could.
+
+    Raises:
+        Invalid: The store or the spool cannot be opened.
+    """
     tracking, waiting = planned[0].trial.tracking, dict[str, Found]()
-    where = address(tracking, name)
-    if where.path.exists():
-        waiting = _waiting(Spool.peek(where))
+    spool_address = address(tracking, name)
+    if spool_address.path.exists():
+        waiting = _waiting(Spool.peek(spool_address))
     try:
         done = waiting
         if exists(store_uri(tracking.uri)):
@@ -43,10 +54,21 @@ def look(planned: Sequence[Planned], name: str) -> tuple[list[Planned], str]:
 def opened(
     planned: Sequence[Planned], name: str, rerun: bool
 ) -> Iterator[tuple[list[Planned], Recorder, str]]:
-    """Take hold of the sweep: (the plan with what is done, its recorder, why it cannot be seen).
+    """Opens a sweep for this process alone; a context manager.
 
-    What an earlier process of the same sweep left in the spool is sent first. Raises `Invalid` if
-    another process runs the sweep, or the store cannot be opened.
+    First sends what an earlier process of the same sweep left in the spool.
+
+    Args:
+        planned: The plan of the sweep.
+        name: Name of the sweep.
+        rerun: Whether trials that are done run again.
+
+    Yields:
+        The plan with the trials that are done, the sweep's recorder, and why the store cannot be
+        reached; this is empty if it can.
+
+    Raises:
+        Invalid: Another process runs the sweep, or the store cannot be opened.
     """
     tracking, tracker, away = planned[0].trial.tracking, None, ""
     with Spool.held(address(tracking, name)) as spool:
@@ -70,20 +92,20 @@ def _with(planned: Sequence[Planned], done: Mapping[str, Found]) -> list[Planned
 
 
 def _waiting(bodies: Mapping[str, Mapping[str, Any]]) -> dict[str, Found]:
-    """Results as the spool's records hold them."""
-    found = {}
+    """Returns the results in the spool's records, by trial id."""
+    results = {}
     for key, body in bodies.items():
         tags = body["tags"]
         metrics = {k: v for part in body["metrics"] for k, v in part["values"].items()}
         result = TrialResult(
             tags["trial.status"], tags.get("trial.reason", ""), metrics=metrics, tags=tags
         )
-        found[key] = Found(result, body["code"])
-    return found
+        results[key] = Found(result, body["code"])
+    return results
 
 
 def other_code(planned: Sequence[Planned]) -> str:
-    """A warning if other code than this ran some of what is done; empty if none did."""
+    """Returns a warning if other code than this ran trials that are done; else an empty text."""
     others = [p for p in planned if p.found and p.found.code != code_version()]
     if not others:
         return ""

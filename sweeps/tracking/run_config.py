@@ -1,4 +1,4 @@
-"""A run's config file: all that it takes to run a trial again, and what it found."""
+"""A run's config file: everything needed to run a trial again, and the results of the run."""
 
 from __future__ import annotations
 
@@ -19,28 +19,32 @@ from masksweep.sweeps.config.trial import Trial, parse, recorded
 from masksweep.sweeps.results import TrialResult
 
 LONG = 2**24
-"""Bytes of a config file, most of them curves."""
+"""Largest size of a config file in bytes. Most of it are curves."""
 VALUES = 500_000
-"""Values of a config file: curves of 25 metrics over 10,000 epochs, or masks written out."""
+"""Largest number of values in a config file: enough for curves of 25 metrics over 10,000 epochs,
+or for masks written as lists."""
 NAME = "config.yaml"
+"""Name of the config file."""
 BLOCK = "recorded"
-"""The key of what was found; all else is the trial's config."""
+"""Key of the results in the config file; the other keys are the trial's config."""
 GIVEN = ("pattern", "held")
-"""Groups whose setting `path` names a file; it travels beside the config."""
+"""Groups whose setting `path` names a file. A copy of the file is stored beside the config file."""
 FILES = (NAME, *(f"given_{group}.npz" for group in GIVEN))
+"""Names of the config file and the files beside it."""
 Curves = Mapping[str, Mapping[int, float]]
-"""Values by epoch, by metric."""
+"""Value by epoch, by metric."""
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a run found."""
+    """The results of a run."""
 
     trial: str
-    """Identity of the config that ran: a file that was changed since has another."""
+    """Id of the trial that ran. If the config file was edited since, the config has another id."""
     run: str
-    """As the run's tag `trial.run`."""
+    """Key of the run, as in its tag `trial.run`."""
     code: str
+    """Version of the code that ran."""
     status: str
     reason: str = ""
     weights_sha256: str = ""
@@ -48,23 +52,23 @@ class Recorded:
     curves: Curves = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
-    """SHA-256 of the files beside the config, by name."""
+    """SHA-256 of the files beside the config file, by name."""
 
 
 def files(trial: Trial) -> dict[str, bytes]:
-    """The files that the trial's config names, as they travel with it.
+    """Returns copies of the files that a trial's config names, by the name of the copy.
 
-    None of them where one is not as it was when the trial was planned, or is large: what was found
-    is kept all the same, and `read` will say that the file is not there.
+    Returns nothing if a file is missing, is large, or has changed since the trial was planned. The
+    results are recorded all the same, and `read` then reports that the file is missing.
     """
-    found = {}
+    copies = {}
     with suppress(OSError):
         for group, settings in _with_paths(recorded(trial)).items():
             path = Path(settings["path"])
             if path.stat().st_size > LARGE:
                 return {}
-            found[f"given_{group}.npz"] = path.read_bytes()
-        return found if not found or parse(trial.resolved()).id == trial.id else {}
+            copies[f"given_{group}.npz"] = path.read_bytes()
+        return copies if not copies or parse(trial.resolved()).id == trial.id else {}
     return {}
 
 
@@ -73,11 +77,20 @@ def of(
     run: str,
     result: TrialResult,
     curves: Curves,
-    given: Mapping[str, bytes],
+    named_files: Mapping[str, bytes],
     failed: bool = False,
 ) -> Recorded:
-    """What is kept of a trial that has ended; `given` are its `files`."""
-    told = result.artifacts.get("environment.txt", b"").decode().splitlines()
+    """Returns the results of a trial that has ended, as they are recorded.
+
+    Args:
+        trial: The trial.
+        run: Key of the run.
+        result: The trial's result.
+        curves: Values of the curves by epoch.
+        named_files: The files that the config names, as `files` returns them.
+        failed: Whether the trial failed.
+    """
+    environment_lines = result.artifacts.get("environment.txt", b"").decode().splitlines()
     return Recorded(
         trial=trial.id,
         run=run,
@@ -87,37 +100,50 @@ def of(
         weights_sha256=result.tags.get("trial.weights_sha256", ""),
         metrics={k: float(v) for k, v in sorted(result.metrics.items())},
         curves={k: dict(v) for k, v in curves.items()},
-        environment=dict(line.split(": ", 1) for line in told if ": " in line),
-        files={name: hashlib.sha256(content).hexdigest() for name, content in given.items()},
+        environment=dict(line.split(": ", 1) for line in environment_lines if ": " in line),
+        files={name: hashlib.sha256(content).hexdigest() for name, content in named_files.items()},
     )
 
 
-def text(trial: Trial, found: Recorded | None = None) -> str:
-    """The file's content, with what was found if the trial has ended well."""
+def text(trial: Trial, results: Recorded | None = None) -> str:
+    """Returns the content of the config file.
+
+    Args:
+        trial: The trial.
+        results: The results; None while the trial has not ended.
+    """
     config = recorded(trial)
     for group, settings in _with_paths(config).items():
         settings["path"] = f"given_{group}.npz"
-    if found is not None:
-        config[BLOCK] = asdict(found)
+    if results is not None:
+        config[BLOCK] = asdict(results)
     return yaml.dump(
         config, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None
     )
 
 
 class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    """Writes repeated objects in full, without YAML aliases."""
+
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
 def _with_paths(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the groups of a config whose setting `path` names a file."""
     return {g: config[g] for g in GIVEN if config[g].get("path")}
 
 
 def read(path: Path) -> tuple[Trial, Recorded | None]:
-    """The trial that a run's config file describes, and what its run found if it ended well.
+    """Reads a run's config file, which may come from someone else.
 
-    The file may be a stranger's: it is read as plain data, and can name no file but those beside
-    it. Raises `Invalid` where it is no such file, or a file beside it is not the one that ran.
+    The file is read as plain data. It can only name files that are beside it.
+
+    Returns:
+        The trial, and the results of the run; None if the file has none.
+
+    Raises:
+        Invalid: The file is not a valid config file, or a file beside it has changed.
     """
     try:
         _, config = safe_yaml.read(path, LONG, VALUES)
@@ -125,41 +151,42 @@ def read(path: Path) -> tuple[Trial, Recorded | None]:
         raise Invalid("config", path, str(error)) from error
     if not isinstance(config, dict):
         raise Invalid("config", path, "must be keys and values")
-    found = _recorded(path, config.pop(BLOCK)) if BLOCK in config else None
+    results = _recorded(path, config.pop(BLOCK)) if BLOCK in config else None
     for group in GIVEN:
         settings = config.get(group)
         if isinstance(settings, dict) and "path" in settings:
-            settings["path"] = str(_beside(path, f"{group}.path", settings["path"], found))
-    return parse(config), found
+            settings["path"] = str(_beside(path, f"{group}.path", settings["path"], results))
+    return parse(config), results
 
 
 def _recorded(path: Path, block: Any) -> Recorded:
+    """Returns the results in a config file, after a check of their types."""
     try:
-        found = Recorded(**block)
-        points = [point for curve in found.curves.values() for point in curve.items()]
-        numbers = [*found.metrics.values(), *(value for _, value in points)]
-        texts = [found.trial, found.run, found.code, found.status, found.reason]
-        texts += [found.weights_sha256, *found.metrics, *found.curves]
-        pairs = [*found.environment.items(), *found.files.items()]
+        results = Recorded(**block)
+        points = [point for curve in results.curves.values() for point in curve.items()]
+        numbers = [*results.metrics.values(), *(value for _, value in points)]
+        texts = [results.trial, results.run, results.code, results.status, results.reason]
+        texts += [results.weights_sha256, *results.metrics, *results.curves]
+        pairs = [*results.environment.items(), *results.files.items()]
         texts += [t for pair in pairs for t in pair]
-        well = all(isinstance(t, str) for t in texts)
-        if not (well and all(isinstance(epoch, int) for epoch, _ in points)):
+        all_texts = all(isinstance(t, str) for t in texts)
+        if not (all_texts and all(isinstance(epoch, int) for epoch, _ in points)):
             raise TypeError("texts and numbers")
         if not all(isinstance(float(n), float) and not isinstance(n, str) for n in numbers):
             raise TypeError("numbers")
-        return found
+        return results
     except (TypeError, AttributeError, ValueError, OverflowError) as error:
         raise Invalid(BLOCK, path, "must be as a run has written it") from error
 
 
-def _beside(config: Path, key: str, name: Any, found: Recorded | None) -> Path:
-    """A file in the config's own folder, with the content that ran."""
-    known = found.files if found else {}
-    if not isinstance(name, str) or Path(name).name != name or name not in known:
+def _beside(config: Path, key: str, name: Any, results: Recorded | None) -> Path:
+    """Returns the path of a file beside the config file, after a check of its name and content."""
+    digests = results.files if results else {}
+    if not isinstance(name, str) or Path(name).name != name or name not in digests:
         raise Invalid(key, name, f"must be a file beside the config, named in `{BLOCK}`")
     file = config.parent / name
     if file.is_symlink() or not file.is_file():
         raise Invalid(key, name, f"no such file beside {config.name}")
-    if hashlib.sha256(file.read_bytes()).hexdigest() != known[name]:
+    if hashlib.sha256(file.read_bytes()).hexdigest() != digests[name]:
         raise Invalid(key, name, "another content than the one that ran")
     return file

@@ -1,4 +1,4 @@
-"""Records that wait on disk until the tracking store has them."""
+"""The spool: records in a file on disk that wait until the tracking store has them."""
 
 from __future__ import annotations
 
@@ -30,41 +30,42 @@ CREATE TABLE IF NOT EXISTS sweep (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 
 @dataclass(frozen=True)
 class Record:
-    """One thing that happened, in order."""
+    """One event of a sweep; ids increase in the order of the events."""
 
     id: int
     kind: str
+    """`sweep`, `trial`, `metrics`, `end` (of a trial) or `close` (of the sweep)."""
     body: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Address:
-    """Which sweep of which store a spool is for. Holds no secret."""
+    """Identifies the sweep and the store of a spool. Has no secrets."""
 
     store: str
-    """The store's URI as it may be shown."""
+    """The store's URI without passwords and tokens."""
     experiment: str
     sweep: str
 
     @property
     def path(self) -> Path:
-        """The spool's file, in the current folder."""
+        """Path of the spool's file, in the current folder."""
         text = json.dumps([self.store, self.experiment, self.sweep])
         return STATE / "spool" / f"{short_digest(text)}.db"
 
 
 NEWER = {"run": "TEXT", "sent": "INTEGER NOT NULL DEFAULT 0"}
-"""Columns that the spool of an earlier version may lack."""
+"""Columns that the spool of an earlier version may lack, with their SQL types."""
 
 
 class Spool:
-    """A journal in a SQLite file: what is put there is there, whatever happens to the process.
+    """A journal of records in a SQLite file, which survives the end of the process.
 
-    The records of a trial are kept until the store has its end, and the sweep's own until it is
-    closed: a store that lost the beginning of a run is sent it again.
+    The records of a trial are kept until the store has the trial's end, and the records of the
+    sweep itself until the sweep is closed. So if the store loses the first records of a run, they
+    are sent again.
 
-    One process at a time: `held` is the way to open one. Its methods may be called by several
-    threads.
+    Only one process at a time may open a spool, with `held`. Several threads may call its methods.
     """
 
     def __init__(self, path: Path) -> None:
@@ -73,25 +74,28 @@ class Spool:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.executescript(SCHEMA)
-        there = {row[1] for row in self._db.execute("PRAGMA table_info(record)")}
+        columns = {row[1] for row in self._db.execute("PRAGMA table_info(record)")}
         for column, kind in NEWER.items():
-            if column not in there:
+            if column not in columns:
                 self._db.execute(f"ALTER TABLE record ADD COLUMN {column} {kind}")
         self.put_signal = threading.Event()
 
     @classmethod
     @contextmanager
     def held(cls, address: Address) -> Iterator[Self]:
-        """The sweep's spool, for this process alone. An empty one is removed at the end.
+        """Opens the sweep's spool for this process alone; a context manager.
 
-        Raises `Invalid` if another process runs the same sweep.
+        If the spool has no unsent records at the end, its file is removed.
+
+        Raises:
+            Invalid: Another process runs the same sweep, or the file cannot be read.
         """
         from filelock import Timeout
 
         path = address.path
-        alone = lock(str(path.absolute()))
+        sweep_lock = lock(str(path.absolute()))
         try:
-            alone.acquire(timeout=0)
+            sweep_lock.acquire(timeout=0)
         except Timeout:
             allowed = "is being run by another process here; wait, or give another sweep.name"
             raise Invalid("sweep.name", address.sweep, allowed) from None
@@ -105,30 +109,36 @@ class Spool:
             finally:
                 spool.close()
         finally:
-            alone.release()
+            sweep_lock.release()
 
     @staticmethod
     def all() -> list[Address]:
-        """The spools of this folder."""
-        found = []
+        """Returns the addresses of all spools in the current folder."""
+        addresses = []
         for path in sorted((STATE / "spool").glob("*.db")):
             with _readable(path), closing(_read_only(path)) as db:
-                told = dict(db.execute("SELECT key, value FROM sweep"))
-            if told.keys() == {"store", "experiment", "sweep"}:
-                found.append(Address(**told))
-        return found
+                fields = dict(db.execute("SELECT key, value FROM sweep"))
+            if fields.keys() == {"store", "experiment", "sweep"}:
+                addresses.append(Address(**fields))
+        return addresses
 
     def _describe(self, address: Address) -> None:
+        """Stores the address in the spool's file."""
         with self._lock, self._db:
             self._db.executemany("REPLACE INTO sweep VALUES (?, ?)", vars(address).items())
 
     def put(
         self, kind: str, body: Mapping[str, Any], files: Mapping[str, bytes] | None = None
     ) -> None:
-        """Add a record, with files by name; it is on disk when this returns.
+        """Adds a record; the record is on disk when this returns.
+
+        Args:
+            kind: Kind of the record.
+            body: Content of the record, as plain data.
+            files: Content of the record's files, by name.
 
         Raises:
-            Broken: It cannot be written; what was put before is kept.
+            Broken: The record cannot be written. Earlier records are kept.
         """
         with self._lock, self._written():
             values = kind, json.dumps(body), body.get("run")
@@ -141,15 +151,20 @@ class Spool:
 
     @contextmanager
     def _written(self) -> Iterator[None]:
+        """A transaction; a failure is raised as `Broken`."""
         try:
             with self._db:
                 yield
         except sqlite3.Error as error:
-            said = f"{self._path} cannot be written ({error}); make room on its disk"
-            raise Broken(said) from error
+            message = f"{self._path} cannot be written ({error}); make room on its disk"
+            raise Broken(message) from error
 
     def oldest(self, limit: int) -> list[Record]:
-        """The records to be sent first: not yet sent, and not refused."""
+        """Returns the oldest records that are neither sent nor refused.
+
+        Args:
+            limit: Largest number of records.
+        """
         query = (
             "SELECT id, kind, body FROM record WHERE refused IS NULL AND NOT sent"
             " ORDER BY id LIMIT ?"
@@ -159,13 +174,13 @@ class Spool:
         return [Record(number, kind, json.loads(body)) for number, kind, body in rows]
 
     def files(self, record: Record) -> dict[str, bytes]:
-        """A record's files."""
+        """Returns the content of a record's files, by name."""
         with self._lock:
             query = "SELECT name, content FROM file WHERE record = ?"
             return dict(self._db.execute(query, (record.id,)).fetchall())
 
     def stored(self, records: Sequence[Record]) -> None:
-        """The store has these records. Those that no other record needs any more are removed."""
+        """Marks records as sent, and removes the records that no other record needs."""
         sent, ends = [(r.id,) for r in records], []
         finished: dict[str, str] = {}
         for record in records:
@@ -184,11 +199,15 @@ class Spool:
             self._db.execute("DELETE FROM file WHERE record NOT IN (SELECT id FROM record)")
 
     def _drop_refused(self, finished: Mapping[str, str], closed: bool) -> None:
-        """Remove refused records that newer ones have replaced.
+        """Removes refused records that newer records have replaced.
 
-        These are records of other runs of trials that have finished, in a run that the mapping
-        names, and the sweep's own where it was closed. What was refused of a finished run itself
-        is kept: it was measured, and is nowhere else.
+        These are records of other runs of a finished trial, and the sweep's own records if it was
+        closed. Refused records of the finished run itself are kept: the store does not have their
+        content.
+
+        Args:
+            finished: Key of the finished run by trial id.
+            closed: Whether the sweep was closed.
         """
         rows = self._db.execute("SELECT id, kind, body FROM record WHERE refused IS NOT NULL")
         for number, kind, text in rows.fetchall():
@@ -199,61 +218,65 @@ class Spool:
                 self._db.execute("DELETE FROM record WHERE id = ?", (number,))
 
     def send_again(self) -> bool:
-        """Have the kept records sent once more; whether there are any."""
+        """Marks the kept records as not sent; returns whether there were any."""
         with self._lock, self._db:
             return self._db.execute("UPDATE record SET sent = 0 WHERE sent").rowcount > 0
 
     def forget_sent(self) -> None:
-        """Remove kept records: their runs have no more records to come."""
+        """Removes the sent records that were kept, because their runs get no more records."""
         with self._lock, self._db:
             self._db.execute("DELETE FROM record WHERE sent")
 
     def refuse(self, record: Record, reason: str) -> None:
-        """Set a record aside that the store will not take; it is kept."""
+        """Marks a record as refused by the store; the record is kept."""
         with self._lock, self._db:
             self._db.execute("UPDATE record SET refused = ? WHERE id = ?", (reason, record.id))
 
     def retry_refused(self) -> None:
-        """Have the refused records sent again."""
+        """Marks the refused records as not refused, so that they are sent again."""
         with self._lock, self._db:
             self._db.execute("UPDATE record SET refused = NULL")
 
     def waiting(self) -> int:
-        """How many records the store does not have yet."""
+        """Returns the number of records that the store does not have yet."""
         with self._lock:
             query = "SELECT COUNT(*) FROM record WHERE NOT sent"
             return int(self._db.execute(query).fetchone()[0])
 
     def ended(self) -> set[str]:
-        """Ids of the trials whose end the store does not have yet, or refused."""
+        """Returns the ids of the trials whose end is in the spool, also if the store refused it."""
         with self._lock:
             rows = self._db.execute("SELECT body FROM record WHERE kind = 'end'").fetchall()
         return {json.loads(body)["trial"] for (body,) in rows}
 
     def finished(self) -> dict[str, dict[str, Any]]:
-        """Bodies of the records that end a trial well, by trial id; without refused ones."""
+        """Returns the bodies of the records that end a trial as finished, by trial id.
+
+        Refused records are left out.
+        """
         with self._lock:
             return _finished(self._db)
 
     @staticmethod
     def peek(address: Address) -> dict[str, dict[str, Any]]:
-        """`finished` of a spool that another process may hold."""
+        """Returns `finished` of a spool that another process may have opened."""
         with _readable(address.path), closing(_read_only(address.path)) as db:
             return _finished(db)
 
     def refused(self) -> list[str]:
-        """Why records were refused."""
+        """Returns the distinct reasons why records were refused."""
         query = "SELECT DISTINCT refused FROM record WHERE refused IS NOT NULL"
         with self._lock:
             return [reason for (reason,) in self._db.execute(query)]
 
     def close(self) -> None:
+        """Closes the file, and removes it if no records wait."""
         empty = not self.waiting()
         with self._lock:
             self._db.close()
         if empty:
-            for end in ("", "-wal", "-shm"):
-                Path(f"{self._path}{end}").unlink(missing_ok=True)
+            for suffix in ("", "-wal", "-shm"):
+                Path(f"{self._path}{suffix}").unlink(missing_ok=True)
             with _folders():
                 for folder in (self._path.parent, STATE):
                     with suppress(OSError):  # not empty
@@ -261,12 +284,13 @@ class Spool:
 
 
 def _folders() -> AbstractContextManager[Any]:
-    """A lock: another sweep may be about to put its spool into the folder that is removed."""
+    """Returns a lock on the folders: one process may remove them while another adds a spool."""
     return lock(f"{STATE.absolute()} folders")
 
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
+    """Converts SQLite's errors to `Invalid`."""
     try:
         yield
     except sqlite3.Error as error:

@@ -1,4 +1,4 @@
-"""The tracking store: where it is, and what its errors mean. Loads no MLflow."""
+"""The tracking store: its location, and the meaning of its errors. Does not import MLflow."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from masksweep.sweeps.common.redact import shown
 
 SQLITE = "sqlite:///"
 RUN_ID = re.compile(r"[0-9a-f]{32}")
+"""Form of MLflow's run ids."""
 AGAIN = "reproduces "
-"""How the names of the sweeps begin that `reproduce` makes."""
+"""Prefix of the names of the sweeps that `reproduce` creates."""
 FINAL = {
-    # what MLflow says of a request that would fail again in the same way
+    # MLflow's codes of errors that the same request would cause again
     "INVALID_PARAMETER_VALUE",
     "BAD_REQUEST",
     "RESOURCE_ALREADY_EXISTS",
@@ -31,57 +32,70 @@ FINAL = {
     "NOT_FOUND",
 }
 LATER = {401, 403, 408, 425, 429}
-"""Answers of HTTP that may be others once credentials or load have changed."""
+"""HTTP status codes of requests that may succeed after credentials or the server's load have
+changed."""
 BUGS = (
     ArithmeticError, AssertionError, AttributeError, LookupError, NameError, NotImplementedError,
     TypeError, ValueError,
 )  # fmt: skip
-"""What a fault in a program raises, not a store that is away: it would be raised again."""
+"""Exceptions that mean an error in a program, not a store that is away. A retry would fail
+again."""
 
 
 class Away(Exception):
-    """The store cannot be reached, or cannot answer now."""
+    """The store cannot be reached, or cannot answer at present."""
 
 
 class Refused(Exception):
-    """The store answers, and will not take this."""
+    """The store answers, but does not accept the request."""
 
 
-def store_uri(given: str | None) -> str:
-    """The tracking store: as given, MLFLOW_TRACKING_URI, or `mlflow.db` in the current folder.
+def store_uri(configured: str | None) -> str:
+    """Returns the URI of the tracking store.
 
-    Absolute, because MLflow resolves a relative SQLite path anew in each process.
+    A path of a SQLite database is made absolute, because MLflow resolves a relative path anew in
+    each process.
+
+    Args:
+        configured: As `tracking.uri`; None means MLFLOW_TRACKING_URI, or `mlflow.db` in the current
+            folder.
     """
-    uri = given or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    uri = configured or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     if uri.startswith(SQLITE) and not uri.removeprefix(SQLITE).startswith("/"):
         uri = f"{SQLITE}{Path(uri.removeprefix(SQLITE)).absolute()}"
     return uri
 
 
 def is_local(uri: str) -> bool:
-    """Whether the store is a database, not a server."""
+    """Whether the store is a database that is opened directly, not a server."""
     return not uri.startswith(("http://", "https://", "databricks"))
 
 
 def database(uri: str) -> Path | None:
-    """The file of a store that is a SQLite database."""
+    """Returns the path of a store that is a SQLite database; None for other stores."""
     path = uri.removeprefix(SQLITE).partition("?")[0]
     return Path(path) if uri.startswith(SQLITE) else None
 
 
 def exists(uri: str) -> bool:
-    """Whether there may be something in the store: False for a SQLite file that is not there."""
+    """Whether the store may have content; False only for a SQLite database without a file."""
     path = database(uri)
     return path is None or path.exists()
 
 
 def require_database(uri: str) -> None:
-    """Raise `Invalid` if a SQLite database is there and is none: MLflow would try for minutes."""
+    """Checks that the file of a SQLite database, if it exists, is a database.
+
+    MLflow would retry for minutes to open another file.
+
+    Raises:
+        Invalid: The file is not a database, or cannot be read.
+    """
     path = database(uri)
     if path is None or not path.exists():
         return
     try:
-        # also a file that somebody has just begun to write is empty
+        # an empty file is valid: another process may be about to write the database
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as db:
             db.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.DatabaseError as error:
@@ -90,52 +104,62 @@ def require_database(uri: str) -> None:
             raise Invalid("tracking.uri", shown(uri), f"cannot be opened: {reason}") from error
 
 
-def outdated(said: str) -> str:
-    """What to do about a database of another version of MLflow; empty if that is not the error."""
-    found = re.search(r"out-of-date database schema \(found version (\w+)", said)
-    if not found:
+def outdated(message: str) -> str:
+    """Returns what to do about a database that another version of MLflow made.
+
+    Args:
+        message: Message of the error that MLflow raised.
+
+    Returns:
+        Empty if the error has another cause.
+    """
+    match = re.search(r"out-of-date database schema \(found version (\w+)", message)
+    if not match:
         return ""
     package = find_spec("mlflow")
-    known = (
+    migrations = (
         Path(package.origin or "").parent / "store/db_migrations/versions" if package else Path()
     )
-    if any(known.glob(f"{found[1]}_*.py")):
+    if any(migrations.glob(f"{match[1]}_*.py")):
         return "an older MLflow made it; back it up, then: mlflow db upgrade URI"
     return f"a newer MLflow than {version('mlflow')} made it; upgrade MLflow, or give another store"
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """MLflow's errors as `Away` or `Refused`."""
+    """Converts MLflow's errors to `Away` or `Refused`."""
     try:
         yield
     except (Away, Refused, Invalid):
         raise
     except Exception as error:
-        said = shown((str(error).strip().splitlines() or [repr(error)])[0])
+        message = shown((str(error).strip().splitlines() or [repr(error)])[0])
         if isinstance(error, BUGS):
-            said = f"{type(error).__name__}: {said}"
-        raise (Away if is_away(error) else Refused)(said) from error
+            message = f"{type(error).__name__}: {message}"
+        raise (Away if is_away(error) else Refused)(message) from error
 
 
 def is_away(error: Exception) -> bool:
     """Whether the same request may succeed later."""
-    # what HTTP libraries and JSON parsers raise may be a ValueError as well: a proxy's page, say
+    # errors of HTTP libraries and JSON parsers may be a ValueError too, due to a proxy's page
     if isinstance(error, BUGS) and not isinstance(error, OSError | json.JSONDecodeError):
         return False
-    # what uploads artifacts raises the HTTP library's own errors
-    answered = getattr(getattr(error, "response", None), "status_code", 500)
-    if 400 <= answered < 500:
-        return answered in LATER
+    # the upload of artifacts raises the HTTP library's own errors, which have a response
+    status_code = getattr(getattr(error, "response", None), "status_code", 500)
+    if 400 <= status_code < 500:
+        return status_code in LATER
     return getattr(error, "error_code", "INTERNAL_ERROR") not in FINAL
 
 
 def status(error: Exception) -> int:
-    """The HTTP status that stands for it: below 500 the store answered."""
-    asked = getattr(error, "get_http_status_code", None)
-    return int(asked()) if asked else 500
+    """Returns the HTTP status of an error. If it is below 500, the store has answered."""
+    get_status = getattr(error, "get_http_status_code", None)
+    return int(get_status()) if get_status else 500
 
 
 def alone(uri: str) -> AbstractContextManager[Any]:
-    """A lock for a SQLite file: of processes that meet a new one, MLflow lets one make it."""
+    """Returns a lock for a SQLite database: only one process at a time may create it.
+
+    For other stores, the returned context manager does nothing.
+    """
     return lock(uri) if uri.startswith(SQLITE) else nullcontext()

@@ -1,4 +1,4 @@
-"""Whether a sweep's files can be written, asked before anything starts, by `run` and `doctor`."""
+"""Checks that a sweep's files can be written, before `run` starts and in `doctor`."""
 
 from __future__ import annotations
 
@@ -14,20 +14,27 @@ from masksweep.sweeps.common.redact import shown
 from masksweep.sweeps.tracking.store import database, is_local, require_database, store_uri
 
 PROBE_BYTES = 2**20
-"""What must fit on the disk for a sweep to begin."""
+"""Free disk space that a sweep needs at its start, in bytes."""
 
 
 def require_state() -> None:
-    """Raise `Invalid` unless spool and logs can be written in the current folder."""
+    """Checks that the spool and the logs can be written in the current folder.
+
+    Raises:
+        Invalid: One of their folders cannot be written.
+    """
     for part in (".", STATE / "spool", STATE / "logs"):
         _require_folder("folder", Path(part).absolute())
 
 
 def require_store(uri: str | None) -> None:
-    """Raise `Invalid` unless a store that is a SQLite database can be written, or made.
+    """Checks that a SQLite database can be written, or created if it does not exist.
 
     Args:
-        uri: As `tracking.uri`. Other stores are not looked at.
+        uri: As `tracking.uri`. Stores of other kinds are not checked.
+
+    Raises:
+        Invalid: The database or its folder cannot be written.
     """
     uri = store_uri(uri)
     path = database(uri)
@@ -42,12 +49,12 @@ def require_store(uri: str | None) -> None:
 
 
 def _require_folder(key: str, folder: Path, value: str = "") -> None:
-    """Raise `Invalid` unless files can be written in the folder, or in one that it is made in."""
+    """Checks that the folder, or the nearest parent that exists, can be written."""
     try:
-        there = folder
-        while not there.exists():
-            there = there.parent
-        with tempfile.TemporaryFile(dir=there) as file:
+        existing = folder
+        while not existing.exists():
+            existing = existing.parent
+        with tempfile.TemporaryFile(dir=existing) as file:
             file.write(bytes(PROBE_BYTES))
     except OSError as error:
         allowed = f"cannot be written: {error.strerror}"
@@ -55,6 +62,7 @@ def _require_folder(key: str, folder: Path, value: str = "") -> None:
 
 
 def _require_writable(path: Path, uri: str) -> None:
+    """Checks that a database can be locked for writing."""
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True)) as db:
             db.execute("BEGIN IMMEDIATE")

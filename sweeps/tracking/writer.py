@@ -1,4 +1,4 @@
-"""What a sweep writes to MLflow; `reader` reads. No worker knows MLflow."""
+"""Writes the records of a sweep to MLflow; `reader` reads them. Workers do not use MLflow."""
 
 from __future__ import annotations
 
@@ -17,23 +17,27 @@ from masksweep.sweeps.tracking.spool import Record
 from masksweep.sweeps.tracking.store import Refused, alone, is_local, status, store_uri, translated
 
 BATCH = 1000
-"""The most metrics that MLflow takes in a call."""
+"""Largest number of metrics that MLflow accepts in one call."""
 NAME = 250
-"""The most characters of a run's name that a database takes."""
+"""Largest length of a run's name that every database accepts, in characters."""
 
 
 class Tracker:
-    """The runs of one sweep: a parent, and a child for each trial.
+    """The runs of one sweep in MLflow: a parent run, and a child run for each trial.
 
-    Everything that is written comes as `Record`s of the spool, and may come again after a crash:
-    each is applied so that a second time changes nothing.
+    The input are `Record`s of the spool. After a crash a record may come again, so to apply a
+    record twice has the same effect as once.
+
+    Args:
+        tracking: The store and the experiment.
+        name: Name of the sweep.
+
+    Raises:
+        Invalid: The store cannot be opened, or the experiment was deleted.
+        Away: The store cannot be reached.
     """
 
     def __init__(self, tracking: Tracking, name: str) -> None:
-        """Open the store for the sweep of this name.
-
-        Raises `Invalid` if it cannot be, or the experiment was deleted; `Away` if it is not there.
-        """
         self._uri, self._name = store_uri(tracking.uri), name
         self._called = tracking.experiment
         self._id = short_digest(name)
@@ -43,19 +47,21 @@ class Tracker:
             self._experiment = self._find_experiment()
         self._file = file_id(self._uri)
         self._runs: dict[str, str | None] = {}
-        """Runs by their records' key; None: the store had that trial finished already."""
+        """Run ids by the key in the trial's records; None if the store already had the trial
+        finished."""
         self._parent = ""
 
     def _find_experiment(self) -> str:
-        """The experiment's id; empty if it is still to be made."""
-        found = self._client.get_experiment_by_name(self._called)
-        if found and found.lifecycle_stage != "active":
+        """Returns the experiment's id; empty if the experiment does not exist yet."""
+        experiment = self._client.get_experiment_by_name(self._called)
+        if experiment and experiment.lifecycle_stage != "active":
             allowed = "was deleted; restore it, or another"
             raise Invalid("tracking.experiment", self._called, allowed)
-        return str(found.experiment_id) if found else ""
+        return str(experiment.experiment_id) if experiment else ""
 
     def _make_experiment(self) -> None:
-        # beside the database; a folder named mlruns would turn a bare `mlflow ui` away
+        """Creates the experiment, unless another process has created it."""
+        # not in a folder `mlruns`: then `mlflow ui` without arguments would not open the database
         root = (Path.cwd() / "mlartifacts").as_uri() if is_local(self._uri) else None
         with alone(self._uri):
             self._experiment = self._find_experiment() or str(
@@ -63,31 +69,38 @@ class Tracker:
             )
 
     def replaced(self) -> bool:
-        """Whether the database's file is another one than was opened, or is gone."""
+        """Whether the database's file was replaced or removed since it was opened."""
         return self._file != file_id(self._uri)
 
     def touch(self) -> None:
-        """Write something, and take it back. Raises what MLflow raises."""
-        experiment = self._experiment or "0"  # MLflow's own, which is there from the start
+        """Writes a tag and deletes it again, to test the store. Raises MLflow's own exceptions."""
+        experiment = self._experiment or "0"  # MLflow's default experiment, which always exists
         self._client.set_experiment_tag(experiment, "masksweep.probe", "1")
         self._client.delete_experiment_tag(experiment, "masksweep.probe")
 
-    # -- what is there -------------------------------------------------------------------------
+    # -- reading -------------------------------------------------------------------------------
 
     def finished(self) -> dict[str, Found]:
-        """The sweep's trials that have finished, by trial id. Raises `Away`."""
+        """Returns the results of the sweep's finished trials, by trial id.
+
+        Raises:
+            Away: The store cannot be reached.
+            Refused: The store does not accept the request.
+        """
         with translated():
             parent = self._find_parent()
             runs = self._children(parent, "FINISHED") if parent else []
-        # the newest are the first
+        # reversed: the oldest first, so that the newest run of a trial is used
         tagged = [(r.data.tags, r) for r in reversed(runs)]
         valid = ((t, r) for t, r in tagged if "trial.id" in t and "trial.superseded" not in t)
         return {tags["trial.id"]: entities.found(run) for tags, run in valid}
 
     def _find_parent(self) -> str:
+        """Returns the id of the parent run; empty if there is none."""
         return next((r.info.run_id for r in self._search(f"tags.`sweep.id` = '{self._id}'")), "")
 
     def _children(self, parent: str, status: str = "", trial: str = "") -> list[Any]:
+        """Returns the child runs, the newest first; by default of any status and trial."""
         query = f"tags.mlflow.parentRunId = '{parent}'"
         query += f" and attributes.status = '{status}'" if status else ""
         query += f" and tags.`trial.id` = '{trial}'" if trial else ""
@@ -96,14 +109,22 @@ class Tracker:
     def _search(self, query: str) -> list[Any]:
         return search(self._client, [self._experiment] if self._experiment else [], query)
 
-    # -- what is written -----------------------------------------------------------------------
+    # -- writing -------------------------------------------------------------------------------
 
     def apply(
         self, records: Sequence[Record], files: Callable[[Record], Mapping[str, bytes]]
     ) -> None:
-        """Write records to the store, in order. Raises `Away` or `Refused`; then apply them again.
+        """Writes records to the store, in order. After an error, apply all of them again.
 
-        Metrics of a trial that follow one another go out in one call.
+        Metrics of a trial are sent together, in as few calls as possible.
+
+        Args:
+            records: The records.
+            files: Returns the content of a record's files, by name.
+
+        Raises:
+            Away: The store cannot be reached.
+            Refused: The store does not accept a record.
         """
         curves: dict[str, list[Any]] = {}
         trials: dict[str, str] = {}
@@ -127,6 +148,7 @@ class Tracker:
                     self._log(run, points)
 
     def _start_sweep(self, body: Mapping[str, Any]) -> None:
+        """Opens or creates the parent run."""
         if not self._experiment:
             self._make_experiment()
         self._parent = self._find_parent()
@@ -148,27 +170,32 @@ class Tracker:
             self._client.set_tag(self._parent, "mlflow.note.content", self._note(body))
 
     def _set_view(self, scores: Sequence[str]) -> None:
-        """Have the experiment's page show the sweep; a store that refuses the tag does without."""
+        """Stores the view of the sweep on the experiment's page, if the store accepts the tag."""
         key, value = mlflow_view.tag(self._id, self._parent, [f"test/{name}" for name in scores])
         try:
             self._client.set_experiment_tag(self._experiment, key, value)
-        except Exception as error:  # each kind of store has errors of its own
+        except Exception as error:  # each kind of store raises its own errors
             if status(error) >= 500:
                 raise
 
     def _note(self, body: Mapping[str, Any]) -> str:
-        """The parent's description, with a way to its trials where the page knows them."""
+        """Returns the parent run's description, with links to the view if the store has one."""
         experiment = self._client.get_experiment(self._experiment)
-        shown = mlflow_view.key(self._id) in experiment.tags
-        way = f"{mlflow_view.link(self._experiment, self._id)}\n\n" if shown else ""
-        return f"{way}{body['note']}"
+        has_view = mlflow_view.key(self._id) in experiment.tags
+        links = f"{mlflow_view.link(self._experiment, self._id)}\n\n" if has_view else ""
+        return f"{links}{body['note']}"
 
     def _kill_children(self) -> None:
+        """Closes the child runs that are still open."""
         for run in self._children(self._parent, "RUNNING"):
             self._client.set_terminated(run.info.run_id, "KILLED")
 
     def kill_left_running(self) -> None:
-        """Close what a driver that is gone left open. Raises `Away`."""
+        """Closes the runs that a driver left open when it ended.
+
+        Raises:
+            Away: The store cannot be reached.
+        """
         with translated():
             self._parent = self._find_parent()
             if not self._parent:
@@ -178,20 +205,21 @@ class Tracker:
                 self._client.set_terminated(self._parent, "KILLED")
 
     def _start_trial(self, body: Mapping[str, Any]) -> None:
+        """Opens the run of a trial, or finds it if the record was applied before."""
         from mlflow.entities import Param
 
         key, trial = body["run"], body["tags"]["trial.id"]
         self._parent = self._parent or self._find_parent()
         self._require_parent()
         known = self._children(self._parent, trial=trial)
-        # there already, if the process that wrote it is gone, or the call's answer was lost
+        # the run exists if this record was applied before, by another process or without an answer
         run = next((r.info.run_id for r in known if r.data.tags.get("trial.run") == key), "")
         valid = (r for r in known if "trial.superseded" not in r.data.tags)
-        earlier = [r for r in valid if r.info.status == "FINISHED" and r.info.run_id != run]
-        if earlier and not run and not body["again"]:
-            self._runs[key] = None  # the store was away when the sweep looked for it
+        finished = [r for r in valid if r.info.status == "FINISHED" and r.info.run_id != run]
+        if finished and not run and not body["again"]:
+            self._runs[key] = None  # the store was away when the sweep asked for finished trials
             return
-        if run:  # closing what was left open may have closed it
+        if run:  # `_kill_children` may have closed it
             self._client.update_run(run, status="RUNNING")
         else:
             tags = {
@@ -200,29 +228,29 @@ class Tracker:
                 "mlflow.parentRunId": self._parent,
                 "trial.run": key,
             }
-            made = self._client.create_run(
+            created = self._client.create_run(
                 self._experiment, start_time=body["time"], tags=tags, run_name=body["name"][:NAME]
             )
-            run = made.info.run_id
-        for old in earlier:
-            self._client.set_tag(old.info.run_id, "trial.superseded", run)
+            run = created.info.run_id
+        for finished_run in finished:
+            self._client.set_tag(finished_run.info.run_id, "trial.superseded", run)
         params = [Param(k, str(v)[:6000]) for k, v in body["params"].items()]
         self._client.log_batch(run, params=params)
         self._client.log_text(run, body["config"], "config.yaml")
         self._runs[key] = run
 
     def _require_parent(self) -> None:
-        """Raise `Refused` if the sweep's own run is gone, or was deleted by a person."""
+        """Raises `Refused` if the parent run is missing, or a user has deleted it."""
         if not self._parent:
             raise Refused("the sweep has no run of its own")
         stage = self._client.get_run(self._parent).info.lifecycle_stage
         if stage != "active":
-            self._kill_children()  # nothing more will come of them
+            self._kill_children()  # their records are refused too
             raise Refused(f"the sweep's run {self._parent} was deleted")
 
     def _run(self, key: str, trial: str) -> str | None:
-        """The id of a trial's run; None if the store had that trial finished before."""
-        if key not in self._runs:  # started by a process that is gone
+        """Returns the id of a trial's run; None if the store already had the trial finished."""
+        if key not in self._runs:  # another process started the run
             self._parent = self._parent or self._find_parent()
             known = self._children(self._parent, trial=trial)
             run = next((r.info.run_id for r in known if r.data.tags.get("trial.run") == key), None)
@@ -234,9 +262,9 @@ class Tracker:
     def _log(self, run: str, metrics: Sequence[Any], tags: Mapping[str, str] | None = None) -> None:
         from mlflow.entities import RunTag
 
-        given = [RunTag(k, v[:5000]) for k, v in (tags or {}).items()]
+        run_tags = [RunTag(k, v[:5000]) for k, v in (tags or {}).items()]
         for i in range(0, max(len(metrics), 1), BATCH):
-            self._client.log_batch(run, metrics=metrics[i : i + BATCH], tags=given)
+            self._client.log_batch(run, metrics=metrics[i : i + BATCH], tags=run_tags)
 
     def _end(
         self, body: Mapping[str, Any], curve: Sequence[Any], files: Mapping[str, bytes]
@@ -270,11 +298,17 @@ class Tracker:
         files: Mapping[str, bytes],
         note: str,
     ) -> None:
-        """Write a run that is no trial's: metrics are (name, value, step), files by their names.
+        """Writes a run that does not belong to a trial.
 
-        The note is its description, in markdown; MLflow takes 8,000 characters.
+        Args:
+            params: Parameters of the run.
+            metrics: Metrics as (name, value, step).
+            files: Content of the run's files, by name.
+            note: Description of the run, in Markdown; MLflow accepts 8,000 characters.
 
-        Raises `Away` or `Refused`.
+        Raises:
+            Away: The store cannot be reached.
+            Refused: The store does not accept the run.
         """
         from mlflow.entities import Metric, Param
 
@@ -282,12 +316,12 @@ class Tracker:
             if not self._experiment:
                 self._make_experiment()
             tags = {"mlflow.note.content": note}
-            made = self._client.create_run(self._experiment, tags=tags, run_name=self._name).info
-            run, now = made.run_id, made.start_time
-            told = [Param(key, value[:6000]) for key, value in params.items()]
+            info = self._client.create_run(self._experiment, tags=tags, run_name=self._name).info
+            run, now = info.run_id, info.start_time
+            run_params = [Param(key, value[:6000]) for key, value in params.items()]
             points = [Metric(key, value, now, step) for key, value, step in metrics]
             try:
-                self._client.log_batch(run, params=told)
+                self._client.log_batch(run, params=run_params)
                 self._log(run, points)
                 self._log_files(run, files)
             except Exception:
@@ -298,27 +332,38 @@ class Tracker:
     def _close(self, body: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
         self._parent = self._parent or self._find_parent()
         self._client.set_tag(self._parent, "mlflow.note.content", self._note(body))
-        # a record of an earlier version may still wait, with texts and no files
+        # a record that an earlier version wrote has `texts` instead of files
         texts = {name: text.encode() for name, text in body.get("texts", {}).items()}
         self._log_files(self._parent, {**texts, **files})
         self._log(
             self._parent, entities.metrics({**body, "values": body.get("metrics", {}), "step": 0})
         )
-        # a call that timed out may have made a run after all
+        # a call that timed out may still have created a run
         self._kill_children()
         self._client.set_terminated(self._parent, body["status"], end_time=body["time"])
 
 
 def attach(uri: str | None, run_id: str, files: Mapping[str, bytes], folder: str) -> None:
-    """Add files to a run's artifacts, in a folder of theirs. Raises `Away` or `Refused`."""
+    """Adds files to the artifacts of a run.
+
+    Args:
+        uri: URI of the store, as `tracking.uri`.
+        run_id: Id of the run.
+        files: Content of the files, by name.
+        folder: Folder in the run's artifacts.
+
+    Raises:
+        Away: The store cannot be reached.
+        Refused: The store does not accept the files.
+    """
     client = client_class()(tracking_uri=store_uri(uri))
-    with translated(), tempfile.TemporaryDirectory() as here:
-        _write(Path(here), files)
-        client.log_artifacts(run_id, here, folder)
+    with translated(), tempfile.TemporaryDirectory() as source:
+        _write(Path(source), files)
+        client.log_artifacts(run_id, source, folder)
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Files by names that may have folders in them."""
+    """Writes files into a folder; a name may have folders in it."""
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)

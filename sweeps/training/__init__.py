@@ -1,4 +1,4 @@
-"""One trial from its config to its result: the program, the loop, checkpoints, scores and audit.
+"""Runs one trial, from its config to its result: program, loop, checkpoints, scores and audit.
 
-Knows neither Ray nor MLflow. It may import `config` and below.
+The package uses neither Ray nor MLflow. Its modules may import `config` and the layers below it.
 """

@@ -1,7 +1,8 @@
-"""Checkpoints of a trial, in a folder or under an fsspec URI. Loads no TensorFlow.
+"""Checkpoints of a trial, in a folder or under an fsspec URI. This module loads no TensorFlow.
 
-One file each: a line of JSON that says whose it is, with the SHA-256 of all that is in the file;
-then plain arrays as `.npz`. Nothing in it can run.
+A checkpoint is one file. Its first line is JSON: it identifies the trial, and has the SHA-256 of
+the whole content. The rest is a `.npz` file of plain arrays. Reading it never runs code from the
+file (no pickle).
 """
 
 from __future__ import annotations
@@ -26,26 +27,35 @@ from masksweep.sweeps.common.redact import shown
 from masksweep.sweeps.common.storage import Folder
 
 FORMAT = 1
+"""Version of the file format."""
 NAME = "{:012d}.checkpoint"
 NAMED = re.compile(r"\d{12}\.checkpoint")
 KEPT = 2
+"""Number of checkpoints that are kept of a trial: the newest ones."""
 SHARE = 0.05
-"""Part of a trial's time that checkpoints at the ends of epochs may take."""
-# Throughout: file systems have exceptions of their own, so `Exception` is what is caught.
+"""Largest share of a trial's time for checkpoints at the ends of epochs."""
+# This module catches `Exception`, because each fsspec file system has its own exception classes.
 
 
 @dataclass(frozen=True)
 class State:
-    """A trial on its way, after `steps` steps."""
+    """The state of a trial after `steps` steps."""
 
     steps: int
     position: Mapping[str, Any]
-    """Plain values."""
+    """The fields of `state.Position`, as values that JSON can hold."""
     arrays: Sequence[Array]
+    """Values of the variables that a training can change."""
 
 
 class Checkpoints:
-    """The checkpoints of one trial. `every_s`: seconds between two of them within an epoch."""
+    """Saves and reads the checkpoints of one trial.
+
+    Args:
+        folder: A folder or fsspec URI, in which the trial has its own folder.
+        trial_id: The trial's id.
+        every_s: Seconds between two checkpoints within an epoch.
+    """
 
     def __init__(self, folder: str, trial_id: str, every_s: float) -> None:
         self._folder, self._trial, self._every_s = Folder(folder, trial_id), trial_id, every_s
@@ -53,12 +63,19 @@ class Checkpoints:
         self._kept: list[str] = []
 
     def resume(self, start: str) -> tuple[State | None, str]:
-        """The newest usable checkpoint, and what a person should know. The clock starts here.
+        """Reads the newest usable checkpoint, and starts the clock that `due` uses.
 
-        `start` stands for what the training starts from, beyond the trial's id. What is damaged or
-        foreign is passed over. Raises nothing: without a checkpoint a trial starts anew.
+        Files that are damaged or belong to another training are skipped. No error is raised:
+        without a usable checkpoint, the trial starts from its first step.
+
+        Args:
+            start: Identifies the start of the training beyond the trial's id; see
+                `loop.fingerprint`.
+
+        Returns:
+            (state or None, message for the user).
         """
-        self._start, found = start, None
+        self._start, state = start, None
         names, notes = [], []
         try:
             names = [n for n in self._folder.names() if NAMED.fullmatch(n)]
@@ -66,41 +83,47 @@ class Checkpoints:
             notes.append(f"checkpoints: {_line(error)}")
         for name in sorted(names, reverse=True):
             try:
-                found = self._read(name)
+                state = self._read(name)
                 self._kept = [name]
                 break
-            except Exception as error:  # there may be one before
+            except Exception as error:  # try the checkpoint before this one
                 notes.append(f"checkpoint of step {_steps(name)}: {_line(error)}")
-        if found:
-            notes.append(f"resumed from step {found.steps}")
+        if state:
+            notes.append(f"resumed from step {state.steps}")
         elif notes:
             notes.append("started anew")
         self._began = self._last = time.monotonic()
-        return found, "; ".join(notes)
+        return state, "; ".join(notes)
 
     def due(self, epoch_ended: bool, among: int = 1) -> bool:
         """Whether to save now, at the end of a chunk of steps.
 
-        `every_s` after the last one in any case. At the end of an epoch also before, unless saving
-        has taken more than 5 % of the time since the training began: epochs of milliseconds would
-        be spent on saving. `among` trials save at once.
+        A checkpoint is due when `every_s` seconds have passed since the last one. At the end of an
+        epoch it is due earlier, unless saving has taken more than 5 % of the time since the
+        training began: short epochs would otherwise spend most of their time on saving.
+
+        Args:
+            epoch_ended: Whether an epoch ends with this chunk.
+            among: Number of trials that save at once.
         """
         now = time.monotonic()
         cheap = among * self._spent <= SHARE * (now - self._began)
         return now - self._last >= self._every_s or (epoch_ended and cheap)
 
     def save(self, state: State) -> str:
-        """Keep the state, and the one before it; older ones go.
+        """Saves a state, and removes all but the newest `KEPT` checkpoints.
 
-        Where it cannot be written, the reason is returned the first time, for a person to know.
+        Returns:
+            A message for the user the first time that a checkpoint cannot be written; else an empty
+            string. No error is raised.
         """
         tic = time.monotonic()
         try:
             self._write(state)
             return ""
         except Exception as error:
-            failed, self._failed = self._failed, True
-            return "" if failed else f"no checkpoint at step {state.steps}: {_line(error)}"
+            failed_before, self._failed = self._failed, True
+            return "" if failed_before else f"no checkpoint at step {state.steps}: {_line(error)}"
         finally:
             self._last = time.monotonic()
             self._spent += self._last - tic
@@ -108,22 +131,22 @@ class Checkpoints:
     def _write(self, state: State) -> None:
         buffer, text = io.BytesIO(), json.dumps(state.position).encode()
         np.savez(buffer, *state.arrays, position=np.frombuffer(text, np.uint8))
-        payload, told = buffer.getvalue(), self._told(state.steps)
-        header = json.dumps({**told, "sha256": _digest(told, payload)})
+        payload, fields = buffer.getvalue(), self._told(state.steps)
+        header = json.dumps({**fields, "sha256": _digest(fields, payload)})
         name = NAME.format(state.steps)
         self._folder.write(name, header.encode() + b"\n" + payload)
         self._kept = [*self._kept, name][-KEPT:]
-        with suppress(Exception):  # what cannot be removed does no harm
-            for other in set(self._folder.names()) - set(self._kept):
-                self._folder.remove(other)
+        with suppress(Exception):  # a file that is left over does no harm
+            for outdated in set(self._folder.names()) - set(self._kept):
+                self._folder.remove(outdated)
 
     def _read(self, name: str) -> State:
         header, _, payload = self._folder.read(name).partition(b"\n")
-        own, told = self._told(_steps(name)), _parsed(header)
-        if told.pop("sha256", None) != _digest(told, payload):
+        expected, fields = self._told(_steps(name)), _parsed(header)
+        if fields.pop("sha256", None) != _digest(fields, payload):
             raise ValueError("damaged")
-        for key, value in own.items():
-            if told.get(key) != value:
+        for key, value in expected.items():
+            if fields.get(key) != value:
                 raise ValueError(f"of another {key}")
         with np.load(io.BytesIO(payload), allow_pickle=False) as file:
             arrays = [file[f"arr_{i}"] for i in range(len(file.files) - 1)]
@@ -131,27 +154,39 @@ class Checkpoints:
         return State(_steps(name), position, arrays)
 
     def _told(self, steps: int) -> dict[str, Any]:
-        """What a header says beside the digest."""
+        """The fields of a header, without the digest."""
         code = code_version()
-        found = {"format": FORMAT, "trial": self._trial, "code": code, "start": self._start}
-        return {**found, "step": steps}
+        fields = {"format": FORMAT, "trial": self._trial, "code": code, "start": self._start}
+        return {**fields, "step": steps}
 
 
 def clear(folder: str, trial_id: str) -> None:
-    """Remove a trial's checkpoints, if there are any and they can be reached."""
-    with suppress(Exception):  # what is left over does no harm
+    """Removes a trial's checkpoints; errors are ignored.
+
+    Args:
+        folder: The folder or fsspec URI of the checkpoints.
+        trial_id: The trial's id.
+    """
+    with suppress(Exception):  # a file that is left over does no harm
         Folder(folder, trial_id).remove_all()
 
 
 def check(folder: str) -> None:
-    """Raise `Invalid` (key `checkpoint.path`) unless files can be written there.
+    """Checks that files can be written to a folder.
 
-    A folder of this machine that is not there yet is not made.
+    A local folder that does not exist is not created; its nearest existing parent is checked.
+
+    Args:
+        folder: A local folder or an fsspec URI.
+
+    Raises:
+        Invalid: (key `checkpoint.path`) No file can be written, or a package is missing for the
+            URI.
     """
-    place, probe = Folder(_there(folder)), f"probe-{uuid.uuid4().hex}"
+    target, probe = Folder(_there(folder)), f"probe-{uuid.uuid4().hex}"
     try:
-        place.write(probe, b"probe")
-        place.remove(probe)
+        target.write(probe, b"probe")
+        target.remove(probe)
     except ImportError as error:
         allowed = f"needs a package: {_line(error)}"
         raise Invalid("checkpoint.path", shown(folder), allowed) from error
@@ -161,7 +196,7 @@ def check(folder: str) -> None:
 
 
 def _there(folder: str) -> str:
-    """The folder, or the nearest one above it that is there. A URI stays as it is."""
+    """The folder or its nearest existing parent. A URI is returned unchanged."""
     if "://" in folder:
         return folder
     path = Path(folder).absolute()
@@ -179,11 +214,11 @@ def _parsed(header: bytes) -> dict[str, Any]:
         return {}
 
 
-def _digest(told: Mapping[str, Any], payload: bytes) -> str:
+def _digest(fields: Mapping[str, Any], payload: bytes) -> str:
     """SHA-256 of a header without its digest, and of the payload."""
-    found = hashlib.sha256(json.dumps(told).encode())
-    found.update(payload)
-    return found.hexdigest()
+    sha256 = hashlib.sha256(json.dumps(fields).encode())
+    sha256.update(payload)
+    return sha256.hexdigest()
 
 
 def _line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""What is measured of a trial: scores, integrity, costs, speed."""
+"""Measures a trial: scores, integrity of the held values, memory and flops, time of a step."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from masksweep.sweeps.training.state import Position
 
 PROBE = 256
-"""Samples on which the live and the baked model are compared."""
+"""Number of samples on which outputs are compared: those of the live and the saved model, and
+those before and after the training."""
 
 
 Part = Literal["validation", "test"]
@@ -38,18 +39,18 @@ Part = Literal["validation", "test"]
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A program's model at one moment."""
+    """Weights and outputs of a program's model at one step."""
 
     weights: Mapping[str, Array]
-    """Effective, dense, by name."""
+    """Effective dense weights by name."""
     raw: Mapping[str, Array]
-    """Raw variables behind the masked weights, where they have the weight's shape."""
+    """Raw variables of the masked weights by name, where they have the weight's shape."""
     outputs: Array
-    """On the probe, `[samples, outputs]`."""
+    """Outputs on the first `PROBE` validation (else test) samples, `[samples, outputs]`."""
 
 
 def snapshot(start: Start, program: Program) -> Snapshot:
-    """The model as it is now."""
+    """Weights and outputs of the program's model as they are now."""
     return Snapshot(program.effective(), program.raw(), program.predict(_probe(start)))
 
 
@@ -58,24 +59,37 @@ def _probe(start: Start) -> Array:
 
 
 def epoch(start: Start, program: Program, at: Position) -> dict[str, float]:
-    """Means over an epoch's steps, as the weights were at each, and the worst that its audits saw.
+    """Training metrics of the current epoch.
 
-    Without the latter where nothing is held, or no step of the epoch was audited.
+    The loss and the score are means over the epoch's steps, each with the weights of its step. The
+    audit metrics are the largest values of the epoch's audits. They are left out if nothing is
+    held, or if no step of the epoch was audited.
+
+    Args:
+        start: The start of the trial.
+        program: The program that the trial trains in.
+        at: The position at the end of the epoch.
     """
-    part, done, every = at.part, at.found.steps, start.trial.audit.every
-    found = named("train", program, (part.loss / part.steps, part.score / part.steps))
-    last = done == setup.schedule(start.trial, len(start.data.train[0]))[1]
-    holds = any(not w.mask.all() for w in start.plan.weights)
-    if holds and (last or done // every > (done - part.steps) // every):
-        found["audit/violations"] = float(part.peak_violations)
-        found["audit/drift"] = part.peak_drift
-    return found
+    part, done, interval = at.part, at.found.steps, start.trial.audit.every
+    metrics = named("train", program, (part.loss / part.steps, part.score / part.steps))
+    at_last_step = done == setup.schedule(start.trial, len(start.data.train[0]))[1]
+    holds = any(not weight.mask.all() for weight in start.plan.weights)
+    if holds and (at_last_step or done // interval > (done - part.steps) // interval):
+        metrics["audit/violations"] = float(part.peak_violations)
+        metrics["audit/drift"] = part.peak_drift
+    return metrics
 
 
-def named(part: str, program: Program, found: tuple[float, float]) -> dict[str, float]:
-    """(loss, score) by the names of their metrics."""
+def named(part: str, program: Program, pair: tuple[float, float]) -> dict[str, float]:
+    """The loss and the score of one part of the data, by the names of their metrics.
+
+    Args:
+        part: `train`, `validation` or `test`.
+        program: The program; its task decides whether the score is an accuracy or an error.
+        pair: (loss, score).
+    """
     score = "accuracy" if program.shape.task == "classification" else "mse"
-    return dict(zip((f"{part}/loss", f"{part}/{score}"), found, strict=True))
+    return dict(zip((f"{part}/loss", f"{part}/{score}"), pair, strict=True))
 
 
 def integrity(
@@ -83,12 +97,22 @@ def integrity(
     plan: Plan,
     program: Program,
     before: Snapshot,
-    found: Progress,
+    progress: Progress,
     loader: audit.Loader | None = None,
 ) -> tuple[dict[str, float], dict[str, bytes], str]:
-    """Audit the baked, saved, reloaded model; (metrics, artifacts, digest of its weights).
+    """Audits the trained model: saves it as a plain Keras model, reloads it, compares its weights.
 
-    The plan is what is held at the end.
+    Args:
+        start: The start of the trial.
+        plan: The masks and held values at the end of the training.
+        program: The program after the last step.
+        before: The model before the first step.
+        progress: Progress over all steps, with the results of their audits.
+        loader: Loads the saved model; by default a new loader.
+
+    Returns:
+        (metrics, artifacts, SHA-256 of the reloaded weights). The metrics are empty if nothing is
+        held.
     """
     after = snapshot(start, program)
     with tempfile.TemporaryDirectory() as folder:
@@ -97,94 +121,113 @@ def integrity(
         baked = audit.bake(start.model, after.weights, state, path, loader)
         artifacts = {"model.keras": path.read_bytes()}
     reloaded = values(baked)
-    now, moving = _statistics(program, state), {s.name: s for s in statistics(baked)}
-    loaded = {name: np.asarray(moving[name].variable.numpy()) for name in now}
+    live, saved = _statistics(program, state), {s.name: s for s in statistics(baked)}
+    reloaded_state = {name: np.asarray(saved[name].variable.numpy()) for name in live}
     sha256 = audit.digest(reloaded)
     masks = {w.weight.name: w.mask for w in plan.weights}
     if masks:
         artifacts["masks.npz"] = _npz(masks)
-        if start.trial.held.name != "zero":  # which needs no file to be known
+        if start.trial.held.name != "zero":  # zeros need no file
             artifacts["held.npz"] = _npz({w.weight.name: w.held for w in plan.weights})
         artifacts |= weight_images.of_weights(plan, before.weights, reloaded)
-    held = list(plan.outputs_held)
-    if all(mask.all() for mask in masks.values()) and not held:
+    outputs_held = list(plan.outputs_held)
+    if all(mask.all() for mask in masks.values()) and not outputs_held:
         return {}, artifacts, sha256  # nothing is held, so there is nothing to audit
     count, drift = audit.violations(reloaded, plan)
     outputs = np.asarray(baked(_probe(start), training=False))
     verdict = audit.Integrity(
         violations=count,
-        peak_violations=max(count, found.peak_violations),
-        first_violation_step=found.first,
+        peak_violations=max(count, progress.peak_violations),
+        first_violation_step=progress.first,
         max_drift=drift,
-        peak_drift=max(drift, found.peak_drift),
+        peak_drift=max(drift, progress.peak_drift),
         slot_leak=slot_leak(program.training),
         raw_drift=program.raw_drift(before.raw),
         moved=audit.moved(before.weights, reloaded, plan),
         agreement=float(np.abs(after.outputs - outputs).max()),
         tolerance=audit.AGREEMENT * max(1.0, float(np.abs(outputs).max())),
-        output_drift=_output_drift(before.outputs, after.outputs, held),
-        reloaded_exactly=audit.same(reloaded, after.weights) and audit.same(loaded, now),
-        frozen_violations=_frozen(start, program, before, reloaded | loaded),
+        output_drift=_output_drift(before.outputs, after.outputs, outputs_held),
+        reloaded_exactly=audit.same(reloaded, after.weights) and audit.same(reloaded_state, live),
+        frozen_violations=_frozen(start, program, before, reloaded | reloaded_state),
     )
-    found_metrics = verdict.metrics() | _free_loss(start, before.outputs, after.outputs)
-    return found_metrics, artifacts, sha256
+    metrics = verdict.metrics() | _free_loss(start, before.outputs, after.outputs)
+    return metrics, artifacts, sha256
 
 
 def _statistics(program: Program, state: Sequence[Array]) -> dict[str, Array]:
-    """The statistics by name, from all non-trainable variables in the model's order."""
-    places = {id(v): array for v, array in zip(program.training.state, state, strict=True)}
-    return {s.name: places[id(s.variable)] for s in statistics(program.training.model)}
+    """Values of the statistics by name, out of `state`: all non-trainables in the model's order."""
+    by_variable = {id(v): array for v, array in zip(program.training.state, state, strict=True)}
+    return {s.name: by_variable[id(s.variable)] for s in statistics(program.training.model)}
 
 
 def _frozen(
     start: Start, program: Program, before: Snapshot, now: Mapping[str, Array]
 ) -> int | None:
-    """How many entries changed of what does not train; None where all does."""
+    """Number of changed entries in weights and statistics that do not train; None if all train."""
     training = program.training
-    begun = {**before.weights, **_statistics(program, start.state)}
+    initial = {**before.weights, **_statistics(program, start.state)}
     trained = {id(v) for v in training.trained}
     pairs = zip(training.weights, training.values, strict=True)
     names = [w.name for w, v in pairs if id(v) not in trained]
     names += [s.name for s in training.frozen]
-    return audit.differing({n: begun[n] for n in names}, now) if names else None
+    return audit.differing({name: initial[name] for name in names}, now) if names else None
 
 
 def moved_outputs(
     start: Start, program: Program, before: Snapshot, metrics: Mapping[str, float]
 ) -> list[str]:
-    """What made a held output move, as `statistics of norm_1`; empty where none moved."""
+    """The causes of a move of a held output, such as `statistics of norm_1`.
+
+    Args:
+        start: The start of the trial.
+        program: The program after the last step.
+        before: The model before the first step.
+        metrics: The trial's integrity metrics.
+
+    Returns:
+        The causes; empty if no held output moved.
+    """
     if not metrics.get("integrity/output_drift"):
         return []
-    now = program.effective(), [np.asarray(v.numpy()) for v in program.training.state]
-    begun, held = (before.weights, start.state), start.plan.outputs_held
-    return output_causes(start.model, begun, now, _probe(start), held)
+    final = program.effective(), [np.asarray(v.numpy()) for v in program.training.state]
+    initial, outputs_held = (before.weights, start.state), start.plan.outputs_held
+    return output_causes(start.model, initial, final, _probe(start), outputs_held)
 
 
 def gradients(start: Start, program: Program, batch: tuple[Any, Any]) -> dict[str, float]:
-    """What the optimizer gets at the first step: at masked entries the most, at kept the least.
+    """Extreme absolute gradients that the optimizer gets at the first step.
 
-    Absolute values. Where a strategy trains kept values only, a masked entry has no gradient: 0.
+    Args:
+        start: The start of the trial.
+        program: The program before the first step.
+        batch: Inputs and targets of the first step.
+
+    Returns:
+        `integrity/held_gradient`, the largest absolute gradient at a masked entry, and
+        `integrity/kept_gradient`, the smallest at a kept entry. If a strategy trains the kept
+        values only, masked entries have no gradient and count as 0. Empty without a gradient of a
+        masked weight.
     """
     import tensorflow as tf
 
-    training, held, kept = program.training, [], []
-    found = program.gradients(*batch)
+    training, held_sizes, kept_sizes = program.training, [], []
+    by_name = program.gradients(*batch)
     for weight, value in zip(training.weights, training.values, strict=True):
-        masked, gradient = training.masked.get(weight.name), found.get(weight.name)
+        masked, gradient = training.masked.get(weight.name), by_name.get(weight.name)
         if masked is None or gradient is None:
             continue
         if tuple(value.shape) != weight.shape:
-            none = tf.zeros(weight.shape, gradient.dtype)
-            gradient = training.spread(gradient, masked, none)
+            zeros = tf.zeros(weight.shape, gradient.dtype)
+            gradient = training.spread(gradient, masked, zeros)
         sizes, mask = np.abs(np.asarray(gradient)), masked.kept.numpy()
-        held += [sizes[~mask].max(initial=0.0)]
-        kept += [sizes[mask].min(initial=np.inf)]
-    if not held:
+        held_sizes += [sizes[~mask].max(initial=0.0)]
+        kept_sizes += [sizes[mask].min(initial=np.inf)]
+    if not held_sizes:
         return {}
-    # NumPy's, which do not pass over what is no number
+    # NumPy's max and min return NaN if there is one; Python's may not
     return {
-        "integrity/held_gradient": float(np.max(held)),
-        "integrity/kept_gradient": float(np.min(kept)),
+        "integrity/held_gradient": float(np.max(held_sizes)),
+        "integrity/kept_gradient": float(np.min(kept_sizes)),
     }
 
 
@@ -194,70 +237,92 @@ def _npz(arrays: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _output_drift(before: Array, after: Array, held: list[int]) -> float | None:
-    return float(np.abs(after - before)[..., held].max()) if held else None
+def _output_drift(before: Array, after: Array, outputs_held: list[int]) -> float | None:
+    return float(np.abs(after - before)[..., outputs_held].max()) if outputs_held else None
 
 
 def _free_loss(start: Start, before: Array, after: Array) -> dict[str, float]:
-    """How the squared error of the outputs that are not held changed on the probe, if some are."""
-    held = list(start.plan.outputs_held)
-    if not held or start.data.task != "regression":
+    """Change of the mean squared error of the outputs that are not held, if others are held."""
+    outputs_held = list(start.plan.outputs_held)
+    if not outputs_held or start.data.task != "regression":
         return {}
     targets = (start.data.validation or start.data.test)[1][:PROBE]
-    errors = [np.delete((outputs - targets) ** 2, held, -1).mean() for outputs in (before, after)]
+    errors = [
+        np.delete((outputs - targets) ** 2, outputs_held, -1).mean() for outputs in (before, after)
+    ]
     return {"integrity/free_loss_change": float(errors[1] - errors[0])}
 
 
 def costs(start: Start, program: Program) -> dict[str, float]:
-    """Memory of weights (with what is kept of masks and held values), of the optimizer; flops.
+    """Memory and multiply-adds of a training step, and the sparsity of the masked weights.
 
-    And how sparse the masked weights are, with the units and inputs that are cut off.
+    Returns:
+        `memory/parameters_bytes` counts the values that train, and the masks and held values that
+        the strategy computes with. With masks there are also the sparsity, the ratio of the
+        step's multiply-adds to the dense step's, and the number of units and inputs without any
+        connection.
     """
     training = program.training
     constants = start.trial.strategy.bind().constants
-    kept = sum(a.nbytes for w in start.plan.weights for a in constants(w))
-    found: dict[str, float] = {
-        "memory/parameters_bytes": bytes_of(training.values) + kept,
+    constant_bytes = sum(array.nbytes for w in start.plan.weights for array in constants(w))
+    metrics: dict[str, float] = {
+        "memory/parameters_bytes": bytes_of(training.values) + constant_bytes,
         "memory/optimizer_bytes": bytes_of(training.optimizer.variables),
     }
     if start.plan.weights:
-        found["sparsity/achieved"] = start.plan.sparsity
-        found["flops/step_ratio"] = step_ratio(start.model, start.plan)
+        metrics["sparsity/achieved"] = start.plan.sparsity
+        metrics["flops/step_ratio"] = step_ratio(start.model, start.plan)
     if kernels := cut_off(start.plan):
-        found["sparsity/cut_off_units"] = sum(k.units for k in kernels)
-        found["sparsity/cut_off_inputs"] = sum(k.inputs for k in kernels)
-    return found
+        metrics["sparsity/cut_off_units"] = sum(k.units for k in kernels)
+        metrics["sparsity/cut_off_inputs"] = sum(k.inputs for k in kernels)
+    return metrics
 
 
 def step_time(start: Start, program: Program, samples: tuple[Any, Any, Array]) -> dict[str, float]:
-    """The step's time beside the dense control's. Trains `program` on: the last thing to do."""
+    """Time of a training step, compared with the dense control's.
+
+    This trains `program` further, so measure all else before.
+
+    Args:
+        start: The start of the trial.
+        program: The trial's program.
+        samples: (inputs, targets, order of the samples), as `StepLoop.run` takes them.
+    """
     dense = replace(start, trial=start.trial.control, plan=Plan())
     rounds = start.trial.speed.rounds
-    timed = timing.compare(program, setup.program_for(dense), *samples, rounds)
-    return _timed(start, timed)
+    speed = timing.compare(program, setup.program_for(dense), *samples, rounds)
+    return _timed(start, speed)
 
 
 def step_time_of_pack(
     starts: Sequence[Start], packed: Packed, samples: tuple[Any, Any, Array]
 ) -> dict[str, float]:
-    """As `step_time`, a trial's share of the pack's step beside that of as many dense ones."""
+    """As `step_time`, for a pack: the time of its step divided by its width.
+
+    The control is a pack of the same width of dense trials.
+
+    Args:
+        starts: The starts of the pack's trials.
+        packed: The pack's program.
+        samples: (inputs, targets, order of the samples), as `StepLoop.run` takes them.
+    """
     first = starts[0]
     dense = [replace(s, trial=s.trial.control, plan=Plan()) for s in starts]
     control = setup.packed_for(dense[0])
     control.fill([setup.lane(control, start) for start in dense])
-    timed = timing.compare(packed, control, *samples, first.trial.speed.rounds)
-    return _timed(first, timed.shared(packed.width))
+    speed = timing.compare(packed, control, *samples, first.trial.speed.rounds)
+    return _timed(first, speed.shared(packed.width))
 
 
-def _timed(start: Start, timed: timing.Speed) -> dict[str, float]:
-    found = {
-        "speed/step_ms": timed.step_ms,
-        "speed/dense_step_ms": timed.dense_step_ms,
-        "speed/ratio_to_dense": timed.ratio,
-        "speed/samples_per_s": 1000 * start.trial.train.batch_size / timed.step_ms,
+def _timed(start: Start, speed: timing.Speed) -> dict[str, float]:
+    metrics = {
+        "speed/step_ms": speed.step_ms,
+        "speed/dense_step_ms": speed.dense_step_ms,
+        "speed/ratio_to_dense": speed.ratio,
+        "speed/samples_per_s": 1000 * start.trial.train.batch_size / speed.step_ms,
     }
-    if timed.limits:
-        found["speed/ratio_low"], found["speed/ratio_high"] = timed.limits
-    if timed.dense_to_dense is not None:
-        found["speed/dense_to_dense"] = timed.dense_to_dense
-    return found
+    if speed.limits:
+        metrics["speed/ratio_low"], metrics["speed/ratio_high"] = speed.limits
+    if speed.dense_to_dense is not None:
+        metrics["speed/dense_to_dense"] = speed.dense_to_dense
+    return metrics

@@ -1,4 +1,4 @@
-"""Whether any gradient reaches the masked entries: without one, nothing can move them."""
+"""Finds out whether a gradient reaches the masked entries. Without one, nothing can move them."""
 
 from __future__ import annotations
 
@@ -15,37 +15,38 @@ from masksweep.sweeps.training.setup import Start
 
 
 def of_control(start: Start, plan: Plan, program: Program, before: Snapshot) -> dict[str, float]:
-    """How many masked entries a gradient reaches, of a control that held.
+    """Counts the masked entries that a gradient reaches, for a control whose entries did not move.
 
-    A control must be seen to leak. It cannot where the loss has no gradient at the masked entries,
-    as in a ReLU unit of which all incoming weights and the bias are held at zero. So the gradients
-    of the plain loss are computed at the weights before the first step on every batch of the first
-    epoch, and at those after the last step on every batch of the last one. They are the dense
-    control's: what is wrong with the control itself must not hide them.
+    A control is a strategy that must leak: its masked entries must move. They cannot move if the
+    loss has no gradient there. An example is a ReLU unit whose incoming weights and bias are all
+    held at zero. So the gradients of the plain loss are computed with the weights before the first
+    step, on every batch of the first epoch, and with the weights after the last step, on every
+    batch of the last epoch. The dense control computes them, because a fault of the tested control
+    could hide them.
 
     Args:
-        start: What the trial started from.
-        plan: What is held at the end.
-        program: The control's, after the last step.
-        before: Its model before the first step.
+        start: The start of the trial.
+        plan: The masks and held values at the end of the training.
+        program: The control's program after the last step.
+        before: The control's model before the first step.
 
     Returns:
-        `integrity/reached` and `integrity/unreached`: masked entries with a gradient that is not
-        zero in any of these batches, and those without.
+        `integrity/reached`: Number of masked entries whose gradient was not zero in at least one
+        of these batches. `integrity/unreached`: Number of all other masked entries.
     """
     trial, samples = start.trial, len(start.data.train[0])
-    steps, total = setup.schedule(trial, samples)
+    steps, total_steps = setup.schedule(trial, samples)
     state = [np.asarray(v.numpy()) for v in program.training.state]
     moments = [
         (before.weights, start.state, 0),
-        (program.effective(), state, (total - 1) // steps),
+        (program.effective(), state, (total_steps - 1) // steps),
     ]
     dense = setup.program_for(replace(start, trial=trial.control, plan=Plan()))
     rate = trial.optimizer.learning_rate
-    first = {w.weight.name: ~w.mask for w in start.plan.weights}
-    # masks may have changed on the way: what is held from the start to the end
-    held = {w.weight.name: ~w.mask & first[w.weight.name] for w in plan.weights}
-    reached = {name: np.zeros(mask.shape, bool) for name, mask in held.items()}
+    masked_at_start = {w.weight.name: ~w.mask for w in start.plan.weights}
+    # masks may change in the training: only entries masked at its start and its end count
+    masked = {w.weight.name: ~w.mask & masked_at_start[w.weight.name] for w in plan.weights}
+    reached = {name: np.zeros(mask.shape, bool) for name, mask in masked.items()}
     for weights, values, epoch in moments:
         dense.training.put(dense.start(weights, values, Plan(), rate))
         for rows in setup.order(trial, samples, epoch):
@@ -53,6 +54,9 @@ def of_control(start: Start, plan: Plan, program: Program, before: Snapshot) -> 
             gradients = dense.gradients(x, y)
             for name in reached.keys() & gradients.keys():
                 reached[name] |= np.asarray(gradients[name]) != 0
-    count = sum(int((held[name] & reached[name]).sum()) for name in held)
-    every = sum(int(mask.sum()) for mask in held.values())
-    return {"integrity/reached": float(count), "integrity/unreached": float(every - count)}
+    reached_count = sum(int((masked[name] & reached[name]).sum()) for name in masked)
+    total_count = sum(int(mask.sum()) for mask in masked.values())
+    return {
+        "integrity/reached": float(reached_count),
+        "integrity/unreached": float(total_count - reached_count),
+    }

@@ -1,4 +1,11 @@
-"""Patterns that go by a training: the rounds before a trial, each trained from the same start."""
+"""Iterative pruning: trains the rounds that lead to a trial's masks.
+
+Each round starts from the same initial weights. Its masks follow from the weights after the round
+before.
+
+Reference:
+    Frankle and Carbin, The Lottery Ticket Hypothesis, ICLR 2019, https://arxiv.org/abs/1803.03635
+"""
 
 from __future__ import annotations
 
@@ -23,54 +30,65 @@ from masksweep.sweeps.training.loop import alone
 from masksweep.sweeps.training.setup import Start
 
 _last: dict[str, Mapping[str, Array]] = {}
-"""The weights after the newest round that this process trained."""
+"""Weights by name after the newest round that this process trained, under the round's key."""
 
 
 def with_masks(start: Start, shelf: Folder | None) -> Start:
-    """The start with the masks that the rounds before it lead to.
+    """The start with the masks that the trial's pruning rounds lead to.
 
-    Goes on from the newest round that was trained before, here or by another worker: their
-    weights are kept on the shelf. All of it follows from the trial's config alone, so the masks
-    are the same without. Raises `Invalid` where the rounds' network has other shapes.
+    The weights after a round are saved on the shelf. The rounds continue from the newest one that
+    this process or another worker has trained. The masks depend on the trial's config alone, so
+    they are the same with and without a shelf.
+
+    Args:
+        start: The start of the trial. It is returned as it is if its pattern needs no training.
+        shelf: Folder for the weights after each round; None to train all rounds here.
+
+    Raises:
+        Invalid: The network of the rounds has weights of other shapes than the trial's.
     """
     if not isinstance(start.trial.pattern, Scored) or not start.plan.weights:
         return start
     rounds = start if start.trial.pattern.found_with is None else _otherwise(start)
     pattern = rounds.trial.pattern
     assert isinstance(pattern, Scored)
-    chain = [pattern]
-    while earlier := chain[0].before:
-        chain.insert(0, earlier)
-    keys = [_key(rounds.trial, p) for p in chain]
-    scores: Mapping[str, Array] = start.weights  # the first round masks nothing, whatever they are
-    trained = 0
-    for number in range(len(chain) - 1, 0, -1):
-        if (found := _kept(keys[number - 1], shelf)) is not None:
-            scores, trained = found, number
+    patterns = [pattern]
+    while previous := patterns[0].before:
+        patterns.insert(0, previous)
+    keys = [_key(rounds.trial, p) for p in patterns]
+    # the first round masks nothing, so its scores do not matter
+    scores: Mapping[str, Array] = start.weights
+    rounds_done = 0
+    for number in range(len(patterns) - 1, 0, -1):
+        if (saved_weights := _kept(keys[number - 1], shelf)) is not None:
+            scores, rounds_done = saved_weights, number
             break
-    for number, current in enumerate(chain):
-        if number < trained:
+    for number, current in enumerate(patterns):
+        if number < rounds_done:
             continue
         plan = _masked(start.plan, current, scores)
         if current is pattern or start.trial.strategy.refuses(plan):
-            break  # a round that cannot be held leads to no other
+            break  # the strategy cannot train this round, so there is no next one
         scores = _trained(replace(rounds, plan=plan))
         _keep(keys[number], scores, shelf)
-        # those that another trial began with are kept
-        if shelf is not None and number > trained:
-            with suppress(Exception):  # what cannot be removed does no harm
+        # this round replaces the one before, unless that one was on the shelf at the beginning:
+        # other trials may start from it
+        if shelf is not None and number > rounds_done:
+            with suppress(Exception):  # a file that is left over does no harm
                 shelf.remove(f"{keys[number - 1]}.npz")
     return replace(start, plan=plan)
 
 
 def _otherwise(start: Start) -> Start:
-    """What the rounds start from, where they have something otherwise than the trial."""
-    made = setup.start(start.trial.rounds)
-    shapes = [{n: w.shape for n, w in s.weights.items()} for s in (made, start)]
+    """The start of the rounds, whose settings differ from the trial's (`pattern.found_with`)."""
+    rounds = setup.start(start.trial.rounds)
+    shapes = [{n: w.shape for n, w in s.weights.items()} for s in (rounds, start)]
     if shapes[0] != shapes[1]:
-        given = made.trial.data.name
-        raise Invalid("pattern.found_with", given, "must lead to weights of the trial's own shapes")
-    return made
+        data_name = rounds.trial.data.name
+        raise Invalid(
+            "pattern.found_with", data_name, "must lead to weights of the trial's own shapes"
+        )
+    return rounds
 
 
 def _masked(plan: Plan, pattern: Scored, scores: Mapping[str, Array]) -> Plan:
@@ -79,7 +97,7 @@ def _masked(plan: Plan, pattern: Scored, scores: Mapping[str, Array]) -> Plan:
 
 
 def _trained(start: Start) -> dict[str, Array]:
-    """The effective weights at the end of a training."""
+    """The effective weights by name at the end of a training."""
     loop = alone(start)
     loop.run()
     program = loop.program.one
@@ -88,10 +106,10 @@ def _trained(start: Start) -> dict[str, Array]:
 
 
 def _key(trial: Trial, pattern: Scored) -> str:
-    """What the weights after a round follow from."""
-    earlier = trial.model_copy(update={"pattern": pattern, "compare": None})
-    told = [earlier.canonical(), code_version(), tf.__version__, keras.__version__]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    """SHA-256 of all that determines the weights after a round: config and code versions."""
+    round_trial = trial.model_copy(update={"pattern": pattern, "compare": None})
+    parts = [round_trial.canonical(), code_version(), tf.__version__, keras.__version__]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _keep(key: str, scores: Mapping[str, Array], shelf: Folder | None) -> None:
@@ -102,7 +120,8 @@ def _keep(key: str, scores: Mapping[str, Array], shelf: Folder | None) -> None:
         np.savez(buffer, **scores)  # type: ignore[arg-type]
         content = buffer.getvalue()
         digest = hashlib.sha256(content).hexdigest()
-        with suppress(Exception):  # file systems have errors of their own; it is trained again then
+        # each file system has its own errors; without the file, the round is trained again
+        with suppress(Exception):
             shelf.write(f"{key}.npz", digest.encode() + content)
 
 
@@ -117,5 +136,5 @@ def _kept(key: str, shelf: Folder | None) -> Mapping[str, Array] | None:
             return None
         with np.load(io.BytesIO(content[64:]), allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except Exception:  # not there, or damaged: it is trained again
+    except Exception:  # missing or damaged: the round is trained again
         return None

@@ -1,4 +1,4 @@
-"""Through what held entries moved, if they did: the training is gone through once more."""
+"""Finds out why held entries moved, by training once more up to the first violation."""
 
 from __future__ import annotations
 
@@ -11,28 +11,38 @@ from masksweep.sweeps.training.setup import Start
 from masksweep.sweeps.training.steps import Progress
 
 FAR = 1000
-"""A first violation after so many steps is not gone back to."""
+"""Largest step number of a first violation for which the training is repeated."""
 
 
 def finalize(program: Program) -> Sequence[leak_cause.Cause]:
-    """End the training; what made held entries differ that did not before."""
+    """Ends the training, in which the averages of EMA are written to the weights.
+
+    Returns:
+        Why held entries differ from their held values that did not differ before.
+    """
     return leak_cause.causes_of_finalizing(program.training)
 
 
 def causes(
-    start: Start, found: Progress, by_finalizing: Sequence[leak_cause.Cause]
+    start: Start, progress: Progress, by_finalizing: Sequence[leak_cause.Cause]
 ) -> Sequence[str]:
-    """What the first violation came through; else, what finalizing did.
+    """The causes of the first violation; without one, the causes by finalizing.
 
-    Trains to the step before the first violation, and takes that one stage by stage. If it holds
-    so, which is eagerly, the compiled step alone made the difference: `graph`. (Seen of Ftrl, whose
-    zeros become -0.0 when TensorFlow has simplified its arithmetic.)
+    Trains again to the step before the first violation, and then runs this step eagerly, stage by
+    stage. If the held entries do not move in the eager step, the difference comes from the
+    compilation: the cause is `graph`. This has been seen with Ftrl: TensorFlow simplifies its
+    arithmetic, and zeros become -0.0.
+
+    Args:
+        start: The start of the trial.
+        progress: Progress of the training over all steps.
+        by_finalizing: The causes that `finalize` returned.
     """
-    if found.first is None or found.first > FAR:
+    if progress.first is None or progress.first > FAR:
         return by_finalizing
-    audited = alone(start, audit_every=1)
-    audited.run(found.first)
-    first = audited.runs[0].at.found.first
+    repeated = alone(start, audit_every=1)
+    repeated.run(progress.first)
+    first = repeated.runs[0].at.found.first
     if first is None:
         return by_finalizing
     before = alone(start, audit_every=1)

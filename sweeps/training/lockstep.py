@@ -1,4 +1,4 @@
-"""Two strategies side by side: at which step their effective weights part, and by how much."""
+"""Compares two strategies step by step: when their effective weights differ, and by how much."""
 
 from __future__ import annotations
 
@@ -15,31 +15,40 @@ from masksweep.sweeps.training.setup import Start
 
 
 def compare(start: Start, reference: Strategy) -> dict[str, float]:
-    """Train the trial's strategy and another one in step, and compare at every audited step.
+    """Trains the trial under its own strategy and under another, and compares the weights.
 
-    `path/parted`: 1 if their effective weights differed in any bit after any of these steps, else
-    0; `path/parted_step`: the first such step, if there was one; `path/distance`: their largest
-    difference at any of them, infinite if one was no number. XLA is used for both or for neither.
+    The effective weights are compared after every audited step. XLA is used for both trainings or
+    for neither, so that the compiler makes no difference.
+
+    Args:
+        start: The start of the trial.
+        reference: The other strategy.
+
+    Returns:
+        `path/parted`: 1 if the weights differed in any bit after any of these steps, else 0.
+        `path/parted_step`: Number of the first such step; left out if there was none.
+        `path/distance`: Largest absolute difference after any of these steps; infinite if a
+        weight was NaN.
     """
     trial = start.trial
     jit = trial.jit and reference.xla
     trial = trial.model_copy(update={"train": trial.train.model_copy(update={"jit": jit})})
-    other = replace(start, trial=trial.under(reference))
-    pair = [alone(s) for s in (replace(start, trial=trial), other)]
+    reference_start = replace(start, trial=trial.under(reference))
+    loops = [alone(s) for s in (replace(start, trial=trial), reference_start)]
     total = setup.schedule(trial, len(start.data.train[0]))[1]
-    every, parted, distance = trial.audit.every, 0, 0.0
-    for step in range(every, total + every, every):
-        for loop in pair:
+    interval, parted_step, distance = trial.audit.every, 0, 0.0
+    for step in range(interval, total + interval, interval):
+        for loop in loops:
             loop.run(min(step, total))
-        one, two = (loop.program.one.effective() for loop in pair)
-        if not same(one, two):
-            parted = parted or min(step, total)
-            distance = max(distance, *(_far(one[n], two[n]) for n in one))
-    found = {"path/parted": float(parted > 0), "path/distance": distance}
-    return {**found, "path/parted_step": float(parted)} if parted else found
+        first, second = (loop.program.one.effective() for loop in loops)
+        if not same(first, second):
+            parted_step = parted_step or min(step, total)
+            distance = max(distance, *(_far(first[name], second[name]) for name in first))
+    metrics = {"path/parted": float(parted_step > 0), "path/distance": distance}
+    return {**metrics, "path/parted_step": float(parted_step)} if parted_step else metrics
 
 
-def _far(one: Array, other: Array) -> float:
+def _far(first: Array, second: Array) -> float:
     with np.errstate(invalid="ignore"):
-        largest = float(np.abs(one - other).max())
+        largest = float(np.abs(first - second).max())
     return inf if isnan(largest) else largest

@@ -1,4 +1,7 @@
-"""The training of one trial, or of several side by side: chunks of steps, reported and saved."""
+"""The training loop of one trial, or of several side by side.
+
+It trains in chunks of steps; after each chunk it reports progress and saves checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -31,27 +34,29 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Run:
-    """The training of one trial."""
+    """The state of one trial's training, with its reports and checkpoints."""
 
     start: Start
     emit: Emit = lambda report: None
     checkpoints: Checkpoints | None = None
     at: Position = field(default_factory=Position)
     note: str = ""
-    """What its next report says beside its figures."""
+    """A message for the user, which the next report carries."""
     error: Exception | None = None
-    """What ended it before its last step."""
+    """The exception that ended the training before its last step."""
 
     def resume(self, training: Training, kind: str = "") -> Lane:
-        """Go on from the newest usable checkpoint, if there is one.
+        """Takes the position from the newest usable checkpoint, if there is one.
 
         Args:
-            training: At its start.
-            kind: Keeps checkpoints apart whose steps were not the same to the last bit.
+            training: The training at its start.
+            kind: A text that distinguishes checkpoints of programs whose steps are not the same to
+                the last bit.
 
         Returns:
-            The values of the first variables of `training.all_variables`. What does not change is
-            no part of a checkpoint: masks and held values come last.
+            The checkpoint's values of the first variables of `training.all_variables`; empty
+            without a usable checkpoint. Masks and held values are the last variables, and are left
+            out of a checkpoint where they cannot change.
         """
         if self.checkpoints is None:
             return []
@@ -62,13 +67,19 @@ class Run:
         return state.arrays
 
     def report(self, total: int, metrics: Mapping[str, float] | None = None) -> None:
+        """Sends a report of the current position and the note, and clears the note.
+
+        Args:
+            total: Training steps of the whole trial.
+            metrics: Metrics of the current epoch, if it has ended.
+        """
         at, note = self.at, self.note
         self.note = ""
         self.emit(Report(at.found.steps, total, at.epochs + 1, metrics or {}, note))
 
     @contextmanager
     def ending(self) -> Iterator[None]:
-        """What is raised meanwhile ends this trial, and no other one."""
+        """Context in which an exception ends this run only: it is kept as `error`, not raised."""
         try:
             yield
         except Exception as error:
@@ -76,12 +87,12 @@ class Run:
 
 
 class TrainingLoop:
-    """Trains runs of one shape that are at the same step.
+    """Trains runs that share a program and are at the same step.
 
     Args:
-        runs: One run for a `Program`, up to `width` for a `Packed`.
-        program: Holds the values that the runs start from.
-        audit_every: Steps between two audits, in place of the trials' own.
+        runs: One run for a `Program`, up to `width` runs for a `Packed`.
+        program: The program; its variables hold the values that the runs start from.
+        audit_every: Number of steps between two audits, in place of the trials' setting.
     """
 
     def __init__(
@@ -90,10 +101,10 @@ class TrainingLoop:
         first = runs[0].start
         self.runs, self.program = list(runs), program
         self.programs = [program]
-        """All that it ran in: one, but for `train.resume_at`."""
+        """All programs that the loop has used: a second one only after `train.resume_at`."""
         self.x, self.y = (tf.constant(a) for a in first.data.train)
         self.order: Any = None
-        """The samples of the epoch's batches, `[runs, steps, batch]`."""
+        """Indices of the samples in the epoch's batches, `[runs, steps, batch]` int32."""
         self._trial, self._samples = first.trial, len(first.data.train[0])
         self._epoch, self._total = setup.schedule(first.trial, self._samples)
         self._audit_every = audit_every or first.trial.audit.every
@@ -102,11 +113,14 @@ class TrainingLoop:
 
     @property
     def active(self) -> list[Run]:
-        """Those that go on."""
+        """The runs that still train."""
         return [run for run in self.runs if run.error is None]
 
     def train(self, until: int | None = None) -> None:
-        """Train to the last step, or to that one. What ends a run is its `error`."""
+        """Trains to the last step, or to the step `until`.
+
+        An exception that ends a run early is kept as the run's `error`; the other runs go on.
+        """
         self._report_resumed()
         total = self._total if until is None else until
         while self._steps < total and self.active:
@@ -114,28 +128,28 @@ class TrainingLoop:
             if self.order is None or not done:
                 orders = [setup.order(r.start.trial, self._samples, epoch) for r in self.runs]
                 self.order = tf.constant(np.stack(orders))
-            train, end = self._trial.train, (epoch + 1) * self._epoch
-            events = [s for s in (train.switch_at, train.resume_at) if s and s > self._steps]
-            self._train_chunk(min(total, end, *events) - self._steps)
-            last = self._steps == self._total
-            ended = self._steps == end or last
-            self._report(epoch_ended=ended and not last)
+            train, epoch_end = self._trial.train, (epoch + 1) * self._epoch
+            event_steps = [s for s in (train.switch_at, train.resume_at) if s and s > self._steps]
+            self._train_chunk(min(total, epoch_end, *event_steps) - self._steps)
+            finished = self._steps == self._total
+            ended = self._steps == epoch_end or finished
+            self._report(epoch_ended=ended and not finished)
             for run in self.active:
                 run.at.epochs += ended
-                if ended and not last:
+                if ended and not finished:
                     run.at.part = Progress()
-            if not last and self.active:
+            if not finished and self.active:
                 self._handle_events()
                 self._save(ended)
 
     def run(self, until: int | None = None) -> None:
-        """As `train`. Raises what ended the first run, such as `Diverged`."""
+        """As `train`, but raises the exception that ended the first run, such as `Diverged`."""
         self.train(until)
         if (error := self.runs[0].error) is not None:
             raise error
 
     def _report_resumed(self) -> None:
-        """What a checkpoint held, once more."""
+        """Reports the notes and the metrics that the runs took from their checkpoints."""
         if self._reported:
             return
         self._reported = True
@@ -146,13 +160,17 @@ class TrainingLoop:
                 run.emit(Report(self._steps, self._total, epoch, metrics))
 
     def _train_chunk(self, most: int) -> None:
-        """Steps for about two seconds, at most so many."""
+        """Runs one chunk of steps, which takes about `CHUNK_SECONDS`.
+
+        Args:
+            most: Largest number of steps of the chunk.
+        """
         count = min(self._chunk, most)
         steps = Steps(self._steps, count, self._audit_every, self._total)
         limits = [LossLimit(r.at.part.loss, r.at.limit, active=r.error is None) for r in self.runs]
         tic = time.perf_counter()
         results = self.program.run(self.x, self.y, self.order, steps, limits)
-        # one step at first: it says what a step takes, and the loss before training
+        # the first chunk has one step: it measures the time of a step, and the loss before training
         self._chunk = 1 + int(count * CHUNK_SECONDS / (time.perf_counter() - tic))
         self._steps += count
         for run, progress in zip(self.runs, results, strict=False):
@@ -167,25 +185,26 @@ class TrainingLoop:
                     raise
 
     def _report(self, epoch_ended: bool) -> None:
-        """Report the chunk; at the end of an epoch its metrics, which for the last one are the
-        result's own.
+        """Reports the chunk, with the epoch's metrics if `epoch_ended`.
+
+        The last epoch is not reported with metrics here: they are part of the trial's result.
         """
-        validation = self.scores("validation") if epoch_ended else []
+        validation_metrics = self.scores("validation") if epoch_ended else []
         for number, run in enumerate(self.runs):
             if run.error is not None:
                 continue
             if epoch_ended:
-                of_epoch = evaluation.epoch(run.start, self.program.one, run.at)
-                run.at.curve.append(of_epoch | validation[number])
+                train_metrics = evaluation.epoch(run.start, self.program.one, run.at)
+                run.at.curve.append(train_metrics | validation_metrics[number])
             run.report(self._total, run.at.curve[-1] if epoch_ended else None)
 
     def scores(self, part: evaluation.Part) -> list[dict[str, float]]:
-        """Loss and score of one part of the data, for each run; empty if there is no such part."""
+        """Loss and score of each run on one part of the data; empty if there is no such part."""
         split = getattr(self.runs[0].start.data, part)
         if split is None:
             return [{} for _ in self.runs]
         scores = self.program.evaluate_lanes(*split)
-        return [evaluation.named(part, self.program.one, each) for each in scores]
+        return [evaluation.named(part, self.program.one, pair) for pair in scores]
 
     # -- checkpoints -----------------------------------------------------------------------------
 
@@ -198,19 +217,19 @@ class TrainingLoop:
                 run.note = run.checkpoints.save(state)
 
     def _states(self) -> list[State]:
-        changing = len(self.program.one.training.variables)
-        if self._trial.train.switch_at is not None:  # which changes the masks too
-            changing = len(self.program.one.training.all_variables)
+        count = len(self.program.one.training.variables)
+        if self._trial.train.switch_at is not None:  # a switch changes the masks too
+            count = len(self.program.one.training.all_variables)
         return [
             State(self._steps, asdict(run.at), lane)
-            for run, lane in zip(self.runs, self.program.lanes(changing), strict=False)
+            for run, lane in zip(self.runs, self.program.lanes(count), strict=False)
         ]
 
     # -- one trial alone -------------------------------------------------------------------------
 
     @property
     def plan(self) -> Plan:
-        """What is held now."""
+        """The first run's plan with its current masks and held values."""
         masked, plan = self.program.one.training.masked, self.runs[0].start.plan
         weights = [
             replace(w, mask=m.kept.numpy(), held=m.held.numpy())
@@ -220,24 +239,24 @@ class TrainingLoop:
         return replace(plan, weights=tuple(weights))
 
     def next_batch(self) -> tuple[Any, Any]:
-        """What the next step trains on."""
+        """Inputs and targets of the next step."""
         epoch, row = divmod(self._steps, self._epoch)
         rows = setup.order(self._trial, self._samples, epoch)[row]
         return tf.gather(self.x, rows), tf.gather(self.y, rows)
 
     def _handle_events(self) -> None:
-        """Draw new masks, or go on in another program, if that is due at this step."""
+        """Draws new masks, or moves on to a new program, if that is due at this step."""
         train, start = self._trial.train, self.runs[0].start
         if self._steps == train.switch_at:
             program = self.program.one
-            now = program.effective()
-            plan = setup.switched(start.trial, program.training.weights, start.plan, now)
+            weights = program.effective()
+            plan = setup.switched(start.trial, program.training.weights, start.plan, weights)
             program.training.switch(plan)
         if self._steps == train.resume_at:
             self._go_on_elsewhere()
 
     def _go_on_elsewhere(self) -> None:
-        """Leave the program for a new one, by a checkpoint in a folder."""
+        """Continues in a new program, from a checkpoint that is saved and read again."""
         (run,) = self.runs
         with tempfile.TemporaryDirectory() as folder:
             checkpoints = Checkpoints(folder, run.start.trial.id, every_s=0)
@@ -253,17 +272,27 @@ class TrainingLoop:
 
 
 def alone(start: Start, audit_every: int | None = None) -> TrainingLoop:
-    """The training of a trial from its start, which nobody is told of."""
+    """A training loop of one trial from its start, without reports and checkpoints.
+
+    Args:
+        start: The start of the trial.
+        audit_every: Number of steps between two audits, in place of the trial's setting.
+    """
     return TrainingLoop([Run(start)], setup.program_for(start), audit_every)
 
 
 def fingerprint(training: Training) -> str:
-    """SHA-256 of masks and held values, the shapes of all that a step changes, and versions."""
-    held = {
+    """Identifies the start of a training, so that a checkpoint is not used for another one.
+
+    Returns:
+        SHA-256 of the masks and held values, of the shapes and dtypes of all variables that a step
+        can change, and of the versions of TensorFlow and Keras.
+    """
+    mask_arrays = {
         f"{name}/{part}": np.asarray(variable.numpy())
         for name, masked in training.masked.items()
         for part, variable in (("kept", masked.kept), ("held", masked.held))
     }
     shapes = [(tuple(v.shape), str(v.dtype)) for v in training.variables]
     versions = tf.__version__, keras.__version__
-    return hashlib.sha256(f"{audit.digest(held)} {shapes} {versions}".encode()).hexdigest()
+    return hashlib.sha256(f"{audit.digest(mask_arrays)} {shapes} {versions}".encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Which layers made an output move whose value must not move."""
+"""Finds the layers whose changes made a held output move."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ def output_causes(
     x: Array,
     held: Sequence[int],
 ) -> list[str]:
-    """What of a model changed so that a held output moved.
+    """The layers whose statistics or weights made a held output move.
 
-    The start is evaluated once for each layer, with nothing but what that layer had at the end.
+    For each layer, the model at its start is evaluated with only this layer's values replaced by
+    those at the end of the training.
 
     Args:
         model: A built Keras model; its values are overwritten.
         before: Trainable weights by name, and non-trainable variables in the model's order, as they
             were at the start of the training.
         after: The same at its end.
-        x: Inputs to compare the outputs on.
+        x: Inputs on which the outputs are compared, `[samples, ...]`.
         held: Indices of the held outputs, on the last axis.
 
     Returns:
-        Such as `["statistics of norm_1", "weights of hidden_2"]`.
+        The causes, such as `["statistics of norm_1", "weights of hidden_2"]`.
     """
     names = [w.name for w in describe(model)]
 
@@ -47,19 +48,22 @@ def output_causes(
         return np.asarray(model(x, training=False))[..., list(held)]
 
     (weights, state), (weights_after, state_after) = before, after
-    start, causes = outputs(weights, state), []
+    initial_outputs, causes = outputs(weights, state), []
     index = {id(v): i for i, v in enumerate(model.non_trainable_variables)}
-    of_layers: dict[str, set[int]] = {}
-    for s in statistics(model):
-        of_layers.setdefault(s.name.rpartition("/")[0], set()).add(index[id(s.variable)])
-    for layer, own in of_layers.items():
+    by_layer: dict[str, set[int]] = {}
+    for statistic in statistics(model):
+        by_layer.setdefault(statistic.name.rpartition("/")[0], set()).add(
+            index[id(statistic.variable)]
+        )
+    for layer, indices in by_layer.items():
         mixed = [
-            b if i in own else a for i, (a, b) in enumerate(zip(state, state_after, strict=True))
+            b if i in indices else a
+            for i, (a, b) in enumerate(zip(state, state_after, strict=True))
         ]
-        if not alike(outputs(weights, mixed), start):
+        if not alike(outputs(weights, mixed), initial_outputs):
             causes.append(f"statistics of {layer}")
     for layer in dict.fromkeys(name.rpartition("/")[0] for name in names):
-        its = {n: a for n, a in weights_after.items() if n.rpartition("/")[0] == layer}
-        if not alike(outputs({**weights, **its}, state), start):
+        layer_weights = {n: a for n, a in weights_after.items() if n.rpartition("/")[0] == layer}
+        if not alike(outputs({**weights, **layer_weights}, state), initial_outputs):
             causes.append(f"weights of {layer}")
     return causes

@@ -1,4 +1,4 @@
-"""Trials that differ in values alone, trained side by side; each keeps results of its own."""
+"""Trains trials that share a program side by side. Each trial has its own result."""
 
 from __future__ import annotations
 
@@ -18,24 +18,37 @@ from masksweep.sweeps.training.state import Member
 from masksweep.sweeps.training.vectorized import Packed, Unpackable
 
 Found = TrialResult | Exception
+"""The result of a trial, or the exception that ended it."""
 
 
 def run(members: Sequence[Member], shelf: Folder | None = None) -> list[Found]:
-    """Run trials that agree in all but values; what each came to, or what ended it, and no other.
+    """Runs trials side by side in one program.
 
-    Those whose masks need programs of different shapes, or whose checkpoints are of different
-    steps, run in packs of their own. Raises `Apart` where several cannot run side by side; a single
-    one runs alone then, with the reason as the tag `trial.alone`.
+    The trials may differ in values only: seed, masks, held values, learning rate. If their masks
+    need programs of different shapes, or their checkpoints are of different steps, they run in
+    several packs, one after the other.
+
+    Args:
+        members: The trials, with their reports and checkpoints.
+        shelf: Folder for the weights of pruning rounds (see `iterative_pruning`).
+
+    Returns:
+        For each trial its result, or the exception that ended it. An exception of one trial does
+        not end the others. A single trial that cannot run in a pack runs alone, and its result has
+        the reason as the tag `trial.alone`.
+
+    Raises:
+        Apart: There are several trials, and they cannot run side by side. Run each by itself.
     """
     if members and members[0].trial.width == 1:
         return [_run_alone(m, shelf) for m in members]
-    peak, found = Peak(), dict[int, Found]()
+    peak, outcomes = Peak(), dict[int, Found]()
     groups: dict[tuple[Shape, int], dict[int, _Begun]] = {}
     for number, member in enumerate(members):
         try:
             start = run_trial.begin(member.trial, shelf)
             if isinstance(start, TrialResult):
-                found[number] = start
+                outcomes[number] = start
                 continue
             shape = setup.shape(start)
             if shape in _alone:
@@ -45,27 +58,27 @@ def run(members: Sequence[Member], shelf: Folder | None = None) -> list[Found]:
         except Apart:
             raise
         except Exception as error:
-            found[number] = error
+            outcomes[number] = error
     for (shape, _), group in groups.items():
         try:
-            found |= zip(group, _train(list(group.values()), peak), strict=True)
+            outcomes |= zip(group, _train(list(group.values()), peak), strict=True)
         except Unpackable as error:
             _alone[shape] = str(error)
             program.forget(replace(shape, width=members[0].trial.width))
             note = f"runs alone, as others of its kind: {error}"
             members[0].emit(Report(0, 1, 1, note=note))
             return _apart(members, shelf, str(error))
-        except Exception as error:  # memory, for one: which of them can do without the others?
+        except Exception as error:  # such as too little memory: each trial may still run alone
             if len(members) > 1:
                 note = f"the trials of its pack run alone: {error}"
                 members[0].emit(Report(0, 1, 1, note=note))
                 raise Apart(str(error)) from error
             return [error]
-    return [found[n] for n in range(len(members))]
+    return [outcomes[n] for n in range(len(members))]
 
 
 _alone: dict[Shape, str] = {}
-"""Why no pack of these can be compiled, as this process found."""
+"""Shapes that this process could not compile for packs, each with the reason."""
 
 
 def _apart(members: Sequence[Member], shelf: Folder | None, reason: str) -> list[Found]:
@@ -76,73 +89,74 @@ def _apart(members: Sequence[Member], shelf: Folder | None, reason: str) -> list
 
 def _run_alone(member: Member, shelf: Folder | None, reason: str = "") -> Found:
     try:
-        found = run_trial.run(member.trial, member.emit, member.checkpoints, shelf)
+        result = run_trial.run(member.trial, member.emit, member.checkpoints, shelf)
     except Exception as error:
         return error
-    return replace(found, tags={**found.tags, "trial.alone": reason}) if reason else found
+    return replace(result, tags={**result.tags, "trial.alone": reason}) if reason else result
 
 
 @dataclass(eq=False)
 class _Begun:
-    """A trial of a pack where it begins."""
+    """A trial of a pack at its first step in this process."""
 
     run: Run
     lane: Lane
-    """Its values."""
+    """Values of the trial's variables."""
     before: Snapshot
+    """The model before the trial's first step."""
     first: Mapping[str, float]
-    """Gradients of the first step."""
+    """Metrics of the gradients at the trial's first step."""
 
 
 def _begin(start: Start, member: Member) -> _Begun:
-    """A trial at its start, or at its newest checkpoint."""
+    """Prepares a trial at its start, or at its newest usable checkpoint."""
     packed = setup.packed_for(start)
     lane = setup.lane(packed, start)
-    one = packed.look(lane)
-    first = evaluation.gradients(start, one, setup.first_batch(start))
-    before, run = evaluation.snapshot(start, one), Run(start, member.emit, member.checkpoints)
-    # a trial that has run alone meanwhile was on another path, to rounding
-    resumed = run.resume(one.training, " in a pack")
-    return _Begun(run, [*resumed, *lane[len(resumed) :]], before, first)
+    single = packed.look(lane)
+    gradients = evaluation.gradients(start, single, setup.first_batch(start))
+    before, run = evaluation.snapshot(start, single), Run(start, member.emit, member.checkpoints)
+    # checkpoints of a trial that ran alone are not used: its values differ by rounding
+    resumed = run.resume(single.training, " in a pack")
+    return _Begun(run, [*resumed, *lane[len(resumed) :]], before, gradients)
 
 
 def _train(begun: Sequence[_Begun], peak: Peak) -> list[Found]:
-    """Trials of one shape that are at the same step, to the end."""
+    """Trains trials of one shape that are at the same step to their end."""
     packed: Packed = setup.packed_for(begun[0].run.start)
-    compiled = packed.compile_seconds
+    seconds_before = packed.compile_seconds
     loop = TrainingLoop([b.run for b in begun], packed)
     packed.fill([b.lane for b in begun])
-    for each in begun:
-        each.lane = []  # large, and in the program now
+    for trial in begun:
+        trial.lane = []  # frees memory: the values are in the program now
     loop.train()
-    shared = {"speed/compile_s": (packed.compile_seconds - compiled) / len(begun)}
-    if (largest := peak.bytes()) is not None:
-        shared["memory/peak_bytes"] = largest  # of all of them: none could do with less
+    shared = {"speed/compile_s": (packed.compile_seconds - seconds_before) / len(begun)}
+    if (peak_bytes := peak.bytes()) is not None:
+        shared["memory/peak_bytes"] = peak_bytes  # of the whole pack: each trial needs all of it
     results = _audited(begun, packed)
     validation, test = loop.scores("validation"), loop.scores("test")
-    timed = _timed(loop, packed) if results else {}
+    speed_metrics = _timed(loop, packed) if results else {}
     for number, result in results.items():
-        own = {**begun[number].first, **validation[number], **test[number]}
-        metrics = {**result.metrics, **own, **shared, **timed}
+        own_metrics = {**begun[number].first, **validation[number], **test[number]}
+        metrics = {**result.metrics, **own_metrics, **shared, **speed_metrics}
         tags = {**result.tags, **timing.tags(metrics)}
         results[number] = replace(result, metrics=metrics, tags=tags)
     return [b.run.error or results[number] for number, b in enumerate(begun)]
 
 
 def _audited(begun: Sequence[_Begun], packed: Packed) -> dict[int, TrialResult]:
-    """The results of those that trained to the end, by number; all lanes are finalized."""
+    """Results of the trials that trained to the end, by number. Finalizes their lanes."""
     lanes, loader = packed.lanes(), audit.Loader()
     results: dict[int, TrialResult] = {}
-    for number, each in enumerate(begun):
-        run = each.run
+    for number, trial in enumerate(begun):
+        run = trial.run
         if run.error is not None:
             continue
         with run.ending():
-            one = packed.look(lanes[number])
-            finalizing = leak_cause.finalize(one)
+            single = packed.look(lanes[number])
+            by_finalizing = leak_cause.finalize(single)
             lanes[number] = packed.lane()
             results[number] = run_trial.ended(
-                run.start, run.start.plan, one, each.before, run.at, finalizing, loader
+                run.start, run.start.plan, single, trial.before, run.at, by_finalizing, loader
             )
     packed.fill(lanes)
     return results
@@ -154,7 +168,7 @@ def _timed(loop: TrainingLoop, packed: Packed) -> dict[str, float]:
         return {}
     try:
         return evaluation.step_time_of_pack(starts, packed, (loop.x, loop.y, loop.order))
-    except Exception as error:  # memory, for one; what was found is not lost with it
+    except Exception as error:  # such as too little memory: the results are still good
         run = loop.active[0]
         run.note = f"the pack was not timed: {error}"
         run.report(run.at.found.steps)

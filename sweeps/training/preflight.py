@@ -1,4 +1,7 @@
-"""What needs the models' shapes: found before the first trial, and not in this process."""
+"""Checks the plans of trials before the first trial runs, in a separate process.
+
+The checks build the models, for which they need TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -13,26 +16,39 @@ from masksweep.sweeps.config.trial import Trial, parse, recorded
 from masksweep.sweeps.results import Answer
 
 Ask = Callable[[Sequence[Trial]], Sequence[Answer]]
-"""`answers`, in a process that has TensorFlow."""
+"""The function `answers`, run in a process that has loaded TensorFlow."""
 
 
 def check(trials: Sequence[Trial], ask: Ask) -> dict[str, Answer]:
-    """What there is to say of trials, by trial id: refusals, and what is cut off.
+    """Checks the plans of trials: whether their strategies refuse them, and what they cut off.
 
-    Each distinct shape is asked for once. Raises `Invalid` for a plan that cannot be made.
+    Trials that can only have the same answer are checked once.
+
+    Args:
+        trials: The trials.
+        ask: Checks trials, such as `Preflight.ask`.
+
+    Returns:
+        Answers by trial id; a trial without a refusal or cut-off units has none.
+
+    Raises:
+        Invalid: A plan cannot be made.
     """
     shapes = {trial.id: _shape(trial) for trial in trials}
     distinct: dict[str, Trial] = {}
     for trial in trials:
         distinct.setdefault(shapes[trial.id], trial)
-    found = dict(zip(distinct, ask(list(distinct.values())), strict=True))
-    return {i: answer for i, shape in shapes.items() if any(answer := found[shape])}
+    by_shape = dict(zip(distinct, ask(list(distinct.values())), strict=True))
+    return {
+        trial_id: answer for trial_id, shape in shapes.items() if any(answer := by_shape[shape])
+    }
 
 
 class Preflight:
-    """A process that loads TensorFlow beside this one, and answers.
+    """A context manager for a child process that loads TensorFlow and checks trials.
 
-    So this one stays small, takes no GPU, and can do something else until then.
+    With the child process, this process stays small and takes no GPU. The child loads TensorFlow in
+    the background.
     """
 
     def __enter__(self) -> Self:
@@ -43,7 +59,11 @@ class Preflight:
         self._child.end()
 
     def ask(self, trials: Sequence[Trial]) -> Sequence[Answer]:
-        """`answers`. Raises what that raises."""
+        """Runs `answers` in the child process.
+
+        Raises:
+            Invalid: A plan cannot be made, or the child process died.
+        """
         try:
             return self._child.submit(_answers, [recorded(trial) for trial in trials]).result()
         except Lost:
@@ -61,22 +81,27 @@ def _answers(configs: Sequence[Mapping[str, Any]]) -> list[Answer]:
         return answers([parse(config) for config in configs])
     except Invalid:
         raise
-    except Exception:  # it may be one that cannot travel
+    except Exception:  # some exceptions cannot be pickled and sent to the parent process
         raise RuntimeError(traceback.format_exc()) from None
 
 
 def _shape(trial: Trial) -> str:
     config = trial.canonical()
-    kept = {k: v for k, v in config.items() if k not in ("optimizer", "audit", "jit")}
-    kept["train"] = trial.train.batch_size, trial.train.switch_at
-    return json.dumps(kept, sort_keys=True)
+    relevant = {k: v for k, v in config.items() if k not in ("optimizer", "audit", "jit")}
+    relevant["train"] = trial.train.batch_size, trial.train.switch_at
+    return json.dumps(relevant, sort_keys=True)
 
 
 def answers(trials: Sequence[Trial]) -> list[Answer]:
-    """What there is to say of each trial's plan; builds each distinct model once.
+    """Checks the plan of each trial, in this process. Each distinct model is built once.
 
-    For a process that `setup.prepare_process` was called in. Raises `Invalid` for a plan that
-    cannot be made.
+    Call `setup.prepare_process` once before, in the same process.
+
+    Returns:
+        The answer for each trial, in order.
+
+    Raises:
+        Invalid: A plan cannot be made.
     """
     from masksweep.strategies.base import Array, match_each
     from masksweep.strategies.core.connections import cut_off
@@ -86,25 +111,29 @@ def answers(trials: Sequence[Trial]) -> list[Answer]:
     from masksweep.sweeps.training.setup import network, plan_for, refusal, schedule, switched
 
     initials: dict[Network, dict[str, Array]] = {}
-    found = []
+    results = []
     for trial in trials:
         data = trial.data.load()
         schedule(trial, len(data.train[0]))
         try:
             net = network(trial, data)
-        except Exception as error:  # Keras' own reasons are of many kinds
+        except Exception as error:  # Keras raises errors of many types
             reason = str(error).strip().splitlines()[0]
             raise Invalid("model", trial.model, f"cannot be built: {reason}") from None
-        # whether a plan can be made does not hang on the seed
+        # seed 0 for all trials: whether a plan can be made does not depend on the seed
         if net not in initials:
             initials[net] = net.initial(0)[0]
         initial = initials[net]
         match_each("trainable", [w.name for w in net.weights], trial.trainable)
         frozen_statistics(net.model, trial.trainable, trial.statistics)
         plan = plan_for(trial, net.weights, initial, data.outputs)
-        known = not isinstance(trial.pattern, Scored)  # those go by a training
-        kernels = [str(k) for k in cut_off(plan) if known and (k.units or k.inputs)]
-        found.append(Answer(refusal(trial, plan) or "", "; ".join(kernels)))
-        if trial.train.switch_at and not found[-1].refusal:
+        masks_known = not isinstance(trial.pattern, Scored)  # their masks need a training
+        kernels = [
+            str(kernel)
+            for kernel in cut_off(plan)
+            if masks_known and (kernel.units or kernel.inputs)
+        ]
+        results.append(Answer(refusal(trial, plan) or "", "; ".join(kernels)))
+        if trial.train.switch_at and not results[-1].refusal:
             switched(trial, net.weights, plan, initial)
-    return found
+    return results

@@ -1,4 +1,4 @@
-"""A compiled training program: many steps in one call, reused for every trial of its shape."""
+"""A compiled training program: one call runs many steps, and all trials of one shape reuse it."""
 
 from __future__ import annotations
 
@@ -23,45 +23,63 @@ from masksweep.sweeps.training.step_loop import StepLoop
 from masksweep.sweeps.training.steps import LossLimit, Progress, Steps
 
 Lane = Sequence[Array]
-"""The values of all variables of one trial."""
+"""Values of the variables of one trial, in the order of `Training.all_variables`."""
 SLICE = 4096
-"""Samples that are evaluated at once."""
+"""Largest number of samples in one call of the evaluation."""
 KEPT = 16
-"""Programs that a process keeps; the least recently used goes first."""
+"""Largest number of programs that a process keeps; the least recently used is dropped first."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Everything that shapes the graph of a program. All else enters as values."""
+    """All that determines the graph of a program. All else enters the graph as values."""
 
     strategy: Strategy
     model: Model
     optimizer: Optimizer
     inputs: tuple[int, ...]
+    """Shape of one sample."""
     outputs: int
+    """Number of the model's outputs."""
     task: Task
     trainable: tuple[str, ...]
+    """Globs on the names of the weights that train."""
     masked: tuple[tuple[Any, ...], ...]
     """Name of each masked weight, and the shapes of its `Binding.constants`."""
     jit: bool
+    """Whether XLA compiles the training step."""
     statistics: tuple[str, ...] | None = None
+    """Globs on the names of the statistics that are updated; None for those of `trainable`."""
     width: int = 1
-    """Trials that run side by side (see `vectorized`)."""
+    """Number of trials that run side by side (see `vectorized`)."""
 
     @classmethod
-    def of(cls, plan: Plan, strategy: Strategy, optimizer: Optimizer, **given: Any) -> Shape:
+    def of(cls, plan: Plan, strategy: Strategy, optimizer: Optimizer, **others: Any) -> Shape:
+        """The shape of the program that trains `plan`.
+
+        Args:
+            plan: The masked weights, of which only names and shapes matter.
+            strategy: How the masked weights are held.
+            optimizer: The optimizer; its learning rate does not matter.
+            **others: The other fields of the shape.
+        """
         constants = strategy.bind().constants
         masked = tuple((w.weight.name, *(a.shape for a in constants(w))) for w in plan.weights)
-        # the learning rate is a variable, so one program serves all
-        timeless = replace(optimizer, learning_rate=1.0)
-        return cls(strategy=strategy, optimizer=timeless, masked=masked, **given)
+        # the learning rate is a variable of the program, so all rates share one program
+        unit_rate_optimizer = replace(optimizer, learning_rate=1.0)
+        return cls(strategy=strategy, optimizer=unit_rate_optimizer, masked=masked, **others)
 
 
 _programs: OrderedDict[Shape, Any] = OrderedDict()
 
 
 def kept(shape: Shape, make: Callable[[], Any]) -> Any:
-    """The process's program of this shape; made if there is none yet."""
+    """The program of this shape that the process keeps.
+
+    Args:
+        shape: Key of the program.
+        make: Builds the program if the process keeps none of this shape.
+    """
     if shape not in _programs:
         _programs[shape] = make()
     _programs.move_to_end(shape)
@@ -71,7 +89,7 @@ def kept(shape: Shape, make: Callable[[], Any]) -> Any:
 
 
 def forget(shape: Shape) -> None:
-    """Let go of the process's program of this shape."""
+    """Drops the program of this shape, if the process keeps one."""
     _programs.pop(shape, None)
 
 
@@ -81,24 +99,33 @@ def programs() -> list[Any]:
 
 
 def clear_programs() -> None:
-    """Let go of all programs of the process."""
+    """Drops all programs that the process keeps."""
     _programs.clear()
 
 
 @contextmanager
 def without_programs() -> Iterator[None]:
-    """For a while the process has no programs; afterwards those that it had before."""
-    before = dict(_programs)
+    """Context in which the process starts without programs; at its end it has the earlier ones."""
+    saved = dict(_programs)
     _programs.clear()
     try:
         yield
     finally:
         _programs.clear()
-        _programs.update(before)
+        _programs.update(saved)
 
 
 class Program:
-    """One model, strategy and optimizer, compiled; weights, masks and data order are values."""
+    """The compiled training of one model under one strategy and one optimizer.
+
+    Weights, masks, held values, learning rate and data order are values, so nothing is compiled
+    again for another trial of the same shape.
+
+    Args:
+        shape: The shape of the program.
+        model: A built Keras model, which no other program uses.
+        plan: A plan of that shape; `start` can put another one in its place.
+    """
 
     def __init__(self, shape: Shape, model: Any, plan: Plan) -> None:
         self.shape = shape
@@ -131,16 +158,26 @@ class Program:
     def start(
         self, weights: Mapping[str, Array], state: Sequence[Array], plan: Plan, rate: float
     ) -> list[Array]:
-        """As `Training.start`, with a learning rate."""
-        found = self.training.start(weights, state, plan)
-        found[self._rate] = np.asarray(rate, found[self._rate].dtype)
-        return found
+        """The values of all variables at the start of a trial.
 
-    # -- as `Packed` has it, with one lane -----------------------------------------------------
+        Args:
+            weights: Initial values of the trainable weights by name.
+            state: Initial values of the non-trainable variables, in the model's order.
+            plan: The masked weights.
+            rate: The learning rate.
+
+        Raises:
+            Invalid: The plan does not fit the program; see `Training.start`.
+        """
+        arrays = self.training.start(weights, state, plan)
+        arrays[self._rate] = np.asarray(rate, arrays[self._rate].dtype)
+        return arrays
+
+    # -- the interface that `Packed` has too, here with one lane --------------------------------
 
     @property
     def one(self) -> Program:
-        """The program that looks at a lane."""
+        """This program; for a `Packed`, the program that shows the values of one lane."""
         return self
 
     @property
@@ -150,30 +187,30 @@ class Program:
     def run(
         self, x: Any, y: Any, order: Any, steps: Steps, limits: Sequence[LossLimit] = ()
     ) -> list[Progress]:
-        """Train; see `StepLoop.run`. `order` may have a leading axis of one lane."""
+        """Trains; see `StepLoop.run`. `order` may have a leading axis of size 1."""
         order = tf.convert_to_tensor(order, tf.int32)
         order = tf.reshape(order, order.shape[-2:])
         return self.loop.run(x, y, order, steps, limits or [LossLimit()])
 
     def lanes(self, count: int | None = None) -> list[Lane]:
-        """The values of the first variables, by default of all."""
+        """The values of the first `count` variables, by default of all, as a list of one lane."""
         return [[np.asarray(v.numpy()) for v in self.training.all_variables[:count]]]
 
     def evaluate_lanes(self, x: Any, y: Any) -> list[tuple[float, float]]:
-        """As `evaluate`."""
+        """The result of `evaluate`, as a list of one lane."""
         return [self.evaluate(x, y)]
 
     # -- in a graph ----------------------------------------------------------------------------
 
     def _step(self, x: Any, y: Any, order: Any, i: Any) -> tuple[Any, Any]:
-        # gathered: a slice would be compiled anew by XLA for every start
+        # not a slice, which XLA would compile again for every start index
         rows = tf.gather(order, i)
         targets = tf.gather(y, rows)
         loss, outputs = self.training.step(tf.gather(x, rows), targets)
         return loss, self.score(targets, outputs)
 
     def entries(self) -> list[tuple[Any, Any, Any]]:
-        """In a graph: (dense values, mask, held values) of each masked weight, to be audited."""
+        """(dense values, mask, held values) of each masked weight, as tensors in a graph."""
         training = self.training
         return [
             (weight, masked.kept.value, masked.held.value)
@@ -186,11 +223,12 @@ class Program:
         return tf.add_n([c for c, _ in counts]), tf.reduce_max([d for _, d in counts])
 
     def losses(self, x: Any, y: Any) -> tuple[Any, Any]:
+        """(mean loss, accuracy or mean squared error) of one batch, as tensors in a graph."""
         outputs = self.training.forward(x, training=False)[0]
         return self._loss(y, outputs), self.score(y, outputs)
 
     def evaluate(self, x: Any, y: Any) -> tuple[float, float]:
-        """(mean loss, accuracy or mean squared error) of the samples."""
+        """(mean loss, accuracy or mean squared error) over all samples, without training."""
         sums = np.zeros(2)
         for i in range(0, len(x), SLICE):
             part = slice(i, i + SLICE)
@@ -199,16 +237,16 @@ class Program:
         return float(loss), float(score)
 
     def predict(self, x: Any) -> Array:
-        """The live model's outputs, `[samples, outputs]`."""
+        """Outputs of the model as it is now, `[samples, outputs]`."""
         return np.asarray(self._predict(x))
 
     def gradients(self, x: Any, y: Any) -> dict[str, Any]:
-        """What the optimizer gets for a batch now, as `Training.gradients`; trains nothing."""
-        found: dict[str, Any] = self._gradients(x, y)
-        return found
+        """Gradients of a batch as the optimizer gets them, by weight name; trains nothing."""
+        by_name: dict[str, Any] = self._gradients(x, y)
+        return by_name
 
     def effective(self) -> dict[str, Array]:
-        """The dense weights by name."""
+        """The effective weights by name: dense, as the strategy computes them now."""
         training = self.training
         return {
             w.name: np.asarray(a)
@@ -225,31 +263,38 @@ class Program:
         }
 
     def raw_drift(self, start: Mapping[str, Array]) -> float | None:
-        """Largest move of a raw variable at a masked entry since `start`; None without any."""
-        moves = [
+        """Largest absolute change of a raw variable at a masked entry.
+
+        Args:
+            start: Raw variables by name at the start, as `raw` returns them.
+
+        Returns:
+            The largest change, or None if no raw variable has a masked entry.
+        """
+        changes = [
             np.abs(now - start[name])[~self.training.masked[name].kept.numpy()]
             for name, now in self.raw().items()
         ]
-        return max((float(m.max()) for m in moves if m.size), default=None)
+        return max((float(m.max()) for m in changes if m.size), default=None)
 
 
 def of_any_size(call: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of batches as a graph, traced once whatever the number of samples."""
+    """`call` as a `tf.function` that is traced once for batches of any number of samples."""
 
     @cache
     def traced(*batches: tf.TensorSpec) -> Any:
         return tf.function(call, input_signature=batches, autograph=False)
 
     def called(*batches: Array) -> Any:
-        given = (tf.TensorSpec((None, *b.shape[1:]), b.dtype) for b in batches)
-        return traced(*given)(*batches)
+        specs = (tf.TensorSpec((None, *b.shape[1:]), b.dtype) for b in batches)
+        return traced(*specs)(*batches)
 
     return called
 
 
 def _accuracy(targets: Any, outputs: Any) -> Any:
-    right = tf.equal(tf.cast(tf.argmax(outputs, -1), targets.dtype), targets)
-    return tf.reduce_mean(tf.cast(right, tf.float32))
+    correct = tf.equal(tf.cast(tf.argmax(outputs, -1), targets.dtype), targets)
+    return tf.reduce_mean(tf.cast(correct, tf.float32))
 
 
 def _mse(targets: Any, outputs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""One trial: train once under one strategy, audit what it held. No Ray, no MLflow."""
+"""Runs one trial: trains once under one strategy and audits the result. Uses no Ray, no MLflow."""
 
 from __future__ import annotations
 
@@ -30,16 +30,24 @@ def run(
     checkpoints: Checkpoints | None = None,
     shelf: Folder | None = None,
 ) -> TrialResult:
-    """Run one trial in this process, for which `prepare.prepare_process` was called.
+    """Runs one trial in this process.
 
-    A pattern that goes by trainings has them done first; what they came to is kept on the `shelf`
-    for the next trial. With `checkpoints` it goes on from the newest usable one, to the same bits;
-    the curve up to there is reported once more, first.
+    Call `setup.prepare_process` once before, in the same process. A resumed trial ends with the
+    same bits as one that was not interrupted. A plan that the strategy refuses is not approximated:
+    the result has the status `skipped` and the reason.
 
-    A plan that the strategy refuses is not approximated: the result is `skipped`, with the reason.
-    Raises `Invalid` where the plan cannot be made, and `Diverged` where the loss does not stay a
-    number or rises to 1000 times what it was before training (or 1, if that is more); the curve up
-    to there was reported.
+    Args:
+        trial: The trial.
+        emit: Receives the reports on the trial's progress.
+        checkpoints: The trial's checkpoints. If one is usable, the trial resumes from the newest,
+            and first reports the curve up to there again.
+        shelf: Folder for the weights of pruning rounds (see `iterative_pruning`), which later
+            trials reuse.
+
+    Raises:
+        Invalid: The plan cannot be made.
+        Diverged: The mean loss of an epoch is NaN, or exceeds 1000 * max(1, loss before training).
+            The curve up to there has been reported.
     """
     from masksweep.sweeps.training import evaluation, leak_cause, lockstep, timing
     from masksweep.sweeps.training.loop import Run, TrainingLoop
@@ -48,25 +56,28 @@ def run(
     if isinstance(start, TrialResult):
         return start
     program = setup.program_for(start)
-    compiled, before = program.compile_seconds, evaluation.snapshot(start, program)
-    first = evaluation.gradients(start, program, setup.first_batch(start))
+    compile_seconds_before, before = program.compile_seconds, evaluation.snapshot(start, program)
+    gradients = evaluation.gradients(start, program, setup.first_batch(start))
     training = Run(start, emit, checkpoints)
     program.training.put_first(training.resume(program.training))
     loop = TrainingLoop([training], program)
     loop.run()
     program = loop.program.one
     by_finalizing = leak_cause.finalize(program)
-    largest = peak.bytes()
+    peak_bytes = peak.bytes()
 
     (validation,), (test,) = loop.scores("validation"), loop.scores("test")
-    found = first | validation | test
-    found["speed/compile_s"] = sum(p.compile_seconds for p in loop.programs) - compiled
-    if largest is not None:
-        found["memory/peak_bytes"] = largest
+    scores = gradients | validation | test
+    scores["speed/compile_s"] = (
+        sum(p.compile_seconds for p in loop.programs) - compile_seconds_before
+    )
+    if peak_bytes is not None:
+        scores["memory/peak_bytes"] = peak_bytes
     result = ended(start, loop.plan, program, before, training.at, by_finalizing)
-    metrics = {**result.metrics, **found}
+    metrics = {**result.metrics, **scores}
     if trial.train.switch_at:
-        metrics.pop("integrity/raw_drift", None)  # before the switch they were to move
+        # entries that are masked since the switch were free to move before it
+        metrics.pop("integrity/raw_drift", None)
     if trial.compare and start.plan.weights:
         metrics |= lockstep.compare(start, trial.compare)
     if trial.speed.rounds:
@@ -75,14 +86,22 @@ def run(
 
 
 def begin(trial: Trial, shelf: Folder | None) -> Start | TrialResult:
-    """What the trial starts from, with its masks; its result where its strategy refuses them."""
+    """Builds the start of a trial, with its final masks.
+
+    Args:
+        trial: The trial.
+        shelf: Folder for the weights of pruning rounds.
+
+    Returns:
+        The start, or a `skipped` result if the strategy refuses the masks.
+    """
     from masksweep.sweeps.training import iterative_pruning
 
     start = setup.start(trial)
     if reason := setup.refusal(trial, start.plan):
         return TrialResult("skipped", reason)
     start = iterative_pruning.with_masks(start, shelf)
-    if reason := setup.refusal(trial, start.plan):  # now that the masks are known
+    if reason := setup.refusal(trial, start.plan):  # again, now with the final masks
         return TrialResult("skipped", reason)
     return start
 
@@ -96,9 +115,17 @@ def ended(
     by_finalizing: Sequence[Cause],
     loader: Loader | None = None,
 ) -> TrialResult:
-    """What a training that has ended came to: its audit, its costs, its last epoch.
+    """The result of a trial whose training has ended: audit, costs and the last epoch's metrics.
 
-    `plan` is what is held at the end, `before` the program's model before the first step.
+    Args:
+        start: The start of the trial.
+        plan: The masks and held values at the end of the training.
+        program: The program after the last step.
+        before: The model before the first step.
+        at: The position at the end.
+        by_finalizing: Why held entries moved at the end of the training (see
+            `leak_cause.finalize`).
+        loader: Loads the saved model; by default a new loader.
     """
     from masksweep.sweeps import results
     from masksweep.sweeps.common import provenance
@@ -114,13 +141,13 @@ def ended(
     causes += evaluation.moved_outputs(start, program, before, integrity)
     if causes:
         tags["integrity.through"] = ", ".join(causes)
-    last = evaluation.epoch(start, program, at)
+    last_epoch = evaluation.epoch(start, program, at)
     artifacts["environment.txt"] = provenance.describe().encode()
     return TrialResult(
         "ok",
-        metrics=last | integrity | evaluation.costs(start, program),
+        metrics=last_epoch | integrity | evaluation.costs(start, program),
         tags=tags,
-        artifacts=artifacts | weight_images.of_time([*at.curve, last]),
+        artifacts=artifacts | weight_images.of_time([*at.curve, last_epoch]),
         data=start.data.described(),
         epochs=at.epochs,
     )

@@ -1,4 +1,4 @@
-"""What a trial starts from: a process, a model, a plan, a program, the order of its data."""
+"""Sets up a trial: the process, the model, the plan, the program and the order of the samples."""
 
 from __future__ import annotations
 
@@ -27,16 +27,25 @@ class Start:
     trial: Trial
     data: Arrays
     model: Any
-    """A Keras model of the trial's network; trials share it, so do not read its weights."""
+    """A Keras model of the trial's network, shared between trials. Do not read its weights: they
+    may belong to another trial."""
     weights: Mapping[str, Array]
-    """The initial values of its trainable weights by name."""
+    """Initial values of the trainable weights by name."""
     state: list[Array]
-    """Those of its non-trainables: moving statistics, seeds."""
+    """Initial values of the non-trainable variables (moving statistics, seeds), in the model's
+    order."""
     plan: Plan
 
 
 def prepare_process(threads: int, num_gpus: float = 0) -> None:
-    """Set what TensorFlow fixes at its first use. Call it once, before any other use of it."""
+    """Sets up TensorFlow: threads, GPU memory and deterministic operations.
+
+    TensorFlow fixes these settings at its first use, so call this once, before any other use of it.
+
+    Args:
+        threads: TensorFlow's threads within one operation.
+        num_gpus: GPUs of the process; a fraction for a share of one GPU, 0 to hide all GPUs.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if not num_gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
@@ -54,24 +63,28 @@ def prepare_process(threads: int, num_gpus: float = 0) -> None:
 
 
 def gpu_limit(num_gpus: float, number: int) -> int | None:
-    """MiB that a process with this share of a card may take of it; None for whole cards.
+    """GPU memory that a process with a share of a GPU may use, in MiB; None for whole GPUs.
 
-    A tenth of the share is left to CUDA itself, which takes its part outside of the limit.
-    `number` counts the visible cards. Ray shares cards out and does not cap memory. Not yet run
-    on a GPU.
+    The limit is 90 % of the share: CUDA itself also needs memory, which TensorFlow's limit does not
+    count. Ray assigns shares of GPUs to processes, but does not limit their memory. This function
+    has not been run on a GPU yet.
+
+    Args:
+        num_gpus: GPUs of the process; a fraction for a share of one GPU.
+        number: Index of the GPU among the visible ones, from 0.
     """
     if num_gpus >= 1:
         return None
     import pynvml
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    which = visible[number].strip() if number < len(visible) and visible[number] else str(number)
+    device = visible[number].strip() if number < len(visible) and visible[number] else str(number)
     pynvml.nvmlInit()
     try:
         handle = (
-            pynvml.nvmlDeviceGetHandleByIndex(int(which))
-            if which.isdigit()
-            else pynvml.nvmlDeviceGetHandleByUUID(which)
+            pynvml.nvmlDeviceGetHandleByIndex(int(device))
+            if device.isdigit()
+            else pynvml.nvmlDeviceGetHandleByUUID(device)
         )
         total = pynvml.nvmlDeviceGetMemoryInfo(handle).total
     finally:
@@ -80,9 +93,14 @@ def gpu_limit(num_gpus: float, number: int) -> int | None:
 
 
 def start(trial: Trial, data: Arrays | None = None) -> Start:
-    """Build what the trial starts from, on its own data if none is given.
+    """Builds the model, the initial values and the plan of a trial.
 
-    Raises `Invalid` where its plan cannot be made.
+    Args:
+        trial: The trial.
+        data: Data to use in place of the trial's own data set.
+
+    Raises:
+        Invalid: The trial's plan cannot be made.
     """
     data = data or trial.data.load()
     net = network(trial, data)
@@ -92,7 +110,7 @@ def start(trial: Trial, data: Arrays | None = None) -> Start:
 
 
 def network(trial: Trial, data: Arrays) -> Network:
-    """The trial's network, whose initial values depend on the seed alone."""
+    """The trial's network: its model, which all seeds share, and the initial values of a seed."""
     from masksweep.sweeps.components import initializers
 
     return initializers.network(trial.model, data.shape, data.outputs)
@@ -101,7 +119,17 @@ def network(trial: Trial, data: Arrays) -> Network:
 def plan_for(
     trial: Trial, weights: list[Weight], initial: Mapping[str, Array], outputs: int
 ) -> Plan:
-    """The trial's plan. Raises `Invalid` where targets, masks or held values do not fit."""
+    """The trial's plan: the masks and held values of its target weights; empty for `dense`.
+
+    Args:
+        trial: The trial.
+        weights: Descriptions of the model's trainable weights.
+        initial: Initial values of the trainable weights by name.
+        outputs: Number of the model's outputs.
+
+    Raises:
+        Invalid: The targets, masks, held values or held outputs do not fit the model.
+    """
     if trial.strategy.role == "dense":
         return Plan()
     for index in trial.outputs_held:
@@ -126,61 +154,62 @@ def _plan(trial: Trial, weights: Sequence[Weight], initial: Mapping[str, Array],
         )
     except Invalid as error:
         for group in ("pattern", "held"):
-            if error.key in (f.name for f in fields(getattr(trial, group))):
+            if error.key in (field.name for field in fields(getattr(trial, group))):
                 raise Invalid(f"{group}.{error.key}", error.value, error.allowed) from error
         raise
 
 
 def program_for(start: Start) -> Program:
-    """The compiled program of the trial's shape, reset to its start."""
+    """The process's program of the trial's shape, with all variables set to the trial's start."""
     from masksweep.sweeps.training.program import kept
 
-    wanted = shape(start)
-    found: Program = kept(wanted, lambda: _program(start, wanted))
-    return _reset(found, start)
+    wanted_shape = shape(start)
+    program: Program = kept(wanted_shape, lambda: _program(start, wanted_shape))
+    return _reset(program, start)
 
 
 def packed_for(start: Start) -> Packed:
-    """The compiled program for packs of trials of this shape."""
+    """The process's program that runs trials of this shape side by side; its values are not set."""
     from masksweep.sweeps.training.program import kept
     from masksweep.sweeps.training.vectorized import Packed
 
-    wanted = replace(shape(start), width=start.trial.width)
-    found: Packed = kept(wanted, lambda: Packed(_program(start, wanted)))
-    return found
+    wanted_shape = replace(shape(start), width=start.trial.width)
+    packed: Packed = kept(wanted_shape, lambda: Packed(_program(start, wanted_shape)))
+    return packed
 
 
 def lane(packed: Packed, start: Start) -> Lane:
-    """The values of a trial at its start."""
+    """The values of all variables of a trial at its start."""
     return _values(packed.one, start)
 
 
 def fresh_program(start: Start) -> Program:
-    """As `program_for`, and kept for no other trial."""
+    """As `program_for`, but always a new program, which no other trial reuses."""
     return _reset(_program(start, shape(start)), start)
 
 
-def _program(start: Start, wanted: Shape) -> Program:
-    """A new one, with a model of its own."""
+def _program(start: Start, wanted_shape: Shape) -> Program:
+    """A new program of this shape, with its own Keras model."""
     from masksweep.sweeps.training.program import Program
 
     model = network(start.trial, start.data).build(derive(start.trial.seed, "weights"))
-    return Program(wanted, model, _taken(start))
+    return Program(wanted_shape, model, _taken(start))
 
 
 def _taken(start: Start) -> Plan:
-    """The plan in the shapes that the trial's program takes.
+    """The plan with arrays in the memory layout that the trial's program takes.
 
-    In a pack each entry has a held value of its own, so that trials may differ in their kind.
+    A held value that is the same for all entries may be stored once and broadcast. In a pack it is
+    written out for each entry, so that trials with other kinds of held values share the program.
     """
     if start.trial.width == 1:
         return start.plan
-    each = tuple(replace(w, held=np.array(w.held, order="C")) for w in start.plan.weights)
-    return replace(start.plan, weights=each)
+    weights = tuple(replace(w, held=np.array(w.held, order="C")) for w in start.plan.weights)
+    return replace(start.plan, weights=weights)
 
 
 def shape(start: Start) -> Shape:
-    """What shapes the graph of the trial's program."""
+    """All that determines the graph of the trial's program."""
     from masksweep.sweeps.training.program import Shape
 
     trial, data = start.trial, start.data
@@ -198,17 +227,23 @@ def shape(start: Start) -> Shape:
     )
 
 
-def _reset(made: Program, start: Start) -> Program:
-    made.training.put(_values(made, start))
-    return made
+def _reset(program: Program, start: Start) -> Program:
+    program.training.put(_values(program, start))
+    return program
 
 
-def _values(made: Program, start: Start) -> Lane:
-    return made.start(start.weights, start.state, start.plan, start.trial.optimizer.learning_rate)
+def _values(program: Program, start: Start) -> Lane:
+    return program.start(
+        start.weights, start.state, start.plan, start.trial.optimizer.learning_rate
+    )
 
 
 def refusal(trial: Trial, plan: Plan) -> str | None:
-    """Why the trial's strategy, or the one that it is compared with, cannot hold the plan."""
+    """Why the trial's strategy, or the strategy it is compared with, cannot hold the plan.
+
+    Returns:
+        The reason, or None if both can.
+    """
     if reason := trial.strategy.refuses(plan):
         return reason
     if trial.compare and (reason := trial.compare.refuses(plan)):
@@ -217,24 +252,43 @@ def refusal(trial: Trial, plan: Plan) -> str | None:
 
 
 def switched(trial: Trial, weights: Sequence[Weight], plan: Plan, now: Mapping[str, Array]) -> Plan:
-    """The plan after the masks were drawn anew, from the effective weights by name as they are.
+    """The plan with new masks and held values, drawn in the middle of a training.
 
-    Raises `Invalid` where the pattern draws the same ones again, or others than fit the program.
+    Args:
+        trial: The trial; `trial.train.switch_at` is set.
+        weights: Descriptions of the model's trainable weights.
+        plan: The plan before.
+        now: The effective weights by name, as they are at this step.
+
+    Raises:
+        Invalid: The pattern draws the same masks again, or masks whose sizes do not fit the
+            compiled program.
     """
     if not plan.weights:
         return plan
-    new = _plan(trial, weights, now, derive(trial.seed, "masks/switched"))
-    layout, at = trial.strategy.bind().layout, trial.train.switch_at
-    pairs = [(w.mask, v.mask) for w, v in zip(plan.weights, new.weights, strict=True)]
-    if all(np.array_equal(*pair) for pair in pairs):
-        raise Invalid("train.switch_at", at, f"{trial.pattern.name} draws no other masks")
-    if any(layout(one).shape != layout(other).shape for one, other in pairs):
-        raise Invalid("train.switch_at", at, f"{trial.pattern.name} draws masks of other sizes")
-    return new
+    new_plan = _plan(trial, weights, now, derive(trial.seed, "masks/switched"))
+    layout, step = trial.strategy.bind().layout, trial.train.switch_at
+    mask_pairs = [(w.mask, v.mask) for w, v in zip(plan.weights, new_plan.weights, strict=True)]
+    if all(np.array_equal(*pair) for pair in mask_pairs):
+        raise Invalid("train.switch_at", step, f"{trial.pattern.name} draws no other masks")
+    if any(layout(old_mask).shape != layout(new_mask).shape for old_mask, new_mask in mask_pairs):
+        raise Invalid("train.switch_at", step, f"{trial.pattern.name} draws masks of other sizes")
+    return new_plan
 
 
 def schedule(trial: Trial, samples: int) -> tuple[int, int]:
-    """(steps of an epoch, steps in all). An epoch's last samples are left out if no full batch."""
+    """Number of steps of an epoch, and of the whole training.
+
+    The last samples of an epoch are left out if they do not fill a batch.
+
+    Args:
+        trial: The trial.
+        samples: Number of training samples.
+
+    Raises:
+        Invalid: There are fewer samples than one batch needs, or an event of the trial is not
+            before the last step.
+    """
     batch = trial.train.batch_size
     if not samples:
         raise Invalid("data.validation", trial.data.validation, "leaves no training sample")
@@ -243,9 +297,9 @@ def schedule(trial: Trial, samples: int) -> tuple[int, int]:
     epoch = samples // batch
     total = trial.train.steps or trial.train.epochs * epoch
     for key in ("switch_at", "resume_at"):
-        at = getattr(trial.train, key)
-        if at and at >= total:
-            raise Invalid(f"train.{key}", at, f"must be below {total}, the training steps")
+        event_step = getattr(trial.train, key)
+        if event_step and event_step >= total:
+            raise Invalid(f"train.{key}", event_step, f"must be below {total}, the training steps")
     return epoch, total
 
 
@@ -259,7 +313,13 @@ def first_batch(start: Start) -> tuple[Any, Any]:
 
 
 def order(trial: Trial, samples: int, number: int) -> Array:
-    """The samples of the batches of one epoch (from 0), `[steps, batch]` int32."""
+    """Indices of the samples in each batch of one epoch, `[steps, batch]` int32.
+
+    Args:
+        trial: The trial.
+        samples: Number of training samples.
+        number: Number of the epoch, from 0.
+    """
     steps, batch = schedule(trial, samples)[0], trial.train.batch_size
     rows = (
         permutation(samples, trial.seed, f"order/{number}")

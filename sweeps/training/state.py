@@ -1,4 +1,4 @@
-"""How far a training is, and whom it is reported to."""
+"""Progress of a training, and the trial with its callbacks that `pack.run` takes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from masksweep.sweeps.training.checkpoint import Checkpoints
 from masksweep.sweeps.training.steps import Progress
 
 Emit = Callable[[Report], None]
+"""Receives the reports of a trial."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """A trial with what is its own, where several are run together."""
+    """One of the trials that run together, with its own reports and checkpoints."""
 
     trial: Trial
     emit: Emit
@@ -27,45 +28,58 @@ class Member:
 
 
 CHUNK_SECONDS = 2.0
+"""Approximate duration of one call of the compiled loop; a report follows each call."""
 
 DIVERGED = 1000.0
-"""A training ends when its loss is this many times that before training, or 1 if that is more."""
+"""A training ends early when its mean loss exceeds this factor times max(1, initial loss)."""
 
 
 @dataclass
 class Position:
-    """How far a training is, and what it has found."""
+    """Progress of a training and its sums so far. It is saved in checkpoints."""
 
     epochs: int = 0
-    """Whole epochs that were done."""
+    """Number of epochs that have ended."""
     found: Progress = field(default_factory=Progress)
-    """Of all steps."""
+    """Progress over all steps so far."""
     part: Progress = field(default_factory=Progress)
-    """Of the steps of this epoch."""
+    """Progress over the steps of the current epoch."""
     before: float | None = None
-    """Loss before training, on the first batch."""
+    """Loss of the first batch, before its update; None until a step was done."""
     curve: list[Mapping[str, float]] = field(default_factory=list)
-    """Metrics of the epochs done."""
+    """Metrics of each epoch that has ended."""
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Position:
+        """The position that a checkpoint holds as plain values (`dataclasses.asdict`)."""
         parts = {key: Progress(**plain[key]) for key in ("found", "part")}
         return cls(**{**plain, **parts})
 
-    def take(self, new: Progress, asked: int) -> None:
-        """Go on by what came of so many steps. Raises `Diverged`."""
+    def take(self, new: Progress, requested: int) -> None:
+        """Adds the progress of the newest chunk of steps.
+
+        Args:
+            new: Progress over the steps that were done.
+            requested: Number of steps that were to be done. Fewer were done if the loss passed the
+                limit.
+
+        Raises:
+            Diverged: The mean loss of the epoch is NaN or above `limit`.
+        """
         self.found, self.part = self.found + new, self.part + new
         if self.before is None:
             self.before = new.loss
-        if new.steps < asked or not self.part.within(self.limit):
+        if new.steps < requested or not self.part.within(self.limit):
             loss = self.part.loss / self.part.steps
-            shown = f"{loss:.2g}" if np.isfinite(loss) else f"is {loss}"
-            since = f", {self.before:.2g} before training" if np.isfinite(loss) else ""
-            raise Diverged(f"diverged: train/loss {shown} at step {self.found.steps}{since}")
+            loss_text = f"{loss:.2g}" if np.isfinite(loss) else f"is {loss}"
+            before_text = f", {self.before:.2g} before training" if np.isfinite(loss) else ""
+            raise Diverged(
+                f"diverged: train/loss {loss_text} at step {self.found.steps}{before_text}"
+            )
 
     @property
     def limit(self) -> float:
-        """What the mean loss of an epoch may be."""
+        """Largest allowed mean loss of an epoch."""
         if self.before is None:
             return sys.float_info.max
         return min(DIVERGED * max(1.0, self.before), sys.float_info.max)

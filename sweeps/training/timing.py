@@ -1,4 +1,4 @@
-"""Timing in turn, in one process: what a step takes, as a ratio to the dense control."""
+"""Measures the time of a training step, as a ratio to the dense control in the same process."""
 
 from __future__ import annotations
 
@@ -18,63 +18,81 @@ if TYPE_CHECKING:
     Runs = Program | Packed
 
 CONFIDENCE = 0.95
+"""Confidence level of `interval`."""
 NOISY = 1.05
-"""Where a dense step is off beside itself by more than this factor, the machine is too loaded to
-say how fast anything is."""
+"""If the dense step's time differs from itself by more than this factor (see `steadiness`), the
+machine is too loaded to measure a speed."""
 SECONDS = 0.03
-"""Least length of one measured stretch."""
+"""Smallest duration of one measured stretch of steps."""
 TRIES = 6
-"""How often the rounds are timed at most, until their stretches are long enough."""
+"""Largest number of attempts to time the rounds until all stretches are long enough."""
 
 Run = Callable[[int], object]
-"""Takes so many steps."""
+"""Runs the given number of steps."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Medians over the rounds; audits are off."""
+    """Times of a training step without audits: medians over the rounds."""
 
     step_ms: float
+    """Milliseconds of one step."""
     dense_step_ms: float
+    """Milliseconds of one step of the dense control."""
     ratio: float
-    """Of the rounds' own ratios: what slows the machine down for a while slows both."""
+    """Median of the rounds' ratios. A load on the machine slows both programs of a round alike."""
     limits: tuple[float, float] | None
-    """`interval` of the ratio."""
+    """95 % interval of the ratio; see `interval`."""
     dense_to_dense: float | None
-    """`steadiness` of the dense steps."""
+    """How much the dense step's time varies; see `steadiness`."""
 
     def shared(self, among: int) -> Speed:
-        """The part of one of so many."""
+        """The speed of one trial in a pack of `among` trials."""
         return replace(self, step_ms=self.step_ms / among, dense_step_ms=self.dense_step_ms / among)
 
 
 def compare(program: Runs, dense: Runs, x: Any, y: Any, order: Any, rounds: int) -> Speed:
-    """Time both programs in turn on the given samples. Trains them further: results come first."""
+    """Times two programs in turn on the same samples.
+
+    This trains both further, so compute all results before.
+
+    Args:
+        program: The program to time.
+        dense: The dense control's program.
+        x: Inputs of all samples.
+        y: Targets of all samples.
+        order: Indices of the samples in the batches of an epoch, as `StepLoop.run` takes them.
+        rounds: Number of rounds; each has one stretch of steps of each program.
+    """
     from masksweep.sweeps.training.steps import Steps
 
-    def steps(timed: Runs, number: int) -> None:
-        timed.run(x, y, order, Steps(0, number))
+    def steps(timed_program: Runs, number: int) -> None:
+        timed_program.run(x, y, order, Steps(0, number))
 
-    found = in_turn([partial(steps, timed) for timed in (program, dense)], rounds)
-    own, control = zip(*found, strict=True)
-    ratios = [a / b for a, b in found]
+    times = in_turn([partial(steps, timed_program) for timed_program in (program, dense)], rounds)
+    program_times, dense_times = zip(*times, strict=True)
+    ratios = [a / b for a, b in times]
     return Speed(
-        1000 * median(own),
-        1000 * median(control),
+        1000 * median(program_times),
+        1000 * median(dense_times),
         median(ratios),
         interval(ratios),
-        steadiness(control),
+        steadiness(dense_times),
     )
 
 
 def interval(ratios: Sequence[float]) -> tuple[float, float] | None:
     """95 % interval of the median of rounds' ratios, by order statistics (binomial).
 
-    It asks nothing of their distribution. Of nine rounds it is the second lowest to the second
-    highest (96 %); of fewer than six, even the whole range covers less than 95 %: None.
+    It assumes nothing about the distribution of the ratios. With nine rounds it goes from the
+    second lowest to the second highest ratio (96 %).
 
     Args:
-        ratios: One for each round.
+        ratios: The ratio of each round.
+
+    Returns:
+        (low, high), or None with fewer than six rounds: even their whole range covers less than
+        95 %.
 
     Example:
         >>> interval([1.0, 1.1, 0.9, 1.2, 1.3, 9.9, 1.0, 1.1, 0.1])
@@ -87,18 +105,23 @@ def interval(ratios: Sequence[float]) -> tuple[float, float] | None:
 
     if not ratios:
         return None
-    # the hypothesis that is tested along with it does not matter here
-    found = stats.quantile_test(ratios, q=1.0, p=0.5).confidence_interval(CONFIDENCE)
-    return None if isnan(found.low) else (float(found.low), float(found.high))
+    # only the interval is used, so the tested hypothesis (`q`) does not matter
+    limits = stats.quantile_test(ratios, q=1.0, p=0.5).confidence_interval(CONFIDENCE)
+    return None if isnan(limits.low) else (float(limits.low), float(limits.high))
 
 
 def steadiness(dense: Sequence[float]) -> float | None:
-    """By what factor a dense step is off beside itself, 1 or more; None for a single round.
+    """The factor by which the dense step's time differs from itself: the error of a speed ratio.
 
-    It is measured as the ratio of two programs is: the median over the rounds of a stretch to the
-    next one. So it says how far off such a ratio may be, and not how far two single stretches lie
-    apart, which is 5 % and more on a quiet machine too. Between a round's dense stretch and the
-    next round's lies one stretch of the other program, so it costs no further stretch.
+    It is the median of the ratios between each dense stretch and the next one, computed as the
+    ratio of two programs is. So it estimates the error of such a ratio. Two single stretches differ
+    more: by 5 % and more even on a quiet machine. It needs no further stretches.
+
+    Args:
+        dense: Seconds of a dense step in each round.
+
+    Returns:
+        A factor of at least 1; None for a single round.
     """
     ratios = [a / b for a, b in pairwise(dense)]
     if not ratios:
@@ -107,44 +130,58 @@ def steadiness(dense: Sequence[float]) -> float | None:
 
 
 def tags(metrics: Mapping[str, float]) -> dict[str, str]:
-    """Whether the machine was too loaded to time a step, of a trial with these metrics."""
-    found = metrics.get("speed/dense_to_dense")
-    return {} if found is None else {"speed.noisy": str(found > NOISY).lower()}
+    """The tag `speed.noisy`: whether the machine was too loaded to time a step.
+
+    Args:
+        metrics: The trial's metrics; without timing there is no tag.
+    """
+    factor = metrics.get("speed/dense_to_dense")
+    return {} if factor is None else {"speed.noisy": str(factor > NOISY).lower()}
 
 
 def in_turn(runs: Sequence[Run], rounds: int, budget_s: float = inf) -> list[list[float]]:
-    """Seconds a step of each, round by round: a stretch of one, a stretch of the next, and again.
+    """Times several runs in turn: in each round one stretch of steps of each run.
 
-    What compiles or warms up is not in it. After the third round, ends when the budget is spent.
+    The time to compile and to warm up is not counted. A stretch must be so long that the overhead
+    of the call is negligible. On a loaded machine, a step may seem much longer than it is when the
+    number of steps is chosen. So the shortest time of the rounds is checked, and the rounds are
+    timed again with more steps if the stretches were too short.
 
-    A stretch must be long enough for the call itself not to count. On a loaded machine a step may
-    seem far longer than it is when the stretches are laid out; the shortest of the rounds tells,
-    and they are timed again with more steps.
+    Args:
+        runs: Functions that run a number of steps.
+        rounds: Number of rounds.
+        budget_s: Seconds after which no further round starts, but at least three rounds are done.
+
+    Returns:
+        For each round, the seconds of one step of each run.
     """
-    counts = _alike([_enough(run) for run in runs])
+    step_counts = _alike([_enough(run) for run in runs])
     for _ in range(TRIES):
-        found = _rounds(list(zip(runs, counts, strict=True)), rounds, budget_s)
-        shortest = [min(times) for times in zip(*found, strict=True)]
-        wanted = [ceil(SECONDS / step) for step in shortest]
-        if all(count >= steps / 2 for count, steps in zip(counts, wanted, strict=True)):
+        measured = _rounds(list(zip(runs, step_counts, strict=True)), rounds, budget_s)
+        shortest_steps = [min(times) for times in zip(*measured, strict=True)]
+        wanted_counts = [ceil(SECONDS / step) for step in shortest_steps]
+        if all(count >= steps / 2 for count, steps in zip(step_counts, wanted_counts, strict=True)):
             break
-        counts = _alike([max(pair) for pair in zip(counts, wanted, strict=True)])
-    return found
+        step_counts = _alike([max(pair) for pair in zip(step_counts, wanted_counts, strict=True)])
+    return measured
 
 
 def _alike(counts: list[int]) -> list[int]:
-    """As many steps in each stretch, if they are of like lengths: calls cost time too."""
+    """The same number of steps for all runs, unless they differ by a factor of 2 or more.
+
+    A call costs time too, and that time should be the same share of each stretch.
+    """
     return [max(counts)] * len(counts) if max(counts) < 2 * min(counts) else counts
 
 
 def _rounds(pairs: Sequence[tuple[Run, int]], rounds: int, budget_s: float) -> list[list[float]]:
-    found: list[list[float]] = []
+    times: list[list[float]] = []
     began = time.perf_counter()
-    while len(found) < rounds:
-        found.append([_stretch(run, steps) for run, steps in pairs])
-        if len(found) >= 3 and time.perf_counter() - began > budget_s:
+    while len(times) < rounds:
+        times.append([_stretch(run, steps) for run, steps in pairs])
+        if len(times) >= 3 and time.perf_counter() - began > budget_s:
             break
-    return found
+    return times
 
 
 def _stretch(run: Run, steps: int) -> float:
@@ -154,11 +191,11 @@ def _stretch(run: Run, steps: int) -> float:
 
 
 def _enough(run: Run) -> int:
-    """Steps of a stretch that is long enough to be measured.
+    """Number of steps of a stretch that takes at least `SECONDS`.
 
-    By the processor's time: on a loaded machine most of a short stretch may be waiting for a core,
-    and a step would seem far longer than it is. By the clock where it is the device that is waited
-    for.
+    It is computed from the process's CPU time: on a loaded machine, most of a short stretch may be
+    time in which the process waits for a core, and a step would seem much longer than it is. If the
+    process does little itself and waits for a device, the clock is used.
     """
     run(1)
     steps = 1

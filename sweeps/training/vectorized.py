@@ -1,9 +1,10 @@
-"""Trials of one shape side by side in one program: every variable has a leading axis of lanes.
+"""Runs trials of one shape side by side in one program: each variable has a leading axis of lanes.
 
-What runs is the alone program's own step, mapped over the lanes (`tf.vectorized_map`) under a
-`keras.StatelessScope`, so no strategy, optimizer or layer has to know of it. Keras' optimizers are
-pure functions there (see `Optimizer.build`), each lane with its own slots and learning rate, and so
-also those that look at whole weights (LAMB, Muon, clipping by norm) see their own lane's only.
+A lane holds the values of one trial. The step of the single-trial program is mapped over the lanes
+with `tf.vectorized_map`, under a `keras.StatelessScope`; so strategies, optimizers and layers need
+no code for lanes. Keras' optimizers are pure functions there (see `Optimizer.build`), and each lane
+has its own slots and learning rate. So an optimizer that reads whole weights (LAMB, Muon, clipping
+by norm) reads those of its own lane only.
 """
 
 from __future__ import annotations
@@ -24,21 +25,30 @@ from masksweep.sweeps.training.step_loop import StepLoop
 from masksweep.sweeps.training.steps import LossLimit, Progress, Steps
 
 IN_TURN = ("StatelessRandom", "StatelessTruncated")
-"""Operations that may run lane by lane: drawing random numbers is little of a step."""
+"""Prefixes of operations that may run lane by lane. Random numbers take little of a step's time."""
 
 LOOPED = re.compile(r"Using a while_loop for converting (\w+)|(\w+) uses a while_loop")
+"""TensorFlow's warnings that it runs an operation lane by lane, with the operation's name."""
 T = TypeVar("T")
 
 
 class Unpackable(Exception):
-    """Why trials of a shape cannot run side by side."""
+    """Trials of this shape cannot run side by side; the message is the reason."""
 
 
 class Packed:
-    """`width` trials in one program. `one` is the same for a single trial, to look at a lane with.
+    """A program that trains `width` trials at once.
 
-    Within one width, a trial's bits depend neither on its lane nor on its neighbours. Raises
-    `Unpackable` at the first run where an operation of the step does not vectorize or compile.
+    With the same width, the bits of a trial's result depend neither on its lane nor on the trials
+    in the other lanes.
+
+    Args:
+        one: The program of a single trial. `look` writes the values of a lane into it, to evaluate
+            and audit this lane.
+
+    Raises:
+        Unpackable: Raised by the first `run`, if an operation of the step does not vectorize or
+            compile.
     """
 
     def __init__(self, one: Program) -> None:
@@ -64,37 +74,37 @@ class Packed:
     # -- lanes ---------------------------------------------------------------------------------
 
     def lane(self) -> Lane:
-        """What `one` holds now."""
+        """The values that `one` holds now."""
         return [np.asarray(v.numpy()) for v in self._variables]
 
     def look(self, lane: Lane) -> Program:
-        """`one`, with the values of a lane."""
+        """Writes the values of a lane into `one`, and returns `one`."""
         self.one.training.put(lane)
         return self.one
 
     def fill(self, lanes: Sequence[Lane]) -> None:
-        """Start with these, at most `width`; the first fills the rest up."""
+        """Sets all lanes. If fewer than `width` are given, copies of the first fill the others."""
         by_variable = zip(*self.padded(lanes), strict=True)
         for stacked, arrays in zip(self._stacked, by_variable, strict=True):
             stacked.assign(np.stack(arrays))
 
     def lanes(self, count: int | None = None) -> list[Lane]:
-        """The values of every lane: of the first variables, by default of all."""
+        """The values of the first `count` variables, by default of all, for each lane."""
         stacked = [v.numpy() for v in self._stacked[:count]]
         return [[array[i] for array in stacked] for i in range(self.width)]
 
-    def padded(self, given: Sequence[T]) -> list[T]:
-        """As many as there are lanes."""
-        return [*given, *[given[0]] * (self.width - len(given))]
+    def padded(self, items: Sequence[T]) -> list[T]:
+        """The items, extended to `width` with copies of the first."""
+        return [*items, *[items[0]] * (self.width - len(items))]
 
     # -- training ------------------------------------------------------------------------------
 
     def run(
         self, x: Any, y: Any, order: Any, steps: Steps, limits: Sequence[LossLimit] = ()
     ) -> list[Progress]:
-        """Train all lanes; see `StepLoop.run`. `order` is `[lanes, epoch, batch]`.
+        """Trains all lanes; see `StepLoop.run`. `order` is `[lanes, steps, batch]`.
 
-        A lane whose mean loss is not within its limit makes no progress any more; the others go on.
+        A lane whose mean loss exceeds its limit makes no more progress; the others go on.
         """
         order = tf.convert_to_tensor(order, tf.int32)
         if len(order) < self.width:
@@ -104,45 +114,46 @@ class Packed:
     def _step(self, x: Any, y: Any, order: Any, i: Any) -> tuple[Any, Any]:
         rows = tf.gather(order, i, axis=1)
         values = [v.value() for v in self._stacked]
-        new, loss, score = self._map(
+        new_values, loss, score = self._map(
             self._step_of_lane, (values, tf.gather(x, rows), tf.gather(y, rows))
         )
-        for variable, array in zip(self._stacked, new, strict=False):
+        for variable, array in zip(self._stacked, new_values, strict=False):
             variable.assign(array)
         return loss, score
 
-    def _step_of_lane(self, given: Any) -> Any:
-        values, x, y = given
+    def _step_of_lane(self, lane_inputs: Any) -> Any:
+        values, x, y = lane_inputs
         with self._scope(values) as scope:
             loss, outputs = self.one.training.step(x, y)
-            new = [scope.get_current_value(v) for v in self.one.training.variables]
-        return new, loss, self.one.score(y, outputs)
+            new_values = [scope.get_current_value(v) for v in self.one.training.variables]
+        return new_values, loss, self.one.score(y, outputs)
 
     def _count(self) -> Any:
         def entries(values: Any) -> Any:
             with self._scope(values):
                 return self.one.entries()
 
-        found = self._map(entries, [v.value() for v in self._stacked])
-        counts = [audit.count(w, kept, held, lanes=True) for w, kept, held in found]
+        weights = self._map(entries, [v.value() for v in self._stacked])
+        counts = [audit.count(weight, kept, held, lanes=True) for weight, kept, held in weights]
         return tf.add_n([c for c, _ in counts]), tf.reduce_max([d for _, d in counts], axis=0)
 
     def _scope(self, values: Sequence[Any]) -> Any:
         return keras.StatelessScope(list(zip(self._variables, values, strict=True)))
 
-    def _map(self, one: Any, given: Any) -> Any:
-        return tf.vectorized_map(one, given, fallback_to_while_loop=True, warn=True)
+    def _map(self, function: Any, elements: Any) -> Any:
+        return tf.vectorized_map(function, elements, fallback_to_while_loop=True, warn=True)
 
     # -- scores --------------------------------------------------------------------------------
 
     def evaluate_lanes(self, x: Any, y: Any) -> list[tuple[float, float]]:
-        """As `Program.evaluate`, of every lane."""
+        """(mean loss, accuracy or mean squared error) over all samples, for each lane."""
         sums = np.zeros((2, self.width))
-        most = max(1, SLICE // self.width)
-        for i in range(0, len(x), most):
-            part = slice(i, i + most)
+        batch_size = max(1, SLICE // self.width)
+        for i in range(0, len(x), batch_size):
+            batch = slice(i, i + batch_size)
             sums += [
-                a.numpy().astype(float) * len(x[part]) for a in self._evaluate(x[part], y[part])
+                value.numpy().astype(float) * len(x[batch])
+                for value in self._evaluate(x[batch], y[batch])
             ]
         return [(float(loss), float(score)) for loss, score in (sums / len(x)).T]
 
@@ -156,13 +167,13 @@ class Packed:
 
 @contextmanager
 def _vectorizing() -> Iterator[None]:
-    """Raise `Unpackable` for what does not vectorize or compile meanwhile."""
+    """Context that raises `Unpackable` if a step does not vectorize or compile in it."""
     try:
         with _falling_back() as kinds:
             yield
     except (MemoryError, tf.errors.ResourceExhaustedError):
-        raise  # it says nothing of the step
-    except Exception as error:  # what TensorFlow raises has no common class
+        raise  # a lack of memory does not mean that the step cannot be vectorized
+    except Exception as error:  # TensorFlow's errors have no common base class
         line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise Unpackable(f"its step does not compile for lanes: {line}") from error
     if kinds:
@@ -171,19 +182,19 @@ def _vectorizing() -> Iterator[None]:
 
 @contextmanager
 def _falling_back() -> Iterator[set[str]]:
-    """The kinds of operations that TensorFlow says it runs lane by lane, but those that may."""
-    found: set[str] = set()
+    """Context that collects the operations that TensorFlow runs lane by lane, except `IN_TURN`."""
+    kinds: set[str] = set()
 
     class Heard(logging.Filter):
         def filter(self, record: logging.LogRecord) -> bool:
-            said = LOOPED.match(record.getMessage())
-            if said and not (kind := said[1] or said[2]).startswith(IN_TURN):
-                found.add(kind)
-            return not said
+            match = LOOPED.match(record.getMessage())
+            if match and not (kind := match[1] or match[2]).startswith(IN_TURN):
+                kinds.add(kind)
+            return not match
 
-    heard, logger = Heard(), tf.get_logger()
-    logger.addFilter(heard)
+    collector, logger = Heard(), tf.get_logger()
+    logger.addFilter(collector)
     try:
-        yield found
+        yield kinds
     finally:
-        logger.removeFilter(heard)
+        logger.removeFilter(collector)

@@ -1,4 +1,4 @@
-"""What a bench times, how, and what it leaves behind."""
+"""Tests of `masksweep bench`: which cases it times, how, and the files and runs that it writes."""
 
 from __future__ import annotations
 
@@ -82,29 +82,29 @@ def test_bad_input_ends_before_tensorflow_starts() -> None:
         "code = main(['bench', '--sizes', 'Q']);"
         "sys.exit(code if 'tensorflow' not in sys.modules else 99)"
     )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert ended.returncode == 2
-    assert ended.stderr == "masksweep: --sizes=Q: of S, M, L\n"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.returncode == 2
+    assert process.stderr == "masksweep: --sizes=Q: of S, M, L\n"
 
 
 def test_every_strategy_and_format_is_timed_on_what_can_change_its_time() -> None:
     kinds = list(cases.known().values())
     assert set(cases.known()) == set(STRATEGIES) - {"dense"}
-    found = cases.cases(TINY, kinds, [0.5, 0.9])
-    listed = {(c.strategy.name, c.format, c.pattern.name, c.sparsity) for c in found}
-    assert len(listed) == len(found)
-    assert {name for name, *_ in listed} == set(cases.known())
-    for name, form in [("weight_mask", "where"), ("weight_mask", "product")]:
-        patterns = {(p, s) for n, f, p, s in listed if (n, f) == (name, form)}
+    all_cases = cases.cases(TINY, kinds, [0.5, 0.9])
+    case_keys = {(c.strategy.name, c.format, c.pattern.name, c.sparsity) for c in all_cases}
+    assert len(case_keys) == len(all_cases)
+    assert {name for name, *_ in case_keys} == set(cases.known())
+    for name, kind in [("weight_mask", "where"), ("weight_mask", "product")]:
+        patterns = {(p, s) for n, f, p, s in case_keys if (n, f) == (name, kind)}
         assert patterns == {("random", 0.5), ("random", 0.9)}
-    for form in ("coo", "lookup"):
-        patterns = {p for n, f, p, s in listed if (n, f, s) == ("sparse_tensor", form, 0.9)}
+    for kind in ("coo", "lookup"):
+        patterns = {p for n, f, p, s in case_keys if (n, f, s) == ("sparse_tensor", kind, 0.9)}
         assert patterns == {"random", "rows", "columns", "block"}
-    assert ("sparse_tensor", "coo", "n_m", 0.5) in listed
-    assert ("var_list", "with biases", "columns", 0.9) in listed
-    of_outputs = {(p, s) for n, _, p, s in listed if n == "loss_mask"}
-    assert of_outputs == {("columns", 0.5), ("columns", 0.9)}
-    assert not cases.cases(TINY, [STRATEGIES["loss_mask"]], [0.99])  # of ten outputs, all
+    assert ("sparse_tensor", "coo", "n_m", 0.5) in case_keys
+    assert ("var_list", "with biases", "columns", 0.9) in case_keys
+    loss_mask_cases = {(p, s) for n, _, p, s in case_keys if n == "loss_mask"}
+    assert loss_mask_cases == {("columns", 0.5), ("columns", 0.9)}
+    assert not cases.cases(TINY, [STRATEGIES["loss_mask"]], [0.99])  # masks all ten outputs
 
 
 def test_stretches_take_turns_and_are_long_enough() -> None:
@@ -113,20 +113,20 @@ def test_stretches_take_turns_and_are_long_enough() -> None:
     def run(name: str, seconds: float) -> Any:
         def steps(count: int) -> None:
             calls.append((name, count))
-            # the processor's time: on a busy machine the clock's is longer
+            # processor time: on a busy machine the wall-clock time is longer
             end = seconds * count + time.process_time()
             while time.process_time() < end:
                 pass
 
         return steps
 
-    found = in_turn([run("slow", 0.04), run("quick", 0.002)], 4)
-    assert [len(times) for times in found] == [2, 2, 2, 2]
+    round_times = in_turn([run("slow", 0.04), run("quick", 0.002)], 4)
+    assert [len(times) for times in round_times] == [2, 2, 2, 2]
     last = calls[-8:]
     assert [name for name, _ in last] == ["slow", "quick"] * 4
     assert all(count == 1 for name, count in last if name == "slow")
     assert all(count >= 8 for name, count in last if name == "quick")
-    assert all(slow >= 0.04 and quick >= 0.002 for slow, quick in found)
+    assert all(slow >= 0.04 and quick >= 0.002 for slow, quick in round_times)
 
 
 def test_the_fused_control_trains_as_keras_adam_does() -> None:
@@ -137,24 +137,24 @@ def test_the_fused_control_trains_as_keras_adam_does() -> None:
         tf.constant(rng.standard_normal((32, 12), np.float32)),
         tf.constant(rng.integers(0, 10, 32)),
     )
-    start, ends = list(values(model).values()), []
+    start, final_weights = list(values(model).values()), []
     for optimizer in (FusedAdam(0.01), Adam(0.01)):
         for variable, value in zip(model.trainable_variables, start, strict=True):
-            variable.assign(value)  # a training moves the model's own variables
+            variable.assign(value)  # training changes the model's own variables
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         training = Training(model, Dense(), Plan(), optimizer=optimizer.build(), loss=loss)
         step = tf.function(training.step, autograph=False)
         for _ in range(20):
             step(x, y)
-        ends.append([np.asarray(v) for v in training.effective()])
-    for fused, plain, before in zip(*ends, start, strict=True):
+        final_weights.append([np.asarray(v) for v in training.effective()])
+    for fused, plain, before in zip(*final_weights, start, strict=True):
         np.testing.assert_allclose(fused, plain, atol=1e-4)
         assert np.abs(fused - before).max() > 0.05
 
 
 @pytest.mark.parametrize("strategy", [VarList(), SparseTensor(), SparseTensor("lookup")])
 def test_what_the_other_layers_have_learned_or_were_given_stays(strategy: Any) -> None:
-    """A clone of the model would forget the statistics, and could not make the function."""
+    """A clone of the model would lose the statistics, and could not copy the Lambda layer."""
     normalize = keras.layers.Normalization()
     normalize.adapt(np.random.default_rng(0).normal(5, 3, (100, 20)))
     double = keras.layers.Lambda(lambda x: 2 * x)
@@ -209,43 +209,43 @@ def test_ratios_are_to_the_faster_control_and_to_the_one_compiled_alike() -> Non
 
 @pytest.mark.parametrize("library", list(peers.FORMATS))
 def test_a_peer_trains_in_its_own_process_or_says_why_not(library: str) -> None:
-    for form in peers.FORMATS[library]:
-        case = peers.PeerCase(TINY, library, form, 0.0 if form == "dense" else 0.5, 1)
+    for format_name in peers.FORMATS[library]:
+        case = peers.PeerCase(TINY, library, format_name, 0.0 if format_name == "dense" else 0.5, 1)
         if find_spec(library):
             with peers.running(case) as run:
                 run(3)
         else:
-            said = f"ModuleNotFoundError: No module named '{library}'"
-            with pytest.raises(RuntimeError, match=said), peers.running(case):
+            message = f"ModuleNotFoundError: No module named '{library}'"
+            with pytest.raises(RuntimeError, match=message), peers.running(case):
                 pass
 
 
 @pytest.mark.slow
 def test_a_bench_leaves_a_table_a_plot_a_file_and_a_run(tmp_path: Path) -> None:
     arguments = ["--sizes", "S", "--strategies", "weight_mask,var_list", "--sparsities", ".9"]
-    ended = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "masksweep.sweeps.cli", "bench", *arguments],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         env={**os.environ, "COLUMNS": "80"},
     )
-    assert ended.returncode == 0, ended.stderr
-    assert "weight_mask where" in ended.stdout
-    assert all(len(line) <= 80 for line in ended.stdout.splitlines())
-    found = json.loads((tmp_path / "bench.json").read_text())
-    assert {"python", "processor", "intra_op_threads"} <= found["environment"].keys()
-    assert all(row.keys() == KEYS for row in found["rows"])
-    timed = [(row["strategy"], row["format"], row["pattern"]) for row in found["rows"]]
+    assert process.returncode == 0, process.stderr
+    assert "weight_mask where" in process.stdout
+    assert all(len(line) <= 80 for line in process.stdout.splitlines())
+    results = json.loads((tmp_path / "bench.json").read_text())
+    assert {"python", "processor", "intra_op_threads"} <= results["environment"].keys()
+    assert all(row.keys() == KEYS for row in results["rows"])
+    timed = [(row["strategy"], row["format"], row["pattern"]) for row in results["rows"]]
     assert timed == [
         ("weight_mask", "where", "random"),
         ("weight_mask", "product", "random"),
         ("var_list", "-", "columns"),
         ("var_list", "with biases", "columns"),
     ]
-    for row in found["rows"]:
+    for row in results["rows"]:
         assert row["ratio_low"] <= row["ratio_to_dense"] <= row["ratio_high"]
-    assert set(found["controls"]["S"]) == set(timing.CONTROLS)
+    assert set(results["controls"]["S"]) == set(timing.CONTROLS)
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     experiment = client.get_experiment_by_name("masksweep")
@@ -255,7 +255,7 @@ def test_a_bench_leaves_a_table_a_plot_a_file_and_a_run(tmp_path: Path) -> None:
     assert "weight_mask where" in run.data.tags["mlflow.note.content"]
     assert {f.path for f in client.list_artifacts(run.info.run_id)} == {"bench.json", "bench.png"}
     (point,) = client.get_metric_history(run.info.run_id, "ratio/S/var_list/columns")
-    assert (point.step, point.value) == (900, found["rows"][-2]["ratio_to_dense"])
+    assert (point.step, point.value) == (900, results["rows"][-2]["ratio_to_dense"])
 
 
 @pytest.mark.slow
@@ -292,7 +292,7 @@ def test_a_driver_that_dies_is_told(tmp_path: Path) -> None:
     with pytest.raises(AttributeError, match="pickle"):
         recording.end_sweep()
     recording._child._process.kill()
-    for _ in range(100):  # more than a pipe holds, and nobody takes it
+    for _ in range(100):  # more than a pipe's buffer holds; the dead process reads nothing
         recording.tell("log", "x" * 10_000)
     with pytest.raises(RuntimeError, match="the driver has died"):
         recording.end_sweep()
@@ -302,12 +302,12 @@ def test_a_driver_that_dies_is_told(tmp_path: Path) -> None:
 def test_the_table_groups_what_was_not_timed() -> None:
     from rich.console import Console
 
-    found = report.Found({}, {"S": {"one": 1.0, "other": 2.0}})
+    results = report.Found({}, {"S": {"one": 1.0, "other": 2.0}})
     for pattern in ("random", "rows"):
         for sparsity in (0.5, 0.9):
-            found.add(timing.Untimed("S", "var_list", "-", pattern, sparsity, "no"))
+            results.add(timing.Untimed("S", "var_list", "-", pattern, sparsity, "no"))
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(report.all_tables(found))
+    console.print(report.all_tables(results))
     assert "not timed: var_list on random, rows (S): no" in console.export_text()
 
 
@@ -320,9 +320,9 @@ def test_whole_trials_are_timed_beside_keras_and_recorded(
     monkeypatch.setattr(trials, "ROUNDS", 2)
     monkeypatch.setattr(trials, "DIGITS", trials.Net("tiny", (3,), 1))
     monkeypatch.setattr(trials, "S", trials.Net("drawn", (3,), 1, 5))
-    monkeypatch.setattr(setup, "prepare_process", lambda threads: None)  # done for all tests
+    monkeypatch.setattr(setup, "prepare_process", lambda threads: None)  # done in conftest
     assert bench.bench(["--trials", "--json", "costs.json"]) == 0
-    found = {c["what"]: c for c in json.loads(Path("costs.json").read_text())["trials"]}
+    costs = {c["what"]: c for c in json.loads(Path("costs.json").read_text())["trials"]}
     assert {
         "tiny: keras.fit",
         "tiny: training, pack of 2, compiled anew",
@@ -330,12 +330,12 @@ def test_whole_trials_are_timed_beside_keras_and_recorded(
         "drawn: training alone, program reused",
         "tiny: a step, audit.every=10, pack of 2",
         "recording a trial of 5 s in SQLite",
-    } <= found.keys()
-    assert found["tiny: keras.fit"]["ratio"] == 1
-    for cost in found.values():
+    } <= costs.keys()
+    assert costs["tiny: keras.fit"]["ratio"] == 1
+    for cost in costs.values():
         assert cost["low"] <= cost["ratio"] <= cost["high"]
         assert cost["seconds"] > 0
-    recording = found["recording a trial of 5 s in SQLite"]
+    recording = costs["recording a trial of 5 s in SQLite"]
     assert recording["ratio"] == pytest.approx(recording["seconds"] / 5, rel=0.5)
     assert "whole trial, pack of 2" in capsys.readouterr().out
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")

@@ -1,4 +1,4 @@
-"""TensorFlow's old table of sparse against dense products: its figures, ours, and the claims."""
+"""Tests of TensorFlow's table of sparse against dense products: its figures, ours, the claims."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from masksweep.sweeps.training import timing
 
 OLD = {row.cell: row.ratio for row in published()}
 CROSSINGS = {1: inf, 10: 0.37, 25: 0.096, 128: 0.02}
-"""By columns of B; between the published densities."""
+"""Crossover densities by columns of B. Each lies between the two published densities."""
 KERNELS = {"sparse": "SparseTensorDenseMatMul", "flagged": "SparseMatMul", "plain": "MatMul"}
 
 
@@ -38,11 +38,11 @@ def test_the_figures_are_those_of_tensorflows_documentation() -> None:
     if not rows:
         pytest.skip("this TensorFlow has the table no more")
     assert len(rows) == 48
-    told = []
+    documented = []
     for density, n, _, m, k, *figures in rows:
         cell = Cell(float(density), int(n), int(m), int(k))
-        told.append(sparse_matmul.Published(cell, *map(float, figures)))
-    assert told == published()
+        documented.append(sparse_matmul.Published(cell, *map(float, figures)))
+    assert documented == published()
 
 
 def test_a_published_ratio_is_that_of_its_times() -> None:
@@ -54,20 +54,20 @@ def test_a_published_ratio_is_that_of_its_times() -> None:
 def test_each_iteration_needs_the_product_before(product: Product) -> None:
     dense, sparse, b = sparse_matmul.operands(Cell(0.5, 2, 3, 5))
     a, expected = dense.numpy(), b.numpy()
-    given = sparse if product == "sparse" else dense
+    a_operand = sparse if product == "sparse" else dense
     for _ in range(4):
         first = expected if product == "loop" else a @ expected
         expected = expected + np.float32(0.5) * first[0, 0]
-    found = sparse_matmul.iterated(product)(given, b, 0.5, 4)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
-    np.testing.assert_array_equal(sparse_matmul.iterated(product)(given, b, 0.0, 4), b)
+    actual = sparse_matmul.iterated(product)(a_operand, b, 0.5, 4)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+    np.testing.assert_array_equal(sparse_matmul.iterated(product)(a_operand, b, 0.0, 4), b)
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
 def test_a_product_is_the_kernel_that_it_says(product: Product) -> None:
     graph = sparse_matmul.iterated(product).get_concrete_function().graph.as_graph_def()
-    found = {node.op for function in graph.library.function for node in function.node_def}
-    assert found & set(KERNELS.values()) == ({KERNELS[product]} if product in KERNELS else set())
+    ops = {node.op for function in graph.library.function for node in function.node_def}
+    assert ops & set(KERNELS.values()) == ({KERNELS[product]} if product in KERNELS else set())
 
 
 @pytest.mark.parametrize("density", [0.01, 0.2, 0.8])
@@ -94,7 +94,7 @@ def test_all_is_measured_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sparse_matmul, "published", lambda: published()[:2])
     result = sparse_matmul.run()
     assert list(result.times) == [row.cell for row in published()[:2]]
-    assert {dense: tuple(found) for dense, found in result.crossings.items()} == {
+    assert {dense: tuple(crossings) for dense, crossings in result.crossings.items()} == {
         "flagged": COLUMNS,
         "plain": COLUMNS,
     }
@@ -113,16 +113,16 @@ def test_all_is_measured_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_crossover_is_found(ratio: Callable[[float], float], crossing: float) -> None:
-    asked = []
+    densities = []
 
     def counted(density: float) -> float:
-        asked.append(density)
+        densities.append(density)
         return ratio(density)
 
     assert sparse_matmul.crossover(counted) == pytest.approx(crossing, rel=0.02)
-    assert len(asked) <= 7
-    assert min(asked) == sparse_matmul.LOW
-    assert max(asked) == sparse_matmul.HIGH
+    assert len(densities) <= 7
+    assert min(densities) == sparse_matmul.LOW
+    assert max(densities) == sparse_matmul.HIGH
 
 
 def test_the_published_crossovers() -> None:
@@ -140,8 +140,8 @@ def result(ratios: Ratios, crossings: dict[int, float] = CROSSINGS) -> Result:
 
 @pytest.mark.parametrize("dense", ["flagged", "plain"])
 def test_the_published_trend_passes_its_own_claims(dense: Dense) -> None:
-    found = findings(OLD, result({cell: 3 * ratio**0.7 for cell, ratio in OLD.items()}), dense)
-    assert [(f.figure, f.allowed) for f in found] == [
+    checks = findings(OLD, result({cell: 3 * ratio**0.7 for cell, ratio in OLD.items()}), dense)
+    assert [(check.figure, check.allowed) for check in checks] == [
         ("9 of 9 series", "9 of 9 series"),
         ("4 of 4 series", "4 of 4 series"),
         ("1.00", "at least 0.8"),
@@ -149,7 +149,7 @@ def test_the_published_trend_passes_its_own_claims(dense: Dense) -> None:
         ("37%", "20% to 50%"),
         ("9.6%", "1% to 20%"),
     ]
-    assert all(f.passed for f in found)
+    assert all(check.passed for check in checks)
 
 
 FALLS_WITH_DENSITY = OLD | {Cell(0.8, 25, 100, 100): OLD[Cell(0.5, 25, 100, 100)]}
@@ -173,8 +173,8 @@ SHUFFLED = dict(zip(OLD, reversed(OLD.values()), strict=True))
 def test_a_claim_that_does_not_hold_fails_alone(
     ratios: Ratios, crossings: dict[int, float], failed: set[int]
 ) -> None:
-    found = findings(OLD, result(ratios, crossings), "plain")
-    assert {place for place, finding in enumerate(found) if not finding.passed} == failed
+    checks = findings(OLD, result(ratios, crossings), "plain")
+    assert {place for place, check in enumerate(checks) if not check.passed} == failed
 
 
 def test_a_claim_of_nothing_does_not_pass() -> None:
@@ -185,8 +185,8 @@ def test_a_claim_of_nothing_does_not_pass() -> None:
 def test_no_figure_is_cut_at_80_columns() -> None:
     console = Console(width=80, file=io.StringIO())
     big = result({cell: 1234 * ratio for cell, ratio in OLD.items()}, dict.fromkeys(COLUMNS, inf))
-    for shown in (table(OLD, big), crossing_table(OLD, big)):
-        console.print(shown)
+    for rendered in (table(OLD, big), crossing_table(OLD, big)):
+        console.print(rendered)
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
     assert "…" not in text

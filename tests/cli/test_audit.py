@@ -1,4 +1,4 @@
-"""`masksweep audit`: one bit that is not held is told, and a stranger's file runs nothing."""
+"""Tests of `masksweep audit`: it finds a single changed bit, and never runs code from a file."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_holds(capsys: pytest.CaptureFixture[str]) -> None:
     save(build(), {NAME: kernel(0)})
     save_masks()
-    code, said = audited(capsys, "model.keras", "masks.npz")
+    code, output = audited(capsys, "model.keras", "masks.npz")
     assert code == 0
-    assert said.splitlines()[0].split() == [
+    assert output.splitlines()[0].split() == [
         *("weight", "shape", "masked", "violations", "drift", "first:", "found,", "held")
     ]
-    assert said.splitlines()[1].split() == [NAME, "3", "x", "4", "5", "0", "-", "-"]
-    assert said.splitlines()[2:] == ["", "holds: 5 masked entries, bit for bit"]
+    assert output.splitlines()[1].split() == [NAME, "3", "x", "4", "5", "0", "-", "-"]
+    assert output.splitlines()[2:] == ["", "holds: 5 masked entries, bit for bit"]
 
 
 LAST_BIT = float(np.nextafter(np.float32(0.5), np.float32(1)))
@@ -80,30 +80,30 @@ def test_one_entry_that_is_not_held(
     value = 0.0 if held == "zero" else float(held)
     save(build(), {NAME: kernel([value, value, masked, value, value])})
     save_masks()
-    given = ("model.keras", "masks.npz", f"--held={held}")
-    code, said = audited(capsys, *given)
+    arguments = ("model.keras", "masks.npz", f"--held={held}")
+    code, output = audited(capsys, *arguments)
     assert code == 1
-    assert said.splitlines()[-1] == f"DOES NOT HOLD: {verdict}"
-    assert f"[1, 0]: {first}, {value}" in " ".join(said.split())
-    (found,) = as_json(capsys, *given)["weights"]
-    assert found["first"] == [{"index": [1, 0], "found": first, "held": value}]
-    assert str(found["first"][0]["found"]) == str(first), "the sign of a zero"
-    assert (found["violations"], found["zero_signs"]) == (1, "sign" in verdict)
+    assert output.splitlines()[-1] == f"DOES NOT HOLD: {verdict}"
+    assert f"[1, 0]: {first}, {value}" in " ".join(output.split())
+    (row,) = as_json(capsys, *arguments)["weights"]
+    assert row["first"] == [{"index": [1, 0], "found": first, "held": value}]
+    assert str(row["first"][0]["found"]) == str(first), "the sign of a zero"
+    assert (row["violations"], row["zero_signs"]) == (1, "sign" in verdict)
 
 
 def test_violations_add_up_and_the_first_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     bias = np.array([1, -0.0], "float32")
     save(build(), {NAME: kernel([1, 2, 3, 4, 0]), "output/bias": bias})
     save_masks(**{NAME: MASK.astype(bool), "output/bias": np.zeros(2, "int8")})
-    code, said = audited(capsys, "model.keras", "masks.npz")
+    code, output = audited(capsys, "model.keras", "masks.npz")
     assert code == 1
-    assert said.splitlines()[-1] == (
+    assert output.splitlines()[-1] == (
         "DOES NOT HOLD: 6 of 7 masked entries differ, by up to 4; 1 in the sign of a zero only"
     )
-    assert all(len(line) <= 80 for line in said.splitlines()[:-1])
-    found = as_json(capsys, "model.keras", "masks.npz")
-    rows = found.pop("weights")
-    assert found == {
+    assert all(len(line) <= 80 for line in output.splitlines()[:-1])
+    report = as_json(capsys, "model.keras", "masks.npz")
+    rows = report.pop("weights")
+    assert report == {
         **{"holds": False, "masked": 7, "violations": 6, "zero_signs": 1, "largest_drift": 4.0}
     }
     assert [e["index"] for e in rows[0]["first"]] == [[0, 1], [0, 3], [1, 0]]
@@ -115,14 +115,14 @@ def test_violations_add_up_and_the_first_are_shown(capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 def test_other_dtypes(dtype: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A number is rounded to the weight's own."""
+    """A held number is rounded to the weight's dtype."""
     model = build(dtype)
     save(model, {NAME: keras.ops.cast(kernel(0.1, "float64"), dtype)})
     save_masks()
     assert audited(capsys, "model.keras", "masks.npz", "--held=0.1")[0] == 0
-    found = as_json(capsys, "model.keras", "masks.npz", "--held=0.2")
-    assert found["violations"] == 5
-    assert found["largest_drift"] == pytest.approx(0.1, rel=1e-2)
+    report = as_json(capsys, "model.keras", "masks.npz", "--held=0.2")
+    assert report["violations"] == 5
+    assert report["largest_drift"] == pytest.approx(0.1, rel=1e-2)
 
 
 def test_a_scalar_weight(capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,14 +130,14 @@ def test_a_scalar_weight(capsys: pytest.CaptureFixture[str]) -> None:
     attended = layers.Attention(use_scale=True, name="attention")([query, query])
     save(keras.Model(query, attended), {"attention/scale": 0.0})
     save_masks(**{"attention/scale": False})
-    code, said = audited(capsys, "model.keras", "masks.npz")
-    assert (code, said.splitlines()[-1]) == (0, "holds: 1 masked entry, bit for bit")
+    code, output = audited(capsys, "model.keras", "masks.npz")
+    assert (code, output.splitlines()[-1]) == (0, "holds: 1 masked entry, bit for bit")
     assert as_json(capsys, "model.keras", "masks.npz", "--held=1")["weights"][0]["first"] == [
         {"index": [], "found": 0.0, "held": 1.0}
     ]
 
 
-# -- what it is held at ----------------------------------------------------------------------
+# -- held values -----------------------------------------------------------------------------
 
 
 def test_held_at_what_a_file_has(capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,12 +148,12 @@ def test_held_at_what_a_file_has(capsys: pytest.CaptureFixture[str]) -> None:
     assert audited(capsys, "model.keras", "masks.npz", "--held", "held.npz")[0] == 0
     start[1, 0] += 1
     np.savez("held.npz", **{NAME: start})
-    found = as_json(capsys, "model.keras", "masks.npz", "--held", "held.npz")
-    assert (found["violations"], found["largest_drift"]) == (1, 1.0)
+    report = as_json(capsys, "model.keras", "masks.npz", "--held", "held.npz")
+    assert (report["violations"], report["largest_drift"]) == (1, 1.0)
 
 
 def test_held_at_what_it_was_before_training(capsys: pytest.CaptureFixture[str]) -> None:
-    """A frozen layer of a model that was trained and saved with its optimizer."""
+    """A frozen layer, in a model that was trained and saved with its optimizer."""
     keras.utils.set_random_seed(0)
     model = build(trainable=False)
     model.save("before.keras")
@@ -161,11 +161,11 @@ def test_held_at_what_it_was_before_training(capsys: pytest.CaptureFixture[str])
     data = np.random.default_rng(0)
     model.fit(data.normal(size=(64, 3)), data.normal(size=(64, 2)), verbose=0)
     model.save("after.keras")
-    given = ("after.keras", "masks.npz", "--held", "before.keras")
+    arguments = ("after.keras", "masks.npz", "--held", "before.keras")
     save_masks(**{NAME: np.zeros(SHAPE), "hidden/bias": np.zeros(4)})
-    assert audited(capsys, *given)[0] == 0
+    assert audited(capsys, *arguments)[0] == 0
     save_masks(**{NAME: np.zeros(SHAPE), "norm/gamma": np.zeros(4)})
-    rows = as_json(capsys, *given)["weights"]
+    rows = as_json(capsys, *arguments)["weights"]
     assert [(r["weight"], r["violations"]) for r in rows] == [(NAME, 0), ("norm/gamma", 4)]
 
 
@@ -174,8 +174,8 @@ def test_a_model_in_a_frozen_model_has_weights(capsys: pytest.CaptureFixture[str
     inner.trainable = False
     save(keras.Sequential([keras.Input((3,)), inner, layers.Dense(1)]))
     save_masks(**{"inner/dense/kernel": np.zeros((3, 4))})
-    given = ("model.keras", "masks.npz", "--held", "model.keras")
-    assert audited(capsys, *given)[1].endswith("\nholds: 12 masked entries, bit for bit\n")
+    arguments = ("model.keras", "masks.npz", "--held", "model.keras")
+    assert audited(capsys, *arguments)[1].endswith("\nholds: 12 masked entries, bit for bit\n")
 
 
 # -- bad input -------------------------------------------------------------------------------
@@ -289,15 +289,15 @@ def test_at_most_twenty_weights_are_named(capsys: pytest.CaptureFixture[str]) ->
     dense = [layers.Dense(1, name=f"dense\x1b[31m_{i}") for i in range(15)]
     save(keras.Sequential([keras.Input((1,)), *dense]))
     save_masks(a=MASK)
-    said = refused(capsys, "model.keras", "masks.npz")
-    assert said.endswith(" and 10 more")
-    assert said.count("dense [31m_") == 20, "nothing moves the cursor"
+    message = refused(capsys, "model.keras", "masks.npz")
+    assert message.endswith(" and 10 more")
+    assert message.count("dense [31m_") == 20, "nothing moves the cursor"
 
 
 def test_help_and_bad_input_load_nothing_heavy(tmp_path: Path) -> None:
-    done = masksweep("audit", "--help", cwd=tmp_path, light=True)
-    assert done.returncode == 0
-    assert "masksweep audit RUN_ID" in done.stdout
+    process = masksweep("audit", "--help", cwd=tmp_path, light=True)
+    assert process.returncode == 0
+    assert "masksweep audit RUN_ID" in process.stdout
     save(build())
     for arguments in (("model.keras", "none.npz"), ("nothing",), ("a" * 32,)):
         assert complaint(masksweep("audit", *arguments, cwd=tmp_path, light=True))
@@ -306,12 +306,12 @@ def test_help_and_bad_input_load_nothing_heavy(tmp_path: Path) -> None:
 def test_stdout_has_the_audit_alone(tmp_path: Path) -> None:
     save(build(), {NAME: kernel(0)})
     save_masks()
-    done = masksweep("audit", "model.keras", "masks.npz", "--json", cwd=tmp_path)
-    assert (done.returncode, json.loads(done.stdout)["holds"]) == (0, True)
-    assert done.stderr == "Auditing model.keras ...\n"
+    process = masksweep("audit", "model.keras", "masks.npz", "--json", cwd=tmp_path)
+    assert (process.returncode, json.loads(process.stdout)["holds"]) == (0, True)
+    assert process.stderr == "Auditing model.keras ...\n"
 
 
-# -- a stranger's file -----------------------------------------------------------------------
+# -- files that are not trusted --------------------------------------------------------------
 
 
 def steals(x: Any) -> Any:
@@ -320,7 +320,7 @@ def steals(x: Any) -> Any:
 
 
 def hostile(kind: str) -> None:
-    """A model that would run something as it is loaded."""
+    """Saves a model file that would run code if Keras loaded it without safe mode."""
     lambda_layer = layers.Lambda(lambda x: (__import__("pathlib").Path("stolen").touch(), x)[1])
     save(keras.Sequential([keras.Input((3,)), lambda_layer, layers.Dense(4, name="hidden")]))
     Path("stolen").unlink()
@@ -344,13 +344,13 @@ def hostile(kind: str) -> None:
 
 
 def rewrite(config: Any, **keys: Any) -> None:
-    """Change the second layer in the file."""
+    """Replaces the config of the second layer in `model.keras`; `keys` replace its other keys."""
     with zipfile.ZipFile("model.keras") as file:
         content = {name: file.read(name) for name in file.namelist()}
-    found = json.loads(content["config.json"])
-    layer = found["config"]["layers"][1]
+    model_config = json.loads(content["config.json"])
+    layer = model_config["config"]["layers"][1]
     layer |= {"config": config(layer)} | keys
-    content["config.json"] = json.dumps(found).encode()
+    content["config.json"] = json.dumps(model_config).encode()
     with zipfile.ZipFile("model.keras", "w") as file:
         for name, data in content.items():
             file.writestr(name, data)
@@ -364,13 +364,13 @@ def rewrite(config: Any, **keys: Any) -> None:
     ],
 )
 def test_what_a_hostile_file_names_is_not_run(kind: str, tmp_path: Path) -> None:
-    """Its weights are audited as those of any other, and nothing that could run it is loaded."""
+    """Its weights are audited like those of any file, and TensorFlow is not even loaded."""
     hostile(kind)
     save_masks()
     for held in ((), ("--held", "model.keras")):
-        done = masksweep("audit", "model.keras", "masks.npz", *held, cwd=tmp_path, light=True)
-        assert done.returncode == (not held), done.stderr
-        assert NAME in done.stdout
+        process = masksweep("audit", "model.keras", "masks.npz", *held, cwd=tmp_path, light=True)
+        assert process.returncode == (not held), process.stderr
+        assert NAME in process.stdout
     assert not Path("stolen").exists()
     if kind == "lambda":
         keras.models.load_model("model.keras", safe_mode=False)
@@ -396,7 +396,7 @@ TRIALS.append(make(strategy="dense", train={"steps": 5}))
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[Run]]:
-    """A store, and the runs of a sweep in it: its trials', and its own."""
+    """(The URI of a store, the runs of a sweep in it: those of the trials, then the parent run)."""
     folder = tmp_path_factory.mktemp("sweep")
     planned = [Planned(trial, []) for trial in TRIALS]
     with chdir(folder), resume.opened(planned, "small", rerun=False) as (_, recorder, _):
@@ -411,25 +411,25 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[Run]]:
     return f"sqlite:///{folder / 'mlflow.db'}", [*store.children, store.parent]
 
 
-def of(one: Run, uri: str) -> list[str]:
-    return [one.info.run_id, "--uri", uri]
+def of(mlflow_run: Run, uri: str) -> list[str]:
+    return [mlflow_run.info.run_id, "--uri", uri]
 
 
-def files(one: Run) -> Path:
-    return Path(one.info.artifact_uri.removeprefix("file://"))
+def files(mlflow_run: Run) -> Path:
+    return Path(mlflow_run.info.artifact_uri.removeprefix("file://"))
 
 
 def test_a_run_is_audited_from_its_artifacts(
     runs: tuple[str, list[Run]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It finds what was found when the run was made; only zero is known without held values."""
-    uri, found = runs
-    masked = [r for r in found if r.data.params.get("strategy") in ("init_only", "weight_mask")]
+    """The audit agrees with the run's metrics. A run with held zeros has no file of held values."""
+    uri, all_runs = runs
+    masked = [r for r in all_runs if r.data.params.get("strategy") in ("init_only", "weight_mask")]
     assert len(masked) == 6
-    for one in masked:
-        params, metrics = one.data.params, one.data.metrics
-        assert (files(one) / "held.npz").exists() == (params["held"] != "zero")
-        audit = as_json(capsys, *of(one, uri))
+    for mlflow_run in masked:
+        params, metrics = mlflow_run.data.params, mlflow_run.data.metrics
+        assert (files(mlflow_run) / "held.npz").exists() == (params["held"] != "zero")
+        audit = as_json(capsys, *of(mlflow_run, uri))
         assert audit["holds"] == (params["strategy"] == "weight_mask")
         assert audit["violations"] == metrics["integrity/violations"]
         assert audit["largest_drift"] == pytest.approx(metrics["integrity/max_drift"])
@@ -440,16 +440,16 @@ def test_a_bit_of_a_runs_model_is_told(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    uri, found = runs
-    one = next(
+    uri, all_runs = runs
+    mlflow_run = next(
         r
-        for r in found
+        for r in all_runs
         if (r.data.params.get("strategy"), r.data.params.get("held")) == ("weight_mask", "init")
     )
-    path = files(one) / "model.keras"
-    Path(one.info.run_id).mkdir()  # as MLflow's own folders are called
+    path = files(mlflow_run) / "model.keras"
+    Path(mlflow_run.info.run_id).mkdir()  # MLflow names its folders like this
     model = keras.models.load_model(path)
-    with np.load(files(one) / "masks.npz") as masks:
+    with np.load(files(mlflow_run) / "masks.npz") as masks:
         name = next(iter(masks))
         place = tuple(np.argwhere(~masks[name])[0])
     shutil.copy(path, "kept.keras")
@@ -458,46 +458,49 @@ def test_a_bit_of_a_runs_model_is_told(
     try:
         save(model, {name: weights}, str(path))
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        code, said = audited(capsys, one.info.run_id)
+        code, output = audited(capsys, mlflow_run.info.run_id)
     finally:
         shutil.copy("kept.keras", path)
     assert code == 1
-    assert "DOES NOT HOLD: 1 of " in said
-    assert f"{[int(i) for i in place]}: " in said
+    assert "DOES NOT HOLD: 1 of " in output
+    assert f"{[int(i) for i in place]}: " in output
 
 
 def test_runs_that_cannot_be_audited(
     runs: tuple[str, list[Run]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    uri, found = runs
-    dense = next(r for r in found if r.data.params.get("strategy") == "dense")
-    said = refused(capsys, *of(dense, uri))
-    assert said == f"run={dense.info.run_id}: has no masks: the dense control holds nothing"
-    said = refused(capsys, *of(found[-1], uri))
-    assert "has no model.keras: no trial's run, or of one that did not end well" in said
+    uri, all_runs = runs
+    dense = next(r for r in all_runs if r.data.params.get("strategy") == "dense")
+    message = refused(capsys, *of(dense, uri))
+    assert message == f"run={dense.info.run_id}: has no masks: the dense control holds nothing"
+    message = refused(capsys, *of(all_runs[-1], uri))
+    assert "has no model.keras: no trial's run, or of one that did not end well" in message
     assert refused(capsys, "0" * 32, "--uri", uri) == f"run={'0' * 32}: no such run in {uri}"
 
 
 def test_artifacts_that_are_not_as_they_should_be(
     runs: tuple[str, list[Run]], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    uri, found = runs
-    held = next(r for r in found if "held.npz" in {p.name for p in files(r).iterdir()})
+    uri, all_runs = runs
+    held = next(r for r in all_runs if "held.npz" in {p.name for p in files(r).iterdir()})
     client = MlflowClient(uri)
 
     def refused_with(**changed: bytes | None) -> str:
-        """What is said of a run with the same artifacts, but for these."""
-        made = client.create_run(held.info.experiment_id)
+        """The message for a run with the same artifacts, except for those in `changed`.
+
+        None leaves an artifact out.
+        """
+        new_run = client.create_run(held.info.experiment_id)
         content = {p.name: p.read_bytes() for p in files(held).iterdir() if p.is_file()}
-        folder = tmp_path / f"of {made.info.run_id}"
+        folder = tmp_path / f"of {new_run.info.run_id}"
         folder.mkdir()
         for name, data in (content | changed).items():
             if data is not None:
                 (folder / name).write_bytes(data)
-        client.log_artifacts(made.info.run_id, str(folder))
-        said = refused(capsys, *of(made, uri))
-        assert str(tmp_path) not in said.replace(uri, "")
-        return said.removeprefix(f"run={made.info.run_id}: ")
+        client.log_artifacts(new_run.info.run_id, str(folder))
+        message = refused(capsys, *of(new_run, uri))
+        assert str(tmp_path) not in message.replace(uri, "")
+        return message.removeprefix(f"run={new_run.info.run_id}: ")
 
     old = "has no held values: it was made before they were kept"
     assert refused_with(**{"held.npz": None}) == old
@@ -508,34 +511,34 @@ def test_artifacts_that_are_not_as_they_should_be(
     assert refused_with(**{"masks.npz": b"no"}).startswith("path=masks.npz: not a readable .npz")
     assert refused_with(**{"held.npz": b"no"}).startswith("path=held.npz: not a readable .npz")
     assert refused_with(**{"model.keras": b"no"}).startswith("path=model.keras: must be a .keras")
-    said = refused_with(**{"model.keras": None, "model.keras.json": b"{}"})
-    assert said == "too large for its store; model.keras.json says where the file is"
-    nothing = io.BytesIO()
+    message = refused_with(**{"model.keras": None, "model.keras.json": b"{}"})
+    assert message == "too large for its store; model.keras.json says where the file is"
+    dense_masks = io.BytesIO()
     with np.load(files(held) / "masks.npz") as masks:
-        np.savez(nothing, **{name: np.ones_like(masks[name]) for name in masks})
-    said = refused_with(**{"masks.npz": nothing.getvalue()})
-    assert said.endswith("nothing is masked, so there is nothing to audit")
+        np.savez(dense_masks, **{name: np.ones_like(masks[name]) for name in masks})
+    message = refused_with(**{"masks.npz": dense_masks.getvalue()})
+    assert message.endswith("nothing is masked, so there is nothing to audit")
 
 
 def test_a_store_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
-    said = refused(capsys, "0" * 32, "--uri", "http://me:secret@127.0.0.1:1")
-    assert said.startswith("tracking.uri=http://127.0.0.1:1: is away: ")
-    assert "secret" not in said
-    said = refused(capsys, "0" * 32, "--uri", "foo://me:secret@x")
-    assert said.startswith("tracking.uri=foo://x: cannot be opened: ")
+    message = refused(capsys, "0" * 32, "--uri", "http://me:secret@127.0.0.1:1")
+    assert message.startswith("tracking.uri=http://127.0.0.1:1: is away: ")
+    assert "secret" not in message
+    message = refused(capsys, "0" * 32, "--uri", "foo://me:secret@x")
+    assert message.startswith("tracking.uri=foo://x: cannot be opened: ")
     assert not list(Path().iterdir()), "looking makes no store"
 
 
 @pytest.mark.slow
 def test_a_sweep_and_then_the_audit_of_its_runs(tmp_path: Path) -> None:
-    """As a person does it, in one folder, with no address given."""
+    """As a user does it: in one folder, without a store's address."""
     arguments = ("strategy=init_only,weight_mask", "held=init", "data=digits", "train.steps=20")
     assert ran(tmp_path, *arguments, "model.hidden=[12]", "sweep.name=small").code == 0
-    for found in local_store(tmp_path, "small").children:
-        done = masksweep("audit", found.info.run_id, cwd=tmp_path)
-        leaks = found.data.params["strategy"] == "init_only"
-        assert done.returncode == leaks, done.stderr
-        last = done.stdout.splitlines()[-1]
+    for mlflow_run in local_store(tmp_path, "small").children:
+        process = masksweep("audit", mlflow_run.info.run_id, cwd=tmp_path)
+        leaks = mlflow_run.data.params["strategy"] == "init_only"
+        assert process.returncode == leaks, process.stderr
+        last = process.stdout.splitlines()[-1]
         assert last.startswith("DOES NOT HOLD: " if leaks else "holds: ")
-        fetching, auditing = done.stderr.splitlines()
+        fetching, auditing = process.stderr.splitlines()
         assert (fetching[:12], auditing) == ("Fetching run", "Auditing model.keras ...")

@@ -1,4 +1,4 @@
-"""Paths that cannot be read: one line and exit code 2, never a traceback."""
+"""Tests of paths that cannot be read: they give one line and exit code 2, never a traceback."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LONG = "a" * 300
 
 @pytest.fixture
 def deleted(tmp_path: Path) -> Iterator[None]:
-    """A current folder that is not there any more."""
+    """Changes to a current folder that has been deleted."""
     before, folder = Path.cwd(), tmp_path / "gone"
     folder.mkdir()
     os.chdir(folder)
@@ -61,7 +61,7 @@ def test_a_current_folder_that_was_deleted(
 def test_a_store_that_is_away_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def away(command: str, rest: list[str]) -> int:
+    def away(command: str, arguments: list[str]) -> int:
         raise Away("http://me:secret@127.0.0.1:1 does not answer")
 
     monkeypatch.setattr(command, "_run", away)

@@ -1,4 +1,4 @@
-"""`masksweep doctor`: what would stop a sweep is told, and nothing is left behind."""
+"""Tests of `masksweep doctor`: it reports what would stop a sweep, and leaves no files behind."""
 
 from __future__ import annotations
 
@@ -36,88 +36,99 @@ NAMES = (
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    with ray_head() as made:
-        yield made
+    with ray_head() as started:
+        yield started
 
 
 def doctor(folder: Path, *arguments: str, **env: str) -> Driver:
     return ran(folder, *arguments, command=("doctor",), env=env)
 
 
-def findings(done: Driver) -> dict[str, tuple[str, str]]:
-    """By what was looked at: its state and all that was said of it."""
-    found: dict[str, tuple[str, str]] = {}
-    what = ""
-    for line in done.stdout.splitlines()[:-2]:
+def findings(driver: Driver) -> dict[str, tuple[str, str]]:
+    """Parses the output into (state, text) by the name of the checked thing."""
+    states: dict[str, tuple[str, str]] = {}
+    name = ""
+    for line in driver.stdout.splitlines()[:-2]:
         assert len(line) <= 80
         assert "\x1b" not in line
         if line[:4].strip():
-            what = line[5:17].strip()
-            found[what] = line[:4].strip(), ""
-        state, said = found[what]
-        found[what] = state, f"{said} {line[18:].strip()}".strip()
-    return found
+            name = line[5:17].strip()
+            states[name] = line[:4].strip(), ""
+        state, text = states[name]
+        states[name] = state, f"{text} {line[18:].strip()}".strip()
+    return states
 
 
 @pytest.mark.slow
 def test_nothing_would_stop_a_sweep(tmp_path: Path) -> None:
-    done = doctor(tmp_path)
-    assert done.code == 0, done.stdout + done.stderr
-    found = findings(done)
-    assert tuple(found) == NAMES
-    assert {state for state, _ in found.values()} == {"ok"}
-    assert found["Ray"][1].startswith("starts here, ")
-    assert done.stdout.endswith("\n\nNothing would stop a sweep here.\n")
+    driver = doctor(tmp_path)
+    assert driver.code == 0, driver.stdout + driver.stderr
+    states = findings(driver)
+    assert tuple(states) == NAMES
+    assert {state for state, _ in states.values()} == {"ok"}
+    assert states["Ray"][1].startswith("starts here, ")
+    assert driver.stdout.endswith("\n\nNothing would stop a sweep here.\n")
     assert {path.name for path in tmp_path.iterdir()} == {"stdout", "stderr"}
 
 
 @pytest.mark.slow
 def test_a_cluster_is_looked_at_node_by_node(head: Head, tmp_path: Path) -> None:
-    done = doctor(tmp_path, "--address", head.client, "resources.num_cpus=2")
-    assert done.code == 0, done.stdout + done.stderr
-    found = findings(done)
-    assert found["Ray"][1].startswith(f"{head.client}: 1 node, 2 CPUs, ")
-    assert found["room"][1].endswith("1 trial at a time")
-    assert found["workers"][0] == "ok"
+    driver = doctor(tmp_path, "--address", head.client, "resources.num_cpus=2")
+    assert driver.code == 0, driver.stdout + driver.stderr
+    states = findings(driver)
+    assert states["Ray"][1].startswith(f"{head.client}: 1 node, 2 CPUs, ")
+    assert states["room"][1].endswith("1 trial at a time")
+    assert states["workers"][0] == "ok"
 
 
 def test_everything_that_would_stop_it_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    asked = ("--address", "127.0.0.1:1", "checkpoint.path=file/below", "tracking.uri=foo://me:pw@x")
-    done = doctor(tmp_path, *asked)
-    assert done.code == 1
-    found = findings(done)
-    failed = {what: said for what, (state, said) in found.items() if state == "fail"}
+    options = (
+        "--address",
+        "127.0.0.1:1",
+        "checkpoint.path=file/below",
+        "tracking.uri=foo://me:pw@x",
+    )
+    driver = doctor(tmp_path, *options)
+    assert driver.code == 1
+    states = findings(driver)
+    failed = {name: text for name, (state, text) in states.items() if state == "fail"}
     assert list(failed) == ["Ray", "store", "checkpoints"]
     assert failed["Ray"].startswith("launch.address=127.0.0.1:1: no Ray cluster there")
     assert failed["store"].startswith("tracking.uri=foo://x: cannot be opened: ")
     assert "checkpoint.path=" in failed["checkpoints"]
-    assert all("->" in said for said in failed.values())
-    assert done.stdout.endswith("\n\n3 things would stop a sweep here.\n")
-    assert "pw" not in done.stdout + done.stderr
+    assert all("->" in text for text in failed.values())
+    assert driver.stdout.endswith("\n\n3 things would stop a sweep here.\n")
+    assert "pw" not in driver.stdout + driver.stderr
 
 
 @pytest.mark.slow
 def test_a_trial_that_fits_nowhere_stops_it(head: Head, tmp_path: Path) -> None:
-    done = doctor(tmp_path, f"launch.address={head.client}", "resources.num_gpus=64")
-    assert done.code == 1
-    state, said = findings(done)["Ray"]
-    assert (state, "resources.num_gpus=64.0: must be at most" in said) == ("fail", True)
-    assert done.stdout.endswith("\n\nOne thing would stop a sweep here.\n")
+    driver = doctor(tmp_path, f"launch.address={head.client}", "resources.num_gpus=64")
+    assert driver.code == 1
+    state, text = findings(driver)["Ray"]
+    assert (state, "resources.num_gpus=64.0: must be at most" in text) == ("fail", True)
+    assert driver.stdout.endswith("\n\nOne thing would stop a sweep here.\n")
 
 
 def test_versions_that_are_old_or_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = ["numpy>=99", "keras", "absent>=1", "ray[default]>=2.54", 'pytest>=99; extra == "test"']
-    monkeypatch.setattr(doctor_checks, "requires", lambda name: asked)
+    needed = [
+        "numpy>=99",
+        "keras",
+        "absent>=1",
+        "ray[default]>=2.54",
+        'pytest>=99; extra == "test"',
+    ]
+    monkeypatch.setattr(doctor_checks, "requires", lambda name: needed)
     monkeypatch.setattr(doctor_checks, "PACKAGES", ("numpy", "keras", "absent", "ray"))
-    found = {f.what: f for f in doctor_checks.versions()}
-    assert {f.what for f in found.values() if f.state == "fail"} == {"numpy", "absent"}
-    assert found["numpy"].advice == "pip install 'numpy>=99'"
-    assert found["absent"].found == "not installed"
+    results = {f.what: f for f in doctor_checks.versions()}
+    assert {f.what for f in results.values() if f.state == "fail"} == {"numpy", "absent"}
+    assert results["numpy"].advice == "pip install 'numpy>=99'"
+    assert results["absent"].found == "not installed"
 
 
 class TestStore:
-    """The probe writes, and takes it back."""
+    """The probe writes to the store, and undoes what it wrote."""
 
     def test_a_store_is_written_and_looks_as_before(self, tmp_path: Path) -> None:
         file = tmp_path / "mlflow.db"
@@ -134,7 +145,7 @@ class TestStore:
     def test_a_store_that_cannot_be_written_is_refused(self, tmp_path: Path) -> None:
         file = tmp_path / "mlflow.db"
         MlflowClient(f"sqlite:///{file}").search_experiments()
-        with closing(sqlite3.connect(file)) as database:  # root may write where nobody may
+        with closing(sqlite3.connect(file)) as database:  # file modes do not stop root
             database.execute(
                 "CREATE TRIGGER full BEFORE INSERT ON experiment_tags"
                 " BEGIN SELECT RAISE(FAIL, 'the disk is full'); END"
@@ -161,7 +172,7 @@ TINY = ("strategy=weight_mask", "data=digits", "model.hidden=[8]", "train.steps=
 
 
 def broken(folder: Path, how: str) -> tuple[list[str], dict[str, str]]:
-    """Make a folder in which a sweep cannot run, or can; the arguments and the environment."""
+    """Prepares a folder for the case `how`, and returns (arguments, environment) of the command."""
     uri = "tracking.uri=sqlite:///mlflow.db"
     match how:
         case "store is a folder":
@@ -208,17 +219,19 @@ STOPPED = (
 @pytest.mark.parametrize("how", [*STOPPED, "new folder", "temporary folder is long"])
 def test_what_is_said_is_what_run_does(how: str, tmp_path: Path) -> None:
     arguments, env = broken(tmp_path, how)
-    looked = doctor(tmp_path, *TINY, *arguments, **env)
-    stopped = {said for state, said in findings(looked).values() if state == "fail"}
+    checked = doctor(tmp_path, *TINY, *arguments, **env)
+    failures = {text for state, text in findings(checked).values() if state == "fail"}
     before = set(tmp_path.rglob("*"))
-    done = ran(tmp_path, *TINY, *arguments, env=env)
+    driver = ran(tmp_path, *TINY, *arguments, env=env)
     if how not in STOPPED:
-        assert (looked.code, done.code, stopped) == (0, 0, set()), looked.stdout + done.stderr
+        assert (checked.code, driver.code, failures) == (0, 0, set()), (
+            checked.stdout + driver.stderr
+        )
         return
-    assert (looked.code, done.code) == (1, 2), looked.stdout + done.stderr
-    said = done.stderr.splitlines()[-1].removeprefix("masksweep: ")
-    # the screen's lines are folded, words in two as well
-    flat = ["".join(one.split()) for one in stopped]
-    assert any("".join(said.split())[:100] in one for one in flat), (said, stopped)
-    assert "Traceback" not in done.stderr
+    assert (checked.code, driver.code) == (1, 2), checked.stdout + driver.stderr
+    text = driver.stderr.splitlines()[-1].removeprefix("masksweep: ")
+    # the output is wrapped, also within words
+    flat = ["".join(failure.split()) for failure in failures]
+    assert any("".join(text.split())[:100] in failure for failure in flat), (text, failures)
+    assert "Traceback" not in driver.stderr
     assert set(tmp_path.rglob("*")) == before, "nothing was written"

@@ -1,4 +1,4 @@
-"""The command in processes of its own: bad input, plan, list, and what each of them loads."""
+"""Tests of the command in child processes: bad input, plan, list, and the packages they load."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tests.support.trials import trial
 
 @pytest.fixture(scope="module")
 def command() -> Iterator[Light]:
-    with light() as started:
-        yield started
+    with light() as process:
+        yield process
 
 
 @pytest.mark.parametrize(
@@ -145,8 +145,8 @@ def test_what_does_not_fit_is_refused_in_the_preflight(
     np.savez(tmp_path / "shape.npz", **{"output/kernel": np.ones((3, 3))})  # type: ignore[arg-type]
     np.savez(tmp_path / "two.npz", **{"output/kernel": np.full((100, 10), 2)})  # type: ignore[arg-type]
     before = sorted(tmp_path.iterdir())
-    done = masksweep("run", *arguments.split(" "), cwd=tmp_path, light=True)
-    assert complaint(done).startswith(said)
+    process = masksweep("run", *arguments.split(" "), cwd=tmp_path, light=True)
+    assert complaint(process).startswith(said)
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -158,16 +158,16 @@ def test_what_does_not_fit_is_refused_in_the_preflight(
     ],
 )
 def test_what_cannot_be_reached_is_one_line(arguments: str, said: str, tmp_path: Path) -> None:
-    done = masksweep("run", arguments, cwd=tmp_path)
-    assert complaint(done).startswith(said)
-    assert "secret" not in done.stderr
+    process = masksweep("run", arguments, cwd=tmp_path)
+    assert complaint(process).startswith(said)
+    assert "secret" not in process.stderr
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
 def test_more_than_there_is_is_refused_before_the_store_is_opened(tmp_path: Path) -> None:
-    done = masksweep("run", "resources.num_gpus=64", cwd=tmp_path)
-    assert complaint(done).startswith("resources.num_gpus=64.0: must be at most ")
+    process = masksweep("run", "resources.num_gpus=64", cwd=tmp_path)
+    assert complaint(process).startswith("resources.num_gpus=64.0: must be at most ")
     assert not list(tmp_path.iterdir())
 
 
@@ -197,11 +197,11 @@ def test_what_cannot_travel_is_refused_before_it_is_sent(
     np.savez(tmp_path / "masks.npz", **{"output/kernel": np.ones((100, 10))})  # type: ignore[arg-type]
     words = arguments.split(" ")
     env = dict(word.split("=", 1) for word in words if word.startswith("MLFLOW_"))
-    asked = [word for word in words if not word.startswith("MLFLOW_")]
-    done = masksweep("submit", *asked, cwd=tmp_path, light=True, **env)
-    assert complaint(done).startswith(said)
-    assert not done.stdout
-    assert "secret" not in done.stderr
+    overrides = [word for word in words if not word.startswith("MLFLOW_")]
+    process = masksweep("submit", *overrides, cwd=tmp_path, light=True, **env)
+    assert complaint(process).startswith(said)
+    assert not process.stdout
+    assert "secret" not in process.stderr
 
 
 def test_unknown_commands_are_refused(tmp_path: Path) -> None:
@@ -210,43 +210,43 @@ def test_unknown_commands_are_refused(tmp_path: Path) -> None:
 
 def test_help_and_version_load_nothing_heavy(tmp_path: Path) -> None:
     for arguments in ([], ["--help"], ["-h"]):
-        done = masksweep(*arguments, cwd=tmp_path, light=True)
-        assert done.returncode == 0
-        assert "masksweep run" in done.stdout
+        process = masksweep(*arguments, cwd=tmp_path, light=True)
+        assert process.returncode == 0
+        assert "masksweep run" in process.stdout
     assert masksweep("--version", cwd=tmp_path, light=True).stdout == f"masksweep {__version__}\n"
 
 
 def test_list_names_everything_with_a_line(tmp_path: Path) -> None:
-    done = masksweep("list", cwd=tmp_path, light=True)
-    assert done.returncode == 0
-    lines = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()}
+    process = masksweep("list", cwd=tmp_path, light=True)
+    assert process.returncode == 0
+    lines = {line.split()[0]: line.split()[1:] for line in process.stdout.splitlines()}
     for name in [*STRATEGIES, *PATTERNS, "quickstart", "mnist1d", "mlp"]:
         assert len(lines[name]) > 1, name
 
 
 def test_hydras_own_flags_work_under_run(tmp_path: Path) -> None:
-    done = masksweep("run", "seed=7", "--cfg", "job", "--resolve", cwd=tmp_path, light=True)
-    assert done.returncode == 0
-    assert "seed: 7" in done.stdout
-    done = masksweep("run", "--help", cwd=tmp_path, light=True)
-    assert done.returncode == 0
-    assert "strategy: dense, gradient_mask" in done.stdout
+    process = masksweep("run", "seed=7", "--cfg", "job", "--resolve", cwd=tmp_path, light=True)
+    assert process.returncode == 0
+    assert "seed: 7" in process.stdout
+    process = masksweep("run", "--help", cwd=tmp_path, light=True)
+    assert process.returncode == 0
+    assert "strategy: dense, gradient_mask" in process.stdout
     assert not list(tmp_path.iterdir())
 
 
 def test_plan_lists_the_trials_and_starts_nothing(tmp_path: Path) -> None:
     for multirun in ([], ["-m"]):
         lists = ["strategy=dense,weight_mask", "pattern.sparsity=0.5,0.9", "seed=0,1"]
-        done = masksweep("plan", *multirun, *lists, cwd=tmp_path, light=True)
-        assert done.returncode == 0, done.stderr
-        # the dense control has no sparsity: two trials, not four
-        assert done.stdout.splitlines()[-1] == "6 trials: 6 to run"
+        process = masksweep("plan", *multirun, *lists, cwd=tmp_path, light=True)
+        assert process.returncode == 0, process.stderr
+        # the dense control has no sparsity: two trials instead of four
+        assert process.stdout.splitlines()[-1] == "6 trials: 6 to run"
     assert not list(tmp_path.iterdir())
 
 
 def test_plan_as_json(tmp_path: Path) -> None:
-    done = masksweep("plan", "seed=3,4", "--json", cwd=tmp_path, light=True)
-    trials = json.loads(done.stdout)["trials"]
+    process = masksweep("plan", "seed=3,4", "--json", cwd=tmp_path, light=True)
+    trials = json.loads(process.stdout)["trials"]
     assert [t["overrides"] for t in trials] == [["seed=3"], ["seed=4"]]
     assert {t["state"] for t in trials} == {"to run"}
     assert trials[0]["name"] == "weight_mask, random 0.9, seed 3"
@@ -255,8 +255,8 @@ def test_plan_as_json(tmp_path: Path) -> None:
 
 def test_plan_with_check_shows_refusals(tmp_path: Path) -> None:
     arguments = ["plan", "strategy=var_list,weight_mask", "--check", "--json"]
-    done = masksweep(*arguments, cwd=tmp_path, light=True)
-    states = {t["name"].split(",")[0]: t for t in json.loads(done.stdout)["trials"]}
+    process = masksweep(*arguments, cwd=tmp_path, light=True)
+    states = {t["name"].split(",")[0]: t for t in json.loads(process.stdout)["trials"]}
     assert states["weight_mask"]["state"] == "to run"
     assert states["var_list"]["state"] == "skipped"
     assert "whole outputs" in states["var_list"]["reason"]
@@ -264,27 +264,27 @@ def test_plan_with_check_shows_refusals(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("uri", ["tracking.uri=URI", "tracking={uri: 'URI'}", "+tracking.x=URI"])
 def test_an_address_with_a_password_is_shown_nowhere(uri: str, tmp_path: Path) -> None:
-    given = uri.replace("URI", "http://me:secret@127.0.0.1:1")
-    done = masksweep("plan", "--json", "--rerun", given, cwd=tmp_path)
-    assert "secret" not in done.stdout
-    named = sweep_name(trial(), [given, "seed=1"])
-    assert named == "seed=1"
+    override = uri.replace("URI", "http://me:secret@127.0.0.1:1")
+    process = masksweep("plan", "--json", "--rerun", override, cwd=tmp_path)
+    assert "secret" not in process.stdout
+    name = sweep_name(trial(), [override, "seed=1"])
+    assert name == "seed=1"
 
 
 def test_the_page_hides_the_password_of_its_server(tmp_path: Path) -> None:
-    done = masksweep("ui", "--uri", "https://me:secret@host", cwd=tmp_path)
-    assert done.stdout == "The results are on a server already: https://host\n"
+    process = masksweep("ui", "--uri", "https://me:secret@host", cwd=tmp_path)
+    assert process.stdout == "The results are on a server already: https://host\n"
 
 
 @pytest.mark.parametrize("command", ["list", "--version"])
 def test_a_reader_that_leaves_is_no_error(command: str) -> None:
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "masksweep.sweeps.cli", command],
         stdout=write,
         stderr=subprocess.PIPE,
         env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"},
     )
     os.close(write)
-    assert (done.returncode, done.stderr) == (141, b"")
+    assert (process.returncode, process.stderr) == (141, b"")

@@ -1,4 +1,4 @@
-"""A sweep's report: what it says, and that it is whole by itself."""
+"""Tests of `masksweep report`: its statements, and that the page needs no other file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.sweep_process import local_store
 from tests.support.trials import trial as make
 
 SPARSITIES, SEEDS = (0.5, 0.9), (0, 1, 2)
-# strategy: (accuracy beside dense, step beside dense, held)
+# strategy: (accuracy minus dense accuracy, step time / dense step time, whether it holds)
 WAYS = {
     "weight_mask": (-0.01, 1.2, True),
     "projection": (-0.01, 1.05, True),
@@ -48,53 +48,53 @@ def result(score: float, ratio: float, held: bool | None) -> TrialResult:
 
 
 def outcomes(ways: dict[str, tuple[float, float, bool]] = WAYS, **more: Any) -> list[Outcome]:
-    found = []
+    outcome_list = []
     for seed in SEEDS:
         dense = 0.8 + 0.01 * seed
         trial = make(strategy="dense", seed=seed, **more)
-        found.append(Outcome(trial, "", "ok", result(dense, 1.0, None)))
+        outcome_list.append(Outcome(trial, "", "ok", result(dense, 1.0, None)))
         for name, (score, ratio, held) in ways.items():
             for sparsity in SPARSITIES:
                 pattern = {"name": "random", "sparsity": sparsity}
                 trial = make(strategy=name, seed=seed, pattern=pattern, **more)
-                found.append(Outcome(trial, "", "ok", result(dense + score, ratio, held)))
-    return found
+                outcome_list.append(Outcome(trial, "", "ok", result(dense + score, ratio, held)))
+    return outcome_list
 
 
-def said(about: str, given: list[Outcome]) -> str:
-    return dict(sentences(given))[about]
+def said(topic: str, trials: list[Outcome]) -> str:
+    return dict(sentences(trials))[topic]
 
 
 def test_the_fastest_of_the_best_that_hold_is_advised() -> None:
-    given = outcomes({**WAYS, "projection": (-0.01, 0.8, True)})
-    assert said("Use", given) == (
+    trials = outcomes({**WAYS, "projection": (-0.01, 0.8, True)})
+    assert said("Use", trials) == (
         "projection: it held in all of 6 trials. Its mean accuracy is 80.0 %; "
         "two seeds of the dense control lie 1.4 points apart."
     )
     assert (
-        said("Speed", given) == "with projection a step takes 0.80 [0.80, 0.80] of a dense one's."
+        said("Speed", trials) == "with projection a step takes 0.80 [0.80, 0.80] of a dense one's."
     )
-    assert said("Also hold", given) == (
+    assert said("Also hold", trials) == (
         "weight_mask (+0.0 points, step 1.20 [1.20, 1.20], slower); "
         "sparse_tensor (-9.0 points, step 0.50 [0.50, 0.50], faster)."
     )
-    assert said("Leak", given) == "gradient_mask in 6 of 6 trials, through decay."
-    assert said("Control", given) == "init_only leaks in every trial, as it must."
+    assert said("Leak", trials) == "gradient_mask in 6 of 6 trials, through decay."
+    assert said("Control", trials) == "init_only leaks in every trial, as it must."
 
 
 def test_those_that_tie_are_named_together_in_the_order_of_the_atlas() -> None:
-    """Faster, but by less than one would choose it for: another machine may turn it around."""
-    given = outcomes()
-    used = said("Use", given)
-    assert used.startswith("weight_mask, or as well projection: each held in all of its trials.")
-    assert "1.25 times faster" in used
-    assert "projection (+0.0 points, step 1.05 [1.05, 1.05], faster)" in said("Also hold", given)
+    """A small difference in speed does not decide: on another machine it may be reversed."""
+    trials = outcomes()
+    advice = said("Use", trials)
+    assert advice.startswith("weight_mask, or as well projection: each held in all of its trials.")
+    assert "1.25 times faster" in advice
+    assert "projection (+0.0 points, step 1.05 [1.05, 1.05], faster)" in said("Also hold", trials)
 
 
 @pytest.mark.parametrize("load", [0.0, 0.02, 0.15])
 @pytest.mark.parametrize("seed", range(5))
 def test_the_advice_does_not_follow_the_machines_noise(load: float, seed: int) -> None:
-    """Every run of a sweep says the same, quiet or loaded, and with one trial's ratio at .28."""
+    """The advice is the same on a quiet or loaded machine, and with one ratio of 0.28."""
     rng = np.random.default_rng(seed)
     ways = {
         "sparse_values": (-0.01, 0.94, True),
@@ -102,64 +102,64 @@ def test_the_advice_does_not_follow_the_machines_noise(load: float, seed: int) -
         "sparse_tensor": (-0.01, 7.6, True),
         "weight_mask": (-0.01, 1.01, True),
     }
-    given = outcomes(ways)
+    trials = outcomes(ways)
     noisy = [
         replace(o, result=replace(o.result, metrics={
             **o.result.metrics,
             "speed/ratio_to_dense": o.result.metrics["speed/ratio_to_dense"]
             * float(np.exp(load * rng.standard_normal())),
         }))
-        for o in given
+        for o in trials
     ]  # fmt: skip
     if load:
         hiccup = next(i for i, o in enumerate(noisy) if o.trial.strategy.name == "projection")
         noisy[hiccup] = replace(noisy[hiccup], result=result(0.79, 0.28, True))
-    used = said("Use", noisy)
-    assert used == said("Use", given)
-    assert used.startswith("weight_mask, or as well projection or sparse_values: ")
+    advice = said("Use", noisy)
+    assert advice == said("Use", trials)
+    assert advice.startswith("weight_mask, or as well projection or sparse_values: ")
 
 
 def test_what_is_much_faster_is_preferred_only_where_the_intervals_are_apart() -> None:
     ways = {"projection": (0.0, 1.0, True), "sparse_values": (0.0, 0.6, True)}
-    given = outcomes(ways)
-    assert said("Use", given).startswith("sparse_values: ")
-    wild = [
+    trials = outcomes(ways)
+    assert said("Use", trials).startswith("sparse_values: ")
+    noisy = [
         replace(o, result=result(0.8, 0.6 * 3**o.trial.seed / 3, True))
         if o.trial.strategy.name == "sparse_values"
         else o
-        for o in given
+        for o in trials
     ]
-    assert said("Use", wild).startswith("projection, or as well sparse_values: ")
+    assert said("Use", noisy).startswith("projection, or as well sparse_values: ")
 
 
 def test_with_one_seed_the_trials_own_intervals_count() -> None:
     def timed(strategy: str, ratio: float, *limits: float) -> Outcome:
-        found = result(0.8, ratio, True)
-        ends = dict(zip(("speed/ratio_low", "speed/ratio_high"), limits, strict=False))
+        base = result(0.8, ratio, True)
+        interval = dict(zip(("speed/ratio_low", "speed/ratio_high"), limits, strict=False))
         return Outcome(make(strategy=strategy), "", "ok",
-                       replace(found, metrics={**found.metrics, **ends}))  # fmt: skip
+                       replace(base, metrics={**base.metrics, **interval}))  # fmt: skip
 
     slow = timed("weight_mask", 1.0, 0.9, 1.1)
     assert said("Use", [slow, timed("sparse_tensor", 0.5, 0.4, 0.6)]).startswith("sparse_tensor: ")
     for other in (timed("sparse_tensor", 0.5, 0.4, 0.95), timed("sparse_tensor", 0.5)):
-        used = said("Use", [slow, other])
-        assert used.startswith("weight_mask, or as well sparse_tensor: ")
+        advice = said("Use", [slow, other])
+        assert advice.startswith("weight_mask, or as well sparse_tensor: ")
 
 
 def test_without_a_noise_floor_nothing_is_chosen_by_score() -> None:
-    """A regression with one seed: 33.9 times the dense step was advised for 5e-8 in mse."""
+    """On a regression task with one seed, a 33.9 times slower step was advised for 5e-8 of mse."""
     ways = {"weight_mask": (1.0, 0.18), "sparse_tensor": (1.0 - 5e-8, 33.9)}
-    given = []
+    trials = []
     for name, (mse, ratio) in {"dense": (1.5, 1.0), **ways}.items():
-        found = {"test/mse": mse, "speed/ratio_to_dense": ratio, "integrity/ok": 1.0}
-        found |= {"speed/ratio_low": 0.9 * ratio, "speed/ratio_high": 1.1 * ratio}
+        metrics = {"test/mse": mse, "speed/ratio_to_dense": ratio, "integrity/ok": 1.0}
+        metrics |= {"speed/ratio_low": 0.9 * ratio, "speed/ratio_high": 1.1 * ratio}
         trial = make(strategy=name, data="diabetes", objective="test/mse")
-        given.append(Outcome(trial, "", "ok", TrialResult("ok", metrics=found)))
-    assert said("Use", given) == (
+        trials.append(Outcome(trial, "", "ok", TrialResult("ok", metrics=metrics)))
+    assert said("Use", trials) == (
         "weight_mask: it held in all of 1 trials. Its mean squared error is 1; "
         "without two seeds of the dense control no score counts as better."
     )
-    also = said("Also hold", given)
+    also = said("Also hold", trials)
     assert also == "sparse_tensor (-5e-08 in mse, step 33.90 [30.51, 37.29], slower)."
 
 
@@ -167,20 +167,20 @@ def test_without_a_noise_floor_nothing_is_chosen_by_score() -> None:
 @pytest.mark.parametrize("gap", [0.0, -1e-9, 1e-9])
 def test_a_difference_that_rounds_to_zero_is_not_minus_zero(data: str, gap: float) -> None:
     name = "test/mse" if data == "diabetes" else "test/accuracy"
-    given = []
+    trials = []
     for strategy, score in {"weight_mask": 0.5, "projection": 0.5 + gap}.items():
         trial = make(strategy=strategy, data=data, objective=name)
         metrics = {name: score, "integrity/ok": 1.0}
-        given.append(Outcome(trial, "", "ok", TrialResult("ok", metrics=metrics)))
-    assert "-0 " not in said("Also hold", given)
-    assert "-0.0" not in said("Also hold", given)
+        trials.append(Outcome(trial, "", "ok", TrialResult("ok", metrics=metrics)))
+    assert "-0 " not in said("Also hold", trials)
+    assert "-0.0" not in said("Also hold", trials)
 
 
 def test_what_is_cut_off_is_said_with_the_most_of_a_pattern() -> None:
-    given = outcomes()
-    assert "Cut off" not in dict(sentences(given))
+    trials = outcomes()
+    assert "Cut off" not in dict(sentences(trials))
     changed = []
-    for o in given:
+    for o in trials:
         more = {"sparsity/cut_off_units": 50.0 + o.trial.seed, "sparsity/cut_off_inputs": 0.0}
         more = more if o.trial.pattern_label == "random 0.9" else {}
         metrics = {**o.result.metrics, **more}
@@ -189,25 +189,25 @@ def test_what_is_cut_off_is_said_with_the_most_of_a_pattern() -> None:
 
 
 def test_a_loaded_machine_is_said() -> None:
-    given = outcomes()
-    assert "Timing" not in dict(sentences(given))
-    for number, off in ((0, 1.2), (1, 1.01), (2, 1.06)):
-        metrics = {**given[number].result.metrics, "speed/dense_to_dense": off}
-        given[number] = replace(given[number], result=replace(given[0].result, metrics=metrics))
-    assert said("Timing", given).startswith("in 2 of 3 trials the machine was too loaded")
+    trials = outcomes()
+    assert "Timing" not in dict(sentences(trials))
+    for number, ratio in ((0, 1.2), (1, 1.01), (2, 1.06)):
+        metrics = {**trials[number].result.metrics, "speed/dense_to_dense": ratio}
+        trials[number] = replace(trials[number], result=replace(trials[0].result, metrics=metrics))
+    assert said("Timing", trials).startswith("in 2 of 3 trials the machine was too loaded")
 
 
 def test_a_control_that_nothing_reaches_is_said_to_be_inconclusive() -> None:
-    given = outcomes({"weight_mask": WAYS["weight_mask"], "init_only": (0.0, 1.0, True)})
-    assert "HOLDS: no verdict can be trusted" in said("Control", given)
+    trials = outcomes({"weight_mask": WAYS["weight_mask"], "init_only": (0.0, 1.0, True)})
+    assert "HOLDS: no verdict can be trusted" in said("Control", trials)
     reached = {"integrity/reached": 0.0, "integrity/unreached": 1650.0}
-    still = [
+    unreached = [
         replace(o, result=replace(o.result, metrics={**o.result.metrics, **reached}))
         if o.trial.strategy.role == "control"
         else o
-        for o in given
+        for o in trials
     ]
-    assert said("Control", still) == (
+    assert said("Control", unreached) == (
         "init_only is inconclusive: no gradient reaches the 1,650 masked entries, so nothing can "
         "move them. It cannot show that the audit sees a leak."
     )
@@ -216,87 +216,89 @@ def test_a_control_that_nothing_reaches_is_said_to_be_inconclusive() -> None:
 def test_a_score_that_is_no_number_is_none() -> None:
     trial = make(strategy="weight_mask", data="diabetes")
     metrics = {"integrity/ok": 1.0, "test/mse": np.inf}
-    given = [Outcome(trial, "", "ok", TrialResult("ok", metrics=metrics))]
-    assert said("Use", given).startswith("none")
+    trials = [Outcome(trial, "", "ok", TrialResult("ok", metrics=metrics))]
+    assert said("Use", trials).startswith("none")
 
 
 def test_without_a_strategy_that_holds_none_is_advised() -> None:
-    given = outcomes({"gradient_mask": (0.0, 1.0, False), "init_only": (0.0, 1.0, True)})
-    assert said("Use", given).startswith("none")
-    assert "HOLDS: no verdict can be trusted" in said("Control", given)
+    trials = outcomes({"gradient_mask": (0.0, 1.0, False), "init_only": (0.0, 1.0, True)})
+    assert said("Use", trials).startswith("none")
+    assert "HOLDS: no verdict can be trusted" in said("Control", trials)
 
 
 def test_a_strategy_of_which_a_trial_failed_is_not_advised() -> None:
-    given = outcomes({k: WAYS[k] for k in ("weight_mask", "projection")})
-    failed = next(i for i, o in enumerate(given) if o.trial.strategy.name == "projection")
-    given[failed] = Outcome(given[failed].trial, "", "failed", reason="a reason")
-    assert said("Use", given).startswith("weight_mask")
-    assert "projection: 1 failed" in said("Not run", given)
+    trials = outcomes({k: WAYS[k] for k in ("weight_mask", "projection")})
+    failed = next(i for i, o in enumerate(trials) if o.trial.strategy.name == "projection")
+    trials[failed] = Outcome(trials[failed].trial, "", "failed", reason="a reason")
+    assert said("Use", trials).startswith("weight_mask")
+    assert "projection: 1 failed" in said("Not run", trials)
 
 
 def test_one_that_was_tried_under_fewer_settings_does_not_win() -> None:
-    """Neither by the speed of those settings, nor over one that refused none."""
-    given = outcomes({"projection": (0.0, 1.05, True), "weight_mask": (0.0, 1.2, True)})
+    """It wins neither by its speed in those settings, nor over one that ran in all settings."""
+    trials = outcomes({"projection": (0.0, 1.05, True), "weight_mask": (0.0, 1.2, True)})
     for seed in SEEDS:
         for sparsity, ratio in ((0.5, None), (0.9, 0.3)):
             pattern = {"name": "random", "sparsity": sparsity}
             trial = make(strategy="sparse_tensor", seed=seed, pattern=pattern)
             if ratio is None:
-                given.append(Outcome(trial, "", "skipped", reason="a reason"))
+                trials.append(Outcome(trial, "", "skipped", reason="a reason"))
             else:
-                given.append(Outcome(trial, "", "ok", result(0.82, ratio, True)))
-    assert said("Use", given).startswith("weight_mask, or as well projection: ")
+                trials.append(Outcome(trial, "", "ok", result(0.82, ratio, True)))
+    assert said("Use", trials).startswith("weight_mask, or as well projection: ")
 
 
 def test_what_has_not_run_is_not_said_to_leak() -> None:
     trial = make(strategy="init_only")
-    given = [Outcome(trial, "", "failed", reason="a reason")]
-    assert said("Control", given) == "init_only has not run: no verdict can be trusted."
-    assert said("Leak", given) == "no strategy was tried."
+    trials = [Outcome(trial, "", "failed", reason="a reason")]
+    assert said("Control", trials) == "init_only has not run: no verdict can be trusted."
+    assert said("Leak", trials) == "no strategy was tried."
 
 
 def test_strategies_of_unlike_grids_are_compared_where_they_meet() -> None:
-    """Its optimizer is a variant of the one and goes without saying of the other."""
-    given = [
+    """Only one strategy was tried with two optimizers, so only its variants name an optimizer."""
+    trials = [
         *outcomes({"weight_mask": (0.0, 1.0, True), "projection": (0.0, 1.0, True)}),
         *outcomes({"weight_mask": (-0.1, 1.0, True)}, optimizer="sgd"),
     ]
-    names = variants([o.trial for o in given])
-    given = [replace(o, variant=names[o.trial.id]) for o in given]
-    assert {o.variant for o in given if o.trial.strategy.name == "projection"} == {""}
-    assert said("Use", given).startswith("weight_mask, or as well projection: ")
+    names = variants([o.trial for o in trials])
+    trials = [replace(o, variant=names[o.trial.id]) for o in trials]
+    assert {o.variant for o in trials if o.trial.strategy.name == "projection"} == {""}
+    assert said("Use", trials).startswith("weight_mask, or as well projection: ")
 
 
 def test_strategies_that_never_meet_are_said_to() -> None:
-    given = [
+    trials = [
         *outcomes({"weight_mask": (0.0, 1.0, True)}),
         *outcomes({"projection": (0.0, 1.0, True)}, optimizer="sgd"),
     ]
-    assert said("Use", given).startswith("none: the strategies share no setting and seed")
+    assert said("Use", trials).startswith("none: the strategies share no setting and seed")
 
 
 def test_the_noise_is_that_of_the_same_data() -> None:
-    """Dense seeds lie 1.4 points apart on the one and 42 on the other."""
-    given = outcomes({"weight_mask": (-0.1, 1.0, True), "projection": (0.0, 1.0, True)})
+    """Seeds of the dense control differ by 1.4 points on one data set and 42 on the other."""
+    trials = outcomes({"weight_mask": (-0.1, 1.0, True), "projection": (0.0, 1.0, True)})
     for seed, score in zip(SEEDS, (0.2, 0.5, 0.8), strict=True):
         for strategy in ("dense", "weight_mask"):
             trial = make(strategy=strategy, seed=seed, data="mnist1d")
             held = None if strategy == "dense" else True
-            given.append(Outcome(trial, "", "ok", result(score, 1.0, held)))
-    assert said("Use (random, digits)", given).startswith("projection: ")
-    assert "lie 1.4 points apart" in said("Use (random, digits)", given)
-    assert "lie 42.4 points apart" in said("Use (random, mnist1d)", given)
+            trials.append(Outcome(trial, "", "ok", result(score, 1.0, held)))
+    assert said("Use (random, digits)", trials).startswith("projection: ")
+    assert "lie 1.4 points apart" in said("Use (random, digits)", trials)
+    assert "lie 42.4 points apart" in said("Use (random, mnist1d)", trials)
 
 
 def test_what_proves_nothing_is_not_said_to_leak() -> None:
-    given = outcomes({"weight_mask": (0.0, 1.0, True), "projection": (0.0, 1.0, True)})
-    still = next(i for i, o in enumerate(given) if o.trial.strategy.name == "projection")
+    trials = outcomes({"weight_mask": (0.0, 1.0, True), "projection": (0.0, 1.0, True)})
+    unmoved = next(i for i, o in enumerate(trials) if o.trial.strategy.name == "projection")
     metrics = {"integrity/ok": 0.0, "integrity/violations": 0.0, "integrity/moved": 0.0}
-    given[still] = replace(
-        given[still], result=TrialResult("ok", metrics={**metrics, "test/accuracy": 0.8})
+    trials[unmoved] = replace(
+        trials[unmoved], result=TrialResult("ok", metrics={**metrics, "test/accuracy": 0.8})
     )
-    assert said("Leak", given) == "none of the strategies."
-    assert said("Unproven", given).startswith("projection in 1 of 6 trials: nothing that may train")
+    assert said("Leak", trials) == "none of the strategies."
+    assert said("Unproven", trials).startswith(
+        "projection in 1 of 6 trials: nothing that may train"
+    )
 
 
 @pytest.mark.parametrize(
@@ -313,35 +315,35 @@ def test_the_order_of_a_tie_is_explained_by_what_decided_it(tie: list[str], word
 
 
 def test_another_task_is_another_kind() -> None:
-    """A mean of percents and squared errors is none."""
+    """Percentages and squared errors cannot be averaged."""
     other = make(strategy="weight_mask", data="diabetes")
-    scored = TrialResult("ok", metrics={"test/mse": 0.5, "integrity/ok": 1.0})
-    given = [*outcomes(), Outcome(other, "", "ok", scored)]
-    assert "Its mean squared error is 0.5;" in said("Use (random, diabetes)", given)
-    assert said("Use (random, digits)", given).startswith("weight_mask, or as well projection:")
+    trial_result = TrialResult("ok", metrics={"test/mse": 0.5, "integrity/ok": 1.0})
+    trials = [*outcomes(), Outcome(other, "", "ok", trial_result)]
+    assert "Its mean squared error is 0.5;" in said("Use (random, diabetes)", trials)
+    assert said("Use (random, digits)", trials).startswith("weight_mask, or as well projection:")
 
 
 def test_patterns_are_not_compared_with_one_another() -> None:
-    """A strategy that was only tried on an easier one would win."""
+    """Otherwise a strategy that was only tried on an easier pattern would win."""
     other = make(strategy="var_list", pattern="columns", held="init", targets=["output/*"])
-    given = [*outcomes(), Outcome(other, "", "ok", result(0.99, 0.1, True))]
-    assert said("Use (random)", given).startswith("weight_mask, or as well projection:")
-    assert said("Use (columns, held init)", given).startswith("var_list")
+    trials = [*outcomes(), Outcome(other, "", "ok", result(0.99, 0.1, True))]
+    assert said("Use (random)", trials).startswith("weight_mask, or as well projection:")
+    assert said("Use (columns, held init)", trials).startswith("var_list")
 
 
 def test_scores_are_of_the_settings_that_all_share() -> None:
-    """A trial that is missing under the hardest setting lifts nobody."""
-    given = [
+    """A strategy does not gain from a missing trial in the hardest setting."""
+    trials = [
         o
         for o in outcomes({"weight_mask": (0.0, 1.0, True), "projection": (0.0, 1.1, True)})
         if not (o.trial.strategy.name == "projection" and o.trial.seed == 0)
     ]
-    found = {s.strategy: s.score for s in ranking.standings(ranking.kinds(given)["random"])}
-    assert found["weight_mask"] == found["projection"] == pytest.approx(81.5)
+    scores = {s.strategy: s.score for s in ranking.standings(ranking.kinds(trials)["random"])}
+    assert scores["weight_mask"] == scores["projection"] == pytest.approx(81.5)
 
 
 class Whole(HTMLParser):
-    """What a page would fetch, and the text of its cells that are coloured."""
+    """Parser that collects what a page would fetch, and the text of its coloured cells."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -350,9 +352,13 @@ class Whole(HTMLParser):
         self._kind = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        self._kind = (given.get("class") or "") if tag == "td" else ""
-        links = [given[k] for k in ("src", "href", "xlink:href", "data", "srcset") if given.get(k)]
+        attributes = dict(attrs)
+        self._kind = (attributes.get("class") or "") if tag == "td" else ""
+        links = [
+            attributes[k]
+            for k in ("src", "href", "xlink:href", "data", "srcset")
+            if attributes.get(k)
+        ]
         self.fetched += [str(link) for link in links if not str(link).startswith("#")]
         if tag in ("script", "link", "iframe", "object"):
             self.fetched.append(tag)
@@ -364,20 +370,20 @@ class Whole(HTMLParser):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a sweep with its report."""
+    """The folder of a sweep and its report."""
     folder = tmp_path_factory.mktemp("sweep")
-    given = outcomes()
+    trials = outcomes()
     skipped = make(strategy="var_list")
-    told = {
+    tags = {
         "sweep.question": "Which <way> holds?",
         "sweep.command": "masksweep run strategy=<all>",
     }
-    planned = [Planned(o.trial, []) for o in given]
+    planned = [Planned(o.trial, []) for o in trials]
     with chdir(folder):
         with resume.opened(planned, "small", rerun=False) as (_, recorder, _):
-            recorder.start_sweep("", [], tags=told)
+            recorder.start_sweep("", [], tags=tags)
             recorder.start()
-            for o in given:
+            for o in trials:
                 recorder.start_trial(o.trial, o.name)
                 recorder.end_trial(o.trial, o.result)
             recorder.start_trial(skipped, skipped.name)
@@ -405,7 +411,7 @@ def test_it_says_what_held_what_leaked_and_how_to_rerun(made: Path) -> None:
     leaks = "LEAKS in 3 of 3: gradient_mask, random 0.5, seed 0, through decay"
     assert ("bad", leaks) in page.coloured
     assert "<h2>Beside the dense control</h2>" in text
-    assert "gradient_mask, random 0.9, seed 2" in text  # each trial that leaked, by name
+    assert "gradient_mask, random 0.9, seed 2" in text  # each trial that leaked is named
     assert "no &lt;whole&gt; outputs" in text
     assert "Which &lt;way&gt; holds?" in text
     assert "masksweep run strategy=&lt;all&gt;" in text
@@ -438,7 +444,7 @@ def test_a_report_made_again_is_the_same(made: Path, monkeypatch: pytest.MonkeyP
 def test_a_baseline_that_shares_nothing_is_said_to(
     made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was asked for: its section is not just left away."""
+    """The user asked for the baseline, so its section is not left out."""
     monkeypatch.chdir(made)
     assert main(["report", "--baseline", "var_list", "--out", "skipped"]) == 0
     text = (made / "skipped" / "report.html").read_text()

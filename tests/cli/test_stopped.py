@@ -1,4 +1,4 @@
-"""Commands that a signal ends: their exit code, and nothing of them left running."""
+"""Tests of commands that a signal ends: their exit code, and that no process is left."""
 
 from __future__ import annotations
 
@@ -35,6 +35,6 @@ def test_a_signal_to_ui_alone_ends_its_server_too(
         ui.process.send_signal(number)
         assert ui.wait() == code
         assert not _taken(port)
-        _, left = psutil.wait_procs(family, 1)
-        assert not left
+        _, alive = psutil.wait_procs(family, 1)
+        assert not alive
     assert "Traceback" not in ui.stderr

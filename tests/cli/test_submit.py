@@ -1,4 +1,4 @@
-"""Sweeps as jobs of a real Ray head: sent, followed, listed, stopped."""
+"""Tests of sweeps as jobs of a real Ray head: they are sent, followed, listed and stopped."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class Own(Strategy):
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    with ray_head() as made:
-        yield made
+    with ray_head() as started:
+        yield started
 
 
 def uri(head: Head) -> str:
@@ -55,22 +55,22 @@ def uri(head: Head) -> str:
 
 
 def asked(head: Head, folder: Path, *arguments: str, **env: str) -> Driver:
-    """A command about the head's jobs, from its start to its end."""
+    """Runs a command on the head's jobs, from its start to its end."""
     command, *rest = arguments
-    elsewhere = {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1"}  # --address goes before it
+    elsewhere = {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1"}  # --address has precedence
     env = elsewhere | env
     return ran(folder, *rest, command=(command, "--address", head.dashboard), env=env)
 
 
 def jobs(head: Head) -> list[dict[str, object]]:
     with urllib.request.urlopen(f"{head.dashboard}/api/jobs/") as answer:
-        found: list[dict[str, object]] = json.load(answer)
-    return found
+        job_list: list[dict[str, object]] = json.load(answer)
+    return job_list
 
 
 @pytest.mark.slow
 def test_a_sweep_travels_with_its_code_and_without_secrets(head: Head, tmp_path: Path) -> None:
-    # a strategy of one's own, which the cluster does not have
+    # a custom strategy, which the cluster does not have
     code = Path(sweeps.__file__).parents[1]
     for package in ("strategies", "sweeps", "conf"):
         shutil.copytree(
@@ -80,7 +80,7 @@ def test_a_sweep_travels_with_its_code_and_without_secrets(head: Head, tmp_path:
         )
     (tmp_path / "masksweep/strategies/own.py").write_text(OWN_STRATEGY)
     (tmp_path / "masksweep/conf/strategy/own.yaml").write_text("# One's own.\nname: own\n")
-    # somebody keeps other code there, where jobs run
+    # other code of the same name lies in the folder where jobs run
     stray = head.home / "masksweep-results/masksweep/sweeps/__init__.py"
     stray.parent.mkdir(parents=True)
     stray.write_text("raise SystemExit('not this code')")
@@ -104,9 +104,9 @@ def test_a_sweep_travels_with_its_code_and_without_secrets(head: Head, tmp_path:
     (line,) = [x for x in listed.stdout.splitlines() if x.startswith(job)]
     assert line.split()[1:3] == ["SUCCEEDED", "0"]
     assert line.endswith("travels")
-    one = asked(head, tmp_path, "status", job)
-    assert one.code == 0
-    assert one.stdout.startswith("sweep: travels\nstate: SUCCEEDED\nexit code: 0\n")
+    shown = asked(head, tmp_path, "status", job)
+    assert shown.code == 0
+    assert shown.stdout.startswith("sweep: travels\nstate: SUCCEEDED\nexit code: 0\n")
 
 
 @pytest.mark.slow

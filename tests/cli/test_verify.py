@@ -1,4 +1,4 @@
-"""The claims of the experiments that come with the package."""
+"""Tests of `masksweep verify`, and of the claims in the package's experiments."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def test_every_claim_is_about_some_trials(name: str) -> None:
     trials = plan(name)
     parts = {p.trial.id: p.parts for p in trials}
     outcomes = [Outcome(p.trial, p.variant, "ok") for p in trials]
-    found = trials[0].trial.sweep.claims
-    assert found
-    for claim in found.values():
+    claims = trials[0].trial.sweep.claims
+    assert claims
+    for claim in claims.values():
         for selection in filter(None, (claim.trials, claim.minus)):
             chosen = claim.selected(selection, outcomes, parts)
             assert chosen, f"{name}: {claim.says}"
@@ -59,16 +59,16 @@ def test_the_four_questions_together_are_each_of_them() -> None:
 
 def test_an_unknown_experiment_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["verify", "--only", "nope"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("masksweep: --only=nope: one of ")
-    assert "constant_weight" in said
+    message = capsys.readouterr().err
+    assert message.startswith("masksweep: --only=nope: one of ")
+    assert "constant_weight" in message
 
 
 @pytest.mark.slow
 def test_claims_are_checked_shown_and_recorded(tmp_path: Path) -> None:
-    with sweep(tmp_path, "--only", "selective_zero", command=("verify",)) as done:
-        assert done.wait() == 0, done.stderr
-    assert "7 of 7 claims hold" in done.stdout
+    with sweep(tmp_path, "--only", "selective_zero", command=("verify",)) as driver:
+        assert driver.wait() == 0, driver.stderr
+    assert "7 of 7 claims hold" in driver.stdout
     store = local_store(tmp_path, "selective_zero")
     assert "| zero_weight: " in store.parent.data.tags["mlflow.note.content"]
     # a claim that does not hold is a failure of the run
@@ -77,7 +77,7 @@ def test_claims_are_checked_shown_and_recorded(tmp_path: Path) -> None:
     text = (Path(main.__file__).parents[2] / "conf/experiment/selective_zero.yaml").read_text()
     wrong = text.replace("at_most: 1.0e-6", "below: 0.0")
     (config / "mine.yaml").write_text(wrong)
-    done = ran(tmp_path, "+experiment=mine", "--config-dir", "mine")
-    assert done.code == 1
-    assert "FAIL" in done.stdout
+    driver = ran(tmp_path, "+experiment=mine", "--config-dir", "mine")
+    assert driver.code == 1
+    assert "FAIL" in driver.stdout
     assert store.by_status() == {"FINISHED": 54}  # nothing ran again

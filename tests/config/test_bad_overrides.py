@@ -1,4 +1,4 @@
-"""Overrides that are wrong: what each is told, in one process, with nothing heavy loaded."""
+"""Tests of invalid overrides: the message for each, in one process that imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ SAID: dict[str, str] = {
     "=1": "arguments==1: must be KEY=VALUE",
     "--nope": "arguments=--nope: unrecognized arguments: --nope; see masksweep --help",
 }  # fmt: skip
-"""What the one line begins with, by the arguments."""
+"""Start of the message by the arguments."""
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def command() -> Iterator[Light]:
 
 
 def told(command: Light, folder: Path, *arguments: str) -> list[str]:
-    """The lines of a refusal, after which nothing is there."""
+    """Returns the lines with which the arguments are refused; checks that no file was written."""
     done = command(folder, "run", *arguments)
     assert not [*folder.iterdir()]
     return done.complaints
@@ -127,8 +127,8 @@ def test_no_more_is_told_than_can_be_read(command: Light, tmp_path: Path) -> Non
 def test_what_this_machine_lacks_is_told_before_anything_starts(
     command: Light, tmp_path: Path
 ) -> None:
-    asked = ("checkpoint.path=nope://me:pass@x", "resources.num_cpus=9999")
-    place, cpus, memory = told(command, tmp_path, *asked, f"resources.memory={2**60}")
+    arguments = ("checkpoint.path=nope://me:pass@x", "resources.num_cpus=9999")
+    place, cpus, memory = told(command, tmp_path, *arguments, f"resources.memory={2**60}")
     assert place == (
         "checkpoint.path=nope://x: unknown scheme; a folder, or an fsspec URI as s3://bucket/folder"
     )
@@ -163,13 +163,13 @@ def test_a_cluster_may_have_more_than_this_machine() -> None:
     from masksweep.sweeps.config import feasible
     from tests.support.trials import trial
 
-    there = {"launch": {"address": "auto"}, "resources": {"num_cpus": 9999, "num_gpus": 8}}
-    feasible.check([trial(**there)])
+    config = {"launch": {"address": "auto"}, "resources": {"num_cpus": 9999, "num_gpus": 8}}
+    feasible.check([trial(**config)])
     with pytest.raises(Invalid, match=r"resources\.num_cpus=9999"):
-        feasible.check([trial(**there | {"launch": {}})])
+        feasible.check([trial(**config | {"launch": {}})])
 
 
 def test_several_faults_travel_between_processes() -> None:
-    sent = Several([Invalid("a", 1, "b"), Several([Invalid("c", 2, "d"), Invalid("a", 1, "b")])])
-    found = pickle.loads(pickle.dumps(sent))
-    assert [str(fault) for fault in all_of(found)] == ["a=1: b", "c=2: d"]
+    error = Several([Invalid("a", 1, "b"), Several([Invalid("c", 2, "d"), Invalid("a", 1, "b")])])
+    copy = pickle.loads(pickle.dumps(error))
+    assert [str(fault) for fault in all_of(copy)] == ["a=1: b", "c=2: d"]

@@ -1,4 +1,4 @@
-"""What a sweep consists of, before anything of it runs."""
+"""Tests of the plan of a sweep, before any trial runs."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
 def test_a_trial_knows_the_parts_that_it_belongs_to() -> None:
     parts = "++sweep.parts={a:{strategy:[dense,projection]},b:{strategy:dense,held:init}}"
     assert [(p.trial.strategy.name, sorted(p.parts)) for p in planned([parts])] == [
-        ("dense", ["a", "b"]),  # which holds nothing, so it is one trial
+        ("dense", ["a", "b"]),  # dense has no masks, so `held` makes no difference
         ("projection", ["a"]),
     ]
 
 
 def test_trials_of_one_program_run_one_after_another() -> None:
-    def one(strategy: str, seed: int, rate: float = 0.1, steps: int = 5) -> Planned:
-        made = trial(
+    def plan_of(strategy: str, seed: int, rate: float = 0.1, steps: int = 5) -> Planned:
+        planned_trial = trial(
             strategy=strategy,
             seed=seed,
             optimizer={"name": "sgd", "learning_rate": rate},
             train={"steps": steps, "batch_size": 100},
         )
-        return Planned(made, [])
+        return Planned(planned_trial, [])
 
     a, b, c, d = (
-        one("projection", 0),
-        one("hard_mask", 0),
-        one("projection", 1, rate=0.2),
-        one("hard_mask", 0, steps=9),
+        plan_of("projection", 0),
+        plan_of("hard_mask", 0),
+        plan_of("projection", 1, rate=0.2),
+        plan_of("hard_mask", 0, steps=9),
     )
     assert by_program([a, b, c, d]) == [a, c, b, d]
     other = Planned(trial(strategy="projection", model={"name": "mlp", "hidden": [3]}), [])
@@ -42,9 +42,9 @@ def test_trials_of_one_program_run_one_after_another() -> None:
 
 
 def test_where_trials_run_is_not_told_but_how_many_side_by_side_is() -> None:
-    told = ["launch.pack=4", "++launch.pack=8", "seed=1"]
+    public_overrides = ["launch.pack=4", "++launch.pack=8", "seed=1"]
     hidden = ["launch.address=auto", "launch.packs=4", "tracking.uri=x", "checkpoint.path=y"]
-    assert public([*told, *hidden]) == told
+    assert public([*public_overrides, *hidden]) == public_overrides
 
 
 def test_a_plan_says_what_runs_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,7 +65,7 @@ def test_a_plan_says_what_is_cut_off_and_what_is_refused(
         planned[1].trial.id: Answer("no whole outputs"),
     }
     show(refused(planned, answers), as_json=False)
-    one, other, last, _ = capsys.readouterr().out.splitlines()
+    one, two, three, _ = capsys.readouterr().out.splitlines()
     assert one.endswith("weight_mask, random 0.5, seed 0  cut off: hidden_1/kernel 53 of 100 units")
-    assert other.endswith("seed 1  skipped: no whole outputs")
-    assert last.endswith("seed 2")
+    assert two.endswith("seed 1  skipped: no whole outputs")
+    assert three.endswith("seed 2")

@@ -1,4 +1,4 @@
-"""The schema: every yaml composes and validates, and a trial's identity says what it must."""
+"""Tests of the schema: every yaml file is valid, and identities depend on the right settings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from masksweep.sweeps.config.trial import Trial, parse
 from masksweep.sweeps.config.validation import knobs
 from tests.support.trials import BASE, trial
 
-# composing sets Hydra's version base, which other tests must not see
+# composing sets Hydra's version base, which must not affect other tests
 pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -44,6 +44,7 @@ NEEDS = {
     ("model", "explicit"): ["model.kernels=[[[0,1]]]"],
     ("data", "explicit"): ["data.x=[[0]]", "data.y=[[1]]"],
 }
+"""Overrides that an option requires."""
 
 
 def composed(*overrides: str) -> dict[str, Any]:
@@ -59,30 +60,30 @@ def test_every_option_composes_and_validates(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     np.savez(tmp_path / "masks.npz", a=np.zeros(1))
-    made = parse(composed(f"{group}={option}", *NEEDS.get((group, option), [])))
+    parsed = parse(composed(f"{group}={option}", *NEEDS.get((group, option), [])))
     assert (
-        getattr(made, group).name
+        getattr(parsed, group).name
         == yaml.safe_load((CONF / group / f"{option}.yaml").read_text())["name"]
     )
 
 
 @pytest.mark.parametrize("group", REGISTRIES)
 def test_every_name_has_a_yaml_with_all_its_settings_at_their_defaults(group: str) -> None:
-    for name, kind in REGISTRIES[group].items():
-        found = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
+    for name, component in REGISTRIES[group].items():
+        yaml_settings = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
         expected = {"name": name}
-        for field in dataclasses.fields(kind):
+        for field in dataclasses.fields(component):
             default = field.default
             expected[field.name] = list(default) if isinstance(default, tuple) else default
-        assert found.keys() == expected.keys()
-        assert {k: expected[k] for k, v in found.items() if v != "???"} == {
-            k: v for k, v in found.items() if v != "???"
+        assert yaml_settings.keys() == expected.keys()
+        assert {k: expected[k] for k, v in yaml_settings.items() if v != "???"} == {
+            k: v for k, v in yaml_settings.items() if v != "???"
         }
 
 
 def test_the_default_config_is_the_schema_with_its_defaults() -> None:
-    made = parse(composed())
-    assert made == Trial(**{group: getattr(made, group) for group in REGISTRIES})
+    parsed = parse(composed())
+    assert parsed == Trial(**{group: getattr(parsed, group) for group in REGISTRIES})
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,7 @@ def test_whatever_can_change_a_bit_changes_the_identity(sections: dict[str, Any]
         {"sweep": {"name": "other"}},
         {"resources": {"num_cpus": 2}},
         {"objective": "test/loss"},
-        {"train": {"epochs": 2, "batch_size": 100, "jit": True}},  # what auto comes to here
+        {"train": {"epochs": 2, "batch_size": 100, "jit": True}},  # `auto` means true here
     ],
 )
 def test_where_it_runs_is_no_part_of_the_identity(sections: dict[str, Any]) -> None:
@@ -127,15 +128,15 @@ def test_where_it_runs_is_no_part_of_the_identity(sections: dict[str, Any]) -> N
 
 
 def test_the_dense_control_is_one_trial_for_all_patterns() -> None:
-    one = trial(strategy="dense")
-    other = trial(strategy="dense", pattern="columns", held="init", targets=["output/*"])
-    assert one.id == other.id
-    assert trial(strategy="dense", seed=1).id != one.id
+    first = trial(strategy="dense")
+    second = trial(strategy="dense", pattern="columns", held="init", targets=["output/*"])
+    assert first.id == second.id
+    assert trial(strategy="dense", seed=1).id != first.id
 
 
 def test_steps_stand_in_for_epochs() -> None:
-    one = trial(train={"steps": 7, "epochs": 2})
-    assert one.id == trial(train={"steps": 7, "epochs": 3}).id
+    two_epochs = trial(train={"steps": 7, "epochs": 2})
+    assert two_epochs.id == trial(train={"steps": 7, "epochs": 3}).id
 
 
 def test_a_file_counts_by_its_content(tmp_path: Path) -> None:
@@ -165,8 +166,8 @@ def test_identity_is_the_same_in_every_process() -> None:
 
 def test_the_resolved_config_gives_the_same_trial_again() -> None:
     for strategy in STRATEGIES:
-        made = trial(strategy=strategy, pattern="columns", targets=["output/*"])
-        assert parse(json.loads(json.dumps(made.resolved()))).id == made.id
+        original = trial(strategy=strategy, pattern="columns", targets=["output/*"])
+        assert parse(json.loads(json.dumps(original.resolved()))).id == original.id
 
 
 def test_the_dense_control_of_a_trial_is_compiled_as_it_would_be_by_itself() -> None:
@@ -216,11 +217,11 @@ def test_the_dense_control_of_a_trial_is_compiled_as_it_would_be_by_itself() -> 
     ],
 )
 def test_a_bad_value_is_named_by_its_key(sections: dict[str, Any], key: str) -> None:
-    given = {
+    config = {
         k: {"name": v} if isinstance(v, str) and k in REGISTRIES else v for k, v in sections.items()
     }
     with pytest.raises(Invalid) as caught:
-        parse({**BASE, **given})
+        parse({**BASE, **config})
     assert caught.value.key == key
 
 
@@ -231,27 +232,28 @@ def test_knobs_leave_out_defaults_only_if_asked() -> None:
 
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "identity.json").read_text())
+"""Recorded identities of trials, and default values that must not change."""
 
 
 @pytest.mark.parametrize("given", GOLDEN["ids"], ids=lambda given: given["id"][:8])
 def test_golden_identities(given: dict[str, Any]) -> None:
-    """Results that people have are found again by these: a new knob must not change them."""
+    """Users find their results by these identities, so a new setting must not change them."""
     assert trial(**given["config"]).id == given["id"]
 
 
 def test_golden_defaults() -> None:
-    """Defaults are left out of an identity, so one that changed would change what it means."""
+    """An identity leaves defaults out, so a changed default would change what it stands for."""
 
     def default(key: str) -> Any:
         if "/" not in key:
-            found = Trial.model_fields[key].default
-            return found.model_dump() if hasattr(found, "model_dump") else found
+            value = Trial.model_fields[key].default
+            return value.model_dump() if hasattr(value, "model_dump") else value
         group, name = key.split("/")
         fields = dataclasses.fields(REGISTRIES[group][name])
-        given = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in given.items()}
+        defaults = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}
 
     for key, expected in GOLDEN["defaults"].items():
-        now = default(key)
-        known = {k: now.get(k) for k in expected} if isinstance(expected, dict) else now
-        assert known == expected, key
+        current = default(key)
+        compared = {k: current.get(k) for k in expected} if isinstance(expected, dict) else current
+        assert compared == expected, key

@@ -1,1 +1,1 @@
-"""One suite that every strategy passes; a new strategy adds one entry to `cases.CASES`."""
+"""Tests that every strategy must pass. A new strategy adds one entry to `cases.CASES`."""

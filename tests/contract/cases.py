@@ -1,4 +1,4 @@
-"""The table: every strategy, where it is documented to leak, and what it must refuse."""
+"""The documented behaviour of each strategy: where it leaks, and what it must refuse."""
 
 from __future__ import annotations
 

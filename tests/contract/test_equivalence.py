@@ -1,4 +1,4 @@
-"""Strategies that hold the same weights walk the same path."""
+"""Strategies that hold the same weights train to the same weights at each step (the path)."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def path(case: str, optimizer: str) -> list[str]:
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_same_path_bit_for_bit(optimizer: str) -> None:
-    for one, other in pairwise(ALIKE):
-        assert path(one, optimizer) == path(other, optimizer), f"{one} and {other} differ"
+    for first, second in pairwise(ALIKE):
+        assert path(first, optimizer) == path(second, optimizer), f"{first} and {second} differ"
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -44,7 +44,7 @@ def test_the_control_leaves_that_path(optimizer: str) -> None:
 
 
 def test_a_norm_over_all_gradients_tells_them_apart() -> None:
-    """Projection's norm counts the masked gradients, too."""
+    """The norm of `projection` includes the gradients of masked entries."""
 
     def end(strategy: Strategy) -> dict[str, Array]:
         model = network()
@@ -56,7 +56,11 @@ def test_a_norm_over_all_gradients_tells_them_apart() -> None:
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_a_sparse_tensor_comes_close(optimizer: str) -> None:
-    """Without BatchNormalization: Adam makes much of the rounding in a gradient that cancels."""
+    """The outputs are equal up to rounding.
+
+    The model has no BatchNormalization. With it, some gradients cancel to rounding errors, which
+    Adam scales up.
+    """
 
     def steps(strategy: Strategy) -> Iterator[dict[str, Array]]:
         keras.utils.set_random_seed(7)
@@ -66,12 +70,12 @@ def test_a_sparse_tensor_comes_close(optimizer: str) -> None:
         return Trial(strategy, model, plan, OPTIMIZERS[optimizer]()).steps(STEPS)
 
     for sparse, dense in zip(steps(SparseTensor()), steps(WeightMask()), strict=True):
-        for one, other in zip(sparse.values(), dense.values(), strict=True):
-            np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+        for value, expected in zip(sparse.values(), dense.values(), strict=True):
+            np.testing.assert_allclose(value, expected, rtol=0, atol=1e-6)
 
 
 def test_a_scaled_loss_changes_no_path() -> None:
-    """As mixed precision scales it against underflow."""
+    """Mixed precision scales the loss to avoid underflow."""
 
     def end(**knobs: float) -> dict[str, Array]:
         model = network()
@@ -79,8 +83,8 @@ def test_a_scaled_loss_changes_no_path() -> None:
         plan = CASES["projection"].begin("sgd").plan
         return Trial(GradientMask(), model, plan, optimizer).end(STEPS)
 
-    for one, other in zip(end(loss_scale_factor=256.0).values(), end().values(), strict=True):
-        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
+    for scaled, unscaled in zip(end(loss_scale_factor=256.0).values(), end().values(), strict=True):
+        np.testing.assert_allclose(scaled, unscaled, rtol=0, atol=1e-5)
 
 
 def test_dense_is_what_fit_does() -> None:
@@ -90,7 +94,7 @@ def test_dense_is_what_fit_does() -> None:
     fitted.compile(OPTIMIZERS["adam"](), loss=loss, jit_compile=False)
     for _ in range(STEPS):
         fitted.train_on_batch(trial.x, trial.y)
-    for mine, own in zip(weights.values(), fitted.trainable_variables, strict=True):
-        np.testing.assert_array_equal(mine, own.numpy())
-    for mine, own in zip(trial.state(), fitted.non_trainable_variables, strict=True):
-        np.testing.assert_array_equal(mine, own.numpy())
+    for value, variable in zip(weights.values(), fitted.trainable_variables, strict=True):
+        np.testing.assert_array_equal(value, variable.numpy())
+    for value, variable in zip(trial.state(), fitted.non_trainable_variables, strict=True):
+        np.testing.assert_array_equal(value, variable.numpy())

@@ -1,4 +1,4 @@
-"""Each check can fail: strategies that are broken on purpose, and cases that are wrong."""
+"""The checks fail for strategies that are broken on purpose, and for cases that are wrong."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from masksweep.strategies.testing import Case, check_strategy, strategy_checks
 
 @dataclass(frozen=True)
 class Lying(Strategy):
-    """Shows a masked weight, and computes with the raw one."""
+    """Reports a masked weight, but computes with the raw variable."""
 
     name: ClassVar[str] = "lying"
 
@@ -25,7 +25,7 @@ class Lying(Strategy):
 
 @dataclass(frozen=True)
 class Still(Strategy):
-    """Holds all there is."""
+    """Holds all entries of a masked weight, also the kept ones."""
 
     name: ClassVar[str] = "still"
 
@@ -37,7 +37,7 @@ class Still(Strategy):
 
 @dataclass(frozen=True)
 class Stuck(Strategy):
-    """Keeps the first mask that it sees."""
+    """Uses the first mask for all later trials."""
 
     name: ClassVar[str] = "stuck"
 
@@ -56,7 +56,7 @@ class Stuck(Strategy):
 
 @dataclass(frozen=True)
 class Leaking(Strategy):
-    """Says nothing of its leak."""
+    """Leaks, although its case does not document a leak."""
 
     name: ClassVar[str] = "leaking"
 

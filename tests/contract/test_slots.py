@@ -1,4 +1,4 @@
-"""What the optimizer keeps about a masked entry: its moments, and its averages."""
+"""Tests of the optimizer slots at masked entries: moments and averages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every strategy passes the published checks, and those of plans that change."""
+"""Tests every strategy with the published checks, and with plans that change."""
 
 from __future__ import annotations
 
@@ -55,22 +55,22 @@ def test_one_held_value_for_all_goes_where_each_had_its_own() -> None:
 
 
 def test_refuses_a_scattered_mask() -> None:
-    """Its first row has as many kept outputs as the columns before, so that its layout fits."""
+    """The first row of the new mask keeps as many outputs as before, so its layout fits."""
     trial = CASES["var_list"].begin("sgd")
-    (old,) = trial.plan.weights
-    mask = old.mask.copy()
+    (masked,) = trial.plan.weights
+    mask = masked.mask.copy()
     mask[1:] = ~mask[1:]
     with pytest.raises(Invalid, match="whole outputs"):
-        trial.begin(Plan((replace(old, mask=mask),)))
+        trial.begin(Plan((replace(masked, mask=mask),)))
 
 
 # -- weights that do not train ---------------------------------------------------------------
 
 
 def narrow(case: str, *trainable: str) -> Trial:
-    found, model = CASES[case], network()
+    entry, model = CASES[case], network()
     optimizer = OPTIMIZERS["adamw"]()
-    return Trial(found.strategy, model, found.plan(model), optimizer, trainable=trainable)
+    return Trial(entry.strategy, model, entry.plan(model), optimizer, trainable=trainable)
 
 
 def test_a_masked_weight_that_does_not_train_is_held() -> None:

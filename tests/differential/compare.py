@@ -1,4 +1,4 @@
-"""One model trained twice: by Keras, and by `Training` under the dense strategy."""
+"""Trains a model twice, by Keras and by `Training` with the dense strategy, and compares."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Mode = Literal["graph", "eager"]
 
 @dataclass(frozen=True)
 class Case:
-    """What is trained, and how."""
+    """The model, optimizer and settings of one comparison."""
 
     kind: str = "Dense"
-    """Several, with | between them, are in one model beside each other."""
+    """Kind of layer. Several kinds, separated by `|`, are side by side in one model."""
     optimizer: str = "Adam"
     option: str = "none"
     form: str = "functional"
@@ -50,7 +50,7 @@ class Case:
 
 
 def by_keras(case: Case) -> dict[str, list[Any]]:
-    """All that training changes, after each of Keras' own steps."""
+    """Returns all values that training changes, after a training by Keras."""
     model = case.model()
     model.compile(
         case.new_optimizer(model),
@@ -65,7 +65,7 @@ def by_keras(case: Case) -> dict[str, list[Any]]:
 
 
 def by_training(case: Case) -> dict[str, list[Any]]:
-    """The same by ours. Raises `Invalid` for what is refused."""
+    """Returns the same values after a training by `Training`, which may raise `Invalid`."""
     model = case.model()
     loss = keras.losses.MeanSquaredError()
     training = Training(model, Dense(), Plan(), optimizer=case.new_optimizer(model), loss=loss)
@@ -82,14 +82,14 @@ def _values(weights: Any, state: Any, optimizer: Any) -> dict[str, list[Any]]:
 
 
 def assert_same(case: Case, keras_values: dict[str, list[Any]] | None = None) -> None:
-    """Both ways end with the same bits, and something was trained."""
+    """Asserts that both trainings end with the same bits, and that the weights changed."""
     keras_values = keras_values or by_keras(case)
     ours = by_training(case)
-    if case.policy == "float32":  # in few bits, Adam's small steps may be none
+    if case.policy == "float32":  # with fewer bits, Adam's small steps may round to zero
         start = [v.numpy() for v in case.model().trainable_variables]
         pairs = zip(start, keras_values["weights"], strict=True)
         assert any(not alike(a, np.asarray(b)) for a, b in pairs), "nothing was trained"
     for group, arrays in keras_values.items():
         assert len(arrays) == len(ours[group])
-        for number, (theirs, mine) in enumerate(zip(arrays, ours[group], strict=True)):
-            assert alike(theirs, mine), f"{case}: {group} {number} differ"
+        for index, (keras_array, our_array) in enumerate(zip(arrays, ours[group], strict=True)):
+            assert alike(keras_array, our_array), f"{case}: {group} {index} differ"

@@ -1,4 +1,4 @@
-"""Every kind of layer that Keras has: how to make one, and the inputs that it takes."""
+"""All kinds of Keras layers: how to make each one, and the inputs that it takes."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Kind:
 
     make: Callable[[], Any]
     shape: tuple[int, ...]
-    """Of its inputs, without the batch."""
+    """Shape of its inputs, without the batch."""
     call: Callable[[Any, Any], Any] = field(default=of_one_input)
-    """(layer, its input) -> its output; a layer may take its input more than once."""
+    """(layer, input) -> output. Some layers take the same input more than once."""
     integers: bool = False
-    """It takes indices, from 0 to 3."""
+    """Whether the inputs are integers from 0 to 3, else floats."""
 
 
 def twice(layer: Any, x: Any) -> Any:
@@ -86,7 +86,7 @@ KINDS: dict[str, Kind] = {
         lambda: layers.SpectralNormalization(layers.Dense(5, "relu")), FLAT
     ),
     "TimeDistributed": Kind(lambda: layers.TimeDistributed(layers.Dense(3)), SEQUENCE),
-    # without weights, with a state or randomness
+    # without weights, but with a state or randomness
     "AlphaDropout": Kind(lambda: layers.AlphaDropout(0.3), FLAT),
     "Dropout": Kind(lambda: layers.Dropout(0.3), FLAT),
     "GaussianDropout": Kind(lambda: layers.GaussianDropout(0.3), FLAT),
@@ -101,7 +101,7 @@ KINDS: dict[str, Kind] = {
     "SpatialDropout1D": Kind(lambda: layers.SpatialDropout1D(0.3), SEQUENCE),
     "SpatialDropout2D": Kind(lambda: layers.SpatialDropout2D(0.3), IMAGE),
     "SpatialDropout3D": Kind(lambda: layers.SpatialDropout3D(0.3), VOLUME),
-    # without any
+    # without weights, state or randomness
     "Activation": Kind(lambda: layers.Activation("gelu"), FLAT),
     "ActivityRegularization": Kind(lambda: layers.ActivityRegularization(0.1, 0.1), FLAT),
     "AdaptiveAveragePooling1D": Kind(lambda: layers.AdaptiveAveragePooling1D(2), SEQUENCE),
@@ -160,11 +160,11 @@ KINDS: dict[str, Kind] = {
 }
 
 PLAIN = list(KINDS).index("Activation")
-"""The kinds from this one on have neither weights nor a state."""
+"""Index of the first kind that has no weights, state or randomness."""
 
 
 def of_one_shape(names: Sequence[str]) -> list[str]:
-    """The kinds in groups that take the same inputs, as `Dense|PReLU`."""
+    """Returns the kinds in groups that take the same inputs, such as `Dense|PReLU`."""
     groups: dict[tuple[tuple[int, ...], bool], list[str]] = {}
     for name in names:
         groups.setdefault((KINDS[name].shape, KINDS[name].integers), []).append(name)
@@ -188,11 +188,11 @@ LEFT_OUT = {
     "is a part of other kinds": ["GRUCell", "InputLayer", "InputSpec", "LSTMCell", "Layer",
                                  "Pipeline", "SimpleRNNCell", "StackedRNNCells", "Wrapper"],
 }  # fmt: skip
-"""Kinds that are not compared, by the reason."""
+"""Kinds that are not compared, by reason."""
 
 
 def public_kinds() -> set[str]:
-    """The names of all of Keras' layers, one for each class."""
+    """Returns the names of all public Keras layers, one name for each class."""
     classes = {getattr(layers, name): name for name in sorted(dir(layers), reverse=True)
                if isinstance(getattr(layers, name), type)}  # fmt: skip
     return {c.__name__ for c in classes if c.__module__.startswith("keras.")}

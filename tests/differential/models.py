@@ -1,4 +1,4 @@
-"""The forms of models, around a layer of some kind."""
+"""Models of several forms (sequential, functional, ...) around a layer of a given kind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BATCH = 4
 
 
 class Plain(keras.Model):  # type: ignore[misc]
-    """Subclassed, with a `call` that takes no `training`."""
+    """A subclassed model whose `call` has no argument `training`."""
 
     def __init__(self, kind: Kind) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Plain(keras.Model):  # type: ignore[misc]
 
 
 class Switched(Plain):
-    """Subclassed, with a `call` that hands `training` on."""
+    """A subclassed model whose `call` passes `training` to its layers."""
 
     def call(self, x: Any, training: bool = False) -> Any:
         y = self.kind.call(self.layer, self.before(x) if self.before else x)
@@ -38,7 +38,7 @@ class Switched(Plain):
 
 
 def _input(kind: Kind, shape: tuple[int, ...] | None = None) -> Any:
-    # of a fixed batch: a layer that keeps a state from batch to batch needs to know it
+    # the batch size is fixed, because a layer with a state from batch to batch needs to know it
     dtype = "int32" if kind.integers else None
     return keras.Input(shape or kind.shape, batch_size=BATCH, dtype=dtype)
 
@@ -58,7 +58,7 @@ def functional(kind: Kind) -> Any:
 
 
 def nested(kind: Kind) -> Any:
-    """The layer is within a model of its own, which is within a sequence."""
+    """Returns a model with the layer inside a model, which is inside a sequential model."""
     start, y = _begin(kind)
     inner = _input(kind, y.shape[1:])
     body = keras.Model(inner, kind.call(kind.make(), inner), name="body")
@@ -67,21 +67,21 @@ def nested(kind: Kind) -> Any:
 
 
 def shared(kind: Kind) -> Any:
-    """The layer is applied twice."""
+    """Returns a model that applies the layer twice."""
     start, y = _begin(kind)
     layer = kind.make()
     return keras.Model(start, _end(layers.Add()([kind.call(layer, y), kind.call(layer, y)])))
 
 
 def sequential(kind: Kind) -> Any:
-    first = [] if kind.integers else [layers.Dense(kind.shape[-1])]
+    start = [] if kind.integers else [layers.Dense(kind.shape[-1])]
     return keras.Sequential(
-        [_input(kind), *first, kind.make(), layers.Flatten(), layers.Dropout(0.2), layers.Dense(3)]
+        [_input(kind), *start, kind.make(), layers.Flatten(), layers.Dropout(0.2), layers.Dense(3)]
     )
 
 
 class Beside(layers.Layer):  # type: ignore[misc]
-    """Layers of several kinds, of one input shape, beside each other."""
+    """Layers of several kinds with the same input, side by side."""
 
     def __init__(self, kinds: Sequence[Kind]) -> None:
         super().__init__(name="beside")
@@ -90,7 +90,8 @@ class Beside(layers.Layer):  # type: ignore[misc]
         self.flats = [layers.Flatten() for _ in kinds]
         self.joined = layers.Concatenate()
         for kind, part in zip(kinds, self.parts, strict=True):
-            # built here and not in a graph, from which Normalization's tensors could not get out
+            # build here, not in a graph: the tensors that Normalization makes could not be used
+            # outside of that graph
             dtype = "int32" if kind.integers else None
             kind.call(part, keras.ops.zeros((BATCH, *kind.shape), dtype))
 
@@ -100,7 +101,7 @@ class Beside(layers.Layer):  # type: ignore[misc]
 
 
 def beside(kinds: Sequence[Kind]) -> Kind:
-    """As one kind."""
+    """Returns several kinds as one kind, whose layer is `Beside`."""
     return Kind(lambda: Beside(kinds), kinds[0].shape, integers=kinds[0].integers)
 
 
@@ -115,7 +116,7 @@ FORMS: dict[str, Callable[[Kind], Any]] = {
 
 
 def data(kind: Kind, dtype: str, steps: int, seed: int = 0) -> tuple[Any, Any]:
-    """Inputs `[steps, BATCH, *shape]` and targets `[steps, BATCH, 3]`."""
+    """Returns random inputs `[steps, BATCH, *shape]` and targets `[steps, BATCH, 3]`."""
     generator = np.random.default_rng(seed)
     shape = (steps, BATCH, *kind.shape)
     x = generator.integers(0, 4, shape) if kind.integers else generator.uniform(0, 1, shape)
@@ -124,7 +125,13 @@ def data(kind: Kind, dtype: str, steps: int, seed: int = 0) -> tuple[Any, Any]:
 
 
 def make(build: Callable[[], Any], x: Any, policy: str) -> Any:
-    """A built model; always the same initial values."""
+    """Returns a built model, always with the same initial values.
+
+    Args:
+        build: Makes the model.
+        x: A batch of inputs, to build the model with.
+        policy: Keras dtype policy of the model.
+    """
     keras.utils.clear_session()
     keras.utils.set_random_seed(7)
     before = keras.config.dtype_policy()
@@ -132,7 +139,7 @@ def make(build: Callable[[], Any], x: Any, policy: str) -> Any:
     try:
         model = build()
         if isinstance(model, Switched):
-            model(x, training=True)  # RandomCrop crops in training alone
+            model(x, training=True)  # RandomCrop crops only in training
         else:
             model(x)
         return model

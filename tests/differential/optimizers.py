@@ -1,4 +1,4 @@
-"""Keras' optimizers, and the options that each of them takes."""
+"""All Keras optimizers, and the options with which each of them is compared."""
 
 from __future__ import annotations
 
@@ -15,26 +15,28 @@ OPTIMIZERS: dict[str, Make] = {
     "Adafactor": optimizers.Adafactor,
     "Adagrad": optimizers.Adagrad,
     "Adam": optimizers.Adam,
-    "Adam, amsgrad": lambda **given: optimizers.Adam(amsgrad=True, **given),
+    "Adam, amsgrad": lambda **options: optimizers.Adam(amsgrad=True, **options),
     "AdamW": optimizers.AdamW,
     "Adamax": optimizers.Adamax,
     "Ftrl": optimizers.Ftrl,
     "Lamb": optimizers.Lamb,
     "Lion": optimizers.Lion,
     "Muon": optimizers.Muon,
-    "Muon, excluding": lambda **given: optimizers.Muon(exclude_layers=["head"], **given),
+    "Muon, excluding": lambda **options: optimizers.Muon(exclude_layers=["head"], **options),
     "Nadam": optimizers.Nadam,
     "RMSprop": optimizers.RMSprop,
-    "RMSprop, centered": lambda **given: optimizers.RMSprop(centered=True, momentum=0.5, **given),
+    "RMSprop, centered": lambda **options: optimizers.RMSprop(
+        centered=True, momentum=0.5, **options
+    ),
     "SGD": optimizers.SGD,
-    "SGD, momentum": lambda **given: optimizers.SGD(momentum=0.9, **given),
-    "SGD, Nesterov": lambda **given: optimizers.SGD(momentum=0.9, nesterov=True, **given),
+    "SGD, momentum": lambda **options: optimizers.SGD(momentum=0.9, **options),
+    "SGD, Nesterov": lambda **options: optimizers.SGD(momentum=0.9, nesterov=True, **options),
 }
-"""By name; each takes the options."""
+"""Functions that make an optimizer from keyword arguments, by name."""
 WRAPPERS: dict[str, Callable[[Make, dict[str, Any]], Any]] = {
-    "LossScaleOptimizer": lambda make, given: optimizers.LossScaleOptimizer(make(**given)),
-    "MultiOptimizer": lambda make, given: optimizers.MultiOptimizer(
-        optimizers.OptimizerMap(make(**given), {".*head.*": optimizers.SGD(0.1)})
+    "LossScaleOptimizer": lambda make, options: optimizers.LossScaleOptimizer(make(**options)),
+    "MultiOptimizer": lambda make, options: optimizers.MultiOptimizer(
+        optimizers.OptimizerMap(make(**options), {".*head.*": optimizers.SGD(0.1)})
     ),
 }
 
@@ -56,15 +58,22 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def make(name: str, option: str, model: Any, wrapper: str = "") -> Any:
-    """A new optimizer; what its option excludes from weight decay is the model's."""
-    given = {"learning_rate": 0.01, **OPTIONS[option]}
+    """Returns a new optimizer.
 
-    def made(**given: Any) -> Any:
-        optimizer = OPTIMIZERS[name](**given)
+    Args:
+        name: A key of `OPTIMIZERS`.
+        option: A key of `OPTIONS`.
+        model: The model whose variables some options exclude from weight decay.
+        wrapper: A key of `WRAPPERS`, or empty.
+    """
+    options = {"learning_rate": 0.01, **OPTIONS[option]}
+
+    def make_optimizer(**options: Any) -> Any:
+        optimizer = OPTIMIZERS[name](**options)
         if option == "excluding variables":
             optimizer.exclude_from_weight_decay(var_list=model.trainable_variables[::2])
         elif option == "excluding names":
             optimizer.exclude_from_weight_decay(var_names=["bias", "beta"])
         return optimizer
 
-    return WRAPPERS[wrapper](made, given) if wrapper else made(**given)
+    return WRAPPERS[wrapper](make_optimizer, options) if wrapper else make_optimizer(**options)

@@ -1,4 +1,4 @@
-"""Keras' dtype policies."""
+"""The dtype policies of Keras that are compared."""
 
 POLICIES: tuple[str, ...] = (
     "float32",
@@ -10,4 +10,5 @@ POLICIES: tuple[str, ...] = (
 )
 
 TRAINING: tuple[str, ...] = ("float32", "mixed_float16", "mixed_bfloat16")
-"""Those under which Keras trains nearly everything; of the others many a kernel is missing."""
+"""The policies under which Keras can train nearly all layers. Under the others TensorFlow lacks
+many kernels."""

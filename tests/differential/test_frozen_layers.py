@@ -1,4 +1,4 @@
-"""What does not train under Keras' `layer.trainable = False` does not train under our globs."""
+"""Globs on weight names freeze the same weights and states as `layer.trainable = False`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def body(**norm: Any) -> Any:
 
 
 class Owner(keras.Model):  # type: ignore[misc]
-    """A model with a non-trainable weight of its own, beside its layers'."""
+    """A model that has a non-trainable weight of its own, besides those of its layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,12 +97,12 @@ def test_globs_freeze_what_keras_freezes(globs: list[str], frozen: list[str]) ->
     model = body()
     expected = by_keras(model, [model.get_layer(name) for name in frozen])
     training, _ = trained(body(), trainable=globs)
-    found = of(training.model)
-    assert {n for n in expected if not alike(expected[n], found[n])} == set()
+    values = of(training.model)
+    assert {n for n in expected if not alike(expected[n], values[n])} == set()
 
 
 def test_a_forward_pass_leaves_the_settings_of_a_model_alone() -> None:
-    """Of variables and inner layers too."""
+    """This includes the settings of its variables and inner layers."""
     model = body()
     model.get_layer("hidden").kernel.trainable = False
     before = [v.trainable for v in model.weights], [layer.trainable for layer in model.layers]
@@ -119,9 +119,9 @@ def test_frozen_statistics_leave_the_regularizers_of_weights_that_train(
     penalties = [float(loss) for loss in model.losses]
     training, _ = trained(model, statistics=[])
     x = tf.zeros((2, 4))
-    _, _, found = training.forward(x, training=True)
-    assert len(found) == len(penalties) > 0
-    assert all(float(tf.reduce_sum(each)) > 0 for each in found)
+    _, _, losses = training.forward(x, training=True)
+    assert len(losses) == len(penalties) > 0
+    assert all(float(tf.reduce_sum(loss_term)) > 0 for loss_term in losses)
 
 
 def test_a_weight_of_the_model_itself_does_not_freeze_its_layers() -> None:

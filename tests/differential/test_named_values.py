@@ -1,7 +1,7 @@
-"""Each kind of layer, optimizer, option, form of model and policy by itself.
+"""Compares Keras and the dense strategy for each layer, optimizer, option, form and policy.
 
-The dense strategy must end with the bits that Keras' own training ends with.
-All of their pairs are compared by the slow tests of `test_pairs`.
+Each test changes one of these alone. Both trainings must end with the same bits. The slow tests of
+`test_pairs` compare all pairs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Layer .* was passed an input wit
 
 @pytest.mark.parametrize("kinds", of_one_shape(list(KINDS)), ids=lambda kinds: kinds[:30])
 def test_kinds_of_layers(kinds: str) -> None:
-    """All that take the same inputs, beside each other in one model."""
+    """All kinds that take the same inputs are side by side in one model."""
     assert_same(Case(kind=kinds, mode="eager"))
 
 

@@ -1,4 +1,4 @@
-"""Every pair of a layer, optimizer, option, form, policy and mode: dense is what Keras does."""
+"""Compares Keras and the dense strategy for all pairs of layer, optimizer, option, form, ..."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = [
 ]
 
 FACTORS: Mapping[str, Sequence[Any]] = {
-    # what has no weights and no state cannot meet an optimizer
+    # a layer without weights and state does not depend on the optimizer
     "kind": of_one_shape(list(KINDS)[:PLAIN]),
     "optimizer": list(OPTIMIZERS),
     "option": list(OPTIONS),
@@ -39,19 +39,25 @@ FACTORS: Mapping[str, Sequence[Any]] = {
 
 @cache
 def rows() -> list[Case]:
-    """Cases in which each two values of two factors meet at least once."""
+    """Returns cases in which each pair of values of two factors occurs at least once."""
     return [Case(**dict(zip(FACTORS, row, strict=True))) for row in AllPairs(FACTORS.values())]
 
 
 def test_each_pair_of_values_is_in_a_row() -> None:
-    for one, other in combinations(FACTORS, 2):
-        met = {(getattr(case, one), getattr(case, other)) for case in rows()}
-        assert met == set(product(FACTORS[one], FACTORS[other]))
+    for first, second in combinations(FACTORS, 2):
+        pairs = {(getattr(case, first), getattr(case, second)) for case in rows()}
+        assert pairs == set(product(FACTORS[first], FACTORS[second]))
 
 
 def assert_same_unless_keras_fails(case: Case) -> str:
-    """Assert that both ways end with the same bits; why Keras itself cannot train so, if not."""
-    case.model()  # one that cannot be built would compare nothing
+    """Asserts that both trainings end with the same bits, unless Keras itself fails.
+
+    If Keras fails, `Training` must fail with the same exception.
+
+    Returns:
+        The reason why Keras fails, or an empty string.
+    """
+    case.model()  # raises if the model cannot be built, because then nothing would be compared
     try:
         values = by_keras(case)
     except Exception as error:
@@ -73,11 +79,11 @@ def test_a_row(number: int) -> None:
 FITTING = [
     (kind, form)
     for kind, form in product(KINDS, FORMS)
-    # a sequence hands each layer one tensor
+    # a sequential model passes one tensor to each layer
     if form != "sequential" or KINDS[kind].call is of_one_input
 ]
 CASES = st.builds(
-    lambda fitting, **given: Case(*fitting[:1], form=fitting[1], **given),
+    lambda fitting, **values: Case(*fitting[:1], form=fitting[1], **values),
     fitting=st.sampled_from(FITTING),
     optimizer=st.sampled_from(list(OPTIMIZERS)),
     option=st.sampled_from(list(OPTIONS)),
@@ -91,5 +97,5 @@ CASES = st.builds(
 @given(CASES)
 @settings(max_examples=40)
 def test_any_case(case: Case) -> None:
-    """A kind of layer by itself, in a graph, on any data."""
+    """Compares one kind of layer, in a graph, on random data."""
     assert_same_unless_keras_fails(case)

@@ -1,4 +1,4 @@
-"""What is not trained as Keras trains it is refused, with the reason."""
+"""Models, layers and optimizers that cannot train as under Keras are refused with a reason."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def writing() -> Any:
     return keras.Sequential([keras.Input((4,)), layer, layers.Dense(1, name="head")])
 
 
-def step(model: Any, strategy: Strategy, plan: Plan, **given: Any) -> None:
+def step(model: Any, strategy: Strategy, plan: Plan, **globs: Any) -> None:
     optimizer, loss = keras.optimizers.SGD(), keras.losses.MeanSquaredError()
-    training = Training(model, strategy, plan, optimizer=optimizer, loss=loss, **given)
+    training = Training(model, strategy, plan, optimizer=optimizer, loss=loss, **globs)
     x = tf.zeros((2, *model.input_shape[1:]))
     tf.function(training.step)(x, tf.zeros((2, 1)))
 
@@ -89,7 +89,7 @@ def test_an_optimizer_must_be_new() -> None:
 
 
 class Keeping(layers.Layer):  # type: ignore[misc]
-    """Keeps a metric by itself, as Keras' guide on own layers does."""
+    """Has a metric of its own, as in Keras' guide on custom layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class Keeping(layers.Layer):  # type: ignore[misc]
 
 
 class Adding(layers.Layer):  # type: ignore[misc]
-    """Adds a loss that is not a scalar, and one of whole numbers."""
+    """Adds a loss that is not a scalar, and a loss of integers."""
 
     def call(self, x: Any) -> Any:
         self.add_loss(keras.ops.mean(x**2, axis=0))
@@ -110,7 +110,7 @@ class Adding(layers.Layer):  # type: ignore[misc]
 
 
 class Unreached(keras.Model):  # type: ignore[misc]
-    """Has a layer that no output depends on."""
+    """Has a layer on which no output depends."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class Unreached(keras.Model):  # type: ignore[misc]
 
 
 class Switching(layers.Layer):  # type: ignore[misc]
-    """Draws from its seed inside of a condition."""
+    """Draws random numbers from its seed inside a condition."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ class Switching(layers.Layer):  # type: ignore[misc]
 
 
 class Drawing(layers.Layer):  # type: ignore[misc]
-    """Draws from Keras' global seed."""
+    """Draws random numbers from Keras' global seed."""
 
     def call(self, x: Any) -> Any:
         return x + keras.random.normal((4,))
@@ -153,7 +153,7 @@ def unreached() -> Any:
 
 
 def kept(model: Any) -> list[Any]:
-    """The variables of metrics that layers keep by themselves."""
+    """Returns the values of the metrics of layers."""
     metrics = [layer.mean for layer in model.layers if isinstance(layer, Keeping)]
     return [v.numpy() for metric in metrics for v in metric.variables]
 
@@ -171,19 +171,19 @@ def test_what_keras_trains_is_trained(
     build: Callable[[], Any], optimizer: Callable[[], Any]
 ) -> None:
     x, y = tf.reshape(tf.range(32.0), (8, 4)) / 32, tf.ones((8, 1))
-    theirs, ours = build(), build()
-    theirs.compile(optimizer(), "mse", jit_compile=False)
+    keras_model, our_model = build(), build()
+    keras_model.compile(optimizer(), "mse", jit_compile=False)
     training = Training(
-        ours, Dense(), Plan(), optimizer=optimizer(), loss=keras.losses.MeanSquaredError()
+        our_model, Dense(), Plan(), optimizer=optimizer(), loss=keras.losses.MeanSquaredError()
     )
     step = tf.function(training.step)
     for _ in range(3):
-        expected = theirs.train_on_batch(x, y, return_dict=True)["loss"]
+        expected = keras_model.train_on_batch(x, y, return_dict=True)["loss"]
         loss, _ = step(x, y)
     assert float(loss) == pytest.approx(float(expected), rel=1e-6)
-    for one, other in zip(theirs.weights, ours.weights, strict=True):
-        assert alike(np.asarray(one.numpy()), np.asarray(other.numpy()))
-    assert all(kept(ours)), "metrics go on; Keras resets them in train_on_batch"
+    for their_weight, our_weight in zip(keras_model.weights, our_model.weights, strict=True):
+        assert alike(np.asarray(their_weight.numpy()), np.asarray(our_weight.numpy()))
+    assert all(kept(our_model)), "metrics go on; Keras resets them in train_on_batch"
 
 
 @pytest.mark.parametrize(
@@ -254,15 +254,15 @@ def test_what_is_refused_changes_nothing() -> None:
     assert all(alike(before[name], array) for name, array in values(model).items())
     assert optimizer.loss_scale_factor == 4.0
     training = Training(model, Projection(), plan, optimizer=optimizer, loss=np.mean)
-    two = within(layers.ReLU())
-    plan, before = masked(two), None
+    other_model = within(layers.ReLU())
+    plan, before = masked(other_model), None
     del training
     sparse = STRATEGIES["sparse_values"]()
-    training = Training(two, sparse, plan, optimizer=keras.optimizers.SGD(), loss=np.mean)
+    training = Training(other_model, sparse, plan, optimizer=keras.optimizers.SGD(), loss=np.mean)
     first, second = plan.weights
-    bad = Plan((dataclasses.replace(first, mask=first.mask[:, ::-1]),
+    unfit_plan = Plan((dataclasses.replace(first, mask=first.mask[:, ::-1]),
                 dataclasses.replace(second, mask=np.zeros_like(second.mask))))  # fmt: skip
     before = [np.asarray(a) for a in training.effective()]
     with pytest.raises(Invalid, match="masks of other sizes"):
-        training.switch(bad)
+        training.switch(unfit_plan)
     assert all(alike(a, np.asarray(b)) for a, b in zip(before, training.effective(), strict=True))

@@ -1,4 +1,4 @@
-"""What is said of a trial that ran again."""
+"""Tests of the comparison of a trial's second run with its record."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ RECORDED = Recorded(
 )  # fmt: skip
 
 
-def with_metrics(**found: float) -> Recorded:
-    metrics = {name.replace("__", "/"): value for name, value in found.items()}
+def with_metrics(**changed_metrics: float) -> Recorded:
+    metrics = {name.replace("__", "/"): value for name, value in changed_metrics.items()}
     return replace(RECORDED, metrics={**RECORDED.metrics, **metrics})
 
 

@@ -1,4 +1,4 @@
-"""What a sweep shows while it runs: the block in a terminal, plain lines elsewhere."""
+"""Tests of the progress display: the panel in a terminal, and plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CODES = re.compile(r"\x1b\[(\?25[lh]|[\d;]*[a-zA-Z])")
 
 @dataclass(frozen=True)
 class Said:
-    """A trial's report."""
+    """A report of a trial's progress."""
 
     steps: int
     total: int = 100
@@ -39,7 +39,7 @@ class Said:
 
 
 class Clock:
-    """A time that passes when told to."""
+    """A clock that the test advances."""
 
     now = 1000.0
 
@@ -48,14 +48,14 @@ class Clock:
 
 
 class Screen(io.StringIO):
-    """A terminal: its rows as they are seen, broken at its width, and whether its cursor is."""
+    """A terminal that wraps lines at its width; keeps its visible rows and its cursor."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.lock = RLock()
         self.width, self.rows, self.at, self.column, self.cursor = width, [""], 0, 0, True
         self.broken: set[int] = set()
-        """Rows that go on in the next one because they were too long."""
+        """Indices of rows that continue in the next row, because their text was too long."""
 
     def isatty(self) -> bool:
         return True
@@ -97,7 +97,7 @@ class Screen(io.StringIO):
             self.rows.append("")
 
     def resize(self, width: int) -> None:
-        """Break the rows anew, as terminals do; the cursor stays at the end of its row."""
+        """Changes the width and wraps the rows, as terminals do; the cursor stays in its row."""
         assert not any(self.rows[self.at + 1 :])
         rows, self.rows, self.width = self.rows[: self.at + 1], [], width
         for row in rows:
@@ -123,16 +123,19 @@ def console(file: io.StringIO, width: int = 80, height: int = 40) -> Console:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
+    """Waits until the condition is true, at most 10 seconds."""
+    deadline = time.monotonic() + 10
     while not condition():
-        assert time.monotonic() < end
+        assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
 def outcome(number: int = 0, strategy: str = "weight_mask", **metrics: float) -> Outcome:
-    found = {f"test/{name}": value for name, value in metrics.items()}
-    made = trial(strategy=strategy, seed=number)
-    return Outcome(made, "", "ok", TrialResult("ok", metrics=found or {"test/accuracy": 0.5}))
+    scores = {f"test/{name}": value for name, value in metrics.items()}
+    planned_trial = trial(strategy=strategy, seed=number)
+    return Outcome(
+        planned_trial, "", "ok", TrialResult("ok", metrics=scores or {"test/accuracy": 0.5})
+    )
 
 
 def failed(number: int, reason: str = "ValueError: no") -> Outcome:
@@ -144,10 +147,10 @@ def skipped(number: int) -> Outcome:
 
 
 def some_of_all(display: Display) -> None:
-    """Start eleven trials of 80, of which one ends well, one fails and one is lost."""
+    """Starts eleven of 80 trials; then one finishes, one fails, and one loses its worker."""
     for i in range(11):
-        one = outcome(i)
-        display.started(one.trial.id, one.name + ", on [hidden_1/*]", i)
+        started_trial = outcome(i)
+        display.started(started_trial.trial.id, started_trial.name + ", on [hidden_1/*]", i)
     for i in range(8, 20):
         display.reported(outcome(10).trial.id, Said(i, epoch=7, metrics={"train/accuracy": 0.2}))
     display.reported(outcome(3).trial.id, Said(45, 100, 12, {"validation/accuracy": 0.75}))
@@ -250,8 +253,8 @@ def test_what_is_printed_meanwhile_goes_where_it_belongs(
 def test_failures_are_red_unless_colours_are_unwanted(monkeypatch: pytest.MonkeyPatch) -> None:
     def shown() -> str:
         screen = Screen(80)
-        made = Console(file=screen, width=80, height=40, color_system="standard")
-        with Display(80, console=made) as display:
+        color_console = Console(file=screen, width=80, height=40, color_system="standard")
+        with Display(80, console=color_console) as display:
             some_of_all(display)
         return screen.getvalue()
 
@@ -282,13 +285,13 @@ def test_no_line_is_wider_and_no_block_higher_than_the_terminal(width: int, heig
         tally.end(outcome(i, strategy, accuracy=i / 10))
         tally.end(outcome(i, strategy, mse=10.0**-i))
     tally.away, tally.waiting = 1e7, 10**9
-    found = lines(tally, width, height)
-    assert max(line.cell_len for line in found) <= width
-    assert len(found) <= height
+    panel = lines(tally, width, height)
+    assert max(line.cell_len for line in panel) <= width
+    assert len(panel) <= height
     if height >= 8:
         shown = min(8, height - 5 - 2)
-        assert [line.plain.split()[0] for line in found[5:-1]] == [str(i) for i in range(shown)]
-        assert found[-1].plain == f"  and {2000 - shown} more"
+        assert [line.plain.split()[0] for line in panel[5:-1]] == [str(i) for i in range(shown)]
+        assert panel[-1].plain == f"  and {2000 - shown} more"
 
 
 def test_without_unicode_the_bar_is_made_of_letters() -> None:
@@ -309,10 +312,10 @@ def test_the_best_is_the_highest_accuracy_and_the_lowest_error() -> None:
     ]:
         tally.end(outcome(0, strategy, accuracy=accuracy))
         tally.end(outcome(0, strategy, mse=mse))
-    said = [line.plain for line in lines(tally, 80, 24)]
-    assert "best accuracy: gradient_mask 0.800, dense 0.700" in said
-    assert "best mse: gradient_mask 1e-05, dense 2000" in said
-    assert "best accuracy: gradient_mask 0.800, ..." in [x.plain for x in lines(tally, 45, 24)]
+    panel = [line.plain for line in lines(tally, 80, 24)]
+    assert "best accuracy: gradient_mask 0.800, dense 0.700" in panel
+    assert "best mse: gradient_mask 1e-05, dense 2000" in panel
+    assert "best accuracy: gradient_mask 0.800, ..." in [row.plain for row in lines(tally, 45, 24)]
 
 
 def test_workers_keep_their_order_and_long_names_end_in_dots() -> None:
@@ -320,8 +323,8 @@ def test_workers_keep_their_order_and_long_names_end_in_dots() -> None:
     for worker in (2, 0, 1):
         tally.start(str(worker), "学習" * 15, worker)
         tally.report(str(worker), Said(199, 200, worker + 1))
-    found = [line.plain for line in lines(tally, 60, 24)][-3:]
-    assert found == [f"  {w}  {'学習' * 8}学 ...  epoch {w + 1}, 99 %" for w in range(3)]
+    worker_lines = [line.plain for line in lines(tally, 60, 24)][-3:]
+    assert worker_lines == [f"  {w}  {'学習' * 8}学 ...  epoch {w + 1}, 99 %" for w in range(3)]
 
 
 def test_the_last_score_stays_until_there_is_another() -> None:
@@ -339,7 +342,7 @@ def test_the_last_score_stays_until_there_is_another() -> None:
 
 
 def at_once(tally: Tally, clock: Clock, workers: int, seconds: float, rounds: int = 1) -> None:
-    """Every worker starts a trial and ends it after so many seconds, over and over."""
+    """Lets every worker run `rounds` trials, one after another, of `seconds` each."""
     for _ in range(rounds):
         first = tally.ended
         for i in range(workers):
@@ -368,12 +371,12 @@ def test_reports_tell_it_before_the_first_result() -> None:
         tally.start(outcome(i).trial.id, "", i)
     clock.now += 1
     tally.report(outcome(0).trial.id, Said(5))
-    assert tally.left() is None  # too early: it has only just started
+    assert tally.left() is None  # too early: 5 % are done, which is less than TELLING
     clock.now += 9
     for i in range(2):
         tally.report(outcome(i).trial.id, Said(50))
     assert tally.left() == pytest.approx((7 + 2 * 0.5) * 20 / 2)
-    clock.now += 5  # goes on between reports
+    clock.now += 5  # the estimate goes on between reports
     assert tally.left() == pytest.approx((7 + 2 * 0.25) * 20 / 2)
 
 
@@ -425,11 +428,11 @@ def test_time_between_trials_counts_and_workers_that_left_do_not() -> None:
     clock = Clock()
     tally = Tally(30, 0, clock)
     at_once(tally, clock, 2, 3)
-    clock.now += 1  # as long as recording takes
+    clock.now += 1  # time to record the results
     at_once(tally, clock, 2, 3)
     assert tally.left() == pytest.approx(26 * 3.5 / 2)
     clock.now += 60
-    tally.start(outcome(4).trial.id, "", 1)  # the other one is gone
+    tally.start(outcome(4).trial.id, "", 1)  # the other worker has been idle for too long to count
     assert tally.left() == pytest.approx(26 * 3.5)
 
 
@@ -480,21 +483,24 @@ def test_what_is_done_is_said(
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_ten_thousand_trials_take_few_lines_and_no_memory(terminal: bool) -> None:
-    made = [failed(i) if i % 100 == 50 else outcome(i) for i in range(10_000)]
-    assert len({o.trial.id for o in made}) == 10_000
+    outcomes = [failed(i) if i % 100 == 50 else outcome(i) for i in range(10_000)]
+    assert len({o.trial.id for o in outcomes}) == 10_000
     file = Screen(80) if terminal else io.StringIO()
     with Display(10_000, console=console(file)) as display:
         tracemalloc.start()
         used = []
         for part in range(2):
-            for i, one in enumerate(made[part * 5000 :][:5000]):
-                display.started(one.trial.id, one.name, i % 20)
-                display.reported(one.trial.id, Said(1))
+            for i, ended in enumerate(outcomes[part * 5000 :][:5000]):
+                display.started(ended.trial.id, ended.name, i % 20)
+                display.reported(ended.trial.id, Said(1))
                 display.store(i, 0.0)
-                display.ended(one)
+                display.ended(ended)
             used.append(tracemalloc.get_traced_memory()[0])
         tracemalloc.stop()
     printed = [line for line in CODES.sub("", file.getvalue()).splitlines() if line[:1] == "["]
-    by_kind = {bad: len(list(x)) for bad, x in groupby(sorted("failed" in y for y in printed))}
+    by_kind = {
+        is_failed: len(list(group))
+        for is_failed, group in groupby(sorted("failed" in text for text in printed))
+    }
     assert by_kind == ({True: 100} if terminal else {True: 100, False: 100})
     assert used[1] - used[0] < 200_000

@@ -1,4 +1,4 @@
-"""`masksweep reproduce`: a result again from its config file alone."""
+"""Tests of `masksweep reproduce`: a result is computed again from its config file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STEPS = {"epochs": 2, "batch_size": 100}
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Run], Run]:
-    """A store's folder, the runs of a sweep's trials, and the sweep's own."""
+    """The folder of a store, the runs of a sweep's trials, and the sweep's parent run."""
     folder = tmp_path_factory.mktemp("sweep")
     rng = np.random.default_rng(0)
     shapes = {"hidden_1/kernel": (64, 12), "hidden_2/kernel": (12, 8)}
@@ -37,7 +37,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Run], Run
         make(strategy="gradient_mask", **base, launch={"pack": 4}, seed=1),
         make(strategy="gradient_mask", **base, launch={"pack": 4}, seed=2),
         make(**base, pattern={"name": "file", "path": str(folder / "mine.npz")}, held="init"),
-        make(**base, strategy="var_list"),  # which refuses scattered weights
+        make(**base, strategy="var_list"),  # this strategy refuses masks of single weights
     ]
     with (
         chdir(folder),
@@ -45,8 +45,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Run], Run
     ):
         recorder.start_sweep("note", [])
         recorder.start()
-        place = f"memory://{uuid.uuid4().hex}"
-        for group in ([0], [1, 2], [3], [4]):  # those of a pack side by side
+        checkpoints = f"memory://{uuid.uuid4().hex}"
+        for group in ([0], [1, 2], [3], [4]):  # the trials of a pack run side by side
             members = []
             for trial in (trials[i] for i in group):
                 recorder.start_trial(trial, trial.name)
@@ -54,10 +54,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Run], Run
                 def log(report: pack.Report, trial: Trial = trial) -> None:
                     recorder.log(trial, report.epoch, report.metrics)
 
-                members.append(Member(trial, log, Checkpoints(place, trial.id, 60)))
-            for member, found in zip(members, pack.run(members), strict=True):
-                assert not isinstance(found, Exception)
-                recorder.end_trial(member.trial, found)
+                members.append(Member(trial, log, Checkpoints(checkpoints, trial.id, 60)))
+            for member, result in zip(members, pack.run(members), strict=True):
+                assert not isinstance(result, Exception)
+                recorder.end_trial(member.trial, result)
         recorder.end_sweep("FINISHED", "note", {})
         assert recorder.finish(120)
     (folder / "mine.npz").unlink()
@@ -74,7 +74,7 @@ def test_all_trials_of_a_sweep_come_out_the_same(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Alone, in a pack without its neighbour, with masks from a file, and skipped."""
+    """A trial alone, trials of a pack on their own, masks from a file, and a skipped trial."""
     folder, children, parent = runs
     monkeypatch.chdir(folder)
     assert main(["reproduce", "--sweep", parent.info.run_id]) == 0
@@ -82,8 +82,8 @@ def test_all_trials_of_a_sweep_come_out_the_same(
     again = local_store(folder, f"reproduces {parent.info.run_id}")
     assert {r.data.tags["reproduces"] for r in again.children} == {r.info.run_id for r in children}
     digests = [
-        {r.data.tags["trial.id"]: r.data.tags.get("trial.weights_sha256") for r in found}
-        for found in (children, again.children)
+        {r.data.tags["trial.id"]: r.data.tags.get("trial.weights_sha256") for r in trial_runs}
+        for trial_runs in (children, again.children)
     ]
     assert digests[0] == digests[1]
     assert len(digests[0]) == 5
@@ -95,11 +95,11 @@ def test_a_doctored_config_is_different(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """And that is found on another machine, from the file alone."""
+    """The difference is also found on another machine, from the file alone."""
     monkeypatch.chdir(tmp_path)
     children = runs[1]
-    (one,) = [r for r in children if r.data.params["held"] == "init"]
-    shutil.copytree(config_of(one).parent, tmp_path / "copied")
+    (original,) = [r for r in children if r.data.params["held"] == "init"]
+    shutil.copytree(config_of(original).parent, tmp_path / "copied")
     path = tmp_path / "copied" / "config.yaml"
     path.write_text(path.read_text().replace("learning_rate: 0.01,", "learning_rate: 0.0101,"))
     assert main(["reproduce", str(path)]) == 1
@@ -108,9 +108,9 @@ def test_a_doctored_config_is_different(
     assert "curves: part at epoch 1 (train/" in out
     assert "config: changed since" in out
     assert out.endswith("verdict: different\n")
-    name = f"reproduces {one.info.run_name}, {one.data.tags['trial.id'][:8]}"
+    name = f"reproduces {original.info.run_name}, {original.data.tags['trial.id'][:8]}"
     (again,) = local_store(tmp_path, name).children
-    assert again.data.tags["reproduces.trial"] == one.data.tags["trial.id"]
+    assert again.data.tags["reproduces.trial"] == original.data.tags["trial.id"]
     assert not list((tmp_path / ".masksweep").rglob("*"))
 
 

@@ -1,4 +1,4 @@
-"""A sweep end to end, as a person runs it: the table, the store, the page."""
+"""End-to-end tests of a sweep, started as a user does: the table, the store, MLflow's pages."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ MASKED_METRICS = {
 
 @dataclass
 class Ran:
-    """A finished sweep and its runs."""
+    """A finished sweep: its folder, its process, and its runs in the store."""
 
     folder: Path
     done: subprocess.CompletedProcess[str]
@@ -75,8 +75,8 @@ class Ran:
 
     @property
     def parent(self) -> Run:
-        (found,) = self.runs("tags.`sweep.name` = 'small' and tags.mlflow.note.content != ''")
-        return found
+        (run,) = self.runs("tags.`sweep.name` = 'small' and tags.mlflow.note.content != ''")
+        return run
 
     def runs(self, query: str) -> list[Run]:
         experiment = self.client.get_experiment_by_name("masksweep")
@@ -108,25 +108,25 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
 
 def test_the_table_has_a_row_for_each_strategy_and_says_how_to_go_on(ran: Ran) -> None:
     lines = ran.done.stdout.splitlines()
-    first, against = ran.done.stdout.split("p (Bonferroni)")
-    row = {line.split()[0]: line for line in first.splitlines() if line.strip()}
-    assert "control" in row["dense"]
-    assert "leaks, as it must" in row["init_only"]
-    assert "holds" in row["weight_mask"]
-    assert " ± " in row["weight_mask"]
-    assert row["dense"].endswith("2/0/0")
-    assert row["var_list"].endswith("0/0/2")
-    # and beside it the difference to the dense control, seed by seed
-    assert "test score minus dense" in first
+    table, comparison = ran.done.stdout.split("p (Bonferroni)")
+    rows = {line.split()[0]: line for line in table.splitlines() if line.strip()}
+    assert "control" in rows["dense"]
+    assert "leaks, as it must" in rows["init_only"]
+    assert "holds" in rows["weight_mask"]
+    assert " ± " in rows["weight_mask"]
+    assert rows["dense"].endswith("2/0/0")
+    assert rows["var_list"].endswith("0/0/2")
+    # a second table has the difference to the dense control, paired by seed
+    assert "test score minus dense" in table
     assert {"init_only", "weight_mask"} <= {
-        line.split()[0] for line in against.splitlines() if line
+        line.split()[0] for line in comparison.splitlines() if line
     }
-    assert "Noise: two dense trials that differ in their seed alone" in against
+    assert "Noise: two dense trials that differ in their seed alone" in comparison
     assert lines[-1] == "Open the results with: masksweep ui   (sweep 'small')"
 
 
 def test_a_finished_sweep_is_shown_where_its_trials_could_not_run(ran: Ran) -> None:
-    """On a machine with fewer cores, say; one that has none of its trials refuses them."""
+    """For example on a machine with fewer cores. If trials are to run there, they are refused."""
     command = [
         sys.executable,
         "-m",
@@ -136,12 +136,12 @@ def test_a_finished_sweep_is_shown_where_its_trials_could_not_run(ran: Ran) -> N
         "resources.num_cpus=9999",
     ]
     options: Any = {"capture_output": True, "text": True, "env": clean_env()}
-    shown = subprocess.run(command, cwd=ran.folder, **options)
-    assert shown.returncode == 0, shown.stderr
-    assert "8 trials: 6 done, 2 skipped" in shown.stderr or "8 done" in shown.stderr
-    more = subprocess.run([*command, "seed=0,1,2"], cwd=ran.folder, **options)
-    assert more.returncode == 2
-    assert "resources.num_cpus=9999" in more.stderr
+    same = subprocess.run(command, cwd=ran.folder, **options)
+    assert same.returncode == 0, same.stderr
+    assert "8 trials: 6 done, 2 skipped" in same.stderr or "8 done" in same.stderr
+    larger = subprocess.run([*command, "seed=0,1,2"], cwd=ran.folder, **options)
+    assert larger.returncode == 2
+    assert "resources.num_cpus=9999" in larger.stderr
 
 
 def test_progress_is_plain_lines_where_there_is_no_terminal(ran: Ran) -> None:
@@ -196,7 +196,7 @@ def test_the_recorded_config_alone_gives_the_same_trial(ran: Ran, tmp_path: Path
             expected |= {"model.keras", "environment.txt"}
             if run.data.tags["trial.strategy"] != "dense":
                 expected |= {"masks.npz", "weights", "integrity.png"}
-        assert names - {"log.txt"} == expected  # what it printed, if it did
+        assert names - {"log.txt"} == expected  # a log exists only if the trial printed something
         path = ran.client.download_artifacts(run.info.run_id, "config.yaml", str(tmp_path))
         trial, recorded = run_config.read(Path(path))
         assert recorded is not None
@@ -239,8 +239,8 @@ def test_a_second_sweep_gives_every_trial_the_same_bits(ran: Ran, tmp_path: Path
         check=True,
     )
     first, second = (
-        {r.data.tags["trial.id"]: r.data.tags.get("trial.weights_sha256") for r in x.children}
-        for x in (ran, Ran(tmp_path, ran.done))
+        {r.data.tags["trial.id"]: r.data.tags.get("trial.weights_sha256") for r in s.children}
+        for s in (ran, Ran(tmp_path, ran.done))
     )
     assert len(second) == 4
     assert second.items() <= first.items()
@@ -248,9 +248,9 @@ def test_a_second_sweep_gives_every_trial_the_same_bits(ran: Ran, tmp_path: Path
 
 @pytest.fixture(scope="module")
 def page(ran: Ran) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with socket.socket() as probe_socket:
+        probe_socket.bind(("127.0.0.1", 0))
+        port = probe_socket.getsockname()[1]
     server = subprocess.Popen(
         [sys.executable, "-m", "masksweep.sweeps.cli", "ui", "--port", str(port)],
         cwd=ran.folder,
@@ -263,8 +263,8 @@ def page(ran: Ran) -> Iterator[str]:
     try:
         assert server.stdout is not None
         view = f"runs?workflowType=machine_learning&viewStateShareKey=masksweep-{ran.id}"
-        said = f"MLflow on http://127.0.0.1:{port}/#/experiments/1/{view}   (Ctrl-C ends it)\n"
-        assert server.stdout.readline() == said
+        line = f"MLflow on http://127.0.0.1:{port}/#/experiments/1/{view}   (Ctrl-C ends it)\n"
+        assert server.stdout.readline() == line
         wait_for(lambda: answers(f"http://127.0.0.1:{port}/health"))
         yield f"http://127.0.0.1:{port}"
     finally:
@@ -293,24 +293,24 @@ def test_ui_shows_the_same_store_on_this_machine_only(ran: Ran, page: str) -> No
 
 @pytest.fixture
 def tab(page: str) -> Iterator[Any]:
-    """A page of Chromium, at MLflow's."""
+    """A browser page in Chromium."""
     path = shutil.which("chromium") or shutil.which("google-chrome")
     if path is None:
         missing("no Chromium here")
-    # it looks for its maker's servers otherwise
+    # otherwise Chromium connects to its vendor's servers
     quiet = ["background-networking", "component-update", "sync", "gpu", "quic"]
     flags = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in quiet)]
-    with module("playwright.sync_api").sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=path, args=flags)
-        made = browser.new_page(viewport={"width": 2400, "height": 1600})
-        made.context.set_default_timeout(60_000)
-        yield made
+    with module("playwright.sync_api").sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=flags)
+        browser_page = browser.new_page(viewport={"width": 2400, "height": 1600})
+        browser_page.context.set_default_timeout(60_000)
+        yield browser_page
         browser.close()
 
 
 @pytest.mark.slow
 class TestInABrowser:
-    """What a person sees on MLflow's pages, and the ways between them."""
+    """MLflow's pages as a user sees them, and the links between them."""
 
     def from_the_sweep(self, ran: Ran, page: str, tab: Any, link: str) -> Any:
         tab.goto(f"{page}/#/experiments/1/runs/{ran.parent.info.run_id}")
@@ -357,7 +357,7 @@ class TestInABrowser:
         for name in ("strategy", "test/accuracy"):
             tab.get_by_text("Select parameter or metric").first.click()
             tab.get_by_role("option", name=name, exact=True).click()
-        labels = tab.locator("svg text:visible")  # those of the other tabs are there, hidden
+        labels = tab.locator("svg text:visible")  # other tabs have hidden labels
         labels.filter(has_text="init_only").first.wait_for()
         shown = set(labels.all_text_contents())
         assert {"dense", "init_only", "weight_mask"} <= shown
@@ -409,19 +409,19 @@ def test_the_log_of_a_worker_that_was_killed_is_kept(
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.chdir(tmp_path)
-    one = Planned(trial(), ["seed=0"])
-    log = Path(f".masksweep/logs/small/{one.name.replace(', ', '_').replace(' ', '_')}")
-    log = log.with_name(f"{log.name}-{one.trial.id[:8]}.log").absolute()
+    planned_trial = Planned(trial(), ["seed=0"])
+    log = Path(f".masksweep/logs/small/{planned_trial.name.replace(', ', '_').replace(' ', '_')}")
+    log = log.with_name(f"{log.name}-{planned_trial.trial.id[:8]}.log").absolute()
     log.parent.mkdir(parents=True)
     log.write_text("an earlier run's words")
     with (
-        resume.opened([one], "small", rerun=False) as (planned, recorder, _),
+        resume.opened([planned_trial], "small", rerun=False) as (planned, recorder, _),
         Stop() as stop,
-        Engine([Job(one.trial.id, str(log), Spec())], Killed()) as engine,
+        Engine([Job(planned_trial.trial.id, str(log), Spec())], Killed()) as engine,
     ):
         ended = Sweep(planned, recorder, stop, "small", "note", False).run(engine)
-    assert ended.logs == {one.trial.id: log.relative_to(tmp_path)}
+    assert ended.logs == {planned_trial.trial.id: log.relative_to(tmp_path)}
     store = local_store(tmp_path, "small")
     (run,) = store.children
-    kept = store.client.download_artifacts(run.info.run_id, "log.txt", str(tmp_path))
-    assert Path(kept).read_text() == "the last words" * 3
+    log_copy = store.client.download_artifacts(run.info.run_id, "log.txt", str(tmp_path))
+    assert Path(log_copy).read_text() == "the last words" * 3

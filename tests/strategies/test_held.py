@@ -1,4 +1,4 @@
-"""Held values: in the shape and dtype of the weight, or a plain refusal."""
+"""Tests of held values: their shapes, dtypes and values, and what they refuse."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def test_kinds() -> None:
 def test_shapes_and_dtypes_are_those_of_the_weights(
     initial: dict[str, Any], tmp_path: Path
 ) -> None:
-    written = file(tmp_path, **{name: np.ones(a.shape, "int8") for name, a in initial.items()})
-    for held in (Zero(), Constant(0.1), Init(), written):
-        made = held.values(initial)
-        assert list(made) == list(initial)
-        for name, array in made.items():
+    from_file = file(tmp_path, **{name: np.ones(a.shape, "int8") for name, a in initial.items()})
+    for held in (Zero(), Constant(0.1), Init(), from_file):
+        held_values = held.values(initial)
+        assert list(held_values) == list(initial)
+        for name, array in held_values.items():
             assert (array.shape, array.dtype) == (initial[name].shape, initial[name].dtype)
 
 
@@ -66,10 +66,10 @@ def test_broken_held_values_fail() -> None:
 def test_one_value_for_all_is_told_from_others(initial: dict[str, Any]) -> None:
     for held, value in ((Zero(), 0), (Constant(0.5), 0.5)):
         for array in held.values(initial).values():
-            one = one_value(array)
-            assert (one.shape, one.dtype, one) == ((), array.dtype, value)
-    alike = {name: np.zeros_like(a) for name, a in initial.items()}
-    for array in Init().values(alike).values():  # by chance: the next seed's may differ
+            scalar = one_value(array)
+            assert (scalar.shape, scalar.dtype, scalar) == ((), array.dtype, value)
+    zeros = {name: np.zeros_like(a) for name, a in initial.items()}
+    for array in Init().values(zeros).values():  # equal by chance, not by definition
         assert one_value(array) is array
 
 
@@ -85,18 +85,18 @@ def test_constant_is_rounded_to_the_dtype(initial: dict[str, Any]) -> None:
 
 
 def test_init_is_a_copy(initial: dict[str, Any]) -> None:
-    made = Init().values(initial)
-    for name, array in made.items():
+    held_values = Init().values(initial)
+    for name, array in held_values.items():
         np.testing.assert_array_equal(array, initial[name])
         assert not np.shares_memory(array, initial[name])
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "int64", "bool"])
 def test_file_is_cast(tmp_path: Path, initial: dict[str, Any], dtype: str) -> None:
-    given = np.array([[0, 1], [1, 1], [0, 0]], dtype)
-    made = file(tmp_path, **{NAME: given, "other": np.ones(1)}).values({NAME: initial[NAME]})
-    assert list(made) == [NAME]
-    np.testing.assert_array_equal(made[NAME], given.astype(initial[NAME].dtype))
+    stored = np.array([[0, 1], [1, 1], [0, 0]], dtype)
+    values = file(tmp_path, **{NAME: stored, "other": np.ones(1)}).values({NAME: initial[NAME]})
+    assert list(values) == [NAME]
+    np.testing.assert_array_equal(values[NAME], stored.astype(initial[NAME].dtype))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Lottery tickets: which weights a round masks, by scores that are known."""
+"""Tests of the `magnitude` pattern: which weights a round masks for given scores."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.support.trials import BASE
 ROUNDS = st.integers(2, 120).flatmap(lambda n: st.tuples(st.integers(0, n - 2), st.just(n)))
 SHAPES = st.lists(st.lists(st.integers(1, 7), min_size=1, max_size=3), min_size=1, max_size=4)
 FEW = [0.0, -0.0, 0.5, -0.5, 1.0]
-"""So few values that there are always ties."""
+"""Few different values, so that there are ties."""
 
 
 def scores_of(shapes: list[list[int]], seed: int = 0) -> dict[str, Any]:
-    """Kernel and bias by turns, two to a layer."""
-    draw = np.random.default_rng(seed)
+    """Returns random scores by name: layers with two weights, a kernel and a bias."""
+    rng = np.random.default_rng(seed)
     names = [f"hidden_{i // 2}/{('kernel', 'bias')[i % 2]}" for i in range(len(shapes))]
-    return {n: draw.normal(size=s).astype(np.float32) for n, s in zip(names, shapes, strict=True)}
+    return {n: rng.normal(size=s).astype(np.float32) for n, s in zip(names, shapes, strict=True)}
 
 
 def layers_of(names: Any) -> dict[str, list[str]]:
@@ -35,15 +35,15 @@ def layers_of(names: Any) -> dict[str, list[str]]:
 
 
 def test_the_smallest_of_each_layer_are_masked() -> None:
-    """Kernel and bias are one vector, and each layer has its own share."""
+    """The kernel and bias of a layer are ranked together, and each layer has the same sparsity."""
     scores = {
         "hidden_1/kernel": np.array([[0.1, -3.0], [2.0, -0.2]]),
         "hidden_1/bias": np.array([0.05, -9.0]),
         "output/kernel": np.array([[100.0], [-300.0], [200.0]]),
     }
-    third = Magnitude(1, 4).by_scores(scores)
-    assert list(third) == list(scores)
-    assert {n: m.tolist() for n, m in third.items()} == {
+    masks = Magnitude(1, 4).by_scores(scores)
+    assert list(masks) == list(scores)
+    assert {n: m.tolist() for n, m in masks.items()} == {
         "hidden_1/kernel": [[False, True], [True, True]],
         "hidden_1/bias": [False, True],
         "output/kernel": [[False], [True], [True]],
@@ -56,16 +56,19 @@ def test_the_smallest_of_each_layer_are_masked() -> None:
 
 
 def test_layers_that_are_nested_are_layers_of_their_own() -> None:
-    scores = {f"both/{way}/kernel": np.array([1.0, 2.0]) * s for way, s in (("a", 1), ("b", 100))}
-    found = Magnitude(1, 3).by_scores(scores)
-    assert [m.tolist() for m in found.values()] == [[False, True], [False, True]]
+    scores = {
+        f"both/{layer}/kernel": np.array([1.0, 2.0]) * factor
+        for layer, factor in (("a", 1), ("b", 100))
+    }
+    masks = Magnitude(1, 3).by_scores(scores)
+    assert [m.tolist() for m in masks.values()] == [[False, True], [False, True]]
 
 
 def test_a_layers_weights_need_not_follow_each_other() -> None:
     scores = {"a/kernel": np.array([1.0, 4.0]), "b/kernel": np.ones(2), "a/bias": np.array([2.0])}
-    found = Magnitude(2, 4).by_scores(scores)
-    assert list(found) == list(scores)
-    assert {n: m.tolist() for n, m in found.items()} == {
+    masks = Magnitude(2, 4).by_scores(scores)
+    assert list(masks) == list(scores)
+    assert {n: m.tolist() for n, m in masks.items()} == {
         "a/kernel": [False, True],
         "b/kernel": [False, True],
         "a/bias": [False],
@@ -74,26 +77,26 @@ def test_a_layers_weights_need_not_follow_each_other() -> None:
 
 def test_ties_are_masked_in_their_own_order() -> None:
     scores = {"a/kernel": np.full((2, 3), -0.5), "a/bias": np.array([0.5, 0.25])}
-    found = Magnitude(2, 5).by_scores(scores)
-    assert found["a/kernel"].tolist() == [[False, False, False], [True, True, True]]
-    assert found["a/bias"].tolist() == [True, False]
+    masks = Magnitude(2, 5).by_scores(scores)
+    assert masks["a/kernel"].tolist() == [[False, False, False], [True, True, True]]
+    assert masks["a/bias"].tolist() == [True, False]
 
 
 def test_many_ties_are_masked_in_their_own_order_too() -> None:
-    """NumPy's other ways to sort keep the order of a few by chance."""
+    """A sort that is not stable may keep the order of a few equal values, but not of many."""
     sizes = np.resize([2.0, 1.0, 1.0, 3.0, 1.0], 200)
-    found = Magnitude(1, 3).by_scores({"a/kernel": sizes})["a/kernel"]
+    mask = Magnitude(1, 3).by_scores({"a/kernel": sizes})["a/kernel"]
     expected = np.ones(200, bool)
     expected[np.flatnonzero(sizes == 1)[:100]] = False
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(mask, expected)
 
 
 def test_the_sign_does_not_count_that_of_zero_either() -> None:
     plus = {"a/kernel": np.array([0.0, 0.0, 1.0, 2.0])}
     minus = {"a/kernel": np.array([0.0, -0.0, -1.0, 2.0])}
     for number in range(3):
-        one, other = (Magnitude(number, 4).by_scores(s)["a/kernel"] for s in (plus, minus))
-        np.testing.assert_array_equal(one, other)
+        first, second = (Magnitude(number, 4).by_scores(s)["a/kernel"] for s in (plus, minus))
+        np.testing.assert_array_equal(first, second)
 
 
 @settings(deadline=None)  # other processes may hold the cores
@@ -102,13 +105,13 @@ def test_counts_are_exact_in_each_layer(
     shapes: list[list[int]], at: tuple[int, int], seed: int
 ) -> None:
     pattern, scores = Magnitude(*at), scores_of(shapes, seed)
-    found = pattern.by_scores(scores)
-    assert list(found) == list(scores)
-    for name, mask in found.items():
+    masks = pattern.by_scores(scores)
+    assert list(masks) == list(scores)
+    for name, mask in masks.items():
         assert (mask.shape, mask.dtype) == (scores[name].shape, np.dtype(bool))
     for names in layers_of(scores).values():
         sizes = np.concatenate([np.abs(scores[n]).ravel() for n in names])
-        kept = np.concatenate([found[n].ravel() for n in names])
+        kept = np.concatenate([masks[n].ravel() for n in names])
         masked = int((~kept).sum())
         assert masked == round(at[0] / (at[1] - 1) * sizes.size)
         assert masked < sizes.size or sizes.size < at[1] - 1
@@ -121,7 +124,7 @@ def test_counts_are_exact_in_each_layer(
 def test_what_one_round_masks_a_later_one_masks_too(
     given: list[float], at: tuple[int, int]
 ) -> None:
-    """By the same scores; ties may not undo it."""
+    """This holds for the same scores, also if some are equal."""
     scores = {"a/kernel": np.array(given)}
     number, rounds = at
     earlier, later = (
@@ -131,14 +134,14 @@ def test_what_one_round_masks_a_later_one_masks_too(
 
 
 def test_what_is_held_at_zero_stays_masked_while_something_else_is_not_zero() -> None:
-    """Round by round: each keeps the zeros of the one before."""
-    draw, mask = np.random.default_rng(0), np.ones(100, bool)
+    """Each round masks the weights that the round before masked, because they are zero."""
+    rng, mask = np.random.default_rng(0), np.ones(100, bool)
     for number in range(1, 20):
-        trained = np.where(mask, draw.normal(size=100), 0)
-        now = Magnitude(number, 21).by_scores({"a/kernel": trained})["a/kernel"]
-        assert not (now & ~mask).any()
-        assert (~now).sum() == 5 * number
-        mask = now
+        trained = np.where(mask, rng.normal(size=100), 0)
+        new_mask = Magnitude(number, 21).by_scores({"a/kernel": trained})["a/kernel"]
+        assert not (new_mask & ~mask).any()
+        assert (~new_mask).sum() == 5 * number
+        mask = new_mask
 
 
 def test_the_same_scores_give_the_same_masks_and_are_left_as_they_are() -> None:
@@ -155,8 +158,8 @@ def test_the_same_scores_give_the_same_masks_and_are_left_as_they_are() -> None:
 
 @pytest.mark.parametrize("rounds", [2, 3, 100])
 def test_round_0_keeps_all(rounds: int) -> None:
-    found = Magnitude(0, rounds).by_scores(scores_of([[4, 5], [5]]))
-    assert all(mask.all() for mask in found.values())
+    masks = Magnitude(0, rounds).by_scores(scores_of([[4, 5], [5]]))
+    assert all(mask.all() for mask in masks.values())
     assert Magnitude(0, rounds).before is None
     assert Magnitude(0, rounds).sparsity == 0
 
@@ -184,7 +187,7 @@ def test_the_sparsity_is_the_rounds_part_of_the_last(at: tuple[int, int]) -> Non
     ("given", "key"),
     [
         ({"round": -1}, "round"),
-        ({"round": 99}, "round"),  # the last would mask all
+        ({"round": 99}, "round"),  # the last round would mask all weights
         ({"round": 100}, "round"),
         ({"round": 5, "rounds": 6}, "round"),
         ({"round": 1, "rounds": 2}, "round"),
@@ -216,18 +219,18 @@ def test_masks_of_shapes_have_the_counts_of_any_scores(
     shapes: list[list[int]], at: tuple[int, int], seed: int
 ) -> None:
     pattern, scores = Magnitude(*at), scores_of(shapes)
-    found = pattern.masks({n: s.shape for n, s in scores.items()}, seed)
-    assert list(found) == list(scores)
-    for name, mask in found.items():
+    masks = pattern.masks({n: s.shape for n, s in scores.items()}, seed)
+    assert list(masks) == list(scores)
+    for name, mask in masks.items():
         assert (mask.shape, mask.dtype) == (scores[name].shape, np.dtype(bool))
     by_scores = pattern.by_scores(scores)
     for names in layers_of(scores).values():
-        counts = [sum(int(m[n].sum()) for n in names) for m in (found, by_scores)]
+        counts = [sum(int(m[n].sum()) for n in names) for m in (masks, by_scores)]
         assert counts[0] == counts[1]
 
 
 def test_masks_of_shapes_are_the_same_for_every_seed() -> None:
     shapes = {"a/kernel": (4, 6), "a/bias": (6,)}
-    one, other = (Magnitude(30, 100).masks(shapes, seed) for seed in (0, 1))
+    first, second = (Magnitude(30, 100).masks(shapes, seed) for seed in (0, 1))
     for name in shapes:
-        np.testing.assert_array_equal(one[name], other[name])
+        np.testing.assert_array_equal(first[name], second[name])

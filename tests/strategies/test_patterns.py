@@ -1,4 +1,4 @@
-"""Patterns: exact counts in exact places, the same on every machine, and plain refusals."""
+"""Tests of all patterns: number and places of masked entries, seeds, files, and refusals."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ WIDE = st.lists(st.integers(1, 7), min_size=2, max_size=4).map(tuple)
 def test_random_keeps_fans_and_the_exact_count(
     data: st.DataObject, shape: Shape, seed: int
 ) -> None:
-    """Down to the fewest entries that can give them."""
+    """Also with the smallest number of entries that can meet the limits."""
     size, inputs, units = int(np.prod(shape)), shape[-2], shape[-1]
     fan_in = data.draw(st.integers(0, size // units))
     fan_out = data.draw(st.integers(0, size // inputs))
@@ -189,18 +189,18 @@ def test_without_limits_or_with_those_that_hold_anyway_random_is_as_before(
 
 @pytest.mark.parametrize("distribution", ["uniform", "er", "erk"])
 def test_a_dense_and_a_convolution_kernel_stay_connected(distribution: Any) -> None:
-    """Where nothing asks for it, some units of the latter are not."""
+    """Without the limits, some units of the Dense kernel have no kept entry."""
     shapes = {"conv/kernel": (3, 3, 16, 32), "hidden/kernel": (64, 100), "hidden/bias": (100,)}
     plain = Random(0.95, distribution).masks(shapes, 0)
-    made = Random(0.95, distribution, 1, 1).masks(shapes, 0)
-    for name, mask in made.items():
+    connected = Random(0.95, distribution, 1, 1).masks(shapes, 0)
+    for name, mask in connected.items():
         assert mask.sum() == plain[name].sum()
-    np.testing.assert_array_equal(made["hidden/bias"], plain["hidden/bias"])
+    np.testing.assert_array_equal(connected["hidden/bias"], plain["hidden/bias"])
     assert (plain["hidden/kernel"].sum(axis=0) == 0).any()
     for axes in ((0, 1, 2), (0, 1, 3)):
-        assert made["conv/kernel"].sum(axis=axes).min() >= 1
+        assert connected["conv/kernel"].sum(axis=axes).min() >= 1
     for axis in (0, 1):
-        assert made["hidden/kernel"].sum(axis=axis).min() >= 1
+        assert connected["hidden/kernel"].sum(axis=axis).min() >= 1
 
 
 @pytest.mark.parametrize(
@@ -226,14 +226,14 @@ def masked(mask: Any, held: float = 0.0, layer: str = "Dense", name: str = NAME)
 
 def test_what_is_cut_off_is_counted() -> None:
     plan = Plan((masked([[1, 0, 0], [0, 0, 0]]), masked([0, 0, 0], name="hidden/bias")))
-    (found,) = cut_off(plan)
-    assert (found.units, found.units_in_all, found.inputs, found.inputs_in_all) == (2, 3, 1, 2)
-    assert str(found) == "hidden/kernel 2 of 3 units, 1 of 2 inputs"
+    (counts,) = cut_off(plan)
+    assert (counts.units, counts.units_in_all, counts.inputs, counts.inputs_in_all) == (2, 3, 1, 2)
+    assert str(counts) == "hidden/kernel 2 of 3 units, 1 of 2 inputs"
 
 
 def test_what_is_held_at_another_value_than_zero_is_connected() -> None:
-    (found,) = cut_off(Plan((masked(np.zeros((2, 3)), held=0.5),)))
-    assert (found.units, found.inputs) == (0, 0)
+    (counts,) = cut_off(Plan((masked(np.zeros((2, 3)), held=0.5),)))
+    assert (counts.units, counts.inputs) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -241,14 +241,14 @@ def test_what_is_held_at_another_value_than_zero_is_connected() -> None:
     [("Conv2D", 4, 2), ("Conv2DTranspose", 2, 4), ("DepthwiseConv2D", 13, 2)],
 )
 def test_a_convolution_counts_filters_and_channels(layer: str, units: int, inputs: int) -> None:
-    """Each axis where the layer has it; a depthwise unit is an input with a multiplier."""
+    """Each kind of layer has its own axes of units and inputs; see `cut_off`."""
     mask = np.zeros((3, 3, 3, 5), bool)
     mask[1, 2, 0, 0] = mask[0, 0, 0, 0] = mask[2, 1, 0, 0] = True
     mask[1, 1, 0, 0] = True
     if layer == "DepthwiseConv2D":
         mask[0, 1, 0, 3] = True
-    (found,) = cut_off(Plan((masked(mask, layer=layer),)))
-    assert (found.units, found.inputs) == (units, inputs)
+    (counts,) = cut_off(Plan((masked(mask, layer=layer),)))
+    assert (counts.units, counts.inputs) == (units, inputs)
 
 
 def test_the_axes_are_those_of_keras_layers() -> None:
@@ -264,12 +264,12 @@ def test_the_axes_are_those_of_keras_layers() -> None:
         shape = (8, 5) if isinstance(layer, keras.layers.Dense) else (8, 8, 5)
         model = keras.Sequential([keras.Input(shape), layer])
         kernel = next(w for w in describe(model) if w.is_kernel)
-        whole = MaskedWeight(
+        masked_kernel = MaskedWeight(
             kernel, np.zeros(kernel.shape, bool), np.zeros(kernel.shape, "float32")
         )
-        (found,) = cut_off(Plan((whole,)))
-        assert (found.units, found.units_in_all) == (units, units), layer.name
-        assert (found.inputs, found.inputs_in_all) == (inputs, inputs), layer.name
+        (counts,) = cut_off(Plan((masked_kernel,)))
+        assert (counts.units, counts.units_in_all) == (units, units), layer.name
+        assert (counts.inputs, counts.inputs_in_all) == (inputs, inputs), layer.name
 
 
 # -- seeds -----------------------------------------------------------------------------------
@@ -294,16 +294,16 @@ def test_every_seeded_pattern_is_tried() -> None:
 
 
 def test_masks_never_change() -> None:
-    """A change here means that every recorded trial would get other masks."""
+    """If this fails, all trials that were recorded before would get other masks now."""
     assert digests() == GOLDEN
 
 
 def test_masks_are_those_of_any_other_process() -> None:
-    """Whatever Python's hashes are; and without TensorFlow."""
+    """Masks do not depend on Python's hash seed, and making them does not load TensorFlow."""
     code = "import sys\nfrom tests.support.patterns import digests\n"
     code += "print(digests(), 'tensorflow' in sys.modules)"
     for hashes in ("1", "2"):
-        found = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", code],
             cwd=Path(__file__).parents[2],
             env={**os.environ, "PYTHONHASHSEED": hashes, "PYTHONSAFEPATH": ""},
@@ -311,7 +311,7 @@ def test_masks_are_those_of_any_other_process() -> None:
             text=True,
             check=True,
         )
-        assert found.stdout.strip() == f"{digests()} False"
+        assert process.stdout.strip() == f"{digests()} False"
 
 
 CHECKS = {name: pattern_checks(pattern) for name, pattern in SEEDED.items()}
@@ -449,7 +449,7 @@ def test_a_file_that_holds_far_more_than_its_size_is_not_unpacked(
 
 
 def test_a_shape_that_is_not_that_of_the_data_is_refused(tmp_path: Path) -> None:
-    """However large, before any of it is made."""
+    """The shape is checked before memory for the array is allocated."""
     path = tmp_path / "masks.npz"
     stream = io.BytesIO()
     header = {"descr": "|b1", "fortran_order": False, "shape": (2**50,)}
@@ -460,7 +460,7 @@ def test_a_shape_that_is_not_that_of_the_data_is_refused(tmp_path: Path) -> None
 
 
 def test_a_damaged_file_is_refused_or_read(tmp_path: Path) -> None:
-    """Whichever byte is damaged, nothing else than `Invalid` comes out."""
+    """No damaged byte leads to another exception than `Invalid`."""
     path = tmp_path / "masks.npz"
     whole = archive(kernel=np.arange(40))
     refused = 0

@@ -1,4 +1,4 @@
-"""Columns split into a trained and a frozen part: what is computed, and that it is the same."""
+"""Tests of `var_list`: it trains to the same weights as a mask, with smaller products."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ from masksweep.sweeps.components.models.mlp import MLP
 from masksweep.sweeps.components.optimizers.sgd import SGD
 
 LEAST = 1e-5
-"""By which every weight moves, so that a step that leaves one alone shows."""
+"""The least change of each weight, so that a test fails if a weight does not train."""
 
 
 def plan_for(model: Any, masks: MaskMaker, targets: list[str] | None) -> Plan:
-    """Held at the start."""
-    given = describe(model), values(model)
-    return make_plan(*given, masks=masks, held=Init().values, targets=targets)
+    """Returns a plan that holds masked entries at their initial values."""
+    weights_and_values = describe(model), values(model)
+    return make_plan(*weights_and_values, masks=masks, held=Init().values, targets=targets)
 
 
 def products(training: Training, x: Any, y: Any) -> list[tuple[int, ...]]:
-    """Shapes of all matrix products in the graph of a step that lead to something."""
+    """Returns the shapes of all matrix products in the graph of a step whose results are used."""
     step = tf.function(training.step, autograph=False).get_concrete_function(x, y)
-    found, todo = (
+    operations, to_visit = (
         {},
         [*step.outputs, *(o for o in step.graph.get_operations() if "Assign" in o.type)],
     )
-    while todo:
-        each = todo.pop()
-        op = getattr(each, "op", each)
-        if op.name not in found:
-            found[op.name] = op
-            todo += [t.op for t in op.inputs]
-    return [tuple(o.outputs[0].shape) for o in found.values() if "MatMul" in o.type]
+    while to_visit:
+        tensor_or_operation = to_visit.pop()
+        op = getattr(tensor_or_operation, "op", tensor_or_operation)
+        if op.name not in operations:
+            operations[op.name] = op
+            to_visit += [t.op for t in op.inputs]
+    return [tuple(o.outputs[0].shape) for o in operations.values() if "MatMul" in o.type]
 
 
 def test_var_list_computes_no_gradient_of_frozen_columns() -> None:
@@ -73,13 +73,13 @@ def apart(y: Any, units: int) -> Any:
 
 
 def shared(y: Any, units: int) -> Any:
-    """A layer whose own outputs it takes in."""
+    """Applies a layer to its own outputs."""
     layer = keras.layers.Dense(units, activation="tanh")
     return layer(layer(keras.layers.Dense(units)(y)))
 
 
 class Within(keras.layers.Layer):
-    """Applies a layer that it was given, which is in the model as well."""
+    """Applies another layer, which the model also applies by itself."""
 
     def __init__(self, inner: Any) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class Within(keras.layers.Layer):
 
 
 def within(y: Any, units: int) -> Any:
-    """A layer that takes in another's outputs where no graph shows it."""
+    """Applies a layer twice; the second time inside `Within`, so the model's graph lacks it."""
     layer = keras.layers.Dense(units, activation="tanh")
     first, other = (keras.layers.Dense(units, activation="tanh")(y) for _ in range(2))
     return keras.layers.Add()([layer(first), Within(layer)(other)])
@@ -119,13 +119,13 @@ BUILDS: dict[str, Build] = {
     ],
 )
 def test_var_list_walks_the_path_of_masked_units(build: str, biases: str) -> None:
-    """Also where not only these units want the gradient of their outputs; to rounding."""
+    """The weights are equal up to rounding, also where the bias has another mask, or none."""
     keras.utils.set_random_seed(0)
     inputs = y = keras.Input((6,))
     for units in (20, 15, 10):
         y = BUILDS[build](y, units)
     model = keras.Model(inputs, keras.layers.Dense(2)(y))
-    model(np.zeros((1, 6), np.float32))  # which builds an activation that is a layer
+    model(np.zeros((1, 6), np.float32))  # builds the activation if it is a layer
     masks, layers = {}, list(dict.fromkeys(w.name.split("/")[0] for w in describe(model)))
     for w in describe(model):
         at = layers.index(w.name.split("/")[0]) % 4 + (biases == "others" and not w.is_kernel)
@@ -136,7 +136,10 @@ def test_var_list_walks_the_path_of_masked_units(build: str, biases: str) -> Non
 
 @pytest.mark.parametrize(("shape", "wide"), [((20,), 7), ((3, 20), 7), ((20,), 300)])
 def test_var_list_walks_the_path_of_a_masked_kernel(shape: tuple[int, ...], wide: int) -> None:
-    """Whose kept columns are neither first nor their own mirror image; to rounding."""
+    """The weights are equal up to rounding.
+
+    The kept columns are not the first ones, and not symmetric, so a wrong order would show.
+    """
     keras.utils.set_random_seed(0)
     inputs = y = keras.Input(shape)
     for units in (wide, 5):
@@ -150,11 +153,11 @@ def test_var_list_walks_the_path_of_a_masked_kernel(shape: tuple[int, ...], wide
     }
     training = assert_same_path(model, masks, shape)
     rest = next(iter(training.masked.values())).rest
-    assert rest.shape[-1] == (320 if wide == 300 else wide - 3)  # 297, and zeros
+    assert rest.shape[-1] == (320 if wide == 300 else wide - 3)  # 297, padded to a multiple of 64
 
 
 def test_a_layer_with_more_than_kernel_and_bias_is_left_as_it_is() -> None:
-    """Whose kernel is no variable any more."""
+    """With LoRA, the kernel of the layer is not a variable."""
     keras.utils.set_random_seed(0)
     inputs = y = keras.Input((6,))
     for units in (20, 15, 2):
@@ -167,21 +170,25 @@ def test_a_layer_with_more_than_kernel_and_bias_is_left_as_it_is() -> None:
 
 
 def test_nothing_is_left_of_a_training_that_is_gone() -> None:
-    """A custom gradient would stay in TensorFlow's registry, with its graph and all variables."""
+    """TensorFlow never frees a custom gradient, nor its graph with all variables."""
     model = MLP(hidden=(40, 30)).build((20,), 10)
     plan = plan_for(model, Columns(0.9).masks, ["hidden_*"])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     training = Training(model, VarList(), plan, optimizer=SGD().build(), loss=loss)
     step = tf.function(training.step, autograph=False)
     step(tf.zeros((32, 20)), tf.zeros(32, tf.int32))
-    left = [weakref.ref(v.value) for v in training.plan_variables]
+    references = [weakref.ref(v.value) for v in training.plan_variables]
     del training, step
     gc.collect()
-    assert not any(ref() is not None for ref in left)
+    assert not any(ref() is not None for ref in references)
 
 
 def assert_same_path(model: Any, masks: dict[str, Mask], shape: tuple[int, ...]) -> Training:
-    """That it trains as the masked weights do; the last of the trainings."""
+    """Asserts that `var_list` trains to the same weights as `weight_mask`.
+
+    Returns:
+        The training with `var_list`.
+    """
     plan = plan_for(model, lambda shapes, seed: {n: masks[n] for n in shapes}, list(masks))
     rng = np.random.default_rng(0)
     x, y = (
@@ -190,7 +197,7 @@ def assert_same_path(model: Any, masks: dict[str, Mask], shape: tuple[int, ...])
     start, ends = list(values(model).values()), []
     for strategy in (WeightMask(), VarList()):
         for variable, value in zip(model.trainable_variables, start, strict=True):
-            variable.assign(value)  # a training moves the model's own variables
+            variable.assign(value)  # the training before changed the model's variables
         optimizer, loss = keras.optimizers.SGD(0.1), keras.losses.MeanSquaredError()
         training = Training(model, strategy, plan, optimizer=optimizer, loss=loss)
         step = tf.function(training.step, autograph=False)
@@ -199,6 +206,6 @@ def assert_same_path(model: Any, masks: dict[str, Mask], shape: tuple[int, ...])
         ends.append([np.asarray(v) for v in training.effective()])
     moved = [np.abs(a - b).max() for a, b in zip(ends[0], start, strict=True)]
     assert min(moved) > LEAST
-    for one, other in zip(*ends, strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-6)
+    for masked_weight, split_weight in zip(*ends, strict=True):
+        np.testing.assert_allclose(masked_weight, split_weight, atol=1e-6)
     return training

@@ -1,4 +1,4 @@
-"""Saved models that are small and declare, or unpack to, far more than a machine has memory."""
+"""Small model files that declare, or unpack to, more data than a machine has memory."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import numpy as np
 from keras import layers
 
 GIGABYTES = 1
-"""That they unpack to. More would only take longer to make."""
+"""Size in GiB that the files unpack to. More would only take longer to create."""
 NAME = "hidden/kernel"
 
 
 def saved(path: Path = Path("model.keras"), units: int = 4) -> Path:
-    """A model whose kernel is zero."""
+    """Saves a model whose kernel `[3, units]` is zero, and returns the path."""
     model = keras.Sequential([keras.Input((3,)), layers.Dense(units, name="hidden")])
     model.get_layer("hidden").set_weights([np.zeros((3, units)), np.zeros(units)])
     model.save(path)
@@ -28,14 +28,19 @@ def saved(path: Path = Path("model.keras"), units: int = 4) -> Path:
 
 
 def zeros(stream: Any, size: int) -> None:
-    """Write so many zeros, little of which is kept in memory."""
-    part = bytes(2**24)
-    for _ in range(size // len(part)):
-        stream.write(part)
+    """Writes `size` bytes of zeros in blocks, so that little memory is used."""
+    block = bytes(2**24)
+    for _ in range(size // len(block)):
+        stream.write(block)
 
 
 def repacked(**changed: Callable[[Any], None]) -> None:
-    """The model's file with some of its members made anew, deflated."""
+    """Saves `model.keras` with some zip members replaced.
+
+    Args:
+        **changed: Functions that write a member's new content, by the member's name with `_` for
+            each dot.
+    """
     with zipfile.ZipFile(saved()) as file:
         content = {name: file.read(name) for name in file.namelist()}
     with zipfile.ZipFile("model.keras", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
@@ -58,7 +63,7 @@ def config_of_gigabytes() -> None:
 
 
 def config_of_many_units() -> None:
-    """What the config declares has nothing to do with what is stored."""
+    """The config declares 1e9 units; the stored weights have 4."""
     with zipfile.ZipFile(saved()) as file:
         config = json.loads(file.read("config.json"))
     config["config"]["layers"][1]["config"]["units"] = 1_000_000_000
@@ -66,7 +71,7 @@ def config_of_many_units() -> None:
 
 
 def config_of_nested_layers(depth: int = 25) -> None:
-    """Each Bidirectional has the layer in it three times: 3^25 layers in 2 kB."""
+    """Keras builds the inner layer of each Bidirectional three times: 3^25 layers in 2 kB."""
     with zipfile.ZipFile(saved()) as file:
         config = json.loads(file.read("config.json"))
     layer = config["config"]["layers"][1]
@@ -105,7 +110,7 @@ def lying_packed_size() -> None:
 
 
 def dataset(**options: Any) -> None:
-    """An HDF5 file whose kernel is declared so."""
+    """Saves an HDF5 file whose kernel is a dataset with these options."""
     with h5py.File("model.h5", "w") as file:
         group = file.create_group("layers/dense/vars")
         group.attrs["name"] = "hidden"
@@ -125,7 +130,7 @@ def never_written_contiguous() -> None:
 
 
 def deflated() -> None:
-    """Far more zeros than bytes."""
+    """A dataset of zeros that takes far fewer bytes in the file than in memory."""
     dataset(shape=(3, 2**24), chunks=(1, 2**20), compression="gzip", data=np.zeros((3, 2**24)))
 
 
@@ -134,15 +139,15 @@ def deflated_chunk() -> None:
     import zlib
 
     packer = zlib.compressobj(1)
-    packed = b"".join([packer.compress(bytes(2**24)) for _ in range(GIGABYTES * 64)])
-    packed += packer.flush()
+    compressed = b"".join([packer.compress(bytes(2**24)) for _ in range(GIGABYTES * 64)])
+    compressed += packer.flush()
     dataset(shape=(3, 2**18), chunks=(1, 2**18), compression="gzip")
     with h5py.File("model.h5", "a") as file:
-        file["layers/dense/vars/0"].id.write_direct_chunk((0, 0), packed)
+        file["layers/dense/vars/0"].id.write_direct_chunk((0, 0), compressed)
 
 
 def elsewhere() -> None:
-    """Its bytes are those of another file."""
+    """A dataset whose bytes lie in another file (HDF5 external storage)."""
     Path("secret").write_bytes(bytes(48))
     dataset(shape=(3, 4), external=[("secret", 0, 48)])
 
@@ -176,7 +181,7 @@ def soft_link() -> None:
 
 
 def groups_without_end() -> None:
-    """A group in itself, twice: 2^n ways lead n groups down."""
+    """A group that has itself as two members: there are 2^n paths of depth n."""
     with h5py.File("model.h5", "w") as file:
         group = file.create_group("layers/dense")
         group["a"] = group["b"] = group
@@ -191,12 +196,12 @@ def deep_groups() -> None:
 
 
 def many_groups() -> None:
-    """A million ways to one group."""
+    """More than 100,000 paths to one group."""
     with h5py.File("model.h5", "w", libver="latest") as file:
         group = file.create_group("layers")
-        one = group.create_group("dense")
+        target = group.create_group("dense")
         for i in range(100_001):
-            group[str(i)] = one
+            group[str(i)] = target
 
 
 def long_name() -> None:
@@ -207,7 +212,7 @@ def long_name() -> None:
 
 
 def saved_model_of_declared_size() -> None:
-    """A variable of 4 TB, of which one entry is stored."""
+    """A SavedModel with a variable of 4 TiB, of which one entry is stored."""
     import tensorflow as tf
 
     Path("saved/variables").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Small models, a mask, and what `masksweep audit` says of them."""
+"""Small models, a mask, and helpers that run `masksweep audit` on them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def build(dtype: str = "float32", trainable: bool = True) -> Any:
 
 
 def save(model: Any, weights: Mapping[str, Any] = {}, path: str = "model.keras") -> None:
-    """Save it with these weights; the others stay."""
+    """Saves a model after assigning some of its weights, given by name."""
     for weight, variable in zip(describe(model), model.trainable_variables, strict=True):
         if weight.name in weights:
             variable.assign(weights[weight.name])
@@ -49,33 +49,38 @@ def save_masks(path: str = "masks.npz", **masks: Any) -> None:
 
 
 def kernel(masked: Any, dtype: str = "float32") -> Array:
-    """Kept entries at 9, the masked ones at a value, or each at one of its own."""
-    made = np.full(SHAPE, 9, dtype)
-    made[MASK == 0] = masked
-    return made
+    """A kernel whose kept entries are 9.
+
+    Args:
+        masked: Value of the masked entries: one for all, or an array with one for each.
+        dtype: The kernel's dtype.
+    """
+    values = np.full(SHAPE, 9, dtype)
+    values[MASK == 0] = masked
+    return values
 
 
 def audited(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
-    """(exit code, stdout) of an audit that was made."""
+    """Runs an audit that is not refused, and returns (exit code, stdout)."""
     code = main(["audit", *arguments])
-    said = capsys.readouterr()
-    assert "masksweep: " not in said.err, said.err
-    return code, said.out
+    output = capsys.readouterr()
+    assert "masksweep: " not in output.err, output.err
+    return code, output.out
 
 
 def as_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    code, said = audited(capsys, *arguments, "--json")
-    found: dict[str, Any] = json.loads(said)
-    assert code == (not found["holds"])
-    return found
+    code, stdout = audited(capsys, *arguments, "--json")
+    report: dict[str, Any] = json.loads(stdout)
+    assert code == (not report["holds"])
+    return report
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What is said of bad input."""
+    """Runs an audit that must be refused, and returns the message."""
     assert main(["audit", *arguments]) == 2
-    said = capsys.readouterr()
-    assert not said.out
-    *others, last = said.err.splitlines()
+    output = capsys.readouterr()
+    assert not output.out
+    *others, last = output.err.splitlines()
     assert all(line.endswith("...") for line in others)
     assert last.startswith("masksweep: ")
     return last.removeprefix("masksweep: ")

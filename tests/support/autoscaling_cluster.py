@@ -1,7 +1,7 @@
-"""A Ray cluster that grows: its autoscaler is Ray's own, the nodes it adds are processes here.
+"""A Ray cluster that grows: Ray's own autoscaler adds nodes, which are processes of this machine.
 
-Not `ray.cluster_utils.AutoscalingCluster`, which first ends every Ray on the machine, and needs a
-file that Ray's wheels lack.
+`ray.cluster_utils.AutoscalingCluster` is not used: it first stops every Ray on the machine, and
+needs a file that Ray's wheels lack.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 HEAD, TYPE = "f" * 51 + "00000", "ray.head.default"
-"""Id and type of the head: that provider knows no others."""
+"""Id and type of the head node. The provider knows no others."""
 LISTS = [
     *("initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands"),
     *("head_start_ray_commands", "worker_start_ray_commands", "cluster_synced_files"),
@@ -21,9 +21,18 @@ LISTS = [
 
 
 def autoscaler(folder: Path, address: str, version: str) -> tuple[str, dict[str, str]]:
-    """The option and the environment of a head that may add two nodes of one CPU to a first."""
+    """Configures a cluster that starts with one worker node of one CPU and may add two.
+
+    Args:
+        folder: Where the config file is written.
+        address: Address of the head (GCS).
+        version: `v1` or `v2` of Ray's autoscaler.
+
+    Returns:
+        The option of `ray start`, and variables for the head's environment.
+    """
     provider: dict[str, Any] = {
-        "type": "external",  # by its name, fake_multinode, it would ask for that file
+        "type": "external",  # the type fake_multinode would need the missing file
         "module": PROVIDER,
         "gcs_address": address,
         "head_node_id": HEAD,
@@ -50,10 +59,10 @@ def autoscaler(folder: Path, address: str, version: str) -> tuple[str, dict[str,
         "upscaling_speed": 1.0,
         "idle_timeout_minutes": 0.1,
     }
-    made = folder / "autoscaler.json"
-    made.write_text(json.dumps(config | {name: [] for name in LISTS}))
+    config_file = folder / "autoscaler.json"
+    config_file.write_text(json.dumps(config | {name: [] for name in LISTS}))
     env = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
     if version == "v2":
         ids = {"RAY_CLOUD_INSTANCE_ID": HEAD, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD}
         env |= {"RAY_enable_autoscaler_v2": "1", **ids}
-    return f"--autoscaling-config={made}", env
+    return f"--autoscaling-config={config_file}", env

@@ -1,4 +1,4 @@
-"""The command in a process of its own."""
+"""Runs the command `masksweep` in a child process."""
 
 from __future__ import annotations
 
@@ -22,9 +22,13 @@ sys.exit(code)
 def masksweep(
     *arguments: str, cwd: Path, light: bool = False, **more: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command; with `light`, fail if it loads TensorFlow, Ray or MLflow.
+    """Runs the command and waits for its end.
 
-    `more` goes into its environment.
+    Args:
+        *arguments: The command's arguments.
+        cwd: Its current folder.
+        light: Whether to fail if it loads TensorFlow, Ray or MLflow.
+        **more: Additional environment variables.
     """
     program = ["-c", WITHOUT_HEAVY] if light else ["-m", "masksweep.sweeps.cli"]
     env = {k: v for k, v in os.environ.items() if not k.startswith(("HYDRA_", "MLFLOW_"))} | more
@@ -38,11 +42,11 @@ def masksweep(
     )
 
 
-def complaint(done: subprocess.CompletedProcess[str]) -> str:
-    """The one line that the command ended with."""
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    lines = done.stderr.splitlines()
+def complaint(process: subprocess.CompletedProcess[str]) -> str:
+    """Checks that the command refused bad input, and returns its message."""
+    assert process.returncode == 2, process.stderr
+    assert "Traceback" not in process.stderr
+    lines = process.stderr.splitlines()
     assert lines[-1].startswith("masksweep: ")
     assert all(line.endswith("...") for line in lines[:-1])
     return lines[-1].removeprefix("masksweep: ")

@@ -1,10 +1,10 @@
-"""`docker/compose.yaml` without a container engine: its services as processes of this machine.
+"""Runs `docker/compose.yaml` without a container engine, with its services as local processes.
 
-Each has processes, a mount table and networks of its own, as a container has: its peers by their
-names on the networks that they share, the commands, environments, health checks, the start order
-and the patience of the file as Compose reads it, what the Dockerfile sets, and the ports that it
-publishes. PostgreSQL and the object store, which have images of others, have stand-ins. Needs root,
-for namespaces; files and users are this machine's.
+Like a container, each service has its own process, mount and network namespaces. It finds its peers
+by name on the networks that they share. Commands, environments, health checks, start order, grace
+periods and published ports come from the file as Compose reads it, and the image's settings from
+the Dockerfile. PostgreSQL and the object store, whose images are not built here, have stand-ins.
+Namespaces need root. Files and users are those of this machine.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ PATIENCE_S = 180.0
 
 @dataclass
 class Service:
-    """One container's worth."""
+    """One service of the file, run as a process in its own namespaces."""
 
     name: str
     spec: Mapping[str, Any]
     folder: Path
     addresses: Mapping[str, str]
-    """By network."""
+    """IP address by network."""
     netns: str
     stop_signal: ClassVar = signal.SIGTERM
-    """Its image's."""
+    """The image's stop signal."""
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     @property
@@ -57,41 +57,41 @@ class Service:
     @property
     def check(self) -> list[str] | None:
         test = self.spec.get("healthcheck", {}).get("test")
-        own = in_the_image("HEALTHCHECK").partition("CMD ")[2]
-        return test[1:] if test else json.loads(own)
+        image_check = in_the_image("HEALTHCHECK").partition("CMD ")[2]
+        return test[1:] if test else json.loads(image_check)
 
     @property
     def env(self) -> dict[str, str]:
-        """Nothing of this process's own."""
-        given = {k: str(v) for k, v in self.spec.get("environment", {}).items()}
+        """The service's environment, which inherits nothing from this process but PATH."""
+        variables = {k: str(v) for k, v in self.spec.get("environment", {}).items()}
         ini = "MLFLOW_AUTH_CONFIG_PATH"
-        if ini in given:
-            given[ini] = given[ini].replace("/etc/masksweep", str(DOCKER / "image"))
+        if ini in variables:
+            variables[ini] = variables[ini].replace("/etc/masksweep", str(DOCKER / "image"))
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         home, tmp = self.folder / "home", self.folder / "tmp"
         home.mkdir(exist_ok=True)
         tmp.mkdir(exist_ok=True)
         image = dict(word.split("=", 1) for word in in_the_image("ENV").split())
         # Ray's sockets need short paths
-        ours = {"PATH": path, "HOME": str(home), "TMPDIR": str(tmp), "RAY_TMPDIR": str(tmp)}
-        return image | ours | given
+        base = {"PATH": path, "HOME": str(home), "TMPDIR": str(tmp), "RAY_TMPDIR": str(tmp)}
+        return image | base | variables
 
     def prepare(self) -> None:
-        """What an image does before its command."""
+        """Does what the image does before it starts the command."""
 
     def start(self) -> None:
         if self.process and self.process.poll() is None:
             raise RuntimeError(f"{self.name} runs already")
         self.prepare()
-        # a name server that is not there would be asked for seconds
+        # replace resolv.conf too: asking an unreachable name server takes seconds
         mounts = ("hosts", "resolv.conf")
-        inside = " && ".join(f'mount --bind "$0/{file}" /etc/{file}' for file in mounts)
-        inside += ' && exec "$@"'
-        own = ["ip", "netns", "exec", self.netns, "unshare", "--mount", "--pid", "--fork"]
-        own += ["--kill-child", "--mount-proc", "sh", "-c", inside, str(self.folder)]
+        script = " && ".join(f'mount --bind "$0/{file}" /etc/{file}' for file in mounts)
+        script += ' && exec "$@"'
+        prefix = ["ip", "netns", "exec", self.netns, "unshare", "--mount", "--pid", "--fork"]
+        prefix += ["--kill-child", "--mount-proc", "sh", "-c", script, str(self.folder)]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [*own, *self.command],
+                [*prefix, *self.command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -102,18 +102,18 @@ class Service:
 
     @property
     def init(self) -> psutil.Process | None:
-        """Its process 1."""
+        """Process 1 of the service's namespace; None if it does not run."""
         assert self.process
         with suppress(psutil.NoSuchProcess):
             return next(iter(psutil.Process(self.process.pid).children()), None)
         return None
 
     def ran(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """A command inside."""
+        """Runs a command in the service's namespaces."""
         init = self.init
         if init is None:
             return subprocess.CompletedProcess(command, 1, "", f"{self.name} does not run")
-        inside = [
+        prefix = [
             "nsenter",
             f"--target={init.pid}",
             "--mount",
@@ -122,20 +122,20 @@ class Service:
             f"--wd={self.folder}",
         ]
         return subprocess.run(
-            [*inside, *command], env=self.env, capture_output=True, text=True, check=False
+            [*prefix, *command], env=self.env, capture_output=True, text=True, check=False
         )
 
     def healthy(self) -> bool:
         return self.ran(*self.check).returncode == 0
 
     def kill(self) -> None:
-        """All of it at once, as a machine that goes away."""
+        """Kills all processes of the service at once, as when a machine fails."""
         if self.process:
             self.process.kill()
             self.process.wait()
 
     def stop(self) -> bool:
-        """As an engine stops a container; whether it ended in time."""
+        """Stops the service as a container engine does. Returns whether it ended in time."""
         init = self.init if self.process else None
         ended = True
         if init:
@@ -150,7 +150,10 @@ class Service:
 
 
 class PostgresImage(Service):
-    """Debian's PostgreSQL for the official image: the same variables, passwords asked for."""
+    """Stand-in for the official PostgreSQL image: Debian's PostgreSQL with the same variables.
+
+    It asks clients for passwords too.
+    """
 
     stop_signal: ClassVar = signal.SIGINT
 
@@ -191,14 +194,14 @@ class PostgresImage(Service):
         with (self.data / "pg_hba.conf").open("a") as rules:
             rules.write("host all all all scram-sha-256\n")
         single = [str(binaries / "postgres"), "--single", "-D", str(self.data), "postgres"]
-        made = f"CREATE DATABASE {env['POSTGRES_DB']}\n".encode()
+        statement = f"CREATE DATABASE {env['POSTGRES_DB']}\n".encode()
         subprocess.run(
-            [*as_postgres(), *single], input=made, check=True, capture_output=True, cwd="/"
+            [*as_postgres(), *single], input=statement, check=True, capture_output=True, cwd="/"
         )
 
 
 class ObjectsImage(Service):
-    """Moto's S3 for RustFS's: what it takes is gone when it stops, and it takes any key."""
+    """Stand-in for RustFS: Moto's S3 server. It loses its data when it stops; any key is valid."""
 
     @property
     def command(self) -> list[str]:
@@ -215,12 +218,15 @@ STAND_INS = {"postgres": PostgresImage, "objects": ObjectsImage}
 
 
 def as_postgres() -> list[str]:
-    """It refuses to run as root."""
+    """Command prefix that runs PostgreSQL as user postgres: it refuses to run as root."""
     return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
 
 
 class Stack:
-    """The services of the file with this environment; the second of a kind is called `kind-2`."""
+    """The services of the file with this environment.
+
+    A service with several instances has the names `service`, `service-2`, and so on.
+    """
 
     def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
         self.spec = composed(env)
@@ -234,20 +240,20 @@ class Stack:
         for kind, spec in self.spec["services"].items():
             count = spec.get("scale", 1)
             members[kind] = [kind if n == 0 else f"{kind}-{n + 1}" for n in range(count)]
-        names = [name for each in members.values() for name in each]
+        names = [name for service_names in members.values() for name in service_names]
         for i, subnet in enumerate(nets.values()):
             self._bridge(i, subnet)
-        for kind, each in members.items():
+        for kind, service_names in members.items():
             spec = self.spec["services"][kind]
-            for name in each:
+            for name in service_names:
                 number = names.index(name) + 2
                 joined = spec.get("networks", {})
                 addresses = {net: f"{nets[net]}.{number}" for net in nets if net in joined}
-                own = folder / name
-                own.mkdir()
+                service_folder = folder / name
+                service_folder.mkdir()
                 netns = f"{self._tag}-{number}"
-                made = STAND_INS.get(kind, Service)
-                self.services[name] = made(name, spec, own, addresses, netns)
+                service_class = STAND_INS.get(kind, Service)
+                self.services[name] = service_class(name, spec, service_folder, addresses, netns)
                 self._namespace(self.services[name], number, list(nets))
         for service in self.services.values():
             peers = [
@@ -270,34 +276,34 @@ class Stack:
     def _namespace(self, service: Service, number: int, nets: Sequence[str]) -> None:
         ip("netns", "add", service.netns)
         self._undo.callback(ip, "netns", "del", service.netns)
-        inside = ("-n", service.netns)
-        ip(*inside, "link", "set", "lo", "up")
+        namespace = ("-n", service.netns)
+        ip(*namespace, "link", "set", "lo", "up")
         for i, (net, address) in enumerate(service.addresses.items()):
             outer, inner = f"{self._tag}v{number}{i}", f"eth{i}"
             ip("link", "add", outer, "type", "veth", "peer", "name", inner, "netns", service.netns)
             ip("link", "set", outer, "master", f"{self._tag}b{nets.index(net)}", "up")
-            ip(*inside, "addr", "add", f"{address}/24", "dev", inner)
-            ip(*inside, "link", "set", inner, "up")
-            # of those that have a way out, Docker takes the first by priority, then by name
-            out = sorted(
-                (-(joined or {}).get("gw_priority", 0), n)
-                for n, joined in service.spec["networks"].items()
+            ip(*namespace, "addr", "add", f"{address}/24", "dev", inner)
+            ip(*namespace, "link", "set", inner, "up")
+            # Docker routes through the first network with a gateway, by priority, then by name
+            gateway_networks = sorted(
+                (-(options or {}).get("gw_priority", 0), n)
+                for n, options in service.spec["networks"].items()
                 if not self.spec["networks"][n].get("internal")
             )
-            if out and out[0][1] == net:
+            if gateway_networks and gateway_networks[0][1] == net:
                 gateway = f"{address.rpartition('.')[0]}.1"
-                ip(*inside, "route", "add", "default", "via", gateway)
+                ip(*namespace, "route", "add", "default", "via", gateway)
 
     def up(self, *names: str) -> None:
-        """Start these, and what they wait for before, in the file's order."""
+        """Starts these services; first those that they depend on, in the order of the file."""
         for name in names:
             service = self.services[name]
             if service.process:
                 continue
             waits = service.spec.get("depends_on", {})
             self.up(*waits)
-            for other, how in waits.items():
-                self.wait(other, how["condition"])
+            for other, options in waits.items():
+                self.wait(other, options["condition"])
             service.start()
             self._undo.callback(service.stop)
             for port in service.spec.get("ports", []):
@@ -306,19 +312,19 @@ class Stack:
     def wait(self, name: str, condition: str) -> None:
         service = self.services[name]
         assert service.process
-        end = time.monotonic() + PATIENCE_S
-        once = condition == "service_completed_successfully"
-        while not (service.process.poll() is not None if once else service.healthy()):
-            ended = not once and service.process.poll() is not None
-            if ended or time.monotonic() > end:
+        deadline = time.monotonic() + PATIENCE_S
+        runs_once = condition == "service_completed_successfully"
+        while not (service.process.poll() is not None if runs_once else service.healthy()):
+            ended = not runs_once and service.process.poll() is not None
+            if ended or time.monotonic() > deadline:
                 raise RuntimeError(f"{name} is not {condition}:\n{service.log[-3000:]}")
             time.sleep(0.2)
-        if once and service.process.returncode:
+        if runs_once and service.process.returncode:
             raise RuntimeError(f"{name} failed:\n{service.log[-3000:]}")
 
     def _publish(self, service: Service, port: Mapping[str, Any]) -> None:
-        there = (next(iter(service.addresses.values())), int(port["target"]))
-        self._undo.enter_context(forwarded((port["host_ip"], int(port["published"])), there))
+        target = (next(iter(service.addresses.values())), int(port["target"]))
+        self._undo.enter_context(forwarded((port["host_ip"], int(port["published"])), target))
 
     def close(self) -> None:
         self._undo.close()
@@ -326,14 +332,17 @@ class Stack:
 
 @contextmanager
 def stack(folder: Path, env: Mapping[str, str]) -> Iterator[Stack]:
-    """The services, none started; all gone at the end. No namespaces here is `missing`."""
+    """Yields the services, none of them started, and removes them all at the end.
+
+    Where namespaces cannot be used, the test is skipped with `missing`.
+    """
     if os.geteuid() or not all(map(shutil.which, ("ip", "unshare", "nsenter", "setpriv"))):
         missing("no network namespaces: not root, or no iproute2 or util-linux")
-    made = Stack(folder, env)
+    started_stack = Stack(folder, env)
     try:
-        yield made
+        yield started_stack
     finally:
-        made.close()
+        started_stack.close()
 
 
 def ip(*arguments: str) -> None:

@@ -1,4 +1,4 @@
-"""What the files of `docker/` say, as Compose and a builder of images read them."""
+"""Reads the files of `docker/` as Compose and an image builder do."""
 
 from __future__ import annotations
 
@@ -17,33 +17,38 @@ COMPOSE = DOCKER / "compose.yaml"
 
 
 def composed(env: Mapping[str, str], file: str | Path = os.devnull) -> dict[str, Any]:
-    """What Compose makes of its file, with variables from `env`, and from `file` as its .env.
+    """Returns `compose.yaml` as Compose resolves it.
 
-    Raises `ValueError` for what Compose refuses or warns of.
+    Args:
+        env: Environment variables.
+        file: A file of further variables, as `.env`.
+
+    Raises:
+        ValueError: Compose refuses the file, or prints a warning.
     """
     base = [command("docker-compose"), "--file", COMPOSE, "--env-file", file]
-    done = subprocess.run(
+    process = subprocess.run(
         [*base, "config", "--format=json"], env=env, capture_output=True, text=True, check=False
     )
-    if done.returncode or done.stderr:
-        raise ValueError(done.stderr)
-    made: dict[str, Any] = json.loads(done.stdout)
-    return made
+    if process.returncode or process.stderr:
+        raise ValueError(process.stderr)
+    config: dict[str, Any] = json.loads(process.stdout)
+    return config
 
 
 def variables(file: Path) -> dict[str, str]:
-    """What `docker/secrets.sh` wrote."""
+    """The variables in a file that `docker/secrets.sh` has written."""
     lines = [line for line in file.read_text().splitlines() if not line.startswith("#")]
     return dict(line.split("=", 1) for line in lines)
 
 
 def in_the_image(instruction: str) -> str:
-    """What follows the Dockerfile's one instruction of that name."""
+    """The arguments of an instruction that the Dockerfile has once."""
     text = (DOCKER / "Dockerfile").read_text().replace("\\\n", " ")
-    (found,) = re.findall(rf"^{instruction} (.+)$", text, re.M)
-    return str(found)
+    (arguments,) = re.findall(rf"^{instruction} (.+)$", text, re.M)
+    return str(arguments)
 
 
 def seconds(duration: str) -> int:
-    """As Compose writes them: 1m30s."""
+    """Seconds of a duration in Compose's notation, such as `1m30s`."""
     return sum(int(n) * {"m": 60, "s": 1}[unit] for n, unit in re.findall(r"(\d+)([ms])", duration))

@@ -1,4 +1,4 @@
-"""What some tests need and others can do without: the extra `system`, PostgreSQL, a browser."""
+"""Access to things that only some tests need: the extra `system`, PostgreSQL, a browser."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import pytest
 
 
 def missing(what: str) -> NoReturn:
-    """Skip a test because of something that is not here; where CI is set, fail."""
+    """Skips the test because something is not installed; fails it if `CI` is set."""
     if os.environ.get("CI"):
         pytest.fail(what)
     pytest.skip(what)
 
 
 def module(name: str) -> ModuleType:
-    """A module of the extra `system`."""
+    """Imports a module of the extra `system`; skips the test if it is missing."""
     try:
         return import_module(name)
     except ModuleNotFoundError:
@@ -28,7 +28,7 @@ def module(name: str) -> ModuleType:
 
 
 def command(name: str) -> Path:
-    """A command of the extra `system`."""
+    """The path of a command of the extra `system`; skips the test if it is missing."""
     path = Path(sys.executable).parent / name
     if not path.exists():
         missing(f"no {name} here: pip install -e '.[system]'")

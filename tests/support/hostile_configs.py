@@ -1,4 +1,4 @@
-"""Folders of configs as a stranger might write them who knows Hydra, YAML and NumPy well."""
+"""Configs of an attacker who knows Hydra, YAML and NumPy well, and how each is refused."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ CONTENTS: dict[str, dict[str, str]] = {
         "no character": 'pattern: {name: file, path: "a\\0b"}',
     },
 }
-"""What `THEIRS` says after its package, by why it is refused."""
+"""Contents of the file `THEIRS` after its package line, by the reason why they are refused."""
 FOLDERS: dict[str, tuple[dict[str, str | bytes], str]] = {
     "a package": (
         {"experiment/theirs.yaml": f"# @package hydra.callbacks.x\n{RUNS}"},
@@ -192,7 +192,7 @@ FOLDERS: dict[str, tuple[dict[str, str | bytes], str]] = {
         "--config-dir=configs/tracking/default.yaml: Masksweep has a config of this name",
     ),
 }
-"""Files by their names in the folder, and what the one line begins with."""
+"""Contents of files by their path in the config folder, and how the error message begins."""
 LEADS: dict[str, dict[str, str]] = {
     "to themselves": {"theirs.yaml": "defaults: [/experiment/theirs]"},
     "back": {
@@ -206,7 +206,7 @@ LEADS: dict[str, dict[str, str]] = {
         for i in range(60)
     },
 }
-"""What the defaults of experiments lead to, by the files' names."""
+"""Experiments whose defaults lists never end, or grow too large, by the files' names."""
 SENT = "must be on the command line, with --config-dir"
 READ = "must be in configs, or on the command line, with --config-dir"
 SETTINGS: dict[str, tuple[str, str]] = {
@@ -297,7 +297,7 @@ SETTINGS: dict[str, tuple[str, str]] = {
         "pattern.found_with.tracking=",
     ),
 }  # fmt: skip
-"""What `THEIRS` says after its package, and what the one line begins with."""
+"""Contents of the file `THEIRS` after its package line, and how the error message begins."""
 HARMLESS: dict[str, str] = {
     "a name that is a path": "sweep: {name: ../../../stolen}",
     "a name that is markup": "sweep: {name: <script>alert(1)</script>}",
@@ -306,4 +306,4 @@ HARMLESS: dict[str, str] = {
     "globs that take long": f"targets: ['{5000 * '*a'}']",
     "a function in a part": "sweep: {parts: {a: {seed: 'int(\"7\")'}}}",
 }
-"""What `THEIRS` may say after its package, for it does nothing."""
+"""Contents of the file `THEIRS` after its package line that are allowed: they do no harm."""

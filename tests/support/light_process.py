@@ -1,4 +1,4 @@
-"""The command many times in one process that must stay light, as each of them would be."""
+"""Runs many commands in one child process, and reports whether one has loaded a heavy package."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HEAVY = ("tensorflow", "ray", "mlflow")
-"""What no command loads that only answers, plans or refuses."""
+"""Packages that a command must not load if it only answers, plans or refuses."""
 SERVE = f"""
 import io, json, os, sys, traceback
 from contextlib import redirect_stderr, redirect_stdout
@@ -32,17 +32,17 @@ for line in sys.stdin:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command came to."""
+    """The result of a command."""
 
     code: int
     out: str
     err: str
     loaded: list[str]
-    """What is heavy and was loaded by it, or by one before."""
+    """Heavy packages that the process has loaded, in this command or an earlier one."""
 
     @property
     def complaints(self) -> list[str]:
-        """The lines of a refusal, which came before anything heavy was loaded."""
+        """The messages of a refusal. Fails if there is none, or if a heavy package was loaded."""
         assert (self.code, self.out, self.loaded) == (2, "", []), self.err
         lines = self.err.splitlines()
         assert all(line.startswith("masksweep: ") for line in lines)
@@ -50,13 +50,13 @@ class Answer:
 
 
 class Light:
-    """Runs commands in folders."""
+    """Runs commands in the child process."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
     def __call__(self, folder: Path, *arguments: str) -> Answer:
-        """One command; `folder` is its current folder."""
+        """Runs one command with `folder` as its current folder."""
         assert self._process.stdin
         assert self._process.stdout
         print(json.dumps([str(folder), arguments]), file=self._process.stdin, flush=True)
@@ -65,10 +65,10 @@ class Light:
 
 @contextmanager
 def light() -> Iterator[Light]:
-    """Start the process, and end it."""
+    """Starts the child process, and ends it with the context."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("HYDRA_", "MLFLOW_"))}
     pipe = subprocess.PIPE
-    command = [sys.executable, "-P", "-c", SERVE]  # its current folder is a stranger's
+    command = [sys.executable, "-P", "-c", SERVE]  # -P: its current folder is not trusted
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=env) as process:
         try:
             yield Light(process)

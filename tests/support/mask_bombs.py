@@ -1,4 +1,4 @@
-"""Files of masks and held values that are small and declare, or unpack to, far too much."""
+"""Small files of masks or held values that declare, or unpack to, far too much data."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def mask_of_gigabytes() -> None:
 
 
 def packed_zeros(name: str, shape: tuple[int, int]) -> None:
-    """A mask of zeros. Its number of entries is a multiple of 2^24."""
+    """Saves a mask of zeros. Its number of entries must be a multiple of 2^24."""
     with (
         zipfile.ZipFile("masks.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file,
         file.open(f"{name}.npy", "w", force_zip64=True) as part,
@@ -52,7 +52,7 @@ def held_of_gigabytes() -> None:
 
 
 def sparse_mask_of_gigabytes() -> None:
-    """Its rows' ends are zeros; its shape fits no weight."""
+    """A CSR mask with gigabytes of zeros as `indptr`. Its shape fits no weight."""
     saved()
     rows = GIGABYTES * 2**27
     np.savez("masks.npz", format=b"csr", shape=(rows, 4), data=np.ones(1), indices=np.zeros(1, int))
@@ -65,7 +65,7 @@ def sparse_mask_of_gigabytes() -> None:
 
 
 def sparse_mask_with_many_entries() -> None:
-    """Its shape fits; its entries are zeros."""
+    """A COO mask with gigabytes of zeros as `data`. Its shape fits the weight."""
     saved()
     np.savez("masks.npz", format=b"coo", shape=(3, 4), row=np.zeros(1, int), col=np.zeros(1, int))
     count = GIGABYTES * 2**30
@@ -84,7 +84,7 @@ def sparse_mask_of_declared_size() -> None:
 
 
 def sparse_mask_outside() -> None:
-    """Its indices point outside of the matrix."""
+    """A CSR mask with an index outside of the matrix."""
     saved()
     np.savez(
         "masks.npz",
@@ -97,7 +97,7 @@ def sparse_mask_outside() -> None:
 
 
 def wide_entries(name: str) -> None:
-    """A part of the masks with one entry, a text of 400 MB."""
+    """Adds an array to the masks with one entry, a string of 400 MB."""
     size = 400_000_000
     with (
         zipfile.ZipFile("masks.npz", "a", zipfile.ZIP_DEFLATED, compresslevel=1) as file,
@@ -141,7 +141,7 @@ def sparse_mask_of_no_numbers_for_shape() -> None:
 
 
 def empty_of_any_length() -> None:
-    """A kernel and its mask of 2^62 rows without entries."""
+    """A kernel and its mask, both of shape (2^62, 0): no entries."""
     shape = (2**62, 0)
     dataset(shape=shape)
     mask(header(shape))

@@ -1,4 +1,4 @@
-"""Patterns that tests use: all that draw from a seed, and a wrong one. It loads no TensorFlow."""
+"""Patterns that tests use: all that use a seed, and a wrong one. Does not load TensorFlow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Secrets that are planted in an environment, and looked for in all that was written since."""
+"""Plants secrets in an environment, and searches everything that was written since for them."""
 
 from __future__ import annotations
 
@@ -34,43 +34,43 @@ NAMES = (
 )
 
 ZLIB = 0x78
-"""What packed text begins with."""
+"""First byte of zlib-compressed text."""
 
 
 def secret(name: str) -> str:
-    """A secret that is found nowhere else, with signs that a URL quotes."""
+    """A unique secret, with characters that must be quoted in a URL."""
     return f"pl4nt3d+{name.lower()}/q7"
 
 
 def environment() -> dict[str, str]:
-    """What a careful person has in an environment, and nobody else is to see."""
-    found = {name: secret(name) for name in NAMES}
-    found["DATABASE_URL"] = f"postgresql://me:{quote(secret('database'), safe='')}@127.0.0.1/db"
-    found["NO_PROXY"] = "127.0.0.1"
-    found["HTTP_PROXY"] = f"http://me:{quote(secret('proxy'), safe='')}@127.0.0.1:1"
-    return found
+    """Environment variables that hold secrets, as users have them."""
+    variables = {name: secret(name) for name in NAMES}
+    variables["DATABASE_URL"] = f"postgresql://me:{quote(secret('database'), safe='')}@127.0.0.1/db"
+    variables["NO_PROXY"] = "127.0.0.1"
+    variables["HTTP_PROXY"] = f"http://me:{quote(secret('proxy'), safe='')}@127.0.0.1:1"
+    return variables
 
 
 ALL = (*NAMES, "database", "proxy", "store", "remote")
 
 
 def _forms(text: str) -> set[bytes]:
-    """The ways in which bytes may say it."""
+    """The byte encodings in which a secret may appear."""
     raw = text.encode()
-    found = {raw, quote(text).encode(), quote(text, safe="").encode(), quote_plus(text).encode()}
-    found |= {raw.hex().encode(), text.encode("utf-16-le"), text.encode("utf-32-le")}
-    for before in range(3):  # where it begins among what is encoded
+    forms = {raw, quote(text).encode(), quote(text, safe="").encode(), quote_plus(text).encode()}
+    forms |= {raw.hex().encode(), text.encode("utf-16-le"), text.encode("utf-32-le")}
+    for offset in range(3):  # base64 depends on the secret's offset, modulo 3
         for encoded in (base64.b64encode, base64.urlsafe_b64encode):
-            # the first and the last signs are not of it alone
-            found.add(encoded(bytes(before) + raw)[4 if before else 0 : -4])
-    return found
+            # the first and last characters also depend on the bytes beside the secret
+            forms.add(encoded(bytes(offset) + raw)[4 if offset else 0 : -4])
+    return forms
 
 
 FORMS = {name: _forms(secret(name)) for name in ALL}
 
 
 def leaks(content: bytes, where: str) -> Iterator[str]:
-    """Which secrets the bytes hold, and where, also in what is packed in them."""
+    """Yields each secret that the bytes hold, and where; also searches archives in them."""
     for name, forms in FORMS.items():
         if any(form in content for form in forms):
             yield f"{name} in {where}"
@@ -95,31 +95,31 @@ def _unpacked(content: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def _png_texts(content: bytes) -> Iterator[bytes]:
-    """Of its chunks, those that are packed text."""
+    """Yields the compressed texts of a PNG, unpacked."""
     at = 8
     while at < len(content):
         size, kind = int.from_bytes(content[at : at + 4]), content[at + 4 : at + 8]
         if kind in (b"zTXt", b"iTXt"):
             text = content[at + 8 : at + 8 + size]
-            for begun in (i for i, byte in enumerate(text) if byte == ZLIB):
+            for start in (i for i, byte in enumerate(text) if byte == ZLIB):
                 with suppress(zlib.error):
-                    yield zlib.decompress(text[begun:])
+                    yield zlib.decompress(text[start:])
         at += size + 12
 
 
 def leaks_of(path: Path) -> list[str]:
-    """Which secrets lie in a file, or in or by the names of what lies in a folder."""
-    found: list[str] = []
-    for one in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        found += leaks(str(one).encode(), f"the name of {one}")
-        if one.is_symlink() or not one.is_file():
+    """Lists the secrets in a file; for a folder, in all files and file names below it."""
+    secrets: list[str] = []
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        secrets += leaks(str(file).encode(), f"the name of {file}")
+        if file.is_symlink() or not file.is_file():
             continue
         with suppress(FileNotFoundError):
-            content = one.read_bytes()
-            found += leaks(content, str(one))
-            if content.startswith(b"SQLite format 3"):  # a long value is not in one piece there
-                found += leaks(_rows(one), f"{one}, its rows")
-    return found
+            content = file.read_bytes()
+            secrets += leaks(content, str(file))
+            if content.startswith(b"SQLite format 3"):  # SQLite splits a long value over pages
+                secrets += leaks(_rows(file), f"{file}, its rows")
+    return secrets
 
 
 def _rows(path: Path) -> bytes:
@@ -131,9 +131,10 @@ def _rows(path: Path) -> bytes:
 
 
 class Watch(threading.Thread):
-    """While it is entered, sees how processes were started, and all that a folder ever held.
+    """A thread that records the command lines of child processes, and every file of a folder.
 
-    Files are held open, so that they can be read at the end though they are gone.
+    It runs while its context is entered. It keeps the files open, so that they can be read at the
+    end even if they were deleted.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -160,7 +161,7 @@ class Watch(threading.Thread):
                         self.files[path] = path.open("rb")
 
     def leaks(self) -> list[str]:
-        found = [x for path, file in self.files.items() for x in leaks(file.read(), str(path))]
+        leak_list = [x for path, file in self.files.items() for x in leaks(file.read(), str(path))]
         for file in self.files.values():
             file.close()
-        return found + [x for c in self.commands for x in leaks(c.encode(), f"`{c[:300]}`")]
+        return leak_list + [x for c in self.commands for x in leaks(c.encode(), f"`{c[:300]}`")]

@@ -1,4 +1,4 @@
-"""A distribution of somebody else's, as an installer leaves it in a folder of Python's path."""
+"""Installs a third-party distribution with plugins into a folder, as an installer does."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def install(
     name: str = "their-parts",
     version: str = "1.0",
 ) -> Path:
-    """Put a distribution into a folder.
+    """Installs a distribution into a folder.
 
     Args:
-        folder: Where to; it is to be on PYTHONPATH.
-        points: Entry points by group (`masksweep.models`) and name.
-        files: Its files by their paths.
+        folder: The target. The caller puts it on PYTHONPATH.
+        points: Entry points by group (such as `masksweep.models`) and name.
+        files: Contents of the distribution's files by path.
         name: The distribution's name.
-        version: Its version.
+        version: The distribution's version.
 
     Returns:
         The folder.

@@ -1,4 +1,4 @@
-"""A real Ray head with its dashboard, apart from whatever else runs here."""
+"""Starts real Ray heads and nodes with a dashboard, independent of other clusters."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from tests.support.sweep_process import clean_env, wait_for
 
 PATIENCE_S = 60.0
 STARTED = "Ray runtime started"
-# other clusters run beside it
+# 0 takes free ports: other clusters may run on this machine
 FREE = ("--dashboard-agent-listen-port=0", "--min-worker-port=0", "--max-worker-port=0")
 
 
 @dataclass(frozen=True)
 class Head:
-    """A cluster of one node."""
+    """The head of a Ray cluster."""
 
     home: Path
-    """Of who started it: jobs leave their files there."""
+    """Home folder of the user who started it. Jobs leave their files in it."""
     address: str
-    """As a node joins."""
+    """Address with which a node joins."""
     client: str
-    """As a laptop joins, with `ray://`."""
+    """Address with which a remote driver joins, with `ray://`."""
     dashboard: str
     log: Path
     token: str
 
     def answers(self) -> bool:
-        """Whether it takes jobs, and laptops."""
+        """Whether it accepts jobs and remote drivers."""
         host, _, port = self.client.removeprefix("ray://").partition(":")
-        known = {"Authorization": f"Bearer {self.token}"}
-        asked = urllib.request.Request(f"{self.dashboard}/api/jobs/", headers=known)
-        with suppress(OSError), urllib.request.urlopen(asked, timeout=5):
+        headers = {"Authorization": f"Bearer {self.token}"}
+        request = urllib.request.Request(f"{self.dashboard}/api/jobs/", headers=headers)
+        with suppress(OSError), urllib.request.urlopen(request, timeout=5):
             socket.create_connection((host, int(port)), timeout=5).close()
             return STARTED in self.log.read_text()
         return False
@@ -52,13 +52,16 @@ class Head:
 
 @contextmanager
 def ray_head(num_cpus: int = 2, grows: str = "", **env: str) -> Iterator[Head]:
-    """Start one; at the end all that it started is gone, and nothing else.
+    """Starts a head. At the end, ends all processes that the head started, and no others.
 
-    It `grows` by an autoscaler, `v1` or `v2`.
+    Args:
+        num_cpus: CPUs of the head node.
+        grows: Version of the autoscaler that adds nodes, `v1` or `v2`; empty for none.
+        **env: Additional environment variables.
     """
-    # Ray keeps sockets there, whose paths must be short
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as made:
-        folder = Path(made)
+    # a short path: Ray keeps sockets in this folder
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as temporary_folder:
+        folder = Path(temporary_folder)
         home = folder / "home"
         home.mkdir()
         port, client, dashboard = free_ports(3)
@@ -84,7 +87,7 @@ def ray_head(num_cpus: int = 2, grows: str = "", **env: str) -> Iterator[Head]:
 
 @contextmanager
 def ray_node(head: Head, num_cpus: int = 1) -> Iterator[subprocess.Popen[bytes]]:
-    """Start another node of its cluster, as on another machine."""
+    """Starts another node of the head's cluster, as on another machine."""
     options = [f"--address={head.address}", f"--num-cpus={num_cpus}"]
     before = head.log.read_text().count(STARTED)
     with _started(head, options, {}) as process:
@@ -93,16 +96,22 @@ def ray_node(head: Head, num_cpus: int = 1) -> Iterator[subprocess.Popen[bytes]]
 
 
 def end(process: subprocess.Popen[bytes], gently: bool = False) -> None:
-    """End a node with all that it started: killed, as a machine that goes away, or in order."""
+    """Ends a node and all processes that it started.
+
+    Args:
+        process: The node.
+        gently: Whether the node may shut down first; otherwise it is killed, as when a machine
+            fails.
+    """
     with suppress(psutil.NoSuchProcess):
         family = psutil.Process(process.pid).children(recursive=True)
         if gently:
             process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 process.wait(PATIENCE_S)
-        for one in [process, *family]:
+        for node_process in [process, *family]:
             with suppress(psutil.NoSuchProcess):
-                one.kill()
+                node_process.kill()
     process.wait()
 
 

@@ -1,4 +1,4 @@
-"""A process that joins a Ray cluster, and says what it finds there."""
+"""A child process that joins a Ray cluster and prints its resources as JSON."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def join(folder: Path, address: str | None, **env: str) -> subprocess.CompletedP
         [sys.executable, "-c", JOIN, json.dumps(address)],
         capture_output=True,
         text=True,
-        cwd=folder,  # Ray takes the folder of a driver that is no file along
+        cwd=folder,  # Ray uploads the current folder of a driver that is not a file
         env=clean_env(**env),
     )
 

@@ -1,4 +1,4 @@
-"""Where the files are that older versions saved."""
+"""Path of the files that older versions of Masksweep saved."""
 
 from __future__ import annotations
 

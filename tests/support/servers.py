@@ -1,4 +1,4 @@
-"""Real servers for tests: PostgreSQL, MLflow and S3, that can be stopped and started again."""
+"""Real servers for tests (PostgreSQL, MLflow, S3) that can be stopped and started again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PATIENCE_S = 120.0
 
 @dataclass
 class Server:
-    """A server on a port of 127.0.0.1 that keeps its port and its data over `stop` and `start`."""
+    """A server on a port of 127.0.0.1. It keeps its port and data over `stop` and `start`."""
 
     uri: str
     _port: int
@@ -36,7 +36,11 @@ class Server:
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
 
     def start(self) -> None:
-        """Start and wait until it answers. Raises `RuntimeError` with its log if it does not."""
+        """Starts the server and waits until it answers.
+
+        Raises:
+            RuntimeError: It does not answer. The message has the end of its log.
+        """
         if self._process:
             raise RuntimeError(f"{self.uri} runs already")
         with self._log.open("ab") as log:
@@ -50,25 +54,25 @@ class Server:
                 user=self._user,
                 start_new_session=True,
             )
-        end = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + PATIENCE_S
         while not self.answers():
-            if self._process.poll() is not None or time.monotonic() > end:
+            if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 raise RuntimeError(f"{self.uri} did not start:\n{self._log.read_text()[-3000:]}")
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """Stop the whole process group, and wait until its port is closed; no error twice."""
+        """Stops the whole process group, and waits until its port is closed. May be repeated."""
         if not self._process:
             return
-        # one that failed to start may have left nobody to stop
+        # a server that failed to start may have ended already
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, self._stop_with)
         self._process.wait(PATIENCE_S)
         self._process = None
-        end = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + PATIENCE_S
         while self._listens():
-            if time.monotonic() > end:
+            if time.monotonic() > deadline:
                 raise RuntimeError(f"{self.uri} still listens")
             time.sleep(0.01)
 
@@ -84,14 +88,14 @@ class Server:
 class Postgres(Server):
     def answers(self) -> bool:
         ready = Path(self._argv[0]).with_name("pg_isready")
-        at = ["--host", "127.0.0.1", "--port", str(self._port)]
-        answer = subprocess.run([ready, "--quiet", *at], check=False)
+        address = ["--host", "127.0.0.1", "--port", str(self._port)]
+        answer = subprocess.run([ready, "--quiet", *address], check=False)
         return answer.returncode == 0
 
 
 class WebServer(Server):
     page: ClassVar[str]
-    """That is there when it is ready."""
+    """Path of a page that exists when the server is ready."""
 
     def answers(self) -> bool:
         try:
@@ -105,7 +109,7 @@ class MlflowServer(WebServer):
     page = "/health"
 
     def pause(self) -> None:
-        """Hang: connections are taken, and nothing answers."""
+        """Makes the server hang: it accepts connections but does not answer."""
         assert self._process
         os.killpg(self._process.pid, signal.SIGSTOP)
 
@@ -119,17 +123,17 @@ class ObjectStore(WebServer):
 
     @property
     def client(self) -> dict[str, str]:
-        """The environment of its clients."""
+        """Environment variables for its clients."""
         keys = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "tester"}
         return keys | {"AWS_ENDPOINT_URL": self.uri, "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 @contextmanager
 def postgres(folder: Path) -> Iterator[Postgres]:
-    """A PostgreSQL of its own, with its log in this folder; none installed is `missing`.
+    """Starts a new PostgreSQL server with its log in `folder`; skips the test if none is installed.
 
-    Its data lie in a folder of their own: PostgreSQL refuses to run as root, and another user
-    cannot enter the folders that pytest makes.
+    Its data are in another temporary folder: PostgreSQL refuses to run as root, and another user
+    cannot enter the folders that pytest creates.
     """
     binaries = postgres_binaries()
     user = "postgres" if os.geteuid() == 0 else None
@@ -153,12 +157,12 @@ def postgres(folder: Path) -> Iterator[Postgres]:
             "fsync=off",
         ]
         server = Postgres(
-            # the driver by name: without one, SQLAlchemy 2.1 takes psycopg, 2.0 takes psycopg2
+            # name the driver: the default of SQLAlchemy 2.1 is psycopg, that of 2.0 is psycopg2
             f"postgresql+psycopg2://tester@127.0.0.1:{port}/postgres",
             port,
             [binaries / "postgres", "-D", data, *(f"--{setting}" for setting in settings)],
             folder / "postgres.log",
-            # a fast shutdown: it cuts its clients off and stops its own children
+            # fast shutdown: it disconnects its clients and stops its own child processes
             signal.SIGINT,
             user,
         )
@@ -171,16 +175,16 @@ def postgres(folder: Path) -> Iterator[Postgres]:
 
 @contextmanager
 def mlflow_server(backend_uri: str, folder: Path) -> Iterator[MlflowServer]:
-    """An MLflow server on this database; artifacts pass through it into `folder/artifacts`."""
+    """Starts an MLflow server on a database; it stores artifacts in `folder/artifacts`."""
     (port,) = free_ports(1)
     env = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    # background jobs would be processes in sessions of their own, which `stop` does not reach
+    # background jobs would run in sessions of their own, which `stop` does not end
     env |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     argv = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     argv += ["--workers", "1", "--backend-store-uri", backend_uri, "--serve-artifacts"]
     argv += ["--artifacts-destination", (folder / "artifacts").as_uri()]
     log = folder / "mlflow.log"
-    # killed, as a machine that goes away: a gentler signal would wait for open connections
+    # SIGKILL, as when a machine fails: a gentler signal would wait for open connections
     server = MlflowServer(f"http://127.0.0.1:{port}", port, argv, log, signal.SIGKILL, _env=env)
     try:
         server.start()
@@ -191,7 +195,7 @@ def mlflow_server(backend_uri: str, folder: Path) -> Iterator[MlflowServer]:
 
 @contextmanager
 def s3_server(folder: Path) -> Iterator[ObjectStore]:
-    """A store that speaks S3 and keeps nothing; what clients need is in its `client`."""
+    """Starts an S3 server that keeps its data in memory. Its `client` is for the clients."""
     module("moto")
     (port,) = free_ports(1)
     argv = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)]
@@ -205,9 +209,9 @@ def s3_server(folder: Path) -> Iterator[ObjectStore]:
 
 
 def postgres_binaries() -> Path:
-    found = shutil.which("initdb")
-    if found:
-        return Path(found).resolve().parent
+    initdb = shutil.which("initdb")
+    if initdb:
+        return Path(initdb).resolve().parent
     debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not debian:
         missing("PostgreSQL is not installed: no initdb on PATH or in /usr/lib/postgresql")
@@ -215,7 +219,7 @@ def postgres_binaries() -> Path:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody listens on."""
+    """Returns ports of this machine on which nothing listens."""
     probes = [socket.socket() for _ in range(count)]
     try:
         for probe in probes:

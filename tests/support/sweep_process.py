@@ -1,4 +1,4 @@
-"""A sweep in a process of its own, as a person runs it, that can be watched, hurt and killed."""
+"""Runs a sweep in a child process, which a test can watch, disturb and kill."""
 
 from __future__ import annotations
 
@@ -25,26 +25,27 @@ PATIENCE_S = 240.0
 
 
 def clean_env(**more: str) -> dict[str, str]:
-    """This process's environment without what belongs to the tests' own Hydra, MLflow and GPUs.
+    """This process's environment without the variables of Hydra, MLflow, Ray and TensorFlow.
 
-    And without the safe path that a command of this process has set for those that it starts.
+    PYTHONSAFEPATH is left out too: a command that ran in this process may have set it. `more` is
+    added.
     """
-    ours = ("HYDRA_", "MLFLOW_", "RAY_", "CUDA_", "TF_", "PYTHONSAFEPATH")
-    return {k: v for k, v in os.environ.items() if not k.startswith(ours)} | more
+    prefixes = ("HYDRA_", "MLFLOW_", "RAY_", "CUDA_", "TF_", "PYTHONSAFEPATH")
+    return {k: v for k, v in os.environ.items() if not k.startswith(prefixes)} | more
 
 
-def wait_for(what: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
-    """Wait until it is so. Raises `TimeoutError` if it never is."""
-    end = time.monotonic() + patience_s
-    while not what():
-        if time.monotonic() > end:
+def wait_for(condition: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
+    """Waits until the condition is true. Raises `TimeoutError` if it is not in time."""
+    deadline = time.monotonic() + patience_s
+    while not condition():
+        if time.monotonic() > deadline:
             raise TimeoutError
         time.sleep(0.05)
 
 
 @dataclass
 class Driver:
-    """`masksweep run` in a folder."""
+    """A running `masksweep` command: its process and its output in a folder."""
 
     folder: Path
     process: subprocess.Popen[bytes]
@@ -60,43 +61,43 @@ class Driver:
 
     @property
     def ended(self) -> list[str]:
-        """The lines of the trials that ended so far."""
+        """The progress lines of the trials that have ended so far."""
         return [line for line in self.stderr.splitlines() if line.startswith("[")]
 
-    def wait_for(self, what: Callable[[], object]) -> None:
-        """As `wait_for`, but also no longer than the process lives."""
+    def wait_for(self, condition: Callable[[], object]) -> None:
+        """Waits until the condition is true; fails if the process ends first."""
 
-        def found() -> object:
-            return what() or self.process.poll() is not None
+        def holds_or_ended() -> object:
+            return condition() or self.process.poll() is not None
 
-        wait_for(found)
-        if not what():
+        wait_for(holds_or_ended)
+        if not condition():
             raise AssertionError(f"it ended before:\n{self.stdout}\n{self.stderr}")
 
     def wait(self) -> int:
-        """Its exit code, when it has ended."""
+        """Waits until the process has ended, and returns its exit code."""
         self.code = self.process.wait(PATIENCE_S)
         return self.code
 
     @property
     def family(self) -> list[psutil.Process]:
-        """All that descends from it now."""
+        """All its current descendants."""
         return psutil.Process(self.process.pid).children(recursive=True)
 
     @property
     def workers(self) -> list[psutil.Process]:
-        """Its workers that are at a trial."""
+        """Its workers that are running a trial."""
         return working(self.process.pid)
 
 
 def working(pid: int) -> list[psutil.Process]:
-    """Workers at a trial, among what a process started."""
+    """The descendants of a process that are workers running a trial."""
     family = psutil.Process(pid).children(recursive=True)
     return [p for p in family if "ray::Worker.run" in " ".join(cmdline(p))]
 
 
 def cmdline(process: psutil.Process) -> list[str]:
-    """How a process was started; nothing if it is gone."""
+    """The command line of a process; empty if the process has ended."""
     try:
         return list(process.cmdline())
     except psutil.Error:
@@ -111,7 +112,15 @@ def sweep(
     env: Mapping[str, str] = {},
     program: Sequence[str] = (sys.executable, "-m", "masksweep.sweeps.cli"),
 ) -> Iterator[Driver]:
-    """Start it; if it still runs at the end, it is killed with all that it started."""
+    """Starts a command, and kills it with all its descendants if it still runs at the end.
+
+    Args:
+        folder: The current folder of the command. Its stdout and stderr are files in it.
+        *arguments: Arguments after the command.
+        command: The command and its own first options.
+        env: Additional environment variables.
+        program: How `masksweep` is started.
+    """
     with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
         process = subprocess.Popen(
             [*program, *command, *arguments],
@@ -131,20 +140,20 @@ def sweep(
             family = driver.family
             process.send_signal(signal.SIGKILL)
             process.wait()
-        for one in family:
-            if one.is_running():
-                one.kill()
+        for child in family:
+            if child.is_running():
+                child.kill()
 
 
 def ran(folder: Path, *arguments: str, **options: Any) -> Driver:
-    """A sweep from its start to its end."""
+    """Runs a command from its start to its end."""
     with sweep(folder, *arguments, **options) as driver:
         driver.wait()
     return driver
 
 
 class Store:
-    """What a store has of a sweep."""
+    """The runs of one sweep in a tracking store."""
 
     def __init__(self, uri: str, sweep_name: str) -> None:
         self.client, self._name = MlflowClient(uri), sweep_name
@@ -160,21 +169,24 @@ class Store:
 
     @property
     def parent(self) -> Run:
-        (found,) = self._parents
-        return found
+        (run,) = self._parents
+        return run
 
     @property
     def children(self) -> list[Run]:
         return self._runs(f"tags.mlflow.parentRunId = '{self.parent.info.run_id}'")
 
     def by_status(self) -> Counter[str]:
-        """How many trials are in which status; none while the sweep is not recorded yet."""
+        """Number of trials by status; empty while the sweep is not recorded yet."""
         if not (self._has_runs() and self._parents):
             return Counter()
         return Counter(str(run.info.status) for run in self.children)
 
     def _has_runs(self) -> bool:
-        """Whether a SQLite store is made: MLflow would make it beside the sweep that does."""
+        """Whether the store has runs.
+
+        Reads SQLite directly: MLflow's client would create the store while the sweep creates it.
+        """
         if (path := database(self.client.tracking_uri)) is None:
             return True
         with (
@@ -185,14 +197,14 @@ class Store:
         return False
 
     def digests(self) -> dict[str, str]:
-        """Of the trials that finished, by trial id. Fails if one is there twice."""
-        done = [r for r in self.children if r.info.status == "FINISHED"]
-        found = {r.data.tags["trial.id"]: r.data.tags["trial.weights_sha256"] for r in done}
-        assert len(found) == len(done), "a trial is there twice"
+        """Digests of the finished trials' weights by trial id. Fails if a trial is there twice."""
+        finished = [r for r in self.children if r.info.status == "FINISHED"]
+        found = {r.data.tags["trial.id"]: r.data.tags["trial.weights_sha256"] for r in finished}
+        assert len(found) == len(finished), "a trial is there twice"
         return found
 
     def curve(self, run: Run, metric: str) -> list[int]:
-        """Steps of a metric's points."""
+        """The steps at which a metric was logged."""
         return [p.step for p in self.client.get_metric_history(run.info.run_id, metric)]
 
 

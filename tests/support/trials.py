@@ -19,9 +19,9 @@ BASE: dict[str, Any] = {
 
 
 def trial(**sections: Any) -> Trial:
-    """The base trial with some sections exchanged; a string is an object's name alone."""
-    given = {
+    """The base trial with some sections replaced; a string stands for `{"name": string}`."""
+    configs = {
         k: {"name": v} if isinstance(v, str) and "name" in BASE.get(k, ()) else v
         for k, v in sections.items()
     }
-    return parse({**BASE, **given})
+    return parse({**BASE, **configs})

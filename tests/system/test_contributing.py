@@ -1,4 +1,4 @@
-"""`.github/CONTRIBUTING.md`, followed word by word in an environment of its own."""
+"""Follows `.github/CONTRIBUTING.md` word by word in a new virtual environment."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ADDED = ("strategies", "patterns", "held", "models", "datasets", "optimizers")
 @dataclass(frozen=True)
 class Page:
     files: dict[str, str]
-    """What the page says that files contain, by their paths."""
+    """Contents of the files that the page defines, by path."""
     commands: list[str]
     """The console commands of its last section."""
 
@@ -34,13 +34,13 @@ def read() -> Page:
     text = PAGE.read_text().partition("## A package of your own")[2]
     files: dict[str, str] = {}
     commands: list[str] = []
-    for added, path, language, content in BLOCK.findall(text):
+    for addition, path, language, content in BLOCK.findall(text):
         if language == "console":
             commands += content.splitlines()
         else:
             assert path, f"a block without a path: {content[:50]}"
-            assert bool(added) == (path in files), path
-            files[path] = f"{files[path]}\n{content}" if added else content
+            assert bool(addition) == (path in files), path
+            files[path] = f"{files[path]}\n{content}" if addition else content
     return Page(files, commands)
 
 
@@ -59,14 +59,14 @@ def test_the_page_adds_one_component_of_each_kind() -> None:
 
 @pytest.fixture(scope="module")
 def followed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
-    """(the folder in which all was done, what each command printed)."""
+    """Follows the page; returns (the project's folder, what each command printed)."""
     folder = tmp_path_factory.mktemp("followed")
     page, env = read(), folder / "env"
     subprocess.run([sys.executable, "-m", "venv", str(env)], check=True)
-    # what is installed here is installed there, too; commands run with the new environment's Python
+    # the new environment also sees this environment's packages; commands run with its own Python
     site = sysconfig.get_path("purelib")
-    own = next(env.glob("lib/python*/site-packages"))
-    (own / "here.pth").write_text(f"import site; site.addsitedir({site!r})\n")
+    site_packages = next(env.glob("lib/python*/site-packages"))
+    (site_packages / "here.pth").write_text(f"import site; site.addsitedir({site!r})\n")
     for command, module in (("masksweep", "masksweep.sweeps.cli"), ("pytest", "pytest")):
         script = env / "bin" / command
         script.write_text(f'#!/bin/sh\nexec "{env}/bin/python" -P -m {module} "$@"\n')
@@ -77,15 +77,15 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
         (project / path).write_text(content)
     printed = {}
     for command in page.commands:
-        done = subprocess.run(
+        process = subprocess.run(
             shlex.split(command),
             cwd=project,
             env=clean_env(PATH=f"{env}/bin{os.pathsep}{os.environ['PATH']}"),
             capture_output=True,
             text=True,
         )
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-        printed[command.split(" strategy")[0]] = done.stdout
+        assert process.returncode == 0, f"{command}\n{process.stdout}\n{process.stderr}"
+        printed[command.split(" strategy")[0]] = process.stdout
     return project, printed
 
 
@@ -104,11 +104,11 @@ def test_what_was_swept_is_reproduced(followed: tuple[Path, dict[str, str]]) -> 
     (name,) = [p.name for p in (project / ".masksweep" / "logs").iterdir()]
     trial = local_store(project, name).children[0]
     assert trial.info.status == "FINISHED"
-    done = subprocess.run(
+    process = subprocess.run(
         [str(project.parent / "env/bin/masksweep"), "reproduce", trial.info.run_id],
         cwd=project,
         env=clean_env(),
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert process.returncode == 0, process.stdout + process.stderr

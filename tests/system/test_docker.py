@@ -1,4 +1,4 @@
-"""What can be said of `docker/` without a container engine: linters, and what must not change."""
+"""Checks `docker/` without a container engine: with linters, and for settings that must stay."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ TOP = DOCKER.parent
 SCRIPTS = sorted([*DOCKER.glob("**/*.sh"), TOP / ".ci" / "run"])
 README = (DOCKER / "README.md").read_text()
 SETTINGS = {"COMPOSE_PROJECT_NAME", "COMPOSE_PROFILES"}
-"""Of what docker/secrets.sh writes, what is no secret."""
+"""Variables that docker/secrets.sh writes and that are not secret."""
 
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("secrets") / "env"
-    subprocess.run([DOCKER / "secrets.sh", made], check=True)
-    return made
+    env_file = tmp_path_factory.mktemp("secrets") / "env"
+    subprocess.run([DOCKER / "secrets.sh", env_file], check=True)
+    return env_file
 
 
 @pytest.fixture(scope="module")
@@ -37,23 +37,23 @@ def secrets(file: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def whole(secrets: dict[str, str]) -> dict[str, Any]:
-    """With both kinds of workers."""
+    """The resolved compose file with both kinds of workers."""
     return composed(secrets | {"COMPOSE_PROFILES": "cpu,gpu"})
 
 
 @pytest.fixture(scope="module")
 def services(whole: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = whole["services"]
-    return found
+    specs: dict[str, Any] = whole["services"]
+    return specs
 
 
 CLEAN = (0, "")
 
 
 def linted(linter: str, *arguments: str | Path) -> tuple[int, str]:
-    """What a linter says."""
-    done = subprocess.run([command(linter), *arguments], capture_output=True, text=True)
-    return done.returncode, done.stdout + done.stderr
+    """Runs a linter, and returns (exit code, output)."""
+    process = subprocess.run([command(linter), *arguments], capture_output=True, text=True)
+    return process.returncode, process.stdout + process.stderr
 
 
 def test_hadolint() -> None:
@@ -73,7 +73,7 @@ def test_as_it_is_made_there_is_one_worker_without_cards(file: Path) -> None:
 
 
 def test_what_is_set_counts_and_one_worker_has_all_cards(file: Path) -> None:
-    given = {
+    settings = {
         "COMPOSE_PROFILES": "cpu,gpu",
         "WORKERS": "3",
         "WORKER_CPUS": "4",
@@ -82,7 +82,7 @@ def test_what_is_set_counts_and_one_worker_has_all_cards(file: Path) -> None:
         "MASKSWEEP_TAG": "one",
         "MASKSWEEP_GPU_TAG": "two",
     }
-    services = composed(given, file)["services"]
+    services = composed(settings, file)["services"]
     cpu, gpu = services["ray-worker"], services["ray-worker-gpu"]
     assert (cpu["scale"], gpu.get("scale", 1)) == (3, 1)
     assert (cpu["cpus"], gpu["cpus"]) == (4, 4)
@@ -93,9 +93,9 @@ def test_what_is_set_counts_and_one_worker_has_all_cards(file: Path) -> None:
 
 
 def test_every_setting_is_in_the_file_that_is_made_with_what_holds_without(file: Path) -> None:
-    shown = dict(re.findall(r"^#([A-Z_]+)=(.*)$", file.read_text(), re.M))
+    commented = dict(re.findall(r"^#([A-Z_]+)=(.*)$", file.read_text(), re.M))
     defaults = dict(re.findall(r"\$\{(\w+):-([^}]*)\}", COMPOSE.read_text()))
-    assert shown == defaults
+    assert commented == defaults
 
 
 def test_only_two_ports_can_be_reached_and_from_this_machine_alone(
@@ -115,14 +115,14 @@ def test_only_two_ports_can_be_reached_and_from_this_machine_alone(
 def test_every_service_has_its_limits(services: dict[str, Any]) -> None:
     for name, spec in services.items():
         assert int(spec["mem_limit"]) > 0, name
-        once = spec["restart"] == "no"
-        assert once or spec["restart"] == "unless-stopped", name
+        runs_once = spec["restart"] == "no"
+        assert runs_once or spec["restart"] == "unless-stopped", name
         assert "no-new-privileges:true" in spec["security_opt"], name
         assert "privileged" not in spec, name
-        # what waits for it must learn that it is there
-        ours = spec["image"].startswith("masksweep:")
-        assert once or ours or spec["healthcheck"]["test"], name
-        assert not ours or spec["cap_drop"] == ["ALL"], name
+        # services that depend on it need its health check
+        own_image = spec["image"].startswith("masksweep:")
+        assert runs_once or own_image or spec["healthcheck"]["test"], name
+        assert not own_image or spec["cap_drop"] == ["ALL"], name
         assert not spec["image"].endswith(":latest"), name
 
 
@@ -136,7 +136,7 @@ def test_ray_ends_in_order_and_is_called_from_the_workers_network(whole: dict[st
     head = nodes.pop("ray-head")["networks"]
     assert {tuple(spec["networks"]) for spec in nodes.values()} == {("cluster",)}
     assert head["cluster"]["gw_priority"] > 0
-    assert not any(joined for name, joined in head.items() if name != "cluster")
+    assert not any(options for name, options in head.items() if name != "cluster")
     assert whole["networks"]["data"]["internal"] is True
 
 
@@ -150,9 +150,9 @@ def test_a_node_on_a_machine_of_its_own_is_as_confined(services: dict[str, Any])
     flags += [f"--memory {int(worker['mem_limit']) >> 30}g", f"--restart {worker['restart']}"]
     assert worker["init"] is True
     (node,) = re.findall(r"^    node\(\) \{ docker run -d (.*?) \}$", README, re.M | re.S)
-    given = re.findall(r"--[a-z-]+(?: [^-\s]\S*)?", node)
-    assert sorted(given) == sorted([*flags, "--init", "--name ray", "--network host"])
-    # and every node is started by it
+    node_flags = re.findall(r"--[a-z-]+(?: [^-\s]\S*)?", node)
+    assert sorted(node_flags) == sorted([*flags, "--init", "--name ray", "--network host"])
+    # every node is started by this function
     assert README.count("docker run -d") == 1
     assert len(re.findall(r"^    node .*?(?<!\\)$", README, re.M | re.S)) == 2
 
@@ -160,15 +160,15 @@ def test_a_node_on_a_machine_of_its_own_is_as_confined(services: dict[str, Any])
 def test_a_secret_is_where_it_is_needed_alone(
     services: dict[str, Any], secrets: dict[str, str]
 ) -> None:
-    has = {
+    secrets_by_service = {
         name: {k for k, v in secrets.items() if v in spec.get("environment", {}).values()}
         for name, spec in services.items()
     }
     objects = {"RUSTFS_ACCESS_KEY", "RUSTFS_SECRET_KEY"}
     account, token = {"MLFLOW_AUTH_ADMIN_PASSWORD"}, {"RAY_AUTH_TOKEN"}
     database = {"POSTGRES_PASSWORD"}
-    assert has.pop("check-secrets") == secrets.keys()
-    assert has == {
+    assert secrets_by_service.pop("check-secrets") == secrets.keys()
+    assert secrets_by_service == {
         "postgres": database,
         "objects": objects,
         "bucket": objects,
@@ -178,21 +178,23 @@ def test_a_secret_is_where_it_is_needed_alone(
         "ray-worker": token,
         "ray-worker-gpu": token,
     }
-    used = re.findall(r"\$\{(\w+)(.*?)\}", COMPOSE.read_text())
+    references = re.findall(r"\$\{(\w+)(.*?)\}", COMPOSE.read_text())
     for name in secrets:
-        # none has a default
-        assert {rest for found, rest in used if found == name} == {":?run docker/secrets.sh first"}
+        # no secret has a default
+        assert {default for key, default in references if key == name} == {
+            ":?run docker/secrets.sh first"
+        }
 
 
 def test_git_and_the_image_leave_the_secrets_out() -> None:
-    for name in ("docker/.env", "docker/.env.AbC123"):  # or what a killed secrets.sh left
+    for name in ("docker/.env", "docker/.env.AbC123"):  # the second: left by a killed secrets.sh
         command = ["git", "check-ignore", "--quiet", name]
         assert subprocess.run(command, cwd=TOP).returncode == 0
     lines = (TOP / ".dockerignore").read_text().split("\n")
-    kept = [line.removeprefix("!") for line in lines if line.startswith("!")]
+    included = [line.removeprefix("!") for line in lines if line.startswith("!")]
     assert lines[1] == "*"
-    assert "docker/" not in kept
-    for name in kept:
+    assert "docker/" not in included
+    for name in included:
         assert (TOP / name).exists(), name
 
 
@@ -215,35 +217,35 @@ def test_the_image_runs_as_a_user_and_is_given_no_compiler() -> None:
 def test_secrets_are_made_once_for_their_owner_alone(tmp_path: Path) -> None:
     file = tmp_path / "env"
     for _ in range(2):
-        done = subprocess.run([DOCKER / "secrets.sh", file], check=True, capture_output=True)
-        assert not done.stdout
-        kept = file.read_text()
+        process = subprocess.run([DOCKER / "secrets.sh", file], check=True, capture_output=True)
+        assert not process.stdout
+        content = file.read_text()
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert [f.name for f in tmp_path.iterdir()] == ["env"]
     subprocess.run([DOCKER / "secrets.sh", tmp_path / "other"], check=True)
-    assert file.read_text() == kept
+    assert file.read_text() == content
     values = {v for k, v in variables(file).items() if k not in SETTINGS}
     assert len(values) == 6
     assert not any(value in (tmp_path / "other").read_text() for value in values)
 
 
 def test_secrets_that_are_interrupted_leave_nothing(tmp_path: Path) -> None:
-    slow = tmp_path / "bin" / "od"
-    slow.parent.mkdir()
-    slow.write_text(f"#!/bin/sh\ntouch {tmp_path}/begun\nexec sleep 60\n")
-    slow.chmod(0o755)
-    made = tmp_path / "made"
-    made.mkdir()
+    slow_od = tmp_path / "bin" / "od"
+    slow_od.parent.mkdir()
+    slow_od.write_text(f"#!/bin/sh\ntouch {tmp_path}/begun\nexec sleep 60\n")
+    slow_od.chmod(0o755)
+    folder = tmp_path / "made"
+    folder.mkdir()
     with subprocess.Popen(
-        [DOCKER / "secrets.sh", made / "env"],
-        env={"PATH": f"{slow.parent}:/usr/bin:/bin"},
+        [DOCKER / "secrets.sh", folder / "env"],
+        env={"PATH": f"{slow_od.parent}:/usr/bin:/bin"},
         start_new_session=True,
     ) as process:
         wait_for((tmp_path / "begun").exists)
-        assert len(list(made.iterdir())) == 1
+        assert len(list(folder.iterdir())) == 1
         os.killpg(process.pid, signal.SIGTERM)
     assert process.returncode == 1
-    assert not list(made.iterdir())
+    assert not list(folder.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -266,18 +268,18 @@ def test_a_secret_that_is_none_stops_all(
     check = [DOCKER / "image" / "check-secrets.sh"]
     env = {"PATH": "/usr/bin:/bin"} | spec["check-secrets"]["environment"]
     assert subprocess.run(check, env=env, check=False).returncode == 0
-    done = subprocess.run(
+    process = subprocess.run(
         check, env=env | {name: value}, check=False, capture_output=True, text=True
     )
-    assert done.returncode == 2
-    assert done.stderr == f"check-secrets: {name} {why}: docker/secrets.sh makes good ones\n"
-    # nothing starts before it ended well
+    assert process.returncode == 2
+    assert process.stderr == f"check-secrets: {name} {why}: docker/secrets.sh makes good ones\n"
+    # no service starts before the check has succeeded
     first = "check-secrets"
     for service in spec.values():
-        waits = service.get("depends_on", {})
-        assert service is spec[first] or waits
-        if first in waits:
-            assert waits[first]["condition"] == "service_completed_successfully"
+        dependencies = service.get("depends_on", {})
+        assert service is spec[first] or dependencies
+        if first in dependencies:
+            assert dependencies[first]["condition"] == "service_completed_successfully"
 
 
 def test_without_secrets_the_file_says_where_they_come_from() -> None:

@@ -1,7 +1,7 @@
-"""The fault matrix: whatever is killed or goes away, every trial is there once, as planned.
+"""The fault matrix: whatever is killed or lost, the store has every planned trial exactly once.
 
-Each case runs real sweeps in processes of their own, hurts them, and compares the store with the
-plan, trial by trial.
+Each case runs real sweeps in child processes, disturbs them, and compares the store with the plan,
+trial by trial.
 """
 
 from __future__ import annotations
@@ -43,45 +43,45 @@ SMALL = (
     "train.batch_size=20",
     "sweep.name=faults",
 )
-# each case takes half a minute on two cores; the others are in `pytest -m slow`
+# each case takes half a minute on two cores, so most run only with `pytest -m slow`
 SLOW = partial(pytest.param, marks=pytest.mark.slow)
 FEW = tuple("seed=0" if a.startswith("seed") else a for a in SMALL)
 SHORT, LONG = "train.epochs=4", "train.epochs=250"
-"""Epochs of a trial of well under a second, and of several."""
+"""Epochs of a trial that takes well under a second, and of one that takes several seconds."""
 
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """Ids of the planned trials, by their length."""
-    found = {}
+    """Ids of the planned trials, by the trials' length."""
+    ids_by_length = {}
     for length in (SHORT, LONG):
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-m", "masksweep.sweeps.cli", "plan", "--json", *SMALL, length],
             cwd=tmp_path_factory.mktemp("plan"),
             env=clean_env(),
             stdout=subprocess.PIPE,
             check=True,
         )
-        found[length] = sorted(t["id"] for t in json.loads(done.stdout)["trials"])
-        assert len(found[length]) == 6
-    return found
+        ids_by_length[length] = sorted(t["id"] for t in json.loads(process.stdout)["trials"])
+        assert len(ids_by_length[length]) == 6
+    return ids_by_length
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Weights digest of each long trial of a sweep that nothing happened to."""
+    """Digest of the weights of each long trial, from a sweep that was not disturbed."""
     folder = tmp_path_factory.mktemp("undisturbed")
     assert ran(folder, *SMALL, LONG).code == 0
     return local_store(folder, "faults").digests()
 
 
 def assert_none_left(family: list[psutil.Process]) -> None:
-    """Every process is gone, within some seconds."""
+    """Waits until every process has ended; fails after 15 seconds."""
 
-    def left() -> list[psutil.Process]:
+    def running() -> list[psutil.Process]:
         return [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
-    wait_for(lambda: not left(), patience_s=15)
+    wait_for(lambda: not running(), patience_s=15)
 
 
 def program(process: psutil.Process) -> str:
@@ -113,9 +113,9 @@ class TestDriverKilled:
             family = [p for p in driver.family if "Agent" not in " ".join(cmdline(p))]
             driver.process.kill()
             driver.process.wait()
-            assert_none_left(family)  # Ray's own agents take a minute to see it
-        again = ran(tmp_path, *SMALL, LONG)
-        assert again.code == 0, again.stderr
+            assert_none_left(family)  # without Ray's agents, which end a minute later
+        rerun = ran(tmp_path, *SMALL, LONG)
+        assert rerun.code == 0, rerun.stderr
         store = local_store(tmp_path, "faults")
         assert sorted(store.digests()) == plan[LONG]
         assert store.digests() == undisturbed
@@ -127,8 +127,8 @@ class TestDriverKilled:
             if run.info.status == "FINISHED":
                 assert steps == list(range(1, 251))
         if moment != "before the first":
-            assert "6 trials: " in again.stderr
-            assert " done, " in again.stderr
+            assert "6 trials: " in rerun.stderr
+            assert " done, " in rerun.stderr
 
 
 @pytest.mark.slow
@@ -147,8 +147,8 @@ def test_a_larger_sweep_of_the_same_name_runs_what_is_new(tmp_path: Path) -> Non
     third = ran(tmp_path, *larger, SHORT)
     assert third.code == 0
     assert "8 trials: 8 done" in third.stderr
-    gone = ran(tmp_path, *larger, SHORT, "launch.address=127.0.0.1:1")
-    assert gone.code == 0, "what is done needs no cluster"
+    without_cluster = ran(tmp_path, *larger, SHORT, "launch.address=127.0.0.1:1")
+    assert without_cluster.code == 0, "what is done needs no cluster"
     assert len(store.children) == 8
     assert "weight_mask" in third.stdout
     planned = subprocess.run(
@@ -174,8 +174,10 @@ class TestWorkerKilled:
         with sweep(tmp_path, *SMALL, LONG, "checkpoint.every_s=0.2") as driver:
             driver.wait_for(lambda: driver.workers)
             if moment == "in the middle":
-                kept = ".masksweep/checkpoints/*/*.checkpoint"
-                driver.wait_for(lambda: len({p.parent for p in tmp_path.glob(kept)}) == 2)
+                checkpoint_glob = ".masksweep/checkpoints/*/*.checkpoint"
+                driver.wait_for(
+                    lambda: len({p.parent for p in tmp_path.glob(checkpoint_glob)}) == 2
+                )
             driver.workers[0].kill()
             assert driver.wait() == 0, driver.stderr
         assert "retried: " in driver.stderr
@@ -193,12 +195,12 @@ class TestWorkerKilled:
         self, tmp_path: Path, undisturbed: dict[str, str]
     ) -> None:
         with sweep(tmp_path, *SMALL, LONG, "checkpoint.every_s=0.1") as driver:
-            kept = ".masksweep/checkpoints/*/*.checkpoint"
-            driver.wait_for(lambda: len(list(tmp_path.glob(kept))) >= 4)
+            checkpoint_glob = ".masksweep/checkpoints/*/*.checkpoint"
+            driver.wait_for(lambda: len(list(tmp_path.glob(checkpoint_glob))) >= 4)
             for worker in driver.workers:
                 worker.suspend()
             time.sleep(0.1)
-            for folder in {p.parent for p in tmp_path.glob(kept)}:
+            for folder in {p.parent for p in tmp_path.glob(checkpoint_glob)}:
                 newest = max(folder.glob("*.checkpoint"))
                 newest.write_bytes(newest.read_bytes()[:-100])
             for worker in driver.workers:
@@ -213,8 +215,8 @@ class TestWorkerKilled:
         (tmp_path / "whole").mkdir()
         assert ran(tmp_path / "whole", *packed).code == 0
         with sweep(tmp_path, *packed) as driver:
-            kept = ".masksweep/checkpoints/*/*.checkpoint"
-            driver.wait_for(lambda: len({p.parent for p in tmp_path.glob(kept)}) >= 3)
+            checkpoint_glob = ".masksweep/checkpoints/*/*.checkpoint"
+            driver.wait_for(lambda: len({p.parent for p in tmp_path.glob(checkpoint_glob)}) >= 3)
             for worker in driver.workers:
                 worker.kill()
             assert driver.wait() == 0, driver.stderr
@@ -269,9 +271,9 @@ class TestTrialsThatFail:
                 assert run.data.tags["trial.reason"].startswith("diverged: ")
                 names = {f.path for f in store.client.list_artifacts(run.info.run_id)}
                 assert {"config.yaml", "traceback.txt", "log.txt"} <= names
-        told = [line for line in driver.stdout.splitlines() if line.startswith("failed: ")]
-        assert len(told) == 6
-        for line in told:
+        failure_lines = [line for line in driver.stdout.splitlines() if line.startswith("failed: ")]
+        assert len(failure_lines) == 6
+        for line in failure_lines:
             log = tmp_path / line.rpartition("(log: ")[2].removesuffix(")")
             assert "diverged: " in log.read_text()
 
@@ -329,7 +331,7 @@ class TestStopped:
                 driver.wait_for(lambda: any("gcs_server" in c for c in map(program, driver.family)))
             family = driver.family
             tic = time.monotonic()
-            # Ctrl-C in a terminal goes to all that run there
+            # Ctrl-C in a terminal goes to all processes of the foreground group
             send = os.killpg if number == signal.SIGINT else os.kill
             send(driver.process.pid, number)
             assert driver.wait() == code, driver.stderr
@@ -353,7 +355,7 @@ class TestStopped:
             driver.wait_for(lambda: trials(driver) >= 1)
             family = driver.family
             driver.process.send_signal(signal.SIGINT)
-            time.sleep(0.2)  # the system merges two that are pending
+            time.sleep(0.2)  # the kernel merges two pending signals
             driver.process.send_signal(signal.SIGINT)
             tic = time.monotonic()
             assert driver.wait() == 130
@@ -368,16 +370,16 @@ class TestStopped:
 def test_a_ray_that_dies_ends_the_sweep_in_order(part: str, tmp_path: Path) -> None:
     with sweep(tmp_path, *SMALL, LONG) as driver:
         driver.wait_for(lambda: trials(driver) >= 1)
-        (found,) = [p for p in driver.family if program(p).endswith(f"/{part}")]
+        (process,) = [p for p in driver.family if program(p).endswith(f"/{part}")]
         family = driver.family
-        found.kill()
+        process.kill()
         tic = time.monotonic()
         assert driver.wait() == 1
         assert time.monotonic() - tic < 50, "before Ray ends this process"
         assert_none_left(family)
     assert "Traceback" not in driver.stderr
-    said = f"The sweep was stopped: Ray's {part} died. What had finished is kept"
-    assert said in driver.stderr
+    message = f"The sweep was stopped: Ray's {part} died. What had finished is kept"
+    assert message in driver.stderr
     store = local_store(tmp_path, "faults")
     assert store.by_status().keys() <= {"FINISHED", "KILLED"}
     assert store.parent.info.status == "FAILED"
@@ -389,21 +391,21 @@ def test_a_ray_that_dies_ends_the_sweep_in_order(part: str, tmp_path: Path) -> N
 def test_a_full_disk_ends_the_sweep_in_order_and_nothing_is_lost(tmp_path: Path) -> None:
     folder = tmp_path / "small"
     folder.mkdir()
-    mounted = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(folder)]
-    if subprocess.run(mounted, capture_output=True).returncode:
+    mount_command = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(folder)]
+    if subprocess.run(mount_command, capture_output=True).returncode:
         missing("no file system can be mounted here")
     try:
-        asked = (*SMALL, "train.epochs=50", "tracking.patience_s=5")
-        first = ran(folder, *asked)
+        overrides = (*SMALL, "train.epochs=50", "tracking.patience_s=5")
+        first = ran(folder, *overrides)
         assert first.code == 1
         assert "Traceback" not in first.stderr
         assert "make room on its disk. What had finished is kept" in first.stderr
-        done = trials(first)
+        ended_trials = trials(first)
         subprocess.run(["mount", "-o", "remount,size=200m", str(folder)], check=True)
-        second = ran(folder, *asked)
+        second = ran(folder, *overrides)
         assert second.code == 0, second.stderr
-        assert done
-        assert f"6 trials: {done} done" in second.stderr
+        assert ended_trials
+        assert f"6 trials: {ended_trials} done" in second.stderr
         store = local_store(folder, "faults")
         assert len(store.digests()) == 6
         assert store.by_status().keys() <= {"FINISHED", "KILLED"}
@@ -425,8 +427,8 @@ def test_a_reproduction_that_is_stopped_leaves_nothing_running(
     run = local_store(tmp_path, "faults").children[0]
     with sweep(tmp_path, run.info.run_id, command=("reproduce",)) as driver:
         client = local_store(tmp_path, "faults").client
-        left = "attributes.status = 'RUNNING' and tags.`trial.id` LIKE '%'"
-        driver.wait_for(lambda: client.search_runs(["1"], left))
+        query = "attributes.status = 'RUNNING' and tags.`trial.id` LIKE '%'"
+        driver.wait_for(lambda: client.search_runs(["1"], query))
         family = driver.family
         (os.killpg if number == signal.SIGINT else os.kill)(driver.process.pid, number)
         assert driver.wait() == code, driver.stderr
@@ -438,7 +440,7 @@ def test_a_reproduction_that_is_stopped_leaves_nothing_running(
 
 @pytest.mark.slow
 def test_addresses_that_are_too_few_for_ray_are_told_before_it_starts(tmp_path: Path) -> None:
-    done = subprocess.run(
+    process = subprocess.run(
         [
             "bash",
             "-c",
@@ -449,15 +451,15 @@ def test_addresses_that_are_too_few_for_ray_are_told_before_it_starts(tmp_path: 
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    last = done.stderr.splitlines()[-1]
+    assert process.returncode == 2
+    assert "Traceback" not in process.stderr
+    last = process.stderr.splitlines()[-1]
     assert last.startswith("masksweep: ulimit -v=6000000: must be at least ")
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[MlflowServer]:
-    """A real MLflow server on a real PostgreSQL."""
+    """A real MLflow server with a real PostgreSQL database."""
     with ExitStack() as stack:
         database = stack.enter_context(postgres(tmp_path))
         yield stack.enter_context(mlflow_server(database.uri, tmp_path))
@@ -491,7 +493,7 @@ class TestStoreAway:
             before = trials(driver)
             server.pause() if how == "hanging" else server.stop()
             driver.wait_for(lambda: "tore away" in driver.stderr)
-            driver.wait_for(lambda: trials(driver) > before)  # trials go on
+            driver.wait_for(lambda: trials(driver) > before)  # trials continue
             if how == "stopped for a minute":
                 time.sleep(60)
             server.resume() if how == "hanging" else server.start()
@@ -541,11 +543,11 @@ def test_two_sweeps_at_once_on_one_sqlite_file(kind: str, tmp_path: Path) -> Non
     if kind == "an old":
         assert ran(folders[0], *SMALL[2:-1], SHORT, "sweep.name=before", uri).code == 0
     with ExitStack() as stack:
-        both = [
+        drivers = [
             stack.enter_context(sweep(f, *SMALL[:-1], SHORT, f"sweep.name={f.name}", uri))
             for f in folders
         ]
-        assert [driver.wait() for driver in both] == [0, 0], [d.stderr for d in both]
+        assert [driver.wait() for driver in drivers] == [0, 0], [d.stderr for d in drivers]
     for folder in folders:
         store = Store(f"sqlite:///{tmp_path / 'both.db'}", folder.name)
         assert len(store.digests()) == 6

@@ -1,4 +1,4 @@
-"""What `kubectl apply` would send is valid, confined, and holds no secret. No cluster is asked."""
+"""Checks what `kubectl apply` would send: valid, restricted, without secrets. Uses no cluster."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ KEYS = {
     *("POSTGRES_PASSWORD", "RAY_AUTH_TOKEN", "MLFLOW_AUTH_ADMIN_PASSWORD"),
     *("MLFLOW_FLASK_SERVER_SECRET_KEY", "RUSTFS_ACCESS_KEY", "RUSTFS_SECRET_KEY"),
 }
-"""What docker/secrets.sh writes."""
+"""Names of the secrets that docker/secrets.sh writes."""
 
-# KubeRay's schema is not at hand; these of its keys are in use, and were checked against it
+# KubeRay's schema is not installed; the keys that we use were checked against it by hand
 CLUSTER = {
     *("authOptions", "autoscalerOptions", "enableInTreeAutoscaling", "headGroupSpec"),
     *("rayVersion", "upgradeStrategy", "workerGroupSpecs"),
@@ -48,12 +48,12 @@ def built(folder: str) -> Sequence[Object]:
 
 
 def kustomized(folder: Path) -> list[Object]:
-    done = subprocess.run(
+    process = subprocess.run(
         [command("kubectl"), "kustomize", folder], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
-    assert not done.stderr, done.stderr  # kustomize warns of what is to be removed
-    return list(yaml.safe_load_all(done.stdout))
+    assert process.returncode == 0, process.stderr
+    assert not process.stderr, process.stderr  # kustomize warns of deprecated fields
+    return list(yaml.safe_load_all(process.stdout))
 
 
 def of_kind(objects: Sequence[Object], kind: str) -> dict[str, Object]:
@@ -61,13 +61,13 @@ def of_kind(objects: Sequence[Object], kind: str) -> dict[str, Object]:
 
 
 def ray(objects: Sequence[Object]) -> Object:
-    (found,) = of_kind(objects, "RayCluster").values()
-    return found
+    (cluster,) = of_kind(objects, "RayCluster").values()
+    return cluster
 
 
 def pods(objects: Sequence[Object]) -> dict[str, Object]:
-    """All that the objects make: labels and specs, the Ray cluster's as KubeRay completes them."""
-    found = {
+    """Templates of all pods that the objects create; KubeRay's additions to Ray's are included."""
+    templates = {
         o["metadata"]["name"]: o["spec"]["template"]
         for o in objects
         if o["kind"] in ("Deployment", "StatefulSet")
@@ -75,15 +75,15 @@ def pods(objects: Sequence[Object]) -> dict[str, Object]:
     cluster = ray(objects)
     head = cluster["spec"]["headGroupSpec"]["template"]
     options = cluster["spec"]["autoscalerOptions"]
-    own = {k: options[k] for k in ("resources", "securityContext", "volumeMounts")}
+    autoscaler = {k: options[k] for k in ("resources", "securityContext", "volumeMounts")}
     image = head["spec"]["containers"][0]["image"]
-    containers = [*head["spec"]["containers"], {"name": "autoscaler", "image": image} | own]
-    found["head"] = _of_ray(
+    containers = [*head["spec"]["containers"], {"name": "autoscaler", "image": image} | autoscaler]
+    templates["head"] = _of_ray(
         cluster, "head", head | {"spec": head["spec"] | {"containers": containers}}
     )
     for group in cluster["spec"]["workerGroupSpecs"]:
-        found[group["groupName"]] = _of_ray(cluster, "worker", group["template"])
-    return found
+        templates[group["groupName"]] = _of_ray(cluster, "worker", group["template"])
+    return templates
 
 
 def _of_ray(cluster: Object, kind: str, template: Object) -> Object:
@@ -93,7 +93,7 @@ def _of_ray(cluster: Object, kind: str, template: Object) -> Object:
 
 
 def containers(objects: Sequence[Object]) -> Iterator[tuple[str, Object, Object]]:
-    """Each with its name, as `pod/container`, and its pod's spec."""
+    """Yields (name as `pod/container`, container, spec of its pod)."""
     for name, pod in pods(objects).items():
         spec = pod["spec"]
         for container in (*spec.get("initContainers", ()), *spec["containers"]):
@@ -105,7 +105,7 @@ def environment(container: Object) -> dict[str, Object]:
 
 
 def who_reads(objects: Sequence[Object], key: str) -> set[str]:
-    """The containers that are given this key of the Secret."""
+    """The names of the containers that get this key of the Secret."""
     return {
         name
         for name, container, _ in containers(objects)
@@ -120,10 +120,10 @@ def selects(selector: Object | None, labels: Mapping[str, str]) -> bool:
     return selector.get("matchLabels", {}).items() <= labels.items()
 
 
-def validate(made: Object, version: str) -> None:
+def validate(manifest: Object, version: str) -> None:
     kubernetes = module("kubernetes_validate")
     number = kubernetes.latest_version() if version == "latest" else version
-    kubernetes.validate(made, number, strict=True)
+    kubernetes.validate(manifest, number, strict=True)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -131,19 +131,19 @@ def validate(made: Object, version: str) -> None:
 def test_kubernetes_takes_every_object(folder: str, version: str) -> None:
     core = [o for o in built(folder) if not o["apiVersion"].startswith("ray.io/")]
     assert {o["kind"] for o in core} >= {"Deployment", "StatefulSet", "Service", "NetworkPolicy"}
-    for each in core:
-        validate(each, version)
+    for manifest in core:
+        validate(manifest, version)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("folder", OVERLAYS)
 def test_kubernetes_takes_the_pods_of_ray(folder: str, version: str) -> None:
-    made = pods(built(folder))
-    assert made.keys() >= {"head", "cpu"}
-    for name, pod in made.items():
-        whole = {"apiVersion": "v1", "kind": "Pod"} | pod
-        whole["metadata"] = pod["metadata"] | {"name": name}
-        validate(whole, version)
+    templates = pods(built(folder))
+    assert templates.keys() >= {"head", "cpu"}
+    for name, pod in templates.items():
+        manifest = {"apiVersion": "v1", "kind": "Pod"} | pod
+        manifest["metadata"] = pod["metadata"] | {"name": name}
+        validate(manifest, version)
 
 
 @pytest.mark.parametrize("folder", OVERLAYS)
@@ -166,17 +166,19 @@ def test_every_container_is_confined_and_bounded(folder: str) -> None:
     labels = namespace["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
     for name, container, pod in containers(built(folder)):
-        whole = pod["securityContext"]
-        assert whole["runAsNonRoot"] is True, name
-        assert whole["runAsUser"] > 0, name
-        assert whole["seccompProfile"] == {"type": "RuntimeDefault"}, name
-        own = container["securityContext"]
-        assert own == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}, name
+        pod_context = pod["securityContext"]
+        assert pod_context["runAsNonRoot"] is True, name
+        assert pod_context["runAsUser"] > 0, name
+        assert pod_context["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        context = container["securityContext"]
+        assert context == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}, (
+            name
+        )
         assert container["resources"]["limits"]["memory"], name
         assert container["resources"]["requests"].keys() >= {"cpu", "memory"}, name
         assert not any("hostPort" in port for port in container.get("ports", ())), name
         assert not pod.keys() & {"hostNetwork", "hostPID", "hostIPC"}, name
-        # an address of another service, under a name that MLflow or Ray may read
+        # service links would set variables that MLflow or Ray may read
         assert pod["enableServiceLinks"] is False, name
 
 
@@ -195,7 +197,7 @@ def test_only_the_autoscaler_may_talk_to_kubernetes(folder: str) -> None:
             assert not mounted.keys() & tokens, name
         else:
             (token,) = tokens
-            # where Ray's autoscaler looks
+            # Ray's autoscaler reads the token from this folder
             path = "/var/run/secrets/kubernetes.io/serviceaccount"
             assert mounted[token]["mountPath"] == path
 
@@ -204,26 +206,26 @@ def test_only_the_autoscaler_may_talk_to_kubernetes(folder: str) -> None:
 def test_what_is_mounted_is_there(folder: str) -> None:
     claims = of_kind(built(folder), "PersistentVolumeClaim").keys()
     sets = of_kind(built(folder), "StatefulSet").values()
-    own = {c["metadata"]["name"] for s in sets for c in s["spec"]["volumeClaimTemplates"]}
-    used = set()
+    own_claims = {c["metadata"]["name"] for s in sets for c in s["spec"]["volumeClaimTemplates"]}
+    used_claims = set()
     for name, container, pod in containers(built(folder)):
         volumes = {v["name"]: v for v in pod.get("volumes", ())}
         for mount in container.get("volumeMounts", ()):
-            assert mount["name"] in volumes.keys() | own, name
-        used |= {
+            assert mount["name"] in volumes.keys() | own_claims, name
+        used_claims |= {
             v["persistentVolumeClaim"]["claimName"]
             for v in volumes.values()
             if "persistentVolumeClaim" in v
         }
-    assert used == claims
+    assert used_claims == claims
 
 
 @pytest.mark.parametrize("folder", [*OVERLAYS, "job"])
 def test_no_manifest_holds_a_secret(folder: str) -> None:
     assert not of_kind(built(folder), "Secret")
     assert not of_kind(built(folder), "ConfigMap")
-    for each in built(folder):
-        text = yaml.safe_dump(each)
+    for manifest in built(folder):
+        text = yaml.safe_dump(manifest)
         assert not re.search(r"://[^/\s]*@", text), "a URL with a password"
         entries = re.findall(r"(?im)^\W*name: (\S*(?:passw|secret|token|key)\S*)\n.*value:", text)
         assert not entries, "a value where only a reference belongs"
@@ -232,7 +234,7 @@ def test_no_manifest_holds_a_secret(folder: str) -> None:
 
 @pytest.mark.parametrize("folder", OVERLAYS)
 def test_every_reference_names_a_key_of_the_secret(folder: str) -> None:
-    seen = set()
+    used_keys = set()
     for name, container, _ in containers(built(folder)):
         assert "envFrom" not in container, f"{name} is given all of it"
         for entry in container.get("env", ()):
@@ -241,8 +243,8 @@ def test_every_reference_names_a_key_of_the_secret(folder: str) -> None:
                 assert set(reference) == {"name", "key"}
                 assert reference["name"] == SECRET
                 assert reference["key"] in KEYS
-                seen.add(reference["key"])
-    assert seen == {k for k in KEYS if k.startswith(("POSTGRES", "MLFLOW"))}
+                used_keys.add(reference["key"])
+    assert used_keys == {k for k in KEYS if k.startswith(("POSTGRES", "MLFLOW"))}
 
 
 @pytest.mark.parametrize("folder", OVERLAYS)
@@ -265,10 +267,10 @@ def test_ray_is_of_the_version_that_is_tested(folder: str) -> None:
 def test_ray_asks_for_its_own_token(folder: str) -> None:
     cluster = ray(built(folder))
     assert cluster["spec"]["authOptions"] == {"mode": "token"}
-    # KubeRay keeps the token in a Secret of the cluster's name, and takes one that is there already
+    # KubeRay keeps the token in a Secret with the cluster's name, and uses an existing one
     assert cluster["metadata"]["name"] != SECRET
     for name, container, _ in containers(built(folder)):
-        # KubeRay leaves alone what is set
+        # KubeRay does not overwrite variables that are set
         assert not environment(container).keys() & {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"}, name
 
 
@@ -279,20 +281,23 @@ def test_the_driver_shares_the_head_with_no_trial(folder: str) -> None:
     assert spec["headGroupSpec"]["rayStartParams"]["num-gpus"] == "0"
     assert spec["enableInTreeAutoscaling"] is True
     for group in spec["workerGroupSpecs"]:
-        # Ray starts with what the limits say; a sweep that finds no node of a kind is refused
+        # Ray takes its CPUs from the limits; a sweep that needs a missing kind of node is refused
         assert "num-cpus" not in group["rayStartParams"]
         assert 1 <= group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
 
 
 def test_only_the_gpu_overlay_asks_for_gpus() -> None:
     def cards(folder: str) -> dict[str, tuple[Any, Any]]:
-        found = {}
+        amounts = {}
         for name, container, _ in containers(built(folder)):
-            has = container["resources"]
-            both = (has["requests"].get("nvidia.com/gpu"), has["limits"].get("nvidia.com/gpu"))
-            if any(both):
-                found[name] = both
-        return found
+            spec = container["resources"]
+            gpu_amounts = (
+                spec["requests"].get("nvidia.com/gpu"),
+                spec["limits"].get("nvidia.com/gpu"),
+            )
+            if any(gpu_amounts):
+                amounts[name] = gpu_amounts
+        return amounts
 
     assert cards("overlays/cpu") == {}
     assert cards("overlays/gpu") == {"gpu/ray-worker": (1, 1)}
@@ -301,12 +306,14 @@ def test_only_the_gpu_overlay_asks_for_gpus() -> None:
 
 
 def test_both_kinds_of_workers_are_confined_alike() -> None:
-    made = pods(built("overlays/gpu"))
-    own = {"containers", "tolerations"}
-    cpu, gpu = ({k: v for k, v in made[n]["spec"].items() if k not in own} for n in ("cpu", "gpu"))
+    by_name = pods(built("overlays/gpu"))
+    skip = {"containers", "tolerations"}
+    cpu, gpu = (
+        {k: v for k, v in by_name[n]["spec"].items() if k not in skip} for n in ("cpu", "gpu")
+    )
     assert cpu == gpu
-    assert environment(made["cpu"]["spec"]["containers"][0]) == environment(
-        made["gpu"]["spec"]["containers"][0]
+    assert environment(by_name["cpu"]["spec"]["containers"][0]) == environment(
+        by_name["gpu"]["spec"]["containers"][0]
     )
 
 
@@ -320,21 +327,21 @@ def test_nothing_is_reached_from_outside_the_cluster(folder: str) -> None:
 
 @pytest.mark.parametrize("folder", OVERLAYS)
 def test_who_may_reach_whom(folder: str) -> None:
-    made = pods(built(folder))
-    labels = {name: pod["metadata"]["labels"] for name, pod in made.items()}
+    templates = pods(built(folder))
+    labels = {name: pod["metadata"]["labels"] for name, pod in templates.items()}
     policies = of_kind(built(folder), "NetworkPolicy")
     for policy in policies.values():
         assert "Ingress" in policy["spec"]["policyTypes"]
-    # selects every pod, those to come too, and lets nobody in
+    # selects every pod, also future ones, and allows no incoming traffic
     assert policies["deny"]["spec"] == {"podSelector": {}, "policyTypes": ["Ingress"]}
-    reached = {
-        name: set().union(*(_lets_in(p, labels) for p in policies.values() if _for(p, own)))
-        for name, own in labels.items()
+    allowed = {
+        name: set().union(*(_lets_in(p, labels) for p in policies.values() if _for(p, own_labels)))
+        for name, own_labels in labels.items()
     }
-    nodes = {(name, None) for name in made if name not in ("postgres", "mlflow")}
+    nodes = {(name, None) for name in templates if name not in ("postgres", "mlflow")}
     expected = {name: nodes for name, _ in nodes}
     expected["head"] = nodes | {("kuberay-operator", 8265)}
-    assert reached == expected | {"mlflow": {("head", 5000)}, "postgres": {("mlflow", 5432)}}
+    assert allowed == expected | {"mlflow": {("head", 5000)}, "postgres": {("mlflow", 5432)}}
     assert policies["postgres"]["spec"]["policyTypes"] == ["Ingress", "Egress"]
     assert "egress" not in policies["postgres"]["spec"]
 
@@ -344,32 +351,38 @@ def _for(policy: Object, labels: Mapping[str, str]) -> bool:
 
 
 def _lets_in(policy: Object, labels: Mapping[str, Mapping[str, str]]) -> set[tuple[str, Any]]:
-    """From where, and at which port; None is any."""
-    found = set()
+    """The (source, port) pairs that a policy allows; port None is any port."""
+    sources = set()
     for rule in policy["spec"].get("ingress", ()):
         ports = [p["port"] for p in rule.get("ports", ())] or [None]
-        for source in rule["from"]:  # a rule without one lets everybody in
+        for source in rule["from"]:  # KeyError if missing: such a rule allows every source
             if "namespaceSelector" in source:
                 namespace = source["namespaceSelector"]["matchLabels"]
                 assert namespace.keys() == {"kubernetes.io/metadata.name"}
-                own = source["podSelector"]["matchLabels"]
-                names = {own["app.kubernetes.io/component"]}
+                pod_labels = source["podSelector"]["matchLabels"]
+                names = {pod_labels["app.kubernetes.io/component"]}
             else:
                 assert set(source) == {"podSelector"}
-                names = {n for n, own in labels.items() if selects(source["podSelector"], own)}
-            found |= {(name, port) for name in names for port in ports}
-    return found
+                names = {
+                    n
+                    for n, pod_labels in labels.items()
+                    if selects(source["podSelector"], pod_labels)
+                }
+            sources |= {(name, port) for name in names for port in ports}
+    return sources
 
 
 @pytest.mark.parametrize("folder", OVERLAYS)
 def test_services_reach_the_pods_that_they_are_for(folder: str) -> None:
-    made = pods(built(folder))
+    by_name = pods(built(folder))
     for name, service in of_kind(built(folder), "Service").items():
         selector = {"matchLabels": service["spec"]["selector"]}
-        assert [n for n, p in made.items() if selects(selector, p["metadata"]["labels"])] == [name]
+        assert [n for n, p in by_name.items() if selects(selector, p["metadata"]["labels"])] == [
+            name
+        ]
         ports = {
             p["containerPort"]: p["name"]
-            for c in made[name]["spec"]["containers"]
+            for c in by_name[name]["spec"]["containers"]
             for p in c["ports"]
         }
         for port in service["spec"]["ports"]:
@@ -380,18 +393,18 @@ def test_services_reach_the_pods_that_they_are_for(folder: str) -> None:
 def test_mlflow_understands_how_it_is_started() -> None:
     from mlflow.cli import server
 
-    made = pods(built("overlays/cpu"))
-    (container,) = made["mlflow"]["spec"]["containers"]
+    templates = pods(built("overlays/cpu"))
+    (container,) = templates["mlflow"]["spec"]["containers"]
     name, command, *arguments = container["command"]
     assert (name, command) == ("mlflow", "server")
     with server.make_context("server", arguments) as context:
-        given = context.params
-    assert given["app_name"] == "basic-auth"
-    assert (given["host"], given["port"]) == ("0.0.0.0", 5000)
-    assert given["artifacts_destination"] == "file:///artifacts"
+        params = context.params
+    assert params["app_name"] == "basic-auth"
+    assert (params["host"], params["port"]) == ("0.0.0.0", 5000)
+    assert params["artifacts_destination"] == "file:///artifacts"
     assert {m["mountPath"] for m in container["volumeMounts"]} == {"/artifacts"}
-    hosts = given["allowed_hosts"].split(",")
-    uri = environment(made["head"]["spec"]["containers"][0])["MLFLOW_TRACKING_URI"]["value"]
+    hosts = params["allowed_hosts"].split(",")
+    uri = environment(templates["head"]["spec"]["containers"][0])["MLFLOW_TRACKING_URI"]["value"]
     assert uri == "http://mlflow:5000"
     for host in ("mlflow:5000", "mlflow.masksweep.svc:5000", "localhost:5000", "127.0.0.1:9999"):
         assert is_allowed_host_header(hosts, host), host
@@ -406,13 +419,13 @@ def test_images_have_a_version_and_are_replaced_everywhere(folder: str, tmp_path
     cpu, gpu = f"masksweep-cpu:{version}", f"masksweep-gpu:{version}"
     kinds = {"gpu/ray-worker": gpu, "postgres/postgres": "postgres:17-bookworm"}
     assert images == {name: kinds.get(name, cpu) for name in images}
-    ours = shutil.copytree(MANIFESTS, tmp_path / "kubernetes") / folder
-    file = ours / "kustomization.yaml"
+    overlay_folder = shutil.copytree(MANIFESTS, tmp_path / "kubernetes") / folder
+    file = overlay_folder / "kustomization.yaml"
     text = file.read_text().replace("newName: ", "newName: there/")
     file.write_text(text.replace(f'newTag: "{version}"', "newTag: other"))
-    found = {name: c["image"] for name, c, _ in containers(kustomized(ours))}
-    there = {n: f"there/{i}".replace(version, "other") for n, i in images.items()}
-    assert found == there | {"postgres/postgres": "postgres:17-bookworm"}
+    replaced = {name: c["image"] for name, c, _ in containers(kustomized(overlay_folder))}
+    expected = {n: f"there/{i}".replace(version, "other") for n, i in images.items()}
+    assert replaced == expected | {"postgres/postgres": "postgres:17-bookworm"}
 
 
 @pytest.mark.parametrize("folder", OVERLAYS)
@@ -428,8 +441,8 @@ def test_pods_run_as_the_user_of_their_image(folder: str) -> None:
     (user,) = re.findall(r"--uid (\d+)", (DOCKER / "Dockerfile").read_text())
     for name, container, pod in containers(built(folder)):
         if container["image"].startswith("masksweep-"):
-            whole = pod["securityContext"]
-            assert {whole[k] for k in ("runAsUser", "runAsGroup", "fsGroup")} == {int(user)}, name
+            context = pod["securityContext"]
+            assert {context[k] for k in ("runAsUser", "runAsGroup", "fsGroup")} == {int(user)}, name
 
 
 def test_the_job_is_what_submit_would_send() -> None:
@@ -440,9 +453,9 @@ def test_the_job_is_what_submit_would_send() -> None:
     cluster = ray(built("overlays/cpu"))
     assert spec["clusterSelector"] == {"ray.io/cluster": cluster["metadata"]["name"]}
     assert job["metadata"]["namespace"] == cluster["metadata"]["namespace"]
-    # a pod that submits would need the token, and be refused in a restricted namespace
+    # a submitter pod would need the token, and be refused in a restricted namespace
     assert spec["submissionMode"] == "HTTPMode"
-    # sweeps.cli.parcel.packed gives these arguments too, but composes every trial
+    # the same arguments as sweeps.cli.parcel.packed returns, which would compose every trial
     command = "python -m masksweep.sweeps.cli run +experiment=quickstart launch.address=auto"
     assert spec["entrypoint"] == f"mkdir -p {FOLDER} && cd {FOLDER} && exec {command}"
     experiment = yaml.safe_load((DOCKER.parent / "conf/experiment/quickstart.yaml").read_text())

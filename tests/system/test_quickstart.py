@@ -1,4 +1,4 @@
-"""The main job as the README gives it, whole."""
+"""Runs the README's quickstart, and checks every trial of it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.support.sweep_process import clean_env
 
 @pytest.mark.slow
 def test_the_quickstart_shows_which_strategies_hold(tmp_path: Path) -> None:
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "masksweep.sweeps.cli", "run", "+experiment=quickstart"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         env=clean_env(),
     )
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("masksweep")
     assert experiment is not None
@@ -33,8 +33,8 @@ def test_the_quickstart_shows_which_strategies_hold(tmp_path: Path) -> None:
     )
     assert len(children) == 80
     assert {run.info.status for run in children} == {"FINISHED"}
-    every = set(STRATEGIES) - {"row_lookup"}  # which takes rows alone
-    assert {run.data.tags["trial.strategy"] for run in children} == every
+    expected = set(STRATEGIES) - {"row_lookup"}  # which masks whole rows only
+    assert {run.data.tags["trial.strategy"] for run in children} == expected
     digests = defaultdict(set)
     for run in children:
         tags, metrics = run.data.tags, run.data.metrics
@@ -53,5 +53,5 @@ def test_the_quickstart_shows_which_strategies_hold(tmp_path: Path) -> None:
             if tags["trial.strategy"] in ("weight_mask", "gradient_mask", "projection", "hard_mask")
             else ""
         )
-    # the ways that must walk the same path end with the same bits, seed by seed
-    assert all(len(found - {""}) == 1 for key, found in digests.items() if key[0] != "-")
+    # equivalent strategies end with the same bits, for each pattern and seed
+    assert all(len(weights - {""}) == 1 for key, weights in digests.items() if key[0] != "-")

@@ -1,4 +1,4 @@
-"""No command imports from the current folder: a stranger's, or one with a user's own names."""
+"""Tests that no command imports modules from the current folder, which may not be trusted."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ MODULE = (sys.executable, "-m", "masksweep.sweeps.cli")
 TINY = ("data=digits", "model.hidden=[8]", "train.steps=5", "speed.rounds=0")
 OURS = ("masksweep", "sweeps", "strategies", "conf", "tests", "hydra_plugins")
 BY_PYTHON = {"masksweep", "sitecustomize", "usercustomize", *sys.stdlib_module_names}
-"""What `python -m` itself may import from the current folder, before any code of ours runs."""
+"""Modules that `python -m` itself may import from the current folder, before our code runs."""
 
 
 @dataclass(frozen=True)
 class Planted:
-    """A folder of modules, each of which leaves a mark where it is imported."""
+    """A folder of modules. Each creates a file in `marks` when it is imported."""
 
     folder: Path
     marks: Path
 
     @property
     def imported(self) -> list[str]:
-        """The names of those that were imported."""
+        """The names of the modules that were imported."""
         return sorted(path.name for path in self.marks.iterdir())
 
     def ran(self, *arguments: str, program: Sequence[str] = COMMAND, **env: str) -> Driver:
-        """A command from its start to its end, in the folder."""
-        command, *rest = arguments
-        return ran(self.folder, *rest, command=(command,), program=program, env=env)
+        """Runs a command in the folder, from its start to its end."""
+        command, *others = arguments
+        return ran(self.folder, *others, command=(command,), program=program, env=env)
 
 
 def plant(folder: Path, marks: Path, leave_out: Set[str] = frozenset()) -> Planted:
-    """Modules with every name of the standard library, of what is installed, and of our own."""
+    """Writes a module for every name of the standard library, installed packages and Masksweep."""
     code = f"open({str(marks)!r} + '/' + __name__.partition('.')[0], 'w').close()\n"
     names = {*sys.stdlib_module_names, *packages_distributions(), "sitecustomize", "usercustomize"}
     for name in (n for n in names if n.isidentifier() and n not in {*OURS, *leave_out}):
@@ -59,7 +59,7 @@ def plant(folder: Path, marks: Path, leave_out: Set[str] = frozenset()) -> Plant
 
 
 def make(folder: Path, leave_out: Set[str] = frozenset()) -> Planted:
-    """A planted folder, with its marks beside it."""
+    """Creates a planted folder, and the folder of its marks beside it."""
     for name in ("theirs", "marks"):
         (folder / name).mkdir()
     return plant(folder / "theirs", folder / "marks", leave_out)
@@ -71,7 +71,7 @@ def planted(tmp_path: Path) -> Planted:
 
 
 def test_what_is_planted_leaves_a_mark(planted: Planted) -> None:
-    """Python by itself runs it, so the tests below can fail."""
+    """Python itself imports the planted modules, so the tests below can fail."""
     subprocess.run(
         [sys.executable, "-c", "import keras, sweeps"], cwd=planted.folder, env=clean_env()
     )
@@ -99,46 +99,46 @@ def test_what_is_planted_leaves_a_mark(planted: Planted) -> None:
 def test_no_command_imports_from_the_current_folder(
     planted: Planted, arguments: list[str], code: int
 ) -> None:
-    done = planted.ran(*arguments)
-    assert (done.code, planted.imported) == (code, []), done.stderr
-    assert "Traceback" not in done.stderr
+    driver = planted.ran(*arguments)
+    assert (driver.code, planted.imported) == (code, []), driver.stderr
+    assert "Traceback" not in driver.stderr
 
 
 def test_no_worker_imports_from_the_current_folder(planted: Planted) -> None:
-    done = planted.ran("run", *TINY)
-    assert (done.code, planted.imported) == (0, []), done.stderr
-    assert "held in all of 1 trials" in done.stdout
+    driver = planted.ran("run", *TINY)
+    assert (driver.code, planted.imported) == (0, []), driver.stderr
+    assert "held in all of 1 trials" in driver.stdout
 
 
 @pytest.mark.parametrize("where", ["", ".", "here"])
 def test_a_search_path_that_names_the_current_folder_is_not_followed(
     tmp_path: Path, where: str
 ) -> None:
-    """Of PYTHONPATH, what is not the current folder holds."""
-    # Python itself would import the others before any code of ours runs
+    """The other entries of PYTHONPATH are used."""
+    # leave out the modules that Python itself would import before our code runs
     planted = make(tmp_path, leave_out={*BY_PYTHON, *OURS, "_distutils_hack"})
     other = tmp_path / "other" / "hydra_plugins"
     other.mkdir(parents=True)
     (other / "own.py").write_text(f"open({str(other / 'own')!r}, 'w').close()")
-    here = str(planted.folder) if where == "here" else where
-    done = planted.ran("plan", "--check", *TINY, PYTHONPATH=f"{other.parent}:{here}")
-    assert (done.code, planted.imported) == (0, []), done.stderr
+    entry = str(planted.folder) if where == "here" else where
+    driver = planted.ran("plan", "--check", *TINY, PYTHONPATH=f"{other.parent}:{entry}")
+    assert (driver.code, planted.imported) == (0, []), driver.stderr
     assert (other / "own").exists()
 
 
 def test_a_module_that_is_run_imports_no_more_than_python_itself(tmp_path: Path) -> None:
     planted = make(tmp_path, leave_out=BY_PYTHON)
-    done = planted.ran("plan", "--check", *TINY, program=MODULE)
-    assert (done.code, planted.imported) == (0, []), done.stderr
+    driver = planted.ran("plan", "--check", *TINY, program=MODULE)
+    assert (driver.code, planted.imported) == (0, []), driver.stderr
 
 
 def test_the_folder_of_this_code_stays_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that tests and commands can be run in a checkout."""
-    ours = Path(safe_path.__file__).parents[2]
-    monkeypatch.chdir(ours)
-    monkeypatch.setattr(sys, "path", [str(ours), *sys.path])
+    """This lets tests and commands run in a checkout."""
+    root = Path(safe_path.__file__).parents[2]
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(sys, "path", [str(root), *sys.path])
     safe_path.keep()
-    assert str(ours) in sys.path
+    assert str(root) in sys.path
 
 
 @pytest.mark.slow
@@ -153,8 +153,8 @@ def test_nothing_that_looks_at_results_imports_from_the_current_folder(planted: 
         ["verify", "--only", "constant_weight"],
         ["bench", "--sizes", "S", "--strategies", "weight_mask", "--sparsities", "0.9"],
     ):
-        done = planted.ran(*arguments)
-        assert (done.code, planted.imported) == (0, []), f"{arguments}: {done.stderr}"
+        driver = planted.ran(*arguments)
+        assert (driver.code, planted.imported) == (0, []), f"{arguments}: {driver.stderr}"
 
 
 def test_the_ui_imports_nothing_from_the_current_folder(planted: Planted) -> None:
@@ -179,18 +179,18 @@ def head() -> Iterator[Head]:
 
 @pytest.mark.slow
 def test_a_cluster_imports_nothing_from_the_current_folder(planted: Planted, head: Head) -> None:
-    """Neither the sender's, nor the one where a job runs on the head."""
+    """Neither the sender's current folder, nor the one in which a job runs on the head."""
     results = head.home / "masksweep-results"
     results.mkdir()
     plant(results, planted.marks)
     store = f"tracking.uri=sqlite:///{head.home / 'store.db'}"
     for name, address in (("node", head.address), ("laptop", head.client)):
         arguments = (*TINY, store, f"sweep.name={name}", f"launch.address={address}")
-        done = planted.ran("run", *arguments)
-        assert (done.code, planted.imported) == (0, []), done.stderr
+        driver = planted.ran("run", *arguments)
+        assert (driver.code, planted.imported) == (0, []), driver.stderr
     sent = planted.ran("submit", "--address", head.dashboard, "--follow", *TINY, store)
     assert (sent.code, planted.imported) == (0, []), sent.stderr
     job = sent.stdout.strip()
     for command in ("status", "stop"):
-        done = planted.ran(command, "--address", head.dashboard, job)
-        assert (done.code, planted.imported) == (0, []), done.stderr
+        driver = planted.ran(command, "--address", head.dashboard, job)
+        assert (driver.code, planted.imported) == (0, []), driver.stderr

@@ -1,4 +1,4 @@
-"""Ten thousand trials: none lost, none doubled, and a driver that stays small."""
+"""Runs ten thousand trials: none is lost or recorded twice, and the driver's memory stays small."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def trials() -> list[Trial]:
 
 
 class Trivial:
-    """A trial that takes no time, with an artifact of the size of a small model."""
+    """A worker whose trials take no time, and return an artifact as large as a small model."""
 
     def setup(self, spec: Spec) -> None:
         pass
@@ -48,14 +48,14 @@ class Trivial:
 
 
 def main() -> None:
-    """Run them all; prints the memory of this process after each, in bytes."""
+    """Runs all trials, and prints the memory of this process after each trial, in bytes."""
     planned = [Planned(t, [f"seed={t.seed}"]) for t in trials()]
-    driver, sizes = psutil.Process(), []
+    driver, rss_bytes = psutil.Process(), []
 
     class Watched(Sweep):
         def ended(self, key: str, result: Any) -> None:
             super().ended(key, result)
-            sizes.append(driver.memory_info().rss)
+            rss_bytes.append(driver.memory_info().rss)
 
     with cluster(), resume.opened(planned, "scale", rerun=False) as (planned, recorder, away):
         assert away
@@ -64,20 +64,20 @@ def main() -> None:
             ended = Watched(planned, recorder, stop, "scale", "note", False).run(engine)
     assert len(ended.outcomes) == len(trials())
     assert ended.exit_code == 1, "the store has nothing of it"
-    print(json.dumps(sizes))
+    print(json.dumps(rss_bytes))
 
 
 @pytest.mark.slow
 def test_ten_thousand_trials(tmp_path: Path) -> None:
-    """The store is away, so that all of it is on disk in the end and can be counted there."""
-    done = subprocess.run(
+    """The store is unreachable, so at the end all records are on disk and can be counted."""
+    process = subprocess.run(
         [sys.executable, "-m", "tests.system.test_scale"],
         cwd=tmp_path,
         env=clean_env(PYTHONPATH=str(Path(__file__).parents[2])),
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr
     path = tmp_path / resume.address(trials()[0].tracking, "scale").path
     with sqlite3.connect(path) as spool:
         bodies = "SELECT json_extract(body, '$.run') FROM record WHERE kind = ?"
@@ -88,12 +88,12 @@ def test_ten_thousand_trials(tmp_path: Path) -> None:
         ends = spool.execute("SELECT json_extract(body, '$.trial') FROM record WHERE kind = 'end'")
         assert {key for (key,) in ends} == {t.id for t in trials()}
     spool.close()
-    sizes = json.loads(done.stdout)
-    assert max(sizes) < 2**30
-    # flat: what a trial leaves behind is its outcome, some kB
-    half = sizes[len(sizes) // 2]
-    assert sizes[-1] - half < 100 * 2**20
-    assert len(done.stderr.splitlines()) < 300
+    rss_bytes = json.loads(process.stdout)
+    assert max(rss_bytes) < 2**30
+    # memory hardly grows: the driver keeps only a trial's outcome, a few kB
+    middle = rss_bytes[len(rss_bytes) // 2]
+    assert rss_bytes[-1] - middle < 100 * 2**20
+    assert len(process.stderr.splitlines()) < 300
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""No secret of the environment is in anything that a sweep writes, prints, sends or is called."""
+"""Tests that no secret of the environment is in files, output, requests or command lines."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ from tests.support.servers import postgres
 from tests.support.sweep_process import local_store, ran, wait_for
 
 SWEEP = (
-    "strategy=weight_mask,var_list",  # the latter refuses these masks
-    "optimizer.learning_rate=0.01,1e30",  # with the latter it diverges
+    "strategy=weight_mask,var_list",  # var_list refuses these masks
+    "optimizer.learning_rate=0.01,1e30",  # with 1e30 it diverges
     "seed=0,1",
     "data=digits",
     "model.hidden=[8]",
@@ -88,9 +88,9 @@ LEAKS = {
 @pytest.mark.parametrize("content", LEAKS.values(), ids=LEAKS)
 def test_a_leak_on_purpose_is_found(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(content)
-    found = leaks_of(tmp_path)
-    assert found
-    assert all(leak.startswith(f"FOO_SECRET in {tmp_path}/file") for leak in found)
+    leak_list = leaks_of(tmp_path)
+    assert leak_list
+    assert all(leak.startswith(f"FOO_SECRET in {tmp_path}/file") for leak in leak_list)
 
 
 def test_a_leak_in_a_database_is_found_though_it_lies_in_pieces(tmp_path: Path) -> None:
@@ -110,9 +110,9 @@ def test_a_leak_in_a_name_or_a_command_is_found(tmp_path: Path) -> None:
         wait_for(lambda: watch.commands and gone in watch.files)
         gone.unlink()
         process.kill()
-    found = watch.leaks()
-    assert any("time.sleep" in leak for leak in found)
-    assert any("gone" in leak for leak in found)
+    leak_list = watch.leaks()
+    assert any("time.sleep" in leak for leak in leak_list)
+    assert any("gone" in leak for leak in leak_list)
 
 
 # -- a sweep on this machine -----------------------------------------------------------------------
@@ -123,19 +123,19 @@ class Ran:
     folder: Path
     env: dict[str, str]
     leaks: list[str]
-    """From Ray's folder, which is gone, and of how processes were started."""
+    """Leaks in Ray's folder, which has been deleted, and in the command lines of processes."""
     seen: tuple[int, int]
-    """Files of Ray's and commands that were looked at."""
+    """Number of Ray's files, and of command lines, that were searched."""
 
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
-    """A sweep whose code lies in a work tree that was cloned with a token."""
+    """Runs a sweep from a git work tree whose remote address has a token."""
     tree = tmp_path_factory.mktemp("tree")
     for package in ("strategies", "sweeps", "conf"):
-        given = Path(sweeps.__file__).parents[1] / package
+        source = Path(sweeps.__file__).parents[1] / package
         shutil.copytree(
-            given, tree / "masksweep" / package, ignore=shutil.ignore_patterns("__pycache__")
+            source, tree / "masksweep" / package, ignore=shutil.ignore_patterns("__pycache__")
         )
     remote = f"https://me:{quote(secret('remote'), safe='')}@127.0.0.1/x.git"
     git = ["git", "-C", str(tree), "-c", "user.name=a", "-c", "user.email=a@b"]
@@ -145,12 +145,12 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
     subprocess.run([*git, "commit", "-q", "-m", "all"], check=True, env=env)
     folder = tree / "work"
     folder.mkdir()
-    # Ray keeps sockets there, whose paths must be short
+    # a short path: Ray keeps sockets in this folder
     with tempfile.TemporaryDirectory(prefix="t-") as short:
         env = {**environment(), "RAY_TMPDIR": short, "PYTHONPATH": str(tree)}
         with Watch(Path(short)) as watch:
-            done = ran(folder, *SWEEP, env=env)
-        assert done.code == 1, done.stderr  # one trial fails on purpose
+            driver = ran(folder, *SWEEP, env=env)
+        assert driver.code == 1, driver.stderr  # trials fail on purpose
         yield Ran(folder, env, watch.leaks(), (len(watch.files), len(watch.commands)))
 
 
@@ -162,13 +162,13 @@ def test_a_sweep_writes_prints_and_is_called_nothing_secret(swept: Ran) -> None:
     assert swept.seen > (20, 5)
     assert swept.leaks == []
     assert leaks_of(swept.folder) == []
-    told = [run.to_dictionary() for run in (store.parent, *store.children)]
-    assert list(leaks(json.dumps(told).encode(), "the client's runs")) == []
+    run_dictionaries = [run.to_dictionary() for run in (store.parent, *store.children)]
+    assert list(leaks(json.dumps(run_dictionaries).encode(), "the client's runs")) == []
     for run in store.children:
-        copied = swept.folder.parent / "downloaded" / run.info.run_id
-        copied.mkdir(parents=True)
-        store.client.download_artifacts(run.info.run_id, "", str(copied))
-        assert leaks_of(copied) == []
+        download_folder = swept.folder.parent / "downloaded" / run.info.run_id
+        download_folder.mkdir(parents=True)
+        store.client.download_artifacts(run.info.run_id, "", str(download_folder))
+        assert leaks_of(download_folder) == []
 
 
 @pytest.mark.slow
@@ -187,8 +187,8 @@ def test_no_other_command_writes_or_prints_anything_secret(swept: Ran) -> None:
         ("sync",),
     ):
         with Watch(Path(swept.env["RAY_TMPDIR"])) as watch:
-            done = ran(swept.folder, *command[1:], command=command[:1], env=swept.env)
-        assert done.code == 0, (command, done.stdout, done.stderr)
+            driver = ran(swept.folder, *command[1:], command=command[:1], env=swept.env)
+        assert driver.code == 0, (command, driver.stdout, driver.stderr)
         assert watch.leaks() == []
         assert leaks_of(swept.folder) == [], command
 
@@ -201,19 +201,19 @@ def test_a_stores_password_is_neither_shown_nor_written(way: str, tmp_path: Path
     with postgres(tmp_path) as server, tempfile.TemporaryDirectory(prefix="t-") as short:
         uri = server.uri.replace("tester@", f"tester:{quote(secret('store'), safe='')}@")
         env = {**environment(), "RAY_TMPDIR": short}
-        asked, folder = list(SWEEP), tmp_path / "work"
+        overrides, folder = list(SWEEP), tmp_path / "work"
         folder.mkdir()
         if way == "override":
-            asked.append(f"tracking.uri='{uri}'")
+            overrides.append(f"tracking.uri='{uri}'")
         else:
             env["MLFLOW_TRACKING_URI"] = uri
         with Watch(Path(short)) as watch:
-            done = ran(folder, *asked, env=env)
-        assert done.code == 1, done.stderr
-        # what a person types on a command line, others of the machine see while it runs
-        typed = {c for c in watch.commands if "masksweep.sweeps.cli run strategy" in c}
-        assert typed
-        watch.commands -= typed if way == "override" else set()
+            driver = ran(folder, *overrides, env=env)
+        assert driver.code == 1, driver.stderr
+        # other users of the machine can see what the user types on the command line
+        own_commands = {c for c in watch.commands if "masksweep.sweeps.cli run strategy" in c}
+        assert own_commands
+        watch.commands -= own_commands if way == "override" else set()
         assert watch.leaks() == []
         assert leaks_of(folder) == []
         assert leaks_of(tmp_path / "postgres.log") == []
@@ -223,11 +223,11 @@ def test_a_stores_password_is_neither_shown_nor_written(way: str, tmp_path: Path
                 rows = database.execute(sqlalchemy.text(f'select t::text from "{table}" t')).all()
                 assert list(leaks(repr(rows).encode(), table)) == []
         engine.dispose()
-        doctor = ran(folder, *asked, command=("doctor",), env=env)
+        doctor = ran(folder, *overrides, command=("doctor",), env=env)
         assert leaks_of(folder) == [], doctor.stdout
 
 
-# -- what is told in one line ----------------------------------------------------------------------
+# -- error messages --------------------------------------------------------------------------------
 
 PLACES = (
     "tracking.uri='http://me:SECRET@127.0.0.1:1'",
@@ -236,7 +236,7 @@ PLACES = (
     "checkpoint.path='s3://me:SECRET@bucket/x'",
     "launch.address='http://me:SECRET@127.0.0.1:1'",
     "tracking.url='http://me:SECRET@127.0.0.1:1'",  # no such key
-    "seed='http://me:SECRET@127.0.0.1:1'",  # no such place
+    "seed='http://me:SECRET@127.0.0.1:1'",  # a key whose value is not an address
 )
 
 
@@ -252,11 +252,11 @@ def test_an_address_with_a_password_is_not_said_again(
     if command == "doctor" and "url" not in place and "seed" not in place:
         pytest.skip("starts Ray")
     monkeypatch.chdir(tmp_path)
-    asked = [place.replace("SECRET", quote(secret("store"), safe="")), "data=digits"]
-    main([command, *(["--json"] if command == "plan" else []), *asked])
-    said = "".join(capfd.readouterr())
-    assert said
-    assert list(leaks(said.encode(), command)) == []
+    overrides = [place.replace("SECRET", quote(secret("store"), safe="")), "data=digits"]
+    main([command, *(["--json"] if command == "plan" else []), *overrides])
+    output = "".join(capfd.readouterr())
+    assert output
+    assert list(leaks(output.encode(), command)) == []
     assert leaks_of(tmp_path) == []
 
 
@@ -268,19 +268,19 @@ def test_a_job_carries_and_tells_nothing_secret(tmp_path: Path) -> None:
     env = environment() | {"RAY_AUTH_MODE": "token"}
     with ray_head(**env) as head:
         uri = f"sqlite:///{head.home / 'store.db'}"
-        asked = [*SWEEP, f"tracking.uri={uri}"]
+        overrides = [*SWEEP, f"tracking.uri={uri}"]
         with Watch(head.log.parent) as watch:
             sent = ran(
                 tmp_path,
-                *asked,
+                *overrides,
                 command=("submit", "--follow", "--address", head.dashboard),
                 env=env,
             )
         assert sent.code == 1, sent.stderr
-        known = {"Authorization": f"Bearer {env['RAY_AUTH_TOKEN']}"}
+        headers = {"Authorization": f"Bearer {env['RAY_AUTH_TOKEN']}"}
         job = sent.stdout.strip()
         for page in ("", job, f"{job}/logs"):
-            request = urllib.request.Request(f"{head.dashboard}/api/jobs/{page}", headers=known)
+            request = urllib.request.Request(f"{head.dashboard}/api/jobs/{page}", headers=headers)
             with urllib.request.urlopen(request) as answer:
                 content = answer.read()
             assert b"failed: " in content or b"metadata" in content

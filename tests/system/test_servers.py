@@ -1,4 +1,4 @@
-"""The servers that other tests lean on: what is stopped is really gone, and comes back whole."""
+"""Tests of the servers that other tests use: they really stop, and restart with their data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The installation of `docker/compose.yaml`, as processes: used, attacked, hurt in mid-sweep."""
+"""Tests of `docker/compose.yaml`, run as processes: in use, attacked, and disturbed in a sweep."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Installed:
     stack: Stack
     secrets: Mapping[str, str]
     user: Path
-    """Where who uses it works, beside its `.env`."""
+    """The user's working folder, with `.env` in it."""
 
     @property
     def dashboard(self) -> str:
@@ -56,16 +56,16 @@ class Installed:
         return f"http://127.0.0.1:{self.secrets['MLFLOW_PORT']}"
 
     def typed(self, lines: str) -> str:
-        """The same for this one's ports."""
-        here = lines.replace("http://127.0.0.1:8265", self.dashboard)
-        return here.replace("http://127.0.0.1:5000", self.mlflow)
+        """Replaces the README's ports with those of this installation."""
+        text = lines.replace("http://127.0.0.1:8265", self.dashboard)
+        return text.replace("http://127.0.0.1:5000", self.mlflow)
 
     @property
     def env(self) -> dict[str, str]:
-        """What the README exports."""
+        """The variables that the README's `export` lines set."""
         lines = re.findall(r"^    (export .*)$", ONE_MACHINE, re.M)
         script = self.typed("\n".join([*lines, "env -0"]))
-        done = subprocess.run(
+        process = subprocess.run(
             ["sh", "-ec", script],
             env={"PATH": os.environ["PATH"]},
             cwd=self.user,
@@ -73,8 +73,8 @@ class Installed:
             capture_output=True,
             text=True,
         )
-        set_ = dict(line.split("=", 1) for line in done.stdout.split("\0") if line)
-        return {k: v for k, v in set_.items() if k not in ("PATH", "PWD", "OLDPWD", "SHLVL", "_")}
+        pairs = dict(line.split("=", 1) for line in process.stdout.split("\0") if line)
+        return {k: v for k, v in pairs.items() if k not in ("PATH", "PWD", "OLDPWD", "SHLVL", "_")}
 
 
 @pytest.fixture(scope="module")
@@ -83,12 +83,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     subprocess.run([DOCKER / "secrets.sh", user / ".env"], check=True)
     mlflow, dashboard = map(str, free_ports(2))
     secrets = variables(user / ".env") | {"MLFLOW_PORT": mlflow, "DASHBOARD_PORT": dashboard}
-    # sockets need short paths, and PostgreSQL's user a way to its data
+    # a short path for sockets, in a folder that PostgreSQL's user can enter
     with (
-        tempfile.TemporaryDirectory(prefix="stack-", ignore_cleanup_errors=True) as made,
-        stack(Path(made), secrets | {"WORKERS": "2"}) as services,
+        tempfile.TemporaryDirectory(prefix="stack-", ignore_cleanup_errors=True) as folder,
+        stack(Path(folder), secrets | {"WORKERS": "2"}) as services,
     ):
-        Path(made).chmod(0o755)
+        Path(folder).chmod(0o755)
         services.up("ray-worker", "ray-worker-2")
         for name in ("ray-worker", "ray-worker-2"):
             services.wait(name, "service_healthy")
@@ -99,8 +99,8 @@ def status(url: str, **headers: str) -> int:
     try:
         with urllib.request.urlopen(
             urllib.request.Request(url, headers=headers), timeout=30
-        ) as got:
-            return int(got.status)
+        ) as response:
+            return int(response.status)
     except urllib.error.HTTPError as error:
         return error.code
 
@@ -115,33 +115,33 @@ GUESSED = "0" * 64
 
 def test_who_knows_no_password_gets_nothing_of_mlflow(installed: Installed) -> None:
     page = installed.mlflow + TABLES
-    known = basic("admin", installed.secrets["MLFLOW_AUTH_ADMIN_PASSWORD"])
+    credentials = basic("admin", installed.secrets["MLFLOW_AUTH_ADMIN_PASSWORD"])
     assert status(page) == 401
     for guess in (GUESSED, "password1234", ""):
         assert status(page, **basic("admin", guess)) == 401
-    assert status(page, **known) == 200
-    # as a page elsewhere would call it, that a browser here was made to open
-    assert status(page, Host="elsewhere.invalid:5000", **known) == 403
+    assert status(page, **credentials) == 200
+    # as a web page would call it through a local browser (DNS rebinding)
+    assert status(page, Host="elsewhere.invalid:5000", **credentials) == 403
 
 
 def test_who_knows_no_token_gets_nothing_of_ray(installed: Installed, tmp_path: Path) -> None:
     page = f"{installed.dashboard}/api/jobs/"
     assert status(page) in (401, 403)
     assert status(page, Authorization=f"Bearer {GUESSED}") in (401, 403)
-    known = f"Bearer {installed.secrets['RAY_AUTH_TOKEN']}"
-    assert status(page, Authorization=known) == 200
+    header = f"Bearer {installed.secrets['RAY_AUTH_TOKEN']}"
+    assert status(page, Authorization=header) == 200
     wrong = installed.env | {"RAY_AUTH_TOKEN": GUESSED}
-    asked = ran(tmp_path, command=("submit", "--address", installed.dashboard), env=wrong)
-    assert asked.code == 2
-    assert asked.stderr.startswith(f"masksweep: --address={installed.dashboard}: refuses: ")
-    assert len(asked.stderr.splitlines()) == 1
-    # nor may a machine join
+    submitted = ran(tmp_path, command=("submit", "--address", installed.dashboard), env=wrong)
+    assert submitted.code == 2
+    assert submitted.stderr.startswith(f"masksweep: --address={installed.dashboard}: refuses: ")
+    assert len(submitted.stderr.splitlines()) == 1
+    # a machine without the token may not join either
     nodes = installed.stack.services["ray-worker"]
-    joined = nodes.ran(
+    status_process = nodes.ran(
         "env", f"RAY_AUTH_TOKEN={GUESSED}", "ray", "status", "--address=ray-head:6379"
     )
-    assert joined.returncode != 0
-    assert "nauthenticated" in joined.stdout + joined.stderr
+    assert status_process.returncode != 0
+    assert "nauthenticated" in status_process.stdout + status_process.stderr
     assert nodes.ran("ray", "status", "--address=ray-head:6379").returncode == 0
 
 
@@ -164,9 +164,9 @@ def test_services_reach_whom_they_need_alone(installed: Installed) -> None:
 
 def test_a_password_of_postgresql_is_asked_for(installed: Installed) -> None:
     from_mlflow = installed.stack.services["mlflow"].ran
-    ask = ("python3", "-c", "import psycopg2; psycopg2.connect(dbname='mlflow').close()")
-    assert from_mlflow(*ask).returncode == 0
-    refused = from_mlflow("env", "PGPASSWORD=mlflow", *ask)
+    connect = ("python3", "-c", "import psycopg2; psycopg2.connect(dbname='mlflow').close()")
+    assert from_mlflow(*connect).returncode == 0
+    refused = from_mlflow("env", "PGPASSWORD=mlflow", *connect)
     assert "password authentication failed" in refused.stderr
 
 
@@ -189,19 +189,19 @@ def test_a_sweep_outlives_a_worker_a_server_and_a_database(
     submit = submit.replace("+experiment=quickstart", smaller)
     submit = submit.replace("/checkpoints", str(installed.user / "checkpoints"))
     report = report.replace("quickstart", "hurt")
-    with sweep(installed.user, command=shlex.split(submit), env=env) as asked:
-        asked.wait_for(lambda: len(asked.ended) >= 2)
+    with sweep(installed.user, command=shlex.split(submit), env=env) as driver:
+        driver.wait_for(lambda: len(driver.ended) >= 2)
         services["ray-worker-2"].kill()
-        asked.wait_for(lambda: len(asked.ended) >= 4)
+        driver.wait_for(lambda: len(driver.ended) >= 4)
         services["mlflow"].kill()
-        asked.wait_for(lambda: len(asked.ended) >= 6)
+        driver.wait_for(lambda: len(driver.ended) >= 6)
         services["mlflow"].start()
         services["ray-worker-2"].start()
-        asked.wait_for(lambda: len(asked.ended) >= 8)
+        driver.wait_for(lambda: len(driver.ended) >= 8)
         assert services["postgres"].stop()
-        asked.wait_for(lambda: len(asked.ended) >= 10)
+        driver.wait_for(lambda: len(driver.ended) >= 10)
         services["postgres"].start()
-        assert asked.wait() == 0, asked.stderr
+        assert driver.wait() == 0, driver.stderr
     wait_for(services["mlflow"].healthy)
     store = Store(installed.mlflow, "hurt")
     assert store.parent.info.status == "FINISHED"
@@ -211,26 +211,26 @@ def test_a_sweep_outlives_a_worker_a_server_and_a_database(
         assert run.data.metrics["integrity/ok"] == (
             run.data.tags["trial.strategy"] == "weight_mask"
         )
-    # the artifacts come through the server: this side cannot reach the object store
+    # artifacts come through the MLflow server: this side cannot reach the object store
     assert ran(tmp_path, command=shlex.split(report), env=env).code == 0
     (trials,) = tmp_path.glob("**/trials.csv")
     assert len(trials.read_text().splitlines()) == 1 + 2 * SEEDS
-    # once more from the same shell: nothing is missing
-    done = store.digests()
-    again = ran(tmp_path, command=shlex.split(submit), env=env)
-    assert again.code == 0, again.stderr
-    assert not again.ended
-    assert store.digests() == done
+    # submitted again from the same shell: no trial is missing
+    digests = store.digests()
+    repeated = ran(tmp_path, command=shlex.split(submit), env=env)
+    assert repeated.code == 0, repeated.stderr
+    assert not repeated.ended
+    assert store.digests() == digests
     page = urllib.request.Request(
-        f"{installed.dashboard}/api/jobs/{asked.stdout.strip()}",
+        f"{installed.dashboard}/api/jobs/{driver.stdout.strip()}",
         headers={"Authorization": f"Bearer {installed.secrets['RAY_AUTH_TOKEN']}"},
     )
     with urllib.request.urlopen(page) as answer:
-        told = answer.read().decode()
-    assert "SUCCEEDED" in told
+        job_text = answer.read().decode()
+    assert "SUCCEEDED" in job_text
     for name, value in installed.secrets.items():
         public = name.endswith("_PORT") or name.startswith("COMPOSE_")
-        assert public or value not in told + asked.stderr
+        assert public or value not in job_text + driver.stderr
 
 
 def test_results_are_backed_up_restored_and_thrown_away(
@@ -247,8 +247,8 @@ def test_results_are_backed_up_restored_and_thrown_away(
     def on_the_database(command: str, *arguments: str) -> None:
         password = f"PGPASSWORD={installed.secrets['POSTGRES_PASSWORD']}"
         program = str(postgres_binaries() / command)
-        done = services["postgres"].ran("env", password, program, "-U", "mlflow", *arguments)
-        assert done.returncode == 0, done.stderr
+        process = services["postgres"].ran("env", password, program, "-U", "mlflow", *arguments)
+        assert process.returncode == 0, process.stderr
 
     dump = services["postgres"].folder / "results.dump"
     on_the_database("pg_dump", "--format=custom", f"--file={dump}", "mlflow")
@@ -257,41 +257,41 @@ def test_results_are_backed_up_restored_and_thrown_away(
     on_the_database("pg_restore", "--clean", "--if-exists", "--dbname=mlflow", str(dump))
     services["mlflow"].start()
     wait_for(services["mlflow"].healthy)
-    found = client.get_run(run)
-    assert found.info.lifecycle_stage == "active"
-    assert found.data.metrics == {"kept": 1.0}
-    got = client.download_artifacts(run, "kept.txt", str(tmp_path))
-    assert Path(got).read_text() == "worth keeping"
+    restored = client.get_run(run)
+    assert restored.info.lifecycle_stage == "active"
+    assert restored.data.metrics == {"kept": 1.0}
+    path = client.download_artifacts(run, "kept.txt", str(tmp_path))
+    assert Path(path).read_text() == "worth keeping"
 
     client.delete_run(run)
     (collect,) = re.findall(r"exec mlflow sh -c '(.*?)'", README, re.S)
-    done = services["mlflow"].ran("sh", "-c", collect.replace("\n", " "))
-    assert done.returncode == 0, done.stderr
+    process = services["mlflow"].ran("sh", "-c", collect.replace("\n", " "))
+    assert process.returncode == 0, process.stderr
     with pytest.raises(MlflowException, match="not found"):
         client.get_run(run)
-    listed = f"import boto3; s = boto3.client('s3', endpoint_url='http://objects:9000'); \
+    list_script = f"import boto3; s = boto3.client('s3', endpoint_url='http://objects:9000'); \
 print([k['Key'] for k in s.list_objects_v2(Bucket='masksweep')['Contents'] if '{run}' in k['Key']])"
-    assert services["mlflow"].ran("python3", "-c", listed).stdout == "[]\n"
+    assert services["mlflow"].ran("python3", "-c", list_script).stdout == "[]\n"
 
 
 def test_mlflows_password_is_changed_and_all_end_in_time(installed: Installed) -> None:
-    services, known = installed.stack.services, installed.env
+    services, old_env = installed.stack.services, installed.env
     (lines,) = re.findall(r"^( +new=.*?)    #", SECURITY, re.M | re.S)
-    changed = subprocess.run(
+    process = subprocess.run(
         ["sh", "-ec", installed.typed(textwrap.dedent(lines))],
-        env=known | {"PATH": os.environ["PATH"]},
+        env=old_env | {"PATH": os.environ["PATH"]},
         check=True,
         capture_output=True,
         text=True,
     )
-    new = changed.stdout.split()[-1]
-    assert len(new) == 48
-    # Compose starts a server whose environment changed; this one ends what it kept in memory
+    new_password = process.stdout.split()[-1]
+    assert len(new_password) == 48
+    # Compose would restart the server, whose environment changed; a restart also clears its cache
     assert services["mlflow"].stop()
     services["mlflow"].start()
     wait_for(services["mlflow"].healthy)
     page = installed.mlflow + TABLES
-    assert status(page, **basic("admin", known["MLFLOW_TRACKING_PASSWORD"])) == 401
-    assert status(page, **basic("admin", new)) == 200
+    assert status(page, **basic("admin", old_env["MLFLOW_TRACKING_PASSWORD"])) == 401
+    assert status(page, **basic("admin", new_password)) == 200
     for name in ("ray-worker-2", "ray-worker", "ray-head", "mlflow", "postgres"):
         assert services[name].stop(), name

@@ -1,4 +1,4 @@
-"""What this package asks for at least closes the holes that are known of it."""
+"""Tests that the required versions of dependencies exclude known vulnerabilities."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ CLOSED = {
     "ray": "2.54",  # CVE-2026-27482
     "scikit-learn": "1.5",  # CVE-2024-5206
 }
-"""The first versions without."""
+"""The first version of each package without these vulnerabilities."""
 
 
 @pytest.mark.parametrize("name", CLOSED)
 def test_no_older_version_can_be_installed(name: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = {r.name: r.specifier for r in map(Requirement, project["dependencies"])}
-    floors = [Version(s.version) for s in asked[name] if s.operator in (">=", "==", "~=")]
+    specifiers = {r.name: r.specifier for r in map(Requirement, project["dependencies"])}
+    floors = [Version(s.version) for s in specifiers[name] if s.operator in (">=", "==", "~=")]
     assert floors, f"{name} has no least version"
     assert max(floors) >= Version(CLOSED[name])
 
@@ -35,5 +35,5 @@ def test_the_versions_of_the_image_are_such() -> None:
     lines = (ROOT / "docker" / "constraints.txt").read_text().splitlines()
     pinned = dict(line.lower().replace("_", "-").split("==") for line in lines if "==" in line)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for asked in map(Requirement, project["dependencies"]):
-        assert asked.specifier.contains(pinned[asked.name]), asked
+    for requirement in map(Requirement, project["dependencies"]):
+        assert requirement.specifier.contains(pinned[requirement.name]), requirement

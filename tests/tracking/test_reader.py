@@ -1,4 +1,4 @@
-"""Results as they are read again: tidy frames of trials and curves."""
+"""Tests of reading results: data frames of trials and curves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FAILED = make(strategy="projection", optimizer={"name": "adam", "learning_rate":
 
 
 def record(name: str, trials: Sequence[Trial], again: bool = False) -> None:
-    """A sweep in the store of the current folder, without training."""
+    """Records a sweep in the store of the current folder, without training."""
     with resume.opened([Planned(t, []) for t in trials], name, rerun=True) as (_, recorder, _):
         recorder.start_sweep("note", [])
         recorder.start()
@@ -70,8 +70,8 @@ def test_a_row_is_a_trial_with_its_settings_and_metrics(
 def test_curves_have_a_row_for_each_point(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(store)
     trials, curves = sweeps.load("one")
-    mine = curves[curves["run_id"] == trials["run_id"][3]]
-    points = mine[mine["metric"] == "train/loss"]
+    curve = curves[curves["run_id"] == trials["run_id"][3]]
+    points = curve[curve["metric"] == "train/loss"]
     assert list(zip(points["epoch"], points["value"], strict=True)) == [(1, 2.0), (2, 1.5)]
     assert set(curves["metric"]) == {"train/loss", "test/accuracy"}
 
@@ -91,11 +91,11 @@ def test_a_failed_trial_that_was_run_again_is_there_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    mended = FAILED.model_copy()
-    assert mended is not FAILED
+    repaired = FAILED.model_copy()
+    assert repaired is not FAILED
     record("mended", [FAILED])
     assert list(sweeps.load("mended").trials["status"]) == ["failed"]
-    record("mended", [mended])
+    record("mended", [repaired])
     assert len(local_store(tmp_path, "mended").children) == 2
     assert list(sweeps.load("mended").trials["status"]) == ["ok"]
 

@@ -1,4 +1,4 @@
-"""Records on their way to the store: on disk first, in order, none lost and none doubled."""
+"""Tests of the recorder: records go to disk first, stay in order, and are applied exactly once."""
 
 from __future__ import annotations
 
@@ -58,37 +58,37 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) -
 
 @contextmanager
 def recorder(rerun: bool = False) -> Iterator[tuple[list[Planned], Recorder]]:
-    with resume.opened(PLANNED, NAME, rerun) as (planned, made, away):
+    with resume.opened(PLANNED, NAME, rerun) as (planned, sweep_recorder, away):
         assert not away
-        yield planned, made
+        yield planned, sweep_recorder
 
 
-def record(made: Recorder, *trials: Trial, again: bool = False) -> None:
+def record(sweep_recorder: Recorder, *trials: Trial, again: bool = False) -> None:
     for t in trials:
-        made.start_trial(t, t.name, again)
+        sweep_recorder.start_trial(t, t.name, again)
         for epoch in (1, 2):
-            made.log(t, epoch, {"train/loss": 1.0 / epoch})
-        made.end_trial(t, RESULT)
+            sweep_recorder.log(t, epoch, {"train/loss": 1.0 / epoch})
+        sweep_recorder.end_trial(t, RESULT)
 
 
 def sweep(*trials: Trial, status: str = "FINISHED") -> None:
-    """One sweep, from its start to its end."""
-    with recorder() as (planned, made):
-        made.start_sweep("note", [p.described() for p in planned])
-        made.start()
-        record(made, *trials)
-        made.end_sweep(status, "note", {"table.txt": b"table"})
-        assert made.finish(10)
+    """Records one sweep, from its start to its end."""
+    with recorder() as (planned, sweep_recorder):
+        sweep_recorder.start_sweep("note", [p.described() for p in planned])
+        sweep_recorder.start()
+        record(sweep_recorder, *trials)
+        sweep_recorder.end_sweep(status, "note", {"table.txt": b"table"})
+        assert sweep_recorder.finish(10)
 
 
 def client() -> MlflowClient:
-    found: MlflowClient = new_client(f"sqlite:///{Path('mlflow.db').absolute()}")
-    return found
+    mlflow_client: MlflowClient = new_client(f"sqlite:///{Path('mlflow.db').absolute()}")
+    return mlflow_client
 
 
 def runs(query: str = "") -> list[Run]:
-    found = client().get_experiment_by_name("masksweep")
-    return list(client().search_runs([found.experiment_id], query)) if found else []
+    experiment = client().get_experiment_by_name("masksweep")
+    return list(client().search_runs([experiment.experiment_id], query)) if experiment else []
 
 
 def children() -> list[Run]:
@@ -119,25 +119,25 @@ def test_what_is_done_is_seen_and_the_parent_is_opened_again() -> None:
     sweep(*TRIALS[:2], status="FAILED")
     assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
     assert counted(resume.look(PLANNED, "another")[0]) == "3 trials: 3 to run"
-    with recorder() as (planned, made):
+    with recorder() as (planned, sweep_recorder):
         assert [p.state for p in planned] == ["done", "done", "to run"]
         assert planned[0].found is not None
         assert planned[0].found.result.metrics == RESULT.metrics
-        made.start_sweep("note", [])
-        made.start()
-        record(made, TRIALS[2])
-        made.end_sweep("FINISHED", "note", {"table.txt": b"table"})
-        assert made.finish(10)
+        sweep_recorder.start_sweep("note", [])
+        sweep_recorder.start()
+        record(sweep_recorder, TRIALS[2])
+        sweep_recorder.end_sweep("FINISHED", "note", {"table.txt": b"table"})
+        assert sweep_recorder.finish(10)
     assert len(runs()) == 4
     assert {r.info.status for r in runs()} == {"FINISHED"}
 
 
 def test_what_a_killed_driver_had_on_disk_is_sent_and_its_open_runs_are_closed() -> None:
     Path("mlflow.db").unlink()
-    with recorder() as (_, made):
-        made.start_sweep("note", [])
-        record(made, TRIALS[0])
-        made.start_trial(TRIALS[1], "left open")
+    with recorder() as (_, sweep_recorder):
+        sweep_recorder.start_sweep("note", [])
+        record(sweep_recorder, TRIALS[0])
+        sweep_recorder.start_trial(TRIALS[1], "left open")
         # the process ends here: nothing was sent
     assert not Path("mlflow.db").exists()
     assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 1 done, 2 to run"
@@ -151,20 +151,20 @@ def test_what_a_killed_driver_had_on_disk_is_sent_and_its_open_runs_are_closed()
 
 
 def records() -> tuple[Spool, list[Any]]:
-    """A whole sweep's records, which nobody sends."""
-    with recorder() as (_, made):
-        made.start_sweep("note", [])
-        record(made, *TRIALS[:2])
-        made.start_trial(TRIALS[2], TRIALS[2].name)
-        made.fail_trial(TRIALS[2], "ValueError: no", {"traceback.txt": b"no"})
-        made.end_sweep("FAILED", "note", {"table.txt": b"table"})
+    """Returns the spool and the records of a whole sweep, which were not sent."""
+    with recorder() as (_, sweep_recorder):
+        sweep_recorder.start_sweep("note", [])
+        record(sweep_recorder, *TRIALS[:2])
+        sweep_recorder.start_trial(TRIALS[2], TRIALS[2].name)
+        sweep_recorder.fail_trial(TRIALS[2], "ValueError: no", {"traceback.txt": b"no"})
+        sweep_recorder.end_sweep("FAILED", "note", {"table.txt": b"table"})
     spool = Spool(resume.address(TRIALS[0].tracking, NAME).path)
     return spool, spool.oldest(100)
 
 
 @pytest.mark.parametrize("sent", range(1, 13))
 def test_a_crash_after_any_record_doubles_nothing(sent: int) -> None:
-    """The store has the records, the spool does not know it: all of them are sent again."""
+    """The store has the first records, but the spool does not know it, so all are sent again."""
     spool, all_records = records()
     assert len(all_records) == 12
     Tracker(TRIALS[0].tracking, NAME).apply(all_records[:sent], spool.files)
@@ -181,7 +181,10 @@ def test_a_crash_after_any_record_doubles_nothing(sent: int) -> None:
 
 
 class GoesAway:
-    """MLflow's client until its n-th call, which is not made, or made and not answered."""
+    """MLflow's client that fails at its n-th call.
+
+    With `made`, the n-th call is executed but its answer is lost; else the call is not executed.
+    """
 
     def __init__(self, client: MlflowClient, calls: int, made: bool) -> None:
         self._client, self._left, self._made = client, calls, made
@@ -205,28 +208,28 @@ class GoesAway:
 def test_a_store_that_goes_away_at_any_call_gets_everything_once(made: bool, who: str) -> None:
     sweep(TRIALS[0])
     before = Path("mlflow.db").read_bytes()
-    with recorder(rerun=True) as (_, found):
-        found.start_sweep("note", [])
-        record(found, TRIALS[0], again=True)
-        found.start_trial(TRIALS[1], TRIALS[1].name)
-        found.log(TRIALS[1], 1, {"train/loss": math.nan})
-        found.fail_trial(TRIALS[1], "diverged: nan", {"traceback.txt": b"no"})
-        found.end_sweep("FAILED", "note", {"table.txt": b"table"})
+    with recorder(rerun=True) as (_, sweep_recorder):
+        sweep_recorder.start_sweep("note", [])
+        record(sweep_recorder, TRIALS[0], again=True)
+        sweep_recorder.start_trial(TRIALS[1], TRIALS[1].name)
+        sweep_recorder.log(TRIALS[1], 1, {"train/loss": math.nan})
+        sweep_recorder.fail_trial(TRIALS[1], "diverged: nan", {"traceback.txt": b"no"})
+        sweep_recorder.end_sweep("FAILED", "note", {"table.txt": b"table"})
     spool = Spool(resume.address(TRIALS[0].tracking, NAME).path)
-    lot = spool.oldest(100)
+    batch = spool.oldest(100)
     for calls in count(1):
         Path("mlflow.db").write_bytes(before)
         tracker = Tracker(TRIALS[0].tracking, NAME)
-        whole, tracker._client = tracker._client, GoesAway(tracker._client, calls, made)
+        real_client, tracker._client = tracker._client, GoesAway(tracker._client, calls, made)
         try:
-            tracker.apply(lot, spool.files)
+            tracker.apply(batch, spool.files)
             break
         except Away:
-            tracker._client = whole
-        # a lot with a record that is refused is sent one by one
-        again = tracker if who == "the same process" else Tracker(TRIALS[0].tracking, NAME)
-        for one in lot:
-            again.apply([one], spool.files)
+            tracker._client = real_client
+        # after a refusal, the records of a batch are sent one by one
+        next_tracker = tracker if who == "the same process" else Tracker(TRIALS[0].tracking, NAME)
+        for spool_record in batch:
+            next_tracker.apply([spool_record], spool.files)
         assert len(runs()) == 4, calls
         old, new, failed = sorted(children(), key=lambda r: r.info.start_time)
         assert old.data.tags["trial.superseded"] == new.info.run_id
@@ -239,56 +242,56 @@ def test_a_store_that_goes_away_at_any_call_gets_everything_once(made: bool, who
     assert calls > 20
 
 
-def watched(made: Recorder, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The kinds of the records that are sent from now on, lot by lot."""
-    lots: list[list[str]] = []
-    send = made.send
+def watched(sweep_recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Returns a list that gets the kinds of the records of each batch that is sent from now on."""
+    batches: list[list[str]] = []
+    send = sweep_recorder.send
 
-    def sending(lot: Sequence[Record]) -> None:
-        lots.append([r.kind for r in lot])
-        send(lot)
+    def sending(batch: Sequence[Record]) -> None:
+        batches.append([r.kind for r in batch])
+        send(batch)
 
-    monkeypatch.setattr(made, "send", sending)
-    return lots
+    monkeypatch.setattr(sweep_recorder, "send", sending)
+    return batches
 
 
 def test_points_of_curves_are_sent_together_and_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    with recorder() as (planned, made):
-        made.start_sweep("note", [p.described() for p in planned])
+    with recorder() as (planned, sweep_recorder):
+        sweep_recorder.start_sweep("note", [p.described() for p in planned])
         for t in TRIALS:
-            made.start_trial(t, t.name)
-        made.send_left()
-        lots = watched(made, monkeypatch)
-        made.start()
+            sweep_recorder.start_trial(t, t.name)
+        sweep_recorder.send_left()
+        batches = watched(sweep_recorder, monkeypatch)
+        sweep_recorder.start()
         for epoch in (1, 2):
             for t in TRIALS:
-                made.log(t, epoch, {"train/loss": 1.0 / epoch})
+                sweep_recorder.log(t, epoch, {"train/loss": 1.0 / epoch})
             time.sleep(0.5)
-        tic = time.monotonic()
-        while made.waiting:  # nothing else is put that would take them along
-            assert time.monotonic() - tic < 30
+        start = time.monotonic()
+        while sweep_recorder.waiting:  # no other record is added that would make the recorder send
+            assert time.monotonic() - start < 30
             time.sleep(0.1)
-        assert lots == [["metrics"] * 6]
+        assert batches == [["metrics"] * 6]
 
 
 def test_few_records_that_take_long_are_sent_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("masksweep.sweeps.tracking.recorder.LARGE", 2)
-    with recorder() as (planned, made):
-        made.start_sweep("note", [p.described() for p in planned])
-        lots = watched(made, monkeypatch)
-        record(made, *TRIALS)
-        made.send_left()
-    assert [sum(kind != "metrics" for kind in lot) for lot in lots] == [2, 2, 2, 1]
-    assert sum(map(len, lots)) == 13
+    with recorder() as (planned, sweep_recorder):
+        sweep_recorder.start_sweep("note", [p.described() for p in planned])
+        batches = watched(sweep_recorder, monkeypatch)
+        record(sweep_recorder, *TRIALS)
+        sweep_recorder.send_left()
+    assert [sum(kind != "metrics" for kind in batch) for batch in batches] == [2, 2, 2, 1]
+    assert sum(map(len, batches)) == 13
 
 
 def test_a_sweep_that_is_run_again_says_how_now_and_is_shown() -> None:
     for command in ("one", "two"):
-        with recorder() as (_, made):
-            made.start_sweep("note", [], ["accuracy"], {"sweep.command": command})
-            made.start()
-            made.end_sweep("FINISHED", "note", {}, {"trials/ok": 3.0})
-            assert made.finish(10)
+        with recorder() as (_, sweep_recorder):
+            sweep_recorder.start_sweep("note", [], ["accuracy"], {"sweep.command": command})
+            sweep_recorder.start()
+            sweep_recorder.end_sweep("FINISHED", "note", {}, {"trials/ok": 3.0})
+            assert sweep_recorder.finish(10)
     (run,) = client().search_runs(["1"], "tags.`sweep.id` LIKE '%'")
     assert run.data.tags["sweep.command"] == "two"
     assert run.data.metrics == {"trials/ok": 3.0}
@@ -302,26 +305,26 @@ def test_a_store_that_takes_no_view_takes_the_rest(monkeypatch: pytest.MonkeyPat
     def refuse(*_: object) -> None:
         raise MlflowException("too long", INVALID_PARAMETER_VALUE)
 
-    with recorder() as (_, made):
-        made.start_sweep("note", [{"id": "x"}], ["accuracy"])
+    with recorder() as (_, sweep_recorder):
+        sweep_recorder.start_sweep("note", [{"id": "x"}], ["accuracy"])
         monkeypatch.setattr(MlflowClient, "set_experiment_tag", refuse)
-        made.start()
-        made.end_sweep("FINISHED", "note", {})
-        assert made.finish(10)
+        sweep_recorder.start()
+        sweep_recorder.end_sweep("FINISHED", "note", {})
+        assert sweep_recorder.finish(10)
     (run,) = client().search_runs(["1"], "tags.`sweep.id` LIKE '%'")
     assert run.data.tags["mlflow.note.content"] == "note"
     assert [f.path for f in client().list_artifacts(run.info.run_id)] == ["plan.json"]
 
 
 def test_a_retry_does_not_double_a_curve() -> None:
-    with recorder() as (_, made):
-        made.start_sweep("note", [])
-        made.start()
-        made.start_trial(TRIALS[0], "retried")
+    with recorder() as (_, sweep_recorder):
+        sweep_recorder.start_sweep("note", [])
+        sweep_recorder.start()
+        sweep_recorder.start_trial(TRIALS[0], "retried")
         for epoch in (1, 2, 1, 2, 3):
-            made.log(TRIALS[0], epoch, {"train/loss": 1.0 / epoch})
-        made.end_trial(TRIALS[0], RESULT, retries=1)
-        assert made.finish(10)
+            sweep_recorder.log(TRIALS[0], epoch, {"train/loss": 1.0 / epoch})
+        sweep_recorder.end_trial(TRIALS[0], RESULT, retries=1)
+        assert sweep_recorder.finish(10)
     (run,) = children()
     points = client().get_metric_history(run.info.run_id, "train/loss")
     assert [p.step for p in points] == [1, 2, 3]
@@ -329,28 +332,28 @@ def test_a_retry_does_not_double_a_curve() -> None:
 
 
 def test_a_trial_that_the_store_turns_out_to_have_is_not_recorded_again() -> None:
-    """The store was away when the sweep looked for what is done."""
+    """The store was away when the sweep asked it for finished trials."""
     sweep(TRIALS[0])
     with Spool.held(resume.address(TRIALS[0].tracking, NAME)) as spool:
-        made = Recorder(spool, TRIALS[0].tracking, NAME, None)
-        made.start_sweep("note", [])
-        record(made, *TRIALS[:2])
-        made.end_sweep("FINISHED", "note", {"table.txt": b"table"})
-        made.start()
-        assert made.finish(10)
+        sweep_recorder = Recorder(spool, TRIALS[0].tracking, NAME, None)
+        sweep_recorder.start_sweep("note", [])
+        record(sweep_recorder, *TRIALS[:2])
+        sweep_recorder.end_sweep("FINISHED", "note", {"table.txt": b"table"})
+        sweep_recorder.start()
+        assert sweep_recorder.finish(10)
     assert sorted(r.data.tags["trial.id"] for r in children()) == sorted(t.id for t in TRIALS[:2])
 
 
 def test_a_trial_that_the_store_has_leaves_no_record_behind_in_another_process() -> None:
-    """As before, but the driver is killed with the trial's start sent, and the rest waiting."""
+    """As above, but the driver is killed after the trial's start was sent, while the rest waits."""
     sweep(TRIALS[0])
     with Spool.held(resume.address(TRIALS[0].tracking, NAME)) as spool:
-        made = Recorder(spool, TRIALS[0].tracking, NAME, None)
-        made.start_sweep("note", [])
-        record(made, TRIALS[0])
-        made.start_trial(TRIALS[1], TRIALS[1].name)
-        made.log(TRIALS[1], 1, {"train/loss": math.nan})
-        made.send(spool.oldest(3))
+        sweep_recorder = Recorder(spool, TRIALS[0].tracking, NAME, None)
+        sweep_recorder.start_sweep("note", [])
+        record(sweep_recorder, TRIALS[0])
+        sweep_recorder.start_trial(TRIALS[1], TRIALS[1].name)
+        sweep_recorder.log(TRIALS[1], 1, {"train/loss": math.nan})
+        sweep_recorder.send(spool.oldest(3))
     assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 1 done, 2 to run"
     assert sync([]) == 0
     assert len(children()) == 2
@@ -359,9 +362,9 @@ def test_a_trial_that_the_store_has_leaves_no_record_behind_in_another_process()
 
 def test_only_what_waits_for_the_given_store_is_sent(capsys: pytest.CaptureFixture[str]) -> None:
     for store in ("one", "two"):
-        where = Tracking(uri=f"sqlite:///{store}.db")
-        with Spool.held(resume.address(where, NAME)) as spool:
-            Recorder(spool, where, NAME, None).start_sweep("note", [])
+        tracking = Tracking(uri=f"sqlite:///{store}.db")
+        with Spool.held(resume.address(tracking, NAME)) as spool:
+            Recorder(spool, tracking, NAME, None).start_sweep("note", [])
     assert sync(["--uri", "sqlite:///one.db"]) == 0
     assert Path("one.db").exists()
     assert not Path("two.db").exists()
@@ -397,29 +400,29 @@ def test_a_bug_is_no_store_that_is_away(error: Exception, away: bool) -> None:
 
 
 def test_a_long_name_fits_into_every_database() -> None:
-    with recorder() as (_, made):
-        made.start_sweep("note", [])
-        made.start()
-        made.start_trial(TRIALS[0], "name " * 100)
-        made.end_trial(TRIALS[0], RESULT)
-        assert made.finish(10)
+    with recorder() as (_, sweep_recorder):
+        sweep_recorder.start_sweep("note", [])
+        sweep_recorder.start()
+        sweep_recorder.start_trial(TRIALS[0], "name " * 100)
+        sweep_recorder.end_trial(TRIALS[0], RESULT)
+        assert sweep_recorder.finish(10)
     (run,) = children()
     assert len(run.info.run_name) == 250
 
 
 def test_rerun_repeats_and_the_newest_counts() -> None:
     sweep(*TRIALS)
-    with recorder(rerun=True) as (planned, made):
+    with recorder(rerun=True) as (planned, sweep_recorder):
         assert counted(planned) == "3 trials: 3 to run"
-        made.start_sweep("note", [])
-        made.start()
-        record(made, TRIALS[0], again=True)
-        made.end_sweep("FINISHED", "note", {"table.txt": b"table"})
-        assert made.finish(10)
-    first = [r for r in children() if r.data.tags["trial.id"] == TRIALS[0].id]
-    assert len(first) == 2
-    (old,) = [r for r in first if "trial.superseded" in r.data.tags]
-    (new,) = [r for r in first if r is not old]
+        sweep_recorder.start_sweep("note", [])
+        sweep_recorder.start()
+        record(sweep_recorder, TRIALS[0], again=True)
+        sweep_recorder.end_sweep("FINISHED", "note", {"table.txt": b"table"})
+        assert sweep_recorder.finish(10)
+    seed_0_runs = [r for r in children() if r.data.tags["trial.id"] == TRIALS[0].id]
+    assert len(seed_0_runs) == 2
+    (old,) = [r for r in seed_0_runs if "trial.superseded" in r.data.tags]
+    (new,) = [r for r in seed_0_runs if r is not old]
     assert old.data.tags["trial.superseded"] == new.info.run_id
     assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 3 done"
 
@@ -436,16 +439,16 @@ def test_a_finished_run_of_other_code_is_kept_with_a_warning(
 
 
 def test_what_the_store_refuses_is_set_aside_and_the_rest_goes_on() -> None:
-    with recorder() as (_, made):
-        made.start_sweep("note", [])
-        made.start()
-        made.start_trial(TRIALS[0], TRIALS[0].name)
-        made.log(TRIALS[0], 1, {"not a name?": 1.0})
-        made.end_trial(TRIALS[0], RESULT)
-        made.end_sweep("FINISHED", "note", {"table.txt": b"table"})
-        assert not made.finish(10)
-        assert made.waiting == 1
-        assert "not a name?" in made.refused[0]
+    with recorder() as (_, sweep_recorder):
+        sweep_recorder.start_sweep("note", [])
+        sweep_recorder.start()
+        sweep_recorder.start_trial(TRIALS[0], TRIALS[0].name)
+        sweep_recorder.log(TRIALS[0], 1, {"not a name?": 1.0})
+        sweep_recorder.end_trial(TRIALS[0], RESULT)
+        sweep_recorder.end_sweep("FINISHED", "note", {"table.txt": b"table"})
+        assert not sweep_recorder.finish(10)
+        assert sweep_recorder.waiting == 1
+        assert "not a name?" in sweep_recorder.refused[0]
     (run,) = children()
     assert run.info.status == "FINISHED"
 
@@ -453,14 +456,14 @@ def test_what_the_store_refuses_is_set_aside_and_the_rest_goes_on() -> None:
 def test_one_process_at_a_time_runs_a_sweep() -> None:
     code = "import sys, tests.tracking.test_recorder as t; t.hold()"
     with recorder():
-        found = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", code],
             capture_output=True,
             text=True,
             env={"PYTHONPATH": str(Path(__file__).parents[2])},
         )
-    assert found.stdout == "", found.stderr
-    assert "is being run by another process" in found.stderr
+    assert process.stdout == "", process.stderr
+    assert "is being run by another process" in process.stderr
     with recorder():
         pass
 
@@ -474,13 +477,13 @@ def hold() -> None:
 def test_a_locked_database_is_waited_for() -> None:
     sweep(TRIALS[0])
     spool, all_records = records()
-    with sqlite3.connect("mlflow.db") as other:
+    with sqlite3.connect("mlflow.db") as connection:
         tracker = Tracker(TRIALS[0].tracking, NAME)
-        other.execute("BEGIN EXCLUSIVE")
+        connection.execute("BEGIN EXCLUSIVE")
         with pytest.raises(Away):
             tracker.apply(all_records, spool.files)
-        other.rollback()
-    other.close()
+        connection.rollback()
+    connection.close()
     tracker.apply(all_records, spool.files)
     spool.close()
     assert len(children()) == 3
@@ -503,7 +506,7 @@ def test_records_of_a_run_that_is_gone_are_refused_not_dropped() -> None:
 
 
 def lose(how: str) -> None:
-    """What a person does to a store while a sweep writes to it."""
+    """Damages the store, as a user could while a sweep writes to it."""
     match how:
         case "deleted":
             Path("mlflow.db").unlink()
@@ -517,57 +520,59 @@ def lose(how: str) -> None:
             client().delete_run(run.info.run_id)
 
 
-def stored(made: Recorder) -> None:
-    """Wait until the store has all that was put."""
-    end = time.monotonic() + 60
-    while made.waiting:
-        assert time.monotonic() < end
+def stored(sweep_recorder: Recorder) -> None:
+    """Waits until the store has all records."""
+    deadline = time.monotonic() + 60
+    while sweep_recorder.waiting:
+        assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
 class TestLoss:
-    """What a store has lost it is given again, or it counts as not done."""
+    """If the store loses records, they are sent again, or their trials count as not done."""
 
     @pytest.mark.parametrize("how", ["deleted", "emptied", "parent deleted", "trial deleted"])
     def test_a_trial_on_its_way_is_made_anew(self, how: str) -> None:
-        with recorder() as (_, made):
-            made.start()
-            made.start_sweep("note", [])
-            made.start_trial(TRIALS[0], "on its way")
-            made.log(TRIALS[0], 1, {"train/loss": 1.0})
-            stored(made)
+        with recorder() as (_, sweep_recorder):
+            sweep_recorder.start()
+            sweep_recorder.start_sweep("note", [])
+            sweep_recorder.start_trial(TRIALS[0], "on its way")
+            sweep_recorder.log(TRIALS[0], 1, {"train/loss": 1.0})
+            stored(sweep_recorder)
             lose(how)
-            made.start_trial(TRIALS[1], "begins later")
-            made.log(TRIALS[0], 2, {"train/loss": 0.5})
+            sweep_recorder.start_trial(TRIALS[1], "begins later")
+            sweep_recorder.log(TRIALS[0], 2, {"train/loss": 0.5})
             for t in TRIALS[:2]:
-                made.end_trial(t, RESULT)
-            made.end_sweep("FINISHED", "note", {})
-            assert made.finish(60), made.trouble
-            assert made.lost(t.id for t in TRIALS[:2]) == []
+                sweep_recorder.end_trial(t, RESULT)
+            sweep_recorder.end_sweep("FINISHED", "note", {})
+            assert sweep_recorder.finish(60), sweep_recorder.trouble
+            assert sweep_recorder.lost(t.id for t in TRIALS[:2]) == []
         assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
         (parent,) = [r for r in runs() if "mlflow.parentRunId" not in r.data.tags]
-        own = [r for r in runs() if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-        found = {r.info.run_name: r for r in own}
-        assert found.keys() == {"on its way", "begins later"}
-        points = client().get_metric_history(found["on its way"].info.run_id, "train/loss")
+        trial_runs = [
+            r for r in runs() if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id
+        ]
+        run_by_name = {r.info.run_name: r for r in trial_runs}
+        assert run_by_name.keys() == {"on its way", "begins later"}
+        points = client().get_metric_history(run_by_name["on its way"].info.run_id, "train/loss")
         assert [(p.step, p.value) for p in points] == [(1, 1.0), (2, 0.5), (3, 0.25)]
-        assert {r.info.status for r in (parent, *own)} == {"FINISHED"}
-        assert len(own) == 2
+        assert {r.info.status for r in (parent, *trial_runs)} == {"FINISHED"}
+        assert len(trial_runs) == 2
         assert "RUNNING" not in {r.info.status for r in runs()}
         assert not Path(".masksweep").exists()
 
     @pytest.mark.parametrize("how", ["deleted", "parent deleted"])
     def test_a_trial_that_had_ended_counts_as_not_done(self, how: str) -> None:
-        with recorder() as (_, made):
-            made.start()
-            made.start_sweep("note", [])
-            record(made, TRIALS[0])
-            stored(made)
+        with recorder() as (_, sweep_recorder):
+            sweep_recorder.start()
+            sweep_recorder.start_sweep("note", [])
+            record(sweep_recorder, TRIALS[0])
+            stored(sweep_recorder)
             lose(how)
-            record(made, TRIALS[1])
-            made.end_sweep("FINISHED", "note", {})
-            assert made.finish(60), made.trouble
-            assert made.lost(t.id for t in TRIALS[:2]) == [TRIALS[0].id]
+            record(sweep_recorder, TRIALS[1])
+            sweep_recorder.end_sweep("FINISHED", "note", {})
+            assert sweep_recorder.finish(60), sweep_recorder.trouble
+            assert sweep_recorder.lost(t.id for t in TRIALS[:2]) == [TRIALS[0].id]
         assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 1 done, 2 to run"
         sweep(TRIALS[0])
         assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
@@ -575,22 +580,22 @@ class TestLoss:
     def test_what_is_refused_for_good_counts_as_not_done_until_it_is_recorded_anew(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        end, refused = Tracker._end, set[str]()
+        end, refused_runs = Tracker._end, set[str]()
 
-        def refuses(self: Tracker, body: Any, *rest: Any) -> None:
-            refused.add(min(refused, default=body["run"]))
-            if body["run"] in refused:
+        def refuses(self: Tracker, body: Any, *arguments: Any) -> None:
+            refused_runs.add(min(refused_runs, default=body["run"]))
+            if body["run"] in refused_runs:
                 raise Refused("too large")
-            end(self, body, *rest)
+            end(self, body, *arguments)
 
         monkeypatch.setattr(Tracker, "_end", refuses)
-        with recorder() as (_, made):
-            made.start()
-            made.start_sweep("note", [])
-            record(made, *TRIALS[:2])
-            made.end_sweep("FINISHED", "note", {})
-            assert not made.finish(60)
-            assert made.refused == ["too large"]
+        with recorder() as (_, sweep_recorder):
+            sweep_recorder.start()
+            sweep_recorder.start_sweep("note", [])
+            record(sweep_recorder, *TRIALS[:2])
+            sweep_recorder.end_sweep("FINISHED", "note", {})
+            assert not sweep_recorder.finish(60)
+            assert sweep_recorder.refused == ["too large"]
         assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 1 done, 2 to run"
         assert Path(".masksweep").exists(), "what was measured is kept"
         sweep(TRIALS[0])
@@ -602,27 +607,27 @@ class TestLoss:
     ) -> None:
         apply, refusals = Tracker.apply, count()
 
-        def lost_after_a_refusal(*lot: Any) -> None:
+        def lost_after_a_refusal(*arguments: Any) -> None:
             try:
-                apply(*lot)
+                apply(*arguments)
             except Refused:
                 if not next(refusals):
                     lose("deleted")
                 raise
 
         monkeypatch.setattr(Tracker, "apply", lost_after_a_refusal)
-        with recorder() as (_, made):
-            made.start_sweep("note", [])
-            made.start_trial(TRIALS[0], "good")
-            made.send(made._oldest())
-            made.log(TRIALS[0], 1, {"not a name?": 1.0})
-            made.end_trial(TRIALS[0], RESULT)
-            made.end_sweep("FINISHED", "note", {})
-            made.start()
-            assert not made.finish(60)
-            assert made.waiting == 1, made.refused
-            assert "not a name?" in made.refused[0]
-            assert made.lost([TRIALS[0].id]) == []
+        with recorder() as (_, sweep_recorder):
+            sweep_recorder.start_sweep("note", [])
+            sweep_recorder.start_trial(TRIALS[0], "good")
+            sweep_recorder.send(sweep_recorder._oldest())
+            sweep_recorder.log(TRIALS[0], 1, {"not a name?": 1.0})
+            sweep_recorder.end_trial(TRIALS[0], RESULT)
+            sweep_recorder.end_sweep("FINISHED", "note", {})
+            sweep_recorder.start()
+            assert not sweep_recorder.finish(60)
+            assert sweep_recorder.waiting == 1, sweep_recorder.refused
+            assert "not a name?" in sweep_recorder.refused[0]
+            assert sweep_recorder.lost([TRIALS[0].id]) == []
         (run,) = children()
         assert run.info.status == "FINISHED"
 
@@ -636,16 +641,16 @@ class TestLoss:
             return resent[-1]
 
         monkeypatch.setattr(Spool, "send_again", counting)
-        with recorder() as (_, made):
-            made.start_sweep("note", [])
+        with recorder() as (_, sweep_recorder):
+            sweep_recorder.start_sweep("note", [])
             for t in TRIALS[:2]:
-                made.start_trial(t, t.name)
+                sweep_recorder.start_trial(t, t.name)
             for epoch in range(1, 6):
                 for t, name in zip(TRIALS, ("not a name?", "train/loss"), strict=False):
-                    made.log(t, epoch, {name: 1.0})
-                while lot := made._oldest():
-                    made.send(lot)
-            assert made.waiting == 5
+                    sweep_recorder.log(t, epoch, {name: 1.0})
+                while batch := sweep_recorder._oldest():
+                    sweep_recorder.send(batch)
+            assert sweep_recorder.waiting == 5
             assert resent == [True]
 
     def test_what_the_store_lost_is_told_beside_what_waits_and_what_it_refused(
@@ -653,21 +658,21 @@ class TestLoss:
     ) -> None:
         end = Tracker._end
 
-        def refuses(self: Tracker, body: Any, *rest: Any) -> None:
+        def refuses(self: Tracker, body: Any, *arguments: Any) -> None:
             if body["trial"] == TRIALS[1].id:
                 raise Refused("too large")
-            end(self, body, *rest)
+            end(self, body, *arguments)
 
         monkeypatch.setattr(Tracker, "_end", refuses)
-        with recorder() as (_, made):
-            made.start_sweep("note", [])
-            record(made, *TRIALS[:2])
-            while lot := made._oldest():
-                made.send(lot)
-            record(made, TRIALS[2])
-            assert made.lost(t.id for t in TRIALS) == []
+        with recorder() as (_, sweep_recorder):
+            sweep_recorder.start_sweep("note", [])
+            record(sweep_recorder, *TRIALS[:2])
+            while batch := sweep_recorder._oldest():
+                sweep_recorder.send(batch)
+            record(sweep_recorder, TRIALS[2])
+            assert sweep_recorder.lost(t.id for t in TRIALS) == []
             lose("trial deleted")
-            assert made.lost(t.id for t in TRIALS) == [TRIALS[0].id]
+            assert sweep_recorder.lost(t.id for t in TRIALS) == [TRIALS[0].id]
 
     def test_a_spool_of_an_earlier_version_is_read(self) -> None:
         spool, before = records()
@@ -690,11 +695,11 @@ def test_no_run_ends_before_it_began_where_the_clock_is_set_back(
         clock["now"] = next(jumps, clock["now"])
         return clock["now"]
 
-    with recorder() as (_, made), monkeypatch.context() as patched:
+    with recorder() as (_, sweep_recorder), monkeypatch.context() as patched:
         patched.setattr("masksweep.sweeps.tracking.recorder.time.time", jump)
-        made.start_sweep("note", [])
-        record(made, TRIALS[0])
-        made.end_sweep("FINISHED", "note", {})
+        sweep_recorder.start_sweep("note", [])
+        record(sweep_recorder, TRIALS[0])
+        sweep_recorder.end_sweep("FINISHED", "note", {})
     with closing(Spool(resume.address(TRIALS[0].tracking, NAME).path)) as spool:
         times = [r.body["time"] for r in spool.oldest(9)]
     assert times == sorted(times)

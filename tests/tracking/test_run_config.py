@@ -1,4 +1,4 @@
-"""A run's config file: it is enough to run the trial again, and it is data and nothing else."""
+"""Tests of a run's config file: it is enough to run the trial again, and it is only data."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ CURVES = {"train/loss": {1: 1 / 3, 2: math.inf}}
 
 
 def written(folder: Path, trial: Trial) -> Path:
-    """The config of a run that has ended, with what it names, in a folder."""
-    given = run_config.files(trial)
-    for name, content in given.items():
+    """Writes the config of a run that has ended, and the files it names, into a folder."""
+    copies = run_config.files(trial)
+    for name, content in copies.items():
         (folder / name).write_bytes(content)
     path = folder / "config.yaml"
-    path.write_text(run_config.text(trial, run_config.of(trial, "r" * 32, RESULT, CURVES, given)))
+    path.write_text(run_config.text(trial, run_config.of(trial, "r" * 32, RESULT, CURVES, copies)))
     return path
 
 
@@ -47,10 +47,10 @@ def masks(folder: Path) -> Path:
 
 def test_a_trial_is_read_as_it_was_written(tmp_path: Path) -> None:
     trial = make(launch={"pack": 4}, model={"name": "mlp", "hidden": [12], "dropout": 0.1})
-    found, recorded = run_config.read(written(tmp_path, trial))
+    read_trial, recorded = run_config.read(written(tmp_path, trial))
     assert recorded
-    assert found.id == trial.id
-    assert found.width == 4
+    assert read_trial.id == trial.id
+    assert read_trial.width == 4
     assert recorded.trial == trial.id
     assert recorded.curves == CURVES
     assert recorded.metrics["test/loss"] == RESULT.metrics["test/loss"]
@@ -59,50 +59,51 @@ def test_a_trial_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_files_that_the_config_names_travel_with_it(tmp_path: Path) -> None:
-    mine, far = masks(tmp_path), tmp_path / "far"
-    far.mkdir()
-    trial = make(pattern={"name": "file", "path": str(mine)})
-    path = written(far, trial)
-    digest = hashlib.sha256(mine.read_bytes()).hexdigest()
-    mine.unlink()
-    found, recorded = run_config.read(path)
+    mask_file, run_folder = masks(tmp_path), tmp_path / "far"
+    run_folder.mkdir()
+    trial = make(pattern={"name": "file", "path": str(mask_file)})
+    path = written(run_folder, trial)
+    digest = hashlib.sha256(mask_file.read_bytes()).hexdigest()
+    mask_file.unlink()
+    read_trial, recorded = run_config.read(path)
     assert recorded
-    assert found.id == trial.id
+    assert read_trial.id == trial.id
     assert recorded.files == {"given_pattern.npz": digest}
-    (far / "given_pattern.npz").write_bytes(masks(tmp_path).read_bytes() + b" ")
+    (run_folder / "given_pattern.npz").write_bytes(masks(tmp_path).read_bytes() + b" ")
     with pytest.raises(Invalid, match="another content than the one that ran"):
         run_config.read(path)
-    (far / "given_pattern.npz").unlink()
+    (run_folder / "given_pattern.npz").unlink()
     with pytest.raises(Invalid, match="no such file beside"):
         run_config.read(path)
 
 
 def test_a_file_that_is_gone_when_a_trial_ends_costs_nothing_else(tmp_path: Path) -> None:
-    mine = masks(tmp_path)
-    trial = make(pattern={"name": "file", "path": str(mine)})
+    mask_file = masks(tmp_path)
+    trial = make(pattern={"name": "file", "path": str(mask_file)})
     assert trial.id
-    mine.unlink()
+    mask_file.unlink()
     with pytest.raises(Invalid, match="must be a file beside the config"):
         run_config.read(written(tmp_path, trial))
 
 
 def test_a_file_that_changed_since_the_trial_was_planned_does_not_travel(tmp_path: Path) -> None:
-    mine = masks(tmp_path)
-    trial = make(pattern={"name": "file", "path": str(mine)})
+    path = masks(tmp_path)
+    trial = make(pattern={"name": "file", "path": str(path)})
     assert list(run_config.files(trial)) == ["given_pattern.npz"]
-    np.savez(mine, **{"hidden_1/kernel": np.ones((64, 12)), "hidden_2/kernel": np.ones((12, 8))})
+    np.savez(path, **{"hidden_1/kernel": np.ones((64, 12)), "hidden_2/kernel": np.ones((12, 8))})
     assert run_config.files(trial) == {}
 
 
 def test_a_changed_setting_is_another_trial_than_the_recorded_one(tmp_path: Path) -> None:
     path = written(tmp_path, make())
     path.write_text(path.read_text().replace("learning_rate: 0.01", "learning_rate: 0.0101"))
-    found, recorded = run_config.read(path)
+    read_trial, recorded = run_config.read(path)
     assert recorded
-    assert found.id != recorded.trial
+    assert read_trial.id != recorded.trial
 
 
 BOMB = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 60))
+"""YAML of 60 short lines whose aliases stand for 2**59 values."""
 RECORDED = "recorded: {trial: a, run: b, code: c, status: ok}\n"
 SETTINGS: dict[str, dict[str, Any]] = {
     "a target": {"_target_": "os.system", "_args_": ["touch ran"]},
@@ -138,6 +139,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "pattern": {"name": "magnitude", "found_with": {"_target_": "os.system"}}
     },
 }
+"""Settings that a config from someone else may have, and that must be refused."""
 TEXTS = {
     "python/object": "!!python/object/apply:os.system ['touch ran']\n",
     "python/name": "model: !!python/name:os.system ''\n",
@@ -166,22 +168,24 @@ TEXTS = {
     "recorded curves as text": RECORDED.replace("}", ", curves: {a: b}}"),
     "recorded files as numbers": RECORDED.replace("}", ", files: {a: 1}}"),
 }
+"""Contents of config files that must be refused."""
 
 
 def refused(path: Path) -> str:
-    with pytest.raises(Invalid) as found:
+    """Returns the message with which the file is refused: one line that is not too long."""
+    with pytest.raises(Invalid) as caught:
         run_config.read(path)
-    said = str(found.value)
-    assert "\n" not in said
-    assert len(said) < 2000
-    return said
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 2000
+    return message
 
 
 @pytest.mark.parametrize("what", SETTINGS)
 def test_what_a_strangers_config_names_is_refused(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each in an else good file, so that it is what is refused."""
+    """The rest of each file is valid, so only the setting can be the reason."""
     monkeypatch.chdir(tmp_path)
     masks(tmp_path)
     path = written(tmp_path, make())
@@ -199,12 +203,12 @@ def test_what_is_no_plain_data_is_refused(
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "config.yaml"
     path.write_text(TEXTS[what])
-    said = refused(path)
-    assert ("of which a few can stand for any number" in said) == what.startswith("aliases")
+    message = refused(path)
+    assert ("of which a few can stand for any number" in message) == what.startswith("aliases")
     assert not (tmp_path / "ran").exists()
 
 
-# one of them against the limit that there is, which takes eight times as long to come to
+# only one case uses the real limit, which takes eight times as long to reach
 @pytest.mark.parametrize(
     ("what", "most"),
     [("[1", run_config.VALUES), ("{a", 50_000), ("{? [x", 50_000), ("a: [&a x, *a", 50_000)],
@@ -212,7 +216,7 @@ def test_what_is_no_plain_data_is_refused(
 def test_a_file_of_very_many_values_is_refused_at_once(
     what: str, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each of 16 MB, which would take minutes and gigabytes."""
+    """Each file has 16 MB; to read all of it would take minutes and gigabytes."""
     assert run_config.VALUES == 500_000
     monkeypatch.setattr(run_config, "VALUES", most)
     path = tmp_path / "config.yaml"
@@ -228,30 +232,30 @@ def test_masks_and_curves_that_are_long_are_read(tmp_path: Path) -> None:
     recorded = run_config.of(trial, "r" * 32, RESULT, curves, {})
     path = tmp_path / "config.yaml"
     path.write_text(run_config.text(trial, recorded))
-    found, its_recorded = run_config.read(path)
-    assert its_recorded
-    assert (found.id, its_recorded.curves) == (trial.id, curves)
+    read_trial, read_record = run_config.read(path)
+    assert read_record
+    assert (read_trial.id, read_record.curves) == (trial.id, curves)
 
 
 def test_a_file_elsewhere_is_refused_though_its_digest_is_told(tmp_path: Path) -> None:
-    mine = masks(tmp_path)
-    far = tmp_path / "far"
-    far.mkdir()
-    path = written(far, make(pattern={"name": "file", "path": str(mine)}))
-    for name in ("../mine.npz", str(mine)):
+    mask_file = masks(tmp_path)
+    run_folder = tmp_path / "far"
+    run_folder.mkdir()
+    path = written(run_folder, make(pattern={"name": "file", "path": str(mask_file)}))
+    for name in ("../mine.npz", str(mask_file)):
         config = yaml.safe_load(path.read_text())
         config["pattern"]["path"] = name
-        config["recorded"]["files"][name] = hashlib.sha256(mine.read_bytes()).hexdigest()
+        config["recorded"]["files"][name] = hashlib.sha256(mask_file.read_bytes()).hexdigest()
         path.write_text(yaml.safe_dump(config))
         assert "must be a file beside the config" in refused(path)
 
 
 def test_a_link_beside_the_config_is_refused(tmp_path: Path) -> None:
-    """It may lead anywhere, and the digest would tell what is there."""
-    mine = masks(tmp_path)
-    far = tmp_path / "far"
-    far.mkdir()
-    path = written(far, make(pattern={"name": "file", "path": str(mine)}))
-    (far / "given_pattern.npz").unlink()
-    (far / "given_pattern.npz").symlink_to(mine)
+    """A link could point to any file, and the digest would reveal something about its content."""
+    mask_file = masks(tmp_path)
+    run_folder = tmp_path / "far"
+    run_folder.mkdir()
+    path = written(run_folder, make(pattern={"name": "file", "path": str(mask_file)}))
+    (run_folder / "given_pattern.npz").unlink()
+    (run_folder / "given_pattern.npz").symlink_to(mask_file)
     assert "no such file beside" in refused(path)

@@ -1,4 +1,4 @@
-"""A trial that was broken off goes on to the same bits, whatever has become of its checkpoints."""
+"""An interrupted trial ends with the same bits, even if its checkpoints are damaged or missing."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def kept(folder: Any, trial: Trial, every_s: float = 1e-9) -> Checkpoints:
 
 
 def break_off(trial: Trial, checkpoints: Checkpoints, after: int) -> None:
-    """Run until there is a checkpoint of the step `after`."""
+    """Runs the trial until it has saved a checkpoint of step `after`, and interrupts it."""
 
     def emit(report: Report) -> None:
         if report.steps > after:
@@ -100,13 +100,13 @@ def curve(reports: list[Report]) -> list[tuple[int, dict[str, float]]]:
 
 
 def bits(result: TrialResult) -> dict[str, Any]:
-    """All that a trial finds, but for time and memory."""
+    """All results of a trial that must not change: not its times and memory."""
     metrics = {k: v for k, v in result.metrics.items() if not k.startswith(("speed/", "memory/"))}
     return {**metrics, "sha256": result.tags["trial.weights_sha256"], "epochs": result.epochs}
 
 
 def files(folder: Any, trial: Trial) -> list[Path]:
-    """The oldest first."""
+    """The files of the trial's checkpoints, the oldest first."""
     return sorted((Path(folder) / trial.id).iterdir())
 
 
@@ -115,16 +115,16 @@ def test_a_resumed_trial_has_the_bits_and_the_curve_of_one_that_was_not_broken_o
     case: str, tmp_path: Path
 ) -> None:
     trial = given(**CASES[case])
-    whole, reports = follow(trial)
-    for after in (12, 17):  # at an epoch's end, and within the next
+    expected, reports = follow(trial)
+    for after in (12, 17):  # at the end of an epoch, and within the next one
         folder = tmp_path / str(after)
         break_off(trial, kept(folder, trial), after)
-        resumed, again = follow(trial, kept(folder, trial))
-        assert notes(again) == [f"resumed from step {after}"]
-        assert again[0] == Report(after, 36, 2, {}, f"resumed from step {after}")
-        assert bits(resumed) == bits(whole)
-        assert curve(again) == curve(reports)
-        assert [r.steps for r in again if r.steps > after] == list(range(after + 1, 37))
+        resumed, resumed_reports = follow(trial, kept(folder, trial))
+        assert notes(resumed_reports) == [f"resumed from step {after}"]
+        assert resumed_reports[0] == Report(after, 36, 2, {}, f"resumed from step {after}")
+        assert bits(resumed) == bits(expected)
+        assert curve(resumed_reports) == curve(reports)
+        assert [r.steps for r in resumed_reports if r.steps > after] == list(range(after + 1, 37))
 
 
 def test_a_trial_can_be_broken_off_again_and_again(tmp_path: Path) -> None:
@@ -164,24 +164,24 @@ def test_a_killed_process_is_gone_on_with_in_a_new_one(tmp_path: Path) -> None:
                 os.kill(process.pid, signal.SIGKILL)
                 break
     assert process.returncode == -signal.SIGKILL
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    first, *_, last = map(json.loads, done.stdout.splitlines())
+    second_run = subprocess.run(command, capture_output=True, text=True, check=True)
+    first, *_, last = map(json.loads, second_run.stdout.splitlines())
     assert first[0] >= 19
     assert first[1] == f"resumed from step {first[0]}"
-    whole = run(trial)
+    expected = run(trial)
     sha256, metrics = last
     assert bits(TrialResult("ok", "", metrics, {"trial.weights_sha256": sha256}, epochs=3)) == bits(
-        whole
+        expected
     )
 
 
 def test_another_code_base_could_have_written_it(tmp_path: Path) -> None:
-    """Plain NumPy and JSON read all that is in a checkpoint."""
+    """NumPy and JSON alone can read the whole content of a checkpoint."""
     trial = given(strategy="sparse_values")
     break_off(trial, kept(tmp_path, trial), 17)
     header, _, payload = files(tmp_path, trial)[-1].read_bytes().partition(b"\n")
-    told = json.loads(header)
-    assert (told["format"], told["trial"], told["step"]) == (1, trial.id, 17)
+    fields = json.loads(header)
+    assert (fields["format"], fields["trial"], fields["step"]) == (1, trial.id, 17)
     with np.load(io.BytesIO(payload), allow_pickle=False) as file:
         position = json.loads(file["position"].tobytes())
         assert all(file[name].dtype.kind in "biuf" for name in file.files)
@@ -223,7 +223,7 @@ def whole() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def broken_off(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Holds the checkpoints of the steps 16 and 17 of two trials."""
+    """A folder with the checkpoints of steps 16 and 17 of two trials."""
     folder = tmp_path_factory.mktemp("checkpoints")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "CHUNK_SECONDS", 0.0)
@@ -242,11 +242,11 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_used(
     damage: str, folder: Path, whole: dict[str, Any]
 ) -> None:
     trial = given()
-    harm, said = DAMAGES[damage]
-    harm(files(folder, trial)[-1])
+    damage_file, message = DAMAGES[damage]
+    damage_file(files(folder, trial)[-1])
     resumed, reports = follow(trial, kept(folder, trial))
     (note,) = notes(reports)
-    assert note.startswith(f"checkpoint of step 17: {said}")
+    assert note.startswith(f"checkpoint of step 17: {message}")
     assert note.endswith("; resumed from step 16")
     assert bits(resumed) == whole
 
@@ -284,11 +284,11 @@ STATE = State(7, {"curve": [{"train/loss": float("nan")}], "loss": 0.1}, [np.ara
 
 
 def saved(folder: Any, *states: State, trial: str = "trial", start: str = "start") -> Checkpoints:
-    found = Checkpoints(str(folder), trial, 1.0)
-    found.resume(start)
+    checkpoints = Checkpoints(str(folder), trial, 1.0)
+    checkpoints.resume(start)
     for state in states or (STATE,):
-        assert found.save(state) == ""
-    return found
+        assert checkpoints.save(state) == ""
+    return checkpoints
 
 
 def found_again(folder: Any, trial: str = "trial", start: str = "start") -> tuple[Any, str]:
@@ -336,35 +336,35 @@ def test_a_start_is_known_by_masks_held_values_and_shapes(sections: dict[str, An
 
 
 def test_objects_are_never_unpickled(tmp_path: Path) -> None:
-    opened: list[int] = []
+    unpickled: list[int] = []
 
     class Bomb:
         def __reduce__(self) -> Any:
-            return opened.append, (1,)
+            return unpickled.append, (1,)
 
-    found = saved(tmp_path)
+    checkpoints = saved(tmp_path)
     buffer = io.BytesIO()
     np.savez(buffer, np.array([Bomb()], dtype=object), position=np.frombuffer(b"{}", np.uint8))
     (path,) = (tmp_path / "trial").iterdir()
-    told = found._told(7)
-    header = {**told, "sha256": checkpoint._digest(told, buffer.getvalue())}
+    fields = checkpoints._told(7)
+    header = {**fields, "sha256": checkpoint._digest(fields, buffer.getvalue())}
     path.write_bytes(json.dumps(header).encode() + b"\n" + buffer.getvalue())
     state, note = found_again(tmp_path)
     assert state is None
     assert "pickle" in note
-    assert not opened
+    assert not unpickled
 
 
-# -- where and when ------------------------------------------------------------------------------
+# -- folders and times ---------------------------------------------------------------------------
 
 
 def test_the_last_two_are_kept_and_what_a_killed_writer_left_goes(tmp_path: Path) -> None:
-    kept = saved(tmp_path)
+    checkpoints = saved(tmp_path)
     folder = tmp_path / "trial"
     (folder / "000000000009.checkpoint.new").write_bytes(b"half")
     assert found_again(tmp_path)[1] == "resumed from step 7"
     for steps in (8, 9, 10):
-        kept.save(State(steps, {}, []))
+        checkpoints.save(State(steps, {}, []))
     names = {f"{steps:012d}.checkpoint" for steps in (9, 10)}
     assert {p.name for p in folder.iterdir()} == names
 
@@ -386,16 +386,16 @@ def test_no_checkpoint_follows_the_last_step(tmp_path: Path) -> None:
 
 def test_a_checkpoint_is_due_by_time_and_at_an_epochs_end_if_that_is_cheap(tmp_path: Path) -> None:
     slow, quick = (Checkpoints(str(tmp_path), "trial", s) for s in (1000.0, 0.5))
-    for each in (slow, quick):
-        each.resume("")
-        assert not each.due(epoch_ended=False)
-        assert each.due(epoch_ended=True)
+    for checkpoints in (slow, quick):
+        checkpoints.resume("")
+        assert not checkpoints.due(epoch_ended=False)
+        assert checkpoints.due(epoch_ended=True)
     large = State(1, {}, [np.zeros(2_000_000)])
     tic = time.monotonic()
-    for each in (slow, quick):
-        each.save(large)
-        assert not each.due(epoch_ended=False)
-        assert not each.due(epoch_ended=True)
+    for checkpoints in (slow, quick):
+        checkpoints.save(large)
+        assert not checkpoints.due(epoch_ended=False)
+        assert not checkpoints.due(epoch_ended=True)
     spent = time.monotonic() - tic
     time.sleep(max(0.5, 21 * spent))
     assert quick.due(epoch_ended=False)
@@ -411,7 +411,7 @@ def memory() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URI of a bucket."""
+    """The URI of a bucket on a local S3 server."""
     with s3_server(tmp_path_factory.mktemp("s3")) as server, pytest.MonkeyPatch.context() as env:
         for name, value in server.client.items():
             env.setenv(name, value)
@@ -438,9 +438,9 @@ def test_a_damaged_checkpoint_in_an_object_store_is_told_too(s3: str) -> None:
     saved(f"{s3}damaged", STATE, State(9, {}, []))
     newest = max(filesystem("s3").ls(f"{s3}damaged/trial"))
     filesystem("s3").pipe_file(newest, filesystem("s3").cat_file(newest)[:-1])
-    told = found_again(f"{s3}damaged")[1]
-    assert told.startswith("checkpoint of step 9: ")
-    assert told.endswith("; resumed from step 7")
+    note = found_again(f"{s3}damaged")[1]
+    assert note.startswith("checkpoint of step 9: ")
+    assert note.endswith("; resumed from step 7")
 
 
 def test_a_bucket_is_never_made(s3: str) -> None:
@@ -457,7 +457,7 @@ def test_a_slash_at_the_end_of_a_uri_does_not_count(memory: str) -> None:
 def test_clearing_removes_one_trials_checkpoints_alone(tmp_path: Path) -> None:
     for trial in ("one", "other"):
         saved(tmp_path, trial=trial)
-    for _ in range(2):  # the second time there is none
+    for _ in range(2):  # the second time, there is nothing to remove
         checkpoint.clear(str(tmp_path), "one")
     assert [p.name for p in tmp_path.iterdir()] == ["other"]
     checkpoint.clear("nowhere://folder", "one")
@@ -466,11 +466,11 @@ def test_clearing_removes_one_trials_checkpoints_alone(tmp_path: Path) -> None:
 def test_what_cannot_be_written_is_told_once_and_the_trial_goes_on(
     tmp_path: Path, whole: dict[str, Any]
 ) -> None:
-    trial, told = given(), []
+    trial, reports = given(), []
     folder = tmp_path / trial.id
 
     def emit(report: Report) -> None:
-        told.append(report)
+        reports.append(report)
         if report.steps == 5:
             for path in folder.iterdir():
                 path.unlink()
@@ -478,7 +478,7 @@ def test_what_cannot_be_written_is_told_once_and_the_trial_goes_on(
             folder.write_text("in the way")
 
     result = run(trial, emit, kept(tmp_path, trial))
-    (note,) = notes(told)
+    (note,) = notes(reports)
     assert note.startswith("no checkpoint at step 5: ")
     assert bits(result) == whole
 
@@ -494,11 +494,11 @@ def test_where_no_store_is_known_the_trial_starts_anew(whole: dict[str, Any]) ->
 
 
 def test_a_full_disk_leaves_no_half_of_a_checkpoint(tmp_path: Path) -> None:
-    found = saved(tmp_path)
+    checkpoints = saved(tmp_path)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
-        note = found.save(State(8, {}, [np.zeros(10_000)]))
+        note = checkpoints.save(State(8, {}, [np.zeros(10_000)]))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "no checkpoint at step 8: " in note
@@ -511,11 +511,13 @@ def test_a_folder_is_tried_before_the_sweep(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").write_text("in the way")
     packages = {"s3": "s3fs", "gs": "gcsfs", "abfs": "adlfs", "oss": "ossfs", "hdfs3": "hdfs3"}
-    absent = next(p for p, package in packages.items() if not find_spec(package))
+    missing_protocol = next(
+        protocol for protocol, package in packages.items() if not find_spec(package)
+    )
     for folder, reason in {
         str(tmp_path / "file" / "inner"): "cannot be written: ",
         "nowhere://folder": "cannot be written: Protocol not known: nowhere",
-        f"{absent}://bucket": "needs a package: ",
+        f"{missing_protocol}://bucket": "needs a package: ",
     }.items():
         with pytest.raises(Invalid) as caught:
             checkpoint.check(folder)

@@ -1,4 +1,4 @@
-"""What happens to a trial in mid-training: other masks, and a checkpoint it goes on from."""
+"""Events within a training: new masks (`switch_at`), and a new program (`resume_at`)."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ def test_every_strategy_goes_on_under_other_masks(strategy: str, held: str) -> N
     before = loop.program.one.effective()
     assert loop.plan.weights[0].mask.sum() == started.plan.weights[0].mask.sum()
     loop.run(11)
-    # the masks are drawn anew, and what is masked now was set when they were
+    # the masks are new, and the held values were set at the switch
     after = loop.plan
     for old, new in zip(started.plan.weights, after.weights, strict=True):
         assert (old.mask != new.mask).any()
-        if held == "init":  # frozen as it was at the switch
+        if held == "init":  # held at the weights at the switch
             np.testing.assert_array_equal(new.held, before[new.weight.name])
 
 
 def test_the_switch_itself_moves_nothing_that_trains_on() -> None:
-    """What was freed goes on from its held value, what was kept from its own."""
+    """Freed entries continue from their held value, and kept entries from their own value."""
     started = setup.start(make(strategy="hard_mask", train=SWITCHED))
     loop = alone(started)
     loop.run(9)
     loop.run(10)
     plan = loop.plan
-    now = loop.program.one.effective()
+    weights = loop.program.one.effective()
     for old, new in zip(started.plan.weights, plan.weights, strict=True):
-        value = now[new.weight.name]
+        value = weights[new.weight.name]
         assert (value[~new.mask] == 0).all()
         assert (value[new.mask & ~old.mask] == 0).all()
         assert (value[new.mask & old.mask] != 0).mean() > 0.9
@@ -76,7 +76,7 @@ def test_others_hold_what_is_masked_later(strategy: str) -> None:
 
 
 def test_kept_values_take_their_moments_along() -> None:
-    """The path after a switch is that of the strategy that clears what is masked."""
+    """The weights after a switch are those of `hard_mask`, which resets slots of masked entries."""
     ends = {
         run(strategy=s, train=SWITCHED).tags["trial.weights_sha256"]
         for s in ("hard_mask", "sparse_values")
@@ -138,8 +138,8 @@ def test_a_masked_weight_that_does_not_train_is_switched_too(strategy: str) -> N
 
 
 def test_masks_of_other_sizes_are_refused_before_the_training() -> None:
-    """Blocks at the edge of a kernel are smaller than others."""
-    made = make(
+    """Blocks at the edge of a kernel are smaller, so the number of masked entries varies."""
+    spec = make(
         strategy="sparse_values",
         pattern={"name": "block", "block": [4, 4], "sparsity": 0.5},
         model={"name": "mlp", "hidden": [10, 10]},
@@ -148,7 +148,7 @@ def test_masks_of_other_sizes_are_refused_before_the_training() -> None:
         seed=1,
     )
     with pytest.raises(Invalid, match="masks of other sizes") as refused:
-        answers([make(**{**made.resolved(), "seed": s}) for s in range(8)])
+        answers([make(**{**spec.resolved(), "seed": s}) for s in range(8)])
     assert refused.value.key == "train.switch_at"
 
 
@@ -159,7 +159,8 @@ def test_a_pattern_that_draws_nothing_is_refused_in_the_preflight() -> None:
 
 
 def test_an_average_starts_from_the_weight_where_a_value_is_freed() -> None:
-    """Else the end, which writes averages back, would pull it towards zero."""
+    """Otherwise the end of the training, which writes the averages to the weights, would pull the
+    freed value towards zero."""
     ema = {"name": "sgd", "learning_rate": 1e-6, "use_ema": True, "ema_momentum": 0.9}
     result = run(strategy="sparse_values", optimizer=ema, held="constant", train=SWITCHED)
     started = setup.start(make(held="constant", train=SWITCHED))

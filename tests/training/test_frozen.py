@@ -1,4 +1,4 @@
-"""Weights and statistics outside of `trainable` stand still, and the audit says so."""
+"""Weights and statistics that `trainable` leaves out do not change, and the audit checks it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ HEAD: dict[str, Any] = {
 }
 
 
-def ended(**given: Any) -> TrialResult:
-    return run(make(**HEAD | given))
+def ended(**sections: Any) -> TrialResult:
+    return run(make(**HEAD | sections))
 
 
 def test_a_frozen_body_has_no_statistics_that_go_on() -> None:

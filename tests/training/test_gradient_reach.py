@@ -1,4 +1,4 @@
-"""A control that nothing can move is told from one that is broken."""
+"""Tells a control whose entries no gradient can move from a control that is broken."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ DEAD: dict[str, Any] = {
     "speed": {"rounds": 0},
 }
 UNITS, INPUTS = 6, 64
-"""Masked units of the first hidden layer, and the inputs of each."""
+"""Number of masked units in the first hidden layer, and of the inputs of each unit."""
 
 
-def ended(given: Trial) -> tuple[TrialResult, Outcome]:
-    result = run(given)
-    return result, Outcome(given, "", "ok", result)
+def ended(spec: Trial) -> tuple[TrialResult, Outcome]:
+    result = run(spec)
+    return result, Outcome(spec, "", "ok", result)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -69,17 +69,19 @@ def test_in_a_pack_it_says_the_same() -> None:
     from masksweep.sweeps.training.checkpoint import Checkpoints
     from masksweep.sweeps.training.state import Member
 
-    two = [trial(**DEAD, seed=s, launch={"pack": 2}) for s in (0, 1)]
-    members = [Member(t, lambda report: None, Checkpoints("memory://reach", t.id, 60)) for t in two]
-    for found in pack.run(members):
-        assert isinstance(found, TrialResult)
-        assert found.metrics["integrity/reached"] == 0
-        assert found.metrics["integrity/unreached"] == UNITS * (INPUTS + 1)
+    trials = [trial(**DEAD, seed=s, launch={"pack": 2}) for s in (0, 1)]
+    members = [
+        Member(t, lambda report: None, Checkpoints("memory://reach", t.id, 60)) for t in trials
+    ]
+    for result in pack.run(members):
+        assert isinstance(result, TrialResult)
+        assert result.metrics["integrity/reached"] == 0
+        assert result.metrics["integrity/unreached"] == UNITS * (INPUTS + 1)
 
 
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The control masks the gradients: it holds, and hides from the optimizer what reaches."""
+    """Breaks the control: it masks the gradients, so its held entries cannot move."""
 
     def bind(self: InitOnly) -> Binding:
         return Binding(
@@ -104,8 +106,8 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_control_that_is_broken_is_an_alarm_where_gradients_reach(other: dict[str, Any]) -> None:
     result, outcome = ended(trial(**{**DEAD, **other}))
     assert result.metrics["integrity/violations"] == 0
-    assert result.metrics["integrity/held_gradient"] == 0  # as it says of itself
-    if not other:  # where nothing can move, a broken one cannot be told from a sound one
+    assert result.metrics["integrity/held_gradient"] == 0  # as the broken control reports
+    if not other:  # no entry can move here, so the broken control looks like a correct one
         assert inconclusive(outcome)
         return
     assert result.metrics["integrity/reached"] > 0
@@ -116,7 +118,7 @@ def test_a_control_that_is_broken_is_an_alarm_where_gradients_reach(other: dict[
 @pytest.mark.usefixtures("broken")
 def test_a_few_reached_entries_among_dead_ones_are_enough_for_the_alarm() -> None:
     mask = np.ones((INPUTS, 12), int)
-    mask[:, 0] = 0  # dead: its bias starts at 0
+    mask[:, 0] = 0  # a dead unit: its bias starts at 0
     mask[20, 1] = 0
     pattern = {"name": "explicit", "mask": mask.tolist()}
     result, outcome = ended(trial(**{**DEAD, "targets": ["hidden_1/kernel"], "pattern": pattern}))
@@ -126,8 +128,8 @@ def test_a_few_reached_entries_among_dead_ones_are_enough_for_the_alarm() -> Non
 
 
 def test_weights_that_do_not_train_are_not_reached() -> None:
-    given = {**DEAD, "pattern": "random", "trainable": ["output/*"]}
-    result, outcome = ended(trial(**given))
+    sections = {**DEAD, "pattern": "random", "trainable": ["output/*"]}
+    result, outcome = ended(trial(**sections))
     assert result.metrics["integrity/reached"] == 0
     assert inconclusive(outcome)
 
@@ -148,19 +150,19 @@ def test_the_exit_code_of_a_sweep_goes_by_whether_anything_reached_its_control(
     exit_code: int,
     words: str,
 ) -> None:
-    """A sweep whose trials are done already, so that nothing is trained."""
+    """The sweep's trials are already recorded as done, so nothing is trained."""
     monkeypatch.chdir(tmp_path)
     arguments = ["strategy=init_only,weight_mask", "sweep.name=still"]
     jobs = command_line.planned(arguments)
     with resume.opened(jobs, "still", rerun=False) as (planned, recorder, _):
         recorder.start_sweep("", [])
         recorder.start()
-        for p in planned:
+        for plan in planned:
             metrics = {"integrity/ok": 1.0, "integrity/violations": 0.0, "test/accuracy": 0.5}
-            if p.trial.strategy.role == "control":
+            if plan.trial.strategy.role == "control":
                 metrics |= {"integrity/reached": reached, "integrity/unreached": 50.0 - reached}
-            recorder.start_trial(p.trial, p.name)
-            recorder.end_trial(p.trial, TrialResult("ok", metrics=metrics))
+            recorder.start_trial(plan.trial, plan.name)
+            recorder.end_trial(plan.trial, TrialResult("ok", metrics=metrics))
         recorder.end_sweep("FINISHED", "", {})
         assert recorder.finish(120)
     assert main(["run", *arguments]) == exit_code

@@ -1,4 +1,4 @@
-"""Masks that go by trainings: each round from the same start, kept for the next."""
+"""Iterative pruning: each round starts from the same weights, and is saved for the next one."""
 
 from __future__ import annotations
 
@@ -38,19 +38,21 @@ def masks(start: Start) -> dict[str, Array]:
 
 
 def by_hand(number: int) -> dict[str, Array]:
-    """Round by round, with nothing of the module's."""
+    """The masks of round `number`, computed without the tested module."""
     start = started(number)
-    kept = {name: np.ones(w.shape, bool) for name, w in start.weights.items()}
-    for current in range(number):
-        one = started(number)
-        weights = tuple(type(w)(w.weight, kept[w.weight.name], w.held) for w in one.plan.weights)
-        one = Start(**{**vars(one), "plan": type(one.plan)(weights)})
-        loop = alone(one)
+    round_masks = {name: np.ones(w.shape, bool) for name, w in start.weights.items()}
+    for round_number in range(number):
+        round_start = started(number)
+        weights = tuple(
+            type(w)(w.weight, round_masks[w.weight.name], w.held) for w in round_start.plan.weights
+        )
+        round_start = Start(**{**vars(round_start), "plan": type(round_start.plan)(weights)})
+        loop = alone(round_start)
         loop.run()
         loop.program.one.training.finalize()
         end = loop.program.one.effective()
-        kept = Magnitude(current + 1, 5).by_scores(end)
-    return kept
+        round_masks = Magnitude(round_number + 1, 5).by_scores(end)
+    return round_masks
 
 
 @pytest.fixture(autouse=True)
@@ -59,9 +61,9 @@ def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_each_round_follows_from_the_one_before() -> None:
-    found, expected = masks(iterative_pruning.with_masks(started(3), None)), by_hand(3)
+    round_masks, expected = masks(iterative_pruning.with_masks(started(3), None)), by_hand(3)
     for name, mask in expected.items():
-        np.testing.assert_array_equal(found[name], mask)
+        np.testing.assert_array_equal(round_masks[name], mask)
 
 
 def test_a_shelf_changes_no_mask_and_saves_the_rounds(
@@ -73,46 +75,50 @@ def test_a_shelf_changes_no_mask_and_saves_the_rounds(
     iterative_pruning.with_masks(started(2), shelf)
     monkeypatch.setattr(iterative_pruning, "_last", {})
     trained: list[int] = []
-    own = iterative_pruning._trained
+    original = iterative_pruning._trained
 
-    def counted(start: Start) -> dict[str, Array]:
+    def counting(start: Start) -> dict[str, Array]:
         trained.append(1)
-        return own(start)
+        return original(start)
 
-    monkeypatch.setattr(iterative_pruning, "_trained", counted)
-    found = masks(iterative_pruning.with_masks(started(3), shelf))
+    monkeypatch.setattr(iterative_pruning, "_trained", counting)
+    with_shelf = masks(iterative_pruning.with_masks(started(3), shelf))
     assert len(trained) == 1  # the third; the first two are on the shelf
     for name, mask in alone.items():
-        np.testing.assert_array_equal(found[name], mask)
+        np.testing.assert_array_equal(with_shelf[name], mask)
 
 
 def test_what_is_damaged_on_the_shelf_is_trained_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shelf = Folder(str(tmp_path), "rounds")
-    alone = masks(iterative_pruning.with_masks(started(2), shelf))
+    expected = masks(iterative_pruning.with_masks(started(2), shelf))
     monkeypatch.setattr(iterative_pruning, "_last", {})
-    (kept,) = (tmp_path / "rounds").iterdir()
-    content = bytearray(kept.read_bytes())
+    (file,) = (tmp_path / "rounds").iterdir()
+    content = bytearray(file.read_bytes())
     content[-30] ^= 1
-    kept.write_bytes(content)
+    file.write_bytes(content)
     for name, mask in masks(iterative_pruning.with_masks(started(2), shelf)).items():
-        np.testing.assert_array_equal(mask, alone[name])
+        np.testing.assert_array_equal(mask, expected[name])
 
 
 def test_the_rounds_may_be_shorter_than_the_trial(tmp_path: Path) -> None:
-    """Early-bird tickets: they share the shelf with those of a trial that is as short."""
+    """Early-bird tickets: such rounds share the shelf with those of a trial that is as short.
+
+    Reference:
+        You et al., Drawing Early-Bird Tickets, ICLR 2020, https://arxiv.org/abs/1909.11957
+    """
     shelf = Folder(str(tmp_path), "rounds")
     short = masks(iterative_pruning.with_masks(started(3), shelf))
     files = {path.name for path in (tmp_path / "rounds").iterdir()}
     start = started(3, steps=9, found_with={"train": {"steps": 6}})
-    found = iterative_pruning.with_masks(start, shelf)
-    assert found.trial is start.trial
+    shorter_rounds = iterative_pruning.with_masks(start, shelf)
+    assert shorter_rounds.trial is start.trial
     assert {path.name for path in (tmp_path / "rounds").iterdir()} == files
-    other = masks(iterative_pruning.with_masks(started(3, steps=9), None))
-    assert any((short[n] != other[n]).any() for n in short)
+    full_rounds = masks(iterative_pruning.with_masks(started(3, steps=9), None))
+    assert any((short[n] != full_rounds[n]).any() for n in short)
     for name, mask in short.items():
-        np.testing.assert_array_equal(masks(found)[name], mask)
+        np.testing.assert_array_equal(masks(shorter_rounds)[name], mask)
 
 
 def test_masks_may_come_from_other_data() -> None:
@@ -121,24 +127,26 @@ def test_masks_may_come_from_other_data() -> None:
     from_ordered = {"found_with": {"data": {"shuffled": False}}}
     shuffled = data | {"shuffled": True}
     ordered = masks(iterative_pruning.with_masks(started(2, data=data, **objective), None))
-    moved = masks(
+    shuffled_with_ordered = masks(
         iterative_pruning.with_masks(started(2, data=shuffled, **objective, **from_ordered), None)
     )
-    own = masks(iterative_pruning.with_masks(started(2, data=shuffled, **objective), None))
+    shuffled_masks = masks(
+        iterative_pruning.with_masks(started(2, data=shuffled, **objective), None)
+    )
     for name, mask in ordered.items():
-        np.testing.assert_array_equal(moved[name], mask)
-    assert any((own[n] != ordered[n]).any() for n in own)
+        np.testing.assert_array_equal(shuffled_with_ordered[name], mask)
+    assert any((shuffled_masks[n] != ordered[n]).any() for n in shuffled_masks)
 
 
 def test_a_round_that_a_trial_began_with_stays_on_the_shelf(tmp_path: Path) -> None:
-    """Those on the way to it do not."""
+    """The rounds that were trained in between do not stay."""
     shelf = Folder(str(tmp_path), "rounds")
     iterative_pruning.with_masks(started(1), shelf)
     (first,) = (tmp_path / "rounds").iterdir()
     iterative_pruning.with_masks(started(3), shelf)
-    left = {path.name for path in (tmp_path / "rounds").iterdir()}
-    assert first.name in left
-    assert len(left) == 2
+    remaining = {path.name for path in (tmp_path / "rounds").iterdir()}
+    assert first.name in remaining
+    assert len(remaining) == 2
 
 
 @pytest.mark.parametrize(
@@ -164,8 +172,10 @@ def test_rounds_of_other_shapes_are_refused() -> None:
 
 def test_another_seed_has_rounds_of_its_own(tmp_path: Path) -> None:
     shelf = Folder(str(tmp_path), "rounds")
-    one, other = (masks(iterative_pruning.with_masks(started(2, seed), shelf)) for seed in (0, 1))
-    assert any((one[n] != other[n]).any() for n in one)
+    first, second = (
+        masks(iterative_pruning.with_masks(started(2, seed), shelf)) for seed in (0, 1)
+    )
+    assert any((first[n] != second[n]).any() for n in first)
 
 
 def test_a_trial_holds_what_was_dropped() -> None:
@@ -193,8 +203,10 @@ def test_only_zeros_are_the_smallest() -> None:
 
 
 def test_a_strategy_is_asked_again_when_the_masks_are_known() -> None:
-    """Of the masks before any training, whole columns may be left; of the real ones not."""
-    base = started(3).trial
-    one = make(**{**base.resolved(), "strategy": {"name": "row_lookup"}, "targets": ["*/kernel"]})
-    result = run_trial.run(one)
+    """Before any training the strategy accepts the masks; it refuses the final ones."""
+    plain = started(3).trial
+    refused = make(
+        **{**plain.resolved(), "strategy": {"name": "row_lookup"}, "targets": ["*/kernel"]}
+    )
+    result = run_trial.run(refused)
     assert result.status == "skipped"

@@ -1,4 +1,4 @@
-"""Two strategies side by side: where they part."""
+"""Two strategies compared step by step: whether and when their weights differ."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ TRAIN: dict[str, object] = {"steps": 12, "batch_size": 100, "jit": False}
 
 
 def run(**sections: object) -> dict[str, float]:
-    made = make(**{"train": TRAIN, "speed": {"rounds": 0}, **sections})
-    result = run_trial.run(made)
+    trial = make(**{"train": TRAIN, "speed": {"rounds": 0}, **sections})
+    result = run_trial.run(trial)
     assert result.status == "ok", result.reason
     return {k: v for k, v in result.metrics.items() if k.startswith("path/")}
 
@@ -30,15 +30,15 @@ def test_strategies_that_walk_the_same_path_never_part() -> None:
 
 
 def test_the_control_parts_at_the_first_step() -> None:
-    found = run(strategy="init_only", compare="projection")
-    assert found["path/parted_step"] == 1
-    assert found["path/distance"] > 1e-3
+    metrics = run(strategy="init_only", compare="projection")
+    assert metrics["path/parted_step"] == 1
+    assert metrics["path/distance"] > 1e-3
 
 
 def test_a_norm_over_all_gradients_parts_them() -> None:
     clipped = {"name": "sgd", "learning_rate": 0.5, "global_clipnorm": 0.01}
-    found = run(strategy="projection", compare="gradient_mask", optimizer=clipped)
-    assert found["path/parted_step"] >= 1
+    metrics = run(strategy="projection", compare="gradient_mask", optimizer=clipped)
+    assert metrics["path/parted_step"] >= 1
 
 
 def test_sparse_products_stay_close() -> None:
@@ -54,37 +54,37 @@ def test_a_reference_that_refuses_skips_the_trial() -> None:
 
 
 def test_what_becomes_no_number_is_infinitely_far(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A distance of 0 for NaN would pass every claim."""
+    """If NaN counted as a distance of 0, a broken trial would pass every check of the distance."""
     effective, calls = Program.effective, 0
 
     def broken(self: Program) -> dict[str, Array]:
         nonlocal calls
         calls += self.shape.strategy.name == "projection"
-        found = effective(self)
-        if calls > 20:  # the trial itself has ended, and the comparison has begun
-            found["hidden_1/kernel"] = np.full_like(found["hidden_1/kernel"], np.nan)
-        return found
+        result = effective(self)
+        if calls > 20:  # the trial has ended by then, and the comparison has begun
+            result["hidden_1/kernel"] = np.full_like(result["hidden_1/kernel"], np.nan)
+        return result
 
     monkeypatch.setattr(Program, "effective", broken)
-    found = run(strategy="gradient_mask", compare="projection", train={**TRAIN, "steps": 30})
-    assert found["path/distance"] == np.inf
-    assert found["path/parted"] == 1
+    result = run(strategy="gradient_mask", compare="projection", train={**TRAIN, "steps": 30})
+    assert result["path/distance"] == np.inf
+    assert result["path/parted"] == 1
 
 
 def test_the_dense_control_is_compared_with_nothing() -> None:
     assert run(strategy="dense", compare="projection") == {}
-    dense = [make(strategy="dense", compare=c).id for c in (None, "projection")]
-    assert dense[0] == dense[1]
+    ids = [make(strategy="dense", compare=c).id for c in (None, "projection")]
+    assert ids[0] == ids[1]
 
 
 def test_xla_is_used_for_both_or_for_neither() -> None:
-    """Else they would part by the compiler."""
+    """Otherwise the compiler could make the weights differ."""
     auto = {"steps": 5, "batch_size": 100}
-    found = run(strategy="hard_mask", compare="sparse_tensor", train=auto, optimizer=SGD)
-    plain = run(
+    auto_metrics = run(strategy="hard_mask", compare="sparse_tensor", train=auto, optimizer=SGD)
+    eager_metrics = run(
         strategy="hard_mask", compare="sparse_tensor", train={**auto, "jit": False}, optimizer=SGD
     )
-    assert found == plain
+    assert auto_metrics == eager_metrics
     with pytest.raises(Invalid, match="sparse_tensor does not compile under XLA"):
         make(strategy="hard_mask", compare="sparse_tensor", train={**auto, "jit": True})
 

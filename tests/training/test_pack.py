@@ -1,4 +1,4 @@
-"""Packs: within a width, neither a trial's lane nor its neighbours change a bit of it."""
+"""Packs: with the same width, neither a trial's lane nor the other trials change its bits."""
 
 from __future__ import annotations
 
@@ -41,22 +41,22 @@ COLUMNS: dict[str, Any] = {
     "targets": ["output/*"],
 }
 ROUNDING = 1e-5
-"""How far a trial in a pack may be from the same alone after 42 small steps: absolute, in weights,
-losses and scores. What is different is in which order a product adds up."""
+"""Largest allowed absolute difference in weights, losses and scores between a trial in a pack and
+the same trial alone, after a few dozen small steps. Only the order of sums in products differs."""
 
 
 def given(seed: int = 0, width: int = WIDTH, **sections: Any) -> Trial:
-    base = {"train": STEPS, "speed": {"rounds": 0}, "launch": {"pack": width}, "seed": seed}
-    return make(**{**base, **sections})
+    defaults = {"train": STEPS, "speed": {"rounds": 0}, "launch": {"pack": width}, "seed": seed}
+    return make(**{**defaults, **sections})
 
 
 def sections_for(strategy: str) -> dict[str, Any]:
-    own = COLUMNS if strategy in ("var_list", "loss_mask") else {}
-    return {"strategy": strategy, **({"pattern": "rows"} if strategy == "row_lookup" else own)}
+    sections = COLUMNS if strategy in ("var_list", "loss_mask") else {}
+    return {"strategy": strategy, **({"pattern": "rows"} if strategy == "row_lookup" else sections)}
 
 
 class Kept:
-    """Runs packs, and has what their trials reported."""
+    """Runs packs, and records the reports of their trials."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = str(folder) if folder else f"memory://{uuid.uuid4().hex}"
@@ -65,11 +65,11 @@ class Kept:
     def run(self, *trials: Trial, every_s: float = 60) -> list[Any]:
         members = [
             Member(
-                t,
-                self.reports.setdefault(t.id, []).append,
-                Checkpoints(self.folder, t.id, every_s),
+                trial,
+                self.reports.setdefault(trial.id, []).append,
+                Checkpoints(self.folder, trial.id, every_s),
             )
-            for t in trials
+            for trial in trials
         ]
         return pack.run(members)
 
@@ -85,37 +85,37 @@ def kept(tmp_path: Path) -> Kept:
     return Kept(tmp_path)
 
 
-def bits(found: Any) -> dict[str, Any]:
-    """All that a trial finds, but for time and memory."""
-    assert isinstance(found, TrialResult), found
-    metrics = {k: v for k, v in found.metrics.items() if not k.startswith(("speed/", "memory/"))}
-    rest = {k: found.artifacts[k] for k in found.artifacts if k.endswith(".npz")}
-    return {**metrics, **found.tags, "epochs": found.epochs, **rest}
+def bits(result: Any) -> dict[str, Any]:
+    """All results of a trial that must not change: not its times and memory."""
+    assert isinstance(result, TrialResult), result
+    metrics = {k: v for k, v in result.metrics.items() if not k.startswith(("speed/", "memory/"))}
+    arrays = {k: result.artifacts[k] for k in result.artifacts if k.endswith(".npz")}
+    return {**metrics, **result.tags, "epochs": result.epochs, **arrays}
 
 
-def weights(found: Any, folder: Path) -> dict[str, Any]:
+def weights(result: Any, folder: Path) -> dict[str, Any]:
     import keras
 
     path = folder / "model.keras"
-    path.write_bytes(found.artifacts["model.keras"])
+    path.write_bytes(result.artifacts["model.keras"])
     return values(keras.models.load_model(path))
 
 
-def assert_close(found: Any, alone: TrialResult, folder: Path, rounding: float = ROUNDING) -> None:
-    assert isinstance(found, TrialResult), found
-    assert found.metrics.keys() == alone.metrics.keys()
+def assert_close(result: Any, alone: TrialResult, folder: Path, rounding: float = ROUNDING) -> None:
+    assert isinstance(result, TrialResult), result
+    assert result.metrics.keys() == alone.metrics.keys()
     for name in ("train/loss", "validation/loss", "test/loss", "test/accuracy"):
-        assert found.metrics[name] == pytest.approx(alone.metrics[name], abs=rounding), name
+        assert result.metrics[name] == pytest.approx(alone.metrics[name], abs=rounding), name
     for name in ("integrity/ok", "integrity/peak_violations", "sparsity/achieved"):
-        assert found.metrics.get(name) == alone.metrics.get(name)
-    one, other = weights(found, folder), weights(alone, folder)
-    for name in one:
-        np.testing.assert_allclose(one[name], other[name], rtol=0, atol=rounding)
+        assert result.metrics.get(name) == alone.metrics.get(name)
+    packed, single = weights(result, folder), weights(alone, folder)
+    for name in packed:
+        np.testing.assert_allclose(packed[name], single[name], rtol=0, atol=rounding)
 
 
 def few(names: Iterable[str], *quick: str) -> list[Any]:
-    """All of them, of which the others are for `pytest -m slow`: each is compiled twice."""
-    return [n if n in quick else pytest.param(n, marks=pytest.mark.slow) for n in names]
+    """All names; those not in `quick` are marked slow, because each case compiles twice."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 PACKED = [name for name, kind in STRATEGIES.items() if kind.xla]
@@ -126,22 +126,22 @@ def test_neither_lane_nor_neighbours_nor_padding_change_a_bit(
     strategy: str, kept: Kept, tmp_path: Path
 ) -> None:
     a, b, c, d, e = (given(seed, **sections_for(strategy)) for seed in range(5))
-    first = kept.run(a, b, c, d)
+    first_results = kept.run(a, b, c, d)
     curve = kept.curve(c)
     assert not kept.notes(a)
-    whole = bits(first[2])
+    expected = bits(first_results[2])
     for others, lane in (((c, e), 0), ((e, d, b, c), 3), ((c,), 0)):
-        again = Kept()
-        found = again.run(*others)
-        assert bits(found[lane]) == whole
-        assert again.curve(c) == curve
-    assert len({bits(f)["trial.weights_sha256"] for f in first}) == 4
-    assert_close(first[2], run(given(2, 1, **sections_for(strategy))), tmp_path)
+        runner = Kept()
+        results = runner.run(*others)
+        assert bits(results[lane]) == expected
+        assert runner.curve(c) == curve
+    assert len({bits(f)["trial.weights_sha256"] for f in first_results}) == 4
+    assert_close(first_results[2], run(given(2, 1, **sections_for(strategy))), tmp_path)
 
 
 OPTIMIZER_CASES: dict[str, dict[str, Any]] = {
     **{name: {"name": name} for name in OPTIMIZERS},
-    # a pixel that is always 0 divides zero by zero otherwise, alone as well
+    # with the default epsilon, a pixel that is always 0 gives 0 / 0, in a single trial too
     "adafactor": {"name": "adafactor", "epsilon_1": 1e-12},
     "momentum": {"name": "sgd", "momentum": 0.9, "nesterov": True},
     "decay": {"name": "adam", "weight_decay": 0.01},
@@ -153,33 +153,33 @@ OPTIMIZER_CASES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("case", few(OPTIMIZER_CASES, "nadam", "global_clipnorm"))
 def test_every_optimizer_sees_its_own_lane_only(case: str, kept: Kept, tmp_path: Path) -> None:
-    """Also those that look at whole weights: norms, factored moments, orthogonal updates."""
+    """Includes optimizers that read whole weights: norms, factored moments, orthogonal updates."""
     sections = {"optimizer": OPTIMIZER_CASES[case], "strategy": "hard_mask"}
     one, other = (given(seed, **sections) for seed in (0, 1))
-    found = kept.run(one, other)
+    results = kept.run(one, other)
     assert not kept.notes(one)
-    assert bits(Kept().run(other)[0]) == bits(found[1])
-    # orthogonal updates take a rounding further
+    assert bits(Kept().run(other)[0]) == bits(results[1])
+    # orthogonal updates amplify rounding differences
     rounding = 1e-3 if case == "muon" else ROUNDING
-    assert_close(found[1], run(given(1, 1, **sections)), tmp_path, rounding)
+    assert_close(results[1], run(given(1, 1, **sections)), tmp_path, rounding)
 
 
 def test_rates_masks_and_held_values_are_each_trials_own(kept: Kept, tmp_path: Path) -> None:
     constant = {"name": "constant", "value": 0.5}
     rate = {"name": "adam", "learning_rate": 0.002}
-    own: list[dict[str, Any]] = [
+    cases: list[dict[str, Any]] = [
         {},
         {"optimizer": rate},
         {"held": constant, "pattern": {"name": "random", "sparsity": 0.9}},
         {"pattern": {"name": "n_m"}, "held": "init", "seed": 3},
     ]
-    found = kept.run(*(given(**{"seed": 0, **sections}) for sections in own))
-    for result, sections in zip(found, own, strict=True):
+    results = kept.run(*(given(**{"seed": 0, **sections}) for sections in cases))
+    for result, sections in zip(results, cases, strict=True):
         alone = run(given(**{"seed": 0, "width": 1, **sections}))
         assert result.artifacts["masks.npz"] == alone.artifacts["masks.npz"]
         assert result.metrics["integrity/ok"] == 1
         assert_close(result, alone, tmp_path)
-    assert len({bits(f)["trial.weights_sha256"] for f in found}) == 4
+    assert len({bits(f)["trial.weights_sha256"] for f in results}) == 4
 
 
 def test_kinds_of_held_values_share_a_pack_and_its_program() -> None:
@@ -194,9 +194,9 @@ def test_masks_of_other_sizes_make_packs_of_their_own(kept: Kept) -> None:
         given(strategy="sparse_values", pattern={"name": "random", "sparsity": s})
         for s in (0.9, 0.5)
     )
-    found = kept.run(sparse, denser)
-    assert [f.metrics["integrity/ok"] for f in found] == [1, 1]
-    assert bits(Kept().run(denser)[0]) == bits(found[1])
+    results = kept.run(sparse, denser)
+    assert [f.metrics["integrity/ok"] for f in results] == [1, 1]
+    assert bits(Kept().run(denser)[0]) == bits(results[1])
 
 
 def test_the_audit_counts_lane_by_lane(kept: Kept) -> None:
@@ -204,15 +204,15 @@ def test_the_audit_counts_lane_by_lane(kept: Kept) -> None:
     sparse, denser = (
         given(pattern={"name": "random", "sparsity": s}, **leaking) for s in (0.9, 0.3)
     )
-    found = kept.run(sparse, denser)
-    for result, trial in zip(found, (sparse, denser), strict=True):
+    results = kept.run(sparse, denser)
+    for result, trial in zip(results, (sparse, denser), strict=True):
         alone = run(make(**{**_own(trial), "launch": {"pack": 1}}))
         for name in ("integrity/peak_violations", "integrity/first_violation_step"):
             assert result.metrics[name] == alone.metrics[name]
         assert result.tags["integrity.through"] == alone.tags["integrity.through"]
         drift = alone.metrics["integrity/peak_drift"]
         assert result.metrics["integrity/peak_drift"] == pytest.approx(drift, rel=1e-4)
-    peaks = [f.metrics["integrity/peak_violations"] for f in found]
+    peaks = [f.metrics["integrity/peak_violations"] for f in results]
     assert peaks[0] > 2 * peaks[1] > 0
 
 
@@ -227,93 +227,94 @@ def test_a_pack_compiles_nothing_a_second_time() -> None:
     result = Kept().run(given(0))[0]
     assert bits(result) == fresh
     assert result.metrics["speed/compile_s"] == 0
-    (found,) = program.programs()
-    assert isinstance(found, vectorized.Packed)
-    assert found.loop.function.experimental_get_tracing_count() == 1
+    (packed,) = program.programs()
+    assert isinstance(packed, vectorized.Packed)
+    assert packed.loop.function.experimental_get_tracing_count() == 1
 
 
 def test_steps_are_timed_beside_as_many_dense_trials(kept: Kept) -> None:
     program.clear_programs()
-    found = kept.run(*(given(seed, speed={"rounds": 6}) for seed in range(3)))
-    assert len({f.metrics["speed/ratio_to_dense"] for f in found}) == 1
-    first = found[0].metrics
-    ends = first["speed/ratio_low"], first["speed/ratio_high"]
-    assert ends[0] <= first["speed/ratio_to_dense"] <= ends[1]
-    assert found[0].tags["speed.noisy"] == str(first["speed/dense_to_dense"] > 1.05).lower()
-    assert 0 < first["speed/ratio_to_dense"] < 100
-    assert first["speed/samples_per_s"] == pytest.approx(100_000 / first["speed/step_ms"])
-    assert first["speed/compile_s"] > 0
-    assert first["memory/parameters_bytes"] == run(given(width=1)).metrics[
+    results = kept.run(*(given(seed, speed={"rounds": 6}) for seed in range(3)))
+    assert len({f.metrics["speed/ratio_to_dense"] for f in results}) == 1
+    metrics = results[0].metrics
+    limits = metrics["speed/ratio_low"], metrics["speed/ratio_high"]
+    assert limits[0] <= metrics["speed/ratio_to_dense"] <= limits[1]
+    assert results[0].tags["speed.noisy"] == str(metrics["speed/dense_to_dense"] > 1.05).lower()
+    assert 0 < metrics["speed/ratio_to_dense"] < 100
+    assert metrics["speed/samples_per_s"] == pytest.approx(100_000 / metrics["speed/step_ms"])
+    assert metrics["speed/compile_s"] > 0
+    assert metrics["memory/parameters_bytes"] == run(given(width=1)).metrics[
         "memory/parameters_bytes"
     ]  # fmt: skip
 
 
-# -- what ends one trial ---------------------------------------------------------------------
+# -- errors of one trial -----------------------------------------------------------------------
 
 
 def test_one_that_diverges_ends_alone_and_as_it_does_alone(kept: Kept) -> None:
     wild = {"name": "sgd", "learning_rate": 1e30}
     calm = {"name": "sgd", "learning_rate": 0.1}
-    a, bad, b = given(0, optimizer=calm), given(1, optimizer=wild), given(2, optimizer=calm)
-    found = kept.run(a, bad, b)
-    assert isinstance(found[1], Diverged)
+    a, diverging, b = given(0, optimizer=calm), given(1, optimizer=wild), given(2, optimizer=calm)
+    results = kept.run(a, diverging, b)
+    assert isinstance(results[1], Diverged)
     reports: list[Report] = []
     with pytest.raises(Diverged) as alone:
         run(given(1, 1, optimizer=wild), reports.append)
-    assert str(found[1]) == str(alone.value)
-    assert repr(kept.reports[bad.id][-1]) == repr(reports[-1])  # a NaN is not itself
-    assert [bits(f) for f in Kept().run(a, b)] == [bits(found[0]), bits(found[2])]
-    only = Kept().run(bad)
-    assert isinstance(only[0], Diverged)
+    assert str(results[1]) == str(alone.value)
+    # compared as text, because NaN does not equal NaN
+    assert repr(kept.reports[diverging.id][-1]) == repr(reports[-1])
+    assert [bits(f) for f in Kept().run(a, b)] == [bits(results[0]), bits(results[2])]
+    lone_results = Kept().run(diverging)
+    assert isinstance(lone_results[0], Diverged)
 
 
 def test_one_that_is_refused_or_cannot_be_made_takes_no_other_with_it(
     kept: Kept, tmp_path: Path
 ) -> None:
     good = given(strategy="var_list", **COLUMNS)
-    scattered = given(1, strategy="var_list", targets=["output/*"], held="init")
+    refused = given(1, strategy="var_list", targets=["output/*"], held="init")
     masks = tmp_path / "masks.npz"
     np.savez(masks, **{"output/kernel": np.ones((8, 10), bool)})
-    lost = given(2, strategy="var_list", pattern={"name": "file", "path": str(masks)})
-    _ = lost.id
+    missing_mask = given(2, strategy="var_list", pattern={"name": "file", "path": str(masks)})
+    _ = missing_mask.id
     masks.unlink()
-    found = kept.run(scattered, good, lost)
-    assert (found[0].status, found[1].status) == ("skipped", "ok")
-    assert "whole outputs" in found[0].reason
-    assert isinstance(found[2], Invalid | OSError)
-    assert bits(found[1]) == bits(Kept().run(good)[0])
+    results = kept.run(refused, good, missing_mask)
+    assert (results[0].status, results[1].status) == ("skipped", "ok")
+    assert "whole outputs" in results[0].reason
+    assert isinstance(results[2], Invalid | OSError)
+    assert bits(results[1]) == bits(Kept().run(good)[0])
 
 
 def test_one_whose_audit_breaks_ends_alone(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, integrity = pack.evaluation.integrity, pack.evaluation.integrity
+    original, integrity = pack.evaluation.integrity, pack.evaluation.integrity
 
-    def breaks(start: setup.Start, *rest: Any) -> Any:
+    def failing(start: setup.Start, *rest: Any) -> Any:
         if start.trial.seed == 1:
             raise OSError("disk full")
-        return whole(start, *rest)
+        return original(start, *rest)
 
-    monkeypatch.setattr(pack.evaluation, "integrity", breaks)
-    found = kept.run(given(0), given(1), given(2))
-    assert str(found[1]) == "disk full"
-    assert [f.status for f in (found[0], found[2])] == ["ok", "ok"]
-    assert integrity is whole
+    monkeypatch.setattr(pack.evaluation, "integrity", failing)
+    results = kept.run(given(0), given(1), given(2))
+    assert str(results[1]) == "disk full"
+    assert [f.status for f in (results[0], results[2])] == ["ok", "ok"]
+    assert integrity is original
 
 
 def test_what_was_found_is_not_lost_with_the_timing(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def breaks(*_: Any) -> Any:
+    def failing(*_: Any) -> Any:
         raise MemoryError("no room for the control")
 
-    monkeypatch.setattr(pack.evaluation, "step_time_of_pack", breaks)
+    monkeypatch.setattr(pack.evaluation, "step_time_of_pack", failing)
     one, other = (given(seed, speed={"rounds": 3}) for seed in (0, 1))
-    found = kept.run(one, other)
-    assert [f.status for f in found] == ["ok", "ok"]
-    assert "speed/step_ms" not in found[0].metrics
+    results = kept.run(one, other)
+    assert [f.status for f in results] == ["ok", "ok"]
+    assert "speed/step_ms" not in results[0].metrics
     assert kept.notes(one) == ["the pack was not timed: no room for the control"]
 
 
-# -- what can only run alone -----------------------------------------------------------------
+# -- trials that can only run alone ----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -333,7 +334,7 @@ def test_a_model_whose_step_does_not_pack_runs_alone_and_says_why(
 ) -> None:
     one, other = (given(seed, **sections) for seed in (0, 1))
     assert one.width == WIDTH
-    for _ in range(2):  # also where it is known
+    for _ in range(2):  # the second time, the process knows the reason already
         with pytest.raises(Apart, match=re.escape(why)):
             kept.run(one, other)
     (note,) = kept.notes(one)
@@ -353,10 +354,10 @@ def test_models_with_a_state_of_their_own_pack(
 ) -> None:
     sections = {"model": {"name": "mlp", "hidden": [16, 8], **model}}
     a, b = (given(seed, **sections) for seed in (0, 1))
-    found = kept.run(a, b)
+    results = kept.run(a, b)
     assert not kept.notes(a)
-    assert bits(Kept().run(b)[0]) == bits(found[1])
-    assert_close(found[1], run(given(1, 1, **sections)), tmp_path, 1e-3)
+    assert bits(Kept().run(b)[0]) == bits(results[1])
+    assert_close(results[1], run(given(1, 1, **sections)), tmp_path, 1e-3)
 
 
 @pytest.mark.parametrize(
@@ -380,7 +381,7 @@ def test_some_trials_have_no_width(sections: dict[str, Any], why: str) -> None:
     assert trial.id == given(width=1, **sections).id
 
 
-# -- how it is cut up ------------------------------------------------------------------------
+# -- chunks and checkpoints ------------------------------------------------------------------
 
 
 class BrokenOff(BaseException):
@@ -403,20 +404,20 @@ def test_a_pack_goes_on_from_its_checkpoints_to_the_same_bits(
 ) -> None:
     monkeypatch.setattr(loop, "CHUNK_SECONDS", 0.0)
     trials = [given(seed) for seed in range(3)]
-    whole = Kept()
-    expected = [bits(f) for f in whole.run(*trials)]
+    uninterrupted = Kept()
+    expected = [bits(f) for f in uninterrupted.run(*trials)]
     break_off(kept, trials, after)
-    found = kept.run(*trials)
-    assert [bits(f) for f in found] == expected
+    results = kept.run(*trials)
+    assert [bits(f) for f in results] == expected
     for trial in trials:
         assert kept.notes(trial) == [f"resumed from step {after}"]
-        assert kept.curve(trial) == whole.curve(trial)
+        assert kept.curve(trial) == uninterrupted.curve(trial)
 
 
 def test_trials_that_are_at_different_steps_go_on_each_from_its_own(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One was killed while the others had saved; another is new."""
+    """One trial was killed before it saved like the others; another trial is new."""
     monkeypatch.setattr(loop, "CHUNK_SECONDS", 0.0)
     trials = [given(seed) for seed in range(4)]
     expected = [bits(f) for f in Kept().run(*trials)]
@@ -424,8 +425,8 @@ def test_trials_that_are_at_different_steps_go_on_each_from_its_own(
     newest = sorted((Path(kept.folder) / trials[1].id).iterdir())[-1]
     newest.unlink()
     assert [bits(f) for f in kept.run(*trials)] == expected
-    told = [kept.notes(t) for t in trials]
-    assert told == [[f"resumed from step {n}"] if n else [] for n in (9, 8, 9, 0)]
+    notes = [kept.notes(t) for t in trials]
+    assert notes == [[f"resumed from step {n}"] if n else [] for n in (9, 8, 9, 0)]
 
 
 def test_one_that_diverged_keeps_no_other_from_going_on(
@@ -436,9 +437,9 @@ def test_one_that_diverged_keeps_no_other_from_going_on(
     trials = [given(seed, optimizer=o) for seed, o in ((0, calm), (1, wild), (2, calm))]
     expected = Kept().run(*trials)
     break_off(kept, trials, 9)
-    found = kept.run(*trials)
-    assert [bits(found[n]) for n in (0, 2)] == [bits(expected[n]) for n in (0, 2)]
-    assert str(found[1]) == str(expected[1])
+    results = kept.run(*trials)
+    assert [bits(results[n]) for n in (0, 2)] == [bits(expected[n]) for n in (0, 2)]
+    assert str(results[1]) == str(expected[1])
     assert kept.notes(trials[0]) == ["resumed from step 9"]
 
 
@@ -473,13 +474,13 @@ def test_a_pack_that_is_too_large_is_run_apart(kept: Kept, monkeypatch: pytest.M
 
 def test_chunks_change_no_bit(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     trials = [given(seed) for seed in range(2)]
-    whole = [bits(f) for f in kept.run(*trials)]
+    expected = [bits(f) for f in kept.run(*trials)]
     monkeypatch.setattr(loop, "CHUNK_SECONDS", 0.0)
-    assert [bits(f) for f in Kept().run(*trials)] == whole
+    assert [bits(f) for f in Kept().run(*trials)] == expected
     assert state.CHUNK_SECONDS > 0
 
 
-# -- what it is called -----------------------------------------------------------------------
+# -- the identity of a trial -----------------------------------------------------------------
 
 
 def test_the_width_is_part_of_a_trials_identity_and_of_what_is_recorded() -> None:
@@ -497,25 +498,25 @@ def test_a_sweep_packs_its_trials_and_finds_them_again(tmp_path: Path) -> None:
         "train.epochs=2", "optimizer=sgd", "optimizer.learning_rate=0.1,1e30", "seed=0,1,2",
         "launch.pack=4", "speed.rounds=0", "sweep.name=packed",
     )  # fmt: skip
-    driver = ran(tmp_path, *sweep)
-    assert driver.code == 1
+    first_run = ran(tmp_path, *sweep)
+    assert first_run.code == 1
     store = local_store(tmp_path, "packed")
-    # those with the wild rate diverge, each alone
+    # the trials with the very large learning rate diverge, without an effect on the others
     assert store.by_status() == {"FINISHED": 3, "FAILED": 3}
     assert len(set(store.digests().values())) == 3
     for child in store.children:
-        failed = child.info.status == "FAILED"
-        assert child.data.tags.get("trial.reason", "").startswith("diverged: ") == failed
+        diverged = child.info.status == "FAILED"
+        assert child.data.tags.get("trial.reason", "").startswith("diverged: ") == diverged
         assert child.data.params["launch.pack"] == "4"
-        if not failed:
+        if not diverged:
             assert store.curve(child, "train/loss") == [1, 2]
-    again = ran(tmp_path, *sweep[:5], sweep[5], "optimizer.learning_rate=0.1", *sweep[7:])
-    assert "3 trials: 3 done" in again.stdout + again.stderr
+    second_run = ran(tmp_path, *sweep[:5], sweep[5], "optimizer.learning_rate=0.1", *sweep[7:])
+    assert "3 trials: 3 done" in second_run.stdout + second_run.stderr
 
 
 @pytest.mark.usefixtures("hydra_restore_singletons")
 def test_trials_that_differ_in_values_alone_are_packed_together() -> None:
-    found = packs(
+    packed = packs(
         planned(
             [
                 "strategy=projection,hard_mask,dense,sparse_tensor",
@@ -526,13 +527,13 @@ def test_trials_that_differ_in_values_alone_are_packed_together() -> None:
             ],
         )
     )
-    sizes = [(p[0].trial.strategy.name, len(p)) for p in found]
+    sizes = [(p[0].trial.strategy.name, len(p)) for p in packed]
     assert sorted(sizes) == sorted(
         [("projection", 3), ("projection", 3), ("projection", 2)]
         + [("hard_mask", 3), ("hard_mask", 3), ("hard_mask", 2)]
         + [("dense", 3), ("dense", 1)]
         + [("sparse_tensor", 1)] * 8
     )
-    for members in found:
+    for members in packed:
         assert len({p.trial.strategy for p in members}) == 1
-    assert begin(found[0][0].trial, None).trial is found[0][0].trial
+    assert begin(packed[0][0].trial, None).trial is packed[0][0].trial

@@ -1,4 +1,4 @@
-"""The process that checks trials beside the driver."""
+"""The preflight: a child process of the driver that checks the plans of trials."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from tests.support.trials import trial
 
 
 def test_it_loads_tensorflow_before_it_is_asked_and_answers_for_every_trial() -> None:
-    asked = [trial(strategy=s, seed=i) for s in ("weight_mask", "var_list") for i in (0, 1)]
+    trials = [trial(strategy=s, seed=i) for s in ("weight_mask", "var_list") for i in (0, 1)]
     with Preflight() as child:
         maps = Path(f"/proc/{child._child._process.pid}/maps")
         wait_for(lambda: "libtensorflow" in maps.read_text())
-        found = check(asked, child.ask)
-    assert found.keys() == {t.id for t in asked if t.strategy.name == "var_list"}
+        answers = check(trials, child.ask)
+    assert answers.keys() == {t.id for t in trials if t.strategy.name == "var_list"}
     assert not child._child._process.is_alive()
 
 
 def test_it_says_what_is_cut_off() -> None:
     sparse = {"name": "random", "sparsity": 0.99}
-    plain, kept, dense, frozen = (
+    plain, minimum_fan, dense, held_constant = (
         trial(pattern=sparse),
         trial(pattern={"name": "random", "sparsity": 0.8, "min_fan_in": 1, "min_fan_out": 1}),
         trial(strategy="dense", pattern=sparse),
         trial(pattern=sparse, held={"name": "constant", "value": 0.5}),
     )
     with Preflight() as child:
-        found = check([plain, kept, dense, frozen], child.ask)
-    assert found.keys() == {plain.id}
+        answers = check([plain, minimum_fan, dense, held_constant], child.ask)
+    assert answers.keys() == {plain.id}
     masks = start(plain).plan.weights
-    cut = [[int((~w.mask).all(axis=axis).sum()) for axis in (0, 1)] for w in masks]
-    said = [f"hidden_1/kernel {cut[0][0]} of 12 units, {cut[0][1]} of 64 inputs",
-            f"hidden_2/kernel {cut[1][0]} of 8 units, {cut[1][1]} of 12 inputs"]  # fmt: skip
-    assert found[plain.id].cut_off == "; ".join(said)
-    (shown,) = refused([Planned(plain, [])], found)
-    assert shown.described()["cut_off"] == found[plain.id].cut_off
+    counts = [[int((~w.mask).all(axis=axis).sum()) for axis in (0, 1)] for w in masks]
+    texts = [f"hidden_1/kernel {counts[0][0]} of 12 units, {counts[0][1]} of 64 inputs",
+             f"hidden_2/kernel {counts[1][0]} of 8 units, {counts[1][1]} of 12 inputs"]  # fmt: skip
+    assert answers[plain.id].cut_off == "; ".join(texts)
+    (shown,) = refused([Planned(plain, [])], answers)
+    assert shown.described()["cut_off"] == answers[plain.id].cut_off
 
 
 def test_what_cannot_be_planned_comes_back_as_bad_input() -> None:

@@ -1,4 +1,4 @@
-"""One trial: exact to the bit, whatever was run before it and however it is cut up."""
+"""One trial: its bits depend neither on earlier trials nor on the chunks of its training."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ COLUMNS: dict[str, Any] = {
 
 
 def make(**sections: Any) -> Trial:
-    """Without steps that are timed, which need a program of the dense control too."""
+    """A trial without timed steps, which would also need a program of the dense control."""
     return trial(**{"speed": {"rounds": 0}, **sections})
 
 
@@ -51,8 +51,8 @@ def traces() -> list[int]:
 
 
 def sections_for(strategy: str) -> dict[str, Any]:
-    own = COLUMNS if strategy in ("var_list", "loss_mask") else {}
-    return {"strategy": strategy, **({"pattern": "rows"} if strategy == "row_lookup" else own)}
+    sections = COLUMNS if strategy in ("var_list", "loss_mask") else {}
+    return {"strategy": strategy, **({"pattern": "rows"} if strategy == "row_lookup" else sections)}
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -85,8 +85,8 @@ def test_every_strategy_runs_and_a_second_mask_and_another_rate_compile_nothing(
 
 def test_the_artifacts_alone_prove_the_verdict(tmp_path: Path) -> None:
     for strategy in ("weight_mask", "init_only"):
-        given = make(strategy=strategy)
-        result = run(given)
+        spec = make(strategy=strategy)
+        result = run(spec)
         path = tmp_path / "model.keras"
         path.write_bytes(result.artifacts["model.keras"])
         weights = values(keras.models.load_model(path))
@@ -112,14 +112,14 @@ def test_the_step_is_timed_with_an_interval_where_there_are_rounds_for_it(
     rounds: int, limits: bool
 ) -> None:
     result = run(make(speed={"rounds": rounds}))
-    found = {name: v for name, v in result.metrics.items() if name.startswith("speed/")}
-    assert ({"speed/ratio_low", "speed/ratio_high"} <= found.keys()) == limits
-    assert ("speed/ratio_to_dense" in found) == (rounds > 0)
-    assert ("speed/dense_to_dense" in found) == ("speed.noisy" in result.tags) == (rounds > 1)
+    metrics = {name: v for name, v in result.metrics.items() if name.startswith("speed/")}
+    assert ({"speed/ratio_low", "speed/ratio_high"} <= metrics.keys()) == limits
+    assert ("speed/ratio_to_dense" in metrics) == (rounds > 0)
+    assert ("speed/dense_to_dense" in metrics) == ("speed.noisy" in result.tags) == (rounds > 1)
     if limits:
-        ends = found["speed/ratio_low"], found["speed/ratio_high"]
-        assert ends[0] <= found["speed/ratio_to_dense"] <= ends[1]
-        assert found["speed/dense_to_dense"] >= 1
+        interval = metrics["speed/ratio_low"], metrics["speed/ratio_high"]
+        assert interval[0] <= metrics["speed/ratio_to_dense"] <= interval[1]
+        assert metrics["speed/dense_to_dense"] >= 1
 
 
 @pytest.mark.slow
@@ -132,7 +132,7 @@ def test_two_processes_give_the_same_bits() -> None:
         "prepare_process(1)\n"
         "print(run(parse(json.load(sys.stdin))).tags['trial.weights_sha256'])\n"
     )
-    found = {
+    digests = {
         subprocess.run(
             [sys.executable, "-W", "ignore", "-c", script],
             input=json.dumps(BASE),
@@ -142,7 +142,7 @@ def test_two_processes_give_the_same_bits() -> None:
         ).stdout.strip()
         for _ in range(2)
     }
-    assert found == {sha(run(make()))}
+    assert digests == {sha(run(make()))}
 
 
 @pytest.mark.parametrize("strategy", ["projection", "sparse_values", "sparse_tensor"])
@@ -184,46 +184,46 @@ def test_neither_chunks_nor_audits_change_a_bit(
 ) -> None:
     whole = run(make(model=model))
     monkeypatch.setattr(loop, "CHUNK_SECONDS", 0.0)  # one step at a time
-    cut = run(make(model=model))
-    assert sha(cut) == sha(whole)
-    same = ("train/loss", "validation/loss", "test/accuracy", "integrity/moved")
-    assert [cut.metrics[m] for m in same] == [whole.metrics[m] for m in same]
+    single_steps = run(make(model=model))
+    assert sha(single_steps) == sha(whole)
+    names = ("train/loss", "validation/loss", "test/accuracy", "integrity/moved")
+    assert [single_steps.metrics[m] for m in names] == [whole.metrics[m] for m in names]
     assert sha(run(make(model=model, audit={"every": 7}))) == sha(whole)
 
 
 def test_the_last_step_is_audited_whatever_the_interval() -> None:
-    leaky = {"strategy": "init_only", "train": {"steps": 5, "batch_size": 100}}
-    result = run(make(**leaky, audit={"every": 1000}))
+    leaking = {"strategy": "init_only", "train": {"steps": 5, "batch_size": 100}}
+    result = run(make(**leaking, audit={"every": 1000}))
     assert result.metrics["integrity/first_violation_step"] == 5
-    result = run(make(**leaky, audit={"every": 3}))
+    result = run(make(**leaking, audit={"every": 3}))
     assert result.metrics["integrity/first_violation_step"] == 3
 
 
 def test_curves_come_by_epoch_and_the_last_is_the_results_own() -> None:
-    told: list[Report] = []
-    result = run(make(train={"epochs": 3, "batch_size": 100}), told.append)
+    reports: list[Report] = []
+    result = run(make(train={"epochs": 3, "batch_size": 100}), reports.append)
     names = {f"{part}/{kind}" for part in ("train", "validation") for kind in ("loss", "accuracy")}
     names |= {"audit/violations", "audit/drift"}
-    assert [(r.epoch, r.steps, set(r.metrics)) for r in told if r.metrics] == [
+    assert [(r.epoch, r.steps, set(r.metrics)) for r in reports if r.metrics] == [
         (1, 12, names),
         (2, 24, names),
     ]
-    assert told[-1] == Report(steps=36, total=36, epoch=3)
-    assert [r.steps for r in told] == sorted({r.steps for r in told})
+    assert reports[-1] == Report(steps=36, total=36, epoch=3)
+    assert [r.steps for r in reports] == sorted({r.steps for r in reports})
     assert result.epochs == 3
     assert names <= set(result.metrics)
 
 
 def test_what_the_audits_of_each_epoch_saw() -> None:
-    told: list[Report] = []
-    # 12 steps an epoch; the audits come at steps 20 and 36, the last
+    reports: list[Report] = []
+    # 12 steps an epoch; the audits are at step 20 and at the last step, 36
     settings: dict[str, Any] = {"strategy": "init_only", "audit": {"every": 20}}
     settings["train"] = {"epochs": 3, "batch_size": 100}
-    result = run(make(**settings), told.append)
-    seen = [r.metrics.get("audit/violations") for r in told if r.metrics]
-    assert seen[0] is None
-    assert seen[1]
-    assert max(seen[1], result.metrics["audit/violations"]) == peak(result)
+    result = run(make(**settings), reports.append)
+    violations_by_epoch = [r.metrics.get("audit/violations") for r in reports if r.metrics]
+    assert violations_by_epoch[0] is None
+    assert violations_by_epoch[1]
+    assert max(violations_by_epoch[1], result.metrics["audit/violations"]) == peak(result)
     assert result.metrics["audit/drift"] == result.metrics["integrity/peak_drift"]
     assert {"integrity.png", "weights/hidden_1_kernel.png"} <= set(result.artifacts)
 
@@ -233,7 +233,7 @@ def peak(result: Any) -> float:
 
 
 def diverged(trial: Any, checkpoints: Checkpoints | None = None) -> tuple[str, list[Report]]:
-    """What is said of a trial that ends early, and its reports with metrics."""
+    """The error message of a trial that ends early, and its reports with metrics."""
     reports: list[Report] = []
     with pytest.raises(Diverged) as caught:
         run(trial, reports.append, checkpoints)
@@ -252,11 +252,11 @@ EXPLODING = {
 
 def test_a_trial_whose_loss_explodes_ends_early_with_its_curve() -> None:
     message, (first, second) = diverged(make(**EXPLODING))
-    found = re.fullmatch(
+    match = re.fullmatch(
         r"diverged: train/loss (\S+) at step (\d+), (\S+) before training", message
     )
-    assert found
-    loss, step, before = map(float, found.groups())
+    assert match
+    loss, step, before = map(float, match.groups())
     assert loss > 1000 > before
     assert 15 < step == second.steps < 30
     assert first.metrics.keys() > {"train/loss", "validation/loss"}
@@ -277,15 +277,17 @@ def test_a_trial_whose_loss_is_no_number_ends_early(jit: bool) -> None:
 def test_neither_chunks_nor_resuming_change_where_a_trial_ends_early(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = make(**EXPLODING)
-    message, reports = diverged(given)
+    exploding = make(**EXPLODING)
+    message, reports = diverged(exploding)
     monkeypatch.setattr(loop, "CHUNK_SECONDS", 0.0)
-    kept = [Checkpoints(str(tmp_path), given.id, 1e-9) for _ in range(2)]
-    assert diverged(given, kept[0]) == (message, reports)
-    again, resumed = diverged(given, kept[1])
-    assert again == message
-    assert [(r.epoch, r.metrics) for r in resumed] == [(r.epoch, r.metrics) for r in reports]
-    newest = max((tmp_path / given.id).iterdir())
+    checkpoints = [Checkpoints(str(tmp_path), exploding.id, 1e-9) for _ in range(2)]
+    assert diverged(exploding, checkpoints[0]) == (message, reports)
+    resumed_message, resumed_reports = diverged(exploding, checkpoints[1])
+    assert resumed_message == message
+    assert [(r.epoch, r.metrics) for r in resumed_reports] == [
+        (r.epoch, r.metrics) for r in reports
+    ]
+    newest = max((tmp_path / exploding.id).iterdir())
     assert newest.name == f"{reports[-1].steps - 1:012d}.checkpoint"
 
 
@@ -293,9 +295,9 @@ def test_steps_that_are_timed_go_on_whatever_the_loss() -> None:
     first = start(make(optimizer={"name": "sgd", "learning_rate": 1e38}))
     x, y = first.data.train
     rows = order(first.trial, len(x), 0)
-    (found,) = program_for(first).run(x, y, rows, Steps(0, 20))
-    assert found.steps == 20
-    assert np.isnan(found.loss)
+    (progress,) = program_for(first).run(x, y, rows, Steps(0, 20))
+    assert progress.steps == 20
+    assert np.isnan(progress.loss)
 
 
 def test_a_limit_is_for_the_whole_epochs_mean() -> None:
@@ -305,8 +307,8 @@ def test_a_limit_is_for_the_whole_epochs_mean() -> None:
     for begin in (3, 12 + 3):
         for loss, steps in ((2999.0, 5), (3001.0, 0)):
             limit = LossLimit(loss, 1000.0)
-            (found,) = program_for(first).run(x, y, rows, Steps(begin, 5), [limit])
-            assert found.steps == steps
+            (progress,) = program_for(first).run(x, y, rows, Steps(begin, 5), [limit])
+            assert progress.steps == steps
 
 
 def test_a_trial_that_is_not_active_makes_no_step() -> None:
@@ -314,8 +316,8 @@ def test_a_trial_that_is_not_active_makes_no_step() -> None:
     x, y = first.data.train
     rows = order(first.trial, len(x), 0)
     limit = LossLimit(active=False)
-    (found,) = program_for(first).run(x, y, rows, Steps(0, 5), [limit])
-    assert found.steps == 0
+    (progress,) = program_for(first).run(x, y, rows, Steps(0, 5), [limit])
+    assert progress.steps == 0
 
 
 def test_steps_may_end_within_an_epoch() -> None:
@@ -324,13 +326,13 @@ def test_steps_may_end_within_an_epoch() -> None:
 
 
 def test_strategies_start_from_the_same_weights_masks_and_data_order() -> None:
-    one, other = make(strategy="projection"), make(strategy="gradient_mask")
-    first, second = start(one), start(other)
+    first_trial, second_trial = make(strategy="projection"), make(strategy="gradient_mask")
+    first, second = start(first_trial), start(second_trial)
     assert digest(first.weights) == digest(second.weights)
     assert digest(first.weights) != digest(start(make(strategy="projection", seed=1)).weights)
     for a, b in zip(first.plan.weights, second.plan.weights, strict=True):
         assert (a.mask == b.mask).all()
-    assert sha(run(one)) == sha(run(other))
+    assert sha(run(first_trial)) == sha(run(second_trial))
 
 
 def test_a_refused_plan_is_skipped_with_the_reason() -> None:
@@ -400,12 +402,12 @@ def test_violations_are_none_for_an_empty_plan() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["gradient_mask", "var_list"])
 def test_a_program_that_is_let_go_leaves_nothing_behind(strategy: str) -> None:
-    """TensorFlow keeps every custom gradient for ever, with its graph and that one's variables."""
-    left = []
+    """A `tf.custom_gradient` would fail: TensorFlow keeps its graph and variables for ever."""
+    graph_counts = []
     for _ in range(3):
         program.clear_programs()
         run(make(**sections_for(strategy), train={"steps": 2}, speed={"rounds": 0}))
         program.clear_programs()
         gc.collect()
-        left.append(sum(isinstance(o, FuncGraph) for o in gc.get_objects()))
-    assert left[1] == left[2]
+        graph_counts.append(sum(isinstance(o, FuncGraph) for o in gc.get_objects()))
+    assert graph_counts[1] == graph_counts[2]

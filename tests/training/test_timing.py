@@ -1,4 +1,4 @@
-"""Timing in turn: the ratio, with times that are made up."""
+"""Timing of steps: the ratio and its interval, with simulated times."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from masksweep.sweeps.training import timing
 
 
 def test_what_slows_both_for_a_while_is_not_in_the_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two of five rounds on a machine that is four times slower."""
+    """The machine is four times slower in some rounds, and in one only for the first program."""
     rounds = [[0.002, 0.001], [0.008, 0.004], [0.002, 0.001], [0.008, 0.001], [0.008, 0.004]]
     monkeypatch.setattr(timing, "in_turn", lambda runs, number: rounds)
     program: Any = None
-    found = timing.compare(program, program, None, None, None, 5)
-    assert found.ratio == 2
-    assert (found.step_ms, found.dense_step_ms) == (8, 1)
-    assert found.shared(4) == timing.Speed(2, 0.25, 2, None, found.dense_to_dense)
+    speed = timing.compare(program, program, None, None, None, 5)
+    assert speed.ratio == 2
+    assert (speed.step_ms, speed.dense_step_ms) == (8, 1)
+    assert speed.shared(4) == timing.Speed(2, 0.25, 2, None, speed.dense_to_dense)
 
 
 class Machine:
-    """A clock, and the time that the process has a core: what others take is only on the clock."""
+    """Simulates a clock and a CPU clock: waiting for a core advances only the clock."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.clock = self.work = 0.0
@@ -31,13 +31,19 @@ class Machine:
         monkeypatch.setattr(timing.time, "process_time", lambda: self.work)
 
     def runs(self, step: float, waits: Sequence[float] = (), works: bool = True) -> timing.Run:
-        """A step that takes so long, and what each of its first calls waits for a core."""
-        left = list(waits)
+        """A function that runs simulated steps.
+
+        Args:
+            step: Seconds of one step.
+            waits: Seconds that each of the first calls waits for a core.
+            works: Whether the step uses CPU time; a device works instead if not.
+        """
+        remaining_waits = list(waits)
 
         def run(steps: int) -> None:
-            busy = 0.001 + steps * step  # a call takes time too
+            busy = 0.001 + steps * step  # the call itself takes 1 ms
             self.work += busy if works else 0
-            self.clock += busy + (left.pop(0) if left else 0)
+            self.clock += busy + (remaining_waits.pop(0) if remaining_waits else 0)
 
         return run
 
@@ -46,11 +52,11 @@ class Machine:
 def test_a_machine_that_is_slow_while_stretches_are_laid_out_gives_the_same_ratio(
     monkeypatch: pytest.MonkeyPatch, slow: tuple[int, int]
 ) -> None:
-    """A stretch of few steps is mostly the call: one trial's ratio was .28 so, and one's .03."""
+    """With too few steps a stretch measures the call: real trials had ratios of .28 and .03."""
     machine = Machine(monkeypatch)
-    one, other = ([0.05] * n for n in slow)
-    found = timing.in_turn([machine.runs(2e-5, one), machine.runs(1e-5, other)], 9)
-    assert np.median([a / b for a, b in found]) == pytest.approx(2, rel=0.05)
+    first_waits, second_waits = ([0.05] * n for n in slow)
+    times = timing.in_turn([machine.runs(2e-5, first_waits), machine.runs(1e-5, second_waits)], 9)
+    assert np.median([a / b for a, b in times]) == pytest.approx(2, rel=0.05)
 
 
 def test_stretches_are_long_enough_however_long_a_core_is_waited_for(
@@ -59,7 +65,7 @@ def test_stretches_are_long_enough_however_long_a_core_is_waited_for(
     machine = Machine(monkeypatch)
     assert timing._enough(machine.runs(1e-4, [0.04] * 99)) in range(250, 301)
     assert timing._enough(machine.runs(5.0)) == 1
-    # a device is at work, and not this process
+    # a device works, not this process
     assert timing._enough(machine.runs(0.01, works=False)) == 3
 
 
@@ -86,7 +92,7 @@ def test_the_interval_covers_the_median_as_often_as_it_says(rounds: int, covers:
     [
         ([1.0, 0.8], 1.25),
         ([0.8, 1.0], 1.25),
-        ([1.0, 1.1, 1.0, 1.1, 1.0], 1.0045),  # jitter, which the median of a ratio levels out
+        ([1.0, 1.1, 1.0, 1.1, 1.0], 1.0045),  # random variation, which the median removes
         ([1.0, 1.3, 1.2, 1.5], 1.25),
         ([1.0], None),
     ],
@@ -94,8 +100,8 @@ def test_the_interval_covers_the_median_as_often_as_it_says(rounds: int, covers:
 def test_a_dense_step_is_compared_with_itself_as_with_another(
     dense: list[float], off: float | None
 ) -> None:
-    found = timing.steadiness(dense)
-    assert found == off if off is None else found == pytest.approx(off, abs=1e-4)
+    factor = timing.steadiness(dense)
+    assert factor == off if off is None else factor == pytest.approx(off, abs=1e-4)
 
 
 def test_a_loaded_machine_is_a_tag() -> None:

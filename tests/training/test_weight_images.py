@@ -1,4 +1,4 @@
-"""What the pictures of a trial show, point by point."""
+"""The images of a trial: the colours of single pixels."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def plan(mask: Array, held: float = 0.0) -> Plan:
 
 
 def drawn(mask: Array, before: Array, after: Array, held: float = 0.0) -> Image.Image:
-    found = weight_images.of_weights(
+    images = weight_images.of_weights(
         plan(mask, held), {"dense/kernel": before}, {"dense/kernel": after}
     )
-    assert list(found) == ["weights/dense_kernel.png"]
-    return Image.open(io.BytesIO(found["weights/dense_kernel.png"]))
+    assert list(images) == ["weights/dense_kernel.png"]
+    return Image.open(io.BytesIO(images["weights/dense_kernel.png"]))
 
 
 def at(image: Image.Image, panel: int, row: float, column: float) -> object:
-    """The colour at a share of a panel's height and width."""
+    """The colour of one pixel of a panel; `row` and `column` are fractions of its size."""
     left = GAP + panel * (SIDE + GAP)
     return image.getpixel((int(left + column * SIDE), int(TOP + row * SIDE)))
 
@@ -37,11 +37,11 @@ def at(image: Image.Image, panel: int, row: float, column: float) -> object:
 def test_a_weight_by_its_places() -> None:
     mask = np.array([[True, False], [False, True]])
     before = np.array([[1, 0], [0, -1]], np.float32)
-    found = drawn(mask, before, np.array([[-1, 0], [0, 1]], np.float32))
-    assert [at(found, 0, *p) for p in ((0.25, 0.25), (0.25, 0.75))] == [BLUE, GREY]
-    purple, green = at(found, 2, 0.25, 0.25), at(found, 2, 0.75, 0.75)
-    assert [at(found, 1, *p) for p in ((0.25, 0.25), (0.75, 0.75))] == [green, purple]
-    assert at(found, 1, 0.25, 0.75) == at(found, 2, 0.25, 0.75) == WHITE
+    image = drawn(mask, before, np.array([[-1, 0], [0, 1]], np.float32))
+    assert [at(image, 0, *p) for p in ((0.25, 0.25), (0.25, 0.75))] == [BLUE, GREY]
+    purple, green = at(image, 2, 0.25, 0.25), at(image, 2, 0.75, 0.75)
+    assert [at(image, 1, *p) for p in ((0.25, 0.25), (0.75, 0.75))] == [green, purple]
+    assert at(image, 1, 0.25, 0.75) == at(image, 2, 0.25, 0.75) == WHITE
 
 
 @pytest.mark.parametrize("wrong", [1e-30, -0.0, np.nan, np.inf])
@@ -49,27 +49,27 @@ def test_one_wrong_bit_among_a_million_is_seen(wrong: float) -> None:
     mask = np.zeros((1000, 1000), bool)
     after = np.zeros(mask.shape, np.float32)
     after[755, 255] = wrong
-    found = drawn(mask, np.zeros_like(after), after)
-    assert at(found, 2, 0.755, 0.255) == ORANGE
-    assert at(found, 2, 0.25, 0.75) == at(found, 1, 0.755, 0.255) == WHITE
-    none = drawn(mask, np.zeros_like(after), np.zeros_like(after))
-    assert ORANGE not in {c for _, c in none.getcolors(2**24) or ()}
+    image = drawn(mask, np.zeros_like(after), after)
+    assert at(image, 2, 0.755, 0.255) == ORANGE
+    assert at(image, 2, 0.25, 0.75) == at(image, 1, 0.755, 0.255) == WHITE
+    image_without = drawn(mask, np.zeros_like(after), np.zeros_like(after))
+    assert ORANGE not in {c for _, c in image_without.getcolors(2**24) or ()}
 
 
 @pytest.mark.parametrize("value", [3e38, 1e-44, np.nan, np.inf])
 def test_kept_values_of_any_size(value: float) -> None:
     mask = np.ones((2, 2), bool)
-    kept = np.array([[value, -value], [0, value]], np.float32)
-    assert drawn(mask, np.zeros_like(kept), kept).size[0] == weight_images.WIDTH
+    values = np.array([[value, -value], [0, value]], np.float32)
+    assert drawn(mask, np.zeros_like(values), values).size[0] == weight_images.WIDTH
 
 
 def test_a_picture_that_fails_takes_no_other_with_it(capsys: pytest.CaptureFixture[str]) -> None:
     mask = np.array([[True, False]])
-    (one,) = plan(mask).weights
-    other = MaskedWeight(Weight("b/kernel", (1, 2), "float32", "Dense"), mask, one.held)
+    (failing,) = plan(mask).weights
+    other = MaskedWeight(Weight("b/kernel", (1, 2), "float32", "Dense"), mask, failing.held)
     values = np.zeros((1, 2), np.float32)
-    given = {"dense/kernel": np.zeros(7, np.float32), "b/kernel": values}
-    assert list(weight_images.of_weights(Plan((one, other)), given, given)) == [
+    by_name = {"dense/kernel": np.zeros(7, np.float32), "b/kernel": values}
+    assert list(weight_images.of_weights(Plan((failing, other)), by_name, by_name)) == [
         "weights/b_kernel.png"
     ]
     assert "Traceback" in capsys.readouterr().err
@@ -78,14 +78,14 @@ def test_a_picture_that_fails_takes_no_other_with_it(capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3, 4), (3, 3, 2, 5)])
 def test_any_shape(shape: tuple[int, ...]) -> None:
     mask = np.ones(shape, bool)
-    found = drawn(mask, np.zeros(shape, np.float32), np.ones(shape, np.float32))
-    assert found.size == (weight_images.WIDTH, TOP + SIDE + weight_images.BOTTOM)
+    image = drawn(mask, np.zeros(shape, np.float32), np.ones(shape, np.float32))
+    assert image.size == (weight_images.WIDTH, TOP + SIDE + weight_images.BOTTOM)
 
 
 def test_of_an_empty_weight_there_is_no_picture() -> None:
-    none = np.zeros((0, 4), np.float32)
+    empty = np.zeros((0, 4), np.float32)
     assert not weight_images.of_weights(
-        plan(none > 0), {"dense/kernel": none}, {"dense/kernel": none}
+        plan(empty > 0), {"dense/kernel": empty}, {"dense/kernel": empty}
     )
 
 
@@ -98,20 +98,20 @@ def test_a_held_value_is_no_violation() -> None:
 
 def test_the_time_of_a_leak() -> None:
     epochs = [{"audit/violations": v} for v in (0.0, 0.0, 5.0, 10.0)]
-    found = Image.open(io.BytesIO(weight_images.of_time(epochs)["integrity.png"]))
+    image = Image.open(io.BytesIO(weight_images.of_time(epochs)["integrity.png"]))
     width, bottom = weight_images.WIDTH - 2 * GAP, TOP + SIDE
     columns = [int(GAP + (n + 0.5) * width / 4) for n in range(4)]
-    assert [found.getpixel((x, bottom - 2)) for x in columns] == [BLUE, BLUE, ORANGE, ORANGE]
-    half = [found.getpixel((x, bottom - SIDE * 3 // 4)) for x in columns]
-    assert half == [(255, 255, 255)] * 3 + [ORANGE]
+    assert [image.getpixel((x, bottom - 2)) for x in columns] == [BLUE, BLUE, ORANGE, ORANGE]
+    colours_above = [image.getpixel((x, bottom - SIDE * 3 // 4)) for x in columns]
+    assert colours_above == [(255, 255, 255)] * 3 + [ORANGE]
 
 
 def test_an_epoch_without_an_audit_is_empty() -> None:
-    found = Image.open(
+    image = Image.open(
         io.BytesIO(weight_images.of_time([{}, {"audit/violations": 0.0}])["integrity.png"])
     )
-    places = [GAP + 50, weight_images.WIDTH - GAP - 50]
-    assert [found.getpixel((x, TOP + SIDE - 2)) for x in places] == [(255, 255, 255), BLUE]
+    columns = [GAP + 50, weight_images.WIDTH - GAP - 50]
+    assert [image.getpixel((x, TOP + SIDE - 2)) for x in columns] == [(255, 255, 255), BLUE]
 
 
 def test_where_nothing_is_audited_there_is_no_picture() -> None:

@@ -1,4 +1,4 @@
-"""The audit sees a single bit, and its verdict hangs on each of its ingredients."""
+"""Tests of the audit: it finds a single changed bit, and each failed condition alone fails it."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_one_flipped_bit_is_found(dtype: str, data: st.DataObject) -> None:
 
 
 def test_drift_is_the_largest_entry_by_entry() -> None:
-    """Drifts of both signs do not cancel, and kept entries do not count."""
+    """Drifts of opposite signs do not cancel, and kept entries do not count."""
     held = np.zeros(4, "float32")
     plan = plan_of(np.array([True, False, False, False]), held)
     assert violations({NAME: np.array([9, 1, -2, 1], "float32")}, plan) == (3, 2.0)
@@ -89,7 +89,7 @@ def test_violations_add_up() -> None:
 WEIGHTS = arrays(
     "float32",
     SHAPE,
-    # where a difference stays below the largest float32; subnormals, TensorFlow flushes
+    # no difference exceeds the largest float32; TensorFlow replaces subnormal numbers by zero
     elements=st.floats(-(2.0**99), 2.0**99, width=32, allow_subnormal=False)
     | st.sampled_from([np.nan, np.inf, -np.inf, -0.0]),
 )
@@ -105,11 +105,11 @@ def count_in_graph(weight: tf.Tensor, kept: tf.Tensor, held: tf.Tensor) -> Any:
 def test_the_graph_counts_the_same(dtype: str, weight: Array, mask: Mask, held: Array) -> None:
     with np.errstate(over="ignore"):
         weight, held = weight.astype(dtype), held.astype(dtype)
-    found, drift = count_in_graph(tf.constant(weight), tf.constant(mask), tf.constant(held))
+    total, drift = count_in_graph(tf.constant(weight), tf.constant(mask), tf.constant(held))
     expected, largest = violations({NAME: weight}, plan_of(mask, held))
-    assert found.numpy() == expected
+    assert total.numpy() == expected
     if dtype == "float16" and np.isfinite(largest):
-        return  # a difference of two float16 overflows: only the count is promised
+        return  # a difference of two float16 may overflow, so only the count must agree
     np.testing.assert_allclose(drift.numpy(), largest, rtol=1e-6)
 
 
@@ -162,7 +162,7 @@ def test_digest_and_same_see_no_difference_in_memory() -> None:
 
 
 def test_digests_never_change() -> None:
-    """They are logged with every trial."""
+    """Digests are logged with each trial, so old and new ones must be comparable."""
     golden = "ec43f356cf8ccc79b9ff4362c7553f782414c501cf2aaaa89f11c94befcd5ffd"
     assert digest({"a": ONE["a"]}) == golden
 
@@ -236,7 +236,7 @@ def test_metrics_leave_out_what_does_not_apply() -> None:
 
 
 def saved(path: Path, value: float, units: int = 2) -> tuple[Path, list[Array]]:
-    """A model file, and what is in it."""
+    """Saves a model. Returns its path and the values of its variables."""
     inner = [layers.Dense(units, name="dense"), layers.BatchNormalization(name="norm")]
     model = keras.Sequential([keras.Input((3,), name="input"), *inner], name="model")
     for number, variable in enumerate(model.variables):
@@ -246,29 +246,29 @@ def saved(path: Path, value: float, units: int = 2) -> tuple[Path, list[Array]]:
 
 
 def test_a_loader_reads_each_file(tmp_path: Path) -> None:
-    """Also into the model that it read the one before into, and then none of that is left."""
+    """This includes a file that is read into the same model as the file before."""
     files = [
         saved(tmp_path / f"{n}.keras", 10 * n, units) for n, units in enumerate((2, 2, 3, 2, 2))
     ]
     loader, models = Loader(), []
-    for path, held in files:
+    for path, file_values in files:
         models.append(loader.load(path))
-        for variable, array in zip(models[-1].variables, held, strict=True):
+        for variable, array in zip(models[-1].variables, file_values, strict=True):
             np.testing.assert_array_equal(variable.numpy(), array)
-    assert [one is other for one, other in pairwise(models)] == [True, False, False, True]
+    assert [first is second for first, second in pairwise(models)] == [True, False, False, True]
 
 
 def test_what_a_file_does_not_set_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, held = saved(tmp_path / "one.keras", 1)
+    path, file_values = saved(tmp_path / "one.keras", 1)
     loader = Loader()
     loader.load(path)
     monkeypatch.setattr(keras.Model, "load_weights", lambda *_: None)
-    for variable, array in zip(loader.load(path).variables, held, strict=True):
+    for variable, array in zip(loader.load(path).variables, file_values, strict=True):
         assert (variable.numpy() != array).all()
 
 
 def test_bake_writes_every_bit(tmp_path: Path) -> None:
-    """Weights and state, also those that no arithmetic would keep."""
+    """This includes -0.0, NaN, infinite and subnormal weights, and the state."""
     model = keras.Sequential(
         [keras.Input((3,)), layers.Dense(2, name="hidden"), layers.BatchNormalization()]
     )

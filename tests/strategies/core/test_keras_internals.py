@@ -1,4 +1,4 @@
-"""What is used of Keras' private parts is as it is expected: one test for each of them."""
+"""Tests that Keras' private attributes and methods work as expected, one test for each."""
 
 from __future__ import annotations
 
@@ -88,16 +88,16 @@ def test_an_optimizer_calls_the_method(method: str) -> None:
     optimizer = keras.optimizers.Adam(
         0.1, weight_decay=0.1, use_ema=True, ema_overwrite_frequency=1
     )
-    called = []
+    argument_counts = []
     original = getattr(optimizer, method)
 
-    def listened(*arguments: Any) -> Any:
-        called.append(len(arguments))
+    def recording(*arguments: Any) -> Any:
+        argument_counts.append(len(arguments))
         return original(*arguments)
 
-    setattr(optimizer, method, listened)
+    setattr(optimizer, method, recording)
     optimizer.apply([tf.ones(3)], [keras.Variable(np.ones(3))])
-    assert called == [3 if method == internals.UPDATE else 1]
+    assert argument_counts == [3 if method == internals.UPDATE else 1]
 
 
 @pytest.mark.parametrize("form", [internals.without_replicas, internals.stateless])

@@ -1,4 +1,4 @@
-"""Through what a held weight moves, found by looking after each stage of a step."""
+"""Tests that the cause of each leak is found: the stage of a step that moves a masked entry."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LEAKS: dict[str, tuple[Strategy, Callable[[], Any], list[str]]] = {
     "set once, decayed": (
         InitOnly(),
         lambda: optimizers.AdamW(0.1, weight_decay=0.1),
-        ["decay"],  # it comes first, and reaches every entry
+        ["decay"],  # weight decay is the first stage, and changes each entry
     ),
     "decay": (GradientMask(), lambda: optimizers.SGD(0.1, weight_decay=0.1), ["decay"]),
     "Ftrl": (GradientMask(), lambda: optimizers.Ftrl(0.1), ["update"]),
@@ -40,7 +40,7 @@ LEAKS: dict[str, tuple[Strategy, Callable[[], Any], list[str]]] = {
     "overwriting EMA": (
         GradientMask(),
         lambda: optimizers.SGD(0.1, use_ema=True, ema_momentum=0.7, ema_overwrite_frequency=1),
-        [],  # at the first step the average is the weight itself
+        [],  # in the first step the average is the weight itself
     ),
 }
 
@@ -91,11 +91,11 @@ def test_what_is_held_at_the_end_of_the_step_has_no_cause(strategy: Strategy) ->
 
 
 def test_looking_changes_no_bit_and_leaves_nothing_behind() -> None:
-    one, other = (begin(GradientMask(), optimizers.Adam(0.1)) for _ in range(2))
-    causes(one.training, one.x, one.y)
-    other.training.step(other.x, other.y)
-    for a, b in zip(one.weights().values(), other.weights().values(), strict=True):
-        assert a.tobytes() == b.tobytes()
+    observed, plain = (begin(GradientMask(), optimizers.Adam(0.1)) for _ in range(2))
+    causes(observed.training, observed.x, observed.y)
+    plain.training.step(plain.x, plain.y)
+    for first, second in zip(observed.weights().values(), plain.weights().values(), strict=True):
+        assert first.tobytes() == second.tobytes()
     assert not {"apply", "_apply_weight_decay", "_backend_update_step"} & set(
-        vars(one.training.optimizer)
+        vars(observed.training.optimizer)
     )

@@ -1,4 +1,4 @@
-"""Names and kinds of a model's weights, and the plans made of them."""
+"""Tests of the names and properties of a model's weights, and of plans."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ def names(model: Any) -> list[str]:
 
 
 def nested() -> Any:
-    """Layers in layers in layers, three of one name, and one that is applied twice."""
+    """Returns a model with layers at three depths, three of them with the same name.
+
+    One more layer is applied twice.
+    """
     shared = layers.Dense(4, name="shared")
     low = keras.Sequential([keras.Input((4,)), layers.Dense(4, name="same")], name="low")
     high = keras.Sequential([keras.Input((4,)), layers.Dense(4, name="same"), low], name="high")
@@ -49,12 +52,12 @@ def nested() -> Any:
 
 def test_names_are_layers_and_variables_in_the_models_order() -> None:
     model = nested()
-    found = [
+    expected = [
         f"{layer}/{variable}"
         for layer in ("shared", "high/same", "high/low/same", "same")
         for variable in ("kernel", "bias")
     ]
-    assert names(model) == found
+    assert names(model) == expected
     for weight, variable in zip(describe(model), model.trainable_variables, strict=True):
         assert weight.name.endswith(f"/{variable.name}")
         assert weight.shape == variable.shape
@@ -94,7 +97,7 @@ def test_names_survive_saving_and_loading(tmp_path: Path) -> None:
 
 @keras.saving.register_keras_serializable("Tests")
 class Twice(layers.Layer):
-    """Variables that share a name, variables without one, and one that no gradient trains."""
+    """A layer that has variables with one name, without a name, and one that does not train."""
 
     def build(self, shape: Any) -> None:
         self.parts = [
@@ -115,7 +118,7 @@ TWICE = ["own/kernel", "own/variable", "own/kernel#1", "own/variable#1"]
 
 
 def test_the_second_of_one_name_has_a_number(tmp_path: Path) -> None:
-    """Also of those without a name, whose automatic ones count on from model to model."""
+    """Also for variables without a name, whose automatic names differ between models."""
     model = functional(Twice(name="own"), layers.Dense(2, name="last"))
     assert names(model) == [*TWICE, "last/kernel", "last/bias"]
     assert [w.is_kernel for w in describe(model)] == [True, False, True, False, True, False]
@@ -137,7 +140,7 @@ def test_a_number_does_not_depend_on_what_is_frozen() -> None:
 
 
 def test_the_second_of_one_name_is_held_and_audited(tmp_path: Path) -> None:
-    """Through training, saving and reloading, by `layer/variable#1`."""
+    """The name `layer/variable#1` means the same variable in training and after reloading."""
     model = functional(Twice(name="own"), layers.Dense(1, name="last"))
     plan = make_plan(
         describe(model),
@@ -169,7 +172,7 @@ def test_the_second_of_one_name_is_held_and_audited(tmp_path: Path) -> None:
 
 
 class Twins(keras.Model):  # type: ignore[misc]
-    """Two layers of one name."""
+    """A model with two layers of the same name."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -205,7 +208,7 @@ def two_heads() -> Any:
 
 
 def applied_twice() -> Any:
-    """Its units also feed each other."""
+    """Returns a model that applies its only layer twice, so each unit acts on all outputs."""
     start = keras.Input((4,))
     layer = layers.Dense(4)
     return keras.Model(start, layer(layer(start)))
