@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import partial, wraps
 from typing import Any
 
-from masksweep.sweeps.cli.parcel import packed
+from masksweep.sweeps.cli.submission import prepare
 from masksweep.sweeps.common import escape
 from masksweep.sweeps.common.parser import Parser
 from masksweep.sweeps.common.spinner import doing
@@ -62,19 +62,21 @@ def submit(arguments: Sequence[str]) -> int:
     parser = _parser("submit")
     parser.add_argument("--follow", action="store_true", help="print its log until it ends")
     options, run_arguments = parser.parse_known_args(arguments)
-    parcel = packed(run_arguments)
+    submission = prepare(run_arguments)
     client = job_client.connect(options.address)
-    if parcel.store:
-        message = f"masksweep: results go to {parcel.store}, as MLFLOW_TRACKING_URI says here"
+    if submission.store:
+        message = f"masksweep: results go to {submission.store}, as MLFLOW_TRACKING_URI says here"
         print(message, file=sys.stderr)
-    command = shlex.join(["python", "-P", "-m", "masksweep.sweeps.cli", "run", *parcel.arguments])
+    command = shlex.join(
+        ["python", "-P", "-m", "masksweep.sweeps.cli", "run", *submission.arguments]
+    )
     with cluster.code() as code, doing("Sending the sweep"):
         job = job_client.send(
             client,
             entrypoint=f"mkdir -p {FOLDER} && cd {FOLDER} && exec {command}",
             # no secrets here: everybody who sees the dashboard sees these variables
             runtime_env=code | {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}},
-            metadata={NAME: parcel.name},
+            metadata={NAME: submission.name},
         )
     print(job, flush=True)
     return _follow(client, job) if options.follow else 0

@@ -53,7 +53,7 @@ def compose(arguments: Sequence[str]) -> list[Composed]:
         # a config that cannot be composed: Hydra, OmegaConf and YAML each have errors of their own
         raise explain(error, options.overrides) from error
     if not jobs:
-        raise Invalid("overrides", "", "must give one trial at least")
+        raise Invalid("overrides", "", "must describe at least one trial")
     if theirs:
         places.check(theirs, [job.values for job in jobs])
     return jobs

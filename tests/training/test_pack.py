@@ -338,7 +338,7 @@ def test_a_model_whose_step_does_not_pack_runs_alone_and_says_why(
         with pytest.raises(Apart, match=re.escape(why)):
             kept.run(one, other)
     (note,) = kept.notes(one)
-    assert note.startswith(f"runs alone, as others of its kind: {why}")
+    assert note.startswith(f"trials of this shape run alone: {why}")
     for trial in (one, other):
         (result,) = kept.run(trial)
         assert result.tags["trial.alone"].startswith(why)
@@ -467,7 +467,7 @@ def test_a_pack_that_is_too_large_is_run_apart(kept: Kept, monkeypatch: pytest.M
     program.clear_programs()
     with pytest.raises(Apart, match="no room"):
         kept.run(given(0), given(1))
-    assert kept.notes(given(0)) == ["the trials of its pack run alone: no room"]
+    assert kept.notes(given(0)) == ["the trials of this pack run alone: no room"]
     (alone,) = kept.run(given(0))
     assert isinstance(alone, MemoryError)
 
