@@ -113,7 +113,7 @@ def _differences(outcomes: Sequence[Outcome], compared_with: str) -> Table:
 
 
 def _leaks(outcomes: Sequence[Outcome]) -> Table:
-    """Returns a table of the trials that failed their audit, with the cause. Controls are left out."""
+    """Returns a table of the trials, without controls, that failed their audit, with the cause."""
     leaking = [
         o
         for o in outcomes
