@@ -1,5 +1,4 @@
-"""Reading a saved model and masks from files, and whether the weights are held. Nothing of a file
-runs.
+"""Audits a saved model against masks from files. No code from a file is run.
 
-It may import `common` and `strategies`.
+This package may import `common` and `strategies`.
 """

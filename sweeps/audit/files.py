@@ -1,4 +1,4 @@
-"""Compares a saved model with masks and held values, block by block of each weight."""
+"""Compares a saved model with masks and held values. Each weight is read in blocks."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from masksweep.sweeps.audit.stored import StoredModel, StoredWeight
 from masksweep.sweeps.common.spinner import doing
 
 Blocks = Callable[[int], Iterator[Array]]
-"""(entries) -> an array in blocks of at most so many entries, as `regions` has them."""
+"""`blocks(entries)` yields an array in blocks of at most `entries` entries, as `regions` does."""
 
 
 @dataclass(frozen=True)
 class Saved:
-    """Held at what the weights are in another saved model."""
+    """The held values are the weights of another saved model."""
 
     path: str
 
@@ -36,7 +36,7 @@ class Saved:
 
 @dataclass(frozen=True)
 class Arrays:
-    """Held at the arrays of a `.npz` file, which have the names of the masks."""
+    """The held values are the arrays of a `.npz` file, which have the names of the masks."""
 
     path: str
 
@@ -48,19 +48,20 @@ class Arrays:
 def of_files(
     path: str, masks: str, held: Zero | Constant | Arrays | Saved, weight: str | None = None
 ) -> list[Finding]:
-    """Whether a saved model holds what its masks say.
+    """Compares the masked entries of a saved model with their held values, bit for bit.
 
     Args:
-        path: The model.
-        masks: The masks' file.
-        held: What the masked weights must equal.
-        weight: The weight of the only mask, where its file does not name it.
+        path: Path of the saved model.
+        masks: Path of the file with the masks.
+        held: The values that masked entries must have.
+        weight: Name of the weight that the mask belongs to, if the file has one mask without a
+            name.
 
     Returns:
-        What was found of each masked weight, in the order of the masks.
+        A finding for each masked weight, in the order of the masks.
 
     Raises:
-        Invalid: A file cannot be read, or they do not fit each other.
+        Invalid: A file cannot be read, or the files do not fit each other.
     """
     opening.check(path)
     with ExitStack() as files:
@@ -68,20 +69,20 @@ def of_files(
         files.enter_context(doing(f"Auditing {Path(path).name}"))
         model = files.enter_context(opening.open_model(path))
         masked = _masked(model, masks, masks_by_name, weight)
-        found = [
+        findings = [
             finding(m.weight.name, m.weight.shape, _blocks(m, blocks), m.weight.by_place)
             for m, blocks in zip(masked, _held_blocks(held, masked, files), strict=True)
         ]
-    if not any(f.masked for f in found):
-        names = ", ".join(f.weight for f in found)
+    if not any(f.masked for f in findings):
+        names = ", ".join(f.weight for f in findings)
         raise Invalid("masks", names, "nothing is masked, so there is nothing to audit")
-    return found
+    return findings
 
 
 @dataclass(frozen=True)
 class _Masked:
     key: str
-    """What the mask is called in its file."""
+    """Name of the mask in its file."""
     weight: StoredWeight
     mask: StoredMask
 
@@ -89,36 +90,36 @@ class _Masked:
 def _masked(
     model: StoredModel, path: str, masks: Mapping[str, StoredMask], name: str | None
 ) -> list[_Masked]:
-    """Each mask with its weight. Raises `Invalid` where that is not certain or does not fit."""
+    """Returns each mask with its weight. Raises `Invalid` if they are ambiguous or do not fit."""
     if mask_files.UNNAMED in masks:
         mask = masks[mask_files.UNNAMED]
-        one = _weight_of(model, path, mask, name)
-        masked = [_Masked(one.name, one, mask)]
+        w = _weight_of(model, path, mask, name)
+        masked = [_Masked(w.name, w, mask)]
     else:
         require(name is None, "--weight", name, "left out: the file has a name for each mask")
         weights = {key: model.find(key) for key in masks}
-        unknown = [key for key, one in weights.items() if one is None]
+        unknown = [key for key, w in weights.items() if w is None]
         if unknown:
             wrong = ", ".join(unknown[: stored.NAMED])
             raise Invalid("path", path, f"names {wrong}; the model's weights are {model.listed()}")
-        masked = [_Masked(key, one, masks[key]) for key, one in weights.items() if one]
-    names = [one.weight.name for one in masked]
+        masked = [_Masked(key, w, masks[key]) for key, w in weights.items() if w]
+    names = [w.weight.name for w in masked]
     for m in masked:
         name, shape, mask_shape = m.weight.name, m.weight.shape, m.mask.shape
         require(names.count(name) == 1, "path", path, f"a file with one mask for {name}")
         shown = f"shape {list(mask_shape)}"
         require(mask_shape == shape, f"mask of {name}", shown, f"of shape {list(shape)}")
-        # one axis may be longer than NumPy allows where another is 0
+        # if one axis is 0, another may be longer than NumPy allows
         require(0 not in shape, f"mask of {name}", shown, "of a weight that has entries")
     return masked
 
 
 def _weight_of(model: StoredModel, path: str, mask: StoredMask, name: str | None) -> StoredWeight:
     if name is not None:
-        one = model.find(name)
-        if one is None:
+        weight = model.find(name)
+        if weight is None:
             raise Invalid("--weight", name, f"the model's weights are {model.listed()}")
-        return one
+        return weight
     shape, fitting = list(mask.shape), model.of_shape(mask.shape)
     if len(fitting) != 1:
         names = ", ".join(w.name for w in fitting[: stored.NAMED])
@@ -134,7 +135,7 @@ def _weight_of(model: StoredModel, path: str, mask: StoredMask, name: str | None
 def _held_blocks(
     held: Zero | Constant | Arrays | Saved, masked: Sequence[_Masked], files: ExitStack
 ) -> list[Blocks]:
-    """What each masked weight is held at."""
+    """Returns the blocks of the held values of each masked weight."""
     if isinstance(held, Saved):
         return _of_model(files.enter_context(opening.open_model(held.path)), masked)
     if isinstance(held, Arrays):
@@ -143,7 +144,7 @@ def _held_blocks(
         for m in masked:
             whole = m.weight.dtype.kind not in "bui" or held.value.is_integer()
             require(whole, "--held", held.value, f"whole for {m.weight.name}, {m.weight.dtype}")
-    # by shape and dtype alone: what is held is not made of what the weights are
+    # zeros without memory: these held values depend only on the shapes and dtypes of the weights
     like = {m.key: np.broadcast_to(np.zeros((), m.weight.dtype), m.weight.shape) for m in masked}
     values = held.values(like)
     return [stored.sliced(values[m.key]) for m in masked]
@@ -151,24 +152,24 @@ def _held_blocks(
 
 def _of_model(model: StoredModel, masked: Sequence[_Masked]) -> list[Blocks]:
     weights = [model.find(m.weight.name) or model.find(m.key) for m in masked]
-    missing = [m.weight.name for m, one in zip(masked, weights, strict=True) if one is None]
+    missing = [m.weight.name for m, weight in zip(masked, weights, strict=True) if weight is None]
     if missing:
         wrong = ", ".join(missing[: stored.NAMED])
         reason = f"is without {wrong}; the model's weights are {model.listed()}"
         raise Invalid("path", model.path, reason)
-    found = [one for one in weights if one]
-    for m, one in zip(masked, found, strict=True):
-        there, here = (f"{w.dtype} of shape {list(w.shape)}" for w in (one, m.weight))
-        require(there == here, m.weight.name, there, f"held values: {here}")
-    return [one.blocks for one in found]
+    other_weights = [weight for weight in weights if weight]
+    for m, weight in zip(masked, other_weights, strict=True):
+        other, expected = (f"{w.dtype} of shape {list(w.shape)}" for w in (weight, m.weight))
+        require(other == expected, m.weight.name, other, f"held values: {expected}")
+    return [weight.blocks for weight in other_weights]
 
 
 def _of_arrays(
     path: str, arrays: Mapping[str, ArrayFile], masked: Sequence[_Masked]
 ) -> list[Blocks]:
     missing = [m.key for m in masked if m.key not in arrays]
-    there = ", ".join(list(arrays)[: stored.NAMED])
-    reason = f"a file with values for {', '.join(missing[: stored.NAMED])}; it has {there}"
+    names = ", ".join(list(arrays)[: stored.NAMED])
+    reason = f"a file with values for {', '.join(missing[: stored.NAMED])}; it has {names}"
     require(not missing, "path", path, reason)
 
     def cast(array: ArrayFile, dtype: np.dtype) -> Blocks:
@@ -182,8 +183,8 @@ def _of_arrays(
     for m in masked:
         array, shape = arrays[m.key], m.weight.shape
         fits = array.shape == shape and (array.dtype.kind in "buif" or array.is_bfloat16)
-        said = f"{array.dtype} of shape {array.shape}"
-        require(fits, m.weight.name, said, f"numbers of shape {shape}")
+        dtype_and_shape = f"{array.dtype} of shape {array.shape}"
+        require(fits, m.weight.name, dtype_and_shape, f"numbers of shape {shape}")
     return [cast(arrays[m.key], m.weight.dtype) for m in masked]
 
 

@@ -1,4 +1,4 @@
-"""What an audit found of each masked weight, as a table, in a line, and as JSON."""
+"""Findings of an audit for each masked weight; shows them as a table, a line, or JSON."""
 
 from __future__ import annotations
 
@@ -17,40 +17,46 @@ from masksweep.sweeps.common.tables import Column
 from masksweep.sweeps.common.text import printable
 
 FIRST = 3
-"""How many violating entries of a weight are shown."""
+"""Number of violating entries of a weight that are shown."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One violating entry. What is no finite number stands as its name, which JSON can hold."""
+    """One violating entry. A NaN or infinity is stored as text, which JSON can hold."""
 
     index: tuple[int, ...]
     found: float | str
+    """Value in the saved model."""
     held: float | str
+    """Value that it must have."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one weight. The drift is in its own unit; a NaN's is infinite."""
+    """The result of the audit of one weight."""
 
     weight: str
     shape: tuple[int, ...]
     masked: int
+    """Number of masked entries."""
     violations: int
+    """Number of masked entries that differ from their held value in any bit."""
     zero_signs: int
-    """Violations that are the sign of a zero, and nothing else."""
+    """Number of violations that differ only in the sign of a zero."""
     largest_drift: float
+    """Largest distance of a masked entry from its held value; infinite if one is NaN."""
     first: tuple[Entry, ...]
+    """The first violating entries, at most `FIRST`."""
     by_place: bool = False
-    """Its name is its place in its layer, which is all that the file says."""
+    """Whether the name is only the weight's number in its layer, because the file has no name."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """A part of a weight, of its mask (True trains) and of what it is held at."""
+    """A block of a weight, of its mask (True = kept) and of its held values, in the same shape."""
 
     start: tuple[int, ...]
-    """The place of its first entry in the weight."""
+    """Index of the first entry of the block in the whole weight."""
     weight: Array
     mask: Mask
     held: Array
@@ -59,7 +65,14 @@ class Block:
 def finding(
     name: str, shape: tuple[int, ...], blocks: Iterable[Block], by_place: bool = False
 ) -> Finding:
-    """What was found of one masked weight, block by block."""
+    """Audits one masked weight, block by block.
+
+    Args:
+        name: Name of the weight.
+        shape: Shape of the whole weight.
+        blocks: The blocks of the weight, in C order.
+        by_place: Whether the weight is named by its number in its layer.
+    """
     masked = count = signs = 0
     largest = 0.0
     first: list[Entry] = []
@@ -72,46 +85,46 @@ def finding(
         plan = Plan((MaskedWeight(weight, block.mask, block.held),))
         violating, drift = violations({name: block.weight}, plan)
         count += violating
-        # no other values are equal where their bits are not
+        # only +0 and -0 are equal but have different bits
         signs += int((wrong & (block.weight == block.held)).sum())
         largest = max(largest, drift)
-        for place in np.argwhere(wrong)[: FIRST - len(first)] if len(first) < FIRST else ():
-            inside = tuple(int(i) for i in place)
-            index = tuple(i + start for i, start in zip(inside, block.start, strict=True))
-            first.append(Entry(index, _number(block.weight[inside]), _number(block.held[inside])))
+        for position in np.argwhere(wrong)[: FIRST - len(first)] if len(first) < FIRST else ():
+            inner = tuple(int(i) for i in position)
+            index = tuple(i + start for i, start in zip(inner, block.start, strict=True))
+            first.append(Entry(index, _number(block.weight[inner]), _number(block.held[inner])))
     return Finding(name, shape, masked, count, signs, largest, tuple(first), by_place)
 
 
 def _number(value: Any) -> float | str:
     if isinstance(value, np.bool_):
         return float(value)
-    # as short as its own dtype allows: 0.1, not the double next to it
+    # by the text of its own dtype: a float32 of 0.1 becomes 0.1, not 0.10000000149011612
     return float(str(value)) if np.isfinite(value) else str(value)
 
 
-def holds(found: Sequence[Finding]) -> bool:
-    """Whether no masked entry differs from its held value in any bit."""
-    return not any(f.violations for f in found)
+def holds(findings: Sequence[Finding]) -> bool:
+    """Returns whether no masked entry differs from its held value in any bit."""
+    return not any(f.violations for f in findings)
 
 
-def verdict(found: Sequence[Finding]) -> str:
-    """The findings in a line."""
-    masked = sum(f.masked for f in found)
-    wrong, signs = sum(f.violations for f in found), sum(f.zero_signs for f in found)
+def verdict(findings: Sequence[Finding]) -> str:
+    """Returns the findings as one line of text."""
+    masked = sum(f.masked for f in findings)
+    wrong, signs = sum(f.violations for f in findings), sum(f.zero_signs for f in findings)
     entries = "entry" if masked == 1 else "entries"
     if not wrong:
         return f"holds: {masked:,} masked {entries}, bit for bit"
-    said = f"DOES NOT HOLD: {wrong:,} of {masked:,} masked {entries} "
-    said += "differs, " if wrong == 1 else "differ, "
+    text = f"DOES NOT HOLD: {wrong:,} of {masked:,} masked {entries} "
+    text += "differs, " if wrong == 1 else "differ, "
     if signs == wrong:
-        return f"{said}in the sign of a zero only"
-    said += f"by up to {max(f.largest_drift for f in found):.3g}"
-    return f"{said}; {signs:,} in the sign of a zero only" if signs else said
+        return f"{text}in the sign of a zero only"
+    text += f"by up to {max(f.largest_drift for f in findings):.3g}"
+    return f"{text}; {signs:,} in the sign of a zero only" if signs else text
 
 
-def note(found: Sequence[Finding]) -> str:
-    """What is to be said of the weights' names, if there is anything."""
-    names = [f.weight for f in found if f.by_place]
+def note(findings: Sequence[Finding]) -> str:
+    """Returns a note on weights that are named by number; empty if there are none."""
+    names = [f.weight for f in findings if f.by_place]
     if not names:
         return ""
     return (
@@ -120,8 +133,8 @@ def note(found: Sequence[Finding]) -> str:
     )
 
 
-def table(found: Sequence[Finding]) -> Table:
-    """The findings for the terminal."""
+def table(findings: Sequence[Finding]) -> Table:
+    """Returns the findings as a table for the terminal."""
     columns = [
         Column("weight", wrap=True),
         Column("shape", wrap=True),
@@ -137,19 +150,19 @@ def table(found: Sequence[Finding]) -> Table:
             f"{f.largest_drift:.3g}" if f.violations else "-",
             Text("\n".join(f"{list(e.index)}: {e.found}, {e.held}" for e in f.first) or "-"),
         )
-        for f in found
+        for f in findings
     ]
     return tables.terminal(columns, rows)
 
 
-def described(found: Sequence[Finding]) -> dict[str, Any]:
-    """The findings as plain data."""
-    drifts = [f.largest_drift for f in found]
+def described(findings: Sequence[Finding]) -> dict[str, Any]:
+    """Returns the findings as plain data, which can be written as JSON."""
+    drifts = [f.largest_drift for f in findings]
     return {
-        "holds": holds(found),
-        "masked": sum(f.masked for f in found),
-        "violations": sum(f.violations for f in found),
-        "zero_signs": sum(f.zero_signs for f in found),
+        "holds": holds(findings),
+        "masked": sum(f.masked for f in findings),
+        "violations": sum(f.violations for f in findings),
+        "zero_signs": sum(f.zero_signs for f in findings),
         "largest_drift": _number(max(drifts)),
-        "weights": [asdict(f) | {"largest_drift": _number(f.largest_drift)} for f in found],
+        "weights": [asdict(f) | {"largest_drift": _number(f.largest_drift)} for f in findings],
     }

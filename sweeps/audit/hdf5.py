@@ -1,8 +1,8 @@
-"""Arrays of a stranger's HDF5 file: nothing is read from elsewhere, and no more than it holds.
+"""Reads arrays of HDF5 files that may come from anyone.
 
-HDF5 can name arrays in other files (external links, external storage, virtual datasets), unpack a
-small file to any size, and load filters from shared libraries. Keras writes none of that, so none
-of it is read.
+An HDF5 file can refer to arrays in other files (external links, external storage, virtual
+datasets), can unpack to any size, and can load filters from shared libraries. Keras writes none of
+these, so a file that has them is refused.
 """
 
 from __future__ import annotations
@@ -20,26 +20,28 @@ from masksweep.strategies.core.npz import regions
 from masksweep.sweeps.audit.stored import StoredWeight, is_number
 
 DEPTH, OBJECTS = 64, 100_000
-"""Groups inside of groups, and groups and arrays in all: ten and some thousand in large models."""
+"""Largest depth of nested groups, and largest number of groups and arrays. Large models have a
+depth of about ten, and some thousand groups and arrays."""
 TEXT = 1000
-"""Characters of a text that is read from a file, such as a layer's name."""
+"""Largest number of characters of a text that is read from a file, such as a layer's name."""
 
 
 @contextmanager
 def readable(path: str) -> Iterator[None]:
-    """Whatever is wrong with the file is raised as `Invalid` (key `path`)."""
+    """Turns any exception inside a `with` block into `Invalid` (key `path`)."""
     try:
         yield
     except Invalid:
         raise
-    except Exception as error:  # h5py raises whatever the library's error is nearest to
+    except Exception as error:  # h5py maps HDF5's errors to many kinds of exceptions
         raise Invalid("path", path, "not a readable HDF5 file") from error
 
 
 class Tree:
-    """The groups of an open file, each of which may be entered once.
+    """The groups of an open file. Each group can be entered only once.
 
-    Groups are linked, so one may stand in many places, even inside of itself.
+    A group can be linked from several groups, even from a group inside itself, so that a walk over
+    the file would have no end.
     """
 
     def __init__(self, path: str) -> None:
@@ -48,11 +50,11 @@ class Tree:
         self._left = OBJECTS
 
     def children(self, group: h5py.Group) -> dict[str, Any]:
-        """The groups and datasets in a group, by name.
+        """Enters a group, and returns the groups and datasets in it by name.
 
         Raises:
-            Invalid: (key `path`) One is a link to elsewhere, the group was entered already, or
-                the file has too many.
+            Invalid: (key `path`) A member is a soft or external link, the group was entered
+                before or is nested too deep, or the file has too many groups and arrays.
         """
         address = h5py.h5o.get_info(group.id).addr
         if address in self._entered or group.name.count("/") > DEPTH:
@@ -69,11 +71,17 @@ class Tree:
 
 
 def text(thing: h5py.Group | h5py.Dataset, attribute: str) -> str:
-    """A short text that is kept with a group or dataset, or nothing if there is none."""
+    """Returns an attribute that is a short text; empty if there is no such attribute.
+
+    Args:
+        thing: The group or dataset that has the attribute.
+        attribute: Name of the attribute.
+    """
     if attribute not in thing.attrs:
         return ""
-    kept = h5py.h5a.open(thing.id, attribute.encode())
-    if kept.shape != () or kept.get_storage_size() > 4 * TEXT:  # of any length: a pointer's size
+    stored = h5py.h5a.open(thing.id, attribute.encode())
+    # a text of variable length has the storage size of a pointer
+    if stored.shape != () or stored.get_storage_size() > 4 * TEXT:
         return ""
     value = thing.attrs[attribute]
     return value if isinstance(value, str) and len(value) <= TEXT else ""
@@ -84,32 +92,39 @@ def _short(name: str) -> str:
 
 
 def weight(path: str, dataset: h5py.Dataset, name: str, **more: Any) -> StoredWeight | None:
-    """A dataset as a weight of this name, or None if it is no array of numbers.
+    """Returns a dataset as a weight, or None if it is not an array of numbers.
+
+    Args:
+        path: Path of the file, for messages.
+        dataset: The dataset.
+        name: Name of the weight.
+        **more: Other fields of `StoredWeight`.
 
     Raises:
-        Invalid: (key `path`) It is stored elsewhere or packed, or it declares more than it holds.
+        Invalid: (key `path`) The data are in another file or packed, or the file has less data
+            than the dataset's shape needs.
     """
     if not dataset.shape and dataset.shape != ():
-        return None  # no array at all
+        return None  # an empty dataspace, which has no shape
     dtype = dtype_of(dataset)
     if not is_number(dtype):
         return None
     plist = dataset.id.get_create_plist()
     declared = math.prod(dataset.shape) * dtype.itemsize
     stored = dataset.id.get_storage_size()
-    wrong = ""
+    problem = ""
     if dataset.external or dataset.is_virtual:
-        wrong = "is stored in another file; Keras writes none so"
+        problem = "is stored in another file; Keras writes none so"
     elif plist.get_nfilters():
         names = [
             plist.get_filter(i)[3].decode(errors="replace")
             for i in range(3)[: plist.get_nfilters()]
         ]
-        wrong = f"is packed ({', '.join(names)}); unpack it with h5repack -f NONE"
+        problem = f"is packed ({', '.join(names)}); unpack it with h5repack -f NONE"
     elif declared > stored:
-        wrong = f"declares {declared:,} bytes and holds {stored:,}"
-    if wrong:
-        raise Invalid("path", path, f"{_short(dataset.name)} {wrong}")
+        problem = f"declares {declared:,} bytes and holds {stored:,}"
+    if problem:
+        raise Invalid("path", path, f"{_short(dataset.name)} {problem}")
 
     def blocks(entries: int) -> Iterator[Array]:
         with readable(path):
@@ -120,7 +135,7 @@ def weight(path: str, dataset: h5py.Dataset, name: str, **more: Any) -> StoredWe
 
 
 def dtype_of(dataset: h5py.Dataset) -> np.dtype:
-    """The dtype of a dataset in this machine's byte order; two raw bytes are Keras' bfloat16."""
+    """Returns the dtype in native byte order. Keras stores a bfloat16 as two raw bytes."""
     if dataset.dtype == np.dtype("V2"):
         import ml_dtypes
 

@@ -1,8 +1,9 @@
-"""The weights in a Keras file: `.keras`, `.h5`, `.weights.h5`. Loads neither Keras nor TensorFlow.
+"""Opens Keras files: `.keras`, `.h5`, `.weights.h5`. Loads neither Keras nor TensorFlow.
 
-What the config of a model names, Keras would call, and ways around its safe mode were found again
-and again (CVE-2025-1550, -8747, -9906, -49655, CVE-2026-1462); a model that is built takes what
-memory its config says. So none is built, and of the config only names and classes are read.
+When Keras builds a model, it calls functions that the config names. Its safe mode was bypassed
+several times (CVE-2025-1550, -8747, -9906, -49655, CVE-2026-1462). The config also decides how much
+memory the model takes. So no model is built here: only the arrays are read, and from the config
+only names, classes and flags of the layers.
 """
 
 from __future__ import annotations
@@ -23,17 +24,19 @@ ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
 HDF5_START = b"\x89HDF\r\n\x1a\n"
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 CONFIG_LIMIT = 2**24
-"""Bytes of a model's config. That of a large one has one or two million."""
+"""Largest size of a model's config in bytes. The config of a large model has 1 or 2 MB."""
 UNPACKED_LIMIT, EXPANSION_LIMIT = 2**28, 100
-"""Bytes, and how many times the packed bytes, that weights may unpack to, whichever is more."""
+"""Weights may unpack to `UNPACKED_LIMIT` bytes, or to `EXPANSION_LIMIT` times their packed size if
+that is more."""
 
 
 @contextmanager
 def open_archive(path: str) -> Iterator[StoredModel]:
-    """The weights of a `.keras` file.
+    """Opens a `.keras` file. Its weights can be read inside the `with` block.
 
     Raises:
-        Invalid: (key `path`) It is not a `.keras` file, damaged, or would unpack to far more.
+        Invalid: (key `path`) The file is not a `.keras` file, is damaged, or unpacks to more than
+            the limits of this module.
     """
     with tempfile.TemporaryDirectory() as folder:
         unpacked = Path(folder, WEIGHTS)
@@ -46,7 +49,7 @@ def open_archive(path: str) -> Iterator[StoredModel]:
         except OSError as error:
             reason = f"cannot be unpacked to {folder}: {error.strerror}"
             raise Invalid("path", path, reason) from error
-        except Exception as error:  # zipfile, zlib and JSON each have errors of their own
+        except Exception as error:  # zipfile, zlib and JSON have different errors
             raise Invalid("path", path, "not a readable .keras file") from error
         with open_hdf5(path, unpacked, config) as model:
             yield model
@@ -65,7 +68,7 @@ def _config(path: str, archive: zipfile.ZipFile) -> Mapping[str, Any]:
 
 
 def _unpack(path: str, archive: zipfile.ZipFile, to: Path) -> None:
-    """Write the weights to a file; what they are said to unpack to may be a lie."""
+    """Writes the weights to a file. Counts the bytes, because the declared size may be wrong."""
     packed = min(_known_packing(archive, WEIGHTS).compress_size, Path(path).stat().st_size)
     left = max(UNPACKED_LIMIT, EXPANSION_LIMIT * packed)
     with archive.open(WEIGHTS) as stream, to.open("wb") as file:
@@ -87,15 +90,15 @@ def _known_packing(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
 def open_hdf5(
     path: str, file: Path | None = None, config: Mapping[str, Any] | None = None
 ) -> Iterator[StoredModel]:
-    """The weights of an HDF5 file as Keras 2 or 3 writes it.
+    """Opens an HDF5 file of Keras 2 or 3. Its weights can be read inside the `with` block.
 
     Args:
-        path: What complaints say; also the file, where that is not given.
-        file: The file.
-        config: The model's config, if there is one.
+        path: Path for messages, and of the file if `file` is not given.
+        file: Path of the file, if it was unpacked from a `.keras` file.
+        config: The model's config from the `.keras` file.
 
     Raises:
-        Invalid: (key `path`) It is damaged, or not as Keras writes it.
+        Invalid: (key `path`) The file is damaged, or its layout is not one of Keras.
     """
     import h5py
 

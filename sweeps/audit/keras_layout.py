@@ -1,4 +1,4 @@
-"""Where Keras 3 puts the weights of a model in an HDF5 file, and what they are called there."""
+"""Reads the layout in which Keras 3 stores the weights of a model in an HDF5 file."""
 
 from __future__ import annotations
 
@@ -18,37 +18,47 @@ from masksweep.sweeps.audit.keras_variables import CELLS, INNER, known, snake_ca
 from masksweep.sweeps.audit.stored import StoredWeight
 
 NOT_WEIGHTS = ("optimizer", "metrics")
-"""What a compiled model keeps beside its layers."""
+"""Groups of a compiled model that are not layers."""
 
 
 @dataclass(frozen=True)
 class _Variable:
     path: tuple[str, ...]
-    """Where its layer stands in the file."""
+    """Names of the groups that lead to the layer in the file."""
     layer: str
-    """The names of its layer and of those around it, each with a slash behind it."""
+    """Names of the layers from the outermost to this one, each followed by a slash: `outer/x/`."""
     name: str
     dataset: h5py.Dataset
     by_place: bool
+    """Whether `name` is the number of the variable in its layer."""
     guesses: tuple[str, ...] = ()
-    """What it may be called, where the file does not say it."""
+    """Likely names of the variable, if the file does not have its name."""
 
 
 def is_keras3(file: h5py.File) -> bool:
-    """Whether this is the layout of `.weights.h5`, and of the weights in a `.keras` file."""
+    """Returns whether the file has the layout of `.weights.h5`, which `.keras` files have too."""
     return any(name in file for name in ("layers", "vars", "_layer_checkpoint_dependencies"))
 
 
 class Keras3:
-    """The layout of Keras 3, and of `.keras` files of Keras 2.
+    """The weights of a file in the layout of Keras 3, or of a `.keras` file of Keras 2.
 
-    A group for each layer, named after its class or after the attribute that it is kept in; in it
-    a group `vars` of variables 0, 1, 2, ..., which has the layer's name in newer files. Groups
-    without `vars` are lists of layers.
+    Each layer has a group, named after its class or after the attribute that holds the layer. In
+    it, a group `vars` has the variables 0, 1, 2, ...; in newer files its attribute `name` is the
+    layer's name. Groups without `vars` are lists of layers.
     """
 
     def __init__(self, path: str, file: h5py.File, config: Mapping[str, Any] | None) -> None:
-        """`config` is the model's own, from the `.keras` file around the weights."""
+        """Reads the description of the layers.
+
+        Args:
+            path: Path of the file, for messages.
+            file: The open file.
+            config: The model's config, if the weights come from a `.keras` file.
+
+        Raises:
+            Invalid: (key `path`) The config describes too many layers.
+        """
         self._path, self._file, self._tree = path, file, Tree(path)
         described = list(islice(_described(config, ()), OBJECTS + 1)) if config else []
         if len(described) > OBJECTS:
@@ -57,29 +67,36 @@ class Keras3:
         self._model = _name(_config(config).get("name"))
 
     def weights(self) -> list[StoredWeight]:
-        """The weights in the file's order.
+        """Returns the weights, in the order of the file.
 
         Raises:
-            Invalid: (key `path`) The file is not as Keras writes it.
+            Invalid: (key `path`) The layout of the file is not one of Keras.
         """
         variables = list(self._walk(self._file, (), "", ""))
         layers = Counter(layer for layer, _ in {(v.layer, v.path) for v in variables})
         names = unique_names(
-            # which of two layers of one name comes first in the model is not known
+            # layers with the same name are named by their groups, as their order is not known
             f"{v.layer if layers[v.layer] == 1 else '/'.join(v.path) + '/'}{v.name}"
             for v in variables
         )
         stored = []
         for name, v in zip(names, variables, strict=True):
             aliases = (f"{self._model}/{name}", *(f"{v.layer}{guess}" for guess in v.guesses))
-            one = weight(self._path, v.dataset, name, aliases=aliases, by_place=v.by_place)
-            stored += [one] if one else []
+            array = weight(self._path, v.dataset, name, aliases=aliases, by_place=v.by_place)
+            stored += [array] if array else []
         return stored
 
     def _walk(
         self, group: h5py.Group, path: tuple[str, ...], around: str, parent: str
     ) -> Iterator[_Variable]:
-        """The variables of a layer and those inside of it; `parent` is the class around it."""
+        """Yields the variables of a layer and of all layers inside it.
+
+        Args:
+            group: The group of the layer, or of a list of layers.
+            path: Names of the groups that lead to `group`.
+            around: Names of the outer layers, each followed by a slash.
+            parent: Class of the outer layer in snake case; empty if it is not known.
+        """
         children = self._tree.children(group)
         variables = children.pop("vars", None)
         layer: str | None = parent
@@ -108,7 +125,8 @@ class Keras3:
         children = self._tree.children(group)
         datasets = {n: d for n, d in children.items() if isinstance(d, h5py.Dataset)}
         places = sorted((n for n in datasets if n.isdecimal() and n.isascii()), key=int)
-        named = [n for n in datasets if n not in places]  # as a layer of one's own may save them
+        # a custom layer may save variables by name
+        named = [n for n in datasets if n not in places]
         names = variable_names(layer, len(places), config) or places
         kernel_and_bias = names is places and _like_kernel_and_bias(*map(datasets.get, places))
         for place, name, guess in zip(places, names, ("kernel", "bias", *places), strict=False):
@@ -118,7 +136,7 @@ class Keras3:
             yield _Variable(path, around, name, datasets[name], False)
 
     def _class(self, path: tuple[str, ...], name: str, parent: str) -> str | None:
-        """The class of a layer of Keras in snake case; None for another, or one not known."""
+        """Returns the class of a Keras layer in snake case; None for a custom or unknown layer."""
         described = self._described.get(path)
         if described:
             return snake_case(described["class_name"]) if _is_keras(described) else None
@@ -127,61 +145,65 @@ class Keras3:
 
 
 def _cell(path: tuple[str, ...], parent: str) -> str | None:
-    """Name and class of the cell of a recurrent layer."""
+    """Returns the class of a recurrent layer's cell, which is also its name; None for no cell."""
     return CELLS.get(parent) if path[-1:] == ("cell",) else None
 
 
 def _config(layer: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """The config of a layer, or an empty one if it is none."""
+    """Returns the config of a layer; empty if there is none."""
     config = layer.get("config") if layer else None
     return config if isinstance(config, dict) else {}
 
 
 def _name(value: Any) -> str:
-    """A layer's name from a file, or nothing if it is none."""
+    """Returns a layer's name from a file; empty if the value is not a short text."""
     return value if isinstance(value, str) and len(value) <= TEXT else ""
 
 
 def _like_kernel_and_bias(*datasets: h5py.Dataset) -> bool:
-    """Whether these are as the variables of a Dense layer or a convolution."""
+    """Returns whether two arrays have shapes as kernel and bias of a Dense layer or convolution."""
     shapes = [dataset.shape or () for dataset in datasets]
     return len(shapes) == 2 and len(shapes[0]) > 1 and shapes[1] == shapes[0][-1:]
 
 
 def _is_keras(described: Mapping[str, Any]) -> bool:
-    own = described.get("registered_name") not in (None, described["class_name"])
-    return bool(re.match(r"keras(\.|$)", str(described.get("module")))) and not own
+    registered = described.get("registered_name") not in (None, described["class_name"])
+    return bool(re.match(r"keras(\.|$)", str(described.get("module")))) and not registered
 
 
 def _described(
     layer: Mapping[str, Any], path: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
-    """What the config of a model says of each layer, by its place in the file.
+    """Yields the config of each layer with the names of the groups that lead to it in the file.
 
-    Each Bidirectional describes its inner layer three times, so a small config can describe any
-    number of layers: take no more than are needed.
+    Each Bidirectional yields its inner layer three times, so a small config can describe a huge
+    number of layers. The caller must stop after a limit.
+
+    Args:
+        layer: Description of a layer or model, with its `class_name` and `config`.
+        path: Names of the groups that lead to the layer.
     """
     if len(path) > DEPTH:
-        return  # a file may not have groups so deep
+        return  # no file may have groups so deep, see `Tree`
     yield path, layer
     for key, value in _config(layer).items():
         inner = [value] if isinstance(value, dict) else value if isinstance(value, list) else []
         inner = [i for i in inner if isinstance(i, dict) and isinstance(i.get("class_name"), str)]
         counts: Counter[str] = Counter()
-        for one in inner:
-            where = (*path, key)
+        for child in inner:
+            child_path = (*path, key)
             if isinstance(value, list):
-                snake = snake_case(one["class_name"])
-                where = (*where, f"{snake}_{counts[snake]}" if counts[snake] else snake)
+                snake = snake_case(child["class_name"])
+                child_path = (*child_path, f"{snake}_{counts[snake]}" if counts[snake] else snake)
                 counts[snake] += 1
-            yield from _described(one, where)
+            yield from _described(child, child_path)
             if key == "layer" and layer["class_name"] == "Bidirectional":
                 for way in ("forward", "backward"):
-                    yield from _described(_renamed(one, way), (*path, f"{way}_layer"))
+                    yield from _described(_renamed(child, way), (*path, f"{way}_layer"))
 
 
-def _renamed(layer: Mapping[str, Any], way: str) -> Mapping[str, Any]:
-    """One of the two layers that a Bidirectional makes of the one in its config."""
+def _renamed(layer: Mapping[str, Any], direction: str) -> Mapping[str, Any]:
+    """Returns the forward or backward layer that a Bidirectional makes of its inner layer."""
     config = _config(layer)
     name = str(config.get("name")).removeprefix("forward_")
-    return {**layer, "config": {**config, "name": f"{way}_{name}"}}
+    return {**layer, "config": {**config, "name": f"{direction}_{name}"}}

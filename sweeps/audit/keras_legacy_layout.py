@@ -1,4 +1,4 @@
-"""Where Keras 2, and Keras 3 in `.h5` files, puts the weights of a model in an HDF5 file."""
+"""Reads the HDF5 layout of Keras 2, which Keras 3 also uses for `.h5` files."""
 
 from __future__ import annotations
 
@@ -11,47 +11,51 @@ from masksweep.sweeps.audit.hdf5 import Tree, weight
 from masksweep.sweeps.audit.stored import StoredWeight
 
 WHOLE_MODEL = "model_weights"
-"""The group of the weights in the file of a whole model; else they are the file."""
+"""Group of the weights in the file of a whole model. A file of weights has no such group."""
 
 
 def legacy_weights(path: str, file: h5py.File) -> list[StoredWeight]:
-    """The weights in the file's order.
+    """Returns the weights, in the order of the file.
 
-    There is a group for each layer of the model, and in it each variable under the name that
-    TensorFlow or Keras has for it: `hidden/kernel:0`, `sequential/hidden/kernel`.
+    The file has a group for each layer of the model. In it, each variable has the name that
+    TensorFlow or Keras gives it: `hidden/kernel:0`, `sequential/hidden/kernel`.
+
+    Args:
+        path: Path of the file, for messages.
+        file: The open file.
 
     Raises:
-        Invalid: (key `path`) The file is not as Keras writes it.
+        Invalid: (key `path`) The layout of the file is not one of Keras.
     """
     tree = Tree(path)
-    found: list[tuple[str, str, h5py.Dataset]] = []
+    variables: list[tuple[str, str, h5py.Dataset]] = []
 
-    def walk(group: h5py.Group, layer: str, inside: tuple[str, ...]) -> None:
+    def walk(group: h5py.Group, layer: str, groups: tuple[str, ...]) -> None:
         if "weight_names" in group.attrs or "weight_names0" in group.attrs:
-            layer, inside = "/".join([part for part in (layer, *inside) if part]), ()
+            layer, groups = "/".join([part for part in (layer, *groups) if part]), ()
         children = tree.children(group)
-        if not layer and not inside and isinstance(children.get(WHOLE_MODEL), h5py.Group):
+        if not layer and not groups and isinstance(children.get(WHOLE_MODEL), h5py.Group):
             walk(children[WHOLE_MODEL], "", ())
             return
         for name, child in children.items():
             if isinstance(child, h5py.Group):
-                walk(child, layer, (*inside, name))
+                walk(child, layer, (*groups, name))
             elif layer and isinstance(child, h5py.Dataset):
-                raw = re.sub(r":\d+$", "", "/".join([*inside, name]))
-                found.append((_name(layer, raw), raw, child))
+                raw = re.sub(r":\d+$", "", "/".join([*groups, name]))
+                variables.append((_name(layer, raw), raw, child))
 
     walk(file, "", ())
-    names = unique_names(name for name, _, _ in found)
+    names = unique_names(name for name, _, _ in variables)
     weights = [
         weight(path, dataset, name, aliases=(raw,))
-        for name, (_, raw, dataset) in zip(names, found, strict=True)
+        for name, (_, raw, dataset) in zip(names, variables, strict=True)
     ]
     return [w for w in weights if w]
 
 
 def _name(layer: str, raw: str) -> str:
-    """`layer/variable` of a variable in the group of a layer."""
+    """Returns `layer/variable` for a variable with the name `raw` in the group of a layer."""
     if layer == "top_level_model_weights":
         return raw.rpartition("/")[2]
-    _, within, rest = f"/{raw}".partition(f"/{layer}/")
-    return f"{layer}/{rest if within else raw}"
+    _, separator, variable = f"/{raw}".partition(f"/{layer}/")
+    return f"{layer}/{variable if separator else raw}"

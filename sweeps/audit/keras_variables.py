@@ -1,4 +1,4 @@
-"""What Keras' own layers call their variables, in the order in which a layer saves them.
+"""Names of the variables of Keras' own layers, in the order in which a layer saves them.
 
 A Keras 3 file stores the variables of a layer as 0, 1, 2, ... and does not name them.
 """
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 RECURRENT = "kernel recurrent_kernel bias:use_bias"
+"""Variables of a recurrent cell, in the form of `CLASSES`."""
 CLASSES = {
     **dict.fromkeys(
         ("Dense", "EinsumDense", "DepthwiseConv1D", "DepthwiseConv2D", "Conv1D", "Conv2D", "Conv3D",
@@ -33,15 +34,22 @@ CLASSES = {
     "AdditiveAttention": "scale:use_scale",
     "PReLU": "alpha",
 }  # fmt: skip
-"""Variables by layer; after a colon, the key of the layer's config that says whether it has it."""
+"""Variables by class of the layer, separated by blanks. After a colon stands the key of the layer's
+config that says whether the layer has the variable."""
 INNER = {"multi_head_attention": "einsum_dense", "grouped_query_attention": "einsum_dense"}
-"""Of what class the layers are that a layer makes for itself."""
+"""Class of the layers that a layer creates inside itself, by the class of the outer layer."""
 CELLS = {"gru": "gru_cell", "lstm": "lstm_cell", "simple_rnn": "simple_rnn_cell"}
 CELLS |= {f"conv_lstm{n}d": "conv_lstm_cell" for n in (1, 2, 3)}
+"""Class of the cell of each recurrent layer, by the class of the layer."""
 
 
 def snake_case(name: str) -> str:
-    """The name of a class as Keras writes it in files: `Conv1DTranspose`: `conv1d_transpose`."""
+    """Returns the name of a class as Keras writes it in files.
+
+    Example:
+        >>> snake_case("Conv1DTranspose")
+        'conv1d_transpose'
+    """
     name = re.sub(r"\W+", "", name)
     name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
@@ -51,25 +59,32 @@ VARIABLES = {
     snake_case(name): [part.partition(":")[::2] for part in parts.split()]
     for name, parts in CLASSES.items()
 }
+"""(variable, key of the config or empty) of each variable, by the layer's class in snake case."""
 
 
 def known(name: str) -> str | None:
-    """The class of Keras (in snake case) that a layer of this automatic name has: `dense_3`."""
+    """Returns the class of a layer with an automatic name, in snake case; None if it is not known.
+
+    Example:
+        >>> known("dense_3")
+        'dense'
+    """
     plain = re.sub(r"_\d+$", "", name)
     has_variables = plain in VARIABLES or plain in INNER or plain in CELLS
     return plain if has_variables else None
 
 
 def variable_names(layer: str | None, count: int, config: Mapping[str, Any]) -> list[str] | None:
-    """The names of the variables of a layer that saves so many.
+    """Returns the names of the variables of a layer.
 
     Args:
         layer: The class of the layer in snake case, or None if it is not known.
-        count: How many variables are stored.
+        count: Number of variables that are stored.
         config: The layer's config; empty if it is not known.
 
     Returns:
-        The names in the file's order, or None where it is not certain.
+        The names in the order of the file, or None if more than one choice of names is possible, or
+        none.
 
     Example:
         >>> variable_names("dense", 1, {})
@@ -83,7 +98,7 @@ def variable_names(layer: str | None, count: int, config: Mapping[str, Any]) -> 
     if config and len(by_config) == count:
         return by_config
     flags = dict.fromkeys(flag for _, flag in parts if flag)
-    some = (set(c) for n in range(len(flags) + 1) for c in itertools.combinations(flags, n))
-    choices = [[name for name, flag in parts if not flag or flag in on] for on in some]
+    subsets = (set(c) for n in range(len(flags) + 1) for c in itertools.combinations(flags, n))
+    choices = [[name for name, flag in parts if not flag or flag in on] for on in subsets]
     fitting = [names for names in choices if len(names) == count]
     return fitting[0] if len(fitting) == 1 else None

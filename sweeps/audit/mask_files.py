@@ -1,4 +1,4 @@
-"""Masks as people save them: `.npz` by weight name, or one as `.npy` or a sparse matrix."""
+"""Opens files with masks: `.npz` by weight name, or one mask as `.npy` or SciPy matrix."""
 
 from __future__ import annotations
 
@@ -20,72 +20,82 @@ PARTS = {
     "coo": ("data", "row", "col"),
     "dia": ("data", "offsets"),
 }
-"""The arrays of a sparse matrix of each format in the file."""
+"""Names of the arrays that a file has for a sparse matrix, by the format of the matrix."""
 UNNAMED = ""
-"""The name of a mask whose file holds no other and no name."""
+"""Name of the only mask in a file that has no name for it."""
 
 
 class StoredMask(Protocol):
-    """A mask that is not read yet."""
+    """A mask in a file, which is read in blocks."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
 
     def blocks(self, entries: int) -> Iterator[Array]:
-        """The mask in blocks of at most so many entries, as `regions` has them."""
+        """Yields the mask in blocks of at most `entries` entries, in the order of `regions`."""
 
 
 @dataclass(frozen=True)
 class SparseMask:
-    """A SciPy matrix. What it does not store, and what it stores as zero, is masked."""
+    """A mask that is a SciPy matrix in a file. Entries that are 0 or not stored are masked."""
 
     path: str
     format: str
+    """One of `PARTS`."""
     shape: tuple[int, ...]
     parts: Mapping[str, ArrayFile]
+    """The arrays of the matrix by name, as in `PARTS`."""
 
     def blocks(self, entries: int) -> Iterator[Array]:
-        """The mask in blocks of at most so many entries; no more of it is made dense at once.
+        """Yields the mask in dense blocks. Only one block is dense at a time.
+
+        Args:
+            entries: Largest number of entries of a block.
 
         Raises:
-            Invalid: (key `path`) It has entries outside of the matrix, more than the matrix, or
-                more than may be read as a whole.
+            Invalid: (key `path`) The matrix has entries outside its shape, more entries than its
+                shape allows, or more bytes than `LARGE`.
         """
-        if 8 * self.shape[0] > LARGE:  # SciPy's index has 8 bytes for each row
+        if 8 * self.shape[0] > LARGE:  # SciPy's index takes 8 bytes per row
             raise Invalid("path", self.path, f"has more than {LARGE // 8:,} rows")
-        most = 2 * math.prod(self.shape) + sum(self.shape) + 1
-        if any(math.prod(part.shape) > most for part in self.parts.values()):
+        limit = 2 * math.prod(self.shape) + sum(self.shape) + 1
+        if any(math.prod(part.shape) > limit for part in self.parts.values()):
             raise Invalid("path", self.path, "has more entries than a matrix of its shape")
-        data, *places = [self.parts[name].whole() for name in PARTS[self.format]]
+        data, *indices = [self.parts[name].whole() for name in PARTS[self.format]]
         try:
-            matrix = self._matrix(data, places)
+            matrix = self._matrix(data, indices)
         except Exception as error:  # SciPy raises ValueError, IndexError, TypeError
             raise Invalid("path", self.path, "is no valid sparse matrix") from error
         for region in regions(self.shape, entries):
             yield matrix[region].toarray()
 
-    def _matrix(self, data: Array, places: list[Array]) -> Any:
+    def _matrix(self, data: Array, indices: list[Array]) -> Any:
         import scipy.sparse
 
-        make = getattr(scipy.sparse, f"{self.format}_matrix")
+        matrix_class = getattr(scipy.sparse, f"{self.format}_matrix")
         if self.format == "coo":
-            return make((data, places), shape=self.shape).tocsr()
-        matrix = make((data, *places), shape=self.shape)
+            return matrix_class((data, indices), shape=self.shape).tocsr()
+        matrix = matrix_class((data, *indices), shape=self.shape)
         if self.format != "dia":
-            matrix.check_format(full_check=True)  # else SciPy writes wherever an index points
+            # without this check, SciPy may write outside of its arrays
+            matrix.check_format(full_check=True)
         return matrix.tocsr()
 
 
 @contextmanager
 def open_masks(path: str) -> Iterator[Mapping[str, StoredMask]]:
-    """The masks of a file by weight name, to be read inside of the `with` block.
+    """Opens a file with masks. They can be read inside the `with` block.
 
-    The only mask of a `.npy` file, of a sparse matrix, or of a `.npz` file that `numpy.savez` was
-    given one array for, has the name `UNNAMED`.
+    Args:
+        path: Path of a `.npz` file of masks by weight name, of a `.npy` file, or of a `.npz` file
+            with a sparse matrix or with one array that `numpy.savez` got without a name.
+
+    Yields:
+        The masks by weight name. A mask without a name has the name `UNNAMED`.
 
     Raises:
-        Invalid: (key `path`) It is none of these, damaged, or holds objects; (key `mask of NAME`)
-            it is an array of something else than numbers.
+        Invalid: (key `path`) The file has another format, is damaged, or has pickled objects; (key
+            `mask of NAME`) an array does not have a numeric dtype.
     """
     if Path(path).suffix == ".npy":
         yield {UNNAMED: _numbers("mask", open_array(path))}
@@ -102,23 +112,25 @@ def open_masks(path: str) -> Iterator[Mapping[str, StoredMask]]:
 
 
 def _numbers(key: str, array: ArrayFile) -> ArrayFile:
-    """The array. Raises `Invalid` unless it has numbers: other entries may be of any size."""
-    small = array.dtype.kind in "buif" and array.dtype.itemsize <= 8
-    require(small or array.is_bfloat16, key, f"dtype {array.dtype}", "0 and 1 only")
+    """Returns the array. Raises `Invalid` if it is not numeric: other entries can be large."""
+    is_small = array.dtype.kind in "buif" and array.dtype.itemsize <= 8
+    require(is_small or array.is_bfloat16, key, f"dtype {array.dtype}", "0 and 1 only")
     return array
 
 
-def _sparse(path: str, files: Mapping[str, ArrayFile]) -> SparseMask:
-    text, sizes = files["format"], files["shape"]
-    a_name = text.shape == () and text.dtype.kind in "SU" and text.size <= 64
-    two_sizes = sizes.shape == (2,) and sizes.dtype.kind in "iu"
-    if not a_name or not two_sizes:
+def _sparse(path: str, arrays: Mapping[str, ArrayFile]) -> SparseMask:
+    format_array, shape_array = arrays["format"], arrays["shape"]
+    is_name = (
+        format_array.shape == () and format_array.dtype.kind in "SU" and format_array.size <= 64
+    )
+    is_shape = shape_array.shape == (2,) and shape_array.dtype.kind in "iu"
+    if not is_name or not is_shape:
         raise Invalid("path", path, "must be a sparse matrix, of two dimensions")
-    name = text.whole().item()
+    name = format_array.whole().item()
     name = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
-    shape = tuple(int(n) for n in sizes.whole())
-    missing = name not in PARTS or not set(PARTS[name]) <= set(files)
-    if missing or min(shape) < 0:
+    shape = tuple(int(n) for n in shape_array.whole())
+    invalid = name not in PARTS or not set(PARTS[name]) <= set(arrays)
+    if invalid or min(shape) < 0:
         raise Invalid("path", path, f"must be a sparse matrix in {', '.join(PARTS)} format")
-    parts = {part: _numbers(f"{part} of the sparse mask", files[part]) for part in PARTS[name]}
+    parts = {part: _numbers(f"{part} of the sparse mask", arrays[part]) for part in PARTS[name]}
     return SparseMask(path, name, shape, parts)

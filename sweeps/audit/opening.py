@@ -1,4 +1,4 @@
-"""Opens a saved model, whatever its format is: the content of a file says what it is."""
+"""Opens saved models of all formats. The format is detected from the content of the file."""
 
 from __future__ import annotations
 
@@ -10,10 +10,19 @@ from masksweep.strategies.base import Invalid
 from masksweep.sweeps.audit.stored import FORMATS, StoredModel
 
 SUFFIXES = (".keras", ".h5", ".hdf5", ".index")
+"""Usual extensions of files with saved models."""
 
 
 def exists(key: str, path: str) -> bool:
-    """Whether there is such a file or folder. Raises `Invalid` where that cannot be seen."""
+    """Returns whether a file or folder exists.
+
+    Args:
+        key: The setting that has the path, for the message.
+        path: The path.
+
+    Raises:
+        Invalid: (key `key`) The system does not say whether the file exists.
+    """
     try:
         return Path(path).exists()
     except (OSError, ValueError) as error:  # too long, not permitted, or with a null character
@@ -22,7 +31,7 @@ def exists(key: str, path: str) -> bool:
 
 
 def _opener(path: str) -> Callable[[str], AbstractContextManager[StoredModel]]:
-    """What opens the file, by its content. Raises `Invalid` (key `path`) for no model's file."""
+    """Returns the function that opens the file. Raises `Invalid` (key `path`) if it is no model."""
     from masksweep.sweeps.audit import keras_file, saved_model
 
     if not exists("path", path):
@@ -44,19 +53,19 @@ def _opener(path: str) -> Callable[[str], AbstractContextManager[StoredModel]]:
 
 
 def check(path: str) -> None:
-    """Raise `Invalid` (key `path`) unless this may be a model's file. Loads no TensorFlow."""
+    """Raises `Invalid` (key `path`) if the file cannot be a saved model. Loads no TensorFlow."""
     _opener(path)
 
 
 def open_model(path: str) -> AbstractContextManager[StoredModel]:
-    """The weights of a saved model, to be read inside of the `with` block.
+    """Opens a saved model. Its weights can be read inside the `with` block.
 
     Args:
-        path: A `.keras` file, an HDF5 file as Keras 2 or 3 writes them, a SavedModel folder, or
-            the `.index` file of a TensorFlow checkpoint. What a file is, its content says.
+        path: Path of a `.keras` file, an HDF5 file of Keras 2 or 3, a SavedModel folder, or the
+            `.index` file of a TensorFlow checkpoint.
 
     Raises:
-        Invalid: (key `path`) It is none of these, it is damaged, it declares more than it holds,
-            or it would be read from elsewhere.
+        Invalid: (key `path`) The file has another format, is damaged, declares larger arrays than
+            it has data for, or refers to data in other files.
     """
     return _opener(path)(path)

@@ -1,4 +1,4 @@
-"""The variables of a SavedModel folder or a TensorFlow checkpoint. No graph is loaded."""
+"""Reads the variables of a SavedModel folder or a TensorFlow checkpoint. Loads no graph."""
 
 from __future__ import annotations
 
@@ -18,18 +18,22 @@ from masksweep.sweeps.audit.stored import FORMATS, StoredModel, StoredWeight, is
 
 GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 NOT_WEIGHTS = ("optimizer/", "keras_api/", "save_counter/", "_all_variables/")
-"""How the keys of what is no weight begin. Keras 3 exports each variable once more, as one of
+"""Prefixes of keys that are not weights. Keras 3 exports each variable a second time, under
 `_all_variables`."""
 SLOT = "/.OPTIMIZER_SLOT/"
+"""Part of the key of a variable of the optimizer."""
 
 
 def check(path: str) -> None:
-    """Raise `Invalid` (key `path`) unless the files are there, and in it. Loads no TensorFlow."""
+    """Raises `Invalid` (key `path`) if a file is missing or outside the folder.
+
+    TensorFlow is not loaded.
+    """
     _prefix(path)
 
 
 def _prefix(path: str) -> tuple[Path, int]:
-    """What TensorFlow calls the checkpoint, and the bytes of its data."""
+    """Returns the prefix of the checkpoint's files, and the size of its data in bytes."""
     folder, name = Path(path, "variables"), "variables"
     if not Path(path).is_dir():
         folder, name = Path(path).parent, Path(path).stem
@@ -45,13 +49,16 @@ def _prefix(path: str) -> tuple[Path, int]:
 
 @contextmanager
 def open_variables(path: str) -> Iterator[StoredModel]:
-    """The variables, by the names that Keras gave them (`variable.path`).
+    """Opens a checkpoint. Its variables can be read inside the `with` block.
+
+    The variables have the names that Keras gave them (`variable.path`).
 
     Args:
-        path: A SavedModel folder, or the `.index` file of a checkpoint.
+        path: Path of a SavedModel folder, or of the `.index` file of a checkpoint.
 
     Raises:
-        Invalid: (key `path`) It is neither, it is damaged, or it declares more than it holds.
+        Invalid: (key `path`) The path is neither, or the files are damaged or declare larger arrays
+            than they have data for.
     """
     prefix, size = _prefix(path)
     with _quiet():
@@ -62,7 +69,7 @@ def open_variables(path: str) -> Iterator[StoredModel]:
         weights = _weights(path, str(prefix), size)
     except Invalid:
         raise
-    except Exception as error:  # TensorFlow has some ten kinds
+    except Exception as error:  # TensorFlow raises about ten kinds
         raise Invalid("path", path, "not a readable SavedModel or checkpoint") from error
     if not weights:
         raise Invalid("path", path, "holds no weights of a Keras model")
@@ -75,17 +82,17 @@ def _weights(path: str, prefix: str, size: int) -> list[StoredWeight]:
     reader = tf.train.load_checkpoint(prefix)
     shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
     names = _names(reader) if GRAPH in shapes else {key: key for key in sorted(shapes)}
-    found: dict[str, str] = {}
+    name_by_key: dict[str, str] = {}
     for key, name in names.items():
         if key in shapes and not key.startswith(NOT_WEIGHTS) and SLOT not in key:
-            found[key] = name
+            name_by_key[key] = name
     weights = []
-    for key, name in zip(found, unique_names(found.values()), strict=True):
+    for key, name in zip(name_by_key, unique_names(name_by_key.values()), strict=True):
         dtype, shape = np.dtype(dtypes[key].as_numpy_dtype), tuple(shapes[key])
         if not is_number(dtype):
             continue
         declared = math.prod(shape) * dtype.itemsize
-        if declared > size:  # its data is never packed
+        if declared > size:  # the data is never compressed, so an array needs all of its bytes
             raise Invalid(
                 "path", path, f"{name} declares {declared:,} bytes; its data has {size:,}"
             )
@@ -93,7 +100,7 @@ def _weights(path: str, prefix: str, size: int) -> list[StoredWeight]:
         def blocks(
             entries: int, key: str = key, name: str = name, size: int = declared
         ) -> Iterator[Array]:
-            if size > LARGE:  # TensorFlow reads all of a variable, also for a slice of it
+            if size > LARGE:  # TensorFlow reads a whole variable even for a slice
                 allowed = f"its {size:,} bytes must be read as a whole, and {LARGE:,} are allowed"
                 raise Invalid("path", path, f"{name}: {allowed}; save the model as .keras")
             try:
@@ -107,7 +114,7 @@ def _weights(path: str, prefix: str, size: int) -> list[StoredWeight]:
 
 
 def _names(reader: Any) -> dict[str, str]:
-    """The name of each variable by its key in the checkpoint."""
+    """Returns the name of each variable by its key in the checkpoint."""
     from tensorflow.core.protobuf import trackable_object_graph_pb2
 
     graph = trackable_object_graph_pb2.TrackableObjectGraph()
@@ -122,12 +129,12 @@ def _names(reader: Any) -> dict[str, str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without stderr: TensorFlow greets there, past every setting."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    """Closes stderr, where TensorFlow prints messages when it is loaded, whatever the settings."""
+    stderr_copy, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 2)
+        os.dup2(null, 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(stderr_copy, 2)
+        os.close(stderr_copy)
+        os.close(null)

@@ -1,8 +1,8 @@
-"""The weights of a saved model by name, each of which can be read in blocks.
+"""The weights of a saved model by name. Each can be read in blocks.
 
-No model is built and nothing of a file runs: only arrays are read, whatever the file says that the
-layers are. So the names come from the file: `layer/variable` where it tells which of Keras' layers
-a variable belongs to, and `layer/0`, `layer/1`, ... where it does not.
+Only arrays are read: no model is built, and no code from the file is run. So the names of weights
+come from the file: `layer/variable` if the file says which Keras layer a variable belongs to, else
+`layer/0`, `layer/1`, ...
 """
 
 from __future__ import annotations
@@ -17,48 +17,50 @@ from masksweep.strategies.core.npz import regions
 
 FORMATS = "a .keras, .h5 or .weights.h5 file, or a SavedModel folder"
 NAMED = 20
-"""How many weights a complaint names."""
+"""Largest number of weights that a message names."""
 BLOCK = 2**24
-"""Bytes of a weight that are compared at once."""
+"""Size in bytes of the part of a weight that is compared at once."""
 NUMBERS = "buif"
-"""Kinds of NumPy dtypes that a weight may have, beside bfloat16, which NumPy does not know."""
+"""Kinds of NumPy dtypes that a weight may have. bfloat16 is allowed too; NumPy does not have it."""
 
 
 @dataclass(frozen=True)
 class StoredWeight:
-    """One array of a saved model, which is not read yet."""
+    """An array of a saved model, which is read only in blocks."""
 
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype
     blocks: Callable[[int], Iterator[Array]]
-    """(entries) -> the array in blocks of at most so many entries: see `regions`."""
+    """`blocks(entries)` yields the array in blocks of at most `entries` entries, see `regions`."""
     aliases: tuple[str, ...] = ()
-    """What else a mask for it may be called."""
+    """Other names under which `StoredModel.find` finds the weight."""
     by_place: bool = False
-    """The file does not say what the variable is called: its name is its place in the layer."""
+    """Whether the name is only the variable's number in its layer, because the file has no name."""
 
     @property
     def entries(self) -> int:
-        """Most entries of a block."""
+        """Largest number of entries of a block of `BLOCK` bytes."""
         return max(1, BLOCK // self.dtype.itemsize)
 
 
 @dataclass(frozen=True)
 class StoredModel:
-    """The weights of a saved model, in the file's order."""
+    """The weights of a saved model, in the order of the file."""
 
     path: str
     weights: tuple[StoredWeight, ...]
 
     def find(self, name: str) -> StoredWeight | None:
-        """The weight of this name.
+        """Returns the weight with a name, or None if there is none.
 
-        That is its whole name, or what its file calls it (Keras' `variable.path`, `kernel:0`), or
-        the last parts of its name, where it is the only one that ends so.
+        Args:
+            name: The whole name of the weight, one of its aliases (such as Keras'
+                `variable.path`), or the last parts of its name if no other weight's name has the
+                same end. A `:0` at the end is ignored.
 
         Raises:
-            Invalid: (key `path`) More than one weight may be meant.
+            Invalid: (key `path`) The name fits more than one weight.
         """
         name = name.removesuffix(":0")
         fits: tuple[Callable[[StoredWeight], bool], ...] = (
@@ -67,27 +69,27 @@ class StoredModel:
             lambda w: w.name.endswith(f"/{name}"),
         )
         for fit in fits:
-            found = [w for w in self.weights if fit(w)]
-            if len(found) > 1:
-                names = " or ".join(w.name for w in found[:NAMED])
+            weights = [w for w in self.weights if fit(w)]
+            if len(weights) > 1:
+                names = " or ".join(w.name for w in weights[:NAMED])
                 raise Invalid("path", self.path, f"{name} may be {names}; give the whole name")
-            if found:
-                return found[0]
+            if weights:
+                return weights[0]
         return None
 
     def of_shape(self, shape: Sequence[int]) -> list[StoredWeight]:
-        """The weights of this shape."""
+        """Returns the weights that have this shape."""
         return [w for w in self.weights if w.shape == tuple(shape)]
 
     def listed(self) -> str:
-        """The weights' names, with the shapes of those that are named by their place."""
+        """Returns the names of the weights as text, with shapes for those named by number."""
         names = [f"{w.name} {list(w.shape)}" if w.by_place else w.name for w in self.weights]
-        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        return f"{', '.join(names[:NAMED])}{more}"
+        suffix = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        return f"{', '.join(names[:NAMED])}{suffix}"
 
 
 def sliced(array: Array) -> Callable[[int], Iterator[Array]]:
-    """The `blocks` of an array that is in memory."""
+    """Returns the function `StoredWeight.blocks` for an array in memory."""
 
     def blocks(entries: int) -> Iterator[Array]:
         for region in regions(array.shape, entries):
@@ -97,6 +99,6 @@ def sliced(array: Array) -> Callable[[int], Iterator[Array]]:
 
 
 def is_number(dtype: np.dtype) -> bool:
-    """Whether a weight can be of this dtype."""
-    plain = dtype.kind in NUMBERS and dtype.itemsize <= 8
-    return plain or dtype.name == "bfloat16"
+    """Returns whether a weight can have this dtype."""
+    is_numeric = dtype.kind in NUMBERS and dtype.itemsize <= 8
+    return is_numeric or dtype.name == "bfloat16"

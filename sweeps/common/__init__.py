@@ -1,4 +1,4 @@
-"""What every other package may use: text, files, locks, seeds, signals, safe reading.
+"""Helpers for all other packages: text, files, locks, seeds, signals, safe reading of files.
 
-Nothing in it knows what a trial is. It may import `strategies` only.
+Nothing here depends on what a trial is. It may import `strategies` only.
 """

@@ -1,7 +1,7 @@
-"""The exception that ends a sweep whose machine fails it."""
+"""The exception that ends a whole sweep."""
 
 from __future__ import annotations
 
 
 class Broken(Exception):
-    """Why no trial can go on: what they run on is gone, or what they leave cannot be kept."""
+    """Raised if no trial can continue: the cluster is gone, or results cannot be stored."""

@@ -1,4 +1,4 @@
-"""A process beside this one that runs functions, one after the other."""
+"""A child process that runs functions one after the other."""
 
 from __future__ import annotations
 
@@ -15,28 +15,27 @@ from masksweep.sweeps.common import signals
 P = ParamSpec("P")
 R = TypeVar("R")
 Lost = BrokenProcessPool
-"""What a future raises whose process has died."""
+"""Raised by a future when its process has died."""
 
 
 class Child:
-    """A process of `concurrent.futures` that starts at once and surely ends.
+    """A process of `concurrent.futures` that starts at once and is certain to end.
 
-    It ends with `end`, or when this process is gone. Ctrl-C, which a terminal sends to all its
-    processes, does not reach it. What it prints on stderr is dropped: TensorFlow prints there
-    whatever its settings are.
+    It ends with `end`, or when the parent process has ended. A Ctrl-C in the terminal does not
+    reach it. Its output to stderr is dropped, because TensorFlow writes there with any settings.
 
     Args:
-        setup: Called in the process first.
-        *arguments: Its arguments. A `multiprocessing` connection may be among them.
+        setup: Called first in the child process.
+        *arguments: The arguments of `setup`. A `multiprocessing` connection may be among them.
     """
 
     def __init__(self, setup: Callable[..., object], *arguments: Any) -> None:
         context = multiprocessing.get_context("spawn")
-        before = set(multiprocessing.active_children())
+        children_before = set(multiprocessing.active_children())
         self._pool = ProcessPoolExecutor(1, context, _set_up, (setup, arguments))
         with signals.kept_from_children():
             self._ready = self._pool.submit(os.getpid)
-        (self._process,) = set(multiprocessing.active_children()) - before
+        (self._process,) = set(multiprocessing.active_children()) - children_before
 
     def __enter__(self) -> Self:
         return self
@@ -45,10 +44,10 @@ class Child:
         self.end()
 
     def submit(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """Run a function in the process.
+        """Runs a function in the child process.
 
         Returns:
-            The future result. It raises what the function raises, or `Lost`.
+            A future with the function's result or exception. It raises `Lost` if the process died.
         """
         try:
             return self._pool.submit(function, *args, **kwargs)
@@ -58,7 +57,7 @@ class Child:
             return lost
 
     def end(self) -> None:
-        """End the process, whatever it does."""
+        """Kills the process, even while it runs a function."""
         self._process.kill()
         self._pool.shutdown(wait=True, cancel_futures=True)
 

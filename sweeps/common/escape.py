@@ -1,6 +1,6 @@
-"""What a config says, as it goes into Markdown, a spreadsheet or a terminal: to be read, no more.
+"""Escapes texts of configs for Markdown, spreadsheets and terminals, so that they are only text.
 
-HTML is escaped where it is made, by `html.escape`.
+HTML is escaped with `html.escape` where it is written.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from typing import Any
 from rich.console import Console
 
 MARKDOWN = re.compile(r"([\\`*{}\[\]<#!|~]|(?<![^\W_])_|_(?![^\W_]))")
-"""What Markdown takes for more than text. An underscore within a word is text."""
+"""Characters with a meaning in Markdown. An underscore within a word has none."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a cell begins with that a spreadsheet computes."""
+"""First characters of a cell that a spreadsheet takes for a formula."""
 
 
 def markdown(text: str) -> str:
-    """A text on one line, of which Markdown makes no picture, link, tag or heading."""
+    """Returns the text on one line, escaped so that Markdown shows it as it is."""
     return MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 
 
 def cell(value: Any) -> Any:
-    """A cell of a CSV file: a text that a spreadsheet would compute gets a `'` before it.
+    """Returns a cell of a CSV file. A text that looks like a formula gets a `'` before it.
 
-    Numbers stay as they are, and so does a lone `-`. A carriage return, which would end the row,
+    Numbers and a text of one character stay as they are. A carriage return would end the row, so it
     becomes a space.
     """
     if not isinstance(value, str):
@@ -34,5 +34,9 @@ def cell(value: Any) -> Any:
 
 
 def console(**options: Any) -> Console:
-    """A terminal that shows texts as they are: none is markup, or the name of an emoji."""
+    """Returns a `rich` console that shows texts as they are, without markup or emoji names.
+
+    Args:
+        **options: For `rich.console.Console`.
+    """
     return Console(markup=False, emoji=False, **options)

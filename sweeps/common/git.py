@@ -1,4 +1,4 @@
-"""The git commit that this code is of, where it lies in a work tree."""
+"""Finds the git commit of this code, if the code is in a git work tree."""
 
 from __future__ import annotations
 
@@ -8,37 +8,42 @@ from functools import cache
 from pathlib import Path
 
 PATIENCE_S = 3.0
-"""How long git may take for an answer."""
+"""Seconds that git may take."""
 
 
 @cache
 def commit() -> str:
-    """`of` this code, found once in a process: git takes longer than a small trial's step."""
+    """Returns `of` for this code. It is cached, because git takes longer than many small steps."""
     return of(Path(__file__).resolve().parents[1])
 
 
 def of(package: Path) -> str:
-    """The commit of a package's folder, and whether the code was changed since.
+    """Returns the commit of a package, and whether its code has changed since then.
 
-    It names no path, branch or person. Empty where the package is in no commit, or git does not
-    answer.
+    Args:
+        package: Folder of the package, next to the folders of the other packages.
+
+    Returns:
+        The hash of the commit, followed by " with changes" if there are any. It names no path,
+        branch or person. Empty if the package is in no commit, or git does not answer in time.
     """
     try:
-        # the tree around a virtual environment is of something else: this must be in its commit
-        found = _git(package, "rev-parse", "HEAD", "HEAD:./__init__.py").split()[0]
-        # what else lies in the tree, as results do, changes no bit
+        # the package may be installed within the work tree of another project: then it is not in
+        # that project's commit, and this fails
+        head = _git(package, "rev-parse", "HEAD", "HEAD:./__init__.py").split()[0]
+        # other files in the work tree, such as results, do not change the code
         code = (f"../{name}" for name in ("sweeps", "strategies", "conf"))
         status = _git(package, "status", "--porcelain", "--", *code)
     except (OSError, ValueError, subprocess.SubprocessError):
         return ""
-    return f"{found} with changes" if status else found
+    return f"{head} with changes" if status else head
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    # in a hook of another repository GIT_DIR says which one that is
+    # in a git hook of another repository, GIT_DIR would point to that repository
     env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
-    # status would write to the tree else, where others look at it too
-    done = subprocess.run(
+    # without optional locks, because `git status` would otherwise write to the repository
+    process = subprocess.run(
         ["git", "--no-optional-locks", "-C", str(folder), *arguments],
         env=env,
         check=True,
@@ -48,4 +53,4 @@ def _git(folder: Path, *arguments: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
-    return done.stdout
+    return process.stdout

@@ -1,14 +1,14 @@
-"""Limits that several parts of a sweep keep to."""
+"""Limits and paths that several packages share."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 LARGE = 50 * 2**20
-"""Bytes of a file that does not travel with every trial."""
+"""Size in bytes above which an artifact is not sent with a trial's result."""
 
 HURRY_SECONDS = 3.0
-"""How long the end of a sweep waits for the store after Ctrl-C."""
+"""Seconds that the end of a sweep waits for the store after Ctrl-C."""
 
 STATE = Path(".masksweep")
-"""Spool, logs and checkpoints of the sweeps that were started in this folder."""
+"""Folder for the spool, logs and checkpoints, relative to where a sweep is started."""

@@ -1,4 +1,4 @@
-"""Locks between the processes of one machine; they end with the process that holds them."""
+"""Locks between the processes of one machine. A lock is released when its process ends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def lock(what: str) -> BaseFileLock:
-    """A lock on whatever the text names; its file is in the system's temporary folder."""
+    """Returns a lock for the thing that the text names. Its file is in the temporary folder."""
     from filelock import FileLock
 
     name = f"masksweep-{os.getuid()}-{short_digest(what)}.lock"

@@ -1,4 +1,4 @@
-"""Memory that a trial takes."""
+"""Measures and limits the memory of a process."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from typing import Any
 
 
 def bytes_of(variables: list[Any]) -> int:
-    """Size of variables of known shape and dtype."""
+    """Returns the size of variables in bytes, from their shapes and dtypes."""
     import tensorflow as tf
 
     return sum(prod(v.shape) * tf.as_dtype(v.dtype).size for v in variables)
 
 
 class Peak:
-    """How far the process's resident memory rises from here on, where the system can tell."""
+    """Measures how far the resident memory of the process rises, from its creation on.
+
+    It needs Linux: without `/proc/self/clear_refs` nothing is measured.
+    """
 
     def __init__(self) -> None:
         try:
@@ -28,24 +31,28 @@ class Peak:
             self._start = None
 
     def bytes(self) -> int | None:
-        """The largest rise so far."""
+        """Returns the largest rise so far in bytes, or None if it cannot be measured."""
         return None if self._start is None else max(0, _status("VmHWM") - self._start)
 
 
 @contextmanager
 def limit(size: int | None, over: Callable[[str], None]) -> Iterator[None]:
-    """Call `over(reason)`, from another thread, when the process grows larger than `size` bytes.
+    """Calls a function if the process grows too large while the context is entered.
 
-    Resident memory of the whole process counts, as with Ray's own `memory`, which Ray only uses
-    to place workers. Nothing is watched where `size` is None or the system cannot tell.
+    The resident memory of the whole process counts. Ray uses its `memory` setting only to place
+    workers, and does not enforce it. Nothing is watched on systems without `/proc`.
+
+    Args:
+        size: Limit in bytes; None for no limit.
+        over: Called with the reason, from another thread.
     """
     end = threading.Event()
 
     def watch() -> None:
         while size and not end.wait(0.25):
             if (now := _status("VmRSS")) > size:
-                shown = f"{now / 2**30:.2f} GiB of the {size / 2**30:.2f} that it may take"
-                over(f"out of memory: {shown} (resources.memory)")
+                usage = f"{now / 2**30:.2f} GiB of the {size / 2**30:.2f} that it may take"
+                over(f"out of memory: {usage} (resources.memory)")
                 return
 
     if size and Path("/proc/self/status").exists():
@@ -57,5 +64,6 @@ def limit(size: int | None, over: Callable[[str], None]) -> Iterator[None]:
 
 
 def _status(key: str) -> int:
+    """Returns an entry of `/proc/self/status` in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))

@@ -1,4 +1,4 @@
-"""The arguments of a command, with what is wrong in them said in one line."""
+"""A parser for the arguments of a command. Each error is one line."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from masksweep.strategies.base import Invalid
 
 
 class Parser(argparse.ArgumentParser):
-    """Of a command as `masksweep audit`. Raises `Invalid` where argparse would leave."""
+    """The parser of a command, such as `masksweep audit`. It raises `Invalid` and does not exit."""
 
     def error(self, message: str) -> NoReturn:
         raise Invalid(self.prog.rpartition(" ")[2], "", f"{message}; see {self.prog} --help")
 
     def print_help(self, file: IO[str] | Any = None) -> None:
-        """Print it; argparse itself would not say that nobody reads it."""
+        """Prints the help. Unlike argparse, it does not hide the error of a closed output."""
         print(self.format_help(), end="", file=file)

@@ -1,4 +1,4 @@
-"""What a trial ran on: versions, processor, devices. Names no user, host or path."""
+"""Describes what a trial ran on: versions, processor, devices. It names no user, host or path."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ PACKAGES = (
     "mnist1d",
 )
 PEERS = ("torch", "jax")
-"""Libraries that a bench may time beside; named where they are installed."""
+"""Libraries that a benchmark may compare with. They are listed only if installed."""
 
 
 @cache
 def code_version() -> str:
-    """The version of the code, with a digest of its sources: another one may give other bits."""
+    """Returns the version with a digest of the sources, because a change may change results."""
     digest = hashlib.sha256()
     for package in ("strategies", "sweeps"):
         folder = Path(str(files(f"masksweep.{package}")))
@@ -43,12 +43,12 @@ def code_version() -> str:
 
 @cache
 def describe() -> str:
-    """One `key: value` line each."""
+    """Returns the entries of `known` as lines `key: value`."""
     return "".join(f"{key}: {value}\n" for key, value in known().items())
 
 
 def known() -> dict[str, str]:
-    """What is known of the environment, by what it is; loads TensorFlow."""
+    """Returns the versions, processor, devices and thread settings by name. Imports TensorFlow."""
     import tensorflow as tf
 
     lines = {"python": platform.python_version(), "system": platform.platform()}
@@ -74,6 +74,7 @@ def known() -> dict[str, str]:
 
 
 def _processor() -> str:
+    """Returns the model name of the processor."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text().splitlines():

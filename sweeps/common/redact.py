@@ -1,21 +1,21 @@
-"""Addresses as they may be shown: without what lets someone in."""
+"""Removes users, passwords and tokens from addresses, so that the addresses can be shown."""
 
 from __future__ import annotations
 
 import re
 
-# a password may hold a slash, a user's name may not; under http a name alone may be a token
+# a password may contain a slash, a user name may not; with http a name alone may be a token
 SECRET = re.compile(r"//[^/:@\s]*:[^@\s]*@|https?://[^/@\s]+@|[?&]\w*(password|token)=", re.I)
 USER = re.compile(r"(?<=//)([^/@\s]*|[^/:@\s]*:[^@\s]*)@")
 QUERY = re.compile(r"(?<=[?&])(\w*(?:password|token))=(?!\.\.\.(?:[\s&'\":]|$))[^&\s]*", re.I)
-"""Not what it has been replaced with before."""
+"""A secret parameter of a URL. The `...` that replaces a secret does not match again."""
 
 
 def holds_secret(text: str) -> bool:
-    """Whether an address in the text may hold a password or a token."""
+    """Whether an address in the text may contain a password or a token."""
     return SECRET.search(text) is not None
 
 
 def shown(text: str) -> str:
-    """The text with its addresses as they may be shown: without users, passwords and tokens."""
+    """Returns the text without the users, passwords and tokens in its addresses."""
     return QUERY.sub(r"\1=...", USER.sub("", text))

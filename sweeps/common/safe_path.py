@@ -1,9 +1,9 @@
-"""Keeps the current folder off the import path, of this process and of all that it starts.
+"""Keeps the current folder off the import path of this process and of its child processes.
 
-What lies in the current folder may be a stranger's, or a user's own under a name that some library
-has too. Python puts that folder on the path of `python -m` and `python -c`, and so of each process
-that `multiprocessing` spawns; `PYTHONSAFEPATH` is Python's own setting against it, which processes
-inherit. Ray and uvicorn add the folder by themselves: see `cluster` and `cli`.
+A file in the current folder may come from somebody else, or may have the name of a library by
+chance. Python adds the folder to the path for `python -m` and `python -c`, and so for each process
+that `multiprocessing` spawns. `PYTHONSAFEPATH` is Python's setting against this, and child
+processes inherit it. Ray and uvicorn add the folder themselves: see `cluster` and `cli`.
 """
 
 from __future__ import annotations
@@ -15,31 +15,32 @@ SETTING = "PYTHONSAFEPATH"
 
 
 def keep() -> None:
-    """Take the current folder off the path, and keep it off in the processes to come.
+    """Removes the current folder from the path, here and in all later child processes.
 
-    Other entries of `PYTHONPATH` stay. The folder that this code itself lies in stays too, where
-    somebody works on it.
+    Other entries of `PYTHONPATH` stay. The folder of this code stays too, even if it is the current
+    folder, so that one can work on the code.
     """
     os.environ[SETTING] = "1"
     sys.path[:] = [entry for entry in sys.path if not _is_current(entry)]
-    if before := os.environ.get("PYTHONPATH"):
-        entries = [e for e in before.split(os.pathsep) if not _is_current(e)]
+    if python_path := os.environ.get("PYTHONPATH"):
+        entries = [e for e in python_path.split(os.pathsep) if not _is_current(e)]
         os.environ["PYTHONPATH"] = os.pathsep.join(entries)
 
 
 def kept() -> bool:
-    """Whether this process wants the current folder off the path of those that it starts."""
+    """Whether the current folder is kept off the path of child processes."""
     return bool(os.environ.get(SETTING))
 
 
 def _is_current(entry: str) -> bool:
+    """Whether an entry of the path is the current folder, and not the folder of this code."""
     try:
         folder = os.path.realpath(entry or os.curdir)
-        here = os.path.dirname(os.path.realpath(__file__))  # noqa: PTH120
-        ours = os.path.dirname(os.path.dirname(here))  # noqa: PTH120
-        return folder == os.path.realpath(os.curdir) != ours
-    except OSError:  # the current folder is gone; an empty entry would come to life with a new one
+        module_folder = os.path.dirname(os.path.realpath(__file__))  # noqa: PTH120
+        code_folder = os.path.dirname(os.path.dirname(module_folder))  # noqa: PTH120
+        return folder == os.path.realpath(os.curdir) != code_folder
+    except OSError:  # the current folder is deleted; a relative entry could mean a new one later
         return not os.path.isabs(entry)  # noqa: PTH117
 
 
-keep()  # on import: what the command imports after it must not come from there either
+keep()  # at import, because all later imports must avoid the current folder too

@@ -1,4 +1,4 @@
-"""YAML files from elsewhere: plain data, and no more of it than is there."""
+"""Reads YAML files from other people: plain data only, with limits on size and aliases."""
 
 from __future__ import annotations
 
@@ -11,32 +11,33 @@ from yaml.composer import Composer
 
 
 class TooLarge(ValueError):
-    """The file has more in it than it may have."""
+    """The file has more bytes or values than allowed."""
 
 
 LONG_NUMBER = 1000
-"""Characters of a number or a date. What YAML writes with colons takes the square of them."""
+"""Most characters of a number or a date. Parsing a number with colons takes quadratic time."""
 
 
 def read(path: Path, most: int, values: int, as_hydra: bool = False) -> tuple[str, Any]:
-    """A YAML file's text, and what it says.
+    """Reads a YAML file that holds plain data.
 
     Args:
         path: The file.
-        most: Size that it may have, in bytes, also with its aliases written out.
-        values: Number of values that it may have, likewise, keys included.
-        as_hydra: Read it as Hydra will, with the parser in Python. The one in C is twenty times as
-            fast, but there may be texts that it reads differently, and Hydra uses the other.
+        most: Largest size in bytes. The size with all aliases expanded counts as well.
+        values: Largest number of values, including keys, with all aliases expanded.
+        as_hydra: Whether to use the parser in Python, as Hydra does. The parser in C is twenty
+            times as fast, but might read some texts differently.
 
     Returns:
-        The text and the plain data.
+        The text of the file, and its data.
 
     Raises:
-        ValueError: In one line: there is no file, it is larger (`TooLarge`), or it is not YAML in
-            UTF-8 that holds plain values.
+        TooLarge: The file has more bytes or values than allowed. It is a `ValueError`.
+        ValueError: There is no file, or it is not YAML in UTF-8 with plain values. The message is
+            one line.
     """
     try:
-        if not path.is_file():  # a pipe would be waited for
+        if not path.is_file():  # reading a pipe would block
             raise ValueError("no file")
         if (size := path.stat().st_size) > most:
             raise TooLarge(f"has {size} bytes, more than {most} bytes")
@@ -46,26 +47,26 @@ def read(path: Path, most: int, values: int, as_hydra: bool = False) -> tuple[st
         node = loader.get_single_node()
         if node and (_size(node, {}) > most or _size(node, {}, each=1) > values):
             raise ValueError("aliases, of which a few can stand for any number of values")
-        found = None if node is None else loader.construct_document(node)
-        str(found)  # a number may be too long to be written out
-        return text, found
+        data = None if node is None else loader.construct_document(node)
+        str(data)  # raises an error if a number is too long to be printed
+        return text, data
     except TooLarge:
         raise
-    except Exception as error:  # YAML's constructors raise some ten kinds
-        said = (str(error).strip().splitlines() or [repr(error)])[0]
-        raise ValueError(f"not readable as YAML: {said}") from error
+    except Exception as error:  # YAML's constructors raise about ten types
+        message = (str(error).strip().splitlines() or [repr(error)])[0]
+        raise ValueError(f"not readable as YAML: {message}") from error
 
 
 class _Limited(Composer):
-    """Reads values one by one, and no more of them than it may."""
+    """A YAML composer that stops at a number of values and at long numbers."""
 
     allowed = 0
-    """Number of values that may be read."""
+    """Largest number of values."""
     _read = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         self._read += 1
-        if self._read > self.allowed:  # at once: the rest would take long to read
+        if self._read > self.allowed:  # now, because reading on would take long
             raise TooLarge(f"has more than {self.allowed:,} values")
         node = super().compose_node(parent, index)
         if isinstance(node, yaml.ScalarNode) and not node.tag.endswith((":str", ":binary")):
@@ -79,24 +80,30 @@ class _Limited(Composer):
 
 
 class _AsHydra(_Limited, yaml.SafeLoader):
-    """With the parser in Python."""
+    """The loader with the parser in Python."""
 
 
 FASTEST: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Fast(_Limited, FASTEST):  # type: ignore[misc]
-    """With the parser in C, where it is there."""
+    """The loader with the parser in C, if PyYAML has it."""
 
     def __init__(self, text: str) -> None:
         FASTEST.__init__(self, text)
-        Composer.__init__(self)  # which the one in C has in its own way
+        Composer.__init__(self)  # the parser in C does not call it
 
 
 def _size(node: Any, known: dict[int, float], each: int = 0) -> float:
-    """How long it is with its aliases written out, roughly; infinite if it holds itself.
+    """Returns the rough size of a node with all aliases expanded, in characters.
 
-    Counts values instead if `each` counts as one.
+    Args:
+        node: The node.
+        known: Sizes of nodes that were counted before, by `id`. It is updated.
+        each: Size of one scalar; 0 takes its length. With 1 the number of values is returned.
+
+    Returns:
+        The size. It is infinite if the node contains itself.
     """
     if not isinstance(node, yaml.CollectionNode):
         return each or 1.0 + len(node.value)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: end in order at the first, leave at once at the second."""
+"""Handles Ctrl-C and SIGTERM: the first ends the process in order, the second at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Stopped(KeyboardInterrupt):
-    """The person, or the system, wants the process to end."""
+    """Ctrl-C or SIGTERM was received. `exit_code` is 128 plus the number of the signal."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -25,10 +25,11 @@ class Stopped(KeyboardInterrupt):
 
 
 class Stop:
-    """Catches both signals while it is entered.
+    """A context manager that catches both signals. The second signal ends the process at once.
 
-    Where `gentle` is False the first signal raises `Stopped` on the spot; where it is True, only
-    at the next `check`, so that nothing is cut off half-way.
+    Args:
+        gentle: Whether the first signal raises `Stopped` only in the next call of `check`, so that
+            no work is interrupted half-way. If False, it raises `Stopped` immediately.
     """
 
     def __init__(self, gentle: bool = False) -> None:
@@ -48,14 +49,14 @@ class Stop:
             signal.signal(number, handler)
 
     def check(self) -> None:
-        """Raises `Stopped` if there was a signal."""
+        """Raises `Stopped` if a signal was received."""
         if self._number is not None:
             raise Stopped(self._number)
 
     def _caught(self, number: int, frame: FrameType | None) -> None:
         if self._number is not None:
             if sys.stderr.isatty():
-                os.write(2, b"\x1b[?25h\n")  # the live display had hidden the cursor
+                os.write(2, b"\x1b[?25h\n")  # shows the cursor, which the live display hides
             end_children()
             os._exit(128 + number)
         self._number = number
@@ -64,27 +65,27 @@ class Stop:
 
 
 def end_children(patience_s: float = 0.0) -> None:
-    """End all processes that this one started, and those that they started.
+    """Ends all child processes of this process, and their child processes.
 
-    Ray's agents would outlive it for a minute.
+    Without this, Ray's agents would run on for a minute after this process has ended.
 
     Args:
-        patience_s: Seconds that they have to end in order; what is left then is killed.
+        patience_s: Seconds that the processes have to end in order. Then the others are killed.
     """
     import psutil
 
-    # listed first: the child of a process that has ended belongs to no one here
-    family = psutil.Process().children(recursive=True)
+    # listed first, because the children of an ended process can no longer be found
+    processes = psutil.Process().children(recursive=True)
     if patience_s:
-        for child in family:
+        for child in processes:
             with contextlib.suppress(psutil.Error):
                 child.terminate()
-        _, family = psutil.wait_procs(family, patience_s)
-    kill(family)
+        _, processes = psutil.wait_procs(processes, patience_s)
+    kill(processes)
 
 
 def kill(processes: Iterable[psutil.Process]) -> None:
-    """End those that still run, at once."""
+    """Kills those of the processes that still run."""
     import psutil
 
     for process in processes:
@@ -94,13 +95,14 @@ def kill(processes: Iterable[psutil.Process]) -> None:
 
 @contextlib.contextmanager
 def kept_from_children() -> Iterator[None]:
-    """Processes that are started meanwhile get no Ctrl-C, which a terminal sends to all of them.
+    """While entered, processes that are started here ignore the Ctrl-C of a terminal.
 
-    The process that starts them is to end them.
+    A terminal sends Ctrl-C to all processes of a command. The process that starts the others must
+    end them.
     """
-    resource_tracker.ensure_running()  # which would let the signal through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    resource_tracker.ensure_running()  # before, because its start unblocks the signal
+    old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)

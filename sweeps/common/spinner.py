@@ -1,4 +1,4 @@
-"""What the time is spent on, on stderr."""
+"""Shows on stderr what a command is waiting for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from masksweep.sweeps.common import escape
 
 @contextmanager
 def doing(what: str) -> Iterator[None]:
-    """Show what the time is spent on."""
+    """Shows a text while the context is entered, with a spinner on a terminal."""
     console = escape.console(stderr=True)
     if _is_terminal(console):
         with console.status(what):
@@ -23,5 +23,5 @@ def doing(what: str) -> Iterator[None]:
 
 
 def _is_terminal(console: Console) -> bool:
-    # rich takes FORCE_COLOR for a terminal, but a file has no cursor to move
+    # with FORCE_COLOR rich takes a file for a terminal, but a file has no cursor to move
     return console.is_interactive and console.file.isatty()

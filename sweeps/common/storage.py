@@ -1,4 +1,4 @@
-"""Files in a folder: on this machine, or under an fsspec URI such as `s3://bucket/folder`."""
+"""Reads and writes files in a local folder or at an fsspec URI, such as `s3://bucket/folder`."""
 
 from __future__ import annotations
 
@@ -8,44 +8,50 @@ from typing import Any
 
 
 class Folder:
-    """A folder by its path or URI, and maybe one in it. It need not be there yet.
+    """A folder, which need not exist yet.
 
-    The methods raise what the file systems raise: `OSError`, and exceptions of their own;
-    `ValueError` or `ImportError` where no file system is known for the URI, or installed.
+    The methods raise `OSError` and other exceptions of the file system. They raise `ValueError` if
+    no file system is known for the URI, and `ImportError` if it is not installed.
+
+    Args:
+        uri: Local path or fsspec URI.
+        inner: Path of a folder within `uri`; empty for `uri` itself.
     """
 
     def __init__(self, uri: str, inner: str = "") -> None:
         self._uri, self._inner = uri, inner
 
     def _open(self) -> tuple[Any, str]:
+        """Returns the fsspec file system, and the folder's path in it."""
         from fsspec.core import url_to_fs
 
         files, path = url_to_fs(self._uri)
         return files, f"{path}/{self._inner}".rstrip("/")
 
     def names(self) -> list[str]:
-        """What is in the folder; nothing if it is not there."""
+        """Returns the names of the entries in the folder; none if the folder does not exist."""
         files, path = self._open()
-        files.invalidate_cache()  # others write there too
+        files.invalidate_cache()  # other processes may have written there
         with suppress(FileNotFoundError):
             return [PurePosixPath(p).name for p in files.ls(path, detail=False)]
         return []
 
     def read(self, name: str) -> bytes:
+        """Returns the content of a file."""
         files, path = self._open()
         content: bytes = files.cat_file(f"{path}/{name}")
         return content
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file, and the folder where there is none.
+        """Writes a file, and makes the folder if needed.
 
-        On this machine half a file never has the name of a whole one, nor stays; object stores
-        see to that by themselves.
+        A local file is written under another name and then renamed, so that a file with this name
+        is always complete. Object stores guarantee this themselves.
         """
         from fsspec.implementations.local import LocalFileSystem
 
         files, path = self._open()
-        # a path without a slash before it begins with a bucket, which is not ours to make
+        # without a slash in front, the path begins with a bucket, which must exist already
         if path.startswith("/"):
             files.makedirs(path, exist_ok=True)
         final = f"{path}/{name}"
@@ -61,10 +67,11 @@ class Folder:
             raise
 
     def remove(self, name: str) -> None:
+        """Removes a file of the folder."""
         files, path = self._open()
         files.rm_file(f"{path}/{name}")
 
     def remove_all(self) -> None:
-        """Remove the folder with all that is in it."""
+        """Removes the folder with all of its contents."""
         files, path = self._open()
         files.rm(path, recursive=True)

@@ -1,4 +1,4 @@
-"""The standard streams of a command: whole at its start, and quiet when nobody reads stderr."""
+"""Makes the standard streams of a command safe to write to, even if they are closed."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from masksweep.strategies.base import Invalid
 
 
 def prepare() -> None:
-    """Make the standard streams safe to write to.
+    """Makes the standard streams safe to write to.
 
-    A closed one would give its number to the next file that is opened, which what is printed would
-    then be written into. Characters that a stream's encoding lacks, as under `LANG=C`, are shown by
-    their number.
+    If a stream is closed, the next opened file would get its number, and output would be written
+    into that file. So a closed stream is opened on the null device. Characters that a stream's
+    encoding lacks, as with `LANG=C`, are written as escape sequences.
 
     Raises:
         Invalid: Standard output is closed.
     """
     closed = [number for number in range(3) if not _is_open(number)]
     for _ in closed:
-        os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
     if 2 in closed:
         sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), write_through=True)
     elif sys.stderr is sys.__stderr__ and sys.stderr is not None:
@@ -46,7 +46,7 @@ def _is_open(number: int) -> bool:
 
 
 class _Quiet(io.TextIOWrapper):
-    """Standard error that a sweep may write to after its reader has gone, as in `2>&1 | head`."""
+    """A stderr that can be written to after its reader has ended, as in `2>&1 | head`."""
 
     def write(self, text: str) -> int:
         try:
@@ -57,7 +57,7 @@ class _Quiet(io.TextIOWrapper):
 
 
 def discard(number: int) -> None:
-    """Have what is written to a standard stream go nowhere from now on."""
+    """Redirects a standard stream, given by its number, to the null device."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, number)
     os.close(nowhere)

@@ -1,4 +1,4 @@
-"""Numbers, words and yes or no, each as what it is: pydantic by itself makes `1` of `true`."""
+"""Strict checks of the types of settings. Pydantic alone would convert `true` to `1`."""
 
 from __future__ import annotations
 
@@ -20,26 +20,31 @@ WORDS = {
 
 
 def faults(group: str, kind: type, values: Mapping[str, Any]) -> list[Invalid]:
-    """What of the values is of another type than the attributes of that name.
+    """Returns an `Invalid` for each value whose type is not that of the attribute.
 
-    A whole number is a number, and that is all: `true` is none, `1.0` and `1e3` are not whole, and
-    a text in quotes is none either. Within lists each value counts. Only where an attribute takes
-    simple values is it looked at; what else it may be is pydantic's to say.
+    The only conversion is from a whole number to a number: `true` and a text in quotes are no
+    numbers, and `1.0` and `1e3` are not whole. In a list each value is checked. Attributes that
+    take other than simple values are left to pydantic.
+
+    Args:
+        group: The config group, a prefix of the keys; may be empty.
+        kind: The class with the annotated attributes.
+        values: The values by attribute.
     """
-    found = []
+    errors = []
     for name, value in values.items():
         allowed = _allowed(kind).get(name)
-        for each in _simple(value) if allowed else ():
-            if allowed and not (type(each) in allowed or (type(each) is int and float in allowed)):
-                said = " or ".join(word for of, word in WORDS.items() if of in allowed)
+        for item in _simple(value) if allowed else ():
+            if allowed and not (type(item) in allowed or (type(item) is int and float in allowed)):
+                types_text = " or ".join(word for of, word in WORDS.items() if of in allowed)
                 key = ".".join(filter(None, [group, name]))
-                found.append(Invalid(key, each, f"must be {said}"))
+                errors.append(Invalid(key, item, f"must be {types_text}"))
                 break
-    return found
+    return errors
 
 
 def controls(key: str, value: Any) -> Iterator[Invalid]:
-    """The texts that could do more in a terminal than be read."""
+    """Yields an `Invalid` for each text with control characters, which could change a terminal."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             yield from controls(".".join(filter(None, [key, str(name)])), inner)
@@ -53,11 +58,12 @@ def controls(key: str, value: Any) -> Iterator[Invalid]:
 
 @cache
 def _allowed(kind: type) -> dict[str, frozenset[type] | None]:
-    """By attribute, the types of simple values that it takes; None where it takes others too."""
+    """Returns the simple types that each attribute takes, or None if it takes other types too."""
     return {name: _types(hint) for name, hint in get_type_hints(kind).items()}
 
 
 def _types(hint: Any) -> frozenset[type] | None:
+    """Returns the simple types of an annotation, or None if it allows other types too."""
     if get_origin(hint) is Literal:
         return frozenset(type(value) for value in get_args(hint)) | {str}
     if hint in WORDS or hint is NoneType:
@@ -69,6 +75,7 @@ def _types(hint: Any) -> frozenset[type] | None:
 
 
 def _simple(value: Any) -> Iterator[Any]:
+    """Yields the simple values of a value or of nested lists."""
     if isinstance(value, list | tuple):
         for inner in value:
             yield from _simple(inner)

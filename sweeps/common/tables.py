@@ -1,4 +1,4 @@
-"""Tables for the terminal and for Markdown; all of them look alike."""
+"""Tables for the terminal and for Markdown, in one style."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from masksweep.sweeps.common.escape import markdown
 
 
 class Column(NamedTuple):
-    """How a column of a table is shown."""
+    """The header and the layout of a column."""
 
     header: str
     right: bool = False
-    """Whether its cells end at the same place, as figures do."""
+    """Whether the cells are aligned to the right, as numbers are."""
     wrap: bool = False
-    """Whether long cells may break into lines."""
+    """Whether long cells may be broken into several lines."""
     min_width: int | None = None
-    """Characters."""
+    """In characters."""
 
 
 def terminal(
@@ -29,16 +29,16 @@ def terminal(
     caption: str = "",
     gap: int = 2,
 ) -> Table:
-    """A table for the terminal.
+    """Returns a table for the terminal.
 
     Args:
-        columns: What is above the cells, and how they are shown.
-        rows: The cells of each row, texts or `rich`'s own.
-        caption: What stands below it.
-        gap: Blanks between two columns.
+        columns: The columns, from left to right.
+        rows: The cells of each row, as texts or `rich` renderables.
+        caption: Text below the table.
+        gap: Number of spaces between two columns.
 
     Returns:
-        The table, to be printed on a `rich` console.
+        The table, for the `print` method of a `rich` console.
     """
     table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, gap, 0, 0))
     table.caption, table.caption_justify = caption or None, "left"
@@ -57,7 +57,7 @@ def terminal(
 
 
 def as_markdown(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table whose cells are shown as they are."""
+    """Returns a Markdown table. The texts of the cells are escaped."""
     lines = [
         " | ".join(map(markdown, headers)),
         " | ".join("---" for _ in headers),

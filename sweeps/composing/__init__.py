@@ -1,5 +1,5 @@
-"""From the command line to the jobs of a sweep: composed by Hydra, which only this package knows,
-and checked where the config is a stranger's.
+"""From the command line to the jobs of a sweep: Hydra composes the configs of the jobs.
 
-It may import `config` and below.
+Configs from other people are checked first. Only this package uses Hydra. It may import `config`
+and the packages below it.
 """

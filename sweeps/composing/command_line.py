@@ -1,4 +1,4 @@
-"""What a person asks for on the command line, composed by Hydra; each complaint in one line."""
+"""Composes the configs that a command line asks for. Each error is one line."""
 
 from __future__ import annotations
 
@@ -15,20 +15,25 @@ if TYPE_CHECKING:
     from masksweep.sweeps.config.plan import Planned
 
 RUN_FLAGS = ("--rerun",)
-"""Our own flags of `run`, which Hydra never sees."""
+"""Masksweep's own flags of `run`. They are not passed to Hydra."""
 HYDRA = re.compile(r"[+~]*hydra\b")
-# argparse takes any beginning of a flag
+"""The key of an override of Hydra's own config."""
+# argparse accepts any unique prefix of a flag
 PICKLED = re.compile(r"--e[a-z-]*(=|$)")
+"""Hydra's flag `--experimental-rerun`, which loads a pickle file."""
 
 
 def compose(arguments: Sequence[str]) -> list[Composed]:
-    """The jobs that the arguments ask for, composed by Hydra.
+    """Composes the jobs that the arguments ask for.
 
-    Hydra's own flags work too. With some of them (`--help`, `--cfg`) it answers by itself, and
-    there are no jobs.
+    Args:
+        arguments: Overrides as `KEY=VALUE`, and flags of Hydra.
+
+    Returns:
+        The jobs. The list is empty if Hydra printed something instead, as for `--help` or `--cfg`.
 
     Raises:
-        Invalid: What cannot be composed, or is not allowed.
+        Invalid: A config cannot be composed, or an argument is not allowed.
     """
     for argument in arguments:
         key, _, value = argument.partition("=")
@@ -41,7 +46,7 @@ def compose(arguments: Sequence[str]) -> list[Composed]:
     from masksweep.sweeps.composing import hydra_internals, places, untrusted
 
     options = hydra_internals.parse(arguments)
-    theirs = untrusted.check(options)
+    config_folder = untrusted.check(options)
     try:
         if hydra_internals.answers(options):
             hydra_internals.answer(options)
@@ -50,16 +55,17 @@ def compose(arguments: Sequence[str]) -> list[Composed]:
     except (Invalid, BrokenPipeError):
         raise
     except Exception as error:
-        # a config that cannot be composed: Hydra, OmegaConf and YAML each have errors of their own
+        # the config cannot be composed: Hydra, OmegaConf and YAML raise different errors
         raise explain(error, options.overrides) from error
     if not jobs:
         raise Invalid("overrides", "", "must describe at least one trial")
-    if theirs:
-        places.check(theirs, [job.values for job in jobs])
+    if config_folder:
+        places.check(config_folder, [job.values for job in jobs])
     return jobs
 
 
 def _jobs(config_dir: str | None, overrides: Sequence[str]) -> list[Composed]:
+    """Composes all jobs of a sweep. Raises the errors of Hydra and OmegaConf."""
     from masksweep.sweeps.composing import grid, hydra_internals
     from masksweep.sweeps.composing.composer import Composer
     from masksweep.sweeps.config.composed import Composed
@@ -72,9 +78,13 @@ def _jobs(config_dir: str | None, overrides: Sequence[str]) -> list[Composed]:
 
 
 def planned(arguments: Sequence[str]) -> list[Planned]:
-    """The trials that the arguments ask for, checked; none if Hydra answered by itself.
+    """Composes and checks the trials that the arguments ask for.
 
-    Raises as `compose`.
+    Returns:
+        The trials. The list is empty if Hydra printed something instead.
+
+    Raises:
+        Invalid: As in `compose`, or a trial is not valid.
     """
     from masksweep.sweeps.config.plan import plan, trials_of
 
@@ -83,7 +93,12 @@ def planned(arguments: Sequence[str]) -> list[Planned]:
 
 
 def explain(error: Exception, overrides: Sequence[str]) -> Invalid:
-    """Hydra's complaint as one line with key, value and what is allowed."""
+    """Turns an error of Hydra into an `Invalid` with the key, the value and what is allowed.
+
+    Args:
+        error: The error of Hydra, OmegaConf or YAML.
+        overrides: All overrides of the command line, to find the one that is to blame.
+    """
     from hydra.errors import MissingConfigException, OverrideParseException
 
     text = str(error)
@@ -92,8 +107,8 @@ def explain(error: Exception, overrides: Sequence[str]) -> Invalid:
         if not error.options:
             return Invalid("config", error.missing_cfg_file, "no such config")
         return Invalid(group, name, f"unknown; one of {', '.join(error.options)}")
-    if found := re.search(r"Could not override '([^']*)'", text):
-        key = found.group(1)
+    if match := re.search(r"Could not override '([^']*)'", text):
+        key = match.group(1)
         value = next((o.partition("=")[2] for o in overrides if o.split("=")[0] == key), "")
         return Invalid(key, value, _siblings(key, value, overrides))
     if isinstance(error, OverrideParseException):
@@ -103,32 +118,35 @@ def explain(error: Exception, overrides: Sequence[str]) -> Invalid:
         quoted = f"""quote it, as {key}='"..."'"""
         allowed = quoted if "Lexer" in text else text.splitlines()[0]
         return Invalid(key, value, f"not an override that Hydra reads: {allowed}")
-    said = " ".join(text.split()) or type(error).__name__
+    message = " ".join(text.split()) or type(error).__name__
     if error.__cause__ is not None:
-        said += f": {' '.join(str(error.__cause__).split())}"
-    named = [o for o in overrides if o in text]
-    if "group override must be" in text:  # Hydra does not say which
-        named = [o for o in overrides if o.endswith("=null")]
-    if "Cannot convert sweep" in text:  # nor here
-        named, said = (
+        message += f": {' '.join(str(error.__cause__).split())}"
+    suspects = [o for o in overrides if o in text]
+    if "group override must be" in text:  # Hydra does not name the override
+        suspects = [o for o in overrides if o.endswith("=null")]
+    if "Cannot convert sweep" in text:  # not here either
+        suspects, message = (
             [o for o in overrides if "interval(" in o],
             "a comma list, choice() or range()",
         )
     if text.startswith("range()"):
-        named = [o for o in overrides if "range(" in o]
-    key, _, value = (named or ["config"])[0].partition("=")
-    return Invalid(key, value, said[:300])
+        suspects = [o for o in overrides if "range(" in o]
+    key, _, value = (suspects or ["config"])[0].partition("=")
+    return Invalid(key, value, message[:300])
 
 
 def _siblings(key: str, value: str, overrides: Sequence[str]) -> str:
-    """Why a key is not known: the keys that are, in its place, of the options that were chosen."""
+    """Returns a message for an unknown key, with the known keys of the chosen option.
+
+    If several options of a group are swept over, the key may be unknown to some of them only.
+    """
     from omegaconf import DictConfig, OmegaConf
 
     if key.startswith("sweep.parts"):
         return "parts are added, as +sweep.parts.NAME.KEY=[...]"
     parent, _, name = key.rpartition(".")
     chosen = next((v for k, _, v in (o.partition("=") for o in overrides) if k == parent), "")
-    without: list[str] = []
+    lacking: list[str] = []
     known = ""
     options = chosen.split(",")
     for option in options:
@@ -137,22 +155,22 @@ def _siblings(key: str, value: str, overrides: Sequence[str]) -> str:
         if not isinstance(node, DictConfig):
             return f"unknown key; there is no {parent}"
         if name not in node:
-            without.append(option)
+            lacking.append(option)
             keys = ", ".join(str(k) for k in node if k not in ("hydra", "name"))
             known = f"unknown key; one of {keys}" if keys else "unknown key; it has no settings"
             known += f" (of {parent}={option})" if option else ""
-    if len(without) == len(options):
+    if len(lacking) == len(options):
         return known
     if value.startswith("{"):
         inner = OmegaConf.select(config, key)
         keys = ", ".join(map(str, inner)) if isinstance(inner, DictConfig) else ""
         return f"has an unknown key; known: {keys or 'none'}; +{key}.KEY=VALUE adds one"
-    lack = f" ({', '.join(without)})" if without else ""
-    return f"not a key of every {parent} in this sweep{lack}; give each its own in sweep.parts"
+    suffix = f" ({', '.join(lacking)})" if lacking else ""
+    return f"not a key of every {parent} in this sweep{suffix}; give each its own in sweep.parts"
 
 
 def _composed(overrides: Sequence[str]) -> DictConfig:
-    """The default config with these choices, or without them where there are no such."""
+    """Composes the default config with these overrides, or without them if they are not valid."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
     from hydra.errors import HydraException

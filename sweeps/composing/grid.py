@@ -1,4 +1,4 @@
-"""The jobs of a sweep: grids in parts."""
+"""The jobs of a sweep: one grid of overrides for each part."""
 
 from __future__ import annotations
 
@@ -15,45 +15,49 @@ from masksweep.strategies.base import Invalid
 from masksweep.sweeps.composing.composer import Composer
 
 MOST = 100_000
-"""Jobs of a sweep: a line of a config can ask for more than a machine can hold."""
+"""Largest number of jobs in a sweep: a single line of a config can ask for far more."""
 
 
 def jobs(
     composer: Composer, config: DictConfig, arguments: Sequence[str]
 ) -> list[tuple[str, list[str]]]:
-    """The overrides of each job, with the name of its part.
+    """Returns the name of the part and the overrides of each job.
 
-    The product of all comma lists, once for each part of `sweep.parts`. A part is a grid of its
-    own, `override: value or list of values`; what the command line says goes before it. A list of
-    mappings, under any name, is a choice among sets of overrides.
+    The jobs are the product of all lists of values, formed for each part of `sweep.parts`. A part
+    is a mapping `override: value or list of values`. The command line takes precedence over a part.
+    A list of mappings, under any name, is a choice among sets of overrides.
 
     Args:
-        composer: Reads overrides.
-        config: The sweep's own config.
+        composer: Parses overrides.
+        config: The config of the sweep itself.
         arguments: The overrides of the command line.
 
+    Returns:
+        A pair `(part, overrides)` for each job. The part is empty if the sweep has no parts.
+
     Raises:
-        Invalid: A value is given twice, or there are more than `MOST` jobs.
+        Invalid: A part has another form, a value is given twice, or there are more than `MOST`
+            jobs.
     """
     parts = OmegaConf.select(config, "sweep.parts") or {"": {}}
-    named = OmegaConf.to_container(parts) if OmegaConf.is_config(parts) else parts
-    if not isinstance(named, dict) or not all(isinstance(p, dict) for p in named.values()):
-        raise Invalid("sweep.parts", named, "parts by name, each a mapping override -> values")
-    given = composer.parse(arguments)
-    keys = {o.get_key_element().lstrip("+~") for o in given}
-    found: list[tuple[str, list[str]]] = []
-    for name, part in named.items():
+    by_name = OmegaConf.to_container(parts) if OmegaConf.is_config(parts) else parts
+    if not isinstance(by_name, dict) or not all(isinstance(p, dict) for p in by_name.values()):
+        raise Invalid("sweep.parts", by_name, "parts by name, each a mapping override -> values")
+    overrides = composer.parse(arguments)
+    keys = {o.get_key_element().lstrip("+~") for o in overrides}
+    named_jobs: list[tuple[str, list[str]]] = []
+    for name, part in by_name.items():
         for grid in _grids(part):
             lines = [_line(key, value) for key, value in grid.items() if key not in keys]
-            choices = [_choices(o) for o in [*given, *composer.parse(lines)]]
-            if len(found) + math.prod(map(len, choices)) > MOST:
+            choices = [_choices(o) for o in [*overrides, *composer.parse(lines)]]
+            if len(named_jobs) + math.prod(map(len, choices)) > MOST:
                 raise Invalid("sweep", str(name), f"must have {MOST} trials at most")
-            found += [(str(name), list(job)) for job in itertools.product(*choices)]
-    return found
+            named_jobs += [(str(name), list(job)) for job in itertools.product(*choices)]
+    return named_jobs
 
 
 def _grids(part: Mapping[Any, Any]) -> Iterator[dict[Any, Any]]:
-    """The part with each choice of its sets of overrides, in their order."""
+    """Yields the part once for each choice among its sets of overrides, in order."""
     sets = [v for v in part.values() if _is_choice(v)]
     plain = {k: v for k, v in part.items() if not _is_choice(v)}
     for chosen in itertools.product(*sets):
@@ -66,6 +70,7 @@ def _grids(part: Mapping[Any, Any]) -> Iterator[dict[Any, Any]]:
 
 
 def _is_choice(value: Any) -> bool:
+    """Whether a value of a part is a list of sets of overrides."""
     sets = [isinstance(v, Mapping) for v in value] if isinstance(value, list) else []
     if any(sets) and not all(sets):
         raise Invalid("sweep.parts", value, "a list of values, or of sets of overrides")
@@ -73,7 +78,7 @@ def _is_choice(value: Any) -> bool:
 
 
 def _line(key: Any, value: Any) -> str:
-    """An override as on the command line, from a part's entry; a list is a sweep."""
+    """Returns an entry of a part as an override of the command line. A list becomes a sweep."""
     if isinstance(value, Mapping):
         raise Invalid(f"sweep.parts: {key}", dict(value), "a value or a list of values")
     values = value if isinstance(value, list) else [value]
@@ -81,16 +86,17 @@ def _line(key: Any, value: Any) -> str:
 
 
 def _choices(override: Override) -> list[str]:
+    """Returns an override as `key=value` for each value that it sweeps over."""
     key = override.get_key_element()
     if not override.is_sweep_override():
         return [f"{key}={override.get_value_element_as_str()}"]
     if not override.is_discrete_sweep():
         raise Invalid(key, override.get_value_element_as_str(), "a comma list, choice() or range()")
-    over = override.value()
-    # shuffled, Hydra would list it whole
-    if isinstance(over, RangeSweep) and [*itertools.islice(over.range(), MOST, MOST + 1)]:
-        given = str(override.input_line).partition("=")[2]
-        raise Invalid(key, given, f"must be {MOST} values at most")
+    sweep = override.value()
+    # checked before `sweep_string_iterator`, which lists a shuffled range as a whole
+    if isinstance(sweep, RangeSweep) and [*itertools.islice(sweep.range(), MOST, MOST + 1)]:
+        text = str(override.input_line).partition("=")[2]
+        raise Invalid(key, text, f"must be {MOST} values at most")
     values = list(override.sweep_string_iterator())
     repeated = [v for v, count in Counter(values).items() if count > 1]
     if repeated:

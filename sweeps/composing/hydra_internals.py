@@ -1,4 +1,4 @@
-"""What is used of Hydra's private parts, in one place: another version may have them otherwise."""
+"""All uses of Hydra's private interfaces, in one place: another version may change them."""
 
 from __future__ import annotations
 
@@ -24,34 +24,38 @@ from masksweep.sweeps.composing import outside
 
 CONFIGS = "pkg://masksweep.conf"
 apply_overrides = ConfigLoaderImpl._apply_overrides_to_config
-"""(overrides, config): Hydra's own rule of merging values into a config."""
+"""Called with `(overrides, config)`: Hydra's function that merges values into a config."""
 
 
 def swept_values(override: Any) -> Iterator[Any]:
-    """The values of an override that sweeps over some."""
+    """Returns the values that an override sweeps over."""
     return map(override._convert_value, override.sweep_iterator())
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Hydra's flags and the overrides of a command line. Raises `Invalid` (key `arguments`)."""
+    """Parses a command line into Hydra's flags and the overrides.
+
+    Raises:
+        Invalid: The command line cannot be parsed. The key is `arguments`.
+    """
 
     def refuse(message: str) -> NoReturn:
         raise Invalid("arguments", " ".join(arguments), f"{message}; see masksweep --help")
 
     parser = get_args_parser()
-    parser.error = refuse  # type: ignore[method-assign]  # it prints all its options
+    parser.error = refuse  # type: ignore[method-assign]  # argparse would print all options
     return parser.parse_args(list(arguments))
 
 
 def answers(options: argparse.Namespace) -> bool:
-    """Whether Hydra answers by itself, as for `--help` and `--cfg job`, and nothing is to run."""
+    """Whether the flags only ask Hydra to print something, as `--help` and `--cfg job` do."""
     flags = (options.help, options.hydra_help, options.shell_completion, options.info, options.cfg)
     return any(flags) or bool(options.resolve)
 
 
 def answer(options: argparse.Namespace) -> None:
-    """Have Hydra print what the flags ask for."""
-    # Hydra prints and exits on errors by itself unless asked for them in full
+    """Lets Hydra print what the flags ask for."""
+    # without this setting Hydra prints an error and ends the process
     os.environ["HYDRA_FULL_ERROR"] = "1"
     version.setbase("1.3")
     outside.add(create_config_search_path(CONFIGS))
@@ -83,7 +87,16 @@ class SharedRepository(CachingConfigRepository):
 def composed(
     config_dir: str | None, overrides: Sequence[str], configs: str = CONFIGS
 ) -> Iterator[tuple[Any, DictConfig]]:
-    """(Hydra's config loader, the sweep's own config: without what is swept over)."""
+    """Sets up Hydra while entered, and composes the config of the sweep itself.
+
+    Args:
+        config_dir: A folder with further configs, or None.
+        overrides: The overrides of the command line.
+        configs: Folder or package of the main configs; another one is for tests.
+
+    Yields:
+        Hydra's config loader, and the config without the overrides that sweep over values.
+    """
     version.setbase("1.3")
     search_path = create_config_search_path(configs)
     outside.add(search_path)
@@ -93,7 +106,7 @@ def composed(
     GlobalHydra.instance().clear()
     try:
         hydra = Hydra.create_main_hydra2("masksweep", search_path)
-        loader = hydra.config_loader
+        loader: Any = hydra.config_loader
         loader.repository = SharedRepository(loader.repository)
         yield (
             loader,

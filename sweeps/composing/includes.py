@@ -1,7 +1,7 @@
-"""Which configs a folder's configs lead to by their defaults, and how many that comes to.
+"""Counts the configs that the configs of a folder include through their defaults lists.
 
-Names are compared as a file system may that knows no case: there `Zoo/a` is `zoo/a` too, in any of
-Unicode's spellings of an accent.
+Names are compared as on a file system that ignores case, where `Zoo/a` and `zoo/a` are the same
+file. The different Unicode forms of an accented letter count as equal too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def folded(name: str) -> str:
-    """What names of one file have in common where the file system knows no case.
+    """Returns a form of a file name that is equal for names which differ in case only.
 
     Example:
         >>> folded("Zoo/A.yaml")
@@ -23,36 +23,43 @@ def folded(name: str) -> str:
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
 
 
-def count(said: Mapping[Path, Mapping[Any, Any]]) -> dict[Path, float]:
-    """How many configs Hydra comes to from each file, by its name in the folder, one for each way.
+def count(contents: Mapping[Path, Mapping[Any, Any]]) -> dict[Path, float]:
+    """Returns how many configs Hydra reads for each file, including the file itself.
 
-    Infinite where a file leads to itself, or too far. `said` is what each file says.
+    A config that is included along several paths counts once for each path.
+
+    Args:
+        contents: The content of each file, by its path relative to the folder.
+
+    Returns:
+        The number for each file. It is infinite if a file includes itself, or includes are nested
+        too deeply.
     """
-    files = {folded(str(name)): name for name in said} | {str(name): name for name in said}
-    found: dict[Path, float] = {}
+    files = {folded(str(name)): name for name in contents} | {str(name): name for name in contents}
+    counts: dict[Path, float] = {}
 
-    def ways(name: Path) -> float:
-        if name not in found:
-            found[name] = inf
-            others = _led_to(name, said[name].get("defaults"))
-            named = [files.get(str(other)) or files.get(folded(str(other))) for other in others]
-            found[name] = 1 + sum(ways(other) for other in named if other)
-        return found[name]
+    def count_from(name: Path) -> float:
+        if name not in counts:
+            counts[name] = inf
+            included = _led_to(name, contents[name].get("defaults"))
+            known = [files.get(str(other)) or files.get(folded(str(other))) for other in included]
+            counts[name] = 1 + sum(count_from(other) for other in known if other)
+        return counts[name]
 
-    for name in said:
+    for name in contents:
         try:
-            ways(name)
+            count_from(name)
         except RecursionError:
-            found[name] = inf
-    return found
+            counts[name] = inf
+    return counts
 
 
 def _led_to(name: Path, defaults: Any) -> Iterator[Path]:
-    """The files of a defaults list, by their names from the folder's root."""
+    """Yields the files that a defaults list names, as paths relative to the folder."""
     for entry in defaults if isinstance(defaults, list) else ():
         for group, names in entry.items() if isinstance(entry, dict) else [("", entry)]:
-            for one in names if isinstance(names, list) else [names]:
-                # before the name there may be a word, as in `override /data: digits`
-                words = [str(part).split(" ")[-1] for part in (group, one) if part]
+            for config in names if isinstance(names, list) else [names]:
+                # a keyword may precede the name, as in `override /data: digits`
+                words = [str(part).split(" ")[-1] for part in (group, config) if part]
                 path = f"{'/'.join(words).removesuffix('.yaml')}.yaml"
                 yield Path(path[1:]) if path.startswith("/") else name.parent / path

@@ -1,4 +1,4 @@
-"""What other distributions add to the configs: their components' defaults, and experiments."""
+"""Adds what other distributions offer to Hydra's configs: components and experiments."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ from masksweep.strategies.base import Invalid
 from masksweep.sweeps.components.groups import GROUPS
 
 EXPERIMENTS = "masksweep.experiments"
-"""The entry-point group of packages that have experiments: configs in a folder `experiment`."""
+"""Entry-point group of packages that have experiments, which are configs in `experiment/`."""
 
 
 def add(search_path: ConfigSearchPath) -> None:
-    """Let Hydra know what other distributions add.
+    """Adds the components and experiments of other distributions to Hydra's configs.
 
-    A component needs no config file: its fields and their defaults are its section.
+    A component needs no config file: its section is made from its fields and their defaults.
+
+    Args:
+        search_path: Hydra's search path, which is changed.
 
     Raises:
-        Invalid: A distribution cannot be loaded, or adds what there is under the same name.
+        Invalid: A distribution cannot be loaded, or uses a name that exists already.
     """
     store = ConfigStore.instance()
     for group, registry in GROUPS.items():
@@ -36,32 +39,35 @@ def add(search_path: ConfigSearchPath) -> None:
 
 
 def experiments() -> dict[str, str]:
-    """The packages of other distributions that have experiments, by distribution.
+    """Returns the packages with experiments of other distributions.
+
+    Returns:
+        The package by the name and version of its distribution.
 
     Raises:
-        Invalid: One cannot be loaded, or has an experiment of a name that there is already.
+        Invalid: A package cannot be loaded, or has an experiment with a name that exists already.
     """
     known = dict.fromkeys(_names("masksweep.conf"), "Masksweep")
-    found = {}
+    packages = {}
     for point in entry_points(group=EXPERIMENTS):
         owner = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
         for name in _experiments(point):
             if name in known:
                 raise Invalid(EXPERIMENTS, name, f"a name of two: of {known[name]} and of {owner}")
             known[name] = owner
-        found[owner] = point.value
-    return found
+        packages[owner] = point.value
+    return packages
 
 
 def defaults(component: type) -> dict[str, Any]:
-    """The config section of a component: its name, its fields and their defaults."""
-    found: dict[str, Any] = {"name": component.name}  # type: ignore[attr-defined]
+    """Returns the config section of a component: its name, its fields and their defaults."""
+    section: dict[str, Any] = {"name": component.name}  # type: ignore[attr-defined]
     for field in dataclasses.fields(component):
         value = field.default
         if field.default_factory is not dataclasses.MISSING:
             value = field.default_factory()
-        found[field.name] = MISSING if value is dataclasses.MISSING else _plain(value)
-    return found
+        section[field.name] = MISSING if value is dataclasses.MISSING else _plain(value)
+    return section
 
 
 def _plain(value: Any) -> Any:
@@ -72,8 +78,8 @@ def _experiments(point: EntryPoint) -> list[str]:
     try:
         return _names(point.value)
     except (ImportError, OSError, TypeError) as error:
-        said = f"no package with a folder experiment: {type(error).__name__}: {error}"
-        raise Invalid(EXPERIMENTS, point.name, said) from error
+        message = f"no package with a folder experiment: {type(error).__name__}: {error}"
+        raise Invalid(EXPERIMENTS, point.name, message) from error
 
 
 def _names(package: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What of a config names a place: a store, a cluster, a file. A stranger's may name none."""
+"""Checks the stores, clusters and files that configs name. Configs from others may name none."""
 
 from __future__ import annotations
 
@@ -15,34 +15,42 @@ if TYPE_CHECKING:
     from masksweep.sweeps.composing.untrusted import Foreign
 
 SENT = ("tracking.uri", "checkpoint.path", "launch.address")
-"""Where results, weights and code go, and where what is loaded again comes from."""
+"""Keys of places to which results, weights and code are sent. Checkpoints are loaded from there."""
 READ = ("pattern.path", "held.path")
+"""Keys of files that are read."""
 
 
-def check(theirs: Foreign, jobs: Sequence[Mapping[str, Any]]) -> None:
-    """Raise `Invalid` where a composed job names a place that the command line does not name.
+def check(foreign: Foreign, jobs: Sequence[Mapping[str, Any]]) -> None:
+    """Checks that the composed jobs use only places that the command line names.
 
-    What is judged is what came out, whichever way a config brought it in. Files may lie in the
-    configs' folder.
+    The composed values are checked, so it does not matter how a config sets them. Files in the
+    folder of the configs are allowed too.
+
+    Args:
+        foreign: The folder of configs from elsewhere, and the overrides of the command line.
+        jobs: The composed config of each job.
+
+    Raises:
+        Invalid: A job names another place.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    overrides = OverridesParser.create().parse_overrides(list(theirs.overrides))
+    overrides = OverridesParser.create().parse_overrides(list(foreign.overrides))
     for key in (*SENT, *READ):
         allowed = [None, *(value for o in overrides for value in _said(o, key))]
         for job in jobs:
             value = _at(job, key)
             if value in allowed:
                 continue
-            if key in SENT or not _inside(theirs.folder, value):
-                where = "" if key in SENT else f"in {theirs.folder}, or "
-                said = f"must be {where}on the command line, with --config-dir"
-                raise Invalid(key, shown(str(value))[:200], said)
+            if key in SENT or not _inside(foreign.folder, value):
+                folder_text = "" if key in SENT else f"in {foreign.folder}, or "
+                message = f"must be {folder_text}on the command line, with --config-dir"
+                raise Invalid(key, shown(str(value))[:200], message)
             allowed.append(value)
 
 
 def _said(override: Override, key: str) -> Iterator[Any]:
-    """The values that the override gives to the key."""
+    """Yields the values that an override gives to a key."""
     section, _, name = key.partition(".")
     value = override.value()
     if override.key_or_group == section and isinstance(value, dict):
@@ -56,13 +64,14 @@ def _said(override: Override, key: str) -> Iterator[Any]:
 
 
 def _at(job: Mapping[str, Any], key: str) -> Any:
+    """Returns the value of a key `section.name`, or None."""
     section, _, name = key.partition(".")
-    found = job.get(section)
-    return found.get(name) if isinstance(found, Mapping) else None
+    values = job.get(section)
+    return values.get(name) if isinstance(values, Mapping) else None
 
 
 def _inside(folder: Path, value: Any) -> bool:
-    """Whether it is the path of something in the folder, wherever its links lead."""
+    """Whether a value is a path within the folder, after links are resolved."""
     try:
         return Path(value).resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError, TypeError, ValueError):

@@ -1,7 +1,8 @@
-"""Config files from elsewhere: data that can import, run and read nothing.
+"""Checks config files from other people: they may hold only data.
 
-Hydra's own part of a config can: its callbacks, logging and plugins name what is to be called, and
-Hydra calls some of it before anybody has seen the config. Resolvers read the environment.
+Hydra's own part of a config can run code: callbacks, logging and plugins name functions, and Hydra
+calls some of them while it composes the config. Resolvers can read the environment. So configs
+must not use any of these.
 """
 
 from __future__ import annotations
@@ -21,78 +22,89 @@ from masksweep.sweeps.composing import includes
 from masksweep.sweeps.composing.includes import folded
 
 LARGE = 2**18
-"""Bytes of a config file."""
+"""Largest size of a config file, in bytes."""
 VALUES = 5_000
-"""Values of a config file: Hydra takes a millisecond for each."""
+"""Largest number of values in a config file. Hydra needs a millisecond for each."""
 MANY = 1000
-"""Configs that one may lead to; Hydra reads each anew for each way."""
+"""Largest number of configs that one may include. Hydra reads a config again for each include."""
 ENDINGS = (".yaml", ".yml")
 PACKAGE = re.compile(r"@package\s+(\S*)")
 DEFAULT = re.compile(r"((override|optional) +)*/?\w[\w.-]*(/\w[\w.-]*)*")
-"""An entry of a defaults list that leads nowhere else: no parent folder, no package."""
+"""A defaults entry that names a config only: it has no parent folder and no package."""
 CALL = re.compile(r"_\w+_")
+"""A key that may name something to call, such as `_target_`."""
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """A folder of configs from elsewhere, on a command line that is a person's own."""
+    """A folder of configs from elsewhere, and the command line of the user who names it."""
 
     folder: Path
     overrides: Sequence[str]
-    """Those of the command line."""
+    """The overrides of the command line."""
 
 
-def check(given: argparse.Namespace) -> Foreign | None:
-    """The folder of configs that a command line names, if there is one.
+def check(options: argparse.Namespace) -> Foreign | None:
+    """Checks the folder of configs that a command line names.
 
     Args:
-        given: Hydra's arguments, as `hydra_internals.parse` returns them.
+        options: Hydra's arguments, as `hydra_internals.parse` returns them.
+
+    Returns:
+        The folder, or None if the command line names none.
 
     Raises:
-        Invalid: The folder holds more than data.
+        Invalid: The folder holds more than data, or a flag is not allowed.
     """
     for flag in ("config_path", "config_name"):
-        if (value := getattr(given, flag)) is not None:
+        if (value := getattr(options, flag)) is not None:
             key = f"--{flag.replace('_', '-')}"
             raise Invalid(key, value, "not offered: --config-dir adds configs, as +GROUP=NAME")
-    if given.config_dir is None:
+    if options.config_dir is None:
         return None
-    folder = Path(given.config_dir)
+    folder = Path(options.config_dir)
     if not folder.is_dir():
-        raise Invalid("--config-dir", given.config_dir, "no such folder")
-    said = _reached(folder, [str(word) for word in given.overrides])
-    for name, count in includes.count(said).items():
-        if count > MANY:
+        raise Invalid("--config-dir", options.config_dir, "no such folder")
+    contents = _reached(folder, [str(word) for word in options.overrides])
+    for name, configs in includes.count(contents).items():
+        if configs > MANY:
             allowed = f"defaults lead to themselves, or to more than {MANY} configs"
             raise Invalid("--config-dir", folder / name, allowed)
-    return Foreign(folder, given.overrides)
+    return Foreign(folder, options.overrides)
 
 
 def _reached(folder: Path, words: list[str]) -> dict[Path, dict[Any, Any]]:
-    """What the configs say that Hydra can come to, by their names in the folder.
+    """Reads the configs that Hydra may read, and returns their contents by relative path.
 
-    These are the groups that Masksweep has, Hydra's, and what else the command line or a config
-    that is reached names: the folder may hold much more, such as the results of a sweep.
+    These are the configs in Masksweep's and Hydra's groups, and those that the command line or
+    another read config names. Other files are skipped: the folder may also hold results of sweeps.
+
+    Args:
+        folder: The folder of configs.
+        words: The overrides of the command line.
+
+    Raises:
+        Invalid: A config holds more than data.
     """
     groups = {entry.name for entry in resources.files("masksweep.conf").iterdir()}
     waiting = dict.fromkeys(sorted(folder.iterdir()) if folder.is_dir() else [])
-    said: dict[Path, dict[Any, Any]] = {}
-    while found := next((e for e in waiting if _is_reached(e, groups, words)), None):
-        del waiting[found]
-        for path in _files(found):
+    contents: dict[Path, dict[Any, Any]] = {}
+    while reached := next((e for e in waiting if _is_reached(e, groups, words)), None):
+        del waiting[reached]
+        for path in _files(reached):
             name = path.relative_to(folder)
             try:
-                said[name] = read(path, name)
+                contents[name] = read(path, name)
             except ValueError as error:
                 raise Invalid("--config-dir", path, str(error)) from error
-            words += _words(said[name])
-    return said
+            words += _words(contents[name])
+    return contents
 
 
 def _is_reached(entry: Path, groups: Set[str], words: Sequence[str]) -> bool:
-    """Whether one of the folder's own entries is a group, or one that the words name.
+    """Whether an entry of the folder is a group of configs, or is named by one of the words.
 
-    In any case of letters: a file system may know none, and Hydra opens what it opens.
+    Case is ignored, because a file system may ignore it when Hydra opens a file.
     """
     is_config = entry.suffix.lower() in ENDINGS
     if not entry.is_dir() and not is_config:
@@ -103,7 +115,11 @@ def _is_reached(entry: Path, groups: Set[str], words: Sequence[str]) -> bool:
 
 
 def _files(entry: Path) -> Iterator[Path]:
-    """The config files that an entry of the folder is or holds. Raises `Invalid` for a link."""
+    """Yields the config files of an entry: the file, or all files below the folder.
+
+    Raises:
+        Invalid: There is a symbolic link.
+    """
     if not entry.is_dir() or entry.is_symlink():
         walked = [(str(entry.parent), [entry.name] if entry.is_symlink() else [], [entry.name])]
     else:
@@ -111,44 +127,53 @@ def _files(entry: Path) -> Iterator[Path]:
     for root, folders, files in walked:
         configs = [name for name in files if name.lower().endswith(ENDINGS)]
         for name in sorted({*folders, *configs}):
-            if (found := Path(root, name)).is_symlink():
-                raise Invalid("--config-dir", found, "no link to another folder or file")
+            if (path := Path(root, name)).is_symlink():
+                raise Invalid("--config-dir", path, "no link to another folder or file")
         yield from (Path(root, name) for name in sorted(configs))
 
 
 def read(path: Path, name: Path) -> dict[Any, Any]:
-    """What a config file says; `name` is its path for Hydra.
+    """Reads a config file and checks that it holds only data.
 
-    Raises `ValueError` with the reason where it is more than data.
+    Args:
+        path: The file.
+        name: Its path relative to the folder of configs, as Hydra uses it.
+
+    Returns:
+        The content of the file.
+
+    Raises:
+        ValueError: The file holds more than data. The message is the reason.
     """
     if resources.files("masksweep.conf").joinpath(*name.parts).is_file():
         raise ValueError("Masksweep has a config of this name, which Hydra would take instead")
-    text, said = safe_yaml.read(path, LARGE, VALUES, as_hydra=True)
-    config = {} if said is None else said
+    text, data = safe_yaml.read(path, LARGE, VALUES, as_hydra=True)
+    config = {} if data is None else data
     if not isinstance(config, dict):
         raise ValueError("must be keys and values")
     keys, words = [str(key) for key in _keys(config)], list(_words(config))
     defaults = list(_words(config.get("defaults")))
-    named = [*name.parent.parts, *PACKAGE.findall(text), *defaults, *keys]
-    if any("hydra" in word.lower() for word in named):
+    names = [*name.parent.parts, *PACKAGE.findall(text), *defaults, *keys]
+    if any("hydra" in word.lower() for word in names):
         raise ValueError("Hydra's own config is fixed here")
-    for found in defaults:
-        if not DEFAULT.fullmatch(found):
-            raise ValueError(f"defaults are names of configs: {found[:100]}")
-    for found in keys:
-        if CALL.fullmatch(found):
-            raise ValueError(f"no key that says what to call: {found[:100]}")
-    for found in words:
-        # an override in sweep.parts may have backslashes, which Hydra takes out
-        if "${" in found.replace("\\", ""):
+    for item in defaults:
+        if not DEFAULT.fullmatch(item):
+            raise ValueError(f"defaults are names of configs: {item[:100]}")
+    for item in keys:
+        if CALL.fullmatch(item):
+            raise ValueError(f"no key that says what to call: {item[:100]}")
+    for item in words:
+        # an override in sweep.parts may have backslashes, which Hydra removes
+        if "${" in item.replace("\\", ""):
             allowed = "no resolvers or other references, which read what is no config"
-            raise ValueError(f"{allowed}: {found[:100]}")
-        if strict.CONTROL.search(found):
+            raise ValueError(f"{allowed}: {item[:100]}")
+        if strict.CONTROL.search(item):
             raise ValueError("no control characters")
     return config
 
 
 def _keys(value: Any) -> Iterator[Any]:
+    """Yields all keys of nested mappings."""
     for inner in _inner(value):
         yield from _keys(inner)
     if isinstance(value, dict):
@@ -156,7 +181,7 @@ def _keys(value: Any) -> Iterator[Any]:
 
 
 def _words(value: Any) -> Iterator[str]:
-    """All that is said in it, keys as well."""
+    """Yields all keys and values of nested data, as texts."""
     for inner in _inner(value):
         yield from _words(inner)
     if isinstance(value, dict):
@@ -166,6 +191,7 @@ def _words(value: Any) -> Iterator[str]:
 
 
 def _inner(value: Any) -> Iterator[Any]:
+    """Yields the values of a mapping or a list."""
     if isinstance(value, dict):
         yield from value.values()
     elif isinstance(value, list):

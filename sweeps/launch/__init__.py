@@ -1,5 +1,4 @@
-"""Where trials run: Ray's clusters, workers and jobs, which only this package knows, and processes
-of this machine.
+"""Where trials run: on the workers of a Ray cluster, or in processes of this machine.
 
-It may import `training` and below.
+Only this package uses Ray. It may import `training` and the packages below it.
 """

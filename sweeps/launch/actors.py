@@ -1,4 +1,4 @@
-"""The processes of a run on Ray: workers, and the mailbox where they leave their events."""
+"""The Ray actors of a run: the workers, and the mailbox that queues their events."""
 
 from __future__ import annotations
 
@@ -8,45 +8,59 @@ from masksweep.sweeps.launch.cluster import Spec
 from masksweep.sweeps.launch.job import Fatal, Work, failure
 
 Letter = tuple[int, int, Any]
-"""(run of a job, which of its events, the event)"""
+"""(number of the run of a job, index of the event in this run, the event)"""
 
 
 class Mailbox:
-    """Where workers leave their events; it outlives them, so none is lost with one.
+    """A queue for the events of all workers, held by an actor on the driver's node.
 
-    What is in it when it dies itself, the workers still have.
+    Events survive the death of a worker, because the queue does not live in the worker. If the
+    mailbox itself dies, the engine reads the lost events from `Worker.emitted`.
     """
 
     def __init__(self) -> None:
         self._letters: list[Letter] = []
 
     def put(self, letter: Letter) -> None:
+        """Adds an event to the queue."""
         self._letters.append(letter)
 
     def take(self) -> list[Letter]:
+        """Returns all events in the queue, and empties it."""
         letters, self._letters = self._letters, []
         return letters
 
 
 class Worker:
+    """An actor that sets up the work once, and then runs one job at a time."""
+
     def __init__(self, work: Work, spec: Spec) -> None:
         self._work = work
         self._emitted: list[Any] = []
         work.setup(spec)
 
     def ready(self) -> None:
-        """Returns when the worker is set up."""
+        """Does nothing. It returns once `__init__` has set up the worker."""
 
-    def ask(self, method: str, given: Any) -> Any:
-        """What this method of its work returns."""
-        return getattr(self._work, method)(given)
+    def ask(self, method: str, argument: Any) -> Any:
+        """Calls a method of the work and returns its result."""
+        return getattr(self._work, method)(argument)
 
     def emitted(self) -> list[Any]:
-        """All events of its last job."""
+        """Returns all events of the worker's last job, in order."""
         return self._emitted
 
     def run(self, number: int, payload: Any, mailbox: Any) -> tuple[int, Any]:
-        """(number of events, result or Failure); the run is known by its number."""
+        """Runs one job.
+
+        Args:
+            number: Identifies this run of the job. A job that is run again gets a new number.
+            payload: The job's payload, for the `run` method of the work.
+            mailbox: Handle of the `Mailbox` actor.
+
+        Returns:
+            The number of emitted events, and the job's result or a `Failure`.
+        """
         import ray
 
         last, self._emitted = None, []
@@ -63,5 +77,5 @@ class Worker:
         except Exception as error:
             result = failure(error)
         if last is not None:
-            ray.get(last)  # one caller's events arrive in order, and all before the result
+            ray.get(last)  # one actor's calls arrive in order: now all events are there
         return len(self._emitted), result

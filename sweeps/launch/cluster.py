@@ -1,4 +1,4 @@
-"""The Ray cluster that a sweep runs on: joined or started here, and what it has room for."""
+"""Joins or starts the Ray cluster that a sweep runs on, and says how many workers it can hold."""
 
 from __future__ import annotations
 
@@ -27,28 +27,30 @@ from masksweep.sweeps.launch.local_ray import closed, loopback
 
 PACKAGES = ("strategies", "sweeps", "conf")
 ADDRESSES, STORE_SHARE = 6e9, 0.3
-"""Bytes of addresses that each process takes, beside this part of the free memory, which Ray's
-store of objects maps."""
+"""Address space that Ray needs: `ADDRESSES` bytes for each process, and in addition the fraction
+`STORE_SHARE` of the available memory, which Ray's object store maps."""
 PAUSES = (1.0, 5.0)
-"""Seconds between tries to have a server of Ray's client started on a busy head."""
+"""Seconds between the tries to join through `ray://`. A busy head may fail to start the server
+process that a Ray client needs."""
 PROBE_SECONDS = 5.0
-"""How long an address may take to answer."""
+"""Seconds that an address may take to answer."""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What a worker is and takes; jobs of unlike specs never share one."""
+    """The resources of one worker. Jobs with different specs never share a worker."""
 
     num_cpus: float = 1
     num_gpus: float = 0
     memory: int | None = None
-    """Bytes."""
+    """Bytes; None for no limit."""
     threads: int = 1
+    """TensorFlow's threads within one operation."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What a cluster has, by Ray's names: `CPU` and `GPU` in pieces, `memory` in bytes."""
+    """Resources of a cluster by Ray's names. `CPU` and `GPU` are counts, `memory` is in bytes."""
 
     nodes: int
     total: Mapping[str, float]
@@ -57,13 +59,19 @@ class Resources:
 
 @contextmanager
 def cluster(address: str | None = None) -> Iterator[None]:
-    """Be connected to Ray: as this process is already, to `address`, or to one started here.
+    """Connects this process to Ray while the context is entered.
 
-    `address` is `host:port` or `auto` from a node of the cluster, `ray://host:port` from anywhere.
-    A Ray that was started or joined here is left at the end. Raises `Invalid` if there is none at
-    the address.
+    An existing connection is used and stays open. Otherwise a cluster is joined or started, and
+    left or stopped at the end.
+
+    Args:
+        address: `host:port` or `auto` on a node of the cluster, or `ray://host:port` from any
+            machine. None starts Ray on this machine.
+
+    Raises:
+        Invalid: Ray cannot be started, or no Ray cluster at the address accepts this process.
     """
-    # a driver's own metrics: leaving a cluster whose head has died would wait for their receiver
+    # no metrics of the driver: when the head has died, leaving would wait for their receiver
     os.environ.setdefault("RAY_enable_metrics_collection", "0")
     import ray
 
@@ -74,7 +82,7 @@ def cluster(address: str | None = None) -> Iterator[None]:
     with ExitStack() as stack:
         folder = stack.enter_context(closed()) if address is None else None
         started = set[psutil.Process]()
-        # Ray ends its own; but the agents of one that has died would go on for up to a minute
+        # Ray ends its own processes; but if Ray has died, its agents run on for up to a minute
         stack.callback(signals.kill, started)
         stack.callback(ray.shutdown)
         with _own_sigterm():
@@ -86,28 +94,28 @@ def cluster(address: str | None = None) -> Iterator[None]:
 
 
 def _start(folder: str | None, started: set[psutil.Process]) -> None:
-    """Start Ray on this machine, and add its processes to `started`.
+    """Starts Ray on this machine, and adds its processes to `started`.
 
     Raises:
-        Invalid: It cannot be started.
+        Invalid: Ray cannot be started.
     """
     _require_addresses()
     this = psutil.Process()
-    before = set(this.children(recursive=True))
+    children_before = set(this.children(recursive=True))
     try:
         with loopback():
-            # without a word, ray.init would join one that runs here
+            # without "local", ray.init would join a Ray that already runs on this machine
             _init("local", _temp_dir=folder)
-    except Exception as error:  # Ray has many
+    except Exception as error:  # Ray raises many types
         raise Invalid(
             "launch.address", "null", f"Ray does not start here: {_said(error)}"
         ) from error
     finally:
-        started.update(set(this.children(recursive=True)) - before)
+        started.update(set(this.children(recursive=True)) - children_before)
 
 
 def _require_addresses() -> None:
-    """Raise `Invalid` if `ulimit -v` is too low: Ray then waits for itself, for minutes."""
+    """Raises `Invalid` if `ulimit -v` is too low. Ray would then hang for minutes."""
     import resource
 
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
@@ -118,7 +126,7 @@ def _require_addresses() -> None:
 
 
 def quiet() -> None:
-    """Keep Ray's warnings off the screen; its loggers set levels of their own, again and again."""
+    """Hides Ray's warnings. The handlers are changed, because Ray resets the loggers' levels."""
     import ray  # noqa: F401
 
     for handler in logging.getLogger("ray").handlers:
@@ -127,10 +135,11 @@ def quiet() -> None:
 
 @contextmanager
 def code() -> Iterator[dict[str, list[str]]]:
-    """The runtime environment that takes this code along; it holds nothing else, secrets least.
+    """Yields a Ray runtime environment that sends the code of Masksweep to the cluster.
 
-    Ray sends folders, and the packages may lie in several places. So they are copied into one
-    folder of their common name, which is there until the environment has been sent.
+    The environment holds nothing else, in particular no variables that may be secret. Ray sends
+    one folder, but the packages may lie in several places. So they are copied into a temporary
+    folder `masksweep`, which is removed when the context ends.
     """
     with tempfile.TemporaryDirectory(prefix="masksweep-code-") as folder:
         package = Path(folder, "masksweep")
@@ -146,7 +155,7 @@ def code() -> Iterator[dict[str, list[str]]]:
 def _init(address: str, **options: Any) -> None:
     import ray
 
-    # a Ray client's job is set up by the cluster, which takes no folder of this machine
+    # with ray:// the cluster sets up the job, and uses no folder of this machine
     if safe_path.kept() and not address.startswith("ray://"):
         options["job_config"] = ray_internals.safe_job_config()
     ray.init(
@@ -155,21 +164,26 @@ def _init(address: str, **options: Any) -> None:
 
 
 def _join(address: str) -> None:
+    """Connects to the cluster at the address.
+
+    Raises:
+        Invalid: No Ray cluster answers there, or it refuses this process.
+    """
     from ray.exceptions import RayError
 
-    # a Ray job brings its code already, and refuses to be told twice
+    # a Ray job has brought the code already, and Ray refuses to have it set twice
     with_code = nullcontext() if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else code()
     quiet()
     try:
         knock(address)
         with with_code as env, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what went wrong is raised too
+            warnings.simplefilter("ignore")  # errors are raised as well
             for pause in (*PAUSES, None):
                 try:
                     _init(address, runtime_env=env)
                     break
                 except ConnectionAbortedError:
-                    # behind ray:// Ray starts a server for us, which on a busy head may not start
+                    # for ray:// the head starts a server process, which may fail when it is busy
                     if pause is None:
                         raise
                     time.sleep(pause)
@@ -180,78 +194,98 @@ def _join(address: str) -> None:
 
 
 def _said(error: Exception) -> str:
-    """An error in one line."""
+    """Returns the message of an error on one line, cut to 300 characters."""
     text = getattr(error, "strerror", None) or str(error).strip()
     return " ".join((text.splitlines()[-1] if "Traceback" in text else text).split())[:300]
 
 
 def knock(address: str) -> None:
-    """Raise `OSError` or `ValueError` unless a Ray that takes this process' token answers there.
+    """Checks that Ray answers at an address, and that it accepts this process's token.
 
-    `PermissionError`, one of the former, is for the token. Ray itself asks a dead address for
-    minutes and then ends the process, and repeats a wrong token for half a minute.
+    `ray.init` alone would try a dead address for minutes and then end the process, and would
+    repeat a wrong token for half a minute.
+
+    Args:
+        address: `host:port`, `auto` or `ray://host:port`, as in `cluster`.
+
+    Raises:
+        ValueError: The address has another form.
+        PermissionError: Ray asks for a token, or refuses this one. It is an `OSError` too.
+        OSError: Nothing answers there, or something that is not Ray.
     """
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS") or address
-    local = address == "auto"
-    laptop = address.startswith("ray://")
-    if "://" in address and not laptop:
+    is_local = address == "auto"
+    is_client = address.startswith("ray://")
+    if "://" in address and not is_client:
         raise ValueError("must be auto, host:port or ray://host:port")
-    found = address.removeprefix("ray://") if laptop else ray_internals.bootstrap_address(address)
-    host, _, port = (found or "").rpartition(":")
+    resolved = (
+        address.removeprefix("ray://") if is_client else ray_internals.bootstrap_address(address)
+    )
+    host, _, port = (resolved or "").rpartition(":")
     if not host or not port.isdigit():
         reason = "must be auto, host:port or ray://host:port"
-        raise ConnectionError("none runs on this machine") if local else ValueError(reason)
+        raise ConnectionError("none runs on this machine") if is_local else ValueError(reason)
     socket.create_connection((host.strip("[]"), int(port)), PROBE_SECONDS).close()
     if os.environ.get("RAY_USE_TLS", "0") in ("0", "false"):
-        method = "RayletDriver/ClusterInfo" if laptop else "NodeInfoGcsService/CheckAlive"
-        _ask(f"{host}:{port}", method, local)
+        method = "RayletDriver/ClusterInfo" if is_client else "NodeInfoGcsService/CheckAlive"
+        _ask(f"{host}:{port}", method, is_local)
 
 
-def _ask(found: str, method: str, local: bool) -> None:
-    """Call a method of Ray's, with the token that `ray.init` would show there."""
+def _ask(target: str, method: str, is_local: bool) -> None:
+    """Calls a gRPC method of Ray with the token that `ray.init` would send.
+
+    Args:
+        target: `host:port` of the server.
+        method: Service and method, such as `NodeInfoGcsService/CheckAlive`.
+        is_local: Whether to use the token that this user has for a Ray of this machine.
+
+    Raises:
+        PermissionError: Ray asks for a token, or refuses this one.
+        ConnectionError: The server is not Ray.
+    """
     import grpc  # type: ignore[import-untyped]
 
-    if local:
+    if is_local:
         ray_internals.take_own_token()
     token = ray_internals.token_header()
-    with grpc.insecure_channel(found, [("grpc.enable_http_proxy", 0)]) as channel:
+    with grpc.insecure_channel(target, [("grpc.enable_http_proxy", 0)]) as channel:
         try:
             grpc.channel_ready_future(channel).result(PROBE_SECONDS)
             call = channel.unary_unary(f"/ray.rpc.{method}")
             call(b"", timeout=PROBE_SECONDS, metadata=tuple(token.items()))
         except grpc.FutureTimeoutError:
-            raise ConnectionError(f"what answers at {found} is not Ray") from None
+            raise ConnectionError(f"what answers at {target} is not Ray") from None
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.UNAUTHENTICATED:
                 if token:
                     raise PermissionError("it refuses this token") from None
                 reason = "it asks for a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
                 raise PermissionError(f"{reason} (or keep it in ~/.ray/auth_token)") from None
-            # whatever else it says to an empty call, Ray answered
+            # any other error is an answer of Ray: the call had an empty message
 
 
 @contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Keep this process' own handler of SIGTERM, which `ray.init` replaces."""
-    before = signal.getsignal(signal.SIGTERM)
-    ours = callable(before) and threading.current_thread() is threading.main_thread()
+    """Restores this process's own SIGTERM handler, which `ray.init` replaces."""
+    own_handler = signal.getsignal(signal.SIGTERM)
+    can_restore = callable(own_handler) and threading.current_thread() is threading.main_thread()
     try:
         yield
     except SystemExit:
-        if not ours:
+        if not can_restore:
             raise
-        # the signal came while Ray's handler, which exits, was in place
-        signal.signal(signal.SIGTERM, before)
+        # SIGTERM came while Ray's handler was set, which exits: send it to the own handler
+        signal.signal(signal.SIGTERM, own_handler)
         signal.raise_signal(signal.SIGTERM)
         raise
     finally:
-        if ours:
-            signal.signal(signal.SIGTERM, before)
+        if can_restore:
+            signal.signal(signal.SIGTERM, own_handler)
 
 
 def resources() -> Resources:
-    """What the cluster has, and what of it is free now."""
+    """Returns the resources of all living nodes of the cluster: in total, and free now."""
     import ray
 
     nodes = sum(bool(node["Alive"]) for node in ray.nodes())
@@ -259,32 +293,36 @@ def resources() -> Resources:
 
 
 def slots(spec: Spec) -> int:
-    """How many workers of this spec the nodes that are there take at once.
+    """Returns how many workers of this spec fit on the present nodes at the same time.
 
-    Raises `Invalid` if none can take one. Which nodes an autoscaler could add, Ray tells nobody.
+    Other workers are not subtracted. Nodes that an autoscaler could add do not count, because Ray
+    does not say which they are.
+
+    Raises:
+        Invalid: No node can hold a worker of this spec.
     """
     import ray
 
-    wanted = {
+    requests = {
         "CPU": ("num_cpus", spec.num_cpus),
         "GPU": ("num_gpus", spec.num_gpus),
         "memory": ("memory", spec.memory or 0),
     }
-    asked = {r: a for r, (_, a) in wanted.items() if a}
+    amounts = {r: a for r, (_, a) in requests.items() if a}
     nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
-    for resource, amount in asked.items():
-        has = max((node.get(resource, 0) for node in nodes), default=0)
-        if amount > has:
-            allowed = f"must be at most {has:g}, what the largest node has"
-            raise Invalid(f"resources.{wanted[resource][0]}", amount, allowed)
-    found = sum(min(_fit(r, node.get(r, 0), a) for r, a in asked.items()) for node in nodes)
-    if not found:
-        raise Invalid("resources", asked, "must fit on one node, and no node has them all")
-    return found
+    for resource, amount in amounts.items():
+        largest = max((node.get(resource, 0) for node in nodes), default=0)
+        if amount > largest:
+            allowed = f"must be at most {largest:g}, what the largest node has"
+            raise Invalid(f"resources.{requests[resource][0]}", amount, allowed)
+    workers = sum(min(_fit(r, node.get(r, 0), a) for r, a in amounts.items()) for node in nodes)
+    if not workers:
+        raise Invalid("resources", amounts, "must fit on one node, and no node has them all")
+    return workers
 
 
-def _fit(resource: str, there: float, each: float) -> int:
-    """How often a node has an amount. Ray puts a fraction of a card on one card."""
+def _fit(resource: str, available: float, each: float) -> int:
+    """Returns how often `each` fits into an amount. Ray puts a fraction of a GPU on one GPU."""
     if resource == "GPU" and each < 1:
-        return int(there) * _fit("", 1, each)
-    return int(there / each + 1e-9)
+        return int(available) * _fit("", 1, each)
+    return int(available / each + 1e-9)

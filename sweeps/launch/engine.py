@@ -1,4 +1,7 @@
-"""Jobs on Ray: each ends once, with its events, whatever happens to a worker. Knows no Hydra."""
+"""Runs jobs on Ray workers: each job ends once, after its events, even if workers die.
+
+Nothing in this file depends on Hydra.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +25,18 @@ POLL_SECONDS = 0.2
 
 @dataclass
 class _Running:
+    """One run of a job on a worker."""
+
     number: int
+    """Of the run. A job that is run again gets a new number."""
     job: Job
     worker: int
+    """The worker's number in the pool."""
     since: float
+    """Start of the run, in seconds of `time.monotonic`."""
     timed_out: bool = False
     heard: set[int] = field(default_factory=set)
-    """Which of its events were delivered."""
+    """Indices of the events that the watcher has received."""
 
 
 def run(
@@ -40,17 +48,35 @@ def run(
     timeout_s: float | None = None,
     joined: bool = False,
 ) -> None:
-    """Run every job on the cluster that this process is connected to; see `Engine`."""
+    """Runs all jobs on the cluster that this process is connected to, with a new `Engine`.
+
+    Args:
+        jobs: The jobs to run.
+        work: What the workers do with a job.
+        watcher: Is told when jobs start, emit events and end.
+        max_retries: How often a job is run again after its worker was lost.
+        timeout_s: Seconds that a job of size 1 may take; None for no limit.
+        joined: Whether the cluster was joined, not started here. It may have an autoscaler then.
+
+    Raises:
+        Invalid: No node can hold a worker for one of the jobs.
+        Broken: The cluster is gone.
+    """
     with Engine(jobs, work, joined=joined) as engine:
         engine.run(watcher, jobs, max_retries=max_retries, timeout_s=timeout_s)
 
 
 class Engine:
-    """Workers on the cluster that this process is connected to, while it is entered.
+    """A context manager with workers on the cluster that this process is connected to.
 
-    They are started on entering, wherever there is room, so that they are ready when `run` gives
-    them jobs. Entering raises `Invalid` if no node can satisfy a spec. A cluster that was `joined`,
-    not started here, may have an autoscaler, which adds nodes for the workers that wait for room.
+    Workers are started on entering, as many as there is room for, so that they are ready when `run`
+    gives them jobs. Entering raises `Invalid` if no node can hold a worker of one of the specs.
+
+    Args:
+        jobs: The jobs to come. Their specs decide which workers are started.
+        work: What the workers do with a job.
+        joined: Whether the cluster was joined, not started here. It may have an autoscaler then,
+            which adds nodes for workers that wait for room.
     """
 
     def __init__(self, jobs: Sequence[Job], work: Work, *, joined: bool = False) -> None:
@@ -71,10 +97,10 @@ class Engine:
 
         with self._of_ray():
             self._pool = Pool(list(self._waiting), self._work, self._joined)
-            # beside the driver: a node that is lost must not take the events of others along
-            here = ray.get_runtime_context().get_node_id()
-            scheduling = NodeAffinitySchedulingStrategy(here, soft=False)
-            # it holds little, but that does not save it where Ray ends workers for memory
+            # on the driver's node, so that the loss of another node loses no events
+            driver_node = ray.get_runtime_context().get_node_id()
+            scheduling = NodeAffinitySchedulingStrategy(driver_node, soft=False)
+            # restarted if it dies: when memory is low, Ray may kill it although it is small
             options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
             self._mailbox = ray.remote(scheduling_strategy=scheduling, **options)(Mailbox).remote()
             self._look()
@@ -83,30 +109,36 @@ class Engine:
     def __exit__(self, *_: Any) -> None:
         import ray
 
-        if not self._broken:  # else these calls would wait for who cannot answer
+        if not self._broken:  # after a failure of Ray these calls could hang
             self._pool.end()
             ray.kill(self._mailbox)
 
     @contextmanager
     def _of_ray(self) -> Iterator[None]:
-        """Raise `Broken` where Ray fails; from then on nothing is asked of it."""
+        """Raises `Broken` for an error of Ray, and notes that Ray must not be called any more."""
         import ray
 
         try:
             yield
         except (ray.exceptions.RayError, ConnectionError) as error:
             self._broken = True
-            self._head.answers()  # says what died, if that is the reason
+            self._head.answers()  # raises a Broken that says what died, if something did
             raise Broken(f"Ray failed: {last_line(error)}") from error
         except Broken:
             self._broken = True
             raise
 
-    def ask(self, method: str, given: Any) -> Any:
-        """What a method of the work returns in the first worker that is ready.
+    def ask(self, method: str, argument: Any) -> Any:
+        """Calls a method of the work in the first worker that is ready, and returns its result.
 
-        Raises what the method raises; `LookupError` if no worker can be set up, or it dies;
-        `Broken` if the cluster is gone.
+        Args:
+            method: Name of the method.
+            argument: The only argument of the method.
+
+        Raises:
+            LookupError: No worker can be set up, or the worker died.
+            Broken: The cluster is gone.
+            Exception: Whatever the method raises.
         """
         import ray
 
@@ -116,19 +148,19 @@ class Engine:
             while not ready:
                 self._look()
                 self._wait()
-                found = ((spec, self._pool.idle(spec)) for spec in self._waiting)
-                ready = [(spec, number) for spec, number in found if number is not None]
-            answer = self._pool.actor(*ready[0]).ask.remote(method, given)
+                idle = ((spec, self._pool.idle(spec)) for spec in self._waiting)
+                ready = [(spec, number) for spec, number in idle if number is not None]
+            answer = self._pool.actor(*ready[0]).ask.remote(method, argument)
             while not ray.wait([answer], timeout=POLL_SECONDS)[0]:
                 self._head.answers()
             try:
                 return ray.get(answer)
             except ray.exceptions.RayTaskError as error:
-                failed = error.cause
+                cause = error.cause
             except ray.exceptions.RayError as error:
-                self._head.wait()  # which may have taken the worker along
+                self._head.wait()  # raises Broken if the head is lost as well
                 raise LookupError(last_line(error)) from error
-        raise failed from None
+        raise cause from None
 
     def run(
         self,
@@ -138,11 +170,20 @@ class Engine:
         max_retries: int = 2,
         timeout_s: float | None = None,
     ) -> None:
-        """Run the jobs, of specs that workers were started for.
+        """Runs the jobs, and returns when all of them have ended.
 
-        A job whose worker or node is lost runs again, at most `max_retries` times; one that
-        raises, or takes longer than `timeout_s`, fails. One with parts that raises `Apart`, or is
-        lost too often, is run part by part. Raises `Broken` if the cluster is gone.
+        A job whose worker or node is lost runs again, at most `max_retries` times. A job that
+        raises, or takes too long, fails. If a job with parts raises `Apart`, or its worker is lost
+        too often, its parts are run as jobs of their own.
+
+        Args:
+            watcher: Is told when jobs start, emit events and end.
+            jobs: Jobs with the specs that the engine was made with.
+            max_retries: How often a job is run again after its worker was lost.
+            timeout_s: Seconds that a job of size 1 may take; None for no limit.
+
+        Raises:
+            Broken: The cluster is gone.
         """
         with self._of_ray():
             self._run(watcher, jobs, max_retries, timeout_s)
@@ -164,11 +205,12 @@ class Engine:
                 self._watcher.tick()
             for ref in done:
                 self._finish(ref)
-        self._pool.end()  # a report may follow, and a store that is slow
+        self._pool.end()  # now, because a report or a slow store may follow
 
     # -- workers -------------------------------------------------------------------------------
 
     def _look(self) -> None:
+        """Starts workers for the jobs that have not ended, where the cluster has room."""
         if not self._head.answers():
             return
         wanted = Counter({spec: len(jobs) for spec, jobs in self._waiting.items()})
@@ -176,7 +218,7 @@ class Engine:
         self._give_up(self._pool.look(wanted))
 
     def _wait(self) -> list[Any]:
-        """Wait a little for workers and jobs; those that ended of the latter."""
+        """Waits up to `POLL_SECONDS` for workers and jobs. Returns the jobs that ended, by ref."""
         import ray
 
         starting = self._pool.starting
@@ -190,6 +232,7 @@ class Engine:
         return [ref for ref in done if ref in self._running]
 
     def _give_up(self, hopeless: Iterable[Hopeless]) -> None:
+        """Ends all waiting jobs of the specs for which no worker can be had."""
         for spec, failure in hopeless:
             while self._waiting[spec]:
                 self._watcher.ended(self._waiting[spec].popleft().key, failure)
@@ -197,6 +240,7 @@ class Engine:
     # -- jobs ----------------------------------------------------------------------------------
 
     def _dispatch(self) -> None:
+        """Gives the waiting jobs to idle workers."""
         for spec, jobs in self._waiting.items():
             while jobs and (worker := self._pool.idle(spec)) is not None:
                 job, actor = jobs.popleft(), self._pool.take(spec, worker)
@@ -208,15 +252,17 @@ class Engine:
                 self._pool.release(spec)
 
     def _deliver(self) -> None:
+        """Passes the queued events to the watcher."""
         import ray
 
         self._took = time.monotonic()
         running = {r.number: r for r in self._running.values()}
         for run, number, event in ray.get(self._mailbox.take.remote()):
-            if run in running:  # its worker was not given up
+            if run in running:  # not from a worker that was given up
                 self._hear(running[run], number, event)
 
     def _hear(self, run: _Running, number: int, event: Any) -> None:
+        """Passes one event to the watcher, unless the watcher has received it already."""
         if number in run.heard:
             return
         run.heard.add(number)
@@ -226,7 +272,7 @@ class Engine:
             self._watcher.event(run.job.key, event)
 
     def _expire(self) -> None:
-        """End the jobs that took too long, by ending their workers."""
+        """Ends the jobs that took too long, by killing their workers."""
         import ray
 
         for run in self._running.values():
@@ -236,14 +282,15 @@ class Engine:
                 ray.kill(self._pool.actor(run.job.spec, run.worker))
 
     def _finish(self, ref: Any) -> None:
+        """Handles a job whose run has returned or whose worker is lost."""
         import ray
 
         run, emitted = self._running[ref], math.inf
         try:
             emitted, result = ray.get(ref)
-        except ray.exceptions.RayTaskError as error:  # its result cannot travel, among others
+        except ray.exceptions.RayTaskError as error:  # for example, its result cannot be pickled
             result = Failure(last_line(error), str(error))
-        except ray.exceptions.RayError as error:  # every other says that the worker is gone
+        except ray.exceptions.RayError as error:  # all other errors mean a lost worker
             self._deliver()
             del self._running[ref]
             self._pool.replace(run.job.spec, run.worker)
@@ -251,13 +298,13 @@ class Engine:
             return
         if emitted > len(run.heard):
             self._deliver()
-        if emitted > len(run.heard):  # the mailbox was lost, with what was in it
+        if emitted > len(run.heard):  # the mailbox died with some events
             with suppress(ray.exceptions.RayError):
                 actor = self._pool.actor(run.job.spec, run.worker)
                 for number, event in enumerate(ray.get(actor.emitted.remote())):
                     self._hear(run, number, event)
         del self._running[ref]
-        if run.timed_out:  # it was ended all the same
+        if run.timed_out:  # the worker has been killed all the same
             self._pool.replace(run.job.spec, run.worker)
         else:
             self._pool.give_back(run.job.spec, run.worker)
@@ -267,32 +314,34 @@ class Engine:
             self._end(run.job.key, result)
 
     def _apart(self, job: Job) -> None:
+        """Queues the parts of a job instead of the job."""
         self._retries.pop(job.key, None)
         self._waiting[job.spec].extend(job.parts)
 
-    def _lost(self, run: _Running, said: str) -> None:
+    def _lost(self, run: _Running, message: str) -> None:
+        """Decides whether a job whose worker was lost runs again, in parts, or fails."""
         key = run.job.key
         fatal = self._fatal.pop(key, None)
         if fatal and fatal.again:
             self._again(run.job, fatal.reason)
         elif fatal:
-            self._end(key, Failure(fatal.reason, said, fatal.cause))
+            self._end(key, Failure(fatal.reason, message, fatal.cause))
         elif run.timed_out:
             limit = (self._timeout or 0) * run.job.size
             reason = f"timed out: took longer than {limit:g} s"
-            self._end(key, Failure(reason, said, "timeout"))
+            self._end(key, Failure(reason, message, "timeout"))
         else:
-            memory = "running low on memory" in said
+            memory = "running low on memory" in message
             reason = "out of memory on its node" if memory else "worker died"
-            tried = self._retries[key] = self._retries.get(key, 0) + 1
-            if tried <= self._max_retries:
+            losses = self._retries[key] = self._retries.get(key, 0) + 1
+            if losses <= self._max_retries:
                 self._again(run.job, reason)
-            elif run.job.parts:  # which of them it was will be seen
+            elif run.job.parts:  # to see which part kills its worker
                 self._watcher.retried(key, reason)
                 self._apart(run.job)
             else:
-                reason = f"{reason}, {tried} times" if tried > 1 else reason
-                self._end(key, Failure(reason, said, "memory" if memory else "lost"))
+                reason = f"{reason}, {losses} times" if losses > 1 else reason
+                self._end(key, Failure(reason, message, "memory" if memory else "lost"))
 
     def _again(self, job: Job, reason: str) -> None:
         self._watcher.retried(job.key, reason)
@@ -304,5 +353,7 @@ class Engine:
 
 
 class _Raises(Watcher):
+    """Raises `LookupError` when a job ends, that is, when no worker can be set up for it."""
+
     def ended(self, key: str, result: Any) -> None:
         raise LookupError(result.reason)

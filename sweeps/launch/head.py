@@ -1,4 +1,4 @@
-"""Whether the head of a Ray cluster is still there."""
+"""Checks whether the head of a Ray cluster is still reachable."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ from masksweep.sweeps.common.broken import Broken
 from masksweep.sweeps.launch import ray_internals
 
 HEAD_SECONDS = 30.0
-"""How long a head that was joined may be out of reach. After a minute Ray ends this process."""
+"""Seconds that the head of a joined cluster may be out of reach. Ray ends this process after 60."""
 EARLY_SECONDS = 10.0
-"""The same while no job has begun: nothing is lost where it is started again."""
+"""The same limit before the first job: a sweep that is started again has lost nothing yet."""
 PROBE_SECONDS = 1.0
+"""Timeout of one probe, and the least time between two probes."""
 
 
 class Head:
-    """Whether the head of the cluster that this process is connected to is still there.
+    """Checks whether the head of the connected cluster is reachable.
 
-    While it is not, calls that ask it do not return, and at last Ray ends this process.
+    While it is not, calls to the head do not return, and after a minute Ray ends this process.
+
+    Args:
+        patience_s: Seconds that the head may be out of reach.
     """
 
     def __init__(self, patience_s: float) -> None:
@@ -26,11 +30,15 @@ class Head:
         self._asked, self._gone_since = 0.0, 0.0
 
     def answers(self) -> bool:
-        """Whether it can be asked now. Raises `Broken` if it has been gone for too long."""
+        """Whether calls to the head return now.
+
+        Raises:
+            Broken: The head has been out of reach for too long, or Ray has ended on this machine.
+        """
         import ray
 
         if ray.util.client.ray.is_connected():
-            return True  # that connection raises errors of its own
+            return True  # a ray:// connection raises its own errors
         node = ray_internals.node()
         if node is None:
             raise Broken("Ray has ended")
@@ -45,13 +53,17 @@ class Head:
         except OSError as error:
             self._gone_since = self._gone_since or time.monotonic()
             if time.monotonic() - self._gone_since > self._patience_s:
-                gone = f"has been gone for {self._patience_s:g} s: {error}"
-                raise Broken(f"the head of the Ray cluster {gone}") from error
+                reason = f"has been gone for {self._patience_s:g} s: {error}"
+                raise Broken(f"the head of the Ray cluster {reason}") from error
         self._asked = time.monotonic()
         return not self._gone_since
 
     def wait(self) -> None:
-        """Wait until it answers a new question. Raises `Broken` if it is gone for too long."""
+        """Waits until the head answers a new probe.
+
+        Raises:
+            Broken: As in `answers`.
+        """
         self._asked = 0.0
         while not self.answers():
             time.sleep(PROBE_SECONDS)

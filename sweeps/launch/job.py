@@ -1,4 +1,7 @@
-"""A job: what it ends with, who does it, who watches it. Loads no Ray."""
+"""Jobs, their failures, the work that runs a job, and the watcher that is told of it.
+
+Importing this file does not import Ray.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,17 @@ from masksweep.sweeps.results import FailureCause, TrialFailure
 
 @dataclass(frozen=True)
 class Job:
+    """What one worker does in one call."""
+
     key: str
+    """Identifies the job among those of a run."""
     payload: Any
+    """The argument of `Work.run`; it must be picklable."""
     spec: Spec
     size: int = 1
-    """How many times as long as others it may take."""
+    """Factor on the time limit; the number of trials in the job."""
     parts: tuple[Job, ...] = ()
-    """What is run in its stead, if its worker is lost too often."""
+    """Jobs to run instead, if this one raises `Apart` or its worker is lost too often."""
 
 
 @dataclass(frozen=True)
@@ -33,57 +40,65 @@ class Failure:
 
 
 def failure(error: Exception) -> Failure:
-    """What an exception amounts to."""
-    said = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
-    told = "".join(traceback.format_exception(error))
+    """Returns the `Failure` of a job that raised this exception."""
+    summary = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    trace = "".join(traceback.format_exception(error))
     if isinstance(error, TrialFailure):
-        return Failure(str(error), told, error.cause)
+        return Failure(str(error), trace, error.cause)
     if type(error).__name__ in ("MemoryError", "ResourceExhaustedError"):
-        return Failure(f"out of memory: {said}", told, "memory")
-    return Failure(said, told)
+        return Failure(f"out of memory: {summary}", trace, "memory")
+    return Failure(summary, trace)
 
 
 Emit = Callable[[Any], None]
 
 
 class Work(Protocol):
-    """What the workers do. Travels to them by pickle."""
+    """What the workers do with a job. The object is pickled and sent to each worker."""
 
     def setup(self, spec: Spec) -> None:
-        """Once in each worker, before its first job."""
+        """Called once in each worker, before its first job."""
 
     def run(self, payload: Any, emit: Emit) -> Any:
-        """One job; what it returns goes to `ended`, what it emits to `event`.
+        """Runs one job.
 
-        An exception may name its `cause`; then its message is the reason of the `Failure`. A
-        `Fatal` that is emitted says why the process is about to end, and whether to try again.
+        An exception becomes a `Failure`. If it is a `TrialFailure`, its `cause` is used, and its
+        message is the reason.
+
+        Args:
+            payload: The payload of the job.
+            emit: Sends an event to `Watcher.event`. A `Fatal` event announces that the process is
+                about to end.
+
+        Returns:
+            The result, for `Watcher.ended`.
         """
 
 
 @dataclass(frozen=True)
 class Fatal:
-    """The last event of a process that ends itself."""
+    """The last event of a process that is about to end itself."""
 
     reason: str
     cause: FailureCause
     again: bool = False
-    """Whether the job is no reason for it, and should be run in a new process."""
+    """Whether earlier jobs may be the reason, so that this job should run in a new process."""
 
 
 class Watcher:
-    """What a sweep does as its jobs go on. Any of these may raise: that ends the whole run."""
+    """Callbacks of a run, which do nothing here. An exception in one of them ends the whole run."""
 
     def started(self, key: str, worker: int) -> None:
-        """A worker, by its number from 0, has been given the job."""
+        """The job was given to a worker. Workers are numbered from 0."""
 
     def event(self, key: str, event: Any) -> None:
-        """The job emitted this. Comes once more from a job that is run again."""
+        """The job emitted an event. A job that is run again emits its events again."""
 
     def retried(self, key: str, reason: str) -> None:
-        """The job's worker was lost; it will be given to another one."""
+        """The job's worker was lost, and the job will be run again or in parts."""
 
     def ended(self, key: str, result: Any) -> None:
-        """The job's result or `Failure`, once, after its events."""
+        """The job ended with a result or a `Failure`. Called once, after all events of the job."""
 
     def tick(self) -> None:
         """Called several times a second."""

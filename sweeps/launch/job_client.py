@@ -1,4 +1,4 @@
-"""A client of Ray's jobs: sends one to a cluster's head, and says what became of it."""
+"""A client of Ray's job server: submits a job to a cluster's head, and reads its state."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from masksweep.sweeps.launch import cluster
 
 DEFAULT = "http://127.0.0.1:8265"
 AGENT_SECONDS = 60.0
-"""How long a head may take until its agent, which starts jobs, is there."""
+"""Seconds to wait for the agent of a new head. The agent starts the jobs."""
 NO_AGENT = "No available agent"
 TERMINATED = 143
 SILENCE_SECONDS = 60.0
@@ -25,18 +25,26 @@ PATIENCE_SECONDS = 60.0
 
 
 def connect(address: str | None) -> Any:
-    """A client of the cluster's dashboard. Raises `Invalid` (key `--address`) if none answers."""
+    """Returns a client of the cluster's dashboard, which runs the job server.
+
+    Args:
+        address: URL of the dashboard, or an address as in `cluster`. None takes the address from
+            `RAY_API_SERVER_ADDRESS` or `RAY_ADDRESS`, or else `DEFAULT`.
+
+    Raises:
+        Invalid: No dashboard answers there, or it refuses this process. The key is `--address`.
+    """
     import requests
     from ray.exceptions import AuthenticationError, RayError
     from ray.job_submission import JobSubmissionClient
 
     cluster.quiet()
-    named = (os.environ.get(k) for k in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"))
-    address = next(filter(None, (address, *named)), DEFAULT)
-    # the client lets it go before what it is told
+    variables = (os.environ.get(k) for k in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"))
+    address = next(filter(None, (address, *variables)), DEFAULT)
+    # the client prefers this variable to its own argument
     os.environ["RAY_API_SERVER_ADDRESS"] = address
     try:
-        # neither the client nor Ray gives up soon
+        # checked first, because the client and Ray would retry for a long time
         if address.startswith(("http://", "https://")):
             requests.head(address, timeout=cluster.PROBE_SECONDS)
         else:
@@ -46,13 +54,13 @@ def connect(address: str | None) -> Any:
         raise Invalid("--address", shown(address), "no Ray dashboard answers there") from error
     except (OSError, RuntimeError, ValueError, RayError) as error:
         denied = isinstance(error, AuthenticationError | PermissionError)
-        what = "refuses" if denied else "no Ray dashboard there"
+        problem = "refuses" if denied else "no Ray dashboard there"
         reason = " ".join(str(error).split())[:300]
-        raise Invalid("--address", shown(address), f"{what}: {reason}") from error
+        raise Invalid("--address", shown(address), f"{problem}: {reason}") from error
 
 
 def send(client: Any, **job: Any) -> str:
-    """The id of a job that was sent. A head that has just started has no agent for jobs yet."""
+    """Submits a job and returns its id. Waits for the agent of a head that has just started."""
     end = time.monotonic() + AGENT_SECONDS
     while True:
         try:
@@ -64,6 +72,11 @@ def send(client: Any, **job: Any) -> str:
 
 
 def info(client: Any, job: str) -> Any:
+    """Returns Ray's details of a job.
+
+    Raises:
+        Invalid: There is no job of this id. The key is `ID`.
+    """
     try:
         return client.get_job_info(job)
     except RuntimeError as error:
@@ -116,7 +129,10 @@ def follow(client: Any, job: str, show: Callable[[str], object]) -> Any:
 
 
 def exit_code(job: Any) -> int:
-    """Of a job that ended. Ray keeps none of one that was stopped, or never began."""
+    """Returns the exit code of a job that has ended.
+
+    Ray stores none for a job that was stopped or that never began: then it follows from the status.
+    """
     code: int | None = job.driver_exit_code
     if code is not None:
         return code if code >= 0 else 128 - code

@@ -1,4 +1,4 @@
-"""Jobs one after the other in a process of this machine, without Ray."""
+"""Runs jobs one after the other in a process of this machine, without Ray."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ POLL_SECONDS = 0.2
 
 
 class LocalProcess:
-    """Runs jobs as `Engine` does, without Ray: one after the other, in a process for each spec."""
+    """Runs jobs as `Engine` does, but one after the other, in one child process for each spec.
+
+    Args:
+        work: What the child process does with a job.
+    """
 
     def __init__(self, work: Work) -> None:
         self._work = work
@@ -33,9 +37,15 @@ class LocalProcess:
         self._end()
 
     def run(self, watcher: Watcher, jobs: Sequence[Job], *, max_retries: int = 1) -> None:
-        """Run the jobs. One whose process is lost runs again, at most `max_retries` times.
+        """Runs the jobs, and returns when all of them have ended.
 
-        One with parts that raises `Apart`, or is lost, is run part by part.
+        A job whose process is lost runs again. If a job with parts raises `Apart`, or its process
+        is lost, its parts are run as jobs of their own.
+
+        Args:
+            watcher: Is told when jobs start, emit events and end.
+            jobs: The jobs to run, in this order.
+            max_retries: How often a job is run again after its process was lost.
         """
         waiting, retries = deque(jobs), dict[str, int]()
         while waiting:
@@ -59,12 +69,12 @@ class LocalProcess:
                 watcher.ended(job.key, result)
 
     def _run(self, watcher: Watcher, job: Job) -> Any:
-        """The job's result, or why there is none; its events go to the watcher."""
+        """Runs one job, and returns its result or a `Failure`. Its events go to the watcher."""
         child, events = self._start(job.spec)
         fatal: list[Fatal] = []
 
         def deliver(patience_s: float = 0.0) -> bool:
-            with suppress(EOFError, OSError):  # of a process that has died
+            with suppress(EOFError, OSError):  # the process has died
                 if events.poll(patience_s):
                     event = events.recv()
                     if isinstance(event, Fatal):
@@ -89,11 +99,12 @@ class LocalProcess:
             return Failure(reason, reason, "lost")
 
     def _start(self, spec: Spec) -> tuple[Child, Connection]:
+        """Returns the process for a spec and the connection that receives its events."""
         if self._spec != spec or self._child is None or self._events is None:
             self._end()
-            self._events, theirs = multiprocessing.get_context("spawn").Pipe(duplex=False)
-            self._child, self._spec = Child(_set_up, self._work, spec, theirs), spec
-            theirs.close()
+            self._events, sending_end = multiprocessing.get_context("spawn").Pipe(duplex=False)
+            self._child, self._spec = Child(_set_up, self._work, spec, sending_end), spec
+            sending_end.close()
         return self._child, self._events
 
     def _end(self) -> None:
@@ -104,10 +115,10 @@ class LocalProcess:
         self._child = self._events = None
 
 
-# -- in the process --------------------------------------------------------------------------
+# -- in the child process --------------------------------------------------------------------
 
 _state: list[Any] = []
-"""The work, and where its events go."""
+"""In the child process: the work, and the connection that sends its events."""
 
 
 def _set_up(work: Work, spec: Spec, events: Connection) -> None:

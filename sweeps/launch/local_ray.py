@@ -1,10 +1,10 @@
-"""A Ray of this process' own: no other user may talk to it, no other machine, or see its files.
+"""Settings for a local Ray that other users and other machines can neither reach nor read.
 
-Ray by itself listens on every address of the machine, makes its folder writable for all, and keeps
-a token in the user's home, which all may read and which is every cluster's of that user. Here the
-token is a new one, which lives in the environment of this process and of those that it starts,
-and ends with them: no file to guard, no home to need, and two sweeps do not share it. For the same
-reason it takes free ports for all that listens.
+By default Ray listens on every address of the machine, makes its folder writable for all users, and
+keeps one token for all clusters of a user, in a file in the user's home. Here each Ray gets a new
+token, which exists only in the environment of this process and of its child processes. So no file
+must be protected, no home is needed, and two sweeps do not share a token. All servers of this Ray
+use free ports, so that two sweeps do not collide.
 """
 
 from __future__ import annotations
@@ -23,27 +23,31 @@ from masksweep.sweeps.launch import ray_internals
 
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""Has Ray listen on 127.0.0.1 alone, as it does by itself on other systems than Linux."""
+"""Makes Ray listen on 127.0.0.1 only, which is its default on systems other than Linux."""
 
 
 PORTS = {"AUTOSCALER_METRIC_PORT": "0", "DASHBOARD_METRIC_PORT": "0"}
-"""Ray gives these servers the same port in every cluster of a machine. 0 is any free one."""
+"""By default these servers have the same port in every cluster. 0 stands for any free port."""
 PREFIX = "ray-"
 SOCKET_ROOM = 43
-"""Bytes of the path of Ray's folder. Below it are sockets, whose whole path Linux limits to 107
-bytes: `session_`, date, time and process id, then `sockets/plasma_store`."""
+"""Longest path of Ray's folder, in bytes. Ray has sockets below it, and Linux limits the whole path
+of a socket to 107 bytes. The rest is `session_` with date, time and process id, and then
+`sockets/plasma_store`."""
 PLAIN = re.compile(r"[\w/.+-]+", re.ASCII)
-"""Ray passes its folder on in command lines that it splits at blanks."""
+"""A path that Ray can use. Ray writes it into command lines, which it splits at spaces."""
 SHORT = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))
+"""Folders with a short path, for a link to a folder with a long one."""
 
 
 @contextmanager
 def closed() -> Iterator[str]:
-    """While it lasts, a Ray that starts here asks for a token; the folder that it is to live in.
+    """Yields a private folder for a Ray that asks for a token while the context is entered.
 
-    What the user said in the environment holds: RAY_AUTH_MODE, RAY_AUTH_TOKEN,
-    RAY_AUTH_TOKEN_PATH, and RAY_TMPDIR. Raises `Invalid` for a token that cannot be read, or a
-    temporary folder that Ray cannot live in.
+    The user's settings in the environment are respected: RAY_AUTH_MODE, RAY_AUTH_TOKEN,
+    RAY_AUTH_TOKEN_PATH, and RAY_TMPDIR.
+
+    Raises:
+        Invalid: The token cannot be read, or Ray cannot use the temporary folder.
     """
     with ray_folder() as folder, _token():
         yield folder
@@ -51,10 +55,10 @@ def closed() -> Iterator[str]:
 
 @contextmanager
 def ray_folder() -> Iterator[str]:
-    """A new folder for Ray's files, below one that only this user may enter.
+    """Yields a new folder for Ray's files, below a folder that only this user may enter.
 
-    It is in RAY_TMPDIR, or else in the system's temporary folder. Where that has a path that is
-    too long for sockets, as schedulers give, the files are there and Ray uses a link to them.
+    The folder is in RAY_TMPDIR, or else in the system's temporary folder. If that path is too long
+    for sockets, as under some job schedulers, Ray gets a link with a short path.
 
     Raises:
         Invalid: The folder cannot be written, or its path is too long and no link can be made.
@@ -67,7 +71,7 @@ def ray_folder() -> Iterator[str]:
         except OSError as error:
             allowed = f"must be a folder that can be written: {error.strerror}"
             raise Invalid(key, parent, allowed) from error
-        folder = Path(own, "r")  # Ray lets everybody write to the one that it is given
+        folder = Path(own, "r")  # Ray makes its own folder writable for all
         if len(os.fsencode(folder)) > SOCKET_ROOM or not PLAIN.fullmatch(str(folder)):
             folder.mkdir()
             folder = _link(stack, key, parent, folder)
@@ -75,11 +79,15 @@ def ray_folder() -> Iterator[str]:
 
 
 def _link(stack: ExitStack, key: str, parent: str, folder: Path) -> Path:
-    """A link with a short path to the folder; it is removed with the stack."""
+    """Returns a link with a short path to the folder. The link is removed with the stack.
+
+    Raises:
+        Invalid: No link can be made. `key` and `parent` are the setting that is to blame.
+    """
     for short in SHORT:
         try:
             if short.stat().st_mode & (stat.S_ISVTX | stat.S_IWOTH) == stat.S_IWOTH:
-                continue  # others could put another folder in the place of ours
+                continue  # other users could replace this folder
             link = Path(stack.enter_context(_private(short)), "r")
             link.symlink_to(folder)
         except OSError:
@@ -91,22 +99,23 @@ def _link(stack: ExitStack, key: str, parent: str, folder: Path) -> Path:
 
 
 def _private(parent: Path) -> tempfile.TemporaryDirectory[str]:
-    """A new folder that nobody but this user may enter."""
+    """Makes a new temporary folder that only this user may enter."""
     return tempfile.TemporaryDirectory(prefix=PREFIX, dir=parent, ignore_cleanup_errors=True)
 
 
 @contextmanager
 def loopback() -> Iterator[None]:
-    """A Ray that starts here meanwhile is reached from this machine alone, on free ports."""
+    """While entered, a Ray that starts here uses free ports, reachable from this machine only."""
     with _environment({**LOOPBACK, **PORTS}), ray_internals.own_ports():
         yield
 
 
 @contextmanager
 def _token() -> Iterator[None]:
+    """While entered, Ray uses the user's token, or else a new one."""
     mode = os.environ.get(MODE) or "token"
     if mode.lower() != "token":
-        yield  # a token that it has looked at once Ray would show all the same, and fail
+        yield  # not even read: Ray would then send the token all the same, and fail
         return
     values = {MODE: mode}
     if not (os.environ.get(TOKEN) or os.environ.get(TOKEN_PATH)):
@@ -117,7 +126,7 @@ def _token() -> Iterator[None]:
             _require_token()
             yield
     finally:
-        ray_internals.forget_token()  # another cluster, joined later, is not to be shown this token
+        ray_internals.forget_token()  # a cluster that is joined later must not get this token
 
 
 def _require_token() -> None:
@@ -126,12 +135,13 @@ def _require_token() -> None:
     try:
         ray_internals.read_token()
     except AuthenticationError as error:
-        where = os.environ.get(TOKEN_PATH)
-        raise Invalid(TOKEN_PATH, where, "must be a file that holds a token") from error
+        path = os.environ.get(TOKEN_PATH)
+        raise Invalid(TOKEN_PATH, path, "must be a file that holds a token") from error
 
 
 @contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Sets environment variables while the context is entered."""
     before = {key: os.environ.get(key) for key in values}
     os.environ.update(values)
     try:

@@ -1,4 +1,4 @@
-"""Workers on a Ray cluster: long-lived, started wherever there is room, replaced when lost."""
+"""Workers on a Ray cluster, started where there is room, reused, and replaced when lost."""
 
 from __future__ import annotations
 
@@ -13,42 +13,50 @@ from masksweep.sweeps.launch.cluster import Spec, slots
 from masksweep.sweeps.launch.job import Failure, Work
 
 LOOK_SECONDS = 5.0
-"""How often nodes that joined or left are looked for."""
+"""Seconds between two looks at the nodes of the cluster."""
 SET_UP_TRIES = 3
-"""Workers in a row that may fail to start while none is at work."""
+"""How many workers of a spec may fail in a row to start while no other one works."""
 MORE = 100
-"""How many workers, beyond what there is room for, may wait for nodes that an autoscaler adds."""
+"""How many workers may wait for nodes that an autoscaler adds, beyond those that have room."""
 PATIENCE_SECONDS = 60.0
-"""How long a spec may have no node when the last one that could run it is lost."""
+"""Seconds to wait for a new node when the last node that could hold a spec is lost."""
 
 Hopeless = tuple[Spec, Failure]
-"""A spec that no worker can be had for, and why."""
+"""A spec for which no worker can be had, and the failure of its jobs."""
 
 
 @dataclass
 class _Kind:
-    """The workers of one spec, by number."""
+    """The workers of one spec."""
 
     actors: dict[int, Any] = field(default_factory=dict)
+    """Handles of the actors by worker number, including those that are still starting."""
     idle: list[int] = field(default_factory=list)
+    """Numbers of the workers that have no job."""
     broken: int = 0
     """How many in a row could not be set up."""
     homeless_since: float | None = None
-    """When the last node was lost that could run them."""
+    """When no node could hold these workers any more, by `time.monotonic`; None if one can."""
 
 
 class Pool:
-    """Workers of some specs; those of unlike ones are never exchanged."""
+    """The workers of an engine. A worker of one spec never runs a job of another.
+
+    Args:
+        specs: The resources of the workers, one entry for each kind.
+        work: What the workers do with a job.
+        joined: Whether the cluster was joined, not started here. It may have an autoscaler then,
+            which adds nodes for workers that wait.
+
+    Raises:
+        Invalid: No node can hold a worker of one of the specs.
+    """
 
     def __init__(self, specs: Sequence[Spec], work: Work, joined: bool = False) -> None:
-        """A cluster that was `joined` may have an autoscaler, which sees the workers that wait.
-
-        Raises `Invalid` if no node can satisfy a spec.
-        """
         for spec in specs:
             slots(spec)
-        # not request_resources: Ray keeps one for all drivers, also of one that was killed, and
-        # its autoscaler v2 does nothing for one that is more than it can ever add
+        # waiting workers, not Ray's request_resources: Ray keeps one request for all drivers, even
+        # after a driver was killed, and autoscaler v2 ignores one that is larger than its limits
         self._more = MORE if joined else 0
         self._work = work
         self._kinds = {spec: _Kind() for spec in specs}
@@ -58,11 +66,20 @@ class Pool:
 
     @property
     def starting(self) -> list[Any]:
-        """What to wait for, and to hand to `set_up`."""
+        """Refs of the workers that are starting: wait for them and pass them to `set_up`."""
         return list(self._starting)
 
     def look(self, wanted: Mapping[Spec, int]) -> Iterator[Hopeless]:
-        """Start workers, as many as are wanted, wherever there is or may be room for one."""
+        """Starts the workers that are missing, where there is room for them or may be soon.
+
+        Does nothing if the last look was less than `LOOK_SECONDS` ago.
+
+        Args:
+            wanted: Number of jobs that have not ended, by spec.
+
+        Yields:
+            Each spec that no node can hold any more, with the failure.
+        """
         if time.monotonic() - self._looked < LOOK_SECONDS:
             return
         self._looked = time.monotonic()
@@ -81,9 +98,9 @@ class Pool:
                 self._withdraw(spec, len(kind.actors) - wanted.get(spec, 0))
 
     def _withdraw(self, spec: Spec, number: int) -> None:
-        """End so many of those that are starting, the last ones first."""
-        ours = [ref for ref, (s, _) in self._starting.items() if s == spec]
-        for ref in ours[::-1][: max(number, 0)]:
+        """Ends this many of the workers that are starting, beginning with the last."""
+        refs = [ref for ref, (s, _) in self._starting.items() if s == spec]
+        for ref in refs[::-1][: max(number, 0)]:
             self.drop(*self._starting.pop(ref))
 
     def _start(self, spec: Spec, kind: _Kind) -> None:
@@ -91,13 +108,20 @@ class Pool:
 
         self._started += 1
         options = {"num_cpus": spec.num_cpus, "num_gpus": spec.num_gpus, "memory": spec.memory}
-        # not restarted by Ray, which says so on the screen and waits for room where it was
+        # Ray must not restart it: that prints messages, and waits for room on the same node
         actor = ray.remote(max_restarts=0, **options)(Worker).remote(self._work, spec)
         kind.actors[self._started - 1] = actor
         self._starting[actor.ready.remote()] = spec, self._started - 1
 
     def set_up(self, ref: Any) -> Iterator[Hopeless]:
-        """One of those that were starting is ready, or is not to be."""
+        """Handles a worker that is ready, or that could not be set up.
+
+        Args:
+            ref: One of `starting` that has returned.
+
+        Yields:
+            The spec with the failure, if no worker of it could be set up.
+        """
         import ray
 
         spec, number = self._starting.pop(ref)
@@ -112,33 +136,34 @@ class Pool:
             at_work = len(kind.actors) - sum(s == spec for s, _ in self._starting.values())
             if kind.broken < SET_UP_TRIES:
                 self._looked = 0.0
-            elif not at_work:  # else it is a fault of that node
+            elif not at_work:  # otherwise only this node is at fault
                 reason = f"no worker could be set up: {last_line(error)}"
                 yield spec, Failure(reason, str(error), "lost")
 
     def idle(self, spec: Spec) -> int | None:
-        """The number of a worker that has nothing to do."""
+        """Returns the number of an idle worker, or None."""
         return next(iter(self._kinds[spec].idle), None)
 
     def take(self, spec: Spec, number: int) -> Any:
-        """An idle worker, which is at work now."""
+        """Returns the handle of an idle worker, and marks the worker as busy."""
         self._kinds[spec].idle.remove(number)
         return self._kinds[spec].actors[number]
 
     def actor(self, spec: Spec, number: int) -> Any:
+        """Returns the handle of a worker."""
         return self._kinds[spec].actors[number]
 
     def give_back(self, spec: Spec, number: int) -> None:
-        """It has nothing to do any more."""
+        """Marks a worker as idle."""
         self._kinds[spec].idle.append(number)
 
     def replace(self, spec: Spec, number: int) -> None:
-        """It is lost; another one is started soon."""
+        """Drops a lost worker. The next call of `look` starts another one."""
         self.drop(spec, number)
         self._looked = 0.0
 
     def release(self, spec: Spec) -> None:
-        """End the idle ones, if others may wait for what these hold, or their nodes may go."""
+        """Ends idle workers of a spec, if others may wait for room or nodes may be removed."""
         kind = self._kinds[spec]
         if self._more:
             self._withdraw(spec, len(kind.actors))
@@ -146,14 +171,14 @@ class Pool:
             self.drop(spec, kind.idle.pop())
 
     def drop(self, spec: Spec, number: int) -> None:
-        """End a worker."""
+        """Kills a worker, and forgets it."""
         import ray
 
-        # also one that seems lost: it may be at work, out of reach
+        # a worker that seems lost is killed too: it may still run, out of reach
         ray.kill(self._kinds[spec].actors.pop(number))
 
     def end(self) -> None:
-        """End all of them."""
+        """Ends all workers."""
         for spec, kind in self._kinds.items():
             for number in list(kind.actors):
                 self.drop(spec, number)
@@ -162,4 +187,5 @@ class Pool:
 
 
 def last_line(error: Exception) -> str:
+    """Returns the last line of an error's message."""
     return str(error).strip().splitlines()[-1]

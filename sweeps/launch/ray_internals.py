@@ -1,7 +1,7 @@
-"""What is used of Ray's private parts, in one place: another version may have them otherwise.
+"""All uses of Ray's private interfaces, in one place, because another version may change them.
 
-`tests/launch/test_ray_internals.py` tries each of them, so that it says what a new version of Ray
-has changed. It may import nothing of Masksweep.
+`tests/launch/test_ray_internals.py` tests each of them, and so shows what a new version of Ray has
+changed. This file imports nothing of Masksweep.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from typing import Any
 
 
 def bootstrap_address(address: str) -> str | None:
-    """The `host:port` of an address, which for `auto` is that of a Ray of this machine."""
+    """Returns the `host:port` of an address. `auto` stands for a Ray that runs on this machine."""
     from ray._private.services import canonicalize_bootstrap_address
 
-    found: str | None = canonicalize_bootstrap_address(address)
-    return found
+    resolved: str | None = canonicalize_bootstrap_address(address)
+    return resolved
 
 
 # -- tokens ----------------------------------------------------------------------------------
 
 
 def take_own_token() -> None:
-    """Show the token of a Ray that this user started, as `ray.init` does on the same machine."""
+    """Uses the token of this user's Ray on this machine, as `ray.init` does."""
     from ray._private.authentication import authentication_token_setup
 
     authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
 def token_header() -> dict[str, str]:
-    """The HTTP header with the token that `ray.init` would show; empty if it would show none."""
+    """Returns the HTTP header with the token that `ray.init` would send, or an empty header."""
     from ray._private.authentication.authentication_utils import is_token_auth_enabled
 
     loader = _token_loader()
@@ -41,12 +41,12 @@ def token_header() -> dict[str, str]:
 
 
 def read_token() -> None:
-    """Read the token. Raises Ray's `AuthenticationError` if it cannot be read."""
+    """Reads the token. Raises Ray's `AuthenticationError` if it cannot be read."""
     _token_loader().has_token(ignore_auth_mode=True)
 
 
 def forget_token() -> None:
-    """Let Ray read the token's settings again: it keeps what it has read first."""
+    """Makes Ray read the token and its settings again. Ray caches them at the first read."""
     from ray._raylet import Config  # type: ignore[attr-defined]
 
     Config.initialize("")
@@ -64,35 +64,35 @@ def _token_loader() -> Any:
 
 @contextmanager
 def own_ports() -> Iterator[None]:
-    """A Ray that starts here meanwhile listens on 127.0.0.1, its agent on any free port.
+    """While entered, a Ray that starts here listens on 127.0.0.1, its agent on a free port.
 
-    The agent of a node listens on a fixed port by default. If two clusters of a machine want it,
-    the second one has no agent, and so takes no jobs. No option of `ray.init` sets it.
+    By default the agent of a node has a fixed port. If two clusters on a machine use this port, the
+    second one has no agent, and so accepts no jobs. `ray.init` has no option for the port.
     """
     from ray._private import parameter, ray_constants
 
-    before, params = ray_constants.ENABLE_RAY_CLUSTER, parameter.RayParams
+    enabled, original = ray_constants.ENABLE_RAY_CLUSTER, parameter.RayParams
     ray_constants.ENABLE_RAY_CLUSTER = False
-    parameter.RayParams = functools.partial(params, dashboard_agent_listen_port=0)
+    parameter.RayParams = functools.partial(original, dashboard_agent_listen_port=0)
     try:
         yield
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
-        parameter.RayParams = params
+        ray_constants.ENABLE_RAY_CLUSTER = enabled
+        parameter.RayParams = original
 
 
 def safe_job_config() -> Any:
-    """A Ray job's settings that put no folder of the driver on the import path of the workers.
+    """Returns a Ray job config that adds no folder of the driver to the workers' import path.
 
-    `ray.init` adds the current folder and the script's there, first of all, and has no option
-    against it.
+    `ray.init` puts the current folder and the script's folder first on that path. It has no option
+    to prevent this.
     """
     from ray.job_config import JobConfig
 
     class SafeJobConfig(JobConfig):  # type: ignore[misc]
         @property
         def _py_driver_sys_path(self) -> list[str]:
-            return []  # a new one each time, so nothing that is added stays
+            return []  # a new list each time, so that what Ray appends is lost
 
         @_py_driver_sys_path.setter
         def _py_driver_sys_path(self, folders: list[str]) -> None:
@@ -105,14 +105,14 @@ def safe_job_config() -> Any:
 
 
 def node() -> Any:
-    """The node that this process is connected through; None if it is not, or not any more."""
+    """Returns the Ray node of this process, or None if the process is not connected."""
     from ray._private.worker import _global_node
 
     return _global_node
 
 
 def dead_processes(node: Any) -> list[str]:
-    """Which of the node's `gcs_server` and `raylet` this process started and have died."""
+    """Returns which of `gcs_server` and `raylet` have died, of those that this process started."""
     from ray._private import ray_constants
 
     kinds = (ray_constants.PROCESS_TYPE_GCS_SERVER, ray_constants.PROCESS_TYPE_RAYLET)

@@ -1,4 +1,4 @@
-"""What a worker of a sweep does: trials, on one TensorFlow, each with a log of its own."""
+"""The work of a sweep's workers: they run trials, and write a log for each job."""
 
 from __future__ import annotations
 
@@ -29,32 +29,33 @@ if TYPE_CHECKING:
     from masksweep.sweeps.results import Answer
 
 LOG_BYTES = 2**20
-"""The end of a log that travels."""
+"""Bytes from the end of a log that are sent to the driver."""
 
 
 @dataclass(frozen=True)
 class Log:
-    """What a trial printed."""
+    """An event: what a trial printed."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Task:
-    """One trial as it is sent to a worker."""
+    """One trial in the form that is sent to a worker."""
 
     id: str
     config: Mapping[str, object]
     log: str
-    """Where its log is written, if the worker sees the folder."""
+    """Path of the log file, used if the worker can see its folder."""
 
     @classmethod
     def of(cls, trial: Trial, log: Path) -> Task:
+        """Returns the task for a trial whose log goes to this path."""
         return cls(trial.id, portable(trial), str(log.absolute()))
 
 
 def portable(trial: Trial) -> dict[str, Any]:
-    """The trial's config for a worker, whose current folder is its own."""
+    """Returns the trial's config with absolute paths: a worker has another current folder."""
     config = recorded(trial)
     for group in ("pattern", "held"):
         if path := config[group].get("path"):
@@ -63,20 +64,26 @@ def portable(trial: Trial) -> dict[str, Any]:
 
 
 class TrialWork:
-    """Runs trials. `checkpoints` is a folder or an fsspec URI that all workers see."""
+    """The `Work` that runs trials.
+
+    Args:
+        checkpoints: Folder or fsspec URI for checkpoints, which all workers can reach.
+        every_s: Seconds between two checkpoints of a trial.
+    """
 
     def __init__(self, checkpoints: str, every_s: float) -> None:
         self._checkpoints, self._every_s = checkpoints, every_s
         self._trials = 0
 
     def setup(self, spec: Spec) -> None:
+        """Sets up TensorFlow for the resources of this worker."""
         from masksweep.sweeps.training.setup import prepare_process
 
         self._memory = spec.memory
         prepare_process(spec.threads, spec.num_gpus)
 
     def refusals(self, configs: Sequence[Mapping[str, object]]) -> Sequence[Answer]:
-        """Why the strategy of each trial refuses its plan; see `preflight.answers`."""
+        """Says whether the strategy of each trial refuses its plan; see `preflight.answers`."""
         from masksweep.sweeps.training.preflight import answers
 
         return answers([parse(config) for config in configs])
@@ -84,15 +91,21 @@ class TrialWork:
     def run(
         self, payload: Sequence[Task], emit: Emit
     ) -> dict[str, TrialResult | Failure] | Failure:
-        """Run trials that are to run side by side, or one; what each ended with, by its id.
+        """Runs one trial, or several trials side by side in one program.
 
-        Or why they must be run apart. What is emitted is `(trial id, event)`.
+        Args:
+            payload: The trials.
+            emit: Is called with `(trial id, event)`.
+
+        Returns:
+            The result or `Failure` of each trial by its id; or one `Failure` with the cause
+            `apart`, if the trials cannot run side by side.
         """
         from masksweep.sweeps.common import memory
         from masksweep.sweeps.training import pack
 
         def out_of_memory(reason: str) -> None:
-            # others may have filled the process: programs are kept for the next trial
+            # earlier trials may have filled the memory: compiled programs are kept for later ones
             emit(Fatal(reason, "memory", again=self._trials > 1))
             os._exit(137)
 
@@ -101,24 +114,24 @@ class TrialWork:
                 emit((task.id, event))
 
         self._trials += 1
-        found: dict[str, TrialResult | Failure] = {}
+        results: dict[str, TrialResult | Failure] = {}
         with _logged(payload[0].log, log), memory.limit(self._memory, out_of_memory):
             members: list[Member] = []
             for task in payload:
                 try:
                     members.append(self._member(task, emit))
                 except Invalid as error:
-                    found[task.id] = failure(error)
+                    results[task.id] = failure(error)
             try:
-                ran = pack.run(members, Folder(self._checkpoints, "rounds"))
+                pack_results = pack.run(members, Folder(self._checkpoints, "rounds"))
             except Apart as error:
                 return failure(error)
-            for member, result in zip(members, ran, strict=True):
+            for member, result in zip(members, pack_results, strict=True):
                 try:
-                    found[member.trial.id] = self._result(member.trial.id, result)
-                except Exception as error:  # where large files are left, for one
-                    found[member.trial.id] = failure(error)
-        return found
+                    results[member.trial.id] = self._result(member.trial.id, result)
+                except Exception as error:  # for example, large files cannot be stored
+                    results[member.trial.id] = failure(error)
+        return results
 
     def _member(self, task: Task, emit: Emit) -> Member:
         from masksweep.sweeps.training.checkpoint import Checkpoints
@@ -126,42 +139,49 @@ class TrialWork:
         trial = parse(task.config)
         if trial.id != task.id:
             raise Invalid("trial", task.id[:12], "its mask or held file has changed since")
-        kept = Checkpoints(self._checkpoints, trial.id, self._every_s)
-        return Member(trial, lambda report: emit((task.id, report)), kept)
+        checkpoints = Checkpoints(self._checkpoints, trial.id, self._every_s)
+        return Member(trial, lambda report: emit((task.id, report)), checkpoints)
 
-    def _result(self, key: str, found: TrialResult | Exception) -> TrialResult | Failure:
-        if isinstance(found, Exception):
-            traceback.print_exception(found)
-            return failure(found)
-        return replace(found, artifacts=self._artifacts(key, found.artifacts))
+    def _result(self, key: str, result: TrialResult | Exception) -> TrialResult | Failure:
+        if isinstance(result, Exception):
+            traceback.print_exception(result)
+            return failure(result)
+        return replace(result, artifacts=self._artifacts(key, result.artifacts))
 
-    def _artifacts(self, key: str, given: Mapping[str, bytes]) -> dict[str, bytes]:
-        """Large ones are left beside the checkpoints, and told by address and digest."""
-        large, found = Folder(self._checkpoints, f"large/{key}"), {}
-        for name, content in given.items():
+    def _artifacts(self, key: str, artifacts: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Stores large artifacts beside the checkpoints, and replaces them by URI and digest."""
+        large, sent = Folder(self._checkpoints, f"large/{key}"), {}
+        for name, content in artifacts.items():
             if len(content) <= LARGE:
-                found[name] = content
+                sent[name] = content
                 continue
             large.write(name, content)
             uri = shown(f"{self._checkpoints}/large/{key}/{name}")
-            told = {
+            reference = {
                 "uri": uri,
                 "bytes": len(content),
                 "sha256": hashlib.sha256(content).hexdigest(),
             }
-            found[f"{name}.json"] = json.dumps(told, indent=2).encode()
-        return found
+            sent[f"{name}.json"] = json.dumps(reference, indent=2).encode()
+        return sent
 
 
 @contextlib.contextmanager
 def _logged(path: str, emit: Callable[[Log], None]) -> Iterator[None]:
-    """Send all that this process prints into the file, what C++ prints as well."""
-    where, mine = Path(path), None
-    if not where.parent.is_dir():  # on another machine
-        where = Path(tempfile.mkdtemp(prefix="masksweep-")) / where.name
-        mine = where.parent
+    """Redirects all output of this process to a file, including the output of C++ code.
+
+    The output is emitted as a `Log` at the end.
+
+    Args:
+        path: The log file. If its folder is not on this machine, a temporary file is used.
+        emit: Is called with the log, if there is any output.
+    """
+    log_path, own_folder = Path(path), None
+    if not log_path.parent.is_dir():  # on another machine
+        log_path = Path(tempfile.mkdtemp(prefix="masksweep-")) / log_path.name
+        own_folder = log_path.parent
     saved = os.dup(1), os.dup(2)
-    with where.open("ab") as file:
+    with log_path.open("ab") as file:
         start = file.tell()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -182,8 +202,8 @@ def _logged(path: str, emit: Callable[[Log], None]) -> Iterator[None]:
             for number, original in enumerate(saved, start=1):
                 os.dup2(original, number)
                 os.close(original)
-            printed = where.read_bytes()[start:][-LOG_BYTES:]
+            printed = log_path.read_bytes()[start:][-LOG_BYTES:]
             if printed:
                 emit(Log(printed.decode(errors="replace")))
-            if mine:
-                shutil.rmtree(mine, ignore_errors=True)
+            if own_folder:
+                shutil.rmtree(own_folder, ignore_errors=True)

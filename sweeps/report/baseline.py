@@ -53,21 +53,18 @@ def against(outcomes: Sequence[Outcome], baseline: str = DENSE) -> list[Compared
     Returns:
         One comparison for each group with at least two pairs, in the order of the trials.
     """
-    baseline_outcomes = [o for o in outcomes if o.trial.label == baseline]
-    scores = {training(o.trial): score(o) for o in baseline_outcomes if o.status == "ok"}
+    baselines = [o for o in outcomes if o.trial.label == baseline]
+    scores = {training(o.trial): score(o) for o in baselines if o.status == "ok"}
     groups: dict[tuple[str, str], list[tuple[float, float]]] = {}
     metrics: dict[tuple[str, str], str] = {}
-    for o in outcomes if baseline_outcomes else ():
+    for o in outcomes if baselines else ():
         if o.status != "ok" or o.trial.strategy.role == "dense" or o.trial.label == baseline:
             continue
-        own_score, baseline_score = (
-            score(o),
-            scores.get(training(o.trial.under(baseline_outcomes[0].trial.strategy))),
-        )
-        if own_score is None or baseline_score is None:
+        own, partner = score(o), scores.get(training(o.trial.under(baselines[0].trial.strategy)))
+        if own is None or partner is None:
             continue
         key = o.trial.label, ", ".join(filter(None, [o.trial.pattern_label, o.variant]))
-        groups.setdefault(key, []).append((own_score, baseline_score))
+        groups.setdefault(key, []).append((own, partner))
         metrics[key] = metric(o)
     differences = {
         group: paired(*zip(*pairs, strict=True))
@@ -184,15 +181,15 @@ def note(outcomes: Sequence[Outcome]) -> str:
     by_data: dict[str, list[Outcome]] = {}
     for o in outcomes:
         by_data.setdefault(o.trial.data.name, []).append(o)
-    noise_texts = []
+    parts = []
     for name, members in by_data.items():
-        data_name = f" ({name})" if len(by_data) > 1 else ""
+        suffix = f" ({name})" if len(by_data) > 1 else ""
         for metric, floor in floors(members).items():
             unit = "points of accuracy" if metric == "accuracy" else f"in {metric}"
-            noise_texts.append(f"{floor:.{1 if metric == 'accuracy' else 4}f} {unit}{data_name}")
-    if not noise_texts:
+            parts.append(f"{floor:.{1 if metric == 'accuracy' else 4}f} {unit}{suffix}")
+    if not parts:
         return ""
-    noise = " and ".join(noise_texts)
+    noise = " and ".join(parts)
     return f"Noise: two dense trials that differ in their seed alone lie {noise} apart."
 
 

@@ -9,23 +9,23 @@ from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.results import leaks
 
 
-def counts(outcomes: Sequence[Outcome]) -> dict[str, float]:
+def counts(trials: Sequence[Outcome]) -> dict[str, float]:
     """Returns how many trials have each status, and how many leaked although they must hold.
 
     Controls leak on purpose, so they are not among the leaking trials.
 
     Args:
-        outcomes: All trials of the sweep.
+        trials: The trials of the sweep that have ended.
 
     Returns:
         Metrics by name: `trials/ok`, `trials/skipped`, `trials/failed` and `trials/leaking`.
     """
     by_status = {
-        f"trials/{s}": float(sum(o.status == s for o in outcomes))
+        f"trials/{s}": float(sum(o.status == s for o in trials))
         for s in ("ok", "skipped", "failed")
     }
-    strategy_outcomes = [o for o in outcomes if o.trial.strategy.role == "strategy"]
-    leaking = sum(leaks(o.result.metrics) for o in strategy_outcomes)
+    non_controls = [o for o in trials if o.trial.strategy.role == "strategy"]
+    leaking = sum(leaks(o.result.metrics) for o in non_controls)
     return {**by_status, "trials/leaking": float(leaking)}
 
 
@@ -59,9 +59,7 @@ def report(
     try:
         html = html_page.page(sweep, plots.all_of(outcomes)).encode()
         images = {f"{k}.png": v for k, v in plots.all_of(outcomes, "png").items()}
-    except (
-        Exception
-    ) as error:  # the results are recorded after this, and must not be lost with the report
+    except Exception as error:  # the results are recorded after this and must not be lost
         print(f"masksweep: no report was made: {error!r}", file=sys.stderr)
         return {}
     return {f"report/{k}": v for k, v in {"report.html": html, **images}.items()}

@@ -57,24 +57,22 @@ def check(claims: Mapping[str, Claim], outcomes: Sequence[Outcome], parts: Parts
     Returns:
         The checked claims, in the same order.
     """
-    groups_by_claim = {
+    groups = {
         name: [selected(s, outcomes, parts) for s in (claim.trials, claim.minus) if s is not None]
         for name, claim in claims.items()
     }
     compared: dict[str, Difference] = {}
     for name, claim in claims.items():
         if claim.minus is not None:
-            values_by_seed, subtracted_by_seed = (
-                _by_seed(group, claim.metric) for group in groups_by_claim[name]
-            )
-            if common_seeds := [seed for seed in values_by_seed if seed in subtracted_by_seed]:
+            minuend, subtrahend = (_by_seed(group, claim.metric) for group in groups[name])
+            if seeds := [seed for seed in minuend if seed in subtrahend]:
                 compared[name] = paired(
-                    [values_by_seed[s] for s in common_seeds],
-                    [subtracted_by_seed[s] for s in common_seeds],
+                    [minuend[s] for s in seeds],
+                    [subtrahend[s] for s in seeds],
                 )
     corrected = dict(zip(compared, holm(list(compared.values())), strict=True))
     return [
-        Checked(name, claim.says, *_check(claim, groups_by_claim[name], corrected.get(name)))
+        Checked(name, claim.says, *_check(claim, groups[name], corrected.get(name)))
         for name, claim in claims.items()
     ]
 
@@ -124,23 +122,15 @@ def _check(
     return f"{figure} in {_trials(len(numbers))}{skipped_note}", allowed, passed
 
 
-def _compared(claim: Claim, difference: Difference) -> bool:
+def _compared(claim: Claim, d: Difference) -> bool:
     match claim.test:
         case "above":
-            return (
-                difference.mean > claim.limit
-                and difference.p < SIGNIFICANT
-                and difference.low > claim.limit
-            )
+            return d.mean > claim.limit and d.p < SIGNIFICANT and d.low > claim.limit
         case "below":
-            return (
-                difference.mean < claim.limit
-                and difference.p < SIGNIFICANT
-                and difference.high < claim.limit
-            )
+            return d.mean < claim.limit and d.p < SIGNIFICANT and d.high < claim.limit
         case "at_most":
-            return max(difference.high, difference.mean + difference.margin) <= claim.limit
-    return min(difference.low, difference.mean - difference.margin) >= claim.limit
+            return max(d.high, d.mean + d.margin) <= claim.limit
+    return min(d.low, d.mean - d.margin) >= claim.limit
 
 
 def _by_seed(outcomes: Sequence[Outcome], metric: str) -> dict[int, float]:

@@ -1,4 +1,4 @@
-"""The leak atlas: for each trial of a sweep whether its weights were held, and if not, why not."""
+"""The leak atlas: an HTML page that shows for each trial whether its masked weights were held."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from masksweep.sweeps.report import verdicts
 from masksweep.sweeps.report.templating import render
 
 EVENTS = ("none", "mask changed", "resumed", "changed, resumed")
+"""What happens in the middle of a training; see `_event`."""
 KINDS = ("exact", "refused", "unproven", "leaks", "failed")
+"""Kinds of cells, from the best to the worst."""
 HELD = "integrity/violations"
-"""A metric of every trial that holds something."""
+"""A metric that every trial with masked weights has."""
 
 
 @dataclass(frozen=True)
@@ -25,20 +27,25 @@ class Cell:
 
     strategy: str
     setting: str
-    """The optimizer and what is set beside it."""
+    """Optimizer, its settings, weight penalty and constraint, for example `sgd, l2=0.01`."""
     held: str
+    """The held values, for example `zero`."""
     event: str
+    """One of `EVENTS`."""
     kind: str
     """One of `KINDS`."""
     drift: float = 0.0
+    """Largest distance of a masked entry from its held value; infinite if one is NaN."""
     step: int | None = None
-    """The first with a violation; None if only the end of the training made one."""
+    """First audited step with a violation; None if only the final audit has one."""
     through: str = ""
+    """Stages of the training step that moved the weight, for example `decay, slots`."""
     reason: str = ""
+    """Why the cell is neither `exact` nor `leaks`."""
 
     @property
     def text(self) -> str:
-        """What the page says."""
+        """The text of the cell on the page."""
         if self.kind != "leaks":
             return self.kind if self.kind == "exact" else f"{self.kind}: {self.reason}"
         far = f"{self.drift:.2g}" if self.drift else "only the sign of 0"
@@ -47,7 +54,7 @@ class Cell:
 
 
 def cells(outcomes: Iterable[Outcome]) -> list[Cell]:
-    """A cell for each trial that holds something, in the order of the trials."""
+    """Returns a cell for each trial that masks a weight, in the order of the trials."""
     masking = (o for o in outcomes if o.trial.strategy.role != "dense")
     return [_cell(o) for o in masking if o.status != "ok" or HELD in o.result.metrics]
 
@@ -72,18 +79,21 @@ def _cell(outcome: Outcome) -> Cell:
 
 
 def _setting(trial: Trial) -> str:
-    """`sgd, momentum=0.9, l2=0.01`: what is not default, but for the learning rate."""
-    given = knobs(trial.optimizer, defaults=False)
+    """Returns the settings that are not default, without the learning rate.
+
+    For example `sgd, momentum=0.9, l2=0.01`.
+    """
+    settings = knobs(trial.optimizer, defaults=False)
     model = knobs(trial.model, defaults=False)
-    given |= {k: model[k] for k in ("l2", "constraint") if k in model}
-    found = {k: v for k, v in given.items() if k not in ("name", "learning_rate")}
-    parts = [trial.optimizer.name, *(k if v is True else f"{k}={v}" for k, v in found.items())]
+    settings |= {k: model[k] for k in ("l2", "constraint") if k in model}
+    shown = {k: v for k, v in settings.items() if k not in ("name", "learning_rate")}
+    parts = [trial.optimizer.name, *(k if v is True else f"{k}={v}" for k, v in shown.items())]
     return ", ".join(parts)
 
 
-def _worst(given: Sequence[Cell]) -> Cell:
-    """Of several trials in one place, the one that says the most against it."""
-    return max(given, key=lambda c: (KINDS.index(c.kind), c.drift))
+def _worst(cells: Sequence[Cell]) -> Cell:
+    """Returns the worst of several cells: by its kind, then by its drift."""
+    return max(cells, key=lambda c: (KINDS.index(c.kind), c.drift))
 
 
 def _event(trial: Trial) -> str:
@@ -92,17 +102,23 @@ def _event(trial: Trial) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """The cells of a strategy."""
+    """The cells of one strategy."""
 
     strategy: str
     columns: list[tuple[str, str]]
-    """(held values, event)."""
+    """(held values, event) of each column."""
     rows: list[tuple[str, list[Cell | None]]]
-    """(setting, a cell for each column)."""
+    """(setting, cells) of each row, with one cell for each column. None where there is no trial."""
 
 
 def page(outcomes: Sequence[Outcome], title: str) -> str:
-    """The atlas as one HTML file: a table for each strategy, a row for each setting."""
+    """Returns the atlas as one HTML file: a table for each strategy, a row for each setting.
+
+    Args:
+        outcomes: The trials of the sweep. Trials of several seeds share a cell, which shows the
+            worst of them.
+        title: Title of the page.
+    """
     all_cells = cells(outcomes)
     counts = {k: sum(c.kind == k for c in all_cells) for k in KINDS}
     by_kind = ", ".join(f"{n} {k}" for k, n in counts.items() if n)
@@ -112,13 +128,13 @@ def page(outcomes: Sequence[Outcome], title: str) -> str:
 
 
 def _table(all_cells: Sequence[Cell], strategy: str) -> Table:
-    own = [c for c in all_cells if c.strategy == strategy]
-    columns = list(dict.fromkeys((c.held, c.event) for c in own))
-    by_place: dict[tuple[str, str, str], list[Cell]] = {}
-    for c in own:
-        by_place.setdefault((c.setting, c.held, c.event), []).append(c)
+    strategy_cells = [c for c in all_cells if c.strategy == strategy]
+    columns = list(dict.fromkeys((c.held, c.event) for c in strategy_cells))
+    cells_by_place: dict[tuple[str, str, str], list[Cell]] = {}
+    for c in strategy_cells:
+        cells_by_place.setdefault((c.setting, c.held, c.event), []).append(c)
     rows: list[tuple[str, list[Cell | None]]] = []
-    for setting in dict.fromkeys(c.setting for c in own):
-        places = (by_place.get((setting, *column)) for column in columns)
-        rows.append((setting, [_worst(there) if there else None for there in places]))
+    for setting in dict.fromkeys(c.setting for c in strategy_cells):
+        row = (cells_by_place.get((setting, *column)) for column in columns)
+        rows.append((setting, [_worst(same_place) if same_place else None for same_place in row]))
     return Table(strategy, columns, rows)

@@ -1,4 +1,4 @@
-"""Several sweeps as one."""
+"""Combines several sweeps into one, for a report."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ from masksweep.sweeps.tracking.reader import Sweep
 
 
 def together(sweeps: Sequence[Sweep]) -> Sweep:
-    """Sweeps that share no trial as one, with what tells its trials apart.
+    """Combines sweeps into one. The variant of each trial is computed anew over all trials.
 
-    The files that trials name must be there still.
+    Args:
+        sweeps: One or more sweeps. No two of them may have the same trial. Files that the configs
+            of the trials name must still exist.
+
+    Returns:
+        The combined sweep; a single sweep keeps its name and run id.
     """
-    whole = [o for s in sweeps for o in s.outcomes]
-    told = variants([o.trial for o in whole])
-    whole = [replace(o, variant=told[o.trial.id]) for o in whole]
+    outcomes = [o for s in sweeps for o in s.outcomes]
+    labels = variants([o.trial for o in outcomes])
+    outcomes = [replace(o, variant=labels[o.trial.id]) for o in outcomes]
     if len(sweeps) == 1:
-        return replace(sweeps[0], outcomes=whole)
+        return replace(sweeps[0], outcomes=outcomes)
     environments: dict[str, list[str]] = {}
     for environment, names in (pair for s in sweeps for pair in s.environments.items()):
         environments.setdefault(environment, []).extend(names)
@@ -27,9 +32,9 @@ def together(sweeps: Sequence[Sweep]) -> Sweep:
         run_id="",
         question="",
         command="",
-        outcomes=whole,
+        outcomes=outcomes,
         environments=environments,
-        left_out=[f"{s.name}: {why}" for s in sweeps for why in s.left_out],
+        left_out=[f"{s.name}: {reason}" for s in sweeps for reason in s.left_out],
         runs=[run for s in sweeps for run in s.runs],
         parts=sweeps,
     )

@@ -1,4 +1,4 @@
-"""How a strategy looks: the same in every plot."""
+"""Colours, dashes and markers of strategies, the same in all plots."""
 
 from __future__ import annotations
 
@@ -7,16 +7,24 @@ from collections.abc import Sequence
 from typing import Any
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's, which the colour-blind tell apart."""
+"""The colours of Okabe and Ito, which colour-blind people can distinguish."""
 DASHES = ("-", "--", ":", "-.")
 MARKERS = "os^Dv<>Pp"
 
 
 def look(label: str, among: Sequence[str]) -> dict[str, Any]:
-    """Colour, dash and marker of a strategy, as matplotlib takes them.
+    """Returns colour, dash and marker of a strategy.
 
-    A strategy's colour does not hang on what else is drawn; `among` tells its variants apart, and
-    what is no strategy.
+    A strategy has the same colour in all plots, whatever else is drawn. Variants of it differ in
+    dash and marker.
+
+    Args:
+        label: Label of the strategy, or of another method.
+        among: All labels of the plot, `label` included. Its order decides the look of variants
+            and of labels that are no strategies.
+
+    Returns:
+        Keyword arguments for `matplotlib.axes.Axes.plot`.
     """
     from masksweep.strategies.registry import STRATEGIES
 

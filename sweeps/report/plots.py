@@ -1,4 +1,4 @@
-"""The figures of a report, as files by name."""
+"""Draws the plots of a report."""
 
 from __future__ import annotations
 
@@ -18,20 +18,27 @@ Value = Callable[[Outcome], float | None]
 
 
 def all_of(outcomes: Sequence[Outcome], form: str = "svg") -> dict[str, bytes]:
-    """What can be drawn of these trials, by name: `score`, `speed`, `pareto`.
+    """Draws all plots for which the trials have values.
 
-    Where there are trials of several kinds, the first two are drawn of each: `score columns`.
+    Args:
+        outcomes: The trials of a sweep.
+        form: Format of the images, `svg` or `png`.
+
+    Returns:
+        Content of each image by name: `score`, `speed` and `pareto`. If the trials are of several
+        kinds (see `ranking.kinds`), there is a score and a speed plot of each kind, for example
+        `score columns`.
     """
-    given = kinds(outcomes)
+    by_kind = kinds(outcomes)
     dense = [o for o in outcomes if o.trial.strategy.role == "dense"]
-    found: dict[str, bytes | None] = {}
-    for kind, members in given.items():
-        end, both = f" {kind}" if len(given) > 1 else "", [*dense, *members]
-        both = [o for o in both if metric(o) == metric(members[0])]
-        found[f"score{end}"] = _over_sparsity(both, score, _name_of_score(both), form)
-        found[f"speed{end}"] = _over_sparsity(both, _ratio, "step time / dense", form)
-    found["pareto"] = _pareto(outcomes, form)
-    return {name: drawn for name, drawn in found.items() if drawn}
+    images: dict[str, bytes | None] = {}
+    for kind, members in by_kind.items():
+        suffix, drawn = f" {kind}" if len(by_kind) > 1 else "", [*dense, *members]
+        drawn = [o for o in drawn if metric(o) == metric(members[0])]
+        images[f"score{suffix}"] = _over_sparsity(drawn, score, _name_of_score(drawn), form)
+        images[f"speed{suffix}"] = _over_sparsity(drawn, _ratio, "step time / dense", form)
+    images["pareto"] = _pareto(outcomes, form)
+    return {name: image for name, image in images.items() if image}
 
 
 def _name_of_score(outcomes: Sequence[Outcome]) -> str:
@@ -44,8 +51,8 @@ def _ratio(outcome: Outcome) -> float | None:
 
 
 def _sparsity(outcome: Outcome) -> float | None:
-    given = outcome.trial.sparsity
-    return given if given is not None else outcome.result.metrics.get("sparsity/achieved")
+    configured = outcome.trial.sparsity
+    return configured if configured is not None else outcome.result.metrics.get("sparsity/achieved")
 
 
 def _figure() -> tuple[Any, Any]:
@@ -59,7 +66,7 @@ def _figure() -> tuple[Any, Any]:
 
 
 def _legend(figure: Any) -> None:
-    # below: nothing that is drawn is hidden
+    # below the plot, where it hides no point
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
 
 
@@ -67,7 +74,7 @@ def _saved(figure: Any, form: str) -> bytes:
     from matplotlib import rc_context
 
     buffer = io.BytesIO()
-    # text as text, and the same bytes each time
+    # text stays text, and the same plot has the same bytes
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "masksweep"}):
         metadata = {"Date": None} if form == "svg" else {}
         figure.savefig(buffer, format=form, dpi=130, metadata=metadata)
@@ -75,38 +82,49 @@ def _saved(figure: Any, form: str) -> bytes:
 
 
 def _over_sparsity(outcomes: Sequence[Outcome], value: Value, name: str, form: str) -> bytes | None:
-    """A line with its 95 % band for each strategy; dense as a level.
+    """Draws values over sparsity: a line with a 95 % band for each strategy.
 
-    None where fewer than two sparsities have a value.
+    Dense trials are drawn as a horizontal line.
+
+    Args:
+        outcomes: The trials.
+        value: Returns the value of a trial; None or NaN is left out.
+        name: Label of the y axis.
+        form: Format of the image, `svg` or `png`.
+
+    Returns:
+        The image; None if fewer than two sparsities have a value.
     """
     done = [o for o in outcomes if o.status == "ok"]
     points: dict[str, dict[float, list[float]]] = {}
     dense: dict[str, list[float]] = {}
     for o in done:
-        found, sparsity = value(o), _sparsity(o)
-        if found is None or isnan(found):
+        number, sparsity = value(o), _sparsity(o)
+        if number is None or isnan(number):
             continue
         if o.trial.strategy.role == "dense":
-            dense.setdefault(o.variant, []).append(found)
+            dense.setdefault(o.variant, []).append(number)
         elif sparsity is not None:
-            name_of = ", ".join(filter(None, [o.trial.label, o.variant]))
-            places = points.setdefault(name_of, {})
-            places.setdefault(round(sparsity, 4), []).append(found)
-    every = sorted({s for places in points.values() for s in places})
-    if len(every) < 2:
+            series = ", ".join(filter(None, [o.trial.label, o.variant]))
+            by_sparsity = points.setdefault(series, {})
+            by_sparsity.setdefault(round(sparsity, 4), []).append(number)
+    sparsities = sorted({s for by_sparsity in points.values() for s in by_sparsity})
+    if len(sparsities) < 2:
         return None
     figure, axis = _figure()
-    if len(dense) == 1:  # of several that train otherwise, none is the level
+    if len(dense) == 1:  # dense trials of several settings have no common level
         _band(axis, *dense.values())
-    for label, places in points.items():
-        at = sorted(places)
-        means, halves = zip(*(interval(places[s]) for s in at), strict=True)
+    for label, by_sparsity in points.items():
+        x = sorted(by_sparsity)
+        means, halves = zip(*(interval(by_sparsity[s]) for s in x), strict=True)
         style = look(label, list(points))
-        axis.plot(at, means, label=label, markersize=4, linewidth=1.4, **style)
+        axis.plot(x, means, label=label, markersize=4, linewidth=1.4, **style)
         low = [m - (0 if isnan(h) else h) for m, h in zip(means, halves, strict=True)]
         high = [m + (0 if isnan(h) else h) for m, h in zip(means, halves, strict=True)]
-        axis.fill_between(at, low, high, color=style["color"], alpha=0.12, linewidth=0)
-    axis.set_xticks(every, [f"{s:g}" for s in every], rotation=45 if len(every) > 6 else 0)
+        axis.fill_between(x, low, high, color=style["color"], alpha=0.12, linewidth=0)
+    axis.set_xticks(
+        sparsities, [f"{s:g}" for s in sparsities], rotation=45 if len(sparsities) > 6 else 0
+    )
     axis.set_xlabel("sparsity")
     axis.set_ylabel(name)
     if value is _ratio and max(axis.get_ylim()) > 3:
@@ -117,7 +135,7 @@ def _over_sparsity(outcomes: Sequence[Outcome], value: Value, name: str, form: s
 
 
 def _write_out(scale: Any) -> None:
-    """Label a log scale 1, 2, 5, 10, not with powers of ten."""
+    """Labels a log scale with 1, 2, 5, 10, not with powers of ten."""
     from matplotlib.ticker import LogLocator
 
     scale.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -133,29 +151,32 @@ def _band(axis: Any, dense: Sequence[float]) -> None:
 
 
 def _pareto(outcomes: Sequence[Outcome], form: str) -> bytes | None:
-    """Score against speed, a point for each strategy, and the front of those that hold."""
+    """Draws score against speed: a point for each strategy.
+
+    A line joins the strategies on the Pareto front, among those that hold.
+    """
     outcomes = [o for o in outcomes if metric(o) == metric(outcomes[0])]
     by_kind = {
         kind: [s for s in standings(members) if s.score is not None and s.ratio is not None]
         for kind, members in kinds(outcomes).items()
     }
-    every = [s for found in by_kind.values() for s in found]
-    if not every:
+    all_standings = [s for strategies in by_kind.values() for s in strategies]
+    if not all_standings:
         return None
     figure, axis = _figure()
-    names = list(dict.fromkeys(s.strategy for s in every))
-    for kind, found in by_kind.items():
-        for s in found:
+    names = list(dict.fromkeys(s.strategy for s in all_standings))
+    for kind, strategies in by_kind.items():
+        for s in strategies:
             style = look(s.strategy, names) | {"linestyle": ""}
             face = style["color"] if s.holds else "none"
-            told = f"{s.strategy} ({kind})" if len(by_kind) > 1 else s.strategy
-            at = [s.ratio], [_shown(s)]
-            axis.plot(*at, markersize=7, markerfacecolor=face, label=told, **style)
+            text = f"{s.strategy} ({kind})" if len(by_kind) > 1 else s.strategy
+            point = [s.ratio], [_shown(s)]
+            axis.plot(*point, markersize=7, markerfacecolor=face, label=text, **style)
             if s.limits:
                 axis.hlines(_shown(s), *s.limits, color=style["color"], linewidth=0.8)
-        front = _front([s for s in found if s.holds])
+        front = _front([s for s in strategies if s.holds])
         axis.plot([s.ratio for s in front], [_shown(s) for s in front], color="0.6", linewidth=1)
-    if max(s.ratio or 0 for s in every) > 3:
+    if max(s.ratio or 0 for s in all_standings) > 3:
         axis.set_xscale("log")
         _write_out(axis.xaxis)
     axis.set_xlabel("step time / dense")
@@ -168,10 +189,10 @@ def _shown(standing: Standing) -> float:
     return abs(standing.score or 0.0)
 
 
-def _front(found: Sequence[Standing]) -> list[Standing]:
-    """Those that no other beats in both, the fastest first."""
+def _front(standings: Sequence[Standing]) -> list[Standing]:
+    """Returns the standings that no other beats in both score and speed, the fastest first."""
     front: list[Standing] = []
-    for s in sorted(found, key=lambda s: (s.ratio or 0, -(s.score or 0))):
+    for s in sorted(standings, key=lambda s: (s.ratio or 0, -(s.score or 0))):
         if not front or (s.score or 0) > (front[-1].score or 0):
             front.append(s)
     return front

@@ -1,4 +1,4 @@
-"""How each strategy did over a whole sweep, and which of them to use."""
+"""Results of each strategy over a whole sweep, and the choice of the strategies to use."""
 
 from __future__ import annotations
 
@@ -15,97 +15,114 @@ from masksweep.sweeps.report.baseline import metric, score, training
 from masksweep.sweeps.results import leaks
 
 WORTH = 1.25
-"""A step must be this many times faster before a strategy is preferred for it. Smaller differences
-can be real, and are shown; which strategies they favour changes with the machine and its load (two
-quickstarts in a row put the same two at 0.88 and 0.94)."""
+"""A strategy is preferred for its speed only if its step is this many times faster. Smaller
+differences can be real, and are shown, but which strategies they favour changes with the machine
+and its load (two runs of the quickstart, one after the other, measured 0.88 and 0.94 for the same
+two strategies)."""
 MEDIAN = math.sqrt(math.pi / 2)
-"""Standard error of a median beside that of a mean, of many normal values."""
+"""Ratio of the standard error of the median to that of the mean, for many normal values."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """How one strategy did over all trials that masked something."""
+    """Results of one strategy over all trials of one kind (see `kinds`)."""
 
     strategy: str
     role: str
     held: int
-    """Trials in which every masked weight was held."""
+    """Number of trials that passed their audit; of a control, those that did not leak."""
     leaking: int
-    """Trials in which something that must be held was seen to move. In the others that did not
-    hold nothing is proven: nothing moved at all, or what was saved differs."""
+    """Number of trials in which a value that must be held was seen to move. The other trials that
+    failed their audit prove nothing: no weight moved, or the saved model differs."""
     trials: int
-    """Trials that ended well and held something."""
+    """Number of trials that ended well and were audited."""
     skipped: int
     failed: int
     score: float | None
-    """Mean test score, in the metric's own direction (more is better), over the settings and seeds
-    that the strategies share."""
+    """Mean test score over the settings and seeds that all strategies have. More is better: an
+    accuracy in percent, or minus a mean squared error."""
     ratio: float | None
-    """The step time beside dense over the same: the median over the seeds, of the geometric means
-    over the settings."""
+    """Step time as a ratio to the dense control, over the same settings and seeds: the geometric
+    mean over the settings of each seed, then the median over the seeds."""
     causes: Sequence[str]
-    """Through what it leaked."""
+    """Stages of the training step through which the strategy leaked, for example `decay`."""
     limits: tuple[float, float] | None = None
     """95 % interval of the ratio over the seeds (see `_limits`)."""
 
     @property
     def holds(self) -> bool:
+        """Whether all trials passed their audit and none failed."""
         return self.trials > 0 and self.held == self.trials and not self.failed
 
     def faster(self, other: Standing) -> bool:
-        """Whether its interval lies below the other's."""
+        """Returns whether the interval of the ratio lies below that of the other strategy."""
         if self.limits is None or other.limits is None:
             return False
         return self.limits[1] < other.limits[0]
 
     def preferred(self, other: Standing) -> bool:
-        """Whether it is faster by so much that one would choose it for that."""
+        """Returns whether the strategy is `faster`, and by a factor of at least `WORTH`."""
         if not self.ratio or not other.ratio:
             return False
         return self.faster(other) and other.ratio / self.ratio >= WORTH
 
 
 def kinds(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
-    """The trials that mask something, by what strategies must share to be compared at all."""
-    found: dict[str, list[Outcome]] = {}
+    """Groups the trials that mask weights. Only strategies of one group can be compared.
+
+    Args:
+        outcomes: The trials of a sweep. Dense ones are left out.
+
+    Returns:
+        Trials by kind: pattern, held values if not zero, and data set if there are several, for
+        example `columns, held init`.
+    """
+    by_kind: dict[str, list[Outcome]] = {}
     several = len({o.trial.data.name for o in outcomes}) > 1
     for o in outcomes:
         if o.trial.strategy.role != "dense":
-            held = "" if o.trial.held.name == "zero" else f", held {label(o.trial.held)}"
-            of = f", {o.trial.data.name}" if several else ""
-            found.setdefault(f"{o.trial.pattern.name}{held}{of}", []).append(o)
-    return found
+            held_label = "" if o.trial.held.name == "zero" else f", held {label(o.trial.held)}"
+            data = f", {o.trial.data.name}" if several else ""
+            by_kind.setdefault(f"{o.trial.pattern.name}{held_label}{data}", []).append(o)
+    return by_kind
 
 
 def standings(outcomes: Sequence[Outcome]) -> list[Standing]:
-    """A standing for each strategy of one kind of trials, in their order."""
+    """Returns the results of each strategy.
+
+    Args:
+        outcomes: Trials of one kind (see `kinds`).
+
+    Returns:
+        A standing for each strategy, in the order of the trials.
+    """
     names = dict.fromkeys(o.trial.label for o in outcomes)
-    mine = {name: [o for o in outcomes if o.trial.label == name] for name in names}
-    real = [found for found in mine.values() if found[0].trial.strategy.role == "strategy"]
-    places = [{_place(o) for o in found if o.status == "ok"} for found in real]
+    groups = {name: [o for o in outcomes if o.trial.label == name] for name in names}
+    strategies = [group for group in groups.values() if group[0].trial.strategy.role == "strategy"]
+    places = [{_place(o) for o in group if o.status == "ok"} for group in strategies]
     common = set.intersection(*([p for p in places if p] or [set()]))
-    shared = {n: [o for o in found if _place(o) in common] for n, found in mine.items()}
+    shared = {n: [o for o in group if _place(o) in common] for n, group in groups.items()}
     limits = _limits(shared)
     return [
-        replace(_standing(name, mine[name], shared[name]), limits=limits.get(name))
+        replace(_standing(name, groups[name], shared[name]), limits=limits.get(name))
         for name in names
     ]
 
 
-def _standing(name: str, mine: Sequence[Outcome], shared: Sequence[Outcome]) -> Standing:
-    done = [o for o in mine if _audited(o)]
+def _standing(name: str, outcomes: Sequence[Outcome], shared: Sequence[Outcome]) -> Standing:
+    audited = [o for o in outcomes if _audited(o)]
     scores = [s for o in shared if _audited(o) and (s := _score(o)) is not None]
     ratios = list(_by_seed(shared, "speed/ratio_to_dense").values())
-    through = (o.result.tags.get("integrity.through", "") for o in done if not _held(o))
+    through = (o.result.tags.get("integrity.through", "") for o in audited if not _held(o))
     causes = dict.fromkeys(c for each in through for c in each.split(", ") if c)
     return Standing(
         name,
-        mine[0].trial.strategy.role,
-        sum(map(_held, done)),
-        sum(leaks(o.result.metrics) for o in done),
-        len(done),
-        sum(o.status == "skipped" for o in mine),
-        sum(o.status == "failed" for o in mine),
+        outcomes[0].trial.strategy.role,
+        sum(map(_held, audited)),
+        sum(leaks(o.result.metrics) for o in audited),
+        len(audited),
+        sum(o.status == "skipped" for o in outcomes),
+        sum(o.status == "failed" for o in outcomes),
         fmean(scores) if scores else None,
         median(ratios) if ratios else None,
         list(causes),
@@ -113,8 +130,10 @@ def _standing(name: str, mine: Sequence[Outcome], shared: Sequence[Outcome]) -> 
 
 
 def _place(outcome: Outcome) -> object:
-    """What two strategies must agree in to be compared: all that a training follows from, but for
-    the strategy itself, and whether XLA compiles it, which not every strategy allows.
+    """Returns a key of the settings and seed in which two trials must agree to be compared.
+
+    These are all settings that determine a training, without the strategy itself and without
+    `jit`: not every strategy can be compiled by XLA.
     """
     return training(outcome.trial, without=("strategy", "jit"))
 
@@ -124,7 +143,7 @@ def _audited(outcome: Outcome) -> bool:
 
 
 def _held(outcome: Outcome) -> bool:
-    """Of a control: whether nothing moved that was to be held."""
+    """Returns whether an audited trial held. A control holds if no held value moved."""
     metrics = outcome.result.metrics
     if outcome.trial.strategy.role == "control":
         return not leaks(metrics)
@@ -132,74 +151,80 @@ def _held(outcome: Outcome) -> bool:
 
 
 def _score(outcome: Outcome) -> float | None:
-    """In percent for an accuracy, minus the mean squared error otherwise: more is better."""
-    found = score(outcome)
-    if found is None or not isfinite(found):
+    """Returns the accuracy in percent, or minus the mean squared error: more is better."""
+    number = score(outcome)
+    if number is None or not isfinite(number):
         return None
-    return found if metric(outcome) == "accuracy" else -found
+    return number if metric(outcome) == "accuracy" else -number
 
 
 # -- speed -----------------------------------------------------------------------------------
 
 
 def _by_seed(outcomes: Sequence[Outcome], name: str) -> dict[int, float]:
-    """The geometric mean of a ratio over the settings of each seed."""
-    found: dict[int, list[float]] = {}
+    """Returns the geometric mean of a ratio over the settings of each seed."""
+    logs_by_seed: dict[int, list[float]] = {}
     for o in outcomes:
         if _audited(o) and (value := o.result.metrics.get(name, 0.0)) > 0:
-            found.setdefault(o.trial.seed, []).append(math.log(value))
-    return {seed: math.exp(fmean(logs)) for seed, logs in found.items()}
+            logs_by_seed.setdefault(o.trial.seed, []).append(math.log(value))
+    return {seed: math.exp(fmean(logs)) for seed, logs in logs_by_seed.items()}
 
 
 def _limits(shared: Mapping[str, Sequence[Outcome]]) -> dict[str, tuple[float, float]]:
-    """95 % intervals of the strategies' ratios to dense.
+    """Returns 95 % intervals of the ratios of step time to dense, by strategy.
 
-    Over the seeds, on the ratios' logarithms: Student's, around their median, with a standard
-    deviation that is pooled over the strategies. The noise is the machine's, and with two or three
-    seeds a strategy's own would say little of it. Where no strategy has a second seed, the
-    intervals are those that the trials found for themselves; without these either, there is none.
+    The intervals are Student's, around the median over the seeds, for the logarithms of the ratios.
+    The standard deviation is pooled over the strategies: the noise comes from the machine, and the
+    two or three seeds of a single strategy are too few to estimate it. If no strategy has a second
+    seed, the intervals are those that the trials measured themselves, if any.
     """
     from scipy import stats
 
-    ratios = {name: _by_seed(found, "speed/ratio_to_dense") for name, found in shared.items()}
-    logs = {name: [math.log(r) for r in by.values()] for name, by in ratios.items() if by}
+    ratios = {name: _by_seed(measured, "speed/ratio_to_dense") for name, measured in shared.items()}
+    logs = {
+        name: [math.log(r) for r in by_seed.values()] for name, by_seed in ratios.items() if by_seed
+    }
     if freedom := sum(len(values) - 1 for values in logs.values()):
         squares = sum((v - fmean(values)) ** 2 for values in logs.values() for v in values)
-        wide = stats.t.ppf(0.975, freedom) * math.sqrt(squares / freedom)
+        unit_half = stats.t.ppf(0.975, freedom) * math.sqrt(squares / freedom)
         limits = {}
         for name, values in logs.items():
-            # a median varies more than a mean does, by up to this; one of two is the mean
-            half = wide * (MEDIAN if len(values) > 2 else 1) / math.sqrt(len(values))
+            # a median varies more than a mean, by up to MEDIAN; the median of two is their mean
+            half = unit_half * (MEDIAN if len(values) > 2 else 1) / math.sqrt(len(values))
             limits[name] = math.exp(median(values) - half), math.exp(median(values) + half)
         return limits
-    found = {}
+    measured = {}
     for name, outcomes in shared.items():
         ends = [_by_seed(outcomes, f"speed/ratio_{end}") for end in ("low", "high")]
         if all(ends):
-            found[name] = fmean(ends[0].values()), fmean(ends[1].values())
-    return found
+            measured[name] = fmean(ends[0].values()), fmean(ends[1].values())
+    return measured
 
 
 # -- the choice ------------------------------------------------------------------------------
 
 
-def choice(found: Sequence[Standing], noise: float | None) -> list[Standing]:
-    """The strategies to use, the first before the others, which tie with it; none if none can be.
+def choice(results: Sequence[Standing], noise: float | None) -> list[Standing]:
+    """Returns the strategies to use. All of them are equally good within the noise.
 
-    Two runs of one sweep must come to the same. So nothing is decided by a difference that a
-    second run may turn around: a score counts beyond the noise between two dense seeds (and not at
-    all where that is not known), a step where it is `preferred`. Those that are left are in the
-    order of the leak atlas.
+    Two runs of the same sweep must lead to the same choice. So only differences count that a second
+    run would confirm: a score must be better by more than the noise between two dense seeds (scores
+    do not count if the noise is not known), and a step must be `preferred`. Strategies of which no
+    trial was skipped come before all others.
 
     Args:
-        found: The standings of one kind.
-        noise: How far two dense trials lie apart that differ in their seed alone, in the score's
-            unit; None if that is not known.
+        results: The results of the strategies of one kind.
+        noise: How far apart two dense trials lie that differ only in their seed, in the unit of
+            the score; None if that is not known.
+
+    Returns:
+        The strategies in the order of the leak atlas, the first one recommended. Empty if no
+        strategy held in all trials and has a score.
     """
-    able = [s for s in found if s.role == "strategy" and s.holds and s.score is not None]
-    able = [s for s in able if not s.skipped] or able
-    if noise is not None and able:
-        best = max(s.score for s in able if s.score is not None)
-        able = [s for s in able if s.score is not None and best - s.score <= noise]
-    tie = [s for s in able if not any(other.preferred(s) for other in able)]
+    candidates = [s for s in results if s.role == "strategy" and s.holds and s.score is not None]
+    candidates = [s for s in candidates if not s.skipped] or candidates
+    if noise is not None and candidates:
+        best = max(s.score for s in candidates if s.score is not None)
+        candidates = [s for s in candidates if s.score is not None and best - s.score <= noise]
+    tie = [s for s in candidates if not any(other.preferred(s) for other in candidates)]
     return sorted(tie, key=lambda s: (atlas.rank(s.strategy), s.strategy))

@@ -1,4 +1,4 @@
-"""What a sweep says in a few sentences: which strategy to use, at what cost, and which leak."""
+"""The result of a sweep in a few sentences: the strategy to use, its speed, and the leaks."""
 
 from __future__ import annotations
 
@@ -16,74 +16,82 @@ from masksweep.sweeps.training.timing import NOISY
 
 
 def sentences(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
-    """(what it is about, the sentence): the whole sweep on one screen."""
+    """Returns the result of a sweep as sentences.
+
+    Args:
+        outcomes: The trials of the sweep.
+
+    Returns:
+        Pairs of (topic, sentence), for example `("Leak", "none of the strategies.")`.
+    """
     by_kind = kinds(outcomes)
-    told, leaks, unproven, apart = [], [], [], []
+    advice, leaks, unproven, not_run = [], [], [], []
     for kind, members in by_kind.items():
         classify = members[0].trial.data.task == "classification"
-        # of the same data sets: another's seeds may lie further apart
+        # noise of the same data sets only: on another one, seeds may lie further apart
         data = [o.trial.data for o in members]
         noise = floors([o for o in outcomes if o.trial.data in data]).get(metric(members[0]))
-        under = f" ({kind})" if len(by_kind) > 1 else ""
-        found = standings(members)
-        told += _use(found, under, noise, classify)
-        real = [s for s in found if s.role == "strategy"]
-        leaks += [_leak(s) + under for s in real if s.leaking]
+        suffix = f" ({kind})" if len(by_kind) > 1 else ""
+        results = standings(members)
+        advice += _use(results, suffix, noise, classify)
+        real = [s for s in results if s.role == "strategy"]
+        leaks += [_leak(s) + suffix for s in real if s.leaking]
         unproven += [
-            f"{s.strategy} in {n} of {s.trials} trials{under}"
+            f"{s.strategy} in {n} of {s.trials} trials{suffix}"
             for s in real
             if (n := s.trials - s.held - s.leaking)
         ]
-        for s in found:
+        for s in results:
             if s.role == "control":
-                mine = [o for o in members if o.trial.label == s.strategy]
-                told.append((f"Control{under}", _control(s, mine)))
-        apart += [
-            f"{s.strategy}{under}: {n} {word}"
-            for s in found
+                control_outcomes = [o for o in members if o.trial.label == s.strategy]
+                advice.append((f"Control{suffix}", _control(s, control_outcomes)))
+        not_run += [
+            f"{s.strategy}{suffix}: {n} {word}"
+            for s in results
             for n, word in ((s.skipped, "skipped"), (s.failed, "failed"))
             if n
         ]
     tried = any(o.status == "ok" and o.trial.strategy.role == "strategy" for o in outcomes)
     none = "none of the strategies" if tried else "no strategy was tried"
-    told.append(("Leak", f"{'; '.join(leaks) or none}."))
+    advice.append(("Leak", f"{'; '.join(leaks) or none}."))
     if unproven:
         why = "nothing that may train moved, or what was saved differs"
-        told.append(("Unproven", f"{'; '.join(unproven)}: {why}."))
-    told += [("Cut off", said)] if (said := _cut_off(outcomes)) else []
-    told += [("Timing", said)] if (said := _timing(outcomes)) else []
-    return told + ([("Not run", f"{'; '.join(apart)}.")] if apart else [])
+        advice.append(("Unproven", f"{'; '.join(unproven)}: {why}."))
+    advice += [("Cut off", sentence)] if (sentence := _cut_off(outcomes)) else []
+    advice += [("Timing", sentence)] if (sentence := _timing(outcomes)) else []
+    return advice + ([("Not run", f"{'; '.join(not_run)}.")] if not_run else [])
 
 
 def show(advice: Sequence[tuple[str, str]], console: Console) -> None:
-    """Print the sentences."""
-    for about, told in advice:
-        console.print(Text.assemble((f"{about}: ", "bold"), told))
+    """Prints the sentences to a console."""
+    for about, sentence in advice:
+        console.print(Text.assemble((f"{about}: ", "bold"), sentence))
 
 
 def _cut_off(outcomes: Sequence[Outcome]) -> str:
-    """How many units and inputs the masks of each pattern left without a connection, at most.
+    """Returns how many units and inputs the masks of each pattern leave without a connection.
 
-    Patterns that mask whole units or inputs are to do so, and are left out.
+    The numbers are the largest of all trials. Patterns that mask whole units or inputs on purpose
+    are left out.
     """
-    found: dict[str, dict[str, float]] = {}
+    by_pattern: dict[str, dict[str, float]] = {}
     for o in outcomes:
         if o.trial.pattern.name not in ("rows", "columns"):
-            most = found.setdefault(o.trial.pattern_label, {})
+            most = by_pattern.setdefault(o.trial.pattern_label, {})
             for what in ("units", "inputs"):
                 number = o.result.metrics.get(f"sparsity/cut_off_{what}", 0)
                 most[what] = max(number, most.get(what, 0))
-    said = []
-    for label, most in found.items():
+    texts = []
+    for label, most in by_pattern.items():
         if parts := [f"{n:,.0f} {what}" for what, n in most.items() if n]:
-            said.append(f"{label}: {' and '.join(parts)} have no connection left")
-    return f"{'; '.join(said)}." if said else ""
+            texts.append(f"{label}: {' and '.join(parts)} have no connection left")
+    return f"{'; '.join(texts)}." if texts else ""
 
 
 def _timing(outcomes: Sequence[Outcome]) -> str:
-    """In how many trials the machine was too loaded; empty if in none."""
-    found = [o.result.metrics.get("speed/dense_to_dense") for o in outcomes]
-    timed = [f for f in found if f is not None]
+    """Returns in how many trials the machine was too loaded; empty if in none."""
+    ratios = [o.result.metrics.get("speed/dense_to_dense") for o in outcomes]
+    timed = [f for f in ratios if f is not None]
     noisy = sum(f > NOISY for f in timed)
     if not noisy:
         return ""
@@ -94,49 +102,52 @@ def _timing(outcomes: Sequence[Outcome]) -> str:
 
 
 def _use(
-    found: Sequence[Standing], under: str, noise: float | None, classify: bool
+    results: Sequence[Standing], suffix: str, noise: float | None, classify: bool
 ) -> list[tuple[str, str]]:
-    tie = choice(found, noise)
+    tie = choice(results, noise)
     if not tie:
-        why = "no strategy held in every trial, or none was scored"
-        if any(s.role == "strategy" and s.holds for s in found):
-            why = "the strategies share no setting and seed in which they were scored"
-        return [(f"Use{under}", f"none: {why}.")]
+        reason = "no strategy held in every trial, or none was scored"
+        if any(s.role == "strategy" and s.holds for s in results):
+            reason = "the strategies share no setting and seed in which they were scored"
+        return [(f"Use{suffix}", f"none: {reason}.")]
     pick = tie[0]
-    told = [(f"Use{under}", _pick(tie, noise, classify))]
+    advice = [(f"Use{suffix}", _pick(tie, noise, classify))]
     if pick.ratio is not None:
-        told.append((f"Speed{under}", f"with {pick.strategy} {_step(pick)} of a dense one's."))
-    others = [s for s in found if s.role == "strategy" and s.holds and s is not pick]
+        advice.append((f"Speed{suffix}", f"with {pick.strategy} {_step(pick)} of a dense one's."))
+    others = [s for s in results if s.role == "strategy" and s.holds and s is not pick]
     if others:
-        said = "; ".join(_beside(s, pick, classify) for s in others)
-        told.append((f"Also hold{under}", f"{said}."))
-    return told
+        text = "; ".join(_beside(s, pick, classify) for s in others)
+        advice.append((f"Also hold{suffix}", f"{text}."))
+    return advice
 
 
 def _pick(tie: Sequence[Standing], noise: float | None, classify: bool) -> str:
-    """What to use. No figure that another run of the sweep would find otherwise is in it."""
+    """Returns which strategies to use, and why.
+
+    The text has no step times, because they would differ in another run of the sweep.
+    """
     pick, *others = tie
     if others:
-        told = f"{pick.strategy}, or as well {_listed([s.strategy for s in others])}: each held in"
-        told += " all of its trials."
+        text = f"{pick.strategy}, or as well {_listed([s.strategy for s in others])}: each held in"
+        text += " all of its trials."
     else:
-        told = f"{pick.strategy}: it held in all of {pick.trials} trials."
+        text = f"{pick.strategy}: it held in all of {pick.trials} trials."
     assert pick.score is not None
     name = "Its mean accuracy" if classify else "Its mean squared error"
-    told += f" {name} is {_figure(abs(pick.score), classify)}"
+    text += f" {name} is {_figure(abs(pick.score), classify)}"
     if noise is not None:
-        apart = f"{noise:.1f} points" if classify else f"{noise:.4g}"
-        told += f"; two seeds of the dense control lie {apart} apart."
+        noise_text = f"{noise:.1f} points" if classify else f"{noise:.4g}"
+        text += f"; two seeds of the dense control lie {noise_text} apart."
     else:
-        told += "; without two seeds of the dense control no score counts as better."
+        text += "; without two seeds of the dense control no score counts as better."
     if others:
-        told += f" None of these is {WORTH:g} times faster than another beyond the noise"
-        told += f"; {_order([s.strategy for s in tie])}."
-    return told
+        text += f" None of these is {WORTH:g} times faster than another beyond the noise"
+        text += f"; {_order([s.strategy for s in tie])}."
+    return text
 
 
 def _order(strategies: Sequence[str]) -> str:
-    """Why these stand in their order (see `atlas.rank`)."""
+    """Returns why the strategies are in this order (see `atlas.rank`)."""
     cells = [atlas.FOUND.get(name) for name in strategies]
     known = [c for c in cells if c]
     if len(known) < len(cells):
@@ -152,7 +163,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _step(standing: Standing) -> str:
-    """`a step takes 1.01 [0.98, 1.04]`."""
+    """Returns the step time as a ratio to dense: `a step takes 1.01 [0.98, 1.04]`."""
     return f"a step takes {_ratio(standing)}"
 
 
@@ -167,14 +178,14 @@ def _leak(standing: Standing) -> str:
     return f"{standing.strategy} in {standing.leaking} of {standing.trials} trials{through}"
 
 
-def _control(standing: Standing, mine: Sequence[Outcome]) -> str:
-    """What the control did: it must leak, where anything could move at all."""
+def _control(standing: Standing, outcomes: Sequence[Outcome]) -> str:
+    """Returns the result of the control. It must leak if a gradient reaches a masked entry."""
     name = standing.strategy
     if not standing.trials:
         return f"{name} has not run: no verdict can be trusted."
-    if any(map(alarms, mine)):
+    if any(map(alarms, outcomes)):
         return f"{name} HOLDS: no verdict can be trusted."
-    still = [o for o in mine if inconclusive(o)]
+    still = [o for o in outcomes if inconclusive(o)]
     if not still:
         return f"{name} leaks in every trial, as it must."
     why = f"no gradient reaches the {unreached(still)} masked entries, so nothing can move them"

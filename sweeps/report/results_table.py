@@ -1,4 +1,4 @@
-"""The table of a sweep: a row for each strategy, pattern and variant."""
+"""The table of a sweep, with a row for each strategy, pattern and variant."""
 
 from __future__ import annotations
 
@@ -27,26 +27,36 @@ HEADERS = ("strategy", "pattern", "step /\ndense", "weights\nviolated", "verdict
 
 @dataclass(frozen=True)
 class Row:
-    """All seeds of one strategy, pattern and variant."""
+    """A row of the table: all trials of one strategy, pattern and variant."""
 
     strategy: str
     pattern: str
+    """The pattern and the variant."""
     score: str
     """Mean of the test score with its 95 % interval (Student's t over the seeds)."""
     ratio: str
-    """Median of the step time, as a ratio to the dense control."""
+    """Median over the trials of the step time, as a ratio to the dense control."""
     violated: str
-    """The most masked weights that differed from their held value at any audited step."""
+    """Largest number of masked entries that differed from their held value at an audited step."""
     verdict: str
     counts: str
+    """Number of trials that ended well, failed, and were skipped: `5/0/0`."""
     good: bool
-    """Whether nothing here is amiss: real strategies hold, and the control leaks."""
+    """Whether no trial failed, and the verdict is as it must be: strategies hold, controls leak."""
     amiss: str
-    """What follows the verdict where something is: a trial in which, and its cause."""
+    """Text after the verdict: a trial with a problem, and its cause; empty if there is none."""
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean, and half of its 95 % interval by Student's t; the half is NaN for a single value."""
+    """Returns the mean of values and its 95 % confidence interval by Student's t.
+
+    Args:
+        values: The values, for example the scores of the seeds.
+
+    Returns:
+        The mean, and half of the width of the interval. The half is NaN for fewer than two values;
+        the mean is NaN for none.
+    """
     from scipy import stats
 
     if len(values) < 2:
@@ -56,12 +66,12 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def controls_hold(outcomes: Iterable[Outcome]) -> bool:
-    """Whether a control that must leak held, so that no verdict can be trusted."""
+    """Returns whether a control held although it must leak. Then no verdict can be trusted."""
     return any(map(alarms, outcomes))
 
 
 def rows(outcomes: Iterable[Outcome]) -> list[Row]:
-    """One row for each strategy, pattern and variant, in the order of the trials."""
+    """Returns a row for each strategy, pattern and variant, in the order of the trials."""
     groups: dict[tuple[str, str, str], list[Outcome]] = {}
     for outcome in outcomes:
         key = (outcome.trial.label, outcome.trial.pattern_label, outcome.variant)
@@ -73,10 +83,10 @@ def rows(outcomes: Iterable[Outcome]) -> list[Row]:
 
 
 def _row(strategy: str, pattern: str, members: Sequence[Outcome]) -> Row:
-    done = [o.result.metrics for o in members if o.status == "ok"]
+    trial_metrics = [o.result.metrics for o in members if o.status == "ok"]
 
     def column(name: str) -> list[float]:
-        return [metrics[name] for metrics in done if name in metrics]
+        return [metrics[name] for metrics in trial_metrics if name in metrics]
 
     classify = members[0].trial.data.task == "classification"
     scores = column("test/accuracy" if classify else "test/mse")
@@ -103,7 +113,7 @@ def _row(strategy: str, pattern: str, members: Sequence[Outcome]) -> Row:
 
 
 def _verdict(members: Sequence[Outcome]) -> tuple[str, bool]:
-    """The verdict on trials of one strategy, and whether it is what it must be."""
+    """Returns the verdict on trials of one strategy, and whether it is as it must be."""
     role = members[0].trial.strategy.role
     metrics = [o.result.metrics for o in members if o.status == "ok"]
     holds = [m["integrity/ok"] for m in metrics if "integrity/ok" in m]
@@ -114,22 +124,22 @@ def _verdict(members: Sequence[Outcome]) -> tuple[str, bool]:
     if role == "control":
         if controls_hold(members):
             return "HOLDS, must leak", False
-        still = sum(map(inconclusive, members))
-        return "inconclusive" if still == len(holds) else "leaks, as it must", True
+        unreachable = sum(map(inconclusive, members))
+        return "inconclusive" if unreachable == len(holds) else "leaks, as it must", True
     if all(holds):
         return "holds", True
     failing = [m for m in metrics if m.get("integrity/ok") == 0]
     if any(map(violated, failing)):
         word = "LEAKS"
     elif any(map(leaks, failing)):
-        word = "MOVES"  # an output that is held, or what does not train
+        word = "MOVES"  # an output that is held, or a weight that must not train
     else:
         word = "UNPROVEN"
     return f"{word} in {len(failing)} of {len(holds)}", False
 
 
 def headers(outcomes: Sequence[Outcome]) -> list[str]:
-    """The names of the columns, of which some take two lines."""
+    """Returns the names of the columns. Some have a line break."""
     names = {"classification": "accuracy %", "regression": "mse"}
     tasks = dict.fromkeys(names[o.trial.data.task] for o in outcomes)
     strategy, pattern, *others = HEADERS
@@ -137,9 +147,9 @@ def headers(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def table(outcomes: Sequence[Outcome]) -> Table:
-    """The rows as a table for the terminal."""
+    """Returns the rows as a table for the terminal."""
     columns = [
-        # figures and names never break
+        # only patterns may be broken into lines
         Column("pattern", wrap=True, min_width=12)
         if header == "pattern"
         else Column(header, right=header not in ("strategy", "verdict"))
@@ -151,11 +161,16 @@ def table(outcomes: Sequence[Outcome]) -> Table:
         verdict = Text(row.verdict, style="" if row.verdict in PLAIN else colour)
         name = row.strategy.replace("(", "\n(")
         cells.append([name, row.pattern, row.score, row.ratio, row.violated, verdict, row.counts])
-    return tables.terminal(columns, cells, gap=1)  # it must fit into 80 characters
+    return tables.terminal(columns, cells, gap=1)  # the table must fit into 80 characters
 
 
 def as_text(outcomes: Sequence[Outcome], checked: Sequence[Checked] = ()) -> str:
-    """The table as plain text, and that of the claims."""
+    """Returns the table as plain text, followed by the table of the claims.
+
+    Args:
+        outcomes: The trials of a sweep.
+        checked: The checked claims; without any, their table is left out.
+    """
     console = escape.console(file=io.StringIO(), width=120)
     console.print(table(outcomes))
     if checked:
@@ -166,7 +181,7 @@ def as_text(outcomes: Sequence[Outcome], checked: Sequence[Checked] = ()) -> str
 
 
 def as_markdown(outcomes: Sequence[Outcome]) -> str:
-    """The table as markdown."""
+    """Returns the table as Markdown."""
     names = [header.replace("\n", " ") for header in headers(outcomes)]
     cells = (
         [r.strategy, r.pattern, r.score, r.ratio, r.violated, r.verdict, r.counts]

@@ -1,6 +1,6 @@
-"""Comparisons of trials that share their seeds: paired differences, intervals, corrected tests.
+"""Statistics of trials that are paired by seed: differences, intervals, corrected tests.
 
-Two ways to correct for many comparisons: `holm` for claims, each of which is passed or failed by
+There are two corrections for many comparisons: `holm` for claims, each of which passes or fails by
 itself, and `simultaneous` for a table that a person reads as a whole.
 """
 
@@ -16,126 +16,154 @@ from math import nan
 import numpy as np
 
 RESAMPLES = 9999
+"""Number of resamples of the bootstrap."""
 CONFIDENCE = 0.95
+"""Confidence level of all intervals."""
 SIGNIFICANT = 0.05
-"""A corrected p-value below it counts."""
+"""A corrected p-value below this is significant."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One minus other over the seeds that both have, in the metric's own unit."""
+    """The paired difference of two metrics over common seeds, in the unit of the metric."""
 
     mean: float
     low: float
     high: float
-    """Bootstrap interval of the mean at 95 % (percentiles of 9,999 resamples of the pairs). With
-    five seeds it is somewhat too narrow."""
+    """Ends of the 95 % bootstrap interval of the mean (percentiles of 9,999 resamples of the
+    pairs). With five seeds it is somewhat too narrow."""
     margin: float
-    """Half of Student's 95 % interval of the mean, which is not."""
+    """Half of the width of Student's 95 % interval of the mean, which is not too narrow."""
     p: float
-    """Two-sided paired t-test; NaN for fewer than two pairs. `holm` corrects it for the family."""
+    """P-value of the two-sided paired t-test; NaN for fewer than two pairs."""
     seeds: int
+    """Number of pairs."""
 
 
-def paired(one: Sequence[float], other: Sequence[float]) -> Difference:
-    """The paired difference of two metrics, given in the same order of seeds.
+def paired(first: Sequence[float], second: Sequence[float]) -> Difference:
+    """Returns the paired difference of two lists of values, first minus second.
 
-    The test is Student's on the differences: with five seeds a test by signs or ranks could not
-    reach 0.05 at all. Differences that are all equal but for rounding have p = 0; those that are
-    zero but for rounding are 0, and p is 1. Where a value is no finite number nothing can be said:
-    all is NaN. Raises `ValueError` without a pair, or if they do not pair up.
+    The test is Student's t-test on the differences. With five seeds, a sign test or a rank test
+    cannot reach a p-value of 0.05. If all differences are equal up to rounding, p is 0; if they are
+    zero up to rounding, the difference is 0 and p is 1.
+
+    Args:
+        first: A metric, one value per seed.
+        second: The metric to subtract, in the same order of seeds.
+
+    Returns:
+        The difference, with an uncorrected p-value. All other numbers than `seeds` are
+        NaN if a value is not finite. The intervals and p are NaN for a single pair.
+
+    Raises:
+        ValueError: The lists are empty or have different lengths.
     """
     from scipy import stats
 
-    pairs = np.array([one, other], float)  # of unlike lengths: a ValueError
+    pairs = np.array([first, second], float)  # raises ValueError if the lengths differ
     count = pairs.shape[1]
     if not count:
         raise ValueError("no seed in common")
     if not np.isfinite(pairs).all():
         return Difference(nan, nan, nan, nan, nan, count)
-    # squares of very small or large figures have no float; a power of two changes no bit else
-    size = np.frexp(np.abs(pairs).max())[1]
-    pairs = np.ldexp(pairs, -size)
-    found = pairs[0] - pairs[1]
-    mean, spread = float(found.mean()), float(np.ptp(found))
-    own = float(np.ldexp(mean, size))
+    # scaled by a power of two, which is exact, so that squares neither overflow nor underflow
+    exponent = np.frexp(np.abs(pairs).max())[1]
+    pairs = np.ldexp(pairs, -exponent)
+    differences = pairs[0] - pairs[1]
+    mean, spread = float(differences.mean()), float(np.ptp(differences))
+    unscaled_mean = float(np.ldexp(mean, exponent))
     if count < 2:
-        return Difference(own, nan, nan, nan, nan, count)
-    # rounding of equal differences would pass for a very small spread
+        return Difference(unscaled_mean, nan, nan, nan, nan, count)
+    # equal differences vary by rounding; without this, the spread would seem real
     rounding = 1e-12 * float(np.abs(pairs).max())
     if spread <= rounding:
-        none = abs(mean) <= rounding
-        same = 0.0 if none else own
-        return Difference(same, same, same, 0.0, float(none), count)
+        is_zero = abs(mean) <= rounding
+        common = 0.0 if is_zero else unscaled_mean
+        return Difference(common, common, common, 0.0, float(is_zero), count)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        p = float(stats.ttest_1samp(found, 0.0).pvalue)
+        p = float(stats.ttest_1samp(differences, 0.0).pvalue)
     interval = stats.bootstrap(
-        (found,),
+        (differences,),
         np.mean,
         n_resamples=RESAMPLES,
         confidence_level=CONFIDENCE,
         method="percentile",
         rng=np.random.default_rng(0),
     ).confidence_interval
-    margin = stats.t.ppf(0.5 + CONFIDENCE / 2, count - 1) * stats.sem(found)
-    low, high, margin = (float(np.ldexp(x, size)) for x in (*interval, margin))
-    return Difference(own, low, high, margin, p, count)
+    margin = stats.t.ppf(0.5 + CONFIDENCE / 2, count - 1) * stats.sem(differences)
+    low, high, margin = (float(np.ldexp(x, exponent)) for x in (*interval, margin))
+    return Difference(unscaled_mean, low, high, margin, p, count)
 
 
-def holm(found: Sequence[Difference]) -> list[Difference]:
-    """The same with p-values corrected for their number (Holm 1979); NaN counts for none."""
-    tested = [i for i, d in enumerate(found) if not math.isnan(d.p)]
-    corrected, least = list(found), 0.0
-    for rank, i in enumerate(sorted(tested, key=lambda i: found[i].p)):
-        least = max(least, min(1.0, (len(tested) - rank) * found[i].p))
-        corrected[i] = replace(found[i], p=least)
+def holm(differences: Sequence[Difference]) -> list[Difference]:
+    """Returns the differences with p-values corrected for their number.
+
+    Args:
+        differences: A family of differences. Those whose p is NaN are not counted.
+
+    Returns:
+        The differences in the same order; only `p` is changed.
+
+    Reference:
+        Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of
+        Statistics 6, 1979.
+    """
+    tested = [i for i, d in enumerate(differences) if not math.isnan(d.p)]
+    corrected, least = list(differences), 0.0
+    for rank, i in enumerate(sorted(tested, key=lambda i: differences[i].p)):
+        least = max(least, min(1.0, (len(tested) - rank) * differences[i].p))
+        corrected[i] = replace(differences[i], p=least)
     return corrected
 
 
-def simultaneous(found: Sequence[Difference]) -> list[Difference]:
-    """The same with intervals and p-values that hold for all of them at once (Bonferroni).
+def simultaneous(differences: Sequence[Difference]) -> list[Difference]:
+    """Returns the differences with simultaneous intervals and p-values (Bonferroni).
 
-    Of `m` differences each gets Student's interval at `1 - 0.05 / m`, and `m` times its p-value,
-    at most 1. Both say the same: an interval leaves out zero exactly where p is below 0.05, and the
-    probability that any of the intervals misses its true difference is at most 0.05, however the
-    differences depend on one another (Dunn 1961, "Multiple comparisons among means", JASA 56).
+    Each of `m` differences gets Student's interval at the level `1 - 0.05 / m`, and `m` times its
+    p-value, at most 1. The two agree: an interval excludes zero exactly if p is below 0.05. The
+    probability that any interval misses its true difference is at most 0.05, however the
+    differences depend on each other (Dunn 1961, "Multiple comparisons among means", JASA 56).
 
-    Holm's p-values would be smaller, but no interval goes with them: those that are compatible
-    with his procedure are one-sided and mostly say no more than the test does (Strassburger and
-    Bretz 2008, "Compatible simultaneous lower confidence bounds for the Holm procedure and other
-    Bonferroni-based closed tests", Statistics in Medicine 27). Max-t by permutation or bootstrap
-    (Westfall and Young 1993) is sharper where seeds are many; with five, 32 permutations cannot
-    reach 0.05 at all.
+    Holm's p-values would be smaller, but have no useful intervals: those that are compatible with
+    his procedure are one-sided and mostly say no more than the test does (Strassburger and Bretz
+    2008, "Compatible simultaneous lower confidence bounds for the Holm procedure and other
+    Bonferroni-based closed tests", Statistics in Medicine 27). The max-t method with permutations
+    or bootstrap (Westfall and Young 1993) has more power with many seeds. Five seeds have only 32
+    permutations, with which it cannot reach 0.05.
 
     Args:
-        found: Differences as `paired` gives them, a family that is read together.
+        differences: The results of `paired` for all rows of a table.
 
     Returns:
-        The differences in the same order; `low`, `high`, `margin` and `p` are the simultaneous
-        ones. One whose p is NaN is left as it is and counts for none.
+        The differences in the same order, with new `low`, `high`, `margin` and `p`. A difference
+        whose p is NaN is not changed and not counted.
     """
     from scipy import stats
 
-    family = sum(not math.isnan(d.p) for d in found)
+    family = sum(not math.isnan(d.p) for d in differences)
 
     def widened(d: Difference) -> Difference:
         if math.isnan(d.p):
             return d
-        wide, plain = (
+        corrected, uncorrected = (
             stats.t.ppf(1 - (1 - CONFIDENCE) / (2 * m), d.seeds - 1) for m in (family, 1)
         )
-        margin = float(d.margin * (wide / plain))
+        margin = float(d.margin * (corrected / uncorrected))
         p = min(1.0, family * d.p)
         return replace(d, low=d.mean - margin, high=d.mean + margin, margin=margin, p=p)
 
-    return [widened(d) for d in found]
+    return [widened(d) for d in differences]
 
 
 def noise_floor(values: Sequence[float]) -> float:
-    """How far two trials differ that differ in nothing but their seed.
+    """Returns how far apart two trials lie that differ only in their seed.
 
-    The root mean square over all pairs; NaN for fewer than two.
+    Args:
+        values: A metric of such trials, one value per seed.
+
+    Returns:
+        Root mean square of the differences over all pairs; NaN for fewer than two values.
     """
     squares = [(a - b) ** 2 for a, b in combinations(values, 2)]
     return math.sqrt(sum(squares) / len(squares)) if squares else math.nan

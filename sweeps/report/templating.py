@@ -1,4 +1,4 @@
-"""HTML from the templates of this package. What is put into them is escaped."""
+"""Renders the HTML templates of this package. Inserted text is escaped."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 
 def render(template: str, **values: Any) -> str:
-    """A template of the folder `templates`, filled in.
+    """Returns a template with its variables filled in.
 
     Args:
-        template: The name of the file.
-        **values: What the template is filled with. Text is escaped, unless it is `Markup`.
+        template: Name of a file in the folder `templates`.
+        **values: The variables of the template. Text is escaped, unless it is `Markup`.
 
     Returns:
         The HTML page.

@@ -1,4 +1,4 @@
-"""What is amiss with trials: of several the first to look at, and its cause."""
+"""Finds the trial that shows why a verdict is bad, and its cause."""
 
 from __future__ import annotations
 
@@ -12,14 +12,20 @@ if TYPE_CHECKING:
     from masksweep.sweeps.config.outcome import Outcome
 
 REASON = 80
-"""The most characters of a failure's reason; the whole is told elsewhere."""
+"""Largest number of characters of a failure's reason. Another table has the whole reason."""
 
 
 def amiss(outcomes: Sequence[Outcome]) -> str:
-    """What is said after the verdict on trials of one strategy; empty where nothing is amiss.
+    """Returns the text that follows the verdict on trials of one strategy.
 
-    As `: gradient_mask, random 0.9, seed 2, through decay`. One that says something else than it
-    must goes before one that failed.
+    The text names the first trial with a wrong verdict: a control that holds, or a strategy that
+    does not. If there is none, it names the first trial that failed.
+
+    Args:
+        outcomes: Trials of one strategy, pattern and variant.
+
+    Returns:
+        For example `: gradient_mask, random 0.9, seed 2, through decay`. Empty if all is well.
     """
     for o in outcomes:
         if alarms(o):
@@ -27,8 +33,8 @@ def amiss(outcomes: Sequence[Outcome]) -> str:
         must_hold = o.status == "ok" and o.trial.strategy.role == "strategy"
         if must_hold and o.result.metrics.get("integrity/ok", 1) != 1:
             return ", ".join(filter(None, [f": {o.trial.name}", _cause(o)]))
-    if still := [o for o in outcomes if inconclusive(o)]:
-        return f": no gradient reaches the {unreached(still)} masked entries"
+    if unreachable := [o for o in outcomes if inconclusive(o)]:
+        return f": no gradient reaches the {unreached(unreachable)} masked entries"
     for o in outcomes:
         if o.status == "failed":
             reason = textwrap.shorten(o.reason, REASON, placeholder=" ...")
@@ -43,24 +49,24 @@ def _cause(outcome: Outcome) -> str:
 
 
 def alarms(outcome: Outcome) -> bool:
-    """Whether a control held although it must leak, so that no verdict can be trusted."""
+    """Returns whether a control held although it must leak. Then no verdict can be trusted."""
     return _still(outcome) and not inconclusive(outcome)
 
 
 def inconclusive(outcome: Outcome) -> bool:
-    """Whether a control held because no gradient reaches what is masked, so it says nothing."""
+    """Returns whether a control held only because no gradient reaches any masked entry."""
     return _still(outcome) and outcome.result.metrics.get("integrity/reached") == 0
 
 
 def _still(outcome: Outcome) -> bool:
-    """Whether it is a control that was audited, and nothing was seen to move."""
+    """Returns whether the trial is an audited control in which no held value moved."""
     metrics = outcome.result.metrics
     audited = outcome.status == "ok" and "integrity/ok" in metrics
     return audited and outcome.trial.strategy.role == "control" and not leaks(metrics)
 
 
 def unreached(outcomes: Sequence[Outcome]) -> str:
-    """How many masked entries no gradient reaches, as `1,650` or `1,600 to 1,650`."""
-    found = [o.result.metrics.get("integrity/unreached", 0) for o in outcomes]
-    least, most = (f"{n:,.0f}" for n in (min(found), max(found)))
+    """Returns how many masked entries no gradient reaches, as `1,650` or `1,600 to 1,650`."""
+    counts = [o.result.metrics.get("integrity/unreached", 0) for o in outcomes]
+    least, most = (f"{n:,.0f}" for n in (min(counts), max(counts)))
     return least if least == most else f"{least} to {most}"

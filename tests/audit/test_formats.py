@@ -1,4 +1,4 @@
-"""`masksweep audit` takes models and masks as people save them, and refuses what is ambiguous."""
+"""Tests that `masksweep audit` reads common formats of models and masks, but no ambiguous ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FORMATS = ("model.keras", "model.h5", "model.weights.h5", "exported")
 
 
 def save_as(path: str, model: Any) -> str:
-    """Save a model in one of the formats."""
+    """Saves a model in the format of the path, one of `FORMATS`. Returns the path."""
     if path == "exported":
         model.export(path, verbose=False)
     elif path.endswith(".weights.h5"):
@@ -36,7 +36,7 @@ def save_as(path: str, model: Any) -> str:
 
 
 def built(value: float = 0) -> Any:
-    """A model whose masked entries are at this value, and its moving means at 7."""
+    """Returns a model whose masked entries have this value, and whose moving means are 7."""
     model = build()
     model.get_layer("hidden").kernel.assign(kernel(value))
     model.get_layer("norm").moving_mean.assign([7, 7, 7, 7])
@@ -48,23 +48,23 @@ def built(value: float = 0) -> Any:
 
 @pytest.mark.parametrize("path", FORMATS)
 def test_each_format_by_the_same_names(path: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A statistic too, which no gradient trains; one bit that differs is told."""
+    """The masks include a statistic, which no gradient trains. A single wrong bit is reported."""
     masks = {NAME: MASK, "norm/moving_mean": [0, 1, 0, 1]}
     np.savez("masks.npz", **masks)
     model = built()
     arguments = (save_as(path, model), "masks.npz")
     np.savez("held.npz", **{NAME: np.zeros(SHAPE), "norm/moving_mean": np.full(4, 7)})
     assert audited(capsys, *arguments, "--held", "held.npz")[0] == 0
-    found = as_json(capsys, *arguments)
-    assert [(w["weight"].split("/")[-2:], w["violations"]) for w in found["weights"]] == [
+    result = as_json(capsys, *arguments)
+    assert [(w["weight"].split("/")[-2:], w["violations"]) for w in result["weights"]] == [
         (["hidden", "kernel"], 0),
         (["norm", "moving_mean"], 2),
     ]
-    assert found["weights"][1]["first"][1] == {"index": [2], "found": 7.0, "held": 0.0}
+    assert result["weights"][1]["first"][1] == {"index": [2], "found": 7.0, "held": 0.0}
     model.get_layer("hidden").kernel.assign(kernel([0, 0, 0, 0, -0.0]))
-    code, said = audited(capsys, save_as(path, model), "masks.npz", "--held", "held.npz")
+    code, output = audited(capsys, save_as(path, model), "masks.npz", "--held", "held.npz")
     verdict = "DOES NOT HOLD: 1 of 7 masked entries differs, in the sign of a zero only"
-    assert (code, said.splitlines()[-1]) == (1, verdict)
+    assert (code, output.splitlines()[-1]) == (1, verdict)
 
 
 @pytest.mark.parametrize("path", FORMATS)
@@ -74,8 +74,8 @@ def test_held_at_another_model_in_each_format(
     np.savez("masks.npz", **{NAME: MASK})
     save_as("after.keras", built(0.3))
     assert audited(capsys, "after.keras", "masks.npz", "--held", save_as(path, built(0.3)))[0] == 0
-    code, said = audited(capsys, "after.keras", "masks.npz", "--held", save_as(path, built(0.4)))
-    assert (code, "5 of 5 masked entries differ, by up to 0.1" in said) == (1, True)
+    code, output = audited(capsys, "after.keras", "masks.npz", "--held", save_as(path, built(0.4)))
+    assert (code, "5 of 5 masked entries differ, by up to 0.1" in output) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -95,19 +95,19 @@ def test_held_at_another_model_in_each_format(
 )
 def test_files_of_older_versions(file: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     np.savez("masks.npz", **{name: MASK})
-    code, said = audited(capsys, str(SAVED / file), "masks.npz")
-    assert (code, said.splitlines()[-1]) == (0, "holds: 5 masked entries, bit for bit")
+    code, output = audited(capsys, str(SAVED / file), "masks.npz")
+    assert (code, output.splitlines()[-1]) == (0, "holds: 5 masked entries, bit for bit")
     np.savez("masks.npz", **{name: np.zeros(SHAPE)})
-    code, said = audited(capsys, str(SAVED / file), "masks.npz")
+    code, output = audited(capsys, str(SAVED / file), "masks.npz")
     verdict = "DOES NOT HOLD: 7 of 12 masked entries differ, by up to 9"
-    assert (code, said.splitlines()[-1]) == (1, verdict)
+    assert (code, output.splitlines()[-1]) == (1, verdict)
 
 
 def test_a_statistic_can_be_held_and_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     save_as("model.keras", built())
     np.savez("masks.npz", nope=MASK)
-    said = refused(capsys, "model.keras", "masks.npz")
-    assert "norm/moving_mean, norm/moving_variance" in said
+    message = refused(capsys, "model.keras", "masks.npz")
+    assert "norm/moving_mean, norm/moving_variance" in message
     np.savez("masks.npz", **{"norm/moving_mean": np.zeros(4)})
     assert audited(capsys, "model.keras", "masks.npz", "--held", "7")[0] == 0
 
@@ -118,14 +118,14 @@ def test_a_whole_number_is_held_at_whole_numbers(capsys: pytest.CaptureFixture[s
     keras.Sequential([keras.Input((2,)), counts]).save("model.keras")
     dtype = np.asarray(counts.variables[2]).dtype
     np.savez("masks.npz", **{"norm/count": False})
-    said = refused(capsys, "model.keras", "masks.npz", "--held", "0.5")
-    assert said == f"--held=0.5: must be whole for norm/count, {dtype}"
+    message = refused(capsys, "model.keras", "masks.npz", "--held", "0.5")
+    assert message == f"--held=0.5: must be whole for norm/count, {dtype}"
     count = int(np.asarray(counts.variables[2]))
     assert audited(capsys, "model.keras", "masks.npz", f"--held={count}")[0] == 0
     assert audited(capsys, "model.keras", "masks.npz", f"--held={count + 1}")[0] == 1
 
 
-# -- layers of one's own ---------------------------------------------------------------------
+# -- custom layers ---------------------------------------------------------------------------
 
 
 @keras.saving.register_keras_serializable("Tests")
@@ -141,19 +141,19 @@ class Own(layers.Layer):
 
 
 class Mine(layers.Dense):
-    """A layer that nothing here could load."""
+    """A layer that is not registered, so Keras cannot load it."""
 
 
 class Bounded(keras.constraints.Constraint):
-    """A constraint that nothing here could load."""
+    """A constraint that is not registered, so Keras cannot load it."""
 
     def __call__(self, w: Any) -> Any:
         return w
 
 
 def test_variables_of_own_layers_are_named_by_place(capsys: pytest.CaptureFixture[str]) -> None:
-    own = Own(name="own")
-    keras.Sequential([keras.Input((3,)), own]).save("model.keras")
+    layer = Own(name="own")
+    keras.Sequential([keras.Input((3,)), layer]).save("model.keras")
     np.savez("masks.npz", **{"own/w": MASK})
     said = refused(capsys, "model.keras", "masks.npz")
     assert said.endswith("names own/w; the model's weights are own/0 [3, 4], own/1 [3, 4]")
@@ -174,26 +174,26 @@ def test_a_layer_like_dense_is_found_as_kernel_and_bias(
     model.get_layer("hidden").kernel.assign(kernel(0))
     save_as(path, model)
     np.savez("masks.npz", **{NAME: MASK, "hidden/bias": np.zeros(4)})
-    code, said = audited(capsys, path, "masks.npz")
-    assert (code, "hidden/0, hidden/1: numbered by place" in said) == (0, True)
+    code, output = audited(capsys, path, "masks.npz")
+    assert (code, "hidden/0, hidden/1: numbered by place" in output) == (0, True)
 
 
 def test_a_constraint_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
     layer = layers.Dense(4, name="hidden", kernel_constraint=Bounded())
     save(keras.Sequential([keras.Input((3,)), layer]), {NAME: kernel(0)})
     np.savez("masks.npz", **{NAME: MASK})
-    code, said = audited(capsys, "model.keras", "masks.npz")
-    assert (code, "by place" in said) == (0, False)
+    code, output = audited(capsys, "model.keras", "masks.npz")
+    assert (code, "by place" in output) == (0, False)
 
 
 # -- masks -----------------------------------------------------------------------------------
 
 
 def sparse(kind: str) -> Any:
-    """The mask as a SciPy matrix, with zeros that it stores."""
-    made = scipy.sparse.coo_matrix((np.append(np.ones(7), [0, 0]), _places()), shape=SHAPE)
-    assert made.nnz == 9
-    return made.asformat(kind)
+    """Returns the mask as a SciPy matrix that also stores two zeros."""
+    matrix = scipy.sparse.coo_matrix((np.append(np.ones(7), [0, 0]), _places()), shape=SHAPE)
+    assert matrix.nnz == 9
+    return matrix.asformat(kind)
 
 
 def _places() -> tuple[Any, Any]:
@@ -220,8 +220,8 @@ def test_a_mask_of_any_dtype(file: str, dtype: str, capsys: pytest.CaptureFixtur
         case "one.npy":
             np.save(file, mask)
     save_as("model.keras", built())
-    found = as_json(capsys, "model.keras", file)
-    assert (found["masked"], found["holds"], found["weights"][0]["weight"]) == (5, True, NAME)
+    result = as_json(capsys, "model.keras", file)
+    assert (result["masked"], result["holds"], result["weights"][0]["weight"]) == (5, True, NAME)
     save_as("model.keras", built(1))
     assert as_json(capsys, "model.keras", file)["violations"] == 5
 
@@ -229,12 +229,12 @@ def test_a_mask_of_any_dtype(file: str, dtype: str, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize("dtype", ["bool", "float32", "int64"])
 @pytest.mark.parametrize("kind", ["csr", "csc", "coo", "bsr", "dia"])
 def test_a_sparse_mask(kind: str, dtype: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """What it stores as zero is masked, as what it does not store."""
+    """Entries that the matrix stores as zero are masked, like those that it does not store."""
     scipy.sparse.save_npz("mask.npz", sparse(kind).astype(dtype))
     save_as("model.keras", built(1))
-    found = as_json(capsys, "model.keras", "mask.npz")
-    assert (found["masked"], found["violations"]) == (5, 5)
-    assert [e["index"] for e in found["weights"][0]["first"]] == [[0, 1], [0, 3], [1, 0]]
+    result = as_json(capsys, "model.keras", "mask.npz")
+    assert (result["masked"], result["violations"]) == (5, 5)
+    assert [e["index"] for e in result["weights"][0]["first"]] == [[0, 1], [0, 3], [1, 0]]
 
 
 @pytest.mark.parametrize("mask", [MASK * 2, MASK * 0.5, -MASK, MASK * 1j, MASK.astype(str)])
@@ -245,7 +245,7 @@ def test_other_values_are_refused(mask: Any, capsys: pytest.CaptureFixture[str])
 
 
 def test_an_entry_that_a_sparse_mask_stores_twice(capsys: pytest.CaptureFixture[str]) -> None:
-    """It counts twice, as SciPy has it."""
+    """SciPy adds both values, so the entry is 2."""
     save_as("model.keras", built())
     mask = scipy.sparse.coo_matrix((np.ones(2), ([0, 0], [1, 1])), shape=SHAPE)
     scipy.sparse.save_npz("mask.npz", mask)
@@ -273,37 +273,37 @@ def test_a_mask_without_a_name_is_of_the_only_weight_of_its_shape(
         "mask of hidden/kernel=shape [4, 3]: must"
     )
     np.save("mask.npy", np.zeros(4))
-    given = ("model.keras", "mask.npy", "--weight", "norm/moving_mean", "--held", "7")
-    assert audited(capsys, *given)[0] == 0
+    arguments = ("model.keras", "mask.npy", "--weight", "norm/moving_mean", "--held", "7")
+    assert audited(capsys, *arguments)[0] == 0
     np.savez("masks.npz", **{NAME: MASK})
-    said = refused(capsys, "model.keras", "masks.npz", "--weight", NAME)
-    assert said == f"--weight={NAME}: must be left out: the file has a name for each mask"
+    message = refused(capsys, "model.keras", "masks.npz", "--weight", NAME)
+    assert message == f"--weight={NAME}: must be left out: the file has a name for each mask"
 
 
 def test_a_name_that_fits_two_weights_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    one, two = (
+    first, second = (
         keras.Sequential([keras.Input((3,)), layers.Dense(3, name="same")], name=name)
         for name in ("one", "two")
     )
-    keras.Sequential([keras.Input((3,)), one, two]).save("model.keras")
+    keras.Sequential([keras.Input((3,)), first, second]).save("model.keras")
     np.savez("masks.npz", **{"same/kernel": np.zeros((3, 3))})
-    said = refused(capsys, "model.keras", "masks.npz")
-    assert said.startswith("path=model.keras: same/kernel may be ")
-    assert "one/same/kernel" in said
-    assert said.endswith("give the whole name")
+    message = refused(capsys, "model.keras", "masks.npz")
+    assert message.startswith("path=model.keras: same/kernel may be ")
+    assert "one/same/kernel" in message
+    assert message.endswith("give the whole name")
 
 
 def test_a_weight_in_many_blocks(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Counts, places and drifts are those of the whole."""
+    """Counts, indices and drifts do not depend on the size of the blocks."""
     save_as("model.keras", built(2))
     np.savez("masks.npz", **{NAME: MASK})
     np.savez("held.npz", **{NAME: np.arange(12.0).reshape(SHAPE)})
     scipy.sparse.save_npz("sparse.npz", sparse("csr"))
     whole = as_json(capsys, "model.keras", "masks.npz", "--held", "held.npz")
     assert [e["index"] for e in whole["weights"][0]["first"]] == [[0, 1], [0, 3], [1, 0]]
-    for size in (1, 8, 12, 16, 32):  # less than a row of 16 bytes, and more
+    for size in (1, 8, 12, 16, 32):  # bytes: smaller and larger than a row, which has 16
         monkeypatch.setattr("masksweep.sweeps.audit.stored.BLOCK", size)
         assert as_json(capsys, "model.keras", "masks.npz", "--held", "held.npz") == whole
     monkeypatch.setattr("masksweep.sweeps.audit.stored.BLOCK", 8)

@@ -1,4 +1,7 @@
-"""Hostile files: one line, in little memory and time, and nothing is read from elsewhere."""
+"""Tests of hostile files: they are refused with one line, in little memory and time.
+
+No data outside of the file is read.
+"""
 
 from __future__ import annotations
 
@@ -32,39 +35,40 @@ print(status.partition("VmHWM:")[2].split()[0], file=sys.stderr)
 sys.exit(code)
 """
 EXTRA = 150 * 2**20
-"""Bytes that an audit may take more than that of a small model. The files unpack to 1 GiB."""
+"""Largest additional memory in bytes, compared with the audit of a small model. The files of the
+tests unpack to 1 GiB."""
 SAVED = Path(__file__).parents[1] / "saved"
 
 
 @dataclass(frozen=True)
 class Measured:
-    """An audit in a process of its own."""
+    """The result of an audit in a separate process."""
 
     code: int
     stdout: str
     last: str
     """The last line of stderr."""
     memory: int
-    """Most bytes that were resident at once."""
+    """Largest resident memory of the process, in bytes."""
     seconds: float
 
 
 def measured(*arguments: str) -> Measured:
     start = time.monotonic()
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", MEASURED, *arguments],
         capture_output=True,
         text=True,
         timeout=600,
-        # so that what goes wrong ends here, and not where the machine's memory does
+        # a limit of 8 GiB, so that a failing test does not use up the memory of the machine
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33)),
     )
-    *said, memory = done.stderr.splitlines()
-    assert memory.isdecimal(), done.stderr
-    assert "Traceback" not in done.stderr
-    last = said[-1] if said else ""
+    *messages, memory = process.stderr.splitlines()
+    assert memory.isdecimal(), process.stderr
+    assert "Traceback" not in process.stderr
+    last = messages[-1] if messages else ""
     seconds = time.monotonic() - start
-    return Measured(done.returncode, done.stdout, last, int(memory) * 1024, seconds)
+    return Measured(process.returncode, process.stdout, last, int(memory) * 1024, seconds)
 
 
 @pytest.fixture(autouse=True)
@@ -76,13 +80,13 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def usual(tmp_path_factory: pytest.TempPathFactory) -> int:
-    """Bytes that the audit of a small model takes."""
+    """Memory in bytes that the audit of a small model takes."""
     folder = tmp_path_factory.mktemp("usual")
     model = str(bombs.saved(folder / "model.keras"))
     np.savez(folder / "masks.npz", **{bombs.NAME: np.zeros((3, 4))})
-    done = measured(model, str(folder / "masks.npz"))
-    assert done.code == 0
-    return done.memory
+    audit = measured(model, str(folder / "masks.npz"))
+    assert audit.code == 0
+    return audit.memory
 
 
 MODEL = "path=model.keras: "
@@ -128,20 +132,20 @@ def test_what_is_refused_takes_little(bomb: Callable[[], None], usual: int) -> N
     bomb()
     model = next(name for name in ("model.h5", "model.keras") if Path(name).exists())
     held = ("--held", "held.npz") if Path("held.npz").exists() else ()
-    done = measured(model, "masks.npz", *held)
-    assert (done.code, done.stdout) == (2, ""), done
-    assert done.last.startswith(f"masksweep: {REFUSED[bomb]}")
-    assert len(done.last) < 500
-    assert done.memory < usual + EXTRA
-    assert done.seconds < 30
+    audit = measured(model, "masks.npz", *held)
+    assert (audit.code, audit.stdout) == (2, ""), audit
+    assert audit.last.startswith(f"masksweep: {REFUSED[bomb]}")
+    assert len(audit.last) < 500
+    assert audit.memory < usual + EXTRA
+    assert audit.seconds < 30
 
 
 def test_what_the_config_declares_is_not_made(usual: int) -> None:
-    """The audit is of what is stored, and that is as it should be."""
+    """The config declares a huge layer, but the stored arrays are small and hold."""
     bombs.config_of_many_units()
-    done = measured("model.keras", "masks.npz")
-    assert (done.code, done.stdout.splitlines()[-1][:5]) == (0, "holds")
-    assert done.memory < usual + EXTRA
+    audit = measured("model.keras", "masks.npz")
+    assert (audit.code, audit.stdout.splitlines()[-1][:5]) == (0, "holds")
+    assert audit.memory < usual + EXTRA
 
 
 def test_a_long_name_is_not_read() -> None:
@@ -152,7 +156,7 @@ def test_a_long_name_is_not_read() -> None:
 
 @pytest.mark.parametrize("extension", ["keras", "h5", "weights.h5"])
 def test_a_damaged_file_is_refused_or_read(extension: str) -> None:
-    """Whichever byte is damaged, nothing else than `Invalid` comes out, and no unending wait."""
+    """With any byte damaged, the file is read or `Invalid` is raised. Neither takes for ever."""
     path = Path(f"model.{extension}")
     if extension == "weights.h5":
         shutil.copy(SAVED / "keras3_0.weights.h5", path)
@@ -161,10 +165,10 @@ def test_a_damaged_file_is_refused_or_read(extension: str) -> None:
     else:
         bombs.saved(path)
     whole = path.read_bytes()
-    places = np.random.default_rng(0).choice(len(whole), 400, replace=False)
+    indices = np.random.default_rng(0).choice(len(whole), 400, replace=False)
     refused = 0
-    for place in map(int, places):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+    for index in map(int, indices):
+        path.write_bytes(whole[:index] + bytes([whole[index] ^ 0xFF]) + whole[index + 1 :])
         try:
             read(str(path))
         except Invalid:
@@ -185,7 +189,7 @@ def test_a_saved_model_that_leads_elsewhere() -> None:
     with pytest.raises(Invalid, match=r"variables\.data-00000-of-00001 is a link out of the fol"):
         opening.check("saved")
     data.unlink()
-    os.mkfifo(data)  # reading it would wait for ever
+    os.mkfifo(data)  # reading a named pipe would wait for ever
     with pytest.raises(Invalid, match="is a link out of the folder"):
         opening.check("saved")
     data.unlink()
@@ -198,16 +202,16 @@ def test_a_saved_model_that_leads_elsewhere() -> None:
 
 def test_a_saved_model_that_declares_more_than_it_holds() -> None:
     bombs.saved_model_of_declared_size()
-    done = measured("saved", "masks.npz")
+    audit = measured("saved", "masks.npz")
     reason = f"{bombs.NAME} declares 4,398,046,511,104 bytes; its data has 4"
-    assert (done.code, done.last) == (2, f"masksweep: path=saved: {reason}")
-    assert done.memory < 2 * 2**30, "of which TensorFlow takes most"
+    assert (audit.code, audit.last) == (2, f"masksweep: path=saved: {reason}")
+    assert audit.memory < 2 * 2**30, "of which TensorFlow takes most"
 
 
 def read(path: str) -> None:
     with opening.open_model(path) as model:
-        for one in model.weights:
-            list(one.blocks(100))
+        for weight in model.weights:
+            list(weight.blocks(100))
 
 
 def test_a_saved_model_that_is_cut_off() -> None:
@@ -229,38 +233,38 @@ def test_a_damaged_saved_model_is_refused(place: int) -> None:
 
 
 def test_nothing_is_made_dense_as_a_whole(usual: int) -> None:
-    """A kernel of 1.1 GB with few entries that train, as words by topics are."""
+    """Tests a kernel of 1.1 GB with few kept entries, such as a matrix of words by topics."""
     large_kernel((131_503, 2_048))
-    done = measured("model.weights.h5", "masks.npz", "--weight", "hidden/kernel")
-    assert (done.code, done.stdout.splitlines()[-1]) == (
+    audit = measured("model.weights.h5", "masks.npz", "--weight", "hidden/kernel")
+    assert (audit.code, audit.stdout.splitlines()[-1]) == (
         0,
         "holds: 269,317,144 masked entries, bit for bit",
     )
-    assert done.memory < usual + EXTRA
+    assert audit.memory < usual + EXTRA
 
 
 @pytest.mark.parametrize("mask", ["sparse", "dense"])
 def test_a_long_row_is_read_in_parts(mask: str, usual: int) -> None:
-    """A kernel of one row of 1 GiB, so that blocks of whole rows would be all of it."""
+    """Tests a kernel with one row of 1 GiB, which is larger than a block."""
     shape = (1, 2**28)
     large_kernel(shape)
     named = ("--weight", "hidden/kernel") if mask == "sparse" else ()
     if mask == "dense":
         Path("masks.npz").unlink()
         masks.packed_zeros("hidden/kernel", shape)
-    done = measured("model.weights.h5", "masks.npz", *named)
+    audit = measured("model.weights.h5", "masks.npz", *named)
     entries = 2**28 - 1000 * (mask == "sparse")
-    assert (done.code, done.stdout.splitlines()[-1]) == (
+    assert (audit.code, audit.stdout.splitlines()[-1]) == (
         0,
         f"holds: {entries:,} masked entries, bit for bit",
     )
-    assert done.memory < usual + EXTRA
+    assert audit.memory < usual + EXTRA
 
 
 def test_what_is_read_as_a_whole_has_a_limit(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Masks in Fortran order, the parts of sparse masks, and the variables of a SavedModel."""
+    """Tests masks in Fortran order, arrays of sparse masks, and variables of a SavedModel."""
 
     def refused(model: str, masks: str) -> str:
         assert main(["audit", model, masks, "--weight", bombs.NAME]) == 2
@@ -285,28 +289,29 @@ def test_what_is_read_as_a_whole_has_a_limit(
     assert refused("model.keras", "sparse.npz") == "path=sparse.npz: has more than 2 rows"
     limited("masksweep.sweeps.audit.saved_model", 47)
     saved_copy()
-    said = "its 48 bytes must be read as a whole, and 47 are allowed; save the model as .keras"
-    assert refused("saved", "c_order.npy") == f"path=saved: {bombs.NAME}: {said}"
+    message = "its 48 bytes must be read as a whole, and 47 are allowed; save the model as .keras"
+    assert refused("saved", "c_order.npy") == f"path=saved: {bombs.NAME}: {message}"
 
 
 @pytest.mark.slow
 def test_a_kernel_of_nine_gigabytes(usual: int) -> None:
     large_kernel((131_503, 17_825))
-    done = measured("model.weights.h5", "masks.npz")
-    assert (done.code, done.stdout.splitlines()[-1]) == (
+    audit = measured("model.weights.h5", "masks.npz")
+    assert (audit.code, audit.stdout.splitlines()[-1]) == (
         0,
         "holds: 2,344,039,975 masked entries, bit for bit",
     )
-    assert done.memory < usual + EXTRA
+    assert audit.memory < usual + EXTRA
 
 
 def large_kernel(shape: tuple[int, int]) -> None:
-    """A kernel of zeros (float32), and its sparse mask with 1,000 entries that train."""
+    """Writes a model with a float32 kernel of zeros, and a sparse mask with 1,000 kept entries."""
     with h5py.File("model.weights.h5", "w") as file:
         group = file.create_group("layers/dense/vars")
         group.attrs["name"] = "hidden"
         layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)  # a hole in the file: no byte is written
+        # the data are a hole in the file: no byte is written
+        layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
         space = h5py.h5s.create_simple(shape)
         h5py.h5d.create(group.id, b"0", h5py.h5t.IEEE_F32LE, space, layout)

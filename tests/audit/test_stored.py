@@ -1,4 +1,4 @@
-"""The weights of saved models: the names and bits of the live model, whoever saved it, and how."""
+"""Tests that weights read from saved models have the names and bits of the live model."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from tests.support.saved_files import SAVED
 
 
 def stored(path: str | Path) -> dict[str, Array]:
-    """All weights of a saved model, read in blocks of at most five entries."""
+    """Returns all weights of a saved model by name, read in blocks of at most five entries."""
     with open_model(str(path)) as model:
         assert len({w.name for w in model.weights}) == len(model.weights)
-        read = {}
-        for one in model.weights:
-            read[one.name] = whole(one)
-        return read
+        arrays = {}
+        for weight in model.weights:
+            arrays[weight.name] = whole(weight)
+        return arrays
 
 
 def whole(weight: StoredWeight) -> Array:
-    """A weight, read in blocks of at most five entries."""
+    """Returns a weight, read in blocks of at most five entries."""
     array = np.empty(weight.shape, weight.dtype)
     for region, block in zip(regions(weight.shape, 5), weight.blocks(5), strict=True):
         assert block.dtype == weight.dtype
@@ -41,19 +41,19 @@ def whole(weight: StoredWeight) -> Array:
 
 
 def live(model: Any) -> dict[str, Array]:
-    """All weights of a model but the states of its seeds, which Keras does not save."""
-    names = {key: name for key, (name, _) in owners(model).items()}
-    return {names[id(v)]: np.asarray(v) for v in model.variables if id(v) in names}
+    """Returns all weights of a model by name, without the states of seeds, which are not saved."""
+    name_by_id = {key: name for key, (name, _) in owners(model).items()}
+    return {name_by_id[id(v)]: np.asarray(v) for v in model.variables if id(v) in name_by_id}
 
 
-def assert_same(one: dict[str, Array], other: dict[str, Array]) -> None:
-    assert one.keys() == other.keys()
-    for name in one:
-        assert one[name].tobytes() == other[name].tobytes(), name
+def assert_same(first: dict[str, Array], second: dict[str, Array]) -> None:
+    assert first.keys() == second.keys()
+    for name in first:
+        assert first[name].tobytes() == second[name].tobytes(), name
 
 
 def randomized(model: Any) -> Any:
-    """Each weight at numbers of its own, so that none is taken for another."""
+    """Sets all weights to random numbers, so that each weight can be recognized by its values."""
     random = np.random.default_rng(0)
     for v in model.variables:
         if "seed_generator" not in v.path:
@@ -66,25 +66,25 @@ def around(*stack: Any, shape: tuple[int, ...]) -> Any:
 
 
 def two_inputs(layer: Any) -> Any:
-    start = keras.Input((4, 3))
-    return keras.Model(start, layer(start, start))
+    inputs = keras.Input((4, 3))
+    return keras.Model(inputs, layer(inputs, inputs))
 
 
 def attention(layer: Any) -> Any:
-    start = keras.Input((4, 3))
-    return keras.Model(start, layer([start, start]))
+    inputs = keras.Input((4, 3))
+    return keras.Model(inputs, layer([inputs, inputs]))
 
 
 def nested() -> Any:
-    """Layers in layers in layers, and layers of the same names and classes."""
+    """Returns a model with nested models, and with layers of the same name or class."""
     shared = layers.Dense(4, name="shared")
     low = keras.Sequential([keras.Input((4,)), layers.Dense(4, name="same")], name="low")
     high = keras.Sequential([keras.Input((4,)), layers.Dense(4, name="same"), low], name="high")
-    start = keras.Input((4,))
-    end = layers.Dense(4, name="same")(shared(high(shared(start))))
-    for i in range(12):  # more than ten of one class
-        end = layers.Dense(4, name=f"named_{i % 3}_{i}")(end)
-    return keras.Model(start, end, name="outer")
+    inputs = keras.Input((4,))
+    outputs = layers.Dense(4, name="same")(shared(high(shared(inputs))))
+    for i in range(12):  # more than ten layers of the same class
+        outputs = layers.Dense(4, name=f"named_{i % 3}_{i}")(outputs)
+    return keras.Model(inputs, outputs, name="outer")
 
 
 def adapted() -> Any:
@@ -179,15 +179,15 @@ MODELS: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_names_and_bits_are_those_of_the_live_model(kind: str, tmp_path: Path) -> None:
-    """Of every kind of layer that has variables; optimizer and metrics are left out."""
+    """Tests each kind of layer that has variables. Optimizer and metrics must be left out."""
     model = randomized(MODELS[kind]())
     model.compile("adam", "mse", metrics=["mae"])
     model.optimizer.build(model.trainable_variables)
     model.save(tmp_path / "model.keras")
-    found = stored(tmp_path / "model.keras")
-    if kind == "SpectralNormalization":  # saves the kernel twice: as its own, and as its layer's
-        assert found.pop("x/y/kernel").tobytes() == found["x/kernel"].tobytes()
-    assert_same(found, live(model))
+    weights = stored(tmp_path / "model.keras")
+    if kind == "SpectralNormalization":  # saves the kernel a second time, for its inner layer
+        assert weights.pop("x/y/kernel").tobytes() == weights["x/kernel"].tobytes()
+    assert_same(weights, live(model))
 
 
 def test_every_layer_that_is_known_is_tested() -> None:
@@ -203,7 +203,7 @@ UNCERTAIN = {
     "LayerNormalization without beta": "x/0",
     "Attention": "x/0",
 }
-"""A weight of models whose variables a file without their config does not tell."""
+"""Models whose variable names are unknown without a config, each with the name of one weight."""
 
 
 @pytest.mark.parametrize("kind", [k for k in MODELS if k != "SpectralNormalization"])
@@ -214,9 +214,9 @@ def test_weights_alone_have_the_same_names_or_places(kind: str, tmp_path: Path) 
     if UNCERTAIN.get(kind) is None:
         assert_same(stored(path), live(model))
         return
-    found = stored(path)
-    assert UNCERTAIN[kind] in found
-    assert sorted(a.tobytes() for a in found.values()) == sorted(
+    weights = stored(path)
+    assert UNCERTAIN[kind] in weights
+    assert sorted(a.tobytes() for a in weights.values()) == sorted(
         a.tobytes() for a in live(model).values()
     )
 
@@ -233,14 +233,14 @@ def test_names_in_the_old_format(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["Dense", "BatchNormalization", "GRU", "Dense bfloat16"])
 def test_names_in_a_saved_model(kind: str, tmp_path: Path) -> None:
-    """Keras puts the model's name in front; the end of the name is enough."""
+    """Keras puts the model's name in front of the names; `find` needs only their end."""
     model = randomized(MODELS[kind]())
     model.export(tmp_path / "saved", verbose=False)
-    with open_model(str(tmp_path / "saved")) as found:
+    with open_model(str(tmp_path / "saved")) as saved:
         for name, array in live(model).items():
-            one = found.find(name)
-            assert one is not None, name
-            assert whole(one).tobytes() == array.tobytes()
+            weight = saved.find(name)
+            assert weight is not None, name
+            assert whole(weight).tobytes() == array.tobytes()
 
 
 KERNEL = np.where([[1, 0, 1, 0], [0, 1, 1, 0], [1, 1, 0, 1]], 9, 0).astype("float32")
@@ -256,7 +256,10 @@ FILES = {
     "keras3_0.keras": ("hidden/kernel", "norm/moving_mean", "both/forward_gru/gru_cell/kernel"),
     "keras3_0.weights.h5": ("dense/kernel", "batch_normalization/moving_mean"),
 }
-"""Files of Keras 2.21, of its TensorFlow Model Optimization, and of Keras 3.0: see saved/README."""
+"""Names of weights in files of Keras 2.21, TensorFlow Model Optimization, and Keras 3.0.
+
+The first is the masked kernel. See saved/README for how the files were made.
+"""
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -303,14 +306,14 @@ def named(*names: str) -> StoredModel:
     ],
 )
 def test_how_a_name_is_matched(name: str, expected: str | None) -> None:
-    """Never to a weight whose name is shorter, but for the model's own name in front."""
+    """A name never fits a weight with a shorter name, except with the model's name in front."""
     model = named("a/kernel", "x/a/kernel", "b/c/bias", "d/kernels")
     if name == "kernel":
         with pytest.raises(Invalid, match="kernel may be a/kernel or x/a/kernel; give the whole"):
             model.find(name)
         return
-    found = model.find(name)
-    assert (found and found.name) == expected
+    weight = model.find(name)
+    assert (weight and weight.name) == expected
 
 
 def test_two_layers_of_one_name_are_named_by_their_places(tmp_path: Path) -> None:
@@ -326,9 +329,9 @@ def test_two_layers_of_one_name_are_named_by_their_places(tmp_path: Path) -> Non
     model = Twins()
     model(np.zeros((1, 4)))
     model.save(tmp_path / "model.keras")
-    found = stored(tmp_path / "model.keras")
-    assert list(found) == ["a/0", "a/1", "layers/dense/kernel", "layers/dense/bias"]
-    np.testing.assert_array_equal(found["a/0"], model.a.kernel)
+    weights = stored(tmp_path / "model.keras")
+    assert list(weights) == ["a/0", "a/1", "layers/dense/kernel", "layers/dense/bias"]
+    np.testing.assert_array_equal(weights["a/0"], model.a.kernel)
 
 
 def test_variable_names_are_certain_or_none() -> None:

@@ -1,4 +1,4 @@
-"""Strategies against a baseline: who is paired with whom, and what is said of it."""
+"""Tests of the comparison with a baseline: pairs, noise, and the text of the table."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ Scored = tuple[Trial, float]
 
 
 def scored(*scores: float, **sections: Any) -> list[Scored]:
-    """A trial of each seed with its score."""
+    """Returns a trial with its score for each of the seeds 0, 1, ..."""
     return [(trial(seed=s, **sections), score) for s, score in enumerate(scores)]
 
 
-def outcomes(*found: Sequence[Scored]) -> list[Outcome]:
-    all_of = [pair for group in found for pair in group]
-    told = variants([made for made, _ in all_of])
+def outcomes(*groups: Sequence[Scored]) -> list[Outcome]:
+    pairs = [pair for group in groups for pair in group]
+    labels = variants([t for t, _ in pairs])
     return [
-        Outcome(made, told[made.id], "ok", TrialResult("ok", metrics={metric(made): score}))
-        for made, score in all_of
+        Outcome(t, labels[t.id], "ok", TrialResult("ok", metrics={metric(t): score}))
+        for t, score in pairs
     ]
 
 
@@ -55,30 +55,30 @@ def dense() -> list[Scored]:
     return scored(*DENSE, strategy="dense")
 
 
-def metric(made: Trial) -> str:
-    return "test/accuracy" if made.data.task == "classification" else "test/mse"
+def metric(planned: Trial) -> str:
+    return "test/accuracy" if planned.data.task == "classification" else "test/mse"
 
 
-# -- who is paired with whom -----------------------------------------------------------------
+# -- pairs -----------------------------------------------------------------------------------
 
 
 def test_a_strategy_is_paired_with_the_dense_trial_of_its_seed() -> None:
-    own = scored(0.45, 0.61, 0.71)
-    for given in (outcomes(own, dense()), outcomes(dense()[::-1], own)):
-        (found,) = against(given)
-        assert (found.strategy, found.pattern) == ("weight_mask", "random 0.5")
-        assert found.metric == "accuracy"
-        assert found.difference.seeds == 3
-        assert found.difference.mean == pytest.approx(100 * (-0.05 - 0.015 - 0.04) / 3)
+    strategy_trials = scored(0.45, 0.61, 0.71)
+    for trials in (outcomes(strategy_trials, dense()), outcomes(dense()[::-1], strategy_trials)):
+        (compared,) = against(trials)
+        assert (compared.strategy, compared.pattern) == ("weight_mask", "random 0.5")
+        assert compared.metric == "accuracy"
+        assert compared.difference.seeds == 3
+        assert compared.difference.mean == pytest.approx(100 * (-0.05 - 0.015 - 0.04) / 3)
         expected = stats.ttest_rel([45, 61, 71], [50, 62.5, 75]).pvalue
-        assert found.difference.p == pytest.approx(expected)
+        assert compared.difference.p == pytest.approx(expected)
 
 
 def test_a_seed_without_its_dense_trial_is_left_out() -> None:
-    own = scored(0.45, 0.61, 0.0)
-    (found,) = against(outcomes(own, dense()[:2]))
-    assert found.difference.seeds == 2
-    assert found.difference.mean == pytest.approx((-5 - 1.5) / 2)
+    strategy_trials = scored(0.45, 0.61, 0.0)
+    (compared,) = against(outcomes(strategy_trials, dense()[:2]))
+    assert compared.difference.seeds == 2
+    assert compared.difference.mean == pytest.approx((-5 - 1.5) / 2)
 
 
 @pytest.mark.parametrize(
@@ -95,57 +95,57 @@ def test_a_seed_without_its_dense_trial_is_left_out() -> None:
     ids=str,
 )
 def test_the_dense_trial_of_other_settings_is_not_taken(other: dict[str, Any]) -> None:
-    own = scored(0.4, 0.5, 0.6)
-    far = scored(0.9, 0.9, 0.9, strategy="dense", **other)
-    assert against(outcomes(own, far)) == []
-    (found,) = against(outcomes(own, far, dense()))
-    assert found.difference.mean == pytest.approx(100 * (0.5 - 0.625))
+    strategy_trials = scored(0.4, 0.5, 0.6)
+    other_dense = scored(0.9, 0.9, 0.9, strategy="dense", **other)
+    assert against(outcomes(strategy_trials, other_dense)) == []
+    (compared,) = against(outcomes(strategy_trials, other_dense, dense()))
+    assert compared.difference.mean == pytest.approx(100 * (0.5 - 0.625))
 
 
 def test_each_optimizer_has_its_own_control_and_row() -> None:
-    given = outcomes(
+    trials = outcomes(
         scored(0.4, 0.41),
         scored(0.3, 0.31, optimizer=SGD),
         scored(0.5, 0.51, strategy="dense"),
         scored(0.7, 0.71, strategy="dense", optimizer=SGD),
     )
-    found = {c.pattern: c.difference.mean for c in against(given)}
-    assert found == pytest.approx({"random 0.5, adam": -10, "random 0.5, sgd": -40})
+    means = {c.pattern: c.difference.mean for c in against(trials)}
+    assert means == pytest.approx({"random 0.5, adam": -10, "random 0.5, sgd": -40})
 
 
 def test_masks_and_held_values_make_no_other_control() -> None:
-    """What is masked is a setting of the strategy's alone: one control for all of them."""
-    given = outcomes(
+    """Dense trials have no masks, so one control serves strategies with any masks."""
+    trials = outcomes(
         scored(0.4, 0.41),
         scored(0.3, 0.31, pattern="columns", held="init", targets=["output/*"]),
         scored(0.2, 0.21, strategy={"name": "weight_mask", "form": "product"}),
         scored(0.5, 0.51, strategy="dense"),
     )
-    assert sorted(c.difference.mean for c in against(given)) == pytest.approx([-30, -20, -10])
+    assert sorted(c.difference.mean for c in against(trials)) == pytest.approx([-30, -20, -10])
 
 
 def test_p_is_corrected_for_the_whole_table() -> None:
-    mine, worse = scored(0.45, 0.61, 0.71), scored(0.25, 0.375, 0.51, strategy="projection")
-    (alone,) = against(outcomes(mine, dense()))
-    (least,) = against(outcomes(worse, dense()))
-    assert least.difference.p < alone.difference.p
-    both = {c.strategy: c.difference for c in against(outcomes(mine, worse, dense()))}
-    assert both["projection"].p == pytest.approx(2 * least.difference.p)
-    assert both["weight_mask"].p == pytest.approx(2 * alone.difference.p)
+    better, worse = scored(0.45, 0.61, 0.71), scored(0.25, 0.375, 0.51, strategy="projection")
+    (better_alone,) = against(outcomes(better, dense()))
+    (worse_alone,) = against(outcomes(worse, dense()))
+    assert worse_alone.difference.p < better_alone.difference.p
+    both = {c.strategy: c.difference for c in against(outcomes(better, worse, dense()))}
+    assert both["projection"].p == pytest.approx(2 * worse_alone.difference.p)
+    assert both["weight_mask"].p == pytest.approx(2 * better_alone.difference.p)
 
 
 @pytest.mark.parametrize("status", ["failed", "skipped"])
 @pytest.mark.parametrize("strategy", ["weight_mask", "dense"])
 def test_a_trial_without_a_score_makes_no_pair(status: Any, strategy: str) -> None:
-    given = outcomes(scored(0.45, 0.61, 0.71), dense())
-    assert against(given)[0].difference.seeds == 3
-    lost = [
+    trials = outcomes(scored(0.45, 0.61, 0.71), dense())
+    assert against(trials)[0].difference.seeds == 3
+    without_one = [
         Outcome(o.trial, o.variant, status, reason="no")
         if (o.trial.strategy.name, o.trial.seed) == (strategy, 1)
         else o
-        for o in given
+        for o in trials
     ]
-    assert against(lost)[0].difference.seeds == 2
+    assert against(without_one)[0].difference.seeds == 2
 
 
 @pytest.mark.parametrize(
@@ -154,42 +154,42 @@ def test_a_trial_without_a_score_makes_no_pair(status: Any, strategy: str) -> No
         [],
         scored(0.4, 0.5),
         scored(0.4, 0.5, strategy="dense"),
-        [*scored(0.4), *scored(0.5, strategy="dense")],  # one seed is no comparison
+        [*scored(0.4), *scored(0.5, strategy="dense")],  # one seed is not enough
         [*scored(0.4, 0.5), *scored(0.5, strategy="dense")],
     ],
     ids=["none", "no dense", "dense only", "one seed", "one pair"],
 )
 def test_without_two_pairs_there_is_nothing(given: list[Scored]) -> None:
-    made = outcomes(given)
-    assert against(made) == []
-    assert rows(made) == []
-    assert as_markdown(made) == ""
-    assert table(made) is None
+    trials = outcomes(given)
+    assert against(trials) == []
+    assert rows(trials) == []
+    assert as_markdown(trials) == ""
+    assert table(trials) is None
 
 
 # -- another baseline ------------------------------------------------------------------------
 
 
 def test_another_baseline_is_paired_by_seed_and_mask() -> None:
-    """A mask of 0.9 costs more than one of 0.5: neither may stand for the other."""
-    nine = {"pattern": {"name": "random", "sparsity": 0.9}}
-    given = outcomes(
+    """Trials with sparsity 0.9 must not be paired with trials of sparsity 0.5."""
+    sparsity_09 = {"pattern": {"name": "random", "sparsity": 0.9}}
+    trials = outcomes(
         scored(0.5, 0.52, strategy="projection"),
-        scored(0.1, 0.12, strategy="projection", **nine),
+        scored(0.1, 0.12, strategy="projection", **sparsity_09),
         scored(0.4, 0.41),
-        scored(0.2, 0.21, **nine),
+        scored(0.2, 0.21, **sparsity_09),
         dense(),
     )
-    found = {(c.strategy, c.pattern): c.difference for c in against(given, "weight_mask")}
-    assert {k: d.mean for k, d in found.items()} == pytest.approx(
+    differences = {(c.strategy, c.pattern): c.difference for c in against(trials, "weight_mask")}
+    assert {k: d.mean for k, d in differences.items()} == pytest.approx(
         {("projection", "random 0.5"): 10.5, ("projection", "random 0.9"): -9.5}
     )
     alone = [c.difference for c in against(outcomes(*_pair(0.5, 0.52)), "weight_mask")]
-    assert found["projection", "random 0.5"].p == pytest.approx(2 * alone[0].p)
+    assert differences["projection", "random 0.5"].p == pytest.approx(2 * alone[0].p)
 
 
 def _pair(*scores: float, **sections: Any) -> list[list[Scored]]:
-    """Trials of `projection` under some settings, and of `weight_mask` without them."""
+    """Returns trials of `projection` with some settings, and of `weight_mask` without them."""
     return [scored(*scores, strategy="projection", **sections), scored(0.4, 0.41)]
 
 
@@ -218,40 +218,40 @@ def test_a_baseline_of_other_settings_is_not_taken(other: dict[str, Any]) -> Non
 )
 def test_what_changes_no_training_makes_no_other_baseline(other: dict[str, Any]) -> None:
     assert len(against(outcomes(*_pair(0.5, 0.52, **other)), "weight_mask")) == 1
-    theirs = scored(0.4, 0.41, **other)
-    assert len(against(outcomes(scored(0.5, 0.52, strategy="projection"), theirs), "weight_mask"))
+    baseline = scored(0.4, 0.41, **other)
+    assert len(against(outcomes(scored(0.5, 0.52, strategy="projection"), baseline), "weight_mask"))
 
 
 @pytest.mark.parametrize("at", ["switch_at", "resume_at"])
 def test_the_dense_control_is_one_whatever_happens_on_the_way(at: str) -> None:
-    """It has no masks that could change, and goes on to the same bits."""
+    """Changed masks do not concern a dense trial, and resuming changes no bit."""
     train = {"epochs": 2, "batch_size": 100, at: 3}
     assert len(against(outcomes(scored(0.4, 0.41, train=train), dense()))) == 1
 
 
 def test_a_baseline_without_xla_is_one_all_the_same() -> None:
-    """`train.jit=auto` follows from the strategy, so it is part of what is compared."""
-    given = outcomes(scored(0.5, 0.52), scored(0.4, 0.41, strategy="sparse_tensor"))
-    assert [o.trial.jit for o in given] == [True, True, False, False]
-    (found,) = against(given, "sparse_tensor")
-    assert (found.strategy, found.difference.mean) == ("weight_mask", pytest.approx(10.5))
+    """`train.jit=auto` depends on the strategy, so pairs may differ in `jit`."""
+    trials = outcomes(scored(0.5, 0.52), scored(0.4, 0.41, strategy="sparse_tensor"))
+    assert [o.trial.jit for o in trials] == [True, True, False, False]
+    (compared,) = against(trials, "sparse_tensor")
+    assert (compared.strategy, compared.difference.mean) == ("weight_mask", pytest.approx(10.5))
 
 
 def test_a_baseline_is_given_by_its_label() -> None:
-    given = outcomes(
+    trials = outcomes(
         scored(0.4, 0.41),
         scored(0.3, 0.31, strategy={"name": "weight_mask", "form": "product"}),
         dense(),
     )
-    (found,) = against(given, "weight_mask(form=product)")
-    assert (found.strategy, found.difference.mean) == ("weight_mask", pytest.approx(10))
-    (found,) = against(given, "weight_mask")
-    assert found.strategy == "weight_mask(form=product)"
-    assert against(given, "projection") == []
+    (compared,) = against(trials, "weight_mask(form=product)")
+    assert (compared.strategy, compared.difference.mean) == ("weight_mask", pytest.approx(10))
+    (compared,) = against(trials, "weight_mask")
+    assert compared.strategy == "weight_mask(form=product)"
+    assert against(trials, "projection") == []
 
 
 def test_dense_is_not_compared_with_a_strategy() -> None:
-    """It has no mask that would say with which of them."""
+    """A dense trial has no masks, so several trials of a strategy could be its partner."""
     assert [c.strategy for c in against(outcomes(*_pair(0.5, 0.52), dense()), "weight_mask")] == [
         "projection"
     ]
@@ -276,28 +276,28 @@ def test_the_noise_floor_is_of_dense_trials_alone() -> None:
 
 
 def test_the_noise_floor_is_never_across_settings_and_the_largest_of_them() -> None:
-    given = outcomes(
+    trials = outcomes(
         scored(0.5, 0.54, strategy="dense"), scored(0.9, 0.91, strategy="dense", optimizer=SGD)
     )
-    assert floors(given) == pytest.approx({"accuracy": 4})
+    assert floors(trials) == pytest.approx({"accuracy": 4})
 
 
 def test_each_metric_has_its_own_noise_floor() -> None:
-    given = outcomes(
+    trials = outcomes(
         scored(0.5, 0.54, strategy="dense"), scored(1.5, 1.75, strategy="dense", **REGRESSION)
     )
-    assert floors(given) == pytest.approx({"accuracy": 4, "mse": 0.25})
-    assert note(given) == (
+    assert floors(trials) == pytest.approx({"accuracy": 4, "mse": 0.25})
+    assert note(trials) == (
         "Noise: two dense trials that differ in their seed alone lie "
         "4.0 points of accuracy (digits) and 0.2500 in mse (diabetes) apart."
     )
 
 
 def test_a_failed_dense_trial_makes_no_noise() -> None:
-    (one, other) = outcomes(scored(0.5, 0.54, strategy="dense"))
-    failed = Outcome(other.trial, other.variant, "failed", other.result)
-    assert floors([one, failed]) == {}
-    assert note([one, failed]) == ""
+    (first, second) = outcomes(scored(0.5, 0.54, strategy="dense"))
+    failed = Outcome(second.trial, second.variant, "failed", second.result)
+    assert floors([first, failed]) == {}
+    assert note([first, failed]) == ""
     assert note([]) == ""
 
 
@@ -306,11 +306,11 @@ def test_a_failed_dense_trial_makes_no_noise() -> None:
 FIGURE = re.compile(r"[+-]\d+\.\d+ \[[+-]\d+\.\d+, [+-]\d+\.\d+\]")
 
 
-def shown(given: Sequence[Outcome], width: int = 120) -> str:
-    made = table(given)
-    assert made is not None
+def shown(trials: Sequence[Outcome], width: int = 120) -> str:
+    comparison = table(trials)
+    assert comparison is not None
     console = Console(width=width, file=io.StringIO())
-    console.print(made)
+    console.print(comparison)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -326,11 +326,11 @@ def several() -> list[Outcome]:
 
 
 def test_a_row_has_the_mean_its_interval_p_and_seeds() -> None:
-    found = {row[0]: row[1:] for row in rows(several())}
-    assert list(found) == ["weight_mask", "projection", "hard_mask", "gradient_mask"]
-    assert found["projection"] == ("random 0.5", "-24.7 [-27.6, -21.7]", "< 0.001", "3")
-    assert found["gradient_mask"] == ("random 0.5", "-5.0 [-5.0, -5.0]", "< 0.001", "3")
-    _, figure, p, seeds = found["weight_mask"]
+    cells = {row[0]: row[1:] for row in rows(several())}
+    assert list(cells) == ["weight_mask", "projection", "hard_mask", "gradient_mask"]
+    assert cells["projection"] == ("random 0.5", "-24.7 [-27.6, -21.7]", "< 0.001", "3")
+    assert cells["gradient_mask"] == ("random 0.5", "-5.0 [-5.0, -5.0]", "< 0.001", "3")
+    _, figure, p, seeds = cells["weight_mask"]
     assert (figure, seeds) == ("-3.5 [-12.7, +5.7]", "3")
     assert p == "0.313 (not clear)"
 
@@ -351,22 +351,22 @@ def test_p_at_or_above_005_is_said_to_be_not_clear(
 
 
 def test_an_error_is_told_in_its_own_unit() -> None:
-    given = outcomes(
+    trials = outcomes(
         scored(1.5, 1.25, **REGRESSION), scored(1.25, 1.0, strategy="dense", **REGRESSION)
     )
-    ((_, _, figure, _, _),) = rows(given)
+    ((_, _, figure, _, _),) = rows(trials)
     assert figure == "+0.2500 [+0.2500, +0.2500]"
 
 
 def test_markdown_never_has_a_bare_mean() -> None:
     text = re.sub(r"\\([\[\]<])", r"\1", as_markdown(several()))
-    header, line, *body, blank, said, _, noise = text.splitlines()
+    header, line, *body, blank, method_text, _, noise = text.splitlines()
     assert header == f"| {' | '.join(headers())} |"
     assert line == "| --- | --- | --- | --- | --- |"
     assert blank == ""
     assert noise == note(several())
-    assert said == method(4)
-    assert "of all 4 rows at once (Bonferroni)" in said
+    assert method_text == method(4)
+    assert "of all 4 rows at once (Bonferroni)" in method_text
     assert len(body) == 4
     for row in body:
         _, strategy, _, figure, p, seeds, _ = (cell.strip() for cell in row.split("|"))
@@ -394,14 +394,14 @@ SCORES = st.lists(st.integers(0, 100), min_size=2, max_size=5)
 def test_an_interval_leaves_out_zero_exactly_where_p_is_clear(
     found: list[list[int]], exponent: int
 ) -> None:
-    """As it is printed: a row must not contradict itself by rounding either."""
+    """Tests the printed row: rounding must not make interval and p-value disagree."""
     names = ("weight_mask", "projection", "hard_mask", "gradient_mask")
     size = min(map(len, found))
-    own = [
+    trials = [
         scored(*(0.5 + v / 10**exponent / 100 for v in values[:size]), strategy=name)
         for name, values in zip(names, found, strict=False)
     ]
-    for _, _, figure, p, _ in rows(outcomes(*own, scored(*[0.5] * size, strategy="dense"))):
+    for _, _, figure, p, _ in rows(outcomes(*trials, scored(*[0.5] * size, strategy="dense"))):
         low, high = map(float, re.findall(r"[+-][\d.]+", figure)[1:])
         assert (low > 0 or high < 0) == ("not clear" not in p), (figure, p)
         assert "-0.0 " not in figure.replace("]", " ").replace(",", " ")

@@ -1,4 +1,4 @@
-"""What a sweep leaves in its own run at its end."""
+"""Tests of the counts and report files of a sweep's parent run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def outcome(strategy: str, ok: float | None, status: Any = "ok") -> Outcome:
 
 
 def test_a_control_that_leaks_is_none_of_those_that_do() -> None:
-    found = [
+    outcomes = [
         outcome("weight_mask", 1.0),
         outcome("gradient_mask", 0.0),
         outcome("init_only", 0.0),
@@ -32,7 +32,7 @@ def test_a_control_that_leaks_is_none_of_those_that_do() -> None:
         outcome("projection", None, "failed"),
         outcome("var_list", None, "skipped"),
     ]
-    assert build.counts(found) == {
+    assert build.counts(outcomes) == {
         "trials/ok": 5,
         "trials/failed": 1,
         "trials/skipped": 1,
@@ -46,10 +46,10 @@ def test_a_report_that_fails_takes_nothing_with_it(
     def broken(*_: object) -> None:
         raise MemoryError("no room")
 
-    told = "mine", "Does it hold?", "masksweep run"
-    found = [outcome("weight_mask", 1.0)]
-    assert b"Does it hold?" in build.report(*told, found, {})["report/report.html"]
+    texts = "mine", "Does it hold?", "masksweep run"
+    outcomes = [outcome("weight_mask", 1.0)]
+    assert b"Does it hold?" in build.report(*texts, outcomes, {})["report/report.html"]
     monkeypatch.setattr(plots, "all_of", broken)
-    assert build.report(*told, found, {}) == {}
+    assert build.report(*texts, outcomes, {}) == {}
     assert "no report was made: MemoryError('no room')" in capsys.readouterr().err
-    assert build.report(*told, [], {}) == {}
+    assert build.report(*texts, [], {}) == {}

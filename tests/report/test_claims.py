@@ -1,4 +1,4 @@
-"""Claims: what each test passes and fails, what it is about, and what is refused as no claim."""
+"""Tests of claims: when each comparison passes, which trials are selected, what is refused."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ METRIC = "integrity/max_drift"
 ACCURACY = "test/accuracy"
 
 
-def ok(made: Trial, **metrics: float) -> Outcome:
-    return Outcome(made, "", "ok", TrialResult("ok", metrics=metrics))
+def ok(config: Trial, **metrics: float) -> Outcome:
+    return Outcome(config, "", "ok", TrialResult("ok", metrics=metrics))
 
 
 def measured(*values: float, metric: str = METRIC, **sections: Any) -> list[Outcome]:
-    """A trial of each seed with its figure."""
+    """Returns a trial for each value, with seeds 0, 1, ... and the value as its metric."""
     return [ok(trial(seed=s, **sections), **{metric: v}) for s, v in enumerate(values)]
 
 
@@ -36,16 +36,16 @@ def ended(status: Any, reason: str = "", **sections: Any) -> Outcome:
     return Outcome(trial(**sections), "", status, reason=reason)
 
 
-def claim(**given: Any) -> Claim:
-    return Claim(**{"says": "so it is", "metric": METRIC, **given})
+def claim(**fields: Any) -> Claim:
+    return Claim(**{"says": "so it is", "metric": METRIC, **fields})
 
 
 def checked(
-    made: Claim, outcomes: Sequence[Outcome], parts: Mapping[str, list[str]] | None = None
+    tested: Claim, outcomes: Sequence[Outcome], parts: Mapping[str, list[str]] | None = None
 ) -> Checked:
-    (found,) = check({"it": made}, outcomes, parts or {})
-    assert (found.name, found.says) == ("it", made.says)
-    return found
+    (result,) = check({"it": tested}, outcomes, parts or {})
+    assert (result.name, result.says) == ("it", tested.says)
+    return result
 
 
 # -- each test, in each trial ----------------------------------------------------------------
@@ -100,10 +100,10 @@ def test_nan_is_near_nothing() -> None:
 def test_the_mean_is_near_one_of_the_figures(
     near: list[float], tolerance: float, passed: bool
 ) -> None:
-    outcomes = measured(0.5, 0.8125, metric=ACCURACY)  # each by itself is far from the mean
-    found = checked(claim(metric=ACCURACY, near=near, tolerance=tolerance), outcomes)
-    assert found.passed is passed
-    assert found.figure == "65.6 % in the mean of 2 trials"
+    outcomes = measured(0.5, 0.8125, metric=ACCURACY)  # each value is far from their mean
+    result = checked(claim(metric=ACCURACY, near=near, tolerance=tolerance), outcomes)
+    assert result.passed is passed
+    assert result.figure == "65.6 % in the mean of 2 trials"
 
 
 # -- differences -----------------------------------------------------------------------------
@@ -111,16 +111,16 @@ def test_the_mean_is_near_one_of_the_figures(
 CLEAR = (1.0, 1.1, 0.9, 1.05, 0.95)
 """Differences with p < 0.001 and an interval of about [0.9, 1.1]."""
 FAINT = (1.0, -1.0, 2.0, -0.5, 1.5)
-"""With a mean of 0.6 that is not clear."""
+"""Differences with a mean of 0.6 that is not significant."""
 BASELINE = (10.0, 20.0, 30.0, 40.0, 50.0)
 
 
 def differing(*differences: float) -> list[Outcome]:
-    """Trials of a strategy and of the dense control that differ by so much, seed by seed."""
-    control = list(BASELINE[: len(differences)])
-    own = [b + d for b, d in zip(control, differences, strict=True)]
-    # in another order of seeds than the controls
-    return [*measured(*own)[::-1], *measured(*control, strategy="dense")]
+    """Returns trials of a strategy and of the dense control, with these differences by seed."""
+    control_values = list(BASELINE[: len(differences)])
+    strategy_values = [b + d for b, d in zip(control_values, differences, strict=True)]
+    # the seeds are in the reverse order of the controls, so that pairing by position would fail
+    return [*measured(*strategy_values)[::-1], *measured(*control_values, strategy="dense")]
 
 
 def minus(**test: Any) -> Claim:
@@ -132,7 +132,7 @@ def minus(**test: Any) -> Claim:
     [
         ({"above": 0}, CLEAR, True),
         ({"above": 0.8}, CLEAR, True),
-        ({"above": 0.95}, CLEAR, False),  # the mean is above, not the interval
+        ({"above": 0.95}, CLEAR, False),  # the mean is above 0.95, but the interval is not
         ({"above": 1.5}, CLEAR, False),
         ({"above": 0}, FAINT, False),
         ({"above": 0}, tuple(-d for d in CLEAR), False),
@@ -146,7 +146,7 @@ def minus(**test: Any) -> Claim:
         ({"at_most": 1.5}, CLEAR, True),
         ({"at_most": 1.01}, CLEAR, False),
         ({"at_most": 0.61}, FAINT, False),
-        ({"at_most": 2}, FAINT, False),  # bootstrap's interval ends at 1.6, Student's at 2.2
+        ({"at_most": 2}, FAINT, False),  # the bootstrap interval ends at 1.6, Student's at 2.2
         ({"at_most": 2.3}, FAINT, True),
         ({"at_most": 0}, (0.0, 0.0, 0.0), True),
         ({"at_least": 0}, (0.0, 0.0, 0.0), True),
@@ -160,30 +160,30 @@ def minus(**test: Any) -> Claim:
 def test_differences_are_paired_by_seed(
     test: dict[str, float], differences: tuple[float, ...], passed: bool
 ) -> None:
-    found = checked(minus(**test), differing(*differences))
-    assert found.passed is passed
+    result = checked(minus(**test), differing(*differences))
+    assert result.passed is passed
     seeds = "1 seed" if len(differences) == 1 else f"{len(differences)} seeds"
-    assert found.figure.endswith(seeds)
+    assert result.figure.endswith(seeds)
 
 
 def test_only_seeds_of_both_sides_count() -> None:
     outcomes = differing(*CLEAR)
     assert checked(minus(above=0, seeds=5), outcomes).passed
     fewer = [o for o in outcomes if (o.trial.strategy.role, o.trial.seed) != ("dense", 3)]
-    found = checked(minus(above=0), fewer)
-    assert found.passed
-    assert found.figure.endswith("4 seeds")
+    result = checked(minus(above=0), fewer)
+    assert result.passed
+    assert result.figure.endswith("4 seeds")
     assert checked(minus(above=0, seeds=5), fewer).passed is False
 
 
 def test_a_family_of_claims_is_corrected_together() -> None:
-    """A p of about 0.03 is enough for one claim, and not among three."""
+    """A p-value of about 0.03 is significant for one claim, but not for one of three."""
     p_003 = differing(1.0, 2.0, 0.2, 1.2, 0.4)
     assert checked(minus(above=0), p_003).passed
-    found = check({n: minus(above=0) for n in "abc"}, p_003, {})
-    assert [c.passed for c in found] == [False] * 3
-    alone = check({"a": minus(above=0), "b": claim(at_least=0)}, p_003, {})
-    assert [c.passed for c in alone] == [True, True]
+    three = check({n: minus(above=0) for n in "abc"}, p_003, {})
+    assert [c.passed for c in three] == [False] * 3
+    single = check({"a": minus(above=0), "b": claim(at_least=0)}, p_003, {})
+    assert [c.passed for c in single] == [True, True]
 
 
 def test_a_difference_is_told_with_its_interval_p_and_seeds() -> None:
@@ -191,8 +191,8 @@ def test_a_difference_is_told_with_its_interval_p_and_seeds() -> None:
         *measured(0.5, 0.625, metric=ACCURACY),
         *measured(0.25, 0.5, metric=ACCURACY, strategy="dense"),
     ]
-    below = claim(metric=ACCURACY, trials={"role": "strategy"}, minus={"role": "dense"}, above=0)
-    assert checked(below, outcomes) == Checked(
+    above = claim(metric=ACCURACY, trials={"role": "strategy"}, minus={"role": "dense"}, above=0)
+    assert checked(above, outcomes) == Checked(
         "it", "so it is", "18.8 % [12.5 %, 25.0 %], p = 0.2, 2 seeds", "> 0.0 %", False
     )
 
@@ -200,9 +200,9 @@ def test_a_difference_is_told_with_its_interval_p_and_seeds() -> None:
 def test_what_interval_and_p_are_is_said_where_there_are_any() -> None:
     plain = Checked("it", "so it is", "0 in 5 trials", "= 0", True)
     compared = Checked("it", "so", "18.8 % [12.5 %, 25.0 %], p = 0.2, 2 seeds", "> 0.0 %", False)
-    for found, expected in (([plain], False), ([plain, compared], True)):
-        assert ("p after Holm" in as_markdown(found)) == expected
-        assert (table(found).caption is not None) == expected
+    for results, expected in (([plain], False), ([plain, compared], True)):
+        assert ("p after Holm" in as_markdown(results)) == expected
+        assert (table(results).caption is not None) == expected
 
 
 def test_a_difference_that_rounds_to_zero_has_no_sign() -> None:
@@ -224,11 +224,14 @@ def test_two_trials_of_one_seed_on_a_side_are_refused_before_any_runs(side: str)
     assert caught.value.key == "sweep.claims.it"
 
 
-# -- what a claim is about -------------------------------------------------------------------
+# -- selections of trials --------------------------------------------------------------------
 
 
 def held_and_leaking() -> list[Outcome]:
-    """Two strategies, two widths, a control and a dense one; each figure tells which it is."""
+    """Returns trials of several strategies and widths, a control and a dense trial.
+
+    Each has another value of the metric, so that the value identifies the trial.
+    """
     narrow, wide = ({"name": "mlp", "hidden": [h]} for h in (4, 9))
     return [
         ok(trial(strategy="projection", model=narrow), **{METRIC: 1.0}),
@@ -280,9 +283,9 @@ def test_a_selection_takes_what_has_all_its_settings(
 def test_without_a_trial_nothing_is_checked(
     test: dict[str, Any], selection: dict[str, Any]
 ) -> None:
-    found = checked(claim(trials=selection, **test), held_and_leaking()[:1])
-    assert (found.passed, found.verdict) == (None, "not checked")
-    assert found.figure == "no such trial in this sweep"
+    result = checked(claim(trials=selection, **test), held_and_leaking()[:1])
+    assert (result.passed, result.verdict) == (None, "not checked")
+    assert result.figure == "no such trial in this sweep"
 
 
 def test_without_a_trial_to_subtract_nothing_is_checked() -> None:
@@ -291,8 +294,8 @@ def test_without_a_trial_to_subtract_nothing_is_checked() -> None:
 
 def test_skipped_trials_are_not_what_a_claim_is_about_and_are_told() -> None:
     refused = ended("skipped", "cannot", strategy="var_list", seed=7)
-    found = checked(claim(equals=0), [*measured(0.0), refused])
-    assert (found.passed, found.figure) == (True, "0 in 1 trial, 1 skipped")
+    result = checked(claim(equals=0), [*measured(0.0), refused])
+    assert (result.passed, result.figure) == (True, "0 in 1 trial, 1 skipped")
     assert checked(claim(equals=0), [refused]).passed is None
 
 
@@ -300,11 +303,11 @@ def test_skipped_trials_are_not_what_a_claim_is_about_and_are_told() -> None:
 def test_a_failed_trial_fails_its_claim(test: dict[str, Any]) -> None:
     failed = ended("failed", "Diverged: loss", seed=7)
     figures = measured(0.0)
-    made = claim(**test)
-    assert checked(made, figures).passed
-    found = checked(made, [*figures, failed])
-    assert (found.passed, found.figure) == (False, "1 trial failed: Diverged: loss")
-    # of another selection, it is no matter
+    tested = claim(**test)
+    assert checked(tested, figures).passed
+    result = checked(tested, [*figures, failed])
+    assert (result.passed, result.figure) == (False, "1 trial failed: Diverged: loss")
+    # a failed trial outside of the selection does not count
     other = claim(trials={"strategy": "weight_mask"}, **test)
     assert checked(other, [*figures, ended("failed", strategy="dense")]).passed
 
@@ -321,8 +324,8 @@ def test_a_failed_trial_on_either_side_fails_a_difference(strategy: str) -> None
     "test", [{"equals": 0}, {"at_most": 1}, {"near": [0], "tolerance": 9}], ids=str
 )
 def test_a_trial_without_the_metric_fails(test: dict[str, Any]) -> None:
-    found = checked(claim(**test), [*measured(0.0), ok(trial(seed=1), other=0.0)])
-    assert (found.passed, found.figure) == (False, "measured in 1 of 2 trials")
+    result = checked(claim(**test), [*measured(0.0), ok(trial(seed=1), other=0.0)])
+    assert (result.passed, result.figure) == (False, "measured in 1 of 2 trials")
     assert checked(claim(**test), [ok(trial())]).passed is False
 
 
@@ -330,13 +333,13 @@ def test_a_trial_without_the_metric_fails(test: dict[str, Any]) -> None:
     "test", [{"equals": 0}, {"at_least": 0}, {"near": [0], "tolerance": 9}], ids=str
 )
 def test_fewer_trials_than_asked_for_fail(test: dict[str, Any]) -> None:
-    made = claim(seeds=3, **test)
-    assert checked(made, measured(0.0, 0.0, 0.0)).passed
-    found = checked(made, measured(0.0, 0.0))
-    assert (found.passed, found.figure) == (False, "measured in 2 of 3 trials")
+    tested = claim(seeds=3, **test)
+    assert checked(tested, measured(0.0, 0.0, 0.0)).passed
+    result = checked(tested, measured(0.0, 0.0))
+    assert (result.passed, result.figure) == (False, "measured in 2 of 3 trials")
 
 
-# -- what is no claim ------------------------------------------------------------------------
+# -- invalid claims --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -385,17 +388,17 @@ def test_a_selection_by_no_key_of_a_config_is_refused(side: str, key: str) -> No
 
 def test_claims_are_no_part_of_a_trials_identity() -> None:
     config = {"says": "so", "metric": METRIC, "equals": 0, "trials": {"part": "a", "role": "dense"}}
-    made = trial(sweep={"claims": {"mine": config}})
-    assert made.sweep.claims["mine"] == Claim(**config)
-    assert made.id == trial().id
+    with_claim = trial(sweep={"claims": {"mine": config}})
+    assert with_claim.sweep.claims["mine"] == Claim(**config)
+    assert with_claim.id == trial().id
 
 
 # -- how they are shown ----------------------------------------------------------------------
 
 
-def shown(found: Sequence[Checked], width: int = 200) -> str:
+def shown(results: Sequence[Checked], width: int = 200) -> str:
     console = Console(width=width, file=io.StringIO())
-    console.print(table(found))
+    console.print(table(results))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -410,9 +413,9 @@ def three() -> list[Checked]:
 
 
 def test_every_claim_is_shown_with_its_verdict() -> None:
-    found = three()
-    assert [c.verdict for c in found] == ["PASS", "FAIL", "not checked"]
-    for text in (shown(found), as_markdown(found).replace("\\<", "<")):
+    results = three()
+    assert [c.verdict for c in results] == ["PASS", "FAIL", "not checked"]
+    for text in (shown(results), as_markdown(results).replace("\\<", "<")):
         lines = [" ".join(line.replace("|", " ").split()) for line in text.splitlines()]
         for line in (
             "claim found allowed verdict",
@@ -446,21 +449,21 @@ def test_markdown_is_a_table_of_four_columns_or_nothing() -> None:
 def test_figures_are_told_with_the_number_of_trials(
     test: dict[str, float], values: tuple[float, ...], figure: str, allowed: str
 ) -> None:
-    found = checked(claim(**test), measured(*values))
-    assert (found.figure, found.allowed) == (figure, allowed)
+    result = checked(claim(**test), measured(*values))
+    assert (result.figure, result.allowed) == (figure, allowed)
 
 
 def test_published_figures_and_the_tolerance_are_told() -> None:
-    made = claim(metric=ACCURACY, near=[0.68, 0.65], tolerance=0.015)
-    assert checked(made, measured(0.66, metric=ACCURACY)).allowed == "68.0 % or 65.0 %, +-1.5 %"
+    tested = claim(metric=ACCURACY, near=[0.68, 0.65], tolerance=0.015)
+    assert checked(tested, measured(0.66, metric=ACCURACY)).allowed == "68.0 % or 65.0 %, +-1.5 %"
 
 
 def test_a_trial_without_the_metric_fails_a_difference() -> None:
     trials = differing(1.0, 1.1, 0.9, 1.0, 1.05)
     lacking = [Outcome(trials[0].trial, "", "ok"), *trials[1:]]
     assert checked(minus(above=0), trials).passed
-    found = checked(minus(above=0), lacking)
-    assert (found.passed, found.figure) == (False, "measured in 9 of 10 trials")
+    result = checked(minus(above=0), lacking)
+    assert (result.passed, result.figure) == (False, "measured in 9 of 10 trials")
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
@@ -472,16 +475,16 @@ def test_no_difference_passes_on_what_is_no_finite_number(value: float, test: st
 
 def test_words_are_shown_as_they_are() -> None:
     words = {"says": "it holds [/kernel] | [red]so[/red]", "equals": 0}
-    found = [checked(claim(**words), measured(0.0))]
-    assert "[/kernel] | [red]so[/red]" in " ".join(shown(found, width=200).split())
-    assert r"it holds \[/kernel\] \| \[red\]so\[/red\]" in as_markdown(found)
-    reason = [ended("failed", "no [/x] there")]
-    assert "no [/x] there" in shown([checked(claim(equals=0), reason)], width=200)
+    results = [checked(claim(**words), measured(0.0))]
+    assert "[/kernel] | [red]so[/red]" in " ".join(shown(results, width=200).split())
+    assert r"it holds \[/kernel\] \| \[red\]so\[/red\]" in as_markdown(results)
+    failed = [ended("failed", "no [/x] there")]
+    assert "no [/x] there" in shown([checked(claim(equals=0), failed)], width=200)
 
 
 def test_the_difference_of_one_seed_has_no_interval() -> None:
-    found = checked(minus(at_least=-9), differing(2.0))
-    assert (found.figure, found.passed) == ("2, 1 seed", False)
+    result = checked(minus(at_least=-9), differing(2.0))
+    assert (result.figure, result.passed) == ("2, 1 seed", False)
 
 
 @pytest.mark.parametrize("key", ["train.epoch", "sweep.name", "strategy.colour", "launch.address"])

@@ -1,4 +1,4 @@
-"""Frames as files: what is written is what is read."""
+"""Tests that data frames are read from files as they were written."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def back(frame: pd.DataFrame) -> Any:
 
 def test_both_files_hold_the_frame() -> None:
     frame = pd.DataFrame({"name": ["a", "b"], "seed": [0, 1], "score": [0.5, float("nan")]})
-    found = export.files("trials", frame)
-    assert set(found) == {"trials.csv", "trials.parquet"}
-    pd.testing.assert_frame_equal(pd.read_csv(io.BytesIO(found["trials.csv"])), frame)
+    written = export.files("trials", frame)
+    assert set(written) == {"trials.csv", "trials.parquet"}
+    pd.testing.assert_frame_equal(pd.read_csv(io.BytesIO(written["trials.csv"])), frame)
     pd.testing.assert_frame_equal(back(frame), frame)
 
 
@@ -38,12 +38,12 @@ def test_both_files_hold_the_frame() -> None:
     ],
 )
 def test_a_column_of_several_types_is_text(given: list[Any], read: list[Any]) -> None:
-    found = back(pd.DataFrame([{"setting": value} for value in given]))["setting"]
-    assert [None if pd.isna(value) else value for value in found] == read
+    column = back(pd.DataFrame([{"setting": value} for value in given]))["setting"]
+    assert [None if pd.isna(value) else value for value in column] == read
 
 
 def test_a_column_of_nothing_is_no_text() -> None:
-    """Where another sweep has numbers in it, the two go together."""
+    """The file can then be joined with one of a sweep that has numbers in this column."""
     assert back(pd.DataFrame({"setting": [None, None]}))["setting"].dtype == object
 
 

@@ -1,4 +1,4 @@
-"""The leak atlas: what a cell says of its trial, and that the page holds every cell."""
+"""Tests of the leak atlas: the text of each cell, and the HTML page."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ LEAK = {
 STEPS = {"steps": 16, "batch_size": 64}
 
 
-def ended(found: Mapping[str, float], through: str = "", **sections: Any) -> Outcome:
+def ended(integrity: Mapping[str, float], through: str = "", **sections: Any) -> Outcome:
     tags = {"integrity.through": through} if through else {}
-    metrics = {f"integrity/{k}": v for k, v in found.items()}
+    metrics = {f"integrity/{k}": v for k, v in integrity.items()}
     return Outcome(trial(**sections), "", "ok", TrialResult("ok", metrics=metrics, tags=tags))
 
 
@@ -45,28 +45,28 @@ def not_ended(status: Any, reason: str, **sections: Any) -> Outcome:
 
 
 def cell(outcome: Outcome) -> Cell:
-    (found,) = cells([outcome])
-    return found
+    (only,) = cells([outcome])
+    return only
 
 
-# -- what a cell says ------------------------------------------------------------------------
+# -- the text of a cell ----------------------------------------------------------------------
 
 
 def test_a_trial_without_a_violation_is_exact() -> None:
-    found = cell(ended(EXACT))
-    assert (found.kind, found.text) == ("exact", "exact")
-    assert (found.drift, found.step, found.through) == (0, None, "")
+    shown = cell(ended(EXACT))
+    assert (shown.kind, shown.text) == ("exact", "exact")
+    assert (shown.drift, shown.step, shown.through) == (0, None, "")
 
 
 def test_a_leak_says_how_far_from_which_step_and_through_what() -> None:
-    found = cell(ended(LEAK, "decay, slots"))
-    assert (found.kind, found.drift, found.step) == ("leaks", 0.0256, 4)
-    assert found.text == "0.026, from step 4, through decay, slots"
+    shown = cell(ended(LEAK, "decay, slots"))
+    assert (shown.kind, shown.drift, shown.step) == ("leaks", 0.0256, 4)
+    assert shown.text == "0.026, from step 4, through decay, slots"
 
 
 @pytest.mark.parametrize("key", ["violations", "peak_violations"])
 def test_a_violation_at_the_end_or_on_the_way_is_a_leak(key: str) -> None:
-    """A weight that came back is counted on the way alone, the last EMA at the end alone."""
+    """A weight that moved back is violated only at a step; the last EMA only at the end."""
     assert cell(ended({**EXACT, key: 1.0})).kind == "leaks"
 
 
@@ -81,16 +81,16 @@ def test_the_first_step_is_step_0_too() -> None:
 
 
 def test_a_negative_zero_is_a_leak_of_the_sign_alone() -> None:
-    found = cell(ended({**LEAK, "max_drift": 0.0, "peak_drift": 0.0}, "form"))
-    assert found.kind == "leaks"
-    assert found.text == "only the sign of 0, from step 4, through form"
+    shown = cell(ended({**LEAK, "max_drift": 0.0, "peak_drift": 0.0}, "form"))
+    assert shown.kind == "leaks"
+    assert shown.text == "only the sign of 0, from step 4, through form"
 
 
 def test_a_leak_of_the_end_alone_says_so() -> None:
     late = {k: v for k, v in LEAK.items() if k != "first_violation_step"}
-    found = cell(ended({**late, "max_drift": 0.5}, "EMA"))
-    assert found.step is None
-    assert found.text == "0.5, at the end, through EMA"
+    shown = cell(ended({**late, "max_drift": 0.5}, "EMA"))
+    assert shown.step is None
+    assert shown.text == "0.5, at the end, through EMA"
 
 
 def test_a_leak_of_unknown_cause_says_so() -> None:
@@ -99,20 +99,20 @@ def test_a_leak_of_unknown_cause_says_so() -> None:
 
 @pytest.mark.parametrize(("status", "kind"), [("skipped", "refused"), ("failed", "failed")])
 def test_what_was_not_measured_says_why(status: Any, kind: str) -> None:
-    found = cell(not_ended(status, "masks are scattered", strategy="var_list"))
-    assert (found.strategy, found.kind) == ("var_list", kind)
-    assert found.text == f"{kind}: masks are scattered"
+    shown = cell(not_ended(status, "masks are scattered", strategy="var_list"))
+    assert (shown.strategy, shown.kind) == ("var_list", kind)
+    assert shown.text == f"{kind}: masks are scattered"
 
 
 def test_the_dense_control_has_no_cell_and_the_leaking_one_has() -> None:
-    given = [ended(LEAK, strategy=s) for s in ("init_only", "weight_mask", "hard_mask")]
-    found = cells([not_ended("skipped", "", strategy="dense"), *given])
-    assert [c.strategy for c in found] == ["init_only", "weight_mask", "hard_mask"]
+    masking = [ended(LEAK, strategy=s) for s in ("init_only", "weight_mask", "hard_mask")]
+    atlas_cells = cells([not_ended("skipped", "", strategy="dense"), *masking])
+    assert [c.strategy for c in atlas_cells] == ["init_only", "weight_mask", "hard_mask"]
 
 
 def test_a_strategys_settings_are_part_of_its_name() -> None:
-    found = cell(ended(LEAK, strategy={"name": "weight_mask", "form": "product"}))
-    assert found.strategy == "weight_mask(form=product)"
+    shown = cell(ended(LEAK, strategy={"name": "weight_mask", "form": "product"}))
+    assert shown.strategy == "weight_mask(form=product)"
 
 
 @pytest.mark.parametrize(
@@ -164,8 +164,8 @@ def test_an_optimizer_is_told_with_what_is_set_beside_it(
 def test_penalties_and_constraints_are_told_with_the_optimizer(
     model: dict[str, Any], told: str
 ) -> None:
-    found = cell(ended(EXACT, model={"name": "mlp", "hidden": [12], **model}))
-    assert sorted(found.setting.split(", ")) == sorted(["adam", told])
+    shown = cell(ended(EXACT, model={"name": "mlp", "hidden": [12], **model}))
+    assert sorted(shown.setting.split(", ")) == sorted(["adam", told])
 
 
 def test_held_values_are_told() -> None:
@@ -180,7 +180,7 @@ VOID = {"meta", "br"}
 
 
 class Page(HTMLParser):
-    """Every tag that opens closes in its turn; the cells of each table by row."""
+    """Parses a page. Checks that tags are nested, and collects the cells of each table by row."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -249,9 +249,9 @@ def several() -> list[Outcome]:
 
 
 def test_the_page_has_a_table_for_each_strategy_with_a_row_for_each_setting() -> None:
-    found = Page(page(several(), "Atlas"))
-    assert found.title == "Atlas"
-    assert found.tables == {
+    parsed = Page(page(several(), "Atlas"))
+    assert parsed.title == "Atlas"
+    assert parsed.tables == {
         "gradient_mask": [
             ["optimizer", "zero; none", "zero; mask changed"],
             ["adamw", "0.026, from step 4, through decay", ""],
@@ -262,32 +262,35 @@ def test_the_page_has_a_table_for_each_strategy_with_a_row_for_each_setting() ->
         "projection": [["optimizer", "zero; none"], ["adam", "failed: Diverged"]],
     }
     kinds = ["leaks", "none", "exact", "leaks", "exact", "exact", "refused", "failed"]
-    assert found.classes == kinds
-    assert "7 trials: 3 exact, 1 refused, 2 leaks, 1 failed." in " ".join(found.prose.split())
+    assert parsed.classes == kinds
+    assert "7 trials: 3 exact, 1 refused, 2 leaks, 1 failed." in " ".join(parsed.prose.split())
 
 
 def test_every_kind_but_an_empty_cell_has_a_colour() -> None:
-    found = Page(page(several(), "Atlas"))
-    assert all(f"td.{kind} {{" in found.style for kind in set(found.classes) - {"none"})
+    parsed = Page(page(several(), "Atlas"))
+    assert all(f"td.{kind} {{" in parsed.style for kind in set(parsed.classes) - {"none"})
 
 
 def test_names_and_reasons_are_escaped() -> None:
     evil = "<script>alert('&amp;')</script><td>"
-    given: Sequence[Outcome] = [not_ended("failed", evil), ended(LEAK, evil, strategy="hard_mask")]
-    text = page(given, evil)
-    found = Page(text)
-    assert found.title == evil
-    assert "script" not in found.tags
+    trials: Sequence[Outcome] = [
+        not_ended("failed", evil),
+        ended(LEAK, evil, strategy="hard_mask"),
+    ]
+    text = page(trials, evil)
+    parsed = Page(text)
+    assert parsed.title == evil
+    assert "script" not in parsed.tags
     assert "<script" not in text
-    assert found.tables["weight_mask"][1][1] == f"failed: {evil}"
-    assert found.tables["hard_mask"][1][1].endswith(f"through {evil}")
+    assert parsed.tables["weight_mask"][1][1] == f"failed: {evil}"
+    assert parsed.tables["hard_mask"][1][1].endswith(f"through {evil}")
 
 
 def test_the_page_needs_nothing_from_elsewhere() -> None:
     text = page(several(), "Atlas")
-    found = Page(text)
-    assert not {"script", "link", "img", "iframe", "object", "base", "a"} & set(found.tags)
-    assert {key for key, _ in found.attributes} == {"charset", "class"}
+    parsed = Page(text)
+    assert not {"script", "link", "img", "iframe", "object", "base", "a"} & set(parsed.tags)
+    assert {key for key, _ in parsed.attributes} == {"charset", "class"}
     assert not any(word in text.lower() for word in ("http", "url(", "@import", "//", "src="))
 
 
@@ -297,8 +300,8 @@ def test_a_page_of_nothing_is_a_page() -> None:
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 0, 1)])
 def test_of_several_seeds_the_worst_is_shown(order: tuple[int, ...]) -> None:
-    told = [ended(EXACT, seed=0), ended(LEAK, "decay", seed=1), ended(EXACT, seed=2)]
-    text = page([told[i] for i in order], "seeds")
+    outcomes = [ended(EXACT, seed=0), ended(LEAK, "decay", seed=1), ended(EXACT, seed=2)]
+    text = page([outcomes[i] for i in order], "seeds")
     assert "0.026, from step 4, through decay" in text
     assert "class=exact" not in text
 
@@ -316,13 +319,13 @@ def test_a_drift_that_is_no_number_is_told_as_infinite() -> None:
     [(0.0, "nothing moved"), (1.0, "what was saved differs")],
 )
 def test_without_a_violation_the_verdict_counts(moved: float, reason: str) -> None:
-    found = cell(ended({**EXACT, "ok": 0.0, "moved": moved}))
-    assert (found.kind, found.text) == ("unproven", f"unproven: {reason}")
+    shown = cell(ended({**EXACT, "ok": 0.0, "moved": moved}))
+    assert (shown.kind, shown.text) == ("unproven", f"unproven: {reason}")
 
 
 def test_a_control_that_nothing_reaches_is_not_said_to_be_exact() -> None:
-    found = cell(ended({**EXACT, "reached": 0.0}, strategy="init_only"))
-    assert (found.kind, found.reason) == ("unproven", "no gradient reaches what is masked")
+    shown = cell(ended({**EXACT, "reached": 0.0}, strategy="init_only"))
+    assert (shown.kind, shown.reason) == ("unproven", "no gradient reaches what is masked")
     assert cell(ended(EXACT, strategy="init_only")).kind == "exact"
 
 

@@ -1,4 +1,4 @@
-"""Several sweeps as one: each trial told once, told apart anew, and all that each sweep says."""
+"""Tests of reports on several sweeps: their trials, variants, questions and files."""
 
 from __future__ import annotations
 
@@ -27,14 +27,17 @@ Scored = tuple[Trial, float | None]
 
 
 def record(name: str, scored: Sequence[Scored], environment: str) -> None:
-    """A sweep in the store of the current folder, without training; None has failed."""
-    told = {
+    """Records a sweep in the store of the current folder, without training.
+
+    A trial whose score is None has failed.
+    """
+    tags = {
         "sweep.question": f"Does {name} hold?",
         "sweep.command": f"masksweep run sweep.name={name}",
     }
     planned = [Planned(trial, []) for trial, _ in scored]
     with resume.opened(planned, name, rerun=True) as (_, recorder, _):
-        recorder.start_sweep("", [], tags=told)
+        recorder.start_sweep("", [], tags=tags)
         recorder.start()
         for trial, score in scored:
             recorder.start_trial(trial, trial.name)
@@ -42,44 +45,47 @@ def record(name: str, scored: Sequence[Scored], environment: str) -> None:
                 recorder.fail_trial(trial, "lost", {})
                 continue
             metrics = {"test/accuracy": score, "integrity/ok": 1.0}
-            kept = {"environment.txt": environment.encode()}
-            recorder.end_trial(trial, TrialResult("ok", metrics=metrics, artifacts=kept))
+            artifacts = {"environment.txt": environment.encode()}
+            recorder.end_trial(trial, TrialResult("ok", metrics=metrics, artifacts=artifacts))
         recorder.end_sweep("FINISHED", "", {})
         assert recorder.finish(120)
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`one` and then `two`: a trial of `one` was run again, and another one has failed there."""
+    """A folder with the sweeps `one` and `two`.
+
+    Two trials of `one` were run again in `two`: one has another result, the other failed.
+    """
     folder = tmp_path_factory.mktemp("store")
-    shape = {"hidden_1/kernel": np.eye(64, 12) > 0, "hidden_2/kernel": np.eye(12, 8) > 0}
-    np.savez(folder / "masks.npz", **shape)
+    mask_arrays = {"hidden_1/kernel": np.eye(64, 12) > 0, "hidden_2/kernel": np.eye(12, 8) > 0}
+    np.savez(folder / "masks.npz", **mask_arrays)
     masks = {"name": "file", "path": str(folder / "masks.npz")}
     of_file = [
-        (make(strategy=s, seed=n, pattern=masks), 0.5 + by + n / 8)
-        for s, by in (("weight_mask", 0.0), ("projection", 0.25))
+        (make(strategy=s, seed=n, pattern=masks), 0.5 + offset + n / 8)
+        for s, offset in (("weight_mask", 0.0), ("projection", 0.25))
         for n in (0, 1)
     ]
     with chdir(folder):
         record("one", [(make(seed=n), 0.125 * n) for n in range(3)], "gpus: []\n")
-        again: list[Scored] = [(make(seed=1), 0.75), (make(seed=2), None)]
-        record("two", [*again, (make(optimizer=SGD), 0.875), *of_file], "gpus: [one]\n")
+        repeated: list[Scored] = [(make(seed=1), 0.75), (make(seed=2), None)]
+        record("two", [*repeated, (make(optimizer=SGD), 0.875), *of_file], "gpus: [one]\n")
     return folder
 
 
-def scores(given: Sequence[Outcome]) -> dict[str, float]:
-    return {o.name: o.result.metrics["test/accuracy"] for o in given}
+def scores(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    return {o.name: o.result.metrics["test/accuracy"] for o in outcomes}
 
 
 @pytest.mark.parametrize("asked", [["one", "two"], ["two", "one"], ["one", "two", "one"]], ids=str)
 def test_a_trial_of_both_is_told_once_the_newest_that_has_finished(
     asked: list[str], store: Path, tmp_path: Path
 ) -> None:
-    found = together(reader.outcomes(asked, f"sqlite:///{store}/mlflow.db", tmp_path))
-    assert {o.status for o in found.outcomes} == {"ok"}
-    assert len(found.outcomes) == 8
+    combined = together(reader.outcomes(asked, f"sqlite:///{store}/mlflow.db", tmp_path))
+    assert {o.status for o in combined.outcomes} == {"ok"}
+    assert len(combined.outcomes) == 8
     assert (
-        scores(found.outcomes).items()
+        scores(combined.outcomes).items()
         >= {
             "weight_mask, random 0.5, seed 0, adam": 0.0,
             "weight_mask, random 0.5, seed 1, adam": 0.75,
@@ -88,23 +94,23 @@ def test_a_trial_of_both_is_told_once_the_newest_that_has_finished(
         }.items()
     )
     elsewhere = "1 of its trials are in another of these too, and told there"
-    assert sorted(found.left_out) == [f"one: {elsewhere}", f"two: {elsewhere}"]
+    assert sorted(combined.left_out) == [f"one: {elsewhere}", f"two: {elsewhere}"]
 
 
 def test_one_by_itself_stays_as_it_is(store: Path, tmp_path: Path) -> None:
-    (alone,) = reader.outcomes("one", f"sqlite:///{store}/mlflow.db", tmp_path)
-    found = together([alone])
-    assert found == alone
-    assert list(found.each) == [found]
-    assert list(scores(found.outcomes).values()) == [0.0, 0.125, 0.25]
-    assert found.left_out == []
+    (single,) = reader.outcomes("one", f"sqlite:///{store}/mlflow.db", tmp_path)
+    combined = together([single])
+    assert combined == single
+    assert list(combined.each) == [combined]
+    assert list(scores(combined.outcomes).values()) == [0.0, 0.125, 0.25]
+    assert combined.left_out == []
 
 
 @pytest.fixture(scope="module")
 def made(store: Path) -> Path:
-    """The folder of a report of both, beside a baseline whose masks come from a file."""
+    """The folder with a report of both sweeps. The masks of some trials come from a file."""
     with chdir(store):
-        (store / "masks.npz").rename(store / "moved.npz")  # the runs have their own
+        (store / "masks.npz").rename(store / "moved.npz")  # the runs have a copy of the file
         assert main(["report", "one", "two", "--baseline", "weight_mask"]) == 0
     return store / "report"
 
@@ -113,15 +119,15 @@ def test_the_page_tells_what_each_of_them_says(made: Path) -> None:
     text = (made / "report.html").read_text()
     assert "<h1>one and two</h1>" in text
     assert "8 trials: 8 ended well." in text
-    for name, of in (("one", "gpus: []"), ("two", "gpus: [one]")):
+    for name, environment in (("one", "gpus: []"), ("two", "gpus: [one]")):
         run = local_store(made.parent, name).parent.info.run_id
-        for said in (
+        for expected in (
             f"{name}: Does {name} hold?",
-            of,
+            environment,
             f"masksweep run sweep.name={name}\nmasksweep reproduce --sweep {run}",
             f"{name}: 1 of its trials",
         ):
-            assert said in text
+            assert expected in text
 
 
 def test_a_baseline_is_found_by_the_content_of_its_masks(made: Path) -> None:
@@ -147,17 +153,23 @@ def test_each_of_them_has_the_files(made: Path) -> None:
     names = {p.name for p in made.iterdir()}
     assert names >= {"report.html", "trials.parquet", "curves.parquet"}
     for name in ("one", "two"):
-        found = local_store(made.parent, name)
-        logged = found.client.list_artifacts(found.parent.info.run_id, "report")
+        sweep_store = local_store(made.parent, name)
+        logged = sweep_store.client.list_artifacts(sweep_store.parent.info.run_id, "report")
         assert {Path(f.path).name for f in logged} == names
 
 
 def test_a_sweep_needs_no_store_to_have_a_page() -> None:
     trial = make()
     outcome = Outcome(trial, "", "ok", TrialResult("ok", metrics={"integrity/ok": 1.0}))
-    told = "Does it hold?", "masksweep run"
+    texts = "Does it hold?", "masksweep run"
     text = html_page.page(
-        Sweep("mine", "my id", *told, [outcome], {"a: 1\n": [trial.name]}, []), {}
+        Sweep("mine", "my id", *texts, [outcome], {"a: 1\n": [trial.name]}, []), {}
     )
-    for said in ("<h1>mine</h1>", *told, "--sweep &#39;my id&#39;", "a: 1", "holds"):
-        assert said in text
+    for expected in (
+        "<h1>mine</h1>",
+        *texts,
+        "--sweep &#39;my id&#39;",
+        "a: 1",
+        "holds",
+    ):
+        assert expected in text

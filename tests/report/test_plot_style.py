@@ -1,4 +1,4 @@
-"""A strategy looks the same in every plot."""
+"""Tests that a strategy has the same colour, dash and marker in all plots."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ PEERS = ["torch dense", "torch csr", "jax masked", "jax bcoo"]
 
 def test_a_strategys_colour_does_not_hang_on_what_else_is_drawn() -> None:
     names = list(STRATEGIES)
-    alone = {name: look(name, [name]) for name in names}
-    assert alone == {name: look(name, [*PEERS, *reversed(names)]) for name in names}
+    looks = {name: look(name, [name]) for name in names}
+    assert looks == {name: look(name, [*PEERS, *reversed(names)]) for name in names}
 
 
 def test_no_two_look_alike() -> None:
     variants = ["sparse_tensor(form=coo)", "sparse_tensor(form=lookup)"]
-    drawn = [*(n for n in STRATEGIES if n != "sparse_tensor"), *variants, *PEERS]
-    found = [look(name, drawn) for name in drawn]
-    pairs = {(f["color"], f["linestyle"]) for f in found}
-    assert len(pairs) == len(drawn)
+    labels = [*(n for n in STRATEGIES if n != "sparse_tensor"), *variants, *PEERS]
+    looks = [look(name, labels) for name in labels]
+    pairs = {(f["color"], f["linestyle"]) for f in looks}
+    assert len(pairs) == len(labels)

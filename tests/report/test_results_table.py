@@ -1,4 +1,4 @@
-"""The table: which trials share a row, what it says of them, and what makes it red."""
+"""Tests of the results table: which trials share a row, the verdict, and what makes it red."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ SGD = {"name": "sgd", "learning_rate": 0.1}
 
 
 def outcomes(trials: list[Trial], **metrics: float) -> list[Outcome]:
-    told = variants(trials)
+    labels = variants(trials)
     return [
-        Outcome(t, told[t.id], "ok", TrialResult("ok", metrics={"test/accuracy": 0.5, **metrics}))
+        Outcome(t, labels[t.id], "ok", TrialResult("ok", metrics={"test/accuracy": 0.5, **metrics}))
         for t in trials
     ]
 
@@ -60,8 +60,8 @@ def test_only_seeds_share_a_row() -> None:
     ],
 )
 def test_what_tells_trials_apart_is_said(sections: dict[str, Any], told: str) -> None:
-    one, other = trial(), trial(**sections)
-    assert variants([one, other])[other.id] == told
+    base, other = trial(), trial(**sections)
+    assert variants([base, other])[other.id] == told
     assert variants([other])[other.id] == ""
 
 
@@ -87,57 +87,58 @@ def test_a_leak_is_red_and_a_leak_of_the_control_is_not() -> None:
 
 def test_a_control_that_no_gradient_reaches_is_inconclusive_and_no_alarm() -> None:
     still = {"integrity/ok": 1.0, "integrity/peak_violations": 0.0, "integrity/unreached": 1650.0}
-    one, other = (trial(strategy="init_only", seed=s) for s in (0, 1))
-    given = outcomes([one], **still, **{"integrity/reached": 0.0})
-    (row,) = rows(given)
+    first, second = (trial(strategy="init_only", seed=s) for s in (0, 1))
+    unreached = outcomes([first], **still, **{"integrity/reached": 0.0})
+    (row,) = rows(unreached)
     assert (row.verdict, row.good) == ("inconclusive", True)
     assert row.amiss == ": no gradient reaches the 1,650 masked entries"
-    assert not controls_hold(given)
-    # where others leak, the audit is seen to work; where one is reached and holds, it is not
-    leaking = outcomes([other], **{"integrity/ok": 0.0, "integrity/violations": 7.0})
-    assert [r.verdict for r in rows([*given, *leaking])] == ["leaks, as it must"]
-    reached = outcomes([other], **still, **{"integrity/reached": 1.0})
-    (row,) = rows([*given, *reached])
+    assert not controls_hold(unreached)
+    # a leak in another trial shows that the audit works; a control that is reached but holds is an
+    # alarm
+    leaking = outcomes([second], **{"integrity/ok": 0.0, "integrity/violations": 7.0})
+    assert [r.verdict for r in rows([*unreached, *leaking])] == ["leaks, as it must"]
+    reached = outcomes([second], **still, **{"integrity/reached": 1.0})
+    (row,) = rows([*unreached, *reached])
     assert (row.verdict, row.good) == ("HOLDS, must leak", False)
-    assert controls_hold([*given, *reached])
+    assert controls_hold([*unreached, *reached])
 
 
 def test_a_control_whose_audit_failed_without_a_leak_is_an_alarm() -> None:
-    """Nothing moved at all, as under a learning rate of 0: that is no leak."""
-    nothing = {"integrity/ok": 0.0, "integrity/violations": 0.0, "integrity/moved": 0.0}
-    given = outcomes([trial(strategy="init_only")], **nothing)
-    assert [r.verdict for r in rows(given)] == ["HOLDS, must leak"]
-    moved = outcomes([trial(strategy="init_only")], **nothing | {"integrity/output_drift": 0.1})
+    """If no weight moved, as with a learning rate of 0, the control did not leak."""
+    metrics = {"integrity/ok": 0.0, "integrity/violations": 0.0, "integrity/moved": 0.0}
+    control = outcomes([trial(strategy="init_only")], **metrics)
+    assert [r.verdict for r in rows(control)] == ["HOLDS, must leak"]
+    moved = outcomes([trial(strategy="init_only")], **metrics | {"integrity/output_drift": 0.1})
     assert [r.verdict for r in rows(moved)] == ["leaks, as it must"]
 
 
 def test_the_worst_of_the_trials_counts() -> None:
-    made = [
+    trials = [
         *outcomes([trial(seed=0)], **{"integrity/ok": 1.0, "integrity/peak_violations": 0.0}),
         *outcomes([trial(seed=1)], **{"integrity/ok": 0.0, "integrity/peak_violations": 3.0}),
     ]
-    (row,) = rows(made)
+    (row,) = rows(trials)
     assert (row.verdict, row.violated, row.good) == ("LEAKS in 1 of 2", "3", False)
 
 
 def test_failed_and_skipped_trials_are_counted() -> None:
-    made = [
+    trials = [
         *outcomes([trial(seed=0)]),
         Outcome(trial(seed=1), "", "failed", reason="ValueError"),
         Outcome(trial(seed=2), "", "skipped", reason="cannot"),
     ]
-    (row,) = rows(made)
+    (row,) = rows(trials)
     assert row.counts == "1/1/1"
     assert not row.good
 
 
 def test_no_figure_is_cut_at_80_columns() -> None:
-    many = [trial(strategy=s, held="init") for s in ("dense", "init_only", "gradient_mask")]
-    made = outcomes(many, **{"integrity/ok": 1.0, "integrity/peak_violations": 0.0})
+    planned = [trial(strategy=s, held="init") for s in ("dense", "init_only", "gradient_mask")]
+    finished = outcomes(planned, **{"integrity/ok": 1.0, "integrity/peak_violations": 0.0})
     leak = {"integrity/ok": 0.0, "integrity/peak_violations": 123456.0}
-    made += outcomes([trial(strategy="projection", held="init")], **leak)
+    finished += outcomes([trial(strategy="projection", held="init")], **leak)
     console = Console(width=80, file=io.StringIO())
-    console.print(table(made))
+    console.print(table(finished))
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
     assert "…" not in text
@@ -147,7 +148,7 @@ def test_no_figure_is_cut_at_80_columns() -> None:
 
 
 def test_markdown_and_text_hold_the_same_cells() -> None:
-    made = outcomes([trial(), trial(seed=1)], **{"speed/ratio_to_dense": 1.5})
-    for shown in (as_markdown(made), as_text(made)):
-        assert "50.0 ± 0.0" in shown
-        assert "1.50" in shown
+    finished = outcomes([trial(), trial(seed=1)], **{"speed/ratio_to_dense": 1.5})
+    for text in (as_markdown(finished), as_text(finished)):
+        assert "50.0 ± 0.0" in text
+        assert "1.50" in text

@@ -1,4 +1,4 @@
-"""Comparisons by seed: against SciPy, by hand, and what holds of them for any figures."""
+"""Tests of paired comparisons: against SciPy, by hand, and properties for random values."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ def with_p(p: float) -> Difference:
     return Difference(0.5, 0.0, 1.0, 0.6, p, 5)
 
 
-def corrected(*given: float) -> list[float]:
-    return [d.p for d in holm([with_p(p) for p in given])]
+def corrected(*p_values: float) -> list[float]:
+    return [d.p for d in holm([with_p(p) for p in p_values])]
 
 
 # -- paired differences ----------------------------------------------------------------------
 
 
 def test_the_mean_is_one_minus_other() -> None:
-    found = paired([3.0, 5.0, 9.0], [1.0, 2.0, 3.0])
-    assert found.mean == pytest.approx(11 / 3)
-    assert found.seeds == 3
+    difference = paired([3.0, 5.0, 9.0], [1.0, 2.0, 3.0])
+    assert difference.mean == pytest.approx(11 / 3)
+    assert difference.seeds == 3
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_p_is_that_of_the_paired_t_test(seeds: int) -> None:
-    found = paired(ONE[:seeds], OTHER[:seeds])
+    difference = paired(ONE[:seeds], OTHER[:seeds])
     expected = stats.ttest_rel(ONE[:seeds], OTHER[:seeds]).pvalue
-    assert found.p == pytest.approx(expected, rel=1e-9)
-    assert found.seeds == seeds
+    assert difference.p == pytest.approx(expected, rel=1e-9)
+    assert difference.seeds == seeds
 
 
 def test_p_by_hand() -> None:
@@ -53,61 +53,61 @@ def test_p_by_hand() -> None:
 
 
 def test_pairs_count_and_not_the_two_means() -> None:
-    """The same figures in another order of seeds: the mean stays, what is clear does not."""
+    """With the same values in another order, the mean is the same, but p and interval are not."""
     base = [10.0, 20.0, 30.0, 40.0]
-    together = paired([b + d for b, d in zip(base, (1.0, 1.1, 0.9, 1.0), strict=True)], base)
-    apart = paired([21.1, 11.0, 41.0, 30.9], base)
-    assert together.mean == pytest.approx(apart.mean)
-    assert together.p < 0.001 < 0.5 < apart.p
-    assert together.high - together.low < 1 < apart.high - apart.low
+    in_order = paired([b + d for b, d in zip(base, (1.0, 1.1, 0.9, 1.0), strict=True)], base)
+    shuffled = paired([21.1, 11.0, 41.0, 30.9], base)
+    assert in_order.mean == pytest.approx(shuffled.mean)
+    assert in_order.p < 0.001 < 0.5 < shuffled.p
+    assert in_order.high - in_order.low < 1 < shuffled.high - shuffled.low
 
 
 def test_the_interval_is_of_resampled_means() -> None:
-    """With two pairs, a resample's mean is one of three, each of which is often drawn."""
+    """With two pairs, a resample has one of three means. Each of them is drawn often."""
     assert (paired([1.0, 5.0], [0.0, 0.0]).low, paired([1.0, 5.0], [0.0, 0.0]).high) == (1, 5)
 
 
 def test_the_interval_covers_95_percent_of_resamples() -> None:
     differences = np.subtract(ONE, OTHER)
-    found = paired(ONE, OTHER)
-    # all 5^5 resamples, each as likely as the other
+    difference = paired(ONE, OTHER)
+    # all 5^5 resamples, which are equally likely
     grid = np.stack(np.meshgrid(*[differences] * 5), -1).reshape(-1, 5).mean(1)
-    below, above = (grid < found.low).mean(), (grid > found.high).mean()
+    below, above = (grid < difference.low).mean(), (grid > difference.high).mean()
     assert below == pytest.approx(0.025, abs=0.01)
     assert above == pytest.approx(0.025, abs=0.01)
 
 
-@settings(deadline=None)  # other processes may hold the cores
+@settings(deadline=None)  # other processes may use all cores
 @given(PAIRS)
 def test_the_interval_holds_the_mean_and_lies_within_the_differences(
     pairs: list[tuple[float, float]],
 ) -> None:
-    one, other = zip(*pairs, strict=True)
-    found = paired(one, other)
-    differences = np.subtract(one, other)
+    first, second = zip(*pairs, strict=True)
+    difference = paired(first, second)
+    differences = np.subtract(first, second)
     slack = 1e-9 * max(1.0, float(np.abs(differences).max()))
-    assert differences.min() - slack <= found.low <= found.mean + slack
-    assert found.mean - slack <= found.high <= differences.max() + slack
-    assert 0 <= found.p <= 1
-    assert found.seeds == len(pairs)
+    assert differences.min() - slack <= difference.low <= difference.mean + slack
+    assert difference.mean - slack <= difference.high <= differences.max() + slack
+    assert 0 <= difference.p <= 1
+    assert difference.seeds == len(pairs)
 
 
-@settings(deadline=None)  # other processes may hold the cores
+@settings(deadline=None)  # other processes may use all cores
 @given(PAIRS)
 def test_to_exchange_the_sides_turns_the_sign_and_no_p(pairs: list[tuple[float, float]]) -> None:
-    one, other = zip(*pairs, strict=True)
-    there, back = paired(one, other), paired(other, one)
-    assert back.mean == -there.mean
-    assert back.p == there.p
+    first, second = zip(*pairs, strict=True)
+    difference, reverse = paired(first, second), paired(second, first)
+    assert reverse.mean == -difference.mean
+    assert reverse.p == difference.p
 
 
 @pytest.mark.parametrize("exponent", [-1000, -900, 900, 1020])
 def test_figures_whose_squares_have_no_float_are_compared_all_the_same(exponent: int) -> None:
-    one, other = np.ldexp([0.5, 0.0, 0.25], exponent), np.ldexp([0.0, 0.5, 0.0], exponent)
-    plain, found = paired([0.5, 0.0, 0.25], [0.0, 0.5, 0.0]), paired(list(one), list(other))
-    assert found.p == plain.p
-    assert found.mean == np.ldexp(plain.mean, exponent)
-    assert (found.low, found.high) == tuple(np.ldexp((plain.low, plain.high), exponent))
+    first, second = np.ldexp([0.5, 0.0, 0.25], exponent), np.ldexp([0.0, 0.5, 0.0], exponent)
+    plain, scaled = paired([0.5, 0.0, 0.25], [0.0, 0.5, 0.0]), paired(list(first), list(second))
+    assert scaled.p == plain.p
+    assert scaled.mean == np.ldexp(plain.mean, exponent)
+    assert (scaled.low, scaled.high) == tuple(np.ldexp((plain.low, plain.high), exponent))
 
 
 def test_the_same_figures_give_the_same_interval() -> None:
@@ -119,10 +119,10 @@ def test_the_same_figures_give_the_same_interval() -> None:
 
 
 def test_one_pair_has_a_difference_and_no_more() -> None:
-    found = paired([0.7], [0.5])
-    assert found.mean == pytest.approx(0.2)
-    assert found.seeds == 1
-    assert all(math.isnan(x) for x in (found.low, found.high, found.p))
+    difference = paired([0.7], [0.5])
+    assert difference.mean == pytest.approx(0.2)
+    assert difference.seeds == 1
+    assert all(math.isnan(x) for x in (difference.low, difference.high, difference.p))
 
 
 @pytest.mark.parametrize(
@@ -131,17 +131,17 @@ def test_one_pair_has_a_difference_and_no_more() -> None:
         ([0.5, 0.6, 0.7], [0.5, 0.6, 0.7], 0.0, 1.0),
         ([3.0, 5.0], [1.0, 3.0], 2.0, 0.0),
         ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0], -1.0, 0.0),
-        ([0.3, 0.7, 1.1], [0.1, 0.5, 0.9], 0.2, 0.0),  # equal but for rounding
-        ([0.1 + 0.2, 0.7], [0.3, 0.7], 0.0, 1.0),  # zero but for rounding
+        ([0.3, 0.7, 1.1], [0.1, 0.5, 0.9], 0.2, 0.0),  # equal up to rounding
+        ([0.1 + 0.2, 0.7], [0.3, 0.7], 0.0, 1.0),  # zero up to rounding
     ],
 )
 def test_equal_differences_have_no_spread(
     one: list[float], other: list[float], mean: float, p: float
 ) -> None:
-    found = paired(one, other)
-    assert found.mean == pytest.approx(mean, abs=1e-12)
-    assert found.low == found.mean == found.high
-    assert found.p == p
+    difference = paired(one, other)
+    assert difference.mean == pytest.approx(mean, abs=1e-12)
+    assert difference.low == difference.mean == difference.high
+    assert difference.p == p
 
 
 def test_no_pair_is_an_error() -> None:
@@ -149,7 +149,7 @@ def test_no_pair_is_an_error() -> None:
         paired([], [])
 
 
-# -- correction for their number -------------------------------------------------------------
+# -- Holm's correction -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -177,62 +177,62 @@ def test_holm_counts_no_nan() -> None:
 
 
 def test_holm_changes_nothing_but_p_and_keeps_the_order() -> None:
-    given = [
+    differences = [
         Difference(float(i), i - 1.0, i + 1.0, 1.5, p, i) for i, p in enumerate((0.04, 0.01, 0.03))
     ]
-    found = holm(given)
-    assert [replace(d, p=0.0) for d in found] == [replace(d, p=0.0) for d in given]
-    assert [d.p for d in given] == [0.04, 0.01, 0.03]
+    adjusted = holm(differences)
+    assert [replace(d, p=0.0) for d in adjusted] == [replace(d, p=0.0) for d in differences]
+    assert [d.p for d in differences] == [0.04, 0.01, 0.03]
 
 
-@settings(deadline=None)  # other processes may hold the cores
+@settings(deadline=None)  # other processes may use all cores
 @given(st.lists(PS, max_size=8))
 def test_holm_is_monotone_and_never_above_1_nor_below_what_it_was(ps: list[float]) -> None:
-    found = corrected(*ps)
-    tested = sorted((p, q) for p, q in zip(ps, found, strict=True) if not math.isnan(p))
-    assert [math.isnan(q) for q in found] == [math.isnan(p) for p in ps]
+    adjusted = corrected(*ps)
+    tested = sorted((p, q) for p, q in zip(ps, adjusted, strict=True) if not math.isnan(p))
+    assert [math.isnan(q) for q in adjusted] == [math.isnan(p) for p in ps]
     assert all(p <= q <= 1 and q <= max(1, len(tested)) * p for p, q in tested)
     after = [q for _, q in tested]
     assert after == sorted(after)
 
 
-# -- intervals and p of one kind -------------------------------------------------------------
+# -- simultaneous intervals ------------------------------------------------------------------
 
 
 @settings(deadline=None)
-@example([[(0.0, 4.018463937000463e-39), (1.0, 1.0)]])  # zero but for rounding
+@example([[(0.0, 4.018463937000463e-39), (1.0, 1.0)]])  # zero up to rounding
 @given(st.lists(PAIRS, min_size=1, max_size=6))
 def test_a_simultaneous_interval_leaves_out_zero_exactly_where_p_is_below_005(
     families: list[list[tuple[float, float]]],
 ) -> None:
-    alone = [paired(*zip(*pairs, strict=True)) for pairs in families]
-    for before, d in zip(alone, simultaneous(alone), strict=True):
-        if abs(d.p - 0.05) > 1e-9:  # at the very limit rounding decides
+    uncorrected = [paired(*zip(*pairs, strict=True)) for pairs in families]
+    for before, d in zip(uncorrected, simultaneous(uncorrected), strict=True):
+        if abs(d.p - 0.05) > 1e-9:  # rounding decides at exactly 0.05
             assert (d.low > 0 or d.high < 0) == (d.p < 0.05)
         assert (d.mean, d.seeds) == (before.mean, before.seeds)
         assert d.margin >= before.margin
-        assert d.p == min(1, len(alone) * before.p)
+        assert d.p == min(1, len(uncorrected) * before.p)
 
 
 def test_one_alone_has_students_own_interval_and_p() -> None:
-    given = paired(ONE, OTHER)
-    (found,) = simultaneous([given])
+    difference = paired(ONE, OTHER)
+    (single,) = simultaneous([difference])
     expected = stats.ttest_rel(ONE, OTHER).confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
-    assert found.p == given.p
+    assert (single.low, single.high) == pytest.approx((expected.low, expected.high))
+    assert single.p == difference.p
 
 
 def test_one_of_four_has_the_interval_of_a_fourth_of_the_error() -> None:
-    found = simultaneous([paired(ONE, OTHER)] * 4)[2]
+    difference = simultaneous([paired(ONE, OTHER)] * 4)[2]
     expected = stats.ttest_rel(ONE, OTHER).confidence_interval(1 - 0.05 / 4)
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert (difference.low, difference.high) == pytest.approx((expected.low, expected.high))
 
 
 def test_what_cannot_be_tested_counts_for_none() -> None:
-    nothing = paired([1.0], [0.5])
-    found = simultaneous([nothing, paired(ONE, OTHER)])
-    assert math.isnan(found[0].p)
-    assert found[1] == simultaneous([paired(ONE, OTHER)])[0]
+    untested = paired([1.0], [0.5])
+    differences = simultaneous([untested, paired(ONE, OTHER)])
+    assert math.isnan(differences[0].p)
+    assert differences[1] == simultaneous([paired(ONE, OTHER)])[0]
 
 
 # -- noise -----------------------------------------------------------------------------------
@@ -255,7 +255,7 @@ def test_one_trial_has_no_noise_floor(values: list[float]) -> None:
     assert math.isnan(noise_floor(values))
 
 
-@settings(deadline=None)  # other processes may hold the cores
+@settings(deadline=None)  # other processes may use all cores
 @given(st.lists(FIGURES, min_size=2, max_size=6))
 def test_the_noise_floor_is_the_deviation_times_the_root_of_2(values: list[float]) -> None:
     expected = math.sqrt(2) * float(np.std(values, ddof=1))
@@ -264,9 +264,9 @@ def test_the_noise_floor_is_the_deviation_times_the_root_of_2(values: list[float
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
 def test_nothing_is_said_of_what_is_no_finite_number(value: float) -> None:
-    found = paired([value, 1.0, 2.0], [0.0, 0.0, 0.0])
-    assert all(math.isnan(x) for x in (found.mean, found.low, found.high, found.p))
-    assert found.seeds == 3
+    d = paired([value, 1.0, 2.0], [0.0, 0.0, 0.0])
+    assert all(math.isnan(x) for x in (d.mean, d.low, d.high, d.p))
+    assert d.seeds == 3
 
 
 def test_lists_that_do_not_pair_up_are_refused() -> None:
@@ -282,6 +282,9 @@ def test_rounding_is_measured_by_the_values() -> None:
 
 
 def test_the_margin_is_students() -> None:
-    found = paired([1.0, 2.0, 4.0], [0.0, 0.0, 0.0])
+    d = paired([1.0, 2.0, 4.0], [0.0, 0.0, 0.0])
     low, high = stats.ttest_1samp([1.0, 2.0, 4.0], 0).confidence_interval()
-    assert (found.mean - found.margin, found.mean + found.margin) == pytest.approx((low, high))
+    assert (
+        d.mean - d.margin,
+        d.mean + d.margin,
+    ) == pytest.approx((low, high))

@@ -1,4 +1,4 @@
-"""What is amiss: which trial is named, and through what."""
+"""Tests of the text after a verdict: which trial is named, and with which cause."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from tests.support.trials import trial
 
 
 def ended(seed: int, ok: float, strategy: str = "gradient_mask", **metrics: float) -> Outcome:
-    """A trial with its verdict; `through` is a metric here, for its being there or not."""
+    """Returns a trial with the verdict `ok` and other metrics. `through=1` gives it a cause."""
     tags = {"integrity.through": "decay, slots"} if metrics.pop("through", 0) else {}
-    found = {"integrity/ok": ok} | {f"integrity/{k}": v for k, v in metrics.items()}
+    audit = {"integrity/ok": ok} | {f"integrity/{k}": v for k, v in metrics.items()}
     return Outcome(
-        trial(strategy=strategy, seed=seed), "", "ok", TrialResult("ok", metrics=found, tags=tags)
+        trial(strategy=strategy, seed=seed),
+        "",
+        "ok",
+        TrialResult("ok", metrics=audit, tags=tags),
     )
 
 
@@ -47,20 +50,20 @@ NAME = "gradient_mask, random 0.5, seed 1"
     ],
 )
 def test_the_first_that_leaks_is_named_with_its_cause(metrics: Any, said: str) -> None:
-    given = [ended(0, 1), ended(1, 0, **metrics), ended(2, 0, violations=9)]
-    assert amiss(given) == said
+    trials = [ended(0, 1), ended(1, 0, **metrics), ended(2, 0, violations=9)]
+    assert amiss(trials) == said
 
 
 def test_a_control_that_holds_is_named() -> None:
-    given = [ended(0, 0, "init_only", violations=7, through=1), ended(1, 1, "init_only")]
-    assert amiss(given) == ": init_only, random 0.5, seed 1"
-    assert amiss(given[:1]) == ""
+    trials = [ended(0, 0, "init_only", violations=7, through=1), ended(1, 1, "init_only")]
+    assert amiss(trials) == ": init_only, random 0.5, seed 1"
+    assert amiss(trials[:1]) == ""
 
 
 def test_a_trial_that_failed_is_named_after_one_that_leaks() -> None:
     assert amiss([ended(0, 1), failed(1, "diverged")]) == f"; failed: {NAME}, diverged"
-    both = [failed(0, "diverged"), ended(1, 0, violations=1)]
-    assert amiss(both) == f": {NAME}"
+    failed_and_leaking = [failed(0, "diverged"), ended(1, 0, violations=1)]
+    assert amiss(failed_and_leaking) == f": {NAME}"
     (row,) = rows([ended(0, 1), failed(1, "word " * 100)])
     assert not row.good
     assert row.amiss.startswith(f"; failed: {NAME}, word word")
