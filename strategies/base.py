@@ -192,7 +192,9 @@ def target_names(weights: Sequence[Weight], targets: Sequence[str] | None) -> li
         kernels = [w.name for w in weights if w.is_kernel][:-1]
         names = ", ".join(w.name for w in weights)
         if not kernels:
-            raise Invalid("targets", "null", f"no kernel but the last; the weights are {names}")
+            raise Invalid(
+                "targets", "null", f"no kernel other than the last; the weights are {names}"
+            )
         return kernels
     require(bool(targets), "targets", list(targets), "at least one glob")
     return match_each("targets", [w.name for w in weights], targets)

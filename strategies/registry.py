@@ -76,7 +76,9 @@ class Registry(Mapping[str, type[T]]):
                 classes = " and ".join(
                     f"{c.__module__}.{c.__qualname__}" for c in (existing, component)
                 )
-                raise Invalid(f"{PREFIX}{self.kind}", name, f"a name of two components: {classes}")
+                raise Invalid(
+                    f"{PREFIX}{self.kind}", name, f"the name of two components: {classes}"
+                )
             if _distribution.get() or name not in self._origins:
                 self._origins[name] = _distribution.get() or _own(component)
 

@@ -102,7 +102,7 @@ def is_the_same_elsewhere(pattern: Pattern, shapes: Shapes) -> None:
     os.environ["PYTHONHASHSEED"] = "1" if before == "2" else "2"
     try:
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            other_masks = pool.submit(_masks_of, pattern, shapes).result()
+            other_masks = _as_bytes(pool.submit(pattern.masks, shapes, 7).result())
     finally:
         if before is None:
             del os.environ["PYTHONHASHSEED"]
@@ -117,10 +117,6 @@ def depends_on_the_seed(pattern: Pattern, shapes: Shapes) -> None:
     require(_as_bytes(masks) != _as_bytes(others), "two seeds give the same masks")
     alike = [m.tobytes() for n, m in masks.items() if shapes[n] == next(iter(shapes.values()))]
     require(len(alike) == 1 or len(set(alike)) > 1, "weights of one shape share a mask")
-
-
-def _masks_of(pattern: Pattern, shapes: Shapes) -> dict[str, bytes]:
-    return _as_bytes(pattern.masks(shapes, 7))
 
 
 def _as_bytes(masks: Mapping[str, Mask]) -> dict[str, bytes]:

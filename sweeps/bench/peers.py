@@ -115,7 +115,7 @@ def running(case: PeerCase) -> Iterator[Callable[[int], None]]:
         def last_error_line() -> str:
             process.wait()
             errors.seek(0)
-            return (errors.read().strip().splitlines() or ["ended without a word"])[-1]
+            return (errors.read().strip().splitlines() or ["ended without an error message"])[-1]
 
         try:
             if not ask({**network, "threads": case.threads}):

@@ -96,7 +96,7 @@ def parsed(arguments: Sequence[str]) -> Asked:
     options = parser.parse_args(arguments)
     path = Path(options.json)
     if path.suffix != ".json" or not path.absolute().parent.is_dir():
-        raise Invalid("--json", options.json, "a file.json in a folder that is there")
+        raise Invalid("--json", options.json, "must be a .json file in an existing folder")
     step_options = (options.sizes, options.strategies, options.sparsities, options.peers or None)
     if options.trials and step_options != (None,) * 4:
         raise Invalid("--trials", True, "without --sizes, --strategies, --sparsities and --peers")

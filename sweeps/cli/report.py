@@ -40,7 +40,7 @@ def report(arguments: Sequence[str]) -> int:
     options = parser.parse_intermixed_args(arguments)
     folder = Path(options.out)
     if not folder.absolute().parent.is_dir() or (folder.exists() and not folder.is_dir()):
-        raise Invalid("--out", options.out, "a folder, in one that is there")
+        raise Invalid("--out", options.out, "must be a folder whose parent exists")
     from masksweep.sweeps.report import recommendation
     from masksweep.sweeps.tracking import writer
 

@@ -5,15 +5,15 @@ A job runs on the cluster's head, so the machine that sent it may be switched of
 
 from __future__ import annotations
 
-import functools
 import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial, wraps
 from typing import Any
 
-from masksweep.sweeps.cli.parcel import packed
+from masksweep.sweeps.cli.submission import prepare
 from masksweep.sweeps.common import escape
 from masksweep.sweeps.common.parser import Parser
 from masksweep.sweeps.common.spinner import doing
@@ -23,8 +23,6 @@ FOLDER = '"$HOME/masksweep-results"'
 """Folder on the head in which jobs run. Ray deletes a job's own folder when the job ends."""
 STOP_SECONDS = 30
 """How long a sweep may take to shut down, in seconds; then Ray kills it."""
-PATIENCE_SECONDS = 60.0
-"""How long a cluster may be out of reach while its log is followed."""
 NAME = "masksweep"
 """Key of the sweep's name in a job's metadata."""
 
@@ -32,7 +30,7 @@ NAME = "masksweep"
 def reached(command: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str]], int]:
     """Decorates a command: prints one line and returns 1 if the cluster stops answering."""
 
-    @functools.wraps(command)
+    @wraps(command)
     def run(arguments: Sequence[str]) -> int:
         try:
             return command(arguments)
@@ -64,19 +62,21 @@ def submit(arguments: Sequence[str]) -> int:
     parser = _parser("submit")
     parser.add_argument("--follow", action="store_true", help="print its log until it ends")
     options, run_arguments = parser.parse_known_args(arguments)
-    parcel = packed(run_arguments)
+    submission = prepare(run_arguments)
     client = job_client.connect(options.address)
-    if parcel.store:
-        message = f"masksweep: results go to {parcel.store}, as MLFLOW_TRACKING_URI says here"
+    if submission.store:
+        message = f"masksweep: results go to {submission.store}, as MLFLOW_TRACKING_URI says here"
         print(message, file=sys.stderr)
-    command = shlex.join(["python", "-P", "-m", "masksweep.sweeps.cli", "run", *parcel.arguments])
+    command = shlex.join(
+        ["python", "-P", "-m", "masksweep.sweeps.cli", "run", *submission.arguments]
+    )
     with cluster.code() as code, doing("Sending the sweep"):
         job = job_client.send(
             client,
             entrypoint=f"mkdir -p {FOLDER} && cd {FOLDER} && exec {command}",
             # no secrets here: everybody who sees the dashboard sees these variables
             runtime_env=code | {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}},
-            metadata={NAME: parcel.name},
+            metadata={NAME: submission.name},
         )
     print(job, flush=True)
     return _follow(client, job) if options.follow else 0
@@ -144,27 +144,16 @@ def _parser(command: str) -> Parser:
 
 
 def _follow(client: Any, job: str) -> int:
-    """Print the job's log on stderr until it ends; its exit code."""
+    """Print the job's log on stderr until the job ends, and return its exit code."""
     print(f"Ctrl-C leaves it running; masksweep stop {job} ends it.", file=sys.stderr)
-    printed, heard = 0, time.monotonic()
-    while True:
-        try:
-            found = client.get_job_info(job)
-            log = client.get_job_logs(job)
-        except (OSError, RuntimeError):  # a laptop that slept, a proxy that blinked
-            if time.monotonic() - heard > PATIENCE_SECONDS:
-                print(f"masksweep: the cluster is out of reach; {job} may go on", file=sys.stderr)
-                return 1
-        else:
-            heard = time.monotonic()
-            print(log[printed:], end="", file=sys.stderr, flush=True)
-            printed = len(log)
-            if found.status.is_terminal():
-                break
-        time.sleep(1)
-    if found.driver_exit_code is None and found.message:
-        print(found.message, file=sys.stderr)
-    return job_client.exit_code(found)
+    try:
+        ended = job_client.follow(client, job, partial(print, end="", file=sys.stderr, flush=True))
+    except TimeoutError:
+        print(f"masksweep: the cluster is out of reach; {job} may go on", file=sys.stderr)
+        return 1
+    if ended.driver_exit_code is None and ended.message:
+        print(ended.message, file=sys.stderr)
+    return job_client.exit_code(ended)
 
 
 def _list(jobs: Sequence[Any]) -> None:

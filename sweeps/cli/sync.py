@@ -33,7 +33,7 @@ def sync(arguments: Sequence[str]) -> int:
     args = parser.parse_args(arguments)
     spools = Spool.all()
     if not spools:
-        print("Nothing waits here.")
+        print("No results wait to be sent.")
     if args.uri and len({spool.store for spool in spools}) > 1:
         spools = [spool for spool in spools if spool.store == shown(store_uri(args.uri))]
     return max((_send(spool, args.uri) for spool in spools), default=0)

@@ -57,6 +57,8 @@ def compose(arguments: Sequence[str]) -> list[Composed]:
     except Exception as error:
         # the config cannot be composed: Hydra, OmegaConf and YAML raise different errors
         raise explain(error, options.overrides) from error
+    if not jobs:
+        raise Invalid("overrides", "", "must describe at least one trial")
     if config_folder:
         places.check(config_folder, [job.values for job in jobs])
     return jobs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,9 +11,10 @@ from typing import Any, NoReturn
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import _run_hydra, create_config_search_path, get_args_parser
-from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -64,6 +66,23 @@ def _task(config: object) -> None:
     raise AssertionError("it only answers")
 
 
+class SharedRepository(CachingConfigRepository):
+    """Reads each config once for all compositions.
+
+    Hydra makes a `CachingConfigRepository` for each composition, of a copy of the loader's
+    repository. Here the copies share what was read, which makes a sweep of many choices twice as
+    fast to compose. Hydra only reads the configs that it gets from a repository.
+    """
+
+    def __deepcopy__(self, _: dict[int, Any]) -> SharedRepository:
+        return copy.copy(self)
+
+    def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:
+        """Changes the search path, as `hydra.searchpath` in a config does, for this copy only."""
+        self.delegate, self.cache = copy.deepcopy(self.delegate), {}
+        super().initialize_sources(config_search_path)
+
+
 @contextmanager
 def composed(
     config_dir: str | None, overrides: Sequence[str], configs: str = CONFIGS
@@ -87,8 +106,10 @@ def composed(
     GlobalHydra.instance().clear()
     try:
         hydra = Hydra.create_main_hydra2("masksweep", search_path)
+        loader = hydra.config_loader
+        loader.repository = SharedRepository(loader.repository)
         yield (
-            hydra.config_loader,
+            loader,
             hydra.compose_config(
                 "config",
                 list(overrides),

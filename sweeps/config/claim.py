@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from masksweep.strategies.base import Invalid
-
-if TYPE_CHECKING:
-    pass
-
 
 TESTS = {
     "equals": lambda value, limit: value == limit,

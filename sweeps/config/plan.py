@@ -98,8 +98,6 @@ def plan(jobs: Sequence[Composed], trials: Sequence[Trial]) -> list[Planned]:
             setting of the whole sweep has several values, or a claim cannot pair its trials by
             seed.
     """
-    if not jobs:
-        raise Invalid("overrides", "", "must give one trial at least")
     for section in ("launch", "checkpoint", "tracking", "sweep"):
         if any(getattr(t, section) != getattr(trials[0], section) for t in trials):
             raise _one_for_all(section, trials)
@@ -109,7 +107,9 @@ def plan(jobs: Sequence[Composed], trials: Sequence[Trial]) -> list[Planned]:
         parts.setdefault(trial.id, set()).add(job.part)
         if trial.id in distinct and trial.strategy.role != "dense":
             duplicate = " ".join(public(job.overrides))
-            raise Invalid("seed", trial.seed, f"each trial once; said again by {duplicate}")
+            raise Invalid(
+                "seed", trial.seed, f"each trial must be described once; again by {duplicate}"
+            )
         distinct.setdefault(trial.id, Planned(trial, job.overrides))
     labels = variants([p.trial for p in distinct.values()])
     planned = [
@@ -123,10 +123,11 @@ def _one_for_all(section: str, trials: Sequence[Trial]) -> Invalid:
     """Returns the fault: a setting of the whole sweep that differs between its trials."""
     for name in type(getattr(trials[0], section)).model_fields:
         values = [getattr(getattr(t, section), name) for t in trials]
-        if other := next((v for v in values if v != values[0]), None):
-            values_text = shown(f"{values[0]},{other}")
-            return Invalid(f"{section}.{name}", values_text, "one for the whole sweep, no list")
-    return Invalid(section, "", "one for the whole sweep, no list")
+        others = [v for v in values if v != values[0]]
+        if others:
+            values_text = shown(f"{values[0]},{others[0]}")
+            return Invalid(f"{section}.{name}", values_text, "must be one for the whole sweep")
+    return Invalid(section, "", "must be one for the whole sweep")
 
 
 def by_program(planned: Sequence[Planned]) -> list[Planned]:
@@ -266,9 +267,10 @@ def check_pairs(claims: Mapping[str, Claim], planned: Sequence[Planned]) -> None
     """
     parts = {p.trial.id: p.parts for p in planned}
     for name, claim in claims.items():
-        for selection in (claim.trials, claim.minus) if claim.minus is not None else ():
+        selections = {"trials": claim.trials, "minus": claim.minus}
+        for key, selection in selections.items() if claim.minus is not None else ():
             seeds = [p.trial.seed for p in selected(selection, planned, parts)]
             for seed in seeds:
                 if seeds.count(seed) > 1:
                     message = f"{selection} has two trials of seed {seed}; one for each seed"
-                    raise Invalid(f"sweep.claims.{name}", "minus", message)
+                    raise Invalid(f"sweep.claims.{name}", key, message)

@@ -83,7 +83,7 @@ class Speed(Section):
 
 def _cards(number: float) -> float:
     if number > 1 and not number.is_integer():
-        raise ValueError("must be a part of a card or whole cards")
+        raise ValueError("must be a fraction of one card, or whole cards")
     return number
 
 

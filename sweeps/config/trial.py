@@ -115,11 +115,13 @@ class Trial(Section):
         for name, claim in self.sweep.claims.items():
             for key in (*claim.trials, *(claim.minus or ())):
                 if key not in _selectable():
-                    raise Invalid(f"sweep.claims.{name}", key, "no key of a trial, part or role")
+                    raise Invalid(
+                        f"sweep.claims.{name}", key, "must be a setting of a trial, part or role"
+                    )
         if self.sweep.page == "leaks" and self.audit.every != 1:
             raise Invalid("audit.every", self.audit.every, "1 with sweep.page=leaks")
         if isinstance(self.pattern, Scored) and self.held.name != "zero":
-            allowed = f"zero with pattern={self.pattern.name}, which goes by magnitude"
+            allowed = f"zero with pattern={self.pattern.name}, which chooses weights by magnitude"
             raise Invalid("held", self.held.name, allowed)
         if self.train.jit is True and self.compare and not self.compare.xla:
             raise Invalid("train.jit", True, f"{self.compare.name} does not compile under XLA")
@@ -166,9 +168,9 @@ class Trial(Section):
         if not self.jit:
             return "without XLA (train.jit)"
         if self.train.switch_at or self.train.resume_at:
-            return "train.switch_at and train.resume_at are a single trial's"
+            return "train.switch_at and train.resume_at need a trial that runs alone"
         if self.compare:
-            return "compare trains a second time, in step"
+            return "compare trains a second model in lockstep"
         overwritten = self.optimizer.use_ema and self.optimizer.ema_overwrite_frequency
         return "optimizer.ema_overwrite_frequency is a condition in the step" if overwritten else ""
 

@@ -134,6 +134,6 @@ def after(ended: Ended, name: str, arguments: Sequence[str]) -> None:
         print(ended.ended_by, file=sys.stderr)
     if ended.exit_code > 128:
         again = shown(shlex.join(["masksweep", "run", *arguments]))
-        print(f"Interrupted; what had finished is kept. Go on with:\n  {again}", file=sys.stderr)
+        print(f"Interrupted; finished trials are kept. Continue with:\n  {again}", file=sys.stderr)
     if ended.outcomes:
         print(f"\nOpen the results with: masksweep ui   (sweep {name!r})")

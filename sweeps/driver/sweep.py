@@ -26,7 +26,7 @@ from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.tracking.recorder import Recorder
 from masksweep.sweeps.tracking.run_config import Recorded
 
-KEPT = "What had finished is kept; the same command goes on."
+KEPT = "Finished trials are kept; the same command continues."
 
 
 class FailFast(Exception):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from masksweep.strategies.base import Invalid
@@ -15,6 +18,10 @@ AGENT_SECONDS = 60.0
 """Seconds to wait for the agent of a new head. The agent starts the jobs."""
 NO_AGENT = "No available agent"
 TERMINATED = 143
+SILENCE_SECONDS = 60.0
+"""After this long without a new line, the log is asked for anew: the connection may be dead."""
+PATIENCE_SECONDS = 60.0
+"""How long a cluster may be out of reach while a job is followed."""
 
 
 def connect(address: str | None) -> Any:
@@ -76,6 +83,49 @@ def info(client: Any, job: str) -> Any:
         if "404" not in str(error):
             raise
         raise Invalid("ID", job, "no such job; masksweep status lists them") from error
+
+
+def follow(client: Any, job: str, show: Callable[[str], object]) -> Any:
+    """Show the log of a job until the job ends, each line once, over lost connections too.
+
+    Args:
+        client: From `connect`.
+        job: The job's id.
+        show: Called with each new part of the log.
+
+    Returns:
+        What Ray knows about the job that has ended, as `info` returns it.
+
+    Raises:
+        TimeoutError: The cluster was out of reach for `PATIENCE_SECONDS`.
+    """
+    import aiohttp
+
+    shown, answered = 0, time.monotonic()
+
+    async def tail() -> None:
+        """Follow one connection, which sends the log from its beginning."""
+        nonlocal shown, answered
+        position, parts = 0, client.tail_job_logs(job)
+        with suppress(StopAsyncIteration, TimeoutError):
+            while True:
+                part = await asyncio.wait_for(anext(parts), SILENCE_SECONDS)
+                answered = time.monotonic()
+                show(part[max(0, shown - position) :])
+                position += len(part)
+                shown = max(shown, position)
+
+    while True:
+        try:
+            state = client.get_job_info(job)
+            answered = time.monotonic()
+            asyncio.run(tail())
+            if state.status.is_terminal():  # so the log was whole when it was read
+                return state
+        except (OSError, RuntimeError, aiohttp.ClientError) as error:
+            if time.monotonic() - answered > PATIENCE_SECONDS:
+                raise TimeoutError(f"the cluster does not answer: {error}") from error
+        time.sleep(1)
 
 
 def exit_code(job: Any) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ import pandas as pd
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common.redact import shown
 from masksweep.sweeps.common.seeding import short_digest
+from masksweep.sweeps.config import text_settings
 from masksweep.sweeps.config.outcome import Outcome, Status
 from masksweep.sweeps.results import CURVES, TrialResult
 from masksweep.sweeps.tracking import mlflow_view, run_config
@@ -321,20 +322,9 @@ def _row(parent: str, run: Any) -> dict[str, Any]:
         "reason": tags.get("trial.reason", ""),
         "through": tags.get("integrity.through", ""),
         "weights_sha256": tags.get("trial.weights_sha256", ""),
-        **{key: _typed(value) for key, value in run.data.params.items()},
+        **text_settings.values(run.data.params),
         **run.data.metrics,
     }
-
-
-def _typed(text: str) -> Any:
-    """Converts a setting back from MLflow's text; a list stays text, so that it can be grouped."""
-    words = {"None": None, "True": True, "False": False}
-    if text in words:
-        return words[text]
-    for kind in (int, float):
-        with suppress(ValueError):
-            return kind(text)
-    return text
 
 
 def _points(client: Any, run: Any) -> list[tuple[str, str, int, float]]:

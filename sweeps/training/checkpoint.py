@@ -91,7 +91,7 @@ class Checkpoints:
         if state:
             notes.append(f"resumed from step {state.steps}")
         elif notes:
-            notes.append("started anew")
+            notes.append("started from the first step")
         self._began = self._last = time.monotonic()
         return state, "; ".join(notes)
 

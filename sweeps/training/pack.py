@@ -65,12 +65,12 @@ def run(members: Sequence[Member], shelf: Folder | None = None) -> list[Found]:
         except Unpackable as error:
             _alone[shape] = str(error)
             program.forget(replace(shape, width=members[0].trial.width))
-            note = f"runs alone, as others of its kind: {error}"
+            note = f"trials of this shape run alone: {error}"
             members[0].emit(Report(0, 1, 1, note=note))
             return _apart(members, shelf, str(error))
         except Exception as error:  # such as too little memory: each trial may still run alone
             if len(members) > 1:
-                note = f"the trials of its pack run alone: {error}"
+                note = f"the trials of this pack run alone: {error}"
                 members[0].emit(Report(0, 1, 1, note=note))
                 raise Apart(str(error)) from error
             return [error]

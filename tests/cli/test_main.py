@@ -58,13 +58,19 @@ def command() -> Iterator[Light]:
         ("--experimental-rer=x", "--experimental-rer=x: not offered"),
         ("hydra.mode=RUN", "hydra.mode=RUN: Hydra's own config is fixed here"),
         ("hydra={mode:RUN}", "hydra={mode:RUN}: Hydra's own config is fixed here"),
-        ("resources.num_gpus=1.5", "resources.num_gpus=1.5: must be a part of a card or whole"),
+        (
+            "resources.num_gpus=1.5",
+            "resources.num_gpus=1.5: must be a fraction of one card, or whole",
+        ),
         ("hydra/launcher=basic", "hydra/launcher=basic: Hydra's own config is fixed here"),
-        ("optimizer.learning_rate=1,1.0", "seed=0: each trial once; said again by optimizer."),
+        (
+            "optimizer.learning_rate=1,1.0",
+            "seed=0: each trial must be described once; again by optimizer.",
+        ),
         ("seed=true", "seed=True: must be a whole number"),
-        ("seed=glob(*)", "overrides=: must give one trial at least"),
-        ("sweep.name=a,b", "sweep.name=a,b: one for the whole sweep, no list"),
-        ("tracking.uri=a,b", "tracking.uri=a,b: one for the whole sweep, no list"),
+        ("seed=glob(*)", "overrides=: must describe at least one trial"),
+        ("sweep.name=a,b", "sweep.name=a,b: must be one for the whole sweep"),
+        ("tracking.uri=a,b", "tracking.uri=a,b: must be one for the whole sweep"),
         ("strategy=null", "strategy=null: "),
         ("+experiment=null", "+experiment=null: "),
         ("~optimizer", "optimizer=: missing"),
@@ -73,7 +79,7 @@ def command() -> Iterator[Light]:
         ("--config-dir bad +experiment=broken", "--config-dir=bad/experiment/broken.yaml: not rea"),
         ("--config-path bad", "--config-path=bad: not offered: --config-dir adds configs"),
         ("--config-name nope", "--config-name=nope: not offered: --config-dir adds configs"),
-        ("--config-dir nope", "config=: Additional config directory "),
+        ("--config-dir nope", "--config-dir=nope: no such folder"),
         ("optimizer.learning_rate=inf", "optimizer.learning_rate=inf: must be above 0, and finite"),
         ("optimizer.ema_overwrite_frequency=0", "optimizer.ema_overwrite_frequency=0: must be 1"),
         ("optimizer=rmsprop optimizer.rho=5", "optimizer.rho=5.0: must be in [0, 1]"),
@@ -104,7 +110,7 @@ def test_bad_input_is_one_line_before_anything_starts(
     [
         ("targets=[nope/*]", "targets=nope/*: matches no weight; the weights are hidden_1/kernel"),
         pytest.param(
-            "model=logistic", "targets=null: no kernel but the last", marks=pytest.mark.slow
+            "model=logistic", "targets=null: no kernel other than the last", marks=pytest.mark.slow
         ),
         pytest.param(
             "pattern=file pattern.path=shape.npz targets=[output/kernel]",

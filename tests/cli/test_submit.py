@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shlex
 import shutil
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -12,7 +15,10 @@ from pathlib import Path
 import pytest
 
 from masksweep import sweeps
+from masksweep.sweeps.launch import job_client
+from tests.support.port_forward import forwarded
 from tests.support.ray_head import Head, ray_head
+from tests.support.servers import free_ports
 from tests.support.sweep_process import Driver, Store, ran, sweep
 
 TINY = ("data=digits", "model.hidden=[8]", "train.steps=5")
@@ -148,6 +154,35 @@ def test_stop_lets_the_sweep_end_in_order(head: Head, tmp_path: Path) -> None:
     assert "exit code: 143" in found.stdout
     again = asked(head, tmp_path, "stop", job)
     assert (again.code, again.stdout) == (0, f"{job} STOPPED\n")
+
+
+PRINTS = """
+import time
+for second in range(8):
+    print(*(f"{second}.{number} " + "x" * 90 for number in range(1000)), sep="\\n", flush=True)
+    time.sleep(1)
+"""
+
+
+@pytest.mark.filterwarnings("ignore:ssl=None is deprecated")  # Ray calls aiohttp so
+def test_a_log_is_read_once_and_each_line_shown_once_whatever_breaks(head: Head) -> None:
+    there = ("127.0.0.1", int(head.dashboard.rpartition(":")[2]))
+    here = ("127.0.0.1", free_ports(1)[0])
+    shown = io.StringIO()
+    with forwarded(here, there) as traffic:
+        client = job_client.connect(f"http://{here[0]}:{here[1]}")
+        job = job_client.send(client, entrypoint=shlex.join(["python", "-c", PRINTS]))
+        cut = threading.Timer(12, traffic.cut)
+        cut.start()
+        ended = job_client.follow(client, job, shown.write)
+        cut.cancel()
+    assert (ended.status, ended.driver_exit_code) == ("SUCCEEDED", 0)
+    lines = [line for line in shown.getvalue().splitlines() if line.endswith("x" * 90)]
+    assert [line.split()[0] for line in lines] == [
+        f"{second}.{number}" for second in range(8) for number in range(1000)
+    ]
+    # the whole log at most four times: a connection before the cut, one after it, one at the end
+    assert traffic.received < 4 * len(shown.getvalue())
 
 
 @pytest.mark.parametrize("command", ["status", "stop"])

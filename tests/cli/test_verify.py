@@ -27,7 +27,7 @@ def elsewhere(
 
 @cache
 def plan(name: str) -> Sequence[Planned]:
-    return tuple(planned("plan", [f"+experiment={name}"]))
+    return tuple(planned([f"+experiment={name}"]))
 
 
 @pytest.mark.slow

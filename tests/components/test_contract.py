@@ -119,7 +119,7 @@ class Wide(DataSet):
 
 @pytest.mark.parametrize(
     ("data", "said"),
-    [(Wide(), "float64, not float32"), (Wide("float32", infinite=True), "not all finite")],
+    [(Wide(), "float64, not float32"), (Wide(dtype="float32", infinite=True), "not all finite")],
     ids=["float64", "infinite"],
 )
 def test_a_broken_data_set_fails(data: DataSet, said: str) -> None:

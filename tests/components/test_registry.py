@@ -92,7 +92,7 @@ def test_an_experiment_of_another_distribution_is_listed_and_planned(
         (
             WIDE,
             MODEL.replace('"wide"', '"mlp"'),
-            "masksweep.models=mlp: a name of two components: masksweep.",
+            "masksweep.models=mlp: the name of two components: masksweep.",
         ),
         (
             {"masksweep.experiments": {"x": "their_models"}},
@@ -138,7 +138,7 @@ def test_what_is_registered_by_code_has_its_files_digest(monkeypatch: pytest.Mon
     register(Own)
     assert STRATEGIES["own"] is Own
     assert STRATEGIES.origin("own").startswith("test_registry.py sha256:")
-    with pytest.raises(Invalid, match=r"masksweep\.strategies=own: a name of two components"):
+    with pytest.raises(Invalid, match=r"masksweep\.strategies=own: the name of two components"):
 
         @register
         @dataclass(frozen=True)

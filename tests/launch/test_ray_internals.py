@@ -13,7 +13,7 @@ import pytest
 
 TRIED = {
     "address": """
-assert internals.bootstrap_address("127.0.0.1:6379") == "127.0.0.1:6379"
+assert internals.bootstrap_address("10.1.2.3:6379") == "10.1.2.3:6379"
 """,
     "tokens": """
 from ray.exceptions import AuthenticationError

@@ -8,10 +8,9 @@ import pickle
 import subprocess
 import sys
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +35,7 @@ from masksweep.strategies.patterns.n_m import NM
 from masksweep.strategies.patterns.random import Random, densities
 from masksweep.strategies.patterns.rows import Rows
 from masksweep.strategies.testing.pattern_checks import pattern_checks
-from tests.support.mask_digests import SEEDED, digests
+from tests.support.patterns import SEEDED, Broken, digests
 
 Shape = tuple[int, ...]
 SEEDS = st.integers(0, 2**40)
@@ -301,7 +300,7 @@ def test_masks_never_change() -> None:
 
 def test_masks_are_those_of_any_other_process() -> None:
     """Masks do not depend on Python's hash seed, and making them does not load TensorFlow."""
-    code = "import sys\nfrom tests.support.mask_digests import digests\n"
+    code = "import sys\nfrom tests.support.patterns import digests\n"
     code += "print(digests(), 'tensorflow' in sys.modules)"
     for hashes in ("1", "2"):
         process = subprocess.run(
@@ -322,24 +321,6 @@ CHECKS["explicit"] = pattern_checks(Explicit([[1, 0], [0, 1]]), {NAME: (2, 2)}, 
 @pytest.mark.parametrize(("name", "check"), [(n, check) for n in CHECKS for check in CHECKS[n]])
 def test_every_pattern_passes_the_published_checks(name: str, check: str) -> None:
     CHECKS[name][check]()
-
-
-@dataclass(frozen=True)
-class Broken(Pattern):
-    """Makes masks that are wrong in the given way."""
-
-    name: ClassVar[str] = "broken"
-    way: str
-
-    def masks(self, shapes: Mapping[str, Shape], seed: int) -> dict[str, Mask]:
-        masks_by_name = Random(0.5).masks(shapes, 0 if self.way == "seed" else seed)
-        if self.way == "hash":
-            masks_by_name = Random(0.5).masks(shapes, hash("a word"))
-        if self.way == "global":
-            masks_by_name = {name: np.random.rand(*shape) < 0.5 for name, shape in shapes.items()}  # noqa: NPY002
-        if self.way == "dtype":
-            masks_by_name = {name: mask.astype("int8") for name, mask in masks_by_name.items()}  # type: ignore[misc]
-        return masks_by_name
 
 
 @pytest.mark.parametrize(

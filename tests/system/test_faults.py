@@ -378,7 +378,7 @@ def test_a_ray_that_dies_ends_the_sweep_in_order(part: str, tmp_path: Path) -> N
         assert time.monotonic() - tic < 50, "before Ray ends this process"
         assert_none_left(family)
     assert "Traceback" not in driver.stderr
-    message = f"The sweep was stopped: Ray's {part} died. What had finished is kept"
+    message = f"The sweep was stopped: Ray's {part} died. Finished trials are kept"
     assert message in driver.stderr
     store = local_store(tmp_path, "faults")
     assert store.by_status().keys() <= {"FINISHED", "KILLED"}
@@ -399,7 +399,7 @@ def test_a_full_disk_ends_the_sweep_in_order_and_nothing_is_lost(tmp_path: Path)
         first = ran(folder, *overrides)
         assert first.code == 1
         assert "Traceback" not in first.stderr
-        assert "make room on its disk. What had finished is kept" in first.stderr
+        assert "make room on its disk. Finished trials are kept" in first.stderr
         ended_trials = trials(first)
         subprocess.run(["mount", "-o", "remount,size=200m", str(folder)], check=True)
         second = ran(folder, *overrides)
@@ -530,7 +530,7 @@ class TestStoreAway:
         synced = ran(folder, command=("sync",))
         assert synced.code == 0, synced.stderr
         self.assert_whole(Store(server.uri, "faults"), plan[SHORT], 4)
-        assert ran(folder, command=("sync",)).stdout == "Nothing waits here.\n"
+        assert ran(folder, command=("sync",)).stdout == "No results wait to be sent.\n"
 
 
 @pytest.mark.slow

@@ -455,7 +455,7 @@ def test_the_job_is_what_submit_would_send() -> None:
     assert job["metadata"]["namespace"] == cluster["metadata"]["namespace"]
     # a submitter pod would need the token, and be refused in a restricted namespace
     assert spec["submissionMode"] == "HTTPMode"
-    # the same arguments as sweeps.cli.parcel.packed returns, which would compose every trial
+    # the same arguments as sweeps.cli.submission.prepare returns, which would compose every trial
     command = "python -m masksweep.sweeps.cli run +experiment=quickstart launch.address=auto"
     assert spec["entrypoint"] == f"mkdir -p {FOLDER} && cd {FOLDER} && exec {command}"
     experiment = yaml.safe_load((DOCKER.parent / "conf/experiment/quickstart.yaml").read_text())

@@ -269,7 +269,8 @@ def test_without_a_usable_checkpoint_a_trial_starts_anew(
         os.truncate(path, 1000)
     resumed, reports = follow(trial, kept(folder, trial))
     assert notes(reports) == [
-        "checkpoint of step 17: damaged; checkpoint of step 16: damaged; started anew"
+        "checkpoint of step 17: damaged; checkpoint of step 16: damaged; "
+        "started from the first step"
     ]
     assert bits(resumed) == whole
 
@@ -314,14 +315,14 @@ def test_a_checkpoint_of_another_start_or_version_is_told(
     saved(tmp_path)
     assert found_again(tmp_path, start="other") == (
         None,
-        "checkpoint of step 7: of another start; started anew",
+        "checkpoint of step 7: of another start; started from the first step",
     )
     for name, value, key in (("FORMAT", 2, "format"), ("code_version", lambda: "2.0", "code")):
         with monkeypatch.context() as patch:
             patch.setattr(checkpoint, name, value)
             state, note = found_again(tmp_path)
         assert state is None
-        assert note == f"checkpoint of step 7: of another {key}; started anew"
+        assert note == f"checkpoint of step 7: of another {key}; started from the first step"
     assert found_again(tmp_path)[0]
 
 
@@ -487,7 +488,7 @@ def test_where_no_store_is_known_the_trial_starts_anew(whole: dict[str, Any]) ->
     trial = given()
     result, reports = follow(trial, kept("nowhere://folder", trial))
     assert notes(reports) == [
-        "checkpoints: Protocol not known: nowhere; started anew",
+        "checkpoints: Protocol not known: nowhere; started from the first step",
         "no checkpoint at step 1: Protocol not known: nowhere",
     ]
     assert bits(result) == whole

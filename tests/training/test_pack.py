@@ -18,7 +18,15 @@ from masksweep.sweeps.composing.command_line import planned
 from masksweep.sweeps.config.plan import packs
 from masksweep.sweeps.config.trial import Trial, parse, recorded
 from masksweep.sweeps.results import Apart, Diverged, Report, TrialResult
-from masksweep.sweeps.training import loop, pack, program, setup, state, steps, vectorized
+from masksweep.sweeps.training import (
+    loop,
+    pack,
+    program,
+    setup,
+    state,
+    step_loop,
+    vectorized,
+)
 from masksweep.sweeps.training.checkpoint import Checkpoints
 from masksweep.sweeps.training.run_trial import begin, run
 from masksweep.sweeps.training.state import Member
@@ -330,7 +338,7 @@ def test_a_model_whose_step_does_not_pack_runs_alone_and_says_why(
         with pytest.raises(Apart, match=re.escape(why)):
             kept.run(one, other)
     (note,) = kept.notes(one)
-    assert note.startswith(f"runs alone, as others of its kind: {why}")
+    assert note.startswith(f"trials of this shape run alone: {why}")
     for trial in (one, other):
         (result,) = kept.run(trial)
         assert result.tags["trial.alone"].startswith(why)
@@ -455,11 +463,11 @@ def test_a_pack_that_is_too_large_is_run_apart(kept: Kept, monkeypatch: pytest.M
     def full(*_: Any) -> Any:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(steps.StepLoop, "_call", full)
+    monkeypatch.setattr(step_loop.StepLoop, "_call", full)
     program.clear_programs()
     with pytest.raises(Apart, match="no room"):
         kept.run(given(0), given(1))
-    assert kept.notes(given(0)) == ["the trials of its pack run alone: no room"]
+    assert kept.notes(given(0)) == ["the trials of this pack run alone: no room"]
     (alone,) = kept.run(given(0))
     assert isinstance(alone, MemoryError)
 

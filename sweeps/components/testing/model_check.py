@@ -39,9 +39,8 @@ def check_model(
     network = _built(model, inputs, outputs, seed=1)
     require(network.built, "build must return a built Keras model")
     require(network.output_shape == (None, outputs), f"its outputs are {network.output_shape}")
-    names = [layer.name for layer in network.layers]
-    again = [layer.name for layer in _built(model, inputs, outputs, seed=1).layers]
-    require(names == again, f"its layers are called {names}, and {again} the second time")
+    names, again = list(values(network)), list(values(_built(model, inputs, outputs, seed=1)))
+    require(names == again, f"its weights are called {names}, and {again} the second time")
     _check_seed(model, inputs, outputs, fixed)
     statistics = [v for v in network.non_trainable_variables if "seed" not in v.name]
     require(

@@ -1,14 +1,17 @@
-"""Every pattern that uses a seed, and digests of its masks. Does not load TensorFlow."""
+"""Patterns that tests use: all that use a seed, and a wrong one. Does not load TensorFlow."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from masksweep.strategies.base import Mask
 from masksweep.strategies.patterns import Pattern
+from masksweep.strategies.patterns.base import Shapes
 from masksweep.strategies.patterns.block import Block
 from masksweep.strategies.patterns.columns import Columns
 from masksweep.strategies.patterns.n_m import NM
@@ -40,3 +43,21 @@ def digests() -> dict[str, str]:
         name: digest(pattern.masks(wide if name == "n_m" else shapes, 7))
         for name, pattern in SEEDED.items()
     }
+
+
+@dataclass(frozen=True)
+class Broken(Pattern):
+    """Makes masks that are wrong in one way."""
+
+    name: ClassVar[str] = "broken"
+    way: str
+
+    def masks(self, shapes: Shapes, seed: int) -> dict[str, Mask]:
+        made = Random(0.5).masks(shapes, 0 if self.way == "seed" else seed)
+        if self.way == "hash":
+            made = Random(0.5).masks(shapes, hash("a word"))
+        if self.way == "global":
+            made = {name: np.random.rand(*shape) < 0.5 for name, shape in shapes.items()}  # noqa: NPY002
+        if self.way == "dtype":
+            made = {name: mask.astype("int8") for name, mask in made.items()}  # type: ignore[misc]
+        return made

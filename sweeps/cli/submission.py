@@ -16,7 +16,7 @@ FLAGS = ("-m", "--multirun", *RUN_FLAGS)
 
 
 @dataclass(frozen=True)
-class Parcel:
+class Submission:
     """A checked sweep, as `masksweep run` gets it on the cluster."""
 
     name: str
@@ -29,7 +29,7 @@ class Parcel:
     The user is told, because the same address may mean another store on the cluster."""
 
 
-def packed(run_arguments: Sequence[str]) -> Parcel:
+def prepare(run_arguments: Sequence[str]) -> Submission:
     """Checks the arguments of `masksweep submit`, and returns the sweep to send.
 
     Args:
@@ -63,12 +63,15 @@ def packed(run_arguments: Sequence[str]) -> Parcel:
         quoted = uri.replace("'", r"\'")
         arguments.append(f"tracking.uri='{quoted}'")
         store = shown(uri)
-    return Parcel(sweep_name(first, run_arguments), arguments, store)
+    return Submission(sweep_name(first, run_arguments), arguments, store)
 
 
 def _require_public(key: str, value: str) -> None:
     if holds_secret(value):
-        allowed = "no password: all see a job's; set it in the environment of the cluster's head"
+        allowed = (
+            "no password: everybody sees a job's arguments; "
+            "set it in the environment of the cluster's head"
+        )
         raise Invalid(key, shown(value), allowed)
 
 

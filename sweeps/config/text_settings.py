@@ -1,0 +1,57 @@
+"""Settings as values again, from the texts that MLflow keeps of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, get_type_hints
+
+from pydantic import BaseModel
+
+from masksweep.strategies.registry import STRATEGIES
+from masksweep.sweeps.components.groups import GROUPS
+from masksweep.sweeps.config.trial import Trial
+
+WORDS = {"None": None, "True": True, "False": False}
+
+
+def values(params: Mapping[str, str]) -> dict[str, Any]:
+    """The settings of a trial, from the parameters of its run.
+
+    Args:
+        params: The text of each setting, by its key in the flat config.
+
+    Returns:
+        Numbers, truth values and None, where the text is written as Python writes them and the
+        setting is not declared as a text; else the text. A list stays a text, which can be grouped.
+    """
+    return {key: _value(text, _declared(key, params)) for key, text in params.items()}
+
+
+def _value(text: str, declared: object) -> Any:
+    if declared is str or (declared == str | None and text != "None"):
+        return text
+    if text in WORDS:
+        return WORDS[text]
+    for kind in (int, float):
+        with suppress(ValueError):
+            number = kind(text)
+            if math.isfinite(number) and str(number) == text:
+                return number
+    return text
+
+
+def _declared(key: str, params: Mapping[str, str]) -> object:
+    """The type of a setting; None for one that is not known here."""
+    group, _, name = key.partition(".")
+    if group in GROUPS or group == "compare":
+        registry = GROUPS.get(group, STRATEGIES)
+        component = registry.get(params.get(group, ""))
+        if not name:
+            return str | None
+        return get_type_hints(component).get(name) if component else None
+    section: Any = Trial.model_fields[group].annotation if group in Trial.model_fields else None
+    if name and isinstance(section, type) and issubclass(section, BaseModel):
+        return get_type_hints(section).get(name)
+    return section
