@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class Broken(Exception):
-    """No trial can go on: the cluster is gone, or results cannot be stored. The message says why."""
+    """No trial can go on, because the cluster is gone or results cannot be stored."""

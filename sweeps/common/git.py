@@ -13,7 +13,7 @@ PATIENCE_S = 3.0
 
 @cache
 def commit() -> str:
-    """Returns `of` for this code, cached: git takes longer than a training step of a small trial."""
+    """Returns `of` for this code, cached: git takes longer than a step of a small trial."""
     return of(Path(__file__).resolve().parents[1])
 
 
