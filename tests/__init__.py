@@ -1,1 +1,1 @@
-"""The tests, file by file as the house."""
+"""The tests. Their folders are those of `sweeps/` and `strategies/`."""

@@ -1,4 +1,4 @@
-"""One TensorFlow for all tests, set up as in a worker: one thread, deterministic."""
+"""Fixtures of all tests. TensorFlow is set up as in a worker: one thread, deterministic."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from masksweep.sweeps.training.setup import prepare_process
 
 prepare_process(threads=1)
 
-# other processes may hold the cores; what stands between a change and its landing looks at the
-# same examples each time, every other run at new ones
+# Other processes may use the cores, so examples have no deadline. Where CI is set, each run has the
+# same examples, so that a change is not refused by chance. Other runs have new ones.
 settings.register_profile("house", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("house")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _frozen() -> None:
-    """Keep the garbage collector to what the module's own tests make.
+    """Hides the objects that exist before a module's tests from the garbage collector.
 
-    TensorFlow, MLflow and Ray together make more than a million objects. Keras goes through all of
-    them with each model that a test makes anew, which takes longer than the model.
+    TensorFlow, MLflow and Ray together make more than a million objects. Each Keras model that a
+    test builds triggers a collection of them, which takes longer than the model itself.
     """
     gc.collect()
     gc.freeze()
@@ -38,7 +38,7 @@ def _frozen() -> None:
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database with nothing in it; to make one takes longer than most tests."""
+    """An empty MLflow database, made once, because making it takes longer than most tests."""
     from masksweep.sweeps.tracking.client import new_client
 
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
@@ -48,14 +48,14 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def _rays() -> Iterator[ExitStack]:
-    """What was started and is left at the end: starting Ray takes seconds."""
+    """Contexts that stay open for all tests, because starting Ray takes seconds."""
     with ExitStack() as stack:
         yield stack
 
 
 @pytest.fixture
 def ray_cluster(_rays: ExitStack) -> None:
-    """Ray on this machine with a slot for each core, shared by the tests that need no other."""
+    """A Ray on this machine, with one slot for each core, that most tests share."""
     import ray
 
     from masksweep.sweeps.launch.cluster import cluster
@@ -66,16 +66,16 @@ def ray_cluster(_rays: ExitStack) -> None:
 
 @pytest.fixture
 def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A Ray cluster of several nodes; the head, where the driver is, has no CPUs."""
+    """A Ray cluster for several nodes. The driver is on the head, which has no CPUs."""
     import ray
     from ray.cluster_utils import Cluster
 
     ray.shutdown()
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")  # hidden from this process, not from its nodes
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    ray.init(made.address, log_to_driver=False, logging_level="ERROR")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")  # hides GPUs from this process, not from the nodes
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
     try:
-        yield made
+        yield cluster
     finally:
         ray.shutdown()
-        made.shutdown()
+        cluster.shutdown()

@@ -1,4 +1,4 @@
-"""Imports run one way, and all that is imported is installed under one name."""
+"""Packages import only those below them, and everything is installed under one import name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_imports_run_one_way(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_import_that_runs_upward_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same contract on packages of the same names, one of which imports upward."""
+    """Checks the same contract on empty packages of the same names, one with an upward import."""
     package = tmp_path / "masksweep"
     for name in ("strategies", "sweeps"):
         (package / name).mkdir(parents=True)
@@ -62,14 +62,14 @@ def test_nothing_is_installed_under_another_name(tmp_path: Path) -> None:
         "from importlib.util import find_spec;"
         "print([n for n in ('conf', 'strategies', 'sweeps') if find_spec(n)])"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == "[]"
+    assert process.stdout.strip() == "[]"
 
 
 def test_no_test_file_imports_another() -> None:
     imported = re.compile(r"^\s*(?:from|import) (?:tests[\w.]*)?\.test_", re.MULTILINE)
     assert imported.search("from tests.cli.test_main import masksweep")
-    found = [p for p in ROOT.glob("tests/**/*.py") if imported.search(p.read_text())]
-    assert found == []
+    files = [p for p in ROOT.glob("tests/**/*.py") if imported.search(p.read_text())]
+    assert files == []

@@ -94,12 +94,12 @@ class _Fast(_Limited, FASTEST):  # type: ignore[misc]
         Composer.__init__(self)  # the parser in C does not call it
 
 
-def _size(node: Any, known: dict[int, float], each: int = 0) -> float:
+def _size(node: Any, sizes: dict[int, float], each: int = 0) -> float:
     """Returns the rough size of a node with all aliases expanded, in characters.
 
     Args:
         node: The node.
-        known: Sizes of nodes that were counted before, by `id`. It is updated.
+        sizes: Sizes of nodes that were counted before, by `id`. It is updated.
         each: Size of one scalar; 0 takes its length. With 1 the number of values is returned.
 
     Returns:
@@ -107,8 +107,8 @@ def _size(node: Any, known: dict[int, float], each: int = 0) -> float:
     """
     if not isinstance(node, yaml.CollectionNode):
         return each or 1.0 + len(node.value)
-    if id(node) not in known:
-        known[id(node)] = inf
+    if id(node) not in sizes:
+        sizes[id(node)] = inf
         inner = [part for item in node.value for part in (item if type(item) is tuple else [item])]
-        known[id(node)] = 1 + sum(_size(part, known, each) for part in inner)
-    return known[id(node)]
+        sizes[id(node)] = 1 + sum(_size(part, sizes, each) for part in inner)
+    return sizes[id(node)]

@@ -11,14 +11,14 @@ from masksweep.sweeps.common import escape
 
 
 @contextmanager
-def doing(what: str) -> Iterator[None]:
+def doing(text: str) -> Iterator[None]:
     """Shows a text while the context is entered, with a spinner on a terminal."""
     console = escape.console(stderr=True)
     if _is_terminal(console):
-        with console.status(what):
+        with console.status(text):
             yield
     else:
-        console.out(f"{what} ...", highlight=False)
+        console.out(f"{text} ...", highlight=False)
         yield
 
 

@@ -1,4 +1,4 @@
-"""What a trial is made of, beside its strategy: models, data sets, optimizers, initial weights.
+"""The parts of a trial besides its strategy: models, data sets, optimizers, initial weights.
 
 It may import `common` and `strategies`.
 """

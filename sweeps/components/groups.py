@@ -1,4 +1,4 @@
-"""The config groups whose options are components, each with its registry."""
+"""The config groups whose options are components, with the registry of each group."""
 
 from __future__ import annotations
 

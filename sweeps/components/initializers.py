@@ -1,4 +1,4 @@
-"""The initial values of a network by seed, drawn without building the network for each trial."""
+"""Draws the initial weights of a network for any seed, without building the network again."""
 
 from __future__ import annotations
 
@@ -17,34 +17,43 @@ from masksweep.strategies.core.weights import describe
 from masksweep.sweeps.components.models import Model
 
 Draw = Callable[[Sequence[int]], Array]
-"""The seeds that Keras draws while it builds the network -> a variable's initial values."""
+"""Takes the seeds that Keras draws while it builds a network, and returns a variable's values."""
 SEEDS = 256
-"""Seeds among which those that a variable depends on are looked for."""
+"""How many of the seeds that Keras draws are searched for the one that an initializer got."""
 
 
 class Network:
-    """One network: its model, which trials share, and the initial values of each seed.
+    """A Keras model that trials share, and its initial values for each seed.
 
-    Building a Keras model takes as long as training a small one. Keras' layers ask `random` for the
-    seeds of their initializers, in order; so once it is known which one went where, the values of
-    another seed are drawn by the initializers alone. What they draw for the first seed is compared
-    with what the layers got, bit for bit; a network of which it differs is built for every seed.
+    Building a Keras model takes as long as training a small one. While a model is built, its layers
+    draw the seeds of their initializers from `random`, in order. Once it is known which seed each
+    initializer got, the values for another trial seed are drawn by the initializers alone. This is
+    verified bit for bit for trial seed 0. If the values differ, the model is built for every seed.
+
+    Args:
+        model: The model, from the config.
+        inputs: Shape of one sample.
+        outputs: Number of outputs.
     """
 
     def __init__(self, model: Model, inputs: tuple[int, ...], outputs: int) -> None:
         self._make = partial(model.build, inputs, outputs)
         self.model = self.build(0)
-        """Built; its values are nobody's."""
+        """Shared between trials. Do not read its weights: they may belong to another trial."""
         self.weights = describe(self.model)
         self._draws = _draws(self.model, 0)
 
     def build(self, seed: int) -> Any:
-        """A model of one's own, with the initial values of a seed."""
+        """Builds a new Keras model with the initial values of a seed."""
         keras.utils.set_random_seed(seed)
         return self._make()
 
     def initial(self, seed: int) -> tuple[dict[str, Array], list[Array]]:
-        """The trainable weights by name, and the non-trainables, as `build` has them."""
+        """Returns the initial values for a seed, equal to those of `build`.
+
+        Returns:
+            The trainable weights by name, and the non-trainable weights in the order of the model.
+        """
         trainable = {id(v): w.name for w, v in
                      zip(self.weights, self.model.trainable_variables, strict=True)}  # fmt: skip
         if self._draws is None:
@@ -53,59 +62,69 @@ class Network:
         else:
             seeds = _seeds(seed)
             arrays = [draw(seeds) for draw in self._draws]
-        found = dict(zip(map(id, self.model.variables), arrays, strict=True))
-        weights = {name: found[i] for i, name in trainable.items()}
-        return weights, [found[id(v)] for v in self.model.non_trainable_variables]
+        arrays_by_id = dict(zip(map(id, self.model.variables), arrays, strict=True))
+        weights = {name: arrays_by_id[i] for i, name in trainable.items()}
+        return weights, [arrays_by_id[id(v)] for v in self.model.non_trainable_variables]
 
 
 @lru_cache(maxsize=16)
 def network(model: Model, inputs: tuple[int, ...], outputs: int) -> Network:
-    """The process's one of this kind."""
+    """Returns the `Network` of these arguments. The last 16 are cached."""
     return Network(model, inputs, outputs)
 
 
 def _seeds(seed: int) -> list[int]:
-    """What Keras draws for objects that were given no seed, after `set_random_seed`."""
-    drawn = random.Random(seed)
-    return [drawn.randint(1, int(1e9)) for _ in range(SEEDS)]
+    """Returns the seeds that Keras draws after `set_random_seed` for objects without a seed."""
+    generator = random.Random(seed)
+    return [generator.randint(1, int(1e9)) for _ in range(SEEDS)]
 
 
 def _draws(model: Any, seed: int) -> list[Draw] | None:
-    """How each of the model's variables is drawn; None where one cannot be told."""
+    """Finds out how each of the model's variables is drawn.
+
+    Args:
+        model: A model that was built with this seed.
+        seed: The trial's seed.
+
+    Returns:
+        A function for each variable, or None if it is not found for one of them.
+    """
     seeds = _seeds(seed)
     owners = {id(v): layer for layer in _layers(model) for v in _own(layer)}
-    found = []
+    draws = []
     for variable in model.variables:
         value = np.asarray(variable.numpy())
-        ways = _ways(owners.get(id(variable)), variable, seeds)
-        draw = next((d for d in ways if _draws_to(d, seeds, value)), None)
+        candidates = _ways(owners.get(id(variable)), variable, seeds)
+        draw = next((d for d in candidates if _draws_to(d, seeds, value)), None)
         if draw is None:
             return None
-        found.append(draw)
-    return found
+        draws.append(draw)
+    return draws
 
 
 def _draws_to(draw: Draw, seeds: Sequence[int], value: Array) -> bool:
+    """Whether a function draws exactly this value."""
     try:
         return alike(draw(seeds), value)
-    except ValueError:  # an initializer of kernels has nothing for a bias
+    except ValueError:  # some initializers of kernels reject the shape of a bias
         return False
 
 
 def _layers(layer: Any) -> Iterator[Any]:
+    """Yields a layer and all layers within it."""
     yield layer
     for inner in keras_internals.inner_layers(layer):
         yield from _layers(inner)
 
 
 def _own(layer: Any) -> list[Any]:
-    """A layer's variables that are no inner layer's."""
+    """Returns the variables of a layer without those of its inner layers."""
     states = [s.state for s in vars(layer).values() if isinstance(s, keras.random.SeedGenerator)]
     return [*keras_internals.own_variables(layer), *states]
 
 
 def _ways(layer: Any, variable: Any, seeds: Sequence[int]) -> Iterator[Draw]:
-    """Ways in which the variable may have been drawn."""
+    """Yields functions that may have drawn the variable."""
     for part in vars(layer).values() if layer is not None else ():
         if isinstance(part, keras.random.SeedGenerator) and part.state is variable:
             first = int(part.state.numpy()[0])
@@ -113,23 +132,26 @@ def _ways(layer: Any, variable: Any, seeds: Sequence[int]) -> Iterator[Draw]:
                 yield partial(_state, seeds.index(first), str(variable.dtype))
         if isinstance(part, keras.Initializer):
             shape, dtype = tuple(variable.shape), str(variable.dtype)
-            given = getattr(part, "seed", None)
-            if given in seeds:
-                yield partial(_drawn, part, seeds.index(given), shape, dtype)
-            else:  # of no seed, or of one that the layer was given
+            own_seed = getattr(part, "seed", None)
+            if own_seed in seeds:
+                yield partial(_drawn, part, seeds.index(own_seed), shape, dtype)
+            else:  # the initializer has no seed, or a fixed one from the config
                 yield partial(_unseeded, part, shape, dtype)
 
 
-def _state(which: int, dtype: str, seeds: Sequence[int]) -> Array:
-    return np.array([seeds[which], 0], dtype)
+def _state(index: int, dtype: str, seeds: Sequence[int]) -> Array:
+    """Returns the state of a `keras.random.SeedGenerator`, with the seed at this index."""
+    return np.array([seeds[index], 0], dtype)
 
 
 def _drawn(
-    initializer: Any, which: int, shape: tuple[int, ...], dtype: str, seeds: Sequence[int]
+    initializer: Any, index: int, shape: tuple[int, ...], dtype: str, seeds: Sequence[int]
 ) -> Array:
-    config = initializer.get_config() | {"seed": seeds[which]}
+    """Draws values with a copy of the initializer that has the seed at this index."""
+    config = initializer.get_config() | {"seed": seeds[index]}
     return np.asarray(type(initializer).from_config(config)(shape, dtype=dtype))
 
 
 def _unseeded(initializer: Any, shape: tuple[int, ...], dtype: str, seeds: Sequence[int]) -> Array:
+    """Returns the initializer's values, which do not depend on the seeds."""
     return np.asarray(initializer(shape, dtype=dtype))

@@ -72,9 +72,9 @@ def _jobs(config_dir: str | None, overrides: Sequence[str]) -> list[Composed]:
 
     with hydra_internals.composed(config_dir, overrides) as (loader, config):
         composer = Composer(loader, config)
-        named = grid.jobs(composer, config, list(config.hydra.overrides.task))
-        values = composer.resolve([job for _, job in named])
-    return [Composed(job, v, part) for (part, job), v in zip(named, values, strict=True)]
+        named_jobs = grid.jobs(composer, config, list(config.hydra.overrides.task))
+        values = composer.resolve([job for _, job in named_jobs])
+    return [Composed(job, v, part) for (part, job), v in zip(named_jobs, values, strict=True)]
 
 
 def planned(arguments: Sequence[str]) -> list[Planned]:
@@ -147,7 +147,7 @@ def _siblings(key: str, value: str, overrides: Sequence[str]) -> str:
     parent, _, name = key.rpartition(".")
     chosen = next((v for k, _, v in (o.partition("=") for o in overrides) if k == parent), "")
     lacking: list[str] = []
-    known = ""
+    message = ""
     options = chosen.split(",")
     for option in options:
         config = _composed([f"{parent}={option}"] if option else [])
@@ -157,10 +157,10 @@ def _siblings(key: str, value: str, overrides: Sequence[str]) -> str:
         if name not in node:
             lacking.append(option)
             keys = ", ".join(str(k) for k in node if k not in ("hydra", "name"))
-            known = f"unknown key; one of {keys}" if keys else "unknown key; it has no settings"
-            known += f" (of {parent}={option})" if option else ""
+            message = f"unknown key; one of {keys}" if keys else "unknown key; it has no settings"
+            message += f" (of {parent}={option})" if option else ""
     if len(lacking) == len(options):
-        return known
+        return message
     if value.startswith("{"):
         inner = OmegaConf.select(config, key)
         keys = ", ".join(map(str, inner)) if isinstance(inner, DictConfig) else ""

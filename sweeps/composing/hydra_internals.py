@@ -67,18 +67,18 @@ def _task(config: object) -> None:
 
 
 class SharedRepository(CachingConfigRepository):
-    """Reads each config once for all compositions.
+    """A repository of configs that reads each config once for all compositions.
 
-    Hydra makes a `CachingConfigRepository` for each composition, of a copy of the loader's
-    repository. Here the copies share what was read, which makes a sweep of many choices twice as
-    fast to compose. Hydra only reads the configs that it gets from a repository.
+    For each composition, Hydra copies the loader's repository and puts a new cache in front of it.
+    The copies of this class share one cache. Composing a sweep with many choices of groups then
+    takes half the time. Sharing is safe, because Hydra does not change the configs that it reads.
     """
 
     def __deepcopy__(self, _: dict[int, Any]) -> SharedRepository:
         return copy.copy(self)
 
     def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:
-        """Changes the search path, as `hydra.searchpath` in a config does, for this copy only."""
+        """Changes the search path of this copy only, as `hydra.searchpath` in a config does."""
         self.delegate, self.cache = copy.deepcopy(self.delegate), {}
         super().initialize_sources(config_search_path)
 

@@ -71,7 +71,7 @@ def defaults(component: type) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    return [_plain(each) for each in value] if isinstance(value, tuple | list) else value
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 def _experiments(point: EntryPoint) -> list[str]:

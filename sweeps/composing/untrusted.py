@@ -110,8 +110,8 @@ def _is_reached(entry: Path, groups: Set[str], words: Sequence[str]) -> bool:
     if not entry.is_dir() and not is_config:
         return False
     name = folded(entry.stem if is_config else entry.name)
-    known = {folded(entry.name), f"{name}.yaml"} & {folded(group) for group in groups}
-    return bool(known) or "hydra" in name or any(name in folded(word) for word in words)
+    matches = {folded(entry.name), f"{name}.yaml"} & {folded(group) for group in groups}
+    return bool(matches) or "hydra" in name or any(name in folded(word) for word in words)
 
 
 def _files(entry: Path) -> Iterator[Path]:

@@ -203,7 +203,7 @@ def knock(address: str) -> None:
     """Checks that Ray answers at an address, and that it accepts this process's token.
 
     `ray.init` alone would try a dead address for minutes and then end the process, and would
-    repeat a wrong token for half a minute.
+    repeat a wrong token for half a minute. With RAY_USE_TLS only the connection is tested.
 
     Args:
         address: `host:port`, `auto` or `ray://host:port`, as in `cluster`.
@@ -321,8 +321,8 @@ def slots(spec: Spec) -> int:
     return workers
 
 
-def _fit(resource: str, available: float, each: float) -> int:
-    """Returns how often `each` fits into an amount. Ray puts a fraction of a GPU on one GPU."""
-    if resource == "GPU" and each < 1:
-        return int(available) * _fit("", 1, each)
-    return int(available / each + 1e-9)
+def _fit(resource: str, available: float, amount: float) -> int:
+    """Returns how often an amount fits. Ray puts a fraction of a GPU on one GPU."""
+    if resource == "GPU" and amount < 1:
+        return int(available) * _fit("", 1, amount)
+    return int(available / amount + 1e-9)

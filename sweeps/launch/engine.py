@@ -198,12 +198,12 @@ class Engine:
         while self._running or any(self._waiting.values()):
             self._look()
             self._dispatch()
-            done = self._wait()
+            ended = self._wait()
             if time.monotonic() - self._took > POLL_SECONDS:
                 self._deliver()
                 self._expire()
                 self._watcher.tick()
-            for ref in done:
+            for ref in ended:
                 self._finish(ref)
         self._pool.end()  # now, because a report or a slow store may follow
 
@@ -226,10 +226,10 @@ class Engine:
         if not refs:
             time.sleep(POLL_SECONDS)
             return []
-        done, _ = ray.wait(refs, timeout=POLL_SECONDS)
-        for ref in set(done) & set(starting):
+        returned, _ = ray.wait(refs, timeout=POLL_SECONDS)
+        for ref in set(returned) & set(starting):
             self._give_up(self._pool.set_up(ref))
-        return [ref for ref in done if ref in self._running]
+        return [ref for ref in returned if ref in self._running]
 
     def _give_up(self, hopeless: Iterable[Hopeless]) -> None:
         """Ends all waiting jobs of the specs for which no worker can be had."""

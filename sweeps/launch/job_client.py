@@ -19,9 +19,9 @@ AGENT_SECONDS = 60.0
 NO_AGENT = "No available agent"
 TERMINATED = 143
 SILENCE_SECONDS = 60.0
-"""After this long without a new line, the log is asked for anew: the connection may be dead."""
+"""Seconds without new output after which the log is requested again, on a new connection."""
 PATIENCE_SECONDS = 60.0
-"""How long a cluster may be out of reach while a job is followed."""
+"""Seconds that the cluster may be out of reach while a job is followed."""
 
 
 def connect(address: str | None) -> Any:
@@ -86,15 +86,15 @@ def info(client: Any, job: str) -> Any:
 
 
 def follow(client: Any, job: str, show: Callable[[str], object]) -> Any:
-    """Show the log of a job until the job ends, each line once, over lost connections too.
+    """Shows the log of a job until the job ends. After a lost connection it continues the log.
 
     Args:
-        client: From `connect`.
+        client: A client from `connect`.
         job: The job's id.
-        show: Called with each new part of the log.
+        show: Called with each new part of the log, once.
 
     Returns:
-        What Ray knows about the job that has ended, as `info` returns it.
+        Ray's details of the job, which has ended, as `info` returns them.
 
     Raises:
         TimeoutError: The cluster was out of reach for `PATIENCE_SECONDS`.
@@ -104,7 +104,7 @@ def follow(client: Any, job: str, show: Callable[[str], object]) -> Any:
     shown, answered = 0, time.monotonic()
 
     async def tail() -> None:
-        """Follow one connection, which sends the log from its beginning."""
+        """Reads the log from one connection, which sends the log from its beginning."""
         nonlocal shown, answered
         position, parts = 0, client.tail_job_logs(job)
         with suppress(StopAsyncIteration, TimeoutError):
@@ -120,7 +120,7 @@ def follow(client: Any, job: str, show: Callable[[str], object]) -> Any:
             state = client.get_job_info(job)
             answered = time.monotonic()
             asyncio.run(tail())
-            if state.status.is_terminal():  # so the log was whole when it was read
+            if state.status.is_terminal():  # ended before the log was read: complete
                 return state
         except (OSError, RuntimeError, aiohttp.ClientError) as error:
             if time.monotonic() - answered > PATIENCE_SECONDS:

@@ -67,11 +67,11 @@ def ray_folder() -> Iterator[str]:
     parent = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     with ExitStack() as stack:
         try:
-            own = stack.enter_context(_private(Path(parent).absolute()))
+            private = stack.enter_context(_private(Path(parent).absolute()))
         except OSError as error:
             allowed = f"must be a folder that can be written: {error.strerror}"
             raise Invalid(key, parent, allowed) from error
-        folder = Path(own, "r")  # Ray makes its own folder writable for all
+        folder = Path(private, "r")  # Ray makes its own folder writable for all
         if len(os.fsencode(folder)) > SOCKET_ROOM or not PLAIN.fullmatch(str(folder)):
             folder.mkdir()
             folder = _link(stack, key, parent, folder)

@@ -39,11 +39,11 @@ def on_nodes(names: Sequence[str]) -> tuple[list[dict[str, str]], list[str]]:
     node_ids = {
         task.options(scheduling_strategy=On(n, soft=False)).remote(list(names)): n for n in nodes
     }
-    done, _ = ray.wait(list(node_ids), num_returns=len(node_ids), timeout=SECONDS)
+    finished, _ = ray.wait(list(node_ids), num_returns=len(node_ids), timeout=SECONDS)
     answers, faults = list[dict[str, str]](), list[str]()
     for answer, node in node_ids.items():
         host = nodes[node]["NodeManagerAddress"]
-        if answer not in done:
+        if answer not in finished:
             faults.append(f"{host}: no worker within {SECONDS} s")
             continue
         try:

@@ -59,7 +59,7 @@ def _token_loader() -> Any:
     return AuthenticationTokenLoader.instance()
 
 
-# -- how Ray starts --------------------------------------------------------------------------
+# -- starting Ray ----------------------------------------------------------------------------
 
 
 @contextmanager
@@ -101,7 +101,7 @@ def safe_job_config() -> Any:
     return SafeJobConfig()
 
 
-# -- what runs -------------------------------------------------------------------------------
+# -- running processes -----------------------------------------------------------------------
 
 
 def node() -> Any:

@@ -177,7 +177,7 @@ def _logged(path: str, emit: Callable[[Log], None]) -> Iterator[None]:
         emit: Is called with the log, if there is any output.
     """
     log_path, own_folder = Path(path), None
-    if not log_path.parent.is_dir():  # on another machine
+    if not log_path.parent.is_dir():  # the worker is on another machine
         log_path = Path(tempfile.mkdtemp(prefix="masksweep-")) / log_path.name
         own_folder = log_path.parent
     saved = os.dup(1), os.dup(2)

@@ -1,4 +1,4 @@
-"""What a config says is only read: in a note, a spreadsheet, a page and a terminal."""
+"""Texts of configs stay plain text in a note, a spreadsheet, a table and a terminal."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ PICTURE = "![x](http://127.0.0.1/x.png) <img src=x onerror=alert(1)>\n\n# a [l](
 
 
 def assert_escaped(text: str) -> None:
-    """Nothing in it that Markdown takes for more than text."""
-    left = re.sub(r"\\.", "", text)
-    assert left != text
+    """Checks that Markdown shows the text as it is, and that something was escaped."""
+    unescaped = re.sub(r"\\.", "", text)
+    assert unescaped != text
     for sign in ("![", "](", "<", "`", "*", "#"):
-        assert sign not in left
+        assert sign not in unescaped
 
 
 def test_a_question_makes_no_picture_in_a_note() -> None:
@@ -37,7 +37,7 @@ def test_a_question_makes_no_picture_in_a_note() -> None:
     question, command = note.split("Run again with")
     assert_escaped(question)
     assert question.count("\n") == 2
-    # the command stays as it is, in a block of code, all of it
+    # the command is not escaped, because all its lines are in a code block
     assert all(line.startswith("    ") for line in command.strip("\n").splitlines())
 
 
@@ -68,12 +68,16 @@ def test_a_cause_makes_no_picture_in_a_note() -> None:
 def test_a_text_is_no_formula_in_a_spreadsheet(formula: str) -> None:
     frame = pd.DataFrame({"name": [formula, "-", "a"], "number": [-1.5, 2.0, 3.0]})
     files = export.files("trials", frame)
-    found = pd.read_csv(io.BytesIO(files["trials.csv"]))
-    assert found["name"][0].startswith("'")
-    assert list(found["name"][1:]) == ["-", "a"]
-    assert list(found["number"]) == [-1.5, 2.0, 3.0]
-    whole = pd.read_parquet(io.BytesIO(files["trials.parquet"]))
-    assert list(whole["name"]) == [formula, "-", "a"]  # programs read it, and compute nothing
+    table = pd.read_csv(io.BytesIO(files["trials.csv"]))
+    assert table["name"][0].startswith("'")
+    assert list(table["name"][1:]) == ["-", "a"]
+    assert list(table["number"]) == [-1.5, 2.0, 3.0]
+    parquet = pd.read_parquet(io.BytesIO(files["trials.parquet"]))
+    assert list(parquet["name"]) == [
+        formula,
+        "-",
+        "a",
+    ]  # unchanged: only programs read it
 
 
 def test_a_terminal_shows_markup_as_it_is() -> None:
@@ -101,7 +105,7 @@ def test_no_text_moves_the_cursor(text: str, config: Callable[[str], dict[str, o
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_a_terminal_without_the_signs_shows_them_by_number(tmp_path: Path, encoding: str) -> None:
     env = {"LC_ALL": "C", "LANG": "C", "PYTHONIOENCODING": encoding}
-    done = masksweep("run", "--cfg", "job", "sweep.name='é → ü'", cwd=tmp_path, **env)
-    assert (done.returncode, done.stderr) == (0, "")
-    known = {"ascii": r"\xe9 \u2192 \xfc", "latin-1": "é \\u2192 ü", "utf-8": "é → ü"}[encoding]
-    assert f"name: {known}" in done.stdout
+    process = masksweep("run", "--cfg", "job", "sweep.name='é → ü'", cwd=tmp_path, **env)
+    assert (process.returncode, process.stderr) == (0, "")
+    expected = {"ascii": r"\xe9 \u2192 \xfc", "latin-1": "é \\u2192 ü", "utf-8": "é → ü"}[encoding]
+    assert f"name: {expected}" in process.stdout

@@ -1,4 +1,4 @@
-"""The git commit in the record of what a trial ran on."""
+"""The git commit of the code, which the record of a trial's environment contains."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ HASH = re.compile(r"[0-9a-f]{40}")
 
 
 def run_git(folder: Path, *arguments: str) -> None:
-    person = ["-c", "user.name=somebody", "-c", "user.email=some@body"]
+    author = ["-c", "user.name=somebody", "-c", "user.email=some@body"]
     env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
-    subprocess.run(["git", "-C", str(folder), *person, *arguments], check=True, env=env)
+    subprocess.run(["git", "-C", str(folder), *author, *arguments], check=True, env=env)
 
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    """The folder of a package in a commit of a repository with a remote."""
+    """The folder of a package that is committed in a repository with a remote."""
     for name in ("sweeps", "strategies", "conf"):
         (tmp_path / "tree" / name).mkdir(parents=True)
         (tmp_path / "tree" / name / "__init__.py").write_text("")
@@ -60,7 +60,7 @@ def test_results_beside_the_code_are_no_change_of_it(package: Path) -> None:
 
 
 def test_nothing_is_written_to_the_tree(package: Path) -> None:
-    os.utime(package / "__init__.py", (1, 1))  # git would note that it is unchanged
+    os.utime(package / "__init__.py", (1, 1))  # `git status` would refresh the index
     index = package.parent / ".git" / "index"
     before = index.read_bytes()
     assert HASH.fullmatch(git.of(package))
@@ -68,7 +68,7 @@ def test_nothing_is_written_to_the_tree(package: Path) -> None:
 
 
 def test_code_in_no_commit_has_none(package: Path, tmp_path: Path) -> None:
-    """As it is where the code is installed within somebody's own repository."""
+    """For example, code that is installed in a virtual environment within a repository."""
     installed = package.parent / ".venv" / "site-packages" / "sweeps"
     loose = tmp_path / "loose" / "sweeps"
     for folder in (installed, loose):
@@ -104,32 +104,32 @@ def test_a_git_that_does_not_answer_is_not_waited_for(
     slow.chmod(0o755)
     monkeypatch.setenv("PATH", str(slow.parent), prepend=os.pathsep)
     monkeypatch.setattr(git, "PATIENCE_S", 0.2)
-    before = time.monotonic()
+    start = time.monotonic()
     assert git.of(package) == ""
-    assert time.monotonic() - before < 30
+    assert time.monotonic() - start < 30
 
 
 def test_git_is_asked_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Path] = []
-    monkeypatch.setattr(git, "of", lambda package: asked.append(package) or "a" * 40)
+    calls: list[Path] = []
+    monkeypatch.setattr(git, "of", lambda package: calls.append(package) or "a" * 40)
     git.commit.cache_clear()
     try:
         assert [git.commit() for _ in range(3)] == ["a" * 40] * 3
     finally:
         git.commit.cache_clear()
-    assert asked == [Path(git.__file__).parents[1]]
+    assert calls == [Path(git.__file__).parents[1]]
 
 
 def test_the_commit_is_recorded_and_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = []
+    configs = []
     for code in ("", "a" * 40, f"{'b' * 40} with changes"):
         monkeypatch.setattr(provenance, "commit", lambda code=code: code)
-        told = "".join(f"{k}: {v}\n" for k, v in provenance.known().items())
-        result = TrialResult("ok", artifacts={"environment.txt": told.encode()})
-        found.append(run_config.of(make(), "r", result, {}, {}))
-    nothing, clean, dirty = found
+        environment = "".join(f"{k}: {v}\n" for k, v in provenance.known().items())
+        result = TrialResult("ok", artifacts={"environment.txt": environment.encode()})
+        configs.append(run_config.of(make(), "r", result, {}, {}))
+    nothing, clean, dirty = configs
     assert "commit" not in nothing.environment
     assert compare(clean, replace(clean, run="s")).environment == {}
-    said = f"environment: commit was {'a' * 40}, is {'b' * 40} with changes"
-    assert said in compare(clean, dirty).lines()
+    line = f"environment: commit was {'a' * 40}, is {'b' * 40} with changes"
+    assert line in compare(clean, dirty).lines()
     assert f"environment: commit was -, is {'a' * 40}" in compare(nothing, clean).lines()

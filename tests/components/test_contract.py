@@ -1,4 +1,4 @@
-"""Every model, data set and optimizer passes the published checks; and what is broken does not."""
+"""Every model, data set and optimizer passes the public checks, and broken ones fail them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from masksweep.sweeps.components.optimizers import OPTIMIZERS
 from masksweep.sweeps.components.testing import check_dataset, check_model, check_optimizer
 
 KERNELS = (((0.1, -0.2), (0.4, 0.5), (0.7, 0.8)), ((0.7,), (-0.8,)))
-# one entry for each that needs settings; the others are as they are by default
+# entries for components that need settings; the others are checked with their defaults
 MODELS_OF: dict[str, list[Model]] = {
     "explicit": [Network(KERNELS, activation="tanh")],
     "mlp": [MLP(), MLP((6, 6), residual=True, batch_norm=True, dropout=0.1, activation="tanh")],
@@ -45,12 +45,12 @@ def test_optimizer(name: str) -> None:
     check_optimizer(OPTIMIZERS[name]())
 
 
-# -- what is broken --------------------------------------------------------------------------
+# -- broken components -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Narrow(MLP):
-    """Has one output whatever is asked for."""
+    """Has one output, regardless of the requested number."""
 
     name: ClassVar[str] = "narrow"
 
@@ -73,7 +73,7 @@ class Unseeded(MLP):
 
 @dataclass(frozen=True)
 class Silent(MLP):
-    """Does not tell of its statistics."""
+    """Has batch normalization, but `has_statistics` is False."""
 
     name: ClassVar[str] = "silent"
     batch_norm: bool = True
@@ -103,7 +103,7 @@ def test_a_broken_model_fails(model: Model, said: str | None) -> None:
 
 @dataclass(frozen=True)
 class Wide(DataSet):
-    """Its inputs are float64, and its targets go beyond what it has classes for."""
+    """Has inputs of a settable dtype, float64 by default, one of which may be infinite."""
 
     name: ClassVar[str] = "wide"
     dtype: str = "float64"

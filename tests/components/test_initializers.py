@@ -1,4 +1,4 @@
-"""Initial values: what is drawn by seed is what Keras' own layers get, bit for bit."""
+"""The drawn initial values equal those of Keras' own layers, bit for bit."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ def test_initial_values_are_those_of_a_built_model(kind: str, seed: int) -> None
     weights, state = net.initial(seed)
     model = net.build(seed)
     assert list(weights) == [w.name for w in net.weights]
-    for mine, variables in (
+    for arrays, variables in (
         (list(weights.values()), model.trainable_variables),
         (state, model.non_trainable_variables),
     ):
-        for array, variable in zip(mine, variables, strict=True):
-            kerass = variable.numpy()
-            assert array.dtype == kerass.dtype
-            assert np.array_equal(bits(array), bits(kerass))
+        for array, variable in zip(arrays, variables, strict=True):
+            expected = variable.numpy()
+            assert array.dtype == expected.dtype
+            assert np.array_equal(bits(array), bits(expected))
 
 
 @pytest.mark.parametrize("kind", DRAWN)
 def test_they_are_drawn_without_building(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     net = Network(*DRAWN[kind], 3)
     monkeypatch.setattr(net, "build", None)
-    one, other = net.initial(1)[0], net.initial(2)[0]
-    kernels = [n for n in one if n.endswith("kernel")]
-    assert all(not np.array_equal(one[n], other[n]) for n in kernels)
+    first, other = net.initial(1)[0], net.initial(2)[0]
+    kernels = [n for n in first if n.endswith("kernel")]
+    assert all(not np.array_equal(first[n], other[n]) for n in kernels)
 
 
 def test_a_network_that_draws_otherwise_is_built_for_each_seed() -> None:
@@ -74,6 +74,6 @@ def test_a_network_that_draws_otherwise_is_built_for_each_seed() -> None:
 
 def test_a_process_has_one_network_of_a_kind() -> None:
     kinds = [MLP(hidden=(4,)), MLP(hidden=(4,)), MLP(hidden=(5,))]
-    one, same, other = (initializers.network(k, (6,), 3) for k in kinds)
-    assert one is same
-    assert one is not other
+    first, same, other = (initializers.network(k, (6,), 3) for k in kinds)
+    assert first is same
+    assert first is not other

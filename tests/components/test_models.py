@@ -1,4 +1,4 @@
-"""Networks, optimizers and data sets: what they compute, start from and hold, by other means."""
+"""Models, optimizers and data sets, compared with independent computations of their values."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def built(model: Model, shape: tuple[int, ...] = (8,), outputs: int = 3, seed: i
     return model.build(shape, outputs)
 
 
-# -- written out -----------------------------------------------------------------------------
+# -- initial values from the config ----------------------------------------------------------
 
 BY_HAND = {
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
@@ -69,8 +69,8 @@ def test_a_network_that_is_written_out_starts_from_just_these_values() -> None:
     for layer, kernel, bias in zip(model.layers, KERNELS, BIASES, strict=True):
         np.testing.assert_array_equal(layer.kernel.numpy(), np.array(kernel, np.float32))
         np.testing.assert_array_equal(layer.bias.numpy(), np.array(bias, np.float32))
-    one = built(Network(KERNELS[1:]), (3,), 1)
-    assert [layer.name for layer in one.layers] == ["output"]
+    one_layer = built(Network(KERNELS[1:]), (3,), 1)
+    assert [layer.name for layer in one_layer.layers] == ["output"]
 
 
 @pytest.mark.parametrize(
@@ -104,11 +104,11 @@ def test_a_network_that_does_not_fit_the_data_is_refused(
     assert caught.value.key.endswith("kernels")
 
 
-# -- as PyTorch starts -----------------------------------------------------------------------
+# -- initial values as in PyTorch ------------------------------------------------------------
 
 
 def fan_in(layer: Any) -> int:
-    """As PyTorch counts: what one unit of a kernel adds up; a recurrent layer's own units."""
+    """PyTorch's fan-in: the inputs of one unit, or the number of units of a recurrent layer."""
     if hasattr(layer, "units") and hasattr(layer, "recurrent_kernel"):
         return int(layer.units)
     return int(np.prod(layer.kernel.shape[:-1]))
@@ -141,26 +141,26 @@ LAYERS: dict[str, tuple[Model, Any]] = {
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_torchs_initial_values_fill_their_interval(name: str) -> None:
-    network, of = LAYERS[name]
+    network, layers_of = LAYERS[name]
     model = built(network, (40,), 10)
-    seen = 0
-    for layer in of(model):
+    drawn = 0
+    for layer in layers_of(model):
         bound = fan_in(layer) ** -0.5
         assert len(layer.trainable_variables) >= 2
         for variable in layer.trainable_variables:
-            found = variable.numpy().ravel()
-            seen += found.size
-            assert np.abs(found).max() <= bound
-            assert np.unique(found).size > 0.99 * found.size
-            if found.size >= 40:  # a few draws may lie anywhere
-                assert found.max() > 0.8 * bound
-                assert found.min() < -0.8 * bound
-                assert found.std() == pytest.approx(bound / 3**0.5, rel=0.25)
-            if found.size >= 1000:
-                assert abs(found.mean()) < 0.1 * bound
-                assert found.std() == pytest.approx(bound / 3**0.5, rel=0.05)
-    normed = sum(v.shape[0] for v in model.trainable_variables if v.name in ("gamma", "beta"))
-    assert seen + normed == sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+            array = variable.numpy().ravel()
+            drawn += array.size
+            assert np.abs(array).max() <= bound
+            assert np.unique(array).size > 0.99 * array.size
+            if array.size >= 40:  # a few draws may miss the ends of the interval
+                assert array.max() > 0.8 * bound
+                assert array.min() < -0.8 * bound
+                assert array.std() == pytest.approx(bound / 3**0.5, rel=0.25)
+            if array.size >= 1000:
+                assert abs(array.mean()) < 0.1 * bound
+                assert array.std() == pytest.approx(bound / 3**0.5, rel=0.05)
+    normalized = sum(v.shape[0] for v in model.trainable_variables if v.name in ("gamma", "beta"))
+    assert drawn + normalized == sum(int(np.prod(v.shape)) for v in model.trainable_variables)
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -185,11 +185,11 @@ def test_a_normed_networks_scale_and_shift_start_as_ever() -> None:
 
 @pytest.mark.parametrize("network", [MLP((9,)), CNN1D(), GRU(), Logistic()], ids=lambda n: n.name)
 def test_keras_own_initial_values_are_the_default(network: Any) -> None:
-    """They are recognised by their biases, which are 0."""
-    kept, torch = (
-        built(dataclasses.replace(network, **given), (12,)) for given in ({}, {"init": "torch"})
+    """Biases tell them apart: they start at 0 in Keras, but not in PyTorch."""
+    default, torch = (
+        built(dataclasses.replace(network, **init), (12,)) for init in ({}, {"init": "torch"})
     )
-    assert all((v.numpy() == 0).all() for v in kept.trainable_variables if v.name == "bias")
+    assert all((v.numpy() == 0).all() for v in default.trainable_variables if v.name == "bias")
     assert all((v.numpy() != 0).all() for v in torch.trainable_variables if v.name == "bias")
 
 
@@ -197,8 +197,8 @@ def test_keras_own_initial_values_are_the_default(network: Any) -> None:
 
 
 def test_a_plain_mlp_starts_as_keras_sequential_of_the_same_layers_does() -> None:
-    """Results that people have rest on these initial values."""
-    mine = built(MLP((12, 8), activation="tanh"), (10,), 4)
+    """Published results depend on these initial values."""
+    mlp = built(MLP((12, 8), activation="tanh"), (10,), 4)
     keras.utils.set_random_seed(7)
     plain = keras.Sequential(
         [
@@ -210,18 +210,18 @@ def test_a_plain_mlp_starts_as_keras_sequential_of_the_same_layers_does() -> Non
             layers.Dense(4),
         ]
     )
-    pairs = list(zip(mine.weights, plain.weights, strict=True))
+    pairs = list(zip(mlp.weights, plain.weights, strict=True))
     assert len(pairs) == 6
-    for one, other in pairs:
-        np.testing.assert_array_equal(one.numpy(), other.numpy())
+    for weight, expected in pairs:
+        np.testing.assert_array_equal(weight.numpy(), expected.numpy())
     x = inputs(6, 10)
-    np.testing.assert_array_equal(mine(x).numpy(), plain(x).numpy())
+    np.testing.assert_array_equal(mlp(x).numpy(), plain(x).numpy())
 
 
 def test_a_logistic_model_is_an_mlp_without_hidden_layers() -> None:
     assert [v.shape for v in built(Logistic()).weights] == [(8, 3), (3,)]
-    for one, other in zip(built(Logistic()).weights, built(MLP(())).weights, strict=True):
-        np.testing.assert_array_equal(one.numpy(), other.numpy())
+    for weight, expected in zip(built(Logistic()).weights, built(MLP(())).weights, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), expected.numpy())
 
 
 def test_options_change_no_initial_value() -> None:
@@ -232,9 +232,9 @@ def test_options_change_no_initial_value() -> None:
         {"constraint": "max_norm"},
         {"output_activation": "sigmoid"},
     ):
-        found = [v.numpy() for v in built(MLP((8, 8), **options)).trainable_variables]
-        for one, other in zip(found, plain, strict=True):
-            np.testing.assert_array_equal(one, other)
+        arrays = [v.numpy() for v in built(MLP((8, 8), **options)).trainable_variables]
+        for array, expected in zip(arrays, plain, strict=True):
+            np.testing.assert_array_equal(array, expected)
 
 
 def test_every_hidden_layer_but_the_first_adds_its_input() -> None:
@@ -258,17 +258,17 @@ def test_residual_layers_are_of_one_width() -> None:
 
 
 def test_output_activation_is_of_the_output_alone() -> None:
-    plain, bent = built(MLP((6,))), built(MLP((6,), output_activation="sigmoid"))
+    plain, sigmoid = built(MLP((6,))), built(MLP((6,), output_activation="sigmoid"))
     x = inputs(4, 8)
-    np.testing.assert_allclose(bent(x), keras.ops.sigmoid(plain(x)), rtol=1e-6)
+    np.testing.assert_allclose(sigmoid(x), keras.ops.sigmoid(plain(x)), rtol=1e-6)
 
 
 def test_l2_is_on_every_kernel_and_no_bias() -> None:
     model = built(MLP((6, 5), l2=0.3, init="torch"))
-    found = [layer for layer in model.layers if isinstance(layer, layers.Dense)]
-    assert len(found) == 3
-    assert all(layer.bias_regularizer is None for layer in found)
-    expected = 0.3 * sum(float((layer.kernel.numpy() ** 2).sum()) for layer in found)
+    dense_layers = [layer for layer in model.layers if isinstance(layer, layers.Dense)]
+    assert len(dense_layers) == 3
+    assert all(layer.bias_regularizer is None for layer in dense_layers)
+    expected = 0.3 * sum(float((layer.kernel.numpy() ** 2).sum()) for layer in dense_layers)
     assert float(sum(model.losses)) == pytest.approx(expected, rel=1e-5)
     assert built(MLP((6, 5))).losses == []
 
@@ -277,9 +277,9 @@ def test_l2_is_on_every_kernel_and_no_bias() -> None:
 def test_a_constraint_is_on_every_kernel_and_no_bias(constraint: Any) -> None:
     model = built(MLP((6, 5), constraint=constraint))
     expected = type(keras.constraints.get(constraint))
-    found = [layer for layer in model.layers if isinstance(layer, layers.Dense)]
-    assert len(found) == 3
-    for layer in found:
+    dense_layers = [layer for layer in model.layers if isinstance(layer, layers.Dense)]
+    assert len(dense_layers) == 3
+    for layer in dense_layers:
         assert isinstance(layer.kernel.constraint, expected)
         assert layer.bias.constraint is None
     assert all(v.constraint is None for v in built(MLP((6, 5))).trainable_variables)
@@ -326,15 +326,15 @@ def test_every_setting_of_an_optimizer_is_keras_own_with_its_default(name: str) 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_builds_its_keras_class_with_its_settings(name: str) -> None:
     kind = OPTIMIZERS[name]
-    given = kind(learning_rate=0.125, clipnorm=0.5, use_ema=True, ema_overwrite_frequency=3)
-    made = given.build()
-    assert isinstance(made, getattr(keras.optimizers, kind.keras_class))
-    assert type(made).__name__ == kind.keras_class
-    assert float(made.learning_rate.numpy()) == 0.125
-    config = made.get_config()
+    optimizer = kind(learning_rate=0.125, clipnorm=0.5, use_ema=True, ema_overwrite_frequency=3)
+    keras_optimizer = optimizer.build()
+    assert isinstance(keras_optimizer, getattr(keras.optimizers, kind.keras_class))
+    assert type(keras_optimizer).__name__ == kind.keras_class
+    assert float(keras_optimizer.learning_rate.numpy()) == 0.125
+    config = keras_optimizer.get_config()
     for field in dataclasses.fields(kind):
-        assert config[field.name] == getattr(given, field.name), field.name
-    assert given.build() is not made
+        assert config[field.name] == getattr(optimizer, field.name), field.name
+    assert optimizer.build() is not keras_optimizer
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -352,17 +352,21 @@ def test_every_optimizer_takes_a_step(name: str) -> None:
 
 def test_mnist1d_shuffled_is_one_permutation_of_the_inputs_for_all_samples() -> None:
     (x, y), (x_test, y_test) = MNIST1D().samples()
-    (mixed, labels), (mixed_test, labels_test) = MNIST1D(shuffled=True).samples()
+    (shuffled, labels), (shuffled_test, labels_test) = MNIST1D(shuffled=True).samples()
     np.testing.assert_array_equal(labels, y)
     np.testing.assert_array_equal(labels_test, y_test)
     columns = {x[:, i].tobytes(): i for i in range(40)}
     assert len(columns) == 40
-    order = [columns[mixed[:, i].tobytes()] for i in range(40)]
+    order = [columns[shuffled[:, i].tobytes()] for i in range(40)]
     assert sorted(order) == list(range(40))
     assert sum(a == b for a, b in enumerate(order)) < 10
-    np.testing.assert_array_equal(mixed_test, x_test[:, order])
-    assert (mixed.dtype, mixed.shape, mixed_test.shape) == ("float32", (4000, 40), (1000, 40))
-    # published results depend on it
+    np.testing.assert_array_equal(shuffled_test, x_test[:, order])
+    assert (shuffled.dtype, shuffled.shape, shuffled_test.shape) == (
+        "float32",
+        (4000, 40),
+        (1000, 40),
+    )
+    # published results depend on this permutation
     assert order[:8] == [0, 7, 4, 17, 21, 11, 29, 5]
 
 
@@ -378,8 +382,8 @@ def test_sums_are_sums_but_for_a_little_noise(count: int) -> None:
     assert (noise != 0).all()
     assert (data.task, data.outputs, data.shape) == ("regression", 2, (3,))
     assert data.validation is None
-    for one, other in zip(data.train, data.test, strict=True):
-        np.testing.assert_array_equal(one, other)
+    for train, test in zip(data.train, data.test, strict=True):
+        np.testing.assert_array_equal(train, test)
 
 
 def test_sums_fill_their_range_and_their_noise_has_no_side() -> None:

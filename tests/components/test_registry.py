@@ -1,4 +1,4 @@
-"""Components of other distributions: listed, planned, told apart; and what is wrong with them."""
+"""Components of other distributions: listing, planning, identity and errors."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def theirs(tmp_path: Path, version: str = "1.0") -> str:
 
 
 def planned(folder: Path, path: str, *arguments: str) -> list[str]:
-    """The identities of the trials that are planned."""
-    done = masksweep("plan", *arguments, "--json", cwd=folder, light=True, PYTHONPATH=path)
-    return [trial["id"] for trial in json.loads(done.stdout)["trials"]]
+    """The ids of the planned trials."""
+    process = masksweep("plan", *arguments, "--json", cwd=folder, light=True, PYTHONPATH=path)
+    return [trial["id"] for trial in json.loads(process.stdout)["trials"]]
 
 
 def test_each_of_ours_is_found_in_a_file_of_its_own() -> None:
@@ -48,14 +48,14 @@ def test_a_model_of_another_distribution_is_listed_and_planned(
     listed = masksweep("list", cwd=folder, light=True, PYTHONPATH=path).stdout
     assert "  wide            One hidden layer. [their-parts 1.0]" in listed
     assert len(set(planned(folder, path, "model=wide", "model.units=8,16"))) == 2
-    done = masksweep("plan", "model=wide", "model.units=0.5", cwd=folder, PYTHONPATH=path)
-    assert complaint(done).startswith("model.units=0.5: ")
+    process = masksweep("plan", "model=wide", "model.units=0.5", cwd=folder, PYTHONPATH=path)
+    assert complaint(process).startswith("model.units=0.5: ")
 
 
 def test_its_version_belongs_to_the_identity(folder: Path, tmp_path: Path) -> None:
     paths = theirs(tmp_path), theirs(tmp_path, "1.1")
-    (one,), (other,) = (planned(folder, path, "model=wide") for path in paths)
-    assert one != other
+    (first,), (other,) = (planned(folder, path, "model=wide") for path in paths)
+    assert first != other
 
 
 def test_an_experiment_of_another_distribution_is_listed_and_planned(
@@ -72,8 +72,8 @@ def test_an_experiment_of_another_distribution_is_listed_and_planned(
     path = str(install(tmp_path / "path", points, files))
     listed = masksweep("list", cwd=folder, light=True, PYTHONPATH=path).stdout
     assert "  wide            How wide? [their-parts 1.0]" in listed
-    done = masksweep("plan", "+experiment=wide", cwd=folder, light=True, PYTHONPATH=path)
-    assert "2 trials" in done.stdout, done.stderr
+    process = masksweep("plan", "+experiment=wide", cwd=folder, light=True, PYTHONPATH=path)
+    assert "2 trials" in process.stdout, process.stderr
 
 
 @pytest.mark.parametrize(
@@ -107,8 +107,8 @@ def test_what_is_wrong_with_another_distribution_is_one_line(
 ) -> None:
     path = str(install(tmp_path / "path", points, {"their_models.py": text}))
     for command in ("plan", "list"):
-        done = masksweep(command, cwd=folder, light=True, PYTHONPATH=path)
-        assert complaint(done).startswith(said)
+        process = masksweep(command, cwd=folder, light=True, PYTHONPATH=path)
+        assert complaint(process).startswith(said)
 
 
 def test_what_is_no_component_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""Jobs as plain data: what Hydra makes of them, its complaints included, and made only once."""
+"""Composed jobs equal those of Hydra, also in their errors, and are composed only once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from masksweep.sweeps.composing import hydra_internals
 from masksweep.sweeps.composing.composer import Composer, Lines, plain
 from masksweep.sweeps.config import composed, plan
 
-# composing sets Hydra's version base, which other tests must not see
+# composing sets Hydra's version base, which must be reset for other tests
 pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
 
 
@@ -30,9 +30,9 @@ def made() -> Iterator[Composer]:
 
 
 def outcome(make: Callable[[], Any]) -> Any:
-    """What comes out, or every word of the complaint."""
+    """The result as JSON, or the type and the messages of the error."""
     try:
-        return json.dumps(make(), sort_keys=True)  # tells 1, 1.0 and true apart
+        return json.dumps(make(), sort_keys=True)  # distinguishes 1, 1.0 and true
     except Exception as error:
         return type(error), str(error), str(error.__cause__)
 
@@ -85,9 +85,9 @@ def test_each_override_does_what_it_does_in_hydra(made: Composer) -> None:
 )
 @given(job=JOBS.flatmap(st.permutations))
 def test_any_overrides_do_what_they_do_in_hydra(made: Composer, job: list[str]) -> None:
-    theirs = hydras(made, job)
-    assert ours(made, job) == theirs
-    assert outcome(lambda: plain(made.compose(job))) == theirs
+    expected = hydras(made, job)
+    assert ours(made, job) == expected
+    assert outcome(lambda: plain(made.compose(job))) == expected
 
 
 def product(**lists: Sequence[object]) -> list[list[str]]:
@@ -96,21 +96,22 @@ def product(**lists: Sequence[object]) -> list[list[str]]:
 
 
 def test_many_choices_of_groups_are_composed_once_for_each_option(made: Composer) -> None:
-    given = ["+experiment=quickstart", "optimizer.learning_rate=0.5", "pattern.sparsity=0.75"]
+    common = ["+experiment=quickstart", "optimizer.learning_rate=0.5", "pattern.sparsity=0.75"]
     lists = {
         "strategy": ["dense", "weight_mask", "projection", "hard_mask", "sparse_values"],
         "pattern": ["random", "columns", "rows"],
         "optimizer": ["adam", "sgd", "adamw"],
         "held": ["zero", "init"],
     }
-    jobs = [[*given, *job] for job in product(**lists)]
-    found = made.resolve(jobs)
+    jobs = [[*common, *job] for job in product(**lists)]
+    configs = made.resolve(jobs)
     assert len(made._composed) <= 1 + sum(map(len, lists.values()))
     for number in random.Random(0).sample(range(len(jobs)), 8):
-        assert json.dumps(found[number], sort_keys=True) == hydras(made, jobs[number])
+        assert json.dumps(configs[number], sort_keys=True) == hydras(made, jobs[number])
 
 
-# the groups that are swept, and the files that differ; `a`, `b`, `c` have five options each
+# (the groups that are swept, the files that differ from the plain ones); the groups `a`, `b` and
+# `c` have five options each
 ENTANGLED = {
     "options for all": (
         "ab",
@@ -150,12 +151,12 @@ def test_choices_that_act_on_each_other_are_composed_together(tmp_path: Path, na
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text(text)
     with hydra_internals.composed(None, [], str(tmp_path)) as (loader, config):
-        made = Composer(loader, config)
+        composer = Composer(loader, config)
     jobs = product(**{group: [f"o{i}" for i in range(5)] for group in swept})
-    found = made.resolve(jobs)
-    few = [i for i, job in enumerate(jobs) if {line[-1] for line in job} <= {"1", "2"}]
-    assert [json.dumps(found[i], sort_keys=True) for i in few] == [
-        hydras(made, jobs[i]) for i in few
+    configs = composer.resolve(jobs)
+    compared = [i for i, job in enumerate(jobs) if {line[-1] for line in job} <= {"1", "2"}]
+    assert [json.dumps(configs[i], sort_keys=True) for i in compared] == [
+        hydras(composer, jobs[i]) for i in compared
     ]
 
 

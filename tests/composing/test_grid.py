@@ -1,4 +1,4 @@
-"""The sweeper: the same configs as Hydra's own, in parts, and nothing twice."""
+"""The grids of a sweep: the same configs as Hydra's own, parts, and no repeated values."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from masksweep.sweeps.composing.composer import Composer
 from masksweep.sweeps.config import plan
 from masksweep.sweeps.config.composed import Composed
 
-# composing sets Hydra's version base, which other tests must not see
+# composing sets Hydra's version base, which must be reset for other tests
 pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
 
 
 class Sweep:
-    """A sweep's own config, as Hydra composes it from some arguments."""
+    """The config of a sweep itself, as Hydra composes it from some arguments."""
 
     def __init__(self, loader: ConfigLoaderImpl, config: DictConfig) -> None:
         self.loader, self.config = loader, config
@@ -62,14 +62,14 @@ def task(config: DictConfig) -> object:
     ],
 )
 def test_configs_are_equal_to_hydras_own(sweep: Callable[..., Sweep], arguments: list[str]) -> None:
-    made = sweep(*arguments)
-    jobs = made.jobs(arguments)
+    composed_sweep = sweep(*arguments)
+    jobs = composed_sweep.jobs(arguments)
     assert len(jobs) > 0
     for job in jobs:
-        theirs = made.loader.load_sweep_config(made.config, job)
-        ours = made.composer.compose(job)
-        assert task(ours) == task(theirs)
-        assert ours.hydra.overrides.task == theirs.hydra.overrides.task
+        expected = composed_sweep.loader.load_sweep_config(composed_sweep.config, job)
+        actual = composed_sweep.composer.compose(job)
+        assert task(actual) == task(expected)
+        assert actual.hydra.overrides.task == expected.hydra.overrides.task
 
 
 def test_a_product_of_all_lists_in_order(sweep: Callable[..., Sweep]) -> None:
@@ -86,15 +86,15 @@ def test_parts_are_grids_of_their_own_and_the_command_line_goes_first(
     sweep: Callable[..., Sweep],
 ) -> None:
     parts = "sweep.parts={a:{strategy:[dense,projection],seed:[0,1]},b:{held:init,seed:7}}"
-    made = sweep(f"+{parts}".replace("+sweep.parts", "++sweep.parts"))
-    assert made.jobs([]) == [
+    composed_sweep = sweep(f"+{parts}".replace("+sweep.parts", "++sweep.parts"))
+    assert composed_sweep.jobs([]) == [
         ["strategy=dense", "seed=0"],
         ["strategy=dense", "seed=1"],
         ["strategy=projection", "seed=0"],
         ["strategy=projection", "seed=1"],
         ["held=init", "seed=7"],
     ]
-    assert made.jobs(["seed=5"]) == [
+    assert composed_sweep.jobs(["seed=5"]) == [
         ["seed=5", "strategy=dense"],
         ["seed=5", "strategy=projection"],
         ["seed=5", "held=init"],
@@ -104,8 +104,8 @@ def test_parts_are_grids_of_their_own_and_the_command_line_goes_first(
 def test_a_list_of_sets_is_a_choice_among_them(sweep: Callable[..., Sweep]) -> None:
     what = "what:[{strategy:dense},{strategy:[projection,hard_mask],held:init}]"
     events = "events:[{},{train.switch_at:3}]"
-    made = sweep(f"++sweep.parts={{a:{{{what},{events},seed:[0]}}}}")
-    assert made.named_jobs([]) == [
+    composed_sweep = sweep(f"++sweep.parts={{a:{{{what},{events},seed:[0]}}}}")
+    assert composed_sweep.named_jobs([]) == [
         ("a", ["strategy=dense", "seed=0"]),
         ("a", ["strategy=dense", "train.switch_at=3", "seed=0"]),
         ("a", ["strategy=projection", "held=init", "seed=0"]),
@@ -116,9 +116,9 @@ def test_a_list_of_sets_is_a_choice_among_them(sweep: Callable[..., Sweep]) -> N
 
 
 def test_what_a_set_says_is_not_said_again(sweep: Callable[..., Sweep]) -> None:
-    made = sweep("++sweep.parts={a:{what:[{seed:1},{held:init}],seed:2}}")
+    composed_sweep = sweep("++sweep.parts={a:{what:[{seed:1},{held:init}],seed:2}}")
     with pytest.raises(Invalid, match=r"seed=.*given once in a part"):
-        made.jobs([])
+        composed_sweep.jobs([])
 
 
 @pytest.mark.parametrize("arguments", [["seed=0,1,0"], ["pattern.sparsity=0.5,0.9,0.5"]])
@@ -129,15 +129,15 @@ def test_a_repeated_value_is_refused(sweep: Callable[..., Sweep], arguments: lis
 
 @pytest.mark.parametrize("parts", ["{a:1}", "{a:{seed:{b:1}}}"])
 def test_parts_of_another_form_are_refused(sweep: Callable[..., Sweep], parts: str) -> None:
-    made = sweep(f"++sweep.parts={parts}")
+    composed_sweep = sweep(f"++sweep.parts={parts}")
     with pytest.raises(Invalid, match=r"sweep\.parts"):
-        made.jobs([])
+        composed_sweep.jobs([])
 
 
 EXPERIMENTS = sorted(p.stem for p in (Path(__file__).parents[2] / "conf/experiment").glob("*.yaml"))
 
 
-# the four questions together take longest, and test_verify compares their trials with those apart
+# seed_questions joins four experiments and takes longest; `test_verify.py` compares their trials
 EACH_APART = [name for name in EXPERIMENTS if name != "seed_questions"]
 
 
@@ -146,9 +146,9 @@ EACH_APART = [name for name in EXPERIMENTS if name != "seed_questions"]
 )
 def test_every_trial_of_every_experiment_validates(sweep: Callable[..., Sweep], name: str) -> None:
     arguments = [f"+experiment={name}"]
-    made = sweep(*arguments)
-    jobs = made.jobs(arguments)
-    resolved = zip(jobs, made.composer.resolve(jobs), strict=True)
+    composed_sweep = sweep(*arguments)
+    jobs = composed_sweep.jobs(arguments)
+    resolved = zip(jobs, composed_sweep.composer.resolve(jobs), strict=True)
     composed = [Composed(job, values) for job, values in resolved]
     planned = plan.plan(composed, plan.trials_of(composed))
     assert len({p.trial.id for p in planned}) == len(planned) > 0

@@ -1,4 +1,4 @@
-"""What is used of Hydra's private parts is as it is expected."""
+"""Hydra's private interfaces work as `hydra_internals` expects."""
 
 from __future__ import annotations
 

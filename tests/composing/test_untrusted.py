@@ -1,4 +1,4 @@
-"""Folders of configs from strangers: data, and what is more is refused before anything starts."""
+"""Folders of configs from other people may hold only data. Others are refused before any start."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def npy(header: str, content: bytes = b"") -> bytes:
 
 
 def members(path: Path, content: bytes, said: int | None = None) -> None:
-    """An archive of one array; `said` is its size as the archive has it."""
+    """Writes an archive of one array. `said` is the size that the archive states for it."""
     with zipfile.ZipFile(path, "w") as packed:
         packed.writestr("output/kernel.npy", content)
         packed.infolist()[0].file_size = said or len(content)
@@ -55,7 +55,7 @@ def command() -> Iterator[Light]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Somebody's folder, with a stranger's `configs` in it."""
+    """A user's folder, with `configs` from somebody else in it."""
     (tmp_path / "secret").write_text("a secret")
     masks = {"output/kernel": np.ones((100, 10), int)}
     np.savez(tmp_path / "mine.npz", **masks)  # type: ignore[arg-type]
@@ -72,7 +72,7 @@ def put(path: Path, content: str | bytes) -> None:
 
 
 def hostile_files(configs: Path) -> None:
-    """What else a stranger could have put there."""
+    """Adds harmful files that somebody else could have put there."""
     put(configs / "tracking/them.yaml", "uri: there")
     put(configs / "mine/them.yaml", "uri: there")
     (configs / "link.npz").symlink_to("../mine.npz")
@@ -81,10 +81,10 @@ def hostile_files(configs: Path) -> None:
     steals = np.array([Steals()], dtype=object)
     np.savez(configs / "pickled.npz", **{"output/kernel": steals})
     put(configs / "pickle.npz", steals.dumps())
-    asked = "{'descr': %s, 'fortran_order': False, 'shape': %s}"
-    members(configs / "code.npz", npy(asked % ("__import__('os').system('touch ran')", "(1,)")))
-    members(configs / "shape.npz", npy(asked % ("'<f8'", "(1000000000000000,)")))
-    members(configs / "bomb.npz", npy(asked % ("'|b1'", "(1,)"), b"1"), said=2**40)
+    header = "{'descr': %s, 'fortran_order': False, 'shape': %s}"
+    members(configs / "code.npz", npy(header % ("__import__('os').system('touch ran')", "(1,)")))
+    members(configs / "shape.npz", npy(header % ("'<f8'", "(1000000000000000,)")))
+    members(configs / "bomb.npz", npy(header % ("'|b1'", "(1,)"), b"1"), said=2**40)
     with (configs / "holes.npz").open("wb") as stream:
         stream.truncate(2**40)
         stream.seek(0, os.SEEK_END)
@@ -97,18 +97,18 @@ def snapshot(folder: Path) -> dict[Path, float]:
 
 
 def refused(command: Light, folder: Path, *arguments: str, names: str = "plan run") -> str:
-    """The one line that each command says; nothing was started or written for it."""
-    before, said = snapshot(folder), set()
+    """The error line of the commands. Checks that they start, load and write nothing."""
+    before, messages = snapshot(folder), set()
     for name in names.split():
-        found = command(folder, name, "--config-dir", "configs", *arguments)
-        assert found.code == 2, found.err
-        assert found.out == ""
-        assert found.loaded == []
-        (line,) = found.err.splitlines()
+        result = command(folder, name, "--config-dir", "configs", *arguments)
+        assert result.code == 2, result.err
+        assert result.out == ""
+        assert result.loaded == []
+        (line,) = result.err.splitlines()
         assert str(Path.home()) not in line.replace(str(folder), "")
-        said.add(line)
+        messages.add(line)
     assert snapshot(folder) == before
-    (line,) = said
+    (line,) = messages
     assert line.startswith("masksweep: ")
     return line.removeprefix("masksweep: ")
 
@@ -121,8 +121,8 @@ def test_a_config_that_is_more_than_data_is_refused(
     text: str, why: str, command: Light, folder: Path
 ) -> None:
     put(folder / "configs" / THEIRS, GLOBAL + text)
-    said = refused(command, folder, "+experiment=theirs")
-    assert said.startswith(f"--config-dir=configs/experiment/theirs.yaml: {why}")
+    message = refused(command, folder, "+experiment=theirs")
+    assert message.startswith(f"--config-dir=configs/experiment/theirs.yaml: {why}")
 
 
 @pytest.mark.parametrize(("files", "why"), FOLDERS.values(), ids=FOLDERS)
@@ -140,13 +140,13 @@ def test_defaults_that_lead_to_no_end_are_refused(
 ) -> None:
     for name, content in files.items():
         put(folder / "configs/experiment" / name, content)
-    said = refused(command, folder, "+experiment=theirs")
-    assert said.endswith(": defaults lead to themselves, or to more than 1000 configs")
+    message = refused(command, folder, "+experiment=theirs")
+    assert message.endswith(": defaults lead to themselves, or to more than 1000 configs")
 
 
 @pytest.mark.parametrize(("text", "why"), SETTINGS.values(), ids=SETTINGS)
 def test_what_a_config_names_is_refused(text: str, why: str, command: Light, folder: Path) -> None:
-    """Each in an else good config, so that it is what is refused."""
+    """Each text is added to a valid config, so that only the text can be the reason."""
     key, _, value = text.partition(": ")
     if key == "pattern" and not value.startswith("{"):
         text = f"defaults: [{{override /pattern: file}}]\npattern: {{path: {value}}}"
@@ -160,9 +160,9 @@ def test_what_does_nothing_is_let_through(text: str, command: Light, folder: Pat
     put(folder / "configs" / THEIRS, GLOBAL + text)
     before = snapshot(folder)
     arguments = ("--config-dir", "configs", "+experiment=theirs")
-    found = command(folder, "plan", *arguments)
-    assert (found.code, found.err, found.loaded) == (0, "", [])
-    assert "1 trial: 1 to run" in found.out
+    result = command(folder, "plan", *arguments)
+    assert (result.code, result.err, result.loaded) == (0, "", [])
+    assert "1 trial: 1 to run" in result.out
     assert snapshot(folder) == before
 
 
@@ -174,22 +174,22 @@ def test_a_sweeps_name_leads_nowhere(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", ["a file", "a folder", "a pipe", "nothing"])
 def test_a_config_that_lies_elsewhere_is_refused(what: str, command: Light, folder: Path) -> None:
-    theirs = folder / "configs" / "experiment" / "x.yaml"
+    config = folder / "configs" / "experiment" / "x.yaml"
     match what:
         case "a file":
-            theirs.symlink_to("../../elsewhere/runs.yaml")
+            config.symlink_to("../../elsewhere/runs.yaml")
             why = "no link to another folder or file"
         case "a folder":
-            theirs.with_suffix("").symlink_to("/")
-            theirs, why = theirs.with_suffix(""), "no link to another folder or file"
+            config.with_suffix("").symlink_to("/")
+            config, why = config.with_suffix(""), "no link to another folder or file"
         case "a pipe":
-            os.mkfifo(theirs)
+            os.mkfifo(config)
             why = "not readable as YAML: no file"
         case "nothing":
-            theirs.symlink_to("nowhere")
+            config.symlink_to("nowhere")
             why = "no link to another folder or file"
-    said = refused(command, folder, "seed=1")
-    assert said == f"--config-dir={theirs.relative_to(folder)}: {why}"
+    message = refused(command, folder, "seed=1")
+    assert message == f"--config-dir={config.relative_to(folder)}: {why}"
 
 
 @pytest.mark.parametrize(
@@ -229,18 +229,18 @@ def test_a_command_line_does_not_open_a_door_by_accident(
 def test_only_what_can_be_reached_is_looked_at(
     named: str, arguments: list[str], command: Light, folder: Path
 ) -> None:
-    """A sweep leaves its results where it runs; they are no configs until something names them."""
+    """The folder may hold results of a sweep, which are not configs unless something names them."""
     put(folder / "configs/results/1/config.yaml", CALLBACKS)
     put(folder / "configs/.github/workflows/x.yml", "a: ${b}")
     put(folder / "configs/loose.yaml", CALLBACKS)
     put(folder / "configs/other/a.yaml", GLOBAL + "defaults: [/results/1/config]")
     (folder / "configs/link").symlink_to("/")
-    found = command(folder, "plan", "--config-dir", "configs", "+experiment=theirs")
-    assert found.code == 0, found.err
+    result = command(folder, "plan", "--config-dir", "configs", "+experiment=theirs")
+    assert result.code == 0, result.err
     put(folder / "configs" / THEIRS, GLOBAL + named)
-    said = refused(command, folder, *arguments)
-    assert said.startswith("--config-dir=configs/"), said
-    assert said.endswith(": Hydra's own config is fixed here"), said
+    message = refused(command, folder, *arguments)
+    assert message.startswith("--config-dir=configs/"), message
+    assert message.endswith(": Hydra's own config is fixed here"), message
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_only_what_can_be_reached_is_looked_at(
 def test_a_file_system_without_case_opens_what_is_named_in_another(
     entry: str, words: list[str], tmp_path: Path
 ) -> None:
-    """So that is looked at too. `data` and `config.yaml` are Masksweep's."""
+    """Such a file is checked too. `data` and `config.yaml` are names that Masksweep has."""
     path = tmp_path / entry
     path.touch() if path.suffix else path.mkdir()
     assert untrusted._is_reached(path, {"data", "config.yaml"}, words)
@@ -268,16 +268,16 @@ def test_a_file_system_without_case_opens_what_is_named_in_another(
 
 
 def test_defaults_that_lead_to_themselves_in_another_case() -> None:
-    theirs, other = Path("experiment/theirs.yaml"), Path("Zoo/A.yaml")
-    leads = includes.count({theirs: {"defaults": ["/zoo/a"]}, other: {}})
-    assert leads == {theirs: 2, other: 1}
-    leads = includes.count({theirs: {"defaults": ["/zoo/a"]}, other: {"defaults": ["/ZOO/a"]}})
-    assert leads == {theirs: math.inf, other: math.inf}
+    config, other = Path("experiment/theirs.yaml"), Path("Zoo/A.yaml")
+    counts = includes.count({config: {"defaults": ["/zoo/a"]}, other: {}})
+    assert counts == {config: 2, other: 1}
+    counts = includes.count({config: {"defaults": ["/zoo/a"]}, other: {"defaults": ["/ZOO/a"]}})
+    assert counts == {config: math.inf, other: math.inf}
 
 
 def test_files_whose_names_differ_in_case_only_are_two() -> None:
-    one, other = Path("a.yaml"), Path("A.yaml")
-    assert includes.count({one: {"defaults": ["A"]}, other: {}}) == {one: 2, other: 1}
+    lower, upper = Path("a.yaml"), Path("A.yaml")
+    assert includes.count({lower: {"defaults": ["A"]}, upper: {}}) == {lower: 2, upper: 1}
 
 
 OWN = """\
@@ -300,11 +300,11 @@ def test_ones_own_config_files_are_used(command: Light, folder: Path) -> None:
     put(folder / "configs/experiment/own.yaml", OWN)
     put(folder / "configs/experiment/mine/base.yaml", GLOBAL + "optimizer: {learning_rate: 0.5}")
     before = snapshot(folder)
-    found = command(folder, "plan", "--config-dir=configs", "+experiment=own")
-    assert found.code == 0, found.err
-    assert found.out.endswith("4 trials: 4 to run\n")
-    assert "held constant" in found.out
-    assert found.loaded == []
+    result = command(folder, "plan", "--config-dir=configs", "+experiment=own")
+    assert result.code == 0, result.err
+    assert result.out.endswith("4 trials: 4 to run\n")
+    assert "held constant" in result.out
+    assert result.loaded == []
     assert snapshot(folder) == before
 
 
@@ -324,16 +324,19 @@ def test_ones_own_config_files_are_used(command: Light, folder: Path) -> None:
 def test_a_place_of_the_command_line_is_taken(
     said: list[str], command: Light, folder: Path
 ) -> None:
-    """Though a config may not name it."""
-    for name in ("configs/more.npz", "more.npz"):  # else they would be the same trial
+    """The command line may name places that a config must not name."""
+    for name in (
+        "configs/more.npz",
+        "more.npz",
+    ):  # different masks make different trials
         masks = {"output/kernel": np.eye(100, 10, len(name))}
         np.savez(folder / name, **masks)  # type: ignore[arg-type]
-    found = command(folder, "plan", "--config-dir", "configs", "--rerun", *said)
-    assert found.code == 0, found.err
+    result = command(folder, "plan", "--config-dir", "configs", "--rerun", *said)
+    assert result.code == 0, result.err
 
 
 def test_what_is_shipped_would_pass_as_a_strangers() -> None:
-    """So a copy of it is where one's own begins."""
+    """So a user can start from a copy of a shipped config."""
     shipped = Path(untrusted.__file__).parents[2] / "conf"
     configs = [path for path in shipped.rglob("*.yaml") if path.name != "config.yaml"]
     assert len(configs) > 40

@@ -1,4 +1,4 @@
-"""A cluster that grows: nodes come while a sweep could use them, and go again."""
+"""On a cluster with an autoscaler, nodes are added while a sweep needs them, and removed later."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ with cluster(sys.argv[1]):
 
 
 class Process:
-    """A driver of its own."""
+    """A driver in another process, which writes its output to a file."""
 
     def __init__(self, out: Path, *arguments: str) -> None:
         self.out = out
@@ -79,20 +79,20 @@ class Process:
 
 @pytest.fixture(scope="module", params=["v1", "v2"])
 def head(request: pytest.FixtureRequest) -> Iterator[Head]:
-    with ray_head(num_cpus=0, grows=request.param, **TOKEN) as made:
-        yield made
+    with ray_head(num_cpus=0, grows=request.param, **TOKEN) as started_head:
+        yield started_head
 
 
 @pytest.fixture(scope="module")
 def watch(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    made = Process(tmp_path_factory.mktemp("watch") / "out", WATCH, head.address)
-    yield made
-    made.end()
+    process = Process(tmp_path_factory.mktemp("watch") / "out", WATCH, head.address)
+    yield process
+    process.end()
 
 
 @pytest.fixture
 def nodes(watch: Process) -> Callable[[int], None]:
-    """Wait until so many take trials; there is one now."""
+    """A function that waits for this number of nodes with CPUs. There is one at the start."""
 
     def wait(number: int) -> None:
         wait_for(lambda: watch.lines[-1:] == [str(number)])
@@ -105,11 +105,11 @@ def nodes(watch: Process) -> Callable[[int], None]:
 def sweep(
     request: pytest.FixtureRequest, head: Head, nodes: object, tmp_path: Path
 ) -> Iterator[Process]:
-    """Six jobs that end once there were three nodes; the first not before it is told."""
+    """A driver with six jobs, which end once three nodes were used. One also waits for `go`."""
     address = {"node": head.address, "laptop": head.client}[request.param]
-    made = Process(tmp_path / "out", SWEEP, address, str(tmp_path))
-    yield made
-    made.end()
+    process = Process(tmp_path / "out", SWEEP, address, str(tmp_path))
+    yield process
+    process.end()
 
 
 def test_nodes_come_for_the_jobs_and_go_before_the_last_ends(

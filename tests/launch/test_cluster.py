@@ -1,4 +1,4 @@
-"""Clusters joined and started, each in a process of its own; what is no cluster is told soon."""
+"""Joining and starting clusters, each in a new process. A wrong address fails within seconds."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.support.ray_join import TOKEN, WRONG, join
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    with ray_head(**TOKEN) as made:
-        yield made
+    with ray_head(**TOKEN) as started_head:
+        yield started_head
 
 
 @pytest.fixture
@@ -39,23 +39,23 @@ def web() -> Iterator[int]:
 @pytest.mark.parametrize("way", ["node", "laptop", "auto"])
 def test_a_cluster_is_joined_and_the_code_travels(head: Head, way: str, tmp_path: Path) -> None:
     address = {"node": head.address, "laptop": head.client, "auto": "auto"}[way]
-    done = join(tmp_path, address, **TOKEN, RAY_ADDRESS=head.address if way == "auto" else "")
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    assert (found["nodes"], found["CPU"], found["slots"]) == (1, 2, 2)
-    assert 0 <= found["free"] <= 2
-    assert found["address"].endswith(head.address.partition(":")[2])
-    assert found["own"]
-    assert found["left"]
-    assert found["code"].endswith("sweeps/__init__.py")
-    assert Path(found["code"]) != Path(sweeps.__file__)
+    process = join(tmp_path, address, **TOKEN, RAY_ADDRESS=head.address if way == "auto" else "")
+    assert process.returncode == 0, process.stderr
+    output: dict[str, Any] = json.loads(process.stdout)
+    assert (output["nodes"], output["CPU"], output["slots"]) == (1, 2, 2)
+    assert 0 <= output["free"] <= 2
+    assert output["address"].endswith(head.address.partition(":")[2])
+    assert output["own"]
+    assert output["left"]
+    assert output["code"].endswith("sweeps/__init__.py")
+    assert Path(output["code"]) != Path(sweeps.__file__)
 
 
 @pytest.mark.parametrize("refusals", [0, 2, 3])
 def test_a_busy_head_gets_three_tries_to_start_rays_client_server(
     refusals: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That a head answers and then starts none cannot be brought about."""
+    """`ray.init` is replaced, because a head that fails this way cannot be produced on purpose."""
     calls: list[str] = []
 
     def refuse(address: str, **_: Any) -> None:
@@ -89,24 +89,24 @@ def test_a_cluster_that_refuses_the_token_is_told_soon_in_one_line(
     head: Head, way: str, env: dict[str, str], said: str, tmp_path: Path
 ) -> None:
     address = {"node": head.address, "laptop": head.client, "auto": "auto"}[way]
-    begun = time.monotonic()
+    start = time.monotonic()
     home = {"HOME": str(tmp_path), "RAY_ADDRESS": head.address if way == "auto" else ""}
-    done = join(tmp_path, address, **home, **env)
-    assert time.monotonic() - begun < 30
-    assert done.stderr.startswith(f"launch.address={address}: {said}")
-    assert len(done.stderr.splitlines()) == 1
-    assert WRONG["RAY_AUTH_TOKEN"] not in done.stderr
+    process = join(tmp_path, address, **home, **env)
+    assert time.monotonic() - start < 30
+    assert process.stderr.startswith(f"launch.address={address}: {said}")
+    assert len(process.stderr.splitlines()) == 1
+    assert WRONG["RAY_AUTH_TOKEN"] not in process.stderr
 
 
 def test_without_an_address_ray_starts_here_whatever_runs_beside(
     head: Head, tmp_path: Path
 ) -> None:
-    done = join(tmp_path, None, RAY_ADDRESS=head.address, HOME=str(head.home))
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert not found["address"].endswith(head.address.partition(":")[2])
-    assert found["own"]
-    assert Path(found["code"]) == Path(sweeps.__file__)
+    process = join(tmp_path, None, RAY_ADDRESS=head.address, HOME=str(head.home))
+    assert process.returncode == 0, process.stderr
+    output = json.loads(process.stdout)
+    assert not output["address"].endswith(head.address.partition(":")[2])
+    assert output["own"]
+    assert Path(output["code"]) == Path(sweeps.__file__)
 
 
 @pytest.mark.parametrize(
@@ -125,8 +125,8 @@ def test_what_is_no_cluster_is_told_soon_in_one_line(
     web: int, address: str, said: str, tmp_path: Path
 ) -> None:
     address, said = (text.replace("WEB", str(web)) for text in (address, said))
-    begun = time.monotonic()
-    done = join(tmp_path, address, RAY_ADDRESS="127.0.0.1:1")
-    assert time.monotonic() - begun < 30
-    assert done.stderr.startswith(f"launch.address={address}: no Ray cluster there: {said}")
-    assert len(done.stderr.splitlines()) == 1
+    start = time.monotonic()
+    process = join(tmp_path, address, RAY_ADDRESS="127.0.0.1:1")
+    assert time.monotonic() - start < 30
+    assert process.stderr.startswith(f"launch.address={address}: no Ray cluster there: {said}")
+    assert len(process.stderr.splitlines()) == 1

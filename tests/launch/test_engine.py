@@ -1,4 +1,4 @@
-"""Jobs on Ray: all of them end once, with their events, whatever happens to a worker or a node."""
+"""Jobs on Ray: each ends once, with its events, even if a worker or a node is lost."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from masksweep.sweeps.launch.cluster import Spec, slots
 from masksweep.sweeps.launch.job import Emit, Failure, Fatal, Job, Watcher
 from tests.support.sweep_process import clean_env
 
-# the workers cannot import the tests
+# the workers cannot import the tests, so their classes are pickled with their code
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 class Work:
-    """Does what the payload says."""
+    """Runs jobs whose payload says what to do."""
 
     def setup(self, spec: Spec) -> None:
         self.jobs, self.memory = 0, spec.memory
@@ -45,7 +45,7 @@ class Work:
                     emit(i)
                 if not Path(mark).exists():
                     Path(mark).touch()
-                    time.sleep(0.3)  # let the events leave
+                    time.sleep(0.3)  # time to send the events
                     os.kill(os.getpid(), signal.SIGKILL)
             case "die":
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -97,7 +97,7 @@ class BrokenSetup(Work):
 
 
 class OneSetUp(Work):
-    """Can be set up once: as a cluster whose other nodes lack something."""
+    """Only the first worker can be set up, as if other nodes lacked a library."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -108,7 +108,7 @@ class OneSetUp(Work):
 
 
 class Seen(Watcher):
-    """Notes what happens, and that nothing happens twice or too late."""
+    """Records all calls, and checks that none comes twice or after the end of its job."""
 
     def __init__(self) -> None:
         self.ends: dict[str, Any] = {}
@@ -128,19 +128,19 @@ class Seen(Watcher):
         self.ends[key] = result
 
     def failure(self, key: str) -> Failure:
-        found = self.ends[key]
-        assert isinstance(found, Failure)
-        return found
+        result = self.ends[key]
+        assert isinstance(result, Failure)
+        return result
 
 
 def run(
     payloads: list[Any], spec: Spec | None = None, work: Work | None = None, **limits: Any
 ) -> Seen:
-    seen = Seen()
-    jobs = [Job(str(i), p, spec or Spec()) for i, p in enumerate(payloads)]
-    engine.run(jobs, work or Work(), seen, **limits)
-    assert seen.ends.keys() == {job.key for job in jobs}
-    return seen
+    watcher = Seen()
+    jobs = [Job(str(i), payload, spec or Spec()) for i, payload in enumerate(payloads)]
+    engine.run(jobs, work or Work(), watcher, **limits)
+    assert watcher.ends.keys() == {job.key for job in jobs}
+    return watcher
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -179,7 +179,7 @@ class TestOneMachine:
 
     @pytest.mark.parametrize("retries", [0, 1])
     def test_of_jobs_in_one_the_bad_one_is_found(self, retries: int) -> None:
-        """One of several kills the worker that runs them together."""
+        """One of several parts kills the worker that runs them as one job."""
         parts = tuple(Job(str(i), p, Spec()) for i, p in enumerate([1, "die", 2]))
         seen = Seen()
         jobs = [Job("all", "die", Spec(), 3, parts), Job("other", 5, Spec())]
@@ -228,25 +228,25 @@ class TestOneMachine:
 
     def test_the_first_worker_that_is_ready_answers(self, tmp_path: Path) -> None:
         class Answers(Work):
-            def answer(self, given: Any) -> Any:
-                if given == "no":
-                    raise Invalid("a key", given, "yes")
-                if given == "die":
+            def answer(self, argument: Any) -> Any:
+                if argument == "no":
+                    raise Invalid("a key", argument, "yes")
+                if argument == "die":
                     os._exit(1)
-                return self.memory, given
+                return self.memory, argument
 
         jobs = [Job(str(i), i, Spec()) for i in range(4)]
         seen = Seen()
-        with engine.Engine(jobs, Answers()) as found:
-            assert found.ask("answer", "yes") == (None, "yes")
+        with engine.Engine(jobs, Answers()) as runner:
+            assert runner.ask("answer", "yes") == (None, "yes")
             with pytest.raises(Invalid, match="a key=no: yes"):
-                found.ask("answer", "no")
-            found.run(seen, jobs[:1] + jobs[3:])
+                runner.ask("answer", "no")
+            runner.run(seen, jobs[:1] + jobs[3:])
             assert seen.ends == {"0": 0, "3": 3}
-        with engine.Engine(jobs, Answers()) as found, pytest.raises(LookupError):
-            found.ask("answer", "die")
-        with engine.Engine(jobs, BrokenSetup()) as found, pytest.raises(LookupError) as caught:
-            found.ask("answer", "yes")
+        with engine.Engine(jobs, Answers()) as runner, pytest.raises(LookupError):
+            runner.ask("answer", "die")
+        with engine.Engine(jobs, BrokenSetup()) as runner, pytest.raises(LookupError) as caught:
+            runner.ask("answer", "yes")
         assert "no TensorFlow here" in str(caught.value)
 
     @pytest.mark.slow
@@ -268,12 +268,12 @@ class TestOneMachine:
             def ended(self, key: str, result: Any) -> None:
                 raise StopIteration
 
-        before = time.monotonic()
+        start = time.monotonic()
         jobs = [Job("0", 1, Spec()), Job("1", ("sleep", 60), Spec())]
         with pytest.raises(StopIteration):
             engine.run(jobs, Work(), Enough())
         assert run(["count"] * 2).ends  # the slots are free again
-        assert time.monotonic() - before < 60
+        assert time.monotonic() - start < 60
 
     @pytest.mark.parametrize(
         ("spec", "key"),
@@ -340,8 +340,8 @@ class TestSeveralNodes:
     ) -> None:
         monkeypatch.setattr(pool, "LOOK_SECONDS", 0.2)
         monkeypatch.setattr(pool, "PATIENCE_SECONDS", 1.0)
-        only = nodes.add_node(num_cpus=1)
-        threading.Timer(1, nodes.remove_node, (only,), {"allow_graceful": False}).start()
+        node = nodes.add_node(num_cpus=1)
+        threading.Timer(1, nodes.remove_node, (node,), {"allow_graceful": False}).start()
         seen = run([("sleep", 30), 1])
         assert {seen.failure(k).cause for k in "01"} == {"lost"}
 
@@ -418,14 +418,14 @@ with cluster():
 
 @pytest.mark.slow
 def test_a_worker_that_ray_ends_for_memory_takes_no_other_job_with_it(tmp_path: Path) -> None:
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", NODE_WITHOUT_MEMORY],
         cwd=tmp_path,
         env=clean_env(),
         capture_output=True,
         text=True,
     )
-    lines = done.stdout.splitlines()
+    lines = process.stdout.splitlines()
     assert "retried 0 out of memory on its node" in lines
-    assert "0 memory: out of memory on its node, 2 times" in lines, done.stderr
+    assert "0 memory: out of memory on its node, 2 times" in lines, process.stderr
     assert {f"{i} {i}" for i in range(1, 6)} <= set(lines)

@@ -1,4 +1,4 @@
-"""The Ray of a local sweep: closed to others of this machine, and to all other machines."""
+"""The Ray of a local sweep is closed to other users and to other machines."""
 
 from __future__ import annotations
 
@@ -29,41 +29,41 @@ LONG = ("data=digits", "model.hidden=[8]", "train.epochs=100000000")
 class Running:
     driver: Driver
     address: str
-    """Of its Ray, as a node joins."""
+    """Address of its Ray, `host:port`, as a node uses it to join."""
     folder: Path
-    """That its Ray lives in."""
+    """Folder of its Ray."""
     long: Path
     """The system's temporary folder."""
 
 
 def option(driver: Driver, name: str) -> str:
-    """What a process of its Ray was given."""
-    said = " ".join(" ".join(cmdline(p)) for p in driver.family)
-    (found,) = set(re.findall(rf"--{name}=(\S+)", said))
-    return str(found)
+    """The value of an option in the command lines of the driver's Ray processes."""
+    command_lines = " ".join(" ".join(cmdline(p)) for p in driver.family)
+    (value,) = set(re.findall(rf"--{name}=(\S+)", command_lines))
+    return str(value)
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A sweep at its only trial, by somebody without a home that could be written to."""
-    # schedulers give temporary folders of such names; Ray would split this one at the blank
+    """A sweep that runs its only trial, of a user without a writable home."""
+    # job schedulers make such long names; Ray would split this path at the space
     long = tmp_path_factory.mktemp(f"job {'x' * 64}")
     env = {"HOME": "/dev/null/home", "TMPDIR": str(long)}
     with sweep(tmp_path_factory.mktemp("sweep"), *LONG, env=env) as driver:
         driver.wait_for(lambda: driver.workers)
-        found = Running(
+        state = Running(
             driver, option(driver, "gcs-address"), Path(option(driver, "temp-dir")), long
         )
-        yield found
+        yield state
         driver.process.terminate()
         assert driver.wait() == 143
-    assert not found.folder.parent.exists()
+    assert not state.folder.parent.exists()
     assert not list(long.glob("ray-*"))
 
 
 def knocked(running: Running, folder: Path, **env: str) -> CompletedProcess[str]:
-    """What another process of this machine, by somebody else's home, makes of its Ray."""
-    # without, Ray asks for 127.0.0.1 at the machine's other address, where nobody listens
+    """Joins its Ray from another process, with the home of another user."""
+    # without LOOPBACK, Ray would use another address of the machine, where nothing listens
     return join(folder, running.address, HOME=str(folder), **LOOPBACK, **env)
 
 
@@ -74,34 +74,34 @@ def test_its_ray_takes_no_token_but_its_own(running: Running, tmp_path: Path) ->
     wrong = knocked(running, tmp_path, **WRONG)
     assert wrong.returncode
     assert wrong.stderr == f"launch.address={running.address}: it refuses this token\n"
-    # which the same user may read, so that it is seen to be the token that was missing
+    # with the right token joining succeeds, so only the token was missing before
     (worker,) = running.driver.workers
-    known = {k: v for k, v in worker.environ().items() if k.startswith("RAY_AUTH_")}
-    right = knocked(running, tmp_path, **known)
+    token_settings = {k: v for k, v in worker.environ().items() if k.startswith("RAY_AUTH_")}
+    right = knocked(running, tmp_path, **token_settings)
     assert right.returncode == 0, right.stderr
 
 
 def listening(driver: Driver) -> list[tuple[str, int]]:
-    """Addresses that it and its Ray listen on."""
-    found = []
+    """The addresses that the driver and its Ray listen on."""
+    addresses = []
     for process in [psutil.Process(driver.process.pid), *driver.family]:
-        for one in process.net_connections(kind="inet"):
-            if one.status == psutil.CONN_LISTEN:
-                found.append((one.laddr.ip, one.laddr.port))
-    return found
+        for connection in process.net_connections(kind="inet"):
+            if connection.status == psutil.CONN_LISTEN:
+                addresses.append((connection.laddr.ip, connection.laddr.port))
+    return addresses
 
 
 def test_its_ray_is_reached_from_this_machine_alone(running: Running) -> None:
-    found = listening(running.driver)
-    assert len(found) > 5
-    assert {ip for ip, _ in found} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    addresses = listening(running.driver)
+    assert len(addresses) > 5
+    assert {ip for ip, _ in addresses} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
 def answered(port: int) -> int | None:
-    """The HTTP status of a question about jobs; none where nothing there speaks HTTP."""
-    asked = f"http://127.0.0.1:{port}/api/job_agent/jobs/"
+    """The HTTP status of a request for the list of jobs; None if no job server answers."""
+    url = f"http://127.0.0.1:{port}/api/job_agent/jobs/"
     try:
-        with urllib.request.urlopen(asked, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=5) as answer:
             return None if not answer.read().startswith(b"[") else int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
@@ -110,10 +110,10 @@ def answered(port: int) -> int | None:
 
 
 def test_no_page_of_its_ray_answers_without_a_token(running: Running) -> None:
-    """The agent on each node can run jobs, by HTTP."""
-    found = {answered(port) for _, port in listening(running.driver)}
-    assert 401 in found
-    assert 200 not in found
+    """The agent on each node can start jobs by HTTP, so it must ask for the token."""
+    statuses = {answered(port) for _, port in listening(running.driver)}
+    assert 401 in statuses
+    assert 200 not in statuses
 
 
 def test_nobody_else_may_look_into_its_folder(running: Running) -> None:
@@ -129,7 +129,7 @@ def test_a_long_temporary_folder_holds_its_files_and_a_link_leads_there(running:
 
 
 def test_its_ports_are_free_ones(running: Running) -> None:
-    """Another cluster of this machine, with Ray's own defaults, finds its ports free."""
+    """The default ports of Ray stay free for another cluster on this machine."""
     fixed = {52365, 44217, 44227, 6379, 8265, 8076, 8077, 10001}
     assert not fixed & {port for _, port in listening(running.driver)}
 
@@ -144,10 +144,10 @@ def test_a_folder_that_ray_cannot_live_in_is_told_in_a_line(
     monkeypatch.setattr("tempfile.tempdir", str(long))
     if key == "RAY_TMPDIR":
         monkeypatch.setenv(key, str(tmp_path / "none"))
-        said = "must be a folder that can be written: No such file or directory"
+        message = "must be a folder that can be written: No such file or directory"
     else:
-        said = "set RAY_TMPDIR to one of at most 28 letters"
-    with pytest.raises(Invalid, match=f"^{key}=.*{said}"), ray_folder():
+        message = "set RAY_TMPDIR to one of at most 28 letters"
+    with pytest.raises(Invalid, match=f"^{key}=.*{message}"), ray_folder():
         pass
     assert not list(long.iterdir())
 
@@ -177,9 +177,9 @@ assert all(len(t) == 64 for t in tokens)
 
 
 def test_a_token_is_of_one_ray_and_ends_with_it(tmp_path: Path) -> None:
-    """The next cluster that this process joins is not shown it."""
-    done = python(tmp_path, LEAVES, HOME=str(tmp_path))
-    assert done.returncode == 0, done.stderr
+    """A cluster that this process joins later does not get the token."""
+    process = python(tmp_path, LEAVES, HOME=str(tmp_path))
+    assert process.returncode == 0, process.stderr
     assert not (tmp_path / ".ray").exists()
 
 
@@ -198,36 +198,36 @@ with closed():
 
 @pytest.mark.parametrize("way", ["token", "path", "file", "empty"])
 def test_what_the_user_said_of_tokens_holds(way: str, tmp_path: Path) -> None:
-    mine, home = "a" * 64, tmp_path / ".ray" / "auth_token"
-    home.parent.mkdir()
-    home.write_text(mine)
+    own_token, token_file = "a" * 64, tmp_path / ".ray" / "auth_token"
+    token_file.parent.mkdir()
+    token_file.write_text(own_token)
     env = {
-        "token": {"RAY_AUTH_TOKEN": mine},
-        "path": {"RAY_AUTH_TOKEN_PATH": str(home)},
-        "file": {},  # that of the user's clusters, and of no local sweep
+        "token": {"RAY_AUTH_TOKEN": own_token},
+        "path": {"RAY_AUTH_TOKEN_PATH": str(token_file)},
+        "file": {},  # the token file of the user's clusters is not used for a local sweep
         "empty": {"RAY_AUTH_MODE": "", "RAY_AUTH_TOKEN": "", "RAY_AUTH_TOKEN_PATH": ""},
     }[way]
-    done = python(tmp_path, SAID, HOME=str(tmp_path), **env)
-    assert done.returncode == 0, done.stderr
-    token = done.stdout.strip()
-    assert (token == mine) == (way in ("token", "path"))
+    process = python(tmp_path, SAID, HOME=str(tmp_path), **env)
+    assert process.returncode == 0, process.stderr
+    token = process.stdout.strip()
+    assert (token == own_token) == (way in ("token", "path"))
     assert len(token) == 64
-    assert home.read_text() == mine
+    assert token_file.read_text() == own_token
 
 
 @pytest.mark.slow
 def test_a_user_may_do_without_tokens(tmp_path: Path) -> None:
     (tmp_path / ".ray").mkdir()
-    (tmp_path / ".ray" / "auth_token").write_text("a" * 64)  # which is not looked at
-    done = join(tmp_path, None, HOME=str(tmp_path), RAY_AUTH_MODE="disabled")
-    assert done.returncode == 0, done.stderr
+    (tmp_path / ".ray" / "auth_token").write_text("a" * 64)  # not read
+    process = join(tmp_path, None, HOME=str(tmp_path), RAY_AUTH_MODE="disabled")
+    assert process.returncode == 0, process.stderr
 
 
 def test_a_token_that_cannot_be_read_is_told_in_one_line(tmp_path: Path) -> None:
     env = {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "nope")}
-    done = python(tmp_path, JOIN, "null", HOME=str(tmp_path), **env)
-    said = f"RAY_AUTH_TOKEN_PATH={tmp_path}/nope: must be a file that holds a token"
-    assert done.stderr == f"{said}\n"
+    process = python(tmp_path, JOIN, "null", HOME=str(tmp_path), **env)
+    message = f"RAY_AUTH_TOKEN_PATH={tmp_path}/nope: must be a file that holds a token"
+    assert process.stderr == f"{message}\n"
 
 
 def python(folder: Path, code: str, *arguments: str, **env: str) -> CompletedProcess[str]:

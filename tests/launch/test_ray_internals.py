@@ -1,6 +1,6 @@
-"""What is used of Ray's private parts is as it is expected.
+"""Ray's private interfaces work as `ray_internals` expects.
 
-In a process of its own: Ray keeps what it has read first for the life of a process.
+Each test runs in a new process, because Ray caches its settings for the life of a process.
 """
 
 from __future__ import annotations
@@ -74,11 +74,11 @@ assert internals.dead_processes(Ours()) == ["raylet"]
 def test_ray_has_it_still(what: str, tmp_path: os.PathLike[str]) -> None:
     imports = "import os\nfrom masksweep.sweeps.launch import ray_internals as internals\n"
     env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", imports + TRIED[what]],
         env=env | {"HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=120,
     )
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr

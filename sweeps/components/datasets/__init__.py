@@ -1,9 +1,9 @@
-"""The data sets that a config can name, a file for each: generated or shipped with a package."""
+"""The data sets that a config can name, one in each file. None of them is downloaded."""
 
 from masksweep.strategies.registry import Registry
 from masksweep.sweeps.components.datasets.base import DataSet
 
 DATASETS = Registry("datasets", DataSet, __name__)
-"""Every data set by name."""
+"""The registry of data sets."""
 
 __all__ = ["DATASETS", "DataSet"]

@@ -1,4 +1,4 @@
-"""The base class of data sets, and what they load."""
+"""The base class of data sets, and the arrays that a data set loads."""
 
 from __future__ import annotations
 
@@ -17,26 +17,29 @@ Task = Literal["classification", "regression"]
 
 
 Split = tuple[NDArray[np.float32], NDArray[Any]]
-"""Inputs `[samples, *shape]` float32, targets `[samples]` int32 or `[samples, outputs]` float32."""
+"""Inputs `[samples, *shape]` float32, and targets: `[samples]` int32 for classification,
+`[samples, outputs]` float32 for regression."""
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """A data set in memory, in three parts that share no sample."""
+    """A data set in memory, split into training, validation and test samples."""
 
     name: str
     task: Task
     outputs: int
+    """Number of classes, or of target values."""
     train: Split
     validation: Split | None
     test: Split
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The shape of one input."""
         return tuple(self.train[0].shape[1:])
 
     def described(self) -> dict[str, Any]:
-        """The training part: name, SHA-256, and the shapes of its arrays."""
+        """Describes the training part: name, SHA-256 digest and the shapes of its arrays."""
         sha = hashlib.sha256()
         for array in self.train:
             sha.update(np.ascontiguousarray(array).tobytes())
@@ -51,24 +54,24 @@ class Arrays:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set by name. Subclasses say where the samples come from."""
+    """The base class of data sets. Subclasses are frozen dataclasses that implement `samples`."""
 
     name: ClassVar[str]
     task: ClassVar[Task] = "classification"
     standardised: ClassVar[bool] = True
-    """Whether a regression's inputs and targets get mean 0 and deviation 1."""
+    """Whether the inputs and targets of a regression are scaled to mean 0 and deviation 1."""
     validation: float = 0.1
-    """Fraction of the training part that is set aside; the same samples for every seed."""
+    """Fraction of the training part used for validation: the same samples for every seed."""
 
     def __post_init__(self) -> None:
         require(0 <= self.validation < 1, "validation", self.validation, "a number in [0, 1)")
 
     def samples(self) -> tuple[Split, Split]:
-        """(training with validation, test)."""
+        """Returns the samples for training and validation, and the samples for the test."""
         raise NotImplementedError
 
     def load(self) -> Arrays:
-        """The data set in three parts. Cached for the life of the process."""
+        """Returns the data set in three parts. Cached for the life of the process."""
         return _load(self)
 
 
@@ -76,13 +79,13 @@ class DataSet:
 def _load(data: DataSet) -> Arrays:
     (x, y), test = data.samples()
     order = permutation(len(x), 0, f"validation/{data.name}")
-    aside = round(data.validation * len(x))
-    # the rest keeps its own order: published results depend on it
-    train, validation = np.sort(order[aside:]), np.sort(order[:aside])
+    validation_size = round(data.validation * len(x))
+    # sorted, so that samples keep their order: published results depend on it
+    train, validation = np.sort(order[validation_size:]), np.sort(order[:validation_size])
     parts = {"train": (x[train], y[train]), "validation": (x[validation], y[validation])}
     parts["test"] = test
     if data.task == "regression" and data.standardised:
-        # by the training part alone: the others must stay unseen
+        # the scale comes from the training part only, so that no information leaks from the others
         scale = [(a.mean(axis=0), a.std(axis=0)) for a in parts["train"]]
         for name, (inputs, targets) in parts.items():
             (x_mean, x_std), (y_mean, y_std) = scale
@@ -92,13 +95,22 @@ def _load(data: DataSet) -> Arrays:
         task=data.task,
         outputs=int(y.max()) + 1 if data.task == "classification" else int(y.shape[1]),
         train=parts["train"],
-        validation=parts["validation"] if aside else None,
+        validation=parts["validation"] if validation_size else None,
         test=parts["test"],
     )
 
 
 def hold_out(x: NDArray[np.float32], y: NDArray[Any], name: str) -> tuple[Split, Split]:
-    """Set a fifth aside for the test, the same samples always."""
+    """Splits off a fifth of the samples for the test, always the same ones.
+
+    Args:
+        x: Inputs, `[samples, *shape]`.
+        y: Targets, `[samples, ...]`.
+        name: Name of the data set, which determines the split.
+
+    Returns:
+        The training samples and the test samples.
+    """
     order = permutation(len(x), 0, f"test/{name}")
     fifth = len(x) // 5
     return (x[order[fifth:]], y[order[fifth:]]), (x[order[:fifth]], y[order[:fifth]])

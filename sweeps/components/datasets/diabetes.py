@@ -1,4 +1,4 @@
-"""The progression of diabetes: a small regression."""
+"""The progression of diabetes, a small regression from scikit-learn."""
 
 from __future__ import annotations
 

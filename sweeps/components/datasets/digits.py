@@ -1,4 +1,4 @@
-"""Handwritten digits of 8 x 8 pixels."""
+"""Handwritten digits of 8 x 8 pixels, from scikit-learn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A data set whose samples are written out."""
+"""A data set whose samples are written in the config."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from masksweep.sweeps.components.datasets.base import DataSet, Split, Task
 @register
 @dataclass(frozen=True)
 class Explicit(DataSet):
-    """Samples written out, as they are; the test part is the training part. Regression."""
+    """Samples from the config, unscaled; the test samples are the training samples. Regression."""
 
     name: ClassVar[str] = "explicit"
     task: ClassVar[Task] = "regression"
     standardised: ClassVar[bool] = False
     validation: float = 0.0
     x: tuple[tuple[float, ...], ...] = ()
-    """`[samples, inputs]`"""
+    """Inputs, `[samples, inputs]`."""
     y: tuple[tuple[float, ...], ...] = ()
-    """`[samples, outputs]`"""
+    """Targets, `[samples, outputs]`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for key in ("x", "y"):
             rows = getattr(self, key)
-            whole = bool(rows) and bool(rows[0]) and len({len(row) for row in rows}) == 1
-            require(whole, key, rows, "rows of numbers, all of one length")
+            is_matrix = bool(rows) and bool(rows[0]) and len({len(row) for row in rows}) == 1
+            require(is_matrix, key, rows, "rows of numbers, all of one length")
         require(len(self.x) == len(self.y), "y", self.y, "as many rows as x has")
 
     def samples(self) -> tuple[Split, Split]:
-        both = np.asarray(self.x, np.float32), np.asarray(self.y, np.float32)
-        return both, both
+        split = np.asarray(self.x, np.float32), np.asarray(self.y, np.float32)
+        return split, split

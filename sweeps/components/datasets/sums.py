@@ -1,4 +1,4 @@
-"""Sums and sums of squares of three inputs."""
+"""A generated regression: sums and sums of squares of three inputs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from masksweep.sweeps.components.datasets.base import DataSet, Split, Task
 class Sums(DataSet):
     """Sums and sums of squares of three inputs, for a network with sigmoids; generated.
 
-    `y0 = x0 + x1 + x2` and `y1 = x0^2 + x1^2 + x2^2`, with noise of up to 0.01, `x` in [0, 1/3).
-    The test part is the training part.
+    `y0 = x0 + x1 + x2` and `y1 = x0^2 + x1^2 + x2^2` for `x` in [0, 1/3), with uniform noise in
+    [-0.01, 0.01). The test samples are the training samples.
     """
 
     name: ClassVar[str] = "sums"
@@ -27,7 +27,7 @@ class Sums(DataSet):
     standardised: ClassVar[bool] = False
     validation: float = 0.0
     count: int = 8
-    """Samples."""
+    """Number of samples."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -37,5 +37,5 @@ class Sums(DataSet):
         uniform = (raw(5 * self.count, 0, "sums") / 2.0**64).reshape(-1, 5)
         x, noise = uniform[:, :3] / 3, uniform[:, 3:] * 0.02 - 0.01
         y = np.stack([x.sum(1), (x**2).sum(1)], 1) + noise
-        both = x.astype(np.float32), y.astype(np.float32)
-        return both, both
+        split = x.astype(np.float32), y.astype(np.float32)
+        return split, split

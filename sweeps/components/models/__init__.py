@@ -1,9 +1,9 @@
-"""The networks that a config can name, a file for each."""
+"""The networks that a config can name, one in each file."""
 
 from masksweep.strategies.registry import Registry
 from masksweep.sweeps.components.models.base import Model
 
 MODELS = Registry("models", Model, __name__)
-"""Every model by name."""
+"""The registry of models."""
 
 __all__ = ["MODELS", "Model"]

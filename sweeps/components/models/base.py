@@ -18,23 +18,30 @@ Init = Literal["keras", "torch"]
 
 
 class Model:
-    """A network by its shape. Subclasses are frozen dataclasses; outputs are logits or values."""
+    """The base class of models. Subclasses are frozen dataclasses that implement `network`.
+
+    The outputs of a network are logits for classification, and values for regression.
+    """
 
     name: ClassVar[str]
     gains_by_xla: ClassVar[bool] = True
-    """Whether a training step on a CPU is faster under XLA (convolutions are not)."""
+    """Whether XLA makes a training step on a CPU faster. It does not for convolutions."""
     init: Init = "keras"
-    """Initial values as Keras draws them by default, or as PyTorch does."""
+    """Whether initial values are drawn as in Keras by default, or as in PyTorch."""
 
     @property
     def has_statistics(self) -> bool:
-        """Whether it has non-trainable weights that are updated in training."""
+        """Whether training updates non-trainable weights of the model, such as moving means."""
         return False
 
     def build(self, inputs: tuple[int, ...], outputs: int) -> Any:
-        """A built Keras model, `[batch, *inputs] -> [batch, outputs]`.
+        """Builds a Keras model, `[batch, *inputs] -> [batch, outputs]`.
 
-        Its initial values come from Keras' global seed.
+        The initial values follow from Keras' global seed; see `keras.utils.set_random_seed`.
+
+        Args:
+            inputs: Shape of one sample.
+            outputs: Number of outputs.
         """
         model = self.network(inputs, outputs)
         if self.init == "torch":
@@ -42,14 +49,14 @@ class Model:
         return model
 
     def network(self, inputs: tuple[int, ...], outputs: int) -> Any:
-        """The model with Keras' own initial values."""
+        """Builds the model with Keras' own initial values. The arguments are those of `build`."""
         raise NotImplementedError
 
 
 def start_as_torch(model: Any) -> None:
-    """Draw all weights anew from U(-b, b) with b = 1/sqrt(fan_in), biases too, as PyTorch does.
+    """Draws all weights and biases again as PyTorch does, from U(-b, b) with b = 1/sqrt(fan_in).
 
-    For recurrent layers b = 1/sqrt(units). Published results depend on it.
+    For recurrent layers b = 1/sqrt(units). Published results depend on these values.
     """
     import keras
 
@@ -63,6 +70,7 @@ def start_as_torch(model: Any) -> None:
 
 
 def _leaves(layer: Any) -> Iterator[Any]:
+    """Yields the layers within a layer that have no inner layers."""
     inner = keras_internals.inner_layers(layer)
     for part in inner:
         yield from _leaves(part)

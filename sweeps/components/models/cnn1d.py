@@ -15,8 +15,11 @@ from masksweep.sweeps.components.models.base import Activation, Init, Model
 class CNN1D(Model):
     """Strided Conv1D layers `conv_1`, `conv_2`, ..., flattened, and `output`.
 
-    The defaults are the network of MNIST-1D's authors (Greydanus 2020): 25 channels, kernels
-    5, 3, 3, stride 2, one step of padding on both sides.
+    The defaults are the network of the paper on MNIST-1D (Greydanus 2020): 25 channels, kernels of
+    size 5, 3, 3, stride 2, and one step of padding on both sides.
+
+    Reference:
+        https://arxiv.org/abs/2011.14439
     """
 
     name: ClassVar[str] = "cnn1d"

@@ -1,4 +1,4 @@
-"""A network whose initial values are written out."""
+"""A network whose initial values are written in the config."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from masksweep.sweeps.components.models.base import Activation, Model
 @register
 @dataclass(frozen=True)
 class Explicit(Model):
-    """Dense layers whose initial values are written out: `hidden_1`, ..., and `output`."""
+    """Dense layers `hidden_1`, ..., and `output`, with initial values from the config."""
 
     name: ClassVar[str] = "explicit"
     kernels: tuple[tuple[tuple[float, ...], ...], ...] = ()
-    """`[inputs, units]` for each layer."""
+    """The kernel of each layer, `[inputs, units]`."""
     biases: tuple[tuple[float, ...], ...] | None = None
-    """`[units]` for each layer; null starts them at 0."""
+    """The bias of each layer, `[units]`. With null all biases start at 0."""
     activation: Activation = "sigmoid"
-    """Of every layer, the last one too."""
+    """The activation of every layer, including the last one."""
 
     def __post_init__(self) -> None:
         require(bool(self.kernels), "kernels", [], "nested lists of numbers, one for each layer")
         for number, kernel in enumerate(self.kernels):
-            whole = bool(kernel) and len({len(row) for row in kernel}) == 1 and bool(kernel[0])
-            require(whole, "kernels", kernel, "rows of one length")
+            is_matrix = bool(kernel) and len({len(row) for row in kernel}) == 1 and bool(kernel[0])
+            require(is_matrix, "kernels", kernel, "rows of one length")
             fits = number == 0 or len(kernel) == len(self.kernels[number - 1][0])
             require(fits, "kernels", kernel, "a row for each unit of the layer before")
         if self.biases is not None:
@@ -39,9 +39,9 @@ class Explicit(Model):
     def network(self, inputs: tuple[int, ...], outputs: int) -> Any:
         import keras
 
-        given = (*inputs, outputs)
-        fits = given == (len(self.kernels[0]), len(self.kernels[-1][0]))
-        require(fits, "kernels", self.kernels, f"from and to {given}, as the data")
+        data_sizes = (*inputs, outputs)
+        fits = data_sizes == (len(self.kernels[0]), len(self.kernels[-1][0]))
+        require(fits, "kernels", self.kernels, f"from and to {data_sizes}, as the data")
         layers: list[Any] = [keras.Input(inputs)]
         names = [*(f"hidden_{i}" for i in range(1, len(self.kernels))), "output"]
         for name, kernel in zip(names, self.kernels, strict=True):

@@ -13,9 +13,12 @@ from masksweep.sweeps.components.models.base import Init, Model
 @register
 @dataclass(frozen=True)
 class GRU(Model):
-    """A bidirectional GRU whose states of all steps are flattened, and `output`.
+    """A bidirectional GRU, the flattened states of all its steps, and `output`.
 
-    The default width is that of MNIST-1D's authors (Greydanus 2020).
+    The default number of units is that of the paper on MNIST-1D (Greydanus 2020).
+
+    Reference:
+        https://arxiv.org/abs/2011.14439
     """
 
     name: ClassVar[str] = "gru"

@@ -19,15 +19,18 @@ class MLP(Model):
     hidden: tuple[int, ...] = (100, 100)
     activation: Activation = "relu"
     output_activation: Activation = "linear"
-    """Classification takes logits: leave it `linear` there."""
+    """Classification needs logits, so keep `linear` there."""
     dropout: float = 0.0
     batch_norm: bool = False
     residual: bool = False
-    """Every hidden layer but the first adds its input to its output; all of one width then."""
+    """Whether each hidden layer after the first adds its input to its output.
+
+    All hidden layers must then have the same width.
+    """
     l2: float = 0.0
-    """L2 penalty on every kernel."""
+    """Factor of an L2 penalty on every kernel."""
     constraint: Constraint | None = None
-    """Keras' constraint on every kernel, in its default setting."""
+    """Keras constraint on every kernel, with its default settings."""
     init: Init = "keras"
 
     def __post_init__(self) -> None:
@@ -59,12 +62,12 @@ class MLP(Model):
         if len(inputs) > 1:
             y = keras.layers.Flatten(name="flatten")(y)
         for i, units in enumerate(self.hidden, start=1):
-            before, y = y, dense(units, f"hidden_{i}")(y)
+            layer_input, y = y, dense(units, f"hidden_{i}")(y)
             if self.batch_norm:
                 y = keras.layers.BatchNormalization(name=f"norm_{i}")(y)
             y = keras.layers.Activation(self.activation, name=f"activation_{i}")(y)
             if self.residual and i > 1:
-                y = keras.layers.Add(name=f"residual_{i}")([before, y])
+                y = keras.layers.Add(name=f"residual_{i}")([layer_input, y])
             if self.dropout:
                 y = keras.layers.Dropout(self.dropout, name=f"dropout_{i}")(y)
         end = dense(outputs, "output", self.output_activation)(y)

@@ -1,4 +1,4 @@
-"""Second moments by rows and columns (Shazeer and Stern 2018)."""
+"""Adafactor (Shazeer and Stern 2018)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from masksweep.sweeps.components.optimizers.base import Optimizer
 @register
 @dataclass(frozen=True)
 class Adafactor(Optimizer):
-    """Second moments by rows and columns (Shazeer and Stern 2018)."""
+    """Adafactor: second moments by rows and columns (Shazeer and Stern 2018).
+
+    Reference:
+        https://arxiv.org/abs/1804.04235
+    """
 
     name: ClassVar[str] = "adafactor"
     keras_class: ClassVar[str] = "Adafactor"

@@ -12,7 +12,11 @@ from masksweep.sweeps.components.optimizers.base import Optimizer
 @register
 @dataclass(frozen=True)
 class Adagrad(Optimizer):
-    """Adagrad (Duchi et al. 2011)."""
+    """Adagrad (Duchi et al. 2011).
+
+    Reference:
+        https://jmlr.org/papers/v12/duchi11a.html
+    """
 
     name: ClassVar[str] = "adagrad"
     keras_class: ClassVar[str] = "Adagrad"

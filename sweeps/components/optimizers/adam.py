@@ -12,7 +12,11 @@ from masksweep.sweeps.components.optimizers.base import Adaptive
 @register
 @dataclass(frozen=True)
 class Adam(Adaptive):
-    """Adam (Kingma and Ba 2015)."""
+    """Adam (Kingma and Ba 2015).
+
+    Reference:
+        https://arxiv.org/abs/1412.6980
+    """
 
     name: ClassVar[str] = "adam"
     keras_class: ClassVar[str] = "Adam"

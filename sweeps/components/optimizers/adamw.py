@@ -12,7 +12,11 @@ from masksweep.sweeps.components.optimizers.adam import Adam
 @register
 @dataclass(frozen=True)
 class AdamW(Adam):
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019).
+
+    Reference:
+        https://arxiv.org/abs/1711.05101
+    """
 
     name: ClassVar[str] = "adamw"
     keras_class: ClassVar[str] = "AdamW"

@@ -1,4 +1,4 @@
-"""The base class of optimizers: Keras' own, by their settings."""
+"""The base class of optimizers, which are Keras optimizers with their settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from masksweep.strategies.core import keras_internals
 
 @dataclass(frozen=True)
 class Optimizer:
-    """What every Keras optimizer takes."""
+    """The settings of every Keras optimizer, with the defaults of Keras.
+
+    `keras_class` is the name of the class in `keras.optimizers`.
+    """
 
     name: ClassVar[str]
     keras_class: ClassVar[str]
@@ -46,22 +49,22 @@ class Optimizer:
         require(0 <= self.ema_momentum <= 1, "ema_momentum", self.ema_momentum, "in [0, 1]")
 
     def build(self, pure: bool = False) -> Any:
-        """A new Keras optimizer.
+        """Builds a new Keras optimizer.
 
         Args:
-            pure: Whether it is to work within a `keras.StatelessScope` too.
+            pure: Whether the optimizer must also work within a `keras.StatelessScope`.
         """
         import keras
 
         settings = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        kind = getattr(keras.optimizers, self.keras_class)
-        form = keras_internals.stateless if pure else keras_internals.without_replicas
-        return form(kind)(**settings)
+        keras_class = getattr(keras.optimizers, self.keras_class)
+        wrap = keras_internals.stateless if pure else keras_internals.without_replicas
+        return wrap(keras_class)(**settings)
 
 
 @dataclass(frozen=True)
 class Adaptive(Optimizer):
-    """What Adam and optimizers derived from it take."""
+    """The additional settings of Adam and the optimizers derived from it."""
 
     beta_1: float = 0.9
     beta_2: float = 0.999

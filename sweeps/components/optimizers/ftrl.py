@@ -13,7 +13,11 @@ from masksweep.sweeps.components.optimizers.base import Optimizer
 @register
 @dataclass(frozen=True)
 class Ftrl(Optimizer):
-    """Follow the regularized leader (McMahan et al. 2013)."""
+    """Follow the regularized leader (McMahan et al. 2013).
+
+    Reference:
+        https://research.google.com/pubs/archive/41159.pdf
+    """
 
     name: ClassVar[str] = "ftrl"
     keras_class: ClassVar[str] = "Ftrl"

@@ -1,4 +1,4 @@
-"""Adam scaled by each variable's norm (You et al. 2020)."""
+"""LAMB: Adam scaled by each variable's norm (You et al. 2020)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from masksweep.sweeps.components.optimizers.base import Adaptive
 @register
 @dataclass(frozen=True)
 class Lamb(Adaptive):
-    """Adam scaled by each variable's norm (You et al. 2020)."""
+    """Adam scaled by each variable's norm (You et al. 2020).
+
+    Reference:
+        https://arxiv.org/abs/1904.00962
+    """
 
     name: ClassVar[str] = "lamb"
     keras_class: ClassVar[str] = "Lamb"

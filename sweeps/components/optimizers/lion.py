@@ -1,4 +1,4 @@
-"""The sign of a moving average (Chen et al. 2023)."""
+"""Lion: the sign of a moving average (Chen et al. 2023)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from masksweep.sweeps.components.optimizers.base import Optimizer
 @register
 @dataclass(frozen=True)
 class Lion(Optimizer):
-    """The sign of a moving average (Chen et al. 2023)."""
+    """Lion: steps along the sign of a moving average (Chen et al. 2023).
+
+    Reference:
+        https://arxiv.org/abs/2302.06675
+    """
 
     name: ClassVar[str] = "lion"
     keras_class: ClassVar[str] = "Lion"

@@ -1,4 +1,4 @@
-"""Momentum made orthogonal."""
+"""Muon: orthogonalized momentum (Jordan et al. 2024)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from masksweep.sweeps.components.optimizers.base import Optimizer
 @register
 @dataclass(frozen=True)
 class Muon(Optimizer):
-    """Momentum made orthogonal, over the whole matrix (Jordan et al. 2024)."""
+    """Muon: momentum, orthogonalized over the whole matrix (Jordan et al. 2024).
+
+    Reference:
+        https://kellerjordan.github.io/posts/muon/
+    """
 
     name: ClassVar[str] = "muon"
     keras_class: ClassVar[str] = "Muon"
     weight_decay: float | None = 0.004
     adam_weight_decay: float | None = 0.004
-    """Of the weights that are no matrix: those are left to Adam."""
+    """Weight decay of the weights that Adam updates, because they are not matrices."""
     adam_beta_1: float = 0.9
     adam_beta_2: float = 0.999
     adam_lr_ratio: float = 1

@@ -12,7 +12,11 @@ from masksweep.sweeps.components.optimizers.base import Optimizer
 @register
 @dataclass(frozen=True)
 class RMSprop(Optimizer):
-    """RMSprop (Hinton 2012)."""
+    """RMSprop (Hinton 2012).
+
+    Reference:
+        https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf
+    """
 
     name: ClassVar[str] = "rmsprop"
     keras_class: ClassVar[str] = "RMSprop"

@@ -1,4 +1,4 @@
-"""Gradient descent."""
+"""Stochastic gradient descent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from masksweep.sweeps.components.optimizers.base import Optimizer
 @register
 @dataclass(frozen=True)
 class SGD(Optimizer):
-    """Gradient descent, with momentum."""
+    """Stochastic gradient descent, with momentum if `momentum` is above 0."""
 
     name: ClassVar[str] = "sgd"
     keras_class: ClassVar[str] = "SGD"

@@ -1,4 +1,4 @@
-"""Checks for models, data sets and optimizers, ours and those of other distributions.
+"""Checks for models, data sets and optimizers of Masksweep and of other distributions.
 
 It may import `components` and `strategies`. Nothing else of Masksweep imports it; tests do.
 """

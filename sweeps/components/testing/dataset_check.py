@@ -1,4 +1,4 @@
-"""What every data set must do."""
+"""The checks that every data set must pass."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from masksweep.sweeps.components.datasets.base import Split
 
 
 def check_dataset(data: DataSet) -> None:
-    """Check that a data set has the arrays that training needs, the same in every process.
+    """Checks that a data set has the arrays that training needs, equal in every process.
 
     Args:
         data: The data set to check.
@@ -34,10 +34,10 @@ def check_dataset(data: DataSet) -> None:
         _check_split(data, "validation", arrays.validation, arrays.outputs)
         seen = {sample.tobytes() for sample in arrays.train[0]}
         shared = sum(sample.tobytes() in seen for sample in arrays.validation[0])
-        few = shared <= 0.01 * len(arrays.validation[0])  # a data set may repeat a sample itself
+        few = shared <= 0.01 * len(arrays.validation[0])  # a data set may contain equal samples
         require(few, f"{shared} validation samples are training samples too")
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        elsewhere = pool.submit(data.load).result()  # a process that imports no more than it needs
+        elsewhere = pool.submit(data.load).result()  # a process with only the needed imports
     same = elsewhere.described()["sha256"] == data.load().described()["sha256"]
     require(same, "it is another data set in another process")
 

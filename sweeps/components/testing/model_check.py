@@ -1,4 +1,4 @@
-"""What every model must do."""
+"""The checks that every model must pass."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from masksweep.sweeps.components.models import Model
 def check_model(
     model: Model, inputs: tuple[int, ...] = (8,), outputs: int = 3, *, fixed: bool = False
 ) -> None:
-    """Check that a model fits its data, depends on the seed alone, trains, and can be saved.
+    """Checks that a model fits its data, depends only on the seed, trains, and can be saved.
 
     Args:
         model: The model to check.
         inputs: The shape of one sample.
         outputs: The number of outputs.
-        fixed: Whether its initial values are given, so that no seed changes them.
+        fixed: Whether its initial values come from the config, so that no seed changes them.
 
     Raises:
         AssertionError: A check failed.
@@ -51,7 +51,7 @@ def check_model(
 
 
 def _check_seed(model: Model, inputs: tuple[int, ...], outputs: int, fixed: bool) -> None:
-    """Its initial values are those of Keras' global seed."""
+    """Checks that the initial values follow from Keras' global seed."""
     first, again, other = (values(_built(model, inputs, outputs, seed)) for seed in (1, 1, 2))
     require(same(first, again), "the same seed gives other initial values")
     size = sum(array.size for array in first.values())
@@ -62,22 +62,23 @@ def _check_seed(model: Model, inputs: tuple[int, ...], outputs: int, fixed: bool
 
 
 def _check_training(network: Any) -> None:
-    """It trains, and a saved copy computes the same."""
+    """Checks that every weight is trained, and that a saved model computes the same."""
     trial = Trial(Dense(), network, Plan(), keras.optimizers.SGD(0.1))
     start = trial.weights()
     weights = trial.end(3)
-    still = [name for name in start if np.array_equal(start[name], weights[name])]
-    require(not still, f"no gradient reaches {', '.join(still)}")
+    unmoved = [name for name in start if np.array_equal(start[name], weights[name])]
+    require(not unmoved, f"no gradient reaches {', '.join(unmoved)}")
     finite = all(np.isfinite(array).all() for array in weights.values())
     require(finite, "its weights are not finite after three steps")
-    live = trial.outputs()
+    live_outputs = trial.outputs()
     with tempfile.TemporaryDirectory() as folder:
         saved = bake(network, weights, trial.state(), Path(folder) / "model.keras")
     require(same(values(saved), weights), "a saved and loaded copy has other weights")
-    distance = float(np.abs(live - np.asarray(saved(trial.x, training=False))).max())
+    distance = float(np.abs(live_outputs - np.asarray(saved(trial.x, training=False))).max())
     require(distance < 1e-4, f"the outputs of a saved and loaded copy differ by {distance}")
 
 
 def _built(model: Model, inputs: tuple[int, ...], outputs: int, seed: int) -> Any:
+    """Builds the Keras model with the initial values of a seed."""
     keras.utils.set_random_seed(seed)
     return model.build(inputs, outputs)

@@ -1,4 +1,4 @@
-"""What every optimizer must do."""
+"""The checks that every optimizer must pass."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from masksweep.sweeps.components.optimizers import Optimizer
 
 
 def check_optimizer(optimizer: Optimizer) -> None:
-    """Check that an optimizer builds anew each time, with its settings, and trains masked weights.
+    """Checks that an optimizer is built with its settings, and trains masked weights.
 
     Args:
         optimizer: The optimizer to check.
@@ -49,12 +49,12 @@ def check_optimizer(optimizer: Optimizer) -> None:
     steps = list(trial.steps(4))
     audits = [violations(weights, plan) for weights in steps]
     require(audits == [(0, 0.0)] * 4, f"(violations, drift) by step: {audits}")
-    # not only after the last step: a step of constant size may undo an earlier one
+    # after any step, not only the last: a step of constant size may undo an earlier one
     require(any(moved(start, weights, plan) == 1 for weights in steps), "a kept entry did not move")
     finite = all(np.isfinite(array).all() for array in trial.weights().values())
     require(finite, "its weights are not finite after four steps")
 
 
 def _in_float32(setting: object) -> object:
-    """A setting as Keras returns it: some are kept in variables."""
+    """Returns a setting with the precision of float32: Keras stores some settings in variables."""
     return float(np.float32(setting)) if isinstance(setting, float) else setting
