@@ -67,15 +67,19 @@ def _task(config: object) -> None:
 
 
 class SharedRepository(CachingConfigRepository):
-    """A repository of configs that reads each config once for all compositions.
+    """Reads each config once for all compositions.
 
-    For each composition, Hydra copies the loader's repository and puts a new cache in front of it.
-    The copies of this class share one cache. Composing a sweep with many choices of groups then
-    takes half the time. Sharing is safe, because Hydra does not change the configs that it reads.
+    Hydra makes a `CachingConfigRepository` for each composition, of a copy of the loader's
+    repository. Here the copies share what was read: to read YAML takes a third of the time of
+    composing. Each composition gets configs of its own, because Hydra merges values into them.
     """
 
     def __deepcopy__(self, _: dict[int, Any]) -> SharedRepository:
         return copy.copy(self)
+
+    def load_config(self, config_path: str) -> Any:
+        """Returns a copy of a config, with its header and its defaults list."""
+        return copy.deepcopy(super().load_config(config_path))
 
     def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:
         """Changes the search path of this copy only, as `hydra.searchpath` in a config does."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
@@ -32,3 +34,28 @@ def test_a_config_and_values_that_are_merged_into_it() -> None:
         overrides = OverridesParser.create().parse_overrides(["seed=4", "+new=5"])
         internals.apply_overrides(overrides, merged)
         assert (merged.seed, merged.new, config.seed) == (4, 5, 3)
+
+
+def test_compositions_that_share_what_was_read_are_those_of_hydra() -> None:
+    """Also if they come again: no composition changes what the next one gets."""
+    choices = [
+        ["strategy=projection", "pattern=columns"],
+        ["+experiment=quickstart"],
+        ["model=cnn1d", "optimizer=muon", "pattern.sparsity=0.5"],
+        ["~held", "+held=init"],
+    ]
+    with internals.composed(None, []) as (loader, config):
+        plain = copy.copy(loader)
+        plain.repository = loader.repository.delegate
+        assert not isinstance(plain.repository, internals.SharedRepository)
+        expected = [OmegaConf.to_yaml(plain.load_sweep_config(config, c)) for c in choices]
+        reads = []
+        read = loader.repository.delegate.load_config
+        loader.repository.delegate.load_config = lambda config_path: (
+            reads.append(config_path) or read(config_path=config_path)
+        )
+        for _ in range(2):
+            shared = [OmegaConf.to_yaml(loader.load_sweep_config(config, c)) for c in choices]
+            assert shared == expected
+    assert sorted(reads) == sorted(set(reads))
+    assert "experiment/quickstart" in reads
