@@ -35,10 +35,7 @@ class Split(NamedTuple):
 
 
 def _layout(mask: Mask) -> Array:
-    """Returns `front`, `place` and the indices of the kept outputs in one array.
-
-    The shape is `[2 * outputs + kept]`, the dtype int32.
-    """
+    """Returns `front`, `place` and the indices of the kept outputs as one int32 array."""
     kept = mask.reshape(-1, mask.shape[-1])[0] if mask.size else np.ones(mask.shape[-1], bool)
     front = np.argsort(~kept, kind="stable")
     return np.concatenate([front, np.argsort(front), np.flatnonzero(kept)]).astype(np.int32)
@@ -71,20 +68,15 @@ def _join(v: Any, m: Any, h: Any) -> Any:
 
 
 def _dense(layer: Any, inputs: Any, v: Any, m: Any, h: Any) -> Any:
-    """Computes a Dense layer with two products, one for each part of its kernel.
-
-    With one product of the whole kernel, TensorFlow would compute the gradient of all columns.
-    """
+    """Computes a Dense layer with two products: one product would have all columns' gradient."""
     import tensorflow as tf
 
     split = Split.of(v, m, h)
-    x, trained, frozen = (
-        tf.cast(a, layer.compute_dtype) for a in (inputs, split.trained, split.frozen)
-    )
+    arrays = inputs, split.trained, split.frozen
+    x, trained, frozen = (tf.cast(array, layer.compute_dtype) for array in arrays)
     rows = tf.reshape(x, [-1, x.shape[-1]])
     y = tf.concat([tf.matmul(rows, trained, transpose_b=True), tf.matmul(rows, frozen)], -1)
-    # this puts the outputs in order; a scatter of rows is used because the gradient of a gather of
-    # columns is a sum over indices, which is slow
+    # a scatter of rows puts the outputs in order: the gradient of a gather of columns is slow
     outputs = split.front.shape[0]
     y = tf.transpose(y[:, :outputs])
     y = tf.tensor_scatter_nd_update(tf.zeros_like(y), split.front[:, None], y)
@@ -99,13 +91,10 @@ class VarList(Strategy):
     """Splits a weight by outputs into a trained and a frozen part, and trains only the first.
 
     The name is that of the optimizer's argument: the list of the variables that train. The frozen
-    part is not in this list, so no optimizer, weight decay or EMA can move it.
+    part is not in this list, so no optimizer, weight decay or EMA can move it. The trained part
+    `v` is `[kept outputs, ...]`: a gradient with outputs as rows takes less time with fewer rows.
 
-    The trained part `v` is `[kept outputs, ...]`, with the outputs as rows. Its gradient is then a
-    product whose time shrinks with the number of rows; with outputs as columns it would not.
-
-    It can hold whole outputs (last axis) and whole variables, but no scattered weights. It also
-    refuses weights with a constraint.
+    It holds whole outputs (last axis) and whole variables, and refuses weights with a constraint.
     """
 
     name: ClassVar[str] = "var_list"
