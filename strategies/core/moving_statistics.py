@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from masksweep.strategies.base import match, match_each
+from masksweep.strategies.core.selection import match, match_each
 from masksweep.strategies.core.weights import owners
 
 

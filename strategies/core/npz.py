@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +21,7 @@ from typing import IO
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Invalid
+from masksweep.strategies.base import Array, Invalid, require
 
 LARGE = 2**31
 """Largest size in bytes of what is read at once: one array, or all of a `.npz` file."""
@@ -242,6 +242,24 @@ def read_arrays(path: str) -> dict[str, Array]:
     """
     with open_arrays(path, LARGE) as arrays:
         return {name: array.whole() for name, array in arrays.items()}
+
+
+def read_weights(path: str, names: Collection[str], content: str) -> dict[str, Array]:
+    """Reads the arrays of the named weights from a `.npz` file, which may have others too.
+
+    Args:
+        path: The file.
+        names: Names of the weights.
+        content: What the arrays are, for the message, such as `masks`.
+
+    Raises:
+        Invalid: (key `path`) As for `read_arrays`, or the file has no array for a weight.
+    """
+    arrays = read_arrays(path)
+    missing = ", ".join(name for name in names if name not in arrays)
+    allowed = f"a file with {content} for {missing}; it has {', '.join(arrays)}"
+    require(not missing, "path", path, allowed)
+    return {name: arrays[name] for name in names}
 
 
 def digest(path: str) -> str:

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from masksweep.strategies.base import Array, Invalid, Plan, Slot, Strategy, match_each
+from masksweep.strategies.base import Array, Invalid, Plan, Slot, Strategy
 from masksweep.strategies.core.forward import Forward, require_listed, require_plain_calls
 from masksweep.strategies.core.keras_internals import calling, not_trainable
 from masksweep.strategies.core.mask_variables import Masked, holder
@@ -21,6 +21,7 @@ from masksweep.strategies.core.optimizer import (
     require_usable,
     with_loss_scaling,
 )
+from masksweep.strategies.core.selection import match_each
 from masksweep.strategies.core.weights import dense_layers, describe
 
 

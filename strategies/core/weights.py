@@ -9,16 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from masksweep.strategies.base import (
-    Array,
-    Mask,
-    MaskedWeight,
-    Plan,
-    Weight,
-    target_names,
-    variable_of,
-)
+from masksweep.strategies.base import Array, Mask, MaskedWeight, Plan, Weight, variable_of
 from masksweep.strategies.core import keras_internals
+from masksweep.strategies.core.selection import target_names
 
 ELEMENTWISE = [
     "linear", "relu", "relu6", "leaky_relu", "sigmoid", "hard_sigmoid", "log_sigmoid", "tanh",

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from masksweep.strategies.base import Array, require
-from masksweep.strategies.core.npz import read_arrays
+from masksweep.strategies.core.npz import read_arrays, read_weights
 from masksweep.strategies.held.base import Held
 from masksweep.strategies.registry import register
 
@@ -34,14 +34,7 @@ class File(Held):
         read_arrays(self.path)
 
     def values(self, initial: Mapping[str, Array]) -> dict[str, Array]:
-        arrays = read_arrays(self.path)
-        missing = [n for n in initial if n not in arrays]
-        require(
-            not missing,
-            "path",
-            self.path,
-            f"a file with values for {', '.join(missing)}; it has {', '.join(arrays)}",
-        )
+        arrays = read_weights(self.path, initial, "values")
         held_values = {}
         for name, weight in initial.items():
             array = arrays[name]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from masksweep.strategies.base import Mask, require
-from masksweep.strategies.core.npz import read_arrays
+from masksweep.strategies.core.npz import read_arrays, read_weights
 from masksweep.strategies.patterns.base import Pattern, Shapes
 from masksweep.strategies.patterns.explicit import to_mask
 from masksweep.strategies.registry import register
@@ -32,12 +32,5 @@ class File(Pattern):
         read_arrays(self.path)
 
     def masks(self, shapes: Shapes, seed: int) -> dict[str, Mask]:
-        arrays = read_arrays(self.path)
-        missing = [n for n in shapes if n not in arrays]
-        require(
-            not missing,
-            "path",
-            self.path,
-            f"a file with masks for {', '.join(missing)}; it has {', '.join(arrays)}",
-        )
+        arrays = read_weights(self.path, shapes, "masks")
         return {n: to_mask(arrays[n], s, f"mask of {n}") for n, s in shapes.items()}

@@ -103,9 +103,10 @@ def answers(trials: Sequence[Trial]) -> list[Answer]:
     Raises:
         Invalid: A plan cannot be made.
     """
-    from masksweep.strategies.base import Array, match_each
+    from masksweep.strategies.base import Array
     from masksweep.strategies.core.connections import cut_off
     from masksweep.strategies.core.moving_statistics import frozen_statistics
+    from masksweep.strategies.core.selection import match_each
     from masksweep.strategies.patterns import Scored
     from masksweep.sweeps.components.initializers import Network
     from masksweep.sweeps.training.setup import network, plan_for, refusal, schedule, switched

@@ -12,8 +12,8 @@ import pytest
 from keras import layers
 
 from masksweep.strategies import STRATEGIES, Invalid, MaskedWeight, Plan, Weight
-from masksweep.strategies.base import target_names
 from masksweep.strategies.core.audit import bake, violations
+from masksweep.strategies.core.selection import target_names
 from masksweep.strategies.core.training import Training
 from masksweep.strategies.core.weights import (
     dense_layers,
