@@ -1,4 +1,4 @@
-"""Settings as values again, from the texts that MLflow keeps of them."""
+"""Converts settings back to values from the texts that MLflow stores."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ WORDS = {"None": None, "True": True, "False": False}
 
 
 def values(params: Mapping[str, str]) -> dict[str, Any]:
-    """The settings of a trial, from the parameters of its run.
+    """Returns the settings of a trial from the parameters of its run.
 
     Args:
         params: The text of each setting, by its key in the flat config.
 
     Returns:
-        Numbers, truth values and None, where the text is written as Python writes them and the
-        setting is not declared as a text; else the text. A list stays a text, which can be grouped.
+        The value of each setting. A text stays a text if the setting is declared as a text, or if
+        Python would not write a number, truth value or None in this way. A list stays a text, so
+        that rows can be grouped by it.
     """
     return {key: _value(text, _declared(key, params)) for key, text in params.items()}
 
@@ -43,7 +44,7 @@ def _value(text: str, declared: object) -> Any:
 
 
 def _declared(key: str, params: Mapping[str, str]) -> object:
-    """The type of a setting; None for one that is not known here."""
+    """Returns the declared type of a setting; None if the setting is not known here."""
     group, _, name = key.partition(".")
     if group in GROUPS or group == "compare":
         registry = GROUPS.get(group, STRATEGIES)

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from math import inf
 from typing import Any
 
 from masksweep.strategies.base import Invalid
@@ -97,20 +98,20 @@ def follow(client: Any, job: str, show: Callable[[str], object]) -> Any:
         Ray's details of the job, which has ended, as `info` returns them.
 
     Raises:
-        TimeoutError: The cluster was out of reach for `PATIENCE_SECONDS`.
+        TimeoutError: The cluster, or the log alone, was out of reach for `PATIENCE_SECONDS`.
     """
     import aiohttp
 
-    shown, answered = 0, time.monotonic()
+    shown, failing_since = 0, inf
 
     async def tail() -> None:
         """Reads the log from one connection, which sends the log from its beginning."""
-        nonlocal shown, answered
+        nonlocal shown, failing_since
         position, parts = 0, client.tail_job_logs(job)
         with suppress(StopAsyncIteration, TimeoutError):
             while True:
                 part = await asyncio.wait_for(anext(parts), SILENCE_SECONDS)
-                answered = time.monotonic()
+                failing_since = inf
                 show(part[max(0, shown - position) :])
                 position += len(part)
                 shown = max(shown, position)
@@ -118,12 +119,13 @@ def follow(client: Any, job: str, show: Callable[[str], object]) -> Any:
     while True:
         try:
             state = client.get_job_info(job)
-            answered = time.monotonic()
             asyncio.run(tail())
+            failing_since = inf
             if state.status.is_terminal():  # ended before the log was read: complete
                 return state
         except (OSError, RuntimeError, aiohttp.ClientError) as error:
-            if time.monotonic() - answered > PATIENCE_SECONDS:
+            failing_since = min(failing_since, time.monotonic())
+            if time.monotonic() - failing_since > PATIENCE_SECONDS:
                 raise TimeoutError(f"the cluster does not answer: {error}") from error
         time.sleep(1)
 

@@ -9,7 +9,7 @@ import shutil
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -183,6 +183,22 @@ def test_a_log_is_read_once_and_each_line_shown_once_whatever_breaks(head: Head)
     ]
     # the whole log at most four times: a connection before the cut, one after it, one at the end
     assert traffic.received < 4 * len(shown.getvalue())
+
+
+def test_a_log_that_stays_out_of_reach_ends_the_following(
+    head: Head, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For example behind a proxy that passes requests, but no websockets."""
+    client = job_client.connect(head.dashboard)
+    job = job_client.send(client, entrypoint="true")
+
+    def refused(job: str) -> AsyncIterator[str]:
+        raise ConnectionRefusedError("no websockets here")
+
+    monkeypatch.setattr(client, "tail_job_logs", refused)
+    monkeypatch.setattr(job_client, "PATIENCE_SECONDS", 1.0)
+    with pytest.raises(TimeoutError, match="no websockets here"):
+        job_client.follow(client, job, print)
 
 
 @pytest.mark.parametrize("command", ["status", "stop"])
