@@ -166,6 +166,13 @@ class TrialWork:
         return sent
 
 
+def log_end(path: Path, start: int = 0) -> bytes:
+    """Returns what a log has from byte `start` on, at most its last `LOG_BYTES`."""
+    with path.open("rb") as file:
+        file.seek(max(start, path.stat().st_size - LOG_BYTES))
+        return file.read(LOG_BYTES)
+
+
 @contextlib.contextmanager
 def _logged(path: str, emit: Callable[[Log], None]) -> Iterator[None]:
     """Redirects all output of this process to a file, including the output of C++ code.
@@ -202,7 +209,7 @@ def _logged(path: str, emit: Callable[[Log], None]) -> Iterator[None]:
             for number, original in enumerate(saved, start=1):
                 os.dup2(original, number)
                 os.close(original)
-            printed = log_path.read_bytes()[start:][-LOG_BYTES:]
+            printed = log_end(log_path, start)
             if printed:
                 emit(Log(printed.decode(errors="replace")))
             if own_folder:

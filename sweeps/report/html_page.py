@@ -10,7 +10,7 @@ from typing import Any
 
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.report import baseline, recommendation
-from masksweep.sweeps.report.results_table import PLAIN, headers, rows
+from masksweep.sweeps.report.results_table import PLAIN, headers_in_one_line, rows
 from masksweep.sweeps.report.templating import render
 from masksweep.sweeps.tracking.reader import Sweep
 
@@ -99,7 +99,7 @@ def _integrity(outcomes: Sequence[Outcome]) -> Table:
         texts = (row.strategy, row.pattern, row.score, row.ratio, row.violated)
         verdict = (f"{row.verdict}{row.amiss}", kind)
         lines.append([*((text, "") for text in texts), verdict, (row.counts, "")])
-    return Table([h.replace("\n", " ") for h in headers(outcomes)], lines)
+    return Table(headers_in_one_line(outcomes), lines)
 
 
 def _differences(outcomes: Sequence[Outcome], compared_with: str) -> Table:

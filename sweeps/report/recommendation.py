@@ -97,7 +97,7 @@ def _timing(outcomes: Sequence[Outcome]) -> str:
         return ""
     return (
         f"in {noisy} of {len(timed)} trials the machine was too loaded to say how fast a step is:"
-        f" a dense step beside itself was off by more than {NOISY - 1:.0%}."
+        f" two timings of the same dense step differed by more than {NOISY - 1:.0%}."
     )
 
 
@@ -128,7 +128,7 @@ def _pick(tie: Sequence[Standing], noise: float | None, classify: bool) -> str:
     """
     pick, *others = tie
     if others:
-        text = f"{pick.strategy}, or as well {_listed([s.strategy for s in others])}: each held in"
+        text = f"{pick.strategy}, or equally {_listed([s.strategy for s in others])}: each held in"
         text += " all of its trials."
     else:
         text = f"{pick.strategy}: it held in all of {pick.trials} trials."

@@ -146,6 +146,11 @@ def headers(outcomes: Sequence[Outcome]) -> list[str]:
     return [strategy, pattern, f"test\n{' or '.join(tasks)}", *others]
 
 
+def headers_in_one_line(outcomes: Sequence[Outcome]) -> list[str]:
+    """Returns the names of the columns without line breaks."""
+    return [header.replace("\n/", "/").replace("\n", " ") for header in headers(outcomes)]
+
+
 def table(outcomes: Sequence[Outcome]) -> Table:
     """Returns the rows as a table for the terminal."""
     columns = [
@@ -182,7 +187,7 @@ def as_text(outcomes: Sequence[Outcome], checked: Sequence[Checked] = ()) -> str
 
 def as_markdown(outcomes: Sequence[Outcome]) -> str:
     """Returns the table as Markdown."""
-    names = [header.replace("\n", " ") for header in headers(outcomes)]
+    names = headers_in_one_line(outcomes)
     cells = (
         [r.strategy, r.pattern, r.score, r.ratio, r.violated, r.verdict, r.counts]
         for r in rows(outcomes)

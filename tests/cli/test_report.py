@@ -86,7 +86,7 @@ def test_those_that_tie_are_named_together_in_the_order_of_the_atlas() -> None:
     """A small difference in speed does not decide: on another machine it may be reversed."""
     trials = outcomes()
     advice = said("Use", trials)
-    assert advice.startswith("weight_mask, or as well projection: each held in all of its trials.")
+    assert advice.startswith("weight_mask, or equally projection: each held in all of its trials.")
     assert "1.25 times faster" in advice
     assert "projection (+0.0 points, step 1.05 [1.05, 1.05], faster)" in said("Also hold", trials)
 
@@ -116,7 +116,7 @@ def test_the_advice_does_not_follow_the_machines_noise(load: float, seed: int) -
         noisy[hiccup] = replace(noisy[hiccup], result=result(0.79, 0.28, True))
     advice = said("Use", noisy)
     assert advice == said("Use", trials)
-    assert advice.startswith("weight_mask, or as well projection or sparse_values: ")
+    assert advice.startswith("weight_mask, or equally projection or sparse_values: ")
 
 
 def test_what_is_much_faster_is_preferred_only_where_the_intervals_are_apart() -> None:
@@ -129,7 +129,7 @@ def test_what_is_much_faster_is_preferred_only_where_the_intervals_are_apart() -
         else o
         for o in trials
     ]
-    assert said("Use", noisy).startswith("projection, or as well sparse_values: ")
+    assert said("Use", noisy).startswith("projection, or equally sparse_values: ")
 
 
 def test_with_one_seed_the_trials_own_intervals_count() -> None:
@@ -143,7 +143,7 @@ def test_with_one_seed_the_trials_own_intervals_count() -> None:
     assert said("Use", [slow, timed("sparse_tensor", 0.5, 0.4, 0.6)]).startswith("sparse_tensor: ")
     for other in (timed("sparse_tensor", 0.5, 0.4, 0.95), timed("sparse_tensor", 0.5)):
         advice = said("Use", [slow, other])
-        assert advice.startswith("weight_mask, or as well sparse_tensor: ")
+        assert advice.startswith("weight_mask, or equally sparse_tensor: ")
 
 
 def test_without_a_noise_floor_nothing_is_chosen_by_score() -> None:
@@ -245,7 +245,7 @@ def test_one_that_was_tried_under_fewer_settings_does_not_win() -> None:
                 trials.append(Outcome(trial, "", "skipped", reason="a reason"))
             else:
                 trials.append(Outcome(trial, "", "ok", result(0.82, ratio, True)))
-    assert said("Use", trials).startswith("weight_mask, or as well projection: ")
+    assert said("Use", trials).startswith("weight_mask, or equally projection: ")
 
 
 def test_what_has_not_run_is_not_said_to_leak() -> None:
@@ -264,7 +264,7 @@ def test_strategies_of_unlike_grids_are_compared_where_they_meet() -> None:
     names = variants([o.trial for o in trials])
     trials = [replace(o, variant=names[o.trial.id]) for o in trials]
     assert {o.variant for o in trials if o.trial.strategy.name == "projection"} == {""}
-    assert said("Use", trials).startswith("weight_mask, or as well projection: ")
+    assert said("Use", trials).startswith("weight_mask, or equally projection: ")
 
 
 def test_strategies_that_never_meet_are_said_to() -> None:
@@ -320,14 +320,14 @@ def test_another_task_is_another_kind() -> None:
     trial_result = TrialResult("ok", metrics={"test/mse": 0.5, "integrity/ok": 1.0})
     trials = [*outcomes(), Outcome(other, "", "ok", trial_result)]
     assert "Its mean squared error is 0.5;" in said("Use (random, diabetes)", trials)
-    assert said("Use (random, digits)", trials).startswith("weight_mask, or as well projection:")
+    assert said("Use (random, digits)", trials).startswith("weight_mask, or equally projection:")
 
 
 def test_patterns_are_not_compared_with_one_another() -> None:
     """Otherwise a strategy that was only tried on an easier pattern would win."""
     other = make(strategy="var_list", pattern="columns", held="init", targets=["output/*"])
     trials = [*outcomes(), Outcome(other, "", "ok", result(0.99, 0.1, True))]
-    assert said("Use (random)", trials).startswith("weight_mask, or as well projection:")
+    assert said("Use (random)", trials).startswith("weight_mask, or equally projection:")
     assert said("Use (columns, held init)", trials).startswith("var_list")
 
 

@@ -149,6 +149,7 @@ def test_no_figure_is_cut_at_80_columns() -> None:
 
 def test_markdown_and_text_hold_the_same_cells() -> None:
     finished = outcomes([trial(), trial(seed=1)], **{"speed/ratio_to_dense": 1.5})
+    assert "weights violated | verdict | ok/fail/skip |" in as_markdown(finished)
     for text in (as_markdown(finished), as_text(finished)):
         assert "50.0 ± 0.0" in text
         assert "1.50" in text
