@@ -21,8 +21,8 @@ prepare_process(threads=1)
 
 # Other processes may use the cores, so examples have no deadline. Where CI is set, each run has the
 # same examples, so that a change is not refused by chance. Other runs have new ones.
-settings.register_profile("house", deadline=None, derandomize="CI" in os.environ)
-settings.load_profile("house")
+settings.register_profile("tests", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("tests")
 
 
 @pytest.fixture(scope="module", autouse=True)
