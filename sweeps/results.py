@@ -42,7 +42,7 @@ class TrialResult:
 
 
 @dataclass(frozen=True)
-class Found:
+class StoredResult:
     """The result of a trial that an earlier run of the sweep has finished."""
 
     result: TrialResult

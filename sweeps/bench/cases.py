@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from masksweep.strategies.base import Strategy
+from masksweep.strategies.base import MaskedWeight, Plan, Strategy, Weight
 from masksweep.strategies.patterns import Pattern
 from masksweep.strategies.patterns.block import Block
 from masksweep.strategies.patterns.columns import Columns
@@ -21,12 +21,10 @@ from masksweep.strategies.registry import STRATEGIES
 OUTPUTS = 10
 BATCH = 128
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.99)
-OF_OUTPUTS = ("loss_mask",)
-"""Strategies that can mask weights of the output layer only."""
 UNITS = ("hidden_*",)
 """Targets with which a mask covers whole units: a kernel's column together with its bias."""
-OF_UNITS = ("var_list",)
-"""Strategies that compute less when a unit's whole kernel column and its bias are masked."""
+HIDDEN_KERNEL = Weight("hidden_0/kernel", (4, 4), "float32", "Dense")
+HIDDEN_BIAS = Weight("hidden_0/bias", (4,), "float32", "Dense")
 
 
 @dataclass(frozen=True)
@@ -97,11 +95,12 @@ def cases(size: Size, kinds: Sequence[type[Strategy]], sparsities: Sequence[floa
     """
     timed_cases = []
     for strategy in (variant for kind in kinds for variant in variants(kind)):
-        targets = ("output/*",) if strategy.name in OF_OUTPUTS else None
+        targets = None if _takes(strategy, HIDDEN_KERNEL) else ("output/*",)
+        units = not _by_values(strategy) and _takes(strategy, HIDDEN_KERNEL, HIDDEN_BIAS)
         for sparsity in sparsities:
-            for pattern in _patterns(strategy, size, sparsity):
+            for pattern in _patterns(strategy, size, sparsity, targets):
                 timed_cases.append(Case(size, strategy, pattern, sparsity, targets))
-            if strategy.name in OF_UNITS and sparsity > 0.5:  # at 0.5 it saves little
+            if units and sparsity > 0.5:  # at 0.5 little is saved
                 timed_cases.append(Case(size, strategy, Columns(sparsity), sparsity, UNITS))
     return timed_cases
 
@@ -119,8 +118,23 @@ def _choices(kind: type[Strategy]) -> dict[str, tuple[str, ...]]:
     return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
 
 
-def _patterns(strategy: Strategy, size: Size, sparsity: float) -> list[Pattern]:
-    if strategy.name in OF_OUTPUTS:
+def _takes(strategy: Strategy, *weights: Weight) -> bool:
+    """Whether the strategy can hold whole columns of these weights, or whole rows, at zero."""
+    for axis in (0, -1):
+        masked = []
+        for weight in weights:
+            mask = np.ones(weight.shape, bool)
+            np.moveaxis(mask, axis, 0)[0] = False
+            masked.append(MaskedWeight(weight, mask, np.zeros(weight.shape, weight.dtype)))
+        if strategy.refuses(Plan(tuple(masked))) is None:
+            return True
+    return False
+
+
+def _patterns(
+    strategy: Strategy, size: Size, sparsity: float, targets: tuple[str, ...] | None
+) -> list[Pattern]:
+    if targets:
         return [Columns(sparsity)] if round(sparsity * OUTPUTS) < OUTPUTS else []
     if strategy.role == "dense" or _by_values(strategy):
         return [Random(sparsity)]

@@ -12,8 +12,8 @@ from typing import Any
 from masksweep.sweeps.common.child import Child, Lost
 from masksweep.sweeps.config.sections import Tracking
 from masksweep.sweeps.tracking.recorder import Recorder
+from masksweep.sweeps.tracking.sender import Sender
 from masksweep.sweeps.tracking.spool import Spool
-from masksweep.sweeps.tracking.writer import Tracker
 
 
 @contextmanager
@@ -21,9 +21,9 @@ def recorder(folder: Path) -> Iterator[Recorder]:
     """Yields the recorder of a new sweep, in the SQLite store of the folder."""
     name, tracking = uuid.uuid4().hex, Tracking(uri=f"sqlite:///{folder}/mlflow.db")
     with closing(Spool(folder / f"{name}.db")) as spool:
-        started_recorder = Recorder(spool, tracking, name, Tracker(tracking, name))
+        started_recorder = Recorder(spool, Sender(spool, tracking, name))
         started_recorder.start_sweep("", [])
-        started_recorder.send_left()
+        started_recorder.sender.send_left()
         yield started_recorder
 
 
@@ -79,7 +79,7 @@ def _set_up(folder: Path) -> None:
 def _call(method: str, arguments: tuple[Any, ...]) -> None:
     if not _recorder:
         _recorder.append(_sweep.enter_context(recorder(_folder[0])))
-        _recorder[0].start()
+        _recorder[0].sender.start()
     getattr(_recorder[0], method)(*arguments)
 
 
@@ -87,7 +87,7 @@ def _finish() -> str:
     """Closes the sweep; returns why records were not sent, or an empty string."""
     if not _recorder:
         return ""
-    active = _recorder.pop()
+    sender = _recorder.pop().sender
     with _sweep.pop_all():
-        sent = active.finish(patience_s=0)
-        return "" if sent else active.trouble or "; ".join(active.refused) or "not sent"
+        sent = sender.finish(patience_s=0)
+        return "" if sent else sender.trouble or "; ".join(sender.refused) or "not sent"

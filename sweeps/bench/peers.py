@@ -1,26 +1,22 @@
 """The same training in PyTorch or JAX, in a child process that trains on request.
 
-The child process reads lines of JSON from stdin. The first line describes the training; the process
-then trains one step. Each further line is a number of steps to train. After each line the process
-answers `done`. Between requests it sleeps, so that it does not slow down the TensorFlow programs
+Between requests the child process sleeps, so that it does not slow down the TensorFlow programs
 with which it takes turns.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
 
 from masksweep.sweeps.bench.cases import BATCH, Size
+from masksweep.sweeps.common.child import Child, Lost
 
 FORMATS = {"torch": ("dense", "masked", "csr"), "jax": ("dense", "masked", "bcoo")}
 
@@ -75,73 +71,65 @@ def missing() -> list[str]:
 
 @contextmanager
 def running(case: PeerCase) -> Iterator[Callable[[int], None]]:
-    """Starts the child process of a case, and ends it with the context.
+    """Starts a child process that trains a case, and ends it with the context.
 
     Yields:
         A function that trains a number of steps in the child process.
 
     Raises:
-        RuntimeError: The process has failed. The message is the last line of its stderr. The
-            yielded function raises it too.
+        RuntimeError: The case cannot be trained, or the process has died. The yielded function
+            raises it too.
     """
     network = {"widths": case.size.widths, "format": case.format, "sparsity": case.sparsity}
-    with (
-        tempfile.TemporaryFile("w+") as errors,
-        subprocess.Popen(
-            [sys.executable, "-m", __name__, case.library],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            env={**os.environ, **_quiet(case.threads)},
-        ) as process,
-    ):
-        assert process.stdin is not None
-        assert process.stdout is not None
-        sent, received = process.stdin, process.stdout
+    with Child(_set_up, case.threads) as child:
 
-        def ask(message: object) -> bool:
+        def call(function: Callable[..., None], *args: Any) -> None:
             try:
-                sent.write(f"{json.dumps(message)}\n")
-                sent.flush()
-            except BrokenPipeError:
-                return False
-            return received.readline().strip() == "done"
+                failure = child.submit(_failure, function, args).result()
+            except Lost:
+                failure = "the process has died; it may have run out of memory"
+            if failure:
+                raise RuntimeError(failure)
 
-        def run(steps: int) -> None:
-            if not ask(steps):
-                raise RuntimeError(last_error_line())
-
-        def last_error_line() -> str:
-            process.wait()
-            errors.seek(0)
-            return (errors.read().strip().splitlines() or ["ended without an error message"])[-1]
-
-        try:
-            if not ask({**network, "threads": case.threads}):
-                raise RuntimeError(last_error_line())
-            yield run
-        finally:
-            process.kill()
+        call(_build, case.library, {**network, "threads": case.threads})
+        call(_train, 1)
+        yield partial(call, _train)
 
 
-def _quiet(threads: int) -> dict[str, str]:
-    """Environment of a process that uses `threads` cores, and none while it waits for input."""
+# -- in the child process --------------------------------------------------------------------
+
+_steps: list[Callable[[int], None]] = []
+"""The function that trains a number of steps; empty before `_build`."""
+
+
+def _set_up(threads: int) -> None:
+    """Makes the process use `threads` cores, and none while it waits for a call."""
     variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-    return variables | {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "JAX_PLATFORMS": "cpu"}
-
-
-def _serve(library: str) -> None:
-    """Runs in the child process: trains what the first line describes, in steps as requested."""
-    request = json.loads(sys.stdin.readline())
+    os.environ |= variables | {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
+    os.environ["JAX_PLATFORMS"] = "cpu"
     if hasattr(os, "sched_setaffinity"):  # JAX has no setting for threads
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: request["threads"]])
-    steps = {"torch": _torch, "jax": _jax}[library](request)
-    steps(1)
-    print("done", flush=True)
-    for line in sys.stdin:
-        steps(int(line))
-        print("done", flush=True)
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
+def _failure(function: Callable[..., None], args: tuple[Any, ...]) -> str:
+    """Calls a function; returns its error as a line, or an empty string.
+
+    An exception of PyTorch or JAX would load that library in the parent process.
+    """
+    try:
+        function(*args)
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        return f"{type(error).__name__}: {lines[-1]}"
+    return ""
+
+
+def _build(library: str, request: dict[str, Any]) -> None:
+    _steps.append({"torch": _torch, "jax": _jax}[library](request))
+
+
+def _train(steps: int) -> None:
+    _steps[0](steps)
 
 
 def _data(request: dict[str, Any]) -> tuple[Any, Any, list[Any], list[Any]]:
@@ -272,7 +260,3 @@ def _jax(request: dict[str, Any]) -> Callable[[int], None]:
         state = jax.block_until_ready(run_steps(count, state))
 
     return steps
-
-
-if __name__ == "__main__":
-    _serve(sys.argv[1])

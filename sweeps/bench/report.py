@@ -22,7 +22,7 @@ MARKERS = "os^Dv<>Pp"
 
 
 @dataclass
-class Found:
+class BenchResults:
     """All results of a bench so far."""
 
     environment: dict[str, str]
@@ -45,7 +45,7 @@ class Found:
         return list(self.controls)
 
 
-def all_tables(results: Found) -> RenderableType:
+def all_tables(results: BenchResults) -> RenderableType:
     """Returns one table for each size, with ratios to the faster dense control."""
     parts: list[RenderableType] = []
     for size in results.sizes:
@@ -58,7 +58,7 @@ def all_tables(results: Found) -> RenderableType:
     return Group(*parts)
 
 
-def note(results: Found) -> str:
+def note(results: BenchResults) -> str:
     """Returns the tables as markdown."""
     return as_note(all_tables(results))
 
@@ -70,7 +70,7 @@ def as_note(shown: RenderableType) -> str:
     return f"```\n{console.export_text()[:7980]}\n```"
 
 
-def _untimed(results: Found) -> list[str]:
+def _untimed(results: BenchResults) -> list[str]:
     """One line for each strategy and reason, of the cases that were not timed."""
     grouped: dict[tuple[str, str], list[Untimed]] = {}
     for result in results.untimed:
@@ -89,7 +89,7 @@ def _name(result: Row | Untimed) -> str:
     return result.strategy if result.format == "-" else f"{result.strategy} {result.format}"
 
 
-def _table(results: Found, size: str) -> Table:
+def _table(results: BenchResults, size: str) -> Table:
     rows = [row for row in results.rows if row.size == size]
     sparsities = sorted({row.sparsity for row in rows})
     columns = [Column("strategy", wrap=True), Column("pattern", wrap=True)]
@@ -123,7 +123,7 @@ NEAR_DENSE = (0.4, 2.0)
 """Limits of the ratio in the lower row of the plot, which enlarges this part of the upper row."""
 
 
-def plot(results: Found) -> bytes:
+def plot(results: BenchResults) -> bytes:
     """Returns a PNG: ratio to dense against sparsity, with the operation count as a lower bound.
 
     The upper row shows all ratios. The lower row enlarges those near 1, where most strategies are.
@@ -184,7 +184,7 @@ def _draw(
     axis.minorticks_off()
 
 
-def metrics(results: Found) -> list[tuple[str, float, int]]:
+def metrics(results: BenchResults) -> list[tuple[str, float, int]]:
     """Returns (name, value, step) for MLflow; the step is the sparsity in thousandths."""
     return [
         (f"ratio/{row.size}/{name.replace(' ', '_')}/{row.pattern}", row.ratio_to_dense,

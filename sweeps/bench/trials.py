@@ -162,7 +162,7 @@ def _member(trial: Trial, emit: Emit = lambda report: None) -> Member:
     return Member(trial, emit, Checkpoints(f"memory://{uuid.uuid4().hex}", trial.id, 60))
 
 
-def _results(outcomes: list[pack.Found]) -> list[TrialResult]:
+def _results(outcomes: list[pack.MemberResult]) -> list[TrialResult]:
     for outcome in outcomes:
         if isinstance(outcome, Exception):
             raise outcome
@@ -267,7 +267,7 @@ def recording() -> Cost:
             for report in reports[trial.id]:
                 record.log(trial, report.epoch, report.metrics)
             record.end_trial(trial, result)
-            record.send_left()
+            record.sender.send_left()
             times.append(time.perf_counter() - tic)
     low, middle, high = quantiles([seconds / RECORDED_S for seconds in times], n=4)
     title = f"recording a trial of {RECORDED_S:g} s in SQLite"

@@ -17,7 +17,7 @@ from masksweep.sweeps.common import escape
 from masksweep.sweeps.common.parser import Parser
 
 if TYPE_CHECKING:
-    from masksweep.sweeps.bench.report import Found
+    from masksweep.sweeps.bench.report import BenchResults
     from masksweep.sweeps.bench.timing import Row, Untimed
     from masksweep.sweeps.tracking.writer import Tracker
 
@@ -136,14 +136,14 @@ def _fractions(text: str) -> tuple[float, ...]:
     return fractions
 
 
-def _measured(options: Asked) -> Found:
+def _measured(options: Asked) -> BenchResults:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from masksweep.sweeps.bench.report import Found
+    from masksweep.sweeps.bench.report import BenchResults
     from masksweep.sweeps.bench.timing import CONTROLS, Bed, measure
     from masksweep.sweeps.common import provenance
 
-    results = Found(provenance.known() | {"code": provenance.code_version()})
+    results = BenchResults(provenance.known() | {"code": provenance.code_version()})
     todo: dict[Size, list[Case | PeerCase]] = {}
     for size in options.sizes:
         peer_cases = peers.cases(size, options.sparsities, options.threads) if options.peers else []

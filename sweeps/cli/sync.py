@@ -10,7 +10,7 @@ from masksweep.sweeps.common.parser import Parser
 from masksweep.sweeps.common.redact import shown
 from masksweep.sweeps.common.spinner import doing
 from masksweep.sweeps.config.sections import Tracking
-from masksweep.sweeps.tracking.recorder import Recorder
+from masksweep.sweeps.tracking.sender import Sender
 from masksweep.sweeps.tracking.spool import Address, Spool
 from masksweep.sweeps.tracking.store import Away, Refused, store_uri
 from masksweep.sweeps.tracking.writer import Tracker
@@ -47,9 +47,8 @@ def _send(address: Address, given_uri: str | None) -> int:
     try:
         with Spool.held(address) as spool:
             before = spool.waiting()
-            recorder = Recorder(spool, tracking, address.sweep, None)
             with doing(f"Sending {before} records of {address.sweep!r}"):
-                recorder.send_left()
+                Sender(spool, tracking, address.sweep).send_left()
                 Tracker(tracking, address.sweep).kill_left_running()
             waiting, refused = spool.waiting(), spool.refused()
     except (Away, Refused, Invalid) as error:

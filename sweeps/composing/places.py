@@ -12,7 +12,7 @@ from masksweep.sweeps.common.redact import shown
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
-    from masksweep.sweeps.composing.untrusted import Foreign
+    from masksweep.sweeps.composing.untrusted import UntrustedConfigs
 
 SENT = ("tracking.uri", "checkpoint.path", "launch.address")
 """Keys of places to which results, weights and code are sent. Checkpoints are loaded from there."""
@@ -20,7 +20,7 @@ READ = ("pattern.path", "held.path")
 """Keys of files that are read."""
 
 
-def check(foreign: Foreign, jobs: Sequence[Mapping[str, Any]]) -> None:
+def check(foreign: UntrustedConfigs, jobs: Sequence[Mapping[str, Any]]) -> None:
     """Checks that the composed jobs use only places that the command line names.
 
     The composed values are checked, so it does not matter how a config sets them. Files in the

@@ -36,7 +36,7 @@ CALL = re.compile(r"_\w+_")
 
 
 @dataclass(frozen=True)
-class Foreign:
+class UntrustedConfigs:
     """A folder of configs from elsewhere, and the command line of the user who names it."""
 
     folder: Path
@@ -44,7 +44,7 @@ class Foreign:
     """The overrides of the command line."""
 
 
-def check(options: argparse.Namespace) -> Foreign | None:
+def check(options: argparse.Namespace) -> UntrustedConfigs | None:
     """Checks the folder of configs that a command line names.
 
     Args:
@@ -70,7 +70,7 @@ def check(options: argparse.Namespace) -> Foreign | None:
         if configs > MANY:
             allowed = f"defaults lead to themselves, or to more than {MANY} configs"
             raise Invalid("--config-dir", folder / name, allowed)
-    return Foreign(folder, options.overrides)
+    return UntrustedConfigs(folder, options.overrides)
 
 
 def _reached(folder: Path, words: list[str]) -> dict[Path, dict[Any, Any]]:

@@ -19,7 +19,7 @@ from masksweep.sweeps.config.variants import variants
 
 if TYPE_CHECKING:
     from masksweep.sweeps.config.claim import Claim
-    from masksweep.sweeps.results import Answer, Found
+    from masksweep.sweeps.results import Answer, StoredResult
 
 FAULTS = 20
 """Largest number of faults that are reported at once."""
@@ -38,7 +38,7 @@ class Planned:
     """Why the strategy cannot hold the trial's masks; set by the preflight."""
     cut_off: str = ""
     """Units and inputs that the masks leave without any connection; set by the preflight."""
-    found: Found | None = None
+    found: StoredResult | None = None
     """The result, if the trial finished in an earlier run of the sweep."""
     parts: frozenset[str] = frozenset()
     """Names of the parts of the sweep that the trial belongs to."""

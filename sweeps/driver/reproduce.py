@@ -34,6 +34,7 @@ from masksweep.sweeps.launch.worker import TrialWork
 from masksweep.sweeps.tracking import resume, run_config
 from masksweep.sweeps.tracking.recorder import Recorder
 from masksweep.sweeps.tracking.run_config import Recorded
+from masksweep.sweeps.tracking.sender import Sender
 from masksweep.sweeps.tracking.spool import Spool
 from masksweep.sweeps.tracking.store import AGAIN, RUN_ID, Away, store_uri
 from masksweep.sweeps.tracking.writable import require_state, require_store
@@ -132,9 +133,9 @@ def _reproduced(targets: Sequence[Target], source: str, uri: str | None, folder:
             tracker = _opened(tracking, name)
         # the first signal stops the run between two records, a second one stops it immediately
         with Stop(gentle=True) as stop:
-            recorder = Recorder(spool, tracking, name, tracker)
+            recorder = Recorder(spool, Sender(spool, tracking, name, tracker))
             recorder.start_sweep(f"Again, from the config of `{source}`.", [])
-            recorder.start()
+            recorder.sender.start()
             status = "KILLED"
             try:
                 with Display(len(targets)) as display:
@@ -145,11 +146,11 @@ def _reproduced(targets: Sequence[Target], source: str, uri: str | None, folder:
                 text = "".join(f"{line}\n" for line in _lines(targets, verdicts))
                 recorder.end_sweep(status, f"```\n{text}```", {"verdict.txt": text.encode()})
                 if status == "KILLED":
-                    sent = recorder.finish(HURRY_SECONDS, hurry=True)
+                    sent = recorder.sender.finish(HURRY_SECONDS, hurry=True)
                 else:
-                    sent = recorder.finish(tracking.patience_s, stop.check)
+                    sent = recorder.sender.finish(tracking.patience_s, stop.check)
                 if not sent:
-                    print(f"Not all is recorded ({recorder.trouble}).", file=sys.stderr)
+                    print(f"Not all is recorded ({recorder.sender.trouble}).", file=sys.stderr)
                     print("Send the rest with: masksweep sync", file=sys.stderr)
     console = escape.console()
     for line in _lines(targets, verdicts):

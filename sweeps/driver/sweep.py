@@ -96,7 +96,7 @@ class Sweep(TrialWatcher):
         plan = [p.described() for p in self._planned]
         tags = {"sweep.question": self._question, "sweep.command": self._again}
         self._recorder.start_sweep(note, plan, scores, tags)
-        self._recorder.start()
+        self._recorder.sender.start()
         not_run = [p for p in self._planned if p.state != "to run"]
         with self._display:
             try:
@@ -127,8 +127,8 @@ class Sweep(TrialWatcher):
                 note, files = self._told(ended, checked, status)
                 self._recorder.end_sweep(status, note, files, build.counts(ended))
                 exit_code = self._send_rest(exit_code)
-        unsent, refused = self._recorder.waiting, self._recorder.refused
-        trouble = self._recorder.trouble if unsent else ""
+        unsent, refused = self._recorder.sender.waiting, self._recorder.sender.refused
+        trouble = self._recorder.sender.trouble if unsent else ""
         return Ended(
             ended, self.failed_logs, exit_code, unsent, refused, trouble, self._ended_by, checked,
             len(self._lost),
@@ -175,14 +175,14 @@ class Sweep(TrialWatcher):
         patience = self._planned[0].trial.tracking.patience_s
         try:
             if exit_code > 128:
-                sent = self._recorder.finish(min(HURRY_SECONDS, patience), hurry=True)
+                sent = self._recorder.sender.finish(min(HURRY_SECONDS, patience), hurry=True)
             else:
-                sent = self._recorder.finish(patience, self.tick)
+                sent = self._recorder.sender.finish(patience, self.tick)
         except Stopped as stopped:
             return stopped.exit_code
         # not after an interruption: the user waits for the command to end
-        if exit_code <= 128 and (sent or not self._recorder.away_s):
-            self._lost = self._recorder.lost(
+        if exit_code <= 128 and (sent or not self._recorder.sender.away_s):
+            self._lost = self._recorder.sender.lost(
                 key for key, o in self.outcomes.items() if o.status != "failed"
             )
         return exit_code or int(not sent or bool(self._lost))
@@ -204,4 +204,4 @@ class Sweep(TrialWatcher):
         """Shows the state of the store, at most once per second."""
         if time.monotonic() - self._ticked > 1:
             self._ticked = time.monotonic()
-            self._display.store(self._recorder.waiting, self._recorder.away_s)
+            self._display.store(self._recorder.sender.waiting, self._recorder.sender.away_s)

@@ -1,4 +1,4 @@
-"""The Ray actors of a run: the workers, and the mailbox that queues their events."""
+"""The Ray actors of a run: the workers, and the event_queue that queues their events."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from typing import Any
 from masksweep.sweeps.launch.cluster import Spec
 from masksweep.sweeps.launch.job import Fatal, Work, failure
 
-Letter = tuple[int, int, Any]
+NumberedEvent = tuple[int, int, Any]
 """(number of the run of a job, index of the event in this run, the event)"""
 
 
-class Mailbox:
+class EventQueue:
     """A queue for the events of all workers, held by an actor on the driver's node.
 
     Events survive the death of a worker, because the queue does not live in the worker. If the
-    mailbox itself dies, the engine reads the lost events from `Worker.emitted`.
+    queue itself dies, the engine reads the lost events from `Worker.emitted`.
     """
 
     def __init__(self) -> None:
-        self._letters: list[Letter] = []
+        self._events: list[NumberedEvent] = []
 
-    def put(self, letter: Letter) -> None:
+    def put(self, event: NumberedEvent) -> None:
         """Adds an event to the queue."""
-        self._letters.append(letter)
+        self._events.append(event)
 
-    def take(self) -> list[Letter]:
+    def take(self) -> list[NumberedEvent]:
         """Returns all events in the queue, and empties it."""
-        letters, self._letters = self._letters, []
-        return letters
+        events, self._events = self._events, []
+        return events
 
 
 class Worker:
@@ -50,13 +50,13 @@ class Worker:
         """Returns all events of the worker's last job, in order."""
         return self._emitted
 
-    def run(self, number: int, payload: Any, mailbox: Any) -> tuple[int, Any]:
+    def run(self, number: int, payload: Any, event_queue: Any) -> tuple[int, Any]:
         """Runs one job.
 
         Args:
             number: Identifies this run of the job. A job that is run again gets a new number.
             payload: The job's payload, for the `run` method of the work.
-            mailbox: Handle of the `Mailbox` actor.
+            event_queue: Handle of the `EventQueue` actor.
 
         Returns:
             The number of emitted events, and the job's result or a `Failure`.
@@ -67,7 +67,7 @@ class Worker:
 
         def emit(event: Any) -> None:
             nonlocal last
-            last = mailbox.put.remote((number, len(self._emitted), event))
+            last = event_queue.put.remote((number, len(self._emitted), event))
             self._emitted.append(event)
             if isinstance(event, Fatal):
                 ray.get(last)

@@ -175,7 +175,7 @@ def _join(address: str) -> None:
     with_code = nullcontext() if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else code()
     quiet()
     try:
-        knock(address)
+        check_address(address)
         with with_code as env, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # errors are raised as well
             for pause in (*PAUSES, None):
@@ -199,7 +199,7 @@ def _said(error: Exception) -> str:
     return " ".join((text.splitlines()[-1] if "Traceback" in text else text).split())[:300]
 
 
-def knock(address: str) -> None:
+def check_address(address: str) -> None:
     """Checks that Ray answers at an address, and that it accepts this process's token.
 
     `ray.init` alone would try a dead address for minutes and then end the process, and would

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from masksweep.sweeps.common.broken import Broken
-from masksweep.sweeps.launch.actors import Mailbox
+from masksweep.sweeps.launch.actors import EventQueue
 from masksweep.sweeps.launch.cluster import Spec
 from masksweep.sweeps.launch.head import EARLY_SECONDS, HEAD_SECONDS, Head
 from masksweep.sweeps.launch.job import Failure, Fatal, Job, Watcher, Work
-from masksweep.sweeps.launch.pool import Hopeless, Pool, last_line
+from masksweep.sweeps.launch.pool import NoWorker, Pool, last_line
 
 POLL_SECONDS = 0.2
 
@@ -102,7 +102,9 @@ class Engine:
             scheduling = NodeAffinitySchedulingStrategy(driver_node, soft=False)
             # restarted if it dies: when memory is low, Ray may kill it although it is small
             options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
-            self._mailbox = ray.remote(scheduling_strategy=scheduling, **options)(Mailbox).remote()
+            self._event_queue = ray.remote(scheduling_strategy=scheduling, **options)(
+                EventQueue
+            ).remote()
             self._look()
         return self
 
@@ -111,7 +113,7 @@ class Engine:
 
         if not self._broken:  # after a failure of Ray these calls could hang
             self._pool.end()
-            ray.kill(self._mailbox)
+            ray.kill(self._event_queue)
 
     @contextmanager
     def _of_ray(self) -> Iterator[None]:
@@ -231,7 +233,7 @@ class Engine:
             self._give_up(self._pool.set_up(ref))
         return [ref for ref in returned if ref in self._running]
 
-    def _give_up(self, hopeless: Iterable[Hopeless]) -> None:
+    def _give_up(self, hopeless: Iterable[NoWorker]) -> None:
         """Ends all waiting jobs of the specs for which no worker can be had."""
         for spec, failure in hopeless:
             while self._waiting[spec]:
@@ -246,7 +248,7 @@ class Engine:
                 job, actor = jobs.popleft(), self._pool.take(spec, worker)
                 self._watcher.started(job.key, worker)
                 self._runs += 1
-                ref = actor.run.remote(self._runs, job.payload, self._mailbox)
+                ref = actor.run.remote(self._runs, job.payload, self._event_queue)
                 self._running[ref] = _Running(self._runs, job, worker, time.monotonic())
             if not jobs:
                 self._pool.release(spec)
@@ -257,7 +259,7 @@ class Engine:
 
         self._took = time.monotonic()
         running = {r.number: r for r in self._running.values()}
-        for run, number, event in ray.get(self._mailbox.take.remote()):
+        for run, number, event in ray.get(self._event_queue.take.remote()):
             if run in running:  # not from a worker that was given up
                 self._hear(running[run], number, event)
 
@@ -298,7 +300,7 @@ class Engine:
             return
         if emitted > len(run.heard):
             self._deliver()
-        if emitted > len(run.heard):  # the mailbox died with some events
+        if emitted > len(run.heard):  # the event_queue died with some events
             with suppress(ray.exceptions.RayError):
                 actor = self._pool.actor(run.job.spec, run.worker)
                 for number, event in enumerate(ray.get(actor.emitted.remote())):

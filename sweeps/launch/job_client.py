@@ -49,7 +49,7 @@ def connect(address: str | None) -> Any:
         if address.startswith(("http://", "https://")):
             requests.head(address, timeout=cluster.PROBE_SECONDS)
         else:
-            cluster.knock(address)
+            cluster.check_address(address)
         return JobSubmissionClient(address)
     except requests.RequestException as error:
         raise Invalid("--address", shown(address), "no Ray dashboard answers there") from error

@@ -16,12 +16,12 @@ LOOK_SECONDS = 5.0
 """Seconds between two looks at the nodes of the cluster."""
 SET_UP_TRIES = 3
 """How many workers of a spec may fail in a row to start while no other one works."""
-MORE = 100
+MAX_WAITING_WORKERS = 100
 """How many workers may wait for nodes that an autoscaler adds, beyond those that have room."""
 PATIENCE_SECONDS = 60.0
 """Seconds to wait for a new node when the last node that could hold a spec is lost."""
 
-Hopeless = tuple[Spec, Failure]
+NoWorker = tuple[Spec, Failure]
 """A spec for which no worker can be had, and the failure of its jobs."""
 
 
@@ -35,7 +35,7 @@ class _Kind:
     """Numbers of the workers that have no job."""
     broken: int = 0
     """How many in a row could not be set up."""
-    homeless_since: float | None = None
+    no_node_since: float | None = None
     """When no node could hold these workers any more, by `time.monotonic`; None if one can."""
 
 
@@ -57,7 +57,7 @@ class Pool:
             slots(spec)
         # waiting workers, not Ray's request_resources: Ray keeps one request for all drivers, even
         # after a driver was killed, and autoscaler v2 ignores one that is larger than its limits
-        self._more = MORE if joined else 0
+        self._more = MAX_WAITING_WORKERS if joined else 0
         self._work = work
         self._kinds = {spec: _Kind() for spec in specs}
         self._starting: dict[Any, tuple[Spec, int]] = {}
@@ -69,7 +69,7 @@ class Pool:
         """Refs of the workers that are starting: wait for them and pass them to `set_up`."""
         return list(self._starting)
 
-    def look(self, wanted: Mapping[Spec, int]) -> Iterator[Hopeless]:
+    def look(self, wanted: Mapping[Spec, int]) -> Iterator[NoWorker]:
         """Starts the workers that are missing, where there is room for them or may be soon.
 
         Does nothing if the last look was less than `LOOK_SECONDS` ago.
@@ -87,11 +87,11 @@ class Pool:
             try:
                 room = slots(spec)
             except Invalid as error:
-                kind.homeless_since = kind.homeless_since or time.monotonic()
-                if time.monotonic() - kind.homeless_since > PATIENCE_SECONDS:
+                kind.no_node_since = kind.no_node_since or time.monotonic()
+                if time.monotonic() - kind.no_node_since > PATIENCE_SECONDS:
                     yield spec, Failure(f"no node left: {error}", str(error), "lost")
                 continue
-            kind.homeless_since = None
+            kind.no_node_since = None
             for _ in range(min(room + self._more, wanted.get(spec, 0)) - len(kind.actors)):
                 self._start(spec, kind)
             if self._more:
@@ -113,7 +113,7 @@ class Pool:
         kind.actors[self._started - 1] = actor
         self._starting[actor.ready.remote()] = spec, self._started - 1
 
-    def set_up(self, ref: Any) -> Iterator[Hopeless]:
+    def set_up(self, ref: Any) -> Iterator[NoWorker]:
         """Handles a worker that is ready, or that could not be set up.
 
         Args:

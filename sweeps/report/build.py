@@ -49,14 +49,14 @@ def report(
         Content of each file by its path in the run: `report/report.html` and the plots as PNG.
         Empty if no trial has ended, or if the report could not be built.
     """
-    from masksweep.sweeps.report import html_page, plots
-    from masksweep.sweeps.tracking.reader import Sweep
-
     if not outcomes:
         return {}
     environments = {text: list(names) for text, names in trials_by_environment.items()}
-    sweep = Sweep(name, name, question, command, list(outcomes), environments, [])
     try:
+        from masksweep.sweeps.report import html_page, plots  # the plotting library may fail too
+        from masksweep.sweeps.tracking.reader import Sweep
+
+        sweep = Sweep(name, name, question, command, list(outcomes), environments, [])
         html = html_page.page(sweep, plots.all_of(outcomes)).encode()
         images = {f"{k}.png": v for k, v in plots.all_of(outcomes, "png").items()}
     except Exception as error:  # the results are recorded after this and must not be lost

@@ -97,7 +97,7 @@ def _integrity(outcomes: Sequence[Outcome]) -> Table:
     for row in rows(outcomes):
         kind = "" if row.verdict in PLAIN else "good" if row.good else "bad"
         texts = (row.strategy, row.pattern, row.score, row.ratio, row.violated)
-        verdict = (f"{row.verdict}{row.amiss}", kind)
+        verdict = (f"{row.verdict}{row.problem}", kind)
         lines.append([*((text, "") for text in texts), verdict, (row.counts, "")])
     return Table(headers_in_one_line(outcomes), lines)
 

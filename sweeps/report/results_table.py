@@ -17,7 +17,7 @@ from masksweep.sweeps.common.tables import Column
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.report import claims
 from masksweep.sweeps.report.claims import Checked
-from masksweep.sweeps.report.verdicts import alarms, amiss, inconclusive
+from masksweep.sweeps.report.verdicts import alarms, inconclusive, problem
 from masksweep.sweeps.results import leaks, violated
 
 PLAIN = ("-", "control", "inconclusive")
@@ -43,7 +43,7 @@ class Row:
     """Number of trials that ended well, failed, and were skipped: `5/0/0`."""
     good: bool
     """Whether no trial failed, and the verdict is as it must be: strategies hold, controls leak."""
-    amiss: str
+    problem: str
     """Text after the verdict: a trial with a problem, and its cause; empty if there is none."""
 
 
@@ -108,7 +108,7 @@ def _row(strategy: str, pattern: str, members: Sequence[Outcome]) -> Row:
         verdict,
         "/".join(map(str, counts)),
         good and not counts[1],
-        amiss(members),
+        problem(members),
     )
 
 

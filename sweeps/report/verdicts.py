@@ -15,7 +15,7 @@ REASON = 80
 """Largest number of characters of a failure's reason. Another table has the whole reason."""
 
 
-def amiss(outcomes: Sequence[Outcome]) -> str:
+def problem(outcomes: Sequence[Outcome]) -> str:
     """Returns the text that follows the verdict on trials of one strategy.
 
     The text names the first trial with a wrong verdict: a control that holds, or a strategy that

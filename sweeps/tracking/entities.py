@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from masksweep.sweeps.results import Found, TrialResult
+from masksweep.sweeps.results import StoredResult, TrialResult
 
 
 def metrics(body: Mapping[str, Any]) -> list[Any]:
@@ -16,7 +16,7 @@ def metrics(body: Mapping[str, Any]) -> list[Any]:
     return [Metric(k, v, body["time"], body["step"]) for k, v in body["values"].items()]
 
 
-def found(run: Any) -> Found:
+def stored_result(run: Any) -> StoredResult:
     """Returns the result of a trial's run, from its metrics and tags, without its artifacts."""
     tags = run.data.tags
     skipped = tags.get("trial.status") == "skipped"
@@ -26,7 +26,7 @@ def found(run: Any) -> Found:
         metrics=run.data.metrics,
         tags={k: v for k, v in tags.items() if k.startswith(("trial.", "integrity."))},
     )
-    return Found(result, tags.get("trial.code", ""))
+    return StoredResult(result, tags.get("trial.code", ""))
 
 
 def dataset(data: Mapping[str, Any]) -> Any:

@@ -12,8 +12,9 @@ from masksweep.sweeps.common.redact import shown
 from masksweep.sweeps.common.spinner import doing
 from masksweep.sweeps.config.plan import Planned
 from masksweep.sweeps.config.sections import Tracking
-from masksweep.sweeps.results import Found, TrialResult
+from masksweep.sweeps.results import StoredResult, TrialResult
 from masksweep.sweeps.tracking.recorder import Recorder
+from masksweep.sweeps.tracking.sender import Sender
 from masksweep.sweeps.tracking.spool import Address, Spool
 from masksweep.sweeps.tracking.store import Away, Refused, exists, store_uri
 from masksweep.sweeps.tracking.writer import Tracker
@@ -37,7 +38,7 @@ def look(planned: Sequence[Planned], name: str) -> tuple[list[Planned], str]:
     Raises:
         Invalid: The store or the spool cannot be opened.
     """
-    tracking, waiting = planned[0].trial.tracking, dict[str, Found]()
+    tracking, waiting = planned[0].trial.tracking, dict[str, StoredResult]()
     spool_address = address(tracking, name)
     if spool_address.path.exists():
         waiting = _waiting(Spool.peek(spool_address))
@@ -77,21 +78,21 @@ def opened(
             try:
                 if exists(store_uri(tracking.uri)):
                     tracker = Tracker(tracking, name)
-                recorder = Recorder(spool, tracking, name, tracker)
+                sender = Sender(spool, tracking, name, tracker)
                 if tracker is not None:
-                    recorder.send_left()
+                    sender.send_left()
                     done = tracker.finished() | _waiting(spool.finished())
             except (Away, Refused) as error:
                 away = str(error)
-                recorder = Recorder(spool, tracking, name, None)
-        yield list(planned) if rerun else _with(planned, done), recorder, away
+                sender = Sender(spool, tracking, name)
+        yield list(planned) if rerun else _with(planned, done), Recorder(spool, sender), away
 
 
-def _with(planned: Sequence[Planned], done: Mapping[str, Found]) -> list[Planned]:
+def _with(planned: Sequence[Planned], done: Mapping[str, StoredResult]) -> list[Planned]:
     return [replace(p, found=done.get(p.trial.id)) for p in planned]
 
 
-def _waiting(bodies: Mapping[str, Mapping[str, Any]]) -> dict[str, Found]:
+def _waiting(bodies: Mapping[str, Mapping[str, Any]]) -> dict[str, StoredResult]:
     """Returns the results in the spool's records, by trial id."""
     results = {}
     for key, body in bodies.items():
@@ -100,7 +101,7 @@ def _waiting(bodies: Mapping[str, Mapping[str, Any]]) -> dict[str, Found]:
         result = TrialResult(
             tags["trial.status"], tags.get("trial.reason", ""), metrics=metrics, tags=tags
         )
-        results[key] = Found(result, body["code"])
+        results[key] = StoredResult(result, body["code"])
     return results
 
 

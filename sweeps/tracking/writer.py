@@ -10,7 +10,7 @@ from typing import Any
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common.seeding import short_digest
 from masksweep.sweeps.config.sections import Tracking
-from masksweep.sweeps.results import Found
+from masksweep.sweeps.results import StoredResult
 from masksweep.sweeps.tracking import entities, mlflow_view
 from masksweep.sweeps.tracking.client import client_class, file_id, new_client, opening, search
 from masksweep.sweeps.tracking.spool import Record
@@ -80,7 +80,7 @@ class Tracker:
 
     # -- reading -------------------------------------------------------------------------------
 
-    def finished(self) -> dict[str, Found]:
+    def finished(self) -> dict[str, StoredResult]:
         """Returns the results of the sweep's finished trials, by trial id.
 
         Raises:
@@ -93,7 +93,7 @@ class Tracker:
         # reversed: the oldest first, so that the newest run of a trial is used
         tagged = [(r.data.tags, r) for r in reversed(runs)]
         valid = ((t, r) for t, r in tagged if "trial.id" in t and "trial.superseded" not in t)
-        return {tags["trial.id"]: entities.found(run) for tags, run in valid}
+        return {tags["trial.id"]: entities.stored_result(run) for tags, run in valid}
 
     def _find_parent(self) -> str:
         """Returns the id of the parent run; empty if there is none."""

@@ -17,11 +17,11 @@ from masksweep.sweeps.training.setup import Start
 from masksweep.sweeps.training.state import Member
 from masksweep.sweeps.training.vectorized import Packed, Unpackable
 
-Found = TrialResult | Exception
+MemberResult = TrialResult | Exception
 """The result of a trial, or the exception that ended it."""
 
 
-def run(members: Sequence[Member], shelf: Folder | None = None) -> list[Found]:
+def run(members: Sequence[Member], shelf: Folder | None = None) -> list[MemberResult]:
     """Runs trials side by side in one program.
 
     The trials may differ in values only: seed, masks, held values, learning rate. If their masks
@@ -42,7 +42,7 @@ def run(members: Sequence[Member], shelf: Folder | None = None) -> list[Found]:
     """
     if members and members[0].trial.width == 1:
         return [_run_alone(m, shelf) for m in members]
-    peak, outcomes = Peak(), dict[int, Found]()
+    peak, outcomes = Peak(), dict[int, MemberResult]()
     groups: dict[tuple[Shape, int], dict[int, _Begun]] = {}
     for number, member in enumerate(members):
         try:
@@ -64,7 +64,7 @@ def run(members: Sequence[Member], shelf: Folder | None = None) -> list[Found]:
             outcomes |= zip(group, _train(list(group.values()), peak), strict=True)
         except Unpackable as error:
             _alone[shape] = str(error)
-            program.forget(replace(shape, width=members[0].trial.width))
+            program.drop(replace(shape, width=members[0].trial.width))
             note = f"trials of this shape run alone: {error}"
             members[0].emit(Report(0, 1, 1, note=note))
             return _apart(members, shelf, str(error))
@@ -81,13 +81,13 @@ _alone: dict[Shape, str] = {}
 """Shapes that this process could not compile for packs, each with the reason."""
 
 
-def _apart(members: Sequence[Member], shelf: Folder | None, reason: str) -> list[Found]:
+def _apart(members: Sequence[Member], shelf: Folder | None, reason: str) -> list[MemberResult]:
     if len(members) > 1:
         raise Apart(reason)
     return [_run_alone(members[0], shelf, reason)]
 
 
-def _run_alone(member: Member, shelf: Folder | None, reason: str = "") -> Found:
+def _run_alone(member: Member, shelf: Folder | None, reason: str = "") -> MemberResult:
     try:
         result = run_trial.run(member.trial, member.emit, member.checkpoints, shelf)
     except Exception as error:
@@ -120,7 +120,7 @@ def _begin(start: Start, member: Member) -> _Begun:
     return _Begun(run, [*resumed, *lane[len(resumed) :]], before, gradients)
 
 
-def _train(begun: Sequence[_Begun], peak: Peak) -> list[Found]:
+def _train(begun: Sequence[_Begun], peak: Peak) -> list[MemberResult]:
     """Trains trials of one shape that are at the same step to their end."""
     packed: Packed = setup.packed_for(begun[0].run.start)
     seconds_before = packed.compile_seconds

@@ -73,7 +73,7 @@ class Shape:
 _programs: OrderedDict[Shape, Any] = OrderedDict()
 
 
-def kept(shape: Shape, make: Callable[[], Any]) -> Any:
+def get_or_build(shape: Shape, make: Callable[[], Any]) -> Any:
     """The program of this shape that the process keeps.
 
     Args:
@@ -88,7 +88,7 @@ def kept(shape: Shape, make: Callable[[], Any]) -> Any:
     return _programs[shape]
 
 
-def forget(shape: Shape) -> None:
+def drop(shape: Shape) -> None:
     """Drops the program of this shape, if the process keeps one."""
     _programs.pop(shape, None)
 

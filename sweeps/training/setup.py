@@ -161,20 +161,20 @@ def _plan(trial: Trial, weights: Sequence[Weight], initial: Mapping[str, Array],
 
 def program_for(start: Start) -> Program:
     """The process's program of the trial's shape, with all variables set to the trial's start."""
-    from masksweep.sweeps.training.program import kept
+    from masksweep.sweeps.training.program import get_or_build
 
     wanted_shape = shape(start)
-    program: Program = kept(wanted_shape, lambda: _program(start, wanted_shape))
+    program: Program = get_or_build(wanted_shape, lambda: _program(start, wanted_shape))
     return _reset(program, start)
 
 
 def packed_for(start: Start) -> Packed:
     """The process's program that runs trials of this shape side by side; its values are not set."""
-    from masksweep.sweeps.training.program import kept
+    from masksweep.sweeps.training.program import get_or_build
     from masksweep.sweeps.training.vectorized import Packed
 
     wanted_shape = replace(shape(start), width=start.trial.width)
-    packed: Packed = kept(wanted_shape, lambda: Packed(_program(start, wanted_shape)))
+    packed: Packed = get_or_build(wanted_shape, lambda: Packed(_program(start, wanted_shape)))
     return packed
 
 

@@ -302,7 +302,7 @@ def test_a_driver_that_dies_is_told(tmp_path: Path) -> None:
 def test_the_table_groups_what_was_not_timed() -> None:
     from rich.console import Console
 
-    results = report.Found({}, {"S": {"one": 1.0, "other": 2.0}})
+    results = report.BenchResults({}, {"S": {"one": 1.0, "other": 2.0}})
     for pattern in ("random", "rows"):
         for sparsity in (0.5, 0.9):
             results.add(timing.Untimed("S", "var_list", "-", pattern, sparsity, "no"))

@@ -401,12 +401,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[Run]]:
     planned = [Planned(trial, []) for trial in TRIALS]
     with chdir(folder), resume.opened(planned, "small", rerun=False) as (_, recorder, _):
         recorder.start_sweep("note", [p.described() for p in planned])
-        recorder.start()
+        recorder.sender.start()
         for trial in TRIALS:
             recorder.start_trial(trial, trial.name)
             recorder.end_trial(trial, run(trial))
         recorder.end_sweep("FINISHED", "note", {"table.txt": b"table"})
-        assert recorder.finish(120)
+        assert recorder.sender.finish(120)
     store = local_store(folder, "small")
     return f"sqlite:///{folder / 'mlflow.db'}", [*store.children, store.parent]
 

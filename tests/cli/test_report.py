@@ -382,14 +382,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with chdir(folder):
         with resume.opened(planned, "small", rerun=False) as (_, recorder, _):
             recorder.start_sweep("", [], tags=tags)
-            recorder.start()
+            recorder.sender.start()
             for o in trials:
                 recorder.start_trial(o.trial, o.name)
                 recorder.end_trial(o.trial, o.result)
             recorder.start_trial(skipped, skipped.name)
             recorder.end_trial(skipped, TrialResult("skipped", "no <whole> outputs"))
             recorder.end_sweep("FINISHED", "", {})
-            assert recorder.finish(120)
+            assert recorder.sender.finish(120)
         assert main(["report"]) == 0
     return folder
 

@@ -44,7 +44,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Run], Run
         resume.opened([Planned(t, []) for t in trials], "small", rerun=False) as (_, recorder, _),
     ):
         recorder.start_sweep("note", [])
-        recorder.start()
+        recorder.sender.start()
         checkpoints = f"memory://{uuid.uuid4().hex}"
         for group in ([0], [1, 2], [3], [4]):  # the trials of a pack run side by side
             members = []
@@ -59,7 +59,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Run], Run
                 assert not isinstance(result, Exception)
                 recorder.end_trial(member.trial, result)
         recorder.end_sweep("FINISHED", "note", {})
-        assert recorder.finish(120)
+        assert recorder.sender.finish(120)
     (folder / "mine.npz").unlink()
     store = local_store(folder, "small")
     return folder, store.children, store.parent

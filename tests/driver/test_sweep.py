@@ -23,6 +23,7 @@ import ray
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from masksweep.sweeps import report
 from masksweep.sweeps.common.signals import Stop
 from masksweep.sweeps.config.plan import Planned
 from masksweep.sweeps.driver.sweep import Sweep
@@ -393,6 +394,33 @@ def test_trials_that_no_worker_could_begin_are_recorded_as_failed(
     assert store.by_status() == {"FAILED": 3}
     for run in store.children:
         assert "no TensorFlow here" in run.data.tags["trial.reason"]
+
+
+@pytest.mark.parametrize("fails", ["the import", "the page", "the table"])
+def test_a_report_that_cannot_be_made_leaves_no_run_open(
+    fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.chdir(tmp_path)
+    match fails:
+        case "the import":
+            monkeypatch.setitem(sys.modules, "masksweep.sweeps.report.plots", None)
+            monkeypatch.delattr(report, "plots", raising=False)
+        case "the page":
+            monkeypatch.setattr("masksweep.sweeps.report.html_page.page", broken)
+        case "the table":
+            monkeypatch.setattr("masksweep.sweeps.driver.sweep.as_text", broken)
+    refused = [Planned(trial(), ["seed=0"], refusal="it cannot")]
+    with (
+        resume.opened(refused, "small", rerun=False) as (planned, recorder, _),
+        Stop() as stop,
+    ):
+        Sweep(planned, recorder, stop, "small", "note", False).run(None)
+    store = local_store(tmp_path, "small")
+    assert store.by_status() == {"FINISHED": 1}
+    assert store.parent.info.status == "FINISHED"
 
 
 @pytest.mark.usefixtures("ray_cluster")

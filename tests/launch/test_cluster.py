@@ -64,7 +64,7 @@ def test_a_busy_head_gets_three_tries_to_start_rays_client_server(
             raise ConnectionAbortedError("Starting Ray client server failed")
 
     monkeypatch.setattr(cluster, "_init", refuse)
-    monkeypatch.setattr(cluster, "knock", lambda address: None)
+    monkeypatch.setattr(cluster, "check_address", lambda address: None)
     monkeypatch.setattr(cluster, "PAUSES", tuple(0.0 for _ in cluster.PAUSES))
     if refusals < 3:
         cluster._join("ray://127.0.0.1:1")

@@ -255,7 +255,7 @@ class TestOneMachine:
             def tick(self) -> None:
                 for process in psutil.Process().children(recursive=True):
                     with suppress(psutil.Error):
-                        if "ray::Mailbox" in " ".join(process.cmdline()):
+                        if "ray::EventQueue" in " ".join(process.cmdline()):
                             process.kill()
 
         seen = Kills()

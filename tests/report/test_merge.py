@@ -38,7 +38,7 @@ def record(name: str, scored: Sequence[Scored], environment: str) -> None:
     planned = [Planned(trial, []) for trial, _ in scored]
     with resume.opened(planned, name, rerun=True) as (_, recorder, _):
         recorder.start_sweep("", [], tags=tags)
-        recorder.start()
+        recorder.sender.start()
         for trial, score in scored:
             recorder.start_trial(trial, trial.name)
             if score is None:
@@ -48,7 +48,7 @@ def record(name: str, scored: Sequence[Scored], environment: str) -> None:
             artifacts = {"environment.txt": environment.encode()}
             recorder.end_trial(trial, TrialResult("ok", metrics=metrics, artifacts=artifacts))
         recorder.end_sweep("FINISHED", "", {})
-        assert recorder.finish(120)
+        assert recorder.sender.finish(120)
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,7 @@ def test_a_control_that_no_gradient_reaches_is_inconclusive_and_no_alarm() -> No
     unreached = outcomes([first], **still, **{"integrity/reached": 0.0})
     (row,) = rows(unreached)
     assert (row.verdict, row.good) == ("inconclusive", True)
-    assert row.amiss == ": no gradient reaches the 1,650 masked entries"
+    assert row.problem == ": no gradient reaches the 1,650 masked entries"
     assert not controls_hold(unreached)
     # a leak in another trial shows that the audit works; a control that is reached but holds is an
     # alarm

@@ -26,7 +26,7 @@ def record(name: str, trials: Sequence[Trial], again: bool = False) -> None:
     """Records a sweep in the store of the current folder, without training."""
     with resume.opened([Planned(t, []) for t in trials], name, rerun=True) as (_, recorder, _):
         recorder.start_sweep("note", [])
-        recorder.start()
+        recorder.sender.start()
         for trial in trials:
             recorder.start_trial(trial, trial.name, again=again)
             for epoch in (1, 2):
@@ -39,7 +39,7 @@ def record(name: str, trials: Sequence[Trial], again: bool = False) -> None:
                 metrics = {"test/accuracy": 0.5 + trial.seed, "integrity/ok": 1.0}
                 recorder.end_trial(trial, TrialResult("ok", metrics=metrics, epochs=2))
         recorder.end_sweep("FINISHED", "note", {})
-        assert recorder.finish(60)
+        assert recorder.sender.finish(60)
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,7 @@ from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.tracking import resume
 from masksweep.sweeps.tracking.client import new_client
 from masksweep.sweeps.tracking.recorder import Recorder
+from masksweep.sweeps.tracking.sender import Sender
 from masksweep.sweeps.tracking.spool import Record, Spool
 from masksweep.sweeps.tracking.store import Away, Refused, translated
 from masksweep.sweeps.tracking.writer import Tracker
@@ -75,10 +76,10 @@ def sweep(*trials: Trial, status: str = "FINISHED") -> None:
     """Records one sweep, from its start to its end."""
     with recorder() as (planned, sweep_recorder):
         sweep_recorder.start_sweep("note", [p.described() for p in planned])
-        sweep_recorder.start()
+        sweep_recorder.sender.start()
         record(sweep_recorder, *trials)
         sweep_recorder.end_sweep(status, "note", {"table.txt": b"table"})
-        assert sweep_recorder.finish(10)
+        assert sweep_recorder.sender.finish(10)
 
 
 def client() -> MlflowClient:
@@ -124,10 +125,10 @@ def test_what_is_done_is_seen_and_the_parent_is_opened_again() -> None:
         assert planned[0].found is not None
         assert planned[0].found.result.metrics == RESULT.metrics
         sweep_recorder.start_sweep("note", [])
-        sweep_recorder.start()
+        sweep_recorder.sender.start()
         record(sweep_recorder, TRIALS[2])
         sweep_recorder.end_sweep("FINISHED", "note", {"table.txt": b"table"})
-        assert sweep_recorder.finish(10)
+        assert sweep_recorder.sender.finish(10)
     assert len(runs()) == 4
     assert {r.info.status for r in runs()} == {"FINISHED"}
 
@@ -245,13 +246,13 @@ def test_a_store_that_goes_away_at_any_call_gets_everything_once(made: bool, who
 def watched(sweep_recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Returns a list that gets the kinds of the records of each batch that is sent from now on."""
     batches: list[list[str]] = []
-    send = sweep_recorder.send
+    send = sweep_recorder.sender.send
 
     def sending(batch: Sequence[Record]) -> None:
         batches.append([r.kind for r in batch])
         send(batch)
 
-    monkeypatch.setattr(sweep_recorder, "send", sending)
+    monkeypatch.setattr(sweep_recorder.sender, "send", sending)
     return batches
 
 
@@ -260,27 +261,27 @@ def test_points_of_curves_are_sent_together_and_soon(monkeypatch: pytest.MonkeyP
         sweep_recorder.start_sweep("note", [p.described() for p in planned])
         for t in TRIALS:
             sweep_recorder.start_trial(t, t.name)
-        sweep_recorder.send_left()
+        sweep_recorder.sender.send_left()
         batches = watched(sweep_recorder, monkeypatch)
-        sweep_recorder.start()
+        sweep_recorder.sender.start()
         for epoch in (1, 2):
             for t in TRIALS:
                 sweep_recorder.log(t, epoch, {"train/loss": 1.0 / epoch})
             time.sleep(0.5)
         start = time.monotonic()
-        while sweep_recorder.waiting:  # no other record is added that would make the recorder send
+        while sweep_recorder.sender.waiting:  # no further record makes it send
             assert time.monotonic() - start < 30
             time.sleep(0.1)
         assert batches == [["metrics"] * 6]
 
 
 def test_few_records_that_take_long_are_sent_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("masksweep.sweeps.tracking.recorder.LARGE", 2)
+    monkeypatch.setattr("masksweep.sweeps.tracking.sender.BATCH_LARGE_RECORDS", 2)
     with recorder() as (planned, sweep_recorder):
         sweep_recorder.start_sweep("note", [p.described() for p in planned])
         batches = watched(sweep_recorder, monkeypatch)
         record(sweep_recorder, *TRIALS)
-        sweep_recorder.send_left()
+        sweep_recorder.sender.send_left()
     assert [sum(kind != "metrics" for kind in batch) for batch in batches] == [2, 2, 2, 1]
     assert sum(map(len, batches)) == 13
 
@@ -289,9 +290,9 @@ def test_a_sweep_that_is_run_again_says_how_now_and_is_shown() -> None:
     for command in ("one", "two"):
         with recorder() as (_, sweep_recorder):
             sweep_recorder.start_sweep("note", [], ["accuracy"], {"sweep.command": command})
-            sweep_recorder.start()
+            sweep_recorder.sender.start()
             sweep_recorder.end_sweep("FINISHED", "note", {}, {"trials/ok": 3.0})
-            assert sweep_recorder.finish(10)
+            assert sweep_recorder.sender.finish(10)
     (run,) = client().search_runs(["1"], "tags.`sweep.id` LIKE '%'")
     assert run.data.tags["sweep.command"] == "two"
     assert run.data.metrics == {"trials/ok": 3.0}
@@ -308,9 +309,9 @@ def test_a_store_that_takes_no_view_takes_the_rest(monkeypatch: pytest.MonkeyPat
     with recorder() as (_, sweep_recorder):
         sweep_recorder.start_sweep("note", [{"id": "x"}], ["accuracy"])
         monkeypatch.setattr(MlflowClient, "set_experiment_tag", refuse)
-        sweep_recorder.start()
+        sweep_recorder.sender.start()
         sweep_recorder.end_sweep("FINISHED", "note", {})
-        assert sweep_recorder.finish(10)
+        assert sweep_recorder.sender.finish(10)
     (run,) = client().search_runs(["1"], "tags.`sweep.id` LIKE '%'")
     assert run.data.tags["mlflow.note.content"] == "note"
     assert [f.path for f in client().list_artifacts(run.info.run_id)] == ["plan.json"]
@@ -319,12 +320,12 @@ def test_a_store_that_takes_no_view_takes_the_rest(monkeypatch: pytest.MonkeyPat
 def test_a_retry_does_not_double_a_curve() -> None:
     with recorder() as (_, sweep_recorder):
         sweep_recorder.start_sweep("note", [])
-        sweep_recorder.start()
+        sweep_recorder.sender.start()
         sweep_recorder.start_trial(TRIALS[0], "retried")
         for epoch in (1, 2, 1, 2, 3):
             sweep_recorder.log(TRIALS[0], epoch, {"train/loss": 1.0 / epoch})
         sweep_recorder.end_trial(TRIALS[0], RESULT, retries=1)
-        assert sweep_recorder.finish(10)
+        assert sweep_recorder.sender.finish(10)
     (run,) = children()
     points = client().get_metric_history(run.info.run_id, "train/loss")
     assert [p.step for p in points] == [1, 2, 3]
@@ -335,12 +336,12 @@ def test_a_trial_that_the_store_turns_out_to_have_is_not_recorded_again() -> Non
     """The store was away when the sweep asked it for finished trials."""
     sweep(TRIALS[0])
     with Spool.held(resume.address(TRIALS[0].tracking, NAME)) as spool:
-        sweep_recorder = Recorder(spool, TRIALS[0].tracking, NAME, None)
+        sweep_recorder = Recorder(spool, Sender(spool, TRIALS[0].tracking, NAME))
         sweep_recorder.start_sweep("note", [])
         record(sweep_recorder, *TRIALS[:2])
         sweep_recorder.end_sweep("FINISHED", "note", {"table.txt": b"table"})
-        sweep_recorder.start()
-        assert sweep_recorder.finish(10)
+        sweep_recorder.sender.start()
+        assert sweep_recorder.sender.finish(10)
     assert sorted(r.data.tags["trial.id"] for r in children()) == sorted(t.id for t in TRIALS[:2])
 
 
@@ -348,12 +349,12 @@ def test_a_trial_that_the_store_has_leaves_no_record_behind_in_another_process()
     """As above, but the driver is killed after the trial's start was sent, while the rest waits."""
     sweep(TRIALS[0])
     with Spool.held(resume.address(TRIALS[0].tracking, NAME)) as spool:
-        sweep_recorder = Recorder(spool, TRIALS[0].tracking, NAME, None)
+        sweep_recorder = Recorder(spool, Sender(spool, TRIALS[0].tracking, NAME))
         sweep_recorder.start_sweep("note", [])
         record(sweep_recorder, TRIALS[0])
         sweep_recorder.start_trial(TRIALS[1], TRIALS[1].name)
         sweep_recorder.log(TRIALS[1], 1, {"train/loss": math.nan})
-        sweep_recorder.send(spool.oldest(3))
+        sweep_recorder.sender.send(spool.oldest(3))
     assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 1 done, 2 to run"
     assert sync([]) == 0
     assert len(children()) == 2
@@ -364,7 +365,7 @@ def test_only_what_waits_for_the_given_store_is_sent(capsys: pytest.CaptureFixtu
     for store in ("one", "two"):
         tracking = Tracking(uri=f"sqlite:///{store}.db")
         with Spool.held(resume.address(tracking, NAME)) as spool:
-            Recorder(spool, tracking, NAME, None).start_sweep("note", [])
+            Recorder(spool, Sender(spool, tracking, NAME)).start_sweep("note", [])
     assert sync(["--uri", "sqlite:///one.db"]) == 0
     assert Path("one.db").exists()
     assert not Path("two.db").exists()
@@ -402,10 +403,10 @@ def test_a_bug_is_no_store_that_is_away(error: Exception, away: bool) -> None:
 def test_a_long_name_fits_into_every_database() -> None:
     with recorder() as (_, sweep_recorder):
         sweep_recorder.start_sweep("note", [])
-        sweep_recorder.start()
+        sweep_recorder.sender.start()
         sweep_recorder.start_trial(TRIALS[0], "name " * 100)
         sweep_recorder.end_trial(TRIALS[0], RESULT)
-        assert sweep_recorder.finish(10)
+        assert sweep_recorder.sender.finish(10)
     (run,) = children()
     assert len(run.info.run_name) == 250
 
@@ -415,10 +416,10 @@ def test_rerun_repeats_and_the_newest_counts() -> None:
     with recorder(rerun=True) as (planned, sweep_recorder):
         assert counted(planned) == "3 trials: 3 to run"
         sweep_recorder.start_sweep("note", [])
-        sweep_recorder.start()
+        sweep_recorder.sender.start()
         record(sweep_recorder, TRIALS[0], again=True)
         sweep_recorder.end_sweep("FINISHED", "note", {"table.txt": b"table"})
-        assert sweep_recorder.finish(10)
+        assert sweep_recorder.sender.finish(10)
     seed_0_runs = [r for r in children() if r.data.tags["trial.id"] == TRIALS[0].id]
     assert len(seed_0_runs) == 2
     (old,) = [r for r in seed_0_runs if "trial.superseded" in r.data.tags]
@@ -441,14 +442,14 @@ def test_a_finished_run_of_other_code_is_kept_with_a_warning(
 def test_what_the_store_refuses_is_set_aside_and_the_rest_goes_on() -> None:
     with recorder() as (_, sweep_recorder):
         sweep_recorder.start_sweep("note", [])
-        sweep_recorder.start()
+        sweep_recorder.sender.start()
         sweep_recorder.start_trial(TRIALS[0], TRIALS[0].name)
         sweep_recorder.log(TRIALS[0], 1, {"not a name?": 1.0})
         sweep_recorder.end_trial(TRIALS[0], RESULT)
         sweep_recorder.end_sweep("FINISHED", "note", {"table.txt": b"table"})
-        assert not sweep_recorder.finish(10)
-        assert sweep_recorder.waiting == 1
-        assert "not a name?" in sweep_recorder.refused[0]
+        assert not sweep_recorder.sender.finish(10)
+        assert sweep_recorder.sender.waiting == 1
+        assert "not a name?" in sweep_recorder.sender.refused[0]
     (run,) = children()
     assert run.info.status == "FINISHED"
 
@@ -523,7 +524,7 @@ def lose(how: str) -> None:
 def stored(sweep_recorder: Recorder) -> None:
     """Waits until the store has all records."""
     deadline = time.monotonic() + 60
-    while sweep_recorder.waiting:
+    while sweep_recorder.sender.waiting:
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
@@ -534,7 +535,7 @@ class TestLoss:
     @pytest.mark.parametrize("how", ["deleted", "emptied", "parent deleted", "trial deleted"])
     def test_a_trial_on_its_way_is_made_anew(self, how: str) -> None:
         with recorder() as (_, sweep_recorder):
-            sweep_recorder.start()
+            sweep_recorder.sender.start()
             sweep_recorder.start_sweep("note", [])
             sweep_recorder.start_trial(TRIALS[0], "on its way")
             sweep_recorder.log(TRIALS[0], 1, {"train/loss": 1.0})
@@ -545,8 +546,8 @@ class TestLoss:
             for t in TRIALS[:2]:
                 sweep_recorder.end_trial(t, RESULT)
             sweep_recorder.end_sweep("FINISHED", "note", {})
-            assert sweep_recorder.finish(60), sweep_recorder.trouble
-            assert sweep_recorder.lost(t.id for t in TRIALS[:2]) == []
+            assert sweep_recorder.sender.finish(60), sweep_recorder.sender.trouble
+            assert sweep_recorder.sender.lost(t.id for t in TRIALS[:2]) == []
         assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
         (parent,) = [r for r in runs() if "mlflow.parentRunId" not in r.data.tags]
         trial_runs = [
@@ -564,15 +565,15 @@ class TestLoss:
     @pytest.mark.parametrize("how", ["deleted", "parent deleted"])
     def test_a_trial_that_had_ended_counts_as_not_done(self, how: str) -> None:
         with recorder() as (_, sweep_recorder):
-            sweep_recorder.start()
+            sweep_recorder.sender.start()
             sweep_recorder.start_sweep("note", [])
             record(sweep_recorder, TRIALS[0])
             stored(sweep_recorder)
             lose(how)
             record(sweep_recorder, TRIALS[1])
             sweep_recorder.end_sweep("FINISHED", "note", {})
-            assert sweep_recorder.finish(60), sweep_recorder.trouble
-            assert sweep_recorder.lost(t.id for t in TRIALS[:2]) == [TRIALS[0].id]
+            assert sweep_recorder.sender.finish(60), sweep_recorder.sender.trouble
+            assert sweep_recorder.sender.lost(t.id for t in TRIALS[:2]) == [TRIALS[0].id]
         assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 1 done, 2 to run"
         sweep(TRIALS[0])
         assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
@@ -590,12 +591,12 @@ class TestLoss:
 
         monkeypatch.setattr(Tracker, "_end", refuses)
         with recorder() as (_, sweep_recorder):
-            sweep_recorder.start()
+            sweep_recorder.sender.start()
             sweep_recorder.start_sweep("note", [])
             record(sweep_recorder, *TRIALS[:2])
             sweep_recorder.end_sweep("FINISHED", "note", {})
-            assert not sweep_recorder.finish(60)
-            assert sweep_recorder.refused == ["too large"]
+            assert not sweep_recorder.sender.finish(60)
+            assert sweep_recorder.sender.refused == ["too large"]
         assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 1 done, 2 to run"
         assert Path(".masksweep").exists(), "what was measured is kept"
         sweep(TRIALS[0])
@@ -619,15 +620,15 @@ class TestLoss:
         with recorder() as (_, sweep_recorder):
             sweep_recorder.start_sweep("note", [])
             sweep_recorder.start_trial(TRIALS[0], "good")
-            sweep_recorder.send(sweep_recorder._oldest())
+            sweep_recorder.sender.send(sweep_recorder.sender.oldest())
             sweep_recorder.log(TRIALS[0], 1, {"not a name?": 1.0})
             sweep_recorder.end_trial(TRIALS[0], RESULT)
             sweep_recorder.end_sweep("FINISHED", "note", {})
-            sweep_recorder.start()
-            assert not sweep_recorder.finish(60)
-            assert sweep_recorder.waiting == 1, sweep_recorder.refused
-            assert "not a name?" in sweep_recorder.refused[0]
-            assert sweep_recorder.lost([TRIALS[0].id]) == []
+            sweep_recorder.sender.start()
+            assert not sweep_recorder.sender.finish(60)
+            assert sweep_recorder.sender.waiting == 1, sweep_recorder.sender.refused
+            assert "not a name?" in sweep_recorder.sender.refused[0]
+            assert sweep_recorder.sender.lost([TRIALS[0].id]) == []
         (run,) = children()
         assert run.info.status == "FINISHED"
 
@@ -648,9 +649,9 @@ class TestLoss:
             for epoch in range(1, 6):
                 for t, name in zip(TRIALS, ("not a name?", "train/loss"), strict=False):
                     sweep_recorder.log(t, epoch, {name: 1.0})
-                while batch := sweep_recorder._oldest():
-                    sweep_recorder.send(batch)
-            assert sweep_recorder.waiting == 5
+                while batch := sweep_recorder.sender.oldest():
+                    sweep_recorder.sender.send(batch)
+            assert sweep_recorder.sender.waiting == 5
             assert resent == [True]
 
     def test_what_the_store_lost_is_told_beside_what_waits_and_what_it_refused(
@@ -667,12 +668,12 @@ class TestLoss:
         with recorder() as (_, sweep_recorder):
             sweep_recorder.start_sweep("note", [])
             record(sweep_recorder, *TRIALS[:2])
-            while batch := sweep_recorder._oldest():
-                sweep_recorder.send(batch)
+            while batch := sweep_recorder.sender.oldest():
+                sweep_recorder.sender.send(batch)
             record(sweep_recorder, TRIALS[2])
-            assert sweep_recorder.lost(t.id for t in TRIALS) == []
+            assert sweep_recorder.sender.lost(t.id for t in TRIALS) == []
             lose("trial deleted")
-            assert sweep_recorder.lost(t.id for t in TRIALS) == [TRIALS[0].id]
+            assert sweep_recorder.sender.lost(t.id for t in TRIALS) == [TRIALS[0].id]
 
     def test_a_spool_of_an_earlier_version_is_read(self) -> None:
         spool, before = records()

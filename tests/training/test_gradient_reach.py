@@ -156,7 +156,7 @@ def test_the_exit_code_of_a_sweep_goes_by_whether_anything_reached_its_control(
     jobs = command_line.planned(arguments)
     with resume.opened(jobs, "still", rerun=False) as (planned, recorder, _):
         recorder.start_sweep("", [])
-        recorder.start()
+        recorder.sender.start()
         for plan in planned:
             metrics = {"integrity/ok": 1.0, "integrity/violations": 0.0, "test/accuracy": 0.5}
             if plan.trial.strategy.role == "control":
@@ -164,6 +164,6 @@ def test_the_exit_code_of_a_sweep_goes_by_whether_anything_reached_its_control(
             recorder.start_trial(plan.trial, plan.name)
             recorder.end_trial(plan.trial, TrialResult("ok", metrics=metrics))
         recorder.end_sweep("FINISHED", "", {})
-        assert recorder.finish(120)
+        assert recorder.sender.finish(120)
     assert main(["run", *arguments]) == exit_code
     assert words in " ".join(capsys.readouterr().out.split())
