@@ -5,13 +5,14 @@ No data outside of the file is read.
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,14 +27,33 @@ from masksweep.sweeps.cli.main import main
 from tests.support import archive_bombs as bombs
 from tests.support import mask_bombs as masks
 
-MEASURED = """
-import pathlib, sys
+SERVER = """
+import json, os, pathlib, sys
+import h5py, numpy, scipy.sparse  # each audit would take longer to import them than to run
+from masksweep.sweeps.cli import audit
 from masksweep.sweeps.cli.main import main
-code = main(["audit", *sys.argv[1:]])
-status = pathlib.Path("/proc/self/status").read_text()  # getrusage counts the parent's too
-print(status.partition("VmHWM:")[2].split()[0], file=sys.stderr)
-sys.exit(code)
+
+def audited(folder, arguments):
+    os.chdir(folder)
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak of memory starts from here
+    code = main(["audit", *arguments])
+    status = pathlib.Path("/proc/self/status").read_text()  # getrusage counts the parent's too
+    print(status.partition("VmHWM:")[2].split()[0], file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    return code
+
+for line in sys.stdin:
+    if not (child := os.fork()):
+        code = 1
+        try:
+            code = audited(*json.loads(line))
+        finally:
+            os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
+"""Runs each audit in a process of its own, forked from one that has imported what an audit uses."""
 EXTRA = 150 * 2**20
 """Largest additional memory in bytes, compared with the audit of a small model. The files of the
 tests unpack to 1 GiB."""
@@ -53,33 +73,50 @@ class Measured:
     seconds: float
 
 
-def measured(*arguments: str) -> Measured:
-    start = time.monotonic()
-    process = subprocess.run(
-        [sys.executable, "-c", MEASURED, *arguments],
-        capture_output=True,
+Audit = Callable[..., Measured]
+
+
+@pytest.fixture(scope="module")
+def measured() -> Iterator[Audit]:
+    """Runs `masksweep audit` with arguments, in the current folder."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-        timeout=600,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         # a limit of 8 GiB, so that a failing test does not use up the memory of the machine
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33)),
     )
-    *messages, memory = process.stderr.splitlines()
-    assert memory.isdecimal(), process.stderr
-    assert "Traceback" not in process.stderr
-    last = messages[-1] if messages else ""
-    seconds = time.monotonic() - start
-    return Measured(process.returncode, process.stdout, last, int(memory) * 1024, seconds)
+    assert process.stdin
+    assert process.stdout
+    requests, codes = process.stdin, process.stdout
+
+    def audit(*arguments: str) -> Measured:
+        start = time.monotonic()
+        print(json.dumps([str(Path.cwd()), arguments]), file=requests, flush=True)
+        code = int(codes.readline())
+        seconds = time.monotonic() - start
+        stdout, stderr = (Path(name).read_text() for name in ("stdout", "stderr"))
+        *messages, memory = stderr.splitlines()
+        assert memory.isdecimal(), stderr
+        assert "Traceback" not in stderr
+        last = messages[-1] if messages else ""
+        return Measured(code, stdout, last, int(memory) * 1024, seconds)
+
+    with process:
+        yield audit
+        process.kill()
 
 
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     np.savez("masks.npz", **{bombs.NAME: np.zeros((3, 4))})
 
 
 @pytest.fixture(scope="module")
-def usual(tmp_path_factory: pytest.TempPathFactory) -> int:
+def usual(tmp_path_factory: pytest.TempPathFactory, measured: Audit) -> int:
     """Memory in bytes that the audit of a small model takes."""
     folder = tmp_path_factory.mktemp("usual")
     model = str(bombs.saved(folder / "model.keras"))
@@ -128,7 +165,9 @@ REFUSED: dict[Callable[[], None], str] = {
 
 
 @pytest.mark.parametrize("bomb", REFUSED, ids=lambda bomb: bomb.__name__)
-def test_what_is_refused_takes_little(bomb: Callable[[], None], usual: int) -> None:
+def test_what_is_refused_takes_little(
+    bomb: Callable[[], None], usual: int, measured: Audit
+) -> None:
     bomb()
     model = next(name for name in ("model.h5", "model.keras") if Path(name).exists())
     held = ("--held", "held.npz") if Path("held.npz").exists() else ()
@@ -140,7 +179,7 @@ def test_what_is_refused_takes_little(bomb: Callable[[], None], usual: int) -> N
     assert audit.seconds < 30
 
 
-def test_what_the_config_declares_is_not_made(usual: int) -> None:
+def test_what_the_config_declares_is_not_made(usual: int, measured: Audit) -> None:
     """The config declares a huge layer, but the stored arrays are small and hold."""
     bombs.config_of_many_units()
     audit = measured("model.keras", "masks.npz")
@@ -200,7 +239,7 @@ def test_a_saved_model_that_leads_elsewhere() -> None:
     opening.check("linked")
 
 
-def test_a_saved_model_that_declares_more_than_it_holds() -> None:
+def test_a_saved_model_that_declares_more_than_it_holds(measured: Audit) -> None:
     bombs.saved_model_of_declared_size()
     audit = measured("saved", "masks.npz")
     reason = f"{bombs.NAME} declares 4,398,046,511,104 bytes; its data has 4"
@@ -232,7 +271,7 @@ def test_a_damaged_saved_model_is_refused(place: int) -> None:
         read("saved")
 
 
-def test_nothing_is_made_dense_as_a_whole(usual: int) -> None:
+def test_nothing_is_made_dense_as_a_whole(usual: int, measured: Audit) -> None:
     """Tests a kernel of 1.1 GB with few kept entries, such as a matrix of words by topics."""
     large_kernel((131_503, 2_048))
     audit = measured("model.weights.h5", "masks.npz", "--weight", "hidden/kernel")
@@ -244,7 +283,7 @@ def test_nothing_is_made_dense_as_a_whole(usual: int) -> None:
 
 
 @pytest.mark.parametrize("mask", ["sparse", "dense"])
-def test_a_long_row_is_read_in_parts(mask: str, usual: int) -> None:
+def test_a_long_row_is_read_in_parts(mask: str, usual: int, measured: Audit) -> None:
     """Tests a kernel with one row of 1 GiB, which is larger than a block."""
     shape = (1, 2**28)
     large_kernel(shape)
@@ -294,7 +333,7 @@ def test_what_is_read_as_a_whole_has_a_limit(
 
 
 @pytest.mark.slow
-def test_a_kernel_of_nine_gigabytes(usual: int) -> None:
+def test_a_kernel_of_nine_gigabytes(usual: int, measured: Audit) -> None:
     large_kernel((131_503, 17_825))
     audit = measured("model.weights.h5", "masks.npz")
     assert (audit.code, audit.stdout.splitlines()[-1]) == (
