@@ -31,7 +31,7 @@ from tests.support.servers import s3_server
 from tests.support.trials import BASE
 from tests.support.trials import trial as make
 
-STEPS = {"epochs": 3, "batch_size": 100}  # of 12 steps each
+STEPS: dict[str, Any] = {"epochs": 3, "batch_size": 100, "jit": False}  # epochs of 12 steps
 DEEP = {"name": "mlp", "hidden": [12], "dropout": 0.2, "batch_norm": True}
 EMA = {"name": "adam", "use_ema": True, "ema_overwrite_frequency": 5}
 COLUMNS = {
@@ -40,8 +40,8 @@ COLUMNS = {
     "targets": ["output/*"],
 }
 CASES: dict[str, dict[str, Any]] = {
-    "weight_mask, adam, timed": {"speed": {"rounds": 9}},
-    "weight_mask, without xla": {"train": {**STEPS, "jit": False}},
+    "weight_mask, adam, xla, timed": {"train": {**STEPS, "jit": True}, "speed": {"rounds": 9}},
+    "weight_mask": {},
     "hard_mask, momentum": {
         "strategy": "hard_mask",
         "optimizer": {"name": "sgd", "momentum": 0.9, "nesterov": True},
@@ -51,8 +51,12 @@ CASES: dict[str, dict[str, Any]] = {
     "var_list": {"strategy": "var_list", **COLUMNS},
     "projection, average": {"strategy": "projection", "optimizer": EMA},
     "init_only": {"strategy": "init_only"},
-    "dropout, batch norm": {"model": DEEP, "optimizer": "rmsprop"},
-    "dropout, batch norm, without xla": {"model": DEEP, "train": {**STEPS, "jit": False}},
+    "dropout, batch norm, xla": {
+        "model": DEEP,
+        "optimizer": "rmsprop",
+        "train": {**STEPS, "jit": True},
+    },
+    "dropout, batch norm": {"model": DEEP},
 }
 
 

@@ -9,7 +9,7 @@ import pytest
 from masksweep.strategies import Invalid
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.report.results_table import rows
-from masksweep.sweeps.report.verdicts import amiss
+from masksweep.sweeps.report.verdicts import problem
 from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.training import preflight
 from masksweep.sweeps.training.run_trial import run
@@ -23,6 +23,7 @@ HEAD: dict[str, Any] = {
     "outputs_held": [0],
     "trainable": ["output/*"],
     "model": {"name": "mlp", "hidden": [12], "batch_norm": True},
+    "train": {"epochs": 2, "batch_size": 100, "jit": False},
 }
 
 
@@ -45,7 +46,7 @@ def test_statistics_that_go_on_are_named_as_the_cause() -> None:
     outcome = Outcome(trial, "", "ok", result)
     (row,) = rows([outcome])
     assert row.verdict == "MOVES in 1 of 1"
-    assert amiss([outcome]) == f": {trial.name}, through statistics of norm_1"
+    assert problem([outcome]) == f": {trial.name}, through statistics of norm_1"
 
 
 def test_weights_before_the_held_output_are_named_as_the_cause() -> None:
@@ -58,7 +59,10 @@ def test_the_key_of_statistics_is_part_of_what_a_trial_is() -> None:
     ids = {make(**HEAD, statistics=s).id for s in (None, ["*"], [], ["norm_1/*"])}
     assert len(ids) == 4
     plain = {"name": "mlp", "hidden": [12]}
-    assert make(**HEAD | {"model": plain}).canonical().keys() == make().canonical().keys()
+    assert (
+        make(**HEAD | {"model": plain}).canonical().keys()
+        == make(train=HEAD["train"]).canonical().keys()
+    )
 
 
 def test_a_glob_of_statistics_must_match() -> None:

@@ -26,6 +26,7 @@ DEAD: dict[str, Any] = {
     "strategy": "init_only",
     "pattern": {"name": "columns", "sparsity": 0.5},
     "targets": ["hidden_1/kernel", "hidden_1/bias"],
+    "train": {"epochs": 2, "batch_size": 100, "jit": False},
     "speed": {"rounds": 0},
 }
 UNITS, INPUTS = 6, 64
@@ -69,7 +70,8 @@ def test_in_a_pack_it_says_the_same() -> None:
     from masksweep.sweeps.training.checkpoint import Checkpoints
     from masksweep.sweeps.training.state import Member
 
-    trials = [trial(**DEAD, seed=s, launch={"pack": 2}) for s in (0, 1)]
+    pack_sections = {**DEAD, "train": {"epochs": 2, "batch_size": 100}, "launch": {"pack": 2}}
+    trials = [trial(**pack_sections, seed=s) for s in (0, 1)]
     members = [
         Member(t, lambda report: None, Checkpoints("memory://reach", t.id, 60)) for t in trials
     ]

@@ -38,8 +38,16 @@ COLUMNS: dict[str, Any] = {
 
 
 def make(**sections: Any) -> Trial:
-    """A trial without timed steps, which would also need a program of the dense control."""
-    return trial(**{"speed": {"rounds": 0}, **sections})
+    """A small trial that takes little time.
+
+    It has no timed steps, which would also need a program of the dense control, and no XLA, which
+    compiles for longer than such a trial trains. Tests of these give `speed` and `train.jit`.
+    """
+    train = {"jit": False, **sections.pop("train", BASE["train"])}
+    return trial(**{"speed": {"rounds": 0}, "train": train, **sections})
+
+
+XLA = {**BASE["train"], "jit": "auto"}
 
 
 def sha(result: TrialResult) -> str:
@@ -142,15 +150,15 @@ def test_two_processes_give_the_same_bits() -> None:
         ).stdout.strip()
         for _ in range(2)
     }
-    assert digests == {sha(run(make()))}
+    assert digests == {sha(run(make(train=XLA)))}
 
 
 @pytest.mark.parametrize("strategy", ["projection", "sparse_values", "sparse_tensor"])
 def test_a_reused_program_gives_the_same_bits_as_a_fresh_one(strategy: str) -> None:
     program.clear_programs()
-    fresh = sha(run(make(strategy=strategy)))
-    other = sha(run(make(strategy=strategy, seed=1)))
-    assert sha(run(make(strategy=strategy))) == fresh != other
+    fresh = sha(run(make(strategy=strategy, train=XLA)))
+    other = sha(run(make(strategy=strategy, train=XLA, seed=1)))
+    assert sha(run(make(strategy=strategy, train=XLA))) == fresh != other
 
 
 def test_xla_compiles_a_program_once_for_all_epochs_masks_and_chunks(tmp_path: Path) -> None:
@@ -182,13 +190,13 @@ def test_xla_compiles_a_program_once_for_all_epochs_masks_and_chunks(tmp_path: P
 def test_neither_chunks_nor_audits_change_a_bit(
     model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = run(make(model=model))
+    whole = run(make(model=model, train=XLA))
     monkeypatch.setattr(loop, "CHUNK_SECONDS", 0.0)  # one step at a time
-    single_steps = run(make(model=model))
+    single_steps = run(make(model=model, train=XLA))
     assert sha(single_steps) == sha(whole)
     names = ("train/loss", "validation/loss", "test/accuracy", "integrity/moved")
     assert [single_steps.metrics[m] for m in names] == [whole.metrics[m] for m in names]
-    assert sha(run(make(model=model, audit={"every": 7}))) == sha(whole)
+    assert sha(run(make(model=model, train=XLA, audit={"every": 7}))) == sha(whole)
 
 
 def test_the_last_step_is_audited_whatever_the_interval() -> None:
