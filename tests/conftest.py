@@ -17,7 +17,12 @@ os.environ["HYDRA_FULL_ERROR"] = "1"
 
 from masksweep.sweeps.training.setup import prepare_process
 
-prepare_process(threads=1)
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Loads TensorFlow in the processes that run tests, not in the one that hands them out."""
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        prepare_process(threads=1)
+
 
 # Other processes may use the cores, so examples have no deadline. Where CI is set, each run has the
 # same examples, so that a change is not refused by chance. Other runs have new ones.

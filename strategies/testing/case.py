@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import keras
 
-from masksweep.strategies.base import Plan, Strategy, one_value
+from masksweep.strategies.base import Array, Plan, Strategy, Weight, one_value
 from masksweep.strategies.core.weights import describe, make_plan, values
 from masksweep.strategies.held import Held
 from masksweep.strategies.held.constant import Constant
@@ -81,9 +81,22 @@ class Case:
         Returns:
             The plan.
         """
+        return self._plan(
+            describe(model), values(model), held, seed, targets=targets, pattern=pattern
+        )
+
+    def _plan(
+        self,
+        weights: Sequence[Weight],
+        start: Mapping[str, Array],
+        held: str,
+        seed: int,
+        targets: Sequence[str] | None = None,
+        pattern: Pattern | None = None,
+    ) -> Plan:
         return make_plan(
-            describe(model),
-            values(model),
+            weights,
+            start,
             masks=(pattern or self.pattern).masks,
             held=HELD[held].values,
             targets=targets or self.targets,
@@ -107,7 +120,14 @@ class Case:
         # an array of held values has another shape than a scalar, so it needs another program
         value_per_entry = held == "init" and self.strategy.bind().keep is one_value
         trial = _compiled(self, optimizer, held if value_per_entry else "zero", jit)
-        return trial.begin(self.plan(network(), held, seed=seed))
+        return trial.begin(self._plan(*_network_weights(), held=held, seed=seed))
+
+
+@cache
+def _network_weights() -> tuple[tuple[Weight, ...], dict[str, Array]]:
+    """Returns the weights of `network` and their initial values; both are always the same."""
+    model = network()
+    return tuple(describe(model)), values(model)
 
 
 @cache

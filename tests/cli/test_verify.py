@@ -49,14 +49,6 @@ def test_all_experiments_of_verify_make_claims() -> None:
     assert set(EXPERIMENTS) | set(QUESTIONS) <= set(with_claims())
 
 
-def test_the_four_questions_together_are_each_of_them() -> None:
-    together = plan("seed_questions")
-    apart = [p for name in QUESTIONS for p in plan(name)]
-    assert [p.trial.id for p in together] == [p.trial.id for p in apart]
-    names = list(together[0].trial.sweep.claims)
-    assert names == [n for q in QUESTIONS for n in plan(q)[0].trial.sweep.claims]
-
-
 def test_an_unknown_experiment_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["verify", "--only", "nope"]) == 2
     message = capsys.readouterr().err

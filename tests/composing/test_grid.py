@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from masksweep.sweeps.composing import grid, hydra_internals
 from masksweep.sweeps.composing.composer import Composer
 from masksweep.sweeps.config import plan
 from masksweep.sweeps.config.composed import Composed
+from masksweep.sweeps.config.plan import Planned
 
 # composing sets Hydra's version base, which must be reset for other tests
 pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
@@ -137,19 +139,29 @@ def test_parts_of_another_form_are_refused(sweep: Callable[..., Sweep], parts: s
 EXPERIMENTS = sorted(p.stem for p in (Path(__file__).parents[2] / "conf/experiment").glob("*.yaml"))
 
 
-# seed_questions joins four experiments and takes longest; `test_verify.py` compares their trials
-EACH_APART = [name for name in EXPERIMENTS if name != "seed_questions"]
-
-
-@pytest.mark.parametrize(
-    "name", [*EACH_APART, pytest.param("seed_questions", marks=pytest.mark.slow)]
-)
-def test_every_trial_of_every_experiment_validates(sweep: Callable[..., Sweep], name: str) -> None:
+@cache
+def planned(name: str) -> Sequence[Planned]:
+    """The plan of an experiment."""
     arguments = [f"+experiment={name}"]
-    composed_sweep = sweep(*arguments)
-    jobs = composed_sweep.jobs(arguments)
-    resolved = zip(jobs, composed_sweep.composer.resolve(jobs), strict=True)
-    composed = [Composed(job, values) for job, values in resolved]
-    planned = plan.plan(composed, plan.trials_of(composed))
-    assert len({p.trial.id for p in planned}) == len(planned) > 0
-    assert {p.trial.sweep.name for p in planned} == {name}
+    with hydra_internals.composed(None, arguments) as composed_sweep:
+        sweep = Sweep(*composed_sweep)
+        jobs = sweep.jobs(arguments)
+        resolved = zip(jobs, sweep.composer.resolve(jobs), strict=True)
+        composed = [Composed(job, values) for job, values in resolved]
+        return tuple(plan.plan(composed, plan.trials_of(composed)))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_trial_of_every_experiment_validates(name: str) -> None:
+    trials = planned(name)
+    assert len({p.trial.id for p in trials}) == len(trials) > 0
+    assert {p.trial.sweep.name for p in trials} == {name}
+
+
+def test_the_four_questions_together_are_each_of_them() -> None:
+    questions = ("selective_zero", "sparse_variable", "constant_weight", "freeze_output")
+    together = planned("seed_questions")
+    apart = [p for name in questions for p in planned(name)]
+    assert [p.trial.id for p in together] == [p.trial.id for p in apart]
+    names = list(together[0].trial.sweep.claims)
+    assert names == [n for q in questions for n in planned(q)[0].trial.sweep.claims]

@@ -24,6 +24,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from masksweep.sweeps import report
+from masksweep.sweeps.cli.main import _taken
 from masksweep.sweeps.common.signals import Stop
 from masksweep.sweeps.config.plan import Planned
 from masksweep.sweeps.driver.sweep import Sweep
@@ -34,7 +35,7 @@ from masksweep.sweeps.launch.worker import Task
 from masksweep.sweeps.tracking import resume, run_config
 from masksweep.sweeps.training import weight_images
 from tests.support.extras import missing, module
-from tests.support.sweep_process import clean_env, local_store, wait_for
+from tests.support.sweep_process import clean_env, local_store, stop_alone, wait_for
 from tests.support.trials import trial
 
 ARGUMENTS = [
@@ -43,6 +44,7 @@ ARGUMENTS = [
     "data=digits",
     "model.hidden=[12]",
     "train.epochs=2",
+    "train.jit=false",
     "sweep.name=small",
     "sweep.question=which of them holds",
 ]
@@ -268,9 +270,13 @@ def page(ran: Ran) -> Iterator[str]:
         assert server.stdout.readline() == line
         wait_for(lambda: answers(f"http://127.0.0.1:{port}/health"))
         yield f"http://127.0.0.1:{port}"
+        # a signal to the command alone ends its server too
+        assert stop_alone(server, signal.SIGINT) == 130
+        assert not _taken(port)
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait()
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGTERM)
+            server.wait()
         assert server.stdout is not None
         server.stdout.close()
 

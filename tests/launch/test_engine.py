@@ -376,7 +376,10 @@ class TestSeveralNodes:
         with pytest.raises(Invalid, match="must fit on one node"):
             slots(Spec(num_cpus=4, num_gpus=1))
 
-    def test_specs_that_do_not_fit_beside_each_other_all_run(self, nodes: Any) -> None:
+    def test_specs_that_do_not_fit_beside_each_other_all_run(
+        self, nodes: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pool, "LOOK_SECONDS", 0.2)
         nodes.add_node(num_cpus=2)
         seen = Seen()
         specs = [Spec(threads=1), Spec(num_cpus=2), Spec(threads=3), Spec(num_cpus=0.5)] * 2

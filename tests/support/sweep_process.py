@@ -152,6 +152,20 @@ def ran(folder: Path, *arguments: str, **options: Any) -> Driver:
     return driver
 
 
+def stop_alone(process: subprocess.Popen[Any], number: signal.Signals) -> int:
+    """Sends a signal to a command alone, not to its children, and returns its exit code.
+
+    Fails if one of its children is still there a second after its end.
+    """
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert family
+    process.send_signal(number)
+    code = process.wait(PATIENCE_S)
+    _, alive = psutil.wait_procs(family, 1)
+    assert not alive
+    return code
+
+
 class Store:
     """The runs of one sweep in a tracking store."""
 

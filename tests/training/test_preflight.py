@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,17 +15,23 @@ from tests.support.sweep_process import wait_for
 from tests.support.trials import trial
 
 
-def test_it_loads_tensorflow_before_it_is_asked_and_answers_for_every_trial() -> None:
-    trials = [trial(strategy=s, seed=i) for s in ("weight_mask", "var_list") for i in (0, 1)]
-    with Preflight() as child:
-        maps = Path(f"/proc/{child._child._process.pid}/maps")
+@pytest.fixture(scope="module")
+def child() -> Iterator[Preflight]:
+    """A preflight that has loaded TensorFlow before it was asked anything."""
+    with Preflight() as started:
+        maps = Path(f"/proc/{started._child._process.pid}/maps")
         wait_for(lambda: "libtensorflow" in maps.read_text())
-        answers = check(trials, child.ask)
+        yield started
+    assert not started._child._process.is_alive()
+
+
+def test_it_answers_for_every_trial(child: Preflight) -> None:
+    trials = [trial(strategy=s, seed=i) for s in ("weight_mask", "var_list") for i in (0, 1)]
+    answers = check(trials, child.ask)
     assert answers.keys() == {t.id for t in trials if t.strategy.name == "var_list"}
-    assert not child._child._process.is_alive()
 
 
-def test_it_says_what_is_cut_off() -> None:
+def test_it_says_what_is_cut_off(child: Preflight) -> None:
     sparse = {"name": "random", "sparsity": 0.99}
     plain, minimum_fan, dense, held_constant = (
         trial(pattern=sparse),
@@ -32,8 +39,7 @@ def test_it_says_what_is_cut_off() -> None:
         trial(strategy="dense", pattern=sparse),
         trial(pattern=sparse, held={"name": "constant", "value": 0.5}),
     )
-    with Preflight() as child:
-        answers = check([plain, minimum_fan, dense, held_constant], child.ask)
+    answers = check([plain, minimum_fan, dense, held_constant], child.ask)
     assert answers.keys() == {plain.id}
     masks = start(plain).plan.weights
     counts = [[int((~w.mask).all(axis=axis).sum()) for axis in (0, 1)] for w in masks]
@@ -44,8 +50,8 @@ def test_it_says_what_is_cut_off() -> None:
     assert shown.described()["cut_off"] == answers[plain.id].cut_off
 
 
-def test_what_cannot_be_planned_comes_back_as_bad_input() -> None:
-    with Preflight() as child, pytest.raises(Invalid, match=r"targets=nope/\*"):
+def test_what_cannot_be_planned_comes_back_as_bad_input(child: Preflight) -> None:
+    with pytest.raises(Invalid, match=r"targets=nope/\*"):
         check([trial(targets=["nope/*"])], child.ask)
 
 
