@@ -17,8 +17,8 @@ from pathlib import Path
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps._version import __version__
 from masksweep.sweeps.common import streams
-from masksweep.sweeps.common.broken import Broken
 from masksweep.sweeps.common.signals import Stop, end_children
+from masksweep.sweeps.common.sweep_failed import SweepFailed
 
 USAGE = """\
 masksweep settles by experiment how to hold masked weights in TensorFlow.
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             streams.discard(1)  # stdout may be what cannot be written
             _complain(f"{error.strerror}{f': {error.filename}' if error.filename else ''}")
             return 1
-        except Broken as error:
+        except SweepFailed as error:
             _complain(str(error))
             return 1
         except Exception as error:

@@ -95,8 +95,10 @@ def _targets(source: str, sweep: bool, uri: str | None, folder: Path) -> list[Ta
             for run in reader.trials_of(uri, source) if sweep else [source]:
                 run_folder = folder / run
                 run_folder.mkdir()
-                if run_config.NAME not in reader.download(uri, run, run_config.FILES, run_folder):
-                    raise Invalid("run", run, f"has no {run_config.NAME}: no trial's run")
+                if run_config.FILE_NAME not in reader.download(
+                    uri, run, run_config.FILES, run_folder
+                ):
+                    raise Invalid("run", run, f"has no {run_config.FILE_NAME}: no trial's run")
                 targets.append(_of_run(run, run_folder))
             return targets
     except Away as error:
@@ -115,7 +117,7 @@ def _target(name: str, path: Path) -> Target:
 def _of_run(run: str, folder: Path) -> Target:
     """Reads the config file of a run, which was copied into the folder."""
     try:
-        return _target(run, folder / run_config.NAME)
+        return _target(run, folder / run_config.FILE_NAME)
     except Invalid as error:
         raise Invalid("run", run, str(error).replace(f"{folder}/", "")) from error
 

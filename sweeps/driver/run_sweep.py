@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from functools import partial
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.common.broken import Broken
 from masksweep.sweeps.common.signals import Stop, Stopped
 from masksweep.sweeps.common.spinner import doing
+from masksweep.sweeps.common.sweep_failed import SweepFailed
 from masksweep.sweeps.config import feasible
 from masksweep.sweeps.config.plan import Planned, public, refused, sweep_name, trials
 from masksweep.sweeps.config.trial import Trial
@@ -46,7 +46,7 @@ def run(planned: Sequence[Planned], arguments: Sequence[str], *, rerun: bool = F
         ended = _run(planned, arguments, name, rerun)
     except Stopped as stopped:
         ended = Ended(exit_code=stopped.exit_code)
-    except Broken as broken:
+    except SweepFailed as broken:
         ended = Ended(ended_by=f"The sweep was stopped: {broken}. {KEPT}")
     summary.after(ended, name, arguments)
     return ended

@@ -7,9 +7,9 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from masksweep.sweeps.common.broken import Broken
 from masksweep.sweeps.common.limits import HURRY_SECONDS
 from masksweep.sweeps.common.signals import Stop, Stopped
+from masksweep.sweeps.common.sweep_failed import SweepFailed
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.plan import Planned
 from masksweep.sweeps.driver import summary
@@ -119,7 +119,7 @@ class Sweep(TrialWatcher):
                 status, exit_code = "KILLED", stopped.exit_code
             except FailFast as failed:
                 self._ended_by = f"Stopped at {failed}, which failed (launch.fail_fast)."
-            except Broken as broken:
+            except SweepFailed as broken:
                 self._ended_by = f"The sweep was stopped: {broken}. {KEPT}"
             finally:
                 ended = [self.outcomes[k] for k in self._by_id if k in self.outcomes]

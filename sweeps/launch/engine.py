@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from masksweep.sweeps.common.broken import Broken
+from masksweep.sweeps.common.sweep_failed import SweepFailed
 from masksweep.sweeps.launch.actors import EventQueue
 from masksweep.sweeps.launch.cluster import Spec
 from masksweep.sweeps.launch.head import EARLY_SECONDS, HEAD_SECONDS, Head
@@ -60,7 +60,7 @@ def run(
 
     Raises:
         Invalid: No node can hold a worker for one of the jobs.
-        Broken: The cluster is gone.
+        SweepFailed: The cluster is gone.
     """
     with Engine(jobs, work, joined=joined) as engine:
         engine.run(watcher, jobs, max_retries=max_retries, timeout_s=timeout_s)
@@ -117,16 +117,16 @@ class Engine:
 
     @contextmanager
     def _of_ray(self) -> Iterator[None]:
-        """Raises `Broken` for an error of Ray, and notes that Ray must not be called any more."""
+        """Raises `SweepFailed` for an error of Ray, and notes that Ray must not be called any more."""
         import ray
 
         try:
             yield
         except (ray.exceptions.RayError, ConnectionError) as error:
             self._broken = True
-            self._head.answers()  # raises a Broken that says what died, if something did
-            raise Broken(f"Ray failed: {last_line(error)}") from error
-        except Broken:
+            self._head.answers()  # raises a SweepFailed that says what died, if something did
+            raise SweepFailed(f"Ray failed: {last_line(error)}") from error
+        except SweepFailed:
             self._broken = True
             raise
 
@@ -139,7 +139,7 @@ class Engine:
 
         Raises:
             LookupError: No worker can be set up, or the worker died.
-            Broken: The cluster is gone.
+            SweepFailed: The cluster is gone.
             Exception: Whatever the method raises.
         """
         import ray
@@ -160,7 +160,7 @@ class Engine:
             except ray.exceptions.RayTaskError as error:
                 cause = error.cause
             except ray.exceptions.RayError as error:
-                self._head.wait()  # raises Broken if the head is lost as well
+                self._head.wait()  # raises SweepFailed if the head is lost as well
                 raise LookupError(last_line(error)) from error
         raise cause from None
 
@@ -185,7 +185,7 @@ class Engine:
             timeout_s: Seconds that a job of size 1 may take; None for no limit.
 
         Raises:
-            Broken: The cluster is gone.
+            SweepFailed: The cluster is gone.
         """
         with self._of_ray():
             self._run(watcher, jobs, max_retries, timeout_s)

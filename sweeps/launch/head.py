@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 
-from masksweep.sweeps.common.broken import Broken
+from masksweep.sweeps.common.sweep_failed import SweepFailed
 from masksweep.sweeps.launch import ray_internals
 
 HEAD_SECONDS = 30.0
@@ -33,7 +33,7 @@ class Head:
         """Whether calls to the head return now.
 
         Raises:
-            Broken: The head has been out of reach for too long, or Ray has ended on this machine.
+            SweepFailed: The head has been out of reach for too long, or Ray has ended on this machine.
         """
         import ray
 
@@ -41,9 +41,9 @@ class Head:
             return True  # a ray:// connection raises its own errors
         node = ray_internals.node()
         if node is None:
-            raise Broken("Ray has ended")
+            raise SweepFailed("Ray has ended")
         if dead := ray_internals.dead_processes(node):
-            raise Broken(f"Ray's {' and '.join(dead)} died")
+            raise SweepFailed(f"Ray's {' and '.join(dead)} died")
         if node.is_head() or time.monotonic() - self._asked < PROBE_SECONDS:
             return not self._gone_since
         host, _, port = node.gcs_address.rpartition(":")
@@ -54,7 +54,7 @@ class Head:
             self._gone_since = self._gone_since or time.monotonic()
             if time.monotonic() - self._gone_since > self._patience_s:
                 reason = f"has been gone for {self._patience_s:g} s: {error}"
-                raise Broken(f"the head of the Ray cluster {reason}") from error
+                raise SweepFailed(f"the head of the Ray cluster {reason}") from error
         self._asked = time.monotonic()
         return not self._gone_since
 
@@ -62,7 +62,7 @@ class Head:
         """Waits until the head answers a new probe.
 
         Raises:
-            Broken: As in `answers`.
+            SweepFailed: As in `answers`.
         """
         self._asked = 0.0
         while not self.answers():

@@ -10,7 +10,7 @@ from statistics import fmean, median
 
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.trial import label
-from masksweep.sweeps.report import atlas
+from masksweep.sweeps.report import leak_atlas_results
 from masksweep.sweeps.report.baseline import metric, score, training
 from masksweep.sweeps.results import leaks
 
@@ -227,4 +227,4 @@ def choice(results: Sequence[Standing], noise: float | None) -> list[Standing]:
         best = max(s.score for s in candidates if s.score is not None)
         candidates = [s for s in candidates if s.score is not None and best - s.score <= noise]
     tie = [s for s in candidates if not any(other.preferred(s) for other in candidates)]
-    return sorted(tie, key=lambda s: (atlas.rank(s.strategy), s.strategy))
+    return sorted(tie, key=lambda s: (leak_atlas_results.rank(s.strategy), s.strategy))

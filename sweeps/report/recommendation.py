@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from masksweep.sweeps.config.outcome import Outcome
-from masksweep.sweeps.report import atlas
+from masksweep.sweeps.report import leak_atlas_results
 from masksweep.sweeps.report.baseline import floors, metric
 from masksweep.sweeps.report.ranking import WORTH, Standing, choice, kinds, standings
 from masksweep.sweeps.report.verdicts import alarms, inconclusive, unreached
@@ -147,8 +147,8 @@ def _pick(tie: Sequence[Standing], noise: float | None, classify: bool) -> str:
 
 
 def _order(strategies: Sequence[str]) -> str:
-    """Returns why the strategies are in this order (see `atlas.rank`)."""
-    cells = [atlas.FOUND.get(name) for name in strategies]
+    """Returns why the strategies are in this order (see `leak_atlas_results.rank`)."""
+    cells = [leak_atlas_results.RESULTS.get(name) for name in strategies]
     known = [c for c in cells if c]
     if len(known) < len(cells):
         return "they are listed in a fixed order"

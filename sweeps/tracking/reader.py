@@ -159,7 +159,7 @@ def _outcome(client: Any, run: Any, folder: Path) -> tuple[Outcome | str, str]:
     for name in artifacts & {*run_config.FILES, "environment.txt"}:
         client.download_artifacts(run.info.run_id, name, str(run_folder))
     try:
-        trial = run_config.read(run_folder / run_config.NAME)[0]
+        trial = run_config.read(run_folder / run_config.FILE_NAME)[0]
     except Invalid as error:
         return f"{run.info.run_name}: {error}".replace(f"{run_folder}/", ""), ""
     environment_file = run_folder / "environment.txt"

@@ -159,8 +159,11 @@ class Recorder:
     ) -> tuple[Recorded, dict[str, bytes]]:
         """Returns the recorded results of an ended trial, and its config file with named files."""
         named_files, run = run_config.files(trial), self._runs[trial.id]
-        record = run_config.of(trial, run, result, self._curves(trial), named_files, failed)
-        return record, {**named_files, run_config.NAME: run_config.text(trial, record).encode()}
+        record = run_config.record(trial, run, result, self._curves(trial), named_files, failed)
+        return record, {
+            **named_files,
+            run_config.FILE_NAME: run_config.text(trial, record).encode(),
+        }
 
     def _curves(self, trial: Trial) -> dict[str, dict[int, float]]:
         """Returns the values of each curve by epoch."""

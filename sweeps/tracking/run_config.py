@@ -23,13 +23,13 @@ LONG = 2**24
 VALUES = 500_000
 """Largest number of values in a config file: enough for curves of 25 metrics over 10,000 epochs,
 or for masks written as lists."""
-NAME = "config.yaml"
+FILE_NAME = "config.yaml"
 """Name of the config file."""
 BLOCK = "recorded"
 """Key of the results in the config file; the other keys are the trial's config."""
 GIVEN = ("pattern", "held")
 """Groups whose setting `path` names a file. A copy of the file is stored beside the config file."""
-FILES = (NAME, *(f"given_{group}.npz" for group in GIVEN))
+FILES = (FILE_NAME, *(f"given_{group}.npz" for group in GIVEN))
 """Names of the config file and the files beside it."""
 Curves = Mapping[str, Mapping[int, float]]
 """Value by epoch, by metric."""
@@ -72,7 +72,7 @@ def files(trial: Trial) -> dict[str, bytes]:
     return {}
 
 
-def of(
+def record(
     trial: Trial,
     run: str,
     result: TrialResult,

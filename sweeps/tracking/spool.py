@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.common.broken import Broken
 from masksweep.sweeps.common.limits import STATE
 from masksweep.sweeps.common.locks import lock
 from masksweep.sweeps.common.seeding import short_digest
+from masksweep.sweeps.common.sweep_failed import SweepFailed
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS record (
@@ -138,7 +138,7 @@ class Spool:
             files: Content of the record's files, by name.
 
         Raises:
-            Broken: The record cannot be written. Earlier records are kept.
+            SweepFailed: The record cannot be written. Earlier records are kept.
         """
         with self._lock, self._written():
             values = kind, json.dumps(body), body.get("run")
@@ -151,13 +151,13 @@ class Spool:
 
     @contextmanager
     def _written(self) -> Iterator[None]:
-        """A transaction; a failure is raised as `Broken`."""
+        """A transaction; a failure is raised as `SweepFailed`."""
         try:
             with self._db:
                 yield
         except sqlite3.Error as error:
             message = f"{self._path} cannot be written ({error}); make room on its disk"
-            raise Broken(message) from error
+            raise SweepFailed(message) from error
 
     def oldest(self, limit: int) -> list[Record]:
         """Returns the oldest records that are neither sent nor refused.

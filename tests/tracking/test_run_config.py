@@ -34,7 +34,9 @@ def written(folder: Path, trial: Trial) -> Path:
     for name, content in copies.items():
         (folder / name).write_bytes(content)
     path = folder / "config.yaml"
-    path.write_text(run_config.text(trial, run_config.of(trial, "r" * 32, RESULT, CURVES, copies)))
+    path.write_text(
+        run_config.text(trial, run_config.record(trial, "r" * 32, RESULT, CURVES, copies))
+    )
     return path
 
 
@@ -229,7 +231,7 @@ def test_a_file_of_very_many_values_is_refused_at_once(
 def test_masks_and_curves_that_are_long_are_read(tmp_path: Path) -> None:
     trial = make(pattern={"name": "explicit", "mask": np.ones((400, 400), int).tolist()})
     curves = {f"train/{i}": {epoch: epoch / 3 for epoch in range(10_000)} for i in range(10)}
-    recorded = run_config.of(trial, "r" * 32, RESULT, curves, {})
+    recorded = run_config.record(trial, "r" * 32, RESULT, curves, {})
     path = tmp_path / "config.yaml"
     path.write_text(run_config.text(trial, recorded))
     read_trial, read_record = run_config.read(path)

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from masksweep.sweeps.report.atlas import FOUND, Held, rank
+from masksweep.sweeps.report.leak_atlas_results import RESULTS, Held, rank
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,21 +20,21 @@ def test_the_figures_are_those_of_the_atlas() -> None:
         cells = Counter(re.findall(r"<td class=(\w+)>", section))
         held_by_label[label] = Held(cells.total() - cells["refused"], cells["exact"])
     assert held_by_label.pop("init_only") == Held(324, 0)
-    assert held_by_label == FOUND
+    assert held_by_label == RESULTS
 
 
 def test_the_readme_says_the_same() -> None:
     text = " ".join((ROOT / "README.md").read_text().split())
-    exact = [label for label, held in FOUND.items() if held.exact == held.tried]
+    exact = [label for label, held in RESULTS.items() if held.exact == held.tried]
     plain = [label for label in exact if "(" not in label]
     (said,) = re.findall(r"((?:`\w+`(?:, | and )?)+) are exact in every cell that they take", text)
     assert set(re.findall(r"`(\w+)`", said)) == set(plain)
-    assert f"take ({sum(FOUND[label].tried for label in exact):,})" in text
+    assert f"take ({sum(RESULTS[label].tried for label in exact):,})" in text
     for label in ("gradient_mask", "row_lookup", "loss_mask"):
-        leaks = FOUND[label].tried - FOUND[label].exact
+        leaks = RESULTS[label].tried - RESULTS[label].exact
         assert re.search(rf"`{label}`(?: leaks)? in {leaks}\b", text)
 
 
 def test_the_table_is_written_in_its_own_order() -> None:
-    assert [rank(label) for label in FOUND] == list(range(len(FOUND)))
-    assert rank("somebody's own") == len(FOUND)
+    assert [rank(label) for label in RESULTS] == list(range(len(RESULTS)))
+    assert rank("somebody's own") == len(RESULTS)

@@ -15,7 +15,7 @@ class Held:
     """Number of these cells in which no masked entry changed in any bit."""
 
 
-FOUND: dict[str, Held] = {
+RESULTS: dict[str, Held] = {
     "weight_mask": Held(324, 324),
     "projection": Held(324, 324),
     "hard_mask": Held(324, 324),
@@ -36,11 +36,11 @@ def rank(label: str) -> int:
     """Returns the place of a strategy in the order, 0 for the best.
 
     Strategies are sorted by the fraction of their accepted cells in which they hold, then by the
-    number of accepted cells, then by their order in `FOUND`. A strategy that is not in the atlas
+    number of accepted cells, then by their order in `RESULTS`. A strategy that is not in the atlas
     comes last.
 
     Args:
         label: The strategy's label as in `Trial.label`, for example `weight_mask(form=product)`.
     """
-    order = sorted(FOUND, key=lambda k: (-FOUND[k].exact / FOUND[k].tried, -FOUND[k].tried))
-    return order.index(label) if label in FOUND else len(order)
+    order = sorted(RESULTS, key=lambda k: (-RESULTS[k].exact / RESULTS[k].tried, -RESULTS[k].tried))
+    return order.index(label) if label in RESULTS else len(order)

@@ -3,5 +3,5 @@
 from __future__ import annotations
 
 
-class Broken(Exception):
+class SweepFailed(Exception):
     """Raised if no trial can continue: the cluster is gone, or results cannot be stored."""
