@@ -95,9 +95,8 @@ def _targets(source: str, sweep: bool, uri: str | None, folder: Path) -> list[Ta
             for run in reader.trials_of(uri, source) if sweep else [source]:
                 run_folder = folder / run
                 run_folder.mkdir()
-                if run_config.FILE_NAME not in reader.download(
-                    uri, run, run_config.FILES, run_folder
-                ):
+                files = reader.download(uri, run, run_config.FILES, run_folder)
+                if run_config.FILE_NAME not in files:
                     raise Invalid("run", run, f"has no {run_config.FILE_NAME}: no trial's run")
                 targets.append(_of_run(run, run_folder))
             return targets

@@ -117,7 +117,7 @@ class Engine:
 
     @contextmanager
     def _of_ray(self) -> Iterator[None]:
-        """Raises `SweepFailed` for an error of Ray, and notes that Ray must not be called any more."""
+        """Raises `SweepFailed` for an error of Ray, and notes not to call Ray any more."""
         import ray
 
         try:

@@ -33,7 +33,7 @@ class Head:
         """Whether calls to the head return now.
 
         Raises:
-            SweepFailed: The head has been out of reach for too long, or Ray has ended on this machine.
+            SweepFailed: The head was out of reach for too long, or Ray has ended on this machine.
         """
         import ray
 
