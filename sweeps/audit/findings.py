@@ -128,8 +128,8 @@ def note(findings: Sequence[Finding]) -> str:
     if not names:
         return ""
     return (
-        f"{', '.join(names)}: numbered by place; the file does not say what layers that are not "
-        "Keras' own call their variables"
+        f"{', '.join(names)}: named by position, because the file does not have the names of "
+        "variables of layers that are not Keras' own"
     )
 
 

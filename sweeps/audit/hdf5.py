@@ -58,7 +58,7 @@ class Tree:
         """
         address = h5py.h5o.get_info(group.id).addr
         if address in self._entered or group.name.count("/") > DEPTH:
-            raise Invalid("path", self._path, f"{_short(group.name)}: groups in groups without end")
+            raise Invalid("path", self._path, f"{_short(group.name)}: groups are nested too deep")
         self._entered.add(address)
         self._left -= len(group)
         if self._left < 0:
@@ -66,7 +66,7 @@ class Tree:
         for name in group:
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 where = _short(f"{group.name}/{name}")
-                raise Invalid("path", self._path, f"{where} is a link; Keras writes none")
+                raise Invalid("path", self._path, f"{where} is a link, which Keras does not write")
         return {name: group[name] for name in group}
 
 
@@ -114,7 +114,7 @@ def weight(path: str, dataset: h5py.Dataset, name: str, **more: Any) -> StoredWe
     stored = dataset.id.get_storage_size()
     problem = ""
     if dataset.external or dataset.is_virtual:
-        problem = "is stored in another file; Keras writes none so"
+        problem = "is stored in another file, which Keras does not do"
     elif plist.get_nfilters():
         names = [
             plist.get_filter(i)[3].decode(errors="replace")

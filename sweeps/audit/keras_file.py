@@ -75,7 +75,7 @@ def _unpack(path: str, archive: zipfile.ZipFile, to: Path) -> None:
         while chunk := stream.read(CHUNK):
             left -= len(chunk)
             if left < 0:
-                raise Invalid("path", path, f"its {WEIGHTS} unpacks to more than it should")
+                raise Invalid("path", path, f"its {WEIGHTS} unpacks to too many bytes")
             file.write(chunk)
 
 

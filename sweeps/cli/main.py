@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             if not isinstance(error, Away):
                 raise
-            _complain(f"the store is away: {error}")
+            _complain(f"the tracking store cannot be reached: {error}")
             return 1
         except KeyboardInterrupt as stopped:
             end_children()
@@ -214,7 +214,10 @@ def _plan(arguments: list[str]) -> int:
         name = plan.sweep_name(planned[0].trial, overrides)
         planned, reason = resume.look(planned, name)
         if reason:
-            print(f"The store is away ({reason}); what is done cannot be seen.", file=sys.stderr)
+            message = (
+                f"The tracking store cannot be reached ({reason}); it is not shown what is done."
+            )
+            print(message, file=sys.stderr)
     if planned and "--check" in flags:
         feasible.check([p.trial for p in planned])
         with spinner.doing(f"Checking {plan.trials(len(planned))}"):

@@ -170,7 +170,8 @@ def _opened(tracking: Tracking, name: str) -> Tracker | None:
     try:
         return Tracker(tracking, name)
     except Away as error:
-        print(f"The store is away ({error}); results wait on disk.", file=sys.stderr)
+        message = f"The tracking store cannot be reached ({error}); results are kept on disk."
+        print(message, file=sys.stderr)
         return None
 
 

@@ -52,7 +52,8 @@ def before(planned: Sequence[Planned], away: str) -> None:
     """
     done = any(p.found for p in planned)
     if away:
-        print(f"The store is away ({away}); results wait on disk.", file=sys.stderr)
+        message = f"The tracking store cannot be reached ({away}); results are kept on disk."
+        print(message, file=sys.stderr)
     if done:
         print(f"{counted(planned)}.", file=sys.stderr)
         if warning := resume.other_code(planned):

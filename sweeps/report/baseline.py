@@ -172,7 +172,7 @@ def method(row_count: int) -> str:
     scope = f"of all {row_count} rows at once (Bonferroni)" if row_count > 1 else "of this row"
     return (
         f"Intervals (95 %) and p are {scope}, by Student's t over the seeds: where p is below"
-        f" {SIGNIFICANT}, and there alone, the interval leaves out zero."
+        f" {SIGNIFICANT}, and only there, the interval does not contain zero."
     )
 
 

@@ -16,7 +16,7 @@ from masksweep.sweeps.tracking.reader import Sweep
 
 CAPTIONS = {
     "score": "Test score over sparsity; bands are 95 % intervals over the seeds.",
-    "speed": "Step time beside the dense control of the same trial.",
+    "speed": "Step time as a ratio to the dense control of the same trial.",
     "pareto": "Score against speed with its 95 % interval; the line joins those that hold and that"
     " no other beats in both. Hollow marks did not hold.",
 }
@@ -57,7 +57,7 @@ def page(sweep: Sweep, figures: Mapping[str, bytes], compared_with: str = baseli
         figures=[(_svg(image), _caption(name)) for name, image in figures.items()],
         tables=[
             ("Were the weights held?", _integrity(outcomes)),
-            (f"Beside {baseline_name}", _differences(outcomes, compared_with)),
+            (f"Compared with {baseline_name}", _differences(outcomes, compared_with)),
             ("Which trials did not hold", _leaks(outcomes)),
             ("What was skipped or failed", _ended(outcomes)),
             ("What it cost", _costs(outcomes)),
@@ -108,7 +108,7 @@ def _differences(outcomes: Sequence[Outcome], compared_with: str) -> Table:
         notes = [baseline.method(len(lines)), baseline.note(outcomes)]
         return Table(header, _plain(lines), [note for note in notes if note])
     was_chosen = compared_with != baseline.DENSE
-    message = "No strategy has two trials that have their partners there."
+    message = "No strategy has two trials with a counterpart of the same seed there."
     return Table(header, [], [message] if was_chosen else [])
 
 

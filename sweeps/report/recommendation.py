@@ -154,7 +154,7 @@ def _order(strategies: Sequence[str]) -> str:
         return "they are listed in a fixed order"
     if all(c == known[0] for c in known):
         return f"in the leak atlas each holds in {known[0].exact} of {known[0].tried} cells"
-    return "they are in the order of the leak atlas: by the part of its cells in which each holds"
+    return "they are ordered by the fraction of the leak atlas in which each holds"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -88,7 +88,7 @@ def _time(violations: Sequence[float | None]) -> bytes:
     audited = {n: v for n, v in enumerate(violations) if v is not None}
     leaking_epochs, largest = sum(v > 0 for v in audited.values()), max(audited.values())
     canvas = _Canvas()
-    canvas.text(0, 8, "Masked values that were not what they must be, by epoch", size=15)
+    canvas.text(0, 8, "Masked values that differ from their held values, by epoch", size=15)
     summary = f"the most: {largest:,.0f}; in {leaking_epochs} of " if leaking_epochs else "none in "
     canvas.text(0, 34, f"{summary}{len(audited)} audited epochs", WRONG * bool(leaking_epochs))
     bar_width, bottom = (WIDTH - 2 * GAP) / len(violations), TOP + SIDE
@@ -112,7 +112,7 @@ def _weight(masked: MaskedWeight, before: Array, after: Array) -> bytes:
     canvas = _Canvas()
     title = f"{masked.weight.name}   {shape}   {np.mean(~mask):.3g} masked"
     canvas.text(0, 8, title, size=15)
-    warning = f"{wrong.sum():,} masked values are not what they must be" if wrong.any() else ""
+    warning = f"{wrong.sum():,} masked values differ from their held values" if wrong.any() else ""
     held_message = "nothing is masked" if mask.all() else "every masked value is held"
     canvas.text(WIDTH - 2 * GAP, 11, warning or held_message, WRONG * bool(warning), "ra")
     panels = {

@@ -160,7 +160,7 @@ def test_variables_of_own_layers_are_named_by_place(capsys: pytest.CaptureFixtur
     np.savez("masks.npz", **{"own/1": MASK})
     code, said = audited(capsys, "model.keras", "masks.npz")
     assert (code, said.splitlines()[-1]) == (0, "holds: 5 masked entries, bit for bit")
-    assert "own/1: numbered by place; the file does not say what layers that are not Keras'" in said
+    assert "own/1: named by position, because the file does not have the names of variables" in said
     assert as_json(capsys, "model.keras", "masks.npz")["weights"][0]["by_place"] is True
     np.savez("masks.npz", **{"own/0": MASK})
     assert audited(capsys, "model.keras", "masks.npz")[0] == 1
@@ -175,7 +175,7 @@ def test_a_layer_like_dense_is_found_as_kernel_and_bias(
     save_as(path, model)
     np.savez("masks.npz", **{NAME: MASK, "hidden/bias": np.zeros(4)})
     code, output = audited(capsys, path, "masks.npz")
-    assert (code, "hidden/0, hidden/1: numbered by place" in output) == (0, True)
+    assert (code, "hidden/0, hidden/1: named by position" in output) == (0, True)
 
 
 def test_a_constraint_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:

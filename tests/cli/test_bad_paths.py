@@ -67,5 +67,5 @@ def test_a_store_that_is_away_is_one_line(
     monkeypatch.setattr(command, "_run", away)
     assert main(["bench"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("masksweep: the store is away: http")
+    assert line.startswith("masksweep: the tracking store cannot be reached: http")
     assert "secret" not in line

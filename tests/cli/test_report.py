@@ -305,8 +305,8 @@ def test_what_proves_nothing_is_not_said_to_leak() -> None:
     ("tie", "words"),
     [
         (["weight_mask", "projection"], "in the leak atlas each holds in 324 of 324 cells"),
-        (["weight_mask", "var_list"], "they are in the order of the leak atlas: by the part"),
-        (["weight_mask", "row_lookup"], "they are in the order of the leak atlas: by the part"),
+        (["weight_mask", "var_list"], "they are ordered by the fraction of the leak atlas"),
+        (["weight_mask", "row_lookup"], "they are ordered by the fraction of the leak atlas"),
         (["weight_mask", "of_ones_own"], "they are listed in a fixed order"),
     ],
 )
@@ -410,7 +410,7 @@ def test_it_says_what_held_what_leaked_and_how_to_rerun(made: Path) -> None:
     assert ("good", "holds") in page.coloured
     leaks = "LEAKS in 3 of 3: gradient_mask, random 0.5, seed 0, through decay"
     assert ("bad", leaks) in page.coloured
-    assert "<h2>Beside the dense control</h2>" in text
+    assert "<h2>Compared with the dense control</h2>" in text
     assert "gradient_mask, random 0.9, seed 2" in text  # each trial that leaked is named
     assert "no &lt;whole&gt; outputs" in text
     assert "Which &lt;way&gt; holds?" in text
@@ -448,7 +448,7 @@ def test_a_baseline_that_shares_nothing_is_said_to(
     monkeypatch.chdir(made)
     assert main(["report", "--baseline", "var_list", "--out", "skipped"]) == 0
     text = (made / "skipped" / "report.html").read_text()
-    assert "<h2>Beside var_list</h2>\n<p>No strategy has two trials" in text
+    assert "<h2>Compared with var_list</h2>\n<p>No strategy has two trials" in text
 
 
 @pytest.mark.parametrize(

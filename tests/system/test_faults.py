@@ -508,7 +508,7 @@ class TestStoreAway:
         server.stop()
         with sweep(folder, *SMALL, LONG, f"tracking.uri={server.uri}") as driver:
             driver.wait_for(lambda: trials(driver) >= 2)
-            assert "The store is away" in driver.stderr
+            assert "The tracking store cannot be reached" in driver.stderr
             server.start()
             assert driver.wait() == 0, driver.stderr
         self.assert_whole(Store(server.uri, "faults"), plan[LONG], 250)
