@@ -214,10 +214,8 @@ def _plan(arguments: list[str]) -> int:
         name = plan.sweep_name(planned[0].trial, overrides)
         planned, reason = resume.look(planned, name)
         if reason:
-            message = (
-                f"The tracking store cannot be reached ({reason}); it is not shown what is done."
-            )
-            print(message, file=sys.stderr)
+            print(f"The tracking store cannot be reached ({reason}).", file=sys.stderr)
+            print("So trials that have finished are shown as trials to run.", file=sys.stderr)
     if planned and "--check" in flags:
         feasible.check([p.trial for p in planned])
         with spinner.doing(f"Checking {plan.trials(len(planned))}"):

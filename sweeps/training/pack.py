@@ -169,7 +169,6 @@ def _timed(loop: TrainingLoop, packed: Packed) -> dict[str, float]:
     try:
         return evaluation.step_time_of_pack(starts, packed, (loop.x, loop.y, loop.order))
     except Exception as error:  # such as too little memory: the results are still good
-        run = loop.active[0]
-        run.note = f"the pack was not timed: {error}"
-        run.report(run.at.found.steps)
+        at, note = loop.active[0].at, f"the pack was not timed: {error}"
+        loop.active[0].emit(Report(at.found.steps, at.found.steps, at.epochs, {}, note))
         return {}

@@ -312,6 +312,7 @@ def test_what_was_found_is_not_lost_with_the_timing(
     assert [f.status for f in results] == ["ok", "ok"]
     assert "speed/step_ms" not in results[0].metrics
     assert kept.notes(one) == ["the pack was not timed: no room for the control"]
+    assert kept.reports[one.id][-1].epoch == results[0].epochs == 3
 
 
 # -- trials that can only run alone ----------------------------------------------------------
