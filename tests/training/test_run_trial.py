@@ -164,11 +164,12 @@ def test_a_reused_program_gives_the_same_bits_as_a_fresh_one(strategy: str) -> N
 def test_a_process_loads_and_compiles_no_more_than_it_needs(tmp_path: Path) -> None:
     script = (
         "import json, sys\n"
-        "from masksweep.sweeps.training import loop, run_trial, setup\n"
-        "from masksweep.sweeps.config.trial import parse\n"
+        "from masksweep.sweeps.training import setup\n"
         "setup.prepare_process(1)\n"
         # loaded by Keras alone, and still there for others: the trials' data are of scikit-learn
         "assert not {'matplotlib', 'pandas', 'sklearn'} & set(sys.modules)\n"
+        "from masksweep.sweeps.training import loop, run_trial\n"
+        "from masksweep.sweeps.config.trial import parse\n"
         "loop.CHUNK_SECONDS = 1e-3\n"
         "config = json.load(sys.stdin)\n"
         "for seed in (0, 1):\n"
