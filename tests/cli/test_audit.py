@@ -386,12 +386,13 @@ def test_nothing_is_fetched_from_elsewhere(capsys: pytest.CaptureFixture[str]) -
 
 # -- a run -----------------------------------------------------------------------------------
 
+QUICK: dict[str, Any] = {"train": {"steps": 5, "jit": False}, "speed": {"rounds": 0}}
 TRIALS = [
-    make(strategy=strategy, held=held, train={"steps": 5, "jit": False})
+    make(strategy=strategy, held=held, **QUICK)
     for strategy in ("init_only", "weight_mask")
     for held in ("zero", "constant", "init")
 ]
-TRIALS.append(make(strategy="dense", train={"steps": 5, "jit": False}))
+TRIALS.append(make(strategy="dense", **QUICK))
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,14 @@ from pathlib import Path
 
 from tests.support.light_process import HEAVY
 
+WITHOUT_HEAVY = f"""
+import sys
+from masksweep.sweeps.cli.main import main
+code = main(sys.argv[1:])
+loaded = set({HEAVY}) & set(sys.modules)
+assert not loaded, f"loaded {{loaded}}"
+sys.exit(code)
+"""
 FORKS = f"""
 import json, os, sys, traceback
 import masksweep.sweeps.composing.command_line, masksweep.sweeps.config.plan
@@ -56,14 +64,16 @@ def masksweep(
         *arguments: The command's arguments.
         cwd: Its current folder.
         light: Whether to fail if it loads TensorFlow, Ray or MLflow. Such a command is forked from
-            a process that is ready for it, which takes a tenth of the time.
+            a process that is ready for it, which takes a tenth of the time. With a PYTHONPATH of
+            its own, it needs a new process.
         **more: Additional environment variables.
     """
     env = {k: v for k, v in os.environ.items() if not k.startswith(("HYDRA_", "MLFLOW_"))} | more
-    if light:
+    if light and "PYTHONPATH" not in more:
         return _forked(arguments, cwd, env)
+    program = ["-c", WITHOUT_HEAVY] if light else ["-m", "masksweep.sweeps.cli"]
     return subprocess.run(
-        [sys.executable, "-m", "masksweep.sweeps.cli", *arguments],
+        [sys.executable, *program, *arguments],
         cwd=cwd,
         capture_output=True,
         text=True,
