@@ -69,18 +69,32 @@ def ray_cluster(_rays: ExitStack) -> None:
         _rays.enter_context(cluster())
 
 
-@pytest.fixture
-def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A Ray cluster for several nodes. The driver is on the head, which has no CPUs."""
+@pytest.fixture(scope="module")
+def _several_nodes() -> Iterator[Any]:
+    """A Ray cluster whose head, with the driver, has no CPUs."""
     import ray
     from ray.cluster_utils import Cluster
 
     ray.shutdown()
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")  # hides GPUs from this process, not from the nodes
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
-    try:
-        yield cluster
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("CUDA_VISIBLE_DEVICES")  # hides GPUs from this process, not from the nodes
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+        ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
+        try:
+            yield cluster
+        finally:
+            ray.shutdown()
+            cluster.shutdown()
+
+
+@pytest.fixture
+def nodes(_several_nodes: Any) -> Iterator[Any]:
+    """A Ray cluster to which a test adds nodes. They are removed at the end of the test."""
+    import ray
+
+    from tests.support.sweep_process import wait_for
+
+    yield _several_nodes
+    for node in list(_several_nodes.worker_nodes):
+        _several_nodes.remove_node(node)
+    wait_for(lambda: sum(node["Alive"] for node in ray.nodes()) == 1, 60)
