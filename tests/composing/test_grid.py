@@ -12,11 +12,13 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from masksweep.strategies import Invalid
+from masksweep.sweeps.cli.verify import with_claims
 from masksweep.sweeps.composing import grid, hydra_internals
 from masksweep.sweeps.composing.composer import Composer
 from masksweep.sweeps.config import plan
 from masksweep.sweeps.config.composed import Composed
 from masksweep.sweeps.config.plan import Planned
+from masksweep.sweeps.config.selection import selected
 
 # composing sets Hydra's version base, which must be reset for other tests
 pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
@@ -156,6 +158,19 @@ def test_every_trial_of_every_experiment_validates(name: str) -> None:
     trials = planned(name)
     assert len({p.trial.id for p in trials}) == len(trials) > 0
     assert {p.trial.sweep.name for p in trials} == {name}
+
+
+@pytest.mark.parametrize("name", with_claims())
+def test_every_claim_is_about_some_trials(name: str) -> None:
+    trials = planned(name)
+    parts = {p.trial.id: p.parts for p in trials}
+    claims = trials[0].trial.sweep.claims
+    assert claims
+    for claim in claims.values():
+        for selection in filter(None, (claim.trials, claim.minus)):
+            chosen = selected(selection, trials, parts)
+            assert chosen, f"{name}: {claim.says}"
+            assert len({p.trial.seed for p in chosen}) >= claim.seeds
 
 
 def test_the_four_questions_together_are_each_of_them() -> None:
