@@ -13,10 +13,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from masksweep.strategies import Invalid
 from masksweep.sweeps.cli.verify import with_claims
-from masksweep.sweeps.composing import grid, hydra_internals
+from masksweep.sweeps.composing import command_line, grid, hydra_internals
 from masksweep.sweeps.composing.composer import Composer
-from masksweep.sweeps.config import plan
-from masksweep.sweeps.config.composed import Composed
 from masksweep.sweeps.config.plan import Planned
 from masksweep.sweeps.config.selection import selected
 
@@ -144,13 +142,7 @@ EXPERIMENTS = sorted(p.stem for p in (Path(__file__).parents[2] / "conf/experime
 @cache
 def planned(name: str) -> Sequence[Planned]:
     """The plan of an experiment."""
-    arguments = [f"+experiment={name}"]
-    with hydra_internals.composed(None, arguments) as composed_sweep:
-        sweep = Sweep(*composed_sweep)
-        jobs = sweep.jobs(arguments)
-        resolved = zip(jobs, sweep.composer.resolve(jobs), strict=True)
-        composed = [Composed(job, values) for job, values in resolved]
-        return tuple(plan.plan(composed, plan.trials_of(composed)))
+    return tuple(command_line.planned([f"+experiment={name}"]))
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
