@@ -8,7 +8,7 @@ from importlib.metadata import version
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.cli.doctor_checks import Finding
 from masksweep.sweeps.config.trial import Trial
-from masksweep.sweeps.launch.cluster import Spec, cluster, resources, slots
+from masksweep.sweeps.launch.cluster import Spec, cluster, resources, worker_slots
 from masksweep.sweeps.launch.node_versions import on_nodes
 
 
@@ -33,7 +33,7 @@ def nodes(address: str | None, trials: Sequence[Trial]) -> Iterator[Finding]:
                 else "starts here"
             )
             yield Finding("ok", "Ray", f"{location}, {_amounts(cluster_resources.total)}")
-            room = min(slots(spec) for spec in specs)
+            room = min(worker_slots(spec) for spec in specs)
             busy = any(
                 cluster_resources.free.get("CPU", 0) < s.num_cpus
                 or cluster_resources.free.get("GPU", 0) < s.num_gpus

@@ -70,7 +70,7 @@ def submit(arguments: Sequence[str]) -> int:
     command = shlex.join(
         ["python", "-P", "-m", "masksweep.sweeps.cli", "run", *submission.arguments]
     )
-    with cluster.code() as code, doing("Sending the sweep"):
+    with cluster.code_environment() as code, doing("Sending the sweep"):
         job = job_client.send(
             client,
             entrypoint=f"mkdir -p {FOLDER} && cd {FOLDER} && exec {command}",
@@ -137,7 +137,7 @@ def stop(arguments: Sequence[str]) -> int:
 
 def _parser(command: str) -> Parser:
     parser = Parser(prog=f"masksweep {command}", allow_abbrev=False)
-    default = f"RAY_API_SERVER_ADDRESS, RAY_ADDRESS, or {job_client.DEFAULT}"
+    default = f"RAY_API_SERVER_ADDRESS, RAY_ADDRESS, or {job_client.DEFAULT_ADDRESS}"
     help_text = f"the cluster's dashboard; default: {default}"
     parser.add_argument("--address", metavar="URL", help=help_text)
     return parser

@@ -20,7 +20,7 @@ from masksweep.sweeps.driver.sweep import KEPT, Sweep
 from masksweep.sweeps.driver.sweep_jobs import checkpoint_folder, jobs, log_folder
 from masksweep.sweeps.launch.cluster import cluster
 from masksweep.sweeps.launch.engine import Engine
-from masksweep.sweeps.launch.worker import TrialWork, portable
+from masksweep.sweeps.launch.worker import TrialWork, portable_config
 from masksweep.sweeps.results import Answer
 from masksweep.sweeps.tracking import resume
 from masksweep.sweeps.tracking.store import exists, store_uri
@@ -102,8 +102,9 @@ def _raise(error: Invalid, trials_to_check: Sequence[Trial]) -> Sequence[Answer]
 
 def _ask(engine: Engine, trials_to_check: Sequence[Trial]) -> Sequence[Answer]:
     """Runs `preflight.answers` in a worker."""
+    configs = [portable_config(t) for t in trials_to_check]
     try:
-        answers: Sequence[Answer] = engine.ask("refusals", [portable(t) for t in trials_to_check])
+        answers: Sequence[Answer] = engine.ask("refusals", configs)
     except LookupError as error:
         raise Invalid("launch.address", trials_to_check[0].launch.address, str(error)) from error
     return answers

@@ -13,7 +13,7 @@ from masksweep.sweeps.config.plan import Planned
 from masksweep.sweeps.driver.progress import Display
 from masksweep.sweeps.driver.sweep_jobs import log_file
 from masksweep.sweeps.launch.job import Failure, Watcher
-from masksweep.sweeps.launch.worker import Log, log_end
+from masksweep.sweeps.launch.worker import Log, log_tail
 from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.tracking.recorder import Recorder
 from masksweep.sweeps.tracking.run_config import Recorded
@@ -110,7 +110,7 @@ class TrialWatcher(Watcher):
         p, retries = self._by_id[key], self._retries.pop(key)
         path, printed = log_file(p, self._logs), self._printed.pop(key, b"")
         if not printed and path.exists():  # the worker was killed before it sent its log
-            printed = log_end(path)
+            printed = log_tail(path)
         files = {"log.txt": printed} if printed else {}
         record: Recorded | None = None
         if isinstance(result, Failure):

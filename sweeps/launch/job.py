@@ -81,7 +81,7 @@ class Fatal:
 
     reason: str
     cause: FailureCause
-    again: bool = False
+    retry: bool = False
     """Whether earlier jobs may be the reason, so that this job should run in a new process."""
 
 

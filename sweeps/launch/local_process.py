@@ -93,7 +93,7 @@ class LocalProcess:
         try:
             return future.result()
         except Lost:
-            if fatal and not fatal[-1].again:
+            if fatal and not fatal[-1].retry:
                 return Failure(fatal[-1].reason, fatal[-1].reason, fatal[-1].cause)
             reason = fatal[-1].reason if fatal else "its process ended"
             return Failure(reason, reason, "lost")

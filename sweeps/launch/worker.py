@@ -28,7 +28,7 @@ from masksweep.sweeps.training.state import Member
 if TYPE_CHECKING:
     from masksweep.sweeps.results import Answer
 
-LOG_BYTES = 2**20
+MAX_LOG_BYTES = 2**20
 """Bytes from the end of a log that are sent to the driver."""
 
 
@@ -51,10 +51,10 @@ class Task:
     @classmethod
     def of(cls, trial: Trial, log: Path) -> Task:
         """Returns the task for a trial whose log goes to this path."""
-        return cls(trial.id, portable(trial), str(log.absolute()))
+        return cls(trial.id, portable_config(trial), str(log.absolute()))
 
 
-def portable(trial: Trial) -> dict[str, Any]:
+def portable_config(trial: Trial) -> dict[str, Any]:
     """Returns the trial's config with absolute paths: a worker has another current folder."""
     config = recorded(trial)
     for group in ("pattern", "held"):
@@ -106,7 +106,7 @@ class TrialWork:
 
         def out_of_memory(reason: str) -> None:
             # earlier trials may have filled the memory: compiled programs are kept for later ones
-            emit(Fatal(reason, "memory", again=self._trials > 1))
+            emit(Fatal(reason, "memory", retry=self._trials > 1))
             os._exit(137)
 
         def log(event: Log) -> None:
@@ -115,7 +115,7 @@ class TrialWork:
 
         self._trials += 1
         results: dict[str, TrialResult | Failure] = {}
-        with _logged(payload[0].log, log), memory.limit(self._memory, out_of_memory):
+        with _output_to_log(payload[0].log, log), memory.limit(self._memory, out_of_memory):
             members: list[Member] = []
             for task in payload:
                 try:
@@ -166,15 +166,15 @@ class TrialWork:
         return sent
 
 
-def log_end(path: Path, start: int = 0) -> bytes:
-    """Returns what a log has from byte `start` on, at most its last `LOG_BYTES`."""
+def log_tail(path: Path, start: int = 0) -> bytes:
+    """Returns what a log has from byte `start` on, at most its last `MAX_LOG_BYTES`."""
     with path.open("rb") as file:
-        file.seek(max(start, path.stat().st_size - LOG_BYTES))
-        return file.read(LOG_BYTES)
+        file.seek(max(start, path.stat().st_size - MAX_LOG_BYTES))
+        return file.read(MAX_LOG_BYTES)
 
 
 @contextlib.contextmanager
-def _logged(path: str, emit: Callable[[Log], None]) -> Iterator[None]:
+def _output_to_log(path: str, emit: Callable[[Log], None]) -> Iterator[None]:
     """Redirects all output of this process to a file, including the output of C++ code.
 
     The output is emitted as a `Log` at the end.
@@ -209,7 +209,7 @@ def _logged(path: str, emit: Callable[[Log], None]) -> Iterator[None]:
             for number, original in enumerate(saved, start=1):
                 os.dup2(original, number)
                 os.close(original)
-            printed = log_end(log_path, start)
+            printed = log_tail(log_path, start)
             if printed:
                 emit(Log(printed.decode(errors="replace")))
             if own_folder:
