@@ -41,15 +41,15 @@ def doctor(arguments: Sequence[str]) -> int:
     if not plan:
         return 0
     console, stops = escape.console(), 0
-    for finding in _all([p.trial for p in plan], options.address):
-        console.print(_line(finding))
+    for finding in _findings([p.trial for p in plan], options.address):
+        console.print(_as_table(finding))
         stops += finding.state == "fail"
     counted = {0: "Nothing", 1: "One thing"}.get(stops, f"{stops} things")
     console.print(f"\n{counted} would stop a sweep here.", highlight=False)
     return int(stops > 0)
 
 
-def _all(trials: Sequence[Trial], address: str | None) -> Iterator[doctor_checks.Finding]:
+def _findings(trials: Sequence[Trial], address: str | None) -> Iterator[doctor_checks.Finding]:
     """Yields every finding, each as soon as it is known."""
     first = trials[0]
     yield from doctor_checks.versions()
@@ -59,7 +59,7 @@ def _all(trials: Sequence[Trial], address: str | None) -> Iterator[doctor_checks
     with doing("Checking the trials"):
         findings = [doctor_checks.trials(trials)]
     yield from findings
-    if address or first.launch.address or not (shortages := list(_lacking(trials))):
+    if address or first.launch.address or not (shortages := list(_missing_resources(trials))):
         with doing("Looking at Ray"):
             findings = list(nodes(address or first.launch.address, trials))
         yield from findings
@@ -72,7 +72,7 @@ def _all(trials: Sequence[Trial], address: str | None) -> Iterator[doctor_checks
     yield from doctor_checks.disks()
 
 
-def _lacking(trials: Sequence[Trial]) -> Iterator[doctor_checks.Finding]:
+def _missing_resources(trials: Sequence[Trial]) -> Iterator[doctor_checks.Finding]:
     """Yields the resources that this machine has too little of, in the words of `run`."""
     try:
         feasible.check(trials)
@@ -82,13 +82,14 @@ def _lacking(trials: Sequence[Trial]) -> Iterator[doctor_checks.Finding]:
                 yield doctor_checks.Finding("fail", "room", str(fault))
 
 
-def _line(finding: doctor_checks.Finding) -> Table:
+def _as_table(finding: doctor_checks.Finding) -> Table:
     grid = Table.grid(padding=(0, 1))
     grid.add_column(width=4)
     grid.add_column(width=12)
     grid.add_column(overflow="fold")
     state = Text(finding.state, COLORS[finding.state])
-    grid.add_row(state, Text(finding.what), Text(shorten(finding.found, 240, placeholder=" ...")))
+    result = shorten(finding.result, 240, placeholder=" ...")
+    grid.add_row(state, Text(finding.subject), Text(result))
     if finding.advice:
         grid.add_row("", "", Text(f"-> {finding.advice}"))
     return grid

@@ -54,7 +54,7 @@ COMMANDS = (
 SERVER_SECONDS = 5.0
 """How long MLflow's server may take to shut down, in seconds."""
 
-MACHINE = {
+MACHINE_ERRORS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.EIO, errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOTDIR),
     *(errno.EISDIR, errno.EEXIST),
@@ -92,26 +92,26 @@ def main(argv: Sequence[str] | None = None) -> int:
             from masksweep.sweeps.config.validation import all_of
 
             for fault in all_of(error):
-                _complain(str(fault))
+                _print_error(str(fault))
             return 2
         except BrokenPipeError:  # the reader has closed the pipe, as `head` does
             streams.discard(1)
             return 141
         except OSError as error:
-            if error.errno not in MACHINE:
+            if error.errno not in MACHINE_ERRORS:
                 raise
             streams.discard(1)  # stdout may be what cannot be written
-            _complain(f"{error.strerror}{f': {error.filename}' if error.filename else ''}")
+            _print_error(f"{error.strerror}{f': {error.filename}' if error.filename else ''}")
             return 1
         except SweepFailed as error:
-            _complain(str(error))
+            _print_error(str(error))
             return 1
         except Exception as error:
             from masksweep.sweeps.tracking.store import Away
 
             if not isinstance(error, Away):
                 raise
-            _complain(f"the tracking store cannot be reached: {error}")
+            _print_error(f"the tracking store cannot be reached: {error}")
             return 1
         except KeyboardInterrupt as stopped:
             end_children()
@@ -126,7 +126,7 @@ def _require_folder() -> None:
         raise Invalid("current folder", "", "was deleted; change to another") from error
 
 
-def _complain(message: str) -> None:
+def _print_error(message: str) -> None:
     from masksweep.sweeps.common.redact import (
         shown,  # a mistyped key may leave an address with a password in the message
     )
@@ -191,7 +191,7 @@ def _sweep(arguments: list[str]) -> int:
     """Runs `masksweep run`: every trial that is not done yet. Returns the exit code."""
     from masksweep.sweeps.composing.command_line import RUN_FLAGS, planned
 
-    flags, overrides = _apart(arguments, RUN_FLAGS)
+    flags, overrides = _split_flags(arguments, RUN_FLAGS)
     trials = planned(overrides)
     if not trials:
         return 0
@@ -208,7 +208,7 @@ def _plan(arguments: list[str]) -> int:
     from masksweep.sweeps.tracking import resume
     from masksweep.sweeps.training.preflight import Preflight, check
 
-    flags, overrides = _apart(arguments, (*command_line.RUN_FLAGS, "--json", "--check"))
+    flags, overrides = _split_flags(arguments, (*command_line.RUN_FLAGS, "--json", "--check"))
     planned = command_line.planned(overrides)
     if planned and "--rerun" not in flags:
         name = plan.sweep_name(planned[0].trial, overrides)
@@ -227,7 +227,7 @@ def _plan(arguments: list[str]) -> int:
     return 0
 
 
-def _apart(arguments: Sequence[str], own_flags: Sequence[str]) -> tuple[set[str], list[str]]:
+def _split_flags(arguments: Sequence[str], own_flags: Sequence[str]) -> tuple[set[str], list[str]]:
     """Splits arguments into (those in `own_flags`, all others in order, for Hydra)."""
     return {a for a in arguments if a in own_flags}, [a for a in arguments if a not in own_flags]
 
@@ -281,19 +281,19 @@ def _checked_port(port: int) -> int:
     """Returns the port. Raises `Invalid` if no server can listen on it."""
     if not 0 < port < 2**16:
         raise Invalid("--port", port, "must be from 1 to 65535")
-    if reason := _taken(port):
+    if reason := port_problem(port):
         raise Invalid("--port", port, f"{reason}; without --port a free one is taken")
     return port
 
 
 def _free_port(first: int) -> int:
     for port in range(first, first + 100):
-        if not _taken(port):
+        if not port_problem(port):
             return port
     raise Invalid("--port", first, "a free port")
 
 
-def _taken(port: int) -> str:
+def port_problem(port: int) -> str:
     """Returns why no server can listen on a port of 127.0.0.1; empty if one can."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do

@@ -45,7 +45,7 @@ def report(arguments: Sequence[str]) -> int:
     from masksweep.sweeps.tracking import writer
 
     try:
-        sweep, files, sentences = _made(options)
+        sweep, files, sentences = _build_report(options)
     except (Away, Refused) as error:
         raise Invalid("tracking.uri", shown(store_uri(options.uri)), str(error)) from error
     try:
@@ -68,7 +68,9 @@ def report(arguments: Sequence[str]) -> int:
     return int(not logged)
 
 
-def _made(options: argparse.Namespace) -> tuple[Sweep, dict[str, bytes], list[tuple[str, str]]]:
+def _build_report(
+    options: argparse.Namespace,
+) -> tuple[Sweep, dict[str, bytes], list[tuple[str, str]]]:
     """Returns (the sweep, the content of the report's files by name, the recommendation).
 
     Everything is built inside the temporary folder's context: the trials refer to files of masks

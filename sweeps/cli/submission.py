@@ -12,7 +12,7 @@ from masksweep.sweeps.common.redact import holds_secret, shown
 from masksweep.sweeps.composing.command_line import RUN_FLAGS, planned
 from masksweep.sweeps.config.plan import sweep_name
 
-FLAGS = ("-m", "--multirun", *RUN_FLAGS)
+ALLOWED_FLAGS = ("-m", "--multirun", *RUN_FLAGS)
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ def prepare(run_arguments: Sequence[str]) -> Submission:
     """
     for argument in run_arguments:
         key, _, value = argument.partition("=")
-        if argument.startswith("-") and argument not in FLAGS:
-            raise Invalid(key, value, f"not for submit, only overrides, {', '.join(FLAGS)}")
+        if argument.startswith("-") and argument not in ALLOWED_FLAGS:
+            raise Invalid(key, value, f"not for submit, only overrides, {', '.join(ALLOWED_FLAGS)}")
         _require_public(key.lstrip("+~"), value)
     trials = [p.trial for p in planned([a for a in run_arguments if a not in RUN_FLAGS])]
     for trial in trials:

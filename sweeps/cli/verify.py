@@ -21,7 +21,7 @@ from masksweep.sweeps.report.claims import Checked
 
 EXPERIMENTS = ("seed_questions", "equivalence", "mnist1d", "lottery_tickets")
 """Experiments that together make all claims. Other experiments with claims are parts of these."""
-MEASURED = "sparse_matmul"
+SPARSE_MATMUL = "sparse_matmul"
 """Name of the check of TensorFlow's table of sparse against dense products. It has no trials."""
 
 
@@ -43,17 +43,17 @@ def verify(arguments: Sequence[str]) -> int:
     parser.add_argument("--only", action="append", metavar="NAME", help="one experiment")
     parser.add_argument("--rerun", action="store_true", help="what is done counts as not done")
     options, overrides = parser.parse_known_args(arguments)
-    known = [*with_claims(), MEASURED]
+    known = [*experiments_with_claims(), SPARSE_MATMUL]
     for name in options.only or ():
         if name not in known:
             raise Invalid("--only", name, f"one of {', '.join(known)}")
     checked: list[Checked] = []
     all_sweeps_ok = True
     start, console = time.monotonic(), escape.console()
-    for name in options.only or (*EXPERIMENTS, MEASURED):
+    for name in options.only or (*EXPERIMENTS, SPARSE_MATMUL):
         console.rule(name)
-        if name == MEASURED:
-            checked += _measured(console)
+        if name == SPARSE_MATMUL:
+            checked += _verify_sparse_matmul(console)
             continue
         arguments = [f"+experiment={name}", *overrides]
         trials = planned(arguments)
@@ -72,7 +72,7 @@ def verify(arguments: Sequence[str]) -> int:
     return 0 if all_sweeps_ok and checked and passed == len(checked) else 1
 
 
-def _measured(console: Console) -> list[Checked]:
+def _verify_sparse_matmul(console: Console) -> list[Checked]:
     """Checks the claims about the speed of sparse products. Loads TensorFlow."""
     from masksweep.sweeps.bench import sparse_matmul_report
     from masksweep.sweeps.common.spinner import doing
@@ -83,7 +83,7 @@ def _measured(console: Console) -> list[Checked]:
         return sparse_matmul_report.verify(console)
 
 
-def with_claims() -> list[str]:
+def experiments_with_claims() -> list[str]:
     """Returns the names of the experiments that make claims, also by the experiments in them."""
     folder = resources.files("masksweep.conf").joinpath("experiment")
     configs = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from masksweep.sweeps.cli import main
-from masksweep.sweeps.cli.verify import EXPERIMENTS, with_claims
+from masksweep.sweeps.cli.verify import EXPERIMENTS, experiments_with_claims
 from masksweep.sweeps.composing.command_line import planned
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.plan import Planned
@@ -31,7 +31,7 @@ def plan(name: str) -> Sequence[Planned]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", with_claims())
+@pytest.mark.parametrize("name", experiments_with_claims())
 def test_every_claim_is_about_some_trials(name: str) -> None:
     trials = plan(name)
     parts = {p.trial.id: p.parts for p in trials}
@@ -46,7 +46,7 @@ def test_every_claim_is_about_some_trials(name: str) -> None:
 
 
 def test_all_experiments_of_verify_make_claims() -> None:
-    assert set(EXPERIMENTS) | set(QUESTIONS) <= set(with_claims())
+    assert set(EXPERIMENTS) | set(QUESTIONS) <= set(experiments_with_claims())
 
 
 def test_an_unknown_experiment_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,7 +24,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from masksweep.sweeps import report
-from masksweep.sweeps.cli.main import _taken
+from masksweep.sweeps.cli.main import port_problem
 from masksweep.sweeps.common.signals import Stop
 from masksweep.sweeps.config.plan import Planned
 from masksweep.sweeps.driver.sweep import Sweep
@@ -272,7 +272,7 @@ def page(ran: Ran) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
         # a signal to the command alone ends its server too
         assert stop_alone(server, signal.SIGINT) == 130
-        assert not _taken(port)
+        assert not port_problem(port)
     finally:
         if server.poll() is None:
             os.killpg(server.pid, signal.SIGTERM)
