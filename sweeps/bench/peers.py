@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import Any
 
 from masksweep.sweeps.bench.cases import BATCH_SIZE, Size
-from masksweep.sweeps.common.child import Child, Lost
+from masksweep.sweeps.common.child import Child, ChildDied
 
 FORMATS = {"torch": ("dense", "masked", "csr"), "jax": ("dense", "masked", "bcoo")}
 
@@ -86,7 +86,7 @@ def train_in_child(case: PeerCase) -> Iterator[Callable[[int], None]]:
         def call(function: Callable[..., None], *args: Any) -> None:
             try:
                 failure = child.submit(_call_safely, function, args).result()
-            except Lost:
+            except ChildDied:
                 failure = "the process has died; it may have run out of memory"
             if failure:
                 raise RuntimeError(failure)

@@ -19,8 +19,8 @@ from masksweep.sweeps.audit.findings import Finding, described, holds, note, tab
 from masksweep.sweeps.audit.opening import SUFFIXES, exists
 from masksweep.sweeps.common import escape, safe_yaml
 from masksweep.sweeps.common.parser import Parser
-from masksweep.sweeps.common.redact import shown
-from masksweep.sweeps.common.spinner import doing
+from masksweep.sweeps.common.redact import redact
+from masksweep.sweeps.common.spinner import show_status
 from masksweep.sweeps.common.text import printable
 from masksweep.sweeps.tracking import run_config
 from masksweep.sweeps.tracking.store import RUN_ID, Away, store_uri
@@ -111,11 +111,11 @@ def _audit_run(run_id: str, uri: str | None) -> list[Finding]:
     with tempfile.TemporaryDirectory() as folder:
         reference_files = [f"{name}.json" for name in RUN_FILES]
         try:
-            with doing(f"Fetching run {run_id}"):
+            with show_status(f"Fetching run {run_id}"):
                 names = [*RUN_FILES, *reference_files]
                 downloaded = reader.download(uri, run_id, names, Path(folder))
         except Away as error:
-            raise Invalid("tracking.uri", shown(store_uri(uri)), f"is away: {error}") from error
+            raise Invalid("tracking.uri", redact(store_uri(uri)), f"is away: {error}") from error
         paths = {name: str(Path(folder, name)) for name in downloaded}
         for name in set(reference_files) & set(downloaded):
             raise Invalid("run", run_id, f"too large for its store; {name} says where the file is")

@@ -148,7 +148,7 @@ def _time_steps(options: BenchOptions) -> BenchResults:
     from masksweep.sweeps.bench.timing import CONTROL_NAMES, BenchSetup, measure
     from masksweep.sweeps.common import provenance
 
-    results = BenchResults(provenance.known() | {"code": provenance.code_version()})
+    results = BenchResults(provenance.environment() | {"code": provenance.code_version()})
     todo: dict[Size, list[Case | PeerCase]] = {}
     for size in options.sizes:
         peer_cases = peers.cases(size, options.sparsities, options.threads) if options.peers else []
@@ -188,16 +188,17 @@ def _time_trials(options: BenchOptions, tracker: Tracker) -> int:
     from masksweep.sweeps.bench import trials
     from masksweep.sweeps.bench.report import to_markdown
     from masksweep.sweeps.common import provenance
-    from masksweep.sweeps.common.spinner import doing
+    from masksweep.sweeps.common.spinner import show_status
 
     costs: list[trials.Cost] = []
-    with doing("Timing whole trials beside keras.fit"):
+    with show_status("Timing whole trials beside keras.fit"):
         for cost in trials.all_costs():
             costs.append(cost)
-            content = {"environment": provenance.known(), "trials": [asdict(c) for c in costs]}
+            rows = [asdict(c) for c in costs]
+            content = {"environment": provenance.environment(), "trials": rows}
             write(options.path, json.dumps(content, indent=1))
     note, files = to_markdown(trials.table(costs)), {"bench.json": options.path.read_bytes()}
-    params = provenance.known() | {"code": provenance.code_version()}
+    params = provenance.environment() | {"code": provenance.code_version()}
     recorded = _record(tracker, params, trials.metrics(costs), files, note)
     escape.console().print(trials.table(costs))
     print(f"Written: {options.path}")
@@ -218,11 +219,11 @@ def _record(
     files: Mapping[str, bytes],
     note: str,
 ) -> bool:
-    from masksweep.sweeps.common.spinner import doing
+    from masksweep.sweeps.common.spinner import show_status
     from masksweep.sweeps.tracking.store import Away, Refused
 
     try:
-        with doing("Recording in MLflow"):
+        with show_status("Recording in MLflow"):
             tracker.record(params, metrics, files, note)
     except (Away, Refused, Invalid) as error:
         print(f"masksweep: not recorded in MLflow: {error}", file=sys.stderr)

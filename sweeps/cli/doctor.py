@@ -14,10 +14,10 @@ from masksweep.sweeps.cli import doctor_checks
 from masksweep.sweeps.cli.doctor_ray import nodes
 from masksweep.sweeps.common import escape
 from masksweep.sweeps.common.parser import Parser
-from masksweep.sweeps.common.spinner import doing
+from masksweep.sweeps.common.spinner import show_status
 from masksweep.sweeps.composing.command_line import planned
 from masksweep.sweeps.config import feasible
-from masksweep.sweeps.config.validation import all_of
+from masksweep.sweeps.config.validation import single_faults
 
 if TYPE_CHECKING:
     from masksweep.sweeps.config.trial import Trial
@@ -53,19 +53,19 @@ def _findings(trials: Sequence[Trial], address: str | None) -> Iterator[doctor_c
     """Yields every finding, each as soon as it is known."""
     first = trials[0]
     yield from doctor_checks.versions()
-    with doing("Looking at the devices"):
+    with show_status("Looking at the devices"):
         findings = [doctor_checks.devices()]
     yield from findings
-    with doing("Checking the trials"):
+    with show_status("Checking the trials"):
         findings = [doctor_checks.trials(trials)]
     yield from findings
     if address or first.launch.address or not (shortages := list(_missing_resources(trials))):
-        with doing("Looking at Ray"):
+        with show_status("Looking at Ray"):
             findings = list(nodes(address or first.launch.address, trials))
         yield from findings
     else:  # `run` would refuse the sweep for this before it starts Ray
         yield from shortages
-    with doing("Looking at the store"):
+    with show_status("Looking at the store"):
         findings = [doctor_checks.store(first.tracking)]
     yield from findings
     yield doctor_checks.checkpoints(first.checkpoint.path)
@@ -77,7 +77,7 @@ def _missing_resources(trials: Sequence[Trial]) -> Iterator[doctor_checks.Findin
     try:
         feasible.check(trials)
     except Invalid as error:
-        for fault in all_of(error):
+        for fault in single_faults(error):
             if not fault.key.startswith("checkpoint"):  # checkpoints have their own finding
                 yield doctor_checks.Finding("fail", "room", str(fault))
 

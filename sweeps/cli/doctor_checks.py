@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.config.sections import Tracking
 from masksweep.sweeps.tracking.writable import require_state
 
@@ -151,7 +151,7 @@ def checkpoints(path: str | None) -> Finding:
         check(probed_folder)
     except Invalid as error:
         return Finding("fail", "checkpoints", str(error), "see checkpoint.path")
-    return Finding("ok", "checkpoints", f"{shown(folder)} can be written")
+    return Finding("ok", "checkpoints", f"{redact(folder)} can be written")
 
 
 def _nearest_existing(folder: Path) -> Path:

@@ -17,7 +17,7 @@ from pathlib import Path
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps._version import __version__
 from masksweep.sweeps.common import streams
-from masksweep.sweeps.common.signals import Stop, end_children
+from masksweep.sweeps.common.signals import SignalHandler, end_children
 from masksweep.sweeps.common.sweep_failed import SweepFailed
 
 USAGE = """\
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         130 or 143 stopped by a signal; 141 the reader of the output has closed the pipe.
     """
     command, *arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
-    with Stop():
+    with SignalHandler():
         try:
             if argv is None:
                 streams.prepare()
@@ -89,18 +89,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # here, so that the handlers below catch a failure
             return code
         except Invalid as error:
-            from masksweep.sweeps.config.validation import all_of
+            from masksweep.sweeps.config.validation import single_faults
 
-            for fault in all_of(error):
+            for fault in single_faults(error):
                 _print_error(str(fault))
             return 2
         except BrokenPipeError:  # the reader has closed the pipe, as `head` does
-            streams.discard(1)
+            streams.redirect_to_null(1)
             return 141
         except OSError as error:
             if error.errno not in MACHINE_ERRORS:
                 raise
-            streams.discard(1)  # stdout may be what cannot be written
+            streams.redirect_to_null(1)  # stdout may be what cannot be written
             _print_error(f"{error.strerror}{f': {error.filename}' if error.filename else ''}")
             return 1
         except SweepFailed as error:
@@ -128,11 +128,11 @@ def _require_folder() -> None:
 
 def _print_error(message: str) -> None:
     from masksweep.sweeps.common.redact import (
-        shown,  # a mistyped key may leave an address with a password in the message
+        redact,  # a mistyped key may leave an address with a password in the message
     )
     from masksweep.sweeps.common.text import printable
 
-    print(f"masksweep: {printable(shown(message))}", file=sys.stderr)
+    print(f"masksweep: {printable(redact(message))}", file=sys.stderr)
 
 
 def _run(command: str, arguments: list[str]) -> int:
@@ -218,12 +218,13 @@ def _plan(arguments: list[str]) -> int:
             print("So trials that have finished are shown as trials to run.", file=sys.stderr)
     if planned and "--check" in flags:
         feasible.check([p.trial for p in planned])
-        with spinner.doing(f"Checking {plan.trials(len(planned))}"):
-            new_trials = [p.trial for p in planned if not p.found]
+        with spinner.show_status(f"Checking {plan.count_trials(len(planned))}"):
+            new_trials = [p.trial for p in planned if not p.previous_result]
             with Preflight() as child:
-                planned = plan.refused(planned, check(new_trials, child.ask) if new_trials else {})
+                answers = check(new_trials, child.ask) if new_trials else {}
+                planned = plan.with_answers(planned, answers)
     if planned:
-        plan.show(planned, "--json" in flags)
+        plan.print_plan(planned, "--json" in flags)
     return 0
 
 
@@ -243,7 +244,7 @@ def _list() -> int:
 def _ui(arguments: Sequence[str]) -> int:
     """Runs `masksweep ui`: serves MLflow's page for the local store. Returns the exit code."""
     from masksweep.sweeps.common.parser import Parser
-    from masksweep.sweeps.common.redact import shown
+    from masksweep.sweeps.common.redact import redact
     from masksweep.sweeps.tracking.reader import latest_page
     from masksweep.sweeps.tracking.store import Away, is_local, store_uri
 
@@ -253,13 +254,13 @@ def _ui(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     uri = store_uri(options.uri)
     if not is_local(uri):
-        print(f"The results are on a server already: {shown(uri)}")
+        print(f"The results are on a server already: {redact(uri)}")
         return 0
     port = _free_port(5000) if options.port is None else _checked_port(options.port)
     try:
         page = f"http://127.0.0.1:{port}/{latest_page(uri)}"
     except Away as error:
-        raise Invalid("tracking.uri", shown(uri), f"is away: {error}") from error
+        raise Invalid("tracking.uri", redact(uri), f"is away: {error}") from error
     print(f"MLflow on {page}   (Ctrl-C ends it)", flush=True)
     server_options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     # no sweep needs MLflow's job runner, which takes eight processes and half a minute to start

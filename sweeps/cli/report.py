@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common import escape
 from masksweep.sweeps.common.parser import Parser
-from masksweep.sweeps.common.redact import shown
-from masksweep.sweeps.common.spinner import doing
+from masksweep.sweeps.common.redact import redact
+from masksweep.sweeps.common.spinner import show_status
 from masksweep.sweeps.tracking.store import Away, Refused, store_uri
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def report(arguments: Sequence[str]) -> int:
     try:
         sweep, files, sentences = _build_report(options)
     except (Away, Refused) as error:
-        raise Invalid("tracking.uri", shown(store_uri(options.uri)), str(error)) from error
+        raise Invalid("tracking.uri", redact(store_uri(options.uri)), str(error)) from error
     try:
         folder.mkdir(exist_ok=True)
         for name, content in files.items():
@@ -56,7 +56,7 @@ def report(arguments: Sequence[str]) -> int:
         raise Invalid("--out", options.out, f"cannot be written: {error.strerror}") from error
     logged = True
     try:
-        with doing("Logging it to the sweep's run"):
+        with show_status("Logging it to the sweep's run"):
             for part in sweep.each:
                 writer.attach(options.uri, part.run_id, files, "report")
     except (Away, Refused) as error:
@@ -82,7 +82,7 @@ def _build_report(
     from masksweep.sweeps.tracking import reader
 
     with TemporaryDirectory() as folder:
-        with doing("Reading the sweep"):
+        with show_status("Reading the sweep"):
             sweep = together(reader.outcomes(options.sweep or None, options.uri, Path(folder)))
             loaded = reader.load([part.run_id for part in sweep.each], options.uri)
         if not sweep.outcomes:
@@ -90,7 +90,7 @@ def _build_report(
         labels = dict.fromkeys(o.trial.label for o in sweep.outcomes)
         if options.baseline is not None and options.baseline not in labels:
             raise Invalid("--baseline", options.baseline, f"one of {', '.join(labels)}")
-        with doing("Drawing"):
+        with show_status("Drawing"):
             images = plots.all_of(sweep.outcomes)
             html = html_page.page(sweep, images, options.baseline or DENSE)
             files = {"report.html": html.encode()}

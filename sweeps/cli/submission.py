@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.common.redact import holds_secret, shown
+from masksweep.sweeps.common.redact import holds_secret, redact
 from masksweep.sweeps.composing.command_line import RUN_FLAGS, planned
 from masksweep.sweeps.config.plan import sweep_name
 
@@ -62,7 +62,7 @@ def prepare(run_arguments: Sequence[str]) -> Submission:
         _require_absolute("MLFLOW_TRACKING_URI", uri)
         quoted = uri.replace("'", r"\'")
         arguments.append(f"tracking.uri='{quoted}'")
-        store = shown(uri)
+        store = redact(uri)
     return Submission(sweep_name(first, run_arguments), arguments, store)
 
 
@@ -72,7 +72,7 @@ def _require_public(key: str, value: str) -> None:
             "no password: everybody sees a job's arguments; "
             "set it in the environment of the cluster's head"
         )
-        raise Invalid(key, shown(value), allowed)
+        raise Invalid(key, redact(value), allowed)
 
 
 def _require_absolute(key: str, uri: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from masksweep.sweeps.cli.submission import prepare
 from masksweep.sweeps.common import escape
 from masksweep.sweeps.common.parser import Parser
-from masksweep.sweeps.common.spinner import doing
+from masksweep.sweeps.common.spinner import show_status
 from masksweep.sweeps.launch import cluster, job_client
 
 JOB_FOLDER = '"$HOME/masksweep-results"'
@@ -72,7 +72,7 @@ def submit(arguments: Sequence[str]) -> int:
     command = shlex.join(
         ["python", "-P", "-m", "masksweep.sweeps.cli", "run", *submission.arguments]
     )
-    with cluster.code_environment() as code, doing("Sending the sweep"):
+    with cluster.code_environment() as code, show_status("Sending the sweep"):
         job = job_client.send(
             client,
             entrypoint=f"mkdir -p {JOB_FOLDER} && cd {JOB_FOLDER} && exec {command}",

@@ -75,11 +75,11 @@ def verify(arguments: Sequence[str]) -> int:
 def _verify_sparse_matmul(console: Console) -> list[Checked]:
     """Checks the claims about the speed of sparse products. Loads TensorFlow."""
     from masksweep.sweeps.bench import sparse_matmul_report
-    from masksweep.sweeps.common.spinner import doing
+    from masksweep.sweeps.common.spinner import show_status
     from masksweep.sweeps.training import setup
 
     setup.prepare_process(threads=1)
-    with doing("Timing sparse and dense products"):
+    with show_status("Timing sparse and dense products"):
         return sparse_matmul_report.verify(console)
 
 

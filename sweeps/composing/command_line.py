@@ -86,10 +86,10 @@ def planned(arguments: Sequence[str]) -> list[Planned]:
     Raises:
         Invalid: As in `compose`, or a trial is not valid.
     """
-    from masksweep.sweeps.config.plan import plan, trials_of
+    from masksweep.sweeps.config.plan import parse_trials, plan
 
     jobs = compose(arguments)
-    return plan(jobs, trials_of(jobs)) if jobs else []
+    return plan(jobs, parse_trials(jobs)) if jobs else []
 
 
 def explain(error: Exception, overrides: Sequence[str]) -> Invalid:

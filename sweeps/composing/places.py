@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.common.redact import redact
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -45,7 +45,7 @@ def check(foreign: UntrustedConfigs, jobs: Sequence[Mapping[str, Any]]) -> None:
             if key in SENT or not _inside(foreign.folder, value):
                 folder_text = "" if key in SENT else f"in {foreign.folder}, or "
                 message = f"must be {folder_text}on the command line, with --config-dir"
-                raise Invalid(key, shown(str(value))[:200], message)
+                raise Invalid(key, redact(str(value))[:200], message)
             allowed.append(value)
 
 

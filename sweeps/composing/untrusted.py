@@ -167,7 +167,7 @@ def read(path: Path, name: Path) -> dict[Any, Any]:
         if "${" in item.replace("\\", ""):
             allowed = "no resolvers or other references, which read what is no config"
             raise ValueError(f"{allowed}: {item[:100]}")
-        if strict.CONTROL.search(item):
+        if strict.CONTROL_CHARACTER.search(item):
             raise ValueError("no control characters")
     return config
 

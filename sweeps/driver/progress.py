@@ -9,8 +9,8 @@ from typing import Any, Self
 from rich.console import Console
 
 from masksweep.sweeps.common import escape
-from masksweep.sweeps.common.spinner import _is_terminal
-from masksweep.sweeps.common.text import count, printable
+from masksweep.sweeps.common.spinner import is_terminal
+from masksweep.sweeps.common.text import pluralize, printable
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.driver.progress_panel import Block, away
 from masksweep.sweeps.driver.progress_state import Report, Tally, score, shown
@@ -41,7 +41,7 @@ class Display:
     ) -> None:
         self._console = console or escape.console(stderr=True)
         self._tally = Tally(total, done, clock)
-        terminal = _is_terminal(self._console)
+        terminal = is_terminal(self._console)
         self._block = Block(self._tally, self._console) if terminal else None
 
     def __enter__(self) -> Self:
@@ -49,9 +49,9 @@ class Display:
         if self._block:
             self._block.start(refresh=True)
         elif done:
-            self._say(f"Running {total - done} of {count(total, 'trial')} ({done} done) ...")
+            self._say(f"Running {total - done} of {pluralize(total, 'trial')} ({done} done) ...")
         else:
-            self._say(f"Running {count(total, 'trial')} ...")
+            self._say(f"Running {pluralize(total, 'trial')} ...")
         return self
 
     def __exit__(self, *_: Any) -> None:

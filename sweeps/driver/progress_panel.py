@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.segment import ControlType
 from rich.text import Text
 
-from masksweep.sweeps.common.text import about, count, printable
+from masksweep.sweeps.common.text import format_duration, pluralize, printable
 from masksweep.sweeps.driver.progress_state import Running, Tally, shown
 
 ROWS = 8
@@ -89,7 +89,7 @@ def _bar(tally: Tally, width: int, full: str, empty: str) -> Text:
     done, total, left = tally.finished, tally.total, tally.left()
     text = f"  {done}/{total}  {timedelta(seconds=int(tally.passed))}"
     if left is not None:
-        text += f"  about {about(left)} left"
+        text += f"  about {format_duration(left)} left"
     size = max(0, min(BAR, width - len(text)))
     cells = size * done // total
     # full and empty cells differ in their character too, not only in colour
@@ -99,7 +99,8 @@ def _bar(tally: Tally, width: int, full: str, empty: str) -> Text:
 def away(tally: Tally) -> str:
     """Returns the text that says how long the store has been away, and how many records wait."""
     wait = "waits" if tally.waiting == 1 else "wait"
-    return f"away for {about(tally.away)}: {count(tally.waiting, 'record')} {wait} on disk"
+    records = pluralize(tally.waiting, "record")
+    return f"away for {format_duration(tally.away)}: {records} {wait} on disk"
 
 
 def _rows(running: Sequence[Running], width: int) -> list[str]:

@@ -15,11 +15,11 @@ from rich.text import Text
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.audit.opening import exists
 from masksweep.sweeps.common import escape
-from masksweep.sweeps.common.limits import HURRY_SECONDS, STATE
+from masksweep.sweeps.common.limits import INTERRUPTED_SEND_SECONDS, STATE_FOLDER
 from masksweep.sweeps.common.parser import Parser
-from masksweep.sweeps.common.redact import shown
-from masksweep.sweeps.common.signals import Stop
-from masksweep.sweeps.common.spinner import doing
+from masksweep.sweeps.common.redact import redact
+from masksweep.sweeps.common.signals import SignalHandler
+from masksweep.sweeps.common.spinner import show_status
 from masksweep.sweeps.common.text import printable
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.plan import Planned
@@ -90,7 +90,7 @@ def _targets(source: str, sweep: bool, uri: str | None, folder: Path) -> list[Ta
     from masksweep.sweeps.tracking import reader
 
     try:
-        with doing(f"Fetching run {source}"):
+        with show_status(f"Fetching run {source}"):
             targets = []
             for run in reader.trials_of(uri, source) if sweep else [source]:
                 run_folder = folder / run
@@ -101,7 +101,7 @@ def _targets(source: str, sweep: bool, uri: str | None, folder: Path) -> list[Ta
                 targets.append(_of_run(run, run_folder))
             return targets
     except Away as error:
-        raise Invalid("tracking.uri", shown(store_uri(uri)), f"is away: {error}") from error
+        raise Invalid("tracking.uri", redact(store_uri(uri)), f"is away: {error}") from error
 
 
 def _target(name: str, path: Path) -> Target:
@@ -130,10 +130,10 @@ def _reproduced(targets: Sequence[Target], source: str, uri: str | None, folder:
     name = f"{AGAIN}{label if len(targets) == 1 else source}"
     verdicts: dict[str, Verdict | str] = {}
     with Spool.held(resume.address(tracking, name)) as spool:
-        with doing("Opening the store"):
+        with show_status("Opening the store"):
             tracker = _opened(tracking, name)
         # the first signal stops the run between two records, a second one stops it immediately
-        with Stop(gentle=True) as stop:
+        with SignalHandler(deferred=True) as stop:
             recorder = Recorder(spool, Sender(spool, tracking, name, tracker))
             recorder.start_sweep(f"Again, from the config of `{source}`.", [])
             recorder.sender.start()
@@ -147,7 +147,7 @@ def _reproduced(targets: Sequence[Target], source: str, uri: str | None, folder:
                 text = "".join(f"{line}\n" for line in _lines(targets, verdicts))
                 recorder.end_sweep(status, f"```\n{text}```", {"verdict.txt": text.encode()})
                 if status == "KILLED":
-                    sent = recorder.sender.finish(HURRY_SECONDS, hurry=True)
+                    sent = recorder.sender.finish(INTERRUPTED_SEND_SECONDS, hurry=True)
                 else:
                     sent = recorder.sender.finish(tracking.patience_s, stop.check)
                 if not sent:
@@ -227,7 +227,7 @@ def _run(
     Adds to `verdicts`, by trial id: the verdict, or the reason why the trial failed.
     """
     # not a temporary folder: records that still wait refer to large files in this folder
-    checkpoints = (STATE / "reproduced" / uuid.uuid4().hex).absolute()
+    checkpoints = (STATE_FOLDER / "reproduced" / uuid.uuid4().hex).absolute()
     watcher = _Again(targets, verdicts, recorder, display, folder, str(checkpoints), tick)
     work = TrialWork(str(checkpoints), every_s=1e9)
     try:
@@ -235,7 +235,7 @@ def _run(
             process.run(watcher, jobs(_planned(targets), folder))
     finally:
         checkpoint.clear(str(checkpoints), "rounds")
-        for empty in (checkpoints, checkpoints.parent, STATE):
+        for empty in (checkpoints, checkpoints.parent, STATE_FOLDER):
             with suppress(OSError):
                 empty.rmdir()
 

@@ -8,11 +8,17 @@ from collections.abc import Sequence
 from functools import partial
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.common.signals import Stop, Stopped
-from masksweep.sweeps.common.spinner import doing
+from masksweep.sweeps.common.signals import SignalHandler, Stopped
+from masksweep.sweeps.common.spinner import show_status
 from masksweep.sweeps.common.sweep_failed import SweepFailed
 from masksweep.sweeps.config import feasible
-from masksweep.sweeps.config.plan import Planned, public, refused, sweep_name, trials
+from masksweep.sweeps.config.plan import (
+    Planned,
+    count_trials,
+    recordable_overrides,
+    sweep_name,
+    with_answers,
+)
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.driver import summary
 from masksweep.sweeps.driver.summary import Ended
@@ -21,7 +27,7 @@ from masksweep.sweeps.driver.sweep_jobs import checkpoint_folder, jobs, log_fold
 from masksweep.sweeps.launch.cluster import cluster
 from masksweep.sweeps.launch.engine import Engine
 from masksweep.sweeps.launch.worker import TrialWork, portable_config
-from masksweep.sweeps.results import Answer
+from masksweep.sweeps.results import PreflightAnswer
 from masksweep.sweeps.tracking import resume
 from masksweep.sweeps.tracking.store import exists, store_uri
 from masksweep.sweeps.tracking.writable import require_state, require_store
@@ -58,7 +64,7 @@ def _run(planned: Sequence[Planned], arguments: Sequence[str], name: str, rerun:
     require_state()
     require_store(first.tracking.uri)
     with contextlib.ExitStack() as stack:
-        stop = stack.enter_context(Stop())
+        stop = stack.enter_context(SignalHandler())
         engine: Engine | None = None
         ask: Ask
         try:  # the preflight loads TensorFlow in another process while the store is opened
@@ -79,8 +85,8 @@ def _run(planned: Sequence[Planned], arguments: Sequence[str], name: str, rerun:
             planned = _checked(planned, ask)
             if engine is None and any(p.state == "to run" for p in planned):
                 engine = _engine(stack, planned, name)
-        stop.gentle = True
-        again = shlex.join(["masksweep", "run", *public(arguments)])[:4000]
+        stop.deferred = True
+        again = shlex.join(["masksweep", "run", *recordable_overrides(arguments)])[:4000]
         return Sweep(planned, recorder, stop, name, again, rerun).run(engine)
 
 
@@ -91,20 +97,20 @@ def _checked(planned: Sequence[Planned], ask: Ask) -> list[Planned]:
         Invalid: The masks of a trial cannot be made.
     """
     trials_to_run = [p.trial for p in planned if p.state == "to run"]
-    with doing(f"Checking {trials(len(trials_to_run))}"):
-        return refused(planned, check(trials_to_run, ask))
+    with show_status(f"Checking {count_trials(len(trials_to_run))}"):
+        return with_answers(planned, check(trials_to_run, ask))
 
 
-def _raise(error: Invalid, trials_to_check: Sequence[Trial]) -> Sequence[Answer]:
+def _raise(error: Invalid, trials_to_check: Sequence[Trial]) -> Sequence[PreflightAnswer]:
     """Raises the error when the preflight is asked."""
     raise error
 
 
-def _ask(engine: Engine, trials_to_check: Sequence[Trial]) -> Sequence[Answer]:
+def _ask(engine: Engine, trials_to_check: Sequence[Trial]) -> Sequence[PreflightAnswer]:
     """Runs `preflight.answers` in a worker."""
     configs = [portable_config(t) for t in trials_to_check]
     try:
-        answers: Sequence[Answer] = engine.ask("refusals", configs)
+        answers: Sequence[PreflightAnswer] = engine.ask("refusals", configs)
     except LookupError as error:
         raise Invalid("launch.address", trials_to_check[0].launch.address, str(error)) from error
     return answers
@@ -113,7 +119,7 @@ def _ask(engine: Engine, trials_to_check: Sequence[Trial]) -> Sequence[Answer]:
 def _engine(stack: contextlib.ExitStack, planned: Sequence[Planned], name: str) -> Engine:
     """Starts or joins Ray, and returns workers for the trials to run; the stack closes them."""
     first = planned[0].trial
-    with doing("Starting Ray" if first.launch.address is None else "Joining Ray"):
+    with show_status("Starting Ray" if first.launch.address is None else "Joining Ray"):
         stack.enter_context(cluster(first.launch.address))
     work = TrialWork(checkpoint_folder(first), first.checkpoint.every_s)
     joined = first.launch.address is not None

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from masksweep.sweeps.common import escape
-from masksweep.sweeps.common.limits import STATE
-from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.common.limits import STATE_FOLDER
+from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.config.outcome import Outcome
-from masksweep.sweeps.config.plan import Planned, counted, trials
+from masksweep.sweeps.config.plan import Planned, count_by_state, count_trials
 from masksweep.sweeps.report import baseline, claims, recommendation
 from masksweep.sweeps.report.claims import Checked
 from masksweep.sweeps.report.results_table import as_markdown, table
@@ -50,12 +50,12 @@ def before(planned: Sequence[Planned], away: str) -> None:
         planned: The plan of the sweep.
         away: Why the store cannot be reached; empty if it can.
     """
-    done = any(p.found for p in planned)
+    done = any(p.previous_result for p in planned)
     if away:
         message = f"The tracking store cannot be reached ({away}); results are kept on disk."
         print(message, file=sys.stderr)
     if done:
-        print(f"{counted(planned)}.", file=sys.stderr)
+        print(f"{count_by_state(planned)}.", file=sys.stderr)
         if warning := resume.other_code(planned):
             print(warning, file=sys.stderr)
 
@@ -124,17 +124,17 @@ def after(ended: Ended, name: str, arguments: Sequence[str]) -> None:
     if ended.refused:
         print(f"The store refused records: {'; '.join(ended.refused)}", file=sys.stderr)
     if ended.unsent:
-        waiting = f"{ended.unsent} records wait on disk, in {STATE / 'spool'}."
+        waiting = f"{ended.unsent} records wait on disk, in {STATE_FOLDER / 'spool'}."
         print(f"{waiting} Send them with: masksweep sync", file=sys.stderr)
         if ended.trouble:
             print(f"The store could not be reached: {ended.trouble}", file=sys.stderr)
     if ended.lost:
-        lost = f"The store has lost {trials(ended.lost)} that it was given before"
+        lost = f"The store has lost {count_trials(ended.lost)} that it was given before"
         print(f"{lost}; the same command runs them again.", file=sys.stderr)
     if ended.ended_by:
         print(ended.ended_by, file=sys.stderr)
     if ended.exit_code > 128:
-        again = shown(shlex.join(["masksweep", "run", *arguments]))
+        again = redact(shlex.join(["masksweep", "run", *arguments]))
         print(f"Interrupted; finished trials are kept. Continue with:\n  {again}", file=sys.stderr)
     if ended.outcomes:
         print(f"\nOpen the results with: masksweep ui   (sweep {name!r})")

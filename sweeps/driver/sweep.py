@@ -7,8 +7,8 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from masksweep.sweeps.common.limits import HURRY_SECONDS
-from masksweep.sweeps.common.signals import Stop, Stopped
+from masksweep.sweeps.common.limits import INTERRUPTED_SEND_SECONDS
+from masksweep.sweeps.common.signals import SignalHandler, Stopped
 from masksweep.sweeps.common.sweep_failed import SweepFailed
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.plan import Planned
@@ -49,17 +49,16 @@ class Sweep(TrialWatcher):
         self,
         planned: Sequence[Planned],
         recorder: Recorder,
-        stop: Stop,
+        stop: SignalHandler,
         name: str,
         again: str,
         rerun: bool,
     ) -> None:
+        previous = [(p, p.previous_result.result) for p in planned if p.previous_result]
         done = {
-            p.trial.id: Outcome(p.trial, p.variant, p.found.result.status, p.found.result,
-                                p.found.result.reason)
-            for p in planned
-            if p.found
-        }  # fmt: skip
+            p.trial.id: Outcome(p.trial, p.variant, result.status, result, result.reason)
+            for p, result in previous
+        }
         first = planned[0].trial
         super().__init__(
             planned,
@@ -93,7 +92,7 @@ class Sweep(TrialWatcher):
         self._logs.mkdir(parents=True, exist_ok=True)
         scores = list(dict.fromkeys(p.trial.score for p in self._planned))
         note = summary.note(self._question, self._again, [], [])
-        plan = [p.described() for p in self._planned]
+        plan = [p.describe() for p in self._planned]
         tags = {"sweep.question": self._question, "sweep.command": self._again}
         self._recorder.start_sweep(note, plan, scores, tags)
         self._recorder.sender.start()
@@ -175,7 +174,8 @@ class Sweep(TrialWatcher):
         patience = self._planned[0].trial.tracking.patience_s
         try:
             if exit_code > 128:
-                sent = self._recorder.sender.finish(min(HURRY_SECONDS, patience), hurry=True)
+                patience = min(INTERRUPTED_SEND_SECONDS, patience)
+                sent = self._recorder.sender.finish(patience, hurry=True)
             else:
                 sent = self._recorder.sender.finish(patience, self.tick)
         except Stopped as stopped:

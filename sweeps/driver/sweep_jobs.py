@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from masksweep.sweeps.common.limits import STATE
-from masksweep.sweeps.config.plan import Planned, packs
+from masksweep.sweeps.common.limits import STATE_FOLDER
+from masksweep.sweeps.config.plan import Planned, group_into_packs
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.launch.cluster import Spec
 from masksweep.sweeps.launch.job import Job
@@ -21,7 +21,9 @@ def jobs(planned: Sequence[Planned], logs: Path) -> list[Job]:
         planned: The plan of the sweep.
         logs: Folder of the trials' log files.
     """
-    return [_job(pack, logs) for pack in packs([p for p in planned if p.state == "to run"])]
+    return [
+        _job(pack, logs) for pack in group_into_packs([p for p in planned if p.state == "to run"])
+    ]
 
 
 def _job(pack: Sequence[Planned], logs: Path) -> Job:
@@ -45,7 +47,7 @@ def log_file(planned: Planned, logs: Path) -> Path:
 
 def log_folder(name: str) -> Path:
     """Returns the folder of a sweep's log files."""
-    return STATE / "logs" / _as_file(name)
+    return STATE_FOLDER / "logs" / _as_file(name)
 
 
 def _as_file(text: str) -> str:
@@ -55,5 +57,5 @@ def _as_file(text: str) -> str:
 
 def checkpoint_folder(trial: Trial) -> str:
     """Returns the folder or URI of a trial's checkpoints, as an absolute path for workers."""
-    place = trial.checkpoint.path or str(STATE / "checkpoints")
+    place = trial.checkpoint.path or str(STATE_FOLDER / "checkpoints")
     return place if "://" in place else str(Path(place).absolute())

@@ -156,7 +156,7 @@ def _init(address: str, **options: Any) -> None:
     import ray
 
     # with ray:// the cluster sets up the job, and uses no folder of this machine
-    if safe_path.kept() and not address.startswith("ray://"):
+    if safe_path.is_current_folder_removed() and not address.startswith("ray://"):
         options["job_config"] = ray_internals.safe_job_config()
     ray.init(
         address, include_dashboard=False, log_to_driver=False, logging_level="ERROR", **options

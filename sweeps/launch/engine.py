@@ -175,8 +175,8 @@ class Engine:
         """Runs the jobs, and returns when all of them have ended.
 
         A job whose worker or node is lost runs again, at most `max_retries` times. A job that
-        raises, or takes too long, fails. If a job with parts raises `Apart`, or its worker is lost
-        too often, its parts are run as jobs of their own.
+        raises, or takes too long, fails. If a job with parts raises `MustRunAlone`, or its worker
+        is lost too often, its parts are run as jobs of their own.
 
         Args:
             watcher: Is told when jobs start, emit events and end.

@@ -26,7 +26,7 @@ class Job:
     size: int = 1
     """Factor on the time limit; the number of trials in the job."""
     parts: tuple[Job, ...] = ()
-    """Jobs to run instead, if this one raises `Apart` or its worker is lost too often."""
+    """Jobs to run instead, if this one raises `MustRunAlone` or its worker is lost too often."""
 
 
 @dataclass(frozen=True)

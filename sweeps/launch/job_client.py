@@ -11,7 +11,7 @@ from math import inf
 from typing import Any
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.launch import cluster
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
@@ -52,12 +52,12 @@ def connect(address: str | None) -> Any:
             cluster.check_address(address)
         return JobSubmissionClient(address)
     except requests.RequestException as error:
-        raise Invalid("--address", shown(address), "no Ray dashboard answers there") from error
+        raise Invalid("--address", redact(address), "no Ray dashboard answers there") from error
     except (OSError, RuntimeError, ValueError, RayError) as error:
         denied = isinstance(error, AuthenticationError | PermissionError)
         problem = "refuses" if denied else "no Ray dashboard there"
         reason = " ".join(str(error).split())[:300]
-        raise Invalid("--address", shown(address), f"{problem}: {reason}") from error
+        raise Invalid("--address", redact(address), f"{problem}: {reason}") from error
 
 
 def send(client: Any, **job: Any) -> str:

@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.common.limits import LARGE
-from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.common.limits import MAX_SENT_ARTIFACT_BYTES
+from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.common.storage import Folder
-from masksweep.sweeps.config.trial import Trial, parse, recorded
+from masksweep.sweeps.config.trial import Trial, parse, recorded_config
 from masksweep.sweeps.launch.cluster import Spec
 from masksweep.sweeps.launch.job import Emit, Failure, Fatal, failure
-from masksweep.sweeps.results import Apart, TrialResult
+from masksweep.sweeps.results import MustRunAlone, TrialResult
 from masksweep.sweeps.training.state import Member
 
 if TYPE_CHECKING:
-    from masksweep.sweeps.results import Answer
+    from masksweep.sweeps.results import PreflightAnswer
 
 MAX_LOG_BYTES = 2**20
 """Bytes from the end of a log that are sent to the driver."""
@@ -56,7 +56,7 @@ class Task:
 
 def portable_config(trial: Trial) -> dict[str, Any]:
     """Returns the trial's config with absolute paths: a worker has another current folder."""
-    config = recorded(trial)
+    config = recorded_config(trial)
     for group in ("pattern", "held"):
         if path := config[group].get("path"):
             config[group]["path"] = str(Path(path).absolute())
@@ -82,7 +82,7 @@ class TrialWork:
         self._memory = spec.memory
         prepare_process(spec.threads, spec.num_gpus)
 
-    def refusals(self, configs: Sequence[Mapping[str, object]]) -> Sequence[Answer]:
+    def refusals(self, configs: Sequence[Mapping[str, object]]) -> Sequence[PreflightAnswer]:
         """Says whether the strategy of each trial refuses its plan; see `preflight.answers`."""
         from masksweep.sweeps.training.preflight import answers
 
@@ -124,7 +124,7 @@ class TrialWork:
                     results[task.id] = failure(error)
             try:
                 pack_results = pack.run(members, Folder(self._checkpoints, "rounds"))
-            except Apart as error:
+            except MustRunAlone as error:
                 return failure(error)
             for member, result in zip(members, pack_results, strict=True):
                 try:
@@ -152,11 +152,11 @@ class TrialWork:
         """Stores large artifacts beside the checkpoints, and replaces them by URI and digest."""
         large, sent = Folder(self._checkpoints, f"large/{key}"), {}
         for name, content in artifacts.items():
-            if len(content) <= LARGE:
+            if len(content) <= MAX_SENT_ARTIFACT_BYTES:
                 sent[name] = content
                 continue
             large.write(name, content)
-            uri = shown(f"{self._checkpoints}/large/{key}/{name}")
+            uri = redact(f"{self._checkpoints}/large/{key}/{name}")
             reference = {
                 "uri": uri,
                 "bytes": len(content),

@@ -60,7 +60,8 @@ def against(outcomes: Sequence[Outcome], baseline: str = DENSE) -> list[Compared
     for o in outcomes if baselines else ():
         if o.status != "ok" or o.trial.strategy.role == "dense" or o.trial.label == baseline:
             continue
-        own, partner = score(o), scores.get(training(o.trial.under(baselines[0].trial.strategy)))
+        under_baseline = o.trial.with_strategy(baselines[0].trial.strategy)
+        own, partner = score(o), scores.get(training(under_baseline))
         if own is None or partner is None:
             continue
         key = o.trial.label, ", ".join(filter(None, [o.trial.pattern_label, o.variant]))

@@ -14,7 +14,7 @@ from rich.text import Text
 from masksweep.sweeps.common import tables
 from masksweep.sweeps.common.tables import Column
 from masksweep.sweeps.config.claim import SIGNS, TESTS, Claim
-from masksweep.sweeps.config.selection import Parts, selected
+from masksweep.sweeps.config.selection import Parts, select
 from masksweep.sweeps.report.significance import SIGNIFICANT, Difference, holm, paired
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def check(claims: Mapping[str, Claim], outcomes: Sequence[Outcome], parts: Parts
         The checked claims, in the same order.
     """
     groups = {
-        name: [selected(s, outcomes, parts) for s in (claim.trials, claim.minus) if s is not None]
+        name: [select(s, outcomes, parts) for s in (claim.trials, claim.minus) if s is not None]
         for name, claim in claims.items()
     }
     compared: dict[str, Difference] = {}

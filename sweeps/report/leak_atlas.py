@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from masksweep.sweeps import results
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.trial import Trial, label
-from masksweep.sweeps.config.validation import knobs
+from masksweep.sweeps.config.validation import as_section
 from masksweep.sweeps.report import verdicts
 from masksweep.sweeps.report.templating import render
 
@@ -70,7 +70,7 @@ def _cell(outcome: Outcome) -> Cell:
     if not results.violated(metrics):
         if metrics["integrity/ok"]:
             return Cell(*where, "exact")
-        return Cell(*where, "unproven", reason=results.unproven(metrics))
+        return Cell(*where, "unproven", reason=results.unproven_reason(metrics))
     first = metrics.get("integrity/first_violation_step")
     drifts = [metrics["integrity/max_drift"], metrics["integrity/peak_drift"]]
     drift = math.inf if any(map(math.isnan, drifts)) else max(drifts)
@@ -83,8 +83,8 @@ def _setting(trial: Trial) -> str:
 
     For example `sgd, momentum=0.9, l2=0.01`.
     """
-    settings = knobs(trial.optimizer, defaults=False)
-    model = knobs(trial.model, defaults=False)
+    settings = as_section(trial.optimizer, defaults=False)
+    model = as_section(trial.model, defaults=False)
     settings |= {k: model[k] for k in ("l2", "constraint") if k in model}
     shown = {k: v for k, v in settings.items() if k not in ("name", "learning_rate")}
     parts = [trial.optimizer.name, *(k if v is True else f"{k}={v}" for k, v in shown.items())]

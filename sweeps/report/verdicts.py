@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from masksweep.sweeps.results import leaks, unproven, violated
+from masksweep.sweeps.results import leaks, unproven_reason, violated
 
 if TYPE_CHECKING:
     from masksweep.sweeps.config.outcome import Outcome
@@ -45,7 +45,7 @@ def problem(outcomes: Sequence[Outcome]) -> str:
 def _cause(outcome: Outcome) -> str:
     if through := outcome.result.tags.get("integrity.through"):
         return f"through {through}"
-    return "" if violated(outcome.result.metrics) else unproven(outcome.result.metrics)
+    return "" if violated(outcome.result.metrics) else unproven_reason(outcome.result.metrics)
 
 
 def alarms(outcome: Outcome) -> bool:

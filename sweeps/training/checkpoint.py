@@ -23,7 +23,7 @@ import numpy as np
 
 from masksweep.strategies.base import Array, Invalid
 from masksweep.sweeps.common.provenance import code_version
-from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.common.storage import Folder
 
 FORMAT = 1
@@ -189,10 +189,10 @@ def check(folder: str) -> None:
         target.remove(probe)
     except ImportError as error:
         allowed = f"needs a package: {_line(error)}"
-        raise Invalid("checkpoint.path", shown(folder), allowed) from error
+        raise Invalid("checkpoint.path", redact(folder), allowed) from error
     except Exception as error:
         allowed = f"cannot be written: {_line(error)}"
-        raise Invalid("checkpoint.path", shown(folder), allowed) from error
+        raise Invalid("checkpoint.path", redact(folder), allowed) from error
 
 
 def _there(folder: str) -> str:

@@ -17,7 +17,7 @@ from masksweep.strategies.core.connections import cut_off
 from masksweep.strategies.core.moving_statistics import statistics
 from masksweep.strategies.core.slots import slot_leak
 from masksweep.strategies.core.weights import values
-from masksweep.sweeps.common.memory import bytes_of
+from masksweep.sweeps.common.memory import variable_bytes
 from masksweep.sweeps.training import setup, timing, weight_images
 from masksweep.sweeps.training.flops import step_ratio
 from masksweep.sweeps.training.output_causes import output_causes
@@ -266,8 +266,8 @@ def costs(start: Start, program: Program) -> dict[str, float]:
     constants = start.trial.strategy.bind().constants
     constant_bytes = sum(array.nbytes for w in start.plan.weights for array in constants(w))
     metrics: dict[str, float] = {
-        "memory/parameters_bytes": bytes_of(training.values) + constant_bytes,
-        "memory/optimizer_bytes": bytes_of(training.optimizer.variables),
+        "memory/parameters_bytes": variable_bytes(training.values) + constant_bytes,
+        "memory/optimizer_bytes": variable_bytes(training.optimizer.variables),
     }
     if start.plan.weights:
         metrics["sparsity/achieved"] = start.plan.sparsity

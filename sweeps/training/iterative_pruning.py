@@ -81,7 +81,7 @@ def with_masks(start: Start, shelf: Folder | None) -> Start:
 
 def _otherwise(start: Start) -> Start:
     """The start of the rounds, whose settings differ from the trial's (`pattern.found_with`)."""
-    rounds = setup.start(start.trial.rounds)
+    rounds = setup.start(start.trial.pruning_trial)
     shapes = [{n: w.shape for n, w in s.weights.items()} for s in (rounds, start)]
     if shapes[0] != shapes[1]:
         data_name = rounds.trial.data.name

@@ -33,7 +33,7 @@ def compare(start: Start, reference: Strategy) -> dict[str, float]:
     trial = start.trial
     jit = trial.jit and reference.xla
     trial = trial.model_copy(update={"train": trial.train.model_copy(update={"jit": jit})})
-    reference_start = replace(start, trial=trial.under(reference))
+    reference_start = replace(start, trial=trial.with_strategy(reference))
     loops = [alone(s) for s in (replace(start, trial=trial), reference_start)]
     total = setup.schedule(trial, len(start.data.train[0]))[1]
     interval, parted_step, distance = trial.audit.every, 0, 0.0

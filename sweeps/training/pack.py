@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from masksweep.strategies.core import audit
-from masksweep.sweeps.common.memory import Peak
+from masksweep.sweeps.common.memory import PeakMemory
 from masksweep.sweeps.common.storage import Folder
-from masksweep.sweeps.results import Apart, Report, TrialResult
+from masksweep.sweeps.results import MustRunAlone, Report, TrialResult
 from masksweep.sweeps.training import evaluation, leak_cause, program, run_trial, setup, timing
 from masksweep.sweeps.training.evaluation import Snapshot
 from masksweep.sweeps.training.loop import Run, TrainingLoop
@@ -38,11 +38,12 @@ def run(members: Sequence[Member], shelf: Folder | None = None) -> list[MemberRe
         the reason as the tag `trial.alone`.
 
     Raises:
-        Apart: There are several trials, and they cannot run side by side. Run each by itself.
+        MustRunAlone: There are several trials, and they cannot run side by side. Run each by
+            itself.
     """
     if members and members[0].trial.width == 1:
         return [_run_alone(m, shelf) for m in members]
-    peak, outcomes = Peak(), dict[int, MemberResult]()
+    peak, outcomes = PeakMemory(), dict[int, MemberResult]()
     groups: dict[tuple[Shape, int], dict[int, _Begun]] = {}
     for number, member in enumerate(members):
         try:
@@ -55,7 +56,7 @@ def run(members: Sequence[Member], shelf: Folder | None = None) -> list[MemberRe
                 return _apart(members, shelf, _alone[shape])
             begun = _begin(start, member)
             groups.setdefault((shape, begun.run.at.found.steps), {})[number] = begun
-        except Apart:
+        except MustRunAlone:
             raise
         except Exception as error:
             outcomes[number] = error
@@ -72,7 +73,7 @@ def run(members: Sequence[Member], shelf: Folder | None = None) -> list[MemberRe
             if len(members) > 1:
                 note = f"the trials of this pack run alone: {error}"
                 members[0].emit(Report(0, 1, 1, note=note))
-                raise Apart(str(error)) from error
+                raise MustRunAlone(str(error)) from error
             return [error]
     return [outcomes[n] for n in range(len(members))]
 
@@ -83,7 +84,7 @@ _alone: dict[Shape, str] = {}
 
 def _apart(members: Sequence[Member], shelf: Folder | None, reason: str) -> list[MemberResult]:
     if len(members) > 1:
-        raise Apart(reason)
+        raise MustRunAlone(reason)
     return [_run_alone(members[0], shelf, reason)]
 
 
@@ -120,7 +121,7 @@ def _begin(start: Start, member: Member) -> _Begun:
     return _Begun(run, [*resumed, *lane[len(resumed) :]], before, gradients)
 
 
-def _train(begun: Sequence[_Begun], peak: Peak) -> list[MemberResult]:
+def _train(begun: Sequence[_Begun], peak: PeakMemory) -> list[MemberResult]:
     """Trains trials of one shape that are at the same step to their end."""
     packed: Packed = setup.packed_for(begun[0].run.start)
     seconds_before = packed.compile_seconds

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from masksweep.strategies.base import Plan
-from masksweep.sweeps.common.memory import Peak
+from masksweep.sweeps.common.memory import PeakMemory
 from masksweep.sweeps.common.storage import Folder
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.results import TrialResult
@@ -52,7 +52,7 @@ def run(
     from masksweep.sweeps.training import evaluation, leak_cause, lockstep, timing
     from masksweep.sweeps.training.loop import Run, TrainingLoop
 
-    peak, start = Peak(), begin(trial, shelf)
+    peak, start = PeakMemory(), begin(trial, shelf)
     if isinstance(start, TrialResult):
         return start
     program = setup.program_for(start)
@@ -142,7 +142,7 @@ def ended(
     if causes:
         tags["integrity.through"] = ", ".join(causes)
     last_epoch = evaluation.epoch(start, program, at)
-    artifacts["environment.txt"] = provenance.describe().encode()
+    artifacts["environment.txt"] = provenance.environment_text().encode()
     return TrialResult(
         "ok",
         metrics=last_epoch | integrity | evaluation.costs(start, program),

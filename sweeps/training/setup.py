@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from masksweep.strategies.base import Array, Invalid, Plan, Weight
-from masksweep.sweeps.common.seeding import derive, permutation
+from masksweep.sweeps.common.seeding import derive_seed, permutation
 from masksweep.sweeps.components.datasets.base import Arrays
 from masksweep.sweeps.config.trial import Trial
 
@@ -124,7 +124,7 @@ def start(trial: Trial, data: Arrays | None = None) -> Start:
     """
     data = data or trial.data.load()
     net = network(trial, data)
-    weights, state = net.initial(derive(trial.seed, "weights"))
+    weights, state = net.initial(derive_seed(trial.seed, "weights"))
     plan = plan_for(trial, net.weights, weights, data.outputs)
     return Start(trial, data, net.model, weights, state, plan)
 
@@ -156,7 +156,7 @@ def plan_for(
         if index >= outputs:
             allowed = f"must be below {outputs}, the outputs of the model"
             raise Invalid("outputs_held", index, allowed)
-    return _plan(trial, weights, initial, derive(trial.seed, "masks"))
+    return _plan(trial, weights, initial, derive_seed(trial.seed, "masks"))
 
 
 def _plan(trial: Trial, weights: Sequence[Weight], initial: Mapping[str, Array], seed: int) -> Plan:
@@ -212,7 +212,7 @@ def _program(start: Start, wanted_shape: Shape) -> Program:
     """A new program of this shape, with its own Keras model."""
     from masksweep.sweeps.training.program import Program
 
-    model = network(start.trial, start.data).build(derive(start.trial.seed, "weights"))
+    model = network(start.trial, start.data).build(derive_seed(start.trial.seed, "weights"))
     return Program(wanted_shape, model, _taken(start))
 
 
@@ -286,7 +286,7 @@ def switched(trial: Trial, weights: Sequence[Weight], plan: Plan, now: Mapping[s
     """
     if not plan.weights:
         return plan
-    new_plan = _plan(trial, weights, now, derive(trial.seed, "masks/switched"))
+    new_plan = _plan(trial, weights, now, derive_seed(trial.seed, "masks/switched"))
     layout, step = trial.strategy.bind().layout, trial.train.switch_at
     mask_pairs = [(w.mask, v.mask) for w, v in zip(plan.weights, new_plan.weights, strict=True)]
     if all(np.array_equal(*pair) for pair in mask_pairs):

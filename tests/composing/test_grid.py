@@ -148,7 +148,7 @@ def planned(name: str) -> Sequence[Planned]:
         jobs = sweep.jobs(arguments)
         resolved = zip(jobs, sweep.composer.resolve(jobs), strict=True)
         composed = [Composed(job, values) for job, values in resolved]
-        return tuple(plan.plan(composed, plan.trials_of(composed)))
+        return tuple(plan.plan(composed, plan.parse_trials(composed)))
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -169,7 +169,7 @@ def test_what_does_nothing_is_let_through(text: str, command: Light, folder: Pat
 @pytest.mark.parametrize("name", ["../../stolen", "..", "/etc/passwd", "a\0b", "a" * 1000])
 def test_a_sweeps_name_leads_nowhere(name: str, tmp_path: Path) -> None:
     inside = (tmp_path / sweep_jobs.log_folder(name)).resolve()
-    assert inside.is_relative_to(tmp_path / limits.STATE)
+    assert inside.is_relative_to(tmp_path / limits.STATE_FOLDER)
 
 
 @pytest.mark.parametrize("what", ["a file", "a folder", "a pipe", "nothing"])

@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.common.spinner import doing
+from masksweep.sweeps.common.spinner import show_status
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.driver.progress import Display
 from masksweep.sweeps.driver.progress_panel import Block, lines
@@ -477,7 +477,7 @@ def test_what_is_done_is_said(
 ) -> None:
     if color:
         monkeypatch.setenv("FORCE_COLOR", "1")
-    with doing("Starting Ray"):
+    with show_status("Starting Ray"):
         assert capsys.readouterr().err == "Starting Ray ...\n"
 
 

@@ -25,7 +25,7 @@ from mlflow.entities import Run
 
 from masksweep.sweeps import report
 from masksweep.sweeps.cli.main import port_problem
-from masksweep.sweeps.common.signals import Stop
+from masksweep.sweeps.common.signals import SignalHandler
 from masksweep.sweeps.config.plan import Planned
 from masksweep.sweeps.driver.sweep import Sweep
 from masksweep.sweeps.launch.cluster import Spec
@@ -387,7 +387,7 @@ def test_trials_that_no_worker_could_begin_are_recorded_as_failed(
     jobs = [Job(p.trial.id, None, Spec()) for p in planned]
     with (
         resume.opened(planned, "small", rerun=False) as (planned, recorder, _),
-        Stop() as stop,
+        SignalHandler() as stop,
         Engine(jobs, NoTensorFlow()) as engine,
     ):
         ended = Sweep(planned, recorder, stop, "small", "note", False).run(engine)
@@ -421,7 +421,7 @@ def test_a_report_that_cannot_be_made_leaves_no_run_open(
     refused = [Planned(trial(), ["seed=0"], refusal="it cannot")]
     with (
         resume.opened(refused, "small", rerun=False) as (planned, recorder, _),
-        Stop() as stop,
+        SignalHandler() as stop,
     ):
         Sweep(planned, recorder, stop, "small", "note", False).run(None)
     store = local_store(tmp_path, "small")
@@ -450,7 +450,7 @@ def test_the_log_of_a_worker_that_was_killed_is_kept(
     log.write_text("an earlier run's words")
     with (
         resume.opened([planned_trial], "small", rerun=False) as (planned, recorder, _),
-        Stop() as stop,
+        SignalHandler() as stop,
         Engine([Job(planned_trial.trial.id, str(log), Spec())], Killed()) as engine,
     ):
         ended = Sweep(planned, recorder, stop, "small", "note", False).run(engine)

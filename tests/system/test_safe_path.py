@@ -143,7 +143,7 @@ def test_the_folder_of_this_code_stays_on_the_path(monkeypatch: pytest.MonkeyPat
     root = Path(safe_path.__file__).parents[2]
     monkeypatch.chdir(root)
     monkeypatch.setattr(sys, "path", [str(root), *sys.path])
-    safe_path.keep()
+    safe_path.remove_current_folder()
     assert str(root) in sys.path
 
 

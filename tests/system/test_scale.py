@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from masksweep.sweeps.common.signals import Stop
+from masksweep.sweeps.common.signals import SignalHandler
 from masksweep.sweeps.config.plan import Planned
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.driver.sweep import Sweep
@@ -60,7 +60,7 @@ def main() -> None:
     with cluster(), resume.opened(planned, "scale", rerun=False) as (planned, recorder, away):
         assert away
         jobs = [Job(p.trial.id, p.trial.seed, Spec()) for p in planned]
-        with Stop() as stop, Engine(jobs, Trivial()) as engine:
+        with SignalHandler() as stop, Engine(jobs, Trivial()) as engine:
             ended = Watched(planned, recorder, stop, "scale", "note", False).run(engine)
     assert len(ended.outcomes) == len(trials())
     assert ended.exit_code == 1, "the store has nothing of it"
