@@ -21,8 +21,8 @@ from masksweep.sweeps.config.plan import (
 )
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.driver import summary
-from masksweep.sweeps.driver.summary import Ended
-from masksweep.sweeps.driver.sweep import KEPT, Sweep
+from masksweep.sweeps.driver.summary import SweepResult
+from masksweep.sweeps.driver.sweep import CONTINUE_HINT, SweepRun
 from masksweep.sweeps.driver.sweep_jobs import checkpoint_folder, jobs, log_folder
 from masksweep.sweeps.launch.cluster import cluster
 from masksweep.sweeps.launch.engine import Engine
@@ -35,7 +35,9 @@ from masksweep.sweeps.training import checkpoint
 from masksweep.sweeps.training.preflight import Ask, Preflight, check
 
 
-def run(planned: Sequence[Planned], arguments: Sequence[str], *, rerun: bool = False) -> Ended:
+def run(
+    planned: Sequence[Planned], arguments: Sequence[str], *, rerun: bool = False
+) -> SweepResult:
     """Runs and records every trial of a plan that is not done and not refused.
 
     Args:
@@ -49,16 +51,18 @@ def run(planned: Sequence[Planned], arguments: Sequence[str], *, rerun: bool = F
     """
     name = sweep_name(planned[0].trial, arguments)
     try:
-        ended = _run(planned, arguments, name, rerun)
+        result = _run(planned, arguments, name, rerun)
     except Stopped as stopped:
-        ended = Ended(exit_code=stopped.exit_code)
+        result = SweepResult(exit_code=stopped.exit_code)
     except SweepFailed as broken:
-        ended = Ended(ended_by=f"The sweep was stopped: {broken}. {KEPT}")
-    summary.after(ended, name, arguments)
-    return ended
+        result = SweepResult(stop_reason=f"The sweep was stopped: {broken}. {CONTINUE_HINT}")
+    summary.print_after(result, name, arguments)
+    return result
 
 
-def _run(planned: Sequence[Planned], arguments: Sequence[str], name: str, rerun: bool) -> Ended:
+def _run(
+    planned: Sequence[Planned], arguments: Sequence[str], name: str, rerun: bool
+) -> SweepResult:
     """Opens what the sweep needs, runs it, and closes everything when it ends."""
     first = planned[0].trial
     require_state()
@@ -73,24 +77,24 @@ def _run(planned: Sequence[Planned], arguments: Sequence[str], name: str, rerun:
             if first.launch.address is None:
                 ask = stack.enter_context(Preflight()).ask
             else:
-                engine = _engine(stack, planned, name)
-                ask = partial(_ask, engine)
+                engine = _start_engine(stack, planned, name)
+                ask = partial(_ask_worker, engine)
         except Invalid as error:
             if not exists(store_uri(first.tracking.uri)):
                 raise
-            ask = partial(_raise, error)  # raised only if there is a trial to run
+            ask = partial(_raise_when_asked, error)  # raised only if there is a trial to run
         planned, recorder, away = stack.enter_context(resume.opened(planned, name, rerun))
-        summary.before(planned, away)
+        summary.print_before(planned, away)
         if any(p.state == "to run" for p in planned):
-            planned = _checked(planned, ask)
+            planned = _with_preflight(planned, ask)
             if engine is None and any(p.state == "to run" for p in planned):
-                engine = _engine(stack, planned, name)
+                engine = _start_engine(stack, planned, name)
         stop.deferred = True
-        again = shlex.join(["masksweep", "run", *recordable_overrides(arguments)])[:4000]
-        return Sweep(planned, recorder, stop, name, again, rerun).run(engine)
+        command = shlex.join(["masksweep", "run", *recordable_overrides(arguments)])[:4000]
+        return SweepRun(planned, recorder, stop, name, command, rerun).run(engine)
 
 
-def _checked(planned: Sequence[Planned], ask: Ask) -> list[Planned]:
+def _with_preflight(planned: Sequence[Planned], ask: Ask) -> list[Planned]:
     """Returns the plan with the answers of the preflight.
 
     Raises:
@@ -101,12 +105,14 @@ def _checked(planned: Sequence[Planned], ask: Ask) -> list[Planned]:
         return with_answers(planned, check(trials_to_run, ask))
 
 
-def _raise(error: Invalid, trials_to_check: Sequence[Trial]) -> Sequence[PreflightAnswer]:
+def _raise_when_asked(
+    error: Invalid, trials_to_check: Sequence[Trial]
+) -> Sequence[PreflightAnswer]:
     """Raises the error when the preflight is asked."""
     raise error
 
 
-def _ask(engine: Engine, trials_to_check: Sequence[Trial]) -> Sequence[PreflightAnswer]:
+def _ask_worker(engine: Engine, trials_to_check: Sequence[Trial]) -> Sequence[PreflightAnswer]:
     """Runs `preflight.answers` in a worker."""
     configs = [portable_config(t) for t in trials_to_check]
     try:
@@ -116,7 +122,7 @@ def _ask(engine: Engine, trials_to_check: Sequence[Trial]) -> Sequence[Preflight
     return answers
 
 
-def _engine(stack: contextlib.ExitStack, planned: Sequence[Planned], name: str) -> Engine:
+def _start_engine(stack: contextlib.ExitStack, planned: Sequence[Planned], name: str) -> Engine:
     """Starts or joins Ray, and returns workers for the trials to run; the stack closes them."""
     first = planned[0].trial
     with show_status("Starting Ray" if first.launch.address is None else "Joining Ray"):

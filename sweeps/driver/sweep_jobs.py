@@ -42,15 +42,15 @@ def _job(pack: Sequence[Planned], logs: Path) -> Job:
 
 def log_file(planned: Planned, logs: Path) -> Path:
     """Returns the path of a trial's log file in the folder of logs."""
-    return logs / f"{_as_file(planned.name)}-{planned.trial.id[:8]}.log"
+    return logs / f"{_file_name(planned.name)}-{planned.trial.id[:8]}.log"
 
 
 def log_folder(name: str) -> Path:
     """Returns the folder of a sweep's log files."""
-    return STATE_FOLDER / "logs" / _as_file(name)
+    return STATE_FOLDER / "logs" / _file_name(name)
 
 
-def _as_file(text: str) -> str:
+def _file_name(text: str) -> str:
     """Converts a text to a file name of at most 80 characters."""
     return re.sub(r"[^\w.=-]+", "_", text)[:80]
 

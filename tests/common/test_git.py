@@ -131,5 +131,5 @@ def test_the_commit_is_recorded_and_compared(monkeypatch: pytest.MonkeyPatch) ->
     assert "commit" not in nothing.environment
     assert compare(clean, replace(clean, run="s")).environment == {}
     line = f"environment: commit was {'a' * 40}, is {'b' * 40} with changes"
-    assert line in compare(clean, dirty).lines()
-    assert f"environment: commit was -, is {'a' * 40}" in compare(nothing, clean).lines()
+    assert line in compare(clean, dirty).explanation()
+    assert f"environment: commit was -, is {'a' * 40}" in compare(nothing, clean).explanation()

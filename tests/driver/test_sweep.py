@@ -27,7 +27,7 @@ from masksweep.sweeps import report
 from masksweep.sweeps.cli.main import port_problem
 from masksweep.sweeps.common.signals import SignalHandler
 from masksweep.sweeps.config.plan import Planned
-from masksweep.sweeps.driver.sweep import Sweep
+from masksweep.sweeps.driver.sweep import SweepRun
 from masksweep.sweeps.launch.cluster import Spec
 from masksweep.sweeps.launch.engine import Engine
 from masksweep.sweeps.launch.job import Emit, Job
@@ -390,7 +390,7 @@ def test_trials_that_no_worker_could_begin_are_recorded_as_failed(
         SignalHandler() as stop,
         Engine(jobs, NoTensorFlow()) as engine,
     ):
-        ended = Sweep(planned, recorder, stop, "small", "note", False).run(engine)
+        ended = SweepRun(planned, recorder, stop, "small", "note", False).run(engine)
     assert ended.exit_code == 1
     assert len(ended.outcomes) == 3
     for outcome in ended.outcomes:
@@ -423,7 +423,7 @@ def test_a_report_that_cannot_be_made_leaves_no_run_open(
         resume.opened(refused, "small", rerun=False) as (planned, recorder, _),
         SignalHandler() as stop,
     ):
-        Sweep(planned, recorder, stop, "small", "note", False).run(None)
+        SweepRun(planned, recorder, stop, "small", "note", False).run(None)
     store = local_store(tmp_path, "small")
     assert store.by_status() == {"FINISHED": 1}
     assert store.parent.info.status == "FINISHED"
@@ -453,7 +453,7 @@ def test_the_log_of_a_worker_that_was_killed_is_kept(
         SignalHandler() as stop,
         Engine([Job(planned_trial.trial.id, str(log), Spec())], Killed()) as engine,
     ):
-        ended = Sweep(planned, recorder, stop, "small", "note", False).run(engine)
+        ended = SweepRun(planned, recorder, stop, "small", "note", False).run(engine)
     assert ended.logs == {planned_trial.trial.id: log.relative_to(tmp_path)}
     store = local_store(tmp_path, "small")
     (run,) = store.children
