@@ -16,7 +16,7 @@ from masksweep.sweeps.bench.cases import SIZES
 from masksweep.sweeps.bench.timing import Row, Untimed
 from masksweep.sweeps.common import escape, tables
 from masksweep.sweeps.common.tables import Column
-from masksweep.sweeps.report.plot_style import look
+from masksweep.sweeps.report.plot_style import line_style
 
 MARKERS = "os^Dv<>Pp"
 
@@ -136,7 +136,7 @@ def plot(results: BenchResults) -> bytes:
     names = list(dict.fromkeys(name for name, _ in group_rows(results.rows)))
     patterns = list(dict.fromkeys(pattern for _, pattern in group_rows(results.rows)))
     # in this plot a marker stands for a pattern, so the strategy's own marker is dropped
-    looks = {n: {k: v for k, v in look(n, names).items() if k != "marker"} for n in names}
+    looks = {n: {k: v for k, v in line_style(n, names).items() if k != "marker"} for n in names}
     marker = {pattern: MARKERS[i % len(MARKERS)] for i, pattern in enumerate(patterns)}
     for axes in rows:
         for axis, size in zip(axes, results.sizes, strict=True):

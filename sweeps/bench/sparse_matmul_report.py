@@ -23,14 +23,14 @@ from masksweep.sweeps.bench.sparse_matmul import (
 )
 from masksweep.sweeps.common import tables
 from masksweep.sweeps.common.tables import Column
-from masksweep.sweeps.report.claims import Checked
+from masksweep.sweeps.report.claims import CheckedClaim
 
 CHECK_NAME = "sparse_matmul"
 MIN_RANK_CORRELATION = 0.8
 """Smallest rank correlation (Spearman) of our ratios with the published ones that passes."""
 
 
-def check_claims(published_ratios: Ratios, result: Result, dense: Dense) -> list[Checked]:
+def check_claims(published_ratios: Ratios, result: Result, dense: Dense) -> list[CheckedClaim]:
     """Checks whether our ratios follow the trend of the published ratios.
 
     These rules were written before anything was measured, and have no tolerance. A series runs
@@ -59,7 +59,7 @@ def check_claims(published_ratios: Ratios, result: Result, dense: Dense) -> list
         says = f"{against}: rises with {along}{place} where the published ratio does"
         allowed = f"{len(claimed)} of {len(claimed)} series"
         figure = f"{rising} of {len(claimed)} series"
-        checks.append(Checked(CHECK_NAME, says, figure, allowed, 0 < rising == len(claimed)))
+        checks.append(CheckedClaim(CHECK_NAME, says, figure, allowed, 0 < rising == len(claimed)))
     cells_in_order = list(published_ratios)
     rank = float(
         stats.spearmanr(
@@ -68,17 +68,17 @@ def check_claims(published_ratios: Ratios, result: Result, dense: Dense) -> list
     )
     says = f"{against}: rank correlation with the published ratios, {len(published_ratios)} cells"
     allowed, passed = f"at least {MIN_RANK_CORRELATION}", rank >= MIN_RANK_CORRELATION
-    checks.append(Checked(CHECK_NAME, says, f"{rank:.2f}", allowed, passed))
+    checks.append(CheckedClaim(CHECK_NAME, says, f"{rank:.2f}", allowed, passed))
     for n in sorted({cell.n for cell in square}):
         low, high = bracket(published_ratios, n)
         crossing = result.crossings[dense][n]
         says = f"{against}: crossover at {side}, n={n}"
         figure, allowed = format_crossover(crossing), _format_range(low, high)
-        checks.append(Checked(CHECK_NAME, says, figure, allowed, low <= crossing <= high))
+        checks.append(CheckedClaim(CHECK_NAME, says, figure, allowed, low <= crossing <= high))
     return checks
 
 
-def verify(console: Console) -> list[Checked]:
+def verify(console: Console) -> list[CheckedClaim]:
     """Measures the table again, prints it, and checks the claims on the products that it compares.
 
     `setup.prepare_process` must have been called in this process. Takes two minutes.

@@ -15,7 +15,7 @@ from masksweep.sweeps.cli.doctor_ray import nodes
 from masksweep.sweeps.common import escape
 from masksweep.sweeps.common.parser import Parser
 from masksweep.sweeps.common.spinner import show_status
-from masksweep.sweeps.composing.command_line import planned
+from masksweep.sweeps.composing.command_line import compose_plan
 from masksweep.sweeps.config import feasible
 from masksweep.sweeps.config.validation import single_faults
 
@@ -37,7 +37,7 @@ def doctor(arguments: Sequence[str]) -> int:
     parser = Parser(prog="masksweep doctor", allow_abbrev=False)
     parser.add_argument("--address", help="as launch.address; default: Ray is started here")
     options, overrides = parser.parse_known_args(arguments)
-    plan = planned(overrides)
+    plan = compose_plan(overrides)
     if not plan:
         return 0
     console, stops = escape.console(), 0

@@ -6,7 +6,7 @@ import inspect
 from importlib import resources
 
 from masksweep.sweeps.components.groups import GROUPS
-from masksweep.sweeps.composing.outside import experiments
+from masksweep.sweeps.composing.outside import experiment_packages
 
 OWN_CONFIGS = "masksweep.conf"
 
@@ -27,7 +27,7 @@ def print_all() -> None:
         _print(options)
     print("experiment:")
     options = _configs(OWN_CONFIGS, "experiment")
-    for owner, package in experiments().items():
+    for owner, package in experiment_packages().items():
         summaries = _configs(package, "experiment")
         options |= {name: f"{summary} [{owner}]" for name, summary in summaries.items()}
     _print(options)

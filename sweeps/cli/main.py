@@ -189,10 +189,10 @@ def _run(command: str, arguments: list[str]) -> int:
 
 def _sweep(arguments: list[str]) -> int:
     """Runs `masksweep run`: every trial that is not done yet. Returns the exit code."""
-    from masksweep.sweeps.composing.command_line import RUN_FLAGS, planned
+    from masksweep.sweeps.composing.command_line import RUN_FLAGS, compose_plan
 
     flags, overrides = _split_flags(arguments, RUN_FLAGS)
-    trials = planned(overrides)
+    trials = compose_plan(overrides)
     if not trials:
         return 0
     from masksweep.sweeps.driver import run_sweep
@@ -209,7 +209,7 @@ def _plan(arguments: list[str]) -> int:
     from masksweep.sweeps.training.preflight import Preflight, check
 
     flags, overrides = _split_flags(arguments, (*command_line.RUN_FLAGS, "--json", "--check"))
-    planned = command_line.planned(overrides)
+    planned = command_line.compose_plan(overrides)
     if planned and "--rerun" not in flags:
         name = plan.sweep_name(planned[0].trial, overrides)
         planned, reason = resume.look(planned, name)

@@ -63,7 +63,7 @@ def report(arguments: Sequence[str]) -> int:
         print(f"masksweep: not logged in MLflow: {error}", file=sys.stderr)
         logged = False
     # last: if its reader closes the pipe, printing raises
-    recommendation.show(sentences, escape.console())
+    recommendation.print_sentences(sentences, escape.console())
     print(f"\nWritten: {folder / 'report.html'}, and {len(files) - 1} files beside it")
     return int(not logged)
 
@@ -77,13 +77,13 @@ def _build_report(
     and held values in it.
     """
     from masksweep.sweeps.report import export, html_page, plots, recommendation
-    from masksweep.sweeps.report.baseline import DENSE
-    from masksweep.sweeps.report.merge import together
+    from masksweep.sweeps.report.baseline import DEFAULT_BASELINE
+    from masksweep.sweeps.report.merge import combine
     from masksweep.sweeps.tracking import reader
 
     with TemporaryDirectory() as folder:
         with show_status("Reading the sweep"):
-            sweep = together(reader.outcomes(options.sweep or None, options.uri, Path(folder)))
+            sweep = combine(reader.outcomes(options.sweep or None, options.uri, Path(folder)))
             loaded = reader.load([part.run_id for part in sweep.each], options.uri)
         if not sweep.outcomes:
             raise Invalid("sweep", sweep.name, "; ".join(sweep.left_out) or "no trial has ended")
@@ -91,10 +91,10 @@ def _build_report(
         if options.baseline is not None and options.baseline not in labels:
             raise Invalid("--baseline", options.baseline, f"one of {', '.join(labels)}")
         with show_status("Drawing"):
-            images = plots.all_of(sweep.outcomes)
-            html = html_page.page(sweep, images, options.baseline or DENSE)
+            images = plots.draw_plots(sweep.outcomes)
+            html = html_page.page(sweep, images, options.baseline or DEFAULT_BASELINE)
             files = {"report.html": html.encode()}
-            images = plots.all_of(sweep.outcomes, "png")
+            images = plots.draw_plots(sweep.outcomes, "png")
             sentences = recommendation.sentences(sweep.outcomes)
     files |= {f"{name}.png": content for name, content in images.items()}
     for name, frame in loaded._asdict().items():

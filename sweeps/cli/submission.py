@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common.redact import holds_secret, redact
-from masksweep.sweeps.composing.command_line import RUN_FLAGS, planned
+from masksweep.sweeps.composing.command_line import RUN_FLAGS, compose_plan
 from masksweep.sweeps.config.plan import sweep_name
 
 ALLOWED_FLAGS = ("-m", "--multirun", *RUN_FLAGS)
@@ -45,7 +45,7 @@ def prepare(run_arguments: Sequence[str]) -> Submission:
         if argument.startswith("-") and argument not in ALLOWED_FLAGS:
             raise Invalid(key, value, f"not for submit, only overrides, {', '.join(ALLOWED_FLAGS)}")
         _require_public(key.lstrip("+~"), value)
-    trials = [p.trial for p in planned([a for a in run_arguments if a not in RUN_FLAGS])]
+    trials = [p.trial for p in compose_plan([a for a in run_arguments if a not in RUN_FLAGS])]
     for trial in trials:
         for group in ("pattern", "held"):
             if path := getattr(getattr(trial, group), "path", None):

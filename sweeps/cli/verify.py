@@ -17,7 +17,7 @@ from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common import escape
 from masksweep.sweeps.common.parser import Parser
 from masksweep.sweeps.report import claims
-from masksweep.sweeps.report.claims import Checked
+from masksweep.sweeps.report.claims import CheckedClaim
 
 EXPERIMENTS = ("seed_questions", "equivalence", "mnist1d", "lottery_tickets")
 """Experiments that together make all claims. Other experiments with claims are parts of these."""
@@ -36,7 +36,7 @@ def verify(arguments: Sequence[str]) -> int:
     Returns:
         The exit code: 0 only if every sweep ended well, and every claim was checked and holds.
     """
-    from masksweep.sweeps.composing.command_line import planned
+    from masksweep.sweeps.composing.command_line import compose_plan
     from masksweep.sweeps.driver import run_sweep
 
     parser = Parser(prog="masksweep verify", allow_abbrev=False)
@@ -47,7 +47,7 @@ def verify(arguments: Sequence[str]) -> int:
     for name in options.only or ():
         if name not in known:
             raise Invalid("--only", name, f"one of {', '.join(known)}")
-    checked: list[Checked] = []
+    checked: list[CheckedClaim] = []
     all_sweeps_ok = True
     start, console = time.monotonic(), escape.console()
     for name in options.only or (*EXPERIMENTS, SPARSE_MATMUL):
@@ -56,7 +56,7 @@ def verify(arguments: Sequence[str]) -> int:
             checked += _verify_sparse_matmul(console)
             continue
         arguments = [f"+experiment={name}", *overrides]
-        trials = planned(arguments)
+        trials = compose_plan(arguments)
         if not trials:
             return 0
         sweep_result = run_sweep.run(trials, arguments, rerun=options.rerun)
@@ -72,7 +72,7 @@ def verify(arguments: Sequence[str]) -> int:
     return 0 if all_sweeps_ok and checked and passed == len(checked) else 1
 
 
-def _verify_sparse_matmul(console: Console) -> list[Checked]:
+def _verify_sparse_matmul(console: Console) -> list[CheckedClaim]:
     """Checks the claims about the speed of sparse products. Loads TensorFlow."""
     from masksweep.sweeps.bench import sparse_matmul_report
     from masksweep.sweeps.common.spinner import show_status

@@ -15,7 +15,7 @@ from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.plan import Planned, count_by_state, count_trials
 from masksweep.sweeps.report import baseline, claims, recommendation
-from masksweep.sweeps.report.claims import Checked
+from masksweep.sweeps.report.claims import CheckedClaim
 from masksweep.sweeps.report.results_table import as_markdown, table
 from masksweep.sweeps.tracking import resume
 
@@ -37,7 +37,7 @@ class SweepResult:
     """Why the store could not be reached, if records wait for it."""
     stop_reason: str = ""
     """Why the sweep ended before all trials ran, if a trial or an error was the cause."""
-    checked: Sequence[Checked] = ()
+    checked: Sequence[CheckedClaim] = ()
     """Results of the sweep's claims."""
     lost: int = 0
     """Number of trials that the store had, and no longer has."""
@@ -65,7 +65,7 @@ MAX_NOTE_CHARACTERS = 8000
 
 
 def note(
-    question: str, command: str, outcomes: Sequence[Outcome], checked: Sequence[Checked]
+    question: str, command: str, outcomes: Sequence[Outcome], checked: Sequence[CheckedClaim]
 ) -> str:
     """Returns the description of a parent run, in Markdown.
 
@@ -111,13 +111,13 @@ def print_after(result: SweepResult, name: str, arguments: Sequence[str]) -> Non
         if (comparison := baseline.table(result.outcomes)) is not None:
             console.print()
             console.print(comparison)
-            console.print(baseline.method(comparison.row_count))
-            console.print(baseline.note(result.outcomes))
+            console.print(baseline.method_note(comparison.row_count))
+            console.print(baseline.noise_note(result.outcomes))
         if result.checked:
             console.print()
             console.print(claims.table(result.checked))
         console.print()
-        recommendation.show(recommendation.sentences(result.outcomes), console)
+        recommendation.print_sentences(recommendation.sentences(result.outcomes), console)
     for outcome in result.outcomes:
         if outcome.status != "ok":
             log = result.logs.get(outcome.trial.id)

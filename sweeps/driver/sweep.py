@@ -20,8 +20,8 @@ from masksweep.sweeps.driver.trial_watcher import TrialWatcher
 from masksweep.sweeps.launch.engine import Engine
 from masksweep.sweeps.launch.job import Failure
 from masksweep.sweeps.report import build, claims, leak_atlas
-from masksweep.sweeps.report.claims import Checked
-from masksweep.sweeps.report.results_table import as_text, controls_hold
+from masksweep.sweeps.report.claims import CheckedClaim
+from masksweep.sweeps.report.results_table import any_control_held, as_text
 from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.tracking.recorder import Recorder
 from masksweep.sweeps.tracking.run_config import Recorded
@@ -88,7 +88,7 @@ class SweepRun(TrialWatcher):
             engine: The workers; None if no trial is to run.
         """
         status, exit_code = "FAILED", 1
-        checked: list[Checked] = []
+        checked: list[CheckedClaim] = []
         self._logs.mkdir(parents=True, exist_ok=True)
         scores = list(dict.fromkeys(p.trial.score for p in self._planned))
         note = summary.note(self._question, self._command, [], [])
@@ -111,7 +111,7 @@ class SweepRun(TrialWatcher):
                     )
                 checked = self._check_claims()
                 good = all(o.status != "failed" for o in self.outcomes.values())
-                good = good and not controls_hold(self.outcomes.values())
+                good = good and not any_control_held(self.outcomes.values())
                 good = good and all(c.passed is not False for c in checked)
                 status, exit_code = ("FINISHED", 0) if good else ("FAILED", 1)
             except Stopped as stopped:
@@ -124,7 +124,7 @@ class SweepRun(TrialWatcher):
                 ended = [self.outcomes[k] for k in self._by_id if k in self.outcomes]
                 self._recorder.kill_trials()
                 note, files = self._describe(ended, checked, status)
-                self._recorder.end_sweep(status, note, files, build.counts(ended))
+                self._recorder.end_sweep(status, note, files, build.count_trials(ended))
                 exit_code = self._send_rest(exit_code)
         unsent, refused = self._recorder.sender.waiting, self._recorder.sender.refused
         trouble = self._recorder.sender.trouble if unsent else ""
@@ -134,7 +134,7 @@ class SweepRun(TrialWatcher):
         )  # fmt: skip
 
     def _describe(
-        self, ended: Sequence[Outcome], checked: Sequence[Checked], status: str
+        self, ended: Sequence[Outcome], checked: Sequence[CheckedClaim], status: str
     ) -> tuple[str, dict[str, bytes]]:
         """Returns the sweep's description and its files by name.
 
@@ -149,7 +149,7 @@ class SweepRun(TrialWatcher):
             return summary.note(self._question, self._command, [], []), {}
         if status != "KILLED" and self._has_new_results:
             self._display.phase("Drawing the report")
-            files |= build.report(
+            files |= build.build_report(
                 self._name, self._question, self._command, ended, self.environments
             )
         return note, files
@@ -164,7 +164,7 @@ class SweepRun(TrialWatcher):
                 (self._logs / name).write_bytes(content)
         return pages
 
-    def _check_claims(self) -> list[Checked]:
+    def _check_claims(self) -> list[CheckedClaim]:
         """Checks the sweep's claims, after every trial has ended."""
         parts = {key: p.parts for key, p in self._by_id.items()}
         sweep_claims = self._planned[0].trial.sweep.claims

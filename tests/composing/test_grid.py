@@ -40,7 +40,7 @@ class Sweep:
 def sweep() -> Iterator[Callable[..., Sweep]]:
     with ExitStack() as stack:
         yield lambda *arguments: Sweep(
-            *stack.enter_context(hydra_internals.composed(None, arguments))
+            *stack.enter_context(hydra_internals.compose_sweep_config(None, arguments))
         )
 
 
@@ -143,7 +143,7 @@ EXPERIMENTS = sorted(p.stem for p in (Path(__file__).parents[2] / "conf/experime
 def planned(name: str) -> Sequence[Planned]:
     """The plan of an experiment."""
     arguments = [f"+experiment={name}"]
-    with hydra_internals.composed(None, arguments) as composed_sweep:
+    with hydra_internals.compose_sweep_config(None, arguments) as composed_sweep:
         sweep = Sweep(*composed_sweep)
         jobs = sweep.jobs(arguments)
         resolved = zip(jobs, sweep.composer.resolve(jobs), strict=True)

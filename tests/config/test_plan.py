@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from masksweep.sweeps.composing.command_line import planned
+from masksweep.sweeps.composing.command_line import compose_plan
 from masksweep.sweeps.config.plan import (
     Planned,
     print_plan,
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
 
 def test_a_trial_knows_the_parts_that_it_belongs_to() -> None:
     parts = "++sweep.parts={a:{strategy:[dense,projection]},b:{strategy:dense,held:init}}"
-    assert [(p.trial.strategy.name, sorted(p.parts)) for p in planned([parts])] == [
+    assert [(p.trial.strategy.name, sorted(p.parts)) for p in compose_plan([parts])] == [
         ("dense", ["a", "b"]),  # dense has no masks, so `held` makes no difference
         ("projection", ["a"]),
     ]
@@ -55,10 +55,10 @@ def test_where_trials_run_is_not_told_but_how_many_side_by_side_is() -> None:
 
 def test_a_plan_says_what_runs_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
     base = ["strategy=gradient_mask,sparse_tensor", "seed=0,1,2"]
-    print_plan(planned([*base, "launch.pack=2"]), as_json=False)
+    print_plan(compose_plan([*base, "launch.pack=2"]), as_json=False)
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == "side by side: 2 packs of at most 2, 3 trials alone"
-    print_plan(planned(base), as_json=False)
+    print_plan(compose_plan(base), as_json=False)
     assert capsys.readouterr().out.splitlines()[-1] == "6 trials: 6 to run"
 
 

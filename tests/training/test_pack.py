@@ -14,7 +14,7 @@ import pytest
 from masksweep.strategies import STRATEGIES, Invalid
 from masksweep.strategies.core.weights import values
 from masksweep.sweeps.components.optimizers import OPTIMIZERS
-from masksweep.sweeps.composing.command_line import planned
+from masksweep.sweeps.composing.command_line import compose_plan
 from masksweep.sweeps.config.plan import group_into_packs
 from masksweep.sweeps.config.trial import Trial, parse, recorded_config
 from masksweep.sweeps.results import Diverged, MustRunAlone, Report, TrialResult
@@ -517,7 +517,7 @@ def test_a_sweep_packs_its_trials_and_finds_them_again(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("hydra_restore_singletons")
 def test_trials_that_differ_in_values_alone_are_packed_together() -> None:
     packed = group_into_packs(
-        planned(
+        compose_plan(
             [
                 "strategy=projection,hard_mask,dense,sparse_tensor",
                 "pattern.sparsity=0.5,0.9",
