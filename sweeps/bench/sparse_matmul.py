@@ -24,7 +24,7 @@ from math import exp, inf, log, sqrt
 from statistics import median
 from typing import Any, Literal
 
-from masksweep.sweeps.training.timing import in_turn
+from masksweep.sweeps.training.timing import time_in_turn
 
 Dense = Literal["flagged", "plain"]
 Product = Literal["sparse", "flagged", "plain", "loop"]
@@ -121,7 +121,7 @@ def measure(cell: Cell, products: Sequence[Product] = PRODUCTS) -> dict[Product,
         a_operand = sparse if product == "sparse" else dense
         float(repeated_product(product)(a_operand, b, 0.0, times)[0, 0])
 
-    round_times = in_turn([partial(run, product) for product in products], ROUNDS)
+    round_times = time_in_turn([partial(run, product) for product in products], ROUNDS)
     return dict(zip(products, map(median, zip(*round_times, strict=True)), strict=True))
 
 

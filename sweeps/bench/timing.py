@@ -25,7 +25,7 @@ from masksweep.sweeps.components.optimizers import Optimizer
 from masksweep.sweeps.components.optimizers.adam import Adam
 from masksweep.sweeps.training.program import Program, Shape
 from masksweep.sweeps.training.steps import Steps
-from masksweep.sweeps.training.timing import Run, in_turn, interval
+from masksweep.sweeps.training.timing import RunSteps, median_interval, time_in_turn
 
 BATCH_COUNT = 8
 ROUNDS = 9
@@ -108,8 +108,10 @@ class BenchSetup:
         """Strategies and sparsities whose step takes longer than `SLOW_STEP_MS`."""
         fused = Program(self._shape(Plan(), Dense(), FusedAdam(), False), self._model, Plan())
         xla = Program(self._shape(Plan(), Dense(), Adam(), True), self._model, Plan())
-        self.controls: tuple[Run, ...] = tuple(self._run_function(p, Plan()) for p in (fused, xla))
-        control_times = zip(*in_turn(self.controls, ROUNDS, CASE_BUDGET_S), strict=True)
+        self.controls: tuple[RunSteps, ...] = tuple(
+            self._run_function(p, Plan()) for p in (fused, xla)
+        )
+        control_times = zip(*time_in_turn(self.controls, ROUNDS, CASE_BUDGET_S), strict=True)
         self.control_ms = [1000 * median(times) for times in control_times]
         self.fastest_control = int(np.argmin(self.control_ms))
         """Index of the faster control, with which all cases of this size are compared."""
@@ -127,11 +129,11 @@ class BenchSetup:
             jit=jit,
         )
 
-    def _run_function(self, program: Program, plan: Plan) -> Run:
+    def _run_function(self, program: Program, plan: Plan) -> RunSteps:
         program.training.put(program.start(self._start, [], plan, 1e-3))
         return lambda steps: program.run(*self._inputs, Steps(0, steps))
 
-    def run(self, case: Case) -> Run | str:
+    def run(self, case: Case) -> RunSteps | str:
         """Returns a function that trains the case, or the reason why it cannot be timed."""
         if (case.strategy, case.sparsity) in self.slow_cases:
             return f"with random masks a step takes over {SLOW_STEP_MS:g} ms already"
@@ -194,16 +196,16 @@ def measure(bench_setup: BenchSetup, case: Case | PeerCase) -> Row | Untimed:
 
 
 def _row(
-    label: Mapping[str, Any], run: Run, bench_setup: BenchSetup, xla: bool | None = None
+    label: Mapping[str, Any], run: RunSteps, bench_setup: BenchSetup, xla: bool | None = None
 ) -> Row:
     """Times `run` in turn with the controls."""
-    round_times = in_turn([run, *bench_setup.controls], ROUNDS, CASE_BUDGET_S)
+    round_times = time_in_turn([run, *bench_setup.controls], ROUNDS, CASE_BUDGET_S)
     times, *control_times = zip(*round_times, strict=True)
 
     def ratios(control: int) -> list[float]:
         return [a / b for a, b in zip(times, control_times[control], strict=True)]
 
-    low, high = interval(ratios(bench_setup.fastest_control)) or (None, None)
+    low, high = median_interval(ratios(bench_setup.fastest_control)) or (None, None)
     return Row(
         **label,
         step_ms=1000 * median(times),

@@ -27,11 +27,11 @@ from masksweep.sweeps.config.trial import Trial, parse
 from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.training import pack, program, setup
 from masksweep.sweeps.training.checkpoint import Checkpoints
-from masksweep.sweeps.training.loop import alone
+from masksweep.sweeps.training.loop import single_trial_loop
 from masksweep.sweeps.training.setup import Start
-from masksweep.sweeps.training.state import Emit, Member
+from masksweep.sweeps.training.state import Emit, PackMember
 from masksweep.sweeps.training.steps import NEVER, Steps
-from masksweep.sweeps.training.timing import in_turn
+from masksweep.sweeps.training.timing import time_in_turn
 
 PACK_WIDTH = 64
 TRIALS_IN_TURN = 8
@@ -120,7 +120,7 @@ def _train_in_keras(net: Net, seed: int) -> None:
 
 def _train_alone(net: Net, seed: int) -> None:
     start = net.start(seed)
-    alone(start).run()
+    single_trial_loop(start).run()
 
 
 def _train_in_turn(net: Net, _: int) -> None:
@@ -132,7 +132,7 @@ def _train_pack(net: Net, _: int) -> None:
     """Builds, masks, trains and audits during training; computes no scores, writes no files."""
     starts = [net.start(seed, width=PACK_WIDTH) for seed in range(PACK_WIDTH)]
     packed = setup.packed_for(starts[0])
-    packed.fill([setup.lane(packed, start) for start in starts])
+    packed.set_lanes([setup.start_lane(packed, start) for start in starts])
     x, y = (tf.constant(a) for a in starts[0].data.train)
     epoch, total = setup.schedule(starts[0].trial, len(x))
     for number in range(net.epochs):
@@ -157,9 +157,9 @@ def _run_and_record_pack(driver: Driver, net: Net, _: int) -> None:
     driver.end_sweep()
 
 
-def _member(trial: Trial, emit: Emit = lambda report: None) -> Member:
+def _member(trial: Trial, emit: Emit = lambda report: None) -> PackMember:
     # a new folder: the trial must not continue from a checkpoint of an earlier round
-    return Member(trial, emit, Checkpoints(f"memory://{uuid.uuid4().hex}", trial.id, 60))
+    return PackMember(trial, emit, Checkpoints(f"memory://{uuid.uuid4().hex}", trial.id, 60))
 
 
 def _results(outcomes: list[pack.MemberResult]) -> list[TrialResult]:
@@ -236,7 +236,7 @@ def time_audits(net: Net, width: int, rounds: int = 9) -> Cost:
     program_: Any
     if width > 1:
         program_ = setup.packed_for(starts[0])
-        program_.fill([setup.lane(program_, start) for start in starts])
+        program_.set_lanes([setup.start_lane(program_, start) for start in starts])
         order = np.stack([setup.order(s.trial, len(x), 0) for s in starts])
     else:
         program_, order = setup.program_for(starts[0]), setup.order(starts[0].trial, len(x), 0)
@@ -244,7 +244,7 @@ def time_audits(net: Net, width: int, rounds: int = 9) -> Cost:
     def steps(every: int, number: int) -> None:
         program_.run(x, y, order, Steps(0, number, every))
 
-    round_times = in_turn([partial(steps, every) for every in (10, NEVER)], rounds)
+    round_times = time_in_turn([partial(steps, every) for every in (10, NEVER)], rounds)
     ratios = [a / b for a, b in round_times]
     low, middle, high = quantiles(ratios, n=4, method="inclusive")
     title = f"{net.name}: a step, audit.every=10" + (f", pack of {width}" if width > 1 else "")

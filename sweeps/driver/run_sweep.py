@@ -32,7 +32,7 @@ from masksweep.sweeps.tracking import resume
 from masksweep.sweeps.tracking.store import exists, store_uri
 from masksweep.sweeps.tracking.writable import require_state, require_store
 from masksweep.sweeps.training import checkpoint
-from masksweep.sweeps.training.preflight import Ask, Preflight, check
+from masksweep.sweeps.training.preflight import AskPreflight, Preflight, check
 
 
 def run(
@@ -70,7 +70,7 @@ def _run(
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(SignalHandler())
         engine: Engine | None = None
-        ask: Ask
+        ask: AskPreflight
         try:  # the preflight loads TensorFlow in another process while the store is opened
             feasible.check([p.trial for p in planned])
             checkpoint.check(checkpoint_folder(first))
@@ -94,7 +94,7 @@ def _run(
         return SweepRun(planned, recorder, stop, name, command, rerun).run(engine)
 
 
-def _with_preflight(planned: Sequence[Planned], ask: Ask) -> list[Planned]:
+def _with_preflight(planned: Sequence[Planned], ask: AskPreflight) -> list[Planned]:
     """Returns the plan with the answers of the preflight.
 
     Raises:
@@ -113,7 +113,7 @@ def _raise_when_asked(
 
 
 def _ask_worker(engine: Engine, trials_to_check: Sequence[Trial]) -> Sequence[PreflightAnswer]:
-    """Runs `preflight.answers` in a worker."""
+    """Runs `preflight.check_plans` in a worker."""
     configs = [portable_config(t) for t in trials_to_check]
     try:
         answers: Sequence[PreflightAnswer] = engine.ask("refusals", configs)

@@ -23,7 +23,7 @@ from masksweep.sweeps.config.trial import Trial, parse, recorded_config
 from masksweep.sweeps.launch.cluster import Spec
 from masksweep.sweeps.launch.job import Emit, Failure, Fatal, failure
 from masksweep.sweeps.results import MustRunAlone, TrialResult
-from masksweep.sweeps.training.state import Member
+from masksweep.sweeps.training.state import PackMember
 
 if TYPE_CHECKING:
     from masksweep.sweeps.results import PreflightAnswer
@@ -83,10 +83,10 @@ class TrialWork:
         prepare_process(spec.threads, spec.num_gpus)
 
     def refusals(self, configs: Sequence[Mapping[str, object]]) -> Sequence[PreflightAnswer]:
-        """Says whether the strategy of each trial refuses its plan; see `preflight.answers`."""
-        from masksweep.sweeps.training.preflight import answers
+        """Says whether the strategy of each trial refuses its plan; see `preflight.check_plans`."""
+        from masksweep.sweeps.training.preflight import check_plans
 
-        return answers([parse(config) for config in configs])
+        return check_plans([parse(config) for config in configs])
 
     def run(
         self, payload: Sequence[Task], emit: Emit
@@ -116,7 +116,7 @@ class TrialWork:
         self._trials += 1
         results: dict[str, TrialResult | Failure] = {}
         with _output_to_log(payload[0].log, log), memory.limit(self._memory, out_of_memory):
-            members: list[Member] = []
+            members: list[PackMember] = []
             for task in payload:
                 try:
                     members.append(self._member(task, emit))
@@ -133,14 +133,14 @@ class TrialWork:
                     results[member.trial.id] = failure(error)
         return results
 
-    def _member(self, task: Task, emit: Emit) -> Member:
+    def _member(self, task: Task, emit: Emit) -> PackMember:
         from masksweep.sweeps.training.checkpoint import Checkpoints
 
         trial = parse(task.config)
         if trial.id != task.id:
             raise Invalid("trial", task.id[:12], "its mask or held file has changed since")
         checkpoints = Checkpoints(self._checkpoints, trial.id, self._every_s)
-        return Member(trial, lambda report: emit((task.id, report)), checkpoints)
+        return PackMember(trial, lambda report: emit((task.id, report)), checkpoints)
 
     def _result(self, key: str, result: TrialResult | Exception) -> TrialResult | Failure:
         if isinstance(result, Exception):

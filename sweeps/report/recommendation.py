@@ -18,7 +18,7 @@ from masksweep.sweeps.report.ranking import (
     summarize_strategies,
 )
 from masksweep.sweeps.report.verdicts import control_held, count_unreached, is_inconclusive
-from masksweep.sweeps.training.timing import NOISY
+from masksweep.sweeps.training.timing import NOISY_FACTOR
 
 
 def sentences(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
@@ -98,12 +98,12 @@ def _describe_timing(outcomes: Sequence[Outcome]) -> str:
     """Returns in how many trials the machine was too loaded; empty if in none."""
     ratios = [o.result.metrics.get("speed/dense_to_dense") for o in outcomes]
     timed = [f for f in ratios if f is not None]
-    noisy = sum(f > NOISY for f in timed)
+    noisy = sum(f > NOISY_FACTOR for f in timed)
     if not noisy:
         return ""
     return (
         f"in {noisy} of {len(timed)} trials the machine was too loaded to say how fast a step is:"
-        f" two timings of the same dense step differed by more than {NOISY - 1:.0%}."
+        f" two timings of the same dense step differed by more than {NOISY_FACTOR - 1:.0%}."
     )
 
 

@@ -19,7 +19,7 @@ from masksweep.sweeps.config.trial import Trial
 if TYPE_CHECKING:
     from masksweep.sweeps.components.initializers import Network
     from masksweep.sweeps.training.program import Lane, Program, Shape
-    from masksweep.sweeps.training.vectorized import Packed
+    from masksweep.sweeps.training.vectorized import PackedProgram
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def prepare_process(threads: int, num_gpus: float = 0) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if not num_gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    with _hidden("matplotlib", "pandas", "sklearn"):
+    with _block_imports("matplotlib", "pandas", "sklearn"):
         import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -66,7 +66,7 @@ def prepare_process(threads: int, num_gpus: float = 0) -> None:
 
 
 @contextmanager
-def _hidden(*packages: str) -> Iterator[None]:
+def _block_imports(*packages: str) -> Iterator[None]:
     """Context in which packages that are not loaded yet cannot be imported.
 
     Keras imports these packages if it can, for wrappers and pictures that no trial uses. Without
@@ -188,19 +188,23 @@ def program_for(start: Start) -> Program:
     return _reset(program, start)
 
 
-def packed_for(start: Start) -> Packed:
+def packed_for(start: Start) -> PackedProgram:
     """The process's program that runs trials of this shape side by side; its values are not set."""
     from masksweep.sweeps.training.program import get_or_build
-    from masksweep.sweeps.training.vectorized import Packed
+    from masksweep.sweeps.training.vectorized import PackedProgram
 
     wanted_shape = replace(shape(start), width=start.trial.width)
-    packed: Packed = get_or_build(wanted_shape, lambda: Packed(_program(start, wanted_shape)))
+
+    def build() -> PackedProgram:
+        return PackedProgram(_program(start, wanted_shape))
+
+    packed: PackedProgram = get_or_build(wanted_shape, build)
     return packed
 
 
-def lane(packed: Packed, start: Start) -> Lane:
+def start_lane(packed: PackedProgram, start: Start) -> Lane:
     """The values of all variables of a trial at its start."""
-    return _values(packed.one, start)
+    return _values(packed.single_program, start)
 
 
 def fresh_program(start: Start) -> Program:
@@ -213,10 +217,10 @@ def _program(start: Start, wanted_shape: Shape) -> Program:
     from masksweep.sweeps.training.program import Program
 
     model = network(start.trial, start.data).build(derive_seed(start.trial.seed, "weights"))
-    return Program(wanted_shape, model, _taken(start))
+    return Program(wanted_shape, model, _plan_in_program_layout(start))
 
 
-def _taken(start: Start) -> Plan:
+def _plan_in_program_layout(start: Start) -> Plan:
     """The plan with arrays in the memory layout that the trial's program takes.
 
     A held value that is the same for all entries may be stored once and broadcast. In a pack it is
@@ -234,7 +238,7 @@ def shape(start: Start) -> Shape:
 
     trial, data = start.trial, start.data
     return Shape.of(
-        _taken(start),
+        _plan_in_program_layout(start),
         trial.strategy,
         trial.optimizer,
         model=trial.model,
@@ -271,7 +275,9 @@ def refusal(trial: Trial, plan: Plan) -> str | None:
     return None
 
 
-def switched(trial: Trial, weights: Sequence[Weight], plan: Plan, now: Mapping[str, Array]) -> Plan:
+def switched_plan(
+    trial: Trial, weights: Sequence[Weight], plan: Plan, now: Mapping[str, Array]
+) -> Plan:
     """The plan with new masks and held values, drawn in the middle of a training.
 
     Args:

@@ -38,7 +38,7 @@ from masksweep.sweeps.cli import bench
 from masksweep.sweeps.components.models.mlp import MLP
 from masksweep.sweeps.components.optimizers.adam import Adam
 from masksweep.sweeps.training import setup
-from masksweep.sweeps.training.timing import in_turn
+from masksweep.sweeps.training.timing import time_in_turn
 
 TINY = Size("S", 12, (16, 8), 4)
 KEYS = {
@@ -120,7 +120,7 @@ def test_stretches_take_turns_and_are_long_enough() -> None:
 
         return steps
 
-    round_times = in_turn([run("slow", 0.04), run("quick", 0.002)], 4)
+    round_times = time_in_turn([run("slow", 0.04), run("quick", 0.002)], 4)
     assert [len(times) for times in round_times] == [2, 2, 2, 2]
     last = calls[-8:]
     assert [name for name, _ in last] == ["slow", "quick"] * 4

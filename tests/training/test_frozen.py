@@ -67,5 +67,5 @@ def test_the_key_of_statistics_is_part_of_what_a_trial_is() -> None:
 
 def test_a_glob_of_statistics_must_match() -> None:
     with pytest.raises(Invalid, match="matches no") as caught:
-        preflight.answers([make(**HEAD, statistics=["norm_2/*"])])
+        preflight.check_plans([make(**HEAD, statistics=["norm_2/*"])])
     assert (caught.value.key, caught.value.value) == ("statistics", "norm_2/*")

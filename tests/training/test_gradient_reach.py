@@ -68,12 +68,12 @@ def test_a_control_that_leaks_is_not_asked(other: dict[str, Any]) -> None:
 def test_in_a_pack_it_says_the_same() -> None:
     from masksweep.sweeps.training import pack
     from masksweep.sweeps.training.checkpoint import Checkpoints
-    from masksweep.sweeps.training.state import Member
+    from masksweep.sweeps.training.state import PackMember
 
     pack_sections = {**DEAD, "train": {"epochs": 2, "batch_size": 100}, "launch": {"pack": 2}}
     trials = [trial(**pack_sections, seed=s) for s in (0, 1)]
     members = [
-        Member(t, lambda report: None, Checkpoints("memory://reach", t.id, 60)) for t in trials
+        PackMember(t, lambda report: None, Checkpoints("memory://reach", t.id, 60)) for t in trials
     ]
     for result in pack.run(members):
         assert isinstance(result, TrialResult)

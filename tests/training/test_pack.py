@@ -28,8 +28,8 @@ from masksweep.sweeps.training import (
     vectorized,
 )
 from masksweep.sweeps.training.checkpoint import Checkpoints
-from masksweep.sweeps.training.run_trial import begin, run
-from masksweep.sweeps.training.state import Member
+from masksweep.sweeps.training.run_trial import build_start, run
+from masksweep.sweeps.training.state import PackMember
 from tests.support.sweep_process import local_store, ran
 from tests.support.trials import trial as make
 
@@ -70,7 +70,7 @@ class Kept:
 
     def run(self, *trials: Trial, every_s: float = 60) -> list[Any]:
         members = [
-            Member(
+            PackMember(
                 trial,
                 self.reports.setdefault(trial.id, []).append,
                 Checkpoints(self.folder, trial.id, every_s),
@@ -229,7 +229,7 @@ def test_a_pack_compiles_nothing_a_second_time() -> None:
         (packed,) = program.programs()
     assert bits(result) == fresh
     assert result.metrics["speed/compile_s"] == 0
-    assert isinstance(packed, vectorized.Packed)
+    assert isinstance(packed, vectorized.PackedProgram)
     assert packed.loop.function.experimental_get_tracing_count() == 1
 
 
@@ -394,7 +394,7 @@ def break_off(kept: Kept, trials: Sequence[Trial], after: int) -> None:
         if report.steps > after:
             raise BrokenOff
 
-    members = [Member(t, emit, Checkpoints(kept.folder, t.id, 1e-9)) for t in trials]
+    members = [PackMember(t, emit, Checkpoints(kept.folder, t.id, 1e-9)) for t in trials]
     with pytest.raises(BrokenOff):
         pack.run(members)
 
@@ -536,4 +536,4 @@ def test_trials_that_differ_in_values_alone_are_packed_together() -> None:
     )
     for members in packed:
         assert len({p.trial.strategy for p in members}) == 1
-    assert begin(packed[0][0].trial, None).trial is packed[0][0].trial
+    assert build_start(packed[0][0].trial, None).trial is packed[0][0].trial
