@@ -51,7 +51,7 @@ class StoredResult:
     """Version of the code that ran the trial."""
 
 
-class Answer(NamedTuple):
+class PreflightAnswer(NamedTuple):
     """What the preflight finds out about a trial's plan before the trial runs."""
 
     refusal: str = ""
@@ -76,7 +76,7 @@ class Diverged(TrialFailure):
     cause = "diverged"
 
 
-class Apart(TrialFailure):
+class MustRunAlone(TrialFailure):
     """The trials cannot run side by side in one program. Each of them can still run alone."""
 
     cause = "apart"
@@ -91,7 +91,7 @@ def violated(metrics: Mapping[str, float]) -> bool:
     return any(metrics.get(f"integrity/{name}") for name in ("violations", "peak_violations"))
 
 
-def unproven(metrics: Mapping[str, float]) -> str:
+def unproven_reason(metrics: Mapping[str, float]) -> str:
     """Why the verdict of a trial is not `ok` although no masked entry was violated.
 
     Args:
@@ -115,5 +115,5 @@ def leaks(metrics: Mapping[str, float]) -> bool:
     return violated(metrics) or any(metrics.get(name) for name in other_leaks)
 
 
-CURVES = ("train/", "validation/", "test/", "audit/")
+CURVE_PREFIXES = ("train/", "validation/", "test/", "audit/")
 """Prefixes of the metrics that have a value for each epoch, and so make a curve."""

@@ -18,7 +18,7 @@ from masksweep.sweeps.audit import mask_files, opening, stored
 from masksweep.sweeps.audit.findings import Block, Finding, finding
 from masksweep.sweeps.audit.mask_files import StoredMask
 from masksweep.sweeps.audit.stored import StoredModel, StoredWeight
-from masksweep.sweeps.common.spinner import doing
+from masksweep.sweeps.common.spinner import show_status
 
 Blocks = Callable[[int], Iterator[Array]]
 """`blocks(entries)` yields an array in blocks of at most `entries` entries, as `regions` does."""
@@ -66,7 +66,7 @@ def of_files(
     opening.check(path)
     with ExitStack() as files:
         masks_by_name = files.enter_context(mask_files.open_masks(masks))
-        files.enter_context(doing(f"Auditing {Path(path).name}"))
+        files.enter_context(show_status(f"Auditing {Path(path).name}"))
         model = files.enter_context(opening.open_model(path))
         masked = _masked(model, masks, masks_by_name, weight)
         findings = [

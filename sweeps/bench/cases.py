@@ -19,9 +19,9 @@ from masksweep.strategies.patterns.rows import Rows
 from masksweep.strategies.registry import STRATEGIES
 
 OUTPUTS = 10
-BATCH = 128
+BATCH_SIZE = 128
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.99)
-UNITS = ("hidden_*",)
+UNIT_TARGETS = ("hidden_*",)
 """Targets with which a mask covers whole units: a kernel's column together with its bias."""
 HIDDEN_KERNEL = Weight("hidden_0/kernel", (4, 4), "float32", "Dense")
 HIDDEN_BIAS = Weight("hidden_0/bias", (4,), "float32", "Dense")
@@ -38,7 +38,7 @@ class Size:
     """Side length of the square blocks of pattern `block`, in entries."""
 
     @property
-    def widths(self) -> tuple[int, ...]:
+    def layer_widths(self) -> tuple[int, ...]:
         return (self.inputs, *self.hidden, OUTPUTS)
 
 
@@ -67,7 +67,7 @@ class Case:
     def format(self) -> str:
         """The strategy's variant, such as `coo`; `-` if it has only one."""
         choices = [str(getattr(self.strategy, key)) for key in _choices(type(self.strategy))]
-        choices += ["with biases"] * (self.targets == UNITS)
+        choices += ["with biases"] * (self.targets == UNIT_TARGETS)
         return " ".join(choices) or "-"
 
     @property
@@ -95,13 +95,14 @@ def cases(size: Size, kinds: Sequence[type[Strategy]], sparsities: Sequence[floa
     """
     timed_cases = []
     for strategy in (variant for kind in kinds for variant in variants(kind)):
-        targets = None if _takes(strategy, HIDDEN_KERNEL) else ("output/*",)
-        units = not _by_values(strategy) and _takes(strategy, HIDDEN_KERNEL, HIDDEN_BIAS)
+        targets = None if _can_hold(strategy, HIDDEN_KERNEL) else ("output/*",)
+        units = _can_hold(strategy, HIDDEN_KERNEL, HIDDEN_BIAS)
+        units = units and not _stores_kept_values(strategy)
         for sparsity in sparsities:
             for pattern in _patterns(strategy, size, sparsity, targets):
                 timed_cases.append(Case(size, strategy, pattern, sparsity, targets))
             if units and sparsity > 0.5:  # at 0.5 little is saved
-                timed_cases.append(Case(size, strategy, Columns(sparsity), sparsity, UNITS))
+                timed_cases.append(Case(size, strategy, Columns(sparsity), sparsity, UNIT_TARGETS))
     return timed_cases
 
 
@@ -118,7 +119,7 @@ def _choices(kind: type[Strategy]) -> dict[str, tuple[str, ...]]:
     return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
 
 
-def _takes(strategy: Strategy, *weights: Weight) -> bool:
+def _can_hold(strategy: Strategy, *weights: Weight) -> bool:
     """Whether the strategy can hold whole columns of these weights, or whole rows, at zero."""
     for axis in (0, -1):
         masked = []
@@ -136,18 +137,18 @@ def _patterns(
 ) -> list[Pattern]:
     if targets:
         return [Columns(sparsity)] if round(sparsity * OUTPUTS) < OUTPUTS else []
-    if strategy.role == "dense" or _by_values(strategy):
+    if strategy.role == "dense" or _stores_kept_values(strategy):
         return [Random(sparsity)]
     patterns: list[Pattern] = [Random(sparsity), Rows(sparsity), Columns(sparsity)]
     patterns.append(Block(sparsity, (size.block, size.block)))
     return [*patterns, NM(2, 4)] if sparsity == 0.5 else patterns
 
 
-def _by_values(strategy: Strategy) -> bool:
+def _stores_kept_values(strategy: Strategy) -> bool:
     mask = np.ones((2, 2), bool)
     return strategy.bind().layout(mask) is mask
 
 
-def known() -> dict[str, type[Strategy]]:
+def timed_strategies() -> dict[str, type[Strategy]]:
     """Returns the strategies that can be timed, by name, without the dense control."""
     return {name: kind for name, kind in STRATEGIES.items() if kind.role != "dense"}

@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from masksweep.sweeps.common.child import Child, Lost
+from masksweep.sweeps.common.child import Child, ChildDied
 from masksweep.sweeps.config.sections import Tracking
 from masksweep.sweeps.tracking.recorder import Recorder
 from masksweep.sweeps.tracking.sender import Sender
@@ -54,7 +54,7 @@ class Driver:
             failure = self._child.submit(_finish).result()
             for call in calls:
                 call.result()
-        except Lost:
+        except ChildDied:
             failure = "the driver has died"
         if failure:
             raise RuntimeError(failure)

@@ -15,8 +15,8 @@ from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
 
-from masksweep.sweeps.bench.cases import BATCH, Size
-from masksweep.sweeps.common.child import Child, Lost
+from masksweep.sweeps.bench.cases import BATCH_SIZE, Size
+from masksweep.sweeps.common.child import Child, ChildDied
 
 FORMATS = {"torch": ("dense", "masked", "csr"), "jax": ("dense", "masked", "bcoo")}
 
@@ -38,8 +38,8 @@ class PeerCase:
         A BCOO product holds a value of the batch for each stored entry, so its memory grows with
         both.
         """
-        largest = max(a * b for a, b in pairwise(self.size.widths))
-        return int(24 * BATCH * largest * (1 - self.sparsity)) if self.format == "bcoo" else 0
+        largest = max(a * b for a, b in pairwise(self.size.layer_widths))
+        return int(24 * BATCH_SIZE * largest * (1 - self.sparsity)) if self.format == "bcoo" else 0
 
     @property
     def label(self) -> dict[str, Any]:
@@ -64,13 +64,13 @@ def cases(size: Size, sparsities: Sequence[float], threads: int) -> list[PeerCas
     ]
 
 
-def missing() -> list[str]:
+def missing_libraries() -> list[str]:
     """Returns the names of the libraries that are not installed."""
     return [library for library in FORMATS if not find_spec(library)]
 
 
 @contextmanager
-def running(case: PeerCase) -> Iterator[Callable[[int], None]]:
+def train_in_child(case: PeerCase) -> Iterator[Callable[[int], None]]:
     """Starts a child process that trains a case, and ends it with the context.
 
     Yields:
@@ -80,13 +80,13 @@ def running(case: PeerCase) -> Iterator[Callable[[int], None]]:
         RuntimeError: The case cannot be trained, or the process has died. The yielded function
             raises it too.
     """
-    network = {"widths": case.size.widths, "format": case.format, "sparsity": case.sparsity}
+    network = {"widths": case.size.layer_widths, "format": case.format, "sparsity": case.sparsity}
     with Child(_set_up, case.threads) as child:
 
         def call(function: Callable[..., None], *args: Any) -> None:
             try:
-                failure = child.submit(_failure, function, args).result()
-            except Lost:
+                failure = child.submit(_call_safely, function, args).result()
+            except ChildDied:
                 failure = "the process has died; it may have run out of memory"
             if failure:
                 raise RuntimeError(failure)
@@ -111,7 +111,7 @@ def _set_up(threads: int) -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
-def _failure(function: Callable[..., None], args: tuple[Any, ...]) -> str:
+def _call_safely(function: Callable[..., None], args: tuple[Any, ...]) -> str:
     """Calls a function; returns its error as a line, or an empty string.
 
     An exception of PyTorch or JAX would load that library in the parent process.
@@ -137,7 +137,7 @@ def _data(request: dict[str, Any]) -> tuple[Any, Any, list[Any], list[Any]]:
     import numpy as np
 
     rng, widths = np.random.default_rng(0), request["widths"]
-    x = rng.standard_normal((8 * BATCH, widths[0]), np.float32)
+    x = rng.standard_normal((8 * BATCH_SIZE, widths[0]), np.float32)
     y = rng.integers(0, widths[-1], len(x))
     pairs = list(pairwise(widths))
     kernels = [rng.standard_normal(shape, np.float32) * (2 / sum(shape)) ** 0.5 for shape in pairs]
@@ -151,7 +151,7 @@ def _torch(request: dict[str, Any]) -> Callable[[int], None]:
 
     torch.set_num_threads(request["threads"])
     x, y, kernels, masks = _data(request)
-    xs, ys = torch.from_numpy(x).split(BATCH), torch.from_numpy(y).split(BATCH)
+    xs, ys = torch.from_numpy(x).split(BATCH_SIZE), torch.from_numpy(y).split(BATCH_SIZE)
     format_name, last = request["format"], len(kernels) - 1
     biases = [torch.zeros(k.shape[1], requires_grad=True) for k in kernels]
     weights: list[Any] = []
@@ -212,7 +212,7 @@ def _jax(request: dict[str, Any]) -> Callable[[int], None]:
     from jax.experimental import sparse
 
     x, y, kernels, masks = _data(request)
-    xs, ys = (jnp.asarray(a).reshape(-1, BATCH, *a.shape[1:]) for a in (x, y))
+    xs, ys = (jnp.asarray(a).reshape(-1, BATCH_SIZE, *a.shape[1:]) for a in (x, y))
     format_name, last = request["format"], len(kernels) - 1
     values: list[Any] = [jnp.asarray(k) for k in kernels]
     mask_arrays = [jnp.asarray(m) for m in masks]

@@ -16,7 +16,7 @@ from masksweep.sweeps.bench.cases import SIZES
 from masksweep.sweeps.bench.timing import Row, Untimed
 from masksweep.sweeps.common import escape, tables
 from masksweep.sweeps.common.tables import Column
-from masksweep.sweeps.report.plot_style import look
+from masksweep.sweeps.report.plot_style import line_style
 
 MARKERS = "os^Dv<>Pp"
 
@@ -50,7 +50,7 @@ def all_tables(results: BenchResults) -> RenderableType:
     parts: list[RenderableType] = []
     for size in results.sizes:
         controls = sorted(results.controls[size].items(), key=lambda item: item[1])
-        widths = "-".join(map(str, SIZES[size].widths))
+        widths = "-".join(map(str, SIZES[size].layer_widths))
         times = "; ".join(f"{name} {ms:.3g} ms" for name, ms in controls)
         title = Text(f"{size}: {widths}, ratio of a step to dense", style="bold")
         parts += [title, _table(results, size), Text(f"dense: {times}", style="dim"), Text()]
@@ -60,10 +60,10 @@ def all_tables(results: BenchResults) -> RenderableType:
 
 def note(results: BenchResults) -> str:
     """Returns the tables as markdown."""
-    return as_note(all_tables(results))
+    return to_markdown(all_tables(results))
 
 
-def as_note(shown: RenderableType) -> str:
+def to_markdown(shown: RenderableType) -> str:
     """Renders for a terminal of 80 columns, as markdown of at most 8,000 characters."""
     console = escape.console(width=80, file=io.StringIO(), record=True)
     console.print(shown)
@@ -95,7 +95,7 @@ def _table(results: BenchResults, size: str) -> Table:
     columns = [Column("strategy", wrap=True), Column("pattern", wrap=True)]
     columns += [Column(f"{sparsity:g}", right=True) for sparsity in sparsities]
     cells = []
-    for (name, pattern), series in lines(rows).items():
+    for (name, pattern), series in group_rows(rows).items():
         by = {row.sparsity: row for row in series}
         cells.append([name, pattern, *(_cell(by.get(sparsity)) for sparsity in sparsities)])
     return tables.terminal(columns, cells)
@@ -111,7 +111,7 @@ def _cell(row: Row | None) -> str:
     return f"{shown} ±{50 * (row.ratio_high - row.ratio_low) / row.ratio_to_dense:.0f}%"
 
 
-def lines(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
+def group_rows(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
     """Groups rows by (strategy with its format, pattern), in the order of the rows."""
     series: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
@@ -133,17 +133,17 @@ def plot(results: BenchResults) -> bytes:
 
     figure = Figure(figsize=(5.2 * len(results.sizes), 8.4), layout="constrained")
     rows = figure.subplots(2, len(results.sizes), sharex="col", sharey="row", squeeze=False)
-    names = list(dict.fromkeys(name for name, _ in lines(results.rows)))
-    patterns = list(dict.fromkeys(pattern for _, pattern in lines(results.rows)))
+    names = list(dict.fromkeys(name for name, _ in group_rows(results.rows)))
+    patterns = list(dict.fromkeys(pattern for _, pattern in group_rows(results.rows)))
     # in this plot a marker stands for a pattern, so the strategy's own marker is dropped
-    looks = {n: {k: v for k, v in look(n, names).items() if k != "marker"} for n in names}
+    looks = {n: {k: v for k, v in line_style(n, names).items() if k != "marker"} for n in names}
     marker = {pattern: MARKERS[i % len(MARKERS)] for i, pattern in enumerate(patterns)}
     for axes in rows:
         for axis, size in zip(axes, results.sizes, strict=True):
             _draw(axis, [row for row in results.rows if row.size == size], looks, marker)
         axes[0].set_ylabel("step time / dense")
     for above, below, size in zip(*rows, results.sizes, strict=True):
-        above.set_title(f"{size}: {'-'.join(map(str, SIZES[size].widths))}")
+        above.set_title(f"{size}: {'-'.join(map(str, SIZES[size].layer_widths))}")
         below.set_xlabel("sparsity")
         below.set_ylim(NEAR_DENSE)
         ticks = (0.5, 0.7, 1, 1.4, 2)
@@ -164,7 +164,7 @@ def _draw(
 ) -> None:
     """Draws the lines of one size."""
     ticks = sorted({row.sparsity for row in rows})
-    for (name, pattern), series in lines(rows).items():
+    for (name, pattern), series in group_rows(rows).items():
         ordered = sorted(series, key=lambda row: row.sparsity)
         x, ratios = [1 - row.sparsity for row in ordered], [r.ratio_to_dense for r in ordered]
         low = [m - (r.ratio_low or m) for r, m in zip(ordered, ratios, strict=True)]
@@ -189,6 +189,6 @@ def metrics(results: BenchResults) -> list[tuple[str, float, int]]:
     return [
         (f"ratio/{row.size}/{name.replace(' ', '_')}/{row.pattern}", row.ratio_to_dense,
          round(1000 * row.sparsity))
-        for (name, _), series in lines(results.rows).items()
+        for (name, _), series in group_rows(results.rows).items()
         for row in series
     ]  # fmt: skip

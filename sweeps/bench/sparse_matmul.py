@@ -24,7 +24,7 @@ from math import exp, inf, log, sqrt
 from statistics import median
 from typing import Any, Literal
 
-from masksweep.sweeps.training.timing import in_turn
+from masksweep.sweeps.training.timing import time_in_turn
 
 Dense = Literal["flagged", "plain"]
 Product = Literal["sparse", "flagged", "plain", "loop"]
@@ -33,13 +33,13 @@ PRODUCTS: tuple[Product, ...] = ("sparse", "flagged", "plain", "loop")
 DENSE: dict[Dense, str] = {"flagged": "matmul(a_is_sparse=True)", "plain": "matmul"}
 """The dense products that sparse is compared with: the published table's, and today's usual one."""
 ROUNDS = 7
-SIDE = 1000
+MATRIX_SIDE = 1000
 """Rows and columns of the A for which crossovers are searched: the largest of the table."""
-COLUMNS = (1, 10, 25, 128)
+COLUMN_COUNTS = (1, 10, 25, 128)
 """Columns of B for which crossovers are searched: the table's values, and a training batch."""
-LOW, HIGH = 0.001, 0.99
+MIN_DENSITY, MAX_DENSITY = 0.001, 0.99
 """Densities between which a crossover is searched."""
-HALVINGS = 5
+BISECTIONS = 5
 """Number of bisections of that interval. The crossover is then interpolated in what is left."""
 
 
@@ -58,7 +58,7 @@ Ratios = Mapping[Cell, float]
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedRow:
     """A row of TensorFlow's table; times in seconds. Its "dense" is `flagged` in this module."""
 
     cell: Cell
@@ -82,11 +82,13 @@ class Result:
         return {cell: times["sparse"] / times[dense] for cell, times in self.times.items()}
 
 
-def published() -> list[Published]:
+def published() -> list[PublishedRow]:
     """Returns the CPU rows of TensorFlow's table, in the order of the table."""
     text = resources.files("masksweep.sweeps.bench").joinpath("sparse_matmul.csv").read_text()
     return [
-        Published(Cell(float(d), int(n), int(m), int(k)), float(dense), float(sparse), float(ratio))
+        PublishedRow(
+            Cell(float(d), int(n), int(m), int(k)), float(dense), float(sparse), float(ratio)
+        )
         for d, n, m, k, dense, sparse, ratio in list(csv.reader(text.splitlines()))[1:]
     ]
 
@@ -96,12 +98,13 @@ def run() -> Result:
     import tensorflow as tf
 
     def ratio(density: float, n: int, dense: Dense) -> float:
-        times = measure(Cell(density, n, SIDE, SIDE), ("sparse", dense))
+        times = measure(Cell(density, n, MATRIX_SIDE, MATRIX_SIDE), ("sparse", dense))
         return times["sparse"] / times[dense]
 
     times = {row.cell: measure(row.cell) for row in published()}
     crossings = {
-        dense: {n: crossover(partial(ratio, n=n, dense=dense)) for n in COLUMNS} for dense in DENSE
+        dense: {n: crossover(partial(ratio, n=n, dense=dense)) for n in COLUMN_COUNTS}
+        for dense in DENSE
     }
     return Result(times, crossings, tf.config.threading.get_intra_op_parallelism_threads())
 
@@ -116,9 +119,9 @@ def measure(cell: Cell, products: Sequence[Product] = PRODUCTS) -> dict[Product,
 
     def run(product: Product, times: int) -> None:
         a_operand = sparse if product == "sparse" else dense
-        float(iterated(product)(a_operand, b, 0.0, times)[0, 0])
+        float(repeated_product(product)(a_operand, b, 0.0, times)[0, 0])
 
-    round_times = in_turn([partial(run, product) for product in products], ROUNDS)
+    round_times = time_in_turn([partial(run, product) for product in products], ROUNDS)
     return dict(zip(products, map(median, zip(*round_times, strict=True)), strict=True))
 
 
@@ -136,7 +139,7 @@ def operands(cell: Cell) -> tuple[Any, Any, Any]:
 
 
 @cache
-def iterated(product: Product) -> Any:
+def repeated_product(product: Product) -> Any:
     """Returns a compiled function `(A, B, nudge, times) -> B` that computes the product repeatedly.
 
     Each iteration adds `nudge` times the first entry of the product to B. So each product needs the
@@ -175,14 +178,14 @@ def crossover(ratio: Callable[[float], float]) -> float:
         ratio: Time of sparse divided by time of dense, as a function of the density.
 
     Returns:
-        A density in [`LOW`, `HIGH`]; 0 if sparse is already slower at `LOW`; infinity if it is
-        still faster at `HIGH`.
+        A density in [`MIN_DENSITY`, `MAX_DENSITY`]; 0 if sparse is already slower at `MIN_DENSITY`;
+        infinity if it is still faster at `MAX_DENSITY`.
     """
-    low, high = LOW, HIGH
+    low, high = MIN_DENSITY, MAX_DENSITY
     at_low, at_high = log(ratio(low)), log(ratio(high))
     if at_low >= 0 or at_high < 0:
         return 0.0 if at_low >= 0 else inf
-    for _ in range(HALVINGS):
+    for _ in range(BISECTIONS):
         middle = sqrt(low * high)
         at_middle = log(ratio(middle))
         if at_middle < 0:

@@ -17,24 +17,24 @@ from masksweep.strategies.base import Plan, Strategy
 from masksweep.strategies.core.weights import describe, make_plan, values
 from masksweep.strategies.dense import Dense
 from masksweep.strategies.held.zero import Zero
-from masksweep.sweeps.bench.cases import BATCH, OUTPUTS, Case, Size
+from masksweep.sweeps.bench.cases import BATCH_SIZE, OUTPUTS, Case, Size
 from masksweep.sweeps.bench.controls import FusedAdam
-from masksweep.sweeps.bench.peers import PeerCase, running
+from masksweep.sweeps.bench.peers import PeerCase, train_in_child
 from masksweep.sweeps.components.models.mlp import MLP
 from masksweep.sweeps.components.optimizers import Optimizer
 from masksweep.sweeps.components.optimizers.adam import Adam
 from masksweep.sweeps.training.program import Program, Shape
 from masksweep.sweeps.training.steps import Steps
-from masksweep.sweeps.training.timing import Run, in_turn, interval
+from masksweep.sweeps.training.timing import RunSteps, median_interval, time_in_turn
 
-BATCHES = 8
+BATCH_COUNT = 8
 ROUNDS = 9
-SLOW_MS = 1000
+SLOW_STEP_MS = 1000
 """A strategy whose step takes longer than this with random masks, in milliseconds, is not timed
 with other masks of the same sparsity."""
-BUDGET_S = 20.0
+CASE_BUDGET_S = 20.0
 """Time for one case, in seconds. Slow steps get fewer rounds to stay within it, at least three."""
-CONTROLS = ("TensorFlow's fused Adam, no XLA", "Keras' Adam, XLA")
+CONTROL_NAMES = ("TensorFlow's fused Adam, no XLA", "Keras' Adam, XLA")
 """Names of the two dense controls: without XLA, and with XLA."""
 
 
@@ -49,7 +49,7 @@ class Result:
     sparsity: float
 
     @property
-    def said(self) -> str:
+    def summary(self) -> str:
         """The case as one line of text."""
         return f"{self.size} {self.strategy} {self.format} {self.pattern} {self.sparsity:g}"
 
@@ -71,8 +71,8 @@ class Row(Result):
     """Ratio to the control that is compiled like the case; None for other libraries."""
 
     @property
-    def said(self) -> str:
-        return f"{super().said}: {self.step_ms:.3g} ms, {self.ratio_to_dense:.2f} x dense"
+    def summary(self) -> str:
+        return f"{super().summary}: {self.step_ms:.3g} ms, {self.ratio_to_dense:.2f} x dense"
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,11 @@ class Untimed(Result):
     """True if the case raised an exception, False if it was refused."""
 
     @property
-    def said(self) -> str:
-        return f"{super().said}: {'failed' if self.failed else 'not timed'}: {self.reason}"
+    def summary(self) -> str:
+        return f"{super().summary}: {'failed' if self.failed else 'not timed'}: {self.reason}"
 
 
-class Bed:
+class BenchSetup:
     """The test bed of one size: the network, its data and both dense controls."""
 
     def __init__(self, size: Size) -> None:
@@ -98,20 +98,22 @@ class Bed:
         self._model = self._network.build((size.inputs,), OUTPUTS)
         self._start = values(self._model)
         rng = np.random.default_rng(0)
-        samples = BATCH * BATCHES
+        samples = BATCH_SIZE * BATCH_COUNT
         x = rng.standard_normal((samples, size.inputs), np.float32)
         y = rng.integers(0, OUTPUTS, samples).astype(np.int32)
-        order = np.arange(samples, dtype=np.int32).reshape(BATCHES, BATCH)
-        self._given = tf.constant(x), tf.constant(y), tf.constant(order)
+        order = np.arange(samples, dtype=np.int32).reshape(BATCH_COUNT, BATCH_SIZE)
+        self._inputs = tf.constant(x), tf.constant(y), tf.constant(order)
         self._program: Program | None = None
-        self.slow: set[tuple[Strategy, float]] = set()
-        """Strategies and sparsities whose step takes longer than `SLOW_MS`."""
+        self.slow_cases: set[tuple[Strategy, float]] = set()
+        """Strategies and sparsities whose step takes longer than `SLOW_STEP_MS`."""
         fused = Program(self._shape(Plan(), Dense(), FusedAdam(), False), self._model, Plan())
         xla = Program(self._shape(Plan(), Dense(), Adam(), True), self._model, Plan())
-        self.controls: tuple[Run, ...] = tuple(self._runs(p, Plan()) for p in (fused, xla))
-        control_times = zip(*in_turn(self.controls, ROUNDS, BUDGET_S), strict=True)
+        self.controls: tuple[RunSteps, ...] = tuple(
+            self._run_function(p, Plan()) for p in (fused, xla)
+        )
+        control_times = zip(*time_in_turn(self.controls, ROUNDS, CASE_BUDGET_S), strict=True)
         self.control_ms = [1000 * median(times) for times in control_times]
-        self.dense = int(np.argmin(self.control_ms))
+        self.fastest_control = int(np.argmin(self.control_ms))
         """Index of the faster control, with which all cases of this size are compared."""
 
     def _shape(self, plan: Plan, strategy: Strategy, optimizer: Optimizer, jit: bool) -> Shape:
@@ -127,14 +129,14 @@ class Bed:
             jit=jit,
         )
 
-    def _runs(self, program: Program, plan: Plan) -> Run:
+    def _run_function(self, program: Program, plan: Plan) -> RunSteps:
         program.training.put(program.start(self._start, [], plan, 1e-3))
-        return lambda steps: program.run(*self._given, Steps(0, steps))
+        return lambda steps: program.run(*self._inputs, Steps(0, steps))
 
-    def run(self, case: Case) -> Run | str:
+    def run(self, case: Case) -> RunSteps | str:
         """Returns a function that trains the case, or the reason why it cannot be timed."""
-        if (case.strategy, case.sparsity) in self.slow:
-            return f"with random masks a step takes over {SLOW_MS:g} ms already"
+        if (case.strategy, case.sparsity) in self.slow_cases:
+            return f"with random masks a step takes over {SLOW_STEP_MS:g} ms already"
         plan = make_plan(
             describe(self._model),
             self._start,
@@ -153,7 +155,7 @@ class Bed:
             if reason := _too_large(case, plan):
                 return reason
             self._program = Program(shape, self._model, plan)
-        return self._runs(self._program, plan)
+        return self._run_function(self._program, plan)
 
 
 def _too_large(case: Case, plan: Plan) -> str | None:
@@ -162,49 +164,53 @@ def _too_large(case: Case, plan: Plan) -> str | None:
     Without XLA, a product of single entries holds several copies of a batch for each kept entry.
     """
     stored_entries = 0 if case.strategy.xla else max(int(w.mask.sum()) for w in plan.weights)
-    return no_room(16 * stored_entries * BATCH)
+    return memory_shortage(16 * stored_entries * BATCH_SIZE)
 
 
-def no_room(need: int) -> str | None:
-    """Returns a message if fewer than `need` bytes of memory are free, or None."""
+def memory_shortage(needed: int) -> str | None:
+    """Returns a message if fewer than `needed` bytes of memory are free, or None."""
     free, gib = psutil.virtual_memory().available, 2**30
-    return f"needs some {need / gib:.0f} GiB, {free / gib:.0f} are free" if need > free else None
+    if needed <= free:
+        return None
+    return f"needs some {needed / gib:.0f} GiB, {free / gib:.0f} are free"
 
 
-def measure(bed: Bed, case: Case | PeerCase) -> Row | Untimed:
-    """Times one case of the bed's size beside both controls. Never raises an `Exception`."""
+def measure(bench_setup: BenchSetup, case: Case | PeerCase) -> Row | Untimed:
+    """Times one case of the test bed's size beside both controls. Never raises an `Exception`."""
     try:
         if isinstance(case, PeerCase):
-            if reason := no_room(case.bytes):
+            if reason := memory_shortage(case.bytes):
                 return Untimed(**case.label, reason=reason)
-            with running(case) as peer_run:
-                return _row(case.label, peer_run, bed)
-        run = bed.run(case)
+            with train_in_child(case) as peer_run:
+                return _row(case.label, peer_run, bench_setup)
+        run = bench_setup.run(case)
         if isinstance(run, str):
             return Untimed(**case.label, reason=run)
-        row = _row(case.label, run, bed, case.strategy.xla)
-        if row.step_ms > SLOW_MS and case.pattern.name == "random":
-            bed.slow.add((case.strategy, case.sparsity))
+        row = _row(case.label, run, bench_setup, case.strategy.xla)
+        if row.step_ms > SLOW_STEP_MS and case.pattern.name == "random":
+            bench_setup.slow_cases.add((case.strategy, case.sparsity))
         return row
     except Exception as error:  # such as out of memory: the next case can still be timed
         message = str(error).strip().splitlines() or [""]
         return Untimed(**case.label, reason=f"{type(error).__name__}: {message[0]}", failed=True)
 
 
-def _row(label: Mapping[str, Any], run: Run, bed: Bed, xla: bool | None = None) -> Row:
+def _row(
+    label: Mapping[str, Any], run: RunSteps, bench_setup: BenchSetup, xla: bool | None = None
+) -> Row:
     """Times `run` in turn with the controls."""
-    round_times = in_turn([run, *bed.controls], ROUNDS, BUDGET_S)
+    round_times = time_in_turn([run, *bench_setup.controls], ROUNDS, CASE_BUDGET_S)
     times, *control_times = zip(*round_times, strict=True)
 
     def ratios(control: int) -> list[float]:
         return [a / b for a, b in zip(times, control_times[control], strict=True)]
 
-    low, high = interval(ratios(bed.dense)) or (None, None)
+    low, high = median_interval(ratios(bench_setup.fastest_control)) or (None, None)
     return Row(
         **label,
         step_ms=1000 * median(times),
-        dense_ms=1000 * median(control_times[bed.dense]),
-        ratio_to_dense=median(ratios(bed.dense)),
+        dense_ms=1000 * median(control_times[bench_setup.fastest_control]),
+        ratio_to_dense=median(ratios(bench_setup.fastest_control)),
         ratio_low=low,
         ratio_high=high,
         ratio_same_compiler=None if xla is None else median(ratios(int(xla))),

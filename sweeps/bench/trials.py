@@ -27,17 +27,17 @@ from masksweep.sweeps.config.trial import Trial, parse
 from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.training import pack, program, setup
 from masksweep.sweeps.training.checkpoint import Checkpoints
-from masksweep.sweeps.training.loop import alone
+from masksweep.sweeps.training.loop import single_trial_loop
 from masksweep.sweeps.training.setup import Start
-from masksweep.sweeps.training.state import Emit, Member
+from masksweep.sweeps.training.state import Emit, PackMember
 from masksweep.sweeps.training.steps import NEVER, Steps
-from masksweep.sweeps.training.timing import in_turn
+from masksweep.sweeps.training.timing import time_in_turn
 
-PACK = 64
-IN_TURN = 8
+PACK_WIDTH = 64
+TRIALS_IN_TURN = 8
 """Number of trials that are run one after another in one program."""
 ROUNDS = 3
-RECORDED_S = 5.0
+RECORDED_TRIAL_S = 5.0
 """Length in seconds of the trial that the cost of recording is compared with."""
 
 
@@ -88,15 +88,15 @@ class Net:
         return setup.start(trial, self.data())
 
     def data(self) -> Arrays:
-        return self.trial(0).data.load() if self.inputs is None else _drawn(self.inputs)
+        return self.trial(0).data.load() if self.inputs is None else _random_data(self.inputs)
 
 
 DIGITS = Net("64-32-10", (32,), 20)
-S = Net("784-300-100-10", (300, 100), 10, 784)
+SIZE_S = Net("784-300-100-10", (300, 100), 10, 784)
 
 
 @cache
-def _drawn(inputs: int) -> Arrays:
+def _random_data(inputs: int) -> Arrays:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((6400, inputs), np.float32)
     y = rng.integers(0, 10, len(x)).astype(np.int32)
@@ -106,7 +106,7 @@ def _drawn(inputs: int) -> Arrays:
 # -- beside keras.fit ------------------------------------------------------------------------
 
 
-def _fit(net: Net, seed: int) -> None:
+def _train_in_keras(net: Net, seed: int) -> None:
     """Trains in the usual way: build, compile, fit."""
     data = net.data()
     keras.utils.set_random_seed(seed)
@@ -118,21 +118,21 @@ def _fit(net: Net, seed: int) -> None:
     model.fit(*data.train, batch_size=64, epochs=net.epochs, verbose=0)
 
 
-def _alone(net: Net, seed: int) -> None:
+def _train_alone(net: Net, seed: int) -> None:
     start = net.start(seed)
-    alone(start).run()
+    single_trial_loop(start).run()
 
 
-def _several(net: Net, _: int) -> None:
-    for seed in range(IN_TURN):
-        _alone(net, seed)
+def _train_in_turn(net: Net, _: int) -> None:
+    for seed in range(TRIALS_IN_TURN):
+        _train_alone(net, seed)
 
 
-def _packed(net: Net, _: int) -> None:
+def _train_pack(net: Net, _: int) -> None:
     """Builds, masks, trains and audits during training; computes no scores, writes no files."""
-    starts = [net.start(seed, width=PACK) for seed in range(PACK)]
+    starts = [net.start(seed, width=PACK_WIDTH) for seed in range(PACK_WIDTH)]
     packed = setup.packed_for(starts[0])
-    packed.fill([setup.lane(packed, start) for start in starts])
+    packed.set_lanes([setup.start_lane(packed, start) for start in starts])
     x, y = (tf.constant(a) for a in starts[0].data.train)
     epoch, total = setup.schedule(starts[0].trial, len(x))
     for number in range(net.epochs):
@@ -140,15 +140,15 @@ def _packed(net: Net, _: int) -> None:
         packed.run(x, y, order, Steps(number * epoch, epoch, 10, total))
 
 
-def _whole(net: Net, _: int) -> list[TrialResult]:
+def _run_pack(net: Net, _: int) -> list[TrialResult]:
     """Does all that a worker does for the trials of a sweep."""
-    members = [_member(net.trial(seed, PACK)) for seed in range(PACK)]
+    members = [_member(net.trial(seed, PACK_WIDTH)) for seed in range(PACK_WIDTH)]
     return _results(pack.run(members))
 
 
-def _recorded(driver: Driver, net: Net, _: int) -> None:
-    """Does the same as `_whole`, and records it in MLflow until the store has every record."""
-    trials = [net.trial(seed, PACK) for seed in range(PACK)]
+def _run_and_record_pack(driver: Driver, net: Net, _: int) -> None:
+    """Does the same as `_run_pack`, and records it in MLflow until the store has every record."""
+    trials = [net.trial(seed, PACK_WIDTH) for seed in range(PACK_WIDTH)]
     for trial in trials:
         driver.tell("start_trial", trial, trial.name)
     members = [_member(t, lambda r, t=t: driver.tell("log", t, r.epoch, r.metrics)) for t in trials]  # type: ignore[misc]
@@ -157,9 +157,9 @@ def _recorded(driver: Driver, net: Net, _: int) -> None:
     driver.end_sweep()
 
 
-def _member(trial: Trial, emit: Emit = lambda report: None) -> Member:
+def _member(trial: Trial, emit: Emit = lambda report: None) -> PackMember:
     # a new folder: the trial must not continue from a checkpoint of an earlier round
-    return Member(trial, emit, Checkpoints(f"memory://{uuid.uuid4().hex}", trial.id, 60))
+    return PackMember(trial, emit, Checkpoints(f"memory://{uuid.uuid4().hex}", trial.id, 60))
 
 
 def _results(outcomes: list[pack.MemberResult]) -> list[TrialResult]:
@@ -169,45 +169,46 @@ def _results(outcomes: list[pack.MemberResult]) -> list[TrialResult]:
     return [outcome for outcome in outcomes if isinstance(outcome, TrialResult)]
 
 
-def _fresh(do: Callable[[Net, int], Any]) -> Callable[[Net, int], Any]:
+def _compiled_anew(train: Callable[[Net, int], Any]) -> Callable[[Net, int], Any]:
     def fresh(net: Net, seed: int) -> Any:
         with program.without_programs():
-            return do(net, seed)
+            return train(net, seed)
 
     return fresh
 
 
-def _ways(net: Net, driver: Driver) -> dict[str, tuple[Callable[[Net, int], Any], int]]:
-    """The ways to train by name, each with its number of trials. The first is the baseline."""
+def _methods(net: Net, driver: Driver) -> dict[str, tuple[Callable[[Net, int], Any], int]]:
+    """Methods of training by name, each with its number of trials. The first is the baseline."""
     alone = {
-        "keras.fit": (_fit, 1),
-        "training alone, compiled anew": (_fresh(_alone), 1),
-        "training alone, program reused": (_alone, 1),
+        "keras.fit": (_train_in_keras, 1),
+        "training alone, compiled anew": (_compiled_anew(_train_alone), 1),
+        "training alone, program reused": (_train_alone, 1),
     }
     if net.inputs is not None:  # large enough to fill a core
-        return alone | {f"training {IN_TURN} in turn, compiled once": (_fresh(_several), IN_TURN)}
-    recorded = partial(_recorded, driver)
+        name = f"training {TRIALS_IN_TURN} in turn, compiled once"
+        return alone | {name: (_compiled_anew(_train_in_turn), TRIALS_IN_TURN)}
+    recorded, width = partial(_run_and_record_pack, driver), PACK_WIDTH
     return alone | {
-        f"training, pack of {PACK}, compiled anew": (_fresh(_packed), PACK),
-        f"training, pack of {PACK}, program reused": (_packed, PACK),
-        f"whole trial, pack of {PACK}, compiled anew": (_fresh(_whole), PACK),
-        f"whole trial, pack of {PACK}, program reused": (_whole, PACK),
-        f"recorded in MLflow, pack of {PACK}, compiled anew": (_fresh(recorded), PACK),
+        f"training, pack of {width}, compiled anew": (_compiled_anew(_train_pack), width),
+        f"training, pack of {width}, program reused": (_train_pack, width),
+        f"whole trial, pack of {width}, compiled anew": (_compiled_anew(_run_pack), width),
+        f"whole trial, pack of {width}, program reused": (_run_pack, width),
+        f"recorded in MLflow, pack of {width}, compiled anew": (_compiled_anew(recorded), width),
     }
 
 
-def beside_keras(net: Net, driver: Driver) -> Iterator[Cost]:
-    """Times each way to train in turn.
+def compare_with_keras(net: Net, driver: Driver) -> Iterator[Cost]:
+    """Times each method of training in turn.
 
     Yields:
         Seconds of one trial, and its rate (trials per second) as a ratio to `keras.fit`.
     """
-    ways = _ways(net, driver)
-    seconds_by_name: dict[str, list[float]] = {name: [] for name in ways}
+    methods = _methods(net, driver)
+    seconds_by_name: dict[str, list[float]] = {name: [] for name in methods}
     for number in range(-1, ROUNDS):  # round -1 warms up and creates the store; it is not timed
-        for name, (do, trials) in ways.items():
+        for name, (train, trials) in methods.items():
             tic = time.perf_counter()
-            do(net, number + 1)
+            train(net, number + 1)
             if number >= 0:
                 seconds_by_name[name].append((time.perf_counter() - tic) / trials)
     base = next(iter(seconds_by_name.values()))
@@ -219,7 +220,7 @@ def beside_keras(net: Net, driver: Driver) -> Iterator[Cost]:
 # -- the cost of audits and of recording -----------------------------------------------------
 
 
-def auditing(net: Net, width: int, rounds: int = 9) -> Cost:
+def time_audits(net: Net, width: int, rounds: int = 9) -> Cost:
     """Times a step with `audit.every` at its default, as a ratio to a step without audits.
 
     Args:
@@ -235,7 +236,7 @@ def auditing(net: Net, width: int, rounds: int = 9) -> Cost:
     program_: Any
     if width > 1:
         program_ = setup.packed_for(starts[0])
-        program_.fill([setup.lane(program_, start) for start in starts])
+        program_.set_lanes([setup.start_lane(program_, start) for start in starts])
         order = np.stack([setup.order(s.trial, len(x), 0) for s in starts])
     else:
         program_, order = setup.program_for(starts[0]), setup.order(starts[0].trial, len(x), 0)
@@ -243,20 +244,20 @@ def auditing(net: Net, width: int, rounds: int = 9) -> Cost:
     def steps(every: int, number: int) -> None:
         program_.run(x, y, order, Steps(0, number, every))
 
-    round_times = in_turn([partial(steps, every) for every in (10, NEVER)], rounds)
+    round_times = time_in_turn([partial(steps, every) for every in (10, NEVER)], rounds)
     ratios = [a / b for a, b in round_times]
     low, middle, high = quantiles(ratios, n=4, method="inclusive")
     title = f"{net.name}: a step, audit.every=10" + (f", pack of {width}" if width > 1 else "")
     return Cost(title, median(a for a, _ in round_times), middle, low, high)
 
 
-def recording() -> Cost:
-    """Times recording a trial in SQLite, as a ratio to a trial that lasts `RECORDED_S`.
+def time_recording() -> Cost:
+    """Times recording a trial in SQLite, as a ratio to a trial that lasts `RECORDED_TRIAL_S`.
 
     `low` and `high` are the quartiles of the ratios.
     """
     reports: dict[str, list[Any]] = {}
-    trials = [DIGITS.trial(seed, PACK) for seed in range(PACK)]
+    trials = [DIGITS.trial(seed, PACK_WIDTH) for seed in range(PACK_WIDTH)]
     members = [_member(seconds, reports.setdefault(seconds.id, []).append) for seconds in trials]
     results = _results(pack.run(members))
     times = []
@@ -269,19 +270,19 @@ def recording() -> Cost:
             record.end_trial(trial, result)
             record.sender.send_left()
             times.append(time.perf_counter() - tic)
-    low, middle, high = quantiles([seconds / RECORDED_S for seconds in times], n=4)
-    title = f"recording a trial of {RECORDED_S:g} s in SQLite"
+    low, middle, high = quantiles([seconds / RECORDED_TRIAL_S for seconds in times], n=4)
+    title = f"recording a trial of {RECORDED_TRIAL_S:g} s in SQLite"
     return Cost(title, median(times), middle, low, high)
 
 
 def all_costs() -> Iterator[Cost]:
     """Yields every cost of this module, each as soon as it is measured."""
     with tempfile.TemporaryDirectory() as store, closing(Driver(Path(store))) as driver:
-        for net in (DIGITS, S):
-            yield from beside_keras(net, driver)
-    for net, width in ((DIGITS, 1), (DIGITS, PACK), (S, 1)):
-        yield auditing(net, width)
-    yield recording()
+        for net in (DIGITS, SIZE_S):
+            yield from compare_with_keras(net, driver)
+    for net, width in ((DIGITS, 1), (DIGITS, PACK_WIDTH), (SIZE_S, 1)):
+        yield time_audits(net, width)
+    yield time_recording()
 
 
 def metrics(costs: list[Cost]) -> list[tuple[str, float, int]]:

@@ -19,15 +19,15 @@ from masksweep.sweeps.audit.findings import Finding, described, holds, note, tab
 from masksweep.sweeps.audit.opening import SUFFIXES, exists
 from masksweep.sweeps.common import escape, safe_yaml
 from masksweep.sweeps.common.parser import Parser
-from masksweep.sweeps.common.redact import shown
-from masksweep.sweeps.common.spinner import doing
+from masksweep.sweeps.common.redact import redact
+from masksweep.sweeps.common.spinner import show_status
 from masksweep.sweeps.common.text import printable
 from masksweep.sweeps.tracking import run_config
 from masksweep.sweeps.tracking.store import RUN_ID, Away, store_uri
 
 USAGE = """masksweep audit MODEL MASKS [--weight NAME] [--held H] [--json]
        masksweep audit RUN_ID [--uri URI] [--json]"""
-FILES = ("config.yaml", "model.keras", "masks.npz", "held.npz")
+RUN_FILES = ("config.yaml", "model.keras", "masks.npz", "held.npz")
 """Artifacts of a trial's MLflow run that an audit reads."""
 
 
@@ -69,11 +69,11 @@ def audit(arguments: Sequence[str]) -> int:
     if RUN_ID.fullmatch(args.model) and not Path(args.model).is_file():
         unused_option = args.masks or args.held or args.weight
         require(unused_option is None, "audit", unused_option, "left out: a run has its own masks")
-        findings = _of_run(args.model, args.uri)
+        findings = _audit_run(args.model, args.uri)
     elif is_file:
         require(args.masks is not None, "MASKS", "", f"given: {mask_files.FORMATS}")
         require(args.uri is None, "--uri", args.uri, "left out: the model is a file")
-        held = _held(args.held or "zero")
+        held = _parse_held(args.held or "zero")
         findings = of_files(args.model, args.masks, held, args.weight)
     else:
         raise Invalid("audit", args.model, "no such file, and no run's id, which is 32 hex digits")
@@ -90,7 +90,7 @@ def audit(arguments: Sequence[str]) -> int:
     return int(not holds(findings))
 
 
-def _held(text: str) -> Zero | Constant | Arrays | Saved:
+def _parse_held(text: str) -> Zero | Constant | Arrays | Saved:
     if text == "zero":
         return Zero()
     number = None
@@ -105,16 +105,17 @@ def _held(text: str) -> Zero | Constant | Arrays | Saved:
     raise Invalid("--held", text, f"must be zero, a number, a .npz file, or {stored.FORMATS}")
 
 
-def _of_run(run_id: str, uri: str | None) -> list[Finding]:
+def _audit_run(run_id: str, uri: str | None) -> list[Finding]:
     from masksweep.sweeps.tracking import reader
 
     with tempfile.TemporaryDirectory() as folder:
-        reference_files = [f"{name}.json" for name in FILES]
+        reference_files = [f"{name}.json" for name in RUN_FILES]
         try:
-            with doing(f"Fetching run {run_id}"):
-                downloaded = reader.download(uri, run_id, [*FILES, *reference_files], Path(folder))
+            with show_status(f"Fetching run {run_id}"):
+                names = [*RUN_FILES, *reference_files]
+                downloaded = reader.download(uri, run_id, names, Path(folder))
         except Away as error:
-            raise Invalid("tracking.uri", shown(store_uri(uri)), f"is away: {error}") from error
+            raise Invalid("tracking.uri", redact(store_uri(uri)), f"is away: {error}") from error
         paths = {name: str(Path(folder, name)) for name in downloaded}
         for name in set(reference_files) & set(downloaded):
             raise Invalid("run", run_id, f"too large for its store; {name} says where the file is")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Asked:
+class BenchOptions:
     """The options of a bench: what to time, and where to write the results."""
 
     sizes: tuple[Size, ...]
@@ -56,7 +56,7 @@ def bench(arguments: Sequence[str]) -> int:
     Raises:
         Invalid: An argument is wrong, or the tracking store cannot be opened.
     """
-    options = parsed(arguments)
+    options = parse_options(arguments)
 
     from masksweep.sweeps.config.sections import Tracking
     from masksweep.sweeps.tracking.writable import require_store
@@ -69,22 +69,22 @@ def bench(arguments: Sequence[str]) -> int:
     from masksweep.sweeps.bench import report
 
     if options.trials:
-        return _trials(options, tracker)
-    results = _measured(options)
+        return _time_trials(options, tracker)
+    results = _time_steps(options)
     options.files["bench.png"].write_bytes(report.plot(results))
     files = {name: path.read_bytes() for name, path in options.files.items()}
     params = results.environment | {"sizes": ",".join(results.sizes)}
-    recorded = _recorded(tracker, params, report.metrics(results), files, report.note(results))
+    recorded = _record(tracker, params, report.metrics(results), files, report.note(results))
     # last: if the reader has closed the pipe, printing raises
     escape.console().print(report.all_tables(results))
     print(f"Written: {', '.join(map(str, options.files.values()))}")
     return int(not recorded or any(u.failed for u in results.untimed))
 
 
-def parsed(arguments: Sequence[str]) -> Asked:
+def parse_options(arguments: Sequence[str]) -> BenchOptions:
     """Parses the arguments. Raises `Invalid` if one is wrong. Does not load TensorFlow."""
     parser = Parser(prog="masksweep bench", allow_abbrev=False)
-    known = cases.known()
+    known = cases.timed_strategies()
     parser.add_argument("--sizes", help="default: S,M,L")
     parser.add_argument("--strategies", help="default: all")
     parser.add_argument("--sparsities", help=f"default: {','.join(map(str, SPARSITIES))}")
@@ -100,14 +100,19 @@ def parsed(arguments: Sequence[str]) -> Asked:
     step_options = (options.sizes, options.strategies, options.sparsities, options.peers or None)
     if options.trials and step_options != (None,) * 4:
         raise Invalid("--trials", True, "without --sizes, --strategies, --sparsities and --peers")
-    if options.peers and len(peers.missing()) == len(peers.FORMATS):
-        raise Invalid("--peers", True, f"none is installed: {', '.join(peers.missing())}")
+    if options.peers and len(peers.missing_libraries()) == len(peers.FORMATS):
+        raise Invalid("--peers", True, f"none is installed: {', '.join(peers.missing_libraries())}")
     if options.threads < 1:
         raise Invalid("--threads", options.threads, "must be 1 or more")
-    return Asked(
-        sizes=tuple(SIZES[s] for s in _chosen("--sizes", options.sizes, SIZES)),
-        strategies=tuple(known[s] for s in _chosen("--strategies", options.strategies, known)),
-        sparsities=SPARSITIES if options.sparsities is None else _fractions(options.sparsities),
+    sizes = _select_names("--sizes", options.sizes, SIZES)
+    strategies = _select_names("--strategies", options.strategies, known)
+    sparsities: tuple[float, ...] = SPARSITIES
+    if options.sparsities is not None:
+        sparsities = _parse_sparsities(options.sparsities)
+    return BenchOptions(
+        sizes=tuple(SIZES[s] for s in sizes),
+        strategies=tuple(known[s] for s in strategies),
+        sparsities=sparsities,
         peers=options.peers,
         trials=options.trials,
         threads=options.threads,
@@ -116,7 +121,7 @@ def parsed(arguments: Sequence[str]) -> Asked:
     )
 
 
-def _chosen(flag: str, text: str | None, known: Collection[str]) -> list[str]:
+def _select_names(flag: str, text: str | None, known: Collection[str]) -> list[str]:
     if text is None:
         return list(known)
     names = list(dict.fromkeys(filter(None, text.split(","))))
@@ -126,7 +131,7 @@ def _chosen(flag: str, text: str | None, known: Collection[str]) -> list[str]:
     return names
 
 
-def _fractions(text: str) -> tuple[float, ...]:
+def _parse_sparsities(text: str) -> tuple[float, ...]:
     try:
         fractions = tuple(sorted({float(part) for part in text.split(",")}))
     except ValueError:
@@ -136,14 +141,14 @@ def _fractions(text: str) -> tuple[float, ...]:
     return fractions
 
 
-def _measured(options: Asked) -> BenchResults:
+def _time_steps(options: BenchOptions) -> BenchResults:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from masksweep.sweeps.bench.report import BenchResults
-    from masksweep.sweeps.bench.timing import CONTROLS, Bed, measure
+    from masksweep.sweeps.bench.timing import CONTROL_NAMES, BenchSetup, measure
     from masksweep.sweeps.common import provenance
 
-    results = BenchResults(provenance.known() | {"code": provenance.code_version()})
+    results = BenchResults(provenance.environment() | {"code": provenance.code_version()})
     todo: dict[Size, list[Case | PeerCase]] = {}
     for size in options.sizes:
         peer_cases = peers.cases(size, options.sparsities, options.threads) if options.peers else []
@@ -159,40 +164,42 @@ def _measured(options: Asked) -> BenchResults:
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=sum(len(group) for group in todo.values()))
 
-        def keep(result: Row | Untimed) -> None:
+        def add_result(result: Row | Untimed) -> None:
             results.add(result)
             write(options.path, results.as_json())
             progress.advance(task)
             if not console.is_terminal:
-                console.out(result.said, highlight=False)
+                console.out(result.summary, highlight=False)
 
         for size, group in todo.items():
             progress.update(task, description=f"{size.name} dense")
-            bed = Bed(size)
-            results.controls[size.name] = dict(zip(CONTROLS, bed.control_ms, strict=True))
+            bench_setup = BenchSetup(size)
+            control_ms = zip(CONTROL_NAMES, bench_setup.control_ms, strict=True)
+            results.controls[size.name] = dict(control_ms)
             for case in group:
                 progress.update(task, description=" ".join(map(str, case.label.values())))
-                keep(measure(bed, case))
+                add_result(measure(bench_setup, case))
     return results
 
 
-def _trials(options: Asked, tracker: Tracker) -> int:
+def _time_trials(options: BenchOptions, tracker: Tracker) -> int:
     """Times whole trials; writes a table, a file and an MLflow run. Returns the exit code."""
 
     from masksweep.sweeps.bench import trials
-    from masksweep.sweeps.bench.report import as_note
+    from masksweep.sweeps.bench.report import to_markdown
     from masksweep.sweeps.common import provenance
-    from masksweep.sweeps.common.spinner import doing
+    from masksweep.sweeps.common.spinner import show_status
 
     costs: list[trials.Cost] = []
-    with doing("Timing whole trials beside keras.fit"):
+    with show_status("Timing whole trials beside keras.fit"):
         for cost in trials.all_costs():
             costs.append(cost)
-            content = {"environment": provenance.known(), "trials": [asdict(c) for c in costs]}
+            rows = [asdict(c) for c in costs]
+            content = {"environment": provenance.environment(), "trials": rows}
             write(options.path, json.dumps(content, indent=1))
-    note, files = as_note(trials.table(costs)), {"bench.json": options.path.read_bytes()}
-    params = provenance.known() | {"code": provenance.code_version()}
-    recorded = _recorded(tracker, params, trials.metrics(costs), files, note)
+    note, files = to_markdown(trials.table(costs)), {"bench.json": options.path.read_bytes()}
+    params = provenance.environment() | {"code": provenance.code_version()}
+    recorded = _record(tracker, params, trials.metrics(costs), files, note)
     escape.console().print(trials.table(costs))
     print(f"Written: {options.path}")
     return int(not recorded)
@@ -205,18 +212,18 @@ def write(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def _recorded(
+def _record(
     tracker: Tracker,
     params: Mapping[str, str],
     metrics: Sequence[tuple[str, float, int]],
     files: Mapping[str, bytes],
     note: str,
 ) -> bool:
-    from masksweep.sweeps.common.spinner import doing
+    from masksweep.sweeps.common.spinner import show_status
     from masksweep.sweeps.tracking.store import Away, Refused
 
     try:
-        with doing("Recording in MLflow"):
+        with show_status("Recording in MLflow"):
             tracker.record(params, metrics, files, note)
     except (Away, Refused, Invalid) as error:
         print(f"masksweep: not recorded in MLflow: {error}", file=sys.stderr)

@@ -14,10 +14,10 @@ from masksweep.sweeps.cli import doctor_checks
 from masksweep.sweeps.cli.doctor_ray import nodes
 from masksweep.sweeps.common import escape
 from masksweep.sweeps.common.parser import Parser
-from masksweep.sweeps.common.spinner import doing
-from masksweep.sweeps.composing.command_line import planned
+from masksweep.sweeps.common.spinner import show_status
+from masksweep.sweeps.composing.command_line import compose_plan
 from masksweep.sweeps.config import feasible
-from masksweep.sweeps.config.validation import all_of
+from masksweep.sweeps.config.validation import single_faults
 
 if TYPE_CHECKING:
     from masksweep.sweeps.config.trial import Trial
@@ -37,58 +37,59 @@ def doctor(arguments: Sequence[str]) -> int:
     parser = Parser(prog="masksweep doctor", allow_abbrev=False)
     parser.add_argument("--address", help="as launch.address; default: Ray is started here")
     options, overrides = parser.parse_known_args(arguments)
-    plan = planned(overrides)
+    plan = compose_plan(overrides)
     if not plan:
         return 0
     console, stops = escape.console(), 0
-    for finding in _all([p.trial for p in plan], options.address):
-        console.print(_line(finding))
+    for finding in _findings([p.trial for p in plan], options.address):
+        console.print(_as_table(finding))
         stops += finding.state == "fail"
     counted = {0: "Nothing", 1: "One thing"}.get(stops, f"{stops} things")
     console.print(f"\n{counted} would stop a sweep here.", highlight=False)
     return int(stops > 0)
 
 
-def _all(trials: Sequence[Trial], address: str | None) -> Iterator[doctor_checks.Finding]:
+def _findings(trials: Sequence[Trial], address: str | None) -> Iterator[doctor_checks.Finding]:
     """Yields every finding, each as soon as it is known."""
     first = trials[0]
     yield from doctor_checks.versions()
-    with doing("Looking at the devices"):
+    with show_status("Looking at the devices"):
         findings = [doctor_checks.devices()]
     yield from findings
-    with doing("Checking the trials"):
+    with show_status("Checking the trials"):
         findings = [doctor_checks.trials(trials)]
     yield from findings
-    if address or first.launch.address or not (shortages := list(_lacking(trials))):
-        with doing("Looking at Ray"):
+    if address or first.launch.address or not (shortages := list(_missing_resources(trials))):
+        with show_status("Looking at Ray"):
             findings = list(nodes(address or first.launch.address, trials))
         yield from findings
     else:  # `run` would refuse the sweep for this before it starts Ray
         yield from shortages
-    with doing("Looking at the store"):
+    with show_status("Looking at the store"):
         findings = [doctor_checks.store(first.tracking)]
     yield from findings
     yield doctor_checks.checkpoints(first.checkpoint.path)
     yield from doctor_checks.disks()
 
 
-def _lacking(trials: Sequence[Trial]) -> Iterator[doctor_checks.Finding]:
+def _missing_resources(trials: Sequence[Trial]) -> Iterator[doctor_checks.Finding]:
     """Yields the resources that this machine has too little of, in the words of `run`."""
     try:
         feasible.check(trials)
     except Invalid as error:
-        for fault in all_of(error):
+        for fault in single_faults(error):
             if not fault.key.startswith("checkpoint"):  # checkpoints have their own finding
                 yield doctor_checks.Finding("fail", "room", str(fault))
 
 
-def _line(finding: doctor_checks.Finding) -> Table:
+def _as_table(finding: doctor_checks.Finding) -> Table:
     grid = Table.grid(padding=(0, 1))
     grid.add_column(width=4)
     grid.add_column(width=12)
     grid.add_column(overflow="fold")
     state = Text(finding.state, COLORS[finding.state])
-    grid.add_row(state, Text(finding.what), Text(shorten(finding.found, 240, placeholder=" ...")))
+    result = shorten(finding.result, 240, placeholder=" ...")
+    grid.add_row(state, Text(finding.subject), Text(result))
     if finding.advice:
         grid.add_row("", "", Text(f"-> {finding.advice}"))
     return grid

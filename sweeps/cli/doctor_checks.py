@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.config.sections import Tracking
 from masksweep.sweeps.tracking.writable import require_state
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from masksweep.sweeps.config.trial import Trial
 
 PACKAGES = ("tensorflow", "keras", "ray", "mlflow", "hydra-core", "numpy")
-SECONDS = 120
+TENSORFLOW_LOAD_SECONDS = 120
 """How long TensorFlow may take to load, in seconds."""
-LITTLE = 5e9
+LOW_DISK_BYTES = 5e9
 """Free disk space in bytes below which a sweep may fail before its end."""
-DEVICES = """
+PRINT_GPUS_CODE = """
 import tensorflow as tf
 for device in tf.config.list_physical_devices("GPU"):
     print(tf.config.experimental.get_device_details(device).get("device_name", "GPU"))
@@ -40,9 +40,9 @@ class Finding:
     """The result of one check."""
 
     state: Literal["ok", "warn", "fail"]
-    what: str
+    subject: str
     """The checked thing, such as `tensorflow` or `store`."""
-    found: str
+    result: str
     """What the check found, as a line of text."""
     advice: str = ""
     """What the user can do about it; empty if nothing."""
@@ -85,14 +85,17 @@ def devices() -> Finding:
     A child process loads TensorFlow, so that this process stays small.
     """
     env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    child = [sys.executable, "-c", DEVICES]
+    child = [sys.executable, "-c", PRINT_GPUS_CODE]
     try:
-        process = subprocess.run(child, capture_output=True, text=True, timeout=SECONDS, env=env)
+        process = subprocess.run(
+            child, capture_output=True, text=True, timeout=TENSORFLOW_LOAD_SECONDS, env=env
+        )
     except subprocess.TimeoutExpired:
-        return Finding("fail", "devices", f"TensorFlow does not load within {SECONDS} s")
+        reason = f"TensorFlow does not load within {TENSORFLOW_LOAD_SECONDS} s"
+        return Finding("fail", "devices", reason)
     if process.returncode:
         error_lines = process.stderr.strip().splitlines()[-1:]
-        reason = error_lines[0] if error_lines else _ended(process.returncode)
+        reason = error_lines[0] if error_lines else _describe_exit(process.returncode)
         advice = "pip install --force-reinstall tensorflow"
         return Finding("fail", "devices", f"TensorFlow does not load: {reason}", advice)
     gpus = process.stdout.splitlines()
@@ -106,7 +109,7 @@ def devices() -> Finding:
     return Finding("ok", "devices", f"{cores}, no GPU")
 
 
-def _ended(code: int) -> str:
+def _describe_exit(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
@@ -143,17 +146,17 @@ def checkpoints(path: str | None) -> Finding:
     from masksweep.sweeps.training.checkpoint import check
 
     folder = path or ".masksweep/checkpoints"
-    probed_folder = folder if "://" in folder else str(_there(Path(folder).absolute()))
+    probed_folder = folder if "://" in folder else str(_nearest_existing(Path(folder).absolute()))
     try:
         check(probed_folder)
     except Invalid as error:
         return Finding("fail", "checkpoints", str(error), "see checkpoint.path")
-    return Finding("ok", "checkpoints", f"{shown(folder)} can be written")
+    return Finding("ok", "checkpoints", f"{redact(folder)} can be written")
 
 
-def _there(folder: Path) -> Path:
+def _nearest_existing(folder: Path) -> Path:
     """The folder, or its nearest parent that exists: the check must not create the folder."""
-    return folder if folder.exists() else _there(folder.parent)
+    return folder if folder.exists() else _nearest_existing(folder.parent)
 
 
 def disks() -> Iterator[Finding]:
@@ -163,17 +166,17 @@ def disks() -> Iterator[Finding]:
     except Invalid as error:
         yield Finding("fail", "this folder", str(error), "choose another one")
     else:
-        yield _free("this folder", Path.cwd())
-    yield _free("temp folder", Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()))
+        yield _disk_space("this folder", Path.cwd())
+    yield _disk_space("temp folder", Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()))
 
 
-def _free(name: str, folder: Path) -> Finding:
+def _disk_space(name: str, folder: Path) -> Finding:
     try:
         usage = shutil.disk_usage(folder)
     except OSError as error:  # only a warning: the finding for Ray says whether it stops a sweep
         return Finding("warn", name, f"{folder}: {error.strerror}")
     # Ray stops storing objects when a disk is 95 % full
-    little = usage.free < LITTLE or usage.free < usage.total / 20
-    advice = "it may fill up before a sweep's end; make room" if little else ""
+    is_low = usage.free < LOW_DISK_BYTES or usage.free < usage.total / 20
+    advice = "it may fill up before a sweep's end; make room" if is_low else ""
     text = f"{folder}: {usage.free / 1e9:.1f} GB free"
-    return Finding("warn" if little else "ok", name, text, advice)
+    return Finding("warn" if is_low else "ok", name, text, advice)

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.cli.doctor_checks import Finding
 from masksweep.sweeps.config.trial import Trial
-from masksweep.sweeps.launch.cluster import Spec, cluster, resources, slots
+from masksweep.sweeps.launch.cluster import Spec, cluster, resources, worker_slots
 from masksweep.sweeps.launch.node_versions import on_nodes
 
 
@@ -28,18 +28,19 @@ def nodes(address: str | None, trials: Sequence[Trial]) -> Iterator[Finding]:
         with cluster(address):
             cluster_resources = resources()
             location = (
-                f"{address}: {_counted(cluster_resources.nodes, 'node')}"
+                f"{address}: {_quantity(cluster_resources.nodes, 'node')}"
                 if address
                 else "starts here"
             )
-            yield Finding("ok", "Ray", f"{location}, {_amounts(cluster_resources.total)}")
-            room = min(slots(spec) for spec in specs)
+            yield Finding("ok", "Ray", f"{location}, {_format_resources(cluster_resources.total)}")
+            room = min(worker_slots(spec) for spec in specs)
             busy = any(
                 cluster_resources.free.get("CPU", 0) < s.num_cpus
                 or cluster_resources.free.get("GPU", 0) < s.num_gpus
                 for s in specs
             )
-            text = f"{_amounts(cluster_resources.free)} free; {_counted(room, 'trial')} at a time"
+            free = _format_resources(cluster_resources.free)
+            text = f"{free} free; {_quantity(room, 'trial')} at a time"
             advice = "trials wait until others have ended" if busy else ""
             yield Finding("warn" if busy else "ok", "room", text, advice)
             yield _workers(trials)
@@ -50,12 +51,12 @@ def nodes(address: str | None, trials: Sequence[Trial]) -> Iterator[Finding]:
         yield Finding("fail", "Ray", f"does not start: {' '.join(str(error).split())[:300]}")
 
 
-def _counted(number: float, noun: str) -> str:
+def _quantity(number: float, noun: str) -> str:
     return f"{number:g} {noun}" if number == 1 else f"{number:g} {noun}s"
 
 
-def _amounts(resources: Mapping[str, float]) -> str:
-    counted = [f"{_counted(resources[k], k)}" for k in ("CPU", "GPU") if resources.get(k)]
+def _format_resources(resources: Mapping[str, float]) -> str:
+    counted = [f"{_quantity(resources[k], k)}" for k in ("CPU", "GPU") if resources.get(k)]
     return ", ".join([*counted, f"{resources.get('memory', 0) / 1e9:.1f} GB"])
 
 

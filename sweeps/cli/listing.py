@@ -6,9 +6,9 @@ import inspect
 from importlib import resources
 
 from masksweep.sweeps.components.groups import GROUPS
-from masksweep.sweeps.composing.outside import experiments
+from masksweep.sweeps.composing.outside import experiment_packages
 
-OURS = "masksweep.conf"
+OWN_CONFIGS = "masksweep.conf"
 
 
 def print_all() -> None:
@@ -19,15 +19,15 @@ def print_all() -> None:
     """
     for group, registry in GROUPS.items():
         print(f"{group}:")
-        options = _configs(OURS, group)
+        options = _configs(OWN_CONFIGS, group)
         for name, component in registry.items():
             if origin := registry.origin(name):
                 summary = (inspect.getdoc(component) or "").partition("\n")[0]
                 options[name] = f"{summary} [{origin}]"
         _print(options)
     print("experiment:")
-    options = _configs(OURS, "experiment")
-    for owner, package in experiments().items():
+    options = _configs(OWN_CONFIGS, "experiment")
+    for owner, package in experiment_packages().items():
         summaries = _configs(package, "experiment")
         options |= {name: f"{summary} [{owner}]" for name, summary in summaries.items()}
     _print(options)

@@ -17,7 +17,7 @@ from pathlib import Path
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps._version import __version__
 from masksweep.sweeps.common import streams
-from masksweep.sweeps.common.signals import Stop, end_children
+from masksweep.sweeps.common.signals import SignalHandler, end_children
 from masksweep.sweeps.common.sweep_failed import SweepFailed
 
 USAGE = """\
@@ -54,7 +54,7 @@ COMMANDS = (
 SERVER_SECONDS = 5.0
 """How long MLflow's server may take to shut down, in seconds."""
 
-MACHINE = {
+MACHINE_ERRORS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.EIO, errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOTDIR),
     *(errno.EISDIR, errno.EEXIST),
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         130 or 143 stopped by a signal; 141 the reader of the output has closed the pipe.
     """
     command, *arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
-    with Stop():
+    with SignalHandler():
         try:
             if argv is None:
                 streams.prepare()
@@ -89,29 +89,29 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # here, so that the handlers below catch a failure
             return code
         except Invalid as error:
-            from masksweep.sweeps.config.validation import all_of
+            from masksweep.sweeps.config.validation import single_faults
 
-            for fault in all_of(error):
-                _complain(str(fault))
+            for fault in single_faults(error):
+                _print_error(str(fault))
             return 2
         except BrokenPipeError:  # the reader has closed the pipe, as `head` does
-            streams.discard(1)
+            streams.redirect_to_null(1)
             return 141
         except OSError as error:
-            if error.errno not in MACHINE:
+            if error.errno not in MACHINE_ERRORS:
                 raise
-            streams.discard(1)  # stdout may be what cannot be written
-            _complain(f"{error.strerror}{f': {error.filename}' if error.filename else ''}")
+            streams.redirect_to_null(1)  # stdout may be what cannot be written
+            _print_error(f"{error.strerror}{f': {error.filename}' if error.filename else ''}")
             return 1
         except SweepFailed as error:
-            _complain(str(error))
+            _print_error(str(error))
             return 1
         except Exception as error:
             from masksweep.sweeps.tracking.store import Away
 
             if not isinstance(error, Away):
                 raise
-            _complain(f"the tracking store cannot be reached: {error}")
+            _print_error(f"the tracking store cannot be reached: {error}")
             return 1
         except KeyboardInterrupt as stopped:
             end_children()
@@ -126,13 +126,13 @@ def _require_folder() -> None:
         raise Invalid("current folder", "", "was deleted; change to another") from error
 
 
-def _complain(message: str) -> None:
+def _print_error(message: str) -> None:
     from masksweep.sweeps.common.redact import (
-        shown,  # a mistyped key may leave an address with a password in the message
+        redact,  # a mistyped key may leave an address with a password in the message
     )
     from masksweep.sweeps.common.text import printable
 
-    print(f"masksweep: {printable(shown(message))}", file=sys.stderr)
+    print(f"masksweep: {printable(redact(message))}", file=sys.stderr)
 
 
 def _run(command: str, arguments: list[str]) -> int:
@@ -189,10 +189,10 @@ def _run(command: str, arguments: list[str]) -> int:
 
 def _sweep(arguments: list[str]) -> int:
     """Runs `masksweep run`: every trial that is not done yet. Returns the exit code."""
-    from masksweep.sweeps.composing.command_line import RUN_FLAGS, planned
+    from masksweep.sweeps.composing.command_line import RUN_FLAGS, compose_plan
 
-    flags, overrides = _apart(arguments, RUN_FLAGS)
-    trials = planned(overrides)
+    flags, overrides = _split_flags(arguments, RUN_FLAGS)
+    trials = compose_plan(overrides)
     if not trials:
         return 0
     from masksweep.sweeps.driver import run_sweep
@@ -208,8 +208,8 @@ def _plan(arguments: list[str]) -> int:
     from masksweep.sweeps.tracking import resume
     from masksweep.sweeps.training.preflight import Preflight, check
 
-    flags, overrides = _apart(arguments, (*command_line.RUN_FLAGS, "--json", "--check"))
-    planned = command_line.planned(overrides)
+    flags, overrides = _split_flags(arguments, (*command_line.RUN_FLAGS, "--json", "--check"))
+    planned = command_line.compose_plan(overrides)
     if planned and "--rerun" not in flags:
         name = plan.sweep_name(planned[0].trial, overrides)
         planned, reason = resume.look(planned, name)
@@ -218,16 +218,17 @@ def _plan(arguments: list[str]) -> int:
             print("So trials that have finished are shown as trials to run.", file=sys.stderr)
     if planned and "--check" in flags:
         feasible.check([p.trial for p in planned])
-        with spinner.doing(f"Checking {plan.trials(len(planned))}"):
-            new_trials = [p.trial for p in planned if not p.found]
+        with spinner.show_status(f"Checking {plan.count_trials(len(planned))}"):
+            new_trials = [p.trial for p in planned if not p.previous_result]
             with Preflight() as child:
-                planned = plan.refused(planned, check(new_trials, child.ask) if new_trials else {})
+                answers = check(new_trials, child.ask) if new_trials else {}
+                planned = plan.with_answers(planned, answers)
     if planned:
-        plan.show(planned, "--json" in flags)
+        plan.print_plan(planned, "--json" in flags)
     return 0
 
 
-def _apart(arguments: Sequence[str], own_flags: Sequence[str]) -> tuple[set[str], list[str]]:
+def _split_flags(arguments: Sequence[str], own_flags: Sequence[str]) -> tuple[set[str], list[str]]:
     """Splits arguments into (those in `own_flags`, all others in order, for Hydra)."""
     return {a for a in arguments if a in own_flags}, [a for a in arguments if a not in own_flags]
 
@@ -243,7 +244,7 @@ def _list() -> int:
 def _ui(arguments: Sequence[str]) -> int:
     """Runs `masksweep ui`: serves MLflow's page for the local store. Returns the exit code."""
     from masksweep.sweeps.common.parser import Parser
-    from masksweep.sweeps.common.redact import shown
+    from masksweep.sweeps.common.redact import redact
     from masksweep.sweeps.tracking.reader import latest_page
     from masksweep.sweeps.tracking.store import Away, is_local, store_uri
 
@@ -253,13 +254,13 @@ def _ui(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     uri = store_uri(options.uri)
     if not is_local(uri):
-        print(f"The results are on a server already: {shown(uri)}")
+        print(f"The results are on a server already: {redact(uri)}")
         return 0
     port = _free_port(5000) if options.port is None else _checked_port(options.port)
     try:
         page = f"http://127.0.0.1:{port}/{latest_page(uri)}"
     except Away as error:
-        raise Invalid("tracking.uri", shown(uri), f"is away: {error}") from error
+        raise Invalid("tracking.uri", redact(uri), f"is away: {error}") from error
     print(f"MLflow on {page}   (Ctrl-C ends it)", flush=True)
     server_options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     # no sweep needs MLflow's job runner, which takes eight processes and half a minute to start
@@ -281,19 +282,19 @@ def _checked_port(port: int) -> int:
     """Returns the port. Raises `Invalid` if no server can listen on it."""
     if not 0 < port < 2**16:
         raise Invalid("--port", port, "must be from 1 to 65535")
-    if reason := _taken(port):
+    if reason := port_problem(port):
         raise Invalid("--port", port, f"{reason}; without --port a free one is taken")
     return port
 
 
 def _free_port(first: int) -> int:
     for port in range(first, first + 100):
-        if not _taken(port):
+        if not port_problem(port):
             return port
     raise Invalid("--port", first, "a free port")
 
 
-def _taken(port: int) -> str:
+def port_problem(port: int) -> str:
     """Returns why no server can listen on a port of 127.0.0.1; empty if one can."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do

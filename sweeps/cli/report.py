@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common import escape
 from masksweep.sweeps.common.parser import Parser
-from masksweep.sweeps.common.redact import shown
-from masksweep.sweeps.common.spinner import doing
+from masksweep.sweeps.common.redact import redact
+from masksweep.sweeps.common.spinner import show_status
 from masksweep.sweeps.tracking.store import Away, Refused, store_uri
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ def report(arguments: Sequence[str]) -> int:
     from masksweep.sweeps.tracking import writer
 
     try:
-        sweep, files, sentences = _made(options)
+        sweep, files, sentences = _build_report(options)
     except (Away, Refused) as error:
-        raise Invalid("tracking.uri", shown(store_uri(options.uri)), str(error)) from error
+        raise Invalid("tracking.uri", redact(store_uri(options.uri)), str(error)) from error
     try:
         folder.mkdir(exist_ok=True)
         for name, content in files.items():
@@ -56,43 +56,45 @@ def report(arguments: Sequence[str]) -> int:
         raise Invalid("--out", options.out, f"cannot be written: {error.strerror}") from error
     logged = True
     try:
-        with doing("Logging it to the sweep's run"):
+        with show_status("Logging it to the sweep's run"):
             for part in sweep.each:
                 writer.attach(options.uri, part.run_id, files, "report")
     except (Away, Refused) as error:
         print(f"masksweep: not logged in MLflow: {error}", file=sys.stderr)
         logged = False
     # last: if its reader closes the pipe, printing raises
-    recommendation.show(sentences, escape.console())
+    recommendation.print_sentences(sentences, escape.console())
     print(f"\nWritten: {folder / 'report.html'}, and {len(files) - 1} files beside it")
     return int(not logged)
 
 
-def _made(options: argparse.Namespace) -> tuple[Sweep, dict[str, bytes], list[tuple[str, str]]]:
+def _build_report(
+    options: argparse.Namespace,
+) -> tuple[Sweep, dict[str, bytes], list[tuple[str, str]]]:
     """Returns (the sweep, the content of the report's files by name, the recommendation).
 
     Everything is built inside the temporary folder's context: the trials refer to files of masks
     and held values in it.
     """
     from masksweep.sweeps.report import export, html_page, plots, recommendation
-    from masksweep.sweeps.report.baseline import DENSE
-    from masksweep.sweeps.report.merge import together
+    from masksweep.sweeps.report.baseline import DEFAULT_BASELINE
+    from masksweep.sweeps.report.merge import combine
     from masksweep.sweeps.tracking import reader
 
     with TemporaryDirectory() as folder:
-        with doing("Reading the sweep"):
-            sweep = together(reader.outcomes(options.sweep or None, options.uri, Path(folder)))
+        with show_status("Reading the sweep"):
+            sweep = combine(reader.outcomes(options.sweep or None, options.uri, Path(folder)))
             loaded = reader.load([part.run_id for part in sweep.each], options.uri)
         if not sweep.outcomes:
             raise Invalid("sweep", sweep.name, "; ".join(sweep.left_out) or "no trial has ended")
         labels = dict.fromkeys(o.trial.label for o in sweep.outcomes)
         if options.baseline is not None and options.baseline not in labels:
             raise Invalid("--baseline", options.baseline, f"one of {', '.join(labels)}")
-        with doing("Drawing"):
-            images = plots.all_of(sweep.outcomes)
-            html = html_page.page(sweep, images, options.baseline or DENSE)
+        with show_status("Drawing"):
+            images = plots.draw_plots(sweep.outcomes)
+            html = html_page.page(sweep, images, options.baseline or DEFAULT_BASELINE)
             files = {"report.html": html.encode()}
-            images = plots.all_of(sweep.outcomes, "png")
+            images = plots.draw_plots(sweep.outcomes, "png")
             sentences = recommendation.sentences(sweep.outcomes)
     files |= {f"{name}.png": content for name, content in images.items()}
     for name, frame in loaded._asdict().items():

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.common.redact import holds_secret, shown
-from masksweep.sweeps.composing.command_line import RUN_FLAGS, planned
+from masksweep.sweeps.common.redact import holds_secret, redact
+from masksweep.sweeps.composing.command_line import RUN_FLAGS, compose_plan
 from masksweep.sweeps.config.plan import sweep_name
 
-FLAGS = ("-m", "--multirun", *RUN_FLAGS)
+ALLOWED_FLAGS = ("-m", "--multirun", *RUN_FLAGS)
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ def prepare(run_arguments: Sequence[str]) -> Submission:
     """
     for argument in run_arguments:
         key, _, value = argument.partition("=")
-        if argument.startswith("-") and argument not in FLAGS:
-            raise Invalid(key, value, f"not for submit, only overrides, {', '.join(FLAGS)}")
+        if argument.startswith("-") and argument not in ALLOWED_FLAGS:
+            raise Invalid(key, value, f"not for submit, only overrides, {', '.join(ALLOWED_FLAGS)}")
         _require_public(key.lstrip("+~"), value)
-    trials = [p.trial for p in planned([a for a in run_arguments if a not in RUN_FLAGS])]
+    trials = [p.trial for p in compose_plan([a for a in run_arguments if a not in RUN_FLAGS])]
     for trial in trials:
         for group in ("pattern", "held"):
             if path := getattr(getattr(trial, group), "path", None):
@@ -62,7 +62,7 @@ def prepare(run_arguments: Sequence[str]) -> Submission:
         _require_absolute("MLFLOW_TRACKING_URI", uri)
         quoted = uri.replace("'", r"\'")
         arguments.append(f"tracking.uri='{quoted}'")
-        store = shown(uri)
+        store = redact(uri)
     return Submission(sweep_name(first, run_arguments), arguments, store)
 
 
@@ -72,7 +72,7 @@ def _require_public(key: str, value: str) -> None:
             "no password: everybody sees a job's arguments; "
             "set it in the environment of the cluster's head"
         )
-        raise Invalid(key, shown(value), allowed)
+        raise Invalid(key, redact(value), allowed)
 
 
 def _require_absolute(key: str, uri: str) -> None:

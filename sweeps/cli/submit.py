@@ -16,18 +16,20 @@ from typing import Any
 from masksweep.sweeps.cli.submission import prepare
 from masksweep.sweeps.common import escape
 from masksweep.sweeps.common.parser import Parser
-from masksweep.sweeps.common.spinner import doing
+from masksweep.sweeps.common.spinner import show_status
 from masksweep.sweeps.launch import cluster, job_client
 
-FOLDER = '"$HOME/masksweep-results"'
+JOB_FOLDER = '"$HOME/masksweep-results"'
 """Folder on the head in which jobs run. Ray deletes a job's own folder when the job ends."""
 STOP_SECONDS = 30
 """How long a sweep may take to shut down, in seconds; then Ray kills it."""
-NAME = "masksweep"
+SWEEP_NAME_KEY = "masksweep"
 """Key of the sweep's name in a job's metadata."""
 
 
-def reached(command: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str]], int]:
+def report_connection_errors(
+    command: Callable[[Sequence[str]], int],
+) -> Callable[[Sequence[str]], int]:
     """Decorates a command: prints one line and returns 1 if the cluster stops answering."""
 
     @wraps(command)
@@ -44,7 +46,7 @@ def reached(command: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str]]
     return run
 
 
-@reached
+@report_connection_errors
 def submit(arguments: Sequence[str]) -> int:
     """Runs `masksweep submit`: sends a sweep to a cluster, and prints the id of its job.
 
@@ -70,19 +72,19 @@ def submit(arguments: Sequence[str]) -> int:
     command = shlex.join(
         ["python", "-P", "-m", "masksweep.sweeps.cli", "run", *submission.arguments]
     )
-    with cluster.code() as code, doing("Sending the sweep"):
+    with cluster.code_environment() as code, show_status("Sending the sweep"):
         job = job_client.send(
             client,
-            entrypoint=f"mkdir -p {FOLDER} && cd {FOLDER} && exec {command}",
+            entrypoint=f"mkdir -p {JOB_FOLDER} && cd {JOB_FOLDER} && exec {command}",
             # no secrets here: everybody who sees the dashboard sees these variables
             runtime_env=code | {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}},
-            metadata={NAME: submission.name},
+            metadata={SWEEP_NAME_KEY: submission.name},
         )
     print(job, flush=True)
     return _follow(client, job) if options.follow else 0
 
 
-@reached
+@report_connection_errors
 def status(arguments: Sequence[str]) -> int:
     """Runs `masksweep status [ID]`: lists the cluster's sweeps, or shows one.
 
@@ -97,10 +99,10 @@ def status(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     client = job_client.connect(options.address)
     if options.id is None:
-        _list([job for job in client.list_jobs() if NAME in (job.metadata or {})])
+        _list([job for job in client.list_jobs() if SWEEP_NAME_KEY in (job.metadata or {})])
         return 0
     job = job_client.info(client, options.id)
-    print(f"sweep: {(job.metadata or {}).get(NAME, '-')}\nstate: {job.status}")
+    print(f"sweep: {(job.metadata or {}).get(SWEEP_NAME_KEY, '-')}\nstate: {job.status}")
     if job.status.is_terminal():
         print(f"exit code: {job_client.exit_code(job)}")
     if job.message:
@@ -108,7 +110,7 @@ def status(arguments: Sequence[str]) -> int:
     return int(job.status in ("FAILED", "STOPPED"))
 
 
-@reached
+@report_connection_errors
 def stop(arguments: Sequence[str]) -> int:
     """Runs `masksweep stop ID`: asks a sweep to shut down, and waits until it has ended.
 
@@ -137,7 +139,7 @@ def stop(arguments: Sequence[str]) -> int:
 
 def _parser(command: str) -> Parser:
     parser = Parser(prog=f"masksweep {command}", allow_abbrev=False)
-    default = f"RAY_API_SERVER_ADDRESS, RAY_ADDRESS, or {job_client.DEFAULT}"
+    default = f"RAY_API_SERVER_ADDRESS, RAY_ADDRESS, or {job_client.DEFAULT_ADDRESS}"
     help_text = f"the cluster's dashboard; default: {default}"
     parser.add_argument("--address", metavar="URL", help=help_text)
     return parser
@@ -163,7 +165,8 @@ def _list(jobs: Sequence[Any]) -> None:
     for job in sorted(jobs, key=lambda job: job.start_time or 0):
         code = str(job_client.exit_code(job)) if job.status.is_terminal() else "-"
         started = f"{datetime.fromtimestamp((job.start_time or 0) / 1000):%m-%d %H:%M}"
-        rows.append((job.submission_id, str(job.status), code, started, job.metadata[NAME]))
+        name = job.metadata[SWEEP_NAME_KEY]
+        rows.append((job.submission_id, str(job.status), code, started, name))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     console = escape.console()
     for row in rows:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common.parser import Parser
-from masksweep.sweeps.common.redact import shown
-from masksweep.sweeps.common.spinner import doing
+from masksweep.sweeps.common.redact import redact
+from masksweep.sweeps.common.spinner import show_status
 from masksweep.sweeps.config.sections import Tracking
 from masksweep.sweeps.tracking.sender import Sender
 from masksweep.sweeps.tracking.spool import Address, Spool
@@ -35,19 +35,19 @@ def sync(arguments: Sequence[str]) -> int:
     if not spools:
         print("No results wait to be sent.")
     if args.uri and len({spool.store for spool in spools}) > 1:
-        spools = [spool for spool in spools if spool.store == shown(store_uri(args.uri))]
+        spools = [spool for spool in spools if spool.store == redact(store_uri(args.uri))]
     return max((_send(spool, args.uri) for spool in spools), default=0)
 
 
 def _send(address: Address, given_uri: str | None) -> int:
     default_uri = store_uri(given_uri)
     # the saved address has no password, so prefer ours if it names the same store
-    uri = default_uri if given_uri or shown(default_uri) == address.store else address.store
+    uri = default_uri if given_uri or redact(default_uri) == address.store else address.store
     tracking = Tracking(uri=uri, experiment=address.experiment)
     try:
         with Spool.held(address) as spool:
             before = spool.waiting()
-            with doing(f"Sending {before} records of {address.sweep!r}"):
+            with show_status(f"Sending {before} records of {address.sweep!r}"):
                 Sender(spool, tracking, address.sweep).send_left()
                 Tracker(tracking, address.sweep).kill_left_running()
             waiting, refused = spool.waiting(), spool.refused()

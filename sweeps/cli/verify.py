@@ -17,11 +17,11 @@ from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common import escape
 from masksweep.sweeps.common.parser import Parser
 from masksweep.sweeps.report import claims
-from masksweep.sweeps.report.claims import Checked
+from masksweep.sweeps.report.claims import CheckedClaim
 
 EXPERIMENTS = ("seed_questions", "equivalence", "mnist1d", "lottery_tickets")
 """Experiments that together make all claims. Other experiments with claims are parts of these."""
-MEASURED = "sparse_matmul"
+SPARSE_MATMUL = "sparse_matmul"
 """Name of the check of TensorFlow's table of sparse against dense products. It has no trials."""
 
 
@@ -36,27 +36,27 @@ def verify(arguments: Sequence[str]) -> int:
     Returns:
         The exit code: 0 only if every sweep ended well, and every claim was checked and holds.
     """
-    from masksweep.sweeps.composing.command_line import planned
+    from masksweep.sweeps.composing.command_line import compose_plan
     from masksweep.sweeps.driver import run_sweep
 
     parser = Parser(prog="masksweep verify", allow_abbrev=False)
     parser.add_argument("--only", action="append", metavar="NAME", help="one experiment")
     parser.add_argument("--rerun", action="store_true", help="what is done counts as not done")
     options, overrides = parser.parse_known_args(arguments)
-    known = [*with_claims(), MEASURED]
+    known = [*experiments_with_claims(), SPARSE_MATMUL]
     for name in options.only or ():
         if name not in known:
             raise Invalid("--only", name, f"one of {', '.join(known)}")
-    checked: list[Checked] = []
+    checked: list[CheckedClaim] = []
     all_sweeps_ok = True
     start, console = time.monotonic(), escape.console()
-    for name in options.only or (*EXPERIMENTS, MEASURED):
+    for name in options.only or (*EXPERIMENTS, SPARSE_MATMUL):
         console.rule(name)
-        if name == MEASURED:
-            checked += _measured(console)
+        if name == SPARSE_MATMUL:
+            checked += _verify_sparse_matmul(console)
             continue
         arguments = [f"+experiment={name}", *overrides]
-        trials = planned(arguments)
+        trials = compose_plan(arguments)
         if not trials:
             return 0
         sweep_result = run_sweep.run(trials, arguments, rerun=options.rerun)
@@ -72,18 +72,18 @@ def verify(arguments: Sequence[str]) -> int:
     return 0 if all_sweeps_ok and checked and passed == len(checked) else 1
 
 
-def _measured(console: Console) -> list[Checked]:
+def _verify_sparse_matmul(console: Console) -> list[CheckedClaim]:
     """Checks the claims about the speed of sparse products. Loads TensorFlow."""
     from masksweep.sweeps.bench import sparse_matmul_report
-    from masksweep.sweeps.common.spinner import doing
+    from masksweep.sweeps.common.spinner import show_status
     from masksweep.sweeps.training import setup
 
     setup.prepare_process(threads=1)
-    with doing("Timing sparse and dense products"):
+    with show_status("Timing sparse and dense products"):
         return sparse_matmul_report.verify(console)
 
 
-def with_claims() -> list[str]:
+def experiments_with_claims() -> list[str]:
     """Returns the names of the experiments that make claims, also by the experiments in them."""
     folder = resources.files("masksweep.conf").joinpath("experiment")
     configs = {

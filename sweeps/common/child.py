@@ -14,7 +14,7 @@ from masksweep.sweeps.common import signals
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Lost = BrokenProcessPool
+ChildDied = BrokenProcessPool
 """Raised by a future when its process has died."""
 
 
@@ -33,7 +33,7 @@ class Child:
         context = multiprocessing.get_context("spawn")
         children_before = set(multiprocessing.active_children())
         self._pool = ProcessPoolExecutor(1, context, _set_up, (setup, arguments))
-        with signals.kept_from_children():
+        with signals.ignore_interrupt_in_children():
             self._ready = self._pool.submit(os.getpid)
         (self._process,) = set(multiprocessing.active_children()) - children_before
 
@@ -47,11 +47,12 @@ class Child:
         """Runs a function in the child process.
 
         Returns:
-            A future with the function's result or exception. It raises `Lost` if the process died.
+            A future with the function's result or exception. It raises `ChildDied` if the process
+            died.
         """
         try:
             return self._pool.submit(function, *args, **kwargs)
-        except Lost as error:
+        except ChildDied as error:
             lost = Future[R]()
             lost.set_exception(error)
             return lost

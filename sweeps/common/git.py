@@ -7,17 +7,17 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-PATIENCE_S = 3.0
+TIMEOUT_SECONDS = 3.0
 """Seconds that git may take."""
 
 
 @cache
 def commit() -> str:
-    """Returns `of` for this code. It is cached, because git takes longer than many small steps."""
-    return of(Path(__file__).resolve().parents[1])
+    """Returns `commit_of` for this code. Cached: git takes longer than many small steps."""
+    return commit_of(Path(__file__).resolve().parents[1])
 
 
-def of(package: Path) -> str:
+def commit_of(package: Path) -> str:
     """Returns the commit of a package, and whether its code has changed since then.
 
     Args:
@@ -47,7 +47,7 @@ def _git(folder: Path, *arguments: str) -> str:
         ["git", "--no-optional-locks", "-C", str(folder), *arguments],
         env=env,
         check=True,
-        timeout=PATIENCE_S,
+        timeout=TIMEOUT_SECONDS,
         text=True,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

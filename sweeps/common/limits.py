@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-LARGE = 50 * 2**20
+MAX_SENT_ARTIFACT_BYTES = 50 * 2**20
 """Size in bytes above which an artifact is not sent with a trial's result."""
 
-HURRY_SECONDS = 3.0
+INTERRUPTED_SEND_SECONDS = 3.0
 """Seconds that the end of a sweep waits for the store after Ctrl-C."""
 
-STATE = Path(".masksweep")
+STATE_FOLDER = Path(".masksweep")
 """Folder for the spool, logs and checkpoints, relative to where a sweep is started."""

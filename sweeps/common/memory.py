@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 
-def bytes_of(variables: list[Any]) -> int:
+def variable_bytes(variables: list[Any]) -> int:
     """Returns the size of variables in bytes, from their shapes and dtypes."""
     import tensorflow as tf
 
     return sum(prod(v.shape) * tf.as_dtype(v.dtype).size for v in variables)
 
 
-class Peak:
+class PeakMemory:
     """Measures how far the resident memory of the process rises, from its creation on.
 
     It needs Linux: without `/proc/self/clear_refs` nothing is measured.
@@ -36,7 +36,7 @@ class Peak:
 
 
 @contextmanager
-def limit(size: int | None, over: Callable[[str], None]) -> Iterator[None]:
+def limit(size: int | None, on_exceeded: Callable[[str], None]) -> Iterator[None]:
     """Calls a function if the process grows too large while the context is entered.
 
     The resident memory of the whole process counts. Ray uses its `memory` setting only to place
@@ -44,7 +44,7 @@ def limit(size: int | None, over: Callable[[str], None]) -> Iterator[None]:
 
     Args:
         size: Limit in bytes; None for no limit.
-        over: Called with the reason, from another thread.
+        on_exceeded: Called with the reason, from another thread.
     """
     end = threading.Event()
 
@@ -52,7 +52,7 @@ def limit(size: int | None, over: Callable[[str], None]) -> Iterator[None]:
         while size and not end.wait(0.25):
             if (now := _status("VmRSS")) > size:
                 usage = f"{now / 2**30:.2f} GiB of the {size / 2**30:.2f} that it may take"
-                over(f"out of memory: {usage} (resources.memory)")
+                on_exceeded(f"out of memory: {usage} (resources.memory)")
                 return
 
     if size and Path("/proc/self/status").exists():

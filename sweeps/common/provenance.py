@@ -42,12 +42,12 @@ def code_version() -> str:
 
 
 @cache
-def describe() -> str:
-    """Returns the entries of `known` as lines `key: value`."""
-    return "".join(f"{key}: {value}\n" for key, value in known().items())
+def environment_text() -> str:
+    """Returns the entries of `environment` as lines `key: value`."""
+    return "".join(f"{key}: {value}\n" for key, value in environment().items())
 
 
-def known() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Returns the versions, processor, devices and thread settings by name. Imports TensorFlow."""
     import tensorflow as tf
 

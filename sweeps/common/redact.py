@@ -5,17 +5,21 @@ from __future__ import annotations
 import re
 
 # a password may contain a slash, a user name may not; with http a name alone may be a token
-SECRET = re.compile(r"//[^/:@\s]*:[^@\s]*@|https?://[^/@\s]+@|[?&]\w*(password|token)=", re.I)
-USER = re.compile(r"(?<=//)([^/@\s]*|[^/:@\s]*:[^@\s]*)@")
-QUERY = re.compile(r"(?<=[?&])(\w*(?:password|token))=(?!\.\.\.(?:[\s&'\":]|$))[^&\s]*", re.I)
+SECRET_PATTERN = re.compile(
+    r"//[^/:@\s]*:[^@\s]*@|https?://[^/@\s]+@|[?&]\w*(password|token)=", re.I
+)
+USER_PATTERN = re.compile(r"(?<=//)([^/@\s]*|[^/:@\s]*:[^@\s]*)@")
+QUERY_PATTERN = re.compile(
+    r"(?<=[?&])(\w*(?:password|token))=(?!\.\.\.(?:[\s&'\":]|$))[^&\s]*", re.I
+)
 """A secret parameter of a URL. The `...` that replaces a secret does not match again."""
 
 
 def holds_secret(text: str) -> bool:
     """Whether an address in the text may contain a password or a token."""
-    return SECRET.search(text) is not None
+    return SECRET_PATTERN.search(text) is not None
 
 
-def shown(text: str) -> str:
+def redact(text: str) -> str:
     """Returns the text without the users, passwords and tokens in its addresses."""
-    return QUERY.sub(r"\1=...", USER.sub("", text))
+    return QUERY_PATTERN.sub(r"\1=...", USER_PATTERN.sub("", text))

@@ -11,25 +11,25 @@ from __future__ import annotations
 import os
 import sys
 
-SETTING = "PYTHONSAFEPATH"
+ENVIRONMENT_VARIABLE = "PYTHONSAFEPATH"
 
 
-def keep() -> None:
+def remove_current_folder() -> None:
     """Removes the current folder from the path, here and in all later child processes.
 
     Other entries of `PYTHONPATH` stay. The folder of this code stays too, even if it is the current
     folder, so that one can work on the code.
     """
-    os.environ[SETTING] = "1"
+    os.environ[ENVIRONMENT_VARIABLE] = "1"
     sys.path[:] = [entry for entry in sys.path if not _is_current(entry)]
     if python_path := os.environ.get("PYTHONPATH"):
         entries = [e for e in python_path.split(os.pathsep) if not _is_current(e)]
         os.environ["PYTHONPATH"] = os.pathsep.join(entries)
 
 
-def kept() -> bool:
+def is_current_folder_removed() -> bool:
     """Whether the current folder is kept off the path of child processes."""
-    return bool(os.environ.get(SETTING))
+    return bool(os.environ.get(ENVIRONMENT_VARIABLE))
 
 
 def _is_current(entry: str) -> bool:
@@ -43,4 +43,4 @@ def _is_current(entry: str) -> bool:
         return not os.path.isabs(entry)  # noqa: PTH117
 
 
-keep()  # at import, because all later imports must avoid the current folder too
+remove_current_folder()  # at import, because all later imports must avoid the current folder too

@@ -14,17 +14,17 @@ class TooLarge(ValueError):
     """The file has more bytes or values than allowed."""
 
 
-LONG_NUMBER = 1000
+MAX_NUMBER_CHARACTERS = 1000
 """Most characters of a number or a date. Parsing a number with colons takes quadratic time."""
 
 
-def read(path: Path, most: int, values: int, as_hydra: bool = False) -> tuple[str, Any]:
+def read(path: Path, max_bytes: int, max_values: int, as_hydra: bool = False) -> tuple[str, Any]:
     """Reads a YAML file that holds plain data.
 
     Args:
         path: The file.
-        most: Largest size in bytes. The size with all aliases expanded counts as well.
-        values: Largest number of values, including keys, with all aliases expanded.
+        max_bytes: Largest size in bytes. The size with all aliases expanded counts as well.
+        max_values: Largest number of values, including keys, with all aliases expanded.
         as_hydra: Whether to use the parser in Python, as Hydra does. The parser in C is twenty
             times as fast, but might read some texts differently.
 
@@ -39,13 +39,13 @@ def read(path: Path, most: int, values: int, as_hydra: bool = False) -> tuple[st
     try:
         if not path.is_file():  # reading a pipe would block
             raise ValueError("no file")
-        if (size := path.stat().st_size) > most:
-            raise TooLarge(f"has {size} bytes, more than {most} bytes")
+        if (size := path.stat().st_size) > max_bytes:
+            raise TooLarge(f"has {size} bytes, more than {max_bytes} bytes")
         text = path.read_bytes().decode()
-        loader = (_AsHydra if as_hydra else _Fast)(text)
-        loader.allowed = values
+        loader = (_PythonLoader if as_hydra else _FastLoader)(text)
+        loader.max_values = max_values
         node = loader.get_single_node()
-        if node and (_size(node, {}) > most or _size(node, {}, each=1) > values):
+        if node and (_size(node, {}) > max_bytes or _size(node, {}, each=1) > max_values):
             raise ValueError("aliases, of which a few can stand for any number of values")
         data = None if node is None else loader.construct_document(node)
         str(data)  # raises an error if a number is too long to be printed
@@ -60,14 +60,14 @@ def read(path: Path, most: int, values: int, as_hydra: bool = False) -> tuple[st
 class _Limited(Composer):
     """A YAML composer that stops at a number of values and at long numbers."""
 
-    allowed = 0
+    max_values = 0
     """Largest number of values."""
-    _read = 0
+    _values_read = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        self._read += 1
-        if self._read > self.allowed:  # now, because reading on would take long
-            raise TooLarge(f"has more than {self.allowed:,} values")
+        self._values_read += 1
+        if self._values_read > self.max_values:  # now, because reading on would take long
+            raise TooLarge(f"has more than {self.max_values:,} values")
         node = super().compose_node(parent, index)
         if isinstance(node, yaml.ScalarNode) and not node.tag.endswith((":str", ":binary")):
             self._require_short(node.value)
@@ -75,22 +75,22 @@ class _Limited(Composer):
 
     @staticmethod
     def _require_short(text: str) -> None:
-        if len(text) > LONG_NUMBER:
-            raise ValueError(f"a number of more than {LONG_NUMBER:,} characters")
+        if len(text) > MAX_NUMBER_CHARACTERS:
+            raise ValueError(f"a number of more than {MAX_NUMBER_CHARACTERS:,} characters")
 
 
-class _AsHydra(_Limited, yaml.SafeLoader):
+class _PythonLoader(_Limited, yaml.SafeLoader):
     """The loader with the parser in Python."""
 
 
-FASTEST: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+FASTEST_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _Fast(_Limited, FASTEST):  # type: ignore[misc]
+class _FastLoader(_Limited, FASTEST_LOADER):  # type: ignore[misc]
     """The loader with the parser in C, if PyYAML has it."""
 
     def __init__(self, text: str) -> None:
-        FASTEST.__init__(self, text)
+        FASTEST_LOADER.__init__(self, text)
         Composer.__init__(self)  # the parser in C does not call it
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from masksweep.strategies.patterns.base import raw
 
 
-def derive(seed: int, purpose: str) -> int:
+def derive_seed(seed: int, purpose: str) -> int:
     """Returns a 31-bit seed for one purpose of a trial.
 
     Args:

@@ -24,16 +24,16 @@ class Stopped(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
-class Stop:
+class SignalHandler:
     """A context manager that catches both signals. The second signal ends the process at once.
 
     Args:
-        gentle: Whether the first signal raises `Stopped` only in the next call of `check`, so that
-            no work is interrupted half-way. If False, it raises `Stopped` immediately.
+        deferred: Whether the first signal raises `Stopped` only in the next call of `check`, so
+            that no work is interrupted half-way. If False, it raises `Stopped` immediately.
     """
 
-    def __init__(self, gentle: bool = False) -> None:
-        self.gentle = gentle
+    def __init__(self, deferred: bool = False) -> None:
+        self.deferred = deferred
         self._number: int | None = None
         self._before: dict[signal.Signals, Any] = {}
 
@@ -41,7 +41,7 @@ class Stop:
         if threading.current_thread() is not threading.main_thread():
             return self  # only the main thread may handle signals
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._caught)
+            self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -53,14 +53,14 @@ class Stop:
         if self._number is not None:
             raise Stopped(self._number)
 
-    def _caught(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._number is not None:
             if sys.stderr.isatty():
                 os.write(2, b"\x1b[?25h\n")  # shows the cursor, which the live display hides
             end_children()
             os._exit(128 + number)
         self._number = number
-        if not self.gentle:
+        if not self.deferred:
             self.check()
 
 
@@ -94,7 +94,7 @@ def kill(processes: Iterable[psutil.Process]) -> None:
 
 
 @contextlib.contextmanager
-def kept_from_children() -> Iterator[None]:
+def ignore_interrupt_in_children() -> Iterator[None]:
     """While entered, processes that are started here ignore the Ctrl-C of a terminal.
 
     A terminal sends Ctrl-C to all processes of a command. The process that starts the others must

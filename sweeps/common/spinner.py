@@ -11,10 +11,10 @@ from masksweep.sweeps.common import escape
 
 
 @contextmanager
-def doing(text: str) -> Iterator[None]:
+def show_status(text: str) -> Iterator[None]:
     """Shows a text while the context is entered, with a spinner on a terminal."""
     console = escape.console(stderr=True)
-    if _is_terminal(console):
+    if is_terminal(console):
         with console.status(text):
             yield
     else:
@@ -22,6 +22,6 @@ def doing(text: str) -> Iterator[None]:
         yield
 
 
-def _is_terminal(console: Console) -> bool:
+def is_terminal(console: Console) -> bool:
     # with FORCE_COLOR rich takes a file for a terminal, but a file has no cursor to move
     return console.is_interactive and console.file.isatty()

@@ -25,7 +25,7 @@ def prepare() -> None:
     if 2 in closed:
         sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), write_through=True)
     elif sys.stderr is sys.__stderr__ and sys.stderr is not None:
-        sys.stderr = _Quiet(
+        sys.stderr = _PipeSafeStderr(
             io.FileIO(2, "w", closefd=False),
             encoding=sys.stderr.encoding,
             errors="backslashreplace",
@@ -45,18 +45,18 @@ def _is_open(number: int) -> bool:
     return True
 
 
-class _Quiet(io.TextIOWrapper):
+class _PipeSafeStderr(io.TextIOWrapper):
     """A stderr that can be written to after its reader has ended, as in `2>&1 | head`."""
 
     def write(self, text: str) -> int:
         try:
             return super().write(text)
         except BrokenPipeError:
-            discard(2)
+            redirect_to_null(2)
             return len(text)
 
 
-def discard(number: int) -> None:
+def redirect_to_null(number: int) -> None:
     """Redirects a standard stream, given by its number, to the null device."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, number)

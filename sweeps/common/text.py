@@ -5,14 +5,14 @@ from __future__ import annotations
 from math import ceil
 
 
-def about(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Returns a time in seconds, minutes or hours, for example `90 s` or `12 min`."""
     if seconds < 100:
         return f"{ceil(seconds)} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def count(number: int, thing: str) -> str:
+def pluralize(number: int, thing: str) -> str:
     """Returns a number with its noun, for example `1 trial` or `2 trials`."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 RUN_FLAGS = ("--rerun",)
 """Masksweep's own flags of `run`. They are not passed to Hydra."""
-HYDRA = re.compile(r"[+~]*hydra\b")
+HYDRA_KEY = re.compile(r"[+~]*hydra\b")
 """The key of an override of Hydra's own config."""
 # argparse accepts any unique prefix of a flag
-PICKLED = re.compile(r"--e[a-z-]*(=|$)")
+PICKLE_FLAG = re.compile(r"--e[a-z-]*(=|$)")
 """Hydra's flag `--experimental-rerun`, which loads a pickle file."""
 
 
@@ -37,21 +37,21 @@ def compose(arguments: Sequence[str]) -> list[Composed]:
     """
     for argument in arguments:
         key, _, value = argument.partition("=")
-        if PICKLED.match(argument):
+        if PICKLE_FLAG.match(argument):
             raise Invalid(key, value, "not offered: --experimental-rerun would load a pickle")
         if argument.startswith("="):
             raise Invalid("arguments", argument, "must be KEY=VALUE")
-        if HYDRA.match(key):
+        if HYDRA_KEY.match(key):
             raise Invalid(key, value, "Hydra's own config is fixed here")
     from masksweep.sweeps.composing import hydra_internals, places, untrusted
 
     options = hydra_internals.parse(arguments)
     config_folder = untrusted.check(options)
     try:
-        if hydra_internals.answers(options):
-            hydra_internals.answer(options)
+        if hydra_internals.only_prints(options):
+            hydra_internals.print_answer(options)
             return []
-        jobs = _jobs(options.config_dir, options.overrides)
+        jobs = _compose_jobs(options.config_dir, options.overrides)
     except (Invalid, BrokenPipeError):
         raise
     except Exception as error:
@@ -64,20 +64,20 @@ def compose(arguments: Sequence[str]) -> list[Composed]:
     return jobs
 
 
-def _jobs(config_dir: str | None, overrides: Sequence[str]) -> list[Composed]:
+def _compose_jobs(config_dir: str | None, overrides: Sequence[str]) -> list[Composed]:
     """Composes all jobs of a sweep. Raises the errors of Hydra and OmegaConf."""
     from masksweep.sweeps.composing import grid, hydra_internals
     from masksweep.sweeps.composing.composer import Composer
     from masksweep.sweeps.config.composed import Composed
 
-    with hydra_internals.composed(config_dir, overrides) as (loader, config):
+    with hydra_internals.compose_sweep_config(config_dir, overrides) as (loader, config):
         composer = Composer(loader, config)
         named_jobs = grid.jobs(composer, config, list(config.hydra.overrides.task))
         values = composer.resolve([job for _, job in named_jobs])
     return [Composed(job, v, part) for (part, job), v in zip(named_jobs, values, strict=True)]
 
 
-def planned(arguments: Sequence[str]) -> list[Planned]:
+def compose_plan(arguments: Sequence[str]) -> list[Planned]:
     """Composes and checks the trials that the arguments ask for.
 
     Returns:
@@ -86,10 +86,10 @@ def planned(arguments: Sequence[str]) -> list[Planned]:
     Raises:
         Invalid: As in `compose`, or a trial is not valid.
     """
-    from masksweep.sweeps.config.plan import plan, trials_of
+    from masksweep.sweeps.config.plan import parse_trials, plan
 
     jobs = compose(arguments)
-    return plan(jobs, trials_of(jobs)) if jobs else []
+    return plan(jobs, parse_trials(jobs)) if jobs else []
 
 
 def explain(error: Exception, overrides: Sequence[str]) -> Invalid:
@@ -110,7 +110,7 @@ def explain(error: Exception, overrides: Sequence[str]) -> Invalid:
     if match := re.search(r"Could not override '([^']*)'", text):
         key = match.group(1)
         value = next((o.partition("=")[2] for o in overrides if o.split("=")[0] == key), "")
-        return Invalid(key, value, _siblings(key, value, overrides))
+        return Invalid(key, value, _unknown_key_message(key, value, overrides))
     if isinstance(error, OverrideParseException):
         key, _, value = error.override.partition("=")
         if "=" not in error.override:
@@ -135,7 +135,7 @@ def explain(error: Exception, overrides: Sequence[str]) -> Invalid:
     return Invalid(key, value, message[:300])
 
 
-def _siblings(key: str, value: str, overrides: Sequence[str]) -> str:
+def _unknown_key_message(key: str, value: str, overrides: Sequence[str]) -> str:
     """Returns a message for an unknown key, with the known keys of the chosen option.
 
     If several options of a group are swept over, the key may be unknown to some of them only.
@@ -150,7 +150,7 @@ def _siblings(key: str, value: str, overrides: Sequence[str]) -> str:
     message = ""
     options = chosen.split(",")
     for option in options:
-        config = _composed([f"{parent}={option}"] if option else [])
+        config = _compose_default([f"{parent}={option}"] if option else [])
         node = OmegaConf.select(config, parent) if parent else config
         if not isinstance(node, DictConfig):
             return f"unknown key; there is no {parent}"
@@ -169,7 +169,7 @@ def _siblings(key: str, value: str, overrides: Sequence[str]) -> str:
     return f"not a key of every {parent} in this sweep{suffix}; give each its own in sweep.parts"
 
 
-def _composed(overrides: Sequence[str]) -> DictConfig:
+def _compose_default(overrides: Sequence[str]) -> DictConfig:
     """Composes the default config with these overrides, or without them if they are not valid."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module

@@ -20,7 +20,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.composing.hydra_internals import apply_overrides
 
-Lines = tuple[str, ...]
+Overrides = tuple[str, ...]
 """Overrides as on the command line."""
 
 
@@ -40,8 +40,8 @@ class Composer:
         self._is_group = cache(loader.repository.group_exists)
         self._parser = OverridesParser.create(config_loader=loader)
         self._parsed: dict[str, Override] = {}
-        self._composed: dict[Lines, DictConfig] = {}
-        self._sections: dict[tuple[Lines, str, Lines], dict[str, Any] | None] = {}
+        self._composed: dict[Overrides, DictConfig] = {}
+        self._sections: dict[tuple[Overrides, str, Overrides], dict[str, Any] | None] = {}
 
     def parse(self, lines: Sequence[str]) -> list[Override]:
         """Parses overrides. Each is parsed once and cached."""
@@ -52,7 +52,7 @@ class Composer:
     def compose(self, job: Sequence[str]) -> DictConfig:
         """Returns the config of one job, equal to the one that Hydra would compose."""
         chosen, values = self._split(job)
-        config = copy.deepcopy(self._choice(chosen))
+        config = copy.deepcopy(self._compose_choice(chosen))
         apply_overrides(self.parse(values), config)
         with open_dict(config.hydra):
             config.hydra.overrides.task = list(job)
@@ -72,19 +72,23 @@ class Composer:
             Invalid: A value is missing.
         """
         split = [self._split(job) for job in jobs]
-        apart = self._apart({chosen for chosen, _ in split})
+        section_by_override = self._independent_sections({chosen for chosen, _ in split})
         return [
-            self._put_together(chosen, values, apart) or plain(self.compose(job))
+            self._assemble(chosen, values, section_by_override) or to_plain_data(self.compose(job))
             for job, (chosen, values) in zip(jobs, split, strict=True)
         ]
 
-    def _put_together(
-        self, chosen: Lines, values: Lines, apart: Mapping[str, str]
+    def _assemble(
+        self, chosen: Overrides, values: Overrides, section_by_override: Mapping[str, str]
     ) -> dict[str, Any] | None:
         """Assembles a job's config from sections, or returns None if one needs the whole config."""
-        common = tuple(line for line in chosen if line not in apart)
-        source = {apart[line]: (*common, line) for line in chosen if line in apart}
-        overrides: dict[str, Lines] = dict.fromkeys(self._choice(common), ())
+        common = tuple(line for line in chosen if line not in section_by_override)
+        source = {
+            section_by_override[line]: (*common, line)
+            for line in chosen
+            if line in section_by_override
+        }
+        overrides: dict[str, Overrides] = dict.fromkeys(self._compose_choice(common), ())
         for line in values:
             key = self._parsed[line].key_or_group.partition(".")[0]
             overrides[key] = (*overrides.get(key, ()), line)
@@ -98,12 +102,12 @@ class Composer:
             config |= section
         return config
 
-    def _section(self, chosen: Lines, key: str, values: Lines) -> dict[str, Any] | None:
+    def _section(self, chosen: Overrides, key: str, values: Overrides) -> dict[str, Any] | None:
         """Returns `{key: section}`, cached, or None if the section needs the whole config."""
         cache_key = chosen, key, values
         if cache_key not in self._sections:
             overrides = self.parse(values)
-            part = OmegaConf.masked_copy(self._choice(chosen), key)
+            part = OmegaConf.masked_copy(self._compose_choice(chosen), key)
             OmegaConf.set_struct(part, True)
             contents = [OmegaConf.to_container(part), *(o.value() for o in overrides)]
             self._sections[cache_key] = None
@@ -115,7 +119,7 @@ class Composer:
                     self._sections[cache_key] = cast(dict[str, Any], section)
         return self._sections[cache_key]
 
-    def _apart(self, choices: Set[Lines]) -> dict[str, str]:
+    def _independent_sections(self, choices: Set[Overrides]) -> dict[str, str]:
         """Returns the section that each group override fills, if their sections are independent.
 
         Then each section can be composed once for each override, not once for each combination of
@@ -130,27 +134,28 @@ class Composer:
         sections = {}
         for line in lines:
             if line not in common:
-                section = _filled(before, self._defaults((*common, line)), self._parsed[line])
+                after = self._defaults((*common, line))
+                section = _filled_section(before, after, self._parsed[line])
                 if section is None:
                     return {}
                 sections[line] = section
         by_choice = [[sections[line] for line in chosen if line in sections] for chosen in choices]
         return sections if all(len(set(filled)) == len(filled) for filled in by_choice) else {}
 
-    def _defaults(self, chosen: Lines) -> list[InputDefault]:
+    def _defaults(self, chosen: Overrides) -> list[InputDefault]:
         """Returns all entries of Hydra's defaults tree, including those that add no config."""
         hydra_overrides = list(self._config.hydra.overrides.hydra)
         name = self._config.hydra.job.config_name
         result = self._loader.compute_defaults_list(name, [*hydra_overrides, *chosen], RunMode.RUN)
         return list(_entries(result.defaults_tree))
 
-    def _choice(self, chosen: Lines) -> DictConfig:
+    def _compose_choice(self, chosen: Overrides) -> DictConfig:
         """Returns Hydra's config for a choice of groups, cached. Do not change it."""
         if chosen not in self._composed:
             self._composed[chosen] = self._loader.load_sweep_config(self._config, list(chosen))
         return self._composed[chosen]
 
-    def _split(self, job: Sequence[str]) -> tuple[Lines, Lines]:
+    def _split(self, job: Sequence[str]) -> tuple[Overrides, Overrides]:
         """Splits a job's overrides into those that choose a config of a group, and the others.
 
         Raises:
@@ -167,7 +172,7 @@ class Composer:
         return tuple(chosen), tuple(values)
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
+def to_plain_data(config: DictConfig) -> dict[str, Any]:
     """Returns a config as plain data, without the section `hydra`.
 
     Raises:
@@ -194,7 +199,7 @@ def _entries(tree: DefaultsTreeNode) -> Iterator[InputDefault]:
             yield child
 
 
-def _filled(
+def _filled_section(
     before: Sequence[InputDefault], after: Sequence[InputDefault], choice: Override
 ) -> str | None:
     """Returns the section that a group override fills, or None if it changes more than one entry.

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.composing.composer import Composer
 
-MOST = 100_000
+MAX_JOBS = 100_000
 """Largest number of jobs in a sweep: a single line of a config can ask for far more."""
 
 
@@ -36,7 +36,7 @@ def jobs(
         A pair `(part, overrides)` for each job. The part is empty if the sweep has no parts.
 
     Raises:
-        Invalid: A part has another form, a value is given twice, or there are more than `MOST`
+        Invalid: A part has another form, a value is given twice, or there are more than `MAX_JOBS`
             jobs.
     """
     parts = OmegaConf.select(config, "sweep.parts") or {"": {}}
@@ -48,10 +48,10 @@ def jobs(
     named_jobs: list[tuple[str, list[str]]] = []
     for name, part in by_name.items():
         for grid in _grids(part):
-            lines = [_line(key, value) for key, value in grid.items() if key not in keys]
-            choices = [_choices(o) for o in [*overrides, *composer.parse(lines)]]
-            if len(named_jobs) + math.prod(map(len, choices)) > MOST:
-                raise Invalid("sweep", str(name), f"must have {MOST} trials at most")
+            lines = [_as_override(key, value) for key, value in grid.items() if key not in keys]
+            choices = [_expand_override(o) for o in [*overrides, *composer.parse(lines)]]
+            if len(named_jobs) + math.prod(map(len, choices)) > MAX_JOBS:
+                raise Invalid("sweep", str(name), f"must have {MAX_JOBS} trials at most")
             named_jobs += [(str(name), list(job)) for job in itertools.product(*choices)]
     return named_jobs
 
@@ -77,7 +77,7 @@ def _is_choice(value: Any) -> bool:
     return any(sets)
 
 
-def _line(key: Any, value: Any) -> str:
+def _as_override(key: Any, value: Any) -> str:
     """Returns an entry of a part as an override of the command line. A list becomes a sweep."""
     if isinstance(value, Mapping):
         raise Invalid(f"sweep.parts: {key}", dict(value), "a value or a list of values")
@@ -85,7 +85,7 @@ def _line(key: Any, value: Any) -> str:
     return f"{key}={','.join('null' if v is None else str(v) for v in values)}"
 
 
-def _choices(override: Override) -> list[str]:
+def _expand_override(override: Override) -> list[str]:
     """Returns an override as `key=value` for each value that it sweeps over."""
     key = override.get_key_element()
     if not override.is_sweep_override():
@@ -94,9 +94,9 @@ def _choices(override: Override) -> list[str]:
         raise Invalid(key, override.get_value_element_as_str(), "a comma list, choice() or range()")
     sweep = override.value()
     # checked before `sweep_string_iterator`, which lists a shuffled range as a whole
-    if isinstance(sweep, RangeSweep) and [*itertools.islice(sweep.range(), MOST, MOST + 1)]:
+    if isinstance(sweep, RangeSweep) and [*itertools.islice(sweep.range(), MAX_JOBS, MAX_JOBS + 1)]:
         text = str(override.input_line).partition("=")[2]
-        raise Invalid(key, text, f"must be {MOST} values at most")
+        raise Invalid(key, text, f"must be {MAX_JOBS} values at most")
     values = list(override.sweep_string_iterator())
     repeated = [v for v, count in Counter(values).items() if count > 1]
     if repeated:

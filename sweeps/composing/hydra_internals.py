@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.composing import outside
 
-CONFIGS = "pkg://masksweep.conf"
+CONFIG_PACKAGE = "pkg://masksweep.conf"
 apply_overrides = ConfigLoaderImpl._apply_overrides_to_config
 """Called with `(overrides, config)`: Hydra's function that merges values into a config."""
 
@@ -47,19 +47,19 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(list(arguments))
 
 
-def answers(options: argparse.Namespace) -> bool:
+def only_prints(options: argparse.Namespace) -> bool:
     """Whether the flags only ask Hydra to print something, as `--help` and `--cfg job` do."""
     flags = (options.help, options.hydra_help, options.shell_completion, options.info, options.cfg)
     return any(flags) or bool(options.resolve)
 
 
-def answer(options: argparse.Namespace) -> None:
+def print_answer(options: argparse.Namespace) -> None:
     """Lets Hydra print what the flags ask for."""
     # without this setting Hydra prints an error and ends the process
     os.environ["HYDRA_FULL_ERROR"] = "1"
     version.setbase("1.3")
-    outside.add(create_config_search_path(CONFIGS))
-    _run_hydra(options, get_args_parser(), _task, CONFIGS, "config")
+    outside.add_to_search_path(create_config_search_path(CONFIG_PACKAGE))
+    _run_hydra(options, get_args_parser(), _task, CONFIG_PACKAGE, "config")
 
 
 def _task(config: object) -> None:
@@ -88,8 +88,8 @@ class SharedRepository(CachingConfigRepository):
 
 
 @contextmanager
-def composed(
-    config_dir: str | None, overrides: Sequence[str], configs: str = CONFIGS
+def compose_sweep_config(
+    config_dir: str | None, overrides: Sequence[str], configs: str = CONFIG_PACKAGE
 ) -> Iterator[tuple[Any, DictConfig]]:
     """Sets up Hydra while entered, and composes the config of the sweep itself.
 
@@ -103,7 +103,7 @@ def composed(
     """
     version.setbase("1.3")
     search_path = create_config_search_path(configs)
-    outside.add(search_path)
+    outside.add_to_search_path(search_path)
     if config_dir is not None:
         anchor = SearchPathQuery(provider="schema")
         search_path.prepend("command-line", f"file://{os.path.abspath(config_dir)}", anchor)  # noqa: PTH100

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 
-def folded(name: str) -> str:
+def fold_case(name: str) -> str:
     """Returns a form of a file name that is equal for names which differ in case only.
 
     Example:
@@ -23,7 +23,7 @@ def folded(name: str) -> str:
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
 
 
-def count(contents: Mapping[Path, Mapping[Any, Any]]) -> dict[Path, float]:
+def count_included(contents: Mapping[Path, Mapping[Any, Any]]) -> dict[Path, float]:
     """Returns how many configs Hydra reads for each file, including the file itself.
 
     A config that is included along several paths counts once for each path.
@@ -35,14 +35,17 @@ def count(contents: Mapping[Path, Mapping[Any, Any]]) -> dict[Path, float]:
         The number for each file. It is infinite if a file includes itself, or includes are nested
         too deeply.
     """
-    files = {folded(str(name)): name for name in contents} | {str(name): name for name in contents}
+    files = {fold_case(str(name)): name for name in contents} | {
+        str(name): name for name in contents
+    }
     counts: dict[Path, float] = {}
 
     def count_from(name: Path) -> float:
         if name not in counts:
             counts[name] = inf
-            included = _led_to(name, contents[name].get("defaults"))
-            known = [files.get(str(other)) or files.get(folded(str(other))) for other in included]
+            included = _included_files(name, contents[name].get("defaults"))
+            names = map(str, included)
+            known = [files.get(other) or files.get(fold_case(other)) for other in names]
             counts[name] = 1 + sum(count_from(other) for other in known if other)
         return counts[name]
 
@@ -54,7 +57,7 @@ def count(contents: Mapping[Path, Mapping[Any, Any]]) -> dict[Path, float]:
     return counts
 
 
-def _led_to(name: Path, defaults: Any) -> Iterator[Path]:
+def _included_files(name: Path, defaults: Any) -> Iterator[Path]:
     """Yields the files that a defaults list names, as paths relative to the folder."""
     for entry in defaults if isinstance(defaults, list) else ():
         for group, names in entry.items() if isinstance(entry, dict) else [("", entry)]:

@@ -7,27 +7,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.common.redact import redact
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
     from masksweep.sweeps.composing.untrusted import UntrustedConfigs
 
-SENT = ("tracking.uri", "checkpoint.path", "launch.address")
+DESTINATION_KEYS = ("tracking.uri", "checkpoint.path", "launch.address")
 """Keys of places to which results, weights and code are sent. Checkpoints are loaded from there."""
-READ = ("pattern.path", "held.path")
+INPUT_FILE_KEYS = ("pattern.path", "held.path")
 """Keys of files that are read."""
 
 
-def check(foreign: UntrustedConfigs, jobs: Sequence[Mapping[str, Any]]) -> None:
+def check(untrusted: UntrustedConfigs, jobs: Sequence[Mapping[str, Any]]) -> None:
     """Checks that the composed jobs use only places that the command line names.
 
     The composed values are checked, so it does not matter how a config sets them. Files in the
     folder of the configs are allowed too.
 
     Args:
-        foreign: The folder of configs from elsewhere, and the overrides of the command line.
+        untrusted: The folder of configs from elsewhere, and the overrides of the command line.
         jobs: The composed config of each job.
 
     Raises:
@@ -35,21 +35,21 @@ def check(foreign: UntrustedConfigs, jobs: Sequence[Mapping[str, Any]]) -> None:
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    overrides = OverridesParser.create().parse_overrides(list(foreign.overrides))
-    for key in (*SENT, *READ):
-        allowed = [None, *(value for o in overrides for value in _said(o, key))]
+    overrides = OverridesParser.create().parse_overrides(list(untrusted.overrides))
+    for key in (*DESTINATION_KEYS, *INPUT_FILE_KEYS):
+        allowed = [None, *(value for o in overrides for value in _override_values(o, key))]
         for job in jobs:
-            value = _at(job, key)
+            value = _config_value(job, key)
             if value in allowed:
                 continue
-            if key in SENT or not _inside(foreign.folder, value):
-                folder_text = "" if key in SENT else f"in {foreign.folder}, or "
+            if key in DESTINATION_KEYS or not _is_inside(untrusted.folder, value):
+                folder_text = "" if key in DESTINATION_KEYS else f"in {untrusted.folder}, or "
                 message = f"must be {folder_text}on the command line, with --config-dir"
-                raise Invalid(key, shown(str(value))[:200], message)
+                raise Invalid(key, redact(str(value))[:200], message)
             allowed.append(value)
 
 
-def _said(override: Override, key: str) -> Iterator[Any]:
+def _override_values(override: Override, key: str) -> Iterator[Any]:
     """Yields the values that an override gives to a key."""
     section, _, name = key.partition(".")
     value = override.value()
@@ -63,14 +63,14 @@ def _said(override: Override, key: str) -> Iterator[Any]:
         yield value
 
 
-def _at(job: Mapping[str, Any], key: str) -> Any:
+def _config_value(job: Mapping[str, Any], key: str) -> Any:
     """Returns the value of a key `section.name`, or None."""
     section, _, name = key.partition(".")
     values = job.get(section)
     return values.get(name) if isinstance(values, Mapping) else None
 
 
-def _inside(folder: Path, value: Any) -> bool:
+def _is_inside(folder: Path, value: Any) -> bool:
     """Whether a value is a path within the folder, after links are resolved."""
     try:
         return Path(value).resolve().is_relative_to(folder.resolve())

@@ -19,19 +19,19 @@ from typing import Any
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common import safe_yaml, strict
 from masksweep.sweeps.composing import includes
-from masksweep.sweeps.composing.includes import folded
+from masksweep.sweeps.composing.includes import fold_case
 
-LARGE = 2**18
+MAX_CONFIG_BYTES = 2**18
 """Largest size of a config file, in bytes."""
-VALUES = 5_000
+MAX_CONFIG_VALUES = 5_000
 """Largest number of values in a config file. Hydra needs a millisecond for each."""
-MANY = 1000
+MAX_INCLUDED_CONFIGS = 1000
 """Largest number of configs that one may include. Hydra reads a config again for each include."""
-ENDINGS = (".yaml", ".yml")
-PACKAGE = re.compile(r"@package\s+(\S*)")
-DEFAULT = re.compile(r"((override|optional) +)*/?\w[\w.-]*(/\w[\w.-]*)*")
+CONFIG_SUFFIXES = (".yaml", ".yml")
+PACKAGE_DIRECTIVE = re.compile(r"@package\s+(\S*)")
+DEFAULTS_ENTRY = re.compile(r"((override|optional) +)*/?\w[\w.-]*(/\w[\w.-]*)*")
 """A defaults entry that names a config only: it has no parent folder and no package."""
-CALL = re.compile(r"_\w+_")
+CALL_KEY = re.compile(r"_\w+_")
 """A key that may name something to call, such as `_target_`."""
 
 
@@ -65,15 +65,15 @@ def check(options: argparse.Namespace) -> UntrustedConfigs | None:
     folder = Path(options.config_dir)
     if not folder.is_dir():
         raise Invalid("--config-dir", options.config_dir, "no such folder")
-    contents = _reached(folder, [str(word) for word in options.overrides])
-    for name, configs in includes.count(contents).items():
-        if configs > MANY:
-            allowed = f"defaults lead to themselves, or to more than {MANY} configs"
+    contents = _read_reachable(folder, [str(word) for word in options.overrides])
+    for name, configs in includes.count_included(contents).items():
+        if configs > MAX_INCLUDED_CONFIGS:
+            allowed = f"defaults lead to themselves, or to more than {MAX_INCLUDED_CONFIGS} configs"
             raise Invalid("--config-dir", folder / name, allowed)
     return UntrustedConfigs(folder, options.overrides)
 
 
-def _reached(folder: Path, words: list[str]) -> dict[Path, dict[Any, Any]]:
+def _read_reachable(folder: Path, words: list[str]) -> dict[Path, dict[Any, Any]]:
     """Reads the configs that Hydra may read, and returns their contents by relative path.
 
     These are the configs in Masksweep's and Hydra's groups, and those that the command line or
@@ -89,7 +89,7 @@ def _reached(folder: Path, words: list[str]) -> dict[Path, dict[Any, Any]]:
     groups = {entry.name for entry in resources.files("masksweep.conf").iterdir()}
     waiting = dict.fromkeys(sorted(folder.iterdir()) if folder.is_dir() else [])
     contents: dict[Path, dict[Any, Any]] = {}
-    while reached := next((e for e in waiting if _is_reached(e, groups, words)), None):
+    while reached := next((e for e in waiting if _is_reachable(e, groups, words)), None):
         del waiting[reached]
         for path in _files(reached):
             name = path.relative_to(folder)
@@ -101,17 +101,17 @@ def _reached(folder: Path, words: list[str]) -> dict[Path, dict[Any, Any]]:
     return contents
 
 
-def _is_reached(entry: Path, groups: Set[str], words: Sequence[str]) -> bool:
+def _is_reachable(entry: Path, groups: Set[str], words: Sequence[str]) -> bool:
     """Whether an entry of the folder is a group of configs, or is named by one of the words.
 
     Case is ignored, because a file system may ignore it when Hydra opens a file.
     """
-    is_config = entry.suffix.lower() in ENDINGS
+    is_config = entry.suffix.lower() in CONFIG_SUFFIXES
     if not entry.is_dir() and not is_config:
         return False
-    name = folded(entry.stem if is_config else entry.name)
-    matches = {folded(entry.name), f"{name}.yaml"} & {folded(group) for group in groups}
-    return bool(matches) or "hydra" in name or any(name in folded(word) for word in words)
+    name = fold_case(entry.stem if is_config else entry.name)
+    matches = {fold_case(entry.name), f"{name}.yaml"} & {fold_case(group) for group in groups}
+    return bool(matches) or "hydra" in name or any(name in fold_case(word) for word in words)
 
 
 def _files(entry: Path) -> Iterator[Path]:
@@ -125,7 +125,7 @@ def _files(entry: Path) -> Iterator[Path]:
     else:
         walked = [*os.walk(entry)]
     for root, folders, files in walked:
-        configs = [name for name in files if name.lower().endswith(ENDINGS)]
+        configs = [name for name in files if name.lower().endswith(CONFIG_SUFFIXES)]
         for name in sorted({*folders, *configs}):
             if (path := Path(root, name)).is_symlink():
                 raise Invalid("--config-dir", path, "no link to another folder or file")
@@ -147,27 +147,27 @@ def read(path: Path, name: Path) -> dict[Any, Any]:
     """
     if resources.files("masksweep.conf").joinpath(*name.parts).is_file():
         raise ValueError("Masksweep has a config of this name, which Hydra would take instead")
-    text, data = safe_yaml.read(path, LARGE, VALUES, as_hydra=True)
+    text, data = safe_yaml.read(path, MAX_CONFIG_BYTES, MAX_CONFIG_VALUES, as_hydra=True)
     config = {} if data is None else data
     if not isinstance(config, dict):
         raise ValueError("must be keys and values")
     keys, words = [str(key) for key in _keys(config)], list(_words(config))
     defaults = list(_words(config.get("defaults")))
-    names = [*name.parent.parts, *PACKAGE.findall(text), *defaults, *keys]
+    names = [*name.parent.parts, *PACKAGE_DIRECTIVE.findall(text), *defaults, *keys]
     if any("hydra" in word.lower() for word in names):
         raise ValueError("Hydra's own config is fixed here")
     for item in defaults:
-        if not DEFAULT.fullmatch(item):
+        if not DEFAULTS_ENTRY.fullmatch(item):
             raise ValueError(f"defaults are names of configs: {item[:100]}")
     for item in keys:
-        if CALL.fullmatch(item):
+        if CALL_KEY.fullmatch(item):
             raise ValueError(f"no key that says what to call: {item[:100]}")
     for item in words:
         # an override in sweep.parts may have backslashes, which Hydra removes
         if "${" in item.replace("\\", ""):
             allowed = "no resolvers or other references, which read what is no config"
             raise ValueError(f"{allowed}: {item[:100]}")
-        if strict.CONTROL.search(item):
+        if strict.CONTROL_CHARACTER.search(item):
             raise ValueError("no control characters")
     return config
 

@@ -10,18 +10,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.common.redact import holds_secret, shown
+from masksweep.sweeps.common.redact import holds_secret, redact
 from masksweep.sweeps.config.composed import Composed
-from masksweep.sweeps.config.selection import selected
+from masksweep.sweeps.config.selection import select
 from masksweep.sweeps.config.trial import Trial, parse
-from masksweep.sweeps.config.validation import Several, all_of
+from masksweep.sweeps.config.validation import MultipleInvalid, single_faults
 from masksweep.sweeps.config.variants import variants
 
 if TYPE_CHECKING:
     from masksweep.sweeps.config.claim import Claim
-    from masksweep.sweeps.results import Answer, StoredResult
+    from masksweep.sweeps.results import PreflightAnswer, StoredResult
 
-FAULTS = 20
+MAX_REPORTED_FAULTS = 20
 """Largest number of faults that are reported at once."""
 
 
@@ -38,7 +38,7 @@ class Planned:
     """Why the strategy cannot hold the trial's masks; set by the preflight."""
     cut_off: str = ""
     """Units and inputs that the masks leave without any connection; set by the preflight."""
-    found: StoredResult | None = None
+    previous_result: StoredResult | None = None
     """The result, if the trial finished in an earlier run of the sweep."""
     parts: frozenset[str] = frozenset()
     """Names of the parts of the sweep that the trial belongs to."""
@@ -50,23 +50,23 @@ class Planned:
     @property
     def state(self) -> str:
         """`done`, `skipped` or `to run`."""
-        if self.found:
+        if self.previous_result:
             return "done"
         return "skipped" if self.refusal else "to run"
 
-    def described(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """Returns the entry of the trial in `masksweep plan --json`."""
         entry = {
             "id": self.trial.id,
             "name": self.name,
-            "overrides": public(self.overrides),
+            "overrides": recordable_overrides(self.overrides),
             "state": self.state,
         }
         notes = {"reason": self.refusal, "cut_off": self.cut_off}
         return entry | {key: text for key, text in notes.items() if text}
 
 
-def public(overrides: Sequence[str]) -> list[str]:
+def recordable_overrides(overrides: Sequence[str]) -> list[str]:
     """Returns the overrides that may be shown and recorded.
 
     Left out are overrides of `tracking`, `launch` and `checkpoint`, and overrides with an address
@@ -106,7 +106,7 @@ def plan(jobs: Sequence[Composed], trials: Sequence[Trial]) -> list[Planned]:
     for trial, job in zip(trials, jobs, strict=True):
         parts.setdefault(trial.id, set()).add(job.part)
         if trial.id in distinct and trial.strategy.role != "dense":
-            duplicate = " ".join(public(job.overrides))
+            duplicate = " ".join(recordable_overrides(job.overrides))
             raise Invalid(
                 "seed", trial.seed, f"each trial must be described once; again by {duplicate}"
             )
@@ -125,12 +125,12 @@ def _one_for_all(section: str, trials: Sequence[Trial]) -> Invalid:
         values = [getattr(getattr(t, section), name) for t in trials]
         others = [v for v in values if v != values[0]]
         if others:
-            values_text = shown(f"{values[0]},{others[0]}")
+            values_text = redact(f"{values[0]},{others[0]}")
             return Invalid(f"{section}.{name}", values_text, "must be one for the whole sweep")
     return Invalid(section, "", "must be one for the whole sweep")
 
 
-def by_program(planned: Sequence[Planned]) -> list[Planned]:
+def sort_by_program(planned: Sequence[Planned]) -> list[Planned]:
     """Returns the same trials, with those that use the same compiled program next to each other.
 
     A worker keeps only its most recently compiled programs. Trials with the same program stay in
@@ -147,13 +147,13 @@ def by_program(planned: Sequence[Planned]) -> list[Planned]:
     return [p for members in groups.values() for p in members]
 
 
-def packs(planned: Sequence[Planned]) -> list[list[Planned]]:
+def group_into_packs(planned: Sequence[Planned]) -> list[list[Planned]]:
     """Groups the trials into packs: trials that run side by side in one program.
 
     A trial that can only run alone is a group of one. A pack has at most `launch.pack` trials.
     """
     groups: dict[str, list[Planned]] = {}
-    for p in by_program(planned):
+    for p in sort_by_program(planned):
         config = p.trial.canonical()
         shared_config = {k: v for k, v in config.items() if k not in ("seed", "pattern", "held")}
         shared_config["optimizer"] = {**config["optimizer"], "learning_rate": None}
@@ -167,7 +167,9 @@ def packs(planned: Sequence[Planned]) -> list[list[Planned]]:
     ]
 
 
-def refused(planned: Sequence[Planned], answers: Mapping[str, Answer]) -> list[Planned]:
+def with_answers(
+    planned: Sequence[Planned], answers: Mapping[str, PreflightAnswer]
+) -> list[Planned]:
     """Returns the plan with the answers of the preflight filled in.
 
     Args:
@@ -182,40 +184,40 @@ def refused(planned: Sequence[Planned], answers: Mapping[str, Answer]) -> list[P
     ]
 
 
-def show(planned: Sequence[Planned], as_json: bool) -> None:
+def print_plan(planned: Sequence[Planned], as_json: bool) -> None:
     """Prints a plan, as text or as JSON."""
     if as_json:
-        print(json.dumps({"trials": [p.described() for p in planned]}, indent=2))
+        print(json.dumps({"trials": [p.describe() for p in planned]}, indent=2))
         return
     for p in planned:
         suffix = f"  {p.state}" if p.state != "to run" else ""
         suffix += f": {p.refusal}" if p.refusal else ""
         suffix += f"  cut off: {p.cut_off}" if p.cut_off else ""
         print(f"{p.trial.id[:12]}  {p.name}{suffix}")
-    print(counted(planned))
+    print(count_by_state(planned))
     new = [p for p in planned if p.state == "to run"]
     if any(p.trial.launch.pack > 1 for p in new):
         alone = sum(p.trial.width == 1 for p in new)
-        suffix = f", {trials(alone)} alone" if alone else ""
-        width, count = new[0].trial.launch.pack, len(packs(new)) - alone
+        suffix = f", {count_trials(alone)} alone" if alone else ""
+        width, count = new[0].trial.launch.pack, len(group_into_packs(new)) - alone
         print(
             f"side by side: {count} {'pack' if count == 1 else 'packs'} of at most {width}{suffix}"
         )
 
 
-def counted(planned: Sequence[Planned]) -> str:
+def count_by_state(planned: Sequence[Planned]) -> str:
     """Returns the number of trials in each state, as `60 trials: 48 done, 12 to run`."""
     states = [p.state for p in planned]
     counts = [f"{states.count(s)} {s}" for s in ("done", "to run", "skipped") if s in states]
-    return f"{trials(len(planned))}: {', '.join(counts)}"
+    return f"{count_trials(len(planned))}: {', '.join(counts)}"
 
 
-def trials_of(jobs: Sequence[Composed]) -> list[Trial]:
+def parse_trials(jobs: Sequence[Composed]) -> list[Trial]:
     """Returns the trial that each job's config describes.
 
     Raises:
-        Invalid: A config is invalid. Reports the faults of all jobs together, at most `FAULTS` of
-            them.
+        Invalid: A config is invalid. Reports the faults of all jobs together, at most
+            `MAX_REPORTED_FAULTS` of them.
     """
     parsed: list[Trial] = []
     faults: list[Invalid] = []
@@ -223,15 +225,15 @@ def trials_of(jobs: Sequence[Composed]) -> list[Trial]:
         try:
             parsed.append(parse(job.values))
         except Invalid as error:
-            faults = all_of(Several([*faults, error]))
-            if len(faults) >= FAULTS:
+            faults = single_faults(MultipleInvalid([*faults, error]))
+            if len(faults) >= MAX_REPORTED_FAULTS:
                 break
     if faults:
-        raise Several(faults[:FAULTS])
+        raise MultipleInvalid(faults[:MAX_REPORTED_FAULTS])
     return parsed
 
 
-def trials(count: int) -> str:
+def count_trials(count: int) -> str:
     """Returns a count with its noun, as `1 trial` or `3 trials`."""
     return f"{count} trial" if count == 1 else f"{count} trials"
 
@@ -247,7 +249,7 @@ def sweep_name(trial: Trial, arguments: Sequence[str]) -> str:
     """
     if trial.sweep.name:
         return trial.sweep.name
-    overrides = public([a for a in arguments if not a.startswith("-")])
+    overrides = recordable_overrides([a for a in arguments if not a.startswith("-")])
     text = " ".join(overrides) or "default"
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return text if len(text) <= 60 else f"{text[:50]}... {digest}"
@@ -269,7 +271,7 @@ def check_pairs(claims: Mapping[str, Claim], planned: Sequence[Planned]) -> None
     for name, claim in claims.items():
         selections = {"trials": claim.trials, "minus": claim.minus}
         for key, selection in selections.items() if claim.minus is not None else ():
-            seeds = [p.trial.seed for p in selected(selection, planned, parts)]
+            seeds = [p.trial.seed for p in select(selection, planned, parts)]
             for seed in seeds:
                 if seeds.count(seed) > 1:
                     message = f"{selection} has two trials of seed {seed}; one for each seed"

@@ -16,7 +16,7 @@ from pydantic import (
 
 from masksweep.sweeps.common import strict
 from masksweep.sweeps.config.claim import Claim
-from masksweep.sweeps.config.validation import Several, explain
+from masksweep.sweeps.config.validation import MultipleInvalid, explain
 
 Positive = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]
@@ -30,7 +30,7 @@ class Section(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _strictly(cls, values: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
-        faults = strict.faults("", cls, values) if isinstance(values, dict) else []
+        faults = strict.type_errors("", cls, values) if isinstance(values, dict) else []
         refused_keys = {fault.key for fault in faults}
         try:
             if not faults:
@@ -38,7 +38,7 @@ class Section(BaseModel):
             validate({k: v for k, v in values.items() if k not in refused_keys})
         except ValidationError as error:
             faults += explain(error)
-        raise Several(faults)
+        raise MultipleInvalid(faults)
 
 
 class Train(Section):
@@ -81,7 +81,7 @@ class Speed(Section):
     disables timing."""
 
 
-def _cards(number: float) -> float:
+def _fraction_or_whole(number: float) -> float:
     if number > 1 and not number.is_integer():
         raise ValueError("must be a fraction of one card, or whole cards")
     return number
@@ -92,7 +92,7 @@ class Resources(Section):
 
     num_cpus: Annotated[float, Field(gt=0)] = 1
     """CPU cores; fractions are allowed."""
-    num_gpus: Annotated[float, Field(ge=0), AfterValidator(_cards)] = 0
+    num_gpus: Annotated[float, Field(ge=0), AfterValidator(_fraction_or_whole)] = 0
     """GPUs: a fraction of one, or a whole number."""
     memory: Positive | None = None
     """Main memory in bytes; null sets no limit."""

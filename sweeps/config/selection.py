@@ -22,23 +22,24 @@ Parts = Mapping[str, Collection[str]]
 """Names of the sweep's parts that a trial belongs to, by trial id."""
 
 
-def selected(wanted: Mapping[str, Any] | None, outcomes: Sequence[T], parts: Parts) -> list[T]:
+def select(selection: Mapping[str, Any] | None, outcomes: Sequence[T], parts: Parts) -> list[T]:
     """Returns the items whose trial matches a selection.
 
     Args:
-        wanted: A value or a list of allowed values by setting, as in `Claim.trials`. None selects
-            all.
+        selection: A value or a list of allowed values by setting, as in `Claim.trials`. None
+            selects all.
         outcomes: Objects with a trial, for example outcomes or planned trials.
         parts: Names of the sweep's parts that each trial belongs to, by trial id.
     """
+    wanted = (selection or {}).items()
     return [
         o
         for o in outcomes
-        if all(_has(o.trial, parts.get(o.trial.id, ()), k, v) for k, v in (wanted or {}).items())
+        if all(_matches(o.trial, parts.get(o.trial.id, ()), key, value) for key, value in wanted)
     ]
 
 
-def _has(trial: Trial, parts: Collection[str], key: str, wanted: Any) -> bool:
+def _matches(trial: Trial, parts: Collection[str], key: str, wanted: Any) -> bool:
     """Whether the trial has the wanted value, or one of the wanted values, for the key."""
     choices = wanted if isinstance(wanted, list) else [wanted]
     match key:

@@ -13,10 +13,10 @@ from masksweep.strategies.registry import STRATEGIES
 from masksweep.sweeps.components.groups import GROUPS
 from masksweep.sweeps.config.trial import Trial
 
-WORDS = {"None": None, "True": True, "False": False}
+CONSTANTS = {"None": None, "True": True, "False": False}
 
 
-def values(params: Mapping[str, str]) -> dict[str, Any]:
+def parse_params(params: Mapping[str, str]) -> dict[str, Any]:
     """Returns the settings of a trial from the parameters of its run.
 
     Args:
@@ -27,14 +27,14 @@ def values(params: Mapping[str, str]) -> dict[str, Any]:
         Python would not write a number, truth value or None in this way. A list stays a text, so
         that rows can be grouped by it.
     """
-    return {key: _value(text, _declared(key, params)) for key, text in params.items()}
+    return {key: _parse(text, _declared_type(key, params)) for key, text in params.items()}
 
 
-def _value(text: str, declared: object) -> Any:
+def _parse(text: str, declared: object) -> Any:
     if declared is str or (declared == str | None and text != "None"):
         return text
-    if text in WORDS:
-        return WORDS[text]
+    if text in CONSTANTS:
+        return CONSTANTS[text]
     for kind in (int, float):
         with suppress(ValueError):
             number = kind(text)
@@ -43,7 +43,7 @@ def _value(text: str, declared: object) -> Any:
     return text
 
 
-def _declared(key: str, params: Mapping[str, str]) -> object:
+def _declared_type(key: str, params: Mapping[str, str]) -> object:
     """Returns the declared type of a setting; None if the setting is not known here."""
     group, _, name = key.partition(".")
     if group in GROUPS or group == "compare":

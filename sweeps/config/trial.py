@@ -38,7 +38,7 @@ from masksweep.sweeps.config.sections import (
     Tracking,
     Train,
 )
-from masksweep.sweeps.config.validation import Several, build, explain, knobs
+from masksweep.sweeps.config.validation import MultipleInvalid, as_section, build, explain
 
 Globs = Annotated[list[str], Field(min_length=1)]
 """One or more glob patterns for `layer/variable` names."""
@@ -54,12 +54,12 @@ Objective = Literal[
 """Metrics that a hyperparameter sweeper can optimize."""
 
 
-def _named(group: str) -> BeforeValidator:
+def _component(group: str) -> BeforeValidator:
     """Validator that builds the object of a group from its name and settings."""
     return BeforeValidator(lambda raw_config: build(group, raw_config, GROUPS[group]))
 
 
-def _reference(value: Any) -> Any:
+def _comparison_strategy(value: Any) -> Any:
     """Builds the strategy to compare with from a name, or from a name and settings."""
     section = {"name": value} if isinstance(value, str) else value
     return None if value is None else build("compare", section, STRATEGIES)
@@ -68,12 +68,12 @@ def _reference(value: Any) -> Any:
 class Trial(Section):
     """One training run, completely described by its resolved config."""
 
-    strategy: Annotated[Strategy, _named("strategy")]
-    pattern: Annotated[Pattern, _named("pattern")]
-    held: Annotated[Held, _named("held")]
-    model: Annotated[Model, _named("model")]
-    data: Annotated[DataSet, _named("data")]
-    optimizer: Annotated[Optimizer, _named("optimizer")]
+    strategy: Annotated[Strategy, _component("strategy")]
+    pattern: Annotated[Pattern, _component("pattern")]
+    held: Annotated[Held, _component("held")]
+    model: Annotated[Model, _component("model")]
+    data: Annotated[DataSet, _component("data")]
+    optimizer: Annotated[Optimizer, _component("optimizer")]
     components: dict[str, str] = {}
     """Origin of each component that does not ship with Masksweep, by group: a distribution and
     its version, or the digest of a file. It is recorded with a trial. If it is given, the
@@ -89,7 +89,7 @@ class Trial(Section):
     all excluded computes like a Keras layer with `trainable = False`."""
     outputs_held: list[Annotated[int, Field(ge=0)]] = []
     """Indices, from 0, of the outputs of the model whose value must not change."""
-    compare: Annotated[Strategy | None, BeforeValidator(_reference)] = None
+    compare: Annotated[Strategy | None, BeforeValidator(_comparison_strategy)] = None
     """A second strategy, or its name. It is trained in lockstep with the trial's own, to find
     the step at which their weights start to differ. The dense control has none."""
     seed: Annotated[int, Field(ge=0, strict=True)] = 0
@@ -138,7 +138,7 @@ class Trial(Section):
         if objective.endswith(other):
             raise Invalid("objective", objective, f"{self.data.name} is {self.data.task}")
         if isinstance(self.pattern, Scored) and self.pattern.found_with is not None:
-            _ = self.rounds  # checks them
+            _ = self.pruning_trial  # checks them
         return self
 
     @property
@@ -160,10 +160,10 @@ class Trial(Section):
     @property
     def width(self) -> int:
         """Number of trials that run side by side in this trial's program; 1 if it runs alone."""
-        return 1 if self.alone else self.launch.pack
+        return 1 if self.run_alone_reason else self.launch.pack
 
     @property
-    def alone(self) -> str:
+    def run_alone_reason(self) -> str:
         """Why the trial must run alone, whatever its network is; empty if it need not."""
         if not self.jit:
             return "without XLA (train.jit)"
@@ -182,10 +182,10 @@ class Trial(Section):
     @property
     def control(self) -> Trial:
         """The dense trial that this trial's speed is compared with."""
-        return self.under(STRATEGIES["dense"]())
+        return self.with_strategy(STRATEGIES["dense"]())
 
     @property
-    def rounds(self) -> Trial:
+    def pruning_trial(self) -> Trial:
         """The trial of the earlier pruning rounds, for a pattern that depends on earlier trainings.
 
         It is this trial with the settings of `pattern.found_with`.
@@ -207,7 +207,7 @@ class Trial(Section):
         except Invalid as error:
             raise Invalid(f"pattern.found_with.{error.key}", error.value, error.allowed) from error
 
-    def under(self, strategy: Strategy) -> Trial:
+    def with_strategy(self, strategy: Strategy) -> Trial:
         """Returns the same trial with another strategy, and without a comparison."""
         other = self.model_copy(update={"strategy": strategy, "compare": None})
         for cached in ("id", "settings"):  # values that were cached for the original strategy
@@ -246,7 +246,7 @@ class Trial(Section):
             config |= {"targets": self.targets, "outputs_held": self.outputs_held}
             if self.compare:
                 components["compare"] = self.compare
-        config |= {group: knobs(value, defaults=False) for group, value in components.items()}
+        config |= {group: as_section(value, defaults=False) for group, value in components.items()}
         if origins := {g: o for g, o in self.origins.items() if g in components}:
             config["components"] = origins
         for section in config.values():
@@ -265,7 +265,7 @@ class Trial(Section):
     @cached_property
     def settings(self) -> dict[str, Any]:
         """The whole config as a flat mapping with dotted keys."""
-        return flat(self.resolved())
+        return flatten(self.resolved())
 
     @property
     def score(self) -> str:
@@ -305,8 +305,8 @@ class Trial(Section):
         """Returns the whole config as plain data, from which `parse` builds the same trial."""
         config = self.model_dump(exclude={"sweep", "components"}, exclude_defaults=False)
         for group in GROUPS:
-            config[group] = knobs(getattr(self, group))
-        config["compare"] = knobs(self.compare) if self.compare else None
+            config[group] = as_section(getattr(self, group))
+        config["compare"] = as_section(self.compare) if self.compare else None
         return config | ({"components": self.origins} if self.origins else {})
 
 
@@ -324,7 +324,7 @@ def _selectable() -> frozenset[str]:
     return frozenset(keys)
 
 
-def recorded(trial: Trial) -> dict[str, Any]:
+def recorded_config(trial: Trial) -> dict[str, Any]:
     """Returns the resolved config as it is recorded.
 
     Settings that say where the trial ran are left out, because they may hold secrets.
@@ -334,7 +334,7 @@ def recorded(trial: Trial) -> dict[str, Any]:
     return public | ({"launch": {"pack": trial.width}} if trial.width > 1 else {})
 
 
-def flat(config: Mapping[str, Any]) -> dict[str, Any]:
+def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a config without nesting.
 
     The key `group` has the name of the group's object, and `group.key` a setting of the object.
@@ -350,7 +350,8 @@ def flat(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def label(value: Any) -> str:
     """Returns an object's name with settings that are not default, as `random(sparsity=0.9)`."""
-    settings = {k: v for k, v in knobs(value, defaults=False).items() if k not in ("name", "path")}
+    section = as_section(value, defaults=False)
+    settings = {k: v for k, v in section.items() if k not in ("name", "path")}
     inner = ", ".join(f"{k}={v}" for k, v in settings.items())
     return f"{value.name}({inner})" if inner and len(inner) < 40 else str(value.name)
 
@@ -361,9 +362,9 @@ def parse(config: Mapping[str, Any]) -> Trial:
     Raises:
         Invalid: The config is not valid; the error has the key, the value and the allowed range.
     """
-    if faults := [*strict.controls("", config)]:
-        raise Several(faults)
+    if faults := [*strict.control_character_errors("", config)]:
+        raise MultipleInvalid(faults)
     try:
         return Trial.model_validate(dict(config))
     except ValidationError as error:
-        raise Several(explain(error)) from error
+        raise MultipleInvalid(explain(error)) from error

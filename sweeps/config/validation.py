@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common import strict
 
-PLAIN = {
+PYDANTIC_MESSAGES = {
     "tuple_type": "must be a list, as [1,2]",
     "list_type": "must be a list, as [a,b]",
     "dict_type": "must be keys and values",
@@ -26,21 +26,21 @@ PLAIN = {
 """Messages that replace some of pydantic's, by pydantic's error type."""
 
 
-class Several(Invalid):
+class MultipleInvalid(Invalid):
     """Several invalid values in one exception; its own key and value are those of the first one."""
 
     def __init__(self, faults: Sequence[Invalid]) -> None:
         first = faults[0]
         super().__init__(first.key, first.value, first.allowed)
-        self.faults = list({str(f): f for error in faults for f in all_of(error)}.values())
+        self.faults = list({str(f): f for error in faults for f in single_faults(error)}.values())
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.faults,)
 
 
-def all_of(error: Invalid) -> list[Invalid]:
+def single_faults(error: Invalid) -> list[Invalid]:
     """Returns the single faults of an error, as a list."""
-    return error.faults if isinstance(error, Several) else [error]
+    return error.faults if isinstance(error, MultipleInvalid) else [error]
 
 
 def build(group: str, raw_config: Any, kinds: Mapping[str, type]) -> Any:
@@ -69,7 +69,7 @@ def build(group: str, raw_config: Any, kinds: Mapping[str, type]) -> Any:
     allowed = f"{name} has {', '.join(known)}" if known else f"{name} has no settings"
     allowed = f"unknown key; {allowed} (choose one with {group}={name})"
     faults = [Invalid(f"{group}.{k}", settings[k], allowed) for k in settings if k not in known]
-    faults += strict.faults(group, kind, settings)
+    faults += strict.type_errors(group, kind, settings)
     refused = {fault.key for fault in faults}
     try:
         built = _adapter(kind).validate_python(
@@ -78,7 +78,7 @@ def build(group: str, raw_config: Any, kinds: Mapping[str, type]) -> Any:
     except ValidationError as error:
         faults += explain(error, group)
     if faults:
-        raise Several(faults)
+        raise MultipleInvalid(faults)
     return built
 
 
@@ -95,10 +95,10 @@ def explain(error: ValidationError, group: str = "") -> list[Invalid]:
         error: The exception of pydantic.
         group: Name of the section that was validated, which is put before each key.
     """
-    return [fault for detail in error.errors() for fault in _explained(detail, group)]
+    return [fault for detail in error.errors() for fault in _convert(detail, group)]
 
 
-def _explained(error: Any, group: str) -> list[Invalid]:
+def _convert(error: Any, group: str) -> list[Invalid]:
     cause = error.get("ctx", {}).get("error")
     location = [str(part) for part in error["loc"] if not str(part).startswith("function-")]
     if isinstance(cause, Invalid):
@@ -107,7 +107,7 @@ def _explained(error: Any, group: str) -> list[Invalid]:
             fault
             if fault.key.startswith(f"{'.'.join(location)}.")
             else Invalid(".".join(filter(None, [*inner, fault.key])), fault.value, fault.allowed)
-            for fault in all_of(cause)
+            for fault in single_faults(cause)
         ]
     key = ".".join([*filter(None, [group]), *location])
     if error["type"] == "extra_forbidden":
@@ -117,11 +117,11 @@ def _explained(error: Any, group: str) -> list[Invalid]:
             return [Invalid(key.rpartition(".")[0], error["input"], "must have more values")]
         return [Invalid(key, "", "missing")]
     message = error["msg"].removeprefix("Value error, ")
-    allowed = PLAIN.get(error["type"], message[:1].lower() + message[1:])
+    allowed = PYDANTIC_MESSAGES.get(error["type"], message[:1].lower() + message[1:])
     return [Invalid(key, "null" if error["input"] is None else error["input"], allowed)]
 
 
-def knobs(value: Any, *, defaults: bool = True) -> dict[str, Any]:
+def as_section(value: Any, *, defaults: bool = True) -> dict[str, Any]:
     """Returns the config section that describes an object.
 
     Args:
@@ -132,10 +132,10 @@ def knobs(value: Any, *, defaults: bool = True) -> dict[str, Any]:
     for field in dataclasses.fields(value):
         setting = getattr(value, field.name)
         if defaults or setting != field.default:
-            section[field.name] = _lists(setting)
+            section[field.name] = _as_lists(setting)
     return section
 
 
-def _lists(setting: Any) -> Any:
+def _as_lists(setting: Any) -> Any:
     """Converts tuples to lists, at every level."""
-    return [_lists(item) for item in setting] if isinstance(setting, tuple) else setting
+    return [_as_lists(item) for item in setting] if isinstance(setting, tuple) else setting

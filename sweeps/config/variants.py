@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from masksweep.sweeps.config.trial import Trial, flat
+from masksweep.sweeps.config.trial import Trial, flatten
 
 
 def variants(trials: Sequence[Trial]) -> dict[str, str]:
@@ -21,25 +21,27 @@ def variants(trials: Sequence[Trial]) -> dict[str, str]:
         groups.setdefault((trial.label, trial.pattern_label), []).append(trial)
     labels = {}
     for members in groups.values():
-        settings = {t.id: flat(t.canonical()) for t in members}
+        settings = {t.id: flatten(t.canonical()) for t in members}
         keys = dict.fromkeys(k for s in settings.values() for k in s)
         differ = [k for k in keys if len({repr(s.get(k)) for s in settings.values()}) > 1]
         differ = [k for k in differ if k not in ("seed", "jit", "pack")]
         # settings that follow from the choice of the optimizer add nothing to its name
-        differ = [k for k in differ if not _follows(k, differ, list(settings.values()))]
+        differ = [k for k in differ if not _is_determined(k, differ, list(settings.values()))]
         for trial in members:
             differing = {k: settings[trial.id].get(k) for k in differ}
             labels[trial.id] = ", ".join(
-                str(v) if k in GROUPS else f"{k}={v}" for k, v in differing.items() if v is not None
+                str(v) if k in GROUPS_SHOWN_BY_NAME else f"{k}={v}"
+                for k, v in differing.items()
+                if v is not None
             )
     return labels
 
 
-GROUPS = ("model", "data", "optimizer")
+GROUPS_SHOWN_BY_NAME = ("model", "data", "optimizer")
 """Groups of which the name of the chosen object is shown without its key."""
 
 
-def _follows(key: str, differ: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> bool:
+def _is_determined(key: str, differ: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> bool:
     """Whether the name of an object determines the value of one of its settings, in all trials."""
     group, _, knob = key.partition(".")
     if not knob or group not in differ:

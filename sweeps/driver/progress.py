@@ -9,13 +9,13 @@ from typing import Any, Self
 from rich.console import Console
 
 from masksweep.sweeps.common import escape
-from masksweep.sweeps.common.spinner import _is_terminal
-from masksweep.sweeps.common.text import count, printable
+from masksweep.sweeps.common.spinner import is_terminal
+from masksweep.sweeps.common.text import pluralize, printable
 from masksweep.sweeps.config.outcome import Outcome
-from masksweep.sweeps.driver.progress_panel import Block, away
-from masksweep.sweeps.driver.progress_state import Report, Tally, score, shown
+from masksweep.sweeps.driver.progress_panel import ProgressPanel, describe_outage
+from masksweep.sweeps.driver.progress_state import Tally, TrialProgress, find_score, format_score
 
-MANY = 1000
+MAX_TRIALS_WITH_LINES = 1000
 """Number of trials above which a sweep gets a plain line for each percent, not for each trial."""
 
 
@@ -41,22 +41,23 @@ class Display:
     ) -> None:
         self._console = console or escape.console(stderr=True)
         self._tally = Tally(total, done, clock)
-        terminal = _is_terminal(self._console)
-        self._block = Block(self._tally, self._console) if terminal else None
+        terminal = is_terminal(self._console)
+        self._panel = ProgressPanel(self._tally, self._console) if terminal else None
 
     def __enter__(self) -> Self:
         total, done = self._tally.total, self._tally.done
-        if self._block:
-            self._block.start(refresh=True)
+        if self._panel:
+            self._panel.start(refresh=True)
         elif done:
-            self._say(f"Running {total - done} of {count(total, 'trial')} ({done} done) ...")
+            trials = pluralize(total, "trial")
+            self._print_line(f"Running {total - done} of {trials} ({done} done) ...")
         else:
-            self._say(f"Running {count(total, 'trial')} ...")
+            self._print_line(f"Running {pluralize(total, 'trial')} ...")
         return self
 
     def __exit__(self, *_: Any) -> None:
-        if self._block:
-            self._block.stop()
+        if self._panel:
+            self._panel.stop()
 
     def started(self, key: str, name: str, worker: int, share: float = 1.0) -> None:
         """Reports that a trial was given to a worker.
@@ -71,18 +72,18 @@ class Display:
         with self._tally.lock:
             self._tally.start(key, name, worker, share)
 
-    def reported(self, key: str, report: Report) -> None:
+    def reported(self, key: str, report: TrialProgress) -> None:
         """Reports how far a running trial is."""
         with self._tally.lock:
             trial = self._tally.report(key, report)
         if report.note:
-            self._say(f"{trial.name}: {report.note}")
+            self._print_line(f"{trial.name}: {report.note}")
 
     def retried(self, key: str, reason: str) -> None:
         """Reports that the trial's worker was lost; the trial will be given to another one."""
         with self._tally.lock:
             trial = self._tally.retry(key)
-        self._say(f"retried: {trial.name} ({reason})")
+        self._print_line(f"retried: {trial.name} ({reason})")
 
     def ended(self, outcome: Outcome) -> None:
         """Reports that a trial has ended, or was skipped without a start."""
@@ -90,9 +91,10 @@ class Display:
             self._tally.end(outcome)
         done, total = self._tally.finished, self._tally.total
         # in a large sweep: whether this trial is the first one of its percent
-        has_line = total <= MANY or 100 * done // total > 100 * (done - 1) // total
-        if outcome.status == "failed" or (has_line and not self._block):
-            self._say(f"[{done:>{len(str(total))}}/{total}] {outcome.name}: {_found(outcome)}")
+        has_line = total <= MAX_TRIALS_WITH_LINES or 100 * done // total > 100 * (done - 1) // total
+        if outcome.status == "failed" or (has_line and not self._panel):
+            position = f"[{done:>{len(str(total))}}/{total}]"
+            self._print_line(f"{position} {outcome.name}: {_result_text(outcome)}")
 
     def store(self, waiting: int, away_s: float) -> None:
         """Reports the state of the store.
@@ -102,27 +104,27 @@ class Display:
             away_s: Seconds since the store was found to be away; 0 while it can be reached.
         """
         with self._tally.lock:
-            was, self._tally.away, self._tally.waiting = self._tally.away, away_s, waiting
-        if not self._block and bool(was) != bool(away_s):
-            self._say(f"store {away(self._tally)}" if away_s else "store is back")
+            was, self._tally.away_s, self._tally.waiting = self._tally.away_s, away_s, waiting
+        if not self._panel and bool(was) != bool(away_s):
+            self._print_line(f"store {describe_outage(self._tally)}" if away_s else "store is back")
 
     def phase(self, text: str) -> None:
         """Reports what is done after the last trial, as `Recording 124 results`."""
         with self._tally.lock:
-            self._tally.close(text)
-        if not self._block:
-            self._say(f"{text} ...")
+            self._tally.begin_phase(text)
+        if not self._panel:
+            self._print_line(f"{text} ...")
 
-    def _say(self, line: str) -> None:
-        if self._block:
-            self._block.print_above(printable(line))
+    def _print_line(self, line: str) -> None:
+        if self._panel:
+            self._panel.print_above(printable(line))
         else:
             self._console.out(printable(line), highlight=False)
 
 
-def _found(outcome: Outcome) -> str:
+def _result_text(outcome: Outcome) -> str:
     """Returns the end of a trial's line: its test score, or why it failed or was skipped."""
     if outcome.status != "ok":
         return f"{outcome.status}: {outcome.reason}"
-    test_score = score(outcome.result.metrics, "test")
-    return f"{test_score[0]} {shown(*test_score)}" if test_score else "done"
+    test_score = find_score(outcome.result.metrics, "test")
+    return f"{test_score[0]} {format_score(*test_score)}" if test_score else "done"

@@ -14,16 +14,16 @@ from rich.live import Live
 from rich.segment import ControlType
 from rich.text import Text
 
-from masksweep.sweeps.common.text import about, count, printable
-from masksweep.sweeps.driver.progress_state import Running, Tally, shown
+from masksweep.sweeps.common.text import format_duration, pluralize, printable
+from masksweep.sweeps.driver.progress_state import RunningTrial, Tally, format_score
 
-ROWS = 8
+MAX_ROWS = 8
 """Largest number of workers, and of strategies, that are shown."""
-BAR = 40
+MAX_BAR_WIDTH = 40
 """Largest width of the progress bar, in terminal cells."""
 
 
-class Block(Live):
+class ProgressPanel(Live):
     """Shows the tally below everything that is printed, four times per second.
 
     It is a context manager, and shows the tally while it is entered.
@@ -51,12 +51,12 @@ class Block(Live):
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         utf = console.encoding.startswith("utf")
         with self._tally.lock:
-            panel_lines = lines(self._tally, options.max_width, options.size.height, utf)
+            panel_lines = render_lines(self._tally, options.max_width, options.size.height, utf)
         self._drawn = [line.cell_len for line in panel_lines]
         yield from panel_lines
 
 
-def lines(tally: Tally, width: int, height: int, utf: bool = True) -> list[Text]:
+def render_lines(tally: Tally, width: int, height: int, utf: bool = True) -> list[Text]:
     """Returns the lines of the panel, which fit into a terminal of the given size.
 
     Args:
@@ -74,9 +74,9 @@ def lines(tally: Tally, width: int, height: int, utf: bool = True) -> list[Text]
     panel = [_bar(tally, width, *(("━", "─") if utf else ("#", "-")))]
     panel += [Text(", ").join(texts)] if texts else []
     panel += [Text(_best(metric, best, width)) for metric, best in tally.best.items()]
-    panel += [Text(f"Store {away(tally)}", "bold")] if tally.away else []
+    panel += [Text(f"Store {describe_outage(tally)}", "bold")] if tally.away_s else []
     panel += [Text(f"{tally.phase} ...")] if tally.phase else []
-    rows = max(0, min(ROWS, height - len(panel) - 2))
+    rows = max(0, min(MAX_ROWS, height - len(panel) - 2))
     running = sorted(tally.running.values(), key=lambda t: t.worker)
     panel += map(Text, _rows(running[:rows], width))
     panel += [Text(f"  and {hidden} more")] if (hidden := len(running) - rows) > 0 else []
@@ -86,49 +86,50 @@ def lines(tally: Tally, width: int, height: int, utf: bool = True) -> list[Text]
 
 
 def _bar(tally: Tally, width: int, full: str, empty: str) -> Text:
-    done, total, left = tally.finished, tally.total, tally.left()
-    text = f"  {done}/{total}  {timedelta(seconds=int(tally.passed))}"
+    done, total, left = tally.finished, tally.total, tally.seconds_left()
+    text = f"  {done}/{total}  {timedelta(seconds=int(tally.seconds_passed))}"
     if left is not None:
-        text += f"  about {about(left)} left"
-    size = max(0, min(BAR, width - len(text)))
+        text += f"  about {format_duration(left)} left"
+    size = max(0, min(MAX_BAR_WIDTH, width - len(text)))
     cells = size * done // total
     # full and empty cells differ in their character too, not only in colour
     return Text.assemble((cells * full, "green"), (size - cells) * empty, text)
 
 
-def away(tally: Tally) -> str:
+def describe_outage(tally: Tally) -> str:
     """Returns the text that says how long the store has been away, and how many records wait."""
     wait = "waits" if tally.waiting == 1 else "wait"
-    return f"away for {about(tally.away)}: {count(tally.waiting, 'record')} {wait} on disk"
+    records = pluralize(tally.waiting, "record")
+    return f"away for {format_duration(tally.away_s)}: {records} {wait} on disk"
 
 
-def _rows(running: Sequence[Running], width: int) -> list[str]:
+def _rows(running: Sequence[RunningTrial], width: int) -> list[str]:
     """Returns a line for each worker, in columns.
 
     The column of the trial's name gets the width that the other columns leave.
     """
-    cells = [(str(t.worker), printable(t.name), _where(t), t.score) for t in running]
+    cells = [(str(t.worker), printable(t.name), _describe_position(t), t.score) for t in running]
     sizes = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
     if not cells:
         return []
     number, name, position, score = sizes
     name = min(name, max(10, width - number - position - score - 8))
     return [
-        f"  {n:>{number}}  {set_cell_size(_cut(t, name), name)}  {p:<{position}}  {s}".rstrip()
+        f"  {n:>{number}}  {set_cell_size(_shorten(t, name), name)}  {p:<{position}}  {s}".rstrip()
         for n, t, p, s in cells
     ]
 
 
-def _where(trial: Running) -> str:
+def _describe_position(trial: RunningTrial) -> str:
     """Returns the epoch and the percentage of a running trial."""
-    return f"epoch {trial.epoch}, {int(100 * trial.part)} %" if trial.epoch else "starting"
+    return f"epoch {trial.epoch}, {int(100 * trial.fraction_done)} %" if trial.epoch else "starting"
 
 
 def _best(metric: str, best: Mapping[str, float], width: int) -> str:
     """Returns a line with the best strategies, as many as fit into the width."""
     ranked = sorted(best.items(), key=lambda item: item[1], reverse=metric == "accuracy")
-    entries, line = [f"{strategy} {shown(metric, value)}" for strategy, value in ranked], ""
-    for number in range(min(ROWS, len(entries)), 0, -1):
+    entries, line = [f"{strategy} {format_score(metric, value)}" for strategy, value in ranked], ""
+    for number in range(min(MAX_ROWS, len(entries)), 0, -1):
         dots = ["..."] * (number < len(entries))
         line = f"best {metric}: {', '.join(entries[:number] + dots)}"
         if cell_len(line) <= width:
@@ -136,5 +137,5 @@ def _best(metric: str, best: Mapping[str, float], width: int) -> str:
     return line
 
 
-def _cut(text: str, width: int) -> str:
+def _shorten(text: str, width: int) -> str:
     return text if cell_len(text) <= width else f"{set_cell_size(text, width - 3)}..."

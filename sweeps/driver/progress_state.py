@@ -14,11 +14,11 @@ from masksweep.sweeps.config.outcome import Outcome
 
 IDLE_SECONDS = 5.0
 """A worker that has had no trial for longer than this is not counted."""
-TELLING = 0.1
+MIN_FRACTION_FOR_ESTIMATE = 0.1
 """The part of the first trial that must be done before the time left is estimated from it."""
 
 
-class Report(Protocol):
+class TrialProgress(Protocol):
     """Progress of a running trial.
 
     `steps` of `total` steps are done; `epoch` is the current epoch, from 1.
@@ -40,24 +40,25 @@ class Report(Protocol):
 
 
 @dataclass
-class Running:
+class RunningTrial:
     """A trial that runs on a worker.
 
-    Times are in seconds of the tally's clock. `part` and `before` are fractions of the whole trial.
+    Times are in seconds of the tally's clock. `fraction_done` and `fraction_before` are fractions
+    of the whole trial.
     """
 
     name: str
     worker: int
-    since: float
+    started_at: float
     """Time from which the worker's time counts for this trial."""
-    heard: float
+    reported_at: float
     """Time of the last report."""
-    share: float = 1.0
+    worker_share: float = 1.0
     """The part of the worker that this trial has; less than 1 if the worker runs several side by
     side."""
-    part: float = 0.0
+    fraction_done: float = 0.0
     """Fraction of the trial that was done at the last report."""
-    before: float = 0.0
+    fraction_before: float = 0.0
     """Fraction of the trial that an earlier attempt had done."""
     epoch: int = 0
     score: str = ""
@@ -81,18 +82,18 @@ class Tally:
         self.lock = RLock()
         self.total, self.done, self.ended = total, done, 0
         self.phase = "Starting the workers"
-        self.waiting, self.away = 0, 0.0
+        self.waiting, self.away_s = 0, 0.0
         """Number of records that wait on disk, and seconds since the store was found to be away."""
-        self.running: dict[str, Running] = {}
+        self.running: dict[str, RunningTrial] = {}
         """The running trials by id."""
         self.counts: Counter[str] = Counter()
         """Number of trials that were `skipped`, `failed` and `retried`."""
         self.best: dict[str, dict[str, float]] = {}
         """Best test score by metric (`accuracy` or `mse`), then by strategy."""
         self._clock, self._since = clock, clock()
-        self._free: dict[int, float] = {}
+        self._idle_since: dict[int, float] = {}
         """Time since which a worker has had no trial, by its number."""
-        self._spent = self._worth = 0.0
+        self._worker_seconds = self._trials_done = 0.0
         """Worker seconds spent on trials that have ended, and the number of trials done in them."""
 
     @property
@@ -101,32 +102,33 @@ class Tally:
         return self.done + self.ended
 
     @property
-    def passed(self) -> float:
+    def seconds_passed(self) -> float:
         """Seconds since the start."""
         return self._clock() - self._since
 
     def start(self, key: str, name: str, worker: int, share: float = 1.0) -> None:
         """Adds a trial that was given to a worker, or to a share of it."""
         self.phase = ""
-        now, idle_since = self._clock(), self._free.pop(worker, None)
+        now, idle_since = self._clock(), self._idle_since.pop(worker, None)
         # the time that a worker needs between two trials is part of the cost of a trial
         since = now if idle_since is None or now - idle_since > IDLE_SECONDS else idle_since
-        self.running[key] = Running(name, worker, since, since, share)
+        self.running[key] = RunningTrial(name, worker, since, since, share)
 
-    def report(self, key: str, report: Report) -> Running:
+    def report(self, key: str, report: TrialProgress) -> RunningTrial:
         """Updates a running trial from its report, and returns the trial."""
         trial = self.running[key]
-        part = min(1.0, report.steps / report.total) if report.total else 0.0
-        if report.note and not trial.part:
-            trial.before = part
-        trial.heard, trial.part, trial.epoch = self._clock(), part, report.epoch
+        fraction_done = min(1.0, report.steps / report.total) if report.total else 0.0
+        if report.note and not trial.fraction_done:
+            trial.fraction_before = fraction_done
+        trial.reported_at, trial.epoch = self._clock(), report.epoch
+        trial.fraction_done = fraction_done
         for data in ("validation", "train"):
-            if last_score := score(report.metrics, data):
-                trial.score = f"{data} {shown(*last_score)}"
+            if last_score := find_score(report.metrics, data):
+                trial.score = f"{data} {format_score(*last_score)}"
                 break
         return trial
 
-    def retry(self, key: str) -> Running:
+    def retry(self, key: str) -> RunningTrial:
         """Removes a trial whose worker was lost, and returns it; it will be started again."""
         self.counts["retried"] += 1
         return self.running.pop(key)
@@ -136,25 +138,25 @@ class Tally:
         trial, now = self.running.pop(outcome.trial.id, None), self._clock()
         self.ended += 1
         if trial:
-            self._free[trial.worker] = now
+            self._idle_since[trial.worker] = now
         if outcome.status != "ok":
             self.counts[outcome.status] += 1
         if trial and outcome.status != "skipped":
-            self._spent += (now - trial.since) * trial.share
-            self._worth += 1 - trial.before
-        test_score = score(outcome.result.metrics, "test") if outcome.status == "ok" else None
+            self._worker_seconds += (now - trial.started_at) * trial.worker_share
+            self._trials_done += 1 - trial.fraction_before
+        test_score = find_score(outcome.result.metrics, "test") if outcome.status == "ok" else None
         if test_score and isfinite(test_score[1]):
             (metric, value), strategy = test_score, outcome.trial.strategy.name
             best = self.best.setdefault(metric, {})
             better = max if metric == "accuracy" else min
             best[strategy] = better(value, best.get(strategy, value))
 
-    def close(self, phase: str) -> None:
+    def begin_phase(self, phase: str) -> None:
         """Begins a phase after the last trial; no trial runs any more."""
         self.phase = phase
         self.running.clear()
 
-    def left(self) -> float | None:
+    def seconds_left(self) -> float | None:
         """Seconds until the last trial ends, at the pace so far; None if unknown.
 
         The pace is in worker seconds per trial: the time that workers have spent on trials, divided
@@ -162,22 +164,29 @@ class Tally:
         done at its last report.
         """
         now, running = self._clock(), self.running.values()
-        parts = [t.part - t.before for t in running]
-        known = self._worth or max(parts, default=0.0) >= TELLING
+        parts = [t.fraction_done - t.fraction_before for t in running]
+        known = self._trials_done or max(parts, default=0.0) >= MIN_FRACTION_FOR_ESTIMATE
         if not known or self.phase or self.finished == self.total:
             return None
-        spent = self._spent + sum((t.heard - t.since) * t.share for t in running)
-        pace = max(spent, 1e-9) / (self._worth + sum(parts))
-        remaining = [1 - min(1.0, t.part + (now - t.heard) * t.share / pace) for t in running]
+        spent = self._worker_seconds + sum(
+            (t.reported_at - t.started_at) * t.worker_share for t in running
+        )
+        pace = max(spent, 1e-9) / (self._trials_done + sum(parts))
+        remaining = [
+            1 - min(1.0, t.fraction_done + (now - t.reported_at) * t.worker_share / pace)
+            for t in running
+        ]
         waiting = self.total - self.finished - len(running)
-        workers = sum(t.share for t in running)
-        workers += sum(now - t < IDLE_SECONDS for t in self._free.values())
+        workers = sum(t.worker_share for t in running)
+        workers += sum(now - t < IDLE_SECONDS for t in self._idle_since.values())
         # near the end some workers are idle: the last trial to finish decides then
-        last = max((r / t.share for r, t in zip(remaining, running, strict=True)), default=0.0)
+        last = 0.0
+        for part, trial in zip(remaining, running, strict=True):
+            last = max(last, part / trial.worker_share)
         return pace * max((waiting + sum(remaining)) / max(1, workers), last)
 
 
-def score(metrics: Mapping[str, float], part: str) -> tuple[str, float] | None:
+def find_score(metrics: Mapping[str, float], part: str) -> tuple[str, float] | None:
     """Returns the name of a score, `accuracy` or `mse`, and its value; None if there is none.
 
     Args:
@@ -188,6 +197,6 @@ def score(metrics: Mapping[str, float], part: str) -> tuple[str, float] | None:
     return next(((n, metrics[key]) for n, key in names.items() if key in metrics), None)
 
 
-def shown(metric: str, value: float) -> str:
+def format_score(metric: str, value: float) -> str:
     """Returns the value of a score as text."""
     return f"{value:.3f}" if metric == "accuracy" else f"{value:.4g}"

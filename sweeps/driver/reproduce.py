@@ -15,11 +15,11 @@ from rich.text import Text
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.audit.opening import exists
 from masksweep.sweeps.common import escape
-from masksweep.sweeps.common.limits import HURRY_SECONDS, STATE
+from masksweep.sweeps.common.limits import INTERRUPTED_SEND_SECONDS, STATE_FOLDER
 from masksweep.sweeps.common.parser import Parser
-from masksweep.sweeps.common.redact import shown
-from masksweep.sweeps.common.signals import Stop
-from masksweep.sweeps.common.spinner import doing
+from masksweep.sweeps.common.redact import redact
+from masksweep.sweeps.common.signals import SignalHandler
+from masksweep.sweeps.common.spinner import show_status
 from masksweep.sweeps.common.text import printable
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.plan import Planned
@@ -46,7 +46,7 @@ from masksweep.sweeps.training import checkpoint
 class Target:
     """A recorded run that is to be run again."""
 
-    said: str
+    source: str
     """The run's id or the file's path, as it was given on the command line."""
     trial: Trial
     recorded: Recorded
@@ -54,7 +54,7 @@ class Target:
     @property
     def tags(self) -> dict[str, str]:
         """Tags of the new run that name the run it reproduces."""
-        run = {"reproduces": self.said} if RUN_ID.fullmatch(self.said) else {}
+        run = {"reproduces": self.source} if RUN_ID.fullmatch(self.source) else {}
         return {**run, "reproduces.trial": self.recorded.trial}
 
 
@@ -77,7 +77,7 @@ def reproduce(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         targets = _targets(options.what, options.sweep, options.uri, Path(folder))
-        return _reproduced(targets, options.what, options.uri, Path(folder))
+        return _reproduce_all(targets, options.what, options.uri, Path(folder))
 
 
 def _targets(source: str, sweep: bool, uri: str | None, folder: Path) -> list[Target]:
@@ -90,7 +90,7 @@ def _targets(source: str, sweep: bool, uri: str | None, folder: Path) -> list[Ta
     from masksweep.sweeps.tracking import reader
 
     try:
-        with doing(f"Fetching run {source}"):
+        with show_status(f"Fetching run {source}"):
             targets = []
             for run in reader.trials_of(uri, source) if sweep else [source]:
                 run_folder = folder / run
@@ -98,10 +98,10 @@ def _targets(source: str, sweep: bool, uri: str | None, folder: Path) -> list[Ta
                 files = reader.download(uri, run, run_config.FILES, run_folder)
                 if run_config.FILE_NAME not in files:
                     raise Invalid("run", run, f"has no {run_config.FILE_NAME}: no trial's run")
-                targets.append(_of_run(run, run_folder))
+                targets.append(_target_of_run(run, run_folder))
             return targets
     except Away as error:
-        raise Invalid("tracking.uri", shown(store_uri(uri)), f"is away: {error}") from error
+        raise Invalid("tracking.uri", redact(store_uri(uri)), f"is away: {error}") from error
 
 
 def _target(name: str, path: Path) -> Target:
@@ -113,7 +113,7 @@ def _target(name: str, path: Path) -> Target:
     return Target(name, trial, recorded)
 
 
-def _of_run(run: str, folder: Path) -> Target:
+def _target_of_run(run: str, folder: Path) -> Target:
     """Reads the config file of a run, which was copied into the folder."""
     try:
         return _target(run, folder / run_config.FILE_NAME)
@@ -121,7 +121,7 @@ def _of_run(run: str, folder: Path) -> Target:
         raise Invalid("run", run, str(error).replace(f"{folder}/", "")) from error
 
 
-def _reproduced(targets: Sequence[Target], source: str, uri: str | None, folder: Path) -> int:
+def _reproduce_all(targets: Sequence[Target], source: str, uri: str | None, folder: Path) -> int:
     """Runs, records and compares all targets, and returns the exit code."""
     first, tracking = targets[0], Tracking(uri=uri)
     require_state()
@@ -130,10 +130,10 @@ def _reproduced(targets: Sequence[Target], source: str, uri: str | None, folder:
     name = f"{AGAIN}{label if len(targets) == 1 else source}"
     verdicts: dict[str, Verdict | str] = {}
     with Spool.held(resume.address(tracking, name)) as spool:
-        with doing("Opening the store"):
-            tracker = _opened(tracking, name)
+        with show_status("Opening the store"):
+            tracker = _open_store(tracking, name)
         # the first signal stops the run between two records, a second one stops it immediately
-        with Stop(gentle=True) as stop:
+        with SignalHandler(deferred=True) as stop:
             recorder = Recorder(spool, Sender(spool, tracking, name, tracker))
             recorder.start_sweep(f"Again, from the config of `{source}`.", [])
             recorder.sender.start()
@@ -144,25 +144,25 @@ def _reproduced(targets: Sequence[Target], source: str, uri: str | None, folder:
                 status = "FINISHED"
             finally:
                 recorder.kill_trials()
-                text = "".join(f"{line}\n" for line in _lines(targets, verdicts))
+                text = "".join(f"{line}\n" for line in _result_lines(targets, verdicts))
                 recorder.end_sweep(status, f"```\n{text}```", {"verdict.txt": text.encode()})
                 if status == "KILLED":
-                    sent = recorder.sender.finish(HURRY_SECONDS, hurry=True)
+                    sent = recorder.sender.finish(INTERRUPTED_SEND_SECONDS, hurry=True)
                 else:
                     sent = recorder.sender.finish(tracking.patience_s, stop.check)
                 if not sent:
                     print(f"Not all is recorded ({recorder.sender.trouble}).", file=sys.stderr)
                     print("Send the rest with: masksweep sync", file=sys.stderr)
     console = escape.console()
-    for line in _lines(targets, verdicts):
+    for line in _result_lines(targets, verdicts):
         different = line.startswith(("verdict: different", "failed"))
         styled = different or line.startswith("verdict")
         console.print(Text(line, ("bold red" if different else "green") * styled), soft_wrap=True)
-    same = all(isinstance(v, Verdict) and v.good for v in verdicts.values())
+    same = all(isinstance(v, Verdict) and v.is_same for v in verdicts.values())
     return int(not (same and sent))
 
 
-def _opened(tracking: Tracking, name: str) -> Tracker | None:
+def _open_store(tracking: Tracking, name: str) -> Tracker | None:
     """Opens the store before time is spent on training.
 
     Returns None if the store is away; the records then wait on disk.
@@ -175,7 +175,7 @@ def _opened(tracking: Tracking, name: str) -> Tracker | None:
         return None
 
 
-class _Again(TrialWatcher):
+class _ReproductionWatcher(TrialWatcher):
     """Compares each trial with what was recorded of it, when it ends."""
 
     def __init__(
@@ -203,7 +203,7 @@ class _Again(TrialWatcher):
     def tick(self) -> None:
         self._tick()
 
-    def finished(self, outcome: Outcome, record: Recorded | None) -> None:
+    def trial_recorded(self, outcome: Outcome, record: Recorded | None) -> None:
         key = outcome.trial.id
         before = self._recorded[key]
         self._verdicts[key] = compare(before, record) if record else outcome.reason
@@ -227,20 +227,22 @@ def _run(
     Adds to `verdicts`, by trial id: the verdict, or the reason why the trial failed.
     """
     # not a temporary folder: records that still wait refer to large files in this folder
-    checkpoints = (STATE / "reproduced" / uuid.uuid4().hex).absolute()
-    watcher = _Again(targets, verdicts, recorder, display, folder, str(checkpoints), tick)
+    checkpoints = (STATE_FOLDER / "reproduced" / uuid.uuid4().hex).absolute()
+    watcher = _ReproductionWatcher(
+        targets, verdicts, recorder, display, folder, str(checkpoints), tick
+    )
     work = TrialWork(str(checkpoints), every_s=1e9)
     try:
         with LocalProcess(work) as process:
             process.run(watcher, jobs(_planned(targets), folder))
     finally:
         checkpoint.clear(str(checkpoints), "rounds")
-        for empty in (checkpoints, checkpoints.parent, STATE):
+        for empty in (checkpoints, checkpoints.parent, STATE_FOLDER):
             with suppress(OSError):
                 empty.rmdir()
 
 
-def _lines(targets: Sequence[Target], verdicts: Mapping[str, Verdict | str]) -> list[str]:
+def _result_lines(targets: Sequence[Target], verdicts: Mapping[str, Verdict | str]) -> list[str]:
     """Returns the lines that are shown to the user.
 
     Of a single trial these are all lines. Of several trials these are the lines of those that are
@@ -252,12 +254,12 @@ def _lines(targets: Sequence[Target], verdicts: Mapping[str, Verdict | str]) -> 
         verdict = verdicts.get(target.trial.id)
         if verdict is None:
             continue  # the run was interrupted before this trial
-        word = "failed" if isinstance(verdict, str) else verdict.word
+        word = "failed" if isinstance(verdict, str) else verdict.agreement
         words[word] = words.get(word, 0) + 1
         if len(targets) > 1 and word == "identical":
             continue
-        lines += [f"{target.said}: {target.trial.name}"]
-        lines += [f"failed: {verdict}"] if isinstance(verdict, str) else verdict.lines()
+        lines += [f"{target.source}: {target.trial.name}"]
+        lines += [f"failed: {verdict}"] if isinstance(verdict, str) else verdict.explanation()
     if len(targets) > 1:
         lines.append(", ".join(f"{count} {word}" for word, count in words.items()))
     # a file from someone else may hold control characters

@@ -8,28 +8,36 @@ from collections.abc import Sequence
 from functools import partial
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.common.signals import Stop, Stopped
-from masksweep.sweeps.common.spinner import doing
+from masksweep.sweeps.common.signals import SignalHandler, Stopped
+from masksweep.sweeps.common.spinner import show_status
 from masksweep.sweeps.common.sweep_failed import SweepFailed
 from masksweep.sweeps.config import feasible
-from masksweep.sweeps.config.plan import Planned, public, refused, sweep_name, trials
+from masksweep.sweeps.config.plan import (
+    Planned,
+    count_trials,
+    recordable_overrides,
+    sweep_name,
+    with_answers,
+)
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.driver import summary
-from masksweep.sweeps.driver.summary import Ended
-from masksweep.sweeps.driver.sweep import KEPT, Sweep
+from masksweep.sweeps.driver.summary import SweepResult
+from masksweep.sweeps.driver.sweep import CONTINUE_HINT, SweepRun
 from masksweep.sweeps.driver.sweep_jobs import checkpoint_folder, jobs, log_folder
 from masksweep.sweeps.launch.cluster import cluster
 from masksweep.sweeps.launch.engine import Engine
-from masksweep.sweeps.launch.worker import TrialWork, portable
-from masksweep.sweeps.results import Answer
+from masksweep.sweeps.launch.worker import TrialWork, portable_config
+from masksweep.sweeps.results import PreflightAnswer
 from masksweep.sweeps.tracking import resume
 from masksweep.sweeps.tracking.store import exists, store_uri
 from masksweep.sweeps.tracking.writable import require_state, require_store
 from masksweep.sweeps.training import checkpoint
-from masksweep.sweeps.training.preflight import Ask, Preflight, check
+from masksweep.sweeps.training.preflight import AskPreflight, Preflight, check
 
 
-def run(planned: Sequence[Planned], arguments: Sequence[str], *, rerun: bool = False) -> Ended:
+def run(
+    planned: Sequence[Planned], arguments: Sequence[str], *, rerun: bool = False
+) -> SweepResult:
     """Runs and records every trial of a plan that is not done and not refused.
 
     Args:
@@ -43,76 +51,81 @@ def run(planned: Sequence[Planned], arguments: Sequence[str], *, rerun: bool = F
     """
     name = sweep_name(planned[0].trial, arguments)
     try:
-        ended = _run(planned, arguments, name, rerun)
+        result = _run(planned, arguments, name, rerun)
     except Stopped as stopped:
-        ended = Ended(exit_code=stopped.exit_code)
+        result = SweepResult(exit_code=stopped.exit_code)
     except SweepFailed as broken:
-        ended = Ended(ended_by=f"The sweep was stopped: {broken}. {KEPT}")
-    summary.after(ended, name, arguments)
-    return ended
+        result = SweepResult(stop_reason=f"The sweep was stopped: {broken}. {CONTINUE_HINT}")
+    summary.print_after(result, name, arguments)
+    return result
 
 
-def _run(planned: Sequence[Planned], arguments: Sequence[str], name: str, rerun: bool) -> Ended:
+def _run(
+    planned: Sequence[Planned], arguments: Sequence[str], name: str, rerun: bool
+) -> SweepResult:
     """Opens what the sweep needs, runs it, and closes everything when it ends."""
     first = planned[0].trial
     require_state()
     require_store(first.tracking.uri)
     with contextlib.ExitStack() as stack:
-        stop = stack.enter_context(Stop())
+        stop = stack.enter_context(SignalHandler())
         engine: Engine | None = None
-        ask: Ask
+        ask: AskPreflight
         try:  # the preflight loads TensorFlow in another process while the store is opened
             feasible.check([p.trial for p in planned])
             checkpoint.check(checkpoint_folder(first))
             if first.launch.address is None:
                 ask = stack.enter_context(Preflight()).ask
             else:
-                engine = _engine(stack, planned, name)
-                ask = partial(_ask, engine)
+                engine = _start_engine(stack, planned, name)
+                ask = partial(_ask_worker, engine)
         except Invalid as error:
             if not exists(store_uri(first.tracking.uri)):
                 raise
-            ask = partial(_raise, error)  # raised only if there is a trial to run
+            ask = partial(_raise_when_asked, error)  # raised only if there is a trial to run
         planned, recorder, away = stack.enter_context(resume.opened(planned, name, rerun))
-        summary.before(planned, away)
+        summary.print_before(planned, away)
         if any(p.state == "to run" for p in planned):
-            planned = _checked(planned, ask)
+            planned = _with_preflight(planned, ask)
             if engine is None and any(p.state == "to run" for p in planned):
-                engine = _engine(stack, planned, name)
-        stop.gentle = True
-        again = shlex.join(["masksweep", "run", *public(arguments)])[:4000]
-        return Sweep(planned, recorder, stop, name, again, rerun).run(engine)
+                engine = _start_engine(stack, planned, name)
+        stop.deferred = True
+        command = shlex.join(["masksweep", "run", *recordable_overrides(arguments)])[:4000]
+        return SweepRun(planned, recorder, stop, name, command, rerun).run(engine)
 
 
-def _checked(planned: Sequence[Planned], ask: Ask) -> list[Planned]:
+def _with_preflight(planned: Sequence[Planned], ask: AskPreflight) -> list[Planned]:
     """Returns the plan with the answers of the preflight.
 
     Raises:
         Invalid: The masks of a trial cannot be made.
     """
     trials_to_run = [p.trial for p in planned if p.state == "to run"]
-    with doing(f"Checking {trials(len(trials_to_run))}"):
-        return refused(planned, check(trials_to_run, ask))
+    with show_status(f"Checking {count_trials(len(trials_to_run))}"):
+        return with_answers(planned, check(trials_to_run, ask))
 
 
-def _raise(error: Invalid, trials_to_check: Sequence[Trial]) -> Sequence[Answer]:
+def _raise_when_asked(
+    error: Invalid, trials_to_check: Sequence[Trial]
+) -> Sequence[PreflightAnswer]:
     """Raises the error when the preflight is asked."""
     raise error
 
 
-def _ask(engine: Engine, trials_to_check: Sequence[Trial]) -> Sequence[Answer]:
-    """Runs `preflight.answers` in a worker."""
+def _ask_worker(engine: Engine, trials_to_check: Sequence[Trial]) -> Sequence[PreflightAnswer]:
+    """Runs `preflight.check_plans` in a worker."""
+    configs = [portable_config(t) for t in trials_to_check]
     try:
-        answers: Sequence[Answer] = engine.ask("refusals", [portable(t) for t in trials_to_check])
+        answers: Sequence[PreflightAnswer] = engine.ask("refusals", configs)
     except LookupError as error:
         raise Invalid("launch.address", trials_to_check[0].launch.address, str(error)) from error
     return answers
 
 
-def _engine(stack: contextlib.ExitStack, planned: Sequence[Planned], name: str) -> Engine:
+def _start_engine(stack: contextlib.ExitStack, planned: Sequence[Planned], name: str) -> Engine:
     """Starts or joins Ray, and returns workers for the trials to run; the stack closes them."""
     first = planned[0].trial
-    with doing("Starting Ray" if first.launch.address is None else "Joining Ray"):
+    with show_status("Starting Ray" if first.launch.address is None else "Joining Ray"):
         stack.enter_context(cluster(first.launch.address))
     work = TrialWork(checkpoint_folder(first), first.checkpoint.every_s)
     joined = first.launch.address is not None

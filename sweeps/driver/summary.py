@@ -10,18 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from masksweep.sweeps.common import escape
-from masksweep.sweeps.common.limits import STATE
-from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.common.limits import STATE_FOLDER
+from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.config.outcome import Outcome
-from masksweep.sweeps.config.plan import Planned, counted, trials
+from masksweep.sweeps.config.plan import Planned, count_by_state, count_trials
 from masksweep.sweeps.report import baseline, claims, recommendation
-from masksweep.sweeps.report.claims import Checked
+from masksweep.sweeps.report.claims import CheckedClaim
 from masksweep.sweeps.report.results_table import as_markdown, table
 from masksweep.sweeps.tracking import resume
 
 
 @dataclass
-class Ended:
+class SweepResult:
     """The results of a sweep, and how it ended."""
 
     outcomes: list[Outcome] = field(default_factory=list)
@@ -35,44 +35,46 @@ class Ended:
     """Reasons why the store refused records."""
     trouble: str = ""
     """Why the store could not be reached, if records wait for it."""
-    ended_by: str = ""
+    stop_reason: str = ""
     """Why the sweep ended before all trials ran, if a trial or an error was the cause."""
-    checked: Sequence[Checked] = ()
+    checked: Sequence[CheckedClaim] = ()
     """Results of the sweep's claims."""
     lost: int = 0
     """Number of trials that the store had, and no longer has."""
 
 
-def before(planned: Sequence[Planned], away: str) -> None:
+def print_before(planned: Sequence[Planned], away: str) -> None:
     """Prints the state of the plan on stderr, before the sweep starts.
 
     Args:
         planned: The plan of the sweep.
         away: Why the store cannot be reached; empty if it can.
     """
-    done = any(p.found for p in planned)
+    done = any(p.previous_result for p in planned)
     if away:
         message = f"The tracking store cannot be reached ({away}); results are kept on disk."
         print(message, file=sys.stderr)
     if done:
-        print(f"{counted(planned)}.", file=sys.stderr)
+        print(f"{count_by_state(planned)}.", file=sys.stderr)
         if warning := resume.other_code(planned):
             print(warning, file=sys.stderr)
 
 
-NOTE = 8000
+MAX_NOTE_CHARACTERS = 8000
 """Largest length of a run's description, in characters."""
 
 
-def note(question: str, again: str, outcomes: Sequence[Outcome], checked: Sequence[Checked]) -> str:
+def note(
+    question: str, command: str, outcomes: Sequence[Outcome], checked: Sequence[CheckedClaim]
+) -> str:
     """Returns the description of a parent run, in Markdown.
 
     It has the question, the recommendations, the claims, tables of results, and the command. Tables
-    are cut to fit into `NOTE` characters.
+    are cut to fit into `MAX_NOTE_CHARACTERS` characters.
 
     Args:
         question: The question of the sweep; may be empty.
-        again: The command that runs the sweep again.
+        command: The command that runs the sweep again.
         outcomes: Outcomes of the trials so far.
         checked: Results of the claims.
     """
@@ -83,8 +85,8 @@ def note(question: str, again: str, outcomes: Sequence[Outcome], checked: Sequen
     parts = ["\n".join(sentences), claims.as_markdown(checked), as_markdown(outcomes)]
     parts = [*parts, baseline.as_markdown(outcomes)] if outcomes else []
     head = f"{escape.markdown(question)[:2000]}\n\n" if question else ""
-    tail = f"Run again with\n\n{textwrap.indent(again, '    ', lambda line: True)}\n"
-    room, sections = NOTE - len(head) - len(tail) - 600, []
+    tail = f"Run again with\n\n{textwrap.indent(command, '    ', lambda line: True)}\n"
+    room, sections = MAX_NOTE_CHARACTERS - len(head) - len(tail) - 600, []
     for section in filter(None, parts):
         lines, text = section.splitlines(keepends=True), ""
         while lines and len(text) + len(lines[0]) <= room:
@@ -94,47 +96,47 @@ def note(question: str, again: str, outcomes: Sequence[Outcome], checked: Sequen
     return head + "\n".join([*sections, tail])
 
 
-def after(ended: Ended, name: str, arguments: Sequence[str]) -> None:
+def print_after(result: SweepResult, name: str, arguments: Sequence[str]) -> None:
     """Prints the results on stdout, and on stderr what is left to do.
 
     Args:
-        ended: The results of the sweep.
+        result: The results of the sweep.
         name: Name of the sweep.
         arguments: Arguments of the command line, to print the command that continues the sweep.
     """
-    if ended.outcomes:
+    if result.outcomes:
         console = escape.console()
         console.print()
-        console.print(table(ended.outcomes))
-        if (comparison := baseline.table(ended.outcomes)) is not None:
+        console.print(table(result.outcomes))
+        if (comparison := baseline.table(result.outcomes)) is not None:
             console.print()
             console.print(comparison)
-            console.print(baseline.method(comparison.row_count))
-            console.print(baseline.note(ended.outcomes))
-        if ended.checked:
+            console.print(baseline.method_note(comparison.row_count))
+            console.print(baseline.noise_note(result.outcomes))
+        if result.checked:
             console.print()
-            console.print(claims.table(ended.checked))
+            console.print(claims.table(result.checked))
         console.print()
-        recommendation.show(recommendation.sentences(ended.outcomes), console)
-    for outcome in ended.outcomes:
+        recommendation.print_sentences(recommendation.sentences(result.outcomes), console)
+    for outcome in result.outcomes:
         if outcome.status != "ok":
-            log = ended.logs.get(outcome.trial.id)
+            log = result.logs.get(outcome.trial.id)
             where = f"  (log: {log})" if log else ""
             print(f"{outcome.status}: {outcome.name}: {outcome.reason}{where}")
-    if ended.refused:
-        print(f"The store refused records: {'; '.join(ended.refused)}", file=sys.stderr)
-    if ended.unsent:
-        waiting = f"{ended.unsent} records wait on disk, in {STATE / 'spool'}."
+    if result.refused:
+        print(f"The store refused records: {'; '.join(result.refused)}", file=sys.stderr)
+    if result.unsent:
+        waiting = f"{result.unsent} records wait on disk, in {STATE_FOLDER / 'spool'}."
         print(f"{waiting} Send them with: masksweep sync", file=sys.stderr)
-        if ended.trouble:
-            print(f"The store could not be reached: {ended.trouble}", file=sys.stderr)
-    if ended.lost:
-        lost = f"The store has lost {trials(ended.lost)} that it was given before"
+        if result.trouble:
+            print(f"The store could not be reached: {result.trouble}", file=sys.stderr)
+    if result.lost:
+        lost = f"The store has lost {count_trials(result.lost)} that it was given before"
         print(f"{lost}; the same command runs them again.", file=sys.stderr)
-    if ended.ended_by:
-        print(ended.ended_by, file=sys.stderr)
-    if ended.exit_code > 128:
-        again = shown(shlex.join(["masksweep", "run", *arguments]))
+    if result.stop_reason:
+        print(result.stop_reason, file=sys.stderr)
+    if result.exit_code > 128:
+        again = redact(shlex.join(["masksweep", "run", *arguments]))
         print(f"Interrupted; finished trials are kept. Continue with:\n  {again}", file=sys.stderr)
-    if ended.outcomes:
+    if result.outcomes:
         print(f"\nOpen the results with: masksweep ui   (sweep {name!r})")

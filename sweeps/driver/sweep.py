@@ -7,33 +7,33 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from masksweep.sweeps.common.limits import HURRY_SECONDS
-from masksweep.sweeps.common.signals import Stop, Stopped
+from masksweep.sweeps.common.limits import INTERRUPTED_SEND_SECONDS
+from masksweep.sweeps.common.signals import SignalHandler, Stopped
 from masksweep.sweeps.common.sweep_failed import SweepFailed
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.plan import Planned
 from masksweep.sweeps.driver import summary
 from masksweep.sweeps.driver.progress import Display
-from masksweep.sweeps.driver.summary import Ended
+from masksweep.sweeps.driver.summary import SweepResult
 from masksweep.sweeps.driver.sweep_jobs import checkpoint_folder, jobs, log_folder
 from masksweep.sweeps.driver.trial_watcher import TrialWatcher
 from masksweep.sweeps.launch.engine import Engine
 from masksweep.sweeps.launch.job import Failure
 from masksweep.sweeps.report import build, claims, leak_atlas
-from masksweep.sweeps.report.claims import Checked
-from masksweep.sweeps.report.results_table import as_text, controls_hold
+from masksweep.sweeps.report.claims import CheckedClaim
+from masksweep.sweeps.report.results_table import any_control_held, as_text
 from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.tracking.recorder import Recorder
 from masksweep.sweeps.tracking.run_config import Recorded
 
-KEPT = "Finished trials are kept; the same command continues."
+CONTINUE_HINT = "Finished trials are kept; the same command continues."
 
 
 class FailFast(Exception):
     """A trial failed in a sweep with `launch.fail_fast`, which is to stop then."""
 
 
-class Sweep(TrialWatcher):
+class SweepRun(TrialWatcher):
     """A sweep: runs its trials, checks its claims, and closes its parent run.
 
     Args:
@@ -49,17 +49,16 @@ class Sweep(TrialWatcher):
         self,
         planned: Sequence[Planned],
         recorder: Recorder,
-        stop: Stop,
+        stop: SignalHandler,
         name: str,
-        again: str,
+        command: str,
         rerun: bool,
     ) -> None:
+        previous = [(p, p.previous_result.result) for p in planned if p.previous_result]
         done = {
-            p.trial.id: Outcome(p.trial, p.variant, p.found.result.status, p.found.result,
-                                p.found.result.reason)
-            for p in planned
-            if p.found
-        }  # fmt: skip
+            p.trial.id: Outcome(p.trial, p.variant, result.status, result, result.reason)
+            for p, result in previous
+        }
         first = planned[0].trial
         super().__init__(
             planned,
@@ -70,16 +69,16 @@ class Sweep(TrialWatcher):
             rerun=rerun,
         )
         self.outcomes.update(done)
-        self._planned, self._stop, self._name, self._again = planned, stop, name, again
+        self._planned, self._stop, self._name, self._command = planned, stop, name, command
         self._question, self._launch = first.sweep.question or "", first.launch
         self._ticked = 0.0
-        self._ended_by = ""
+        self._stop_reason = ""
         self._lost: list[str] = []
         """Ids of trials that the store had, and no longer has."""
-        self._new = False
+        self._has_new_results = False
         """Whether a trial has ended in this run."""
 
-    def run(self, engine: Engine | None) -> Ended:
+    def run(self, engine: Engine | None) -> SweepResult:
         """Runs the trials that are to run, and closes the sweep.
 
         Returns when the store has all records, or when the patience for a store that is away is
@@ -89,12 +88,12 @@ class Sweep(TrialWatcher):
             engine: The workers; None if no trial is to run.
         """
         status, exit_code = "FAILED", 1
-        checked: list[Checked] = []
+        checked: list[CheckedClaim] = []
         self._logs.mkdir(parents=True, exist_ok=True)
         scores = list(dict.fromkeys(p.trial.score for p in self._planned))
-        note = summary.note(self._question, self._again, [], [])
-        plan = [p.described() for p in self._planned]
-        tags = {"sweep.question": self._question, "sweep.command": self._again}
+        note = summary.note(self._question, self._command, [], [])
+        plan = [p.describe() for p in self._planned]
+        tags = {"sweep.question": self._question, "sweep.command": self._command}
         self._recorder.start_sweep(note, plan, scores, tags)
         self._recorder.sender.start()
         not_run = [p for p in self._planned if p.state != "to run"]
@@ -112,30 +111,30 @@ class Sweep(TrialWatcher):
                     )
                 checked = self._check_claims()
                 good = all(o.status != "failed" for o in self.outcomes.values())
-                good = good and not controls_hold(self.outcomes.values())
+                good = good and not any_control_held(self.outcomes.values())
                 good = good and all(c.passed is not False for c in checked)
                 status, exit_code = ("FINISHED", 0) if good else ("FAILED", 1)
             except Stopped as stopped:
                 status, exit_code = "KILLED", stopped.exit_code
             except FailFast as failed:
-                self._ended_by = f"Stopped at {failed}, which failed (launch.fail_fast)."
+                self._stop_reason = f"Stopped at {failed}, which failed (launch.fail_fast)."
             except SweepFailed as broken:
-                self._ended_by = f"The sweep was stopped: {broken}. {KEPT}"
+                self._stop_reason = f"The sweep was stopped: {broken}. {CONTINUE_HINT}"
             finally:
                 ended = [self.outcomes[k] for k in self._by_id if k in self.outcomes]
                 self._recorder.kill_trials()
-                note, files = self._told(ended, checked, status)
-                self._recorder.end_sweep(status, note, files, build.counts(ended))
+                note, files = self._describe(ended, checked, status)
+                self._recorder.end_sweep(status, note, files, build.count_trials(ended))
                 exit_code = self._send_rest(exit_code)
         unsent, refused = self._recorder.sender.waiting, self._recorder.sender.refused
         trouble = self._recorder.sender.trouble if unsent else ""
-        return Ended(
-            ended, self.failed_logs, exit_code, unsent, refused, trouble, self._ended_by, checked,
-            len(self._lost),
+        return SweepResult(
+            ended, self.failed_logs, exit_code, unsent, refused, trouble, self._stop_reason,
+            checked, len(self._lost),
         )  # fmt: skip
 
-    def _told(
-        self, ended: Sequence[Outcome], checked: Sequence[Checked], status: str
+    def _describe(
+        self, ended: Sequence[Outcome], checked: Sequence[CheckedClaim], status: str
     ) -> tuple[str, dict[str, bytes]]:
         """Returns the sweep's description and its files by name.
 
@@ -143,14 +142,16 @@ class Sweep(TrialWatcher):
         made, the description has no tables and there are no files.
         """
         try:
-            note = summary.note(self._question, self._again, ended, checked)
+            note = summary.note(self._question, self._command, ended, checked)
             files = {"table.txt": as_text(ended, checked).encode(), **self._page(ended)}
         except Exception as error:
             print(f"masksweep: no table was made: {error!r}", file=sys.stderr)
-            return summary.note(self._question, self._again, [], []), {}
-        if status != "KILLED" and self._new:
+            return summary.note(self._question, self._command, [], []), {}
+        if status != "KILLED" and self._has_new_results:
             self._display.phase("Drawing the report")
-            files |= build.report(self._name, self._question, self._again, ended, self.environments)
+            files |= build.build_report(
+                self._name, self._question, self._command, ended, self.environments
+            )
         return note, files
 
     def _page(self, outcomes: Sequence[Outcome]) -> dict[str, bytes]:
@@ -163,7 +164,7 @@ class Sweep(TrialWatcher):
                 (self._logs / name).write_bytes(content)
         return pages
 
-    def _check_claims(self) -> list[Checked]:
+    def _check_claims(self) -> list[CheckedClaim]:
         """Checks the sweep's claims, after every trial has ended."""
         parts = {key: p.parts for key, p in self._by_id.items()}
         sweep_claims = self._planned[0].trial.sweep.claims
@@ -175,7 +176,8 @@ class Sweep(TrialWatcher):
         patience = self._planned[0].trial.tracking.patience_s
         try:
             if exit_code > 128:
-                sent = self._recorder.sender.finish(min(HURRY_SECONDS, patience), hurry=True)
+                patience = min(INTERRUPTED_SEND_SECONDS, patience)
+                sent = self._recorder.sender.finish(patience, hurry=True)
             else:
                 sent = self._recorder.sender.finish(patience, self.tick)
         except Stopped as stopped:
@@ -193,8 +195,8 @@ class Sweep(TrialWatcher):
         if failed and self._launch.fail_fast:
             raise FailFast(self._by_id[failed].name)
 
-    def finished(self, outcome: Outcome, record: Recorded | None) -> None:
-        self._new = True
+    def trial_recorded(self, outcome: Outcome, record: Recorded | None) -> None:
+        self._has_new_results = True
 
     def tick(self) -> None:
         self._stop.check()

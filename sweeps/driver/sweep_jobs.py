@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from masksweep.sweeps.common.limits import STATE
-from masksweep.sweeps.config.plan import Planned, packs
+from masksweep.sweeps.common.limits import STATE_FOLDER
+from masksweep.sweeps.config.plan import Planned, group_into_packs
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.launch.cluster import Spec
 from masksweep.sweeps.launch.job import Job
@@ -21,7 +21,9 @@ def jobs(planned: Sequence[Planned], logs: Path) -> list[Job]:
         planned: The plan of the sweep.
         logs: Folder of the trials' log files.
     """
-    return [_job(pack, logs) for pack in packs([p for p in planned if p.state == "to run"])]
+    return [
+        _job(pack, logs) for pack in group_into_packs([p for p in planned if p.state == "to run"])
+    ]
 
 
 def _job(pack: Sequence[Planned], logs: Path) -> Job:
@@ -40,20 +42,20 @@ def _job(pack: Sequence[Planned], logs: Path) -> Job:
 
 def log_file(planned: Planned, logs: Path) -> Path:
     """Returns the path of a trial's log file in the folder of logs."""
-    return logs / f"{_as_file(planned.name)}-{planned.trial.id[:8]}.log"
+    return logs / f"{_file_name(planned.name)}-{planned.trial.id[:8]}.log"
 
 
 def log_folder(name: str) -> Path:
     """Returns the folder of a sweep's log files."""
-    return STATE / "logs" / _as_file(name)
+    return STATE_FOLDER / "logs" / _file_name(name)
 
 
-def _as_file(text: str) -> str:
+def _file_name(text: str) -> str:
     """Converts a text to a file name of at most 80 characters."""
     return re.sub(r"[^\w.=-]+", "_", text)[:80]
 
 
 def checkpoint_folder(trial: Trial) -> str:
     """Returns the folder or URI of a trial's checkpoints, as an absolute path for workers."""
-    place = trial.checkpoint.path or str(STATE / "checkpoints")
+    place = trial.checkpoint.path or str(STATE_FOLDER / "checkpoints")
     return place if "://" in place else str(Path(place).absolute())

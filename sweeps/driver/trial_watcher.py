@@ -13,7 +13,7 @@ from masksweep.sweeps.config.plan import Planned
 from masksweep.sweeps.driver.progress import Display
 from masksweep.sweeps.driver.sweep_jobs import log_file
 from masksweep.sweeps.launch.job import Failure, Watcher
-from masksweep.sweeps.launch.worker import Log, log_end
+from masksweep.sweeps.launch.worker import Log, log_tail
 from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.tracking.recorder import Recorder
 from masksweep.sweeps.tracking.run_config import Recorded
@@ -49,7 +49,7 @@ class TrialWatcher(Watcher):
         self._logs, self._checkpoints, self._rerun = logs, checkpoints, rerun
         self._tags = tags or {}
         self._by_id = {p.trial.id: p for p in planned}
-        self._printed: dict[str, bytes] = {}
+        self._outputs: dict[str, bytes] = {}
         """The captured output of each running trial, by id."""
         self._retries: dict[str, int] = {}
         """Number of retries of each trial whose run is open, by id."""
@@ -65,13 +65,13 @@ class TrialWatcher(Watcher):
     def started(self, key: str, worker: int) -> None:
         trial_ids = key.split()
         for trial_id in trial_ids:
-            self._begin(trial_id)
+            self._open_run(trial_id)
             self._display.started(trial_id, self._by_id[trial_id].name, worker, 1 / len(trial_ids))
 
     def event(self, key: str, event: Any) -> None:
         key, event = event
         if isinstance(event, Log):
-            self._printed[key] = event.text.encode()
+            self._outputs[key] = event.text.encode()
             return
         self._display.reported(key, event)
         if event.metrics:
@@ -86,12 +86,12 @@ class TrialWatcher(Watcher):
         for trial_id in key.split():
             self.end(trial_id, result if isinstance(result, Failure) else result[trial_id])
 
-    def finished(self, outcome: Outcome, record: Recorded | None) -> None:
+    def trial_recorded(self, outcome: Outcome, record: Recorded | None) -> None:
         """Called when a trial has ended and is recorded; `record` is None if the trial failed."""
 
     # -- records -----------------------------------------------------------------------------------
 
-    def _begin(self, key: str) -> None:
+    def _open_run(self, key: str) -> None:
         """Opens the run of a trial, unless it is already open."""
         if key not in self._retries:
             self._retries[key] = 0
@@ -106,11 +106,11 @@ class TrialWatcher(Watcher):
             key: The trial's id.
             result: The trial's result, or its failure.
         """
-        self._begin(key)  # a trial can fail before a worker has started it
+        self._open_run(key)  # a trial can fail before a worker has started it
         p, retries = self._by_id[key], self._retries.pop(key)
-        path, printed = log_file(p, self._logs), self._printed.pop(key, b"")
+        path, printed = log_file(p, self._logs), self._outputs.pop(key, b"")
         if not printed and path.exists():  # the worker was killed before it sent its log
-            printed = log_end(path)
+            printed = log_tail(path)
         files = {"log.txt": printed} if printed else {}
         record: Recorded | None = None
         if isinstance(result, Failure):
@@ -133,4 +133,4 @@ class TrialWatcher(Watcher):
             checkpoint.clear(self._checkpoints, key)
         self.outcomes[key] = outcome
         self._display.ended(outcome)
-        self.finished(outcome, record)
+        self.trial_recorded(outcome, record)

@@ -23,13 +23,13 @@ import psutil
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common import safe_path, signals
 from masksweep.sweeps.launch import ray_internals
-from masksweep.sweeps.launch.local_ray import closed, loopback
+from masksweep.sweeps.launch.local_ray import loopback, private_ray
 
 PACKAGES = ("strategies", "sweeps", "conf")
-ADDRESSES, STORE_SHARE = 6e9, 0.3
-"""Address space that Ray needs: `ADDRESSES` bytes for each process, and in addition the fraction
-`STORE_SHARE` of the available memory, which Ray's object store maps."""
-PAUSES = (1.0, 5.0)
+ADDRESS_SPACE_BYTES, OBJECT_STORE_SHARE = 6e9, 0.3
+"""Address space that Ray needs: `ADDRESS_SPACE_BYTES` for each process, and in addition the
+fraction `OBJECT_STORE_SHARE` of the available memory, which Ray's object store maps."""
+JOIN_PAUSES_SECONDS = (1.0, 5.0)
 """Seconds between the tries to join through `ray://`. A busy head may fail to start the server
 process that a Ray client needs."""
 PROBE_SECONDS = 5.0
@@ -80,12 +80,12 @@ def cluster(address: str | None = None) -> Iterator[None]:
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     with ExitStack() as stack:
-        folder = stack.enter_context(closed()) if address is None else None
+        folder = stack.enter_context(private_ray()) if address is None else None
         started = set[psutil.Process]()
         # Ray ends its own processes; but if Ray has died, its agents run on for up to a minute
         stack.callback(signals.kill, started)
         stack.callback(ray.shutdown)
-        with _own_sigterm():
+        with _keep_sigterm_handler():
             if address is None:
                 _start(folder, started)
             else:
@@ -108,7 +108,7 @@ def _start(folder: str | None, started: set[psutil.Process]) -> None:
             _init("local", _temp_dir=folder)
     except Exception as error:  # Ray raises many types
         raise Invalid(
-            "launch.address", "null", f"Ray does not start here: {_said(error)}"
+            "launch.address", "null", f"Ray does not start here: {_one_line(error)}"
         ) from error
     finally:
         started.update(set(this.children(recursive=True)) - children_before)
@@ -119,13 +119,13 @@ def _require_addresses() -> None:
     import resource
 
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    needed = ADDRESSES + STORE_SHARE * psutil.virtual_memory().available
+    needed = ADDRESS_SPACE_BYTES + OBJECT_STORE_SHARE * psutil.virtual_memory().available
     if limit not in (resource.RLIM_INFINITY, -1) and limit < needed:
         least = f"must be at least {needed / 1024:.0f} for Ray and TensorFlow, or unlimited"
         raise Invalid("ulimit -v", limit // 1024, least)
 
 
-def quiet() -> None:
+def hide_warnings() -> None:
     """Hides Ray's warnings. The handlers are changed, because Ray resets the loggers' levels."""
     import ray  # noqa: F401
 
@@ -134,7 +134,7 @@ def quiet() -> None:
 
 
 @contextmanager
-def code() -> Iterator[dict[str, list[str]]]:
+def code_environment() -> Iterator[dict[str, list[str]]]:
     """Yields a Ray runtime environment that sends the code of Masksweep to the cluster.
 
     The environment holds nothing else, in particular no variables that may be secret. Ray sends
@@ -156,7 +156,7 @@ def _init(address: str, **options: Any) -> None:
     import ray
 
     # with ray:// the cluster sets up the job, and uses no folder of this machine
-    if safe_path.kept() and not address.startswith("ray://"):
+    if safe_path.is_current_folder_removed() and not address.startswith("ray://"):
         options["job_config"] = ray_internals.safe_job_config()
     ray.init(
         address, include_dashboard=False, log_to_driver=False, logging_level="ERROR", **options
@@ -172,13 +172,13 @@ def _join(address: str) -> None:
     from ray.exceptions import RayError
 
     # a Ray job has brought the code already, and Ray refuses to have it set twice
-    with_code = nullcontext() if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else code()
-    quiet()
+    with_code = nullcontext() if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else code_environment()
+    hide_warnings()
     try:
         check_address(address)
         with with_code as env, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # errors are raised as well
-            for pause in (*PAUSES, None):
+            for pause in (*JOIN_PAUSES_SECONDS, None):
                 try:
                     _init(address, runtime_env=env)
                     break
@@ -190,10 +190,11 @@ def _join(address: str) -> None:
     except PermissionError as error:
         raise Invalid("launch.address", address, str(error)) from error
     except (ValueError, OSError, RuntimeError, RayError) as error:
-        raise Invalid("launch.address", address, f"no Ray cluster there: {_said(error)}") from error
+        reason = f"no Ray cluster there: {_one_line(error)}"
+        raise Invalid("launch.address", address, reason) from error
 
 
-def _said(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     """Returns the message of an error on one line, cut to 300 characters."""
     text = getattr(error, "strerror", None) or str(error).strip()
     return " ".join((text.splitlines()[-1] if "Traceback" in text else text).split())[:300]
@@ -229,10 +230,10 @@ def check_address(address: str) -> None:
     socket.create_connection((host.strip("[]"), int(port)), PROBE_SECONDS).close()
     if os.environ.get("RAY_USE_TLS", "0") in ("0", "false"):
         method = "RayletDriver/ClusterInfo" if is_client else "NodeInfoGcsService/CheckAlive"
-        _ask(f"{host}:{port}", method, is_local)
+        _call_grpc(f"{host}:{port}", method, is_local)
 
 
-def _ask(target: str, method: str, is_local: bool) -> None:
+def _call_grpc(target: str, method: str, is_local: bool) -> None:
     """Calls a gRPC method of Ray with the token that `ray.init` would send.
 
     Args:
@@ -266,7 +267,7 @@ def _ask(target: str, method: str, is_local: bool) -> None:
 
 
 @contextmanager
-def _own_sigterm() -> Iterator[None]:
+def _keep_sigterm_handler() -> Iterator[None]:
     """Restores this process's own SIGTERM handler, which `ray.init` replaces."""
     own_handler = signal.getsignal(signal.SIGTERM)
     can_restore = callable(own_handler) and threading.current_thread() is threading.main_thread()
@@ -292,7 +293,7 @@ def resources() -> Resources:
     return Resources(nodes, ray.cluster_resources(), ray.available_resources())
 
 
-def slots(spec: Spec) -> int:
+def worker_slots(spec: Spec) -> int:
     """Returns how many workers of this spec fit on the present nodes at the same time.
 
     Other workers are not subtracted. Nodes that an autoscaler could add do not count, because Ray

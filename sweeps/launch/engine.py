@@ -16,7 +16,7 @@ from typing import Any, Self
 from masksweep.sweeps.common.sweep_failed import SweepFailed
 from masksweep.sweeps.launch.actors import EventQueue
 from masksweep.sweeps.launch.cluster import Spec
-from masksweep.sweeps.launch.head import EARLY_SECONDS, HEAD_SECONDS, Head
+from masksweep.sweeps.launch.head import EARLY_HEAD_PATIENCE_SECONDS, HEAD_PATIENCE_SECONDS, Head
 from masksweep.sweeps.launch.job import Failure, Fatal, Job, Watcher, Work
 from masksweep.sweeps.launch.pool import NoWorker, Pool, last_line
 
@@ -32,10 +32,10 @@ class _Running:
     job: Job
     worker: int
     """The worker's number in the pool."""
-    since: float
+    started_at: float
     """Start of the run, in seconds of `time.monotonic`."""
     timed_out: bool = False
-    heard: set[int] = field(default_factory=set)
+    received: set[int] = field(default_factory=set)
     """Indices of the events that the watcher has received."""
 
 
@@ -88,14 +88,14 @@ class Engine:
         self._running: dict[Any, _Running] = {}
         self._retries: dict[str, int] = {}
         self._fatal: dict[str, Fatal] = {}
-        self._runs, self._took = 0, 0.0
-        self._head, self._broken = Head(EARLY_SECONDS), False
+        self._run_count, self._delivered_at = 0, 0.0
+        self._head, self._broken = Head(EARLY_HEAD_PATIENCE_SECONDS), False
 
     def __enter__(self) -> Self:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        with self._of_ray():
+        with self._ray_errors():
             self._pool = Pool(list(self._waiting), self._work, self._joined)
             # on the driver's node, so that the loss of another node loses no events
             driver_node = ray.get_runtime_context().get_node_id()
@@ -105,7 +105,7 @@ class Engine:
             self._event_queue = ray.remote(scheduling_strategy=scheduling, **options)(
                 EventQueue
             ).remote()
-            self._look()
+            self._start_workers()
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -116,7 +116,7 @@ class Engine:
             ray.kill(self._event_queue)
 
     @contextmanager
-    def _of_ray(self) -> Iterator[None]:
+    def _ray_errors(self) -> Iterator[None]:
         """Raises `SweepFailed` for an error of Ray, and notes not to call Ray any more."""
         import ray
 
@@ -124,7 +124,7 @@ class Engine:
             yield
         except (ray.exceptions.RayError, ConnectionError) as error:
             self._broken = True
-            self._head.answers()  # raises a SweepFailed that says what died, if something did
+            self._head.is_reachable()  # raises a SweepFailed that says what died, if something did
             raise SweepFailed(f"Ray failed: {last_line(error)}") from error
         except SweepFailed:
             self._broken = True
@@ -144,17 +144,17 @@ class Engine:
         """
         import ray
 
-        self._watcher = _Raises()
-        with self._of_ray():
+        self._watcher = _RaisingWatcher()
+        with self._ray_errors():
             ready: list[tuple[Spec, int]] = []
             while not ready:
-                self._look()
+                self._start_workers()
                 self._wait()
                 idle = ((spec, self._pool.idle(spec)) for spec in self._waiting)
                 ready = [(spec, number) for spec, number in idle if number is not None]
             answer = self._pool.actor(*ready[0]).ask.remote(method, argument)
             while not ray.wait([answer], timeout=POLL_SECONDS)[0]:
-                self._head.answers()
+                self._head.is_reachable()
             try:
                 return ray.get(answer)
             except ray.exceptions.RayTaskError as error:
@@ -175,8 +175,8 @@ class Engine:
         """Runs the jobs, and returns when all of them have ended.
 
         A job whose worker or node is lost runs again, at most `max_retries` times. A job that
-        raises, or takes too long, fails. If a job with parts raises `Apart`, or its worker is lost
-        too often, its parts are run as jobs of their own.
+        raises, or takes too long, fails. If a job with parts raises `MustRunAlone`, or its worker
+        is lost too often, its parts are run as jobs of their own.
 
         Args:
             watcher: Is told when jobs start, emit events and end.
@@ -187,21 +187,21 @@ class Engine:
         Raises:
             SweepFailed: The cluster is gone.
         """
-        with self._of_ray():
+        with self._ray_errors():
             self._run(watcher, jobs, max_retries, timeout_s)
 
     def _run(
         self, watcher: Watcher, jobs: Sequence[Job], max_retries: int, timeout_s: float | None
     ) -> None:
         self._watcher, self._max_retries, self._timeout = watcher, max_retries, timeout_s
-        self._head = Head(HEAD_SECONDS)
+        self._head = Head(HEAD_PATIENCE_SECONDS)
         for spec in self._waiting:
             self._waiting[spec] = deque(job for job in jobs if job.spec == spec)
         while self._running or any(self._waiting.values()):
-            self._look()
+            self._start_workers()
             self._dispatch()
             ended = self._wait()
-            if time.monotonic() - self._took > POLL_SECONDS:
+            if time.monotonic() - self._delivered_at > POLL_SECONDS:
                 self._deliver()
                 self._expire()
                 self._watcher.tick()
@@ -211,13 +211,13 @@ class Engine:
 
     # -- workers -------------------------------------------------------------------------------
 
-    def _look(self) -> None:
+    def _start_workers(self) -> None:
         """Starts workers for the jobs that have not ended, where the cluster has room."""
-        if not self._head.answers():
+        if not self._head.is_reachable():
             return
-        wanted = Counter({spec: len(jobs) for spec, jobs in self._waiting.items()})
-        wanted.update(run.job.spec for run in self._running.values())
-        self._give_up(self._pool.look(wanted))
+        job_counts = Counter({spec: len(jobs) for spec, jobs in self._waiting.items()})
+        job_counts.update(run.job.spec for run in self._running.values())
+        self._give_up(self._pool.start_missing(job_counts))
 
     def _wait(self) -> list[Any]:
         """Waits up to `POLL_SECONDS` for workers and jobs. Returns the jobs that ended, by ref."""
@@ -233,9 +233,9 @@ class Engine:
             self._give_up(self._pool.set_up(ref))
         return [ref for ref in returned if ref in self._running]
 
-    def _give_up(self, hopeless: Iterable[NoWorker]) -> None:
+    def _give_up(self, unavailable: Iterable[NoWorker]) -> None:
         """Ends all waiting jobs of the specs for which no worker can be had."""
-        for spec, failure in hopeless:
+        for spec, failure in unavailable:
             while self._waiting[spec]:
                 self._watcher.ended(self._waiting[spec].popleft().key, failure)
 
@@ -247,9 +247,9 @@ class Engine:
             while jobs and (worker := self._pool.idle(spec)) is not None:
                 job, actor = jobs.popleft(), self._pool.take(spec, worker)
                 self._watcher.started(job.key, worker)
-                self._runs += 1
-                ref = actor.run.remote(self._runs, job.payload, self._event_queue)
-                self._running[ref] = _Running(self._runs, job, worker, time.monotonic())
+                self._run_count += 1
+                ref = actor.run.remote(self._run_count, job.payload, self._event_queue)
+                self._running[ref] = _Running(self._run_count, job, worker, time.monotonic())
             if not jobs:
                 self._pool.release(spec)
 
@@ -257,17 +257,17 @@ class Engine:
         """Passes the queued events to the watcher."""
         import ray
 
-        self._took = time.monotonic()
+        self._delivered_at = time.monotonic()
         running = {r.number: r for r in self._running.values()}
         for run, number, event in ray.get(self._event_queue.take.remote()):
             if run in running:  # not from a worker that was given up
-                self._hear(running[run], number, event)
+                self._receive(running[run], number, event)
 
-    def _hear(self, run: _Running, number: int, event: Any) -> None:
+    def _receive(self, run: _Running, number: int, event: Any) -> None:
         """Passes one event to the watcher, unless the watcher has received it already."""
-        if number in run.heard:
+        if number in run.received:
             return
-        run.heard.add(number)
+        run.received.add(number)
         if isinstance(event, Fatal):
             self._fatal[run.job.key] = event
         else:
@@ -278,7 +278,8 @@ class Engine:
         import ray
 
         for run in self._running.values():
-            late = self._timeout and time.monotonic() - run.since > self._timeout * run.job.size
+            seconds = time.monotonic() - run.started_at
+            late = self._timeout and seconds > self._timeout * run.job.size
             if late and not run.timed_out:
                 run.timed_out = True
                 ray.kill(self._pool.actor(run.job.spec, run.worker))
@@ -298,24 +299,24 @@ class Engine:
             self._pool.replace(run.job.spec, run.worker)
             self._lost(run, str(error))
             return
-        if emitted > len(run.heard):
+        if emitted > len(run.received):
             self._deliver()
-        if emitted > len(run.heard):  # the event_queue died with some events
+        if emitted > len(run.received):  # the event_queue died with some events
             with suppress(ray.exceptions.RayError):
                 actor = self._pool.actor(run.job.spec, run.worker)
                 for number, event in enumerate(ray.get(actor.emitted.remote())):
-                    self._hear(run, number, event)
+                    self._receive(run, number, event)
         del self._running[ref]
         if run.timed_out:  # the worker has been killed all the same
             self._pool.replace(run.job.spec, run.worker)
         else:
             self._pool.give_back(run.job.spec, run.worker)
         if isinstance(result, Failure) and result.cause == "apart" and run.job.parts:
-            self._apart(run.job)
+            self._queue_parts(run.job)
         else:
             self._end(run.job.key, result)
 
-    def _apart(self, job: Job) -> None:
+    def _queue_parts(self, job: Job) -> None:
         """Queues the parts of a job instead of the job."""
         self._retries.pop(job.key, None)
         self._waiting[job.spec].extend(job.parts)
@@ -324,8 +325,8 @@ class Engine:
         """Decides whether a job whose worker was lost runs again, in parts, or fails."""
         key = run.job.key
         fatal = self._fatal.pop(key, None)
-        if fatal and fatal.again:
-            self._again(run.job, fatal.reason)
+        if fatal and fatal.retry:
+            self._queue_again(run.job, fatal.reason)
         elif fatal:
             self._end(key, Failure(fatal.reason, message, fatal.cause))
         elif run.timed_out:
@@ -337,15 +338,15 @@ class Engine:
             reason = "out of memory on its node" if memory else "worker died"
             losses = self._retries[key] = self._retries.get(key, 0) + 1
             if losses <= self._max_retries:
-                self._again(run.job, reason)
+                self._queue_again(run.job, reason)
             elif run.job.parts:  # to see which part kills its worker
                 self._watcher.retried(key, reason)
-                self._apart(run.job)
+                self._queue_parts(run.job)
             else:
                 reason = f"{reason}, {losses} times" if losses > 1 else reason
                 self._end(key, Failure(reason, message, "memory" if memory else "lost"))
 
-    def _again(self, job: Job, reason: str) -> None:
+    def _queue_again(self, job: Job, reason: str) -> None:
         self._watcher.retried(job.key, reason)
         self._waiting[job.spec].appendleft(job)
 
@@ -354,7 +355,7 @@ class Engine:
         self._watcher.ended(key, result)
 
 
-class _Raises(Watcher):
+class _RaisingWatcher(Watcher):
     """Raises `LookupError` when a job ends, that is, when no worker can be set up for it."""
 
     def ended(self, key: str, result: Any) -> None:

@@ -8,9 +8,9 @@ import time
 from masksweep.sweeps.common.sweep_failed import SweepFailed
 from masksweep.sweeps.launch import ray_internals
 
-HEAD_SECONDS = 30.0
+HEAD_PATIENCE_SECONDS = 30.0
 """Seconds that the head of a joined cluster may be out of reach. Ray ends this process after 60."""
-EARLY_SECONDS = 10.0
+EARLY_HEAD_PATIENCE_SECONDS = 10.0
 """The same limit before the first job: a sweep that is started again has lost nothing yet."""
 PROBE_SECONDS = 1.0
 """Timeout of one probe, and the least time between two probes."""
@@ -27,9 +27,9 @@ class Head:
 
     def __init__(self, patience_s: float) -> None:
         self._patience_s = patience_s
-        self._asked, self._gone_since = 0.0, 0.0
+        self._probed_at, self._gone_since = 0.0, 0.0
 
-    def answers(self) -> bool:
+    def is_reachable(self) -> bool:
         """Whether calls to the head return now.
 
         Raises:
@@ -44,7 +44,7 @@ class Head:
             raise SweepFailed("Ray has ended")
         if dead := ray_internals.dead_processes(node):
             raise SweepFailed(f"Ray's {' and '.join(dead)} died")
-        if node.is_head() or time.monotonic() - self._asked < PROBE_SECONDS:
+        if node.is_head() or time.monotonic() - self._probed_at < PROBE_SECONDS:
             return not self._gone_since
         host, _, port = node.gcs_address.rpartition(":")
         try:
@@ -55,15 +55,15 @@ class Head:
             if time.monotonic() - self._gone_since > self._patience_s:
                 reason = f"has been gone for {self._patience_s:g} s: {error}"
                 raise SweepFailed(f"the head of the Ray cluster {reason}") from error
-        self._asked = time.monotonic()
+        self._probed_at = time.monotonic()
         return not self._gone_since
 
     def wait(self) -> None:
         """Waits until the head answers a new probe.
 
         Raises:
-            SweepFailed: As in `answers`.
+            SweepFailed: As in `is_reachable`.
         """
-        self._asked = 0.0
-        while not self.answers():
+        self._probed_at = 0.0
+        while not self.is_reachable():
             time.sleep(PROBE_SECONDS)

@@ -26,7 +26,7 @@ class Job:
     size: int = 1
     """Factor on the time limit; the number of trials in the job."""
     parts: tuple[Job, ...] = ()
-    """Jobs to run instead, if this one raises `Apart` or its worker is lost too often."""
+    """Jobs to run instead, if this one raises `MustRunAlone` or its worker is lost too often."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Fatal:
 
     reason: str
     cause: FailureCause
-    again: bool = False
+    retry: bool = False
     """Whether earlier jobs may be the reason, so that this job should run in a new process."""
 
 

@@ -11,15 +11,15 @@ from math import inf
 from typing import Any
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.launch import cluster
 
-DEFAULT = "http://127.0.0.1:8265"
+DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 AGENT_SECONDS = 60.0
 """Seconds to wait for the agent of a new head. The agent starts the jobs."""
-NO_AGENT = "No available agent"
-TERMINATED = 143
-SILENCE_SECONDS = 60.0
+NO_AGENT_MESSAGE = "No available agent"
+TERMINATED_EXIT_CODE = 143
+LOG_TIMEOUT_SECONDS = 60.0
 """Seconds without new output after which the log is requested again, on a new connection."""
 PATIENCE_SECONDS = 60.0
 """Seconds that the cluster may be out of reach while a job is followed."""
@@ -30,7 +30,7 @@ def connect(address: str | None) -> Any:
 
     Args:
         address: URL of the dashboard, or an address as in `cluster`. None takes the address from
-            `RAY_API_SERVER_ADDRESS` or `RAY_ADDRESS`, or else `DEFAULT`.
+            `RAY_API_SERVER_ADDRESS` or `RAY_ADDRESS`, or else `DEFAULT_ADDRESS`.
 
     Raises:
         Invalid: No dashboard answers there, or it refuses this process. The key is `--address`.
@@ -39,9 +39,9 @@ def connect(address: str | None) -> Any:
     from ray.exceptions import AuthenticationError, RayError
     from ray.job_submission import JobSubmissionClient
 
-    cluster.quiet()
+    cluster.hide_warnings()
     variables = (os.environ.get(k) for k in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"))
-    address = next(filter(None, (address, *variables)), DEFAULT)
+    address = next(filter(None, (address, *variables)), DEFAULT_ADDRESS)
     # the client prefers this variable to its own argument
     os.environ["RAY_API_SERVER_ADDRESS"] = address
     try:
@@ -52,12 +52,12 @@ def connect(address: str | None) -> Any:
             cluster.check_address(address)
         return JobSubmissionClient(address)
     except requests.RequestException as error:
-        raise Invalid("--address", shown(address), "no Ray dashboard answers there") from error
+        raise Invalid("--address", redact(address), "no Ray dashboard answers there") from error
     except (OSError, RuntimeError, ValueError, RayError) as error:
         denied = isinstance(error, AuthenticationError | PermissionError)
         problem = "refuses" if denied else "no Ray dashboard there"
         reason = " ".join(str(error).split())[:300]
-        raise Invalid("--address", shown(address), f"{problem}: {reason}") from error
+        raise Invalid("--address", redact(address), f"{problem}: {reason}") from error
 
 
 def send(client: Any, **job: Any) -> str:
@@ -67,7 +67,7 @@ def send(client: Any, **job: Any) -> str:
         try:
             return str(client.submit_job(**job))
         except RuntimeError as error:
-            if NO_AGENT not in str(error) or time.monotonic() > end:
+            if NO_AGENT_MESSAGE not in str(error) or time.monotonic() > end:
                 raise
             time.sleep(1)
 
@@ -110,7 +110,7 @@ def follow(client: Any, job: str, show: Callable[[str], object]) -> Any:
         position, parts = 0, client.tail_job_logs(job)
         with suppress(StopAsyncIteration, TimeoutError):
             while True:
-                part = await asyncio.wait_for(anext(parts), SILENCE_SECONDS)
+                part = await asyncio.wait_for(anext(parts), LOG_TIMEOUT_SECONDS)
                 failing_since = inf
                 show(part[max(0, shown - position) :])
                 position += len(part)
@@ -138,4 +138,4 @@ def exit_code(job: Any) -> int:
     code: int | None = job.driver_exit_code
     if code is not None:
         return code if code >= 0 else 128 - code
-    return {"SUCCEEDED": 0, "STOPPED": TERMINATED}.get(job.status, 1)
+    return {"SUCCEEDED": 0, "STOPPED": TERMINATED_EXIT_CODE}.get(job.status, 1)

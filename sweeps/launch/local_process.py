@@ -10,7 +10,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, Self
 
-from masksweep.sweeps.common.child import Child, Lost
+from masksweep.sweeps.common.child import Child, ChildDied
 from masksweep.sweeps.launch.cluster import Spec
 from masksweep.sweeps.launch.job import Failure, Fatal, Job, Watcher, Work, failure
 
@@ -39,8 +39,8 @@ class LocalProcess:
     def run(self, watcher: Watcher, jobs: Sequence[Job], *, max_retries: int = 1) -> None:
         """Runs the jobs, and returns when all of them have ended.
 
-        A job whose process is lost runs again. If a job with parts raises `Apart`, or its process
-        is lost, its parts are run as jobs of their own.
+        A job whose process is lost runs again. If a job with parts raises `MustRunAlone`, or its
+        process is lost, its parts are run as jobs of their own.
 
         Args:
             watcher: Is told when jobs start, emit events and end.
@@ -92,8 +92,8 @@ class LocalProcess:
             pass
         try:
             return future.result()
-        except Lost:
-            if fatal and not fatal[-1].again:
+        except ChildDied:
+            if fatal and not fatal[-1].retry:
                 return Failure(fatal[-1].reason, fatal[-1].reason, fatal[-1].cause)
             reason = fatal[-1].reason if fatal else "its process ended"
             return Failure(reason, reason, "lost")

@@ -28,19 +28,19 @@ LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 PORTS = {"AUTOSCALER_METRIC_PORT": "0", "DASHBOARD_METRIC_PORT": "0"}
 """By default these servers have the same port in every cluster. 0 stands for any free port."""
-PREFIX = "ray-"
-SOCKET_ROOM = 43
+FOLDER_PREFIX = "ray-"
+MAX_FOLDER_BYTES = 43
 """Longest path of Ray's folder, in bytes. Ray has sockets below it, and Linux limits the whole path
 of a socket to 107 bytes. The rest is `session_` with date, time and process id, and then
 `sockets/plasma_store`."""
-PLAIN = re.compile(r"[\w/.+-]+", re.ASCII)
+USABLE_PATH = re.compile(r"[\w/.+-]+", re.ASCII)
 """A path that Ray can use. Ray writes it into command lines, which it splits at spaces."""
-SHORT = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))
+SHORT_FOLDERS = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))
 """Folders with a short path, for a link to a folder with a long one."""
 
 
 @contextmanager
-def closed() -> Iterator[str]:
+def private_ray() -> Iterator[str]:
     """Yields a private folder for a Ray that asks for a token while the context is entered.
 
     The user's settings in the environment are respected: RAY_AUTH_MODE, RAY_AUTH_TOKEN,
@@ -67,46 +67,46 @@ def ray_folder() -> Iterator[str]:
     parent = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     with ExitStack() as stack:
         try:
-            private = stack.enter_context(_private(Path(parent).absolute()))
+            private = stack.enter_context(_private_folder(Path(parent).absolute()))
         except OSError as error:
             allowed = f"must be a folder that can be written: {error.strerror}"
             raise Invalid(key, parent, allowed) from error
         folder = Path(private, "r")  # Ray makes its own folder writable for all
-        if len(os.fsencode(folder)) > SOCKET_ROOM or not PLAIN.fullmatch(str(folder)):
+        if len(os.fsencode(folder)) > MAX_FOLDER_BYTES or not USABLE_PATH.fullmatch(str(folder)):
             folder.mkdir()
-            folder = _link(stack, key, parent, folder)
+            folder = _short_link(stack, key, parent, folder)
         yield str(folder)
 
 
-def _link(stack: ExitStack, key: str, parent: str, folder: Path) -> Path:
+def _short_link(stack: ExitStack, key: str, parent: str, folder: Path) -> Path:
     """Returns a link with a short path to the folder. The link is removed with the stack.
 
     Raises:
         Invalid: No link can be made. `key` and `parent` are the setting that is to blame.
     """
-    for short in SHORT:
+    for short in SHORT_FOLDERS:
         try:
             if short.stat().st_mode & (stat.S_ISVTX | stat.S_IWOTH) == stat.S_IWOTH:
                 continue  # other users could replace this folder
-            link = Path(stack.enter_context(_private(short)), "r")
+            link = Path(stack.enter_context(_private_folder(short)), "r")
             link.symlink_to(folder)
         except OSError:
             continue
         return link
-    longest = SOCKET_ROOM - len(f"/{PREFIX}xxxxxxxx/r")
+    longest = MAX_FOLDER_BYTES - len(f"/{FOLDER_PREFIX}xxxxxxxx/r")
     allowed = f"is no path for Ray's sockets; set RAY_TMPDIR to one of at most {longest} letters"
     raise Invalid(key, parent, allowed)
 
 
-def _private(parent: Path) -> tempfile.TemporaryDirectory[str]:
+def _private_folder(parent: Path) -> tempfile.TemporaryDirectory[str]:
     """Makes a new temporary folder that only this user may enter."""
-    return tempfile.TemporaryDirectory(prefix=PREFIX, dir=parent, ignore_cleanup_errors=True)
+    return tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX, dir=parent, ignore_cleanup_errors=True)
 
 
 @contextmanager
 def loopback() -> Iterator[None]:
     """While entered, a Ray that starts here uses free ports, reachable from this machine only."""
-    with _environment({**LOOPBACK, **PORTS}), ray_internals.own_ports():
+    with _environment({**LOOPBACK, **PORTS}), ray_internals.loopback_ports():
         yield
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-SECONDS = 120
+WORKER_START_SECONDS = 120
 """Seconds that a node may take to start a worker."""
 MISSING = "not installed"
 
@@ -39,12 +39,12 @@ def on_nodes(names: Sequence[str]) -> tuple[list[dict[str, str]], list[str]]:
     node_ids = {
         task.options(scheduling_strategy=On(n, soft=False)).remote(list(names)): n for n in nodes
     }
-    finished, _ = ray.wait(list(node_ids), num_returns=len(node_ids), timeout=SECONDS)
+    finished, _ = ray.wait(list(node_ids), num_returns=len(node_ids), timeout=WORKER_START_SECONDS)
     answers, faults = list[dict[str, str]](), list[str]()
     for answer, node in node_ids.items():
         host = nodes[node]["NodeManagerAddress"]
         if answer not in finished:
-            faults.append(f"{host}: no worker within {SECONDS} s")
+            faults.append(f"{host}: no worker within {WORKER_START_SECONDS} s")
             continue
         try:
             answers.append(ray.get(answer))

@@ -63,7 +63,7 @@ def _token_loader() -> Any:
 
 
 @contextmanager
-def own_ports() -> Iterator[None]:
+def loopback_ports() -> Iterator[None]:
     """While entered, a Ray that starts here listens on 127.0.0.1, its agent on a free port.
 
     By default the agent of a node has a fixed port. If two clusters on a machine use this port, the

@@ -16,19 +16,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.common.limits import LARGE
-from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.common.limits import MAX_SENT_ARTIFACT_BYTES
+from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.common.storage import Folder
-from masksweep.sweeps.config.trial import Trial, parse, recorded
+from masksweep.sweeps.config.trial import Trial, parse, recorded_config
 from masksweep.sweeps.launch.cluster import Spec
 from masksweep.sweeps.launch.job import Emit, Failure, Fatal, failure
-from masksweep.sweeps.results import Apart, TrialResult
-from masksweep.sweeps.training.state import Member
+from masksweep.sweeps.results import MustRunAlone, TrialResult
+from masksweep.sweeps.training.state import PackMember
 
 if TYPE_CHECKING:
-    from masksweep.sweeps.results import Answer
+    from masksweep.sweeps.results import PreflightAnswer
 
-LOG_BYTES = 2**20
+MAX_LOG_BYTES = 2**20
 """Bytes from the end of a log that are sent to the driver."""
 
 
@@ -51,12 +51,12 @@ class Task:
     @classmethod
     def of(cls, trial: Trial, log: Path) -> Task:
         """Returns the task for a trial whose log goes to this path."""
-        return cls(trial.id, portable(trial), str(log.absolute()))
+        return cls(trial.id, portable_config(trial), str(log.absolute()))
 
 
-def portable(trial: Trial) -> dict[str, Any]:
+def portable_config(trial: Trial) -> dict[str, Any]:
     """Returns the trial's config with absolute paths: a worker has another current folder."""
-    config = recorded(trial)
+    config = recorded_config(trial)
     for group in ("pattern", "held"):
         if path := config[group].get("path"):
             config[group]["path"] = str(Path(path).absolute())
@@ -82,11 +82,11 @@ class TrialWork:
         self._memory = spec.memory
         prepare_process(spec.threads, spec.num_gpus)
 
-    def refusals(self, configs: Sequence[Mapping[str, object]]) -> Sequence[Answer]:
-        """Says whether the strategy of each trial refuses its plan; see `preflight.answers`."""
-        from masksweep.sweeps.training.preflight import answers
+    def refusals(self, configs: Sequence[Mapping[str, object]]) -> Sequence[PreflightAnswer]:
+        """Says whether the strategy of each trial refuses its plan; see `preflight.check_plans`."""
+        from masksweep.sweeps.training.preflight import check_plans
 
-        return answers([parse(config) for config in configs])
+        return check_plans([parse(config) for config in configs])
 
     def run(
         self, payload: Sequence[Task], emit: Emit
@@ -106,7 +106,7 @@ class TrialWork:
 
         def out_of_memory(reason: str) -> None:
             # earlier trials may have filled the memory: compiled programs are kept for later ones
-            emit(Fatal(reason, "memory", again=self._trials > 1))
+            emit(Fatal(reason, "memory", retry=self._trials > 1))
             os._exit(137)
 
         def log(event: Log) -> None:
@@ -115,8 +115,8 @@ class TrialWork:
 
         self._trials += 1
         results: dict[str, TrialResult | Failure] = {}
-        with _logged(payload[0].log, log), memory.limit(self._memory, out_of_memory):
-            members: list[Member] = []
+        with _output_to_log(payload[0].log, log), memory.limit(self._memory, out_of_memory):
+            members: list[PackMember] = []
             for task in payload:
                 try:
                     members.append(self._member(task, emit))
@@ -124,7 +124,7 @@ class TrialWork:
                     results[task.id] = failure(error)
             try:
                 pack_results = pack.run(members, Folder(self._checkpoints, "rounds"))
-            except Apart as error:
+            except MustRunAlone as error:
                 return failure(error)
             for member, result in zip(members, pack_results, strict=True):
                 try:
@@ -133,14 +133,14 @@ class TrialWork:
                     results[member.trial.id] = failure(error)
         return results
 
-    def _member(self, task: Task, emit: Emit) -> Member:
+    def _member(self, task: Task, emit: Emit) -> PackMember:
         from masksweep.sweeps.training.checkpoint import Checkpoints
 
         trial = parse(task.config)
         if trial.id != task.id:
             raise Invalid("trial", task.id[:12], "its mask or held file has changed since")
         checkpoints = Checkpoints(self._checkpoints, trial.id, self._every_s)
-        return Member(trial, lambda report: emit((task.id, report)), checkpoints)
+        return PackMember(trial, lambda report: emit((task.id, report)), checkpoints)
 
     def _result(self, key: str, result: TrialResult | Exception) -> TrialResult | Failure:
         if isinstance(result, Exception):
@@ -152,11 +152,11 @@ class TrialWork:
         """Stores large artifacts beside the checkpoints, and replaces them by URI and digest."""
         large, sent = Folder(self._checkpoints, f"large/{key}"), {}
         for name, content in artifacts.items():
-            if len(content) <= LARGE:
+            if len(content) <= MAX_SENT_ARTIFACT_BYTES:
                 sent[name] = content
                 continue
             large.write(name, content)
-            uri = shown(f"{self._checkpoints}/large/{key}/{name}")
+            uri = redact(f"{self._checkpoints}/large/{key}/{name}")
             reference = {
                 "uri": uri,
                 "bytes": len(content),
@@ -166,15 +166,15 @@ class TrialWork:
         return sent
 
 
-def log_end(path: Path, start: int = 0) -> bytes:
-    """Returns what a log has from byte `start` on, at most its last `LOG_BYTES`."""
+def log_tail(path: Path, start: int = 0) -> bytes:
+    """Returns what a log has from byte `start` on, at most its last `MAX_LOG_BYTES`."""
     with path.open("rb") as file:
-        file.seek(max(start, path.stat().st_size - LOG_BYTES))
-        return file.read(LOG_BYTES)
+        file.seek(max(start, path.stat().st_size - MAX_LOG_BYTES))
+        return file.read(MAX_LOG_BYTES)
 
 
 @contextlib.contextmanager
-def _logged(path: str, emit: Callable[[Log], None]) -> Iterator[None]:
+def _output_to_log(path: str, emit: Callable[[Log], None]) -> Iterator[None]:
     """Redirects all output of this process to a file, including the output of C++ code.
 
     The output is emitted as a `Log` at the end.
@@ -209,7 +209,7 @@ def _logged(path: str, emit: Callable[[Log], None]) -> Iterator[None]:
             for number, original in enumerate(saved, start=1):
                 os.dup2(original, number)
                 os.close(original)
-            printed = log_end(log_path, start)
+            printed = log_tail(log_path, start)
             if printed:
                 emit(Log(printed.decode(errors="replace")))
             if own_folder:

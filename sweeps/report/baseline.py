@@ -14,21 +14,21 @@ from masksweep.sweeps.common.tables import Column
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.report.significance import (
-    SIGNIFICANT,
+    SIGNIFICANCE_LEVEL,
     Difference,
+    bonferroni,
     noise_floor,
-    paired,
-    simultaneous,
+    paired_difference,
 )
 
-DIGITS = 8
+MAX_DECIMALS = 8
 """Largest number of decimals that a difference is shown with."""
-DENSE = "dense"
+DEFAULT_BASELINE = "dense"
 """The default baseline: the control that masks nothing."""
 
 
 @dataclass(frozen=True)
-class Compared:
+class Comparison:
     """The comparison of one strategy, pattern and variant with the baseline of the same seeds."""
 
     strategy: str
@@ -39,7 +39,9 @@ class Compared:
     corrected for the number of rows of the whole table."""
 
 
-def against(outcomes: Sequence[Outcome], baseline: str = DENSE) -> list[Compared]:
+def compare_with_baseline(
+    outcomes: Sequence[Outcome], baseline: str = DEFAULT_BASELINE
+) -> list[Comparison]:
     """Compares the test scores of each strategy, pattern and variant with those of a baseline.
 
     Each trial is paired with the baseline trial that trains in the same way: with the same seed,
@@ -54,30 +56,32 @@ def against(outcomes: Sequence[Outcome], baseline: str = DENSE) -> list[Compared
         One comparison for each group with at least two pairs, in the order of the trials.
     """
     baselines = [o for o in outcomes if o.trial.label == baseline]
-    scores = {training(o.trial): score(o) for o in baselines if o.status == "ok"}
+    scores = {training_key(o.trial): score(o) for o in baselines if o.status == "ok"}
     groups: dict[tuple[str, str], list[tuple[float, float]]] = {}
     metrics: dict[tuple[str, str], str] = {}
     for o in outcomes if baselines else ():
         if o.status != "ok" or o.trial.strategy.role == "dense" or o.trial.label == baseline:
             continue
-        own, partner = score(o), scores.get(training(o.trial.under(baselines[0].trial.strategy)))
+        under_baseline = o.trial.with_strategy(baselines[0].trial.strategy)
+        own, partner = score(o), scores.get(training_key(under_baseline))
         if own is None or partner is None:
             continue
         key = o.trial.label, ", ".join(filter(None, [o.trial.pattern_label, o.variant]))
         groups.setdefault(key, []).append((own, partner))
         metrics[key] = metric(o)
     differences = {
-        group: paired(*zip(*pairs, strict=True))
+        group: paired_difference(*zip(*pairs, strict=True))
         for group, pairs in groups.items()
         if len(pairs) > 1
     }
-    corrected = simultaneous(list(differences.values()))
+    corrected = bonferroni(list(differences.values()))
     return [
-        Compared(*group, metrics[group], d) for group, d in zip(differences, corrected, strict=True)
+        Comparison(*group, metrics[group], d)
+        for group, d in zip(differences, corrected, strict=True)
     ]
 
 
-def training(trial: Trial, without: Sequence[str] = ()) -> str:
+def training_key(trial: Trial, without: Sequence[str] = ()) -> str:
     """Returns a key of all settings that determine how a trial trains.
 
     Args:
@@ -95,7 +99,7 @@ def training(trial: Trial, without: Sequence[str] = ()) -> str:
     return json.dumps(config, sort_keys=True)
 
 
-def floors(outcomes: Sequence[Outcome]) -> dict[str, float]:
+def noise_floors(outcomes: Sequence[Outcome]) -> dict[str, float]:
     """Returns how far apart two dense trials lie that differ only in their seed.
 
     Args:
@@ -131,7 +135,7 @@ def score(outcome: Outcome) -> float | None:
 
 
 def rows(
-    outcomes: Sequence[Outcome], baseline: str = DENSE
+    outcomes: Sequence[Outcome], baseline: str = DEFAULT_BASELINE
 ) -> list[tuple[str, str, str, str, str]]:
     """Returns the cells of the comparison: strategy, pattern, difference, p-value, seeds.
 
@@ -140,43 +144,45 @@ def rows(
         baseline: Label of the strategy to compare with.
     """
     return [
-        (c.strategy, c.pattern, _figure(c), _p(c.difference), str(c.difference.seeds))
-        for c in against(outcomes, baseline)
-    ]
+        (c.strategy, c.pattern, _format_difference(c), _format_p(c.difference),
+         str(c.difference.seeds))
+        for c in compare_with_baseline(outcomes, baseline)
+    ]  # fmt: skip
 
 
-def headers(baseline: str = DENSE) -> tuple[str, str, str, str, str]:
+def headers(baseline: str = DEFAULT_BASELINE) -> tuple[str, str, str, str, str]:
     """Returns the names of the columns."""
     return "strategy", "pattern", f"test score minus {baseline}", "p (Bonferroni)", "seeds"
 
 
-def _figure(compared: Compared) -> str:
+def _format_difference(compared: Comparison) -> str:
     d, digits = compared.difference, 1 if compared.metric == "accuracy" else 4
     # a limit that is not zero must not be rounded to zero
-    while digits < DIGITS and any(x and not float(f"{x:.{digits}f}") for x in (d.low, d.high)):
+    limits = (d.low, d.high)
+    while digits < MAX_DECIMALS and any(x and not float(f"{x:.{digits}f}") for x in limits):
         digits += 1
     return f"{d.mean:+z.{digits}f} [{d.low:+z.{digits}f}, {d.high:+z.{digits}f}]"
 
 
-def _p(difference: Difference) -> str:
+def _format_p(difference: Difference) -> str:
     shown = f"{difference.p:.3f}"
     if difference.p < 0.001:
         return "< 0.001"
-    if difference.p < SIGNIFICANT:
-        return shown if float(shown) < SIGNIFICANT else f"{difference.p:.5f}"
+    if difference.p < SIGNIFICANCE_LEVEL:
+        return shown if float(shown) < SIGNIFICANCE_LEVEL else f"{difference.p:.5f}"
     return f"{shown} (not clear)"
 
 
-def method(row_count: int) -> str:
+def method_note(row_count: int) -> str:
     """Returns a sentence on the intervals and p-values of a table with `row_count` rows."""
     scope = f"of all {row_count} rows at once (Bonferroni)" if row_count > 1 else "of this row"
     return (
         f"Intervals (95 %) and p are {scope}, by Student's t over the seeds: where p is below"
-        f" {SIGNIFICANT}, and only there, the interval does not contain zero."
+        f" {SIGNIFICANCE_LEVEL}, and only there, the interval does not contain zero."
     )
 
 
-def note(outcomes: Sequence[Outcome]) -> str:
+def noise_note(outcomes: Sequence[Outcome]) -> str:
     """Returns a sentence on the noise between seeds; empty without two dense trials."""
     by_data: dict[str, list[Outcome]] = {}
     for o in outcomes:
@@ -184,7 +190,7 @@ def note(outcomes: Sequence[Outcome]) -> str:
     parts = []
     for name, members in by_data.items():
         suffix = f" ({name})" if len(by_data) > 1 else ""
-        for metric, floor in floors(members).items():
+        for metric, floor in noise_floors(members).items():
             unit = "points of accuracy" if metric == "accuracy" else f"in {metric}"
             parts.append(f"{floor:.{1 if metric == 'accuracy' else 4}f} {unit}{suffix}")
     if not parts:
@@ -208,4 +214,4 @@ def as_markdown(outcomes: Sequence[Outcome]) -> str:
     if not cells:
         return ""
     text = tables.as_markdown(headers(), cells)
-    return f"{text}\n{method(len(cells))}\n\n{note(outcomes)}\n"
+    return f"{text}\n{method_note(len(cells))}\n\n{noise_note(outcomes)}\n"

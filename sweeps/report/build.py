@@ -9,7 +9,7 @@ from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.results import leaks
 
 
-def counts(trials: Sequence[Outcome]) -> dict[str, float]:
+def count_trials(trials: Sequence[Outcome]) -> dict[str, float]:
     """Returns how many trials have each status, and how many leaked although they must hold.
 
     Controls leak on purpose, so they are not among the leaking trials.
@@ -29,7 +29,7 @@ def counts(trials: Sequence[Outcome]) -> dict[str, float]:
     return {**by_status, "trials/leaking": float(leaking)}
 
 
-def report(
+def build_report(
     name: str,
     question: str,
     command: str,
@@ -57,8 +57,8 @@ def report(
         from masksweep.sweeps.tracking.reader import Sweep
 
         sweep = Sweep(name, name, question, command, list(outcomes), environments, [])
-        html = html_page.page(sweep, plots.all_of(outcomes)).encode()
-        images = {f"{k}.png": v for k, v in plots.all_of(outcomes, "png").items()}
+        html = html_page.page(sweep, plots.draw_plots(outcomes)).encode()
+        images = {f"{k}.png": v for k, v in plots.draw_plots(outcomes, "png").items()}
     except Exception as error:  # the results are recorded after this and must not be lost
         print(f"masksweep: no report was made: {error!r}", file=sys.stderr)
         return {}

@@ -10,7 +10,7 @@ from typing import Any
 
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.report import baseline, recommendation
-from masksweep.sweeps.report.results_table import PLAIN, headers_in_one_line, rows
+from masksweep.sweeps.report.results_table import NEUTRAL_VERDICTS, headers_in_one_line, rows
 from masksweep.sweeps.report.templating import render
 from masksweep.sweeps.tracking.reader import Sweep
 
@@ -36,18 +36,21 @@ class Table:
     """Sentences below the table."""
 
 
-def page(sweep: Sweep, figures: Mapping[str, bytes], compared_with: str = baseline.DENSE) -> str:
+def page(
+    sweep: Sweep, figures: Mapping[str, bytes], compared_with: str = baseline.DEFAULT_BASELINE
+) -> str:
     """Returns the report as HTML.
 
     Args:
         sweep: The sweep, or several sweeps combined to one.
-        figures: SVG images by name, as `plots.all_of` returns them.
+        figures: SVG images by name, as `plots.draw_plots` returns them.
         compared_with: Label of the strategy that the others are compared with.
     """
     outcomes = sweep.outcomes
     counts = {s: sum(o.status == s for o in outcomes) for s in ("ok", "skipped", "failed")}
     by_status = ", ".join(f"{n} {'ended well' if s == 'ok' else s}" for s, n in counts.items() if n)
-    baseline_name = "the dense control" if compared_with == baseline.DENSE else compared_with
+    is_default = compared_with == baseline.DEFAULT_BASELINE
+    baseline_name = "the dense control" if is_default else compared_with
     return render(
         "report.html",
         name=sweep.name,
@@ -59,7 +62,7 @@ def page(sweep: Sweep, figures: Mapping[str, bytes], compared_with: str = baseli
             ("Were the weights held?", _integrity(outcomes)),
             (f"Compared with {baseline_name}", _differences(outcomes, compared_with)),
             ("Which trials did not hold", _leaks(outcomes)),
-            ("What was skipped or failed", _ended(outcomes)),
+            ("What was skipped or failed", _not_run(outcomes)),
             ("What it cost", _costs(outcomes)),
         ],
         environments=_environments(sweep),
@@ -88,14 +91,14 @@ def _caption(name: str) -> str:
     return f"{kind.capitalize()}. {CAPTIONS[what]}" if kind else CAPTIONS[what]
 
 
-def _plain(lines: Iterable[Sequence[str]]) -> list[list[Cell]]:
+def _unstyled(lines: Iterable[Sequence[str]]) -> list[list[Cell]]:
     return [[(text, "") for text in line] for line in lines]
 
 
 def _integrity(outcomes: Sequence[Outcome]) -> Table:
     lines = []
     for row in rows(outcomes):
-        kind = "" if row.verdict in PLAIN else "good" if row.good else "bad"
+        kind = "" if row.verdict in NEUTRAL_VERDICTS else "good" if row.as_expected else "bad"
         texts = (row.strategy, row.pattern, row.score, row.ratio, row.violated)
         verdict = (f"{row.verdict}{row.problem}", kind)
         lines.append([*((text, "") for text in texts), verdict, (row.counts, "")])
@@ -105,9 +108,9 @@ def _integrity(outcomes: Sequence[Outcome]) -> Table:
 def _differences(outcomes: Sequence[Outcome], compared_with: str) -> Table:
     lines, header = baseline.rows(outcomes, compared_with), baseline.headers(compared_with)
     if lines:
-        notes = [baseline.method(len(lines)), baseline.note(outcomes)]
-        return Table(header, _plain(lines), [note for note in notes if note])
-    was_chosen = compared_with != baseline.DENSE
+        notes = [baseline.method_note(len(lines)), baseline.noise_note(outcomes)]
+        return Table(header, _unstyled(lines), [note for note in notes if note])
+    was_chosen = compared_with != baseline.DEFAULT_BASELINE
     message = "No strategy has two trials with a counterpart of the same seed there."
     return Table(header, [], [message] if was_chosen else [])
 
@@ -130,17 +133,17 @@ def _leaks(outcomes: Sequence[Outcome]) -> Table:
         for o in leaking
     ]
     header = ("trial", "weights violated", "largest drift", "from step", "through")
-    return Table(header, _plain(lines))
+    return Table(header, _unstyled(lines))
 
 
-def _ended(outcomes: Sequence[Outcome]) -> Table:
+def _not_run(outcomes: Sequence[Outcome]) -> Table:
     reasons: dict[tuple[str, str, str], int] = {}
     for o in outcomes:
         if o.status != "ok":
             key = (o.trial.label, o.status, o.reason)
             reasons[key] = reasons.get(key, 0) + 1
     lines = [(strategy, status, str(n), why) for (strategy, status, why), n in reasons.items()]
-    return Table(("strategy", "", "trials", "reason"), _plain(lines))
+    return Table(("strategy", "", "trials", "reason"), _unstyled(lines))
 
 
 def _costs(outcomes: Sequence[Outcome]) -> Table:
@@ -163,7 +166,7 @@ def _costs(outcomes: Sequence[Outcome]) -> Table:
             values = [m.result.metrics[name] for m in members if name in m.result.metrics]
             line.append(f"{summary(values) * unit:.3g}" if values else "-")
         lines.append(line)
-    return Table(["strategy", *(title for title, _, _ in names.values())], _plain(lines))
+    return Table(["strategy", *(title for title, _, _ in names.values())], _unstyled(lines))
 
 
 def _environments(sweep: Sweep) -> list[tuple[str, str]]:

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from masksweep.sweeps import results
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.trial import Trial, label
-from masksweep.sweeps.config.validation import knobs
+from masksweep.sweeps.config.validation import as_section
 from masksweep.sweeps.report import verdicts
 from masksweep.sweeps.report.templating import render
 
 EVENTS = ("none", "mask changed", "resumed", "changed, resumed")
 """What happens in the middle of a training; see `_event`."""
-KINDS = ("exact", "refused", "unproven", "leaks", "failed")
+CELL_KINDS = ("exact", "refused", "unproven", "leaks", "failed")
 """Kinds of cells, from the best to the worst."""
-HELD = "integrity/violations"
+VIOLATIONS_METRIC = "integrity/violations"
 """A metric that every trial with masked weights has."""
 
 
@@ -33,7 +33,7 @@ class Cell:
     event: str
     """One of `EVENTS`."""
     kind: str
-    """One of `KINDS`."""
+    """One of `CELL_KINDS`."""
     drift: float = 0.0
     """Largest distance of a masked entry from its held value; infinite if one is NaN."""
     step: int | None = None
@@ -56,7 +56,7 @@ class Cell:
 def cells(outcomes: Iterable[Outcome]) -> list[Cell]:
     """Returns a cell for each trial that masks a weight, in the order of the trials."""
     masking = (o for o in outcomes if o.trial.strategy.role != "dense")
-    return [_cell(o) for o in masking if o.status != "ok" or HELD in o.result.metrics]
+    return [_cell(o) for o in masking if o.status != "ok" or VIOLATIONS_METRIC in o.result.metrics]
 
 
 def _cell(outcome: Outcome) -> Cell:
@@ -65,12 +65,12 @@ def _cell(outcome: Outcome) -> Cell:
     if outcome.status != "ok":
         kind = "refused" if outcome.status == "skipped" else "failed"
         return Cell(*where, kind, reason=outcome.reason)
-    if verdicts.inconclusive(outcome):
+    if verdicts.is_inconclusive(outcome):
         return Cell(*where, "unproven", reason="no gradient reaches what is masked")
     if not results.violated(metrics):
         if metrics["integrity/ok"]:
             return Cell(*where, "exact")
-        return Cell(*where, "unproven", reason=results.unproven(metrics))
+        return Cell(*where, "unproven", reason=results.unproven_reason(metrics))
     first = metrics.get("integrity/first_violation_step")
     drifts = [metrics["integrity/max_drift"], metrics["integrity/peak_drift"]]
     drift = math.inf if any(map(math.isnan, drifts)) else max(drifts)
@@ -83,8 +83,8 @@ def _setting(trial: Trial) -> str:
 
     For example `sgd, momentum=0.9, l2=0.01`.
     """
-    settings = knobs(trial.optimizer, defaults=False)
-    model = knobs(trial.model, defaults=False)
+    settings = as_section(trial.optimizer, defaults=False)
+    model = as_section(trial.model, defaults=False)
     settings |= {k: model[k] for k in ("l2", "constraint") if k in model}
     shown = {k: v for k, v in settings.items() if k not in ("name", "learning_rate")}
     parts = [trial.optimizer.name, *(k if v is True else f"{k}={v}" for k, v in shown.items())]
@@ -93,7 +93,7 @@ def _setting(trial: Trial) -> str:
 
 def _worst(cells: Sequence[Cell]) -> Cell:
     """Returns the worst of several cells: by its kind, then by its drift."""
-    return max(cells, key=lambda c: (KINDS.index(c.kind), c.drift))
+    return max(cells, key=lambda c: (CELL_KINDS.index(c.kind), c.drift))
 
 
 def _event(trial: Trial) -> str:
@@ -120,7 +120,7 @@ def page(outcomes: Sequence[Outcome], title: str) -> str:
         title: Title of the page.
     """
     all_cells = cells(outcomes)
-    counts = {k: sum(c.kind == k for c in all_cells) for k in KINDS}
+    counts = {k: sum(c.kind == k for c in all_cells) for k in CELL_KINDS}
     by_kind = ", ".join(f"{n} {k}" for k, n in counts.items() if n)
     tables = [_table(all_cells, name) for name in dict.fromkeys(c.strategy for c in all_cells)]
     trials = f"{len(all_cells)} trials: {by_kind}."

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Held:
+class CellCounts:
     """Number of cells of the atlas in which a strategy ran, and in which it held bit for bit."""
 
     tried: int
@@ -15,18 +15,18 @@ class Held:
     """Number of these cells in which no masked entry changed in any bit."""
 
 
-RESULTS: dict[str, Held] = {
-    "weight_mask": Held(324, 324),
-    "projection": Held(324, 324),
-    "hard_mask": Held(324, 324),
-    "sparse_values": Held(270, 270),
-    "var_list": Held(270, 270),
-    "sparse_tensor": Held(84, 84),
-    "sparse_tensor(format=lookup)": Held(84, 84),
-    "row_lookup": Held(324, 192),
-    "gradient_mask": Held(324, 190),
-    "loss_mask": Held(324, 187),
-    "weight_mask(form=product)": Held(108, 6),
+RESULTS: dict[str, CellCounts] = {
+    "weight_mask": CellCounts(324, 324),
+    "projection": CellCounts(324, 324),
+    "hard_mask": CellCounts(324, 324),
+    "sparse_values": CellCounts(270, 270),
+    "var_list": CellCounts(270, 270),
+    "sparse_tensor": CellCounts(84, 84),
+    "sparse_tensor(format=lookup)": CellCounts(84, 84),
+    "row_lookup": CellCounts(324, 192),
+    "gradient_mask": CellCounts(324, 190),
+    "loss_mask": CellCounts(324, 187),
+    "weight_mask(form=product)": CellCounts(108, 6),
 }
 """Results by the strategy's label, from `.assets/leak_atlas.html` (`+experiment=leak_atlas`). The
 entries are in the order of `rank`. Strategies with equal numbers keep the order of this table."""

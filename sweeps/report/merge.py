@@ -9,7 +9,7 @@ from masksweep.sweeps.config.variants import variants
 from masksweep.sweeps.tracking.reader import Sweep
 
 
-def together(sweeps: Sequence[Sweep]) -> Sweep:
+def combine(sweeps: Sequence[Sweep]) -> Sweep:
     """Combines sweeps into one. The variant of each trial is computed anew over all trials.
 
     Args:

@@ -12,7 +12,7 @@ DASHES = ("-", "--", ":", "-.")
 MARKERS = "os^Dv<>Pp"
 
 
-def look(label: str, among: Sequence[str]) -> dict[str, Any]:
+def line_style(label: str, among: Sequence[str]) -> dict[str, Any]:
     """Returns colour, dash and marker of a strategy.
 
     A strategy has the same colour in all plots, whatever else is drawn. Variants of it differ in
@@ -20,7 +20,7 @@ def look(label: str, among: Sequence[str]) -> dict[str, Any]:
 
     Args:
         label: Label of the strategy, or of another method.
-        among: All labels of the plot, `label` included. Its order decides the look of variants
+        among: All labels of the plot, `label` included. Its order decides the style of variants
             and of labels that are no strategies.
 
     Returns:

@@ -9,15 +9,15 @@ from typing import Any
 
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.report.baseline import metric, score
-from masksweep.sweeps.report.plot_style import look
-from masksweep.sweeps.report.ranking import Standing, kinds, standings
-from masksweep.sweeps.report.results_table import interval
+from masksweep.sweeps.report.plot_style import line_style
+from masksweep.sweeps.report.ranking import StrategySummary, group_by_kind, summarize_strategies
+from masksweep.sweeps.report.results_table import mean_and_interval
 
-SIZE = (6.4, 4.8)
+FIGURE_INCHES = (6.4, 4.8)
 Value = Callable[[Outcome], float | None]
 
 
-def all_of(outcomes: Sequence[Outcome], form: str = "svg") -> dict[str, bytes]:
+def draw_plots(outcomes: Sequence[Outcome], form: str = "svg") -> dict[str, bytes]:
     """Draws all plots for which the trials have values.
 
     Args:
@@ -26,22 +26,22 @@ def all_of(outcomes: Sequence[Outcome], form: str = "svg") -> dict[str, bytes]:
 
     Returns:
         Content of each image by name: `score`, `speed` and `pareto`. If the trials are of several
-        kinds (see `ranking.kinds`), there is a score and a speed plot of each kind, for example
-        `score columns`.
+        kinds (see `ranking.group_by_kind`), there is a score and a speed plot of each kind, for
+        example `score columns`.
     """
-    by_kind = kinds(outcomes)
+    by_kind = group_by_kind(outcomes)
     dense = [o for o in outcomes if o.trial.strategy.role == "dense"]
     images: dict[str, bytes | None] = {}
     for kind, members in by_kind.items():
         suffix, drawn = f" {kind}" if len(by_kind) > 1 else "", [*dense, *members]
         drawn = [o for o in drawn if metric(o) == metric(members[0])]
-        images[f"score{suffix}"] = _over_sparsity(drawn, score, _name_of_score(drawn), form)
-        images[f"speed{suffix}"] = _over_sparsity(drawn, _ratio, "step time / dense", form)
-    images["pareto"] = _pareto(outcomes, form)
+        images[f"score{suffix}"] = _plot_over_sparsity(drawn, score, _score_label(drawn), form)
+        images[f"speed{suffix}"] = _plot_over_sparsity(drawn, _ratio, "step time / dense", form)
+    images["pareto"] = _plot_pareto(outcomes, form)
     return {name: image for name, image in images.items() if image}
 
 
-def _name_of_score(outcomes: Sequence[Outcome]) -> str:
+def _score_label(outcomes: Sequence[Outcome]) -> str:
     names = dict.fromkeys(map(metric, outcomes))
     return " or ".join("test accuracy %" if n == "accuracy" else "test mse" for n in names)
 
@@ -55,22 +55,22 @@ def _sparsity(outcome: Outcome) -> float | None:
     return configured if configured is not None else outcome.result.metrics.get("sparsity/achieved")
 
 
-def _figure() -> tuple[Any, Any]:
+def _new_figure() -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=SIZE, layout="constrained")
+    figure = Figure(figsize=FIGURE_INCHES, layout="constrained")
     axis = figure.subplots()
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(color="0.9", linewidth=0.6)
     return figure, axis
 
 
-def _legend(figure: Any) -> None:
+def _add_legend(figure: Any) -> None:
     # below the plot, where it hides no point
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
 
 
-def _saved(figure: Any, form: str) -> bytes:
+def _to_image(figure: Any, form: str) -> bytes:
     from matplotlib import rc_context
 
     buffer = io.BytesIO()
@@ -81,7 +81,9 @@ def _saved(figure: Any, form: str) -> bytes:
     return buffer.getvalue()
 
 
-def _over_sparsity(outcomes: Sequence[Outcome], value: Value, name: str, form: str) -> bytes | None:
+def _plot_over_sparsity(
+    outcomes: Sequence[Outcome], value: Value, name: str, form: str
+) -> bytes | None:
     """Draws values over sparsity: a line with a 95 % band for each strategy.
 
     Dense trials are drawn as a horizontal line.
@@ -111,13 +113,13 @@ def _over_sparsity(outcomes: Sequence[Outcome], value: Value, name: str, form: s
     sparsities = sorted({s for by_sparsity in points.values() for s in by_sparsity})
     if len(sparsities) < 2:
         return None
-    figure, axis = _figure()
+    figure, axis = _new_figure()
     if len(dense) == 1:  # dense trials of several settings have no common level
-        _band(axis, *dense.values())
+        _draw_dense_band(axis, *dense.values())
     for label, by_sparsity in points.items():
         x = sorted(by_sparsity)
-        means, halves = zip(*(interval(by_sparsity[s]) for s in x), strict=True)
-        style = look(label, list(points))
+        means, halves = zip(*(mean_and_interval(by_sparsity[s]) for s in x), strict=True)
+        style = line_style(label, list(points))
         axis.plot(x, means, label=label, markersize=4, linewidth=1.4, **style)
         low = [m - (0 if isnan(h) else h) for m, h in zip(means, halves, strict=True)]
         high = [m + (0 if isnan(h) else h) for m, h in zip(means, halves, strict=True)]
@@ -129,12 +131,12 @@ def _over_sparsity(outcomes: Sequence[Outcome], value: Value, name: str, form: s
     axis.set_ylabel(name)
     if value is _ratio and max(axis.get_ylim()) > 3:
         axis.set_yscale("log")
-        _write_out(axis.yaxis)
-    _legend(figure)
-    return _saved(figure, form)
+        _label_log_scale(axis.yaxis)
+    _add_legend(figure)
+    return _to_image(figure, form)
 
 
-def _write_out(scale: Any) -> None:
+def _label_log_scale(scale: Any) -> None:
     """Labels a log scale with 1, 2, 5, 10, not with powers of ten."""
     from matplotlib.ticker import LogLocator
 
@@ -143,55 +145,58 @@ def _write_out(scale: Any) -> None:
     scale.set_minor_formatter("")
 
 
-def _band(axis: Any, dense: Sequence[float]) -> None:
-    mean, half = interval(dense)
+def _draw_dense_band(axis: Any, dense: Sequence[float]) -> None:
+    mean, half = mean_and_interval(dense)
     axis.axhline(mean, color="0.4", linewidth=1, label="dense")
     if not isnan(half):
         axis.axhspan(mean - half, mean + half, color="0.4", alpha=0.1, linewidth=0)
 
 
-def _pareto(outcomes: Sequence[Outcome], form: str) -> bytes | None:
+def _plot_pareto(outcomes: Sequence[Outcome], form: str) -> bytes | None:
     """Draws score against speed: a point for each strategy.
 
     A line joins the strategies on the Pareto front, among those that hold.
     """
     outcomes = [o for o in outcomes if metric(o) == metric(outcomes[0])]
     by_kind = {
-        kind: [s for s in standings(members) if s.score is not None and s.ratio is not None]
-        for kind, members in kinds(outcomes).items()
+        kind: [
+            s for s in summarize_strategies(members) if s.score is not None and s.ratio is not None
+        ]
+        for kind, members in group_by_kind(outcomes).items()
     }
     all_standings = [s for strategies in by_kind.values() for s in strategies]
     if not all_standings:
         return None
-    figure, axis = _figure()
+    figure, axis = _new_figure()
     names = list(dict.fromkeys(s.strategy for s in all_standings))
     for kind, strategies in by_kind.items():
         for s in strategies:
-            style = look(s.strategy, names) | {"linestyle": ""}
+            style = line_style(s.strategy, names) | {"linestyle": ""}
             face = style["color"] if s.holds else "none"
             text = f"{s.strategy} ({kind})" if len(by_kind) > 1 else s.strategy
-            point = [s.ratio], [_shown(s)]
+            point = [s.ratio], [_unsigned_score(s)]
             axis.plot(*point, markersize=7, markerfacecolor=face, label=text, **style)
             if s.limits:
-                axis.hlines(_shown(s), *s.limits, color=style["color"], linewidth=0.8)
-        front = _front([s for s in strategies if s.holds])
-        axis.plot([s.ratio for s in front], [_shown(s) for s in front], color="0.6", linewidth=1)
+                axis.hlines(_unsigned_score(s), *s.limits, color=style["color"], linewidth=0.8)
+        front = _pareto_front([s for s in strategies if s.holds])
+        scores = [_unsigned_score(s) for s in front]
+        axis.plot([s.ratio for s in front], scores, color="0.6", linewidth=1)
     if max(s.ratio or 0 for s in all_standings) > 3:
         axis.set_xscale("log")
-        _write_out(axis.xaxis)
+        _label_log_scale(axis.xaxis)
     axis.set_xlabel("step time / dense")
-    axis.set_ylabel(_name_of_score(outcomes))
-    _legend(figure)
-    return _saved(figure, form)
+    axis.set_ylabel(_score_label(outcomes))
+    _add_legend(figure)
+    return _to_image(figure, form)
 
 
-def _shown(standing: Standing) -> float:
+def _unsigned_score(standing: StrategySummary) -> float:
     return abs(standing.score or 0.0)
 
 
-def _front(standings: Sequence[Standing]) -> list[Standing]:
+def _pareto_front(standings: Sequence[StrategySummary]) -> list[StrategySummary]:
     """Returns the standings that no other beats in both score and speed, the fastest first."""
-    front: list[Standing] = []
+    front: list[StrategySummary] = []
     for s in sorted(standings, key=lambda s: (s.ratio or 0, -(s.score or 0))):
         if not front or (s.score or 0) > (front[-1].score or 0):
             front.append(s)

@@ -11,21 +11,21 @@ from statistics import fmean, median
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.trial import label
 from masksweep.sweeps.report import leak_atlas_results
-from masksweep.sweeps.report.baseline import metric, score, training
+from masksweep.sweeps.report.baseline import metric, score, training_key
 from masksweep.sweeps.results import leaks
 
-WORTH = 1.25
+MIN_SPEEDUP = 1.25
 """A strategy is preferred for its speed only if its step is this many times faster. Smaller
 differences can be real, and are shown, but which strategies they favour changes with the machine
 and its load (two runs of the quickstart, one after the other, measured 0.88 and 0.94 for the same
 two strategies)."""
-MEDIAN = math.sqrt(math.pi / 2)
+MEDIAN_ERROR_RATIO = math.sqrt(math.pi / 2)
 """Ratio of the standard error of the median to that of the mean, for many normal values."""
 
 
 @dataclass(frozen=True)
-class Standing:
-    """Results of one strategy over all trials of one kind (see `kinds`)."""
+class StrategySummary:
+    """Results of one strategy over all trials of one kind (see `group_by_kind`)."""
 
     strategy: str
     role: str
@@ -47,27 +47,27 @@ class Standing:
     causes: Sequence[str]
     """Stages of the training step through which the strategy leaked, for example `decay`."""
     limits: tuple[float, float] | None = None
-    """95 % interval of the ratio over the seeds (see `_limits`)."""
+    """95 % interval of the ratio over the seeds (see `_ratio_intervals`)."""
 
     @property
     def holds(self) -> bool:
         """Whether all trials passed their audit and none failed."""
         return self.trials > 0 and self.held == self.trials and not self.failed
 
-    def faster(self, other: Standing) -> bool:
+    def is_faster_than(self, other: StrategySummary) -> bool:
         """Returns whether the interval of the ratio lies below that of the other strategy."""
         if self.limits is None or other.limits is None:
             return False
         return self.limits[1] < other.limits[0]
 
-    def preferred(self, other: Standing) -> bool:
-        """Returns whether the strategy is `faster`, and by a factor of at least `WORTH`."""
+    def is_preferred_to(self, other: StrategySummary) -> bool:
+        """Returns whether `is_faster_than` is true, by a factor of at least `MIN_SPEEDUP`."""
         if not self.ratio or not other.ratio:
             return False
-        return self.faster(other) and other.ratio / self.ratio >= WORTH
+        return self.is_faster_than(other) and other.ratio / self.ratio >= MIN_SPEEDUP
 
 
-def kinds(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
+def group_by_kind(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
     """Groups the trials that mask weights. Only strategies of one group can be compared.
 
     Args:
@@ -87,11 +87,11 @@ def kinds(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
     return by_kind
 
 
-def standings(outcomes: Sequence[Outcome]) -> list[Standing]:
+def summarize_strategies(outcomes: Sequence[Outcome]) -> list[StrategySummary]:
     """Returns the results of each strategy.
 
     Args:
-        outcomes: Trials of one kind (see `kinds`).
+        outcomes: Trials of one kind (see `group_by_kind`).
 
     Returns:
         A standing for each strategy, in the order of the trials.
@@ -99,23 +99,25 @@ def standings(outcomes: Sequence[Outcome]) -> list[Standing]:
     names = dict.fromkeys(o.trial.label for o in outcomes)
     groups = {name: [o for o in outcomes if o.trial.label == name] for name in names}
     strategies = [group for group in groups.values() if group[0].trial.strategy.role == "strategy"]
-    places = [{_place(o) for o in group if o.status == "ok"} for group in strategies]
+    places = [{_comparison_key(o) for o in group if o.status == "ok"} for group in strategies]
     common = set.intersection(*([p for p in places if p] or [set()]))
-    shared = {n: [o for o in group if _place(o) in common] for n, group in groups.items()}
-    limits = _limits(shared)
+    shared = {n: [o for o in group if _comparison_key(o) in common] for n, group in groups.items()}
+    limits = _ratio_intervals(shared)
     return [
-        replace(_standing(name, groups[name], shared[name]), limits=limits.get(name))
+        replace(_summarize(name, groups[name], shared[name]), limits=limits.get(name))
         for name in names
     ]
 
 
-def _standing(name: str, outcomes: Sequence[Outcome], shared: Sequence[Outcome]) -> Standing:
+def _summarize(
+    name: str, outcomes: Sequence[Outcome], shared: Sequence[Outcome]
+) -> StrategySummary:
     audited = [o for o in outcomes if _audited(o)]
     scores = [s for o in shared if _audited(o) and (s := _score(o)) is not None]
     ratios = list(_by_seed(shared, "speed/ratio_to_dense").values())
     through = (o.result.tags.get("integrity.through", "") for o in audited if not _held(o))
     causes = dict.fromkeys(c for each in through for c in each.split(", ") if c)
-    return Standing(
+    return StrategySummary(
         name,
         outcomes[0].trial.strategy.role,
         sum(map(_held, audited)),
@@ -129,13 +131,13 @@ def _standing(name: str, outcomes: Sequence[Outcome], shared: Sequence[Outcome])
     )
 
 
-def _place(outcome: Outcome) -> object:
+def _comparison_key(outcome: Outcome) -> object:
     """Returns a key of the settings and seed in which two trials must agree to be compared.
 
     These are all settings that determine a training, without the strategy itself and without
     `jit`: not every strategy can be compiled by XLA.
     """
-    return training(outcome.trial, without=("strategy", "jit"))
+    return training_key(outcome.trial, without=("strategy", "jit"))
 
 
 def _audited(outcome: Outcome) -> bool:
@@ -170,7 +172,7 @@ def _by_seed(outcomes: Sequence[Outcome], name: str) -> dict[int, float]:
     return {seed: math.exp(fmean(logs)) for seed, logs in logs_by_seed.items()}
 
 
-def _limits(shared: Mapping[str, Sequence[Outcome]]) -> dict[str, tuple[float, float]]:
+def _ratio_intervals(shared: Mapping[str, Sequence[Outcome]]) -> dict[str, tuple[float, float]]:
     """Returns 95 % intervals of the ratios of step time to dense, by strategy.
 
     The intervals are Student's, around the median over the seeds, for the logarithms of the ratios.
@@ -190,7 +192,8 @@ def _limits(shared: Mapping[str, Sequence[Outcome]]) -> dict[str, tuple[float, f
         limits = {}
         for name, values in logs.items():
             # a median varies more than a mean, by up to MEDIAN; the median of two is their mean
-            half = unit_half * (MEDIAN if len(values) > 2 else 1) / math.sqrt(len(values))
+            factor = MEDIAN_ERROR_RATIO if len(values) > 2 else 1
+            half = unit_half * factor / math.sqrt(len(values))
             limits[name] = math.exp(median(values) - half), math.exp(median(values) + half)
         return limits
     measured = {}
@@ -204,13 +207,15 @@ def _limits(shared: Mapping[str, Sequence[Outcome]]) -> dict[str, tuple[float, f
 # -- the choice ------------------------------------------------------------------------------
 
 
-def choice(results: Sequence[Standing], noise: float | None) -> list[Standing]:
+def choose_strategies(
+    results: Sequence[StrategySummary], noise: float | None
+) -> list[StrategySummary]:
     """Returns the strategies to use. All of them are equally good within the noise.
 
     Two runs of the same sweep must lead to the same choice. So only differences count that a second
     run would confirm: a score must be better by more than the noise between two dense seeds (scores
-    do not count if the noise is not known), and a step must be `preferred`. Strategies of which no
-    trial was skipped come before all others.
+    do not count if the noise is not known), and a step must be faster by a factor (see
+    `is_preferred_to`). Strategies of which no trial was skipped come before all others.
 
     Args:
         results: The results of the strategies of one kind.
@@ -226,5 +231,5 @@ def choice(results: Sequence[Standing], noise: float | None) -> list[Standing]:
     if noise is not None and candidates:
         best = max(s.score for s in candidates if s.score is not None)
         candidates = [s for s in candidates if s.score is not None and best - s.score <= noise]
-    tie = [s for s in candidates if not any(other.preferred(s) for other in candidates)]
+    tie = [s for s in candidates if not any(other.is_preferred_to(s) for other in candidates)]
     return sorted(tie, key=lambda s: (leak_atlas_results.rank(s.strategy), s.strategy))

@@ -9,10 +9,16 @@ from rich.text import Text
 
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.report import leak_atlas_results
-from masksweep.sweeps.report.baseline import floors, metric
-from masksweep.sweeps.report.ranking import WORTH, Standing, choice, kinds, standings
-from masksweep.sweeps.report.verdicts import alarms, inconclusive, unreached
-from masksweep.sweeps.training.timing import NOISY
+from masksweep.sweeps.report.baseline import metric, noise_floors
+from masksweep.sweeps.report.ranking import (
+    MIN_SPEEDUP,
+    StrategySummary,
+    choose_strategies,
+    group_by_kind,
+    summarize_strategies,
+)
+from masksweep.sweeps.report.verdicts import control_held, count_unreached, is_inconclusive
+from masksweep.sweeps.training.timing import NOISY_FACTOR
 
 
 def sentences(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
@@ -24,18 +30,18 @@ def sentences(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
     Returns:
         Pairs of (topic, sentence), for example `("Leak", "none of the strategies.")`.
     """
-    by_kind = kinds(outcomes)
+    by_kind = group_by_kind(outcomes)
     advice, leaks, unproven, not_run = [], [], [], []
     for kind, members in by_kind.items():
         classify = members[0].trial.data.task == "classification"
         # noise of the same data sets only: on another one, seeds may lie further apart
         data = [o.trial.data for o in members]
-        noise = floors([o for o in outcomes if o.trial.data in data]).get(metric(members[0]))
+        noise = noise_floors([o for o in outcomes if o.trial.data in data]).get(metric(members[0]))
         suffix = f" ({kind})" if len(by_kind) > 1 else ""
-        results = standings(members)
-        advice += _use(results, suffix, noise, classify)
+        results = summarize_strategies(members)
+        advice += _recommend(results, suffix, noise, classify)
         real = [s for s in results if s.role == "strategy"]
-        leaks += [_leak(s) + suffix for s in real if s.leaking]
+        leaks += [_describe_leaks(s) + suffix for s in real if s.leaking]
         unproven += [
             f"{s.strategy} in {n} of {s.trials} trials{suffix}"
             for s in real
@@ -44,7 +50,7 @@ def sentences(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
         for s in results:
             if s.role == "control":
                 control_outcomes = [o for o in members if o.trial.label == s.strategy]
-                advice.append((f"Control{suffix}", _control(s, control_outcomes)))
+                advice.append((f"Control{suffix}", _describe_control(s, control_outcomes)))
         not_run += [
             f"{s.strategy}{suffix}: {n} {word}"
             for s in results
@@ -57,18 +63,18 @@ def sentences(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
     if unproven:
         why = "nothing that may train moved, or what was saved differs"
         advice.append(("Unproven", f"{'; '.join(unproven)}: {why}."))
-    advice += [("Cut off", sentence)] if (sentence := _cut_off(outcomes)) else []
-    advice += [("Timing", sentence)] if (sentence := _timing(outcomes)) else []
+    advice += [("Cut off", sentence)] if (sentence := _describe_cut_off(outcomes)) else []
+    advice += [("Timing", sentence)] if (sentence := _describe_timing(outcomes)) else []
     return advice + ([("Not run", f"{'; '.join(not_run)}.")] if not_run else [])
 
 
-def show(advice: Sequence[tuple[str, str]], console: Console) -> None:
+def print_sentences(advice: Sequence[tuple[str, str]], console: Console) -> None:
     """Prints the sentences to a console."""
     for about, sentence in advice:
         console.print(Text.assemble((f"{about}: ", "bold"), sentence))
 
 
-def _cut_off(outcomes: Sequence[Outcome]) -> str:
+def _describe_cut_off(outcomes: Sequence[Outcome]) -> str:
     """Returns how many units and inputs the masks of each pattern leave without a connection.
 
     The numbers are the largest of all trials. Patterns that mask whole units or inputs on purpose
@@ -88,65 +94,66 @@ def _cut_off(outcomes: Sequence[Outcome]) -> str:
     return f"{'; '.join(texts)}." if texts else ""
 
 
-def _timing(outcomes: Sequence[Outcome]) -> str:
+def _describe_timing(outcomes: Sequence[Outcome]) -> str:
     """Returns in how many trials the machine was too loaded; empty if in none."""
     ratios = [o.result.metrics.get("speed/dense_to_dense") for o in outcomes]
     timed = [f for f in ratios if f is not None]
-    noisy = sum(f > NOISY for f in timed)
+    noisy = sum(f > NOISY_FACTOR for f in timed)
     if not noisy:
         return ""
     return (
         f"in {noisy} of {len(timed)} trials the machine was too loaded to say how fast a step is:"
-        f" two timings of the same dense step differed by more than {NOISY - 1:.0%}."
+        f" two timings of the same dense step differed by more than {NOISY_FACTOR - 1:.0%}."
     )
 
 
-def _use(
-    results: Sequence[Standing], suffix: str, noise: float | None, classify: bool
+def _recommend(
+    results: Sequence[StrategySummary], suffix: str, noise: float | None, classify: bool
 ) -> list[tuple[str, str]]:
-    tie = choice(results, noise)
+    tie = choose_strategies(results, noise)
     if not tie:
         reason = "no strategy held in every trial, or none was scored"
         if any(s.role == "strategy" and s.holds for s in results):
             reason = "the strategies share no setting and seed in which they were scored"
         return [(f"Use{suffix}", f"none: {reason}.")]
     pick = tie[0]
-    advice = [(f"Use{suffix}", _pick(tie, noise, classify))]
+    advice = [(f"Use{suffix}", _explain_pick(tie, noise, classify))]
     if pick.ratio is not None:
-        advice.append((f"Speed{suffix}", f"with {pick.strategy} {_step(pick)} of a dense one's."))
+        sentence = f"with {pick.strategy} {_describe_step_time(pick)} of a dense one's."
+        advice.append((f"Speed{suffix}", sentence))
     others = [s for s in results if s.role == "strategy" and s.holds and s is not pick]
     if others:
-        text = "; ".join(_beside(s, pick, classify) for s in others)
+        text = "; ".join(_compare_with_pick(s, pick, classify) for s in others)
         advice.append((f"Also hold{suffix}", f"{text}."))
     return advice
 
 
-def _pick(tie: Sequence[Standing], noise: float | None, classify: bool) -> str:
+def _explain_pick(tie: Sequence[StrategySummary], noise: float | None, classify: bool) -> str:
     """Returns which strategies to use, and why.
 
     The text has no step times, because they would differ in another run of the sweep.
     """
     pick, *others = tie
     if others:
-        text = f"{pick.strategy}, or equally {_listed([s.strategy for s in others])}: each held in"
-        text += " all of its trials."
+        names = _join_names([s.strategy for s in others])
+        text = f"{pick.strategy}, or equally {names}: each held in all of its trials."
     else:
         text = f"{pick.strategy}: it held in all of {pick.trials} trials."
     assert pick.score is not None
     name = "Its mean accuracy" if classify else "Its mean squared error"
-    text += f" {name} is {_figure(abs(pick.score), classify)}"
+    text += f" {name} is {_format_score(abs(pick.score), classify)}"
     if noise is not None:
         noise_text = f"{noise:.1f} points" if classify else f"{noise:.4g}"
         text += f"; two seeds of the dense control lie {noise_text} apart."
     else:
         text += "; without two seeds of the dense control no score counts as better."
     if others:
-        text += f" None of these is {WORTH:g} times faster than another beyond the noise"
-        text += f"; {_order([s.strategy for s in tie])}."
+        text += f" None of these is {MIN_SPEEDUP:g} times faster than another beyond the noise"
+        text += f"; {_explain_order([s.strategy for s in tie])}."
     return text
 
 
-def _order(strategies: Sequence[str]) -> str:
+def _explain_order(strategies: Sequence[str]) -> str:
     """Returns why the strategies are in this order (see `leak_atlas_results.rank`)."""
     cells = [leak_atlas_results.RESULTS.get(name) for name in strategies]
     known = [c for c in cells if c]
@@ -157,38 +164,39 @@ def _order(strategies: Sequence[str]) -> str:
     return "they are ordered by the fraction of the leak atlas in which each holds"
 
 
-def _listed(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     *first, last = names
     return f"{', '.join(first)} or {last}" if first else last
 
 
-def _step(standing: Standing) -> str:
+def _describe_step_time(standing: StrategySummary) -> str:
     """Returns the step time as a ratio to dense: `a step takes 1.01 [0.98, 1.04]`."""
-    return f"a step takes {_ratio(standing)}"
+    return f"a step takes {_format_ratio(standing)}"
 
 
-def _ratio(standing: Standing) -> str:
+def _format_ratio(standing: StrategySummary) -> str:
     assert standing.ratio is not None
     ends = "" if standing.limits is None else " [{:.2f}, {:.2f}]".format(*standing.limits)
     return f"{standing.ratio:.2f}{ends}"
 
 
-def _leak(standing: Standing) -> str:
+def _describe_leaks(standing: StrategySummary) -> str:
     through = f", through {', '.join(standing.causes)}" if standing.causes else ""
     return f"{standing.strategy} in {standing.leaking} of {standing.trials} trials{through}"
 
 
-def _control(standing: Standing, outcomes: Sequence[Outcome]) -> str:
+def _describe_control(standing: StrategySummary, outcomes: Sequence[Outcome]) -> str:
     """Returns the result of the control. It must leak if a gradient reaches a masked entry."""
     name = standing.strategy
     if not standing.trials:
         return f"{name} has not run: no verdict can be trusted."
-    if any(map(alarms, outcomes)):
+    if any(map(control_held, outcomes)):
         return f"{name} HOLDS: no verdict can be trusted."
-    still = [o for o in outcomes if inconclusive(o)]
+    still = [o for o in outcomes if is_inconclusive(o)]
     if not still:
         return f"{name} leaks in every trial, as it must."
-    why = f"no gradient reaches the {unreached(still)} masked entries, so nothing can move them"
+    count = count_unreached(still)
+    why = f"no gradient reaches the {count} masked entries, so nothing can move them"
     if len(still) == standing.trials:
         return f"{name} is inconclusive: {why}. It cannot show that the audit sees a leak."
     leaking = standing.trials - len(still)
@@ -197,19 +205,19 @@ def _control(standing: Standing, outcomes: Sequence[Outcome]) -> str:
     )
 
 
-def _figure(value: float, classify: bool) -> str:
+def _format_score(value: float, classify: bool) -> str:
     return f"{value:.1f} %" if classify else f"{value:.4g}"
 
 
-def _beside(other: Standing, pick: Standing, classify: bool) -> str:
+def _compare_with_pick(other: StrategySummary, pick: StrategySummary, classify: bool) -> str:
     parts = []
     if other.score is not None and pick.score is not None:
         gap = other.score - pick.score
         parts.append(f"{gap:+z.1f} points" if classify else f"{-gap:+z.4g} in mse")
     if other.ratio is not None:
-        parts.append(f"step {_ratio(other)}")
-    if other.faster(pick):
+        parts.append(f"step {_format_ratio(other)}")
+    if other.is_faster_than(pick):
         parts.append("faster")
-    elif pick.faster(other):
+    elif pick.is_faster_than(other):
         parts.append("slower")
     return f"{other.strategy} ({', '.join(parts)})" if parts else other.strategy

@@ -16,11 +16,11 @@ from masksweep.sweeps.common import escape, tables
 from masksweep.sweeps.common.tables import Column
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.report import claims
-from masksweep.sweeps.report.claims import Checked
-from masksweep.sweeps.report.verdicts import alarms, inconclusive, problem
+from masksweep.sweeps.report.claims import CheckedClaim
+from masksweep.sweeps.report.verdicts import control_held, describe_problem, is_inconclusive
 from masksweep.sweeps.results import leaks, violated
 
-PLAIN = ("-", "control", "inconclusive")
+NEUTRAL_VERDICTS = ("-", "control", "inconclusive")
 """Verdicts that are neither good nor bad."""
 HEADERS = ("strategy", "pattern", "step /\ndense", "weights\nviolated", "verdict", "ok/fail\n/skip")
 
@@ -41,13 +41,13 @@ class Row:
     verdict: str
     counts: str
     """Number of trials that ended well, failed, and were skipped: `5/0/0`."""
-    good: bool
+    as_expected: bool
     """Whether no trial failed, and the verdict is as it must be: strategies hold, controls leak."""
     problem: str
     """Text after the verdict: a trial with a problem, and its cause; empty if there is none."""
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
+def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
     """Returns the mean of values and its 95 % confidence interval by Student's t.
 
     Args:
@@ -65,9 +65,9 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return fmean(values), float(half)
 
 
-def controls_hold(outcomes: Iterable[Outcome]) -> bool:
+def any_control_held(outcomes: Iterable[Outcome]) -> bool:
     """Returns whether a control held although it must leak. Then no verdict can be trusted."""
-    return any(map(alarms, outcomes))
+    return any(map(control_held, outcomes))
 
 
 def rows(outcomes: Iterable[Outcome]) -> list[Row]:
@@ -90,7 +90,7 @@ def _row(strategy: str, pattern: str, members: Sequence[Outcome]) -> Row:
 
     classify = members[0].trial.data.task == "classification"
     scores = column("test/accuracy" if classify else "test/mse")
-    mean, half = interval(scores)
+    mean, half = mean_and_interval(scores)
     unit, digits = (100, 1) if classify else (1, 4)
     score = f"{mean * unit:.{digits}f}" if scores else "-"
     if half == half:
@@ -108,7 +108,7 @@ def _row(strategy: str, pattern: str, members: Sequence[Outcome]) -> Row:
         verdict,
         "/".join(map(str, counts)),
         good and not counts[1],
-        problem(members),
+        describe_problem(members),
     )
 
 
@@ -122,9 +122,9 @@ def _verdict(members: Sequence[Outcome]) -> tuple[str, bool]:
     if not holds:
         return "-", True
     if role == "control":
-        if controls_hold(members):
+        if any_control_held(members):
             return "HOLDS, must leak", False
-        unreachable = sum(map(inconclusive, members))
+        unreachable = sum(map(is_inconclusive, members))
         return "inconclusive" if unreachable == len(holds) else "leaks, as it must", True
     if all(holds):
         return "holds", True
@@ -162,14 +162,14 @@ def table(outcomes: Sequence[Outcome]) -> Table:
     ]
     cells: list[list[RenderableType]] = []
     for row in rows(outcomes):
-        colour = "green" if row.good else "bold red"
-        verdict = Text(row.verdict, style="" if row.verdict in PLAIN else colour)
+        colour = "green" if row.as_expected else "bold red"
+        verdict = Text(row.verdict, style="" if row.verdict in NEUTRAL_VERDICTS else colour)
         name = row.strategy.replace("(", "\n(")
         cells.append([name, row.pattern, row.score, row.ratio, row.violated, verdict, row.counts])
     return tables.terminal(columns, cells, gap=1)  # the table must fit into 80 characters
 
 
-def as_text(outcomes: Sequence[Outcome], checked: Sequence[Checked] = ()) -> str:
+def as_text(outcomes: Sequence[Outcome], checked: Sequence[CheckedClaim] = ()) -> str:
     """Returns the table as plain text, followed by the table of the claims.
 
     Args:

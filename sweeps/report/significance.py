@@ -1,7 +1,7 @@
 """Statistics of trials that are paired by seed: differences, intervals, corrected tests.
 
 There are two corrections for many comparisons: `holm` for claims, each of which passes or fails by
-itself, and `simultaneous` for a table that a person reads as a whole.
+itself, and `bonferroni` for a table that a person reads as a whole.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from math import nan
 
 import numpy as np
 
-RESAMPLES = 9999
+RESAMPLE_COUNT = 9999
 """Number of resamples of the bootstrap."""
 CONFIDENCE = 0.95
 """Confidence level of all intervals."""
-SIGNIFICANT = 0.05
+SIGNIFICANCE_LEVEL = 0.05
 """A corrected p-value below this is significant."""
 
 
@@ -40,7 +40,7 @@ class Difference:
     """Number of pairs."""
 
 
-def paired(first: Sequence[float], second: Sequence[float]) -> Difference:
+def paired_difference(first: Sequence[float], second: Sequence[float]) -> Difference:
     """Returns the paired difference of two lists of values, first minus second.
 
     The test is Student's t-test on the differences. With five seeds, a sign test or a rank test
@@ -86,7 +86,7 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Difference:
     interval = stats.bootstrap(
         (differences,),
         np.mean,
-        n_resamples=RESAMPLES,
+        n_resamples=RESAMPLE_COUNT,
         confidence_level=CONFIDENCE,
         method="percentile",
         rng=np.random.default_rng(0),
@@ -117,7 +117,7 @@ def holm(differences: Sequence[Difference]) -> list[Difference]:
     return corrected
 
 
-def simultaneous(differences: Sequence[Difference]) -> list[Difference]:
+def bonferroni(differences: Sequence[Difference]) -> list[Difference]:
     """Returns the differences with simultaneous intervals and p-values (Bonferroni).
 
     Each of `m` differences gets Student's interval at the level `1 - 0.05 / m`, and `m` times its
@@ -133,7 +133,7 @@ def simultaneous(differences: Sequence[Difference]) -> list[Difference]:
     permutations, with which it cannot reach 0.05.
 
     Args:
-        differences: The results of `paired` for all rows of a table.
+        differences: The results of `paired_difference` for all rows of a table.
 
     Returns:
         The differences in the same order, with new `low`, `high`, `margin` and `p`. A difference

@@ -6,16 +6,16 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from masksweep.sweeps.results import leaks, unproven, violated
+from masksweep.sweeps.results import leaks, unproven_reason, violated
 
 if TYPE_CHECKING:
     from masksweep.sweeps.config.outcome import Outcome
 
-REASON = 80
+MAX_REASON_CHARACTERS = 80
 """Largest number of characters of a failure's reason. Another table has the whole reason."""
 
 
-def problem(outcomes: Sequence[Outcome]) -> str:
+def describe_problem(outcomes: Sequence[Outcome]) -> str:
     """Returns the text that follows the verdict on trials of one strategy.
 
     The text names the first trial with a wrong verdict: a control that holds, or a strategy that
@@ -28,16 +28,16 @@ def problem(outcomes: Sequence[Outcome]) -> str:
         For example `: gradient_mask, random 0.9, seed 2, through decay`. Empty if all is well.
     """
     for o in outcomes:
-        if alarms(o):
+        if control_held(o):
             return f": {o.trial.name}"
         must_hold = o.status == "ok" and o.trial.strategy.role == "strategy"
         if must_hold and o.result.metrics.get("integrity/ok", 1) != 1:
             return ", ".join(filter(None, [f": {o.trial.name}", _cause(o)]))
-    if unreachable := [o for o in outcomes if inconclusive(o)]:
-        return f": no gradient reaches the {unreached(unreachable)} masked entries"
+    if unreachable := [o for o in outcomes if is_inconclusive(o)]:
+        return f": no gradient reaches the {count_unreached(unreachable)} masked entries"
     for o in outcomes:
         if o.status == "failed":
-            reason = textwrap.shorten(o.reason, REASON, placeholder=" ...")
+            reason = textwrap.shorten(o.reason, MAX_REASON_CHARACTERS, placeholder=" ...")
             return f"; failed: {o.trial.name}, {reason}"
     return ""
 
@@ -45,27 +45,27 @@ def problem(outcomes: Sequence[Outcome]) -> str:
 def _cause(outcome: Outcome) -> str:
     if through := outcome.result.tags.get("integrity.through"):
         return f"through {through}"
-    return "" if violated(outcome.result.metrics) else unproven(outcome.result.metrics)
+    return "" if violated(outcome.result.metrics) else unproven_reason(outcome.result.metrics)
 
 
-def alarms(outcome: Outcome) -> bool:
+def control_held(outcome: Outcome) -> bool:
     """Returns whether a control held although it must leak. Then no verdict can be trusted."""
-    return _still(outcome) and not inconclusive(outcome)
+    return _is_unmoved_control(outcome) and not is_inconclusive(outcome)
 
 
-def inconclusive(outcome: Outcome) -> bool:
+def is_inconclusive(outcome: Outcome) -> bool:
     """Returns whether a control held only because no gradient reaches any masked entry."""
-    return _still(outcome) and outcome.result.metrics.get("integrity/reached") == 0
+    return _is_unmoved_control(outcome) and outcome.result.metrics.get("integrity/reached") == 0
 
 
-def _still(outcome: Outcome) -> bool:
+def _is_unmoved_control(outcome: Outcome) -> bool:
     """Returns whether the trial is an audited control in which no held value moved."""
     metrics = outcome.result.metrics
     audited = outcome.status == "ok" and "integrity/ok" in metrics
     return audited and outcome.trial.strategy.role == "control" and not leaks(metrics)
 
 
-def unreached(outcomes: Sequence[Outcome]) -> str:
+def count_unreached(outcomes: Sequence[Outcome]) -> str:
     """Returns how many masked entries no gradient reaches, as `1,650` or `1,600 to 1,650`."""
     counts = [o.result.metrics.get("integrity/unreached", 0) for o in outcomes]
     least, most = (f"{n:,.0f}" for n in (min(counts), max(counts)))

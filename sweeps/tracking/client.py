@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.tracking.store import (
     SQLITE,
     Away,
@@ -110,11 +110,11 @@ def opening(uri: str) -> Iterator[None]:
     except Exception as error:  # each kind of store raises its own errors
         if isinstance(error, Invalid):
             raise
-        lines = shown(str(error)).strip().splitlines() or [repr(error)]
+        lines = redact(str(error)).strip().splitlines() or [repr(error)]
         if not uri.startswith(SQLITE) and status(error) >= 500:
             raise Away(lines[0]) from error
         reason = outdated(lines[0]) or lines[0]
-        raise Invalid("tracking.uri", shown(uri), f"cannot be opened: {reason}") from error
+        raise Invalid("tracking.uri", redact(uri), f"cannot be opened: {reason}") from error
 
 
 def search(client: Any, experiments: Sequence[str], query: str) -> list[Any]:

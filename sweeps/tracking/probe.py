@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.config.sections import Tracking
 from masksweep.sweeps.tracking import writable
 from masksweep.sweeps.tracking.store import Away, exists, store_uri
@@ -21,7 +21,7 @@ def probe(tracking: Tracking) -> str:
         Away: The store cannot be reached.
     """
     uri = store_uri(tracking.uri)
-    public = shown(uri)
+    public = redact(uri)
     try:
         writable.require_store(uri)
         if not exists(uri):
@@ -31,6 +31,6 @@ def probe(tracking: Tracking) -> str:
         raise
     except Exception as error:  # each kind of store raises its own errors
         text = getattr(error, "strerror", None) or str(error)
-        lines = shown(text).strip().splitlines() or [repr(error)]
+        lines = redact(text).strip().splitlines() or [repr(error)]
         raise Invalid("tracking.uri", public, f"cannot be written: {lines[0]}") from error
     return f"{public} can be written"

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.common.seeding import short_digest
 from masksweep.sweeps.config import text_settings
 from masksweep.sweeps.config.outcome import Outcome, Status
-from masksweep.sweeps.results import CURVES, TrialResult
+from masksweep.sweeps.results import CURVE_PREFIXES, TrialResult
 from masksweep.sweeps.tracking import mlflow_view, run_config
 from masksweep.sweeps.tracking.client import client_class, opening, search
 from masksweep.sweeps.tracking.store import AGAIN, RUN_ID, Refused, exists, store_uri, translated
@@ -209,7 +209,7 @@ def latest_page(uri: str) -> str:
             if mlflow_view.key(sweep) in client.get_experiment(experiment).tags:
                 return mlflow_view.address(experiment, sweep)
     except Refused as error:
-        raise Invalid("tracking.uri", shown(uri), str(error)) from error
+        raise Invalid("tracking.uri", redact(uri), str(error)) from error
     except Invalid as error:
         if error.key == "tracking.uri" and exists(uri):
             raise
@@ -250,7 +250,7 @@ def _client(uri: str | None) -> Iterator[Any]:
     """Opens an existing store, and gives MLflow's client."""
     uri = store_uri(uri)
     if not exists(uri):
-        raise Invalid("tracking.uri", shown(uri), "no store there")
+        raise Invalid("tracking.uri", redact(uri), "no store there")
     with opening(uri):
         client = client_class()(tracking_uri=uri)
         client.search_experiments(max_results=1)
@@ -268,7 +268,7 @@ def run_of(client: Any, run_id: str) -> Any:
     except Exception as error:
         if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":
             raise
-        raise Invalid("run", run_id, f"no such run in {shown(client.tracking_uri)}") from error
+        raise Invalid("run", run_id, f"no such run in {redact(client.tracking_uri)}") from error
 
 
 def _search(client: Any, query: str) -> list[Any]:
@@ -288,7 +288,7 @@ def _parents(client: Any, sweep: str | Sequence[str] | None, uri: str | None) ->
         if name is None:  # a reproduction is not counted as the latest sweep
             runs = [r for r in runs if not r.info.run_name.startswith(AGAIN)]
         if not runs:
-            raise Invalid("sweep", name or "", f"none of this name in {shown(store_uri(uri))}")
+            raise Invalid("sweep", name or "", f"none of this name in {redact(store_uri(uri))}")
         newest = {run.info.experiment_id: run.info.run_id for run in reversed(runs)}
         if name is not None and len(newest) > 1:
             ids = ", ".join(newest.values())
@@ -322,7 +322,7 @@ def _row(parent: str, run: Any) -> dict[str, Any]:
         "reason": tags.get("trial.reason", ""),
         "through": tags.get("integrity.through", ""),
         "weights_sha256": tags.get("trial.weights_sha256", ""),
-        **text_settings.values(run.data.params),
+        **text_settings.parse_params(run.data.params),
         **run.data.metrics,
     }
 
@@ -331,6 +331,6 @@ def _points(client: Any, run: Any) -> list[tuple[str, str, int, float]]:
     return [
         (run.info.run_id, metric, point.step, point.value)
         for metric in run.data.metrics
-        if metric.startswith(CURVES)
+        if metric.startswith(CURVE_PREFIXES)
         for point in client.get_metric_history(run.info.run_id, metric)
     ]

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from masksweep.sweeps.common.provenance import code_version
-from masksweep.sweeps.config.trial import Trial, flat, recorded
-from masksweep.sweeps.results import CURVES, TrialResult
+from masksweep.sweeps.config.trial import Trial, flatten, recorded_config
+from masksweep.sweeps.results import CURVE_PREFIXES, TrialResult
 from masksweep.sweeps.tracking import run_config
 from masksweep.sweeps.tracking.run_config import Recorded
 from masksweep.sweeps.tracking.sender import Sender
@@ -101,7 +101,7 @@ class Recorder:
             name=name,
             again=again,
             tags=tags,
-            params=flat(recorded(trial)),
+            params=flatten(recorded_config(trial)),
             config=run_config.text(trial),
         )
 
@@ -138,7 +138,7 @@ class Recorder:
             The results as the trial's config file has them.
         """
         # curves get a last point at the last epoch; MLflow draws metrics with only step 0 as bars
-        curve_ends = {k: v for k, v in result.metrics.items() if k.startswith(CURVES)}
+        curve_ends = {k: v for k, v in result.metrics.items() if k.startswith(CURVE_PREFIXES)}
         scalars = {k: v for k, v in result.metrics.items() if k not in curve_ends}
         metrics = [
             {"step": result.epochs, "values": self._new(trial, result.epochs, curve_ends)},
@@ -169,7 +169,7 @@ class Recorder:
         """Returns the values of each curve by epoch."""
         curves: dict[str, dict[int, float]] = {}
         for (name, step), value in self._known[trial.id].items():
-            if name.startswith(CURVES):
+            if name.startswith(CURVE_PREFIXES):
                 curves.setdefault(name, {})[step] = value
         return curves
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from masksweep.sweeps.common.provenance import code_version
-from masksweep.sweeps.common.redact import shown
-from masksweep.sweeps.common.spinner import doing
+from masksweep.sweeps.common.redact import redact
+from masksweep.sweeps.common.spinner import show_status
 from masksweep.sweeps.config.plan import Planned
 from masksweep.sweeps.config.sections import Tracking
 from masksweep.sweeps.results import StoredResult, TrialResult
@@ -22,7 +22,7 @@ from masksweep.sweeps.tracking.writer import Tracker
 
 def address(tracking: Tracking, name: str) -> Address:
     """Returns the address of a sweep's spool."""
-    return Address(shown(store_uri(tracking.uri)), tracking.experiment, name)
+    return Address(redact(store_uri(tracking.uri)), tracking.experiment, name)
 
 
 def look(planned: Sequence[Planned], name: str) -> tuple[list[Planned], str]:
@@ -73,7 +73,7 @@ def opened(
     """
     tracking, tracker, away = planned[0].trial.tracking, None, ""
     with Spool.held(address(tracking, name)) as spool:
-        with doing("Opening the store"):
+        with show_status("Opening the store"):
             done = _waiting(spool.finished())
             try:
                 if exists(store_uri(tracking.uri)):
@@ -89,7 +89,7 @@ def opened(
 
 
 def _with(planned: Sequence[Planned], done: Mapping[str, StoredResult]) -> list[Planned]:
-    return [replace(p, found=done.get(p.trial.id)) for p in planned]
+    return [replace(p, previous_result=done.get(p.trial.id)) for p in planned]
 
 
 def _waiting(bodies: Mapping[str, Mapping[str, Any]]) -> dict[str, StoredResult]:
@@ -107,10 +107,11 @@ def _waiting(bodies: Mapping[str, Mapping[str, Any]]) -> dict[str, StoredResult]
 
 def other_code(planned: Sequence[Planned]) -> str:
     """Returns a warning if other code than this ran trials that are done; else an empty text."""
-    others = [p for p in planned if p.found and p.found.code != code_version()]
+    versions = [p.previous_result.code for p in planned if p.previous_result]
+    others = [version for version in versions if version != code_version()]
     if not others:
         return ""
     return (
         f"{len(others)} of them ran with another version of the code "
-        f"({others[0].found.code if others[0].found else ''}); --rerun repeats them"
+        f"({others[0]}); --rerun repeats them"
     )

@@ -13,9 +13,9 @@ import yaml
 
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common import safe_yaml
-from masksweep.sweeps.common.limits import LARGE
+from masksweep.sweeps.common.limits import MAX_SENT_ARTIFACT_BYTES
 from masksweep.sweeps.common.provenance import code_version
-from masksweep.sweeps.config.trial import Trial, parse, recorded
+from masksweep.sweeps.config.trial import Trial, parse, recorded_config
 from masksweep.sweeps.results import TrialResult
 
 LONG = 2**24
@@ -63,9 +63,9 @@ def files(trial: Trial) -> dict[str, bytes]:
     """
     copies = {}
     with suppress(OSError):
-        for group, settings in _with_paths(recorded(trial)).items():
+        for group, settings in _with_paths(recorded_config(trial)).items():
             path = Path(settings["path"])
-            if path.stat().st_size > LARGE:
+            if path.stat().st_size > MAX_SENT_ARTIFACT_BYTES:
                 return {}
             copies[f"given_{group}.npz"] = path.read_bytes()
         return copies if not copies or parse(trial.resolved()).id == trial.id else {}
@@ -112,7 +112,7 @@ def text(trial: Trial, results: Recorded | None = None) -> str:
         trial: The trial.
         results: The results; None while the trial has not ended.
     """
-    config = recorded(trial)
+    config = recorded_config(trial)
     for group, settings in _with_paths(config).items():
         settings["path"] = f"given_{group}.npz"
     if results is not None:

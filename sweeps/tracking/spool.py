@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.common.limits import STATE
+from masksweep.sweeps.common.limits import STATE_FOLDER
 from masksweep.sweeps.common.locks import lock
 from masksweep.sweeps.common.seeding import short_digest
 from masksweep.sweeps.common.sweep_failed import SweepFailed
@@ -51,7 +51,7 @@ class Address:
     def path(self) -> Path:
         """Path of the spool's file, in the current folder."""
         text = json.dumps([self.store, self.experiment, self.sweep])
-        return STATE / "spool" / f"{short_digest(text)}.db"
+        return STATE_FOLDER / "spool" / f"{short_digest(text)}.db"
 
 
 NEWER = {"run": "TEXT", "sent": "INTEGER NOT NULL DEFAULT 0"}
@@ -115,7 +115,7 @@ class Spool:
     def all() -> list[Address]:
         """Returns the addresses of all spools in the current folder."""
         addresses = []
-        for path in sorted((STATE / "spool").glob("*.db")):
+        for path in sorted((STATE_FOLDER / "spool").glob("*.db")):
             with _readable(path), closing(_read_only(path)) as db:
                 fields = dict(db.execute("SELECT key, value FROM sweep"))
             if fields.keys() == {"store", "experiment", "sweep"}:
@@ -278,14 +278,14 @@ class Spool:
             for suffix in ("", "-wal", "-shm"):
                 Path(f"{self._path}{suffix}").unlink(missing_ok=True)
             with _folders():
-                for folder in (self._path.parent, STATE):
+                for folder in (self._path.parent, STATE_FOLDER):
                     with suppress(OSError):  # not empty
                         folder.rmdir()
 
 
 def _folders() -> AbstractContextManager[Any]:
     """Returns a lock on the folders: one process may remove them while another adds a spool."""
-    return lock(f"{STATE.absolute()} folders")
+    return lock(f"{STATE_FOLDER.absolute()} folders")
 
 
 @contextmanager

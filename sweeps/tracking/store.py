@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common.locks import lock
-from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.common.redact import redact
 
 SQLITE = "sqlite:///"
 RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -101,7 +101,7 @@ def require_database(uri: str) -> None:
     except sqlite3.DatabaseError as error:
         reason = "is a folder" if path.is_dir() else f"is no database: {error}"
         if "locked" not in str(error):
-            raise Invalid("tracking.uri", shown(uri), f"cannot be opened: {reason}") from error
+            raise Invalid("tracking.uri", redact(uri), f"cannot be opened: {reason}") from error
 
 
 def outdated(message: str) -> str:
@@ -133,7 +133,7 @@ def translated() -> Iterator[None]:
     except (Away, Refused, Invalid):
         raise
     except Exception as error:
-        message = shown((str(error).strip().splitlines() or [repr(error)])[0])
+        message = redact((str(error).strip().splitlines() or [repr(error)])[0])
         if isinstance(error, BUGS):
             message = f"{type(error).__name__}: {message}"
         raise (Away if is_away(error) else Refused)(message) from error

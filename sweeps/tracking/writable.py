@@ -9,8 +9,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.common.limits import STATE
-from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.common.limits import STATE_FOLDER
+from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.tracking.store import database, is_local, require_database, store_uri
 
 PROBE_BYTES = 2**20
@@ -23,7 +23,7 @@ def require_state() -> None:
     Raises:
         Invalid: One of their folders cannot be written.
     """
-    for part in (".", STATE / "spool", STATE / "logs"):
+    for part in (".", STATE_FOLDER / "spool", STATE_FOLDER / "logs"):
         _require_folder("folder", Path(part).absolute())
 
 
@@ -58,7 +58,7 @@ def _require_folder(key: str, folder: Path, value: str = "") -> None:
             file.write(bytes(PROBE_BYTES))
     except OSError as error:
         allowed = f"cannot be written: {error.strerror}"
-        raise Invalid(key, shown(value) or folder, allowed) from error
+        raise Invalid(key, redact(value) or folder, allowed) from error
 
 
 def _require_writable(path: Path, uri: str) -> None:
@@ -69,4 +69,4 @@ def _require_writable(path: Path, uri: str) -> None:
             db.rollback()
     except sqlite3.OperationalError as error:
         if "locked" not in str(error):  # another process writes to it now
-            raise Invalid("tracking.uri", shown(uri), f"cannot be written: {error}") from error
+            raise Invalid("tracking.uri", redact(uri), f"cannot be written: {error}") from error

@@ -23,16 +23,16 @@ import numpy as np
 
 from masksweep.strategies.base import Array, Invalid
 from masksweep.sweeps.common.provenance import code_version
-from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.common.storage import Folder
 
-FORMAT = 1
+FORMAT_VERSION = 1
 """Version of the file format."""
-NAME = "{:012d}.checkpoint"
-NAMED = re.compile(r"\d{12}\.checkpoint")
-KEPT = 2
+NAME_FORMAT = "{:012d}.checkpoint"
+NAME_PATTERN = re.compile(r"\d{12}\.checkpoint")
+KEPT_CHECKPOINTS = 2
 """Number of checkpoints that are kept of a trial: the newest ones."""
-SHARE = 0.05
+MAX_TIME_SHARE = 0.05
 """Largest share of a trial's time for checkpoints at the ends of epochs."""
 # This module catches `Exception`, because each fsspec file system has its own exception classes.
 
@@ -63,7 +63,7 @@ class Checkpoints:
         self._kept: list[str] = []
 
     def resume(self, start: str) -> tuple[State | None, str]:
-        """Reads the newest usable checkpoint, and starts the clock that `due` uses.
+        """Reads the newest usable checkpoint, and starts the clock that `is_due` uses.
 
         Files that are damaged or belong to another training are skipped. No error is raised:
         without a usable checkpoint, the trial starts from its first step.
@@ -78,16 +78,16 @@ class Checkpoints:
         self._start, state = start, None
         names, notes = [], []
         try:
-            names = [n for n in self._folder.names() if NAMED.fullmatch(n)]
+            names = [n for n in self._folder.names() if NAME_PATTERN.fullmatch(n)]
         except Exception as error:
-            notes.append(f"checkpoints: {_line(error)}")
+            notes.append(f"checkpoints: {_one_line(error)}")
         for name in sorted(names, reverse=True):
             try:
                 state = self._read(name)
                 self._kept = [name]
                 break
             except Exception as error:  # try the checkpoint before this one
-                notes.append(f"checkpoint of step {_steps(name)}: {_line(error)}")
+                notes.append(f"checkpoint of step {_steps(name)}: {_one_line(error)}")
         if state:
             notes.append(f"resumed from step {state.steps}")
         elif notes:
@@ -95,7 +95,7 @@ class Checkpoints:
         self._began = self._last = time.monotonic()
         return state, "; ".join(notes)
 
-    def due(self, epoch_ended: bool, among: int = 1) -> bool:
+    def is_due(self, epoch_ended: bool, trial_count: int = 1) -> bool:
         """Whether to save now, at the end of a chunk of steps.
 
         A checkpoint is due when `every_s` seconds have passed since the last one. At the end of an
@@ -104,14 +104,14 @@ class Checkpoints:
 
         Args:
             epoch_ended: Whether an epoch ends with this chunk.
-            among: Number of trials that save at once.
+            trial_count: Number of trials that save at once.
         """
         now = time.monotonic()
-        cheap = among * self._spent <= SHARE * (now - self._began)
+        cheap = trial_count * self._spent <= MAX_TIME_SHARE * (now - self._began)
         return now - self._last >= self._every_s or (epoch_ended and cheap)
 
     def save(self, state: State) -> str:
-        """Saves a state, and removes all but the newest `KEPT` checkpoints.
+        """Saves a state, and removes all but the newest `KEPT_CHECKPOINTS` checkpoints.
 
         Returns:
             A message for the user the first time that a checkpoint cannot be written; else an empty
@@ -123,7 +123,8 @@ class Checkpoints:
             return ""
         except Exception as error:
             failed_before, self._failed = self._failed, True
-            return "" if failed_before else f"no checkpoint at step {state.steps}: {_line(error)}"
+            message = f"no checkpoint at step {state.steps}: {_one_line(error)}"
+            return "" if failed_before else message
         finally:
             self._last = time.monotonic()
             self._spent += self._last - tic
@@ -131,18 +132,18 @@ class Checkpoints:
     def _write(self, state: State) -> None:
         buffer, text = io.BytesIO(), json.dumps(state.position).encode()
         np.savez(buffer, *state.arrays, position=np.frombuffer(text, np.uint8))
-        payload, fields = buffer.getvalue(), self._told(state.steps)
+        payload, fields = buffer.getvalue(), self._header_fields(state.steps)
         header = json.dumps({**fields, "sha256": _digest(fields, payload)})
-        name = NAME.format(state.steps)
+        name = NAME_FORMAT.format(state.steps)
         self._folder.write(name, header.encode() + b"\n" + payload)
-        self._kept = [*self._kept, name][-KEPT:]
+        self._kept = [*self._kept, name][-KEPT_CHECKPOINTS:]
         with suppress(Exception):  # a file that is left over does no harm
             for outdated in set(self._folder.names()) - set(self._kept):
                 self._folder.remove(outdated)
 
     def _read(self, name: str) -> State:
         header, _, payload = self._folder.read(name).partition(b"\n")
-        expected, fields = self._told(_steps(name)), _parsed(header)
+        expected, fields = self._header_fields(_steps(name)), _parse_header(header)
         if fields.pop("sha256", None) != _digest(fields, payload):
             raise ValueError("damaged")
         for key, value in expected.items():
@@ -153,10 +154,15 @@ class Checkpoints:
             position = json.loads(file["position"].tobytes())
         return State(_steps(name), position, arrays)
 
-    def _told(self, steps: int) -> dict[str, Any]:
+    def _header_fields(self, steps: int) -> dict[str, Any]:
         """The fields of a header, without the digest."""
         code = code_version()
-        fields = {"format": FORMAT, "trial": self._trial, "code": code, "start": self._start}
+        fields = {
+            "format": FORMAT_VERSION,
+            "trial": self._trial,
+            "code": code,
+            "start": self._start,
+        }
         return {**fields, "step": steps}
 
 
@@ -183,19 +189,19 @@ def check(folder: str) -> None:
         Invalid: (key `checkpoint.path`) No file can be written, or a package is missing for the
             URI.
     """
-    target, probe = Folder(_there(folder)), f"probe-{uuid.uuid4().hex}"
+    target, probe = Folder(_nearest_existing(folder)), f"probe-{uuid.uuid4().hex}"
     try:
         target.write(probe, b"probe")
         target.remove(probe)
     except ImportError as error:
-        allowed = f"needs a package: {_line(error)}"
-        raise Invalid("checkpoint.path", shown(folder), allowed) from error
+        allowed = f"needs a package: {_one_line(error)}"
+        raise Invalid("checkpoint.path", redact(folder), allowed) from error
     except Exception as error:
-        allowed = f"cannot be written: {_line(error)}"
-        raise Invalid("checkpoint.path", shown(folder), allowed) from error
+        allowed = f"cannot be written: {_one_line(error)}"
+        raise Invalid("checkpoint.path", redact(folder), allowed) from error
 
 
-def _there(folder: str) -> str:
+def _nearest_existing(folder: str) -> str:
     """The folder or its nearest existing parent. A URI is returned unchanged."""
     if "://" in folder:
         return folder
@@ -207,7 +213,7 @@ def _steps(name: str) -> int:
     return int(name.partition(".")[0])
 
 
-def _parsed(header: bytes) -> dict[str, Any]:
+def _parse_header(header: bytes) -> dict[str, Any]:
     try:
         return dict(json.loads(header))
     except (ValueError, TypeError):
@@ -221,5 +227,5 @@ def _digest(fields: Mapping[str, Any], payload: bytes) -> str:
     return sha256.hexdigest()
 
 
-def _line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__

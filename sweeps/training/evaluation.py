@@ -17,19 +17,19 @@ from masksweep.strategies.core.connections import cut_off
 from masksweep.strategies.core.moving_statistics import statistics
 from masksweep.strategies.core.slots import slot_leak
 from masksweep.strategies.core.weights import values
-from masksweep.sweeps.common.memory import bytes_of
+from masksweep.sweeps.common.memory import variable_bytes
 from masksweep.sweeps.training import setup, timing, weight_images
 from masksweep.sweeps.training.flops import step_ratio
 from masksweep.sweeps.training.output_causes import output_causes
 from masksweep.sweeps.training.program import Program
 from masksweep.sweeps.training.setup import Start
 from masksweep.sweeps.training.steps import Progress
-from masksweep.sweeps.training.vectorized import Packed
+from masksweep.sweeps.training.vectorized import PackedProgram
 
 if TYPE_CHECKING:
     from masksweep.sweeps.training.state import Position
 
-PROBE = 256
+PROBE_SAMPLES = 256
 """Number of samples on which outputs are compared: those of the live and the saved model, and
 those before and after the training."""
 
@@ -46,7 +46,7 @@ class Snapshot:
     raw: Mapping[str, Array]
     """Raw variables of the masked weights by name, where they have the weight's shape."""
     outputs: Array
-    """Outputs on the first `PROBE` validation (else test) samples, `[samples, outputs]`."""
+    """Outputs on the first `PROBE_SAMPLES` validation (else test) samples, `[samples, outputs]`."""
 
 
 def snapshot(start: Start, program: Program) -> Snapshot:
@@ -55,10 +55,10 @@ def snapshot(start: Start, program: Program) -> Snapshot:
 
 
 def _probe(start: Start) -> Array:
-    return (start.data.validation or start.data.test)[0][:PROBE]
+    return (start.data.validation or start.data.test)[0][:PROBE_SAMPLES]
 
 
-def epoch(start: Start, program: Program, at: Position) -> dict[str, float]:
+def epoch_metrics(start: Start, program: Program, position: Position) -> dict[str, float]:
     """Training metrics of the current epoch.
 
     The loss and the score are means over the epoch's steps, each with the weights of its step. The
@@ -68,10 +68,10 @@ def epoch(start: Start, program: Program, at: Position) -> dict[str, float]:
     Args:
         start: The start of the trial.
         program: The program that the trial trains in.
-        at: The position at the end of the epoch.
+        position: The position at the end of the epoch.
     """
-    part, done, interval = at.part, at.found.steps, start.trial.audit.every
-    metrics = named("train", program, (part.loss / part.steps, part.score / part.steps))
+    part, done, interval = position.part, position.found.steps, start.trial.audit.every
+    metrics = named_metrics("train", program, (part.loss / part.steps, part.score / part.steps))
     at_last_step = done == setup.schedule(start.trial, len(start.data.train[0]))[1]
     holds = any(not weight.mask.all() for weight in start.plan.weights)
     if holds and (at_last_step or done // interval > (done - part.steps) // interval):
@@ -80,7 +80,7 @@ def epoch(start: Start, program: Program, at: Position) -> dict[str, float]:
     return metrics
 
 
-def named(part: str, program: Program, pair: tuple[float, float]) -> dict[str, float]:
+def named_metrics(part: str, program: Program, pair: tuple[float, float]) -> dict[str, float]:
     """The loss and the score of one part of the data, by the names of their metrics.
 
     Args:
@@ -129,7 +129,7 @@ def integrity(
         artifacts["masks.npz"] = _npz(masks)
         if start.trial.held.name != "zero":  # zeros need no file
             artifacts["held.npz"] = _npz({w.weight.name: w.held for w in plan.weights})
-        artifacts |= weight_images.of_weights(plan, before.weights, reloaded)
+        artifacts |= weight_images.draw_weights(plan, before.weights, reloaded)
     outputs_held = list(plan.outputs_held)
     if all(mask.all() for mask in masks.values()) and not outputs_held:
         return {}, artifacts, sha256  # nothing is held, so there is nothing to audit
@@ -148,7 +148,7 @@ def integrity(
         tolerance=audit.AGREEMENT * max(1.0, float(np.abs(outputs).max())),
         output_drift=_output_drift(before.outputs, after.outputs, outputs_held),
         reloaded_exactly=audit.same(reloaded, after.weights) and audit.same(reloaded_state, live),
-        frozen_violations=_frozen(start, program, before, reloaded | reloaded_state),
+        frozen_violations=_count_frozen_changes(start, program, before, reloaded | reloaded_state),
     )
     metrics = verdict.metrics() | _free_loss(start, before.outputs, after.outputs)
     return metrics, artifacts, sha256
@@ -160,7 +160,7 @@ def _statistics(program: Program, state: Sequence[Array]) -> dict[str, Array]:
     return {s.name: by_variable[id(s.variable)] for s in statistics(program.training.model)}
 
 
-def _frozen(
+def _count_frozen_changes(
     start: Start, program: Program, before: Snapshot, now: Mapping[str, Array]
 ) -> int | None:
     """Number of changed entries in weights and statistics that do not train; None if all train."""
@@ -246,7 +246,7 @@ def _free_loss(start: Start, before: Array, after: Array) -> dict[str, float]:
     outputs_held = list(start.plan.outputs_held)
     if not outputs_held or start.data.task != "regression":
         return {}
-    targets = (start.data.validation or start.data.test)[1][:PROBE]
+    targets = (start.data.validation or start.data.test)[1][:PROBE_SAMPLES]
     errors = [
         np.delete((outputs - targets) ** 2, outputs_held, -1).mean() for outputs in (before, after)
     ]
@@ -266,8 +266,8 @@ def costs(start: Start, program: Program) -> dict[str, float]:
     constants = start.trial.strategy.bind().constants
     constant_bytes = sum(array.nbytes for w in start.plan.weights for array in constants(w))
     metrics: dict[str, float] = {
-        "memory/parameters_bytes": bytes_of(training.values) + constant_bytes,
-        "memory/optimizer_bytes": bytes_of(training.optimizer.variables),
+        "memory/parameters_bytes": variable_bytes(training.values) + constant_bytes,
+        "memory/optimizer_bytes": variable_bytes(training.optimizer.variables),
     }
     if start.plan.weights:
         metrics["sparsity/achieved"] = start.plan.sparsity
@@ -291,11 +291,11 @@ def step_time(start: Start, program: Program, samples: tuple[Any, Any, Array]) -
     dense = replace(start, trial=start.trial.control, plan=Plan())
     rounds = start.trial.speed.rounds
     speed = timing.compare(program, setup.program_for(dense), *samples, rounds)
-    return _timed(start, speed)
+    return _speed_metrics(start, speed)
 
 
 def step_time_of_pack(
-    starts: Sequence[Start], packed: Packed, samples: tuple[Any, Any, Array]
+    starts: Sequence[Start], packed: PackedProgram, samples: tuple[Any, Any, Array]
 ) -> dict[str, float]:
     """As `step_time`, for a pack: the time of its step divided by its width.
 
@@ -309,12 +309,12 @@ def step_time_of_pack(
     first = starts[0]
     dense = [replace(s, trial=s.trial.control, plan=Plan()) for s in starts]
     control = setup.packed_for(dense[0])
-    control.fill([setup.lane(control, start) for start in dense])
+    control.set_lanes([setup.start_lane(control, start) for start in dense])
     speed = timing.compare(packed, control, *samples, first.trial.speed.rounds)
-    return _timed(first, speed.shared(packed.width))
+    return _speed_metrics(first, speed.per_trial(packed.width))
 
 
-def _timed(start: Start, speed: timing.Speed) -> dict[str, float]:
+def _speed_metrics(start: Start, speed: timing.Speed) -> dict[str, float]:
     metrics = {
         "speed/step_ms": speed.step_ms,
         "speed/dense_step_ms": speed.dense_step_ms,

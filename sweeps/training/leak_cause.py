@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from masksweep.strategies.core import leak_cause
-from masksweep.sweeps.training.loop import alone
+from masksweep.sweeps.training.loop import single_trial_loop
 from masksweep.sweeps.training.program import Program
 from masksweep.sweeps.training.setup import Start
 from masksweep.sweeps.training.steps import Progress
 
-FAR = 1000
+MAX_REPEATED_STEPS = 1000
 """Largest step number of a first violation for which the training is repeated."""
 
 
@@ -38,13 +38,14 @@ def causes(
         progress: Progress of the training over all steps.
         by_finalizing: The causes that `finalize` returned.
     """
-    if progress.first is None or progress.first > FAR:
+    if progress.first is None or progress.first > MAX_REPEATED_STEPS:
         return by_finalizing
-    repeated = alone(start, audit_every=1)
+    repeated = single_trial_loop(start, audit_every=1)
     repeated.run(progress.first)
-    first = repeated.runs[0].at.found.first
+    first = repeated.runs[0].position.found.first
     if first is None:
         return by_finalizing
-    before = alone(start, audit_every=1)
+    before = single_trial_loop(start, audit_every=1)
     before.run(first - 1)
-    return leak_cause.causes(before.program.one.training, *before.next_batch()) or ["graph"]
+    training = before.program.single_program.training
+    return leak_cause.causes(training, *before.next_batch()) or ["graph"]

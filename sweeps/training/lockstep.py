@@ -10,7 +10,7 @@ import numpy as np
 from masksweep.strategies.base import Array, Strategy
 from masksweep.strategies.core.audit import same
 from masksweep.sweeps.training import setup
-from masksweep.sweeps.training.loop import alone
+from masksweep.sweeps.training.loop import single_trial_loop
 from masksweep.sweeps.training.setup import Start
 
 
@@ -33,22 +33,23 @@ def compare(start: Start, reference: Strategy) -> dict[str, float]:
     trial = start.trial
     jit = trial.jit and reference.xla
     trial = trial.model_copy(update={"train": trial.train.model_copy(update={"jit": jit})})
-    reference_start = replace(start, trial=trial.under(reference))
-    loops = [alone(s) for s in (replace(start, trial=trial), reference_start)]
+    reference_start = replace(start, trial=trial.with_strategy(reference))
+    loops = [single_trial_loop(s) for s in (replace(start, trial=trial), reference_start)]
     total = setup.schedule(trial, len(start.data.train[0]))[1]
     interval, parted_step, distance = trial.audit.every, 0, 0.0
     for step in range(interval, total + interval, interval):
         for loop in loops:
             loop.run(min(step, total))
-        first, second = (loop.program.one.effective() for loop in loops)
+        first, second = (loop.program.single_program.effective() for loop in loops)
         if not same(first, second):
             parted_step = parted_step or min(step, total)
-            distance = max(distance, *(_far(first[name], second[name]) for name in first))
+            differences = (_largest_difference(first[name], second[name]) for name in first)
+            distance = max(distance, *differences)
     metrics = {"path/parted": float(parted_step > 0), "path/distance": distance}
     return {**metrics, "path/parted_step": float(parted_step)} if parted_step else metrics
 
 
-def _far(first: Array, second: Array) -> float:
+def _largest_difference(first: Array, second: Array) -> float:
     with np.errstate(invalid="ignore"):
         largest = float(np.abs(first - second).max())
     return inf if isnan(largest) else largest

@@ -29,17 +29,17 @@ from masksweep.sweeps.training.state import CHUNK_SECONDS, Emit, Position
 from masksweep.sweeps.training.steps import LossLimit, Progress, Steps
 
 if TYPE_CHECKING:
-    from masksweep.sweeps.training.vectorized import Packed
+    from masksweep.sweeps.training.vectorized import PackedProgram
 
 
 @dataclass(eq=False)
-class Run:
+class TrialRun:
     """The state of one trial's training, with its reports and checkpoints."""
 
     start: Start
     emit: Emit = lambda report: None
     checkpoints: Checkpoints | None = None
-    at: Position = field(default_factory=Position)
+    position: Position = field(default_factory=Position)
     note: str = ""
     """A message for the user, which the next report carries."""
     error: Exception | None = None
@@ -63,7 +63,7 @@ class Run:
         state, self.note = self.checkpoints.resume(f"{fingerprint(training)}{kind}")
         if state is None:
             return []
-        self.at = Position.of(state.position)
+        self.position = Position.of(state.position)
         return state.arrays
 
     def report(self, total: int, metrics: Mapping[str, float] | None = None) -> None:
@@ -73,12 +73,12 @@ class Run:
             total: Training steps of the whole trial.
             metrics: Metrics of the current epoch, if it has ended.
         """
-        at, note = self.at, self.note
+        position, note = self.position, self.note
         self.note = ""
-        self.emit(Report(at.found.steps, total, at.epochs + 1, metrics or {}, note))
+        self.emit(Report(position.found.steps, total, position.epochs + 1, metrics or {}, note))
 
     @contextmanager
-    def ending(self) -> Iterator[None]:
+    def catching_errors(self) -> Iterator[None]:
         """Context in which an exception ends this run only: it is kept as `error`, not raised."""
         try:
             yield
@@ -90,13 +90,16 @@ class TrainingLoop:
     """Trains runs that share a program and are at the same step.
 
     Args:
-        runs: One run for a `Program`, up to `width` runs for a `Packed`.
+        runs: One run for a `Program`, up to `width` runs for a `PackedProgram`.
         program: The program; its variables hold the values that the runs start from.
         audit_every: Number of steps between two audits, in place of the trials' setting.
     """
 
     def __init__(
-        self, runs: Sequence[Run], program: Program | Packed, audit_every: int | None = None
+        self,
+        runs: Sequence[TrialRun],
+        program: Program | PackedProgram,
+        audit_every: int | None = None,
     ) -> None:
         first = runs[0].start
         self.runs, self.program = list(runs), program
@@ -108,11 +111,11 @@ class TrainingLoop:
         self._trial, self._samples = first.trial, len(first.data.train[0])
         self._epoch, self._total = setup.schedule(first.trial, self._samples)
         self._audit_every = audit_every or first.trial.audit.every
-        self._steps, self._chunk = runs[0].at.found.steps, 1
+        self._steps, self._chunk = runs[0].position.found.steps, 1
         self._reported = False
 
     @property
-    def active(self) -> list[Run]:
+    def active(self) -> list[TrialRun]:
         """The runs that still train."""
         return [run for run in self.runs if run.error is None]
 
@@ -135,9 +138,9 @@ class TrainingLoop:
             ended = self._steps == epoch_end or finished
             self._report(epoch_ended=ended and not finished)
             for run in self.active:
-                run.at.epochs += ended
+                run.position.epochs += ended
                 if ended and not finished:
-                    run.at.part = Progress()
+                    run.position.part = Progress()
             if not finished and self.active:
                 self._handle_events()
                 self._save(ended)
@@ -156,18 +159,21 @@ class TrainingLoop:
         for run in self.runs:
             if run.note:
                 run.report(self._total)
-            for epoch, metrics in enumerate(run.at.curve, start=1):
+            for epoch, metrics in enumerate(run.position.curve, start=1):
                 run.emit(Report(self._steps, self._total, epoch, metrics))
 
-    def _train_chunk(self, most: int) -> None:
+    def _train_chunk(self, max_steps: int) -> None:
         """Runs one chunk of steps, which takes about `CHUNK_SECONDS`.
 
         Args:
-            most: Largest number of steps of the chunk.
+            max_steps: Largest number of steps of the chunk.
         """
-        count = min(self._chunk, most)
+        count = min(self._chunk, max_steps)
         steps = Steps(self._steps, count, self._audit_every, self._total)
-        limits = [LossLimit(r.at.part.loss, r.at.limit, active=r.error is None) for r in self.runs]
+        limits = [
+            LossLimit(r.position.part.loss, r.position.limit, active=r.error is None)
+            for r in self.runs
+        ]
         tic = time.perf_counter()
         results = self.program.run(self.x, self.y, self.order, steps, limits)
         # the first chunk has one step: it measures the time of a step, and the loss before training
@@ -176,11 +182,11 @@ class TrainingLoop:
         for run, progress in zip(self.runs, results, strict=False):
             if run.error is not None:
                 continue
-            with run.ending():
+            with run.catching_errors():
                 try:
-                    run.at.take(progress, count)
+                    run.position.add(progress, count)
                 except Diverged:
-                    part = run.at.part
+                    part = run.position.part
                     run.report(self._total, {"train/loss": part.loss / part.steps})
                     raise
 
@@ -194,9 +200,10 @@ class TrainingLoop:
             if run.error is not None:
                 continue
             if epoch_ended:
-                train_metrics = evaluation.epoch(run.start, self.program.one, run.at)
-                run.at.curve.append(train_metrics | validation_metrics[number])
-            run.report(self._total, run.at.curve[-1] if epoch_ended else None)
+                program = self.program.single_program
+                train_metrics = evaluation.epoch_metrics(run.start, program, run.position)
+                run.position.curve.append(train_metrics | validation_metrics[number])
+            run.report(self._total, run.position.curve[-1] if epoch_ended else None)
 
     def scores(self, part: evaluation.Part) -> list[dict[str, float]]:
         """Loss and score of each run on one part of the data; empty if there is no such part."""
@@ -204,24 +211,25 @@ class TrainingLoop:
         if split is None:
             return [{} for _ in self.runs]
         scores = self.program.evaluate_lanes(*split)
-        return [evaluation.named(part, self.program.one, pair) for pair in scores]
+        program = self.program.single_program
+        return [evaluation.named_metrics(part, program, pair) for pair in scores]
 
     # -- checkpoints -----------------------------------------------------------------------------
 
     def _save(self, epoch_ended: bool) -> None:
         checkpoints, count = self.active[0].checkpoints, len(self.active)
-        if checkpoints is None or not checkpoints.due(epoch_ended, among=count):
+        if checkpoints is None or not checkpoints.is_due(epoch_ended, trial_count=count):
             return
         for run, state in zip(self.runs, self._states(), strict=False):
             if run.error is None and run.checkpoints is not None:
                 run.note = run.checkpoints.save(state)
 
     def _states(self) -> list[State]:
-        count = len(self.program.one.training.variables)
+        count = len(self.program.single_program.training.variables)
         if self._trial.train.switch_at is not None:  # a switch changes the masks too
-            count = len(self.program.one.training.all_variables)
+            count = len(self.program.single_program.training.all_variables)
         return [
-            State(self._steps, asdict(run.at), lane)
+            State(self._steps, asdict(run.position), lane)
             for run, lane in zip(self.runs, self.program.lanes(count), strict=False)
         ]
 
@@ -230,7 +238,7 @@ class TrainingLoop:
     @property
     def plan(self) -> Plan:
         """The first run's plan with its current masks and held values."""
-        masked, plan = self.program.one.training.masked, self.runs[0].start.plan
+        masked, plan = self.program.single_program.training.masked, self.runs[0].start.plan
         weights = [
             replace(w, mask=m.kept.numpy(), held=m.held.numpy())
             for w in plan.weights
@@ -248,14 +256,14 @@ class TrainingLoop:
         """Draws new masks, or moves on to a new program, if that is due at this step."""
         train, start = self._trial.train, self.runs[0].start
         if self._steps == train.switch_at:
-            program = self.program.one
+            program = self.program.single_program
             weights = program.effective()
-            plan = setup.switched(start.trial, program.training.weights, start.plan, weights)
+            plan = setup.switched_plan(start.trial, program.training.weights, start.plan, weights)
             program.training.switch(plan)
         if self._steps == train.resume_at:
-            self._go_on_elsewhere()
+            self._continue_in_new_program()
 
-    def _go_on_elsewhere(self) -> None:
+    def _continue_in_new_program(self) -> None:
         """Continues in a new program, from a checkpoint that is saved and read again."""
         (run,) = self.runs
         with tempfile.TemporaryDirectory() as folder:
@@ -271,14 +279,14 @@ class TrainingLoop:
         self.programs.append(program)
 
 
-def alone(start: Start, audit_every: int | None = None) -> TrainingLoop:
+def single_trial_loop(start: Start, audit_every: int | None = None) -> TrainingLoop:
     """A training loop of one trial from its start, without reports and checkpoints.
 
     Args:
         start: The start of the trial.
         audit_every: Number of steps between two audits, in place of the trial's setting.
     """
-    return TrainingLoop([Run(start)], setup.program_for(start), audit_every)
+    return TrainingLoop([TrialRun(start)], setup.program_for(start), audit_every)
 
 
 def fingerprint(training: Training) -> str:

@@ -11,15 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.common.child import Child, Lost
-from masksweep.sweeps.config.trial import Trial, parse, recorded
-from masksweep.sweeps.results import Answer
+from masksweep.sweeps.common.child import Child, ChildDied
+from masksweep.sweeps.config.trial import Trial, parse, recorded_config
+from masksweep.sweeps.results import PreflightAnswer
 
-Ask = Callable[[Sequence[Trial]], Sequence[Answer]]
-"""The function `answers`, run in a process that has loaded TensorFlow."""
+AskPreflight = Callable[[Sequence[Trial]], Sequence[PreflightAnswer]]
+"""The function `check_plans`, run in a process that has loaded TensorFlow."""
 
 
-def check(trials: Sequence[Trial], ask: Ask) -> dict[str, Answer]:
+def check(trials: Sequence[Trial], ask: AskPreflight) -> dict[str, PreflightAnswer]:
     """Checks the plans of trials: whether their strategies refuse them, and what they cut off.
 
     Trials that can only have the same answer are checked once.
@@ -58,15 +58,16 @@ class Preflight:
     def __exit__(self, *_: Any) -> None:
         self._child.end()
 
-    def ask(self, trials: Sequence[Trial]) -> Sequence[Answer]:
-        """Runs `answers` in the child process.
+    def ask(self, trials: Sequence[Trial]) -> Sequence[PreflightAnswer]:
+        """Runs `check_plans` in the child process.
 
         Raises:
             Invalid: A plan cannot be made, or the child process died.
         """
+        configs = [recorded_config(trial) for trial in trials]
         try:
-            return self._child.submit(_answers, [recorded(trial) for trial in trials]).result()
-        except Lost:
+            return self._child.submit(_check_configs, configs).result()
+        except ChildDied:
             raise Invalid("model", "", "ended the process that built it; too large?") from None
 
 
@@ -76,9 +77,9 @@ def _load() -> None:
     prepare_process(threads=1)
 
 
-def _answers(configs: Sequence[Mapping[str, Any]]) -> list[Answer]:
+def _check_configs(configs: Sequence[Mapping[str, Any]]) -> list[PreflightAnswer]:
     try:
-        return answers([parse(config) for config in configs])
+        return check_plans([parse(config) for config in configs])
     except Invalid:
         raise
     except Exception:  # some exceptions cannot be pickled and sent to the parent process
@@ -92,7 +93,7 @@ def _shape(trial: Trial) -> str:
     return json.dumps(relevant, sort_keys=True)
 
 
-def answers(trials: Sequence[Trial]) -> list[Answer]:
+def check_plans(trials: Sequence[Trial]) -> list[PreflightAnswer]:
     """Checks the plan of each trial, in this process. Each distinct model is built once.
 
     Call `setup.prepare_process` once before, in the same process.
@@ -109,7 +110,7 @@ def answers(trials: Sequence[Trial]) -> list[Answer]:
     from masksweep.strategies.core.selection import match_each
     from masksweep.strategies.patterns import Scored
     from masksweep.sweeps.components.initializers import Network
-    from masksweep.sweeps.training.setup import network, plan_for, refusal, schedule, switched
+    from masksweep.sweeps.training.setup import network, plan_for, refusal, schedule, switched_plan
 
     initials: dict[Network, dict[str, Array]] = {}
     results = []
@@ -134,7 +135,7 @@ def answers(trials: Sequence[Trial]) -> list[Answer]:
             for kernel in cut_off(plan)
             if masks_known and (kernel.units or kernel.inputs)
         ]
-        results.append(Answer(refusal(trial, plan) or "", "; ".join(kernels)))
+        results.append(PreflightAnswer(refusal(trial, plan) or "", "; ".join(kernels)))
         if trial.train.switch_at and not results[-1].refusal:
-            switched(trial, net.weights, plan, initial)
+            switched_plan(trial, net.weights, plan, initial)
     return results

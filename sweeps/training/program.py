@@ -24,9 +24,9 @@ from masksweep.sweeps.training.steps import LossLimit, Progress, Steps
 
 Lane = Sequence[Array]
 """Values of the variables of one trial, in the order of `Training.all_variables`."""
-SLICE = 4096
+MAX_EVALUATED_SAMPLES = 4096
 """Largest number of samples in one call of the evaluation."""
-KEPT = 16
+MAX_KEPT_PROGRAMS = 16
 """Largest number of programs that a process keeps; the least recently used is dropped first."""
 
 
@@ -83,12 +83,12 @@ def get_or_build(shape: Shape, make: Callable[[], Any]) -> Any:
     if shape not in _programs:
         _programs[shape] = make()
     _programs.move_to_end(shape)
-    while len(_programs) > KEPT:
+    while len(_programs) > MAX_KEPT_PROGRAMS:
         _programs.popitem(last=False)
     return _programs[shape]
 
 
-def drop(shape: Shape) -> None:
+def drop_program(shape: Shape) -> None:
     """Drops the program of this shape, if the process keeps one."""
     _programs.pop(shape, None)
 
@@ -149,7 +149,7 @@ class Program:
         self._rate = next(i for i, v in enumerate(self.training.variables) if v is rate)
         masked = bool(self.training.masked)
         self.loop = StepLoop(self._step, self._count if masked else None, jit=shape.jit)
-        self._evaluate = of_any_size(self.losses)
+        self._evaluate = trace_for_any_size(self.losses)
         self._predict = tf.function(
             lambda x: self.training.forward(x, training=False)[0], autograph=False
         )
@@ -173,11 +173,11 @@ class Program:
         arrays[self._rate] = np.asarray(rate, arrays[self._rate].dtype)
         return arrays
 
-    # -- the interface that `Packed` has too, here with one lane --------------------------------
+    # -- the interface that `PackedProgram` has too, here with one lane --------------------------
 
     @property
-    def one(self) -> Program:
-        """This program; for a `Packed`, the program that shows the values of one lane."""
+    def single_program(self) -> Program:
+        """This program; for a `PackedProgram`, the program that shows the values of one lane."""
         return self
 
     @property
@@ -230,8 +230,8 @@ class Program:
     def evaluate(self, x: Any, y: Any) -> tuple[float, float]:
         """(mean loss, accuracy or mean squared error) over all samples, without training."""
         sums = np.zeros(2)
-        for i in range(0, len(x), SLICE):
-            part = slice(i, i + SLICE)
+        for i in range(0, len(x), MAX_EVALUATED_SAMPLES):
+            part = slice(i, i + MAX_EVALUATED_SAMPLES)
             sums += [float(a) * len(x[part]) for a in self._evaluate(x[part], y[part])]
         loss, score = sums / len(x)
         return float(loss), float(score)
@@ -278,7 +278,7 @@ class Program:
         return max((float(m.max()) for m in changes if m.size), default=None)
 
 
-def of_any_size(call: Callable[..., Any]) -> Callable[..., Any]:
+def trace_for_any_size(call: Callable[..., Any]) -> Callable[..., Any]:
     """`call` as a `tf.function` that is traced once for batches of any number of samples."""
 
     @cache

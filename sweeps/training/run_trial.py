@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from masksweep.strategies.base import Plan
-from masksweep.sweeps.common.memory import Peak
+from masksweep.sweeps.common.memory import PeakMemory
 from masksweep.sweeps.common.storage import Folder
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.results import TrialResult
@@ -28,7 +28,7 @@ def run(
     trial: Trial,
     emit: Emit = lambda report: None,
     checkpoints: Checkpoints | None = None,
-    shelf: Folder | None = None,
+    rounds_folder: Folder | None = None,
 ) -> TrialResult:
     """Runs one trial in this process.
 
@@ -41,8 +41,8 @@ def run(
         emit: Receives the reports on the trial's progress.
         checkpoints: The trial's checkpoints. If one is usable, the trial resumes from the newest,
             and first reports the curve up to there again.
-        shelf: Folder for the weights of pruning rounds (see `iterative_pruning`), which later
-            trials reuse.
+        rounds_folder: Folder for the weights of pruning rounds (see `iterative_pruning`), which
+            later trials reuse.
 
     Raises:
         Invalid: The plan cannot be made.
@@ -50,19 +50,19 @@ def run(
             The curve up to there has been reported.
     """
     from masksweep.sweeps.training import evaluation, leak_cause, lockstep, timing
-    from masksweep.sweeps.training.loop import Run, TrainingLoop
+    from masksweep.sweeps.training.loop import TrainingLoop, TrialRun
 
-    peak, start = Peak(), begin(trial, shelf)
+    peak, start = PeakMemory(), build_start(trial, rounds_folder)
     if isinstance(start, TrialResult):
         return start
     program = setup.program_for(start)
     compile_seconds_before, before = program.compile_seconds, evaluation.snapshot(start, program)
     gradients = evaluation.gradients(start, program, setup.first_batch(start))
-    training = Run(start, emit, checkpoints)
+    training = TrialRun(start, emit, checkpoints)
     program.training.put_first(training.resume(program.training))
     loop = TrainingLoop([training], program)
     loop.run()
-    program = loop.program.one
+    program = loop.program.single_program
     by_finalizing = leak_cause.finalize(program)
     peak_bytes = peak.bytes()
 
@@ -73,7 +73,7 @@ def run(
     )
     if peak_bytes is not None:
         scores["memory/peak_bytes"] = peak_bytes
-    result = ended(start, loop.plan, program, before, training.at, by_finalizing)
+    result = audited_result(start, loop.plan, program, before, training.position, by_finalizing)
     metrics = {**result.metrics, **scores}
     if trial.train.switch_at:
         # entries that are masked since the switch were free to move before it
@@ -82,15 +82,15 @@ def run(
         metrics |= lockstep.compare(start, trial.compare)
     if trial.speed.rounds:
         metrics |= evaluation.step_time(start, program, (loop.x, loop.y, loop.order))
-    return replace(result, metrics=metrics, tags={**result.tags, **timing.tags(metrics)})
+    return replace(result, metrics=metrics, tags={**result.tags, **timing.noise_tag(metrics)})
 
 
-def begin(trial: Trial, shelf: Folder | None) -> Start | TrialResult:
+def build_start(trial: Trial, rounds_folder: Folder | None) -> Start | TrialResult:
     """Builds the start of a trial, with its final masks.
 
     Args:
         trial: The trial.
-        shelf: Folder for the weights of pruning rounds.
+        rounds_folder: Folder for the weights of pruning rounds.
 
     Returns:
         The start, or a `skipped` result if the strategy refuses the masks.
@@ -100,18 +100,18 @@ def begin(trial: Trial, shelf: Folder | None) -> Start | TrialResult:
     start = setup.start(trial)
     if reason := setup.refusal(trial, start.plan):
         return TrialResult("skipped", reason)
-    start = iterative_pruning.with_masks(start, shelf)
+    start = iterative_pruning.with_masks(start, rounds_folder)
     if reason := setup.refusal(trial, start.plan):  # again, now with the final masks
         return TrialResult("skipped", reason)
     return start
 
 
-def ended(
+def audited_result(
     start: Start,
     plan: Plan,
     program: Program,
     before: Snapshot,
-    at: Position,
+    position: Position,
     by_finalizing: Sequence[Cause],
     loader: Loader | None = None,
 ) -> TrialResult:
@@ -122,7 +122,7 @@ def ended(
         plan: The masks and held values at the end of the training.
         program: The program after the last step.
         before: The model before the first step.
-        at: The position at the end.
+        position: The position at the end.
         by_finalizing: Why held entries moved at the end of the training (see
             `leak_cause.finalize`).
         loader: Loads the saved model; by default a new loader.
@@ -132,22 +132,22 @@ def ended(
     from masksweep.sweeps.training import evaluation, gradient_reach, leak_cause, weight_images
 
     integrity, artifacts, sha256 = evaluation.integrity(
-        start, plan, program, before, at.found, loader
+        start, plan, program, before, position.found, loader
     )
     if integrity and start.trial.strategy.role == "control" and not results.leaks(integrity):
-        integrity |= gradient_reach.of_control(start, plan, program, before)
+        integrity |= gradient_reach.control_reach(start, plan, program, before)
     tags = {"trial.weights_sha256": sha256}
-    causes = [*leak_cause.causes(start, at.found, by_finalizing)]
+    causes = [*leak_cause.causes(start, position.found, by_finalizing)]
     causes += evaluation.moved_outputs(start, program, before, integrity)
     if causes:
         tags["integrity.through"] = ", ".join(causes)
-    last_epoch = evaluation.epoch(start, program, at)
-    artifacts["environment.txt"] = provenance.describe().encode()
+    last_epoch = evaluation.epoch_metrics(start, program, position)
+    artifacts["environment.txt"] = provenance.environment_text().encode()
     return TrialResult(
         "ok",
         metrics=last_epoch | integrity | evaluation.costs(start, program),
         tags=tags,
-        artifacts=artifacts | weight_images.of_time([*at.curve, last_epoch]),
+        artifacts=artifacts | weight_images.draw_violations([*position.curve, last_epoch]),
         data=start.data.described(),
-        epochs=at.epochs,
+        epochs=position.epochs,
     )

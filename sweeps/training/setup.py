@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from masksweep.strategies.base import Array, Invalid, Plan, Weight
-from masksweep.sweeps.common.seeding import derive, permutation
+from masksweep.sweeps.common.seeding import derive_seed, permutation
 from masksweep.sweeps.components.datasets.base import Arrays
 from masksweep.sweeps.config.trial import Trial
 
 if TYPE_CHECKING:
     from masksweep.sweeps.components.initializers import Network
     from masksweep.sweeps.training.program import Lane, Program, Shape
-    from masksweep.sweeps.training.vectorized import Packed
+    from masksweep.sweeps.training.vectorized import PackedProgram
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def prepare_process(threads: int, num_gpus: float = 0) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if not num_gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    with _hidden("matplotlib", "pandas", "sklearn"):
+    with _block_imports("matplotlib", "pandas", "sklearn"):
         import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -66,7 +66,7 @@ def prepare_process(threads: int, num_gpus: float = 0) -> None:
 
 
 @contextmanager
-def _hidden(*packages: str) -> Iterator[None]:
+def _block_imports(*packages: str) -> Iterator[None]:
     """Context in which packages that are not loaded yet cannot be imported.
 
     Keras imports these packages if it can, for wrappers and pictures that no trial uses. Without
@@ -124,7 +124,7 @@ def start(trial: Trial, data: Arrays | None = None) -> Start:
     """
     data = data or trial.data.load()
     net = network(trial, data)
-    weights, state = net.initial(derive(trial.seed, "weights"))
+    weights, state = net.initial(derive_seed(trial.seed, "weights"))
     plan = plan_for(trial, net.weights, weights, data.outputs)
     return Start(trial, data, net.model, weights, state, plan)
 
@@ -156,7 +156,7 @@ def plan_for(
         if index >= outputs:
             allowed = f"must be below {outputs}, the outputs of the model"
             raise Invalid("outputs_held", index, allowed)
-    return _plan(trial, weights, initial, derive(trial.seed, "masks"))
+    return _plan(trial, weights, initial, derive_seed(trial.seed, "masks"))
 
 
 def _plan(trial: Trial, weights: Sequence[Weight], initial: Mapping[str, Array], seed: int) -> Plan:
@@ -188,19 +188,23 @@ def program_for(start: Start) -> Program:
     return _reset(program, start)
 
 
-def packed_for(start: Start) -> Packed:
+def packed_for(start: Start) -> PackedProgram:
     """The process's program that runs trials of this shape side by side; its values are not set."""
     from masksweep.sweeps.training.program import get_or_build
-    from masksweep.sweeps.training.vectorized import Packed
+    from masksweep.sweeps.training.vectorized import PackedProgram
 
     wanted_shape = replace(shape(start), width=start.trial.width)
-    packed: Packed = get_or_build(wanted_shape, lambda: Packed(_program(start, wanted_shape)))
+
+    def build() -> PackedProgram:
+        return PackedProgram(_program(start, wanted_shape))
+
+    packed: PackedProgram = get_or_build(wanted_shape, build)
     return packed
 
 
-def lane(packed: Packed, start: Start) -> Lane:
+def start_lane(packed: PackedProgram, start: Start) -> Lane:
     """The values of all variables of a trial at its start."""
-    return _values(packed.one, start)
+    return _values(packed.single_program, start)
 
 
 def fresh_program(start: Start) -> Program:
@@ -212,11 +216,11 @@ def _program(start: Start, wanted_shape: Shape) -> Program:
     """A new program of this shape, with its own Keras model."""
     from masksweep.sweeps.training.program import Program
 
-    model = network(start.trial, start.data).build(derive(start.trial.seed, "weights"))
-    return Program(wanted_shape, model, _taken(start))
+    model = network(start.trial, start.data).build(derive_seed(start.trial.seed, "weights"))
+    return Program(wanted_shape, model, _plan_in_program_layout(start))
 
 
-def _taken(start: Start) -> Plan:
+def _plan_in_program_layout(start: Start) -> Plan:
     """The plan with arrays in the memory layout that the trial's program takes.
 
     A held value that is the same for all entries may be stored once and broadcast. In a pack it is
@@ -234,7 +238,7 @@ def shape(start: Start) -> Shape:
 
     trial, data = start.trial, start.data
     return Shape.of(
-        _taken(start),
+        _plan_in_program_layout(start),
         trial.strategy,
         trial.optimizer,
         model=trial.model,
@@ -271,7 +275,9 @@ def refusal(trial: Trial, plan: Plan) -> str | None:
     return None
 
 
-def switched(trial: Trial, weights: Sequence[Weight], plan: Plan, now: Mapping[str, Array]) -> Plan:
+def switched_plan(
+    trial: Trial, weights: Sequence[Weight], plan: Plan, now: Mapping[str, Array]
+) -> Plan:
     """The plan with new masks and held values, drawn in the middle of a training.
 
     Args:
@@ -286,7 +292,7 @@ def switched(trial: Trial, weights: Sequence[Weight], plan: Plan, now: Mapping[s
     """
     if not plan.weights:
         return plan
-    new_plan = _plan(trial, weights, now, derive(trial.seed, "masks/switched"))
+    new_plan = _plan(trial, weights, now, derive_seed(trial.seed, "masks/switched"))
     layout, step = trial.strategy.bind().layout, trial.train.switch_at
     mask_pairs = [(w.mask, v.mask) for w, v in zip(plan.weights, new_plan.weights, strict=True)]
     if all(np.array_equal(*pair) for pair in mask_pairs):

@@ -19,7 +19,7 @@ Emit = Callable[[Report], None]
 
 
 @dataclass(frozen=True)
-class Member:
+class PackMember:
     """One of the trials that run together, with its own reports and checkpoints."""
 
     trial: Trial
@@ -30,7 +30,7 @@ class Member:
 CHUNK_SECONDS = 2.0
 """Approximate duration of one call of the compiled loop; a report follows each call."""
 
-DIVERGED = 1000.0
+DIVERGENCE_FACTOR = 1000.0
 """A training ends early when its mean loss exceeds this factor times max(1, initial loss)."""
 
 
@@ -55,7 +55,7 @@ class Position:
         parts = {key: Progress(**plain[key]) for key in ("found", "part")}
         return cls(**{**plain, **parts})
 
-    def take(self, new: Progress, requested: int) -> None:
+    def add(self, new: Progress, requested: int) -> None:
         """Adds the progress of the newest chunk of steps.
 
         Args:
@@ -82,4 +82,4 @@ class Position:
         """Largest allowed mean loss of an epoch."""
         if self.before is None:
             return sys.float_info.max
-        return min(DIVERGED * max(1.0, self.before), sys.float_info.max)
+        return min(DIVERGENCE_FACTOR * max(1.0, self.before), sys.float_info.max)

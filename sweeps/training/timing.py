@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from masksweep.sweeps.training.program import Program
-    from masksweep.sweeps.training.vectorized import Packed
+    from masksweep.sweeps.training.vectorized import PackedProgram
 
-    Runs = Program | Packed
+    Runs = Program | PackedProgram
 
 CONFIDENCE = 0.95
-"""Confidence level of `interval`."""
-NOISY = 1.05
-"""If the dense step's time differs from itself by more than this factor (see `steadiness`), the
+"""Confidence level of `median_interval`."""
+NOISY_FACTOR = 1.05
+"""If the dense step's time differs from itself by more than this factor (see `time_variation`), the
 machine is too loaded to measure a speed."""
-SECONDS = 0.03
+MIN_STRETCH_SECONDS = 0.03
 """Smallest duration of one measured stretch of steps."""
-TRIES = 6
+MAX_ATTEMPTS = 6
 """Largest number of attempts to time the rounds until all stretches are long enough."""
 
-Run = Callable[[int], object]
+RunSteps = Callable[[int], object]
 """Runs the given number of steps."""
 
 
@@ -42,13 +42,14 @@ class Speed:
     ratio: float
     """Median of the rounds' ratios. A load on the machine slows both programs of a round alike."""
     limits: tuple[float, float] | None
-    """95 % interval of the ratio; see `interval`."""
+    """95 % interval of the ratio; see `median_interval`."""
     dense_to_dense: float | None
-    """How much the dense step's time varies; see `steadiness`."""
+    """How much the dense step's time varies; see `time_variation`."""
 
-    def shared(self, among: int) -> Speed:
-        """The speed of one trial in a pack of `among` trials."""
-        return replace(self, step_ms=self.step_ms / among, dense_step_ms=self.dense_step_ms / among)
+    def per_trial(self, trial_count: int) -> Speed:
+        """The speed of one trial in a pack of `trial_count` trials."""
+        step_ms, dense_step_ms = self.step_ms / trial_count, self.dense_step_ms / trial_count
+        return replace(self, step_ms=step_ms, dense_step_ms=dense_step_ms)
 
 
 def compare(program: Runs, dense: Runs, x: Any, y: Any, order: Any, rounds: int) -> Speed:
@@ -69,19 +70,20 @@ def compare(program: Runs, dense: Runs, x: Any, y: Any, order: Any, rounds: int)
     def steps(timed_program: Runs, number: int) -> None:
         timed_program.run(x, y, order, Steps(0, number))
 
-    times = in_turn([partial(steps, timed_program) for timed_program in (program, dense)], rounds)
+    runs = [partial(steps, timed_program) for timed_program in (program, dense)]
+    times = time_in_turn(runs, rounds)
     program_times, dense_times = zip(*times, strict=True)
     ratios = [a / b for a, b in times]
     return Speed(
         1000 * median(program_times),
         1000 * median(dense_times),
         median(ratios),
-        interval(ratios),
-        steadiness(dense_times),
+        median_interval(ratios),
+        time_variation(dense_times),
     )
 
 
-def interval(ratios: Sequence[float]) -> tuple[float, float] | None:
+def median_interval(ratios: Sequence[float]) -> tuple[float, float] | None:
     """95 % interval of the median of rounds' ratios, by order statistics (binomial).
 
     It assumes nothing about the distribution of the ratios. With nine rounds it goes from the
@@ -110,7 +112,7 @@ def interval(ratios: Sequence[float]) -> tuple[float, float] | None:
     return None if isnan(limits.low) else (float(limits.low), float(limits.high))
 
 
-def steadiness(dense: Sequence[float]) -> float | None:
+def time_variation(dense: Sequence[float]) -> float | None:
     """The factor by which the dense step's time differs from itself: the error of a speed ratio.
 
     It is the median of the ratios between each dense stretch and the next one, computed as the
@@ -129,17 +131,17 @@ def steadiness(dense: Sequence[float]) -> float | None:
     return max(median(ratios), 1 / median(ratios))
 
 
-def tags(metrics: Mapping[str, float]) -> dict[str, str]:
+def noise_tag(metrics: Mapping[str, float]) -> dict[str, str]:
     """The tag `speed.noisy`: whether the machine was too loaded to time a step.
 
     Args:
         metrics: The trial's metrics; without timing there is no tag.
     """
     factor = metrics.get("speed/dense_to_dense")
-    return {} if factor is None else {"speed.noisy": str(factor > NOISY).lower()}
+    return {} if factor is None else {"speed.noisy": str(factor > NOISY_FACTOR).lower()}
 
 
-def in_turn(runs: Sequence[Run], rounds: int, budget_s: float = inf) -> list[list[float]]:
+def time_in_turn(runs: Sequence[RunSteps], rounds: int, budget_s: float = inf) -> list[list[float]]:
     """Times several runs in turn: in each round one stretch of steps of each run.
 
     The time to compile and to warm up is not counted. A stretch must be so long that the overhead
@@ -155,18 +157,19 @@ def in_turn(runs: Sequence[Run], rounds: int, budget_s: float = inf) -> list[lis
     Returns:
         For each round, the seconds of one step of each run.
     """
-    step_counts = _alike([_enough(run) for run in runs])
-    for _ in range(TRIES):
-        measured = _rounds(list(zip(runs, step_counts, strict=True)), rounds, budget_s)
+    step_counts = _equalize([_steps_per_stretch(run) for run in runs])
+    for _ in range(MAX_ATTEMPTS):
+        measured = _time_rounds(list(zip(runs, step_counts, strict=True)), rounds, budget_s)
         shortest_steps = [min(times) for times in zip(*measured, strict=True)]
-        wanted_counts = [ceil(SECONDS / step) for step in shortest_steps]
+        wanted_counts = [ceil(MIN_STRETCH_SECONDS / step) for step in shortest_steps]
         if all(count >= steps / 2 for count, steps in zip(step_counts, wanted_counts, strict=True)):
             break
-        step_counts = _alike([max(pair) for pair in zip(step_counts, wanted_counts, strict=True)])
+        pairs = zip(step_counts, wanted_counts, strict=True)
+        step_counts = _equalize([max(pair) for pair in pairs])
     return measured
 
 
-def _alike(counts: list[int]) -> list[int]:
+def _equalize(counts: list[int]) -> list[int]:
     """The same number of steps for all runs, unless they differ by a factor of 2 or more.
 
     A call costs time too, and that time should be the same share of each stretch.
@@ -174,24 +177,26 @@ def _alike(counts: list[int]) -> list[int]:
     return [max(counts)] * len(counts) if max(counts) < 2 * min(counts) else counts
 
 
-def _rounds(pairs: Sequence[tuple[Run, int]], rounds: int, budget_s: float) -> list[list[float]]:
+def _time_rounds(
+    pairs: Sequence[tuple[RunSteps, int]], rounds: int, budget_s: float
+) -> list[list[float]]:
     times: list[list[float]] = []
     began = time.perf_counter()
     while len(times) < rounds:
-        times.append([_stretch(run, steps) for run, steps in pairs])
+        times.append([_time_stretch(run, steps) for run, steps in pairs])
         if len(times) >= 3 and time.perf_counter() - began > budget_s:
             break
     return times
 
 
-def _stretch(run: Run, steps: int) -> float:
+def _time_stretch(run: RunSteps, steps: int) -> float:
     tic = time.perf_counter()
     run(steps)
     return (time.perf_counter() - tic) / steps
 
 
-def _enough(run: Run) -> int:
-    """Number of steps of a stretch that takes at least `SECONDS`.
+def _steps_per_stretch(run: RunSteps) -> int:
+    """Number of steps of a stretch that takes at least `MIN_STRETCH_SECONDS`.
 
     It is computed from the process's CPU time: on a loaded machine, most of a short stretch may be
     time in which the process waits for a core, and a step would seem much longer than it is. If the
@@ -203,8 +208,8 @@ def _enough(run: Run) -> int:
         began, worked = time.perf_counter(), time.process_time()
         run(steps)
         clock, work = time.perf_counter() - began, time.process_time() - worked
-        if work >= SECONDS / 4:
-            return ceil(SECONDS * steps / work)
-        if clock > 10 * SECONDS:
-            return ceil(SECONDS * steps / clock)
+        if work >= MIN_STRETCH_SECONDS / 4:
+            return ceil(MIN_STRETCH_SECONDS * steps / work)
+        if clock > 10 * MIN_STRETCH_SECONDS:
+            return ceil(MIN_STRETCH_SECONDS * steps / clock)
         steps *= 4

@@ -20,14 +20,19 @@ import numpy as np
 import tensorflow as tf
 
 from masksweep.strategies.core import audit
-from masksweep.sweeps.training.program import SLICE, Lane, Program, of_any_size
+from masksweep.sweeps.training.program import (
+    MAX_EVALUATED_SAMPLES,
+    Lane,
+    Program,
+    trace_for_any_size,
+)
 from masksweep.sweeps.training.step_loop import StepLoop
 from masksweep.sweeps.training.steps import LossLimit, Progress, Steps
 
-IN_TURN = ("StatelessRandom", "StatelessTruncated")
+MAY_RUN_LANE_BY_LANE = ("StatelessRandom", "StatelessTruncated")
 """Prefixes of operations that may run lane by lane. Random numbers take little of a step's time."""
 
-LOOPED = re.compile(r"Using a while_loop for converting (\w+)|(\w+) uses a while_loop")
+LOOP_WARNING = re.compile(r"Using a while_loop for converting (\w+)|(\w+) uses a while_loop")
 """TensorFlow's warnings that it runs an operation lane by lane, with the operation's name."""
 T = TypeVar("T")
 
@@ -36,36 +41,36 @@ class Unpackable(Exception):
     """Trials of this shape cannot run side by side; the message is the reason."""
 
 
-class Packed:
+class PackedProgram:
     """A program that trains `width` trials at once.
 
     With the same width, the bits of a trial's result depend neither on its lane nor on the trials
     in the other lanes.
 
     Args:
-        one: The program of a single trial. `look` writes the values of a lane into it, to evaluate
-            and audit this lane.
+        single_program: The program of a single trial. `load_lane` writes the values of a lane into
+            it, to evaluate and audit this lane.
 
     Raises:
         Unpackable: Raised by the first `run`, if an operation of the step does not vectorize or
             compile.
     """
 
-    def __init__(self, one: Program) -> None:
-        self.one, self.width = one, one.shape.width
-        self._variables = one.training.all_variables
+    def __init__(self, single_program: Program) -> None:
+        self.single_program, self.width = single_program, single_program.shape.width
+        self._variables = single_program.training.all_variables
         self._stacked = [
             tf.Variable(np.zeros((self.width, *v.shape), v.numpy().dtype), trainable=False)
             for v in self._variables
         ]
         self.loop = StepLoop(
             self._step,
-            self._count if one.training.masked else None,
+            self._count if single_program.training.masked else None,
             lanes=(self.width,),
             jit=True,
-            compiling=_vectorizing,
+            compiling=_require_vectorized,
         )
-        self._evaluate = of_any_size(self._losses)
+        self._evaluate = trace_for_any_size(self._losses)
 
     @property
     def compile_seconds(self) -> float:
@@ -73,18 +78,18 @@ class Packed:
 
     # -- lanes ---------------------------------------------------------------------------------
 
-    def lane(self) -> Lane:
-        """The values that `one` holds now."""
+    def current_lane(self) -> Lane:
+        """The values that `single_program` holds now."""
         return [np.asarray(v.numpy()) for v in self._variables]
 
-    def look(self, lane: Lane) -> Program:
-        """Writes the values of a lane into `one`, and returns `one`."""
-        self.one.training.put(lane)
-        return self.one
+    def load_lane(self, lane: Lane) -> Program:
+        """Writes the values of a lane into `single_program`, and returns `single_program`."""
+        self.single_program.training.put(lane)
+        return self.single_program
 
-    def fill(self, lanes: Sequence[Lane]) -> None:
+    def set_lanes(self, lanes: Sequence[Lane]) -> None:
         """Sets all lanes. If fewer than `width` are given, copies of the first fill the others."""
-        by_variable = zip(*self.padded(lanes), strict=True)
+        by_variable = zip(*self.pad(lanes), strict=True)
         for stacked, arrays in zip(self._stacked, by_variable, strict=True):
             stacked.assign(np.stack(arrays))
 
@@ -93,7 +98,7 @@ class Packed:
         stacked = [v.numpy() for v in self._stacked[:count]]
         return [[array[i] for array in stacked] for i in range(self.width)]
 
-    def padded(self, items: Sequence[T]) -> list[T]:
+    def pad(self, items: Sequence[T]) -> list[T]:
         """The items, extended to `width` with copies of the first."""
         return [*items, *[items[0]] * (self.width - len(items))]
 
@@ -108,8 +113,8 @@ class Packed:
         """
         order = tf.convert_to_tensor(order, tf.int32)
         if len(order) < self.width:
-            order = tf.gather(order, self.padded(range(len(order))))
-        return self.loop.run(x, y, order, steps, self.padded(limits or [LossLimit()]))
+            order = tf.gather(order, self.pad(range(len(order))))
+        return self.loop.run(x, y, order, steps, self.pad(limits or [LossLimit()]))
 
     def _step(self, x: Any, y: Any, order: Any, i: Any) -> tuple[Any, Any]:
         rows = tf.gather(order, i, axis=1)
@@ -124,14 +129,15 @@ class Packed:
     def _step_of_lane(self, lane_inputs: Any) -> Any:
         values, x, y = lane_inputs
         with self._scope(values) as scope:
-            loss, outputs = self.one.training.step(x, y)
-            new_values = [scope.get_current_value(v) for v in self.one.training.variables]
-        return new_values, loss, self.one.score(y, outputs)
+            training = self.single_program.training
+            loss, outputs = training.step(x, y)
+            new_values = [scope.get_current_value(v) for v in training.variables]
+        return new_values, loss, self.single_program.score(y, outputs)
 
     def _count(self) -> Any:
         def entries(values: Any) -> Any:
             with self._scope(values):
-                return self.one.entries()
+                return self.single_program.entries()
 
         weights = self._map(entries, [v.value() for v in self._stacked])
         counts = [audit.count(weight, kept, held, lanes=True) for weight, kept, held in weights]
@@ -148,7 +154,7 @@ class Packed:
     def evaluate_lanes(self, x: Any, y: Any) -> list[tuple[float, float]]:
         """(mean loss, accuracy or mean squared error) over all samples, for each lane."""
         sums = np.zeros((2, self.width))
-        batch_size = max(1, SLICE // self.width)
+        batch_size = max(1, MAX_EVALUATED_SAMPLES // self.width)
         for i in range(0, len(x), batch_size):
             batch = slice(i, i + batch_size)
             sums += [
@@ -160,16 +166,16 @@ class Packed:
     def _losses(self, x: Any, y: Any) -> Any:
         def losses(values: Any) -> Any:
             with self._scope(values):
-                return self.one.losses(x, y)
+                return self.single_program.losses(x, y)
 
         return self._map(losses, [v.value() for v in self._stacked])
 
 
 @contextmanager
-def _vectorizing() -> Iterator[None]:
+def _require_vectorized() -> Iterator[None]:
     """Context that raises `Unpackable` if a step does not vectorize or compile in it."""
     try:
-        with _falling_back() as kinds:
+        with _collect_looped_operations() as kinds:
             yield
     except (MemoryError, tf.errors.ResourceExhaustedError):
         raise  # a lack of memory does not mean that the step cannot be vectorized
@@ -181,18 +187,21 @@ def _vectorizing() -> Iterator[None]:
 
 
 @contextmanager
-def _falling_back() -> Iterator[set[str]]:
-    """Context that collects the operations that TensorFlow runs lane by lane, except `IN_TURN`."""
+def _collect_looped_operations() -> Iterator[set[str]]:
+    """Context that collects the operations that TensorFlow runs lane by lane.
+
+    Those of `MAY_RUN_LANE_BY_LANE` are left out.
+    """
     kinds: set[str] = set()
 
-    class Heard(logging.Filter):
+    class WarningCollector(logging.Filter):
         def filter(self, record: logging.LogRecord) -> bool:
-            match = LOOPED.match(record.getMessage())
-            if match and not (kind := match[1] or match[2]).startswith(IN_TURN):
+            match = LOOP_WARNING.match(record.getMessage())
+            if match and not (kind := match[1] or match[2]).startswith(MAY_RUN_LANE_BY_LANE):
                 kinds.add(kind)
             return not match
 
-    collector, logger = Heard(), tf.get_logger()
+    collector, logger = WarningCollector(), tf.get_logger()
     logger.addFilter(collector)
     try:
         yield kinds

@@ -26,15 +26,15 @@ SIDE, GAP, TOP, BOTTOM = 200, 20, 62, 26
 """Sizes in pixels: side of a panel, gap between panels, space above the panels and below."""
 WIDTH = 4 * SIDE + 5 * GAP
 """Width of an image in pixels: four panels with gaps."""
-INK, FAINT, KEPT, WRONG = "#222222", "#b5b5b5", "#0072B2", "#D55E00"
-MASK = [(221, 221, 221), (0, 114, 178)]
-VALUES = [(118, 42, 131), (247, 247, 247), (27, 120, 55)]
+TEXT_COLOUR, FAINT_COLOUR, KEPT_COLOUR, WRONG_COLOUR = "#222222", "#b5b5b5", "#0072B2", "#D55E00"
+MASK_COLOURS = [(221, 221, 221), (0, 114, 178)]
+VALUE_COLOURS = [(118, 42, 131), (247, 247, 247), (27, 120, 55)]
 """Purple, white and green: colour-blind readers can tell them apart."""
-BINS = 40
+HISTOGRAM_BINS = 40
 """Bins of the histogram."""
 
 
-def of_weights(
+def draw_weights(
     plan: Plan, before: Mapping[str, Array], after: Mapping[str, Array]
 ) -> dict[str, bytes]:
     """Images of the masked weights: the mask, and the values before and after the training.
@@ -58,7 +58,7 @@ def of_weights(
         if not masked.mask.size:
             continue
         try:
-            image = _weight(masked, before[name], after[name])
+            image = _weight_png(masked, before[name], after[name])
         except Exception:
             traceback.print_exc()
             continue
@@ -66,7 +66,7 @@ def of_weights(
     return images
 
 
-def of_time(epochs: Sequence[Mapping[str, float]]) -> dict[str, bytes]:
+def draw_violations(epochs: Sequence[Mapping[str, float]]) -> dict[str, bytes]:
     """An image of the number of violations in each epoch.
 
     Args:
@@ -76,11 +76,13 @@ def of_time(epochs: Sequence[Mapping[str, float]]) -> dict[str, bytes]:
         A PNG image by file name; empty if no epoch was audited.
     """
     violations = tuple(metrics.get("audit/violations") for metrics in epochs)
-    return {"integrity.png": _time(violations)} if any(v is not None for v in violations) else {}
+    if all(v is None for v in violations):
+        return {}
+    return {"integrity.png": _violations_png(violations)}
 
 
 @lru_cache(maxsize=8)
-def _time(violations: Sequence[float | None]) -> bytes:
+def _violations_png(violations: Sequence[float | None]) -> bytes:
     """The PNG for the violations of each epoch; None stands for an epoch without an audit.
 
     It is cached, because all trials without violations have the same image.
@@ -90,19 +92,25 @@ def _time(violations: Sequence[float | None]) -> bytes:
     canvas = _Canvas()
     canvas.text(0, 8, "Masked values that differ from their held values, by epoch", size=15)
     summary = f"the most: {largest:,.0f}; in {leaking_epochs} of " if leaking_epochs else "none in "
-    canvas.text(0, 34, f"{summary}{len(audited)} audited epochs", WRONG * bool(leaking_epochs))
+    canvas.text(
+        0, 34, f"{summary}{len(audited)} audited epochs", WRONG_COLOUR * bool(leaking_epochs)
+    )
     bar_width, bottom = (WIDTH - 2 * GAP) / len(violations), TOP + SIDE
     for number, value in audited.items():
         height = max(4, SIDE * value / largest) if value else 4
         canvas.bar(
-            number * bar_width, (number + 1) * bar_width, bottom, height, WRONG if value else KEPT
+            number * bar_width,
+            (number + 1) * bar_width,
+            bottom,
+            height,
+            WRONG_COLOUR if value else KEPT_COLOUR,
         )
     canvas.text(0, bottom + 6, "1")
     canvas.text(WIDTH - 2 * GAP, bottom + 6, f"epoch {len(violations)}", anchor="ra")
     return canvas.png()
 
 
-def _weight(masked: MaskedWeight, before: Array, after: Array) -> bytes:
+def _weight_png(masked: MaskedWeight, before: Array, after: Array) -> bytes:
     mask, shape = masked.mask, " x ".join(map(str, masked.mask.shape))
     wrong = ~mask & (audit.bits(after) != audit.bits(masked.held))
     values = [np.nan_to_num(a.astype(np.float32), posinf=0, neginf=0) for a in (before, after)]
@@ -114,14 +122,14 @@ def _weight(masked: MaskedWeight, before: Array, after: Array) -> bytes:
     canvas.text(0, 8, title, size=15)
     warning = f"{wrong.sum():,} masked values differ from their held values" if wrong.any() else ""
     held_message = "nothing is masked" if mask.all() else "every masked value is held"
-    canvas.text(WIDTH - 2 * GAP, 11, warning or held_message, WRONG * bool(warning), "ra")
+    canvas.text(WIDTH - 2 * GAP, 11, warning or held_message, WRONG_COLOUR * bool(warning), "ra")
     panels = {
-        "mask (blue: kept)": _coloured(_panel(mask), MASK),
-        "before": _coloured(samples[0] / limit / 2 + 0.5, VALUES),
-        "after": _coloured(samples[1] / limit / 2 + 0.5, VALUES),
+        "mask (blue: kept)": _coloured(_panel(mask), MASK_COLOURS),
+        "before": _coloured(samples[0] / limit / 2 + 0.5, VALUE_COLOURS),
+        "after": _coloured(samples[1] / limit / 2 + 0.5, VALUE_COLOURS),
     }
     if warning:
-        panels["after"][_panel(wrong) > 0] = tuple(bytes.fromhex(WRONG[1:]))
+        panels["after"][_panel(wrong) > 0] = tuple(bytes.fromhex(WRONG_COLOUR[1:]))
     for number, (title, panel) in enumerate(panels.items()):
         canvas.text(number * (SIDE + GAP), TOP - 19, title)
         canvas.paste(number * (SIDE + GAP), panel)
@@ -136,12 +144,12 @@ def _histogram(canvas: _Canvas, left: float, before: Array, after: Array) -> Non
     limit = float(max(np.abs(a).max(initial=0) for a in (before, after)))
     limit = limit if limit > 1e-30 else 1.0
     canvas.text(left, TOP - 19, "kept values (grey: before)")
-    counts = [np.histogram(a, BINS, (-limit, limit))[0] for a in (before, after)]
+    counts = [np.histogram(a, HISTOGRAM_BINS, (-limit, limit))[0] for a in (before, after)]
     heights = SIDE * np.stack(counts) / max(1, *(int(c.max()) for c in counts))
-    bottom, bin_width = TOP + SIDE, SIDE / BINS
+    bottom, bin_width = TOP + SIDE, SIDE / HISTOGRAM_BINS
     for number, height in enumerate(heights[0]):
         canvas.bar(
-            left + number * bin_width, left + (number + 1) * bin_width, bottom, height, FAINT
+            left + number * bin_width, left + (number + 1) * bin_width, bottom, height, FAINT_COLOUR
         )
     canvas.steps(left, bin_width, bottom - heights[1])
     for share, anchor in ((0, "la"), (0.5, "ma"), (1, "ra")):
@@ -187,7 +195,7 @@ class _Canvas:
     def text(
         self, x: float, y: float, message: str, colour: str = "", anchor: str = "la", size: int = 12
     ) -> None:
-        self._draw.text((GAP + x, y), message, colour or INK, _font(size), anchor)
+        self._draw.text((GAP + x, y), message, colour or TEXT_COLOUR, _font(size), anchor)
 
     def paste(self, x: float, panel: Array) -> None:
         from PIL import Image
@@ -202,7 +210,7 @@ class _Canvas:
         """Draws a line that stays at each height for `step_width` pixels."""
         edges = [GAP + left + number * step_width for number in range(len(tops) + 1)]
         lines = zip(edges, edges[1:], tops, strict=False)
-        self._draw.line([p for a, b, y in lines for p in ((a, y), (b, y))], KEPT, 2)
+        self._draw.line([p for a, b, y in lines for p in ((a, y), (b, y))], KEPT_COLOUR, 2)
 
     def png(self) -> bytes:
         buffer = io.BytesIO()

@@ -38,7 +38,7 @@ from masksweep.sweeps.cli import bench
 from masksweep.sweeps.components.models.mlp import MLP
 from masksweep.sweeps.components.optimizers.adam import Adam
 from masksweep.sweeps.training import setup
-from masksweep.sweeps.training.timing import in_turn
+from masksweep.sweeps.training.timing import time_in_turn
 
 TINY = Size("S", 12, (16, 8), 4)
 KEYS = {
@@ -65,14 +65,14 @@ KEYS = {
 )
 def test_bad_input_is_refused(arguments: list[str], said: str) -> None:
     with pytest.raises(Invalid) as refused:
-        bench.parsed(arguments)
+        bench.parse_options(arguments)
     assert said in str(refused.value)
 
 
 def test_peers_that_are_not_there_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "find_spec", lambda name: None)
     with pytest.raises(Invalid, match="none is installed: torch, jax"):
-        bench.parsed(["--peers"])
+        bench.parse_options(["--peers"])
     assert peers.cases(SIZES["S"], [0.9], 1) == []
 
 
@@ -88,12 +88,12 @@ def test_bad_input_ends_before_tensorflow_starts() -> None:
 
 
 def test_every_strategy_and_format_is_timed_on_what_can_change_its_time() -> None:
-    kinds = list(cases.known().values())
-    assert set(cases.known()) == set(STRATEGIES) - {"dense"}
+    kinds = list(cases.timed_strategies().values())
+    assert set(cases.timed_strategies()) == set(STRATEGIES) - {"dense"}
     all_cases = cases.cases(TINY, kinds, [0.5, 0.9])
     case_keys = {(c.strategy.name, c.format, c.pattern.name, c.sparsity) for c in all_cases}
     assert len(case_keys) == len(all_cases)
-    assert {name for name, *_ in case_keys} == set(cases.known())
+    assert {name for name, *_ in case_keys} == set(cases.timed_strategies())
     for name, kind in [("weight_mask", "where"), ("weight_mask", "product")]:
         patterns = {(p, s) for n, f, p, s in case_keys if (n, f) == (name, kind)}
         assert patterns == {("random", 0.5), ("random", 0.9)}
@@ -120,7 +120,7 @@ def test_stretches_take_turns_and_are_long_enough() -> None:
 
         return steps
 
-    round_times = in_turn([run("slow", 0.04), run("quick", 0.002)], 4)
+    round_times = time_in_turn([run("slow", 0.04), run("quick", 0.002)], 4)
     assert [len(times) for times in round_times] == [2, 2, 2, 2]
     last = calls[-8:]
     assert [name for name, _ in last] == ["slow", "quick"] * 4
@@ -169,42 +169,44 @@ def test_what_the_other_layers_have_learned_or_were_given_stays(strategy: Any) -
 
 
 def test_a_case_that_is_refused_or_too_large_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    bed = timing.Bed(TINY)
-    refused = timing.measure(bed, Case(TINY, VarList(), Random(0.9), 0.9))
+    bench_setup = timing.BenchSetup(TINY)
+    refused = timing.measure(bench_setup, Case(TINY, VarList(), Random(0.9), 0.9))
     assert isinstance(refused, timing.Untimed)
     assert "whole outputs" in refused.reason
     memory = type("Memory", (), {"available": 1000})
     monkeypatch.setattr(timing.psutil, "virtual_memory", lambda: memory)
-    large = timing.measure(bed, Case(TINY, SparseTensor(), Random(0.9), 0.9))
+    large = timing.measure(bench_setup, Case(TINY, SparseTensor(), Random(0.9), 0.9))
     assert isinstance(large, timing.Untimed)
     assert "are free" in large.reason
     assert not large.failed
 
 
 def test_a_case_that_fails_says_so_and_takes_no_other_with_it() -> None:
-    bed = timing.Bed(TINY)
-    broken = timing.measure(bed, Case(TINY, WeightMask(), Columns(0.5, indices=(99,)), 0.5))
+    bench_setup = timing.BenchSetup(TINY)
+    broken = timing.measure(bench_setup, Case(TINY, WeightMask(), Columns(0.5, indices=(99,)), 0.5))
     assert isinstance(broken, timing.Untimed)
     assert broken.failed
     assert "99" in broken.reason
-    assert isinstance(timing.measure(bed, Case(TINY, WeightMask(), Random(0.5), 0.5)), timing.Row)
+    assert isinstance(
+        timing.measure(bench_setup, Case(TINY, WeightMask(), Random(0.5), 0.5)), timing.Row
+    )
 
 
 def test_ratios_are_to_the_faster_control_and_to_the_one_compiled_alike() -> None:
     def takes(seconds: float) -> Any:
         return lambda count: time.sleep(seconds * count)
 
-    bed = timing.Bed(TINY)
-    bed.controls, bed.dense = (takes(0.02), takes(0.04)), 0
+    bench_setup = timing.BenchSetup(TINY)
+    bench_setup.controls, bench_setup.fastest_control = (takes(0.02), takes(0.04)), 0
     label = Case(TINY, WeightMask(), Random(0.5), 0.5).label
     for xla, alike in [(False, 1.5), (True, 0.75)]:
-        row = timing._row(label, takes(0.03), bed, xla)
+        row = timing._row(label, takes(0.03), bench_setup, xla)
         assert row.ratio_to_dense == pytest.approx(1.5, rel=0.2)
         assert row.ratio_same_compiler == pytest.approx(alike, rel=0.2)
         assert row.ratio_low is not None
         assert row.ratio_high is not None
         assert row.ratio_low <= row.ratio_to_dense <= row.ratio_high
-    assert timing._row(label, takes(0.03), bed).ratio_same_compiler is None
+    assert timing._row(label, takes(0.03), bench_setup).ratio_same_compiler is None
 
 
 @pytest.mark.parametrize("library", list(peers.FORMATS))
@@ -212,11 +214,11 @@ def test_a_peer_trains_in_its_own_process_or_says_why_not(library: str) -> None:
     for format_name in peers.FORMATS[library]:
         case = peers.PeerCase(TINY, library, format_name, 0.0 if format_name == "dense" else 0.5, 1)
         if find_spec(library):
-            with peers.running(case) as run:
+            with peers.train_in_child(case) as run:
                 run(3)
         else:
             message = f"ModuleNotFoundError: No module named '{library}'"
-            with pytest.raises(RuntimeError, match=message), peers.running(case):
+            with pytest.raises(RuntimeError, match=message), peers.train_in_child(case):
                 pass
 
 
@@ -245,7 +247,7 @@ def test_a_bench_leaves_a_table_a_plot_a_file_and_a_run(tmp_path: Path) -> None:
     ]
     for row in results["rows"]:
         assert row["ratio_low"] <= row["ratio_to_dense"] <= row["ratio_high"]
-    assert set(results["controls"]["S"]) == set(timing.CONTROLS)
+    assert set(results["controls"]["S"]) == set(timing.CONTROL_NAMES)
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     experiment = client.get_experiment_by_name("masksweep")
@@ -316,10 +318,10 @@ def test_whole_trials_are_timed_beside_keras_and_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(trials, "PACK", 2)
+    monkeypatch.setattr(trials, "PACK_WIDTH", 2)
     monkeypatch.setattr(trials, "ROUNDS", 2)
     monkeypatch.setattr(trials, "DIGITS", trials.Net("tiny", (3,), 1))
-    monkeypatch.setattr(trials, "S", trials.Net("drawn", (3,), 1, 5))
+    monkeypatch.setattr(trials, "SIZE_S", trials.Net("drawn", (3,), 1, 5))
     monkeypatch.setattr(setup, "prepare_process", lambda threads: None)  # done in conftest
     assert bench.bench(["--trials", "--json", "costs.json"]) == 0
     costs = {c["what"]: c for c in json.loads(Path("costs.json").read_text())["trials"]}

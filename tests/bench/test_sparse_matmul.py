@@ -12,7 +12,7 @@ from rich.console import Console
 
 from masksweep.sweeps.bench import sparse_matmul
 from masksweep.sweeps.bench.sparse_matmul import (
-    COLUMNS,
+    COLUMN_COUNTS,
     PRODUCTS,
     Cell,
     Dense,
@@ -21,7 +21,7 @@ from masksweep.sweeps.bench.sparse_matmul import (
     Result,
     published,
 )
-from masksweep.sweeps.bench.sparse_matmul_report import bracket, crossing_table, findings, table
+from masksweep.sweeps.bench.sparse_matmul_report import bracket, check_claims, crossing_table, table
 from masksweep.sweeps.training import timing
 
 OLD = {row.cell: row.ratio for row in published()}
@@ -41,7 +41,7 @@ def test_the_figures_are_those_of_tensorflows_documentation() -> None:
     documented = []
     for density, n, _, m, k, *figures in rows:
         cell = Cell(float(density), int(n), int(m), int(k))
-        documented.append(sparse_matmul.Published(cell, *map(float, figures)))
+        documented.append(sparse_matmul.PublishedRow(cell, *map(float, figures)))
     assert documented == published()
 
 
@@ -58,14 +58,14 @@ def test_each_iteration_needs_the_product_before(product: Product) -> None:
     for _ in range(4):
         first = expected if product == "loop" else a @ expected
         expected = expected + np.float32(0.5) * first[0, 0]
-    actual = sparse_matmul.iterated(product)(a_operand, b, 0.5, 4)
+    actual = sparse_matmul.repeated_product(product)(a_operand, b, 0.5, 4)
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
-    np.testing.assert_array_equal(sparse_matmul.iterated(product)(a_operand, b, 0.0, 4), b)
+    np.testing.assert_array_equal(sparse_matmul.repeated_product(product)(a_operand, b, 0.0, 4), b)
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
 def test_a_product_is_the_kernel_that_it_says(product: Product) -> None:
-    graph = sparse_matmul.iterated(product).get_concrete_function().graph.as_graph_def()
+    graph = sparse_matmul.repeated_product(product).get_concrete_function().graph.as_graph_def()
     ops = {node.op for function in graph.library.function for node in function.node_def}
     assert ops & set(KERNELS.values()) == ({KERNELS[product]} if product in KERNELS else set())
 
@@ -81,22 +81,22 @@ def test_a_has_its_density_and_both_forms_are_equal(density: float) -> None:
 
 
 def test_times_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "SECONDS", 0.001)
+    monkeypatch.setattr(timing, "MIN_STRETCH_SECONDS", 0.001)
     times = sparse_matmul.measure(Cell(0.2, 2, 8, 6))
     assert tuple(times) == PRODUCTS
     assert all(seconds > 0 and isfinite(seconds) for seconds in times.values())
 
 
 def test_all_is_measured_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "SECONDS", 1e-6)
+    monkeypatch.setattr(timing, "MIN_STRETCH_SECONDS", 1e-6)
     monkeypatch.setattr(sparse_matmul, "ROUNDS", 1)
-    monkeypatch.setattr(sparse_matmul, "SIDE", 10)
+    monkeypatch.setattr(sparse_matmul, "MATRIX_SIDE", 10)
     monkeypatch.setattr(sparse_matmul, "published", lambda: published()[:2])
     result = sparse_matmul.run()
     assert list(result.times) == [row.cell for row in published()[:2]]
     assert {dense: tuple(crossings) for dense, crossings in result.crossings.items()} == {
-        "flagged": COLUMNS,
-        "plain": COLUMNS,
+        "flagged": COLUMN_COUNTS,
+        "plain": COLUMN_COUNTS,
     }
     assert result.threads == 1
 
@@ -121,8 +121,8 @@ def test_a_crossover_is_found(ratio: Callable[[float], float], crossing: float) 
 
     assert sparse_matmul.crossover(counted) == pytest.approx(crossing, rel=0.02)
     assert len(densities) <= 7
-    assert min(densities) == sparse_matmul.LOW
-    assert max(densities) == sparse_matmul.HIGH
+    assert min(densities) == sparse_matmul.MIN_DENSITY
+    assert max(densities) == sparse_matmul.MAX_DENSITY
 
 
 def test_the_published_crossovers() -> None:
@@ -140,7 +140,7 @@ def result(ratios: Ratios, crossings: dict[int, float] = CROSSINGS) -> Result:
 
 @pytest.mark.parametrize("dense", ["flagged", "plain"])
 def test_the_published_trend_passes_its_own_claims(dense: Dense) -> None:
-    checks = findings(OLD, result({cell: 3 * ratio**0.7 for cell, ratio in OLD.items()}), dense)
+    checks = check_claims(OLD, result({cell: 3 * ratio**0.7 for cell, ratio in OLD.items()}), dense)
     assert [(check.figure, check.allowed) for check in checks] == [
         ("9 of 9 series", "9 of 9 series"),
         ("4 of 4 series", "4 of 4 series"),
@@ -173,18 +173,19 @@ SHUFFLED = dict(zip(OLD, reversed(OLD.values()), strict=True))
 def test_a_claim_that_does_not_hold_fails_alone(
     ratios: Ratios, crossings: dict[int, float], failed: set[int]
 ) -> None:
-    checks = findings(OLD, result(ratios, crossings), "plain")
+    checks = check_claims(OLD, result(ratios, crossings), "plain")
     assert {place for place, check in enumerate(checks) if not check.passed} == failed
 
 
 def test_a_claim_of_nothing_does_not_pass() -> None:
     falling = {cell: -ratio for cell, ratio in OLD.items()}
-    assert not findings(falling, result(OLD), "plain")[0].passed
+    assert not check_claims(falling, result(OLD), "plain")[0].passed
 
 
 def test_no_figure_is_cut_at_80_columns() -> None:
     console = Console(width=80, file=io.StringIO())
-    big = result({cell: 1234 * ratio for cell, ratio in OLD.items()}, dict.fromkeys(COLUMNS, inf))
+    crossings = dict.fromkeys(COLUMN_COUNTS, inf)
+    big = result({cell: 1234 * ratio for cell, ratio in OLD.items()}, crossings)
     for rendered in (table(OLD, big), crossing_table(OLD, big)):
         console.print(rendered)
     assert isinstance(console.file, io.StringIO)
@@ -192,4 +193,4 @@ def test_no_figure_is_cut_at_80_columns() -> None:
     assert "…" not in text
     assert "3.56 4393 4393" in text
     assert text.count("\n") == 15 + 5  # nothing is wrapped either
-    assert text.count("none: faster to 99%") == 2 * len(COLUMNS)
+    assert text.count("none: faster to 99%") == 2 * len(COLUMN_COUNTS)

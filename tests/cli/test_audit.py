@@ -401,7 +401,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[Run]]:
     folder = tmp_path_factory.mktemp("sweep")
     planned = [Planned(trial, []) for trial in TRIALS]
     with chdir(folder), resume.opened(planned, "small", rerun=False) as (_, recorder, _):
-        recorder.start_sweep("note", [p.described() for p in planned])
+        recorder.start_sweep("note", [p.describe() for p in planned])
         recorder.sender.start()
         for trial in TRIALS:
             recorder.start_trial(trial, trial.name)

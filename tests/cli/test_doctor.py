@@ -121,10 +121,10 @@ def test_versions_that_are_old_or_missing(monkeypatch: pytest.MonkeyPatch) -> No
     ]
     monkeypatch.setattr(doctor_checks, "requires", lambda name: needed)
     monkeypatch.setattr(doctor_checks, "PACKAGES", ("numpy", "keras", "absent", "ray"))
-    results = {f.what: f for f in doctor_checks.versions()}
-    assert {f.what for f in results.values() if f.state == "fail"} == {"numpy", "absent"}
+    results = {f.subject: f for f in doctor_checks.versions()}
+    assert {f.subject for f in results.values() if f.state == "fail"} == {"numpy", "absent"}
     assert results["numpy"].advice == "pip install 'numpy>=99'"
-    assert results["absent"].found == "not installed"
+    assert results["absent"].result == "not installed"
 
 
 class TestStore:

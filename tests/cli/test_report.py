@@ -311,7 +311,7 @@ def test_what_proves_nothing_is_not_said_to_leak() -> None:
     ],
 )
 def test_the_order_of_a_tie_is_explained_by_what_decided_it(tie: list[str], words: str) -> None:
-    assert words in recommendation._order(tie)
+    assert words in recommendation._explain_order(tie)
 
 
 def test_another_task_is_another_kind() -> None:
@@ -338,7 +338,8 @@ def test_scores_are_of_the_settings_that_all_share() -> None:
         for o in outcomes({"weight_mask": (0.0, 1.0, True), "projection": (0.0, 1.1, True)})
         if not (o.trial.strategy.name == "projection" and o.trial.seed == 0)
     ]
-    scores = {s.strategy: s.score for s in ranking.standings(ranking.kinds(trials)["random"])}
+    summaries = ranking.summarize_strategies(ranking.group_by_kind(trials)["random"])
+    scores = {s.strategy: s.score for s in summaries}
     assert scores["weight_mask"] == scores["projection"] == pytest.approx(81.5)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from masksweep.sweeps.cli import main
-from masksweep.sweeps.cli.verify import EXPERIMENTS, with_claims
+from masksweep.sweeps.cli.verify import EXPERIMENTS, experiments_with_claims
 from tests.support.sweep_process import local_store, ran, sweep
 
 QUESTIONS = ("selective_zero", "sparse_variable", "constant_weight", "freeze_output")
@@ -21,7 +21,7 @@ def elsewhere(
 
 
 def test_all_experiments_of_verify_make_claims() -> None:
-    assert set(EXPERIMENTS) | set(QUESTIONS) <= set(with_claims())
+    assert set(EXPERIMENTS) | set(QUESTIONS) <= set(experiments_with_claims())
 
 
 def test_an_unknown_experiment_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from masksweep.sweeps.common import escape
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.driver import summary
 from masksweep.sweeps.report import claims, export
-from masksweep.sweeps.report.claims import Checked
+from masksweep.sweeps.report.claims import CheckedClaim
 from masksweep.sweeps.report.results_table import as_markdown
 from masksweep.sweeps.results import TrialResult
 from tests.support.command import masksweep
@@ -42,7 +42,7 @@ def test_a_question_makes_no_picture_in_a_note() -> None:
 
 
 def test_a_claim_makes_no_picture_in_a_note() -> None:
-    text = claims.as_markdown([Checked("a|b", PICTURE, f"1 failed: {PICTURE}", ">= 2", True)])
+    text = claims.as_markdown([CheckedClaim("a|b", PICTURE, f"1 failed: {PICTURE}", ">= 2", True)])
     assert_escaped(text)
     assert len(text.splitlines()) == 3
 

@@ -41,29 +41,29 @@ def package(tmp_path: Path) -> Path:
 
 
 def test_a_commit_is_its_hash_alone(package: Path) -> None:
-    assert HASH.fullmatch(git.of(package))
+    assert HASH.fullmatch(git.commit_of(package))
 
 
 @pytest.mark.parametrize("changed", ["sweeps/__init__.py", "strategies/new.py", "conf/a.yaml"])
 def test_changed_and_new_code_is_told(package: Path, changed: str) -> None:
-    before = git.of(package)
+    before = git.commit_of(package)
     (package.parent / changed).write_text("x = 1\n")
-    assert git.of(package) == f"{before} with changes"
+    assert git.commit_of(package) == f"{before} with changes"
     run_git(package.parent, "add", ".")
-    assert git.of(package) == f"{before} with changes"
+    assert git.commit_of(package) == f"{before} with changes"
 
 
 def test_results_beside_the_code_are_no_change_of_it(package: Path) -> None:
-    before = git.of(package)
+    before = git.commit_of(package)
     (package.parent / "mlflow.db").write_text("results")
-    assert git.of(package) == before
+    assert git.commit_of(package) == before
 
 
 def test_nothing_is_written_to_the_tree(package: Path) -> None:
     os.utime(package / "__init__.py", (1, 1))  # `git status` would refresh the index
     index = package.parent / ".git" / "index"
     before = index.read_bytes()
-    assert HASH.fullmatch(git.of(package))
+    assert HASH.fullmatch(git.commit_of(package))
     assert index.read_bytes() == before
 
 
@@ -74,25 +74,25 @@ def test_code_in_no_commit_has_none(package: Path, tmp_path: Path) -> None:
     for folder in (installed, loose):
         folder.mkdir(parents=True)
         (folder / "__init__.py").write_text("")
-        assert git.of(folder) == ""
+        assert git.commit_of(folder) == ""
     fresh = tmp_path / "fresh" / "sweeps"
     fresh.mkdir(parents=True)
     run_git(fresh.parent, "init", "-q")
-    assert git.of(fresh) == ""
-    assert git.of(tmp_path / "nowhere") == ""
+    assert git.commit_of(fresh) == ""
+    assert git.commit_of(tmp_path / "nowhere") == ""
 
 
 def test_a_hook_of_another_repository_does_not_lead_there(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = git.of(package)
+    before = git.commit_of(package)
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "another"))
-    assert git.of(package) == before
+    assert git.commit_of(package) == before
 
 
 def test_without_git_there_is_none(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    assert git.of(package) == ""
+    assert git.commit_of(package) == ""
 
 
 def test_a_git_that_does_not_answer_is_not_waited_for(
@@ -103,15 +103,15 @@ def test_a_git_that_does_not_answer_is_not_waited_for(
     slow.write_text("#!/bin/sh\nexec sleep 60\n")
     slow.chmod(0o755)
     monkeypatch.setenv("PATH", str(slow.parent), prepend=os.pathsep)
-    monkeypatch.setattr(git, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(git, "TIMEOUT_SECONDS", 0.2)
     start = time.monotonic()
-    assert git.of(package) == ""
+    assert git.commit_of(package) == ""
     assert time.monotonic() - start < 30
 
 
 def test_git_is_asked_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Path] = []
-    monkeypatch.setattr(git, "of", lambda package: calls.append(package) or "a" * 40)
+    monkeypatch.setattr(git, "commit_of", lambda package: calls.append(package) or "a" * 40)
     git.commit.cache_clear()
     try:
         assert [git.commit() for _ in range(3)] == ["a" * 40] * 3
@@ -124,12 +124,12 @@ def test_the_commit_is_recorded_and_compared(monkeypatch: pytest.MonkeyPatch) ->
     configs = []
     for code in ("", "a" * 40, f"{'b' * 40} with changes"):
         monkeypatch.setattr(provenance, "commit", lambda code=code: code)
-        environment = "".join(f"{k}: {v}\n" for k, v in provenance.known().items())
+        environment = "".join(f"{k}: {v}\n" for k, v in provenance.environment().items())
         result = TrialResult("ok", artifacts={"environment.txt": environment.encode()})
         configs.append(run_config.record(make(), "r", result, {}, {}))
     nothing, clean, dirty = configs
     assert "commit" not in nothing.environment
     assert compare(clean, replace(clean, run="s")).environment == {}
     line = f"environment: commit was {'a' * 40}, is {'b' * 40} with changes"
-    assert line in compare(clean, dirty).lines()
-    assert f"environment: commit was -, is {'a' * 40}" in compare(nothing, clean).lines()
+    assert line in compare(clean, dirty).explanation()
+    assert f"environment: commit was -, is {'a' * 40}" in compare(nothing, clean).explanation()

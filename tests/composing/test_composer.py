@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from masksweep.sweeps.composing import hydra_internals
-from masksweep.sweeps.composing.composer import Composer, Lines, plain
+from masksweep.sweeps.composing.composer import Composer, Overrides, to_plain_data
 from masksweep.sweeps.config import composed, plan
 
 # composing sets Hydra's version base, which must be reset for other tests
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
 
 @pytest.fixture
 def made() -> Iterator[Composer]:
-    with hydra_internals.composed(None, []) as (loader, config):
+    with hydra_internals.compose_sweep_config(None, []) as (loader, config):
         assert isinstance(loader, ConfigLoaderImpl)
         yield Composer(loader, config)
 
@@ -43,7 +43,7 @@ def ours(made: Composer, job: Sequence[str]) -> Any:
 
 def hydras(made: Composer, job: Sequence[str]) -> Any:
     load = made._loader.load_sweep_config
-    return outcome(lambda: plain(load(made._config, list(job))))
+    return outcome(lambda: to_plain_data(load(made._config, list(job))))
 
 
 GROUPS = [
@@ -75,7 +75,7 @@ JOBS = st.builds(
 
 
 def test_each_override_does_what_it_does_in_hydra(made: Composer) -> None:
-    jobs: list[Lines] = [(line,) for line in itertools.chain(*GROUPS, VALUES.split())]
+    jobs: list[Overrides] = [(line,) for line in itertools.chain(*GROUPS, VALUES.split())]
     jobs.append(("optimizer.learning_rate=1", "optimizer={learning_rate:2}"))
     assert {job: ours(made, job) for job in jobs} == {job: hydras(made, job) for job in jobs}
 
@@ -87,7 +87,7 @@ def test_each_override_does_what_it_does_in_hydra(made: Composer) -> None:
 def test_any_overrides_do_what_they_do_in_hydra(made: Composer, job: list[str]) -> None:
     expected = hydras(made, job)
     assert ours(made, job) == expected
-    assert outcome(lambda: plain(made.compose(job))) == expected
+    assert outcome(lambda: to_plain_data(made.compose(job))) == expected
 
 
 def product(**lists: Sequence[object]) -> list[list[str]]:
@@ -150,7 +150,7 @@ def test_choices_that_act_on_each_other_are_composed_together(tmp_path: Path, na
     for path, text in files.items():
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text(text)
-    with hydra_internals.composed(None, [], str(tmp_path)) as (loader, config):
+    with hydra_internals.compose_sweep_config(None, [], str(tmp_path)) as (loader, config):
         composer = Composer(loader, config)
     jobs = product(**{group: [f"o{i}" for i in range(5)] for group in swept})
     configs = composer.resolve(jobs)
@@ -163,7 +163,7 @@ def test_choices_that_act_on_each_other_are_composed_together(tmp_path: Path, na
 def test_a_thousand_trials_share_what_is_equal(made: Composer) -> None:
     jobs = product(strategy=["weight_mask", "projection"], seed=range(500))
     all_composed = [composed.Composed(j, v) for j, v in zip(jobs, made.resolve(jobs), strict=True)]
-    planned = plan.plan(all_composed, plan.trials_of(all_composed))
+    planned = plan.plan(all_composed, plan.parse_trials(all_composed))
     assert len({p.trial.id for p in planned}) == 1000
     for section in ("strategy", "optimizer", "train"):
         assert len({id(job.values[section]) for job in all_composed[:500]}) == 1

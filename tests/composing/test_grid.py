@@ -12,7 +12,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from masksweep.strategies import Invalid
-from masksweep.sweeps.cli.verify import with_claims
+from masksweep.sweeps.cli.verify import experiments_with_claims
 from masksweep.sweeps.composing import command_line, grid, hydra_internals
 from masksweep.sweeps.composing.composer import Composer
 from masksweep.sweeps.config.plan import Planned
@@ -40,7 +40,7 @@ class Sweep:
 def sweep() -> Iterator[Callable[..., Sweep]]:
     with ExitStack() as stack:
         yield lambda *arguments: Sweep(
-            *stack.enter_context(hydra_internals.composed(None, arguments))
+            *stack.enter_context(hydra_internals.compose_sweep_config(None, arguments))
         )
 
 
@@ -142,7 +142,7 @@ EXPERIMENTS = sorted(p.stem for p in (Path(__file__).parents[2] / "conf/experime
 @cache
 def planned(name: str) -> Sequence[Planned]:
     """The plan of an experiment."""
-    return tuple(command_line.planned([f"+experiment={name}"]))
+    return tuple(command_line.compose_plan([f"+experiment={name}"]))
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -152,7 +152,7 @@ def test_every_trial_of_every_experiment_validates(name: str) -> None:
     assert {p.trial.sweep.name for p in trials} == {name}
 
 
-@pytest.mark.parametrize("name", with_claims())
+@pytest.mark.parametrize("name", experiments_with_claims())
 def test_every_claim_is_about_some_trials(name: str) -> None:
     trials = planned(name)
     parts = {p.trial.id: p.parts for p in trials}

@@ -15,8 +15,8 @@ from masksweep.sweeps.composing import hydra_internals as internals
 def test_flags_and_overrides_of_a_command_line() -> None:
     options = internals.parse(["--cfg", "job", "seed=1", "-m"])
     assert (options.cfg, options.multirun, options.overrides) == ("job", True, ["seed=1"])
-    assert internals.answers(options)
-    assert not internals.answers(internals.parse(["seed=1"]))
+    assert internals.only_prints(options)
+    assert not internals.only_prints(internals.parse(["seed=1"]))
     with pytest.raises(Invalid, match=r"^arguments=--nothing: "):
         internals.parse(["--nothing"])
 
@@ -27,7 +27,7 @@ def test_values_that_are_swept_over() -> None:
 
 
 def test_a_config_and_values_that_are_merged_into_it() -> None:
-    with internals.composed(None, ["seed=3"]) as (loader, config):
+    with internals.compose_sweep_config(None, ["seed=3"]) as (loader, config):
         assert config.seed == 3
         assert "mlp" in loader.get_group_options("model")
         merged = OmegaConf.create(OmegaConf.to_container(config))
@@ -44,7 +44,7 @@ def test_compositions_that_share_what_was_read_are_those_of_hydra() -> None:
         ["model=cnn1d", "optimizer=muon", "pattern.sparsity=0.5"],
         ["~held", "+held=init"],
     ]
-    with internals.composed(None, []) as (loader, config):
+    with internals.compose_sweep_config(None, []) as (loader, config):
         plain = copy.copy(loader)
         plain.repository = loader.repository.delegate
         assert not isinstance(plain.repository, internals.SharedRepository)

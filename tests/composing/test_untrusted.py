@@ -169,7 +169,7 @@ def test_what_does_nothing_is_let_through(text: str, command: Light, folder: Pat
 @pytest.mark.parametrize("name", ["../../stolen", "..", "/etc/passwd", "a\0b", "a" * 1000])
 def test_a_sweeps_name_leads_nowhere(name: str, tmp_path: Path) -> None:
     inside = (tmp_path / sweep_jobs.log_folder(name)).resolve()
-    assert inside.is_relative_to(tmp_path / limits.STATE)
+    assert inside.is_relative_to(tmp_path / limits.STATE_FOLDER)
 
 
 @pytest.mark.parametrize("what", ["a file", "a folder", "a pipe", "nothing"])
@@ -263,21 +263,22 @@ def test_a_file_system_without_case_opens_what_is_named_in_another(
     """Such a file is checked too. `data` and `config.yaml` are names that Masksweep has."""
     path = tmp_path / entry
     path.touch() if path.suffix else path.mkdir()
-    assert untrusted._is_reached(path, {"data", "config.yaml"}, words)
-    assert not untrusted._is_reached(tmp_path / "other", {"data", "config.yaml"}, words)
+    assert untrusted._is_reachable(path, {"data", "config.yaml"}, words)
+    assert not untrusted._is_reachable(tmp_path / "other", {"data", "config.yaml"}, words)
 
 
 def test_defaults_that_lead_to_themselves_in_another_case() -> None:
     config, other = Path("experiment/theirs.yaml"), Path("Zoo/A.yaml")
-    counts = includes.count({config: {"defaults": ["/zoo/a"]}, other: {}})
+    counts = includes.count_included({config: {"defaults": ["/zoo/a"]}, other: {}})
     assert counts == {config: 2, other: 1}
-    counts = includes.count({config: {"defaults": ["/zoo/a"]}, other: {"defaults": ["/ZOO/a"]}})
+    contents = {config: {"defaults": ["/zoo/a"]}, other: {"defaults": ["/ZOO/a"]}}
+    counts = includes.count_included(contents)
     assert counts == {config: math.inf, other: math.inf}
 
 
 def test_files_whose_names_differ_in_case_only_are_two() -> None:
     lower, upper = Path("a.yaml"), Path("A.yaml")
-    assert includes.count({lower: {"defaults": ["A"]}, upper: {}}) == {lower: 2, upper: 1}
+    assert includes.count_included({lower: {"defaults": ["A"]}, upper: {}}) == {lower: 2, upper: 1}
 
 
 OWN = """\

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.config.validation import Several, all_of
+from masksweep.sweeps.config.validation import MultipleInvalid, single_faults
 from tests.support.light_process import Light, light
 
 SAID: dict[str, str] = {
@@ -151,13 +151,13 @@ def test_a_place_for_checkpoints_is_tried_before_anything_starts(
 def test_a_card_that_is_not_there_is_missed_before_anything_starts(tmp_path: Path) -> None:
     from masksweep.sweeps.config import feasible
 
-    assert feasible._cards(tmp_path) == 0
+    assert feasible._gpu_count(tmp_path) == 0
     for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"):
         (tmp_path / name).touch()
-    assert feasible._cards(tmp_path) == 2
+    assert feasible._gpu_count(tmp_path) == 2
     (tmp_path / "kfd").touch()
-    assert feasible._cards(tmp_path) is None
-    assert feasible._cards(tmp_path / "none") is None
+    assert feasible._gpu_count(tmp_path) is None
+    assert feasible._gpu_count(tmp_path / "none") is None
 
 
 def test_a_cluster_may_have_more_than_this_machine() -> None:
@@ -171,6 +171,7 @@ def test_a_cluster_may_have_more_than_this_machine() -> None:
 
 
 def test_several_faults_travel_between_processes() -> None:
-    error = Several([Invalid("a", 1, "b"), Several([Invalid("c", 2, "d"), Invalid("a", 1, "b")])])
+    inner = MultipleInvalid([Invalid("c", 2, "d"), Invalid("a", 1, "b")])
+    error = MultipleInvalid([Invalid("a", 1, "b"), inner])
     copy = pickle.loads(pickle.dumps(error))
-    assert [str(fault) for fault in all_of(copy)] == ["a=1: b", "c=2: d"]
+    assert [str(fault) for fault in single_faults(copy)] == ["a=1: b", "c=2: d"]

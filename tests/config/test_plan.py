@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from masksweep.sweeps.composing.command_line import planned
-from masksweep.sweeps.config.plan import Planned, by_program, public, refused, show
-from masksweep.sweeps.results import Answer
+from masksweep.sweeps.composing.command_line import compose_plan
+from masksweep.sweeps.config.plan import (
+    Planned,
+    print_plan,
+    recordable_overrides,
+    sort_by_program,
+    with_answers,
+)
+from masksweep.sweeps.results import PreflightAnswer
 from tests.support.trials import trial
 
 pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
@@ -14,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
 
 def test_a_trial_knows_the_parts_that_it_belongs_to() -> None:
     parts = "++sweep.parts={a:{strategy:[dense,projection]},b:{strategy:dense,held:init}}"
-    assert [(p.trial.strategy.name, sorted(p.parts)) for p in planned([parts])] == [
+    assert [(p.trial.strategy.name, sorted(p.parts)) for p in compose_plan([parts])] == [
         ("dense", ["a", "b"]),  # dense has no masks, so `held` makes no difference
         ("projection", ["a"]),
     ]
@@ -36,23 +42,23 @@ def test_trials_of_one_program_run_one_after_another() -> None:
         plan_of("projection", 1, rate=0.2),
         plan_of("hard_mask", 0, steps=9),
     )
-    assert by_program([a, b, c, d]) == [a, c, b, d]
+    assert sort_by_program([a, b, c, d]) == [a, c, b, d]
     other = Planned(trial(strategy="projection", model={"name": "mlp", "hidden": [3]}), [])
-    assert by_program([a, other, c]) == [a, c, other]
+    assert sort_by_program([a, other, c]) == [a, c, other]
 
 
 def test_where_trials_run_is_not_told_but_how_many_side_by_side_is() -> None:
     public_overrides = ["launch.pack=4", "++launch.pack=8", "seed=1"]
     hidden = ["launch.address=auto", "launch.packs=4", "tracking.uri=x", "checkpoint.path=y"]
-    assert public([*public_overrides, *hidden]) == public_overrides
+    assert recordable_overrides([*public_overrides, *hidden]) == public_overrides
 
 
 def test_a_plan_says_what_runs_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
     base = ["strategy=gradient_mask,sparse_tensor", "seed=0,1,2"]
-    show(planned([*base, "launch.pack=2"]), as_json=False)
+    print_plan(compose_plan([*base, "launch.pack=2"]), as_json=False)
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == "side by side: 2 packs of at most 2, 3 trials alone"
-    show(planned(base), as_json=False)
+    print_plan(compose_plan(base), as_json=False)
     assert capsys.readouterr().out.splitlines()[-1] == "6 trials: 6 to run"
 
 
@@ -61,10 +67,10 @@ def test_a_plan_says_what_is_cut_off_and_what_is_refused(
 ) -> None:
     planned = [Planned(trial(seed=s), []) for s in (0, 1, 2)]
     answers = {
-        planned[0].trial.id: Answer(cut_off="hidden_1/kernel 53 of 100 units"),
-        planned[1].trial.id: Answer("no whole outputs"),
+        planned[0].trial.id: PreflightAnswer(cut_off="hidden_1/kernel 53 of 100 units"),
+        planned[1].trial.id: PreflightAnswer("no whole outputs"),
     }
-    show(refused(planned, answers), as_json=False)
+    print_plan(with_answers(planned, answers), as_json=False)
     one, two, three, _ = capsys.readouterr().out.splitlines()
     assert one.endswith("weight_mask, random 0.5, seed 0  cut off: hidden_1/kernel 53 of 100 units")
     assert two.endswith("seed 1  skipped: no whole outputs")

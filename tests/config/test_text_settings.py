@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from masksweep.sweeps.config import text_settings
-from masksweep.sweeps.config.trial import flat, recorded
+from masksweep.sweeps.config.trial import flatten, recorded_config
 from tests.support.trials import trial
 
 
@@ -19,9 +19,9 @@ from tests.support.trials import trial
     ids=str,
 )
 def test_what_was_recorded_comes_back(changes: dict[str, object]) -> None:
-    settings = flat(recorded(trial(**changes)))
+    settings = flatten(recorded_config(trial(**changes)))
     texts = {key: str(value) for key, value in settings.items()}
-    read = text_settings.values(texts)
+    read = text_settings.parse_params(texts)
     plain = {k: v for k, v in settings.items() if not isinstance(v, list | tuple | dict)}
     assert {key: read[key] for key in plain} == plain
     assert {k: type(read[k]) for k in plain} == {k: type(v) for k, v in plain.items()}
@@ -35,7 +35,7 @@ def test_what_was_recorded_comes_back(changes: dict[str, object]) -> None:
     [("3", 3), ("0.5", 0.5), ("1e5", "1e5"), ("nan", "nan"), ("None", None)],
 )
 def test_a_setting_that_is_not_known_here_goes_by_its_text(text: str, value: object) -> None:
-    assert text_settings.values({"pattern": "elsewhere", "pattern.new": text}) == {
+    assert text_settings.parse_params({"pattern": "elsewhere", "pattern.new": text}) == {
         "pattern": "elsewhere",
         "pattern.new": value,
     }
@@ -44,4 +44,4 @@ def test_a_setting_that_is_not_known_here_goes_by_its_text(text: str, value: obj
 @pytest.mark.parametrize("text", ["2024", "0.5", "None", "True"])
 def test_what_is_declared_as_a_text_stays_one(text: str) -> None:
     params = {"pattern": "file", "pattern.path": text}
-    assert text_settings.values(params) == params
+    assert text_settings.parse_params(params) == params

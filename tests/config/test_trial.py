@@ -21,7 +21,7 @@ from masksweep.sweeps.components.datasets import DATASETS
 from masksweep.sweeps.components.models import MODELS
 from masksweep.sweeps.components.optimizers import OPTIMIZERS
 from masksweep.sweeps.config.trial import Trial, parse
-from masksweep.sweeps.config.validation import knobs
+from masksweep.sweeps.config.validation import as_section
 from tests.support.trials import BASE, trial
 
 # composing sets Hydra's version base, which must not affect other tests
@@ -227,8 +227,8 @@ def test_a_bad_value_is_named_by_its_key(sections: dict[str, Any], key: str) -> 
 
 def test_knobs_leave_out_defaults_only_if_asked() -> None:
     adam = OPTIMIZERS["adam"](learning_rate=0.5)
-    assert knobs(adam, defaults=False) == {"name": "adam", "learning_rate": 0.5}
-    assert knobs(adam)["beta_1"] == 0.9
+    assert as_section(adam, defaults=False) == {"name": "adam", "learning_rate": 0.5}
+    assert as_section(adam)["beta_1"] == 0.9
 
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "identity.json").read_text())

@@ -28,8 +28,8 @@ def with_metrics(**changed_metrics: float) -> Recorded:
 def test_the_same_is_identical_whatever_its_speed_and_memory() -> None:
     now = with_metrics(speed__step_ms=2.0, memory__peak_bytes=8.0)
     verdict = compare(RECORDED, replace(now, run="another"))
-    assert (verdict.word, verdict.good) == ("identical", True)
-    assert verdict.lines() == [
+    assert (verdict.agreement, verdict.is_same) == ("identical", True)
+    assert verdict.explanation() == [
         "weights: the same digest",
         "metrics: the same",
         "curves: the same",
@@ -40,9 +40,9 @@ def test_the_same_is_identical_whatever_its_speed_and_memory() -> None:
 def test_a_record_without_audits_by_epoch_is_held_against_the_rest() -> None:
     now = with_metrics(audit__violations=0.0)
     now = replace(now, curves={**RECORDED.curves, "audit/violations": {1: 0.0, 2: 0.0}})
-    assert compare(RECORDED, now).word == "identical"
+    assert compare(RECORDED, now).agreement == "identical"
     leaky = replace(now, curves={**RECORDED.curves, "audit/violations": {1: 0.0, 2: 9.0}})
-    assert compare(now, leaky).word == "different"
+    assert compare(now, leaky).agreement == "different"
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_record_without_audits_by_epoch_is_held_against_the_rest() -> None:
 )
 def test_a_bit_makes_it_equal_and_not_identical(now: Recorded) -> None:
     verdict = compare(RECORDED, now)
-    assert (verdict.word, verdict.good) == ("equal within tolerance", True)
+    assert (verdict.agreement, verdict.is_same) == ("equal within tolerance", True)
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_a_bit_makes_it_equal_and_not_identical(now: Recorded) -> None:
 )
 def test_what_an_earlier_version_did_not_measure_is_no_difference(name: str) -> None:
     now = replace(RECORDED, metrics={**RECORDED.metrics, name: 3.0})
-    assert compare(RECORDED, now).word == "identical"
-    assert compare(replace(now, metrics={**now.metrics, name: 4.0}), now).word == "different"
+    assert compare(RECORDED, now).agreement == "identical"
+    assert compare(replace(now, metrics={**now.metrics, name: 4.0}), now).agreement == "different"
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_what_an_earlier_version_did_not_measure_is_no_difference(name: str) -> 
     ],
 )
 def test_more_than_rounding_is_different(now: Recorded) -> None:
-    assert not compare(RECORDED, now).good
+    assert not compare(RECORDED, now).is_same
 
 
 def test_it_says_where_the_curves_part_and_what_else_changed() -> None:
@@ -100,8 +100,8 @@ def test_it_says_where_the_curves_part_and_what_else_changed() -> None:
         environment={"python": "3.12", "keras": "3.15"},
     )
     verdict = compare(RECORDED, now)
-    assert verdict.parted == (2, "train/loss")
-    assert verdict.lines() == [
+    assert verdict.first_difference == (2, "train/loss")
+    assert verdict.explanation() == [
         "weights: another digest",
         "test/loss: 0.5 recorded, 0.7 now",
         "curves: part at epoch 2 (train/loss)",

@@ -16,10 +16,10 @@ import pytest
 from rich.console import Console
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.common.spinner import doing
+from masksweep.sweeps.common.spinner import show_status
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.driver.progress import Display
-from masksweep.sweeps.driver.progress_panel import Block, lines
+from masksweep.sweeps.driver.progress_panel import ProgressPanel, render_lines
 from masksweep.sweeps.driver.progress_state import Tally
 from masksweep.sweeps.results import TrialResult
 from tests.support.trials import trial
@@ -224,7 +224,7 @@ def test_a_terminal_that_is_made_narrower_keeps_no_pieces() -> None:
     tally.end(outcome(0))
     for i in range(12):
         tally.start(str(i), "a name " * 8, i)
-    block = Block(tally, size)
+    block = ProgressPanel(tally, size)
     block.auto_refresh = False
     with block:
         for width in (200, 60, 17, 90):
@@ -233,7 +233,7 @@ def test_a_terminal_that_is_made_narrower_keeps_no_pieces() -> None:
             block.refresh()
             assert screen.text.count("a name") >= 8
             shown = [row.rstrip() for row in screen.text.rstrip().split("\n")]
-            assert shown == [line.plain.rstrip() for line in lines(tally, width, 40)]
+            assert shown == [line.plain.rstrip() for line in render_lines(tally, width, 40)]
         screen.resize(30)
         size.width = 30
     assert not screen.text.strip()
@@ -284,8 +284,8 @@ def test_no_line_is_wider_and_no_block_higher_than_the_terminal(width: int, heig
     for i, strategy in enumerate(["dense", "weight_mask", "gradient_mask", "projection"]):
         tally.end(outcome(i, strategy, accuracy=i / 10))
         tally.end(outcome(i, strategy, mse=10.0**-i))
-    tally.away, tally.waiting = 1e7, 10**9
-    panel = lines(tally, width, height)
+    tally.away_s, tally.waiting = 1e7, 10**9
+    panel = render_lines(tally, width, height)
     assert max(line.cell_len for line in panel) <= width
     assert len(panel) <= height
     if height >= 8:
@@ -296,7 +296,7 @@ def test_no_line_is_wider_and_no_block_higher_than_the_terminal(width: int, heig
 
 def test_without_unicode_the_bar_is_made_of_letters() -> None:
     tally = Tally(4, 1)
-    assert lines(tally, 80, 24, utf=False)[0].plain.startswith("#" * 10 + "-" * 30 + "  1/4")
+    assert render_lines(tally, 80, 24, utf=False)[0].plain.startswith("#" * 10 + "-" * 30 + "  1/4")
 
 
 def test_the_best_is_the_highest_accuracy_and_the_lowest_error() -> None:
@@ -312,10 +312,11 @@ def test_the_best_is_the_highest_accuracy_and_the_lowest_error() -> None:
     ]:
         tally.end(outcome(0, strategy, accuracy=accuracy))
         tally.end(outcome(0, strategy, mse=mse))
-    panel = [line.plain for line in lines(tally, 80, 24)]
+    panel = [line.plain for line in render_lines(tally, 80, 24)]
     assert "best accuracy: gradient_mask 0.800, dense 0.700" in panel
     assert "best mse: gradient_mask 1e-05, dense 2000" in panel
-    assert "best accuracy: gradient_mask 0.800, ..." in [row.plain for row in lines(tally, 45, 24)]
+    narrow = [row.plain for row in render_lines(tally, 45, 24)]
+    assert "best accuracy: gradient_mask 0.800, ..." in narrow
 
 
 def test_workers_keep_their_order_and_long_names_end_in_dots() -> None:
@@ -323,19 +324,19 @@ def test_workers_keep_their_order_and_long_names_end_in_dots() -> None:
     for worker in (2, 0, 1):
         tally.start(str(worker), "学習" * 15, worker)
         tally.report(str(worker), Said(199, 200, worker + 1))
-    worker_lines = [line.plain for line in lines(tally, 60, 24)][-3:]
+    worker_lines = [line.plain for line in render_lines(tally, 60, 24)][-3:]
     assert worker_lines == [f"  {w}  {'学習' * 8}学 ...  epoch {w + 1}, 99 %" for w in range(3)]
 
 
 def test_the_last_score_stays_until_there_is_another() -> None:
     tally = Tally(2, 0)
     tally.start("a", "name", 4)
-    assert lines(tally, 80, 24)[-1].plain == "  4  name  starting"
+    assert render_lines(tally, 80, 24)[-1].plain == "  4  name  starting"
     tally.report("a", Said(10, 200, 1, {"train/loss": 2.0, "train/mse": 0.5}))
     tally.report("a", Said(20, 200, 2))
-    assert lines(tally, 80, 24)[-1].plain == "  4  name  epoch 2, 10 %  train 0.5"
+    assert render_lines(tally, 80, 24)[-1].plain == "  4  name  epoch 2, 10 %  train 0.5"
     tally.report("a", Said(30, 200, 3, {"train/mse": 0.5, "validation/mse": 0.25}))
-    assert lines(tally, 80, 24)[-1].plain == "  4  name  epoch 3, 15 %  validation 0.25"
+    assert render_lines(tally, 80, 24)[-1].plain == "  4  name  epoch 3, 15 %  validation 0.25"
 
 
 # -- how long it takes -------------------------------------------------------------------------
@@ -355,13 +356,13 @@ def at_once(tally: Tally, clock: Clock, workers: int, seconds: float, rounds: in
 def test_the_first_result_tells_the_time_left_for_all_workers() -> None:
     clock = Clock()
     tally = Tally(40, 0, clock)
-    assert tally.left() is None
+    assert tally.seconds_left() is None
     for i in range(4):
         tally.start(outcome(i).trial.id, "", i)
     clock.now += 10
-    assert tally.left() is None
+    assert tally.seconds_left() is None
     tally.end(outcome(0))
-    assert tally.left() == pytest.approx(36 * 10 / 4)  # the other three are about to end
+    assert tally.seconds_left() == pytest.approx(36 * 10 / 4)  # the other three are about to end
 
 
 def test_reports_tell_it_before_the_first_result() -> None:
@@ -371,13 +372,14 @@ def test_reports_tell_it_before_the_first_result() -> None:
         tally.start(outcome(i).trial.id, "", i)
     clock.now += 1
     tally.report(outcome(0).trial.id, Said(5))
-    assert tally.left() is None  # too early: 5 % are done, which is less than TELLING
+    # too early: 5 % are done, which is less than MIN_FRACTION_FOR_ESTIMATE
+    assert tally.seconds_left() is None
     clock.now += 9
     for i in range(2):
         tally.report(outcome(i).trial.id, Said(50))
-    assert tally.left() == pytest.approx((7 + 2 * 0.5) * 20 / 2)
+    assert tally.seconds_left() == pytest.approx((7 + 2 * 0.5) * 20 / 2)
     clock.now += 5  # the estimate goes on between reports
-    assert tally.left() == pytest.approx((7 + 2 * 0.25) * 20 / 2)
+    assert tally.seconds_left() == pytest.approx((7 + 2 * 0.25) * 20 / 2)
 
 
 def test_trials_that_never_ran_say_nothing_of_the_pace() -> None:
@@ -390,10 +392,10 @@ def test_trials_that_never_ran_say_nothing_of_the_pace() -> None:
     tally.end(skipped(27))
     clock.now += 60
     tally.start(outcome(50).trial.id, "", 0)
-    assert tally.left() is None
+    assert tally.seconds_left() is None
     tally.retry(outcome(50).trial.id)
     at_once(tally, clock, 2, 10)
-    assert tally.left() == pytest.approx((100 - 60 - 8 - 2) * 10 / 2)
+    assert tally.seconds_left() == pytest.approx((100 - 60 - 8 - 2) * 10 / 2)
 
 
 def test_a_resumed_trial_counts_for_what_it_does_now() -> None:
@@ -402,13 +404,13 @@ def test_a_resumed_trial_counts_for_what_it_does_now() -> None:
     key = outcome(0).trial.id
     tally.start(key, "", 0)
     tally.report(key, Said(80, note="resumed from step 80"))
-    assert tally.left() is None
+    assert tally.seconds_left() is None
     clock.now += 10
     tally.report(key, Said(92, note="a later note"))
-    assert tally.left() == pytest.approx((9 + 0.08) * 10 / 0.12)
+    assert tally.seconds_left() == pytest.approx((9 + 0.08) * 10 / 0.12)
     clock.now += 5
     tally.end(outcome(0))
-    assert tally.left() == pytest.approx(9 * 15 / 0.2)
+    assert tally.seconds_left() == pytest.approx(9 * 15 / 0.2)
 
 
 def test_the_last_trial_has_one_worker_however_many_there_are() -> None:
@@ -416,12 +418,12 @@ def test_the_last_trial_has_one_worker_however_many_there_are() -> None:
     tally = Tally(9, 0, clock)
     at_once(tally, clock, 8, 10)
     tally.start(outcome(8).trial.id, "", 0)
-    assert tally.left() == pytest.approx(10)
+    assert tally.seconds_left() == pytest.approx(10)
     clock.now += 30
-    assert tally.left() == 0
+    assert tally.seconds_left() == 0
     tally.end(outcome(8))
-    assert tally.left() is None
-    assert "left" not in lines(tally, 80, 24)[0].plain
+    assert tally.seconds_left() is None
+    assert "left" not in render_lines(tally, 80, 24)[0].plain
 
 
 def test_time_between_trials_counts_and_workers_that_left_do_not() -> None:
@@ -430,10 +432,10 @@ def test_time_between_trials_counts_and_workers_that_left_do_not() -> None:
     at_once(tally, clock, 2, 3)
     clock.now += 1  # time to record the results
     at_once(tally, clock, 2, 3)
-    assert tally.left() == pytest.approx(26 * 3.5 / 2)
+    assert tally.seconds_left() == pytest.approx(26 * 3.5 / 2)
     clock.now += 60
     tally.start(outcome(4).trial.id, "", 1)  # the other worker has been idle for too long to count
-    assert tally.left() == pytest.approx(26 * 3.5)
+    assert tally.seconds_left() == pytest.approx(26 * 3.5)
 
 
 # -- elsewhere ---------------------------------------------------------------------------------
@@ -477,7 +479,7 @@ def test_what_is_done_is_said(
 ) -> None:
     if color:
         monkeypatch.setenv("FORCE_COLOR", "1")
-    with doing("Starting Ray"):
+    with show_status("Starting Ray"):
         assert capsys.readouterr().err == "Starting Ray ...\n"
 
 

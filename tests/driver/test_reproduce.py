@@ -18,7 +18,7 @@ from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.tracking import resume
 from masksweep.sweeps.training import pack
 from masksweep.sweeps.training.checkpoint import Checkpoints
-from masksweep.sweeps.training.state import Member
+from masksweep.sweeps.training.state import PackMember
 from tests.support.sweep_process import local_store
 from tests.support.trials import trial as make
 
@@ -57,7 +57,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Run], Run
                 def log(report: pack.Report, trial: Trial = trial) -> None:
                     recorder.log(trial, report.epoch, report.metrics)
 
-                members.append(Member(trial, log, Checkpoints(checkpoints, trial.id, 60)))
+                members.append(PackMember(trial, log, Checkpoints(checkpoints, trial.id, 60)))
             for member, result in zip(members, pack.run(members), strict=True):
                 assert not isinstance(result, Exception)
                 recorder.end_trial(member.trial, result)

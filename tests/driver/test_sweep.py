@@ -24,10 +24,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from masksweep.sweeps import report
-from masksweep.sweeps.cli.main import _taken
-from masksweep.sweeps.common.signals import Stop
+from masksweep.sweeps.cli.main import port_problem
+from masksweep.sweeps.common.signals import SignalHandler
 from masksweep.sweeps.config.plan import Planned
-from masksweep.sweeps.driver.sweep import Sweep
+from masksweep.sweeps.driver.sweep import SweepRun
 from masksweep.sweeps.launch.cluster import Spec
 from masksweep.sweeps.launch.engine import Engine
 from masksweep.sweeps.launch.job import Emit, Job
@@ -272,7 +272,7 @@ def page(ran: Ran) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
         # a signal to the command alone ends its server too
         assert stop_alone(server, signal.SIGINT) == 130
-        assert not _taken(port)
+        assert not port_problem(port)
     finally:
         if server.poll() is None:
             os.killpg(server.pid, signal.SIGTERM)
@@ -387,10 +387,10 @@ def test_trials_that_no_worker_could_begin_are_recorded_as_failed(
     jobs = [Job(p.trial.id, None, Spec()) for p in planned]
     with (
         resume.opened(planned, "small", rerun=False) as (planned, recorder, _),
-        Stop() as stop,
+        SignalHandler() as stop,
         Engine(jobs, NoTensorFlow()) as engine,
     ):
-        ended = Sweep(planned, recorder, stop, "small", "note", False).run(engine)
+        ended = SweepRun(planned, recorder, stop, "small", "note", False).run(engine)
     assert ended.exit_code == 1
     assert len(ended.outcomes) == 3
     for outcome in ended.outcomes:
@@ -421,9 +421,9 @@ def test_a_report_that_cannot_be_made_leaves_no_run_open(
     refused = [Planned(trial(), ["seed=0"], refusal="it cannot")]
     with (
         resume.opened(refused, "small", rerun=False) as (planned, recorder, _),
-        Stop() as stop,
+        SignalHandler() as stop,
     ):
-        Sweep(planned, recorder, stop, "small", "note", False).run(None)
+        SweepRun(planned, recorder, stop, "small", "note", False).run(None)
     store = local_store(tmp_path, "small")
     assert store.by_status() == {"FINISHED": 1}
     assert store.parent.info.status == "FINISHED"
@@ -450,10 +450,10 @@ def test_the_log_of_a_worker_that_was_killed_is_kept(
     log.write_text("an earlier run's words")
     with (
         resume.opened([planned_trial], "small", rerun=False) as (planned, recorder, _),
-        Stop() as stop,
+        SignalHandler() as stop,
         Engine([Job(planned_trial.trial.id, str(log), Spec())], Killed()) as engine,
     ):
-        ended = Sweep(planned, recorder, stop, "small", "note", False).run(engine)
+        ended = SweepRun(planned, recorder, stop, "small", "note", False).run(engine)
     assert ended.logs == {planned_trial.trial.id: log.relative_to(tmp_path)}
     store = local_store(tmp_path, "small")
     (run,) = store.children

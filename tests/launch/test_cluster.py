@@ -65,7 +65,8 @@ def test_a_busy_head_gets_three_tries_to_start_rays_client_server(
 
     monkeypatch.setattr(cluster, "_init", refuse)
     monkeypatch.setattr(cluster, "check_address", lambda address: None)
-    monkeypatch.setattr(cluster, "PAUSES", tuple(0.0 for _ in cluster.PAUSES))
+    pauses = tuple(0.0 for _ in cluster.JOIN_PAUSES_SECONDS)
+    monkeypatch.setattr(cluster, "JOIN_PAUSES_SECONDS", pauses)
     if refusals < 3:
         cluster._join("ray://127.0.0.1:1")
         assert len(calls) == refusals + 1

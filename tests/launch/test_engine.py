@@ -20,7 +20,7 @@ import ray
 from masksweep.strategies import Invalid
 from masksweep.sweeps.common import memory
 from masksweep.sweeps.launch import engine, pool
-from masksweep.sweeps.launch.cluster import Spec, slots
+from masksweep.sweeps.launch.cluster import Spec, worker_slots
 from masksweep.sweeps.launch.job import Emit, Failure, Fatal, Job, Watcher
 from tests.support.sweep_process import clean_env
 
@@ -69,7 +69,7 @@ class Work:
                 self.kept.append(bytearray(os.urandom(1024)) * 1024 * megabytes)
 
                 def over(reason: str) -> None:
-                    emit(Fatal(reason, "memory", again=self.jobs > 1))
+                    emit(Fatal(reason, "memory", retry=self.jobs > 1))
                     os._exit(137)
 
                 with memory.limit(self.memory, over):
@@ -222,7 +222,7 @@ class TestOneMachine:
     def test_those_that_can_be_set_up_do_it_all(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(pool, "LOOK_SECONDS", 0.1)
+        monkeypatch.setattr(pool, "NODE_CHECK_SECONDS", 0.1)
         seen = run([("sleep", 0.5)] * 8, work=OneSetUp(tmp_path / "mark"), max_retries=0)
         assert set(seen.ends.values()) == {("sleep", 0.5)}
 
@@ -320,7 +320,7 @@ class TestSeveralNodes:
     def test_a_node_that_joins_is_used(
         self, nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(pool, "LOOK_SECONDS", 0.5)
+        monkeypatch.setattr(pool, "NODE_CHECK_SECONDS", 0.5)
         nodes.add_node(num_cpus=1)
 
         class Joins(Seen):
@@ -338,7 +338,7 @@ class TestSeveralNodes:
     def test_with_no_node_left_the_jobs_fail_in_time(
         self, nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(pool, "LOOK_SECONDS", 0.2)
+        monkeypatch.setattr(pool, "NODE_CHECK_SECONDS", 0.2)
         monkeypatch.setattr(pool, "PATIENCE_SECONDS", 1.0)
         node = nodes.add_node(num_cpus=1)
         threading.Timer(1, nodes.remove_node, (node,), {"allow_graceful": False}).start()
@@ -347,9 +347,9 @@ class TestSeveralNodes:
 
     def test_fractions_share_a_card_and_the_others_see_none(self, nodes: Any) -> None:
         nodes.add_node(num_cpus=4, num_gpus=2)
-        assert slots(Spec(num_gpus=0.5)) == 4
-        assert slots(Spec(num_gpus=0.6)) == 2
-        assert slots(Spec(num_cpus=0.2)) == 20
+        assert worker_slots(Spec(num_gpus=0.5)) == 4
+        assert worker_slots(Spec(num_gpus=0.6)) == 2
+        assert worker_slots(Spec(num_cpus=0.2)) == 20
         shared = run(["gpus"] * 12, Spec(num_gpus=0.5)).ends.values()
         by_card: dict[str, set[int]] = {}
         for pid, card in shared:
@@ -357,7 +357,7 @@ class TestSeveralNodes:
         assert by_card.keys() == {"0", "1"}
         assert {len(pids) for pids in by_card.values()} == {2}
         with pytest.raises(Invalid, match=r"resources\.num_gpus"):
-            slots(Spec(num_gpus=3))
+            worker_slots(Spec(num_gpus=3))
 
     @pytest.mark.slow
     def test_one_that_finds_its_worker_filled_is_given_a_new_one(self, nodes: Any) -> None:
@@ -371,15 +371,15 @@ class TestSeveralNodes:
     def test_a_worker_needs_all_that_it_takes_on_one_node(self, nodes: Any) -> None:
         nodes.add_node(num_cpus=8)
         nodes.add_node(num_cpus=1, num_gpus=1)
-        assert slots(Spec(num_cpus=1)) == 9
-        assert slots(Spec(num_cpus=1, num_gpus=0.25)) == 1
+        assert worker_slots(Spec(num_cpus=1)) == 9
+        assert worker_slots(Spec(num_cpus=1, num_gpus=0.25)) == 1
         with pytest.raises(Invalid, match="must fit on one node"):
-            slots(Spec(num_cpus=4, num_gpus=1))
+            worker_slots(Spec(num_cpus=4, num_gpus=1))
 
     def test_specs_that_do_not_fit_beside_each_other_all_run(
         self, nodes: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(pool, "LOOK_SECONDS", 0.2)
+        monkeypatch.setattr(pool, "NODE_CHECK_SECONDS", 0.2)
         nodes.add_node(num_cpus=2)
         seen = Seen()
         specs = [Spec(threads=1), Spec(num_cpus=2), Spec(threads=3), Spec(num_cpus=0.5)] * 2

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.launch.local_ray import LOOPBACK, SOCKET_ROOM, ray_folder
+from masksweep.sweeps.launch.local_ray import LOOPBACK, MAX_FOLDER_BYTES, ray_folder
 from tests.support.ray_join import JOIN, WRONG, join
 from tests.support.sweep_process import Driver, clean_env, cmdline, sweep
 
@@ -123,7 +123,7 @@ def test_nobody_else_may_look_into_its_folder(running: Running) -> None:
 
 
 def test_a_long_temporary_folder_holds_its_files_and_a_link_leads_there(running: Running) -> None:
-    assert len(str(running.folder)) <= SOCKET_ROOM
+    assert len(str(running.folder)) <= MAX_FOLDER_BYTES
     assert running.folder.resolve().is_relative_to(running.long)
     assert list(running.folder.resolve().glob("session_*/sockets/plasma_store"))
 
@@ -140,7 +140,7 @@ def test_a_folder_that_ray_cannot_live_in_is_told_in_a_line(
 ) -> None:
     long = tmp_path / ("x" * 100)
     long.mkdir()
-    monkeypatch.setattr("masksweep.sweeps.launch.local_ray.SHORT", [tmp_path / "none"])
+    monkeypatch.setattr("masksweep.sweeps.launch.local_ray.SHORT_FOLDERS", [tmp_path / "none"])
     monkeypatch.setattr("tempfile.tempdir", str(long))
     if key == "RAY_TMPDIR":
         monkeypatch.setenv(key, str(tmp_path / "none"))

@@ -15,6 +15,6 @@ from masksweep.sweeps.launch import worker
 def test_a_log_is_sent_from_its_start_and_at_most_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: int, expected: bytes
 ) -> None:
-    monkeypatch.setattr(worker, "LOG_BYTES", 4)
+    monkeypatch.setattr(worker, "MAX_LOG_BYTES", 4)
     (tmp_path / "log").write_bytes(b"0123456789")
-    assert worker.log_end(tmp_path / "log", start) == expected
+    assert worker.log_tail(tmp_path / "log", start) == expected

@@ -18,12 +18,12 @@ from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.config.variants import variants
 from masksweep.sweeps.report.baseline import (
-    against,
     as_markdown,
-    floors,
+    compare_with_baseline,
     headers,
-    method,
-    note,
+    method_note,
+    noise_floors,
+    noise_note,
     rows,
     table,
 )
@@ -65,7 +65,7 @@ def metric(planned: Trial) -> str:
 def test_a_strategy_is_paired_with_the_dense_trial_of_its_seed() -> None:
     strategy_trials = scored(0.45, 0.61, 0.71)
     for trials in (outcomes(strategy_trials, dense()), outcomes(dense()[::-1], strategy_trials)):
-        (compared,) = against(trials)
+        (compared,) = compare_with_baseline(trials)
         assert (compared.strategy, compared.pattern) == ("weight_mask", "random 0.5")
         assert compared.metric == "accuracy"
         assert compared.difference.seeds == 3
@@ -76,7 +76,7 @@ def test_a_strategy_is_paired_with_the_dense_trial_of_its_seed() -> None:
 
 def test_a_seed_without_its_dense_trial_is_left_out() -> None:
     strategy_trials = scored(0.45, 0.61, 0.0)
-    (compared,) = against(outcomes(strategy_trials, dense()[:2]))
+    (compared,) = compare_with_baseline(outcomes(strategy_trials, dense()[:2]))
     assert compared.difference.seeds == 2
     assert compared.difference.mean == pytest.approx((-5 - 1.5) / 2)
 
@@ -97,8 +97,8 @@ def test_a_seed_without_its_dense_trial_is_left_out() -> None:
 def test_the_dense_trial_of_other_settings_is_not_taken(other: dict[str, Any]) -> None:
     strategy_trials = scored(0.4, 0.5, 0.6)
     other_dense = scored(0.9, 0.9, 0.9, strategy="dense", **other)
-    assert against(outcomes(strategy_trials, other_dense)) == []
-    (compared,) = against(outcomes(strategy_trials, other_dense, dense()))
+    assert compare_with_baseline(outcomes(strategy_trials, other_dense)) == []
+    (compared,) = compare_with_baseline(outcomes(strategy_trials, other_dense, dense()))
     assert compared.difference.mean == pytest.approx(100 * (0.5 - 0.625))
 
 
@@ -109,7 +109,7 @@ def test_each_optimizer_has_its_own_control_and_row() -> None:
         scored(0.5, 0.51, strategy="dense"),
         scored(0.7, 0.71, strategy="dense", optimizer=SGD),
     )
-    means = {c.pattern: c.difference.mean for c in against(trials)}
+    means = {c.pattern: c.difference.mean for c in compare_with_baseline(trials)}
     assert means == pytest.approx({"random 0.5, adam": -10, "random 0.5, sgd": -40})
 
 
@@ -121,15 +121,19 @@ def test_masks_and_held_values_make_no_other_control() -> None:
         scored(0.2, 0.21, strategy={"name": "weight_mask", "form": "product"}),
         scored(0.5, 0.51, strategy="dense"),
     )
-    assert sorted(c.difference.mean for c in against(trials)) == pytest.approx([-30, -20, -10])
+    assert sorted(c.difference.mean for c in compare_with_baseline(trials)) == pytest.approx(
+        [-30, -20, -10]
+    )
 
 
 def test_p_is_corrected_for_the_whole_table() -> None:
     better, worse = scored(0.45, 0.61, 0.71), scored(0.25, 0.375, 0.51, strategy="projection")
-    (better_alone,) = against(outcomes(better, dense()))
-    (worse_alone,) = against(outcomes(worse, dense()))
+    (better_alone,) = compare_with_baseline(outcomes(better, dense()))
+    (worse_alone,) = compare_with_baseline(outcomes(worse, dense()))
     assert worse_alone.difference.p < better_alone.difference.p
-    both = {c.strategy: c.difference for c in against(outcomes(better, worse, dense()))}
+    both = {
+        c.strategy: c.difference for c in compare_with_baseline(outcomes(better, worse, dense()))
+    }
     assert both["projection"].p == pytest.approx(2 * worse_alone.difference.p)
     assert both["weight_mask"].p == pytest.approx(2 * better_alone.difference.p)
 
@@ -138,14 +142,14 @@ def test_p_is_corrected_for_the_whole_table() -> None:
 @pytest.mark.parametrize("strategy", ["weight_mask", "dense"])
 def test_a_trial_without_a_score_makes_no_pair(status: Any, strategy: str) -> None:
     trials = outcomes(scored(0.45, 0.61, 0.71), dense())
-    assert against(trials)[0].difference.seeds == 3
+    assert compare_with_baseline(trials)[0].difference.seeds == 3
     without_one = [
         Outcome(o.trial, o.variant, status, reason="no")
         if (o.trial.strategy.name, o.trial.seed) == (strategy, 1)
         else o
         for o in trials
     ]
-    assert against(without_one)[0].difference.seeds == 2
+    assert compare_with_baseline(without_one)[0].difference.seeds == 2
 
 
 @pytest.mark.parametrize(
@@ -161,7 +165,7 @@ def test_a_trial_without_a_score_makes_no_pair(status: Any, strategy: str) -> No
 )
 def test_without_two_pairs_there_is_nothing(given: list[Scored]) -> None:
     trials = outcomes(given)
-    assert against(trials) == []
+    assert compare_with_baseline(trials) == []
     assert rows(trials) == []
     assert as_markdown(trials) == ""
     assert table(trials) is None
@@ -180,11 +184,15 @@ def test_another_baseline_is_paired_by_seed_and_mask() -> None:
         scored(0.2, 0.21, **sparsity_09),
         dense(),
     )
-    differences = {(c.strategy, c.pattern): c.difference for c in against(trials, "weight_mask")}
+    differences = {
+        (c.strategy, c.pattern): c.difference for c in compare_with_baseline(trials, "weight_mask")
+    }
     assert {k: d.mean for k, d in differences.items()} == pytest.approx(
         {("projection", "random 0.5"): 10.5, ("projection", "random 0.9"): -9.5}
     )
-    alone = [c.difference for c in against(outcomes(*_pair(0.5, 0.52)), "weight_mask")]
+    alone = [
+        c.difference for c in compare_with_baseline(outcomes(*_pair(0.5, 0.52)), "weight_mask")
+    ]
     assert differences["projection", "random 0.5"].p == pytest.approx(2 * alone[0].p)
 
 
@@ -207,8 +215,8 @@ def _pair(*scores: float, **sections: Any) -> list[list[Scored]]:
     ids=str,
 )
 def test_a_baseline_of_other_settings_is_not_taken(other: dict[str, Any]) -> None:
-    assert len(against(outcomes(*_pair(0.5, 0.52)), "weight_mask")) == 1
-    assert against(outcomes(*_pair(0.5, 0.52, **other)), "weight_mask") == []
+    assert len(compare_with_baseline(outcomes(*_pair(0.5, 0.52)), "weight_mask")) == 1
+    assert compare_with_baseline(outcomes(*_pair(0.5, 0.52, **other)), "weight_mask") == []
 
 
 @pytest.mark.parametrize(
@@ -217,23 +225,27 @@ def test_a_baseline_of_other_settings_is_not_taken(other: dict[str, Any]) -> Non
     ids=str,
 )
 def test_what_changes_no_training_makes_no_other_baseline(other: dict[str, Any]) -> None:
-    assert len(against(outcomes(*_pair(0.5, 0.52, **other)), "weight_mask")) == 1
+    assert len(compare_with_baseline(outcomes(*_pair(0.5, 0.52, **other)), "weight_mask")) == 1
     baseline = scored(0.4, 0.41, **other)
-    assert len(against(outcomes(scored(0.5, 0.52, strategy="projection"), baseline), "weight_mask"))
+    assert len(
+        compare_with_baseline(
+            outcomes(scored(0.5, 0.52, strategy="projection"), baseline), "weight_mask"
+        )
+    )
 
 
 @pytest.mark.parametrize("at", ["switch_at", "resume_at"])
 def test_the_dense_control_is_one_whatever_happens_on_the_way(at: str) -> None:
     """Changed masks do not concern a dense trial, and resuming changes no bit."""
     train = {"epochs": 2, "batch_size": 100, at: 3}
-    assert len(against(outcomes(scored(0.4, 0.41, train=train), dense()))) == 1
+    assert len(compare_with_baseline(outcomes(scored(0.4, 0.41, train=train), dense()))) == 1
 
 
 def test_a_baseline_without_xla_is_one_all_the_same() -> None:
     """`train.jit=auto` depends on the strategy, so pairs may differ in `jit`."""
     trials = outcomes(scored(0.5, 0.52), scored(0.4, 0.41, strategy="sparse_tensor"))
     assert [o.trial.jit for o in trials] == [True, True, False, False]
-    (compared,) = against(trials, "sparse_tensor")
+    (compared,) = compare_with_baseline(trials, "sparse_tensor")
     assert (compared.strategy, compared.difference.mean) == ("weight_mask", pytest.approx(10.5))
 
 
@@ -243,18 +255,19 @@ def test_a_baseline_is_given_by_its_label() -> None:
         scored(0.3, 0.31, strategy={"name": "weight_mask", "form": "product"}),
         dense(),
     )
-    (compared,) = against(trials, "weight_mask(form=product)")
+    (compared,) = compare_with_baseline(trials, "weight_mask(form=product)")
     assert (compared.strategy, compared.difference.mean) == ("weight_mask", pytest.approx(10))
-    (compared,) = against(trials, "weight_mask")
+    (compared,) = compare_with_baseline(trials, "weight_mask")
     assert compared.strategy == "weight_mask(form=product)"
-    assert against(trials, "projection") == []
+    assert compare_with_baseline(trials, "projection") == []
 
 
 def test_dense_is_not_compared_with_a_strategy() -> None:
     """A dense trial has no masks, so several trials of a strategy could be its partner."""
-    assert [c.strategy for c in against(outcomes(*_pair(0.5, 0.52), dense()), "weight_mask")] == [
-        "projection"
-    ]
+    assert [
+        c.strategy
+        for c in compare_with_baseline(outcomes(*_pair(0.5, 0.52), dense()), "weight_mask")
+    ] == ["projection"]
 
 
 def test_the_table_says_what_the_baseline_is() -> None:
@@ -269,25 +282,25 @@ def test_the_table_says_what_the_baseline_is() -> None:
 
 def test_the_noise_floor_is_of_dense_trials_alone() -> None:
     two = scored(0.5, 0.54, strategy="dense")
-    assert floors(outcomes(two)) == pytest.approx({"accuracy": 4})
-    assert floors(outcomes(two, scored(0.1, 0.9))) == pytest.approx({"accuracy": 4})
-    assert floors(outcomes(scored(0.1, 0.9))) == {}
-    assert floors(outcomes(two[:1])) == {}
+    assert noise_floors(outcomes(two)) == pytest.approx({"accuracy": 4})
+    assert noise_floors(outcomes(two, scored(0.1, 0.9))) == pytest.approx({"accuracy": 4})
+    assert noise_floors(outcomes(scored(0.1, 0.9))) == {}
+    assert noise_floors(outcomes(two[:1])) == {}
 
 
 def test_the_noise_floor_is_never_across_settings_and_the_largest_of_them() -> None:
     trials = outcomes(
         scored(0.5, 0.54, strategy="dense"), scored(0.9, 0.91, strategy="dense", optimizer=SGD)
     )
-    assert floors(trials) == pytest.approx({"accuracy": 4})
+    assert noise_floors(trials) == pytest.approx({"accuracy": 4})
 
 
 def test_each_metric_has_its_own_noise_floor() -> None:
     trials = outcomes(
         scored(0.5, 0.54, strategy="dense"), scored(1.5, 1.75, strategy="dense", **REGRESSION)
     )
-    assert floors(trials) == pytest.approx({"accuracy": 4, "mse": 0.25})
-    assert note(trials) == (
+    assert noise_floors(trials) == pytest.approx({"accuracy": 4, "mse": 0.25})
+    assert noise_note(trials) == (
         "Noise: two dense trials that differ in their seed alone lie "
         "4.0 points of accuracy (digits) and 0.2500 in mse (diabetes) apart."
     )
@@ -296,9 +309,9 @@ def test_each_metric_has_its_own_noise_floor() -> None:
 def test_a_failed_dense_trial_makes_no_noise() -> None:
     (first, second) = outcomes(scored(0.5, 0.54, strategy="dense"))
     failed = Outcome(second.trial, second.variant, "failed", second.result)
-    assert floors([first, failed]) == {}
-    assert note([first, failed]) == ""
-    assert note([]) == ""
+    assert noise_floors([first, failed]) == {}
+    assert noise_note([first, failed]) == ""
+    assert noise_note([]) == ""
 
 
 # -- the text --------------------------------------------------------------------------------
@@ -364,8 +377,8 @@ def test_markdown_never_has_a_bare_mean() -> None:
     assert header == f"| {' | '.join(headers())} |"
     assert line == "| --- | --- | --- | --- | --- |"
     assert blank == ""
-    assert noise == note(several())
-    assert method_text == method(4)
+    assert noise == noise_note(several())
+    assert method_text == method_note(4)
     assert "of all 4 rows at once (Bonferroni)" in method_text
     assert len(body) == 4
     for row in body:
@@ -409,7 +422,7 @@ def test_an_interval_leaves_out_zero_exactly_where_p_is_clear(
 
 
 def test_no_figure_is_nan() -> None:
-    for c in against(several()):
+    for c in compare_with_baseline(several()):
         d = c.difference
         assert not any(math.isnan(x) for x in (d.mean, d.low, d.high, d.p))
         assert d.low <= d.mean <= d.high

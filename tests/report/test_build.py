@@ -32,7 +32,7 @@ def test_a_control_that_leaks_is_none_of_those_that_do() -> None:
         outcome("projection", None, "failed"),
         outcome("var_list", None, "skipped"),
     ]
-    assert build.counts(outcomes) == {
+    assert build.count_trials(outcomes) == {
         "trials/ok": 5,
         "trials/failed": 1,
         "trials/skipped": 1,
@@ -48,8 +48,8 @@ def test_a_report_that_fails_takes_nothing_with_it(
 
     texts = "mine", "Does it hold?", "masksweep run"
     outcomes = [outcome("weight_mask", 1.0)]
-    assert b"Does it hold?" in build.report(*texts, outcomes, {})["report/report.html"]
-    monkeypatch.setattr(plots, "all_of", broken)
-    assert build.report(*texts, outcomes, {}) == {}
+    assert b"Does it hold?" in build.build_report(*texts, outcomes, {})["report/report.html"]
+    monkeypatch.setattr(plots, "draw_plots", broken)
+    assert build.build_report(*texts, outcomes, {}) == {}
     assert "no report was made: MemoryError('no room')" in capsys.readouterr().err
-    assert build.report(*texts, [], {}) == {}
+    assert build.build_report(*texts, [], {}) == {}

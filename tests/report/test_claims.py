@@ -15,7 +15,7 @@ from masksweep.sweeps.config.claim import Claim
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.plan import Planned, check_pairs
 from masksweep.sweeps.config.trial import Trial, parse
-from masksweep.sweeps.report.claims import Checked, as_markdown, check, table
+from masksweep.sweeps.report.claims import CheckedClaim, as_markdown, check, table
 from masksweep.sweeps.results import TrialResult
 from tests.support.trials import BASE, trial
 
@@ -42,9 +42,9 @@ def claim(**fields: Any) -> Claim:
 
 def checked(
     tested: Claim, outcomes: Sequence[Outcome], parts: Mapping[str, list[str]] | None = None
-) -> Checked:
+) -> CheckedClaim:
     (result,) = check({"it": tested}, outcomes, parts or {})
-    assert (result.name, result.says) == ("it", tested.says)
+    assert (result.name, result.statement) == ("it", tested.says)
     return result
 
 
@@ -192,14 +192,16 @@ def test_a_difference_is_told_with_its_interval_p_and_seeds() -> None:
         *measured(0.25, 0.5, metric=ACCURACY, strategy="dense"),
     ]
     above = claim(metric=ACCURACY, trials={"role": "strategy"}, minus={"role": "dense"}, above=0)
-    assert checked(above, outcomes) == Checked(
+    assert checked(above, outcomes) == CheckedClaim(
         "it", "so it is", "18.8 % [12.5 %, 25.0 %], p = 0.2, 2 seeds", "> 0.0 %", False
     )
 
 
 def test_what_interval_and_p_are_is_said_where_there_are_any() -> None:
-    plain = Checked("it", "so it is", "0 in 5 trials", "= 0", True)
-    compared = Checked("it", "so", "18.8 % [12.5 %, 25.0 %], p = 0.2, 2 seeds", "> 0.0 %", False)
+    plain = CheckedClaim("it", "so it is", "0 in 5 trials", "= 0", True)
+    compared = CheckedClaim(
+        "it", "so", "18.8 % [12.5 %, 25.0 %], p = 0.2, 2 seeds", "> 0.0 %", False
+    )
     for results, expected in (([plain], False), ([plain, compared], True)):
         assert ("p after Holm" in as_markdown(results)) == expected
         assert (table(results).caption is not None) == expected
@@ -396,14 +398,14 @@ def test_claims_are_no_part_of_a_trials_identity() -> None:
 # -- how they are shown ----------------------------------------------------------------------
 
 
-def shown(results: Sequence[Checked], width: int = 200) -> str:
+def shown(results: Sequence[CheckedClaim], width: int = 200) -> str:
     console = Console(width=width, file=io.StringIO())
     console.print(table(results))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
 
-def three() -> list[Checked]:
+def three() -> list[CheckedClaim]:
     claims = {
         "holds": claim(says="it holds", equals=0),
         "leaks": claim(says="it leaks", above=0),

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from masksweep.sweeps.report.leak_atlas_results import RESULTS, Held, rank
+from masksweep.sweeps.report.leak_atlas_results import RESULTS, CellCounts, rank
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,8 +18,8 @@ def test_the_figures_are_those_of_the_atlas() -> None:
     for section in page.split("<h2>")[1:]:
         label = html.unescape(section.split("</h2>")[0])
         cells = Counter(re.findall(r"<td class=(\w+)>", section))
-        held_by_label[label] = Held(cells.total() - cells["refused"], cells["exact"])
-    assert held_by_label.pop("init_only") == Held(324, 0)
+        held_by_label[label] = CellCounts(cells.total() - cells["refused"], cells["exact"])
+    assert held_by_label.pop("init_only") == CellCounts(324, 0)
     assert held_by_label == RESULTS
 
 

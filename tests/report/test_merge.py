@@ -15,7 +15,7 @@ from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.plan import Planned
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.report import html_page
-from masksweep.sweeps.report.merge import together
+from masksweep.sweeps.report.merge import combine
 from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.tracking import reader, resume
 from masksweep.sweeps.tracking.reader import Sweep
@@ -81,7 +81,7 @@ def scores(outcomes: Sequence[Outcome]) -> dict[str, float]:
 def test_a_trial_of_both_is_told_once_the_newest_that_has_finished(
     asked: list[str], store: Path, tmp_path: Path
 ) -> None:
-    combined = together(reader.outcomes(asked, f"sqlite:///{store}/mlflow.db", tmp_path))
+    combined = combine(reader.outcomes(asked, f"sqlite:///{store}/mlflow.db", tmp_path))
     assert {o.status for o in combined.outcomes} == {"ok"}
     assert len(combined.outcomes) == 8
     assert (
@@ -99,7 +99,7 @@ def test_a_trial_of_both_is_told_once_the_newest_that_has_finished(
 
 def test_one_by_itself_stays_as_it_is(store: Path, tmp_path: Path) -> None:
     (single,) = reader.outcomes("one", f"sqlite:///{store}/mlflow.db", tmp_path)
-    combined = together([single])
+    combined = combine([single])
     assert combined == single
     assert list(combined.each) == [combined]
     assert list(scores(combined.outcomes).values()) == [0.0, 0.125, 0.25]

@@ -12,10 +12,10 @@ from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.config.variants import variants
 from masksweep.sweeps.report.results_table import (
+    any_control_held,
     as_markdown,
     as_text,
-    controls_hold,
-    interval,
+    mean_and_interval,
     rows,
     table,
 )
@@ -34,10 +34,10 @@ def outcomes(trials: list[Trial], **metrics: float) -> list[Outcome]:
 
 
 def test_the_interval_is_students() -> None:
-    mean, half = interval([1.0, 2.0, 3.0])
+    mean, half = mean_and_interval([1.0, 2.0, 3.0])
     assert mean == 2
     assert half == pytest.approx(4.3027 * 1 / 3**0.5, rel=1e-4)
-    assert interval([1.0])[0] == 1
+    assert mean_and_interval([1.0])[0] == 1
 
 
 def test_only_seeds_share_a_row() -> None:
@@ -75,14 +75,14 @@ def test_a_leak_is_red_and_a_leak_of_the_control_is_not() -> None:
     leak = {"integrity/ok": 0.0, "integrity/peak_violations": 7.0}
     hold = {"integrity/ok": 1.0, "integrity/peak_violations": 0.0}
     (row,) = rows(outcomes([trial(strategy="projection")], **leak))
-    assert (row.verdict, row.violated, row.good) == ("LEAKS in 1 of 1", "7", False)
+    assert (row.verdict, row.violated, row.as_expected) == ("LEAKS in 1 of 1", "7", False)
     (row,) = rows(outcomes([trial(strategy="init_only")], **leak))
-    assert (row.verdict, row.good) == ("leaks, as it must", True)
+    assert (row.verdict, row.as_expected) == ("leaks, as it must", True)
     (row,) = rows(outcomes([trial(strategy="init_only")], **hold))
-    assert not row.good
-    assert controls_hold(outcomes([trial(strategy="init_only")], **hold))
-    assert not controls_hold(outcomes([trial(strategy="init_only")], **leak))
-    assert not controls_hold(outcomes([trial(strategy="projection")], **hold))
+    assert not row.as_expected
+    assert any_control_held(outcomes([trial(strategy="init_only")], **hold))
+    assert not any_control_held(outcomes([trial(strategy="init_only")], **leak))
+    assert not any_control_held(outcomes([trial(strategy="projection")], **hold))
 
 
 def test_a_control_that_no_gradient_reaches_is_inconclusive_and_no_alarm() -> None:
@@ -90,17 +90,17 @@ def test_a_control_that_no_gradient_reaches_is_inconclusive_and_no_alarm() -> No
     first, second = (trial(strategy="init_only", seed=s) for s in (0, 1))
     unreached = outcomes([first], **still, **{"integrity/reached": 0.0})
     (row,) = rows(unreached)
-    assert (row.verdict, row.good) == ("inconclusive", True)
+    assert (row.verdict, row.as_expected) == ("inconclusive", True)
     assert row.problem == ": no gradient reaches the 1,650 masked entries"
-    assert not controls_hold(unreached)
+    assert not any_control_held(unreached)
     # a leak in another trial shows that the audit works; a control that is reached but holds is an
     # alarm
     leaking = outcomes([second], **{"integrity/ok": 0.0, "integrity/violations": 7.0})
     assert [r.verdict for r in rows([*unreached, *leaking])] == ["leaks, as it must"]
     reached = outcomes([second], **still, **{"integrity/reached": 1.0})
     (row,) = rows([*unreached, *reached])
-    assert (row.verdict, row.good) == ("HOLDS, must leak", False)
-    assert controls_hold([*unreached, *reached])
+    assert (row.verdict, row.as_expected) == ("HOLDS, must leak", False)
+    assert any_control_held([*unreached, *reached])
 
 
 def test_a_control_whose_audit_failed_without_a_leak_is_an_alarm() -> None:
@@ -118,7 +118,7 @@ def test_the_worst_of_the_trials_counts() -> None:
         *outcomes([trial(seed=1)], **{"integrity/ok": 0.0, "integrity/peak_violations": 3.0}),
     ]
     (row,) = rows(trials)
-    assert (row.verdict, row.violated, row.good) == ("LEAKS in 1 of 2", "3", False)
+    assert (row.verdict, row.violated, row.as_expected) == ("LEAKS in 1 of 2", "3", False)
 
 
 def test_failed_and_skipped_trials_are_counted() -> None:
@@ -129,7 +129,7 @@ def test_failed_and_skipped_trials_are_counted() -> None:
     ]
     (row,) = rows(trials)
     assert row.counts == "1/1/1"
-    assert not row.good
+    assert not row.as_expected
 
 
 def test_no_figure_is_cut_at_80_columns() -> None:

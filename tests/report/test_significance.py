@@ -11,7 +11,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from masksweep.sweeps.report.significance import Difference, holm, noise_floor, paired, simultaneous
+from masksweep.sweeps.report.significance import (
+    Difference,
+    bonferroni,
+    holm,
+    noise_floor,
+    paired_difference,
+)
 
 ONE = [0.612, 0.598, 0.631, 0.605, 0.62]
 OTHER = [0.601, 0.599, 0.602, 0.59, 0.611]
@@ -33,14 +39,14 @@ def corrected(*p_values: float) -> list[float]:
 
 
 def test_the_mean_is_one_minus_other() -> None:
-    difference = paired([3.0, 5.0, 9.0], [1.0, 2.0, 3.0])
+    difference = paired_difference([3.0, 5.0, 9.0], [1.0, 2.0, 3.0])
     assert difference.mean == pytest.approx(11 / 3)
     assert difference.seeds == 3
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_p_is_that_of_the_paired_t_test(seeds: int) -> None:
-    difference = paired(ONE[:seeds], OTHER[:seeds])
+    difference = paired_difference(ONE[:seeds], OTHER[:seeds])
     expected = stats.ttest_rel(ONE[:seeds], OTHER[:seeds]).pvalue
     assert difference.p == pytest.approx(expected, rel=1e-9)
     assert difference.seeds == seeds
@@ -49,14 +55,16 @@ def test_p_is_that_of_the_paired_t_test(seeds: int) -> None:
 def test_p_by_hand() -> None:
     # differences 1, 2, 3: t = 2 / (1 / sqrt 3) with 2 degrees of freedom
     t = 2 * math.sqrt(3)
-    assert paired([2, 4, 6], [1, 2, 3]).p == pytest.approx(1 - t / math.sqrt(2 + t**2))
+    assert paired_difference([2, 4, 6], [1, 2, 3]).p == pytest.approx(1 - t / math.sqrt(2 + t**2))
 
 
 def test_pairs_count_and_not_the_two_means() -> None:
     """With the same values in another order, the mean is the same, but p and interval are not."""
     base = [10.0, 20.0, 30.0, 40.0]
-    in_order = paired([b + d for b, d in zip(base, (1.0, 1.1, 0.9, 1.0), strict=True)], base)
-    shuffled = paired([21.1, 11.0, 41.0, 30.9], base)
+    in_order = paired_difference(
+        [b + d for b, d in zip(base, (1.0, 1.1, 0.9, 1.0), strict=True)], base
+    )
+    shuffled = paired_difference([21.1, 11.0, 41.0, 30.9], base)
     assert in_order.mean == pytest.approx(shuffled.mean)
     assert in_order.p < 0.001 < 0.5 < shuffled.p
     assert in_order.high - in_order.low < 1 < shuffled.high - shuffled.low
@@ -64,12 +72,15 @@ def test_pairs_count_and_not_the_two_means() -> None:
 
 def test_the_interval_is_of_resampled_means() -> None:
     """With two pairs, a resample has one of three means. Each of them is drawn often."""
-    assert (paired([1.0, 5.0], [0.0, 0.0]).low, paired([1.0, 5.0], [0.0, 0.0]).high) == (1, 5)
+    assert (
+        paired_difference([1.0, 5.0], [0.0, 0.0]).low,
+        paired_difference([1.0, 5.0], [0.0, 0.0]).high,
+    ) == (1, 5)
 
 
 def test_the_interval_covers_95_percent_of_resamples() -> None:
     differences = np.subtract(ONE, OTHER)
-    difference = paired(ONE, OTHER)
+    difference = paired_difference(ONE, OTHER)
     # all 5^5 resamples, which are equally likely
     grid = np.stack(np.meshgrid(*[differences] * 5), -1).reshape(-1, 5).mean(1)
     below, above = (grid < difference.low).mean(), (grid > difference.high).mean()
@@ -83,7 +94,7 @@ def test_the_interval_holds_the_mean_and_lies_within_the_differences(
     pairs: list[tuple[float, float]],
 ) -> None:
     first, second = zip(*pairs, strict=True)
-    difference = paired(first, second)
+    difference = paired_difference(first, second)
     differences = np.subtract(first, second)
     slack = 1e-9 * max(1.0, float(np.abs(differences).max()))
     assert differences.min() - slack <= difference.low <= difference.mean + slack
@@ -96,7 +107,7 @@ def test_the_interval_holds_the_mean_and_lies_within_the_differences(
 @given(PAIRS)
 def test_to_exchange_the_sides_turns_the_sign_and_no_p(pairs: list[tuple[float, float]]) -> None:
     first, second = zip(*pairs, strict=True)
-    difference, reverse = paired(first, second), paired(second, first)
+    difference, reverse = paired_difference(first, second), paired_difference(second, first)
     assert reverse.mean == -difference.mean
     assert reverse.p == difference.p
 
@@ -104,7 +115,10 @@ def test_to_exchange_the_sides_turns_the_sign_and_no_p(pairs: list[tuple[float, 
 @pytest.mark.parametrize("exponent", [-1000, -900, 900, 1020])
 def test_figures_whose_squares_have_no_float_are_compared_all_the_same(exponent: int) -> None:
     first, second = np.ldexp([0.5, 0.0, 0.25], exponent), np.ldexp([0.0, 0.5, 0.0], exponent)
-    plain, scaled = paired([0.5, 0.0, 0.25], [0.0, 0.5, 0.0]), paired(list(first), list(second))
+    plain, scaled = (
+        paired_difference([0.5, 0.0, 0.25], [0.0, 0.5, 0.0]),
+        paired_difference(list(first), list(second)),
+    )
     assert scaled.p == plain.p
     assert scaled.mean == np.ldexp(plain.mean, exponent)
     assert (scaled.low, scaled.high) == tuple(np.ldexp((plain.low, plain.high), exponent))
@@ -112,14 +126,14 @@ def test_figures_whose_squares_have_no_float_are_compared_all_the_same(exponent:
 
 def test_the_same_figures_give_the_same_interval() -> None:
     np.random.seed(1)  # noqa: NPY002 - SciPy draws from it if it is not told otherwise
-    first = paired(ONE, OTHER)
+    first = paired_difference(ONE, OTHER)
     np.random.seed(2)  # noqa: NPY002
-    assert paired(ONE, OTHER) == first
+    assert paired_difference(ONE, OTHER) == first
     assert first.low < first.mean < first.high
 
 
 def test_one_pair_has_a_difference_and_no_more() -> None:
-    difference = paired([0.7], [0.5])
+    difference = paired_difference([0.7], [0.5])
     assert difference.mean == pytest.approx(0.2)
     assert difference.seeds == 1
     assert all(math.isnan(x) for x in (difference.low, difference.high, difference.p))
@@ -138,7 +152,7 @@ def test_one_pair_has_a_difference_and_no_more() -> None:
 def test_equal_differences_have_no_spread(
     one: list[float], other: list[float], mean: float, p: float
 ) -> None:
-    difference = paired(one, other)
+    difference = paired_difference(one, other)
     assert difference.mean == pytest.approx(mean, abs=1e-12)
     assert difference.low == difference.mean == difference.high
     assert difference.p == p
@@ -146,7 +160,7 @@ def test_equal_differences_have_no_spread(
 
 def test_no_pair_is_an_error() -> None:
     with pytest.raises(ValueError, match="no seed in common"):
-        paired([], [])
+        paired_difference([], [])
 
 
 # -- Holm's correction -----------------------------------------------------------------------
@@ -205,8 +219,8 @@ def test_holm_is_monotone_and_never_above_1_nor_below_what_it_was(ps: list[float
 def test_a_simultaneous_interval_leaves_out_zero_exactly_where_p_is_below_005(
     families: list[list[tuple[float, float]]],
 ) -> None:
-    uncorrected = [paired(*zip(*pairs, strict=True)) for pairs in families]
-    for before, d in zip(uncorrected, simultaneous(uncorrected), strict=True):
+    uncorrected = [paired_difference(*zip(*pairs, strict=True)) for pairs in families]
+    for before, d in zip(uncorrected, bonferroni(uncorrected), strict=True):
         if abs(d.p - 0.05) > 1e-9:  # rounding decides at exactly 0.05
             assert (d.low > 0 or d.high < 0) == (d.p < 0.05)
         assert (d.mean, d.seeds) == (before.mean, before.seeds)
@@ -215,24 +229,24 @@ def test_a_simultaneous_interval_leaves_out_zero_exactly_where_p_is_below_005(
 
 
 def test_one_alone_has_students_own_interval_and_p() -> None:
-    difference = paired(ONE, OTHER)
-    (single,) = simultaneous([difference])
+    difference = paired_difference(ONE, OTHER)
+    (single,) = bonferroni([difference])
     expected = stats.ttest_rel(ONE, OTHER).confidence_interval(0.95)
     assert (single.low, single.high) == pytest.approx((expected.low, expected.high))
     assert single.p == difference.p
 
 
 def test_one_of_four_has_the_interval_of_a_fourth_of_the_error() -> None:
-    difference = simultaneous([paired(ONE, OTHER)] * 4)[2]
+    difference = bonferroni([paired_difference(ONE, OTHER)] * 4)[2]
     expected = stats.ttest_rel(ONE, OTHER).confidence_interval(1 - 0.05 / 4)
     assert (difference.low, difference.high) == pytest.approx((expected.low, expected.high))
 
 
 def test_what_cannot_be_tested_counts_for_none() -> None:
-    untested = paired([1.0], [0.5])
-    differences = simultaneous([untested, paired(ONE, OTHER)])
+    untested = paired_difference([1.0], [0.5])
+    differences = bonferroni([untested, paired_difference(ONE, OTHER)])
     assert math.isnan(differences[0].p)
-    assert differences[1] == simultaneous([paired(ONE, OTHER)])[0]
+    assert differences[1] == bonferroni([paired_difference(ONE, OTHER)])[0]
 
 
 # -- noise -----------------------------------------------------------------------------------
@@ -264,25 +278,25 @@ def test_the_noise_floor_is_the_deviation_times_the_root_of_2(values: list[float
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
 def test_nothing_is_said_of_what_is_no_finite_number(value: float) -> None:
-    d = paired([value, 1.0, 2.0], [0.0, 0.0, 0.0])
+    d = paired_difference([value, 1.0, 2.0], [0.0, 0.0, 0.0])
     assert all(math.isnan(x) for x in (d.mean, d.low, d.high, d.p))
     assert d.seeds == 3
 
 
 def test_lists_that_do_not_pair_up_are_refused() -> None:
     with pytest.raises(ValueError):  # noqa: PT011
-        paired([1.0], [1.0, 2.0, 3.0])
+        paired_difference([1.0], [1.0, 2.0, 3.0])
 
 
 def test_rounding_is_measured_by_the_values() -> None:
-    tiny = paired([1e-13, 3e-13, 2e-13], [0.0, 0.0, 0.0])
+    tiny = paired_difference([1e-13, 3e-13, 2e-13], [0.0, 0.0, 0.0])
     assert tiny.low < tiny.high
-    large = paired([1e5 + 0.1, 2e5 + 0.1, 3e5 + 0.1], [1e5, 2e5, 3e5])
+    large = paired_difference([1e5 + 0.1, 2e5 + 0.1, 3e5 + 0.1], [1e5, 2e5, 3e5])
     assert (large.p, large.low) == (0.0, large.high)
 
 
 def test_the_margin_is_students() -> None:
-    d = paired([1.0, 2.0, 4.0], [0.0, 0.0, 0.0])
+    d = paired_difference([1.0, 2.0, 4.0], [0.0, 0.0, 0.0])
     low, high = stats.ttest_1samp([1.0, 2.0, 4.0], 0).confidence_interval()
     assert (
         d.mean - d.margin,

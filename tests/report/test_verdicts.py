@@ -8,7 +8,7 @@ import pytest
 
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.report.results_table import rows
-from masksweep.sweeps.report.verdicts import problem
+from masksweep.sweeps.report.verdicts import describe_problem
 from masksweep.sweeps.results import TrialResult
 from tests.support.trials import trial
 
@@ -51,21 +51,21 @@ NAME = "gradient_mask, random 0.5, seed 1"
 )
 def test_the_first_that_leaks_is_named_with_its_cause(metrics: Any, said: str) -> None:
     trials = [ended(0, 1), ended(1, 0, **metrics), ended(2, 0, violations=9)]
-    assert problem(trials) == said
+    assert describe_problem(trials) == said
 
 
 def test_a_control_that_holds_is_named() -> None:
     trials = [ended(0, 0, "init_only", violations=7, through=1), ended(1, 1, "init_only")]
-    assert problem(trials) == ": init_only, random 0.5, seed 1"
-    assert problem(trials[:1]) == ""
+    assert describe_problem(trials) == ": init_only, random 0.5, seed 1"
+    assert describe_problem(trials[:1]) == ""
 
 
 def test_a_trial_that_failed_is_named_after_one_that_leaks() -> None:
-    assert problem([ended(0, 1), failed(1, "diverged")]) == f"; failed: {NAME}, diverged"
+    assert describe_problem([ended(0, 1), failed(1, "diverged")]) == f"; failed: {NAME}, diverged"
     failed_and_leaking = [failed(0, "diverged"), ended(1, 0, violations=1)]
-    assert problem(failed_and_leaking) == f": {NAME}"
+    assert describe_problem(failed_and_leaking) == f": {NAME}"
     (row,) = rows([ended(0, 1), failed(1, "word " * 100)])
-    assert not row.good
+    assert not row.as_expected
     assert row.problem.startswith(f"; failed: {NAME}, word word")
     assert row.problem.endswith(" ...")
     assert len(row.problem) < 130
@@ -74,4 +74,10 @@ def test_a_trial_that_failed_is_named_after_one_that_leaks() -> None:
 def test_nothing_amiss_names_nothing() -> None:
     skipped = Outcome(trial(strategy="var_list"), "", "skipped", reason="no whole outputs")
     dense = Outcome(trial(strategy="dense"), "", "ok", TrialResult("ok"))
-    assert problem([ended(0, 1)]) == problem([skipped]) == problem([dense]) == problem([]) == ""
+    assert (
+        describe_problem([ended(0, 1)])
+        == describe_problem([skipped])
+        == describe_problem([dense])
+        == describe_problem([])
+        == ""
+    )

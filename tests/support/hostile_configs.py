@@ -109,7 +109,7 @@ CONTENTS: dict[str, dict[str, str]] = {
         "no YAML": "seed: [1",
     },
     "has 262167 bytes, more than 262144 bytes": {
-        "too large": f"x: {'x' * (untrusted.LARGE)}",
+        "too large": f"x: {'x' * (untrusted.MAX_CONFIG_BYTES)}",
     },
     "has more than 5,000 values": {
         "a long list": f"targets: [{'a,' * 100_000}]",

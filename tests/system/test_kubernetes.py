@@ -15,7 +15,7 @@ import yaml
 from mlflow.server.security_utils import is_allowed_host_header
 
 from masksweep import sweeps
-from masksweep.sweeps.cli.submit import FOLDER, NAME, STOP_SECONDS
+from masksweep.sweeps.cli.submit import JOB_FOLDER, STOP_SECONDS, SWEEP_NAME_KEY
 from tests.support.docker_files import DOCKER
 from tests.support.extras import command, module
 
@@ -457,9 +457,9 @@ def test_the_job_is_what_submit_would_send() -> None:
     assert spec["submissionMode"] == "HTTPMode"
     # the same arguments as sweeps.cli.submission.prepare returns, which would compose every trial
     command = "python -m masksweep.sweeps.cli run +experiment=quickstart launch.address=auto"
-    assert spec["entrypoint"] == f"mkdir -p {FOLDER} && cd {FOLDER} && exec {command}"
+    assert spec["entrypoint"] == f"mkdir -p {JOB_FOLDER} && cd {JOB_FOLDER} && exec {command}"
     experiment = yaml.safe_load((DOCKER.parent / "conf/experiment/quickstart.yaml").read_text())
-    assert spec["metadata"] == {NAME: experiment["sweep"]["name"]}
+    assert spec["metadata"] == {SWEEP_NAME_KEY: experiment["sweep"]["name"]}
     variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}
     assert yaml.safe_load(spec["runtimeEnvYAML"]) == {"env_vars": variables}
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from masksweep.sweeps.cli.main import _taken
+from masksweep.sweeps.cli.main import port_problem
 from masksweep.sweeps.common import safe_path
 from tests.support.ray_head import Head, ray_head
 from tests.support.servers import free_ports
@@ -143,7 +143,7 @@ def test_the_folder_of_this_code_stays_on_the_path(monkeypatch: pytest.MonkeyPat
     root = Path(safe_path.__file__).parents[2]
     monkeypatch.chdir(root)
     monkeypatch.setattr(sys, "path", [str(root), *sys.path])
-    safe_path.keep()
+    safe_path.remove_current_folder()
     assert str(root) in sys.path
 
 
@@ -177,7 +177,7 @@ def test_the_ui_imports_nothing_from_the_current_folder_and_ends_with_its_server
         wait_for(lambda: answers() or server.process.poll() is not None)
         assert answers(), server.stderr
         assert stop_alone(server.process, signal.SIGTERM) == 143
-        assert not _taken(port)
+        assert not port_problem(port)
     assert "Traceback" not in server.stderr
     assert planted.imported == []
 

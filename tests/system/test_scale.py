@@ -14,10 +14,10 @@ from typing import Any
 import psutil
 import pytest
 
-from masksweep.sweeps.common.signals import Stop
+from masksweep.sweeps.common.signals import SignalHandler
 from masksweep.sweeps.config.plan import Planned
 from masksweep.sweeps.config.trial import Trial
-from masksweep.sweeps.driver.sweep import Sweep
+from masksweep.sweeps.driver.sweep import SweepRun
 from masksweep.sweeps.launch.cluster import Spec, cluster
 from masksweep.sweeps.launch.engine import Engine
 from masksweep.sweeps.launch.job import Emit, Job
@@ -52,7 +52,7 @@ def main() -> None:
     planned = [Planned(t, [f"seed={t.seed}"]) for t in trials()]
     driver, rss_bytes = psutil.Process(), []
 
-    class Watched(Sweep):
+    class Watched(SweepRun):
         def ended(self, key: str, result: Any) -> None:
             super().ended(key, result)
             rss_bytes.append(driver.memory_info().rss)
@@ -60,7 +60,7 @@ def main() -> None:
     with cluster(), resume.opened(planned, "scale", rerun=False) as (planned, recorder, away):
         assert away
         jobs = [Job(p.trial.id, p.trial.seed, Spec()) for p in planned]
-        with Stop() as stop, Engine(jobs, Trivial()) as engine:
+        with SignalHandler() as stop, Engine(jobs, Trivial()) as engine:
             ended = Watched(planned, recorder, stop, "scale", "note", False).run(engine)
     assert len(ended.outcomes) == len(trials())
     assert ended.exit_code == 1, "the store has nothing of it"

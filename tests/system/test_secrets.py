@@ -27,7 +27,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from masksweep import sweeps
 from masksweep.sweeps.cli.main import main
-from masksweep.sweeps.common.redact import shown
+from masksweep.sweeps.common.redact import redact
 from tests.support.planted_secrets import NAMES, Watch, environment, leaks, leaks_of, secret
 from tests.support.ray_head import ray_head
 from tests.support.servers import postgres
@@ -299,6 +299,6 @@ def test_every_name_is_planted() -> None:
     ["s3://b/c?token=abc", "x='s3://b/c?token=abc': no", "a?password=p&b=1 http://me:pw@host/x"],
 )
 def test_what_is_shown_once_more_stays_as_it_is(text: str) -> None:
-    once = shown(text)
+    once = redact(text)
     assert not any(secret in once for secret in ("abc", "=p&", "pw"))
-    assert shown(once) == once
+    assert redact(once) == once

@@ -24,7 +24,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from masksweep.strategies import Invalid
 from masksweep.sweeps.cli.sync import sync
-from masksweep.sweeps.config.plan import Planned, counted
+from masksweep.sweeps.config.plan import Planned, count_by_state
 from masksweep.sweeps.config.sections import Tracking
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.results import TrialResult
@@ -75,7 +75,7 @@ def record(sweep_recorder: Recorder, *trials: Trial, again: bool = False) -> Non
 def sweep(*trials: Trial, status: str = "FINISHED") -> None:
     """Records one sweep, from its start to its end."""
     with recorder() as (planned, sweep_recorder):
-        sweep_recorder.start_sweep("note", [p.described() for p in planned])
+        sweep_recorder.start_sweep("note", [p.describe() for p in planned])
         sweep_recorder.sender.start()
         record(sweep_recorder, *trials)
         sweep_recorder.end_sweep(status, "note", {"table.txt": b"table"})
@@ -115,15 +115,15 @@ def test_a_sweep_is_a_parent_with_a_child_for_each_trial() -> None:
 
 def test_what_is_done_is_seen_and_the_parent_is_opened_again() -> None:
     Path("mlflow.db").unlink()
-    assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 3 to run"
+    assert count_by_state(resume.look(PLANNED, NAME)[0]) == "3 trials: 3 to run"
     assert not list(Path().iterdir()), "looking writes nothing"
     sweep(*TRIALS[:2], status="FAILED")
-    assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
-    assert counted(resume.look(PLANNED, "another")[0]) == "3 trials: 3 to run"
+    assert count_by_state(resume.look(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
+    assert count_by_state(resume.look(PLANNED, "another")[0]) == "3 trials: 3 to run"
     with recorder() as (planned, sweep_recorder):
         assert [p.state for p in planned] == ["done", "done", "to run"]
-        assert planned[0].found is not None
-        assert planned[0].found.result.metrics == RESULT.metrics
+        assert planned[0].previous_result is not None
+        assert planned[0].previous_result.result.metrics == RESULT.metrics
         sweep_recorder.start_sweep("note", [])
         sweep_recorder.sender.start()
         record(sweep_recorder, TRIALS[2])
@@ -141,7 +141,7 @@ def test_what_a_killed_driver_had_on_disk_is_sent_and_its_open_runs_are_closed()
         sweep_recorder.start_trial(TRIALS[1], "left open")
         # the process ends here: nothing was sent
     assert not Path("mlflow.db").exists()
-    assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 1 done, 2 to run"
+    assert count_by_state(resume.look(PLANNED, NAME)[0]) == "3 trials: 1 done, 2 to run"
     sweep(*TRIALS[1:])
     by_status: dict[str, list[str]] = {}
     for run in children():
@@ -258,7 +258,7 @@ def watched(sweep_recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> list[l
 
 def test_points_of_curves_are_sent_together_and_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     with recorder() as (planned, sweep_recorder):
-        sweep_recorder.start_sweep("note", [p.described() for p in planned])
+        sweep_recorder.start_sweep("note", [p.describe() for p in planned])
         for t in TRIALS:
             sweep_recorder.start_trial(t, t.name)
         sweep_recorder.sender.send_left()
@@ -278,7 +278,7 @@ def test_points_of_curves_are_sent_together_and_soon(monkeypatch: pytest.MonkeyP
 def test_few_records_that_take_long_are_sent_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("masksweep.sweeps.tracking.sender.BATCH_LARGE_RECORDS", 2)
     with recorder() as (planned, sweep_recorder):
-        sweep_recorder.start_sweep("note", [p.described() for p in planned])
+        sweep_recorder.start_sweep("note", [p.describe() for p in planned])
         batches = watched(sweep_recorder, monkeypatch)
         record(sweep_recorder, *TRIALS)
         sweep_recorder.sender.send_left()
@@ -355,7 +355,7 @@ def test_a_trial_that_the_store_has_leaves_no_record_behind_in_another_process()
         sweep_recorder.start_trial(TRIALS[1], TRIALS[1].name)
         sweep_recorder.log(TRIALS[1], 1, {"train/loss": math.nan})
         sweep_recorder.sender.send(spool.oldest(3))
-    assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 1 done, 2 to run"
+    assert count_by_state(resume.look(PLANNED, NAME)[0]) == "3 trials: 1 done, 2 to run"
     assert sync([]) == 0
     assert len(children()) == 2
     assert not Path(".masksweep").exists()
@@ -414,7 +414,7 @@ def test_a_long_name_fits_into_every_database() -> None:
 def test_rerun_repeats_and_the_newest_counts() -> None:
     sweep(*TRIALS)
     with recorder(rerun=True) as (planned, sweep_recorder):
-        assert counted(planned) == "3 trials: 3 to run"
+        assert count_by_state(planned) == "3 trials: 3 to run"
         sweep_recorder.start_sweep("note", [])
         sweep_recorder.sender.start()
         record(sweep_recorder, TRIALS[0], again=True)
@@ -425,7 +425,7 @@ def test_rerun_repeats_and_the_newest_counts() -> None:
     (old,) = [r for r in seed_0_runs if "trial.superseded" in r.data.tags]
     (new,) = [r for r in seed_0_runs if r is not old]
     assert old.data.tags["trial.superseded"] == new.info.run_id
-    assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 3 done"
+    assert count_by_state(resume.look(PLANNED, NAME)[0]) == "3 trials: 3 done"
 
 
 def test_a_finished_run_of_other_code_is_kept_with_a_warning(
@@ -434,7 +434,7 @@ def test_a_finished_run_of_other_code_is_kept_with_a_warning(
     monkeypatch.setattr("masksweep.sweeps.tracking.recorder.code_version", lambda: "0.0.9+abc")
     sweep(*TRIALS[:2])
     planned, _ = resume.look(PLANNED, NAME)
-    assert counted(planned) == "3 trials: 2 done, 1 to run"
+    assert count_by_state(planned) == "3 trials: 2 done, 1 to run"
     warning = "2 of them ran with another version of the code (0.0.9+abc); --rerun repeats them"
     assert resume.other_code(planned) == warning
 
@@ -548,7 +548,7 @@ class TestLoss:
             sweep_recorder.end_sweep("FINISHED", "note", {})
             assert sweep_recorder.sender.finish(60), sweep_recorder.sender.trouble
             assert sweep_recorder.sender.lost(t.id for t in TRIALS[:2]) == []
-        assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
+        assert count_by_state(resume.look(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
         (parent,) = [r for r in runs() if "mlflow.parentRunId" not in r.data.tags]
         trial_runs = [
             r for r in runs() if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id
@@ -574,9 +574,9 @@ class TestLoss:
             sweep_recorder.end_sweep("FINISHED", "note", {})
             assert sweep_recorder.sender.finish(60), sweep_recorder.sender.trouble
             assert sweep_recorder.sender.lost(t.id for t in TRIALS[:2]) == [TRIALS[0].id]
-        assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 1 done, 2 to run"
+        assert count_by_state(resume.look(PLANNED, NAME)[0]) == "3 trials: 1 done, 2 to run"
         sweep(TRIALS[0])
-        assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
+        assert count_by_state(resume.look(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
 
     def test_what_is_refused_for_good_counts_as_not_done_until_it_is_recorded_anew(
         self, monkeypatch: pytest.MonkeyPatch
@@ -597,10 +597,10 @@ class TestLoss:
             sweep_recorder.end_sweep("FINISHED", "note", {})
             assert not sweep_recorder.sender.finish(60)
             assert sweep_recorder.sender.refused == ["too large"]
-        assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 1 done, 2 to run"
+        assert count_by_state(resume.look(PLANNED, NAME)[0]) == "3 trials: 1 done, 2 to run"
         assert Path(".masksweep").exists(), "what was measured is kept"
         sweep(TRIALS[0])
-        assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
+        assert count_by_state(resume.look(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
         assert not Path(".masksweep").exists()
 
     def test_a_store_that_is_lost_while_a_lot_is_sent_one_by_one_is_given_all(
@@ -682,7 +682,7 @@ class TestLoss:
                 db.execute(f"ALTER TABLE record DROP COLUMN {column}")
         sweep()
         assert len(before) == 12
-        assert counted(resume.look(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
+        assert count_by_state(resume.look(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
         assert not Path(".masksweep").exists()
 
 

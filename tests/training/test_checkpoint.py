@@ -321,7 +321,10 @@ def test_a_checkpoint_of_another_start_or_version_is_told(
         None,
         "checkpoint of step 7: of another start; started from the first step",
     )
-    for name, value, key in (("FORMAT", 2, "format"), ("code_version", lambda: "2.0", "code")):
+    for name, value, key in (
+        ("FORMAT_VERSION", 2, "format"),
+        ("code_version", lambda: "2.0", "code"),
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(checkpoint, name, value)
             state, note = found_again(tmp_path)
@@ -393,19 +396,19 @@ def test_a_checkpoint_is_due_by_time_and_at_an_epochs_end_if_that_is_cheap(tmp_p
     slow, quick = (Checkpoints(str(tmp_path), "trial", s) for s in (1000.0, 0.5))
     for checkpoints in (slow, quick):
         checkpoints.resume("")
-        assert not checkpoints.due(epoch_ended=False)
-        assert checkpoints.due(epoch_ended=True)
+        assert not checkpoints.is_due(epoch_ended=False)
+        assert checkpoints.is_due(epoch_ended=True)
     large = State(1, {}, [np.zeros(2_000_000)])
     tic = time.monotonic()
     for checkpoints in (slow, quick):
         checkpoints.save(large)
-        assert not checkpoints.due(epoch_ended=False)
-        assert not checkpoints.due(epoch_ended=True)
+        assert not checkpoints.is_due(epoch_ended=False)
+        assert not checkpoints.is_due(epoch_ended=True)
     spent = time.monotonic() - tic
     time.sleep(max(0.5, 21 * spent))
-    assert quick.due(epoch_ended=False)
-    assert slow.due(epoch_ended=True)
-    assert not slow.due(epoch_ended=False)
+    assert quick.is_due(epoch_ended=False)
+    assert slow.is_due(epoch_ended=True)
+    assert not slow.is_due(epoch_ended=False)
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from masksweep.strategies import Invalid
 from masksweep.strategies.base import Array
 from masksweep.sweeps import results
 from masksweep.sweeps.training import run_trial, setup
-from masksweep.sweeps.training.loop import Run, TrainingLoop, alone
-from masksweep.sweeps.training.preflight import answers
+from masksweep.sweeps.training.loop import TrainingLoop, TrialRun, single_trial_loop
+from masksweep.sweeps.training.preflight import check_plans
 from tests.support.trials import trial as make
 
 STEPS = {"steps": 20, "batch_size": 100, "jit": False}
@@ -33,9 +33,9 @@ def run(**sections: object) -> results.TrialResult:
 @pytest.mark.parametrize("held", ["zero", "constant", "init"])
 def test_every_strategy_goes_on_under_other_masks(strategy: str, held: str) -> None:
     started = setup.start(make(strategy=strategy, held=held, train=SWITCHED))
-    loop = alone(started)
+    loop = single_trial_loop(started)
     loop.run(10)
-    before = loop.program.one.effective()
+    before = loop.program.single_program.effective()
     assert loop.plan.weights[0].mask.sum() == started.plan.weights[0].mask.sum()
     loop.run(11)
     # the masks are new, and the held values were set at the switch
@@ -49,11 +49,11 @@ def test_every_strategy_goes_on_under_other_masks(strategy: str, held: str) -> N
 def test_the_switch_itself_moves_nothing_that_trains_on() -> None:
     """Freed entries continue from their held value, and kept entries from their own value."""
     started = setup.start(make(strategy="hard_mask", train=SWITCHED))
-    loop = alone(started)
+    loop = single_trial_loop(started)
     loop.run(9)
     loop.run(10)
     plan = loop.plan
-    weights = loop.program.one.effective()
+    weights = loop.program.single_program.effective()
     for old, new in zip(started.plan.weights, plan.weights, strict=True):
         value = weights[new.weight.name]
         assert (value[~new.mask] == 0).all()
@@ -94,7 +94,7 @@ def test_a_resumed_trial_ends_with_the_same_bits(strategy: str) -> None:
 def test_a_resumed_trial_goes_on_in_another_program() -> None:
     started = setup.start(make(train=RESUMED))
     first = setup.program_for(started)
-    loop = TrainingLoop([Run(started)], first)
+    loop = TrainingLoop([TrialRun(started)], first)
     loop.run(11)
     assert loop.program is not first
 
@@ -148,14 +148,14 @@ def test_masks_of_other_sizes_are_refused_before_the_training() -> None:
         seed=1,
     )
     with pytest.raises(Invalid, match="masks of other sizes") as refused:
-        answers([make(**{**spec.resolved(), "seed": s}) for s in range(8)])
+        check_plans([make(**{**spec.resolved(), "seed": s}) for s in range(8)])
     assert refused.value.key == "train.switch_at"
 
 
 def test_a_pattern_that_draws_nothing_is_refused_in_the_preflight() -> None:
     fixed = {"name": "columns", "indices": [0]}
     with pytest.raises(Invalid, match="columns draws no other masks"):
-        answers([make(pattern=fixed, targets=["output/*"], train=SWITCHED)])
+        check_plans([make(pattern=fixed, targets=["output/*"], train=SWITCHED)])
 
 
 def test_an_average_starts_from_the_weight_where_a_value_is_freed() -> None:
@@ -166,7 +166,7 @@ def test_an_average_starts_from_the_weight_where_a_value_is_freed() -> None:
     started = setup.start(make(held="constant", train=SWITCHED))
     model = result.artifacts["model.keras"]
     assert model
-    loop = alone(started)
+    loop = single_trial_loop(started)
     loop.run(11)
     freed = loop.plan.weights[0].mask & ~started.plan.weights[0].mask
     assert freed.any()

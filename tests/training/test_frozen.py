@@ -9,7 +9,7 @@ import pytest
 from masksweep.strategies import Invalid
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.report.results_table import rows
-from masksweep.sweeps.report.verdicts import problem
+from masksweep.sweeps.report.verdicts import describe_problem
 from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.training import preflight
 from masksweep.sweeps.training.run_trial import run
@@ -46,7 +46,7 @@ def test_statistics_that_go_on_are_named_as_the_cause() -> None:
     outcome = Outcome(trial, "", "ok", result)
     (row,) = rows([outcome])
     assert row.verdict == "MOVES in 1 of 1"
-    assert problem([outcome]) == f": {trial.name}, through statistics of norm_1"
+    assert describe_problem([outcome]) == f": {trial.name}, through statistics of norm_1"
 
 
 def test_weights_before_the_held_output_are_named_as_the_cause() -> None:
@@ -67,5 +67,5 @@ def test_the_key_of_statistics_is_part_of_what_a_trial_is() -> None:
 
 def test_a_glob_of_statistics_must_match() -> None:
     with pytest.raises(Invalid, match="matches no") as caught:
-        preflight.answers([make(**HEAD, statistics=["norm_2/*"])])
+        preflight.check_plans([make(**HEAD, statistics=["norm_2/*"])])
     assert (caught.value.key, caught.value.value) == ("statistics", "norm_2/*")

@@ -16,7 +16,7 @@ from masksweep.sweeps.cli.main import main
 from masksweep.sweeps.composing import command_line
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.trial import Trial
-from masksweep.sweeps.report.verdicts import alarms, inconclusive
+from masksweep.sweeps.report.verdicts import control_held, is_inconclusive
 from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.tracking import resume
 from masksweep.sweeps.training.run_trial import run
@@ -44,8 +44,8 @@ def test_a_relu_unit_that_is_zeroed_whole_is_reached_by_no_gradient(seed: int) -
     assert result.metrics["integrity/violations"] == 0
     assert result.metrics["integrity/reached"] == 0
     assert result.metrics["integrity/unreached"] == UNITS * (INPUTS + 1)
-    assert inconclusive(outcome)
-    assert not alarms(outcome)
+    assert is_inconclusive(outcome)
+    assert not control_held(outcome)
 
 
 @pytest.mark.parametrize(
@@ -61,19 +61,19 @@ def test_a_control_that_leaks_is_not_asked(other: dict[str, Any]) -> None:
     result, outcome = ended(trial(**{**DEAD, **other}))
     assert result.metrics["integrity/violations"] > 0
     assert "integrity/reached" not in result.metrics
-    assert not alarms(outcome)
-    assert not inconclusive(outcome)
+    assert not control_held(outcome)
+    assert not is_inconclusive(outcome)
 
 
 def test_in_a_pack_it_says_the_same() -> None:
     from masksweep.sweeps.training import pack
     from masksweep.sweeps.training.checkpoint import Checkpoints
-    from masksweep.sweeps.training.state import Member
+    from masksweep.sweeps.training.state import PackMember
 
     pack_sections = {**DEAD, "train": {"epochs": 2, "batch_size": 100}, "launch": {"pack": 2}}
     trials = [trial(**pack_sections, seed=s) for s in (0, 1)]
     members = [
-        Member(t, lambda report: None, Checkpoints("memory://reach", t.id, 60)) for t in trials
+        PackMember(t, lambda report: None, Checkpoints("memory://reach", t.id, 60)) for t in trials
     ]
     for result in pack.run(members):
         assert isinstance(result, TrialResult)
@@ -110,11 +110,11 @@ def test_a_control_that_is_broken_is_an_alarm_where_gradients_reach(other: dict[
     assert result.metrics["integrity/violations"] == 0
     assert result.metrics["integrity/held_gradient"] == 0  # as the broken control reports
     if not other:  # no entry can move here, so the broken control looks like a correct one
-        assert inconclusive(outcome)
+        assert is_inconclusive(outcome)
         return
     assert result.metrics["integrity/reached"] > 0
-    assert alarms(outcome)
-    assert not inconclusive(outcome)
+    assert control_held(outcome)
+    assert not is_inconclusive(outcome)
 
 
 @pytest.mark.usefixtures("broken")
@@ -126,14 +126,14 @@ def test_a_few_reached_entries_among_dead_ones_are_enough_for_the_alarm() -> Non
     result, outcome = ended(trial(**{**DEAD, "targets": ["hidden_1/kernel"], "pattern": pattern}))
     assert result.metrics["integrity/reached"] == 1
     assert result.metrics["integrity/unreached"] == INPUTS
-    assert alarms(outcome)
+    assert control_held(outcome)
 
 
 def test_weights_that_do_not_train_are_not_reached() -> None:
     sections = {**DEAD, "pattern": "random", "trainable": ["output/*"]}
     result, outcome = ended(trial(**sections))
     assert result.metrics["integrity/reached"] == 0
-    assert inconclusive(outcome)
+    assert is_inconclusive(outcome)
 
 
 @pytest.mark.usefixtures("hydra_restore_singletons")
@@ -155,7 +155,7 @@ def test_the_exit_code_of_a_sweep_goes_by_whether_anything_reached_its_control(
     """The sweep's trials are already recorded as done, so nothing is trained."""
     monkeypatch.chdir(tmp_path)
     arguments = ["strategy=init_only,weight_mask", "sweep.name=still"]
-    jobs = command_line.planned(arguments)
+    jobs = command_line.compose_plan(arguments)
     with resume.opened(jobs, "still", rerun=False) as (planned, recorder, _):
         recorder.start_sweep("", [])
         recorder.sender.start()

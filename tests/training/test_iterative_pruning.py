@@ -13,7 +13,7 @@ from masksweep.strategies.base import Array
 from masksweep.strategies.patterns.magnitude import Magnitude
 from masksweep.sweeps.common.storage import Folder
 from masksweep.sweeps.training import iterative_pruning, run_trial, setup
-from masksweep.sweeps.training.loop import alone
+from masksweep.sweeps.training.loop import single_trial_loop
 from masksweep.sweeps.training.setup import Start
 from tests.support.trials import trial as make
 
@@ -47,17 +47,17 @@ def by_hand(number: int) -> dict[str, Array]:
             type(w)(w.weight, round_masks[w.weight.name], w.held) for w in round_start.plan.weights
         )
         round_start = Start(**{**vars(round_start), "plan": type(round_start.plan)(weights)})
-        loop = alone(round_start)
+        loop = single_trial_loop(round_start)
         loop.run()
-        loop.program.one.training.finalize()
-        end = loop.program.one.effective()
+        loop.program.single_program.training.finalize()
+        end = loop.program.single_program.effective()
         round_masks = Magnitude(round_number + 1, 5).by_scores(end)
     return round_masks
 
 
 @pytest.fixture(autouse=True)
 def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(iterative_pruning, "_last", {})
+    monkeypatch.setattr(iterative_pruning, "_last_weights", {})
 
 
 def test_each_round_follows_from_the_one_before() -> None:
@@ -71,17 +71,17 @@ def test_a_shelf_changes_no_mask_and_saves_the_rounds(
 ) -> None:
     shelf = Folder(str(tmp_path), "rounds")
     alone = masks(iterative_pruning.with_masks(started(3), None))
-    monkeypatch.setattr(iterative_pruning, "_last", {})
+    monkeypatch.setattr(iterative_pruning, "_last_weights", {})
     iterative_pruning.with_masks(started(2), shelf)
-    monkeypatch.setattr(iterative_pruning, "_last", {})
+    monkeypatch.setattr(iterative_pruning, "_last_weights", {})
     trained: list[int] = []
-    original = iterative_pruning._trained
+    original = iterative_pruning._train_round
 
     def counting(start: Start) -> dict[str, Array]:
         trained.append(1)
         return original(start)
 
-    monkeypatch.setattr(iterative_pruning, "_trained", counting)
+    monkeypatch.setattr(iterative_pruning, "_train_round", counting)
     with_shelf = masks(iterative_pruning.with_masks(started(3), shelf))
     assert len(trained) == 1  # the third; the first two are on the shelf
     for name, mask in alone.items():
@@ -93,7 +93,7 @@ def test_what_is_damaged_on_the_shelf_is_trained_again(
 ) -> None:
     shelf = Folder(str(tmp_path), "rounds")
     expected = masks(iterative_pruning.with_masks(started(2), shelf))
-    monkeypatch.setattr(iterative_pruning, "_last", {})
+    monkeypatch.setattr(iterative_pruning, "_last_weights", {})
     (file,) = (tmp_path / "rounds").iterdir()
     content = bytearray(file.read_bytes())
     content[-30] ^= 1
@@ -192,7 +192,7 @@ def test_the_first_round_is_the_dense_training() -> None:
 
 
 def test_the_dense_control_has_no_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(iterative_pruning, "_trained", None)
+    monkeypatch.setattr(iterative_pruning, "_train_round", None)
     dense = setup.start(started(3).trial.control)
     assert iterative_pruning.with_masks(dense, None) is dense
 

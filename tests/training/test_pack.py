@@ -14,10 +14,10 @@ import pytest
 from masksweep.strategies import STRATEGIES, Invalid
 from masksweep.strategies.core.weights import values
 from masksweep.sweeps.components.optimizers import OPTIMIZERS
-from masksweep.sweeps.composing.command_line import planned
-from masksweep.sweeps.config.plan import packs
-from masksweep.sweeps.config.trial import Trial, parse, recorded
-from masksweep.sweeps.results import Apart, Diverged, Report, TrialResult
+from masksweep.sweeps.composing.command_line import compose_plan
+from masksweep.sweeps.config.plan import group_into_packs
+from masksweep.sweeps.config.trial import Trial, parse, recorded_config
+from masksweep.sweeps.results import Diverged, MustRunAlone, Report, TrialResult
 from masksweep.sweeps.training import (
     loop,
     pack,
@@ -28,8 +28,8 @@ from masksweep.sweeps.training import (
     vectorized,
 )
 from masksweep.sweeps.training.checkpoint import Checkpoints
-from masksweep.sweeps.training.run_trial import begin, run
-from masksweep.sweeps.training.state import Member
+from masksweep.sweeps.training.run_trial import build_start, run
+from masksweep.sweeps.training.state import PackMember
 from tests.support.sweep_process import local_store, ran
 from tests.support.trials import trial as make
 
@@ -70,7 +70,7 @@ class Kept:
 
     def run(self, *trials: Trial, every_s: float = 60) -> list[Any]:
         members = [
-            Member(
+            PackMember(
                 trial,
                 self.reports.setdefault(trial.id, []).append,
                 Checkpoints(self.folder, trial.id, every_s),
@@ -229,7 +229,7 @@ def test_a_pack_compiles_nothing_a_second_time() -> None:
         (packed,) = program.programs()
     assert bits(result) == fresh
     assert result.metrics["speed/compile_s"] == 0
-    assert isinstance(packed, vectorized.Packed)
+    assert isinstance(packed, vectorized.PackedProgram)
     assert packed.loop.function.experimental_get_tracing_count() == 1
 
 
@@ -336,7 +336,7 @@ def test_a_model_whose_step_does_not_pack_runs_alone_and_says_why(
     one, other = (given(seed, **sections) for seed in (0, 1))
     assert one.width == WIDTH
     for _ in range(2):  # the second time, the process knows the reason already
-        with pytest.raises(Apart, match=re.escape(why)):
+        with pytest.raises(MustRunAlone, match=re.escape(why)):
             kept.run(one, other)
     (note,) = kept.notes(one)
     assert note.startswith(f"trials of this shape run alone: {why}")
@@ -377,7 +377,7 @@ def test_models_with_a_state_of_their_own_pack(
 )
 def test_some_trials_have_no_width(sections: dict[str, Any], why: str) -> None:
     trial = given(**sections)
-    assert why in trial.alone
+    assert why in trial.run_alone_reason
     assert trial.width == 1
     assert trial.id == given(width=1, **sections).id
 
@@ -394,7 +394,7 @@ def break_off(kept: Kept, trials: Sequence[Trial], after: int) -> None:
         if report.steps > after:
             raise BrokenOff
 
-    members = [Member(t, emit, Checkpoints(kept.folder, t.id, 1e-9)) for t in trials]
+    members = [PackMember(t, emit, Checkpoints(kept.folder, t.id, 1e-9)) for t in trials]
     with pytest.raises(BrokenOff):
         pack.run(members)
 
@@ -465,7 +465,7 @@ def test_a_pack_that_is_too_large_is_run_apart(kept: Kept, monkeypatch: pytest.M
         raise MemoryError("no room")
 
     monkeypatch.setattr(step_loop.StepLoop, "_call", full)
-    with program.without_programs(), pytest.raises(Apart, match="no room"):
+    with program.without_programs(), pytest.raises(MustRunAlone, match="no room"):
         kept.run(given(0), given(1))
     assert kept.notes(given(0)) == ["the trials of this pack run alone: no room"]
     (alone,) = kept.run(given(0))
@@ -487,8 +487,8 @@ def test_the_width_is_part_of_a_trials_identity_and_of_what_is_recorded() -> Non
     ids = {given(width=w).id for w in (1, 2, 4)}
     assert len(ids) == 3
     assert given(width=1).id == make(train=STEPS, speed={"rounds": 0}).id
-    assert parse(recorded(given(width=4))).id == given(width=4).id
-    assert "launch" not in recorded(given(width=1))
+    assert parse(recorded_config(given(width=4))).id == given(width=4).id
+    assert "launch" not in recorded_config(given(width=1))
 
 
 @pytest.mark.slow
@@ -516,8 +516,8 @@ def test_a_sweep_packs_its_trials_and_finds_them_again(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("hydra_restore_singletons")
 def test_trials_that_differ_in_values_alone_are_packed_together() -> None:
-    packed = packs(
-        planned(
+    packed = group_into_packs(
+        compose_plan(
             [
                 "strategy=projection,hard_mask,dense,sparse_tensor",
                 "pattern.sparsity=0.5,0.9",
@@ -536,4 +536,4 @@ def test_trials_that_differ_in_values_alone_are_packed_together() -> None:
     )
     for members in packed:
         assert len({p.trial.strategy for p in members}) == 1
-    assert begin(packed[0][0].trial, None).trial is packed[0][0].trial
+    assert build_start(packed[0][0].trial, None).trial is packed[0][0].trial

@@ -21,7 +21,7 @@ def plan(mask: Array, held: float = 0.0) -> Plan:
 
 
 def drawn(mask: Array, before: Array, after: Array, held: float = 0.0) -> Image.Image:
-    images = weight_images.of_weights(
+    images = weight_images.draw_weights(
         plan(mask, held), {"dense/kernel": before}, {"dense/kernel": after}
     )
     assert list(images) == ["weights/dense_kernel.png"]
@@ -69,7 +69,7 @@ def test_a_picture_that_fails_takes_no_other_with_it(capsys: pytest.CaptureFixtu
     other = MaskedWeight(Weight("b/kernel", (1, 2), "float32", "Dense"), mask, failing.held)
     values = np.zeros((1, 2), np.float32)
     by_name = {"dense/kernel": np.zeros(7, np.float32), "b/kernel": values}
-    assert list(weight_images.of_weights(Plan((failing, other)), by_name, by_name)) == [
+    assert list(weight_images.draw_weights(Plan((failing, other)), by_name, by_name)) == [
         "weights/b_kernel.png"
     ]
     assert "Traceback" in capsys.readouterr().err
@@ -84,7 +84,7 @@ def test_any_shape(shape: tuple[int, ...]) -> None:
 
 def test_of_an_empty_weight_there_is_no_picture() -> None:
     empty = np.zeros((0, 4), np.float32)
-    assert not weight_images.of_weights(
+    assert not weight_images.draw_weights(
         plan(empty > 0), {"dense/kernel": empty}, {"dense/kernel": empty}
     )
 
@@ -98,7 +98,7 @@ def test_a_held_value_is_no_violation() -> None:
 
 def test_the_time_of_a_leak() -> None:
     epochs = [{"audit/violations": v} for v in (0.0, 0.0, 5.0, 10.0)]
-    image = Image.open(io.BytesIO(weight_images.of_time(epochs)["integrity.png"]))
+    image = Image.open(io.BytesIO(weight_images.draw_violations(epochs)["integrity.png"]))
     width, bottom = weight_images.WIDTH - 2 * GAP, TOP + SIDE
     columns = [int(GAP + (n + 0.5) * width / 4) for n in range(4)]
     assert [image.getpixel((x, bottom - 2)) for x in columns] == [BLUE, BLUE, ORANGE, ORANGE]
@@ -108,11 +108,11 @@ def test_the_time_of_a_leak() -> None:
 
 def test_an_epoch_without_an_audit_is_empty() -> None:
     image = Image.open(
-        io.BytesIO(weight_images.of_time([{}, {"audit/violations": 0.0}])["integrity.png"])
+        io.BytesIO(weight_images.draw_violations([{}, {"audit/violations": 0.0}])["integrity.png"])
     )
     columns = [GAP + 50, weight_images.WIDTH - GAP - 50]
     assert [image.getpixel((x, TOP + SIDE - 2)) for x in columns] == [(255, 255, 255), BLUE]
 
 
 def test_where_nothing_is_audited_there_is_no_picture() -> None:
-    assert weight_images.of_time([{"train/loss": 1.0}]) == {}
+    assert weight_images.draw_violations([{"train/loss": 1.0}]) == {}
