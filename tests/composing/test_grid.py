@@ -16,7 +16,7 @@ from masksweep.sweeps.cli.verify import experiments_with_claims
 from masksweep.sweeps.composing import command_line, grid, hydra_internals
 from masksweep.sweeps.composing.composer import Composer
 from masksweep.sweeps.config.plan import Planned
-from masksweep.sweeps.config.selection import selected
+from masksweep.sweeps.config.selection import select
 
 # composing sets Hydra's version base, which must be reset for other tests
 pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
@@ -160,7 +160,7 @@ def test_every_claim_is_about_some_trials(name: str) -> None:
     assert claims
     for claim in claims.values():
         for selection in filter(None, (claim.trials, claim.minus)):
-            chosen = selected(selection, trials, parts)
+            chosen = select(selection, trials, parts)
             assert chosen, f"{name}: {claim.says}"
             assert len({p.trial.seed for p in chosen}) >= claim.seeds
 
