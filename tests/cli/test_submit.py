@@ -85,7 +85,9 @@ def test_a_sweep_travels_with_its_code_and_without_secrets(head: Head, tmp_path:
     stray.write_text("raise SystemExit('not this code')")
     own = ("strategy=own", "sweep.name=travels", *TINY)
     env = {"MLFLOW_TRACKING_URI": uri(head), "MLFLOW_TRACKING_PASSWORD": "hunter2"}
-    sent = asked(head, tmp_path, "submit", "--follow", *own, PYTHONPATH=str(tmp_path), **env)
+    folder = tmp_path / "elsewhere"  # no command imports from its current folder
+    folder.mkdir()
+    sent = asked(head, folder, "submit", "--follow", *own, PYTHONPATH=str(tmp_path), **env)
     assert sent.code == 0, sent.stderr
     job = sent.stdout.strip()
     assert sent.stdout == f"{job}\n"
