@@ -23,7 +23,7 @@ from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.common.spinner import show_status
 from masksweep.sweeps.common.text import printable
 from masksweep.sweeps.tracking import run_config
-from masksweep.sweeps.tracking.store import RUN_ID, Away, store_uri
+from masksweep.sweeps.tracking.store import RUN_ID, StoreUnavailable, store_uri
 
 USAGE = """masksweep audit MODEL MASKS [--weight NAME] [--held H] [--json]
        masksweep audit RUN_ID [--uri URI] [--json]"""
@@ -114,7 +114,7 @@ def _audit_run(run_id: str, uri: str | None) -> list[Finding]:
             with show_status(f"Fetching run {run_id}"):
                 names = [*RUN_FILES, *reference_files]
                 downloaded = reader.download(uri, run_id, names, Path(folder))
-        except Away as error:
+        except StoreUnavailable as error:
             raise Invalid("tracking.uri", redact(store_uri(uri)), f"is away: {error}") from error
         paths = {name: str(Path(folder, name)) for name in downloaded}
         for name in set(reference_files) & set(downloaded):
@@ -136,7 +136,7 @@ def _audit_run(run_id: str, uri: str | None) -> list[Finding]:
 
 def _holds_zero(config: Path) -> bool:
     try:
-        _, values = safe_yaml.read(config, run_config.LONG, run_config.VALUES)
+        _, values = safe_yaml.read(config, run_config.MAX_FILE_BYTES, run_config.MAX_FILE_VALUES)
         return bool(values["held"]["name"] == "zero")
     except (ValueError, TypeError, KeyError):
         return False

@@ -29,7 +29,7 @@ from masksweep.sweeps.launch.engine import Engine
 from masksweep.sweeps.launch.worker import TrialWork, portable_config
 from masksweep.sweeps.results import PreflightAnswer
 from masksweep.sweeps.tracking import resume
-from masksweep.sweeps.tracking.store import exists, store_uri
+from masksweep.sweeps.tracking.store import may_have_content, store_uri
 from masksweep.sweeps.tracking.writable import require_state, require_store
 from masksweep.sweeps.training import checkpoint
 from masksweep.sweeps.training.preflight import AskPreflight, Preflight, check
@@ -80,10 +80,10 @@ def _run(
                 engine = _start_engine(stack, planned, name)
                 ask = partial(_ask_worker, engine)
         except Invalid as error:
-            if not exists(store_uri(first.tracking.uri)):
+            if not may_have_content(store_uri(first.tracking.uri)):
                 raise
             ask = partial(_raise_when_asked, error)  # raised only if there is a trial to run
-        planned, recorder, away = stack.enter_context(resume.opened(planned, name, rerun))
+        planned, recorder, away = stack.enter_context(resume.open_sweep(planned, name, rerun))
         summary.print_before(planned, away)
         if any(p.state == "to run" for p in planned):
             planned = _with_preflight(planned, ask)

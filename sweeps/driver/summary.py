@@ -56,7 +56,7 @@ def print_before(planned: Sequence[Planned], away: str) -> None:
         print(message, file=sys.stderr)
     if done:
         print(f"{count_by_state(planned)}.", file=sys.stderr)
-        if warning := resume.other_code(planned):
+        if warning := resume.other_code_warning(planned):
             print(warning, file=sys.stderr)
 
 

@@ -400,7 +400,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[Run]]:
     """(The URI of a store, the runs of a sweep in it: those of the trials, then the parent run)."""
     folder = tmp_path_factory.mktemp("sweep")
     planned = [Planned(trial, []) for trial in TRIALS]
-    with chdir(folder), resume.opened(planned, "small", rerun=False) as (_, recorder, _):
+    with chdir(folder), resume.open_sweep(planned, "small", rerun=False) as (_, recorder, _):
         recorder.start_sweep("note", [p.describe() for p in planned])
         recorder.sender.start()
         for trial in TRIALS:

@@ -381,7 +381,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     planned = [Planned(o.trial, []) for o in trials]
     with chdir(folder):
-        with resume.opened(planned, "small", rerun=False) as (_, recorder, _):
+        with resume.open_sweep(planned, "small", rerun=False) as (_, recorder, _):
             recorder.start_sweep("", [], tags=tags)
             recorder.sender.start()
             for o in trials:

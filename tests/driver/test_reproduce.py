@@ -44,7 +44,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Run], Run
     ]
     with (
         chdir(folder),
-        resume.opened([Planned(t, []) for t in trials], "small", rerun=False) as (_, recorder, _),
+        resume.open_sweep([Planned(t, []) for t in trials], "small", rerun=False) as (
+            _,
+            recorder,
+            _,
+        ),
     ):
         recorder.start_sweep("note", [])
         recorder.sender.start()

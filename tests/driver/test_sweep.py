@@ -386,7 +386,7 @@ def test_trials_that_no_worker_could_begin_are_recorded_as_failed(
     planned = [Planned(trial(seed=i), [f"seed={i}"]) for i in range(3)]
     jobs = [Job(p.trial.id, None, Spec()) for p in planned]
     with (
-        resume.opened(planned, "small", rerun=False) as (planned, recorder, _),
+        resume.open_sweep(planned, "small", rerun=False) as (planned, recorder, _),
         SignalHandler() as stop,
         Engine(jobs, NoTensorFlow()) as engine,
     ):
@@ -420,7 +420,7 @@ def test_a_report_that_cannot_be_made_leaves_no_run_open(
             monkeypatch.setattr("masksweep.sweeps.driver.sweep.as_text", broken)
     refused = [Planned(trial(), ["seed=0"], refusal="it cannot")]
     with (
-        resume.opened(refused, "small", rerun=False) as (planned, recorder, _),
+        resume.open_sweep(refused, "small", rerun=False) as (planned, recorder, _),
         SignalHandler() as stop,
     ):
         SweepRun(planned, recorder, stop, "small", "note", False).run(None)
@@ -449,7 +449,7 @@ def test_the_log_of_a_worker_that_was_killed_is_kept(
     log.parent.mkdir(parents=True)
     log.write_text("an earlier run's words")
     with (
-        resume.opened([planned_trial], "small", rerun=False) as (planned, recorder, _),
+        resume.open_sweep([planned_trial], "small", rerun=False) as (planned, recorder, _),
         SignalHandler() as stop,
         Engine([Job(planned_trial.trial.id, str(log), Spec())], Killed()) as engine,
     ):

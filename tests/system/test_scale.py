@@ -57,7 +57,7 @@ def main() -> None:
             super().ended(key, result)
             rss_bytes.append(driver.memory_info().rss)
 
-    with cluster(), resume.opened(planned, "scale", rerun=False) as (planned, recorder, away):
+    with cluster(), resume.open_sweep(planned, "scale", rerun=False) as (planned, recorder, away):
         assert away
         jobs = [Job(p.trial.id, p.trial.seed, Spec()) for p in planned]
         with SignalHandler() as stop, Engine(jobs, Trivial()) as engine:

@@ -24,7 +24,7 @@ FAILED = make(strategy="projection", optimizer={"name": "adam", "learning_rate":
 
 def record(name: str, trials: Sequence[Trial], again: bool = False) -> None:
     """Records a sweep in the store of the current folder, without training."""
-    with resume.opened([Planned(t, []) for t in trials], name, rerun=True) as (_, recorder, _):
+    with resume.open_sweep([Planned(t, []) for t in trials], name, rerun=True) as (_, recorder, _):
         recorder.start_sweep("note", [])
         recorder.sender.start()
         for trial in trials:
