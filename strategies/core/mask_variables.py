@@ -84,5 +84,5 @@ def holder(variable: Any, start: Any) -> Any:
         new_variable = keras.Variable(start, dtype=variable.dtype, name=variable.name)
     new_variable.constraint = variable.constraint
     # optimizers identify variables by this, for example those without weight decay
-    keras_internals.pass_for(new_variable, variable)
+    keras_internals.treat_as(new_variable, variable)
     return new_variable

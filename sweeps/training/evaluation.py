@@ -118,7 +118,7 @@ def integrity(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
         state = [np.asarray(v.numpy()) for v in program.training.state]
-        baked = audit.bake(start.model, after.weights, state, path, loader)
+        baked = audit.save_and_reload(start.model, after.weights, state, path, loader)
         artifacts = {"model.keras": path.read_bytes()}
     reloaded = values(baked)
     live, saved = _statistics(program, state), {s.name: s for s in statistics(baked)}
@@ -143,11 +143,12 @@ def integrity(
         peak_drift=max(drift, progress.peak_drift),
         slot_leak=slot_leak(program.training),
         raw_drift=program.raw_drift(before.raw),
-        moved=audit.moved(before.weights, reloaded, plan),
+        moved=audit.moved_fraction(before.weights, reloaded, plan),
         agreement=float(np.abs(after.outputs - outputs).max()),
-        tolerance=audit.AGREEMENT * max(1.0, float(np.abs(outputs).max())),
+        tolerance=audit.MAX_OUTPUT_DIFFERENCE * max(1.0, float(np.abs(outputs).max())),
         output_drift=_output_drift(before.outputs, after.outputs, outputs_held),
-        reloaded_exactly=audit.same(reloaded, after.weights) and audit.same(reloaded_state, live),
+        reloaded_exactly=audit.same_weights(reloaded, after.weights)
+        and audit.same_weights(reloaded_state, live),
         frozen_violations=_count_frozen_changes(start, program, before, reloaded | reloaded_state),
     )
     metrics = verdict.metrics() | _free_loss(start, before.outputs, after.outputs)
@@ -170,7 +171,7 @@ def _count_frozen_changes(
     pairs = zip(training.weights, training.values, strict=True)
     names = [w.name for w, v in pairs if id(v) not in trained]
     names += [s.name for s in training.frozen]
-    return audit.differing({name: initial[name] for name in names}, now) if names else None
+    return audit.count_differing({name: initial[name] for name in names}, now) if names else None
 
 
 def moved_outputs(
@@ -218,7 +219,7 @@ def gradients(start: Start, program: Program, batch: tuple[Any, Any]) -> dict[st
             continue
         if tuple(value.shape) != weight.shape:
             zeros = tf.zeros(weight.shape, gradient.dtype)
-            gradient = training.spread(gradient, masked, zeros)
+            gradient = training.to_weight_shape(gradient, masked, zeros)
         sizes, mask = np.abs(np.asarray(gradient)), masked.kept.numpy()
         held_sizes += [sizes[~mask].max(initial=0.0)]
         kept_sizes += [sizes[mask].min(initial=np.inf)]

@@ -48,7 +48,7 @@ def control_reach(start: Start, plan: Plan, program: Program, before: Snapshot) 
     masked = {w.weight.name: ~w.mask & masked_at_start[w.weight.name] for w in plan.weights}
     reached = {name: np.zeros(mask.shape, bool) for name, mask in masked.items()}
     for weights, values, epoch in moments:
-        dense.training.put(dense.start(weights, values, Plan(), rate))
+        dense.training.assign_all(dense.start(weights, values, Plan(), rate))
         for rows in setup.order(trial, samples, epoch):
             x, y = (tf.gather(a, rows) for a in start.data.train)
             gradients = dense.gradients(x, y)

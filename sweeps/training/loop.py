@@ -274,7 +274,7 @@ class TrainingLoop:
             state, note = checkpoints.resume("")
             if state is None:
                 raise OSError(note)
-        program.training.put_first(state.arrays)
+        program.training.assign_first(state.arrays)
         self.program = program
         self.programs.append(program)
 

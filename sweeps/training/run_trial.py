@@ -59,7 +59,7 @@ def run(
     compile_seconds_before, before = program.compile_seconds, evaluation.snapshot(start, program)
     gradients = evaluation.gradients(start, program, setup.first_batch(start))
     training = TrialRun(start, emit, checkpoints)
-    program.training.put_first(training.resume(program.training))
+    program.training.assign_first(training.resume(program.training))
     loop = TrainingLoop([training], program)
     loop.run()
     program = loop.program.single_program

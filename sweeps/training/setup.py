@@ -252,7 +252,7 @@ def shape(start: Start) -> Shape:
 
 
 def _reset(program: Program, start: Start) -> Program:
-    program.training.put(_values(program, start))
+    program.training.assign_all(_values(program, start))
     return program
 
 

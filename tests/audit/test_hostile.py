@@ -310,7 +310,7 @@ def test_what_is_read_as_a_whole_has_a_limit(
         return capsys.readouterr().err.splitlines()[-1].removeprefix("masksweep: ")
 
     def limited(module: str, bytes_allowed: int) -> None:
-        monkeypatch.setattr(f"{module}.LARGE", bytes_allowed)
+        monkeypatch.setattr(f"{module}.MAX_ARRAY_BYTES", bytes_allowed)
 
     bombs.saved()
     np.save("mask.npy", np.asfortranarray(np.zeros((3, 4))))
