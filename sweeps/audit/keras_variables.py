@@ -69,7 +69,7 @@ def known_class(name: str) -> str | None:
     """Returns the class of a layer with an automatic name, in snake case; None if it is not known.
 
     Example:
-        >>> known("dense_3")
+        >>> known_class("dense_3")
         'dense'
     """
     plain = re.sub(r"_\d+$", "", name)

@@ -13,6 +13,7 @@ from masksweep.sweeps.cli.verify import EXPERIMENTS, experiments_with_claims
 from masksweep.sweeps.composing.command_line import compose_plan
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.plan import Planned
+from masksweep.sweeps.config.selection import select
 from tests.support.sweep_process import local_store, ran, sweep
 
 QUESTIONS = ("selective_zero", "sparse_variable", "constant_weight", "freeze_output")
@@ -40,7 +41,7 @@ def test_every_claim_is_about_some_trials(name: str) -> None:
     assert claims
     for claim in claims.values():
         for selection in filter(None, (claim.trials, claim.minus)):
-            chosen = claim.selected(selection, outcomes, parts)
+            chosen = select(selection, outcomes, parts)
             assert chosen, f"{name}: {claim.says}"
             assert len({o.trial.seed for o in chosen}) >= claim.seeds
 
