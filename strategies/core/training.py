@@ -12,9 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from masksweep.strategies.base import Array, Invalid, Plan, Slot, Strategy
-from masksweep.strategies.core.forward import Forward, require_listed, require_plain_calls
+from masksweep.strategies.core.forward import ForwardScope, require_listed, require_plain_calls
 from masksweep.strategies.core.keras_internals import calling, not_trainable
-from masksweep.strategies.core.mask_variables import Masked, holder
+from masksweep.strategies.core.mask_variables import MaskVariables, trained_variable
 from masksweep.strategies.core.moving_statistics import (
     frozen_statistics,
     layers_with_frozen_statistics,
@@ -109,16 +109,16 @@ class Training:
         self.optimizer = with_loss_scaling(optimizer, model)
         self._variables = list(model.trainable_variables)
         """The model's own trainable variables, in the order of `weights`."""
-        self.masked: dict[str, Masked] = {}
+        self.masked: dict[str, MaskVariables] = {}
         self.values: list[Any] = []
         """The variables with the values that train, in the order of `weights`."""
         for weight, variable in zip(self.weights, self._variables, strict=True):
             if masked_weight := plan.find(weight.name):
-                masked = Masked(masked_weight, binding)
+                masked = MaskVariables(masked_weight, binding)
                 self.masked[weight.name] = masked
                 start = tf.convert_to_tensor(variable.value)
                 start = binding.init(start, masked.layout.value, masked.rest.value)
-                self.values.append(holder(variable, start))
+                self.values.append(trained_variable(variable, start))
             else:
                 self.values.append(variable)
         self.state = list(model.non_trainable_variables)
@@ -208,7 +208,7 @@ class Training:
                 variable.assign(self.binding.init(array, masked.layout.value, masked.rest.value))
         self._after_step()
 
-    def to_weight_shape(self, values: Any, masked: Masked, rest: Any) -> Any:
+    def to_weight_shape(self, values: Any, masked: MaskVariables, rest: Any) -> Any:
         """Returns an array in the weight's shape from one in the shape of the trained values.
 
         Args:
@@ -243,7 +243,7 @@ class Training:
             for v, m in self._values_with_masks()
         ]
 
-    def _values_with_masks(self) -> list[tuple[Any, Masked | None]]:
+    def _values_with_masks(self) -> list[tuple[Any, MaskVariables | None]]:
         return [
             (v, self.masked.get(w.name)) for w, v in zip(self.weights, self.values, strict=True)
         ]
@@ -265,15 +265,15 @@ class Training:
         outputs, losses = self._call(x, scope, training)
         return outputs, [scope.get_current_value(v) for v in self.state], losses
 
-    def _scope(self, tape: Any) -> Forward:
+    def _scope(self, tape: Any) -> ForwardScope:
         weights = [
             self.binding.substitute(v.value, m.layout.value, m.rest.value) if m else v.value
             for v, m in self._values_with_masks()
         ]
-        state = [(v, v.value) for v in self.state]
-        return Forward([*zip(self._variables, weights, strict=True), *state], self._variables, tape)
+        values = [*zip(self._variables, weights, strict=True), *((v, v.value) for v in self.state)]
+        return ForwardScope(values, self._variables, tape)
 
-    def _call(self, x: Any, scope: Forward, training: bool) -> tuple[Any, Any]:
+    def _call(self, x: Any, scope: ForwardScope, training: bool) -> tuple[Any, Any]:
         """Returns (outputs, losses that layers add), computed by `Model.__call__` as in `fit`."""
         # `fit` too leaves the argument out if the model's `call` does not have it
         arguments = {"training": training} if "training" in self._parameters else {}
@@ -339,7 +339,7 @@ class Training:
         pairs = self._backward(x, y)[-1]
         return {names[id(v)]: tf.convert_to_tensor(g) for g, v in pairs if g is not None}
 
-    def _backward(self, x: Any, y: Any) -> tuple[Any, Any, Forward, list[tuple[Any, Any]]]:
+    def _backward(self, x: Any, y: Any) -> tuple[Any, Any, ForwardScope, list[tuple[Any, Any]]]:
         """Returns (loss, outputs, scope of the forward pass, [(gradient, variable)]).
 
         The gradients are those that the optimizer gets. A weight on which the loss does not depend
@@ -367,7 +367,7 @@ class Training:
         ]
         return loss, outputs, scope, pairs
 
-    def _check_written(self, scope: Forward) -> None:
+    def _check_written(self, scope: ForwardScope) -> None:
         """Checks the variables that layers wrote to in the forward pass.
 
         Raises:
@@ -386,7 +386,7 @@ class Training:
                 allowed = f"must match {weight.name}, to which its layer writes in the forward pass"
                 raise Invalid("trainable", weight.layer, allowed)
 
-    def _optimizer_gradient(self, gradient: Any, masked: Masked | None) -> Any:
+    def _optimizer_gradient(self, gradient: Any, masked: MaskVariables | None) -> Any:
         if gradient is None or masked is None or self.binding.slices:
             return gradient
         return self.binding.gradients(tf.convert_to_tensor(gradient), masked.layout.value)

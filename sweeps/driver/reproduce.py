@@ -22,7 +22,7 @@ from masksweep.sweeps.common.signals import SignalHandler
 from masksweep.sweeps.common.spinner import show_status
 from masksweep.sweeps.common.text import printable
 from masksweep.sweeps.config.outcome import Outcome
-from masksweep.sweeps.config.plan import Planned
+from masksweep.sweeps.config.plan import PlannedTrial
 from masksweep.sweeps.config.sections import Tracking
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.driver.compare_runs import Verdict, compare
@@ -210,8 +210,8 @@ class _ReproductionWatcher(TrialWatcher):
         checkpoint.clear(self._checkpoints, key)
 
 
-def _planned(targets: Sequence[Target]) -> list[Planned]:
-    return [Planned(t.trial, ()) for t in targets]
+def _planned(targets: Sequence[Target]) -> list[PlannedTrial]:
+    return [PlannedTrial(t.trial, ()) for t in targets]
 
 
 def _run(

@@ -11,7 +11,7 @@ from masksweep.sweeps.common.limits import INTERRUPTED_SEND_SECONDS
 from masksweep.sweeps.common.signals import SignalHandler, Stopped
 from masksweep.sweeps.common.sweep_failed import SweepFailed
 from masksweep.sweeps.config.outcome import Outcome
-from masksweep.sweeps.config.plan import Planned
+from masksweep.sweeps.config.plan import PlannedTrial
 from masksweep.sweeps.driver import summary
 from masksweep.sweeps.driver.progress import Display
 from masksweep.sweeps.driver.summary import SweepResult
@@ -47,7 +47,7 @@ class SweepRun(TrialWatcher):
 
     def __init__(
         self,
-        planned: Sequence[Planned],
+        planned: Sequence[PlannedTrial],
         recorder: Recorder,
         stop: SignalHandler,
         name: str,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from masksweep.sweeps.config.outcome import Outcome
-from masksweep.sweeps.config.plan import Planned
+from masksweep.sweeps.config.plan import PlannedTrial
 from masksweep.sweeps.driver.progress import Display
 from masksweep.sweeps.driver.sweep_jobs import log_file
 from masksweep.sweeps.launch.job import Failure, Watcher
@@ -36,7 +36,7 @@ class TrialWatcher(Watcher):
 
     def __init__(
         self,
-        planned: Sequence[Planned],
+        planned: Sequence[PlannedTrial],
         recorder: Recorder,
         display: Display,
         *,

@@ -10,7 +10,7 @@ from typing import Any
 from masksweep.sweeps.common.provenance import code_version
 from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.common.spinner import show_status
-from masksweep.sweeps.config.plan import Planned
+from masksweep.sweeps.config.plan import PlannedTrial
 from masksweep.sweeps.config.sections import Tracking
 from masksweep.sweeps.results import StoredResult, TrialResult
 from masksweep.sweeps.tracking.recorder import Recorder
@@ -30,7 +30,7 @@ def address(tracking: Tracking, name: str) -> SpoolAddress:
     return SpoolAddress(redact(store_uri(tracking.uri)), tracking.experiment, name)
 
 
-def find_done(planned: Sequence[Planned], name: str) -> tuple[list[Planned], str]:
+def find_done(planned: Sequence[PlannedTrial], name: str) -> tuple[list[PlannedTrial], str]:
     """Fills in which trials of a plan are done, without writing anything.
 
     Args:
@@ -58,8 +58,8 @@ def find_done(planned: Sequence[Planned], name: str) -> tuple[list[Planned], str
 
 @contextmanager
 def open_sweep(
-    planned: Sequence[Planned], name: str, rerun: bool
-) -> Iterator[tuple[list[Planned], Recorder, str]]:
+    planned: Sequence[PlannedTrial], name: str, rerun: bool
+) -> Iterator[tuple[list[PlannedTrial], Recorder, str]]:
     """Opens a sweep for this process alone; a context manager.
 
     First sends what an earlier process of the same sweep left in the spool.
@@ -94,7 +94,9 @@ def open_sweep(
         yield plan, Recorder(spool, sender), away
 
 
-def _with_results(planned: Sequence[Planned], done: Mapping[str, StoredResult]) -> list[Planned]:
+def _with_results(
+    planned: Sequence[PlannedTrial], done: Mapping[str, StoredResult]
+) -> list[PlannedTrial]:
     return [replace(p, previous_result=done.get(p.trial.id)) for p in planned]
 
 
@@ -111,7 +113,7 @@ def _parse_results(bodies: Mapping[str, Mapping[str, Any]]) -> dict[str, StoredR
     return results
 
 
-def other_code_warning(planned: Sequence[Planned]) -> str:
+def other_code_warning(planned: Sequence[PlannedTrial]) -> str:
     """Returns a warning if other code than this ran trials that are done; else an empty text."""
     versions = [p.previous_result.code for p in planned if p.previous_result]
     others = [version for version in versions if version != code_version()]

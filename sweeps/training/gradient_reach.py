@@ -11,10 +11,12 @@ from masksweep.strategies.base import Plan
 from masksweep.sweeps.training import setup
 from masksweep.sweeps.training.evaluation import Snapshot
 from masksweep.sweeps.training.program import Program
-from masksweep.sweeps.training.setup import Start
+from masksweep.sweeps.training.setup import TrialStart
 
 
-def control_reach(start: Start, plan: Plan, program: Program, before: Snapshot) -> dict[str, float]:
+def control_reach(
+    start: TrialStart, plan: Plan, program: Program, before: Snapshot
+) -> dict[str, float]:
     """Counts the masked entries that a gradient reaches, for a control whose entries did not move.
 
     A control is a strategy that must leak: its masked entries must move. They cannot move if the

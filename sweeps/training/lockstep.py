@@ -11,10 +11,10 @@ from masksweep.strategies.base import Array, Strategy
 from masksweep.strategies.core.audit import same_weights
 from masksweep.sweeps.training import setup
 from masksweep.sweeps.training.loop import single_trial_loop
-from masksweep.sweeps.training.setup import Start
+from masksweep.sweeps.training.setup import TrialStart
 
 
-def compare(start: Start, reference: Strategy) -> dict[str, float]:
+def compare(start: TrialStart, reference: Strategy) -> dict[str, float]:
     """Trains the trial under its own strategy and under another, and compares the weights.
 
     The effective weights are compared after every audited step. XLA is used for both trainings or

@@ -12,7 +12,7 @@ from masksweep.sweeps.cli import main
 from masksweep.sweeps.cli.verify import EXPERIMENTS, experiments_with_claims
 from masksweep.sweeps.composing.command_line import compose_plan
 from masksweep.sweeps.config.outcome import Outcome
-from masksweep.sweeps.config.plan import Planned
+from masksweep.sweeps.config.plan import PlannedTrial
 from masksweep.sweeps.config.selection import select
 from tests.support.sweep_process import local_store, ran, sweep
 
@@ -27,7 +27,7 @@ def elsewhere(
 
 
 @cache
-def plan(name: str) -> Sequence[Planned]:
+def plan(name: str) -> Sequence[PlannedTrial]:
     return tuple(compose_plan([f"+experiment={name}"]))
 
 

@@ -15,8 +15,8 @@ from masksweep.strategies import Invalid
 from masksweep.sweeps.composing import grid, hydra_internals
 from masksweep.sweeps.composing.composer import Composer
 from masksweep.sweeps.config import plan
-from masksweep.sweeps.config.composed import Composed
-from masksweep.sweeps.config.plan import Planned
+from masksweep.sweeps.config.composed import ComposedJob
+from masksweep.sweeps.config.plan import PlannedTrial
 
 # composing sets Hydra's version base, which must be reset for other tests
 pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
@@ -140,14 +140,14 @@ EXPERIMENTS = sorted(p.stem for p in (Path(__file__).parents[2] / "conf/experime
 
 
 @cache
-def planned(name: str) -> Sequence[Planned]:
+def planned(name: str) -> Sequence[PlannedTrial]:
     """The plan of an experiment."""
     arguments = [f"+experiment={name}"]
     with hydra_internals.compose_sweep_config(None, arguments) as composed_sweep:
         sweep = Sweep(*composed_sweep)
         jobs = sweep.jobs(arguments)
         resolved = zip(jobs, sweep.composer.resolve(jobs), strict=True)
-        composed = [Composed(job, values) for job, values in resolved]
+        composed = [ComposedJob(job, values) for job, values in resolved]
         return tuple(plan.plan(composed, plan.parse_trials(composed)))
 
 

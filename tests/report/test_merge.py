@@ -12,7 +12,7 @@ import pytest
 
 from masksweep.sweeps.cli.main import main
 from masksweep.sweeps.config.outcome import Outcome
-from masksweep.sweeps.config.plan import Planned
+from masksweep.sweeps.config.plan import PlannedTrial
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.report import html_page
 from masksweep.sweeps.report.merge import combine
@@ -35,7 +35,7 @@ def record(name: str, scored: Sequence[Scored], environment: str) -> None:
         "sweep.question": f"Does {name} hold?",
         "sweep.command": f"masksweep run sweep.name={name}",
     }
-    planned = [Planned(trial, []) for trial, _ in scored]
+    planned = [PlannedTrial(trial, []) for trial, _ in scored]
     with resume.open_sweep(planned, name, rerun=True) as (_, recorder, _):
         recorder.start_sweep("", [], tags=tags)
         recorder.sender.start()

@@ -24,7 +24,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from masksweep.strategies import Invalid
 from masksweep.sweeps.cli.sync import sync
-from masksweep.sweeps.config.plan import Planned, count_by_state
+from masksweep.sweeps.config.plan import PlannedTrial, count_by_state
 from masksweep.sweeps.config.sections import Tracking
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.results import TrialResult
@@ -39,7 +39,7 @@ from tests.support.trials import trial
 
 NAME = 'it\'s a "sweep"'
 TRIALS = [trial(seed=seed) for seed in range(3)]
-PLANNED = [Planned(t, [f"seed={t.seed}"]) for t in TRIALS]
+PLANNED = [PlannedTrial(t, [f"seed={t.seed}"]) for t in TRIALS]
 RESULT = TrialResult(
     "ok",
     metrics={"train/loss": 0.25, "test/accuracy": 0.5, "integrity/ok": 1.0},
@@ -58,7 +58,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) -
 
 
 @contextmanager
-def recorder(rerun: bool = False) -> Iterator[tuple[list[Planned], Recorder]]:
+def recorder(rerun: bool = False) -> Iterator[tuple[list[PlannedTrial], Recorder]]:
     with resume.open_sweep(PLANNED, NAME, rerun) as (planned, sweep_recorder, away):
         assert not away
         yield planned, sweep_recorder
