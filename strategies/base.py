@@ -163,11 +163,11 @@ class Plan:
         return sum(int((~w.mask).sum()) for w in self.weights) / size if size else 0.0
 
 
-def _first(value: Any, *_: Any) -> Any:
+def _first_argument(value: Any, *_: Any) -> Any:
     return value
 
 
-def one_value(held: Array, m: Any = None) -> Array:
+def collapse_constant(held: Array, m: Any = None) -> Array:
     """Returns the held value as a scalar array if all entries share it, else `held` itself.
 
     `held` has a single value if it is a view of one value, made by `numpy.broadcast_to`. A step
@@ -184,7 +184,7 @@ def one_value(held: Array, m: Any = None) -> Array:
     return held[(slice(1),) * held.ndim].reshape(()) if is_single else held
 
 
-def _pair(value: Any, slots: Any, *_: Any) -> Any:
+def _first_two_arguments(value: Any, slots: Any, *_: Any) -> Any:
     return value, slots
 
 
@@ -221,16 +221,16 @@ class Binding:
         array([1., 0.], dtype=float32)
     """
 
-    layout: Callable[[Mask], Array] = _first
+    layout: Callable[[Mask], Array] = _first_argument
     """mask -> `m`, computed once with NumPy. The shape of `m` may depend only on the shape of the
     mask and on how many entries, rows or outputs it keeps."""
-    keep: Callable[[Array, Array], Array] = one_value
+    keep: Callable[[Array, Array], Array] = collapse_constant
     """(held values in the weight's shape, m) -> `h`, computed once with NumPy. The shape of `h` may
-    depend on what the shape of `m` may depend on, and on whether `one_value` (the default) finds a
-    single value."""
-    init: Callable[[Any, Any, Any], Any] = _first
+    depend on what the shape of `m` may depend on, and on whether `collapse_constant` (the default)
+    finds a single value."""
+    init: Callable[[Any, Any, Any], Any] = _first_argument
     """(w, m, h) -> `v` at the start of the training."""
-    substitute: Callable[[Any, Any, Any], Any] = _first
+    substitute: Callable[[Any, Any, Any], Any] = _first_argument
     """(v, m, h) -> the weight that the forward pass uses, in the shape of `w`."""
     effective: Callable[[Any, Any, Any], Any] | None = None
     """(v, m, h) -> the dense weight that is audited and saved, in the shape of `w`. By default the
@@ -238,9 +238,9 @@ class Binding:
     dense_call: Callable[[Any, Any, Any, Any, Any], Any] | None = None
     """(layer, inputs, v, m, h) -> the outputs of a Dense layer whose kernel is masked. Replaces the
     layer's own `call`, which computes with the result of `substitute`."""
-    outputs: Callable[[Any, Any], Any] = _first
+    outputs: Callable[[Any, Any], Any] = _first_argument
     """(y, m) -> the outputs that the loss gets. Called for masked weights of the output layer."""
-    gradients: Callable[[Any, Any], Any] = _first
+    gradients: Callable[[Any, Any], Any] = _first_argument
     """(g, m) -> the gradient that the optimizer gets. `g` is a dense tensor."""
     slices: bool = False
     """Whether the optimizer gets the gradients unchanged, so that `tf.IndexedSlices` stay sparse.

@@ -21,9 +21,9 @@ from typing import Any, TypeVar
 from masksweep.strategies.base import Invalid, Strategy
 
 T = TypeVar("T")
-PREFIX = "masksweep."
+GROUP_PREFIX = "masksweep."
 """Prefix of the entry-point groups: `masksweep.strategies`, `masksweep.models`, ..."""
-NAME = re.compile(r"[a-z][a-z0-9_]*")
+NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]*")
 
 _distribution: ContextVar[str] = ContextVar("distribution", default="")
 """Name and version of the distribution whose entry point is being loaded, else empty."""
@@ -68,8 +68,10 @@ class Registry(Mapping[str, type[T]]):
             or "__dataclass_fields__" not in vars(component)
         ):
             raise TypeError(f"{component.__qualname__} must be a frozen dataclass")
-        if not isinstance(name, str) or not NAME.fullmatch(name):
-            raise TypeError(f"{component.__qualname__}.name must be lower case, as {NAME.pattern}")
+        if not isinstance(name, str) or not NAME_PATTERN.fullmatch(name):
+            raise TypeError(
+                f"{component.__qualname__}.name must be lower case, as {NAME_PATTERN.pattern}"
+            )
         with self._lock:
             existing = self._components.setdefault(name, component)
             if existing is not component:
@@ -77,10 +79,10 @@ class Registry(Mapping[str, type[T]]):
                     f"{c.__module__}.{c.__qualname__}" for c in (existing, component)
                 )
                 raise Invalid(
-                    f"{PREFIX}{self.kind}", name, f"the name of two components: {classes}"
+                    f"{GROUP_PREFIX}{self.kind}", name, f"the name of two components: {classes}"
                 )
             if _distribution.get() or name not in self._origins:
-                self._origins[name] = _distribution.get() or _own(component)
+                self._origins[name] = _distribution.get() or _own_origin(component)
 
     def origin(self, name: str) -> str:
         """Returns where the component of this name comes from.
@@ -118,7 +120,7 @@ class Registry(Mapping[str, type[T]]):
                     importlib.import_module(f"{self._package}.{module.name}")
             self._loaded = True
             try:
-                for point in entry_points(group=f"{PREFIX}{self.kind}"):
+                for point in entry_points(group=f"{GROUP_PREFIX}{self.kind}"):
                     self._load_point(point)
             except Invalid:
                 self._loaded = False
@@ -136,7 +138,7 @@ class Registry(Mapping[str, type[T]]):
         except Exception as error:  # code of another distribution can raise anything
             message = " ".join(str(error).split()) or "no reason given"
             allowed = f"of {origin} cannot be loaded: {type(error).__name__}: {message}"
-            raise Invalid(f"{PREFIX}{self.kind}", point.name, allowed) from error
+            raise Invalid(f"{GROUP_PREFIX}{self.kind}", point.name, allowed) from error
         finally:
             _distribution.reset(token)
 
@@ -166,12 +168,12 @@ def register(component: type[T]) -> type[T]:
     raise TypeError(f"{component.__qualname__} must derive from one of {bases}")
 
 
-def _own(component: type) -> str:
+def _own_origin(component: type) -> str:
     """Returns the origin of a component that was not loaded from an entry point.
 
     Empty for a component of Masksweep, else the name and SHA-256 digest of its file.
     """
-    if component.__module__.startswith(PREFIX):
+    if component.__module__.startswith(GROUP_PREFIX):
         return ""
     file = inspect.getsourcefile(component)
     if file is None:

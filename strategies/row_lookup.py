@@ -11,7 +11,7 @@ from masksweep.strategies.base import Array, Binding, Mask, Plan, Strategy
 from masksweep.strategies.registry import register
 
 
-def _kept(mask: Mask) -> Array:
+def _kept_rows(mask: Mask) -> Array:
     """Returns the indices of the kept rows, `[kept]` int32."""
     return np.flatnonzero(mask.any(axis=1)).astype(np.int32)
 
@@ -51,7 +51,7 @@ class RowLookup(Strategy):
             return tf.tensor_scatter_nd_update(others, m[:, None], rows)
 
         return Binding(
-            layout=_kept,
+            layout=_kept_rows,
             keep=lambda held, m: held,
             init=lambda w, m, h: with_rows(h, tf.gather(w, m), m),
             substitute=lambda v, m, h: with_rows(

@@ -18,7 +18,7 @@ def _indices(mask: Mask) -> Array:
     return np.argwhere(mask).astype(np.int64)
 
 
-def _by_output(mask: Mask) -> Array:
+def _indices_by_output(mask: Mask) -> Array:
     """Returns row and column of each kept entry, in column-major order, `[kept, 2]` int64."""
     return np.argwhere(mask.T)[:, ::-1].astype(np.int64)
 
@@ -111,9 +111,8 @@ class SparseTensor(Strategy):
     def bind(self) -> Binding:
         import tensorflow as tf
 
-        product, layout = {"coo": (_multiply, _indices), "lookup": (_look_up, _by_output)}[
-            self.format
-        ]
+        formats = {"coo": (_multiply, _indices), "lookup": (_look_up, _indices_by_output)}
+        product, layout = formats[self.format]
         return Binding(
             layout=layout,
             keep=lambda held, m: held,

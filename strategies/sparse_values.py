@@ -11,7 +11,7 @@ from masksweep.strategies.base import Array, Binding, Mask, Plan, Strategy
 from masksweep.strategies.registry import register
 
 
-def _positions(mask: Mask) -> Array:
+def _kept_positions(mask: Mask) -> Array:
     """Returns the position of each kept entry in the flat weight, `[kept]` int32."""
     return np.flatnonzero(mask).astype(np.int32)
 
@@ -54,7 +54,7 @@ class SparseValues(Strategy):
             return tf.reshape(flat, h.shape)
 
         return Binding(
-            layout=_positions,
+            layout=_kept_positions,
             keep=lambda held, m: held,
             init=lambda w, m, h: tf.gather(tf.reshape(w, [-1]), m),
             substitute=scatter,

@@ -10,9 +10,9 @@ import numpy as np
 from masksweep.strategies.base import Array, Binding, Mask, Plan, Strategy
 from masksweep.strategies.registry import register
 
-WIDE, ALIGNED = 256, 64
-"""If at least `WIDE` outputs are frozen, zeros are added until their number is a multiple of
-`ALIGNED`. XLA computes the product faster at such sizes."""
+MIN_PADDED_OUTPUTS, PADDING_MULTIPLE = 256, 64
+"""If at least `MIN_PADDED_OUTPUTS` outputs are frozen, zeros are added until their number is a
+multiple of `PADDING_MULTIPLE`. XLA computes the product faster at such sizes."""
 
 
 class Split(NamedTuple):
@@ -47,7 +47,7 @@ def _frozen(held: Array, layout: Array) -> Array:
     kept = len(layout) - 2 * outputs
     frozen: Array = held[..., layout[kept:outputs]]
     count = frozen.shape[-1]
-    zeros = -count % ALIGNED if count >= WIDE else 0
+    zeros = -count % PADDING_MULTIPLE if count >= MIN_PADDED_OUTPUTS else 0
     return np.pad(frozen, [(0, 0)] * (held.ndim - 1) + [(0, zeros)])
 
 

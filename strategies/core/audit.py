@@ -17,7 +17,7 @@ import numpy as np
 from masksweep.strategies.base import Array, Plan
 from masksweep.strategies.core.weights import describe
 
-AGREEMENT = 1e-5
+MAX_OUTPUT_DIFFERENCE = 1e-5
 """Largest allowed difference between the outputs of the trained and of the reloaded model, as a
 factor of `max(1, largest |output|)`."""
 
@@ -31,7 +31,7 @@ def bits(array: Array) -> Array:
     return np.asarray(array, order="C").view(f"u{array.dtype.itemsize}")
 
 
-def count(weight: Any, kept: Any, held: Any, lanes: bool = False) -> tuple[Any, Any]:
+def count_violations(weight: Any, kept: Any, held: Any, lanes: bool = False) -> tuple[Any, Any]:
     """Counts the violations of one dense weight, with TensorFlow.
 
     A violation is a masked entry that differs from its held value in any bit.
@@ -92,7 +92,7 @@ def violations(weights: Mapping[str, Array], plan: Plan) -> tuple[int, float]:
     return total, largest
 
 
-def moved(start: Mapping[str, Array], end: Mapping[str, Array], plan: Plan) -> float:
+def moved_fraction(start: Mapping[str, Array], end: Mapping[str, Array], plan: Plan) -> float:
     """Returns the fraction of the kept entries that changed between `start` and `end`.
 
     The entries are those of the masked weights. If these have no kept entry at all, the entries of
@@ -154,7 +154,7 @@ class Loader:
         return self._model
 
 
-def bake(
+def save_and_reload(
     model: Any,
     weights: Mapping[str, Array],
     state: list[Array],
@@ -265,17 +265,17 @@ class Integrity:
         return {f"integrity/{k}": float(v) for k, v in fields.items() if v is not None}
 
 
-def same(first: Mapping[str, Array], second: Mapping[str, Array]) -> bool:
+def same_weights(first: Mapping[str, Array], second: Mapping[str, Array]) -> bool:
     """Returns whether two sets of weights have the same names, shapes, dtypes and bits."""
-    return first.keys() == second.keys() and all(alike(first[n], second[n]) for n in first)
+    return first.keys() == second.keys() and all(same_bits(first[n], second[n]) for n in first)
 
 
-def differing(first: Mapping[str, Array], second: Mapping[str, Array]) -> int:
+def count_differing(first: Mapping[str, Array], second: Mapping[str, Array]) -> int:
     """Returns how many entries differ in any bit between arrays of the same names and shapes."""
     return sum(int((bits(first[name]) != bits(second[name])).sum()) for name in first)
 
 
-def alike(first: Array, second: Array) -> bool:
+def same_bits(first: Array, second: Array) -> bool:
     """Returns whether two arrays have the same shape, dtype and bits."""
     comparable = first.shape == second.shape and first.dtype == second.dtype
     return comparable and np.array_equal(bits(first), bits(second))

@@ -52,7 +52,7 @@ def require_listed(unlisted: Sequence[Any], model: Any) -> None:
         raise Invalid("model", variable.path, f"{allowed}; it would not be saved or resumed")
 
 
-class Forward(keras.StatelessScope):  # type: ignore[misc]
+class ForwardScope(keras.StatelessScope):  # type: ignore[misc]
     """A scope for a forward pass that writes to no variable.
 
     A layer may write to a weight and then read it in the same pass. As under `fit`, the value that

@@ -100,7 +100,7 @@ def calling(calls: Mapping[int, Callable[..., Any]], layers: Sequence[Any]) -> I
 # -- variables and optimizers ----------------------------------------------------------------
 
 
-def pass_for(variable: Any, original: Any) -> None:
+def treat_as(variable: Any, original: Any) -> None:
     """Makes optimizers treat `variable` as `original`, for example in the list of variables
     without weight decay.
     """

@@ -32,7 +32,7 @@ constraint: a constraint of the variable.
 """
 
 
-NDCause = Array
+CauseArray = Array
 """An object array of causes, in a weight's shape; an empty string where nothing differs."""
 
 
@@ -50,10 +50,10 @@ def causes(training: Training, x: Any, y: Any) -> list[Cause]:
     Returns:
         The causes, in the order of the stages; empty if all masked entries are held.
     """
-    seen = Seen(training)
-    with seen.listening():
+    recorder = CauseRecorder(training)
+    with recorder.recording():
         training.step(x, y)
-    return seen.causes()
+    return recorder.causes()
 
 
 def causes_of_finalizing(training: Training) -> list[Cause]:
@@ -62,24 +62,24 @@ def causes_of_finalizing(training: Training) -> list[Cause]:
     Returns:
         `["EMA"]`, or an empty list.
     """
-    seen = Seen(training)
+    recorder = CauseRecorder(training)
     training.finalize()
-    seen.look("EMA")
-    return [c for c in seen.causes() if c == "EMA"]  # other causes are older
+    recorder.record("EMA")
+    return [c for c in recorder.causes() if c == "EMA"]  # other causes are older
 
 
-class Seen:
+class CauseRecorder:
     """Records which masked entries differ from their held values, and the first cause of each."""
 
     def __init__(self, training: Training) -> None:
         self._training = training
-        self._since: dict[str, NDCause] = {}
+        self._first_causes: dict[str, CauseArray] = {}
         for weight in training.weights:
             if weight.name in training.masked:
-                self._since[weight.name] = np.full(weight.shape, "", dtype=object)
-        self.look("form")
+                self._first_causes[weight.name] = np.full(weight.shape, "", dtype=object)
+        self.record("form")
 
-    def _wrong(self) -> dict[str, Mask]:
+    def _violating_entries(self) -> dict[str, Mask]:
         training = self._training
         named = zip(training.weights, training.effective(), strict=True)
         wrong_entries = {}
@@ -89,14 +89,14 @@ class Seen:
                 wrong_entries[weight.name] = ~masked.kept.numpy() & differs
         return wrong_entries
 
-    def look(self, cause: Cause | dict[str, NDCause]) -> None:
+    def record(self, cause: Cause | dict[str, CauseArray]) -> None:
         """Records a cause for each entry that differs now and did not before.
 
         Args:
             cause: One cause for all these entries, or arrays of causes by weight name.
         """
-        for name, wrong in self._wrong().items():
-            since = self._since[name]
+        for name, wrong in self._violating_entries().items():
+            since = self._first_causes[name]
             causes = cause[name] if isinstance(cause, dict) else np.full(since.shape, cause, object)
             new = wrong & (since == "")
             since[new] = causes[new]
@@ -104,12 +104,12 @@ class Seen:
 
     def causes(self) -> list[Cause]:
         """Returns the causes of all entries that differ now, in the order of the stages."""
-        present = {c for since in self._since.values() for c in since[since != ""].tolist()}
+        present = {c for since in self._first_causes.values() for c in since[since != ""].tolist()}
         return [c for c in get_args(Cause) if c in present]
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Calls `look` after each stage of the steps that are taken inside a `with` block."""
+    def recording(self) -> Iterator[None]:
+        """Calls `record` after each stage of the steps that are taken inside a `with` block."""
         optimizer = self._training.optimizer
         stages: dict[str, Callable[..., Any]] = {
             DECAY: self._after(getattr(optimizer, DECAY), "decay"),
@@ -124,26 +124,26 @@ class Seen:
         finally:
             for name in stages:
                 delattr(optimizer, name)
-        self.look("constraint")  # entries that the strategy set back are held again
+        self.record("constraint")  # entries that the strategy set back are held again
 
     def _after(self, method: Callable[..., Any], cause: Cause) -> Callable[..., Any]:
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             result = method(*args, **kwargs)
-            self.look(cause)
+            self.record(cause)
             return result
 
         return wrapped
 
     def _update(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(grads: Any, variables: Any, rate: Any) -> Any:
-            entry_causes = self._behind(grads, variables)
+            entry_causes = self._causes_before_update(grads, variables)
             result = method(grads, variables, rate)
-            self.look(entry_causes)
+            self.record(entry_causes)
             return result
 
         return wrapped
 
-    def _behind(self, grads: Any, variables: Any) -> dict[str, NDCause]:
+    def _causes_before_update(self, grads: Any, variables: Any) -> dict[str, CauseArray]:
         """Returns, before an update, the cause that a change of each entry would have.
 
         The arrays of causes are by the names of the masked weights.

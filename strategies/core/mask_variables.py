@@ -13,7 +13,7 @@ from masksweep.strategies.base import Array, Binding, Invalid, MaskedWeight
 from masksweep.strategies.core import keras_internals
 
 
-class Masked:
+class MaskVariables:
     """The variables that have the mask and the held values of one masked weight.
 
     The audit uses `kept` (the mask) and `held` (the held values), both in the weight's shape. The
@@ -65,7 +65,7 @@ def _constant(array: Array, name: str) -> Any:
     return keras.Variable(array, dtype=str(array.dtype), trainable=False, name=name)
 
 
-def holder(variable: Any, start: Any) -> Any:
+def trained_variable(variable: Any, start: Any) -> Any:
     """Returns the variable for the values that train, set to their start.
 
     If these values have the shape of the weight, this is the weight's own variable. Otherwise it is
@@ -84,5 +84,5 @@ def holder(variable: Any, start: Any) -> Any:
         new_variable = keras.Variable(start, dtype=variable.dtype, name=variable.name)
     new_variable.constraint = variable.constraint
     # optimizers identify variables by this, for example those without weight decay
-    keras_internals.pass_for(new_variable, variable)
+    keras_internals.treat_as(new_variable, variable)
     return new_variable

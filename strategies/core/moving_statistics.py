@@ -68,7 +68,7 @@ def frozen_statistics(
     return [s for s in all_statistics if s.name not in updated_names and id(s.layer) not in trains]
 
 
-def layers_at_rest(model: Any, frozen: Sequence[Statistic]) -> list[Any]:
+def layers_with_frozen_statistics(model: Any, frozen: Sequence[Statistic]) -> list[Any]:
     """Returns the layers whose statistics are all frozen, without the model itself.
 
     They must compute as with `layer.trainable = False`: BatchNormalization then normalizes by its

@@ -23,13 +23,13 @@ import numpy as np
 
 from masksweep.strategies.base import Array, Invalid, require
 
-LARGE = 2**31
+MAX_ARRAY_BYTES = 2**31
 """Largest size in bytes of what is read at once: one array, or all of a `.npz` file."""
-CHUNK = 2**20
+CHUNK_BYTES = 2**20
 """Number of bytes that are unpacked at once."""
 RAW_BFLOAT16 = np.dtype("V2")
 """The dtype in which NumPy saves a bfloat16 array."""
-PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+COMPRESSION_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """The compression methods that NumPy writes. Python can unpack both in small parts."""
 
 
@@ -41,7 +41,7 @@ def read_exactly(stream: IO[bytes], size: int) -> bytearray:
     """
     data = bytearray()
     while len(data) < size:
-        chunk = stream.read(min(CHUNK, size - len(data)))
+        chunk = stream.read(min(CHUNK_BYTES, size - len(data)))
         if not chunk:
             raise ValueError("the file ends too early")
         data += chunk
@@ -104,12 +104,14 @@ class ArrayFile:
         """Reads the whole array.
 
         Raises:
-            Invalid: (key `path`) The file is damaged, or the array has more than `LARGE` bytes.
+            Invalid: (key `path`) The file is damaged, or the array has more than
+                `MAX_ARRAY_BYTES` bytes.
         """
-        if self.size > LARGE:
-            allowed = f"an array of {self.size:,} bytes must be read as a whole, and {LARGE:,} are"
+        if self.size > MAX_ARRAY_BYTES:
+            problem = f"an array of {self.size:,} bytes must be read as a whole"
             fortran = "; save it in C order, with numpy.ascontiguousarray" * self.fortran
-            raise Invalid("path", self.path, f"{allowed} allowed{fortran}")
+            allowed = f"{problem}, and {MAX_ARRAY_BYTES:,} are allowed{fortran}"
+            raise Invalid("path", self.path, allowed)
         with _readable(self.path), self.open_data() as stream:
             return self._array(read_exactly(stream, self.size), self.shape)
 
@@ -126,7 +128,7 @@ class ArrayFile:
 
         Raises:
             Invalid: (key `path`) The file is damaged, or an array in Fortran order has more than
-                `LARGE` bytes.
+                `MAX_ARRAY_BYTES` bytes.
         """
         if self.fortran:
             array = self.whole()
@@ -220,7 +222,7 @@ def open_arrays(path: str, most: float = inf) -> Iterator[dict[str, ArrayFile]]:
                 raise Invalid("path", path, f"more than {most} bytes, packed or unpacked")
             for member in archive.infolist():
                 name = member.filename.removesuffix(".npy")
-                if name in arrays or member.compress_type not in PACKINGS:
+                if name in arrays or member.compress_type not in COMPRESSION_METHODS:
                     raise ValueError("two arrays of one name, or packed in an unusual way")
                 arrays[name] = _array_file(path, partial(archive.open, member), member.file_size)
         yield arrays
@@ -238,9 +240,9 @@ def read_arrays(path: str) -> dict[str, Array]:
 
     Raises:
         Invalid: (key `path`) There is no such file, it is not a `.npz` file, it has pickled
-            objects, or it has more than `LARGE` bytes.
+            objects, or it has more than `MAX_ARRAY_BYTES` bytes.
     """
-    with open_arrays(path, LARGE) as arrays:
+    with open_arrays(path, MAX_ARRAY_BYTES) as arrays:
         return {name: array.whole() for name, array in arrays.items()}
 
 

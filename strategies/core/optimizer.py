@@ -17,7 +17,7 @@ builds the optimizer inside its first step, and in a graph it loses this copy. S
 define one result with which a training could agree."""
 
 
-def _parts(optimizer: Any) -> list[Any]:
+def _with_inner_optimizers(optimizer: Any) -> list[Any]:
     """Returns the optimizer and the optimizers inside it.
 
     A `LossScaleOptimizer` has one inner optimizer, a `MultiOptimizer` has several.
@@ -33,7 +33,7 @@ def require_usable(optimizer: Any) -> None:
         Invalid: The optimizer or an inner one was already built, or does not train as under
             `keras.Model.fit`.
     """
-    for part in _parts(optimizer):
+    for part in _with_inner_optimizers(optimizer):
         if part.built:
             allowed = "must be new: it was built for the variables of another training"
             raise Invalid("optimizer", part.name, allowed)
@@ -80,12 +80,12 @@ def build(optimizer: Any, variables: Sequence[Any]) -> dict[int, list[tuple[Any,
             if variable_slots is not None and slot.shape == reference_variable.shape:
                 # the initial value becomes a constant of the graph, which XLA keeps for the life of
                 # the process, so a scalar is stored where possible
-                variable_slots.append((slot, _least(np.asarray(slot.numpy()))))
+                variable_slots.append((slot, _collapse_constant(np.asarray(slot.numpy()))))
             return slot
 
         return make_and_record
 
-    parts = _parts(optimizer)
+    parts = _with_inner_optimizers(optimizer)
     for part in parts:
         part.add_variable_from_reference = listening(part.add_variable_from_reference)
     try:
@@ -97,7 +97,7 @@ def build(optimizer: Any, variables: Sequence[Any]) -> dict[int, list[tuple[Any,
     return slots
 
 
-def _least(array: Array) -> Array:
+def _collapse_constant(array: Array) -> Array:
     """Returns the array as a scalar if all its entries have the same bits, else unchanged."""
     alike = array.size > 0 and bool((bits(array) == bits(array).flat[0]).all())
     return array.reshape(-1)[0].reshape(()) if alike else array

@@ -12,10 +12,13 @@ import numpy as np
 import tensorflow as tf
 
 from masksweep.strategies.base import Array, Invalid, Plan, Slot, Strategy
-from masksweep.strategies.core.forward import Forward, require_listed, require_plain_calls
+from masksweep.strategies.core.forward import ForwardScope, require_listed, require_plain_calls
 from masksweep.strategies.core.keras_internals import calling, not_trainable
-from masksweep.strategies.core.mask_variables import Masked, holder
-from masksweep.strategies.core.moving_statistics import frozen_statistics, layers_at_rest
+from masksweep.strategies.core.mask_variables import MaskVariables, trained_variable
+from masksweep.strategies.core.moving_statistics import (
+    frozen_statistics,
+    layers_with_frozen_statistics,
+)
 from masksweep.strategies.core.optimizer import (
     build,
     require_usable,
@@ -100,22 +103,22 @@ class Training:
         trains = set(match_each("trainable", names, trainable))
         self.frozen = frozen_statistics(model, trainable, statistics)
         """The statistics that must not change."""
-        self._resting = layers_at_rest(model, self.frozen)
+        self._frozen_layers = layers_with_frozen_statistics(model, self.frozen)
 
         # all checks are done before this line, so a refusal changes neither model nor optimizer
         self.optimizer = with_loss_scaling(optimizer, model)
         self._variables = list(model.trainable_variables)
         """The model's own trainable variables, in the order of `weights`."""
-        self.masked: dict[str, Masked] = {}
+        self.masked: dict[str, MaskVariables] = {}
         self.values: list[Any] = []
         """The variables with the values that train, in the order of `weights`."""
         for weight, variable in zip(self.weights, self._variables, strict=True):
             if masked_weight := plan.find(weight.name):
-                masked = Masked(masked_weight, binding)
+                masked = MaskVariables(masked_weight, binding)
                 self.masked[weight.name] = masked
                 start = tf.convert_to_tensor(variable.value)
                 start = binding.init(start, masked.layout.value, masked.rest.value)
-                self.values.append(holder(variable, start))
+                self.values.append(trained_variable(variable, start))
             else:
                 self.values.append(variable)
         self.state = list(model.non_trainable_variables)
@@ -124,7 +127,7 @@ class Training:
         ]
         self.slots = build(self.optimizer, self.trained)
         """By the `id` of each trained variable: pairs (optimizer slot, its initial value)."""
-        self._fresh = [np.asarray(v.numpy()) for v in self.optimizer.variables]
+        self._initial_optimizer_values = [np.asarray(v.numpy()) for v in self.optimizer.variables]
 
     # -- values ------------------------------------------------------------------------------
 
@@ -140,7 +143,7 @@ class Training:
                 the strategy must have the same shapes as now.
 
         Returns:
-            Arrays in the order of `all_variables`, for `put`.
+            Arrays in the order of `all_variables`, for `assign_all`.
 
         Raises:
             Invalid: The strategy refuses the plan, or the plan does not fit.
@@ -158,14 +161,15 @@ class Training:
             values[name] = np.asarray(self.binding.init(weights[name], layout, rest))
             constants[name] = masked.distinct(arrays)
         trained = [values[w.name] for w in self.weights]
-        return [*trained, *self._fresh, *state, *(a for n in self.masked for a in constants[n])]
+        plan_arrays = [a for n in self.masked for a in constants[n]]
+        return [*trained, *self._initial_optimizer_values, *state, *plan_arrays]
 
-    def put(self, arrays: Sequence[Array]) -> None:
+    def assign_all(self, arrays: Sequence[Array]) -> None:
         """Sets `all_variables`, for example to the result of `start`. Nothing is compiled again."""
         for variable, array in zip(self.all_variables, arrays, strict=True):
             variable.assign(array)
 
-    def put_first(self, arrays: Sequence[Array]) -> None:
+    def assign_first(self, arrays: Sequence[Array]) -> None:
         """Sets the first `len(arrays)` of `all_variables`. The others keep their values."""
         for variable, array in zip(self.all_variables, arrays, strict=False):
             variable.assign(array)
@@ -186,7 +190,7 @@ class Training:
             raise Invalid("strategy", self.strategy.name, reason)
         pairs = [(m, f) for name, m in self.masked.items() if (f := plan.find(name))]
         constants = {id(m): m.arrays(planned, self.binding) for m, planned in pairs}
-        for weight, (value, masked) in zip(self.weights, self._pairs(), strict=True):
+        for weight, (value, masked) in zip(self.weights, self._values_with_masks(), strict=True):
             if masked is None or id(masked) not in constants:
                 continue
             now = tf.identity(
@@ -198,13 +202,13 @@ class Training:
                     # the initial value of the slot for EMA is the weight itself
                     fill = tf.fill(weight.shape, fresh.flat[0] if fresh.size else 0.0)
                     fill = now if slot.name.endswith("_average") else tf.cast(fill, now.dtype)
-                    moved.append((slot, self.spread(slot.value, masked, fill)))
+                    moved.append((slot, self.to_weight_shape(slot.value, masked, fill)))
             masked.assign(constants[id(masked)])
             for variable, array in moved:
                 variable.assign(self.binding.init(array, masked.layout.value, masked.rest.value))
         self._after_step()
 
-    def spread(self, values: Any, masked: Masked, rest: Any) -> Any:
+    def to_weight_shape(self, values: Any, masked: MaskVariables, rest: Any) -> Any:
         """Returns an array in the weight's shape from one in the shape of the trained values.
 
         Args:
@@ -236,10 +240,10 @@ class Training:
             self.binding.dense(v.value, m.layout.value, m.rest.value)
             if m
             else tf.convert_to_tensor(v.value)
-            for v, m in self._pairs()
+            for v, m in self._values_with_masks()
         ]
 
-    def _pairs(self) -> list[tuple[Any, Masked | None]]:
+    def _values_with_masks(self) -> list[tuple[Any, MaskVariables | None]]:
         return [
             (v, self.masked.get(w.name)) for w, v in zip(self.weights, self.values, strict=True)
         ]
@@ -261,20 +265,20 @@ class Training:
         outputs, losses = self._call(x, scope, training)
         return outputs, [scope.get_current_value(v) for v in self.state], losses
 
-    def _scope(self, tape: Any) -> Forward:
+    def _scope(self, tape: Any) -> ForwardScope:
         weights = [
             self.binding.substitute(v.value, m.layout.value, m.rest.value) if m else v.value
-            for v, m in self._pairs()
+            for v, m in self._values_with_masks()
         ]
-        state = [(v, v.value) for v in self.state]
-        return Forward([*zip(self._variables, weights, strict=True), *state], self._variables, tape)
+        values = [*zip(self._variables, weights, strict=True), *((v, v.value) for v in self.state)]
+        return ForwardScope(values, self._variables, tape)
 
-    def _call(self, x: Any, scope: Forward, training: bool) -> tuple[Any, Any]:
+    def _call(self, x: Any, scope: ForwardScope, training: bool) -> tuple[Any, Any]:
         """Returns (outputs, losses that layers add), computed by `Model.__call__` as in `fit`."""
         # `fit` too leaves the argument out if the model's `call` does not have it
         arguments = {"training": training} if "training" in self._parameters else {}
         calls = self._dense_calls()  # before the scope, where variables have other values
-        with scope, calling(calls, list(self._dense.values())), not_trainable(self._resting):
+        with scope, calling(calls, list(self._dense.values())), not_trainable(self._frozen_layers):
             outputs, losses = self.model(x, **arguments), self.model.losses
         scope.require_followed()
         return outputs, losses
@@ -335,7 +339,7 @@ class Training:
         pairs = self._backward(x, y)[-1]
         return {names[id(v)]: tf.convert_to_tensor(g) for g, v in pairs if g is not None}
 
-    def _backward(self, x: Any, y: Any) -> tuple[Any, Any, Forward, list[tuple[Any, Any]]]:
+    def _backward(self, x: Any, y: Any) -> tuple[Any, Any, ForwardScope, list[tuple[Any, Any]]]:
         """Returns (loss, outputs, scope of the forward pass, [(gradient, variable)]).
 
         The gradients are those that the optimizer gets. A weight on which the loss does not depend
@@ -356,16 +360,14 @@ class Training:
         read_gradients, write_gradients = tape.gradient(
             scaled, [variables, [scope.writes(v) for v in self.trained]]
         )
-        owners = {id(v): m for v, m in self._pairs() if m}
+        owners = {id(v): m for v, m in self._values_with_masks() if m}
         pairs = [
-            (self._handed(_sum([read_gradient, *written_gradients]), owners.get(id(v))), v)
-            for read_gradient, written_gradients, v in zip(
-                read_gradients, write_gradients, self.trained, strict=True
-            )
+            (self._optimizer_gradient(_sum([read, *written]), owners.get(id(v))), v)
+            for read, written, v in zip(read_gradients, write_gradients, self.trained, strict=True)
         ]
         return loss, outputs, scope, pairs
 
-    def _check_written(self, scope: Forward) -> None:
+    def _check_written(self, scope: ForwardScope) -> None:
         """Checks the variables that layers wrote to in the forward pass.
 
         Raises:
@@ -384,7 +386,7 @@ class Training:
                 allowed = f"must match {weight.name}, to which its layer writes in the forward pass"
                 raise Invalid("trainable", weight.layer, allowed)
 
-    def _handed(self, gradient: Any, masked: Masked | None) -> Any:
+    def _optimizer_gradient(self, gradient: Any, masked: MaskVariables | None) -> Any:
         if gradient is None or masked is None or self.binding.slices:
             return gradient
         return self.binding.gradients(tf.convert_to_tensor(gradient), masked.layout.value)
@@ -397,7 +399,7 @@ class Training:
     def _after_step(self) -> None:
         if self.binding.after_step is None:
             return
-        for value, masked in self._pairs():
+        for value, masked in self._values_with_masks():
             if masked is None or id(value) not in self.slots:
                 continue
             slots = self.slots[id(value)]

@@ -21,7 +21,7 @@ ELEMENTWISE = [
 """Activations whose outputs depend on one input each. A softmax is not one of them."""
 
 
-AUTOMATIC = re.compile(r"variable(_\d+)?")
+AUTOMATIC_NAME = re.compile(r"variable(_\d+)?")
 """The name that Keras gives to a variable without a name. Its number counts all such variables of
 the process, so the variable has another number when the model is loaded again."""
 
@@ -47,7 +47,7 @@ def _own_variables(layer: Any, prefix: str, seen: set[int]) -> list[tuple[str, A
     seen.add(id(layer))
     variables = []
     for variable in keras_internals.own_variables(layer):
-        name = "variable" if AUTOMATIC.fullmatch(variable.name) else variable.name
+        name = "variable" if AUTOMATIC_NAME.fullmatch(variable.name) else variable.name
         variables.append((f"{prefix}{name}", variable, layer))
     for inner in keras_internals.inner_layers(layer):
         variables += _own_variables(inner, f"{prefix}{inner.name}/", seen)

@@ -61,20 +61,20 @@ def keep_connected(
         allowed = f"at most {largest}: {name} keeps {count} entries for {groups} {plural}"
         require(limit <= largest, key, limit, allowed)
     by_unit = _lowest(cube, min_fan_in)
-    by_input = _swapped(_lowest(_swapped(cube), min_fan_out))
+    by_input = _swap_axes(_lowest(_swap_axes(cube), min_fan_out))
     forced = by_unit | by_input
     if int(forced.sum()) > count:
         if min_fan_in * units >= min_fan_out * inputs:
-            forced = _exchanged(by_unit, cube, min_fan_out)
+            forced = _exchange(by_unit, cube, min_fan_out)
         else:
-            forced = _swapped(_exchanged(_swapped(by_input), _swapped(cube), min_fan_in))
+            forced = _swap_axes(_exchange(_swap_axes(by_input), _swap_axes(cube), min_fan_in))
     mask = forced.copy()
     mask[~forced] = keep_lowest(cube[~forced], count - int(forced.sum()))
     whole_mask: Mask = mask.reshape(scores.shape)
     return whole_mask
 
 
-def _swapped(cube: NDArray[T]) -> NDArray[T]:
+def _swap_axes(cube: NDArray[T]) -> NDArray[T]:
     """Returns `[window, inputs, units]` as `[window, units, inputs]`."""
     return np.swapaxes(cube, 1, 2)
 
@@ -88,7 +88,7 @@ def _lowest(cube: NDArray[np.uint64], least: int) -> Mask:
     return mask.reshape(cube.shape)
 
 
-def _exchanged(kept: Mask, scores: NDArray[np.uint64], least: int) -> Mask:
+def _exchange(kept: Mask, scores: NDArray[np.uint64], least: int) -> Mask:
     """Moves kept entries between inputs, until each input keeps at least `least` entries.
 
     The number of kept entries of each unit stays the same. An input with too few kept entries gets

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import keras
 
-from masksweep.strategies.base import Array, Plan, Strategy, Weight, one_value
+from masksweep.strategies.base import Array, Plan, Strategy, Weight, collapse_constant
 from masksweep.strategies.core.weights import describe, make_plan, values
 from masksweep.strategies.held import Held
 from masksweep.strategies.held.constant import Constant
@@ -118,7 +118,7 @@ class Case:
             The trial. It is valid until the next call with the same optimizer.
         """
         # an array of held values has another shape than a scalar, so it needs another program
-        value_per_entry = held == "init" and self.strategy.bind().keep is one_value
+        value_per_entry = held == "init" and self.strategy.bind().keep is collapse_constant
         trial = _compiled(self, optimizer, held if value_per_entry else "zero", jit)
         return trial.begin(self._plan(*_network_weights(), held=held, seed=seed))
 

@@ -13,7 +13,14 @@ import keras
 import numpy as np
 
 from masksweep.strategies.base import Array, Invalid
-from masksweep.strategies.core.audit import AGREEMENT, bake, bits, moved, same, violations
+from masksweep.strategies.core.audit import (
+    MAX_OUTPUT_DIFFERENCE,
+    bits,
+    moved_fraction,
+    same_weights,
+    save_and_reload,
+    violations,
+)
 from masksweep.strategies.core.weights import values
 from masksweep.strategies.testing.case import HELD, OPTIMIZERS, Case
 from masksweep.strategies.testing.networks import SITUATIONS, network
@@ -125,7 +132,7 @@ def moves(case: Case, optimizer: str) -> None:
     """Checks that each kept entry of a masked weight changes."""
     trial = case.begin(optimizer)
     start = trial.weights()
-    fraction = moved(start, trial.end(STEPS), trial.plan)
+    fraction = moved_fraction(start, trial.end(STEPS), trial.plan)
     require(fraction == 1, f"only {fraction:.3f} of the kept entries moved")
 
 
@@ -139,7 +146,7 @@ def holds_averages(case: Case, when: str) -> None:
     after = trial.weights()
     counts.append(violations(after, trial.plan))
     require(counts == [(0, 0.0)] * 6, f"(violations, drift) by step and at the end: {counts}")
-    require(not same(before, after), "the averages are the weights")
+    require(not same_weights(before, after), "the averages are the weights")
 
 
 def computes(case: Case, kind: str) -> None:
@@ -162,7 +169,7 @@ def holds_in(case: Case, name: str) -> None:
         require(counts == [0] * 4, f"violations by step: {counts}")
     else:
         require(counts[-1] > 0, "it is documented to leak, and holds")
-    require(moved(start, trial.weights(), trial.plan) == 1, "a kept entry did not move")
+    require(moved_fraction(start, trial.weights(), trial.plan) == 1, "a kept entry did not move")
     unchanged = [np.array_equal(a, b) for a, b in zip(state, trial.state(), strict=True)]
     require(not any(unchanged), "moving statistics or seeds did not change")
 
@@ -210,8 +217,8 @@ def saves_and_loads(case: Case) -> None:
     trial = case.begin("adam", _any_held(case))
     weights = trial.end(5)
     with tempfile.TemporaryDirectory() as folder:
-        loaded = bake(network(), weights, trial.state(), Path(folder) / "model.keras")
-    require(same(values(loaded), weights), "the loaded weights differ")
+        loaded = save_and_reload(network(), weights, trial.state(), Path(folder) / "model.keras")
+    require(same_weights(values(loaded), weights), "the loaded weights differ")
     same_violations = violations(values(loaded), trial.plan) == violations(weights, trial.plan)
     require(same_violations, "the loaded weights have other violations")
     _require_close(trial.outputs(), np.asarray(loaded(trial.x, training=False)))
@@ -294,5 +301,5 @@ def _require_refusal(action: Callable[[], object], words: str) -> Invalid:
 
 def _require_close(live: Array, other: Array) -> None:
     distance = float(np.abs(live - other).max())
-    allowed = AGREEMENT * max(1.0, float(np.abs(live).max()))
+    allowed = MAX_OUTPUT_DIFFERENCE * max(1.0, float(np.abs(live).max()))
     require(distance <= allowed, f"outputs differ by {distance}, {allowed} is allowed")

@@ -46,7 +46,7 @@ class Trial:
     def begin(self, plan: Plan) -> Trial:
         """Starts again from the initial weights, with another plan. Returns itself."""
         self.plan = plan
-        self.training.put(self.training.start(self.start, self.start_state, plan))
+        self.training.assign_all(self.training.start(self.start, self.start_state, plan))
         return self
 
     def steps(self, count: int) -> Iterator[dict[str, Array]]:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Invalid, one_value, require
+from masksweep.strategies.base import Array, Invalid, collapse_constant, require
 from masksweep.strategies.core.npz import ArrayFile, open_arrays, regions
 from masksweep.strategies.held.constant import Constant
 from masksweep.strategies.held.zero import Zero
 from masksweep.strategies.patterns.explicit import to_mask
 from masksweep.sweeps.audit import mask_files, opening, stored
-from masksweep.sweeps.audit.findings import Block, Finding, finding
+from masksweep.sweeps.audit.findings import Block, Finding, audit_weight
 from masksweep.sweeps.audit.mask_files import StoredMask
 from masksweep.sweeps.audit.stored import StoredModel, StoredWeight
 from masksweep.sweeps.common.spinner import show_status
@@ -25,7 +25,7 @@ Blocks = Callable[[int], Iterator[Array]]
 
 
 @dataclass(frozen=True)
-class Saved:
+class HeldModel:
     """The held values are the weights of another saved model."""
 
     path: str
@@ -35,7 +35,7 @@ class Saved:
 
 
 @dataclass(frozen=True)
-class Arrays:
+class HeldArrays:
     """The held values are the arrays of a `.npz` file, which have the names of the masks."""
 
     path: str
@@ -45,8 +45,8 @@ class Arrays:
             pass
 
 
-def of_files(
-    path: str, masks: str, held: Zero | Constant | Arrays | Saved, weight: str | None = None
+def audit_files(
+    path: str, masks: str, held: Zero | Constant | HeldArrays | HeldModel, weight: str | None = None
 ) -> list[Finding]:
     """Compares the masked entries of a saved model with their held values, bit for bit.
 
@@ -70,7 +70,7 @@ def of_files(
         model = files.enter_context(opening.open_model(path))
         masked = _masked(model, masks, masks_by_name, weight)
         findings = [
-            finding(m.weight.name, m.weight.shape, _blocks(m, blocks), m.weight.by_place)
+            audit_weight(m.weight.name, m.weight.shape, _blocks(m, blocks), m.weight.by_place)
             for m, blocks in zip(masked, _held_blocks(held, masked, files), strict=True)
         ]
     if not any(f.masked for f in findings):
@@ -91,8 +91,8 @@ def _masked(
     model: StoredModel, path: str, masks: Mapping[str, StoredMask], name: str | None
 ) -> list[_Masked]:
     """Returns each mask with its weight. Raises `Invalid` if they are ambiguous or do not fit."""
-    if mask_files.UNNAMED in masks:
-        mask = masks[mask_files.UNNAMED]
+    if mask_files.UNNAMED_MASK in masks:
+        mask = masks[mask_files.UNNAMED_MASK]
         w = _weight_of(model, path, mask, name)
         masked = [_Masked(w.name, w, mask)]
     else:
@@ -100,7 +100,7 @@ def _masked(
         weights = {key: model.find(key) for key in masks}
         unknown = [key for key, w in weights.items() if w is None]
         if unknown:
-            wrong = ", ".join(unknown[: stored.NAMED])
+            wrong = ", ".join(unknown[: stored.MAX_LISTED_WEIGHTS])
             raise Invalid("path", path, f"names {wrong}; the model's weights are {model.listed()}")
         masked = [_Masked(key, w, masks[key]) for key, w in weights.items() if w]
     names = [w.weight.name for w in masked]
@@ -122,7 +122,7 @@ def _weight_of(model: StoredModel, path: str, mask: StoredMask, name: str | None
         return weight
     shape, fitting = list(mask.shape), model.of_shape(mask.shape)
     if len(fitting) != 1:
-        names = ", ".join(w.name for w in fitting[: stored.NAMED])
+        names = ", ".join(w.name for w in fitting[: stored.MAX_LISTED_WEIGHTS])
         reason = (
             f"of that shape are {names}; say which with --weight"
             if fitting
@@ -133,13 +133,13 @@ def _weight_of(model: StoredModel, path: str, mask: StoredMask, name: str | None
 
 
 def _held_blocks(
-    held: Zero | Constant | Arrays | Saved, masked: Sequence[_Masked], files: ExitStack
+    held: Zero | Constant | HeldArrays | HeldModel, masked: Sequence[_Masked], files: ExitStack
 ) -> list[Blocks]:
     """Returns the blocks of the held values of each masked weight."""
-    if isinstance(held, Saved):
-        return _of_model(files.enter_context(opening.open_model(held.path)), masked)
-    if isinstance(held, Arrays):
-        return _of_arrays(held.path, files.enter_context(open_arrays(held.path)), masked)
+    if isinstance(held, HeldModel):
+        return _blocks_of_model(files.enter_context(opening.open_model(held.path)), masked)
+    if isinstance(held, HeldArrays):
+        return _blocks_of_arrays(held.path, files.enter_context(open_arrays(held.path)), masked)
     if isinstance(held, Constant):
         for m in masked:
             whole = m.weight.dtype.kind not in "bui" or held.value.is_integer()
@@ -150,11 +150,11 @@ def _held_blocks(
     return [stored.sliced(values[m.key]) for m in masked]
 
 
-def _of_model(model: StoredModel, masked: Sequence[_Masked]) -> list[Blocks]:
+def _blocks_of_model(model: StoredModel, masked: Sequence[_Masked]) -> list[Blocks]:
     weights = [model.find(m.weight.name) or model.find(m.key) for m in masked]
     missing = [m.weight.name for m, weight in zip(masked, weights, strict=True) if weight is None]
     if missing:
-        wrong = ", ".join(missing[: stored.NAMED])
+        wrong = ", ".join(missing[: stored.MAX_LISTED_WEIGHTS])
         reason = f"is without {wrong}; the model's weights are {model.listed()}"
         raise Invalid("path", model.path, reason)
     other_weights = [weight for weight in weights if weight]
@@ -164,12 +164,13 @@ def _of_model(model: StoredModel, masked: Sequence[_Masked]) -> list[Blocks]:
     return [weight.blocks for weight in other_weights]
 
 
-def _of_arrays(
+def _blocks_of_arrays(
     path: str, arrays: Mapping[str, ArrayFile], masked: Sequence[_Masked]
 ) -> list[Blocks]:
     missing = [m.key for m in masked if m.key not in arrays]
-    names = ", ".join(list(arrays)[: stored.NAMED])
-    reason = f"a file with values for {', '.join(missing[: stored.NAMED])}; it has {names}"
+    limit = stored.MAX_LISTED_WEIGHTS
+    missing_names, names = ", ".join(missing[:limit]), ", ".join(list(arrays)[:limit])
+    reason = f"a file with values for {missing_names}; it has {names}"
     require(not missing, "path", path, reason)
 
     def cast(array: ArrayFile, dtype: np.dtype) -> Blocks:
@@ -196,6 +197,6 @@ def _blocks(masked: _Masked, held_blocks: Blocks) -> Iterator[Block]:
         regions(weight.shape, entries), *parts, strict=True
     ):
         mask = to_mask(mask_values, values.shape, f"mask of {weight.name}")
-        finite = bool((mask | np.isfinite(one_value(held))).all())
+        finite = bool((mask | np.isfinite(collapse_constant(held))).all())
         require(finite, weight.name, "NaN or infinite", "held at finite numbers")
         yield Block(tuple(part.start for part in region), values, mask, held)

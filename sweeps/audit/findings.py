@@ -16,7 +16,7 @@ from masksweep.sweeps.common import tables
 from masksweep.sweeps.common.tables import Column
 from masksweep.sweeps.common.text import printable
 
-FIRST = 3
+MAX_SHOWN_ENTRIES = 3
 """Number of violating entries of a weight that are shown."""
 
 
@@ -46,7 +46,7 @@ class Finding:
     largest_drift: float
     """Largest distance of a masked entry from its held value; infinite if one is NaN."""
     first: tuple[Entry, ...]
-    """The first violating entries, at most `FIRST`."""
+    """The first violating entries, at most `MAX_SHOWN_ENTRIES`."""
     by_place: bool = False
     """Whether the name is only the weight's number in its layer, because the file has no name."""
 
@@ -62,7 +62,7 @@ class Block:
     held: Array
 
 
-def finding(
+def audit_weight(
     name: str, shape: tuple[int, ...], blocks: Iterable[Block], by_place: bool = False
 ) -> Finding:
     """Audits one masked weight, block by block.
@@ -88,7 +88,8 @@ def finding(
         # only +0 and -0 are equal but have different bits
         signs += int((wrong & (block.weight == block.held)).sum())
         largest = max(largest, drift)
-        for position in np.argwhere(wrong)[: FIRST - len(first)] if len(first) < FIRST else ():
+        remaining = MAX_SHOWN_ENTRIES - len(first)
+        for position in np.argwhere(wrong)[:remaining] if remaining > 0 else ():
             inner = tuple(int(i) for i in position)
             index = tuple(i + start for i, start in zip(inner, block.start, strict=True))
             first.append(Entry(index, _number(block.weight[inner]), _number(block.held[inner])))
@@ -122,7 +123,7 @@ def verdict(findings: Sequence[Finding]) -> str:
     return f"{text}; {signs:,} in the sign of a zero only" if signs else text
 
 
-def note(findings: Sequence[Finding]) -> str:
+def naming_note(findings: Sequence[Finding]) -> str:
     """Returns a note on weights that are named by number; empty if there are none."""
     names = [f.weight for f in findings if f.by_place]
     if not names:
@@ -155,7 +156,7 @@ def table(findings: Sequence[Finding]) -> Table:
     return tables.terminal(columns, rows)
 
 
-def described(findings: Sequence[Finding]) -> dict[str, Any]:
+def describe(findings: Sequence[Finding]) -> dict[str, Any]:
     """Returns the findings as plain data, which can be written as JSON."""
     drifts = [f.largest_drift for f in findings]
     return {

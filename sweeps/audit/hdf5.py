@@ -19,10 +19,10 @@ from masksweep.strategies.base import Array, Invalid
 from masksweep.strategies.core.npz import regions
 from masksweep.sweeps.audit.stored import StoredWeight, is_number
 
-DEPTH, OBJECTS = 64, 100_000
+MAX_DEPTH, MAX_OBJECTS = 64, 100_000
 """Largest depth of nested groups, and largest number of groups and arrays. Large models have a
 depth of about ten, and some thousand groups and arrays."""
-TEXT = 1000
+MAX_TEXT_CHARACTERS = 1000
 """Largest number of characters of a text that is read from a file, such as a layer's name."""
 
 
@@ -47,7 +47,7 @@ class Tree:
     def __init__(self, path: str) -> None:
         self._path = path
         self._entered: set[int] = set()
-        self._left = OBJECTS
+        self._left = MAX_OBJECTS
 
     def children(self, group: h5py.Group) -> dict[str, Any]:
         """Enters a group, and returns the groups and datasets in it by name.
@@ -57,15 +57,16 @@ class Tree:
                 before or is nested too deep, or the file has too many groups and arrays.
         """
         address = h5py.h5o.get_info(group.id).addr
-        if address in self._entered or group.name.count("/") > DEPTH:
-            raise Invalid("path", self._path, f"{_short(group.name)}: groups are nested too deep")
+        if address in self._entered or group.name.count("/") > MAX_DEPTH:
+            name = _shorten(group.name)
+            raise Invalid("path", self._path, f"{name}: groups are nested too deep")
         self._entered.add(address)
         self._left -= len(group)
         if self._left < 0:
-            raise Invalid("path", self._path, f"has more than {OBJECTS:,} groups and arrays")
+            raise Invalid("path", self._path, f"has more than {MAX_OBJECTS:,} groups and arrays")
         for name in group:
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                where = _short(f"{group.name}/{name}")
+                where = _shorten(f"{group.name}/{name}")
                 raise Invalid("path", self._path, f"{where} is a link, which Keras does not write")
         return {name: group[name] for name in group}
 
@@ -81,13 +82,13 @@ def text(thing: h5py.Group | h5py.Dataset, attribute: str) -> str:
         return ""
     stored = h5py.h5a.open(thing.id, attribute.encode())
     # a text of variable length has the storage size of a pointer
-    if stored.shape != () or stored.get_storage_size() > 4 * TEXT:
+    if stored.shape != () or stored.get_storage_size() > 4 * MAX_TEXT_CHARACTERS:
         return ""
     value = thing.attrs[attribute]
-    return value if isinstance(value, str) and len(value) <= TEXT else ""
+    return value if isinstance(value, str) and len(value) <= MAX_TEXT_CHARACTERS else ""
 
 
-def _short(name: str) -> str:
+def _shorten(name: str) -> str:
     return name if len(name) <= 200 else f"{name[:100]}...{name[-90:]}"
 
 
@@ -124,7 +125,7 @@ def weight(path: str, dataset: h5py.Dataset, name: str, **more: Any) -> StoredWe
     elif declared > stored:
         problem = f"declares {declared:,} bytes and holds {stored:,}"
     if problem:
-        raise Invalid("path", path, f"{_short(dataset.name)} {problem}")
+        raise Invalid("path", path, f"{_shorten(dataset.name)} {problem}")
 
     def blocks(entries: int) -> Iterator[Array]:
         with readable(path):

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from masksweep.strategies.base import Invalid
-from masksweep.strategies.core.npz import CHUNK, PACKINGS
+from masksweep.strategies.core.npz import CHUNK_BYTES, COMPRESSION_METHODS
 from masksweep.sweeps.audit.stored import StoredModel
 
 ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
 HDF5_START = b"\x89HDF\r\n\x1a\n"
-CONFIG, WEIGHTS = "config.json", "model.weights.h5"
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.weights.h5"
 CONFIG_LIMIT = 2**24
 """Largest size of a model's config in bytes. The config of a large model has 1 or 2 MB."""
 UNPACKED_LIMIT, EXPANSION_LIMIT = 2**28, 100
@@ -39,7 +39,7 @@ def open_archive(path: str) -> Iterator[StoredModel]:
             the limits of this module.
     """
     with tempfile.TemporaryDirectory() as folder:
-        unpacked = Path(folder, WEIGHTS)
+        unpacked = Path(folder, WEIGHTS_FILE)
         try:
             with zipfile.ZipFile(path) as archive:
                 config = _config(path, archive)
@@ -56,11 +56,13 @@ def open_archive(path: str) -> Iterator[StoredModel]:
 
 
 def _config(path: str, archive: zipfile.ZipFile) -> Mapping[str, Any]:
-    _known_packing(archive, CONFIG)
-    with archive.open(CONFIG) as stream:
+    _checked_entry(archive, CONFIG_FILE)
+    with archive.open(CONFIG_FILE) as stream:
         text = stream.read(CONFIG_LIMIT + 1)
     if len(text) > CONFIG_LIMIT:
-        raise Invalid("path", path, f"its {CONFIG} unpacks to more than {CONFIG_LIMIT:,} bytes")
+        raise Invalid(
+            "path", path, f"its {CONFIG_FILE} unpacks to more than {CONFIG_LIMIT:,} bytes"
+        )
     config = json.loads(text)
     if not isinstance(config, dict) or not isinstance(config.get("class_name"), str):
         raise ValueError("no model's config")
@@ -69,19 +71,19 @@ def _config(path: str, archive: zipfile.ZipFile) -> Mapping[str, Any]:
 
 def _unpack(path: str, archive: zipfile.ZipFile, to: Path) -> None:
     """Writes the weights to a file. Counts the bytes, because the declared size may be wrong."""
-    packed = min(_known_packing(archive, WEIGHTS).compress_size, Path(path).stat().st_size)
+    packed = min(_checked_entry(archive, WEIGHTS_FILE).compress_size, Path(path).stat().st_size)
     left = max(UNPACKED_LIMIT, EXPANSION_LIMIT * packed)
-    with archive.open(WEIGHTS) as stream, to.open("wb") as file:
-        while chunk := stream.read(CHUNK):
+    with archive.open(WEIGHTS_FILE) as stream, to.open("wb") as file:
+        while chunk := stream.read(CHUNK_BYTES):
             left -= len(chunk)
             if left < 0:
-                raise Invalid("path", path, f"its {WEIGHTS} unpacks to too many bytes")
+                raise Invalid("path", path, f"its {WEIGHTS_FILE} unpacks to too many bytes")
             file.write(chunk)
 
 
-def _known_packing(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+def _checked_entry(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
     part = archive.getinfo(name)
-    if part.compress_type not in PACKINGS:
+    if part.compress_type not in COMPRESSION_METHODS:
         raise ValueError("packed in an unusual way")
     return part
 

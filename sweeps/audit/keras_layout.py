@@ -13,8 +13,21 @@ import h5py
 
 from masksweep.strategies.base import Invalid
 from masksweep.strategies.core.weights import unique_names
-from masksweep.sweeps.audit.hdf5 import DEPTH, OBJECTS, TEXT, Tree, text, weight
-from masksweep.sweeps.audit.keras_variables import CELLS, INNER, known, snake_case, variable_names
+from masksweep.sweeps.audit.hdf5 import (
+    MAX_DEPTH,
+    MAX_OBJECTS,
+    MAX_TEXT_CHARACTERS,
+    Tree,
+    text,
+    weight,
+)
+from masksweep.sweeps.audit.keras_variables import (
+    CELL_CLASSES,
+    INNER_LAYER_CLASSES,
+    known_class,
+    snake_case,
+    variable_names,
+)
 from masksweep.sweeps.audit.stored import StoredWeight
 
 NOT_WEIGHTS = ("optimizer", "metrics")
@@ -60,9 +73,9 @@ class Keras3:
             Invalid: (key `path`) The config describes too many layers.
         """
         self._path, self._file, self._tree = path, file, Tree(path)
-        described = list(islice(_described(config, ()), OBJECTS + 1)) if config else []
-        if len(described) > OBJECTS:
-            raise Invalid("path", path, f"its config describes more than {OBJECTS:,} layers")
+        described = list(islice(_layer_configs(config, ()), MAX_OBJECTS + 1)) if config else []
+        if len(described) > MAX_OBJECTS:
+            raise Invalid("path", path, f"its config describes more than {MAX_OBJECTS:,} layers")
         self._described = dict(described)
         self._model = _name(_config(config).get("name"))
 
@@ -103,7 +116,7 @@ class Keras3:
         if isinstance(variables, h5py.Group):
             config = _config(self._described.get(path))
             name = text(variables, "name") or _name(config.get("name"))
-            name = name or _cell(path, parent) or (path[-1] if path else "")
+            name = name or _cell_class(path, parent) or (path[-1] if path else "")
             if path:
                 around += f"{name}/"
             else:
@@ -128,7 +141,7 @@ class Keras3:
         # a custom layer may save variables by name
         named = [n for n in datasets if n not in places]
         names = variable_names(layer, len(places), config) or places
-        kernel_and_bias = names is places and _like_kernel_and_bias(*map(datasets.get, places))
+        kernel_and_bias = names is places and _are_kernel_and_bias(*map(datasets.get, places))
         for place, name, guess in zip(places, names, ("kernel", "bias", *places), strict=False):
             guesses = (guess,) if kernel_and_bias else ()
             yield _Variable(path, around, name, datasets[place], names is places, guesses)
@@ -140,13 +153,13 @@ class Keras3:
         described = self._described.get(path)
         if described:
             return snake_case(described["class_name"]) if _is_keras(described) else None
-        by_parent = _cell(path, parent) or INNER.get(parent)
-        return known(path[-1] if path else "") or by_parent or known(name)
+        by_parent = _cell_class(path, parent) or INNER_LAYER_CLASSES.get(parent)
+        return known_class(path[-1] if path else "") or by_parent or known_class(name)
 
 
-def _cell(path: tuple[str, ...], parent: str) -> str | None:
+def _cell_class(path: tuple[str, ...], parent: str) -> str | None:
     """Returns the class of a recurrent layer's cell, which is also its name; None for no cell."""
-    return CELLS.get(parent) if path[-1:] == ("cell",) else None
+    return CELL_CLASSES.get(parent) if path[-1:] == ("cell",) else None
 
 
 def _config(layer: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -157,10 +170,10 @@ def _config(layer: Mapping[str, Any] | None) -> Mapping[str, Any]:
 
 def _name(value: Any) -> str:
     """Returns a layer's name from a file; empty if the value is not a short text."""
-    return value if isinstance(value, str) and len(value) <= TEXT else ""
+    return value if isinstance(value, str) and len(value) <= MAX_TEXT_CHARACTERS else ""
 
 
-def _like_kernel_and_bias(*datasets: h5py.Dataset) -> bool:
+def _are_kernel_and_bias(*datasets: h5py.Dataset) -> bool:
     """Returns whether two arrays have shapes as kernel and bias of a Dense layer or convolution."""
     shapes = [dataset.shape or () for dataset in datasets]
     return len(shapes) == 2 and len(shapes[0]) > 1 and shapes[1] == shapes[0][-1:]
@@ -171,7 +184,7 @@ def _is_keras(described: Mapping[str, Any]) -> bool:
     return bool(re.match(r"keras(\.|$)", str(described.get("module")))) and not registered
 
 
-def _described(
+def _layer_configs(
     layer: Mapping[str, Any], path: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
     """Yields the config of each layer with the names of the groups that lead to it in the file.
@@ -183,7 +196,7 @@ def _described(
         layer: Description of a layer or model, with its `class_name` and `config`.
         path: Names of the groups that lead to the layer.
     """
-    if len(path) > DEPTH:
+    if len(path) > MAX_DEPTH:
         return  # no file may have groups so deep, see `Tree`
     yield path, layer
     for key, value in _config(layer).items():
@@ -196,13 +209,13 @@ def _described(
                 snake = snake_case(child["class_name"])
                 child_path = (*child_path, f"{snake}_{counts[snake]}" if counts[snake] else snake)
                 counts[snake] += 1
-            yield from _described(child, child_path)
+            yield from _layer_configs(child, child_path)
             if key == "layer" and layer["class_name"] == "Bidirectional":
                 for way in ("forward", "backward"):
-                    yield from _described(_renamed(child, way), (*path, f"{way}_layer"))
+                    yield from _layer_configs(_directed_layer(child, way), (*path, f"{way}_layer"))
 
 
-def _renamed(layer: Mapping[str, Any], direction: str) -> Mapping[str, Any]:
+def _directed_layer(layer: Mapping[str, Any], direction: str) -> Mapping[str, Any]:
     """Returns the forward or backward layer that a Bidirectional makes of its inner layer."""
     config = _config(layer)
     name = str(config.get("name")).removeprefix("forward_")

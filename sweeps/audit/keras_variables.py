@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-RECURRENT = "kernel recurrent_kernel bias:use_bias"
-"""Variables of a recurrent cell, in the form of `CLASSES`."""
-CLASSES = {
+RECURRENT_VARIABLES = "kernel recurrent_kernel bias:use_bias"
+"""Variables of a recurrent cell, in the form of `VARIABLES_BY_CLASS`."""
+VARIABLES_BY_CLASS = {
     **dict.fromkeys(
         ("Dense", "EinsumDense", "DepthwiseConv1D", "DepthwiseConv2D", "Conv1D", "Conv2D", "Conv3D",
          "Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"),
@@ -21,7 +21,7 @@ CLASSES = {
     **dict.fromkeys(
         ("SeparableConv1D", "SeparableConv2D"), "depthwise_kernel pointwise_kernel bias:use_bias"
     ),
-    **dict.fromkeys(("SimpleRNNCell", "GRUCell", "LSTMCell", "ConvLSTMCell"), RECURRENT),
+    **dict.fromkeys(("SimpleRNNCell", "GRUCell", "LSTMCell", "ConvLSTMCell"), RECURRENT_VARIABLES),
     **dict.fromkeys(("LayerNormalization", "GroupNormalization"), "gamma:scale beta:center"),
     "BatchNormalization": "gamma:scale beta:center moving_mean moving_variance"
     " moving_stddev:renorm renorm_mean:renorm renorm_stddev:renorm",
@@ -36,10 +36,13 @@ CLASSES = {
 }  # fmt: skip
 """Variables by class of the layer, separated by blanks. After a colon stands the key of the layer's
 config that says whether the layer has the variable."""
-INNER = {"multi_head_attention": "einsum_dense", "grouped_query_attention": "einsum_dense"}
+INNER_LAYER_CLASSES = {
+    "multi_head_attention": "einsum_dense",
+    "grouped_query_attention": "einsum_dense",
+}
 """Class of the layers that a layer creates inside itself, by the class of the outer layer."""
-CELLS = {"gru": "gru_cell", "lstm": "lstm_cell", "simple_rnn": "simple_rnn_cell"}
-CELLS |= {f"conv_lstm{n}d": "conv_lstm_cell" for n in (1, 2, 3)}
+CELL_CLASSES = {"gru": "gru_cell", "lstm": "lstm_cell", "simple_rnn": "simple_rnn_cell"}
+CELL_CLASSES |= {f"conv_lstm{n}d": "conv_lstm_cell" for n in (1, 2, 3)}
 """Class of the cell of each recurrent layer, by the class of the layer."""
 
 
@@ -55,22 +58,24 @@ def snake_case(name: str) -> str:
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
-VARIABLES = {
+VARIABLES_BY_SNAKE_CASE = {
     snake_case(name): [part.partition(":")[::2] for part in parts.split()]
-    for name, parts in CLASSES.items()
+    for name, parts in VARIABLES_BY_CLASS.items()
 }
 """(variable, key of the config or empty) of each variable, by the layer's class in snake case."""
 
 
-def known(name: str) -> str | None:
+def known_class(name: str) -> str | None:
     """Returns the class of a layer with an automatic name, in snake case; None if it is not known.
 
     Example:
-        >>> known("dense_3")
+        >>> known_class("dense_3")
         'dense'
     """
     plain = re.sub(r"_\d+$", "", name)
-    has_variables = plain in VARIABLES or plain in INNER or plain in CELLS
+    has_variables = (
+        plain in VARIABLES_BY_SNAKE_CASE or plain in INNER_LAYER_CLASSES or plain in CELL_CLASSES
+    )
     return plain if has_variables else None
 
 
@@ -93,7 +98,7 @@ def variable_names(layer: str | None, count: int, config: Mapping[str, Any]) -> 
         >>> variable_names("batch_normalization", 3, {"scale": False, "center": True})
         ['beta', 'moving_mean', 'moving_variance']
     """
-    parts = VARIABLES.get(layer or "", [])
+    parts = VARIABLES_BY_SNAKE_CASE.get(layer or "", [])
     by_config = [name for name, flag in parts if not flag or config.get(flag)]
     if config and len(by_config) == count:
         return by_config

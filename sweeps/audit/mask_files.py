@@ -10,10 +10,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from masksweep.strategies.base import Array, Invalid, require
-from masksweep.strategies.core.npz import LARGE, ArrayFile, open_array, open_arrays, regions
+from masksweep.strategies.core.npz import (
+    MAX_ARRAY_BYTES,
+    ArrayFile,
+    open_array,
+    open_arrays,
+    regions,
+)
 
-FORMATS = "a .npz file of masks by weight name, or one mask: .npy, or .npz of a SciPy matrix"
-PARTS = {
+MASK_FORMATS = "a .npz file of masks by weight name, or one mask: .npy, or .npz of a SciPy matrix"
+SPARSE_ARRAYS = {
     "csr": ("data", "indices", "indptr"),
     "csc": ("data", "indices", "indptr"),
     "bsr": ("data", "indices", "indptr"),
@@ -21,7 +27,7 @@ PARTS = {
     "dia": ("data", "offsets"),
 }
 """Names of the arrays that a file has for a sparse matrix, by the format of the matrix."""
-UNNAMED = ""
+UNNAMED_MASK = ""
 """Name of the only mask in a file that has no name for it."""
 
 
@@ -41,10 +47,10 @@ class SparseMask:
 
     path: str
     format: str
-    """One of `PARTS`."""
+    """One of `SPARSE_ARRAYS`."""
     shape: tuple[int, ...]
     parts: Mapping[str, ArrayFile]
-    """The arrays of the matrix by name, as in `PARTS`."""
+    """The arrays of the matrix by name, as in `SPARSE_ARRAYS`."""
 
     def blocks(self, entries: int) -> Iterator[Array]:
         """Yields the mask in dense blocks. Only one block is dense at a time.
@@ -54,14 +60,14 @@ class SparseMask:
 
         Raises:
             Invalid: (key `path`) The matrix has entries outside its shape, more entries than its
-                shape allows, or more bytes than `LARGE`.
+                shape allows, or more bytes than `MAX_ARRAY_BYTES`.
         """
-        if 8 * self.shape[0] > LARGE:  # SciPy's index takes 8 bytes per row
-            raise Invalid("path", self.path, f"has more than {LARGE // 8:,} rows")
+        if 8 * self.shape[0] > MAX_ARRAY_BYTES:  # SciPy's index takes 8 bytes per row
+            raise Invalid("path", self.path, f"has more than {MAX_ARRAY_BYTES // 8:,} rows")
         limit = 2 * math.prod(self.shape) + sum(self.shape) + 1
         if any(math.prod(part.shape) > limit for part in self.parts.values()):
             raise Invalid("path", self.path, "has more entries than a matrix of its shape")
-        data, *indices = [self.parts[name].whole() for name in PARTS[self.format]]
+        data, *indices = [self.parts[name].whole() for name in SPARSE_ARRAYS[self.format]]
         try:
             matrix = self._matrix(data, indices)
         except Exception as error:  # SciPy raises ValueError, IndexError, TypeError
@@ -91,22 +97,22 @@ def open_masks(path: str) -> Iterator[Mapping[str, StoredMask]]:
             with a sparse matrix or with one array that `numpy.savez` got without a name.
 
     Yields:
-        The masks by weight name. A mask without a name has the name `UNNAMED`.
+        The masks by weight name. A mask without a name has the name `UNNAMED_MASK`.
 
     Raises:
         Invalid: (key `path`) The file has another format, is damaged, or has pickled objects; (key
             `mask of NAME`) an array does not have a numeric dtype.
     """
     if Path(path).suffix == ".npy":
-        yield {UNNAMED: _numbers("mask", open_array(path))}
+        yield {UNNAMED_MASK: _numbers("mask", open_array(path))}
         return
     with open_arrays(path) as arrays:
         if "format" in arrays and "shape" in arrays and "data" in arrays:
-            yield {UNNAMED: _sparse(path, arrays)}
+            yield {UNNAMED_MASK: _sparse(path, arrays)}
             return
         require(bool(arrays), "path", path, "a file with masks by weight name; it has none")
         if list(arrays) == ["arr_0"]:
-            yield {UNNAMED: _numbers("mask", arrays["arr_0"])}
+            yield {UNNAMED_MASK: _numbers("mask", arrays["arr_0"])}
         else:
             yield {name: _numbers(f"mask of {name}", array) for name, array in arrays.items()}
 
@@ -129,8 +135,10 @@ def _sparse(path: str, arrays: Mapping[str, ArrayFile]) -> SparseMask:
     name = format_array.whole().item()
     name = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
     shape = tuple(int(n) for n in shape_array.whole())
-    invalid = name not in PARTS or not set(PARTS[name]) <= set(arrays)
+    invalid = name not in SPARSE_ARRAYS or not set(SPARSE_ARRAYS[name]) <= set(arrays)
     if invalid or min(shape) < 0:
-        raise Invalid("path", path, f"must be a sparse matrix in {', '.join(PARTS)} format")
-    parts = {part: _numbers(f"{part} of the sparse mask", arrays[part]) for part in PARTS[name]}
+        raise Invalid("path", path, f"must be a sparse matrix in {', '.join(SPARSE_ARRAYS)} format")
+    parts = {
+        part: _numbers(f"{part} of the sparse mask", arrays[part]) for part in SPARSE_ARRAYS[name]
+    }
     return SparseMask(path, name, shape, parts)

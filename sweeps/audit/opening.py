@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.audit.stored import FORMATS, StoredModel
+from masksweep.sweeps.audit.stored import MODEL_FORMATS, StoredModel
 
 SUFFIXES = (".keras", ".h5", ".hdf5", ".index")
 """Usual extensions of files with saved models."""
@@ -49,7 +49,7 @@ def _opener(path: str) -> Callable[[str], AbstractContextManager[StoredModel]]:
             return keras_file.open_archive
         if start == keras_file.HDF5_START:
             return keras_file.open_hdf5
-    raise Invalid("path", path, f"must be {FORMATS}")
+    raise Invalid("path", path, f"must be {MODEL_FORMATS}")
 
 
 def check(path: str) -> None:

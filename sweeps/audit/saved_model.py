@@ -12,15 +12,21 @@ from typing import Any
 import numpy as np
 
 from masksweep.strategies.base import Array, Invalid
-from masksweep.strategies.core.npz import LARGE
+from masksweep.strategies.core.npz import MAX_ARRAY_BYTES
 from masksweep.strategies.core.weights import unique_names
-from masksweep.sweeps.audit.stored import FORMATS, StoredModel, StoredWeight, is_number, sliced
+from masksweep.sweeps.audit.stored import (
+    MODEL_FORMATS,
+    StoredModel,
+    StoredWeight,
+    is_number,
+    sliced,
+)
 
-GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 NOT_WEIGHTS = ("optimizer/", "keras_api/", "save_counter/", "_all_variables/")
 """Prefixes of keys that are not weights. Keras 3 exports each variable a second time, under
 `_all_variables`."""
-SLOT = "/.OPTIMIZER_SLOT/"
+SLOT_MARKER = "/.OPTIMIZER_SLOT/"
 """Part of the key of a variable of the optimizer."""
 
 
@@ -39,7 +45,9 @@ def _prefix(path: str) -> tuple[Path, int]:
         folder, name = Path(path).parent, Path(path).stem
     index, data = folder / f"{name}.index", sorted(folder.glob(f"{name}.data-*-of-*"))
     if not index.is_file() or not data:
-        raise Invalid("path", path, f"must be {FORMATS}; it has no {name}.index with its data")
+        raise Invalid(
+            "path", path, f"must be {MODEL_FORMATS}; it has no {name}.index with its data"
+        )
     inside = (Path(path) if Path(path).is_dir() else folder).resolve()
     for file in (index, *data):
         if not file.is_file() or not file.resolve().is_relative_to(inside):
@@ -61,7 +69,7 @@ def open_variables(path: str) -> Iterator[StoredModel]:
             than they have data for.
     """
     prefix, size = _prefix(path)
-    with _quiet():
+    with _silence_stderr():
         from masksweep.sweeps.training.setup import prepare_process
 
         prepare_process(threads=1)
@@ -81,10 +89,10 @@ def _weights(path: str, prefix: str, size: int) -> list[StoredWeight]:
 
     reader = tf.train.load_checkpoint(prefix)
     shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
-    names = _names(reader) if GRAPH in shapes else {key: key for key in sorted(shapes)}
+    names = _names(reader) if OBJECT_GRAPH_KEY in shapes else {key: key for key in sorted(shapes)}
     name_by_key: dict[str, str] = {}
     for key, name in names.items():
-        if key in shapes and not key.startswith(NOT_WEIGHTS) and SLOT not in key:
+        if key in shapes and not key.startswith(NOT_WEIGHTS) and SLOT_MARKER not in key:
             name_by_key[key] = name
     weights = []
     for key, name in zip(name_by_key, unique_names(name_by_key.values()), strict=True):
@@ -100,8 +108,9 @@ def _weights(path: str, prefix: str, size: int) -> list[StoredWeight]:
         def blocks(
             entries: int, key: str = key, name: str = name, size: int = declared
         ) -> Iterator[Array]:
-            if size > LARGE:  # TensorFlow reads a whole variable even for a slice
-                allowed = f"its {size:,} bytes must be read as a whole, and {LARGE:,} are allowed"
+            if size > MAX_ARRAY_BYTES:  # TensorFlow reads a whole variable even for a slice
+                problem = f"its {size:,} bytes must be read as a whole"
+                allowed = f"{problem}, and {MAX_ARRAY_BYTES:,} are allowed"
                 raise Invalid("path", path, f"{name}: {allowed}; save the model as .keras")
             try:
                 array = np.asarray(reader.get_tensor(key))
@@ -118,7 +127,7 @@ def _names(reader: Any) -> dict[str, str]:
     from tensorflow.core.protobuf import trackable_object_graph_pb2
 
     graph = trackable_object_graph_pb2.TrackableObjectGraph()
-    graph.ParseFromString(reader.get_tensor(GRAPH))
+    graph.ParseFromString(reader.get_tensor(OBJECT_GRAPH_KEY))
     return {
         value.checkpoint_key: value.full_name or value.checkpoint_key
         for node in graph.nodes
@@ -128,7 +137,7 @@ def _names(reader: Any) -> dict[str, str]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _silence_stderr() -> Iterator[None]:
     """Closes stderr, where TensorFlow prints messages when it is loaded, whatever the settings."""
     stderr_copy, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:

@@ -15,12 +15,12 @@ import numpy as np
 from masksweep.strategies.base import Array, Invalid
 from masksweep.strategies.core.npz import regions
 
-FORMATS = "a .keras, .h5 or .weights.h5 file, or a SavedModel folder"
-NAMED = 20
+MODEL_FORMATS = "a .keras, .h5 or .weights.h5 file, or a SavedModel folder"
+MAX_LISTED_WEIGHTS = 20
 """Largest number of weights that a message names."""
-BLOCK = 2**24
+BLOCK_BYTES = 2**24
 """Size in bytes of the part of a weight that is compared at once."""
-NUMBERS = "buif"
+NUMBER_KINDS = "buif"
 """Kinds of NumPy dtypes that a weight may have. bfloat16 is allowed too; NumPy does not have it."""
 
 
@@ -40,8 +40,8 @@ class StoredWeight:
 
     @property
     def entries(self) -> int:
-        """Largest number of entries of a block of `BLOCK` bytes."""
-        return max(1, BLOCK // self.dtype.itemsize)
+        """Largest number of entries of a block of `BLOCK_BYTES` bytes."""
+        return max(1, BLOCK_BYTES // self.dtype.itemsize)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class StoredModel:
         for fit in fits:
             weights = [w for w in self.weights if fit(w)]
             if len(weights) > 1:
-                names = " or ".join(w.name for w in weights[:NAMED])
+                names = " or ".join(w.name for w in weights[:MAX_LISTED_WEIGHTS])
                 raise Invalid("path", self.path, f"{name} may be {names}; give the whole name")
             if weights:
                 return weights[0]
@@ -84,8 +84,9 @@ class StoredModel:
     def listed(self) -> str:
         """Returns the names of the weights as text, with shapes for those named by number."""
         names = [f"{w.name} {list(w.shape)}" if w.by_place else w.name for w in self.weights]
-        suffix = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        return f"{', '.join(names[:NAMED])}{suffix}"
+        others = len(names) - MAX_LISTED_WEIGHTS
+        suffix = f" and {others} more" if others > 0 else ""
+        return f"{', '.join(names[:MAX_LISTED_WEIGHTS])}{suffix}"
 
 
 def sliced(array: Array) -> Callable[[int], Iterator[Array]]:
@@ -100,5 +101,5 @@ def sliced(array: Array) -> Callable[[int], Iterator[Array]]:
 
 def is_number(dtype: np.dtype) -> bool:
     """Returns whether a weight can have this dtype."""
-    is_numeric = dtype.kind in NUMBERS and dtype.itemsize <= 8
+    is_numeric = dtype.kind in NUMBER_KINDS and dtype.itemsize <= 8
     return is_numeric or dtype.name == "bfloat16"

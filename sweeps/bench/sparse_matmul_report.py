@@ -94,7 +94,9 @@ def verify(console: Console) -> list[CheckedClaim]:
 
 
 def bracket(ratios: Ratios, n: int) -> tuple[float, float]:
-    """Returns the two densities of a table that enclose its crossover, for an A of side `SIDE`.
+    """Returns the two densities of a table that enclose its crossover.
+
+    The A of the table has the side `MATRIX_SIDE`.
 
     Args:
         ratios: Ratios by cell.

@@ -130,7 +130,7 @@ class BenchSetup:
         )
 
     def _run_function(self, program: Program, plan: Plan) -> RunSteps:
-        program.training.put(program.start(self._start, [], plan, 1e-3))
+        program.training.assign_all(program.start(self._start, [], plan, 1e-3))
         return lambda steps: program.run(*self._inputs, Steps(0, steps))
 
     def run(self, case: Case) -> RunSteps | str:

@@ -28,7 +28,7 @@ from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.training import pack, program, setup
 from masksweep.sweeps.training.checkpoint import Checkpoints
 from masksweep.sweeps.training.loop import single_trial_loop
-from masksweep.sweeps.training.setup import Start
+from masksweep.sweeps.training.setup import TrialStart
 from masksweep.sweeps.training.state import Emit, PackMember
 from masksweep.sweeps.training.steps import NEVER, Steps
 from masksweep.sweeps.training.timing import time_in_turn
@@ -83,7 +83,7 @@ class Net:
             }
         )
 
-    def start(self, seed: int, **options: int) -> Start:
+    def start(self, seed: int, **options: int) -> TrialStart:
         trial = self.trial(seed, **options)
         return setup.start(trial, self.data())
 

@@ -14,8 +14,8 @@ from masksweep.strategies.base import Invalid, require
 from masksweep.strategies.held.constant import Constant
 from masksweep.strategies.held.zero import Zero
 from masksweep.sweeps.audit import mask_files, stored
-from masksweep.sweeps.audit.files import Arrays, Saved, of_files
-from masksweep.sweeps.audit.findings import Finding, described, holds, note, table, verdict
+from masksweep.sweeps.audit.files import HeldArrays, HeldModel, audit_files
+from masksweep.sweeps.audit.findings import Finding, describe, holds, naming_note, table, verdict
 from masksweep.sweeps.audit.opening import SUFFIXES, exists
 from masksweep.sweeps.common import escape, safe_yaml
 from masksweep.sweeps.common.parser import Parser
@@ -23,7 +23,7 @@ from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.common.spinner import show_status
 from masksweep.sweeps.common.text import printable
 from masksweep.sweeps.tracking import run_config
-from masksweep.sweeps.tracking.store import RUN_ID, Away, store_uri
+from masksweep.sweeps.tracking.store import RUN_ID, StoreUnavailable, store_uri
 
 USAGE = """masksweep audit MODEL MASKS [--weight NAME] [--held H] [--json]
        masksweep audit RUN_ID [--uri URI] [--json]"""
@@ -45,13 +45,16 @@ def audit(arguments: Sequence[str]) -> int:
     """
     parser = Parser("masksweep audit", USAGE, "Whether masked weights are held, bit for bit.")
     parser.add_argument(
-        "model", metavar="MODEL", help=f"{stored.FORMATS}; or a trial's run in MLflow, by its id"
+        "model",
+        metavar="MODEL",
+        help=f"{stored.MODEL_FORMATS}; or a trial's run in MLflow, by its id",
     )
     parser.add_argument(
         "masks",
         metavar="MASKS",
         nargs="?",
-        help=f"{mask_files.FORMATS}; 0, False and what a sparse matrix does not store are held",
+        help=f"{mask_files.MASK_FORMATS}; 0, False and what a sparse matrix does not store"
+        " are held",
     )
     parser.add_argument(
         "--weight", metavar="NAME", help="the weight of a mask without a name, if more fit it"
@@ -71,26 +74,26 @@ def audit(arguments: Sequence[str]) -> int:
         require(unused_option is None, "audit", unused_option, "left out: a run has its own masks")
         findings = _audit_run(args.model, args.uri)
     elif is_file:
-        require(args.masks is not None, "MASKS", "", f"given: {mask_files.FORMATS}")
+        require(args.masks is not None, "MASKS", "", f"given: {mask_files.MASK_FORMATS}")
         require(args.uri is None, "--uri", args.uri, "left out: the model is a file")
         held = _parse_held(args.held or "zero")
-        findings = of_files(args.model, args.masks, held, args.weight)
+        findings = audit_files(args.model, args.masks, held, args.weight)
     else:
         raise Invalid("audit", args.model, "no such file, and no run's id, which is 32 hex digits")
     if args.json:
-        print(json.dumps(described(findings), indent=2, allow_nan=False))
+        print(json.dumps(describe(findings), indent=2, allow_nan=False))
     else:
         console, all_hold = escape.console(), holds(findings)
         console.print(table(findings))
-        if note(findings):
-            console.print(Text(f"\n{printable(note(findings))}"), soft_wrap=True)
+        if naming_note(findings):
+            console.print(Text(f"\n{printable(naming_note(findings))}"), soft_wrap=True)
         # the verdict stays on one line, however narrow the terminal is
         verdict_line = Text(f"\n{verdict(findings)}", "green" if all_hold else "bold red")
         console.print(verdict_line, soft_wrap=True)
     return int(not holds(findings))
 
 
-def _parse_held(text: str) -> Zero | Constant | Arrays | Saved:
+def _parse_held(text: str) -> Zero | Constant | HeldArrays | HeldModel:
     if text == "zero":
         return Zero()
     number = None
@@ -99,10 +102,10 @@ def _parse_held(text: str) -> Zero | Constant | Arrays | Saved:
     if number is not None:
         return Constant(number)
     if Path(text).suffix == ".npz":
-        return Arrays(text)
+        return HeldArrays(text)
     if exists("--held", text) or Path(text).suffix in SUFFIXES:
-        return Saved(text)
-    raise Invalid("--held", text, f"must be zero, a number, a .npz file, or {stored.FORMATS}")
+        return HeldModel(text)
+    raise Invalid("--held", text, f"must be zero, a number, a .npz file, or {stored.MODEL_FORMATS}")
 
 
 def _audit_run(run_id: str, uri: str | None) -> list[Finding]:
@@ -114,7 +117,7 @@ def _audit_run(run_id: str, uri: str | None) -> list[Finding]:
             with show_status(f"Fetching run {run_id}"):
                 names = [*RUN_FILES, *reference_files]
                 downloaded = reader.download(uri, run_id, names, Path(folder))
-        except Away as error:
+        except StoreUnavailable as error:
             raise Invalid("tracking.uri", redact(store_uri(uri)), f"is away: {error}") from error
         paths = {name: str(Path(folder, name)) for name in downloaded}
         for name in set(reference_files) & set(downloaded):
@@ -128,15 +131,15 @@ def _audit_run(run_id: str, uri: str | None) -> list[Finding]:
         if "held.npz" not in downloaded and not _holds_zero(Path(folder, "config.yaml")):
             raise Invalid("run", run_id, "has no held values: it was made before they were kept")
         try:
-            held = Arrays(paths["held.npz"]) if "held.npz" in downloaded else Zero()
-            return of_files(paths["model.keras"], paths["masks.npz"], held)
+            held = HeldArrays(paths["held.npz"]) if "held.npz" in downloaded else Zero()
+            return audit_files(paths["model.keras"], paths["masks.npz"], held)
         except Invalid as error:
             raise Invalid("run", run_id, str(error).replace(f"{folder}/", "")) from error
 
 
 def _holds_zero(config: Path) -> bool:
     try:
-        _, values = safe_yaml.read(config, run_config.LONG, run_config.VALUES)
+        _, values = safe_yaml.read(config, run_config.MAX_FILE_BYTES, run_config.MAX_FILE_VALUES)
         return bool(values["held"]["name"] == "zero")
     except (ValueError, TypeError, KeyError):
         return False

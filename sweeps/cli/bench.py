@@ -220,12 +220,12 @@ def _record(
     note: str,
 ) -> bool:
     from masksweep.sweeps.common.spinner import show_status
-    from masksweep.sweeps.tracking.store import Away, Refused
+    from masksweep.sweeps.tracking.store import StoreRefused, StoreUnavailable
 
     try:
         with show_status("Recording in MLflow"):
             tracker.record(params, metrics, files, note)
-    except (Away, Refused, Invalid) as error:
+    except (StoreUnavailable, StoreRefused, Invalid) as error:
         print(f"masksweep: not recorded in MLflow: {error}", file=sys.stderr)
         return False
     return True

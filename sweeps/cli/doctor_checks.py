@@ -130,14 +130,14 @@ def trials(planned: Sequence[Trial]) -> Finding:
 def store(tracking: Tracking) -> Finding:
     """Checks the tracking store by writing to it."""
     from masksweep.sweeps.tracking.probe import probe
-    from masksweep.sweeps.tracking.store import Away, Refused
+    from masksweep.sweeps.tracking.store import StoreRefused, StoreUnavailable
 
     try:
         return Finding("ok", "store", probe(tracking))
-    except Away as error:
+    except StoreUnavailable as error:
         advice = "start it; until then results wait on disk, and masksweep sync sends them"
         return Finding("warn", "store", f"is away: {error}", advice)
-    except (Invalid, Refused) as error:
+    except (Invalid, StoreRefused) as error:
         return Finding("fail", "store", str(error), "see tracking.uri and MLFLOW_TRACKING_URI")
 
 

@@ -107,9 +107,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             _print_error(str(error))
             return 1
         except Exception as error:
-            from masksweep.sweeps.tracking.store import Away
+            from masksweep.sweeps.tracking.store import StoreUnavailable
 
-            if not isinstance(error, Away):
+            if not isinstance(error, StoreUnavailable):
                 raise
             _print_error(f"the tracking store cannot be reached: {error}")
             return 1
@@ -212,7 +212,7 @@ def _plan(arguments: list[str]) -> int:
     planned = command_line.compose_plan(overrides)
     if planned and "--rerun" not in flags:
         name = plan.sweep_name(planned[0].trial, overrides)
-        planned, reason = resume.look(planned, name)
+        planned, reason = resume.find_done(planned, name)
         if reason:
             print(f"The tracking store cannot be reached ({reason}).", file=sys.stderr)
             print("So trials that have finished are shown as trials to run.", file=sys.stderr)
@@ -245,8 +245,8 @@ def _ui(arguments: Sequence[str]) -> int:
     """Runs `masksweep ui`: serves MLflow's page for the local store. Returns the exit code."""
     from masksweep.sweeps.common.parser import Parser
     from masksweep.sweeps.common.redact import redact
-    from masksweep.sweeps.tracking.reader import latest_page
-    from masksweep.sweeps.tracking.store import Away, is_local, store_uri
+    from masksweep.sweeps.tracking.reader import latest_view_url
+    from masksweep.sweeps.tracking.store import StoreUnavailable, is_local, store_uri
 
     parser = Parser(prog="masksweep ui")
     parser.add_argument("--port", type=int, help="default: 5000, or the next free one")
@@ -258,8 +258,8 @@ def _ui(arguments: Sequence[str]) -> int:
         return 0
     port = _free_port(5000) if options.port is None else _checked_port(options.port)
     try:
-        page = f"http://127.0.0.1:{port}/{latest_page(uri)}"
-    except Away as error:
+        page = f"http://127.0.0.1:{port}/{latest_view_url(uri)}"
+    except StoreUnavailable as error:
         raise Invalid("tracking.uri", redact(uri), f"is away: {error}") from error
     print(f"MLflow on {page}   (Ctrl-C ends it)", flush=True)
     server_options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]

@@ -14,10 +14,10 @@ from masksweep.sweeps.common import escape
 from masksweep.sweeps.common.parser import Parser
 from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.common.spinner import show_status
-from masksweep.sweeps.tracking.store import Away, Refused, store_uri
+from masksweep.sweeps.tracking.store import StoreRefused, StoreUnavailable, store_uri
 
 if TYPE_CHECKING:
-    from masksweep.sweeps.tracking.reader import Sweep
+    from masksweep.sweeps.tracking.reader import StoredSweep
 
 
 def report(arguments: Sequence[str]) -> int:
@@ -46,7 +46,7 @@ def report(arguments: Sequence[str]) -> int:
 
     try:
         sweep, files, sentences = _build_report(options)
-    except (Away, Refused) as error:
+    except (StoreUnavailable, StoreRefused) as error:
         raise Invalid("tracking.uri", redact(store_uri(options.uri)), str(error)) from error
     try:
         folder.mkdir(exist_ok=True)
@@ -57,9 +57,9 @@ def report(arguments: Sequence[str]) -> int:
     logged = True
     try:
         with show_status("Logging it to the sweep's run"):
-            for part in sweep.each:
-                writer.attach(options.uri, part.run_id, files, "report")
-    except (Away, Refused) as error:
+            for part in sweep.single_sweeps:
+                writer.log_files(options.uri, part.run_id, files, "report")
+    except (StoreUnavailable, StoreRefused) as error:
         print(f"masksweep: not logged in MLflow: {error}", file=sys.stderr)
         logged = False
     # last: if its reader closes the pipe, printing raises
@@ -70,7 +70,7 @@ def report(arguments: Sequence[str]) -> int:
 
 def _build_report(
     options: argparse.Namespace,
-) -> tuple[Sweep, dict[str, bytes], list[tuple[str, str]]]:
+) -> tuple[StoredSweep, dict[str, bytes], list[tuple[str, str]]]:
     """Returns (the sweep, the content of the report's files by name, the recommendation).
 
     Everything is built inside the temporary folder's context: the trials refer to files of masks
@@ -83,8 +83,8 @@ def _build_report(
 
     with TemporaryDirectory() as folder:
         with show_status("Reading the sweep"):
-            sweep = combine(reader.outcomes(options.sweep or None, options.uri, Path(folder)))
-            loaded = reader.load([part.run_id for part in sweep.each], options.uri)
+            sweep = combine(reader.load_sweeps(options.sweep or None, options.uri, Path(folder)))
+            loaded = reader.load([part.run_id for part in sweep.single_sweeps], options.uri)
         if not sweep.outcomes:
             raise Invalid("sweep", sweep.name, "; ".join(sweep.left_out) or "no trial has ended")
         labels = dict.fromkeys(o.trial.label for o in sweep.outcomes)

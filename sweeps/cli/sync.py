@@ -11,8 +11,8 @@ from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.common.spinner import show_status
 from masksweep.sweeps.config.sections import Tracking
 from masksweep.sweeps.tracking.sender import Sender
-from masksweep.sweeps.tracking.spool import Address, Spool
-from masksweep.sweeps.tracking.store import Away, Refused, store_uri
+from masksweep.sweeps.tracking.spool import Spool, SpoolAddress
+from masksweep.sweeps.tracking.store import StoreRefused, StoreUnavailable, store_uri
 from masksweep.sweeps.tracking.writer import Tracker
 
 
@@ -31,7 +31,7 @@ def sync(arguments: Sequence[str]) -> int:
     parser = Parser(prog="masksweep sync")
     parser.add_argument("--uri", help="as tracking.uri; default: the store the sweep wrote to")
     args = parser.parse_args(arguments)
-    spools = Spool.all()
+    spools = Spool.addresses()
     if not spools:
         print("No results wait to be sent.")
     if args.uri and len({spool.store for spool in spools}) > 1:
@@ -39,19 +39,19 @@ def sync(arguments: Sequence[str]) -> int:
     return max((_send(spool, args.uri) for spool in spools), default=0)
 
 
-def _send(address: Address, given_uri: str | None) -> int:
+def _send(address: SpoolAddress, given_uri: str | None) -> int:
     default_uri = store_uri(given_uri)
     # the saved address has no password, so prefer ours if it names the same store
     uri = default_uri if given_uri or redact(default_uri) == address.store else address.store
     tracking = Tracking(uri=uri, experiment=address.experiment)
     try:
-        with Spool.held(address) as spool:
+        with Spool.open_exclusively(address) as spool:
             before = spool.waiting()
             with show_status(f"Sending {before} records of {address.sweep!r}"):
                 Sender(spool, tracking, address.sweep).send_left()
                 Tracker(tracking, address.sweep).kill_left_running()
             waiting, refused = spool.waiting(), spool.refused()
-    except (Away, Refused, Invalid) as error:
+    except (StoreUnavailable, StoreRefused, Invalid) as error:
         print(f"masksweep: {address.sweep!r}: {error}", file=sys.stderr)
         return 1
     print(f"{address.sweep!r}: {before - waiting} records sent, {waiting} left")

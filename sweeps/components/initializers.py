@@ -12,13 +12,13 @@ import numpy as np
 
 from masksweep.strategies.base import Array
 from masksweep.strategies.core import keras_internals
-from masksweep.strategies.core.audit import alike
+from masksweep.strategies.core.audit import same_bits
 from masksweep.strategies.core.weights import describe
 from masksweep.sweeps.components.models import Model
 
 Draw = Callable[[Sequence[int]], Array]
 """Takes the seeds that Keras draws while it builds a network, and returns a variable's values."""
-SEEDS = 256
+SEARCHED_SEEDS = 256
 """How many of the seeds that Keras draws are searched for the one that an initializer got."""
 
 
@@ -41,7 +41,7 @@ class Network:
         self.model = self.build(0)
         """Shared between trials. Do not read its weights: they may belong to another trial."""
         self.weights = describe(self.model)
-        self._draws = _draws(self.model, 0)
+        self._draws = _find_draws(self.model, 0)
 
     def build(self, seed: int) -> Any:
         """Builds a new Keras model with the initial values of a seed."""
@@ -76,10 +76,10 @@ def network(model: Model, inputs: tuple[int, ...], outputs: int) -> Network:
 def _seeds(seed: int) -> list[int]:
     """Returns the seeds that Keras draws after `set_random_seed` for objects without a seed."""
     generator = random.Random(seed)
-    return [generator.randint(1, int(1e9)) for _ in range(SEEDS)]
+    return [generator.randint(1, int(1e9)) for _ in range(SEARCHED_SEEDS)]
 
 
-def _draws(model: Any, seed: int) -> list[Draw] | None:
+def _find_draws(model: Any, seed: int) -> list[Draw] | None:
     """Finds out how each of the model's variables is drawn.
 
     Args:
@@ -90,22 +90,22 @@ def _draws(model: Any, seed: int) -> list[Draw] | None:
         A function for each variable, or None if it is not found for one of them.
     """
     seeds = _seeds(seed)
-    owners = {id(v): layer for layer in _layers(model) for v in _own(layer)}
+    owners = {id(v): layer for layer in _layers(model) for v in _own_variables(layer)}
     draws = []
     for variable in model.variables:
         value = np.asarray(variable.numpy())
-        candidates = _ways(owners.get(id(variable)), variable, seeds)
-        draw = next((d for d in candidates if _draws_to(d, seeds, value)), None)
+        candidates = _candidate_draws(owners.get(id(variable)), variable, seeds)
+        draw = next((d for d in candidates if _reproduces(d, seeds, value)), None)
         if draw is None:
             return None
         draws.append(draw)
     return draws
 
 
-def _draws_to(draw: Draw, seeds: Sequence[int], value: Array) -> bool:
+def _reproduces(draw: Draw, seeds: Sequence[int], value: Array) -> bool:
     """Whether a function draws exactly this value."""
     try:
-        return alike(draw(seeds), value)
+        return same_bits(draw(seeds), value)
     except ValueError:  # some initializers of kernels reject the shape of a bias
         return False
 
@@ -117,34 +117,34 @@ def _layers(layer: Any) -> Iterator[Any]:
         yield from _layers(inner)
 
 
-def _own(layer: Any) -> list[Any]:
+def _own_variables(layer: Any) -> list[Any]:
     """Returns the variables of a layer without those of its inner layers."""
     states = [s.state for s in vars(layer).values() if isinstance(s, keras.random.SeedGenerator)]
     return [*keras_internals.own_variables(layer), *states]
 
 
-def _ways(layer: Any, variable: Any, seeds: Sequence[int]) -> Iterator[Draw]:
+def _candidate_draws(layer: Any, variable: Any, seeds: Sequence[int]) -> Iterator[Draw]:
     """Yields functions that may have drawn the variable."""
     for part in vars(layer).values() if layer is not None else ():
         if isinstance(part, keras.random.SeedGenerator) and part.state is variable:
             first = int(part.state.numpy()[0])
             if first in seeds:
-                yield partial(_state, seeds.index(first), str(variable.dtype))
+                yield partial(_generator_state, seeds.index(first), str(variable.dtype))
         if isinstance(part, keras.Initializer):
             shape, dtype = tuple(variable.shape), str(variable.dtype)
             own_seed = getattr(part, "seed", None)
             if own_seed in seeds:
-                yield partial(_drawn, part, seeds.index(own_seed), shape, dtype)
+                yield partial(_draw_with_seed, part, seeds.index(own_seed), shape, dtype)
             else:  # the initializer has no seed, or a fixed one from the config
-                yield partial(_unseeded, part, shape, dtype)
+                yield partial(_draw_unseeded, part, shape, dtype)
 
 
-def _state(index: int, dtype: str, seeds: Sequence[int]) -> Array:
+def _generator_state(index: int, dtype: str, seeds: Sequence[int]) -> Array:
     """Returns the state of a `keras.random.SeedGenerator`, with the seed at this index."""
     return np.array([seeds[index], 0], dtype)
 
 
-def _drawn(
+def _draw_with_seed(
     initializer: Any, index: int, shape: tuple[int, ...], dtype: str, seeds: Sequence[int]
 ) -> Array:
     """Draws values with a copy of the initializer that has the seed at this index."""
@@ -152,6 +152,8 @@ def _drawn(
     return np.asarray(type(initializer).from_config(config)(shape, dtype=dtype))
 
 
-def _unseeded(initializer: Any, shape: tuple[int, ...], dtype: str, seeds: Sequence[int]) -> Array:
+def _draw_unseeded(
+    initializer: Any, shape: tuple[int, ...], dtype: str, seeds: Sequence[int]
+) -> Array:
     """Returns the initializer's values, which do not depend on the seeds."""
     return np.asarray(initializer(shape, dtype=dtype))

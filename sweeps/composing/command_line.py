@@ -11,8 +11,8 @@ from masksweep.strategies.base import Invalid
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from masksweep.sweeps.config.composed import Composed
-    from masksweep.sweeps.config.plan import Planned
+    from masksweep.sweeps.config.composed import ComposedJob
+    from masksweep.sweeps.config.plan import PlannedTrial
 
 RUN_FLAGS = ("--rerun",)
 """Masksweep's own flags of `run`. They are not passed to Hydra."""
@@ -23,7 +23,7 @@ PICKLE_FLAG = re.compile(r"--e[a-z-]*(=|$)")
 """Hydra's flag `--experimental-rerun`, which loads a pickle file."""
 
 
-def compose(arguments: Sequence[str]) -> list[Composed]:
+def compose(arguments: Sequence[str]) -> list[ComposedJob]:
     """Composes the jobs that the arguments ask for.
 
     Args:
@@ -64,20 +64,20 @@ def compose(arguments: Sequence[str]) -> list[Composed]:
     return jobs
 
 
-def _compose_jobs(config_dir: str | None, overrides: Sequence[str]) -> list[Composed]:
+def _compose_jobs(config_dir: str | None, overrides: Sequence[str]) -> list[ComposedJob]:
     """Composes all jobs of a sweep. Raises the errors of Hydra and OmegaConf."""
     from masksweep.sweeps.composing import grid, hydra_internals
     from masksweep.sweeps.composing.composer import Composer
-    from masksweep.sweeps.config.composed import Composed
+    from masksweep.sweeps.config.composed import ComposedJob
 
     with hydra_internals.compose_sweep_config(config_dir, overrides) as (loader, config):
         composer = Composer(loader, config)
         named_jobs = grid.jobs(composer, config, list(config.hydra.overrides.task))
         values = composer.resolve([job for _, job in named_jobs])
-    return [Composed(job, v, part) for (part, job), v in zip(named_jobs, values, strict=True)]
+    return [ComposedJob(job, v, part) for (part, job), v in zip(named_jobs, values, strict=True)]
 
 
-def compose_plan(arguments: Sequence[str]) -> list[Planned]:
+def compose_plan(arguments: Sequence[str]) -> list[PlannedTrial]:
     """Composes and checks the trials that the arguments ask for.
 
     Returns:

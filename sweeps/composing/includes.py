@@ -17,7 +17,7 @@ def fold_case(name: str) -> str:
     """Returns a form of a file name that is equal for names which differ in case only.
 
     Example:
-        >>> folded("Zoo/A.yaml")
+        >>> fold_case("Zoo/A.yaml")
         'zoo/a.yaml'
     """
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())

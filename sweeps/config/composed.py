@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Composed:
+class ComposedJob:
     """One job of a sweep: its overrides and the config that results from them."""
 
     overrides: Sequence[str]

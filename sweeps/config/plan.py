@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common.redact import holds_secret, redact
-from masksweep.sweeps.config.composed import Composed
+from masksweep.sweeps.config.composed import ComposedJob
 from masksweep.sweeps.config.selection import select
 from masksweep.sweeps.config.trial import Trial, parse
 from masksweep.sweeps.config.validation import MultipleInvalid, single_faults
@@ -26,7 +26,7 @@ MAX_REPORTED_FAULTS = 20
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedTrial:
     """One trial in the plan of a sweep."""
 
     trial: Trial
@@ -84,7 +84,7 @@ def recordable_overrides(overrides: Sequence[str]) -> list[str]:
     ]
 
 
-def plan(jobs: Sequence[Composed], trials: Sequence[Trial]) -> list[Planned]:
+def plan(jobs: Sequence[ComposedJob], trials: Sequence[Trial]) -> list[PlannedTrial]:
     """Returns the distinct trials of the jobs, in order.
 
     The dense control is the same trial under every pattern, so it is planned only once.
@@ -101,7 +101,7 @@ def plan(jobs: Sequence[Composed], trials: Sequence[Trial]) -> list[Planned]:
     for section in ("launch", "checkpoint", "tracking", "sweep"):
         if any(getattr(t, section) != getattr(trials[0], section) for t in trials):
             raise _one_for_all(section, trials)
-    distinct: dict[str, Planned] = {}
+    distinct: dict[str, PlannedTrial] = {}
     parts: dict[str, set[str]] = {}
     for trial, job in zip(trials, jobs, strict=True):
         parts.setdefault(trial.id, set()).add(job.part)
@@ -110,7 +110,7 @@ def plan(jobs: Sequence[Composed], trials: Sequence[Trial]) -> list[Planned]:
             raise Invalid(
                 "seed", trial.seed, f"each trial must be described once; again by {duplicate}"
             )
-        distinct.setdefault(trial.id, Planned(trial, job.overrides))
+        distinct.setdefault(trial.id, PlannedTrial(trial, job.overrides))
     labels = variants([p.trial for p in distinct.values()])
     planned = [
         replace(p, variant=labels[i], parts=frozenset(parts[i])) for i, p in distinct.items()
@@ -130,14 +130,14 @@ def _one_for_all(section: str, trials: Sequence[Trial]) -> Invalid:
     return Invalid(section, "", "must be one for the whole sweep")
 
 
-def sort_by_program(planned: Sequence[Planned]) -> list[Planned]:
+def sort_by_program(planned: Sequence[PlannedTrial]) -> list[PlannedTrial]:
     """Returns the same trials, with those that use the same compiled program next to each other.
 
     A worker keeps only its most recently compiled programs. Trials with the same program stay in
     their order; they differ only in values that the program takes as inputs (seed, masks, held
     values, learning rate).
     """
-    groups: dict[str, list[Planned]] = {}
+    groups: dict[str, list[PlannedTrial]] = {}
     for p in planned:
         config = p.trial.canonical()
         program_config = {k: config[k] for k in ("strategy", "model", "data", "trainable", "jit")}
@@ -147,12 +147,12 @@ def sort_by_program(planned: Sequence[Planned]) -> list[Planned]:
     return [p for members in groups.values() for p in members]
 
 
-def group_into_packs(planned: Sequence[Planned]) -> list[list[Planned]]:
+def group_into_packs(planned: Sequence[PlannedTrial]) -> list[list[PlannedTrial]]:
     """Groups the trials into packs: trials that run side by side in one program.
 
     A trial that can only run alone is a group of one. A pack has at most `launch.pack` trials.
     """
-    groups: dict[str, list[Planned]] = {}
+    groups: dict[str, list[PlannedTrial]] = {}
     for p in sort_by_program(planned):
         config = p.trial.canonical()
         shared_config = {k: v for k, v in config.items() if k not in ("seed", "pattern", "held")}
@@ -168,8 +168,8 @@ def group_into_packs(planned: Sequence[Planned]) -> list[list[Planned]]:
 
 
 def with_answers(
-    planned: Sequence[Planned], answers: Mapping[str, PreflightAnswer]
-) -> list[Planned]:
+    planned: Sequence[PlannedTrial], answers: Mapping[str, PreflightAnswer]
+) -> list[PlannedTrial]:
     """Returns the plan with the answers of the preflight filled in.
 
     Args:
@@ -184,7 +184,7 @@ def with_answers(
     ]
 
 
-def print_plan(planned: Sequence[Planned], as_json: bool) -> None:
+def print_plan(planned: Sequence[PlannedTrial], as_json: bool) -> None:
     """Prints a plan, as text or as JSON."""
     if as_json:
         print(json.dumps({"trials": [p.describe() for p in planned]}, indent=2))
@@ -205,14 +205,14 @@ def print_plan(planned: Sequence[Planned], as_json: bool) -> None:
         )
 
 
-def count_by_state(planned: Sequence[Planned]) -> str:
+def count_by_state(planned: Sequence[PlannedTrial]) -> str:
     """Returns the number of trials in each state, as `60 trials: 48 done, 12 to run`."""
     states = [p.state for p in planned]
     counts = [f"{states.count(s)} {s}" for s in ("done", "to run", "skipped") if s in states]
     return f"{count_trials(len(planned))}: {', '.join(counts)}"
 
 
-def parse_trials(jobs: Sequence[Composed]) -> list[Trial]:
+def parse_trials(jobs: Sequence[ComposedJob]) -> list[Trial]:
     """Returns the trial that each job's config describes.
 
     Raises:
@@ -255,7 +255,7 @@ def sweep_name(trial: Trial, arguments: Sequence[str]) -> str:
     return text if len(text) <= 60 else f"{text[:50]}... {digest}"
 
 
-def check_pairs(claims: Mapping[str, Claim], planned: Sequence[Planned]) -> None:
+def check_pairs(claims: Mapping[str, Claim], planned: Sequence[PlannedTrial]) -> None:
     """Checks that each claim with `minus` can pair its trials by seed.
 
     Runs before the first trial, so that no training time is spent on a sweep that cannot be judged.

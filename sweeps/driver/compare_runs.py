@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import isclose, isnan
 from typing import Literal
 
-from masksweep.sweeps.tracking.run_config import Recorded
+from masksweep.sweeps.tracking.run_config import RecordedResults
 
 LOSS_TOLERANCE = 1e-3
 """Largest difference of a loss that counts as rounding: relative or absolute, whichever allows
@@ -64,7 +64,7 @@ class Verdict:
         return [*texts, f"verdict: {self.agreement}"]
 
 
-def compare(recorded: Recorded, now: Recorded) -> Verdict:
+def compare(recorded: RecordedResults, now: RecordedResults) -> Verdict:
     """Compares a second run of a trial with the recorded one.
 
     Args:
@@ -116,7 +116,9 @@ Point = tuple[str, float | None, float | None]
 """Name of a metric, its recorded value and its new value."""
 
 
-def _differing_points(before: Recorded, after: Recorded) -> dict[tuple[int, str], Point]:
+def _differing_points(
+    before: RecordedResults, after: RecordedResults
+) -> dict[tuple[int, str], Point]:
     """Returns the points of the curves that differ in any bit, by (epoch, name), in this order."""
     points = {
         (epoch, name) for r in (before, after) for name in r.curves for epoch in r.curves[name]

@@ -22,7 +22,7 @@ from masksweep.sweeps.common.signals import SignalHandler
 from masksweep.sweeps.common.spinner import show_status
 from masksweep.sweeps.common.text import printable
 from masksweep.sweeps.config.outcome import Outcome
-from masksweep.sweeps.config.plan import Planned
+from masksweep.sweeps.config.plan import PlannedTrial
 from masksweep.sweeps.config.sections import Tracking
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.driver.compare_runs import Verdict, compare
@@ -33,10 +33,10 @@ from masksweep.sweeps.launch.local_process import LocalProcess
 from masksweep.sweeps.launch.worker import TrialWork
 from masksweep.sweeps.tracking import resume, run_config
 from masksweep.sweeps.tracking.recorder import Recorder
-from masksweep.sweeps.tracking.run_config import Recorded
+from masksweep.sweeps.tracking.run_config import RecordedResults
 from masksweep.sweeps.tracking.sender import Sender
 from masksweep.sweeps.tracking.spool import Spool
-from masksweep.sweeps.tracking.store import AGAIN, RUN_ID, Away, store_uri
+from masksweep.sweeps.tracking.store import REPRODUCTION_PREFIX, RUN_ID, StoreUnavailable, store_uri
 from masksweep.sweeps.tracking.writable import require_state, require_store
 from masksweep.sweeps.tracking.writer import Tracker
 from masksweep.sweeps.training import checkpoint
@@ -49,7 +49,7 @@ class Target:
     source: str
     """The run's id or the file's path, as it was given on the command line."""
     trial: Trial
-    recorded: Recorded
+    recorded: RecordedResults
 
     @property
     def tags(self) -> dict[str, str]:
@@ -92,15 +92,15 @@ def _targets(source: str, sweep: bool, uri: str | None, folder: Path) -> list[Ta
     try:
         with show_status(f"Fetching run {source}"):
             targets = []
-            for run in reader.trials_of(uri, source) if sweep else [source]:
+            for run in reader.finished_run_ids(uri, source) if sweep else [source]:
                 run_folder = folder / run
                 run_folder.mkdir()
-                files = reader.download(uri, run, run_config.FILES, run_folder)
+                files = reader.download(uri, run, run_config.FILE_NAMES, run_folder)
                 if run_config.FILE_NAME not in files:
                     raise Invalid("run", run, f"has no {run_config.FILE_NAME}: no trial's run")
                 targets.append(_target_of_run(run, run_folder))
             return targets
-    except Away as error:
+    except StoreUnavailable as error:
         raise Invalid("tracking.uri", redact(store_uri(uri)), f"is away: {error}") from error
 
 
@@ -108,7 +108,7 @@ def _target(name: str, path: Path) -> Target:
     """Reads a run's config file, which must have recorded results."""
     trial, recorded = run_config.read(path)
     if recorded is None:
-        allowed = f"without `{run_config.BLOCK}`, which a run's has when it has ended well"
+        allowed = f"without `{run_config.RESULTS_KEY}`, which a run's has when it has ended well"
         raise Invalid("config", path, allowed)
     return Target(name, trial, recorded)
 
@@ -127,9 +127,9 @@ def _reproduce_all(targets: Sequence[Target], source: str, uri: str | None, fold
     require_state()
     require_store(uri)
     label = f"{first.trial.name}, {first.recorded.trial[:8]}"
-    name = f"{AGAIN}{label if len(targets) == 1 else source}"
+    name = f"{REPRODUCTION_PREFIX}{label if len(targets) == 1 else source}"
     verdicts: dict[str, Verdict | str] = {}
-    with Spool.held(resume.address(tracking, name)) as spool:
+    with Spool.open_exclusively(resume.address(tracking, name)) as spool:
         with show_status("Opening the store"):
             tracker = _open_store(tracking, name)
         # the first signal stops the run between two records, a second one stops it immediately
@@ -169,7 +169,7 @@ def _open_store(tracking: Tracking, name: str) -> Tracker | None:
     """
     try:
         return Tracker(tracking, name)
-    except Away as error:
+    except StoreUnavailable as error:
         message = f"The tracking store cannot be reached ({error}); results are kept on disk."
         print(message, file=sys.stderr)
         return None
@@ -203,15 +203,15 @@ class _ReproductionWatcher(TrialWatcher):
     def tick(self) -> None:
         self._tick()
 
-    def trial_recorded(self, outcome: Outcome, record: Recorded | None) -> None:
+    def trial_recorded(self, outcome: Outcome, record: RecordedResults | None) -> None:
         key = outcome.trial.id
         before = self._recorded[key]
         self._verdicts[key] = compare(before, record) if record else outcome.reason
         checkpoint.clear(self._checkpoints, key)
 
 
-def _planned(targets: Sequence[Target]) -> list[Planned]:
-    return [Planned(t.trial, ()) for t in targets]
+def _planned(targets: Sequence[Target]) -> list[PlannedTrial]:
+    return [PlannedTrial(t.trial, ()) for t in targets]
 
 
 def _run(

@@ -13,7 +13,7 @@ from masksweep.sweeps.common.spinner import show_status
 from masksweep.sweeps.common.sweep_failed import SweepFailed
 from masksweep.sweeps.config import feasible
 from masksweep.sweeps.config.plan import (
-    Planned,
+    PlannedTrial,
     count_trials,
     recordable_overrides,
     sweep_name,
@@ -29,14 +29,14 @@ from masksweep.sweeps.launch.engine import Engine
 from masksweep.sweeps.launch.worker import TrialWork, portable_config
 from masksweep.sweeps.results import PreflightAnswer
 from masksweep.sweeps.tracking import resume
-from masksweep.sweeps.tracking.store import exists, store_uri
+from masksweep.sweeps.tracking.store import may_have_content, store_uri
 from masksweep.sweeps.tracking.writable import require_state, require_store
 from masksweep.sweeps.training import checkpoint
 from masksweep.sweeps.training.preflight import AskPreflight, Preflight, check
 
 
 def run(
-    planned: Sequence[Planned], arguments: Sequence[str], *, rerun: bool = False
+    planned: Sequence[PlannedTrial], arguments: Sequence[str], *, rerun: bool = False
 ) -> SweepResult:
     """Runs and records every trial of a plan that is not done and not refused.
 
@@ -61,7 +61,7 @@ def run(
 
 
 def _run(
-    planned: Sequence[Planned], arguments: Sequence[str], name: str, rerun: bool
+    planned: Sequence[PlannedTrial], arguments: Sequence[str], name: str, rerun: bool
 ) -> SweepResult:
     """Opens what the sweep needs, runs it, and closes everything when it ends."""
     first = planned[0].trial
@@ -80,10 +80,10 @@ def _run(
                 engine = _start_engine(stack, planned, name)
                 ask = partial(_ask_worker, engine)
         except Invalid as error:
-            if not exists(store_uri(first.tracking.uri)):
+            if not may_have_content(store_uri(first.tracking.uri)):
                 raise
             ask = partial(_raise_when_asked, error)  # raised only if there is a trial to run
-        planned, recorder, away = stack.enter_context(resume.opened(planned, name, rerun))
+        planned, recorder, away = stack.enter_context(resume.open_sweep(planned, name, rerun))
         summary.print_before(planned, away)
         if any(p.state == "to run" for p in planned):
             planned = _with_preflight(planned, ask)
@@ -94,7 +94,7 @@ def _run(
         return SweepRun(planned, recorder, stop, name, command, rerun).run(engine)
 
 
-def _with_preflight(planned: Sequence[Planned], ask: AskPreflight) -> list[Planned]:
+def _with_preflight(planned: Sequence[PlannedTrial], ask: AskPreflight) -> list[PlannedTrial]:
     """Returns the plan with the answers of the preflight.
 
     Raises:
@@ -122,7 +122,9 @@ def _ask_worker(engine: Engine, trials_to_check: Sequence[Trial]) -> Sequence[Pr
     return answers
 
 
-def _start_engine(stack: contextlib.ExitStack, planned: Sequence[Planned], name: str) -> Engine:
+def _start_engine(
+    stack: contextlib.ExitStack, planned: Sequence[PlannedTrial], name: str
+) -> Engine:
     """Starts or joins Ray, and returns workers for the trials to run; the stack closes them."""
     first = planned[0].trial
     with show_status("Starting Ray" if first.launch.address is None else "Joining Ray"):

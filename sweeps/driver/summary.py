@@ -13,7 +13,7 @@ from masksweep.sweeps.common import escape
 from masksweep.sweeps.common.limits import STATE_FOLDER
 from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.config.outcome import Outcome
-from masksweep.sweeps.config.plan import Planned, count_by_state, count_trials
+from masksweep.sweeps.config.plan import PlannedTrial, count_by_state, count_trials
 from masksweep.sweeps.report import baseline, claims, recommendation
 from masksweep.sweeps.report.claims import CheckedClaim
 from masksweep.sweeps.report.results_table import as_markdown, table
@@ -43,7 +43,7 @@ class SweepResult:
     """Number of trials that the store had, and no longer has."""
 
 
-def print_before(planned: Sequence[Planned], away: str) -> None:
+def print_before(planned: Sequence[PlannedTrial], away: str) -> None:
     """Prints the state of the plan on stderr, before the sweep starts.
 
     Args:
@@ -56,7 +56,7 @@ def print_before(planned: Sequence[Planned], away: str) -> None:
         print(message, file=sys.stderr)
     if done:
         print(f"{count_by_state(planned)}.", file=sys.stderr)
-        if warning := resume.other_code(planned):
+        if warning := resume.other_code_warning(planned):
             print(warning, file=sys.stderr)
 
 

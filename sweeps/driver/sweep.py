@@ -11,7 +11,7 @@ from masksweep.sweeps.common.limits import INTERRUPTED_SEND_SECONDS
 from masksweep.sweeps.common.signals import SignalHandler, Stopped
 from masksweep.sweeps.common.sweep_failed import SweepFailed
 from masksweep.sweeps.config.outcome import Outcome
-from masksweep.sweeps.config.plan import Planned
+from masksweep.sweeps.config.plan import PlannedTrial
 from masksweep.sweeps.driver import summary
 from masksweep.sweeps.driver.progress import Display
 from masksweep.sweeps.driver.summary import SweepResult
@@ -24,7 +24,7 @@ from masksweep.sweeps.report.claims import CheckedClaim
 from masksweep.sweeps.report.results_table import any_control_held, as_text
 from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.tracking.recorder import Recorder
-from masksweep.sweeps.tracking.run_config import Recorded
+from masksweep.sweeps.tracking.run_config import RecordedResults
 
 CONTINUE_HINT = "Finished trials are kept; the same command continues."
 
@@ -47,7 +47,7 @@ class SweepRun(TrialWatcher):
 
     def __init__(
         self,
-        planned: Sequence[Planned],
+        planned: Sequence[PlannedTrial],
         recorder: Recorder,
         stop: SignalHandler,
         name: str,
@@ -184,7 +184,7 @@ class SweepRun(TrialWatcher):
             return stopped.exit_code
         # not after an interruption: the user waits for the command to end
         if exit_code <= 128 and (sent or not self._recorder.sender.away_s):
-            self._lost = self._recorder.sender.lost(
+            self._lost = self._recorder.sender.find_lost(
                 key for key, o in self.outcomes.items() if o.status != "failed"
             )
         return exit_code or int(not sent or bool(self._lost))
@@ -195,7 +195,7 @@ class SweepRun(TrialWatcher):
         if failed and self._launch.fail_fast:
             raise FailFast(self._by_id[failed].name)
 
-    def trial_recorded(self, outcome: Outcome, record: Recorded | None) -> None:
+    def trial_recorded(self, outcome: Outcome, record: RecordedResults | None) -> None:
         self._has_new_results = True
 
     def tick(self) -> None:

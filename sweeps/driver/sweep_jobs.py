@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from masksweep.sweeps.common.limits import STATE_FOLDER
-from masksweep.sweeps.config.plan import Planned, group_into_packs
+from masksweep.sweeps.config.plan import PlannedTrial, group_into_packs
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.launch.cluster import Spec
 from masksweep.sweeps.launch.job import Job
 from masksweep.sweeps.launch.worker import Task
 
 
-def jobs(planned: Sequence[Planned], logs: Path) -> list[Job]:
+def jobs(planned: Sequence[PlannedTrial], logs: Path) -> list[Job]:
     """Returns the jobs of the trials that are to run.
 
     Args:
@@ -26,7 +26,7 @@ def jobs(planned: Sequence[Planned], logs: Path) -> list[Job]:
     ]
 
 
-def _job(pack: Sequence[Planned], logs: Path) -> Job:
+def _job(pack: Sequence[PlannedTrial], logs: Path) -> Job:
     """Returns the job of trials that run side by side.
 
     The key of the job is the ids of its trials, separated by spaces.
@@ -40,7 +40,7 @@ def _job(pack: Sequence[Planned], logs: Path) -> Job:
     return Job(" ".join(t.id for t in tasks), tasks, spec, first.width, parts)
 
 
-def log_file(planned: Planned, logs: Path) -> Path:
+def log_file(planned: PlannedTrial, logs: Path) -> Path:
     """Returns the path of a trial's log file in the folder of logs."""
     return logs / f"{_file_name(planned.name)}-{planned.trial.id[:8]}.log"
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from masksweep.sweeps.config.outcome import Outcome
-from masksweep.sweeps.config.plan import Planned
+from masksweep.sweeps.config.plan import PlannedTrial
 from masksweep.sweeps.driver.progress import Display
 from masksweep.sweeps.driver.sweep_jobs import log_file
 from masksweep.sweeps.launch.job import Failure, Watcher
 from masksweep.sweeps.launch.worker import Log, log_tail
 from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.tracking.recorder import Recorder
-from masksweep.sweeps.tracking.run_config import Recorded
+from masksweep.sweeps.tracking.run_config import RecordedResults
 from masksweep.sweeps.training import checkpoint
 
 
@@ -36,7 +36,7 @@ class TrialWatcher(Watcher):
 
     def __init__(
         self,
-        planned: Sequence[Planned],
+        planned: Sequence[PlannedTrial],
         recorder: Recorder,
         display: Display,
         *,
@@ -86,7 +86,7 @@ class TrialWatcher(Watcher):
         for trial_id in key.split():
             self.end(trial_id, result if isinstance(result, Failure) else result[trial_id])
 
-    def trial_recorded(self, outcome: Outcome, record: Recorded | None) -> None:
+    def trial_recorded(self, outcome: Outcome, record: RecordedResults | None) -> None:
         """Called when a trial has ended and is recorded; `record` is None if the trial failed."""
 
     # -- records -----------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ class TrialWatcher(Watcher):
         if not printed and path.exists():  # the worker was killed before it sent its log
             printed = log_tail(path)
         files = {"log.txt": printed} if printed else {}
-        record: Recorded | None = None
+        record: RecordedResults | None = None
         if isinstance(result, Failure):
             outcome = Outcome(p.trial, p.variant, "failed", reason=result.reason)
             self.failed_logs[key] = path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from masksweep.sweeps.launch.cluster import Spec
-from masksweep.sweeps.launch.job import Fatal, Work, failure
+from masksweep.sweeps.launch.job import FatalEvent, Work, failure
 
 NumberedEvent = tuple[int, int, Any]
 """(number of the run of a job, index of the event in this run, the event)"""
@@ -69,7 +69,7 @@ class Worker:
             nonlocal last
             last = event_queue.put.remote((number, len(self._emitted), event))
             self._emitted.append(event)
-            if isinstance(event, Fatal):
+            if isinstance(event, FatalEvent):
                 ray.get(last)
 
         try:

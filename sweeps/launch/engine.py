@@ -17,7 +17,7 @@ from masksweep.sweeps.common.sweep_failed import SweepFailed
 from masksweep.sweeps.launch.actors import EventQueue
 from masksweep.sweeps.launch.cluster import Spec
 from masksweep.sweeps.launch.head import EARLY_HEAD_PATIENCE_SECONDS, HEAD_PATIENCE_SECONDS, Head
-from masksweep.sweeps.launch.job import Failure, Fatal, Job, Watcher, Work
+from masksweep.sweeps.launch.job import Failure, FatalEvent, Job, Watcher, Work
 from masksweep.sweeps.launch.pool import NoWorker, Pool, last_line
 
 POLL_SECONDS = 0.2
@@ -87,7 +87,7 @@ class Engine:
             self._waiting.setdefault(job.spec, deque()).append(job)
         self._running: dict[Any, _Running] = {}
         self._retries: dict[str, int] = {}
-        self._fatal: dict[str, Fatal] = {}
+        self._fatal: dict[str, FatalEvent] = {}
         self._run_count, self._delivered_at = 0, 0.0
         self._head, self._broken = Head(EARLY_HEAD_PATIENCE_SECONDS), False
 
@@ -268,7 +268,7 @@ class Engine:
         if number in run.received:
             return
         run.received.add(number)
-        if isinstance(event, Fatal):
+        if isinstance(event, FatalEvent):
             self._fatal[run.job.key] = event
         else:
             self._watcher.event(run.job.key, event)

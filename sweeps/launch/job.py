@@ -67,7 +67,7 @@ class Work(Protocol):
 
         Args:
             payload: The payload of the job.
-            emit: Sends an event to `Watcher.event`. A `Fatal` event announces that the process is
+            emit: Sends an event to `Watcher.event`. A `FatalEvent` announces that the process is
                 about to end.
 
         Returns:
@@ -76,7 +76,7 @@ class Work(Protocol):
 
 
 @dataclass(frozen=True)
-class Fatal:
+class FatalEvent:
     """The last event of a process that is about to end itself."""
 
     reason: str

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from masksweep.sweeps.common.child import Child, ChildDied
 from masksweep.sweeps.launch.cluster import Spec
-from masksweep.sweeps.launch.job import Failure, Fatal, Job, Watcher, Work, failure
+from masksweep.sweeps.launch.job import Failure, FatalEvent, Job, Watcher, Work, failure
 
 POLL_SECONDS = 0.2
 
@@ -71,13 +71,13 @@ class LocalProcess:
     def _run(self, watcher: Watcher, job: Job) -> Any:
         """Runs one job, and returns its result or a `Failure`. Its events go to the watcher."""
         child, events = self._start(job.spec)
-        fatal: list[Fatal] = []
+        fatal: list[FatalEvent] = []
 
         def deliver(patience_s: float = 0.0) -> bool:
             with suppress(EOFError, OSError):  # the process has died
                 if events.poll(patience_s):
                     event = events.recv()
-                    if isinstance(event, Fatal):
+                    if isinstance(event, FatalEvent):
                         fatal.append(event)
                     else:
                         watcher.event(job.key, event)

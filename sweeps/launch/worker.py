@@ -21,7 +21,7 @@ from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.common.storage import Folder
 from masksweep.sweeps.config.trial import Trial, parse, recorded_config
 from masksweep.sweeps.launch.cluster import Spec
-from masksweep.sweeps.launch.job import Emit, Failure, Fatal, failure
+from masksweep.sweeps.launch.job import Emit, Failure, FatalEvent, failure
 from masksweep.sweeps.results import MustRunAlone, TrialResult
 from masksweep.sweeps.training.state import PackMember
 
@@ -106,7 +106,7 @@ class TrialWork:
 
         def out_of_memory(reason: str) -> None:
             # earlier trials may have filled the memory: compiled programs are kept for later ones
-            emit(Fatal(reason, "memory", retry=self._trials > 1))
+            emit(FatalEvent(reason, "memory", retry=self._trials > 1))
             os._exit(137)
 
         def log(event: Log) -> None:

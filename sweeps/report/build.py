@@ -54,9 +54,9 @@ def build_report(
     environments = {text: list(names) for text, names in trials_by_environment.items()}
     try:
         from masksweep.sweeps.report import html_page, plots  # the plotting library may fail too
-        from masksweep.sweeps.tracking.reader import Sweep
+        from masksweep.sweeps.tracking.reader import StoredSweep
 
-        sweep = Sweep(name, name, question, command, list(outcomes), environments, [])
+        sweep = StoredSweep(name, name, question, command, list(outcomes), environments, [])
         html = html_page.page(sweep, plots.draw_plots(outcomes)).encode()
         images = {f"{k}.png": v for k, v in plots.draw_plots(outcomes, "png").items()}
     except Exception as error:  # the results are recorded after this and must not be lost

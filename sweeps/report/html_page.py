@@ -12,7 +12,7 @@ from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.report import baseline, recommendation
 from masksweep.sweeps.report.results_table import NEUTRAL_VERDICTS, headers_in_one_line, rows
 from masksweep.sweeps.report.templating import render
-from masksweep.sweeps.tracking.reader import Sweep
+from masksweep.sweeps.tracking.reader import StoredSweep
 
 CAPTIONS = {
     "score": "Test score over sparsity; bands are 95 % intervals over the seeds.",
@@ -37,7 +37,7 @@ class Table:
 
 
 def page(
-    sweep: Sweep, figures: Mapping[str, bytes], compared_with: str = baseline.DEFAULT_BASELINE
+    sweep: StoredSweep, figures: Mapping[str, bytes], compared_with: str = baseline.DEFAULT_BASELINE
 ) -> str:
     """Returns the report as HTML.
 
@@ -66,14 +66,14 @@ def page(
             ("What it cost", _costs(outcomes)),
         ],
         environments=_environments(sweep),
-        again=[(part.name if sweep.parts else "", _commands(part)) for part in sweep.each],
+        again=[(part.name if sweep.parts else "", _commands(part)) for part in sweep.single_sweeps],
         left_out=sweep.left_out,
     )
 
 
-def _questions(sweep: Sweep) -> Iterable[str]:
+def _questions(sweep: StoredSweep) -> Iterable[str]:
     """Yields the question of each sweep; if there are several sweeps, with the sweep's name."""
-    for part in sweep.each:
+    for part in sweep.single_sweeps:
         if part.question:
             yield f"{part.name}: {part.question}" if sweep.parts else part.question
 
@@ -169,7 +169,7 @@ def _costs(outcomes: Sequence[Outcome]) -> Table:
     return Table(["strategy", *(title for title, _, _ in names.values())], _unstyled(lines))
 
 
-def _environments(sweep: Sweep) -> list[tuple[str, str]]:
+def _environments(sweep: StoredSweep) -> list[tuple[str, str]]:
     """Returns (text that says which trials, description of the environment they ran in)."""
     count = len(sweep.outcomes)
     return [
@@ -178,7 +178,7 @@ def _environments(sweep: Sweep) -> list[tuple[str, str]]:
     ]
 
 
-def _commands(sweep: Sweep) -> str:
+def _commands(sweep: StoredSweep) -> str:
     """Returns the commands that run the sweep again and reproduce it, one per line."""
     lines = [sweep.command, f"masksweep reproduce --sweep {shlex.quote(sweep.run_id)}"]
     return "\n".join(filter(None, lines))

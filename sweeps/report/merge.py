@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from masksweep.sweeps.config.variants import variants
-from masksweep.sweeps.tracking.reader import Sweep
+from masksweep.sweeps.tracking.reader import StoredSweep
 
 
-def combine(sweeps: Sequence[Sweep]) -> Sweep:
+def combine(sweeps: Sequence[StoredSweep]) -> StoredSweep:
     """Combines sweeps into one. The variant of each trial is computed anew over all trials.
 
     Args:
@@ -27,7 +27,7 @@ def combine(sweeps: Sequence[Sweep]) -> Sweep:
     environments: dict[str, list[str]] = {}
     for environment, names in (pair for s in sweeps for pair in s.environments.items()):
         environments.setdefault(environment, []).extend(names)
-    return Sweep(
+    return StoredSweep(
         name=" and ".join(s.name for s in sweeps),
         run_id="",
         question="",

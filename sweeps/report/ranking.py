@@ -191,7 +191,7 @@ def _ratio_intervals(shared: Mapping[str, Sequence[Outcome]]) -> dict[str, tuple
         unit_half = stats.t.ppf(0.975, freedom) * math.sqrt(squares / freedom)
         limits = {}
         for name, values in logs.items():
-            # a median varies more than a mean, by up to MEDIAN; the median of two is their mean
+            # a median varies more than a mean, by up to MEDIAN_ERROR_RATIO; of two it is the mean
             factor = MEDIAN_ERROR_RATIO if len(values) > 2 else 1
             half = unit_half * factor / math.sqrt(len(values))
             limits[name] = math.exp(median(values) - half), math.exp(median(values) + half)

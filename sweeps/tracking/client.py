@@ -13,19 +13,19 @@ from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.tracking.store import (
     SQLITE,
-    Away,
-    alone,
-    database,
-    outdated,
+    StoreUnavailable,
+    creation_lock,
+    database_path,
+    http_status,
+    outdated_advice,
     require_database,
-    status,
 )
 
 FileId = tuple[int, int] | None
 """Device and inode of a file."""
-PAGE = 1000
+PAGE_RUNS = 1000
 """Number of runs in one page of a search."""
-CLIENT = {
+CLIENT_SETTINGS = {
     # the spool retries failed calls; if MLflow repeated a call, it could be applied twice
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
@@ -40,7 +40,7 @@ CLIENT = {
 
 def client_class() -> Any:
     """Imports and returns MLflow's client class, configured, and without its log output."""
-    for name, value in CLIENT.items():
+    for name, value in CLIENT_SETTINGS.items():
         os.environ.setdefault(name, value)
     # MLflow's use of deprecated functions does not concern the user
     with warnings.catch_warnings():
@@ -53,7 +53,7 @@ def client_class() -> Any:
     return MlflowClient
 
 
-_known: dict[str, tuple[FileId, int]] = {}
+_opened_files: dict[str, tuple[FileId, int]] = {}
 """By URI: the id of the database's file when it was last opened, and how often the file was
 replaced."""
 
@@ -70,7 +70,7 @@ def file_id(uri: str) -> FileId:
     Returns:
         None for stores of another kind, and if the file is missing or empty.
     """
-    path = database(uri)
+    path = database_path(uri)
     try:
         file_status = path.stat() if path else None
     except OSError:
@@ -84,11 +84,11 @@ def new_client(uri: str) -> Any:
     MLflow keeps the connections to a database for the life of the process, by its URI. So a new
     file is opened under another spelling of its path, with `/./`.
     """
-    path, (before, count) = database(uri), _known.get(uri, (None, 0))
+    path, (before, count) = database_path(uri), _opened_files.get(uri, (None, 0))
     count += int(before is not None and before != file_id(uri))
     spelled = uri.replace(f"/{path.name}", f"{'/.' * count}/{path.name}") if path else uri
     client = client_class()(tracking_uri=spelled)
-    _known[uri] = file_id(uri), count
+    _opened_files[uri] = file_id(uri), count
     return client
 
 
@@ -105,15 +105,15 @@ def opening(uri: str) -> Iterator[None]:
     """
     require_database(uri)
     try:
-        with alone(uri):
+        with creation_lock(uri):
             yield
     except Exception as error:  # each kind of store raises its own errors
         if isinstance(error, Invalid):
             raise
         lines = redact(str(error)).strip().splitlines() or [repr(error)]
-        if not uri.startswith(SQLITE) and status(error) >= 500:
-            raise Away(lines[0]) from error
-        reason = outdated(lines[0]) or lines[0]
+        if not uri.startswith(SQLITE) and http_status(error) >= 500:
+            raise StoreUnavailable(lines[0]) from error
+        reason = outdated_advice(lines[0]) or lines[0]
         raise Invalid("tracking.uri", redact(uri), f"cannot be opened: {reason}") from error
 
 
@@ -128,7 +128,7 @@ def search(client: Any, experiments: Sequence[str], query: str) -> list[Any]:
     runs: list[Any] = []
     token = None
     while experiments:
-        page = client.search_runs(list(experiments), query, max_results=PAGE, page_token=token)
+        page = client.search_runs(list(experiments), query, max_results=PAGE_RUNS, page_token=token)
         runs += page
         token = page.token
         if not token:

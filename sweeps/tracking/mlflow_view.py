@@ -11,13 +11,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-OF_EXPERIMENT = {
+EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",  # otherwise the page asks the user
     "mlflow.note.content": "Sweeps of masksweep: how masked weights are held, and whether they"
     " were. A run with runs below it is a sweep; its description says what came out.",
 }
 """Tags of a new experiment."""
-SHARED = "mlflow.sharedViewState."
+VIEW_TAG_PREFIX = "mlflow.sharedViewState."
 """Prefix of the tags in which MLflow stores shared views."""
 COLUMNS = (
     "tags.`trial.strategy`",
@@ -30,11 +30,11 @@ COLUMNS = (
     "metrics.`speed/ratio_to_dense`",
 )
 """Columns of the table of trials."""
-SECTION = "masksweep"
+SECTION_ID = "masksweep"
 """Id of the section that holds the charts."""
 
 
-def tag(sweep: str, parent: str, scores: Sequence[str]) -> tuple[str, str]:
+def view_tag(sweep: str, parent: str, scores: Sequence[str]) -> tuple[str, str]:
     """Returns the experiment's tag that holds the view of a sweep, as (key, value).
 
     Args:
@@ -42,27 +42,27 @@ def tag(sweep: str, parent: str, scores: Sequence[str]) -> tuple[str, str]:
         parent: Run id of the sweep's parent run.
         scores: Metrics that the trials are scored by, as `test/accuracy`.
     """
-    return key(sweep), json.dumps(_state(parent, scores))
+    return view_tag_key(sweep), json.dumps(_state(parent, scores))
 
 
-def key(sweep: str) -> str:
+def view_tag_key(sweep: str) -> str:
     """Returns the key of the tag that holds the view of a sweep."""
-    return f"{SHARED}{_key(sweep)}"
+    return f"{VIEW_TAG_PREFIX}{_view_name(sweep)}"
 
 
-def address(experiment: str, sweep: str) -> str:
+def view_url(experiment: str, sweep: str) -> str:
     """Returns the URL of the view, relative to the server's address."""
     kind = "workflowType=machine_learning"
-    return f"#/experiments/{experiment}/runs?{kind}&viewStateShareKey={_key(sweep)}"
+    return f"#/experiments/{experiment}/runs?{kind}&viewStateShareKey={_view_name(sweep)}"
 
 
-def link(experiment: str, sweep: str) -> str:
+def view_links(experiment: str, sweep: str) -> str:
     """Returns links to the view, in Markdown."""
-    url = address(experiment, sweep)
+    url = view_url(experiment, sweep)
     return f"All trials: [table]({url}), [charts]({url}&compareRunsMode=CHART)"
 
 
-def _key(sweep: str) -> str:
+def _view_name(sweep: str) -> str:
     """Returns the name of the view in URLs."""
     return f"masksweep-{sweep}"
 
@@ -92,7 +92,7 @@ def _state(parent: str, scores: Sequence[str]) -> Mapping[str, Any]:
         "runsHiddenMode": "SHOW_ALL",
         "isAccordionReordered": True,
         "compareRunSections": [
-            {"uuid": SECTION, "name": "Which to use", "display": True, "isReordered": True}
+            {"uuid": SECTION_ID, "name": "Which to use", "display": True, "isReordered": True}
         ],
         "compareRunCharts": charts,
     }
@@ -104,5 +104,5 @@ def _axis(metric: str) -> dict[str, str]:
 
 def _chart(kind: str, name: str, **options: Any) -> dict[str, Any]:
     """Returns one chart of the view; `options` are the settings of its kind."""
-    common = {"uuid": name, "type": kind, "displayName": name, "metricSectionId": SECTION}
+    common = {"uuid": name, "type": kind, "displayName": name, "metricSectionId": SECTION_ID}
     return {**common, "deleted": False, "isGenerated": False, **options}

@@ -6,7 +6,7 @@ from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.config.sections import Tracking
 from masksweep.sweeps.tracking import writable
-from masksweep.sweeps.tracking.store import Away, exists, store_uri
+from masksweep.sweeps.tracking.store import StoreUnavailable, may_have_content, store_uri
 from masksweep.sweeps.tracking.writer import Tracker
 
 
@@ -24,10 +24,10 @@ def probe(tracking: Tracking) -> str:
     public = redact(uri)
     try:
         writable.require_store(uri)
-        if not exists(uri):
+        if not may_have_content(uri):
             return f"{public} will be made"
-        Tracker(tracking, "doctor").touch()
-    except (Away, Invalid):
+        Tracker(tracking, "doctor").check_writable()
+    except (StoreUnavailable, Invalid):
         raise
     except Exception as error:  # each kind of store raises its own errors
         text = getattr(error, "strerror", None) or str(error)

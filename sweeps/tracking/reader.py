@@ -19,7 +19,14 @@ from masksweep.sweeps.config.outcome import Outcome, Status
 from masksweep.sweeps.results import CURVE_PREFIXES, TrialResult
 from masksweep.sweeps.tracking import mlflow_view, run_config
 from masksweep.sweeps.tracking.client import client_class, opening, search
-from masksweep.sweeps.tracking.store import AGAIN, RUN_ID, Refused, exists, store_uri, translated
+from masksweep.sweeps.tracking.store import (
+    REPRODUCTION_PREFIX,
+    RUN_ID,
+    StoreRefused,
+    may_have_content,
+    store_uri,
+    translate_errors,
+)
 
 THREADS = 8
 """Largest number of simultaneous requests to a server."""
@@ -54,7 +61,7 @@ def load(sweep: str | Sequence[str] | None = None, uri: str | None = None) -> Lo
         >>> trials, curves = sweeps.load("quickstart")
         >>> trials.groupby("strategy")["test/accuracy"].mean()
     """
-    with _client(uri) as client, translated():
+    with _client(uri) as client, translate_errors():
         pairs = [(parent, _children(client, parent)) for parent in _parents(client, sweep, uri)]
         rows = [_row(parent, run) for parent, runs in pairs for run in runs]
         runs = [run for _, children in pairs for run in children]
@@ -67,7 +74,7 @@ def load(sweep: str | Sequence[str] | None = None, uri: str | None = None) -> Lo
 
 
 @dataclass(frozen=True)
-class Sweep:
+class StoredSweep:
     """A sweep as the store has it, or several sweeps combined to one."""
 
     name: str
@@ -85,16 +92,18 @@ class Sweep:
     """Reasons why trials are left out."""
     runs: Sequence[str] = ()
     """Ids of the trials' runs."""
-    parts: Sequence[Sweep] = ()
+    parts: Sequence[StoredSweep] = ()
     """The sweeps that this one combines. If there are any, only they have run ids and commands."""
 
     @property
-    def each(self) -> Sequence[Sweep]:
+    def single_sweeps(self) -> Sequence[StoredSweep]:
         """The combined sweeps, or the sweep itself."""
         return self.parts or [self]
 
 
-def outcomes(sweep: str | Sequence[str] | None, uri: str | None, folder: Path) -> list[Sweep]:
+def load_sweeps(
+    sweep: str | Sequence[str] | None, uri: str | None, folder: Path
+) -> list[StoredSweep]:
     """Returns sweeps with the outcomes of their trials, read from their config files.
 
     A trial that several of the sweeps have is in only one of them.
@@ -109,17 +118,18 @@ def outcomes(sweep: str | Sequence[str] | None, uri: str | None, folder: Path) -
         Invalid: The store cannot be opened, or has no such sweep.
         Away: The store cannot be reached.
     """
-    with _client(uri) as client, translated():
+    with _client(uri) as client, translate_errors():
         by_parent = {p: _children(client, p) for p in _parents(client, sweep, uri)}
         chosen_ids = {
-            run.info.run_id for run in _once([run for runs in by_parent.values() for run in runs])
+            run.info.run_id
+            for run in _one_run_per_trial([run for runs in by_parent.values() for run in runs])
         }
         return [_sweep(client, p, runs, chosen_ids, folder) for p, runs in by_parent.items()]
 
 
 def _sweep(
     client: Any, parent: str, children: Sequence[Any], chosen_ids: Set[str], folder: Path
-) -> Sweep:
+) -> StoredSweep:
     """Returns one sweep with the chosen ones of its trials' runs."""
     runs = [run for run in children if run.info.run_id in chosen_ids]
     ended = [run for run in runs if run.info.status != "KILLED"]
@@ -134,9 +144,9 @@ def _sweep(
     for outcome, environment in results:
         if not isinstance(outcome, str) and environment:
             environments.setdefault(environment, []).append(outcome.name)
-    parent_run = run_of(client, parent)
+    parent_run = get_run(client, parent)
     tags = parent_run.data.tags
-    return Sweep(
+    return StoredSweep(
         name=tags.get("sweep.name", parent_run.info.run_name),
         run_id=parent,
         question=tags.get("sweep.question", ""),
@@ -156,7 +166,7 @@ def _outcome(client: Any, run: Any, folder: Path) -> tuple[Outcome | str, str]:
     run_folder = folder / run.info.run_id
     run_folder.mkdir()
     artifacts = {file.path for file in client.list_artifacts(run.info.run_id)}
-    for name in artifacts & {*run_config.FILES, "environment.txt"}:
+    for name in artifacts & {*run_config.FILE_NAMES, "environment.txt"}:
         client.download_artifacts(run.info.run_id, name, str(run_folder))
     try:
         trial = run_config.read(run_folder / run_config.FILE_NAME)[0]
@@ -174,7 +184,7 @@ def _outcome(client: Any, run: Any, folder: Path) -> tuple[Outcome | str, str]:
     return outcome, environment_file.read_text() if environment_file.exists() else ""
 
 
-def trials_of(uri: str | None, sweep: str) -> list[str]:
+def finished_run_ids(uri: str | None, sweep: str) -> list[str]:
     """Returns the run ids of a sweep's finished trials, the oldest first.
 
     Args:
@@ -185,7 +195,7 @@ def trials_of(uri: str | None, sweep: str) -> list[str]:
         Invalid: The store cannot be opened, or has no such sweep with finished trials.
         Away: The store cannot be reached.
     """
-    with _client(uri) as client, translated():
+    with _client(uri) as client, translate_errors():
         (parent,) = _parents(client, sweep, uri)
         runs = [r for r in _children(client, parent) if r.info.status == "FINISHED"]
     if not runs:
@@ -193,7 +203,7 @@ def trials_of(uri: str | None, sweep: str) -> list[str]:
     return [run.info.run_id for run in runs]
 
 
-def latest_page(uri: str) -> str:
+def latest_view_url(uri: str) -> str:
     """Returns the URL of MLflow's view of the latest sweep, relative to the server's address.
 
     If there is no sweep with a view, this is the URL of the list of experiments.
@@ -203,15 +213,15 @@ def latest_page(uri: str) -> str:
         Away: The store cannot be reached.
     """
     try:
-        with _client(uri) as client, translated():
-            run = run_of(client, _parents(client, None, uri)[0])
+        with _client(uri) as client, translate_errors():
+            run = get_run(client, _parents(client, None, uri)[0])
             experiment, sweep = run.info.experiment_id, run.data.tags["sweep.id"]
-            if mlflow_view.key(sweep) in client.get_experiment(experiment).tags:
-                return mlflow_view.address(experiment, sweep)
-    except Refused as error:
+            if mlflow_view.view_tag_key(sweep) in client.get_experiment(experiment).tags:
+                return mlflow_view.view_url(experiment, sweep)
+    except StoreRefused as error:
         raise Invalid("tracking.uri", redact(uri), str(error)) from error
     except Invalid as error:
-        if error.key == "tracking.uri" and exists(uri):
+        if error.key == "tracking.uri" and may_have_content(uri):
             raise
     return "#/experiments?workflowType=machine_learning"
 
@@ -233,14 +243,14 @@ def download(uri: str | None, run_id: str, names: Sequence[str], folder: Path) -
         Away: The store cannot be reached.
     """
     with _client(uri) as client:
-        run_of(client, run_id)
+        get_run(client, run_id)
     try:
-        with translated():
+        with translate_errors():
             artifacts = {file.path for file in client.list_artifacts(run_id)}
             copied = [name for name in names if name in artifacts]
             for name in copied:
                 client.download_artifacts(run_id, name, str(folder))
-    except Refused as error:
+    except StoreRefused as error:
         raise Invalid("run", run_id, f"its artifacts cannot be read: {error}") from error
     return copied
 
@@ -249,7 +259,7 @@ def download(uri: str | None, run_id: str, names: Sequence[str], folder: Path) -
 def _client(uri: str | None) -> Iterator[Any]:
     """Opens an existing store, and gives MLflow's client."""
     uri = store_uri(uri)
-    if not exists(uri):
+    if not may_have_content(uri):
         raise Invalid("tracking.uri", redact(uri), "no store there")
     with opening(uri):
         client = client_class()(tracking_uri=uri)
@@ -257,7 +267,7 @@ def _client(uri: str | None) -> Iterator[Any]:
     yield client
 
 
-def run_of(client: Any, run_id: str) -> Any:
+def get_run(client: Any, run_id: str) -> Any:
     """Returns a run.
 
     Raises:
@@ -281,12 +291,12 @@ def _parents(client: Any, sweep: str | Sequence[str] | None, uri: str | None) ->
     parents = []
     for name in [sweep] if isinstance(sweep, str | None) else sweep:
         if name is not None and RUN_ID.fullmatch(name):
-            parents.append(run_of(client, name).info.run_id)
+            parents.append(get_run(client, name).info.run_id)
             continue
         condition = "LIKE '%'" if name is None else f"= '{short_digest(name)}'"
         runs = _search(client, f"tags.`sweep.id` {condition}")
         if name is None:  # a reproduction is not counted as the latest sweep
-            runs = [r for r in runs if not r.info.run_name.startswith(AGAIN)]
+            runs = [r for r in runs if not r.info.run_name.startswith(REPRODUCTION_PREFIX)]
         if not runs:
             raise Invalid("sweep", name or "", f"none of this name in {redact(store_uri(uri))}")
         newest = {run.info.experiment_id: run.info.run_id for run in reversed(runs)}
@@ -301,10 +311,10 @@ def _children(client: Any, parent: str) -> list[Any]:
     """Returns the ended runs of a sweep's trials, the oldest first, one run per trial."""
     runs = _search(client, f"tags.mlflow.parentRunId = '{parent}'")
     ended = [r for r in reversed(runs) if r.info.status != "RUNNING"]
-    return _once([r for r in ended if "trial.superseded" not in r.data.tags])
+    return _one_run_per_trial([r for r in ended if "trial.superseded" not in r.data.tags])
 
 
-def _once(runs: Sequence[Any]) -> list[Any]:
+def _one_run_per_trial(runs: Sequence[Any]) -> list[Any]:
     """Returns one run per trial: the newest finished one, or the newest if none has finished."""
     newest = sorted(runs, key=lambda r: (r.info.status == "FINISHED", r.info.start_time))
     run_ids = {r.data.tags.get("trial.id", r.info.run_id): r.info.run_id for r in newest}

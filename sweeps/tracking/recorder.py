@@ -11,7 +11,7 @@ from masksweep.sweeps.common.provenance import code_version
 from masksweep.sweeps.config.trial import Trial, flatten, recorded_config
 from masksweep.sweeps.results import CURVE_PREFIXES, TrialResult
 from masksweep.sweeps.tracking import run_config
-from masksweep.sweeps.tracking.run_config import Recorded
+from masksweep.sweeps.tracking.run_config import RecordedResults
 from masksweep.sweeps.tracking.sender import Sender
 from masksweep.sweeps.tracking.spool import Spool
 
@@ -102,7 +102,7 @@ class Recorder:
             again=again,
             tags=tags,
             params=flatten(recorded_config(trial)),
-            config=run_config.text(trial),
+            config=run_config.config_text(trial),
         )
 
     def log(self, trial: Trial, step: int, metrics: Mapping[str, float]) -> None:
@@ -115,18 +115,18 @@ class Recorder:
             step: The epoch, from 1.
             metrics: Values by metric.
         """
-        if values := self._new(trial, step, metrics):
+        if values := self._unlogged(trial, step, metrics):
             run = self._runs[trial.id]
             self._put("metrics", run=run, trial=trial.id, step=step, values=values)
 
-    def _new(self, trial: Trial, step: int, metrics: Mapping[str, float]) -> dict[str, float]:
+    def _unlogged(self, trial: Trial, step: int, metrics: Mapping[str, float]) -> dict[str, float]:
         """Returns the values that the trial has not logged before, and remembers them."""
         known = self._known[trial.id]
         values = {k: float(v) for k, v in metrics.items() if (k, step) not in known}
         known |= {(k, step): v for k, v in values.items()}
         return values
 
-    def end_trial(self, trial: Trial, result: TrialResult, retries: int = 0) -> Recorded:
+    def end_trial(self, trial: Trial, result: TrialResult, retries: int = 0) -> RecordedResults:
         """Closes the run of a trial that has finished or was skipped.
 
         Args:
@@ -141,8 +141,8 @@ class Recorder:
         curve_ends = {k: v for k, v in result.metrics.items() if k.startswith(CURVE_PREFIXES)}
         scalars = {k: v for k, v in result.metrics.items() if k not in curve_ends}
         metrics = [
-            {"step": result.epochs, "values": self._new(trial, result.epochs, curve_ends)},
-            {"step": 0, "values": self._new(trial, 0, scalars)},
+            {"step": result.epochs, "values": self._unlogged(trial, result.epochs, curve_ends)},
+            {"step": 0, "values": self._unlogged(trial, 0, scalars)},
         ]
         tags = {"trial.status": result.status, **result.tags}
         if "sparsity/achieved" in result.metrics and trial.sparsity is None:
@@ -156,13 +156,15 @@ class Recorder:
 
     def _config(
         self, trial: Trial, result: TrialResult, failed: bool = False
-    ) -> tuple[Recorded, dict[str, bytes]]:
+    ) -> tuple[RecordedResults, dict[str, bytes]]:
         """Returns the recorded results of an ended trial, and its config file with named files."""
-        named_files, run = run_config.files(trial), self._runs[trial.id]
-        record = run_config.record(trial, run, result, self._curves(trial), named_files, failed)
+        named_files, run = run_config.copy_named_files(trial), self._runs[trial.id]
+        record = run_config.recorded_results(
+            trial, run, result, self._curves(trial), named_files, failed
+        )
         return record, {
             **named_files,
-            run_config.FILE_NAME: run_config.text(trial, record).encode(),
+            run_config.FILE_NAME: run_config.config_text(trial, record).encode(),
         }
 
     def _curves(self, trial: Trial) -> dict[str, dict[int, float]]:

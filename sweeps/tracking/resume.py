@@ -10,22 +10,27 @@ from typing import Any
 from masksweep.sweeps.common.provenance import code_version
 from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.common.spinner import show_status
-from masksweep.sweeps.config.plan import Planned
+from masksweep.sweeps.config.plan import PlannedTrial
 from masksweep.sweeps.config.sections import Tracking
 from masksweep.sweeps.results import StoredResult, TrialResult
 from masksweep.sweeps.tracking.recorder import Recorder
 from masksweep.sweeps.tracking.sender import Sender
-from masksweep.sweeps.tracking.spool import Address, Spool
-from masksweep.sweeps.tracking.store import Away, Refused, exists, store_uri
+from masksweep.sweeps.tracking.spool import Spool, SpoolAddress
+from masksweep.sweeps.tracking.store import (
+    StoreRefused,
+    StoreUnavailable,
+    may_have_content,
+    store_uri,
+)
 from masksweep.sweeps.tracking.writer import Tracker
 
 
-def address(tracking: Tracking, name: str) -> Address:
+def address(tracking: Tracking, name: str) -> SpoolAddress:
     """Returns the address of a sweep's spool."""
-    return Address(redact(store_uri(tracking.uri)), tracking.experiment, name)
+    return SpoolAddress(redact(store_uri(tracking.uri)), tracking.experiment, name)
 
 
-def look(planned: Sequence[Planned], name: str) -> tuple[list[Planned], str]:
+def find_done(planned: Sequence[PlannedTrial], name: str) -> tuple[list[PlannedTrial], str]:
     """Fills in which trials of a plan are done, without writing anything.
 
     Args:
@@ -41,20 +46,20 @@ def look(planned: Sequence[Planned], name: str) -> tuple[list[Planned], str]:
     tracking, waiting = planned[0].trial.tracking, dict[str, StoredResult]()
     spool_address = address(tracking, name)
     if spool_address.path.exists():
-        waiting = _waiting(Spool.peek(spool_address))
+        waiting = _parse_results(Spool.read_finished(spool_address))
     try:
         done = waiting
-        if exists(store_uri(tracking.uri)):
+        if may_have_content(store_uri(tracking.uri)):
             done = Tracker(tracking, name).finished() | waiting
-    except (Away, Refused) as error:
-        return _with(planned, waiting), str(error)
-    return _with(planned, done), ""
+    except (StoreUnavailable, StoreRefused) as error:
+        return _with_results(planned, waiting), str(error)
+    return _with_results(planned, done), ""
 
 
 @contextmanager
-def opened(
-    planned: Sequence[Planned], name: str, rerun: bool
-) -> Iterator[tuple[list[Planned], Recorder, str]]:
+def open_sweep(
+    planned: Sequence[PlannedTrial], name: str, rerun: bool
+) -> Iterator[tuple[list[PlannedTrial], Recorder, str]]:
     """Opens a sweep for this process alone; a context manager.
 
     First sends what an earlier process of the same sweep left in the spool.
@@ -72,27 +77,30 @@ def opened(
         Invalid: Another process runs the sweep, or the store cannot be opened.
     """
     tracking, tracker, away = planned[0].trial.tracking, None, ""
-    with Spool.held(address(tracking, name)) as spool:
+    with Spool.open_exclusively(address(tracking, name)) as spool:
         with show_status("Opening the store"):
-            done = _waiting(spool.finished())
+            done = _parse_results(spool.finished())
             try:
-                if exists(store_uri(tracking.uri)):
+                if may_have_content(store_uri(tracking.uri)):
                     tracker = Tracker(tracking, name)
                 sender = Sender(spool, tracking, name, tracker)
                 if tracker is not None:
                     sender.send_left()
-                    done = tracker.finished() | _waiting(spool.finished())
-            except (Away, Refused) as error:
+                    done = tracker.finished() | _parse_results(spool.finished())
+            except (StoreUnavailable, StoreRefused) as error:
                 away = str(error)
                 sender = Sender(spool, tracking, name)
-        yield list(planned) if rerun else _with(planned, done), Recorder(spool, sender), away
+        plan = list(planned) if rerun else _with_results(planned, done)
+        yield plan, Recorder(spool, sender), away
 
 
-def _with(planned: Sequence[Planned], done: Mapping[str, StoredResult]) -> list[Planned]:
+def _with_results(
+    planned: Sequence[PlannedTrial], done: Mapping[str, StoredResult]
+) -> list[PlannedTrial]:
     return [replace(p, previous_result=done.get(p.trial.id)) for p in planned]
 
 
-def _waiting(bodies: Mapping[str, Mapping[str, Any]]) -> dict[str, StoredResult]:
+def _parse_results(bodies: Mapping[str, Mapping[str, Any]]) -> dict[str, StoredResult]:
     """Returns the results in the spool's records, by trial id."""
     results = {}
     for key, body in bodies.items():
@@ -105,7 +113,7 @@ def _waiting(bodies: Mapping[str, Mapping[str, Any]]) -> dict[str, StoredResult]
     return results
 
 
-def other_code(planned: Sequence[Planned]) -> str:
+def other_code_warning(planned: Sequence[PlannedTrial]) -> str:
     """Returns a warning if other code than this ran trials that are done; else an empty text."""
     versions = [p.previous_result.code for p in planned if p.previous_result]
     others = [version for version in versions if version != code_version()]

@@ -18,25 +18,25 @@ from masksweep.sweeps.common.provenance import code_version
 from masksweep.sweeps.config.trial import Trial, parse, recorded_config
 from masksweep.sweeps.results import TrialResult
 
-LONG = 2**24
+MAX_FILE_BYTES = 2**24
 """Largest size of a config file in bytes. Most of it are curves."""
-VALUES = 500_000
+MAX_FILE_VALUES = 500_000
 """Largest number of values in a config file: enough for curves of 25 metrics over 10,000 epochs,
 or for masks written as lists."""
 FILE_NAME = "config.yaml"
 """Name of the config file."""
-BLOCK = "recorded"
+RESULTS_KEY = "recorded"
 """Key of the results in the config file; the other keys are the trial's config."""
-GIVEN = ("pattern", "held")
+GROUPS_WITH_FILES = ("pattern", "held")
 """Groups whose setting `path` names a file. A copy of the file is stored beside the config file."""
-FILES = (FILE_NAME, *(f"given_{group}.npz" for group in GIVEN))
+FILE_NAMES = (FILE_NAME, *(f"given_{group}.npz" for group in GROUPS_WITH_FILES))
 """Names of the config file and the files beside it."""
 Curves = Mapping[str, Mapping[int, float]]
 """Value by epoch, by metric."""
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedResults:
     """The results of a run."""
 
     trial: str
@@ -55,7 +55,7 @@ class Recorded:
     """SHA-256 of the files beside the config file, by name."""
 
 
-def files(trial: Trial) -> dict[str, bytes]:
+def copy_named_files(trial: Trial) -> dict[str, bytes]:
     """Returns copies of the files that a trial's config names, by the name of the copy.
 
     Returns nothing if a file is missing, is large, or has changed since the trial was planned. The
@@ -63,7 +63,7 @@ def files(trial: Trial) -> dict[str, bytes]:
     """
     copies = {}
     with suppress(OSError):
-        for group, settings in _with_paths(recorded_config(trial)).items():
+        for group, settings in _groups_with_paths(recorded_config(trial)).items():
             path = Path(settings["path"])
             if path.stat().st_size > MAX_SENT_ARTIFACT_BYTES:
                 return {}
@@ -72,14 +72,14 @@ def files(trial: Trial) -> dict[str, bytes]:
     return {}
 
 
-def record(
+def recorded_results(
     trial: Trial,
     run: str,
     result: TrialResult,
     curves: Curves,
     named_files: Mapping[str, bytes],
     failed: bool = False,
-) -> Recorded:
+) -> RecordedResults:
     """Returns the results of a trial that has ended, as they are recorded.
 
     Args:
@@ -87,11 +87,11 @@ def record(
         run: Key of the run.
         result: The trial's result.
         curves: Values of the curves by epoch.
-        named_files: The files that the config names, as `files` returns them.
+        named_files: The files that the config names, as `copy_named_files` returns them.
         failed: Whether the trial failed.
     """
     environment_lines = result.artifacts.get("environment.txt", b"").decode().splitlines()
-    return Recorded(
+    return RecordedResults(
         trial=trial.id,
         run=run,
         code=code_version(),
@@ -105,7 +105,7 @@ def record(
     )
 
 
-def text(trial: Trial, results: Recorded | None = None) -> str:
+def config_text(trial: Trial, results: RecordedResults | None = None) -> str:
     """Returns the content of the config file.
 
     Args:
@@ -113,10 +113,10 @@ def text(trial: Trial, results: Recorded | None = None) -> str:
         results: The results; None while the trial has not ended.
     """
     config = recorded_config(trial)
-    for group, settings in _with_paths(config).items():
+    for group, settings in _groups_with_paths(config).items():
         settings["path"] = f"given_{group}.npz"
     if results is not None:
-        config[BLOCK] = asdict(results)
+        config[RESULTS_KEY] = asdict(results)
     return yaml.dump(
         config, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None
     )
@@ -129,12 +129,12 @@ class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[mi
         return True
 
 
-def _with_paths(config: Mapping[str, Any]) -> dict[str, Any]:
+def _groups_with_paths(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the groups of a config whose setting `path` names a file."""
-    return {g: config[g] for g in GIVEN if config[g].get("path")}
+    return {g: config[g] for g in GROUPS_WITH_FILES if config[g].get("path")}
 
 
-def read(path: Path) -> tuple[Trial, Recorded | None]:
+def read(path: Path) -> tuple[Trial, RecordedResults | None]:
     """Reads a run's config file, which may come from someone else.
 
     The file is read as plain data. It can only name files that are beside it.
@@ -146,23 +146,23 @@ def read(path: Path) -> tuple[Trial, Recorded | None]:
         Invalid: The file is not a valid config file, or a file beside it has changed.
     """
     try:
-        _, config = safe_yaml.read(path, LONG, VALUES)
+        _, config = safe_yaml.read(path, MAX_FILE_BYTES, MAX_FILE_VALUES)
     except ValueError as error:
         raise Invalid("config", path, str(error)) from error
     if not isinstance(config, dict):
         raise Invalid("config", path, "must be keys and values")
-    results = _recorded(path, config.pop(BLOCK)) if BLOCK in config else None
-    for group in GIVEN:
+    results = _parse_results(path, config.pop(RESULTS_KEY)) if RESULTS_KEY in config else None
+    for group in GROUPS_WITH_FILES:
         settings = config.get(group)
         if isinstance(settings, dict) and "path" in settings:
-            settings["path"] = str(_beside(path, f"{group}.path", settings["path"], results))
+            settings["path"] = str(_checked_file(path, f"{group}.path", settings["path"], results))
     return parse(config), results
 
 
-def _recorded(path: Path, block: Any) -> Recorded:
+def _parse_results(path: Path, block: Any) -> RecordedResults:
     """Returns the results in a config file, after a check of their types."""
     try:
-        results = Recorded(**block)
+        results = RecordedResults(**block)
         points = [point for curve in results.curves.values() for point in curve.items()]
         numbers = [*results.metrics.values(), *(value for _, value in points)]
         texts = [results.trial, results.run, results.code, results.status, results.reason]
@@ -176,14 +176,14 @@ def _recorded(path: Path, block: Any) -> Recorded:
             raise TypeError("numbers")
         return results
     except (TypeError, AttributeError, ValueError, OverflowError) as error:
-        raise Invalid(BLOCK, path, "must be as a run has written it") from error
+        raise Invalid(RESULTS_KEY, path, "must be as a run has written it") from error
 
 
-def _beside(config: Path, key: str, name: Any, results: Recorded | None) -> Path:
+def _checked_file(config: Path, key: str, name: Any, results: RecordedResults | None) -> Path:
     """Returns the path of a file beside the config file, after a check of its name and content."""
     digests = results.files if results else {}
     if not isinstance(name, str) or Path(name).name != name or name not in digests:
-        raise Invalid(key, name, f"must be a file beside the config, named in `{BLOCK}`")
+        raise Invalid(key, name, f"must be a file beside the config, named in `{RESULTS_KEY}`")
     file = config.parent / name
     if file.is_symlink() or not file.is_file():
         raise Invalid(key, name, f"no such file beside {config.name}")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.config.sections import Tracking
 from masksweep.sweeps.tracking.spool import Record, Spool
-from masksweep.sweeps.tracking.store import Away, Refused
+from masksweep.sweeps.tracking.store import StoreRefused, StoreUnavailable
 from masksweep.sweeps.tracking.writer import Tracker
 
 BATCH_RECORDS = 2000
@@ -17,10 +17,10 @@ BATCH_RECORDS = 2000
 all of it, so a batch must be small enough for a store that is up for a short time."""
 BATCH_LARGE_RECORDS = 50
 """Most records of one batch that are not metrics. They may have files, so they take longer."""
-GATHER_S = 3.0
+METRICS_WAIT_SECONDS = 3.0
 """Seconds that metrics wait for more metrics, so that they go out in one call. A call costs the
 store far more than a single value, and packed trials report all at once."""
-FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 8.0
 """Shortest and longest time between two attempts while the store is away, in seconds."""
 
 
@@ -107,7 +107,7 @@ class Sender:
 
     def _send_all(self) -> None:
         """Sends records until `finish` stops the thread."""
-        wait = FIRST_WAIT
+        wait = FIRST_WAIT_SECONDS
         while not self._stop.is_set():
             try:
                 self._spool.put_signal.clear()
@@ -115,16 +115,16 @@ class Sender:
                 if not batch:
                     self._spool.put_signal.wait(1.0)
                     continue
-                if self._gathers(batch):
+                if self._waits_for_metrics(batch):
                     self._hurry.wait(0.2)
                     continue
                 self.send(batch)
-                wait, self._away_since = FIRST_WAIT, None
+                wait, self._away_since = FIRST_WAIT_SECONDS, None
             except Exception as error:  # after any error the records are still in the spool
                 self.trouble = str(error)
                 self._away_since = self._away_since or time.monotonic()
                 self._stop.wait(wait)
-                wait = min(2 * wait, LONGEST_WAIT)
+                wait = min(2 * wait, LONGEST_WAIT_SECONDS)
 
     def oldest(self) -> list[Record]:
         """Returns the next batch of records to send."""
@@ -133,16 +133,17 @@ class Sender:
         too_many = len(large_positions) > BATCH_LARGE_RECORDS
         return records[: large_positions[BATCH_LARGE_RECORDS]] if too_many else records
 
-    def _gathers(self, batch: Sequence[Record]) -> bool:
+    def _waits_for_metrics(self, batch: Sequence[Record]) -> bool:
         """Whether to wait for more metrics.
 
-        This is so if the batch has only a few metrics, which have not waited for `GATHER_S` yet.
+        This is so if the batch has only a few metrics, which have not waited for
+        `METRICS_WAIT_SECONDS` yet.
         """
         if self._hurry.is_set() or len(batch) == BATCH_RECORDS:
             return False
         if any(record.kind != "metrics" for record in batch):
             return False
-        return bool(0 <= time.time() - batch[0].body["time"] / 1000 < GATHER_S)
+        return bool(0 <= time.time() - batch[0].body["time"] / 1000 < METRICS_WAIT_SECONDS)
 
     def send(self, batch: Sequence[Record]) -> None:
         """Sends a batch of records.
@@ -157,12 +158,12 @@ class Sender:
         """
         try:
             self._send(batch)
-        except Refused:
+        except StoreRefused:
             for record in batch:
                 try:
                     if not self._send([record]):
                         return
-                except Refused as error:
+                except StoreRefused as error:
                     run_and_kind = record.body.get("run"), record.kind
                     if run_and_kind not in self._sent_again and self._spool.send_again():
                         self._sent_again.add(run_and_kind)
@@ -172,18 +173,18 @@ class Sender:
 
     def _send(self, batch: Sequence[Record]) -> bool:
         """Returns whether the batch was sent; if not, the kept records must be sent again first."""
-        if self._tracker is None or self._tracker.replaced():
+        if self._tracker is None or self._tracker.is_database_replaced():
             if self._tracker is not None and self._spool.send_again():
                 self._tracker = None
                 return False
             self._tracker = Tracker(self._tracking, self._name)
         self._tracker.apply(batch, self._spool.files)
-        if self._tracker.replaced():
-            raise Away("the database was replaced while it was written to")
-        self._spool.stored(batch)
+        if self._tracker.is_database_replaced():
+            raise StoreUnavailable("the database was replaced while it was written to")
+        self._spool.mark_sent(batch)
         return True
 
-    def lost(self, trials: Iterable[str]) -> list[str]:
+    def find_lost(self, trials: Iterable[str]) -> list[str]:
         """Returns the given trials whose end is neither in the store nor in the spool.
 
         Args:
@@ -195,6 +196,6 @@ class Sender:
         waiting = self._spool.ended()  # first, since records may be sent in between
         try:
             recorded_ids = waiting | Tracker(self._tracking, self._name).finished().keys()
-        except (Away, Refused, Invalid):
+        except (StoreUnavailable, StoreRefused, Invalid):
             return []
         return [trial for trial in trials if trial not in recorded_ids]

@@ -39,7 +39,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Address:
+class SpoolAddress:
     """Identifies the sweep and the store of a spool. Has no secrets."""
 
     store: str
@@ -54,7 +54,7 @@ class Address:
         return STATE_FOLDER / "spool" / f"{short_digest(text)}.db"
 
 
-NEWER = {"run": "TEXT", "sent": "INTEGER NOT NULL DEFAULT 0"}
+ADDED_COLUMNS = {"run": "TEXT", "sent": "INTEGER NOT NULL DEFAULT 0"}
 """Columns that the spool of an earlier version may lack, with their SQL types."""
 
 
@@ -65,7 +65,8 @@ class Spool:
     sweep itself until the sweep is closed. So if the store loses the first records of a run, they
     are sent again.
 
-    Only one process at a time may open a spool, with `held`. Several threads may call its methods.
+    Only one process at a time may open a spool, with `open_exclusively`. Several threads may call
+    its methods.
     """
 
     def __init__(self, path: Path) -> None:
@@ -75,14 +76,14 @@ class Spool:
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.executescript(SCHEMA)
         columns = {row[1] for row in self._db.execute("PRAGMA table_info(record)")}
-        for column, kind in NEWER.items():
+        for column, kind in ADDED_COLUMNS.items():
             if column not in columns:
                 self._db.execute(f"ALTER TABLE record ADD COLUMN {column} {kind}")
         self.put_signal = threading.Event()
 
     @classmethod
     @contextmanager
-    def held(cls, address: Address) -> Iterator[Self]:
+    def open_exclusively(cls, address: SpoolAddress) -> Iterator[Self]:
         """Opens the sweep's spool for this process alone; a context manager.
 
         If the spool has no unsent records at the end, its file is removed.
@@ -112,17 +113,17 @@ class Spool:
             sweep_lock.release()
 
     @staticmethod
-    def all() -> list[Address]:
+    def addresses() -> list[SpoolAddress]:
         """Returns the addresses of all spools in the current folder."""
         addresses = []
         for path in sorted((STATE_FOLDER / "spool").glob("*.db")):
             with _readable(path), closing(_read_only(path)) as db:
                 fields = dict(db.execute("SELECT key, value FROM sweep"))
             if fields.keys() == {"store", "experiment", "sweep"}:
-                addresses.append(Address(**fields))
+                addresses.append(SpoolAddress(**fields))
         return addresses
 
-    def _describe(self, address: Address) -> None:
+    def _describe(self, address: SpoolAddress) -> None:
         """Stores the address in the spool's file."""
         with self._lock, self._db:
             self._db.executemany("REPLACE INTO sweep VALUES (?, ?)", vars(address).items())
@@ -140,7 +141,7 @@ class Spool:
         Raises:
             SweepFailed: The record cannot be written. Earlier records are kept.
         """
-        with self._lock, self._written():
+        with self._lock, self._transaction():
             values = kind, json.dumps(body), body.get("run")
             added = self._db.execute(
                 "INSERT INTO record (kind, body, run) VALUES (?, ?, ?)", values
@@ -150,7 +151,7 @@ class Spool:
         self.put_signal.set()
 
     @contextmanager
-    def _written(self) -> Iterator[None]:
+    def _transaction(self) -> Iterator[None]:
         """A transaction; a failure is raised as `SweepFailed`."""
         try:
             with self._db:
@@ -179,7 +180,7 @@ class Spool:
             query = "SELECT name, content FROM file WHERE record = ?"
             return dict(self._db.execute(query, (record.id,)).fetchall())
 
-    def stored(self, records: Sequence[Record]) -> None:
+    def mark_sent(self, records: Sequence[Record]) -> None:
         """Marks records as sent, and removes the records that no other record needs."""
         sent, ends = [(r.id,) for r in records], []
         finished: dict[str, str] = {}
@@ -258,7 +259,7 @@ class Spool:
             return _finished(self._db)
 
     @staticmethod
-    def peek(address: Address) -> dict[str, dict[str, Any]]:
+    def read_finished(address: SpoolAddress) -> dict[str, dict[str, Any]]:
         """Returns `finished` of a spool that another process may have opened."""
         with _readable(address.path), closing(_read_only(address.path)) as db:
             return _finished(db)

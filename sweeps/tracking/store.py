@@ -21,9 +21,9 @@ from masksweep.sweeps.common.redact import redact
 SQLITE = "sqlite:///"
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 """Form of MLflow's run ids."""
-AGAIN = "reproduces "
+REPRODUCTION_PREFIX = "reproduces "
 """Prefix of the names of the sweeps that `reproduce` creates."""
-FINAL = {
+FINAL_ERROR_CODES = {
     # MLflow's codes of errors that the same request would cause again
     "INVALID_PARAMETER_VALUE",
     "BAD_REQUEST",
@@ -31,10 +31,10 @@ FINAL = {
     "RESOURCE_DOES_NOT_EXIST",
     "NOT_FOUND",
 }
-LATER = {401, 403, 408, 425, 429}
+RETRYABLE_STATUS_CODES = {401, 403, 408, 425, 429}
 """HTTP status codes of requests that may succeed after credentials or the server's load have
 changed."""
-BUGS = (
+PROGRAM_ERRORS = (
     ArithmeticError, AssertionError, AttributeError, LookupError, NameError, NotImplementedError,
     TypeError, ValueError,
 )  # fmt: skip
@@ -42,11 +42,11 @@ BUGS = (
 again."""
 
 
-class Away(Exception):
+class StoreUnavailable(Exception):
     """The store cannot be reached, or cannot answer at present."""
 
 
-class Refused(Exception):
+class StoreRefused(Exception):
     """The store answers, but does not accept the request."""
 
 
@@ -71,15 +71,15 @@ def is_local(uri: str) -> bool:
     return not uri.startswith(("http://", "https://", "databricks"))
 
 
-def database(uri: str) -> Path | None:
+def database_path(uri: str) -> Path | None:
     """Returns the path of a store that is a SQLite database; None for other stores."""
     path = uri.removeprefix(SQLITE).partition("?")[0]
     return Path(path) if uri.startswith(SQLITE) else None
 
 
-def exists(uri: str) -> bool:
+def may_have_content(uri: str) -> bool:
     """Whether the store may have content; False only for a SQLite database without a file."""
-    path = database(uri)
+    path = database_path(uri)
     return path is None or path.exists()
 
 
@@ -91,7 +91,7 @@ def require_database(uri: str) -> None:
     Raises:
         Invalid: The file is not a database, or cannot be read.
     """
-    path = database(uri)
+    path = database_path(uri)
     if path is None or not path.exists():
         return
     try:
@@ -104,7 +104,7 @@ def require_database(uri: str) -> None:
             raise Invalid("tracking.uri", redact(uri), f"cannot be opened: {reason}") from error
 
 
-def outdated(message: str) -> str:
+def outdated_advice(message: str) -> str:
     """Returns what to do about a database that another version of MLflow made.
 
     Args:
@@ -126,38 +126,38 @@ def outdated(message: str) -> str:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Converts MLflow's errors to `Away` or `Refused`."""
+def translate_errors() -> Iterator[None]:
+    """Converts MLflow's errors to `StoreUnavailable` or `StoreRefused`."""
     try:
         yield
-    except (Away, Refused, Invalid):
+    except (StoreUnavailable, StoreRefused, Invalid):
         raise
     except Exception as error:
         message = redact((str(error).strip().splitlines() or [repr(error)])[0])
-        if isinstance(error, BUGS):
+        if isinstance(error, PROGRAM_ERRORS):
             message = f"{type(error).__name__}: {message}"
-        raise (Away if is_away(error) else Refused)(message) from error
+        raise (StoreUnavailable if is_unavailable(error) else StoreRefused)(message) from error
 
 
-def is_away(error: Exception) -> bool:
+def is_unavailable(error: Exception) -> bool:
     """Whether the same request may succeed later."""
     # errors of HTTP libraries and JSON parsers may be a ValueError too, due to a proxy's page
-    if isinstance(error, BUGS) and not isinstance(error, OSError | json.JSONDecodeError):
+    if isinstance(error, PROGRAM_ERRORS) and not isinstance(error, OSError | json.JSONDecodeError):
         return False
     # the upload of artifacts raises the HTTP library's own errors, which have a response
     status_code = getattr(getattr(error, "response", None), "status_code", 500)
     if 400 <= status_code < 500:
-        return status_code in LATER
-    return getattr(error, "error_code", "INTERNAL_ERROR") not in FINAL
+        return status_code in RETRYABLE_STATUS_CODES
+    return getattr(error, "error_code", "INTERNAL_ERROR") not in FINAL_ERROR_CODES
 
 
-def status(error: Exception) -> int:
+def http_status(error: Exception) -> int:
     """Returns the HTTP status of an error. If it is below 500, the store has answered."""
     get_status = getattr(error, "get_http_status_code", None)
     return int(get_status()) if get_status else 500
 
 
-def alone(uri: str) -> AbstractContextManager[Any]:
+def creation_lock(uri: str) -> AbstractContextManager[Any]:
     """Returns a lock for a SQLite database: only one process at a time may create it.
 
     For other stores, the returned context manager does nothing.

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common.limits import STATE_FOLDER
 from masksweep.sweeps.common.redact import redact
-from masksweep.sweeps.tracking.store import database, is_local, require_database, store_uri
+from masksweep.sweeps.tracking.store import database_path, is_local, require_database, store_uri
 
 PROBE_BYTES = 2**20
 """Free disk space that a sweep needs at its start, in bytes."""
@@ -37,7 +37,7 @@ def require_store(uri: str | None) -> None:
         Invalid: The database or its folder cannot be written.
     """
     uri = store_uri(uri)
-    path = database(uri)
+    path = database_path(uri)
     if path is None:
         return
     require_database(uri)

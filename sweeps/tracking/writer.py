@@ -14,11 +14,18 @@ from masksweep.sweeps.results import StoredResult
 from masksweep.sweeps.tracking import entities, mlflow_view
 from masksweep.sweeps.tracking.client import client_class, file_id, new_client, opening, search
 from masksweep.sweeps.tracking.spool import Record
-from masksweep.sweeps.tracking.store import Refused, alone, is_local, status, store_uri, translated
+from masksweep.sweeps.tracking.store import (
+    StoreRefused,
+    creation_lock,
+    http_status,
+    is_local,
+    store_uri,
+    translate_errors,
+)
 
-BATCH = 1000
+MAX_METRICS_PER_CALL = 1000
 """Largest number of metrics that MLflow accepts in one call."""
-NAME = 250
+MAX_NAME_CHARACTERS = 250
 """Largest length of a run's name that every database accepts, in characters."""
 
 
@@ -39,7 +46,7 @@ class Tracker:
 
     def __init__(self, tracking: Tracking, name: str) -> None:
         self._uri, self._name = store_uri(tracking.uri), name
-        self._called = tracking.experiment
+        self._experiment_name = tracking.experiment
         self._id = short_digest(name)
         client_class()  # a slow import, which needs no lock
         with opening(self._uri):
@@ -53,26 +60,27 @@ class Tracker:
 
     def _find_experiment(self) -> str:
         """Returns the experiment's id; empty if the experiment does not exist yet."""
-        experiment = self._client.get_experiment_by_name(self._called)
+        experiment = self._client.get_experiment_by_name(self._experiment_name)
         if experiment and experiment.lifecycle_stage != "active":
             allowed = "was deleted; restore it, or another"
-            raise Invalid("tracking.experiment", self._called, allowed)
+            raise Invalid("tracking.experiment", self._experiment_name, allowed)
         return str(experiment.experiment_id) if experiment else ""
 
     def _make_experiment(self) -> None:
         """Creates the experiment, unless another process has created it."""
         # not in a folder `mlruns`: then `mlflow ui` without arguments would not open the database
         root = (Path.cwd() / "mlartifacts").as_uri() if is_local(self._uri) else None
-        with alone(self._uri):
+        name, tags = self._experiment_name, mlflow_view.EXPERIMENT_TAGS
+        with creation_lock(self._uri):
             self._experiment = self._find_experiment() or str(
-                self._client.create_experiment(self._called, root, mlflow_view.OF_EXPERIMENT)
+                self._client.create_experiment(name, root, tags)
             )
 
-    def replaced(self) -> bool:
+    def is_database_replaced(self) -> bool:
         """Whether the database's file was replaced or removed since it was opened."""
         return self._file != file_id(self._uri)
 
-    def touch(self) -> None:
+    def check_writable(self) -> None:
         """Writes a tag and deletes it again, to test the store. Raises MLflow's own exceptions."""
         experiment = self._experiment or "0"  # MLflow's default experiment, which always exists
         self._client.set_experiment_tag(experiment, "masksweep.probe", "1")
@@ -87,7 +95,7 @@ class Tracker:
             Away: The store cannot be reached.
             Refused: The store does not accept the request.
         """
-        with translated():
+        with translate_errors():
             parent = self._find_parent()
             runs = self._children(parent, "FINISHED") if parent else []
         # reversed: the oldest first, so that the newest run of a trial is used
@@ -128,7 +136,7 @@ class Tracker:
         """
         curves: dict[str, list[Any]] = {}
         trials: dict[str, str] = {}
-        with translated():
+        with translate_errors():
             for record in records:
                 body = record.body
                 match record.kind:
@@ -156,7 +164,10 @@ class Tracker:
         new = not self._parent
         if new:
             run = self._client.create_run(
-                self._experiment, start_time=body["time"], tags=tags, run_name=self._name[:NAME]
+                self._experiment,
+                start_time=body["time"],
+                tags=tags,
+                run_name=self._name[:MAX_NAME_CHARACTERS],
             )
             self._parent = run.info.run_id
         else:
@@ -171,18 +182,19 @@ class Tracker:
 
     def _set_view(self, scores: Sequence[str]) -> None:
         """Stores the view of the sweep on the experiment's page, if the store accepts the tag."""
-        key, value = mlflow_view.tag(self._id, self._parent, [f"test/{name}" for name in scores])
+        metrics = [f"test/{name}" for name in scores]
+        key, value = mlflow_view.view_tag(self._id, self._parent, metrics)
         try:
             self._client.set_experiment_tag(self._experiment, key, value)
         except Exception as error:  # each kind of store raises its own errors
-            if status(error) >= 500:
+            if http_status(error) >= 500:
                 raise
 
     def _note(self, body: Mapping[str, Any]) -> str:
         """Returns the parent run's description, with links to the view if the store has one."""
         experiment = self._client.get_experiment(self._experiment)
-        has_view = mlflow_view.key(self._id) in experiment.tags
-        links = f"{mlflow_view.link(self._experiment, self._id)}\n\n" if has_view else ""
+        has_view = mlflow_view.view_tag_key(self._id) in experiment.tags
+        links = f"{mlflow_view.view_links(self._experiment, self._id)}\n\n" if has_view else ""
         return f"{links}{body['note']}"
 
     def _kill_children(self) -> None:
@@ -196,7 +208,7 @@ class Tracker:
         Raises:
             Away: The store cannot be reached.
         """
-        with translated():
+        with translate_errors():
             self._parent = self._find_parent()
             if not self._parent:
                 return
@@ -229,7 +241,10 @@ class Tracker:
                 "trial.run": key,
             }
             created = self._client.create_run(
-                self._experiment, start_time=body["time"], tags=tags, run_name=body["name"][:NAME]
+                self._experiment,
+                start_time=body["time"],
+                tags=tags,
+                run_name=body["name"][:MAX_NAME_CHARACTERS],
             )
             run = created.info.run_id
         for finished_run in finished:
@@ -240,13 +255,13 @@ class Tracker:
         self._runs[key] = run
 
     def _require_parent(self) -> None:
-        """Raises `Refused` if the parent run is missing, or a user has deleted it."""
+        """Raises `StoreRefused` if the parent run is missing, or a user has deleted it."""
         if not self._parent:
-            raise Refused("the sweep has no run of its own")
+            raise StoreRefused("the sweep has no run of its own")
         stage = self._client.get_run(self._parent).info.lifecycle_stage
         if stage != "active":
             self._kill_children()  # their records are refused too
-            raise Refused(f"the sweep's run {self._parent} was deleted")
+            raise StoreRefused(f"the sweep's run {self._parent} was deleted")
 
     def _run(self, key: str, trial: str) -> str | None:
         """Returns the id of a trial's run; None if the store already had the trial finished."""
@@ -255,7 +270,7 @@ class Tracker:
             known = self._children(self._parent, trial=trial)
             run = next((r.info.run_id for r in known if r.data.tags.get("trial.run") == key), None)
             if run is None and all(r.info.status != "FINISHED" for r in known):
-                raise Refused(f"there is no run for record {key}")
+                raise StoreRefused(f"there is no run for record {key}")
             self._runs[key] = run
         return self._runs[key]
 
@@ -263,8 +278,9 @@ class Tracker:
         from mlflow.entities import RunTag
 
         run_tags = [RunTag(k, v[:5000]) for k, v in (tags or {}).items()]
-        for i in range(0, max(len(metrics), 1), BATCH):
-            self._client.log_batch(run, metrics=metrics[i : i + BATCH], tags=run_tags)
+        for i in range(0, max(len(metrics), 1), MAX_METRICS_PER_CALL):
+            batch = metrics[i : i + MAX_METRICS_PER_CALL]
+            self._client.log_batch(run, metrics=batch, tags=run_tags)
 
     def _end(
         self, body: Mapping[str, Any], curve: Sequence[Any], files: Mapping[str, bytes]
@@ -312,7 +328,7 @@ class Tracker:
         """
         from mlflow.entities import Metric, Param
 
-        with translated():
+        with translate_errors():
             if not self._experiment:
                 self._make_experiment()
             tags = {"mlflow.note.content": note}
@@ -343,7 +359,7 @@ class Tracker:
         self._client.set_terminated(self._parent, body["status"], end_time=body["time"])
 
 
-def attach(uri: str | None, run_id: str, files: Mapping[str, bytes], folder: str) -> None:
+def log_files(uri: str | None, run_id: str, files: Mapping[str, bytes], folder: str) -> None:
     """Adds files to the artifacts of a run.
 
     Args:
@@ -357,7 +373,7 @@ def attach(uri: str | None, run_id: str, files: Mapping[str, bytes], folder: str
         Refused: The store does not accept the files.
     """
     client = client_class()(tracking_uri=store_uri(uri))
-    with translated(), tempfile.TemporaryDirectory() as source:
+    with translate_errors(), tempfile.TemporaryDirectory() as source:
         _write(Path(source), files)
         client.log_artifacts(run_id, source, folder)
 

@@ -22,7 +22,7 @@ from masksweep.sweeps.training import setup, timing, weight_images
 from masksweep.sweeps.training.flops import step_ratio
 from masksweep.sweeps.training.output_causes import output_causes
 from masksweep.sweeps.training.program import Program
-from masksweep.sweeps.training.setup import Start
+from masksweep.sweeps.training.setup import TrialStart
 from masksweep.sweeps.training.steps import Progress
 from masksweep.sweeps.training.vectorized import PackedProgram
 
@@ -49,16 +49,16 @@ class Snapshot:
     """Outputs on the first `PROBE_SAMPLES` validation (else test) samples, `[samples, outputs]`."""
 
 
-def snapshot(start: Start, program: Program) -> Snapshot:
+def snapshot(start: TrialStart, program: Program) -> Snapshot:
     """Weights and outputs of the program's model as they are now."""
     return Snapshot(program.effective(), program.raw(), program.predict(_probe(start)))
 
 
-def _probe(start: Start) -> Array:
+def _probe(start: TrialStart) -> Array:
     return (start.data.validation or start.data.test)[0][:PROBE_SAMPLES]
 
 
-def epoch_metrics(start: Start, program: Program, position: Position) -> dict[str, float]:
+def epoch_metrics(start: TrialStart, program: Program, position: Position) -> dict[str, float]:
     """Training metrics of the current epoch.
 
     The loss and the score are means over the epoch's steps, each with the weights of its step. The
@@ -93,7 +93,7 @@ def named_metrics(part: str, program: Program, pair: tuple[float, float]) -> dic
 
 
 def integrity(
-    start: Start,
+    start: TrialStart,
     plan: Plan,
     program: Program,
     before: Snapshot,
@@ -118,7 +118,7 @@ def integrity(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
         state = [np.asarray(v.numpy()) for v in program.training.state]
-        baked = audit.bake(start.model, after.weights, state, path, loader)
+        baked = audit.save_and_reload(start.model, after.weights, state, path, loader)
         artifacts = {"model.keras": path.read_bytes()}
     reloaded = values(baked)
     live, saved = _statistics(program, state), {s.name: s for s in statistics(baked)}
@@ -143,11 +143,12 @@ def integrity(
         peak_drift=max(drift, progress.peak_drift),
         slot_leak=slot_leak(program.training),
         raw_drift=program.raw_drift(before.raw),
-        moved=audit.moved(before.weights, reloaded, plan),
+        moved=audit.moved_fraction(before.weights, reloaded, plan),
         agreement=float(np.abs(after.outputs - outputs).max()),
-        tolerance=audit.AGREEMENT * max(1.0, float(np.abs(outputs).max())),
+        tolerance=audit.MAX_OUTPUT_DIFFERENCE * max(1.0, float(np.abs(outputs).max())),
         output_drift=_output_drift(before.outputs, after.outputs, outputs_held),
-        reloaded_exactly=audit.same(reloaded, after.weights) and audit.same(reloaded_state, live),
+        reloaded_exactly=audit.same_weights(reloaded, after.weights)
+        and audit.same_weights(reloaded_state, live),
         frozen_violations=_count_frozen_changes(start, program, before, reloaded | reloaded_state),
     )
     metrics = verdict.metrics() | _free_loss(start, before.outputs, after.outputs)
@@ -161,7 +162,7 @@ def _statistics(program: Program, state: Sequence[Array]) -> dict[str, Array]:
 
 
 def _count_frozen_changes(
-    start: Start, program: Program, before: Snapshot, now: Mapping[str, Array]
+    start: TrialStart, program: Program, before: Snapshot, now: Mapping[str, Array]
 ) -> int | None:
     """Number of changed entries in weights and statistics that do not train; None if all train."""
     training = program.training
@@ -170,11 +171,11 @@ def _count_frozen_changes(
     pairs = zip(training.weights, training.values, strict=True)
     names = [w.name for w, v in pairs if id(v) not in trained]
     names += [s.name for s in training.frozen]
-    return audit.differing({name: initial[name] for name in names}, now) if names else None
+    return audit.count_differing({name: initial[name] for name in names}, now) if names else None
 
 
 def moved_outputs(
-    start: Start, program: Program, before: Snapshot, metrics: Mapping[str, float]
+    start: TrialStart, program: Program, before: Snapshot, metrics: Mapping[str, float]
 ) -> list[str]:
     """The causes of a move of a held output, such as `statistics of norm_1`.
 
@@ -194,7 +195,7 @@ def moved_outputs(
     return output_causes(start.model, initial, final, _probe(start), outputs_held)
 
 
-def gradients(start: Start, program: Program, batch: tuple[Any, Any]) -> dict[str, float]:
+def gradients(start: TrialStart, program: Program, batch: tuple[Any, Any]) -> dict[str, float]:
     """Extreme absolute gradients that the optimizer gets at the first step.
 
     Args:
@@ -218,7 +219,7 @@ def gradients(start: Start, program: Program, batch: tuple[Any, Any]) -> dict[st
             continue
         if tuple(value.shape) != weight.shape:
             zeros = tf.zeros(weight.shape, gradient.dtype)
-            gradient = training.spread(gradient, masked, zeros)
+            gradient = training.to_weight_shape(gradient, masked, zeros)
         sizes, mask = np.abs(np.asarray(gradient)), masked.kept.numpy()
         held_sizes += [sizes[~mask].max(initial=0.0)]
         kept_sizes += [sizes[mask].min(initial=np.inf)]
@@ -241,7 +242,7 @@ def _output_drift(before: Array, after: Array, outputs_held: list[int]) -> float
     return float(np.abs(after - before)[..., outputs_held].max()) if outputs_held else None
 
 
-def _free_loss(start: Start, before: Array, after: Array) -> dict[str, float]:
+def _free_loss(start: TrialStart, before: Array, after: Array) -> dict[str, float]:
     """Change of the mean squared error of the outputs that are not held, if others are held."""
     outputs_held = list(start.plan.outputs_held)
     if not outputs_held or start.data.task != "regression":
@@ -253,7 +254,7 @@ def _free_loss(start: Start, before: Array, after: Array) -> dict[str, float]:
     return {"integrity/free_loss_change": float(errors[1] - errors[0])}
 
 
-def costs(start: Start, program: Program) -> dict[str, float]:
+def costs(start: TrialStart, program: Program) -> dict[str, float]:
     """Memory and multiply-adds of a training step, and the sparsity of the masked weights.
 
     Returns:
@@ -278,7 +279,9 @@ def costs(start: Start, program: Program) -> dict[str, float]:
     return metrics
 
 
-def step_time(start: Start, program: Program, samples: tuple[Any, Any, Array]) -> dict[str, float]:
+def step_time(
+    start: TrialStart, program: Program, samples: tuple[Any, Any, Array]
+) -> dict[str, float]:
     """Time of a training step, compared with the dense control's.
 
     This trains `program` further, so measure all else before.
@@ -295,7 +298,7 @@ def step_time(start: Start, program: Program, samples: tuple[Any, Any, Array]) -
 
 
 def step_time_of_pack(
-    starts: Sequence[Start], packed: PackedProgram, samples: tuple[Any, Any, Array]
+    starts: Sequence[TrialStart], packed: PackedProgram, samples: tuple[Any, Any, Array]
 ) -> dict[str, float]:
     """As `step_time`, for a pack: the time of its step divided by its width.
 
@@ -314,7 +317,7 @@ def step_time_of_pack(
     return _speed_metrics(first, speed.per_trial(packed.width))
 
 
-def _speed_metrics(start: Start, speed: timing.Speed) -> dict[str, float]:
+def _speed_metrics(start: TrialStart, speed: timing.Speed) -> dict[str, float]:
     metrics = {
         "speed/step_ms": speed.step_ms,
         "speed/dense_step_ms": speed.dense_step_ms,

@@ -11,10 +11,12 @@ from masksweep.strategies.base import Plan
 from masksweep.sweeps.training import setup
 from masksweep.sweeps.training.evaluation import Snapshot
 from masksweep.sweeps.training.program import Program
-from masksweep.sweeps.training.setup import Start
+from masksweep.sweeps.training.setup import TrialStart
 
 
-def control_reach(start: Start, plan: Plan, program: Program, before: Snapshot) -> dict[str, float]:
+def control_reach(
+    start: TrialStart, plan: Plan, program: Program, before: Snapshot
+) -> dict[str, float]:
     """Counts the masked entries that a gradient reaches, for a control whose entries did not move.
 
     A control is a strategy that must leak: its masked entries must move. They cannot move if the
@@ -48,7 +50,7 @@ def control_reach(start: Start, plan: Plan, program: Program, before: Snapshot) 
     masked = {w.weight.name: ~w.mask & masked_at_start[w.weight.name] for w in plan.weights}
     reached = {name: np.zeros(mask.shape, bool) for name, mask in masked.items()}
     for weights, values, epoch in moments:
-        dense.training.put(dense.start(weights, values, Plan(), rate))
+        dense.training.assign_all(dense.start(weights, values, Plan(), rate))
         for rows in setup.order(trial, samples, epoch):
             x, y = (tf.gather(a, rows) for a in start.data.train)
             gradients = dense.gradients(x, y)

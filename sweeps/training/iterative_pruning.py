@@ -27,13 +27,13 @@ from masksweep.sweeps.common.storage import Folder
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.training import setup
 from masksweep.sweeps.training.loop import single_trial_loop
-from masksweep.sweeps.training.setup import Start
+from masksweep.sweeps.training.setup import TrialStart
 
 _last_weights: dict[str, Mapping[str, Array]] = {}
 """Weights by name after the newest round that this process trained, under the round's key."""
 
 
-def with_masks(start: Start, rounds_folder: Folder | None) -> Start:
+def with_masks(start: TrialStart, rounds_folder: Folder | None) -> TrialStart:
     """The start with the masks that the trial's pruning rounds lead to.
 
     The weights after a round are saved in a folder. The rounds continue from the newest one that
@@ -79,7 +79,7 @@ def with_masks(start: Start, rounds_folder: Folder | None) -> Start:
     return replace(start, plan=plan)
 
 
-def _start_of_rounds(start: Start) -> Start:
+def _start_of_rounds(start: TrialStart) -> TrialStart:
     """The start of the rounds, whose settings differ from the trial's (`pattern.found_with`)."""
     rounds = setup.start(start.trial.pruning_trial)
     shapes = [{n: w.shape for n, w in s.weights.items()} for s in (rounds, start)]
@@ -96,7 +96,7 @@ def _round_plan(plan: Plan, pattern: Scored, scores: Mapping[str, Array]) -> Pla
     return replace(plan, weights=tuple(replace(w, mask=masks[w.weight.name]) for w in plan.weights))
 
 
-def _train_round(start: Start) -> dict[str, Array]:
+def _train_round(start: TrialStart) -> dict[str, Array]:
     """The effective weights by name at the end of a training."""
     loop = single_trial_loop(start)
     loop.run()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from masksweep.strategies.core import leak_cause
 from masksweep.sweeps.training.loop import single_trial_loop
 from masksweep.sweeps.training.program import Program
-from masksweep.sweeps.training.setup import Start
+from masksweep.sweeps.training.setup import TrialStart
 from masksweep.sweeps.training.steps import Progress
 
 MAX_REPEATED_STEPS = 1000
@@ -24,7 +24,7 @@ def finalize(program: Program) -> Sequence[leak_cause.Cause]:
 
 
 def causes(
-    start: Start, progress: Progress, by_finalizing: Sequence[leak_cause.Cause]
+    start: TrialStart, progress: Progress, by_finalizing: Sequence[leak_cause.Cause]
 ) -> Sequence[str]:
     """The causes of the first violation; without one, the causes by finalizing.
 

@@ -8,13 +8,13 @@ from math import inf, isnan
 import numpy as np
 
 from masksweep.strategies.base import Array, Strategy
-from masksweep.strategies.core.audit import same
+from masksweep.strategies.core.audit import same_weights
 from masksweep.sweeps.training import setup
 from masksweep.sweeps.training.loop import single_trial_loop
-from masksweep.sweeps.training.setup import Start
+from masksweep.sweeps.training.setup import TrialStart
 
 
-def compare(start: Start, reference: Strategy) -> dict[str, float]:
+def compare(start: TrialStart, reference: Strategy) -> dict[str, float]:
     """Trains the trial under its own strategy and under another, and compares the weights.
 
     The effective weights are compared after every audited step. XLA is used for both trainings or
@@ -41,7 +41,7 @@ def compare(start: Start, reference: Strategy) -> dict[str, float]:
         for loop in loops:
             loop.run(min(step, total))
         first, second = (loop.program.single_program.effective() for loop in loops)
-        if not same(first, second):
+        if not same_weights(first, second):
             parted_step = parted_step or min(step, total)
             differences = (_largest_difference(first[name], second[name]) for name in first)
             distance = max(distance, *differences)

@@ -24,7 +24,7 @@ from masksweep.sweeps.results import Diverged, Report
 from masksweep.sweeps.training import evaluation, setup
 from masksweep.sweeps.training.checkpoint import Checkpoints, State
 from masksweep.sweeps.training.program import Lane, Program
-from masksweep.sweeps.training.setup import Start
+from masksweep.sweeps.training.setup import TrialStart
 from masksweep.sweeps.training.state import CHUNK_SECONDS, Emit, Position
 from masksweep.sweeps.training.steps import LossLimit, Progress, Steps
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 class TrialRun:
     """The state of one trial's training, with its reports and checkpoints."""
 
-    start: Start
+    start: TrialStart
     emit: Emit = lambda report: None
     checkpoints: Checkpoints | None = None
     position: Position = field(default_factory=Position)
@@ -274,12 +274,12 @@ class TrainingLoop:
             state, note = checkpoints.resume("")
             if state is None:
                 raise OSError(note)
-        program.training.put_first(state.arrays)
+        program.training.assign_first(state.arrays)
         self.program = program
         self.programs.append(program)
 
 
-def single_trial_loop(start: Start, audit_every: int | None = None) -> TrainingLoop:
+def single_trial_loop(start: TrialStart, audit_every: int | None = None) -> TrainingLoop:
     """A training loop of one trial from its start, without reports and checkpoints.
 
     Args:

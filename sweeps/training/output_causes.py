@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from masksweep.strategies.base import Array
-from masksweep.strategies.core.audit import alike
+from masksweep.strategies.core.audit import same_bits
 from masksweep.strategies.core.moving_statistics import statistics
 from masksweep.strategies.core.weights import describe
 
@@ -60,10 +60,10 @@ def output_causes(
             b if i in indices else a
             for i, (a, b) in enumerate(zip(state, state_after, strict=True))
         ]
-        if not alike(outputs(weights, mixed), initial_outputs):
+        if not same_bits(outputs(weights, mixed), initial_outputs):
             causes.append(f"statistics of {layer}")
     for layer in dict.fromkeys(name.rpartition("/")[0] for name in names):
         layer_weights = {n: a for n, a in weights_after.items() if n.rpartition("/")[0] == layer}
-        if not alike(outputs({**weights, **layer_weights}, state), initial_outputs):
+        if not same_bits(outputs({**weights, **layer_weights}, state), initial_outputs):
             causes.append(f"weights of {layer}")
     return causes

@@ -13,7 +13,7 @@ from masksweep.sweeps.training import evaluation, leak_cause, program, run_trial
 from masksweep.sweeps.training.evaluation import Snapshot
 from masksweep.sweeps.training.loop import TrainingLoop, TrialRun
 from masksweep.sweeps.training.program import Lane, Shape
-from masksweep.sweeps.training.setup import Start
+from masksweep.sweeps.training.setup import TrialStart
 from masksweep.sweeps.training.state import PackMember
 from masksweep.sweeps.training.vectorized import PackedProgram, Unpackable
 
@@ -111,7 +111,7 @@ class _PreparedTrial:
     """Metrics of the gradients at the trial's first step."""
 
 
-def _prepare(start: Start, member: PackMember) -> _PreparedTrial:
+def _prepare(start: TrialStart, member: PackMember) -> _PreparedTrial:
     """Prepares a trial at its start, or at its newest usable checkpoint."""
     packed = setup.packed_for(start)
     lane = setup.start_lane(packed, start)

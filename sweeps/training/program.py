@@ -219,7 +219,7 @@ class Program:
         ]
 
     def _count(self) -> tuple[Any, Any]:
-        counts = [audit.count(*entry) for entry in self.entries()]
+        counts = [audit.count_violations(*entry) for entry in self.entries()]
         return tf.add_n([c for c, _ in counts]), tf.reduce_max([d for _, d in counts])
 
     def losses(self, x: Any, y: Any) -> tuple[Any, Any]:

@@ -13,7 +13,7 @@ from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.training import setup
 from masksweep.sweeps.training.checkpoint import Checkpoints
-from masksweep.sweeps.training.setup import Start
+from masksweep.sweeps.training.setup import TrialStart
 from masksweep.sweeps.training.state import Emit
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def run(
     compile_seconds_before, before = program.compile_seconds, evaluation.snapshot(start, program)
     gradients = evaluation.gradients(start, program, setup.first_batch(start))
     training = TrialRun(start, emit, checkpoints)
-    program.training.put_first(training.resume(program.training))
+    program.training.assign_first(training.resume(program.training))
     loop = TrainingLoop([training], program)
     loop.run()
     program = loop.program.single_program
@@ -85,7 +85,7 @@ def run(
     return replace(result, metrics=metrics, tags={**result.tags, **timing.noise_tag(metrics)})
 
 
-def build_start(trial: Trial, rounds_folder: Folder | None) -> Start | TrialResult:
+def build_start(trial: Trial, rounds_folder: Folder | None) -> TrialStart | TrialResult:
     """Builds the start of a trial, with its final masks.
 
     Args:
@@ -107,7 +107,7 @@ def build_start(trial: Trial, rounds_folder: Folder | None) -> Start | TrialResu
 
 
 def audited_result(
-    start: Start,
+    start: TrialStart,
     plan: Plan,
     program: Program,
     before: Snapshot,

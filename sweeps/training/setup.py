@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Start:
+class TrialStart:
     """A trial's model, data and plan before the first step."""
 
     trial: Trial
@@ -112,7 +112,7 @@ def gpu_limit(num_gpus: float, number: int) -> int | None:
     return int(0.9 * num_gpus * total / 2**20)
 
 
-def start(trial: Trial, data: Arrays | None = None) -> Start:
+def start(trial: Trial, data: Arrays | None = None) -> TrialStart:
     """Builds the model, the initial values and the plan of a trial.
 
     Args:
@@ -126,7 +126,7 @@ def start(trial: Trial, data: Arrays | None = None) -> Start:
     net = network(trial, data)
     weights, state = net.initial(derive_seed(trial.seed, "weights"))
     plan = plan_for(trial, net.weights, weights, data.outputs)
-    return Start(trial, data, net.model, weights, state, plan)
+    return TrialStart(trial, data, net.model, weights, state, plan)
 
 
 def network(trial: Trial, data: Arrays) -> Network:
@@ -179,7 +179,7 @@ def _plan(trial: Trial, weights: Sequence[Weight], initial: Mapping[str, Array],
         raise
 
 
-def program_for(start: Start) -> Program:
+def program_for(start: TrialStart) -> Program:
     """The process's program of the trial's shape, with all variables set to the trial's start."""
     from masksweep.sweeps.training.program import get_or_build
 
@@ -188,7 +188,7 @@ def program_for(start: Start) -> Program:
     return _reset(program, start)
 
 
-def packed_for(start: Start) -> PackedProgram:
+def packed_for(start: TrialStart) -> PackedProgram:
     """The process's program that runs trials of this shape side by side; its values are not set."""
     from masksweep.sweeps.training.program import get_or_build
     from masksweep.sweeps.training.vectorized import PackedProgram
@@ -202,17 +202,17 @@ def packed_for(start: Start) -> PackedProgram:
     return packed
 
 
-def start_lane(packed: PackedProgram, start: Start) -> Lane:
+def start_lane(packed: PackedProgram, start: TrialStart) -> Lane:
     """The values of all variables of a trial at its start."""
     return _values(packed.single_program, start)
 
 
-def fresh_program(start: Start) -> Program:
+def fresh_program(start: TrialStart) -> Program:
     """As `program_for`, but always a new program, which no other trial reuses."""
     return _reset(_program(start, shape(start)), start)
 
 
-def _program(start: Start, wanted_shape: Shape) -> Program:
+def _program(start: TrialStart, wanted_shape: Shape) -> Program:
     """A new program of this shape, with its own Keras model."""
     from masksweep.sweeps.training.program import Program
 
@@ -220,7 +220,7 @@ def _program(start: Start, wanted_shape: Shape) -> Program:
     return Program(wanted_shape, model, _plan_in_program_layout(start))
 
 
-def _plan_in_program_layout(start: Start) -> Plan:
+def _plan_in_program_layout(start: TrialStart) -> Plan:
     """The plan with arrays in the memory layout that the trial's program takes.
 
     A held value that is the same for all entries may be stored once and broadcast. In a pack it is
@@ -232,7 +232,7 @@ def _plan_in_program_layout(start: Start) -> Plan:
     return replace(start.plan, weights=weights)
 
 
-def shape(start: Start) -> Shape:
+def shape(start: TrialStart) -> Shape:
     """All that determines the graph of the trial's program."""
     from masksweep.sweeps.training.program import Shape
 
@@ -251,12 +251,12 @@ def shape(start: Start) -> Shape:
     )
 
 
-def _reset(program: Program, start: Start) -> Program:
-    program.training.put(_values(program, start))
+def _reset(program: Program, start: TrialStart) -> Program:
+    program.training.assign_all(_values(program, start))
     return program
 
 
-def _values(program: Program, start: Start) -> Lane:
+def _values(program: Program, start: TrialStart) -> Lane:
     return program.start(
         start.weights, start.state, start.plan, start.trial.optimizer.learning_rate
     )
@@ -329,7 +329,7 @@ def schedule(trial: Trial, samples: int) -> tuple[int, int]:
     return epoch, total
 
 
-def first_batch(start: Start) -> tuple[Any, Any]:
+def first_batch(start: TrialStart) -> tuple[Any, Any]:
     """The inputs and targets of the first step."""
     import tensorflow as tf
 

@@ -97,7 +97,7 @@ def median_interval(ratios: Sequence[float]) -> tuple[float, float] | None:
         95 %.
 
     Example:
-        >>> interval([1.0, 1.1, 0.9, 1.2, 1.3, 9.9, 1.0, 1.1, 0.1])
+        >>> median_interval([1.0, 1.1, 0.9, 1.2, 1.3, 9.9, 1.0, 1.1, 0.1])
         (0.9, 1.3)
 
     Reference:

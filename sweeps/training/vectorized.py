@@ -84,7 +84,7 @@ class PackedProgram:
 
     def load_lane(self, lane: Lane) -> Program:
         """Writes the values of a lane into `single_program`, and returns `single_program`."""
-        self.single_program.training.put(lane)
+        self.single_program.training.assign_all(lane)
         return self.single_program
 
     def set_lanes(self, lanes: Sequence[Lane]) -> None:
@@ -140,7 +140,9 @@ class PackedProgram:
                 return self.single_program.entries()
 
         weights = self._map(entries, [v.value() for v in self._stacked])
-        counts = [audit.count(weight, kept, held, lanes=True) for weight, kept, held in weights]
+        counts = [
+            audit.count_violations(weight, kept, held, lanes=True) for weight, kept, held in weights
+        ]
         return tf.add_n([c for c, _ in counts]), tf.reduce_max([d for _, d in counts], axis=0)
 
     def _scope(self, values: Sequence[Any]) -> Any:

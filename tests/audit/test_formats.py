@@ -304,8 +304,8 @@ def test_a_weight_in_many_blocks(
     whole = as_json(capsys, "model.keras", "masks.npz", "--held", "held.npz")
     assert [e["index"] for e in whole["weights"][0]["first"]] == [[0, 1], [0, 3], [1, 0]]
     for size in (1, 8, 12, 16, 32):  # bytes: smaller and larger than a row, which has 16
-        monkeypatch.setattr("masksweep.sweeps.audit.stored.BLOCK", size)
+        monkeypatch.setattr("masksweep.sweeps.audit.stored.BLOCK_BYTES", size)
         assert as_json(capsys, "model.keras", "masks.npz", "--held", "held.npz") == whole
-    monkeypatch.setattr("masksweep.sweeps.audit.stored.BLOCK", 8)
+    monkeypatch.setattr("masksweep.sweeps.audit.stored.BLOCK_BYTES", 8)
     np.savez("held.npz", arr_0=np.arange(12.0).reshape(SHAPE), **{NAME: np.full(SHAPE, 2)})
     assert audited(capsys, "model.keras", "sparse.npz", "--held", "held.npz")[0] == 0

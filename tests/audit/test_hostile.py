@@ -33,9 +33,9 @@ import h5py, numpy, scipy.sparse  # each audit would take longer to import them 
 from masksweep.sweeps.cli import audit
 from masksweep.sweeps.cli.main import main
 
-def audited(folder, arguments):
+def audited(folder, outputs, arguments):
     os.chdir(folder)
-    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+    for descriptor, name in enumerate(outputs, 1):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak of memory starts from here
     code = main(["audit", *arguments])
@@ -77,8 +77,9 @@ Audit = Callable[..., Measured]
 
 
 @pytest.fixture(scope="module")
-def measured() -> Iterator[Audit]:
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Audit]:
     """Runs `masksweep audit` with arguments, in the current folder."""
+    outputs = [tmp_path_factory.mktemp("audit") / name for name in ("stdout", "stderr")]
     process = subprocess.Popen(
         [sys.executable, "-c", SERVER],
         stdin=subprocess.PIPE,
@@ -94,10 +95,11 @@ def measured() -> Iterator[Audit]:
 
     def audit(*arguments: str) -> Measured:
         start = time.monotonic()
-        print(json.dumps([str(Path.cwd()), arguments]), file=requests, flush=True)
+        request = [str(Path.cwd()), [str(path) for path in outputs], arguments]
+        print(json.dumps(request), file=requests, flush=True)
         code = int(codes.readline())
         seconds = time.monotonic() - start
-        stdout, stderr = (Path(name).read_text() for name in ("stdout", "stderr"))
+        stdout, stderr = (path.read_text() for path in outputs)
         *messages, memory = stderr.splitlines()
         assert memory.isdecimal(), stderr
         assert "Traceback" not in stderr
@@ -310,7 +312,7 @@ def test_what_is_read_as_a_whole_has_a_limit(
         return capsys.readouterr().err.splitlines()[-1].removeprefix("masksweep: ")
 
     def limited(module: str, bytes_allowed: int) -> None:
-        monkeypatch.setattr(f"{module}.LARGE", bytes_allowed)
+        monkeypatch.setattr(f"{module}.MAX_ARRAY_BYTES", bytes_allowed)
 
     bombs.saved()
     np.save("mask.npy", np.asfortranarray(np.zeros((3, 4))))

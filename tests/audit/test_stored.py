@@ -14,7 +14,7 @@ from keras import layers
 from masksweep.strategies.base import Array, Invalid
 from masksweep.strategies.core.npz import regions
 from masksweep.strategies.core.weights import owners
-from masksweep.sweeps.audit.keras_variables import CLASSES, variable_names
+from masksweep.sweeps.audit.keras_variables import VARIABLES_BY_CLASS, variable_names
 from masksweep.sweeps.audit.opening import check, open_model
 from masksweep.sweeps.audit.stored import StoredModel, StoredWeight, sliced
 from tests.support.saved_files import SAVED
@@ -192,8 +192,8 @@ def test_names_and_bits_are_those_of_the_live_model(kind: str, tmp_path: Path) -
 
 def test_every_layer_that_is_known_is_tested() -> None:
     names = " ".join(MODELS)
-    cells = {name for name in CLASSES if name.endswith("Cell")}
-    assert not [name for name in set(CLASSES) - cells if name not in names]
+    cells = {name for name in VARIABLES_BY_CLASS if name.endswith("Cell")}
+    assert not [name for name in set(VARIABLES_BY_CLASS) - cells if name not in names]
     assert all(cell.removesuffix("Cell") in names for cell in cells)
 
 

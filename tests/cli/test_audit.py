@@ -17,7 +17,7 @@ from keras import layers
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from masksweep.sweeps.config.plan import Planned
+from masksweep.sweeps.config.plan import PlannedTrial
 from masksweep.sweeps.tracking import resume
 from masksweep.sweeps.training.run_trial import run
 from tests.support.audits import (
@@ -399,8 +399,8 @@ TRIALS.append(make(strategy="dense", **QUICK))
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[Run]]:
     """(The URI of a store, the runs of a sweep in it: those of the trials, then the parent run)."""
     folder = tmp_path_factory.mktemp("sweep")
-    planned = [Planned(trial, []) for trial in TRIALS]
-    with chdir(folder), resume.opened(planned, "small", rerun=False) as (_, recorder, _):
+    planned = [PlannedTrial(trial, []) for trial in TRIALS]
+    with chdir(folder), resume.open_sweep(planned, "small", rerun=False) as (_, recorder, _):
         recorder.start_sweep("note", [p.describe() for p in planned])
         recorder.sender.start()
         for trial in TRIALS:

@@ -10,7 +10,7 @@ import pytest
 
 from masksweep.sweeps.cli import main as command
 from masksweep.sweeps.cli.main import main
-from masksweep.sweeps.tracking.store import Away
+from masksweep.sweeps.tracking.store import StoreUnavailable
 
 LONG = "a" * 300
 
@@ -62,7 +62,7 @@ def test_a_store_that_is_away_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def away(command: str, arguments: list[str]) -> int:
-        raise Away("http://me:secret@127.0.0.1:1 does not answer")
+        raise StoreUnavailable("http://me:secret@127.0.0.1:1 does not answer")
 
     monkeypatch.setattr(command, "_run", away)
     assert main(["bench"]) == 1

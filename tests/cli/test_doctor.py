@@ -14,7 +14,7 @@ from masksweep.strategies.base import Invalid
 from masksweep.sweeps.cli import doctor_checks
 from masksweep.sweeps.config.sections import Tracking
 from masksweep.sweeps.tracking.probe import probe
-from masksweep.sweeps.tracking.store import Away
+from masksweep.sweeps.tracking.store import StoreUnavailable
 from tests.support.ray_head import Head, ray_head
 from tests.support.sweep_process import Driver, ran
 
@@ -159,7 +159,7 @@ class TestStore:
         assert not list(tmp_path.iterdir())
 
     def test_a_server_that_is_not_there_is_away(self) -> None:
-        with pytest.raises(Away):
+        with pytest.raises(StoreUnavailable):
             probe(Tracking(uri="http://127.0.0.1:1"))
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from masksweep.sweeps.cli.main import main
 from masksweep.sweeps.config.outcome import Outcome
-from masksweep.sweeps.config.plan import Planned
+from masksweep.sweeps.config.plan import PlannedTrial
 from masksweep.sweeps.config.variants import variants
 from masksweep.sweeps.report import ranking, recommendation
 from masksweep.sweeps.report.recommendation import sentences
@@ -379,9 +379,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "sweep.question": "Which <way> holds?",
         "sweep.command": "masksweep run strategy=<all>",
     }
-    planned = [Planned(o.trial, []) for o in trials]
+    planned = [PlannedTrial(o.trial, []) for o in trials]
     with chdir(folder):
-        with resume.opened(planned, "small", rerun=False) as (_, recorder, _):
+        with resume.open_sweep(planned, "small", rerun=False) as (_, recorder, _):
             recorder.start_sweep("", [], tags=tags)
             recorder.sender.start()
             for o in trials:

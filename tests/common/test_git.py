@@ -126,7 +126,7 @@ def test_the_commit_is_recorded_and_compared(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(provenance, "commit", lambda code=code: code)
         environment = "".join(f"{k}: {v}\n" for k, v in provenance.environment().items())
         result = TrialResult("ok", artifacts={"environment.txt": environment.encode()})
-        configs.append(run_config.record(make(), "r", result, {}, {}))
+        configs.append(run_config.recorded_results(make(), "r", result, {}, {}))
     nothing, clean, dirty = configs
     assert "commit" not in nothing.environment
     assert compare(clean, replace(clean, run="s")).environment == {}

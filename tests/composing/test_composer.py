@@ -162,7 +162,8 @@ def test_choices_that_act_on_each_other_are_composed_together(tmp_path: Path, na
 
 def test_a_thousand_trials_share_what_is_equal(made: Composer) -> None:
     jobs = product(strategy=["weight_mask", "projection"], seed=range(500))
-    all_composed = [composed.Composed(j, v) for j, v in zip(jobs, made.resolve(jobs), strict=True)]
+    values = zip(jobs, made.resolve(jobs), strict=True)
+    all_composed = [composed.ComposedJob(job, value) for job, value in values]
     planned = plan.plan(all_composed, plan.parse_trials(all_composed))
     assert len({p.trial.id for p in planned}) == 1000
     for section in ("strategy", "optimizer", "train"):

@@ -15,7 +15,7 @@ from masksweep.strategies import Invalid
 from masksweep.sweeps.cli.verify import experiments_with_claims
 from masksweep.sweeps.composing import command_line, grid, hydra_internals
 from masksweep.sweeps.composing.composer import Composer
-from masksweep.sweeps.config.plan import Planned
+from masksweep.sweeps.config.plan import PlannedTrial
 from masksweep.sweeps.config.selection import select
 
 # composing sets Hydra's version base, which must be reset for other tests
@@ -140,7 +140,7 @@ EXPERIMENTS = sorted(p.stem for p in (Path(__file__).parents[2] / "conf/experime
 
 
 @cache
-def planned(name: str) -> Sequence[Planned]:
+def planned(name: str) -> Sequence[PlannedTrial]:
     """The plan of an experiment."""
     return tuple(command_line.compose_plan([f"+experiment={name}"]))
 

@@ -6,7 +6,7 @@ import pytest
 
 from masksweep.sweeps.composing.command_line import compose_plan
 from masksweep.sweeps.config.plan import (
-    Planned,
+    PlannedTrial,
     print_plan,
     recordable_overrides,
     sort_by_program,
@@ -27,14 +27,14 @@ def test_a_trial_knows_the_parts_that_it_belongs_to() -> None:
 
 
 def test_trials_of_one_program_run_one_after_another() -> None:
-    def plan_of(strategy: str, seed: int, rate: float = 0.1, steps: int = 5) -> Planned:
+    def plan_of(strategy: str, seed: int, rate: float = 0.1, steps: int = 5) -> PlannedTrial:
         planned_trial = trial(
             strategy=strategy,
             seed=seed,
             optimizer={"name": "sgd", "learning_rate": rate},
             train={"steps": steps, "batch_size": 100},
         )
-        return Planned(planned_trial, [])
+        return PlannedTrial(planned_trial, [])
 
     a, b, c, d = (
         plan_of("projection", 0),
@@ -43,7 +43,7 @@ def test_trials_of_one_program_run_one_after_another() -> None:
         plan_of("hard_mask", 0, steps=9),
     )
     assert sort_by_program([a, b, c, d]) == [a, c, b, d]
-    other = Planned(trial(strategy="projection", model={"name": "mlp", "hidden": [3]}), [])
+    other = PlannedTrial(trial(strategy="projection", model={"name": "mlp", "hidden": [3]}), [])
     assert sort_by_program([a, other, c]) == [a, c, other]
 
 
@@ -65,7 +65,7 @@ def test_a_plan_says_what_runs_side_by_side(capsys: pytest.CaptureFixture[str]) 
 def test_a_plan_says_what_is_cut_off_and_what_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    planned = [Planned(trial(seed=s), []) for s in (0, 1, 2)]
+    planned = [PlannedTrial(trial(seed=s), []) for s in (0, 1, 2)]
     answers = {
         planned[0].trial.id: PreflightAnswer(cut_off="hidden_1/kernel 53 of 100 units"),
         planned[1].trial.id: PreflightAnswer("no whole outputs"),

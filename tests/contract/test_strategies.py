@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from masksweep.strategies import STRATEGIES, Invalid, Plan
-from masksweep.strategies.core.audit import same, violations
+from masksweep.strategies.core.audit import same_weights, violations
 from masksweep.strategies.testing import strategy_checks
 from masksweep.strategies.testing.case import OPTIMIZERS
 from masksweep.strategies.testing.networks import network
@@ -44,14 +44,14 @@ def test_refuses_held_values_that_are_not_one_after_one_for_all() -> None:
     for change in (trial.begin, trial.training.switch):
         with pytest.raises(Invalid, match="held values of another kind"):
             change(CASES["weight_mask"].plan(model, "init"))
-    assert same(trial.weights(), before)
+    assert same_weights(trial.weights(), before)
 
 
 def test_one_held_value_for_all_goes_where_each_had_its_own() -> None:
     trial, model = CASES["weight_mask"].begin("sgd", "init"), network()
     constant = trial.begin(CASES["weight_mask"].plan(model, "constant"))
     expected = CASES["weight_mask"].begin("sgd", "constant").end(STEPS)
-    assert same(constant.end(STEPS), expected)
+    assert same_weights(constant.end(STEPS), expected)
 
 
 def test_refuses_a_scattered_mask() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from masksweep.strategies import Plan
-from masksweep.strategies.core.audit import alike
+from masksweep.strategies.core.audit import same_bits
 from masksweep.strategies.core.training import Training
 from masksweep.strategies.dense import Dense
 
@@ -88,8 +88,8 @@ def assert_same(case: Case, keras_values: dict[str, list[Any]] | None = None) ->
     if case.policy == "float32":  # with fewer bits, Adam's small steps may round to zero
         start = [v.numpy() for v in case.model().trainable_variables]
         pairs = zip(start, keras_values["weights"], strict=True)
-        assert any(not alike(a, np.asarray(b)) for a, b in pairs), "nothing was trained"
+        assert any(not same_bits(a, np.asarray(b)) for a, b in pairs), "nothing was trained"
     for group, arrays in keras_values.items():
         assert len(arrays) == len(ours[group])
         for index, (keras_array, our_array) in enumerate(zip(arrays, ours[group], strict=True)):
-            assert alike(keras_array, our_array), f"{case}: {group} {index} differ"
+            assert same_bits(keras_array, our_array), f"{case}: {group} {index} differ"

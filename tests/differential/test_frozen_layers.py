@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import layers
 
 from masksweep.strategies import Plan
-from masksweep.strategies.core.audit import alike
+from masksweep.strategies.core.audit import same_bits
 from masksweep.strategies.core.moving_statistics import frozen_statistics
 from masksweep.strategies.core.training import Training
 from masksweep.strategies.dense import Dense
@@ -98,7 +98,7 @@ def test_globs_freeze_what_keras_freezes(globs: list[str], frozen: list[str]) ->
     expected = by_keras(model, [model.get_layer(name) for name in frozen])
     training, _ = trained(body(), trainable=globs)
     values = of(training.model)
-    assert {n for n in expected if not alike(expected[n], values[n])} == set()
+    assert {n for n in expected if not same_bits(expected[n], values[n])} == set()
 
 
 def test_a_forward_pass_leaves_the_settings_of_a_model_alone() -> None:
@@ -127,7 +127,9 @@ def test_frozen_statistics_leave_the_regularizers_of_weights_that_train(
 def test_a_weight_of_the_model_itself_does_not_freeze_its_layers() -> None:
     training, _ = trained(owner(), statistics=["norm/*"])
     assert [s.name for s in training.frozen] == ["factor"]
-    assert alike(of(training.model)["norm/moving_mean"], by_keras(owner(), [])["norm/moving_mean"])
+    assert same_bits(
+        of(training.model)["norm/moving_mean"], by_keras(owner(), [])["norm/moving_mean"]
+    )
 
 
 def test_a_statistic_is_frozen_where_nothing_of_its_layer_trains() -> None:

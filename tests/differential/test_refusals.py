@@ -14,7 +14,7 @@ from keras import layers
 
 from masksweep.strategies import STRATEGIES, Invalid, Plan
 from masksweep.strategies.base import Strategy
-from masksweep.strategies.core.audit import alike
+from masksweep.strategies.core.audit import same_bits
 from masksweep.strategies.core.training import Training
 from masksweep.strategies.core.weights import describe, make_plan, values
 from masksweep.strategies.dense import Dense
@@ -182,7 +182,7 @@ def test_what_keras_trains_is_trained(
         loss, _ = step(x, y)
     assert float(loss) == pytest.approx(float(expected), rel=1e-6)
     for their_weight, our_weight in zip(keras_model.weights, our_model.weights, strict=True):
-        assert alike(np.asarray(their_weight.numpy()), np.asarray(our_weight.numpy()))
+        assert same_bits(np.asarray(their_weight.numpy()), np.asarray(our_weight.numpy()))
     assert all(kept(our_model)), "metrics go on; Keras resets them in train_on_batch"
 
 
@@ -251,7 +251,7 @@ def test_what_is_refused_changes_nothing() -> None:
         Training(
             model, Projection(), plan, optimizer=optimizer, loss=np.mean, statistics=["none/*"]
         )
-    assert all(alike(before[name], array) for name, array in values(model).items())
+    assert all(same_bits(before[name], array) for name, array in values(model).items())
     assert optimizer.loss_scale_factor == 4.0
     training = Training(model, Projection(), plan, optimizer=optimizer, loss=np.mean)
     other_model = within(layers.ReLU())
@@ -265,4 +265,6 @@ def test_what_is_refused_changes_nothing() -> None:
     before = [np.asarray(a) for a in training.effective()]
     with pytest.raises(Invalid, match="masks of other sizes"):
         training.switch(unfit_plan)
-    assert all(alike(a, np.asarray(b)) for a, b in zip(before, training.effective(), strict=True))
+    assert all(
+        same_bits(a, np.asarray(b)) for a, b in zip(before, training.effective(), strict=True)
+    )

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from masksweep.sweeps.driver.compare_runs import compare
-from masksweep.sweeps.tracking.run_config import Recorded
+from masksweep.sweeps.tracking.run_config import RecordedResults
 
-RECORDED = Recorded(
+RECORDED = RecordedResults(
     trial="t", run="r", code="1", status="ok", weights_sha256="ab",
     metrics={"test/loss": 0.5, "test/accuracy": 0.75, "integrity/ok": 1.0,
              "integrity/violations": 0.0, "train/loss": math.nan,
@@ -20,7 +20,7 @@ RECORDED = Recorded(
 )  # fmt: skip
 
 
-def with_metrics(**changed_metrics: float) -> Recorded:
+def with_metrics(**changed_metrics: float) -> RecordedResults:
     metrics = {name.replace("__", "/"): value for name, value in changed_metrics.items()}
     return replace(RECORDED, metrics={**RECORDED.metrics, **metrics})
 
@@ -54,7 +54,7 @@ def test_a_record_without_audits_by_epoch_is_held_against_the_rest() -> None:
         replace(RECORDED, curves={**RECORDED.curves, "train/loss": {1: 1.0, 2: 0.5 + 1e-9}}),
     ],
 )
-def test_a_bit_makes_it_equal_and_not_identical(now: Recorded) -> None:
+def test_a_bit_makes_it_equal_and_not_identical(now: RecordedResults) -> None:
     verdict = compare(RECORDED, now)
     assert (verdict.agreement, verdict.is_same) == ("equal within tolerance", True)
 
@@ -85,7 +85,7 @@ def test_what_an_earlier_version_did_not_measure_is_no_difference(name: str) -> 
         replace(RECORDED, reason="refused otherwise"),
     ],
 )
-def test_more_than_rounding_is_different(now: Recorded) -> None:
+def test_more_than_rounding_is_different(now: RecordedResults) -> None:
     assert not compare(RECORDED, now).is_same
 
 

@@ -13,7 +13,7 @@ import pytest
 from mlflow.entities import Run
 
 from masksweep.sweeps.cli.main import main
-from masksweep.sweeps.config.plan import Planned
+from masksweep.sweeps.config.plan import PlannedTrial
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.tracking import resume
 from masksweep.sweeps.training import pack
@@ -42,9 +42,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Run], Run
         make(**base, pattern={"name": "file", "path": str(folder / "mine.npz")}, held="init"),
         make(**base, strategy="var_list"),  # this strategy refuses masks of single weights
     ]
+    planned = [PlannedTrial(t, []) for t in trials]
     with (
         chdir(folder),
-        resume.opened([Planned(t, []) for t in trials], "small", rerun=False) as (_, recorder, _),
+        resume.open_sweep(planned, "small", rerun=False) as (_, recorder, _),
     ):
         recorder.start_sweep("note", [])
         recorder.sender.start()

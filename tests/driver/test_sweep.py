@@ -26,7 +26,7 @@ from mlflow.entities import Run
 from masksweep.sweeps import report
 from masksweep.sweeps.cli.main import port_problem
 from masksweep.sweeps.common.signals import SignalHandler
-from masksweep.sweeps.config.plan import Planned
+from masksweep.sweeps.config.plan import PlannedTrial
 from masksweep.sweeps.driver.sweep import SweepRun
 from masksweep.sweeps.launch.cluster import Spec
 from masksweep.sweeps.launch.engine import Engine
@@ -383,10 +383,10 @@ def test_trials_that_no_worker_could_begin_are_recorded_as_failed(
 ) -> None:
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.chdir(tmp_path)
-    planned = [Planned(trial(seed=i), [f"seed={i}"]) for i in range(3)]
+    planned = [PlannedTrial(trial(seed=i), [f"seed={i}"]) for i in range(3)]
     jobs = [Job(p.trial.id, None, Spec()) for p in planned]
     with (
-        resume.opened(planned, "small", rerun=False) as (planned, recorder, _),
+        resume.open_sweep(planned, "small", rerun=False) as (planned, recorder, _),
         SignalHandler() as stop,
         Engine(jobs, NoTensorFlow()) as engine,
     ):
@@ -418,9 +418,9 @@ def test_a_report_that_cannot_be_made_leaves_no_run_open(
             monkeypatch.setattr("masksweep.sweeps.report.html_page.page", broken)
         case "the table":
             monkeypatch.setattr("masksweep.sweeps.driver.sweep.as_text", broken)
-    refused = [Planned(trial(), ["seed=0"], refusal="it cannot")]
+    refused = [PlannedTrial(trial(), ["seed=0"], refusal="it cannot")]
     with (
-        resume.opened(refused, "small", rerun=False) as (planned, recorder, _),
+        resume.open_sweep(refused, "small", rerun=False) as (planned, recorder, _),
         SignalHandler() as stop,
     ):
         SweepRun(planned, recorder, stop, "small", "note", False).run(None)
@@ -443,13 +443,13 @@ def test_the_log_of_a_worker_that_was_killed_is_kept(
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.chdir(tmp_path)
-    planned_trial = Planned(trial(), ["seed=0"])
+    planned_trial = PlannedTrial(trial(), ["seed=0"])
     log = Path(f".masksweep/logs/small/{planned_trial.name.replace(', ', '_').replace(' ', '_')}")
     log = log.with_name(f"{log.name}-{planned_trial.trial.id[:8]}.log").absolute()
     log.parent.mkdir(parents=True)
     log.write_text("an earlier run's words")
     with (
-        resume.opened([planned_trial], "small", rerun=False) as (planned, recorder, _),
+        resume.open_sweep([planned_trial], "small", rerun=False) as (planned, recorder, _),
         SignalHandler() as stop,
         Engine([Job(planned_trial.trial.id, str(log), Spec())], Killed()) as engine,
     ):

@@ -21,7 +21,7 @@ from masksweep.strategies import Invalid
 from masksweep.sweeps.common import memory
 from masksweep.sweeps.launch import engine, pool
 from masksweep.sweeps.launch.cluster import Spec, worker_slots
-from masksweep.sweeps.launch.job import Emit, Failure, Fatal, Job, Watcher
+from masksweep.sweeps.launch.job import Emit, Failure, FatalEvent, Job, Watcher
 from tests.support.sweep_process import clean_env
 
 # the workers cannot import the tests, so their classes are pickled with their code
@@ -59,7 +59,7 @@ class Work:
             case "grow":
 
                 def over(reason: str) -> None:
-                    emit(Fatal(reason, "memory"))
+                    emit(FatalEvent(reason, "memory"))
                     os._exit(137)
 
                 with memory.limit(self.memory, over):
@@ -69,7 +69,7 @@ class Work:
                 self.kept.append(bytearray(os.urandom(1024)) * 1024 * megabytes)
 
                 def over(reason: str) -> None:
-                    emit(Fatal(reason, "memory", retry=self.jobs > 1))
+                    emit(FatalEvent(reason, "memory", retry=self.jobs > 1))
                     os._exit(137)
 
                 with memory.limit(self.memory, over):

@@ -157,7 +157,7 @@ import os
 from ray._private import ray_constants
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
 from ray._raylet import AuthenticationTokenLoader
-from masksweep.sweeps.launch.local_ray import closed, loopback
+from masksweep.sweeps.launch.local_ray import loopback, private_ray
 
 def state():
     ours = [os.environ.get(k) for k in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")]
@@ -166,7 +166,7 @@ def state():
 
 before, tokens = state(), []
 for _ in range(2):
-    with closed() as folder, loopback():
+    with private_ray() as folder, loopback():
         tokens.append(os.environ["RAY_AUTH_TOKEN"])
         known = {"authorization": f"Bearer {tokens[-1]}"}
         assert state() == (["token", tokens[-1], None], True, known, False), state()
@@ -187,9 +187,9 @@ SAID = """
 import os
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
 from ray._raylet import AuthenticationTokenLoader
-from masksweep.sweeps.launch.local_ray import closed
+from masksweep.sweeps.launch.local_ray import private_ray
 
-with closed():
+with private_ray():
     assert is_token_auth_enabled()
     known = AuthenticationTokenLoader.instance().get_token_for_http_header()
     print(known["authorization"].removeprefix("Bearer "))

@@ -43,7 +43,7 @@ assert internals.token_header() == {"authorization": "Bearer " + "b" * 64}
     "ports": """
 from ray._private import parameter, ray_constants
 before = parameter.RayParams, ray_constants.ENABLE_RAY_CLUSTER
-with internals.own_ports():
+with internals.loopback_ports():
     assert parameter.RayParams().dashboard_agent_listen_port == 0
     assert not ray_constants.ENABLE_RAY_CLUSTER
 assert (parameter.RayParams, ray_constants.ENABLE_RAY_CLUSTER) == before

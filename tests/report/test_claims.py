@@ -13,7 +13,7 @@ from rich.console import Console
 from masksweep.strategies import Invalid
 from masksweep.sweeps.config.claim import Claim
 from masksweep.sweeps.config.outcome import Outcome
-from masksweep.sweeps.config.plan import Planned, check_pairs
+from masksweep.sweeps.config.plan import PlannedTrial, check_pairs
 from masksweep.sweeps.config.trial import Trial, parse
 from masksweep.sweeps.report.claims import CheckedClaim, as_markdown, check, table
 from masksweep.sweeps.results import TrialResult
@@ -218,11 +218,11 @@ def test_a_difference_that_rounds_to_zero_has_no_sign() -> None:
 
 @pytest.mark.parametrize("side", ["trials", "minus"])
 def test_two_trials_of_one_seed_on_a_side_are_refused_before_any_runs(side: str) -> None:
-    planned = [Planned(o.trial, []) for o in differing(*CLEAR)]
+    planned = [PlannedTrial(o.trial, []) for o in differing(*CLEAR)]
     check_pairs({"it": minus(above=0)}, planned)
     doubled = trial(strategy="dense" if side == "minus" else "projection", audit={"every": 2})
     with pytest.raises(Invalid, match="two trials of seed 0; one for each seed") as caught:
-        check_pairs({"it": minus(above=0)}, [*planned, Planned(doubled, [])])
+        check_pairs({"it": minus(above=0)}, [*planned, PlannedTrial(doubled, [])])
     assert caught.value.key == "sweep.claims.it"
 
 

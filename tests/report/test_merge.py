@@ -12,13 +12,13 @@ import pytest
 
 from masksweep.sweeps.cli.main import main
 from masksweep.sweeps.config.outcome import Outcome
-from masksweep.sweeps.config.plan import Planned
+from masksweep.sweeps.config.plan import PlannedTrial
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.report import html_page
 from masksweep.sweeps.report.merge import combine
 from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.tracking import reader, resume
-from masksweep.sweeps.tracking.reader import Sweep
+from masksweep.sweeps.tracking.reader import StoredSweep
 from tests.support.sweep_process import local_store
 from tests.support.trials import trial as make
 
@@ -35,8 +35,8 @@ def record(name: str, scored: Sequence[Scored], environment: str) -> None:
         "sweep.question": f"Does {name} hold?",
         "sweep.command": f"masksweep run sweep.name={name}",
     }
-    planned = [Planned(trial, []) for trial, _ in scored]
-    with resume.opened(planned, name, rerun=True) as (_, recorder, _):
+    planned = [PlannedTrial(trial, []) for trial, _ in scored]
+    with resume.open_sweep(planned, name, rerun=True) as (_, recorder, _):
         recorder.start_sweep("", [], tags=tags)
         recorder.sender.start()
         for trial, score in scored:
@@ -81,7 +81,7 @@ def scores(outcomes: Sequence[Outcome]) -> dict[str, float]:
 def test_a_trial_of_both_is_told_once_the_newest_that_has_finished(
     asked: list[str], store: Path, tmp_path: Path
 ) -> None:
-    combined = combine(reader.outcomes(asked, f"sqlite:///{store}/mlflow.db", tmp_path))
+    combined = combine(reader.load_sweeps(asked, f"sqlite:///{store}/mlflow.db", tmp_path))
     assert {o.status for o in combined.outcomes} == {"ok"}
     assert len(combined.outcomes) == 8
     assert (
@@ -98,10 +98,10 @@ def test_a_trial_of_both_is_told_once_the_newest_that_has_finished(
 
 
 def test_one_by_itself_stays_as_it_is(store: Path, tmp_path: Path) -> None:
-    (single,) = reader.outcomes("one", f"sqlite:///{store}/mlflow.db", tmp_path)
+    (single,) = reader.load_sweeps("one", f"sqlite:///{store}/mlflow.db", tmp_path)
     combined = combine([single])
     assert combined == single
-    assert list(combined.each) == [combined]
+    assert list(combined.single_sweeps) == [combined]
     assert list(scores(combined.outcomes).values()) == [0.0, 0.125, 0.25]
     assert combined.left_out == []
 
@@ -163,7 +163,7 @@ def test_a_sweep_needs_no_store_to_have_a_page() -> None:
     outcome = Outcome(trial, "", "ok", TrialResult("ok", metrics={"integrity/ok": 1.0}))
     texts = "Does it hold?", "masksweep run"
     text = html_page.page(
-        Sweep("mine", "my id", *texts, [outcome], {"a: 1\n": [trial.name]}, []), {}
+        StoredSweep("mine", "my id", *texts, [outcome], {"a: 1\n": [trial.name]}, []), {}
     )
     for expected in (
         "<h1>mine</h1>",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from masksweep.strategies import Invalid
-from masksweep.strategies.base import one_value
+from masksweep.strategies.base import collapse_constant
 from masksweep.strategies.held import HELD, Held
 from masksweep.strategies.held.constant import Constant
 from masksweep.strategies.held.file import File
@@ -66,11 +66,11 @@ def test_broken_held_values_fail() -> None:
 def test_one_value_for_all_is_told_from_others(initial: dict[str, Any]) -> None:
     for held, value in ((Zero(), 0), (Constant(0.5), 0.5)):
         for array in held.values(initial).values():
-            scalar = one_value(array)
+            scalar = collapse_constant(array)
             assert (scalar.shape, scalar.dtype, scalar) == ((), array.dtype, value)
     zeros = {name: np.zeros_like(a) for name, a in initial.items()}
     for array in Init().values(zeros).values():  # equal by chance, not by definition
-        assert one_value(array) is array
+        assert collapse_constant(array) is array
 
 
 def test_zero_is_plus_zero(initial: dict[str, Any]) -> None:

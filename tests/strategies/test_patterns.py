@@ -443,7 +443,7 @@ def test_a_file_that_holds_far_more_than_its_size_is_not_unpacked(
     path.write_bytes(archive(kernel=np.zeros(100_000, bool)))
     assert path.stat().st_size < 2000
     assert len(read_arrays(str(path))["kernel"]) == 100_000
-    monkeypatch.setattr(npz, "LARGE", 100_000)
+    monkeypatch.setattr(npz, "MAX_ARRAY_BYTES", 100_000)
     with pytest.raises(Invalid, match="more than 100000 bytes, packed or unpacked"):
         read_arrays(str(path))
 

@@ -12,7 +12,7 @@ from tests.support.sweep_process import clean_env
 JOIN = """
 import json, signal, sys, ray
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.launch.cluster import Spec, cluster, resources, slots
+from masksweep.sweeps.launch.cluster import Spec, cluster, resources, worker_slots
 
 def own(number, frame): ...
 signal.signal(signal.SIGTERM, own)
@@ -26,7 +26,7 @@ try:
         has = resources()
         found = {
             "nodes": has.nodes, "CPU": has.total["CPU"], "free": has.free["CPU"],
-            "slots": slots(Spec()), "code": ray.get(ray.remote(code).remote()),
+            "slots": worker_slots(Spec()), "code": ray.get(ray.remote(code).remote()),
             "own": signal.getsignal(signal.SIGTERM) is own,
             "address": ray.get_runtime_context().gcs_address,
         }

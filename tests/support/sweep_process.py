@@ -19,7 +19,7 @@ import psutil
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from masksweep.sweeps.tracking.store import database
+from masksweep.sweeps.tracking.store import database_path
 
 PATIENCE_S = 240.0
 
@@ -201,7 +201,7 @@ class Store:
 
         Reads SQLite directly: MLflow's client would create the store while the sweep creates it.
         """
-        if (path := database(self.client.tracking_uri)) is None:
+        if (path := database_path(self.client.tracking_uri)) is None:
             return True
         with (
             suppress(sqlite3.OperationalError),

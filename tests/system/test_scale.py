@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from masksweep.sweeps.common.signals import SignalHandler
-from masksweep.sweeps.config.plan import Planned
+from masksweep.sweeps.config.plan import PlannedTrial
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.driver.sweep import SweepRun
 from masksweep.sweeps.launch.cluster import Spec, cluster
@@ -49,7 +49,7 @@ class Trivial:
 
 def main() -> None:
     """Runs all trials, and prints the memory of this process after each trial, in bytes."""
-    planned = [Planned(t, [f"seed={t.seed}"]) for t in trials()]
+    planned = [PlannedTrial(t, [f"seed={t.seed}"]) for t in trials()]
     driver, rss_bytes = psutil.Process(), []
 
     class Watched(SweepRun):
@@ -57,7 +57,7 @@ def main() -> None:
             super().ended(key, result)
             rss_bytes.append(driver.memory_info().rss)
 
-    with cluster(), resume.opened(planned, "scale", rerun=False) as (planned, recorder, away):
+    with cluster(), resume.open_sweep(planned, "scale", rerun=False) as (planned, recorder, away):
         assert away
         jobs = [Job(p.trial.id, p.trial.seed, Spec()) for p in planned]
         with SignalHandler() as stop, Engine(jobs, Trivial()) as engine:

@@ -19,7 +19,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from masksweep.sweeps.tracking.client import CLIENT as AS_OURS
+from masksweep.sweeps.tracking.client import CLIENT_SETTINGS as AS_OURS
 from tests.support.compose_stack import Stack, stack
 from tests.support.docker_files import DOCKER, variables
 from tests.support.servers import free_ports, postgres_binaries

@@ -10,7 +10,7 @@ import pytest
 
 from masksweep import sweeps
 from masksweep.strategies import Invalid
-from masksweep.sweeps.config.plan import Planned
+from masksweep.sweeps.config.plan import PlannedTrial
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.tracking import resume
@@ -24,7 +24,8 @@ FAILED = make(strategy="projection", optimizer={"name": "adam", "learning_rate":
 
 def record(name: str, trials: Sequence[Trial], again: bool = False) -> None:
     """Records a sweep in the store of the current folder, without training."""
-    with resume.opened([Planned(t, []) for t in trials], name, rerun=True) as (_, recorder, _):
+    planned = [PlannedTrial(t, []) for t in trials]
+    with resume.open_sweep(planned, name, rerun=True) as (_, recorder, _):
         recorder.start_sweep("note", [])
         recorder.sender.start()
         for trial in trials:

@@ -24,7 +24,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from masksweep.strategies import Invalid
 from masksweep.sweeps.cli.sync import sync
-from masksweep.sweeps.config.plan import Planned, count_by_state
+from masksweep.sweeps.config.plan import PlannedTrial, count_by_state
 from masksweep.sweeps.config.sections import Tracking
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.results import TrialResult
@@ -33,13 +33,13 @@ from masksweep.sweeps.tracking.client import new_client
 from masksweep.sweeps.tracking.recorder import Recorder
 from masksweep.sweeps.tracking.sender import Sender
 from masksweep.sweeps.tracking.spool import Record, Spool
-from masksweep.sweeps.tracking.store import Away, Refused, translated
+from masksweep.sweeps.tracking.store import StoreRefused, StoreUnavailable, translate_errors
 from masksweep.sweeps.tracking.writer import Tracker
 from tests.support.trials import trial
 
 NAME = 'it\'s a "sweep"'
 TRIALS = [trial(seed=seed) for seed in range(3)]
-PLANNED = [Planned(t, [f"seed={t.seed}"]) for t in TRIALS]
+PLANNED = [PlannedTrial(t, [f"seed={t.seed}"]) for t in TRIALS]
 RESULT = TrialResult(
     "ok",
     metrics={"train/loss": 0.25, "test/accuracy": 0.5, "integrity/ok": 1.0},
@@ -58,8 +58,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) -
 
 
 @contextmanager
-def recorder(rerun: bool = False) -> Iterator[tuple[list[Planned], Recorder]]:
-    with resume.opened(PLANNED, NAME, rerun) as (planned, sweep_recorder, away):
+def recorder(rerun: bool = False) -> Iterator[tuple[list[PlannedTrial], Recorder]]:
+    with resume.open_sweep(PLANNED, NAME, rerun) as (planned, sweep_recorder, away):
         assert not away
         yield planned, sweep_recorder
 
@@ -115,11 +115,11 @@ def test_a_sweep_is_a_parent_with_a_child_for_each_trial() -> None:
 
 def test_what_is_done_is_seen_and_the_parent_is_opened_again() -> None:
     Path("mlflow.db").unlink()
-    assert count_by_state(resume.look(PLANNED, NAME)[0]) == "3 trials: 3 to run"
+    assert count_by_state(resume.find_done(PLANNED, NAME)[0]) == "3 trials: 3 to run"
     assert not list(Path().iterdir()), "looking writes nothing"
     sweep(*TRIALS[:2], status="FAILED")
-    assert count_by_state(resume.look(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
-    assert count_by_state(resume.look(PLANNED, "another")[0]) == "3 trials: 3 to run"
+    assert count_by_state(resume.find_done(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
+    assert count_by_state(resume.find_done(PLANNED, "another")[0]) == "3 trials: 3 to run"
     with recorder() as (planned, sweep_recorder):
         assert [p.state for p in planned] == ["done", "done", "to run"]
         assert planned[0].previous_result is not None
@@ -141,7 +141,7 @@ def test_what_a_killed_driver_had_on_disk_is_sent_and_its_open_runs_are_closed()
         sweep_recorder.start_trial(TRIALS[1], "left open")
         # the process ends here: nothing was sent
     assert not Path("mlflow.db").exists()
-    assert count_by_state(resume.look(PLANNED, NAME)[0]) == "3 trials: 1 done, 2 to run"
+    assert count_by_state(resume.find_done(PLANNED, NAME)[0]) == "3 trials: 1 done, 2 to run"
     sweep(*TRIALS[1:])
     by_status: dict[str, list[str]] = {}
     for run in children():
@@ -225,7 +225,7 @@ def test_a_store_that_goes_away_at_any_call_gets_everything_once(made: bool, who
         try:
             tracker.apply(batch, spool.files)
             break
-        except Away:
+        except StoreUnavailable:
             tracker._client = real_client
         # after a refusal, the records of a batch are sent one by one
         next_tracker = tracker if who == "the same process" else Tracker(TRIALS[0].tracking, NAME)
@@ -335,7 +335,7 @@ def test_a_retry_does_not_double_a_curve() -> None:
 def test_a_trial_that_the_store_turns_out_to_have_is_not_recorded_again() -> None:
     """The store was away when the sweep asked it for finished trials."""
     sweep(TRIALS[0])
-    with Spool.held(resume.address(TRIALS[0].tracking, NAME)) as spool:
+    with Spool.open_exclusively(resume.address(TRIALS[0].tracking, NAME)) as spool:
         sweep_recorder = Recorder(spool, Sender(spool, TRIALS[0].tracking, NAME))
         sweep_recorder.start_sweep("note", [])
         record(sweep_recorder, *TRIALS[:2])
@@ -348,14 +348,14 @@ def test_a_trial_that_the_store_turns_out_to_have_is_not_recorded_again() -> Non
 def test_a_trial_that_the_store_has_leaves_no_record_behind_in_another_process() -> None:
     """As above, but the driver is killed after the trial's start was sent, while the rest waits."""
     sweep(TRIALS[0])
-    with Spool.held(resume.address(TRIALS[0].tracking, NAME)) as spool:
+    with Spool.open_exclusively(resume.address(TRIALS[0].tracking, NAME)) as spool:
         sweep_recorder = Recorder(spool, Sender(spool, TRIALS[0].tracking, NAME))
         sweep_recorder.start_sweep("note", [])
         record(sweep_recorder, TRIALS[0])
         sweep_recorder.start_trial(TRIALS[1], TRIALS[1].name)
         sweep_recorder.log(TRIALS[1], 1, {"train/loss": math.nan})
         sweep_recorder.sender.send(spool.oldest(3))
-    assert count_by_state(resume.look(PLANNED, NAME)[0]) == "3 trials: 1 done, 2 to run"
+    assert count_by_state(resume.find_done(PLANNED, NAME)[0]) == "3 trials: 1 done, 2 to run"
     assert sync([]) == 0
     assert len(children()) == 2
     assert not Path(".masksweep").exists()
@@ -364,12 +364,12 @@ def test_a_trial_that_the_store_has_leaves_no_record_behind_in_another_process()
 def test_only_what_waits_for_the_given_store_is_sent(capsys: pytest.CaptureFixture[str]) -> None:
     for store in ("one", "two"):
         tracking = Tracking(uri=f"sqlite:///{store}.db")
-        with Spool.held(resume.address(tracking, NAME)) as spool:
+        with Spool.open_exclusively(resume.address(tracking, NAME)) as spool:
             Recorder(spool, Sender(spool, tracking, NAME)).start_sweep("note", [])
     assert sync(["--uri", "sqlite:///one.db"]) == 0
     assert Path("one.db").exists()
     assert not Path("two.db").exists()
-    assert len(Spool.all()) == 1
+    assert len(Spool.addresses()) == 1
     assert sync([]) == 0
     assert Path("two.db").exists()
 
@@ -380,7 +380,7 @@ def test_only_what_waits_for_the_given_store_is_sent(capsys: pytest.CaptureFixtu
 def test_an_upload_that_is_answered_with(code: int, away: bool) -> None:
     answer = requests.Response()
     answer.status_code = code
-    with pytest.raises(Away if away else Refused), translated():
+    with pytest.raises(StoreUnavailable if away else StoreRefused), translate_errors():
         answer.raise_for_status()
 
 
@@ -395,7 +395,7 @@ def test_an_upload_that_is_answered_with(code: int, away: bool) -> None:
     ],
 )
 def test_a_bug_is_no_store_that_is_away(error: Exception, away: bool) -> None:
-    with pytest.raises(Away if away else Refused) as caught, translated():
+    with pytest.raises(StoreUnavailable if away else StoreRefused) as caught, translate_errors():
         raise error
     assert away or type(error).__name__ in str(caught.value)
 
@@ -425,7 +425,7 @@ def test_rerun_repeats_and_the_newest_counts() -> None:
     (old,) = [r for r in seed_0_runs if "trial.superseded" in r.data.tags]
     (new,) = [r for r in seed_0_runs if r is not old]
     assert old.data.tags["trial.superseded"] == new.info.run_id
-    assert count_by_state(resume.look(PLANNED, NAME)[0]) == "3 trials: 3 done"
+    assert count_by_state(resume.find_done(PLANNED, NAME)[0]) == "3 trials: 3 done"
 
 
 def test_a_finished_run_of_other_code_is_kept_with_a_warning(
@@ -433,10 +433,10 @@ def test_a_finished_run_of_other_code_is_kept_with_a_warning(
 ) -> None:
     monkeypatch.setattr("masksweep.sweeps.tracking.recorder.code_version", lambda: "0.0.9+abc")
     sweep(*TRIALS[:2])
-    planned, _ = resume.look(PLANNED, NAME)
+    planned, _ = resume.find_done(PLANNED, NAME)
     assert count_by_state(planned) == "3 trials: 2 done, 1 to run"
     warning = "2 of them ran with another version of the code (0.0.9+abc); --rerun repeats them"
-    assert resume.other_code(planned) == warning
+    assert resume.other_code_warning(planned) == warning
 
 
 def test_what_the_store_refuses_is_set_aside_and_the_rest_goes_on() -> None:
@@ -481,7 +481,7 @@ def test_a_locked_database_is_waited_for() -> None:
     with sqlite3.connect("mlflow.db") as connection:
         tracker = Tracker(TRIALS[0].tracking, NAME)
         connection.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(Away):
+        with pytest.raises(StoreUnavailable):
             tracker.apply(all_records, spool.files)
         connection.rollback()
     connection.close()
@@ -501,7 +501,7 @@ def test_records_of_a_run_that_is_gone_are_refused_not_dropped() -> None:
     spool, all_records = records()
     tracker = Tracker(TRIALS[0].tracking, NAME)
     tracker.apply(all_records[:1], spool.files)
-    with pytest.raises(Refused):
+    with pytest.raises(StoreRefused):
         tracker.apply(all_records[2:3], spool.files)
     spool.close()
 
@@ -547,8 +547,8 @@ class TestLoss:
                 sweep_recorder.end_trial(t, RESULT)
             sweep_recorder.end_sweep("FINISHED", "note", {})
             assert sweep_recorder.sender.finish(60), sweep_recorder.sender.trouble
-            assert sweep_recorder.sender.lost(t.id for t in TRIALS[:2]) == []
-        assert count_by_state(resume.look(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
+            assert sweep_recorder.sender.find_lost(t.id for t in TRIALS[:2]) == []
+        assert count_by_state(resume.find_done(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
         (parent,) = [r for r in runs() if "mlflow.parentRunId" not in r.data.tags]
         trial_runs = [
             r for r in runs() if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id
@@ -573,10 +573,10 @@ class TestLoss:
             record(sweep_recorder, TRIALS[1])
             sweep_recorder.end_sweep("FINISHED", "note", {})
             assert sweep_recorder.sender.finish(60), sweep_recorder.sender.trouble
-            assert sweep_recorder.sender.lost(t.id for t in TRIALS[:2]) == [TRIALS[0].id]
-        assert count_by_state(resume.look(PLANNED, NAME)[0]) == "3 trials: 1 done, 2 to run"
+            assert sweep_recorder.sender.find_lost(t.id for t in TRIALS[:2]) == [TRIALS[0].id]
+        assert count_by_state(resume.find_done(PLANNED, NAME)[0]) == "3 trials: 1 done, 2 to run"
         sweep(TRIALS[0])
-        assert count_by_state(resume.look(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
+        assert count_by_state(resume.find_done(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
 
     def test_what_is_refused_for_good_counts_as_not_done_until_it_is_recorded_anew(
         self, monkeypatch: pytest.MonkeyPatch
@@ -586,7 +586,7 @@ class TestLoss:
         def refuses(self: Tracker, body: Any, *arguments: Any) -> None:
             refused_runs.add(min(refused_runs, default=body["run"]))
             if body["run"] in refused_runs:
-                raise Refused("too large")
+                raise StoreRefused("too large")
             end(self, body, *arguments)
 
         monkeypatch.setattr(Tracker, "_end", refuses)
@@ -597,10 +597,10 @@ class TestLoss:
             sweep_recorder.end_sweep("FINISHED", "note", {})
             assert not sweep_recorder.sender.finish(60)
             assert sweep_recorder.sender.refused == ["too large"]
-        assert count_by_state(resume.look(PLANNED, NAME)[0]) == "3 trials: 1 done, 2 to run"
+        assert count_by_state(resume.find_done(PLANNED, NAME)[0]) == "3 trials: 1 done, 2 to run"
         assert Path(".masksweep").exists(), "what was measured is kept"
         sweep(TRIALS[0])
-        assert count_by_state(resume.look(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
+        assert count_by_state(resume.find_done(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
         assert not Path(".masksweep").exists()
 
     def test_a_store_that_is_lost_while_a_lot_is_sent_one_by_one_is_given_all(
@@ -611,7 +611,7 @@ class TestLoss:
         def lost_after_a_refusal(*arguments: Any) -> None:
             try:
                 apply(*arguments)
-            except Refused:
+            except StoreRefused:
                 if not next(refusals):
                     lose("deleted")
                 raise
@@ -628,7 +628,7 @@ class TestLoss:
             assert not sweep_recorder.sender.finish(60)
             assert sweep_recorder.sender.waiting == 1, sweep_recorder.sender.refused
             assert "not a name?" in sweep_recorder.sender.refused[0]
-            assert sweep_recorder.sender.lost([TRIALS[0].id]) == []
+            assert sweep_recorder.sender.find_lost([TRIALS[0].id]) == []
         (run,) = children()
         assert run.info.status == "FINISHED"
 
@@ -661,7 +661,7 @@ class TestLoss:
 
         def refuses(self: Tracker, body: Any, *arguments: Any) -> None:
             if body["trial"] == TRIALS[1].id:
-                raise Refused("too large")
+                raise StoreRefused("too large")
             end(self, body, *arguments)
 
         monkeypatch.setattr(Tracker, "_end", refuses)
@@ -671,9 +671,9 @@ class TestLoss:
             while batch := sweep_recorder.sender.oldest():
                 sweep_recorder.sender.send(batch)
             record(sweep_recorder, TRIALS[2])
-            assert sweep_recorder.sender.lost(t.id for t in TRIALS) == []
+            assert sweep_recorder.sender.find_lost(t.id for t in TRIALS) == []
             lose("trial deleted")
-            assert sweep_recorder.sender.lost(t.id for t in TRIALS) == [TRIALS[0].id]
+            assert sweep_recorder.sender.find_lost(t.id for t in TRIALS) == [TRIALS[0].id]
 
     def test_a_spool_of_an_earlier_version_is_read(self) -> None:
         spool, before = records()
@@ -682,7 +682,7 @@ class TestLoss:
                 db.execute(f"ALTER TABLE record DROP COLUMN {column}")
         sweep()
         assert len(before) == 12
-        assert count_by_state(resume.look(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
+        assert count_by_state(resume.find_done(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
         assert not Path(".masksweep").exists()
 
 

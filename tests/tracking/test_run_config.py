@@ -30,12 +30,14 @@ CURVES = {"train/loss": {1: 1 / 3, 2: math.inf}}
 
 def written(folder: Path, trial: Trial) -> Path:
     """Writes the config of a run that has ended, and the files it names, into a folder."""
-    copies = run_config.files(trial)
+    copies = run_config.copy_named_files(trial)
     for name, content in copies.items():
         (folder / name).write_bytes(content)
     path = folder / "config.yaml"
     path.write_text(
-        run_config.text(trial, run_config.record(trial, "r" * 32, RESULT, CURVES, copies))
+        run_config.config_text(
+            trial, run_config.recorded_results(trial, "r" * 32, RESULT, CURVES, copies)
+        )
     )
     return path
 
@@ -91,9 +93,9 @@ def test_a_file_that_is_gone_when_a_trial_ends_costs_nothing_else(tmp_path: Path
 def test_a_file_that_changed_since_the_trial_was_planned_does_not_travel(tmp_path: Path) -> None:
     path = masks(tmp_path)
     trial = make(pattern={"name": "file", "path": str(path)})
-    assert list(run_config.files(trial)) == ["given_pattern.npz"]
+    assert list(run_config.copy_named_files(trial)) == ["given_pattern.npz"]
     np.savez(path, **{"hidden_1/kernel": np.ones((64, 12)), "hidden_2/kernel": np.ones((12, 8))})
-    assert run_config.files(trial) == {}
+    assert run_config.copy_named_files(trial) == {}
 
 
 def test_a_changed_setting_is_another_trial_than_the_recorded_one(tmp_path: Path) -> None:
@@ -213,16 +215,21 @@ def test_what_is_no_plain_data_is_refused(
 # only one case uses the real limit, which takes eight times as long to reach
 @pytest.mark.parametrize(
     ("what", "most"),
-    [("[1", run_config.VALUES), ("{a", 50_000), ("{? [x", 50_000), ("a: [&a x, *a", 50_000)],
+    [
+        ("[1", run_config.MAX_FILE_VALUES),
+        ("{a", 50_000),
+        ("{? [x", 50_000),
+        ("a: [&a x, *a", 50_000),
+    ],
 )
 def test_a_file_of_very_many_values_is_refused_at_once(
     what: str, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each file has 16 MB; to read all of it would take minutes and gigabytes."""
-    assert run_config.VALUES == 500_000
-    monkeypatch.setattr(run_config, "VALUES", most)
+    assert run_config.MAX_FILE_VALUES == 500_000
+    monkeypatch.setattr(run_config, "MAX_FILE_VALUES", most)
     path = tmp_path / "config.yaml"
-    path.write_text(what + (run_config.LONG - 30) // 2 * ",1")
+    path.write_text(what + (run_config.MAX_FILE_BYTES - 30) // 2 * ",1")
     start = time.process_time()
     assert refused(path) == f"config={path}: has more than {most:,} values"
     assert time.process_time() - start < 20
@@ -231,9 +238,9 @@ def test_a_file_of_very_many_values_is_refused_at_once(
 def test_masks_and_curves_that_are_long_are_read(tmp_path: Path) -> None:
     trial = make(pattern={"name": "explicit", "mask": np.ones((400, 400), int).tolist()})
     curves = {f"train/{i}": {epoch: epoch / 3 for epoch in range(10_000)} for i in range(10)}
-    recorded = run_config.record(trial, "r" * 32, RESULT, curves, {})
+    recorded = run_config.recorded_results(trial, "r" * 32, RESULT, curves, {})
     path = tmp_path / "config.yaml"
-    path.write_text(run_config.text(trial, recorded))
+    path.write_text(run_config.config_text(trial, recorded))
     read_trial, read_record = run_config.read(path)
     assert read_record
     assert (read_trial.id, read_record.curves) == (trial.id, curves)

@@ -354,7 +354,7 @@ def test_objects_are_never_unpickled(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, np.array([Bomb()], dtype=object), position=np.frombuffer(b"{}", np.uint8))
     (path,) = (tmp_path / "trial").iterdir()
-    fields = checkpoints._told(7)
+    fields = checkpoints._header_fields(7)
     header = {**fields, "sha256": checkpoint._digest(fields, buffer.getvalue())}
     path.write_bytes(json.dumps(header).encode() + b"\n" + buffer.getvalue())
     state, note = found_again(tmp_path)

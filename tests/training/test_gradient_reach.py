@@ -156,7 +156,7 @@ def test_the_exit_code_of_a_sweep_goes_by_whether_anything_reached_its_control(
     monkeypatch.chdir(tmp_path)
     arguments = ["strategy=init_only,weight_mask", "sweep.name=still"]
     jobs = command_line.compose_plan(arguments)
-    with resume.opened(jobs, "still", rerun=False) as (planned, recorder, _):
+    with resume.open_sweep(jobs, "still", rerun=False) as (planned, recorder, _):
         recorder.start_sweep("", [])
         recorder.sender.start()
         for plan in planned:

@@ -14,11 +14,11 @@ from masksweep.strategies.patterns.magnitude import Magnitude
 from masksweep.sweeps.common.storage import Folder
 from masksweep.sweeps.training import iterative_pruning, run_trial, setup
 from masksweep.sweeps.training.loop import single_trial_loop
-from masksweep.sweeps.training.setup import Start
+from masksweep.sweeps.training.setup import TrialStart
 from tests.support.trials import trial as make
 
 
-def started(number: int, seed: int = 0, steps: int = 6, **other: Any) -> Start:
+def started(number: int, seed: int = 0, steps: int = 6, **other: Any) -> TrialStart:
     found_with = {"found_with": other.pop("found_with", None)}
     return setup.start(
         make(
@@ -33,7 +33,7 @@ def started(number: int, seed: int = 0, steps: int = 6, **other: Any) -> Start:
     )
 
 
-def masks(start: Start) -> dict[str, Array]:
+def masks(start: TrialStart) -> dict[str, Array]:
     return {w.weight.name: w.mask for w in start.plan.weights}
 
 
@@ -46,7 +46,7 @@ def by_hand(number: int) -> dict[str, Array]:
         weights = tuple(
             type(w)(w.weight, round_masks[w.weight.name], w.held) for w in round_start.plan.weights
         )
-        round_start = Start(**{**vars(round_start), "plan": type(round_start.plan)(weights)})
+        round_start = TrialStart(**{**vars(round_start), "plan": type(round_start.plan)(weights)})
         loop = single_trial_loop(round_start)
         loop.run()
         loop.program.single_program.training.finalize()
@@ -77,7 +77,7 @@ def test_a_shelf_changes_no_mask_and_saves_the_rounds(
     trained: list[int] = []
     original = iterative_pruning._train_round
 
-    def counting(start: Start) -> dict[str, Array]:
+    def counting(start: TrialStart) -> dict[str, Array]:
         trained.append(1)
         return original(start)
 

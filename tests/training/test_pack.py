@@ -288,7 +288,7 @@ def test_one_that_is_refused_or_cannot_be_made_takes_no_other_with_it(
 def test_one_whose_audit_breaks_ends_alone(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     original, integrity = pack.evaluation.integrity, pack.evaluation.integrity
 
-    def failing(start: setup.Start, *rest: Any) -> Any:
+    def failing(start: setup.TrialStart, *rest: Any) -> Any:
         if start.trial.seed == 1:
             raise OSError("disk full")
         return original(start, *rest)

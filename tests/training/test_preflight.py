@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from masksweep.strategies import Invalid
-from masksweep.sweeps.config.plan import Planned, with_answers
+from masksweep.sweeps.config.plan import PlannedTrial, with_answers
 from masksweep.sweeps.training.preflight import Preflight, check
 from masksweep.sweeps.training.setup import start
 from tests.support.sweep_process import wait_for
@@ -46,7 +46,7 @@ def test_it_says_what_is_cut_off(child: Preflight) -> None:
     texts = [f"hidden_1/kernel {counts[0][0]} of 12 units, {counts[0][1]} of 64 inputs",
              f"hidden_2/kernel {counts[1][0]} of 8 units, {counts[1][1]} of 12 inputs"]  # fmt: skip
     assert answers[plain.id].cut_off == "; ".join(texts)
-    (shown,) = with_answers([Planned(plain, [])], answers)
+    (shown,) = with_answers([PlannedTrial(plain, [])], answers)
     assert shown.describe()["cut_off"] == answers[plain.id].cut_off
 
 

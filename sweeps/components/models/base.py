@@ -45,7 +45,7 @@ class Model:
         """
         model = self.network(inputs, outputs)
         if self.init == "torch":
-            start_as_torch(model)
+            initialize_as_torch(model)
         return model
 
     def network(self, inputs: tuple[int, ...], outputs: int) -> Any:
@@ -53,7 +53,7 @@ class Model:
         raise NotImplementedError
 
 
-def start_as_torch(model: Any) -> None:
+def initialize_as_torch(model: Any) -> None:
     """Draws all weights and biases again as PyTorch does, from U(-b, b) with b = 1/sqrt(fan_in).
 
     For recurrent layers b = 1/sqrt(units). Published results depend on these values.

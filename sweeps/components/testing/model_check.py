@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from masksweep.strategies.base import Plan
-from masksweep.strategies.core.audit import bake, same
+from masksweep.strategies.core.audit import same_weights, save_and_reload
 from masksweep.strategies.core.weights import values
 from masksweep.strategies.dense import Dense
 from masksweep.strategies.testing.require import require
@@ -53,12 +53,12 @@ def check_model(
 def _check_seed(model: Model, inputs: tuple[int, ...], outputs: int, fixed: bool) -> None:
     """Checks that the initial values follow from Keras' global seed."""
     first, again, other = (values(_built(model, inputs, outputs, seed)) for seed in (1, 1, 2))
-    require(same(first, again), "the same seed gives other initial values")
+    require(same_weights(first, again), "the same seed gives other initial values")
     size = sum(array.size for array in first.values())
     require(size > 0, "it has no trainable weight")
     if fixed:
         return
-    require(not same(first, other), "another seed gives the same initial values")
+    require(not same_weights(first, other), "another seed gives the same initial values")
 
 
 def _check_training(network: Any) -> None:
@@ -72,8 +72,8 @@ def _check_training(network: Any) -> None:
     require(finite, "its weights are not finite after three steps")
     live_outputs = trial.outputs()
     with tempfile.TemporaryDirectory() as folder:
-        saved = bake(network, weights, trial.state(), Path(folder) / "model.keras")
-    require(same(values(saved), weights), "a saved and loaded copy has other weights")
+        saved = save_and_reload(network, weights, trial.state(), Path(folder) / "model.keras")
+    require(same_weights(values(saved), weights), "a saved and loaded copy has other weights")
     distance = float(np.abs(live_outputs - np.asarray(saved(trial.x, training=False))).max())
     require(distance < 1e-4, f"the outputs of a saved and loaded copy differ by {distance}")
 

@@ -7,7 +7,7 @@ import dataclasses
 import keras
 import numpy as np
 
-from masksweep.strategies.core.audit import moved, violations
+from masksweep.strategies.core.audit import moved_fraction, violations
 from masksweep.strategies.core.weights import describe, make_plan, values
 from masksweep.strategies.hard_mask import HardMask
 from masksweep.strategies.held.zero import Zero
@@ -50,7 +50,8 @@ def check_optimizer(optimizer: Optimizer) -> None:
     audits = [violations(weights, plan) for weights in steps]
     require(audits == [(0, 0.0)] * 4, f"(violations, drift) by step: {audits}")
     # after any step, not only the last: a step of constant size may undo an earlier one
-    require(any(moved(start, weights, plan) == 1 for weights in steps), "a kept entry did not move")
+    moved = any(moved_fraction(start, weights, plan) == 1 for weights in steps)
+    require(moved, "a kept entry did not move")
     finite = all(np.isfinite(array).all() for array in trial.weights().values())
     require(finite, "its weights are not finite after four steps")
 

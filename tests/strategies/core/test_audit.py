@@ -21,12 +21,12 @@ from masksweep.strategies.base import Array, Mask
 from masksweep.strategies.core.audit import (
     Integrity,
     Loader,
-    bake,
     bits,
-    count,
+    count_violations,
     digest,
-    moved,
-    same,
+    moved_fraction,
+    same_weights,
+    save_and_reload,
     violations,
 )
 from masksweep.strategies.core.weights import values
@@ -97,7 +97,7 @@ WEIGHTS = arrays(
 
 @tf.function
 def count_in_graph(weight: tf.Tensor, kept: tf.Tensor, held: tf.Tensor) -> Any:
-    return count(weight, kept, held)
+    return count_violations(weight, kept, held)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -120,16 +120,16 @@ def test_moved_is_the_fraction_of_the_kept() -> None:
     start = {NAME: np.zeros(4, "float32"), "hidden/bias": np.zeros(2, "float32")}
     end = {NAME: np.array([1, 0, 1, 1], "float32"), "hidden/bias": np.ones(2, "float32")}
     plan = plan_of(np.array([True, True, False, False]), start[NAME])
-    assert moved(start, end, plan) == 0.5
-    assert moved(start, start, plan) == 0
+    assert moved_fraction(start, end, plan) == 0.5
+    assert moved_fraction(start, start, plan) == 0
 
 
 def test_moved_of_a_weight_held_whole_is_that_of_the_others() -> None:
     start = {NAME: np.zeros(4, "float32"), "hidden/bias": np.zeros(2, "float32")}
     end = {NAME: np.ones(4, "float32"), "hidden/bias": np.array([0, 1], "float32")}
     plan = plan_of(np.zeros(4, bool), start[NAME])
-    assert moved(start, end, plan) == 0.5
-    assert moved({NAME: start[NAME]}, {NAME: end[NAME]}, plan) == 0
+    assert moved_fraction(start, end, plan) == 0.5
+    assert moved_fraction({NAME: start[NAME]}, {NAME: end[NAME]}, plan) == 0
 
 
 # -- digests ---------------------------------------------------------------------------------
@@ -152,13 +152,13 @@ ONE = {"a": np.arange(6, dtype="float32").reshape(2, 3), "b": np.zeros(2, "float
 )
 def test_digest_and_same_see_every_difference(other: dict[str, Array]) -> None:
     assert digest(ONE) != digest(other)
-    assert not same(ONE, other)
+    assert not same_weights(ONE, other)
 
 
 def test_digest_and_same_see_no_difference_in_memory() -> None:
     other = {name: np.asfortranarray(array) for name, array in ONE.items()}
     assert digest(ONE) == digest(other)
-    assert same(ONE, other)
+    assert same_weights(ONE, other)
 
 
 def test_digests_never_change() -> None:
@@ -275,8 +275,8 @@ def test_bake_writes_every_bit(tmp_path: Path) -> None:
     odd = np.array([[-0.0, np.nan], [np.inf, 1e-45], [-np.inf, 1 / 3]], "float32")
     weights = {**values(model), NAME: odd}
     state = [np.full(v.shape, 3, "float32") for v in model.non_trainable_variables]
-    loaded = bake(model, weights, state, tmp_path / "model.keras")
+    loaded = save_and_reload(model, weights, state, tmp_path / "model.keras")
     assert loaded is not model
-    assert same(values(loaded), weights)
+    assert same_weights(values(loaded), weights)
     for variable, value in zip(loaded.non_trainable_variables, state, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value)

@@ -76,7 +76,7 @@ def test_a_layer_that_computes_otherwise_for_a_while() -> None:
 
 def test_a_variable_that_passes_for_another_is_left_out_of_weight_decay() -> None:
     original, other = (keras.Variable(np.ones(3), name=n) for n in ("original", "other"))
-    internals.pass_for(other, original)
+    internals.treat_as(other, original)
     optimizer = keras.optimizers.SGD(0.1, weight_decay=0.5)
     optimizer.exclude_from_weight_decay(var_list=[original])
     optimizer.apply([tf.zeros(3)], [other])

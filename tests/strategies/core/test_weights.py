@@ -12,7 +12,7 @@ import pytest
 from keras import layers
 
 from masksweep.strategies import STRATEGIES, Invalid, MaskedWeight, Plan, Weight
-from masksweep.strategies.core.audit import bake, violations
+from masksweep.strategies.core.audit import save_and_reload, violations
 from masksweep.strategies.core.selection import target_names
 from masksweep.strategies.core.training import Training
 from masksweep.strategies.core.weights import (
@@ -163,7 +163,7 @@ def test_the_second_of_one_name_is_held_and_audited(tmp_path: Path) -> None:
     state = [np.asarray(v) for v in model.non_trainable_variables]
     trained = dict(zip(names(model), training.effective(), strict=True))
     trained = {name: np.asarray(array) for name, array in trained.items()}
-    loaded = values(bake(model, trained, state, tmp_path / "model.keras"))
+    loaded = values(save_and_reload(model, trained, state, tmp_path / "model.keras"))
     assert violations(loaded, plan) == (0, 0.0)
     assert violations(start, plan)[0] > 0, "they were not zero before"
     assert not np.array_equal(loaded["own/kernel"], start["own/kernel"])
