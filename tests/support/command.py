@@ -68,7 +68,11 @@ def masksweep(
             its own, it needs a new process.
         **more: Additional environment variables.
     """
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("HYDRA_", "MLFLOW_"))} | more
+    env = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(("HYDRA_", "MLFLOW_", "COLUMNS", "LINES"))
+    } | more
     if light and "PYTHONPATH" not in more:
         return _forked(arguments, cwd, env)
     program = ["-c", WITHOUT_HEAVY] if light else ["-m", "masksweep.sweeps.cli"]

@@ -27,10 +27,10 @@ PATIENCE_S = 240.0
 def clean_env(**more: str) -> dict[str, str]:
     """This process's environment without the variables of Hydra, MLflow, Ray and TensorFlow.
 
-    PYTHONSAFEPATH is left out too: a command that ran in this process may have set it. `more` is
-    added.
+    PYTHONSAFEPATH is left out too: a command that ran in this process may have set it. So are
+    COLUMNS and LINES, which pytest-xdist sets to the size of the terminal. `more` is added.
     """
-    prefixes = ("HYDRA_", "MLFLOW_", "RAY_", "CUDA_", "TF_", "PYTHONSAFEPATH")
+    prefixes = ("HYDRA_", "MLFLOW_", "RAY_", "CUDA_", "TF_", "PYTHONSAFEPATH", "COLUMNS", "LINES")
     return {k: v for k, v in os.environ.items() if not k.startswith(prefixes)} | more
 
 
