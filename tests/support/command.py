@@ -11,7 +11,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from tests.support.light_process import HEAVY
+from tests.support.light_process import HEAVY, LEFT_OUT
 
 WITHOUT_HEAVY = f"""
 import sys
@@ -68,11 +68,7 @@ def masksweep(
             its own, it needs a new process.
         **more: Additional environment variables.
     """
-    env = {
-        k: v
-        for k, v in os.environ.items()
-        if not k.startswith(("HYDRA_", "MLFLOW_", "COLUMNS", "LINES"))
-    } | more
+    env = {k: v for k, v in os.environ.items() if not k.startswith(LEFT_OUT)} | more
     if light and "PYTHONPATH" not in more:
         return _forked(arguments, cwd, env)
     program = ["-c", WITHOUT_HEAVY] if light else ["-m", "masksweep.sweeps.cli"]

@@ -13,6 +13,8 @@ from pathlib import Path
 
 HEAVY = ("tensorflow", "ray", "mlflow")
 """Packages that a command must not load if it only answers, plans or refuses."""
+LEFT_OUT = ("HYDRA_", "MLFLOW_", "COLUMNS", "LINES")
+"""Environment variables that a command must not get from the tests, by their first letters."""
 SERVE = f"""
 import io, json, os, sys, traceback
 from contextlib import redirect_stderr, redirect_stdout
@@ -66,7 +68,7 @@ class Light:
 @contextmanager
 def light() -> Iterator[Light]:
     """Starts the child process, and ends it with the context."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("HYDRA_", "MLFLOW_"))}
+    env = {k: v for k, v in os.environ.items() if not k.startswith(LEFT_OUT)}
     pipe = subprocess.PIPE
     command = [sys.executable, "-P", "-c", SERVE]  # -P: its current folder is not trusted
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=env) as process:
