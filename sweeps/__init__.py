@@ -25,7 +25,7 @@ def load(sweep: str | Sequence[str] | None = None, uri: str | None = None) -> Lo
 
     Raises:
         Invalid: The store cannot be opened, or has no such sweep.
-        Away: The store cannot be reached.
+        StoreUnavailable: The store cannot be reached.
 
     Example:
         trials, curves = sweeps.load("quickstart")

@@ -1,10 +1,14 @@
-"""The examples in docstrings do what they say."""
+"""The examples in docstrings do what they say, and the exceptions that they name exist."""
 
 from __future__ import annotations
 
+import ast
+import builtins
 import doctest
 import importlib
 import pkgutil
+import re
+from pathlib import Path
 from types import ModuleType
 
 from masksweep import strategies
@@ -29,3 +33,28 @@ def test_every_example_runs() -> None:
     failing = {name: result for name, result in results.items() if result.failed}
     assert not failing
     assert sum(result.attempted for result in results.values()) > 50
+
+
+RAISES = re.compile(r"^Raises:\n((?:    .*\n?|\n)+)", re.M)
+NAMED = re.compile(r"^    (?:\w+\.)*(\w+):", re.M)
+
+
+def test_every_exception_that_a_docstring_names_exists() -> None:
+    root = Path(__file__).parents[1]
+    trees = {
+        path: ast.parse(path.read_text())
+        for folder in ("strategies", "sweeps")
+        for path in (root / folder).rglob("*.py")
+    }
+    nodes = [(path, node) for path, tree in trees.items() for node in ast.walk(tree)]
+    known = {*dir(builtins), *(n.name for _, n in nodes if isinstance(n, ast.ClassDef))}
+    known |= {n.id for _, n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    named = [
+        (path.name, node.name, exception)
+        for path, node in nodes
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        for section in RAISES.findall(ast.get_docstring(node) or "")
+        for exception in NAMED.findall(section)
+    ]
+    assert len(named) > 50
+    assert [item for item in named if item[-1] not in known] == []

@@ -100,7 +100,7 @@ def opening(uri: str) -> Iterator[None]:
         uri: URI of the store.
 
     Raises:
-        Away: The store cannot be reached.
+        StoreUnavailable: The store cannot be reached.
         Invalid: The store cannot be opened for another reason.
     """
     require_database(uri)

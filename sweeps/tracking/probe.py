@@ -18,7 +18,7 @@ def probe(tracking: Tracking) -> str:
 
     Raises:
         Invalid: The store cannot be opened or written.
-        Away: The store cannot be reached.
+        StoreUnavailable: The store cannot be reached.
     """
     uri = store_uri(tracking.uri)
     public = redact(uri)

@@ -55,7 +55,7 @@ def load(sweep: str | Sequence[str] | None = None, uri: str | None = None) -> Lo
 
     Raises:
         Invalid: The store cannot be opened, or has no such sweep.
-        Away: The store cannot be reached.
+        StoreUnavailable: The store cannot be reached.
 
     Example:
         >>> trials, curves = sweeps.load("quickstart")
@@ -116,7 +116,7 @@ def load_sweeps(
 
     Raises:
         Invalid: The store cannot be opened, or has no such sweep.
-        Away: The store cannot be reached.
+        StoreUnavailable: The store cannot be reached.
     """
     with _client(uri) as client, translate_errors():
         by_parent = {p: _children(client, p) for p in _parents(client, sweep, uri)}
@@ -193,7 +193,7 @@ def finished_run_ids(uri: str | None, sweep: str) -> list[str]:
 
     Raises:
         Invalid: The store cannot be opened, or has no such sweep with finished trials.
-        Away: The store cannot be reached.
+        StoreUnavailable: The store cannot be reached.
     """
     with _client(uri) as client, translate_errors():
         (parent,) = _parents(client, sweep, uri)
@@ -210,7 +210,7 @@ def latest_view_url(uri: str) -> str:
 
     Raises:
         Invalid: The store cannot be opened or read.
-        Away: The store cannot be reached.
+        StoreUnavailable: The store cannot be reached.
     """
     try:
         with _client(uri) as client, translate_errors():
@@ -240,7 +240,7 @@ def download(uri: str | None, run_id: str, names: Sequence[str], folder: Path) -
 
     Raises:
         Invalid: The store cannot be opened or read, or has no such run.
-        Away: The store cannot be reached.
+        StoreUnavailable: The store cannot be reached.
     """
     with _client(uri) as client:
         get_run(client, run_id)

@@ -51,7 +51,7 @@ class Sender:
         """Sends the records that an earlier process left.
 
         Raises:
-            Away: The store cannot be reached.
+            StoreUnavailable: The store cannot be reached.
         """
         self._spool.retry_refused()
         while batch := self.oldest():
@@ -154,7 +154,7 @@ class Sender:
         same run and kind, the record is set aside.
 
         Raises:
-            Away: The store cannot be reached.
+            StoreUnavailable: The store cannot be reached.
         """
         try:
             self._send(batch)

@@ -41,7 +41,7 @@ class Tracker:
 
     Raises:
         Invalid: The store cannot be opened, or the experiment was deleted.
-        Away: The store cannot be reached.
+        StoreUnavailable: The store cannot be reached.
     """
 
     def __init__(self, tracking: Tracking, name: str) -> None:
@@ -92,8 +92,8 @@ class Tracker:
         """Returns the results of the sweep's finished trials, by trial id.
 
         Raises:
-            Away: The store cannot be reached.
-            Refused: The store does not accept the request.
+            StoreUnavailable: The store cannot be reached.
+            StoreRefused: The store does not accept the request.
         """
         with translate_errors():
             parent = self._find_parent()
@@ -131,8 +131,8 @@ class Tracker:
             files: Returns the content of a record's files, by name.
 
         Raises:
-            Away: The store cannot be reached.
-            Refused: The store does not accept a record.
+            StoreUnavailable: The store cannot be reached.
+            StoreRefused: The store does not accept a record.
         """
         curves: dict[str, list[Any]] = {}
         trials: dict[str, str] = {}
@@ -206,7 +206,7 @@ class Tracker:
         """Closes the runs that a driver left open when it ended.
 
         Raises:
-            Away: The store cannot be reached.
+            StoreUnavailable: The store cannot be reached.
         """
         with translate_errors():
             self._parent = self._find_parent()
@@ -323,8 +323,8 @@ class Tracker:
             note: Description of the run, in Markdown; MLflow accepts 8,000 characters.
 
         Raises:
-            Away: The store cannot be reached.
-            Refused: The store does not accept the run.
+            StoreUnavailable: The store cannot be reached.
+            StoreRefused: The store does not accept the run.
         """
         from mlflow.entities import Metric, Param
 
@@ -369,8 +369,8 @@ def log_files(uri: str | None, run_id: str, files: Mapping[str, bytes], folder: 
         folder: Folder in the run's artifacts.
 
     Raises:
-        Away: The store cannot be reached.
-        Refused: The store does not accept the files.
+        StoreUnavailable: The store cannot be reached.
+        StoreRefused: The store does not accept the files.
     """
     client = client_class()(tracking_uri=store_uri(uri))
     with translate_errors(), tempfile.TemporaryDirectory() as source:
