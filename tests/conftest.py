@@ -15,7 +15,7 @@ from hypothesis import settings
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["HYDRA_FULL_ERROR"] = "1"
 
-from masksweep.sweeps.training.setup import prepare_process
+from masksweep.sweeps.training.process import prepare_process
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -70,7 +70,7 @@ def open_variables(path: str) -> Iterator[StoredModel]:
     """
     prefix, size = _prefix(path)
     with _silence_stderr():
-        from masksweep.sweeps.training.setup import prepare_process
+        from masksweep.sweeps.training.process import prepare_process
 
         prepare_process(threads=1)
     try:

@@ -81,7 +81,7 @@ def check_claims(published_ratios: Ratios, result: Result, dense: Dense) -> list
 def verify(console: Console) -> list[CheckedClaim]:
     """Measures the table again, prints it, and checks the claims on the products that it compares.
 
-    `setup.prepare_process` must have been called in this process. Takes two minutes.
+    `process.prepare_process` must have been called in this process. Takes two minutes.
     """
     from masksweep.sweeps.bench import sparse_matmul
 

@@ -25,7 +25,7 @@ from masksweep.sweeps.common.tables import Column
 from masksweep.sweeps.components.datasets.base import Arrays
 from masksweep.sweeps.config.trial import Trial, parse
 from masksweep.sweeps.results import TrialResult
-from masksweep.sweeps.training import pack, program, setup
+from masksweep.sweeps.training import batches, pack, program, setup
 from masksweep.sweeps.training.checkpoint import Checkpoints
 from masksweep.sweeps.training.loop import single_trial_loop
 from masksweep.sweeps.training.setup import TrialStart
@@ -134,9 +134,9 @@ def _train_pack(net: Net, _: int) -> None:
     packed = setup.packed_for(starts[0])
     packed.set_lanes([setup.start_lane(packed, start) for start in starts])
     x, y = (tf.constant(a) for a in starts[0].data.train)
-    epoch, total = setup.schedule(starts[0].trial, len(x))
+    epoch, total = batches.schedule(starts[0].trial, len(x))
     for number in range(net.epochs):
-        order = np.stack([setup.order(s.trial, len(x), number) for s in starts])
+        order = np.stack([batches.order(s.trial, len(x), number) for s in starts])
         packed.run(x, y, order, Steps(number * epoch, epoch, 10, total))
 
 
@@ -237,9 +237,9 @@ def time_audits(net: Net, width: int, rounds: int = 9) -> Cost:
     if width > 1:
         program_ = setup.packed_for(starts[0])
         program_.set_lanes([setup.start_lane(program_, start) for start in starts])
-        order = np.stack([setup.order(s.trial, len(x), 0) for s in starts])
+        order = np.stack([batches.order(s.trial, len(x), 0) for s in starts])
     else:
-        program_, order = setup.program_for(starts[0]), setup.order(starts[0].trial, len(x), 0)
+        program_, order = setup.program_for(starts[0]), batches.order(starts[0].trial, len(x), 0)
 
     def steps(every: int, number: int) -> None:
         program_.run(x, y, order, Steps(0, number, every))

@@ -61,11 +61,11 @@ def bench(arguments: Sequence[str]) -> int:
     from masksweep.sweeps.config.sections import Tracking
     from masksweep.sweeps.tracking.writable import require_store
     from masksweep.sweeps.tracking.writer import Tracker
-    from masksweep.sweeps.training import setup
+    from masksweep.sweeps.training import process
 
     require_store(options.uri)
     tracker = Tracker(Tracking(uri=options.uri), "bench")  # fail here, before the timing starts
-    setup.prepare_process(options.threads)
+    process.prepare_process(options.threads)
     from masksweep.sweeps.bench import report
 
     if options.trials:

@@ -76,9 +76,9 @@ def _verify_sparse_matmul(console: Console) -> list[CheckedClaim]:
     """Checks the claims about the speed of sparse products. Loads TensorFlow."""
     from masksweep.sweeps.bench import sparse_matmul_report
     from masksweep.sweeps.common.spinner import show_status
-    from masksweep.sweeps.training import setup
+    from masksweep.sweeps.training import process
 
-    setup.prepare_process(threads=1)
+    process.prepare_process(threads=1)
     with show_status("Timing sparse and dense products"):
         return sparse_matmul_report.verify(console)
 

@@ -77,7 +77,7 @@ class TrialWork:
 
     def setup(self, spec: Spec) -> None:
         """Sets up TensorFlow for the resources of this worker."""
-        from masksweep.sweeps.training.setup import prepare_process
+        from masksweep.sweeps.training.process import prepare_process
 
         self._memory = spec.memory
         prepare_process(spec.threads, spec.num_gpus)

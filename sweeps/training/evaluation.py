@@ -18,7 +18,7 @@ from masksweep.strategies.core.moving_statistics import statistics
 from masksweep.strategies.core.slots import slot_leak
 from masksweep.strategies.core.weights import values
 from masksweep.sweeps.common.memory import variable_bytes
-from masksweep.sweeps.training import setup, timing, weight_images
+from masksweep.sweeps.training import batches, setup, timing, weight_images
 from masksweep.sweeps.training.flops import step_ratio
 from masksweep.sweeps.training.output_causes import output_causes
 from masksweep.sweeps.training.program import Program
@@ -72,7 +72,7 @@ def epoch_metrics(start: TrialStart, program: Program, position: Position) -> di
     """
     part, done, interval = position.part, position.found.steps, start.trial.audit.every
     metrics = named_metrics("train", program, (part.loss / part.steps, part.score / part.steps))
-    at_last_step = done == setup.schedule(start.trial, len(start.data.train[0]))[1]
+    at_last_step = done == batches.schedule(start.trial, len(start.data.train[0]))[1]
     holds = any(not weight.mask.all() for weight in start.plan.weights)
     if holds and (at_last_step or done // interval > (done - part.steps) // interval):
         metrics["audit/violations"] = float(part.peak_violations)

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from masksweep.strategies.base import Plan
-from masksweep.sweeps.training import setup
+from masksweep.sweeps.training import batches, setup
 from masksweep.sweeps.training.evaluation import Snapshot
 from masksweep.sweeps.training.program import Program
 from masksweep.sweeps.training.setup import TrialStart
@@ -37,7 +37,7 @@ def control_reach(
         of these batches. `integrity/unreached`: Number of all other masked entries.
     """
     trial, samples = start.trial, len(start.data.train[0])
-    steps, total_steps = setup.schedule(trial, samples)
+    steps, total_steps = batches.schedule(trial, samples)
     state = [np.asarray(v.numpy()) for v in program.training.state]
     moments = [
         (before.weights, start.state, 0),
@@ -51,7 +51,7 @@ def control_reach(
     reached = {name: np.zeros(mask.shape, bool) for name, mask in masked.items()}
     for weights, values, epoch in moments:
         dense.training.assign_all(dense.start(weights, values, Plan(), rate))
-        for rows in setup.order(trial, samples, epoch):
+        for rows in batches.order(trial, samples, epoch):
             x, y = (tf.gather(a, rows) for a in start.data.train)
             gradients = dense.gradients(x, y)
             for name in reached.keys() & gradients.keys():

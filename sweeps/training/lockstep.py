@@ -9,7 +9,7 @@ import numpy as np
 
 from masksweep.strategies.base import Array, Strategy
 from masksweep.strategies.core.audit import same_weights
-from masksweep.sweeps.training import setup
+from masksweep.sweeps.training import batches
 from masksweep.sweeps.training.loop import single_trial_loop
 from masksweep.sweeps.training.setup import TrialStart
 
@@ -35,7 +35,7 @@ def compare(start: TrialStart, reference: Strategy) -> dict[str, float]:
     trial = trial.model_copy(update={"train": trial.train.model_copy(update={"jit": jit})})
     reference_start = replace(start, trial=trial.with_strategy(reference))
     loops = [single_trial_loop(s) for s in (replace(start, trial=trial), reference_start)]
-    total = setup.schedule(trial, len(start.data.train[0]))[1]
+    total = batches.schedule(trial, len(start.data.train[0]))[1]
     interval, parted_step, distance = trial.audit.every, 0, 0.0
     for step in range(interval, total + interval, interval):
         for loop in loops:

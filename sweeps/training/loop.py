@@ -21,7 +21,7 @@ from masksweep.strategies.base import Plan
 from masksweep.strategies.core import audit
 from masksweep.strategies.core.training import Training
 from masksweep.sweeps.results import Diverged, Report
-from masksweep.sweeps.training import evaluation, setup
+from masksweep.sweeps.training import batches, evaluation, setup
 from masksweep.sweeps.training.checkpoint import Checkpoints, State
 from masksweep.sweeps.training.program import Lane, Program
 from masksweep.sweeps.training.setup import TrialStart
@@ -109,7 +109,7 @@ class TrainingLoop:
         self.order: Any = None
         """Indices of the samples in the epoch's batches, `[runs, steps, batch]` int32."""
         self._trial, self._samples = first.trial, len(first.data.train[0])
-        self._epoch, self._total = setup.schedule(first.trial, self._samples)
+        self._epoch, self._total = batches.schedule(first.trial, self._samples)
         self._audit_every = audit_every or first.trial.audit.every
         self._steps, self._chunk = runs[0].position.found.steps, 1
         self._reported = False
@@ -129,7 +129,7 @@ class TrainingLoop:
         while self._steps < total and self.active:
             epoch, done = divmod(self._steps, self._epoch)
             if self.order is None or not done:
-                orders = [setup.order(r.start.trial, self._samples, epoch) for r in self.runs]
+                orders = [batches.order(r.start.trial, self._samples, epoch) for r in self.runs]
                 self.order = tf.constant(np.stack(orders))
             train, epoch_end = self._trial.train, (epoch + 1) * self._epoch
             event_steps = [s for s in (train.switch_at, train.resume_at) if s and s > self._steps]
@@ -249,7 +249,7 @@ class TrainingLoop:
     def next_batch(self) -> tuple[Any, Any]:
         """Inputs and targets of the next step."""
         epoch, row = divmod(self._steps, self._epoch)
-        rows = setup.order(self._trial, self._samples, epoch)[row]
+        rows = batches.order(self._trial, self._samples, epoch)[row]
         return tf.gather(self.x, rows), tf.gather(self.y, rows)
 
     def _handle_events(self) -> None:

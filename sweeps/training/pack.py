@@ -9,7 +9,15 @@ from masksweep.strategies.core import audit
 from masksweep.sweeps.common.memory import PeakMemory
 from masksweep.sweeps.common.storage import Folder
 from masksweep.sweeps.results import MustRunAlone, Report, TrialResult
-from masksweep.sweeps.training import evaluation, leak_cause, program, run_trial, setup, timing
+from masksweep.sweeps.training import (
+    batches,
+    evaluation,
+    leak_cause,
+    program,
+    run_trial,
+    setup,
+    timing,
+)
 from masksweep.sweeps.training.evaluation import Snapshot
 from masksweep.sweeps.training.loop import TrainingLoop, TrialRun
 from masksweep.sweeps.training.program import Lane, Shape
@@ -116,7 +124,7 @@ def _prepare(start: TrialStart, member: PackMember) -> _PreparedTrial:
     packed = setup.packed_for(start)
     lane = setup.start_lane(packed, start)
     single = packed.load_lane(lane)
-    gradients = evaluation.gradients(start, single, setup.first_batch(start))
+    gradients = evaluation.gradients(start, single, batches.first_batch(start))
     before = evaluation.snapshot(start, single)
     run = TrialRun(start, member.emit, member.checkpoints)
     # checkpoints of a trial that ran alone are not used: its values differ by rounding

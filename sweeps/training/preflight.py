@@ -72,7 +72,7 @@ class Preflight:
 
 
 def _load() -> None:
-    from masksweep.sweeps.training.setup import prepare_process
+    from masksweep.sweeps.training.process import prepare_process
 
     prepare_process(threads=1)
 
@@ -96,7 +96,7 @@ def _shape(trial: Trial) -> str:
 def check_plans(trials: Sequence[Trial]) -> list[PreflightAnswer]:
     """Checks the plan of each trial, in this process. Each distinct model is built once.
 
-    Call `setup.prepare_process` once before, in the same process.
+    Call `process.prepare_process` once before, in the same process.
 
     Returns:
         The answer for each trial, in order.
@@ -110,7 +110,8 @@ def check_plans(trials: Sequence[Trial]) -> list[PreflightAnswer]:
     from masksweep.strategies.core.selection import match_each
     from masksweep.strategies.patterns import Scored
     from masksweep.sweeps.components.initializers import Network
-    from masksweep.sweeps.training.setup import network, plan_for, refusal, schedule, switched_plan
+    from masksweep.sweeps.training.batches import schedule
+    from masksweep.sweeps.training.setup import network, plan_for, refusal, switched_plan
 
     initials: dict[Network, dict[str, Array]] = {}
     results = []

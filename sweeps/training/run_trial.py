@@ -11,7 +11,7 @@ from masksweep.sweeps.common.memory import PeakMemory
 from masksweep.sweeps.common.storage import Folder
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.results import TrialResult
-from masksweep.sweeps.training import setup
+from masksweep.sweeps.training import batches, setup
 from masksweep.sweeps.training.checkpoint import Checkpoints
 from masksweep.sweeps.training.setup import TrialStart
 from masksweep.sweeps.training.state import Emit
@@ -32,7 +32,7 @@ def run(
 ) -> TrialResult:
     """Runs one trial in this process.
 
-    Call `setup.prepare_process` once before, in the same process. A resumed trial ends with the
+    Call `process.prepare_process` once before, in the same process. A resumed trial ends with the
     same bits as one that was not interrupted. A plan that the strategy refuses is not approximated:
     the result has the status `skipped` and the reason.
 
@@ -57,7 +57,7 @@ def run(
         return start
     program = setup.program_for(start)
     compile_seconds_before, before = program.compile_seconds, evaluation.snapshot(start, program)
-    gradients = evaluation.gradients(start, program, setup.first_batch(start))
+    gradients = evaluation.gradients(start, program, batches.first_batch(start))
     training = TrialRun(start, emit, checkpoints)
     program.training.assign_first(training.resume(program.training))
     loop = TrainingLoop([training], program)

@@ -1,18 +1,15 @@
-"""Sets up a trial: the process, the model, the plan, the program and the order of the samples."""
+"""Sets up a trial: its data, model and plan, and the program that trains it."""
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from masksweep.strategies.base import Array, Invalid, Plan, Weight
-from masksweep.sweeps.common.seeding import derive_seed, permutation
+from masksweep.sweeps.common.seeding import derive_seed
 from masksweep.sweeps.components.datasets.base import Arrays
 from masksweep.sweeps.config.trial import Trial
 
@@ -37,79 +34,6 @@ class TrialStart:
     """Initial values of the non-trainable variables (moving statistics, seeds), in the model's
     order."""
     plan: Plan
-
-
-def prepare_process(threads: int, num_gpus: float = 0) -> None:
-    """Sets up TensorFlow: threads, GPU memory and deterministic operations.
-
-    TensorFlow fixes these settings at its first use, so call this once, before any other use of it.
-
-    Args:
-        threads: TensorFlow's threads within one operation.
-        num_gpus: GPUs of the process; a fraction for a share of one GPU, 0 to hide all GPUs.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if not num_gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    with _block_imports("matplotlib", "pandas", "sklearn"):
-        import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-    for number, gpu in enumerate(tf.config.list_physical_devices("GPU")):
-        if limit := gpu_limit(num_gpus, number):
-            device = tf.config.LogicalDeviceConfiguration(memory_limit=limit)
-            tf.config.set_logical_device_configuration(gpu, [device])
-        else:
-            tf.config.experimental.set_memory_growth(gpu, True)
-    tf.config.experimental.enable_op_determinism()
-
-
-@contextmanager
-def _block_imports(*packages: str) -> Iterator[None]:
-    """Context in which packages that are not loaded yet cannot be imported.
-
-    Keras imports these packages if it can, for wrappers and pictures that no trial uses. Without
-    them TensorFlow and Keras load in two thirds of the time. After the context they can be imported
-    as usual.
-    """
-    hidden = {name: None for name in packages if name not in sys.modules}
-    sys.modules.update(hidden)  # type: ignore[arg-type]  # None: an import raises ImportError
-    try:
-        yield
-    finally:
-        for name in hidden:
-            del sys.modules[name]
-
-
-def gpu_limit(num_gpus: float, number: int) -> int | None:
-    """GPU memory that a process with a share of a GPU may use, in MiB; None for whole GPUs.
-
-    The limit is 90 % of the share: CUDA itself also needs memory, which TensorFlow's limit does not
-    count. Ray assigns shares of GPUs to processes, but does not limit their memory. This function
-    has not been run on a GPU yet.
-
-    Args:
-        num_gpus: GPUs of the process; a fraction for a share of one GPU.
-        number: Index of the GPU among the visible ones, from 0.
-    """
-    if num_gpus >= 1:
-        return None
-    import pynvml
-
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    device = visible[number].strip() if number < len(visible) and visible[number] else str(number)
-    pynvml.nvmlInit()
-    try:
-        handle = (
-            pynvml.nvmlDeviceGetHandleByIndex(int(device))
-            if device.isdigit()
-            else pynvml.nvmlDeviceGetHandleByUUID(device)
-        )
-        total = pynvml.nvmlDeviceGetMemoryInfo(handle).total
-    finally:
-        pynvml.nvmlShutdown()
-    return int(0.9 * num_gpus * total / 2**20)
 
 
 def start(trial: Trial, data: Arrays | None = None) -> TrialStart:
@@ -300,56 +224,3 @@ def switched_plan(
     if any(layout(old_mask).shape != layout(new_mask).shape for old_mask, new_mask in mask_pairs):
         raise Invalid("train.switch_at", step, f"{trial.pattern.name} draws masks of other sizes")
     return new_plan
-
-
-def schedule(trial: Trial, samples: int) -> tuple[int, int]:
-    """Number of steps of an epoch, and of the whole training.
-
-    The last samples of an epoch are left out if they do not fill a batch.
-
-    Args:
-        trial: The trial.
-        samples: Number of training samples.
-
-    Raises:
-        Invalid: There are fewer samples than one batch needs, or an event of the trial is not
-            before the last step.
-    """
-    batch = trial.train.batch_size
-    if not samples:
-        raise Invalid("data.validation", trial.data.validation, "leaves no training sample")
-    if batch > samples:
-        raise Invalid("train.batch_size", batch, f"must be at most {samples}, the training samples")
-    epoch = samples // batch
-    total = trial.train.steps or trial.train.epochs * epoch
-    for key in ("switch_at", "resume_at"):
-        event_step = getattr(trial.train, key)
-        if event_step and event_step >= total:
-            raise Invalid(f"train.{key}", event_step, f"must be below {total}, the training steps")
-    return epoch, total
-
-
-def first_batch(start: TrialStart) -> tuple[Any, Any]:
-    """The inputs and targets of the first step."""
-    import tensorflow as tf
-
-    x, y = start.data.train
-    rows = order(start.trial, len(x), 0)[0]
-    return tf.constant(x[rows]), tf.constant(y[rows])
-
-
-def order(trial: Trial, samples: int, number: int) -> Array:
-    """Indices of the samples in each batch of one epoch, `[steps, batch]` int32.
-
-    Args:
-        trial: The trial.
-        samples: Number of training samples.
-        number: Number of the epoch, from 0.
-    """
-    steps, batch = schedule(trial, samples)[0], trial.train.batch_size
-    rows = (
-        permutation(samples, trial.seed, f"order/{number}")
-        if trial.train.shuffle
-        else np.arange(samples, dtype=np.int32)
-    )
-    return rows[: steps * batch].reshape(steps, batch)

@@ -37,7 +37,7 @@ from masksweep.sweeps.bench.controls import FusedAdam
 from masksweep.sweeps.cli import bench
 from masksweep.sweeps.components.models.mlp import MLP
 from masksweep.sweeps.components.optimizers.adam import Adam
-from masksweep.sweeps.training import setup
+from masksweep.sweeps.training import process
 from masksweep.sweeps.training.timing import time_in_turn
 
 TINY = Size("S", 12, (16, 8), 4)
@@ -322,7 +322,7 @@ def test_whole_trials_are_timed_beside_keras_and_recorded(
     monkeypatch.setattr(trials, "ROUNDS", 2)
     monkeypatch.setattr(trials, "DIGITS", trials.Net("tiny", (3,), 1))
     monkeypatch.setattr(trials, "SIZE_S", trials.Net("drawn", (3,), 1, 5))
-    monkeypatch.setattr(setup, "prepare_process", lambda threads: None)  # done in conftest
+    monkeypatch.setattr(process, "prepare_process", lambda threads: None)  # done in conftest
     assert bench.bench(["--trials", "--json", "costs.json"]) == 0
     costs = {c["what"]: c for c in json.loads(Path("costs.json").read_text())["trials"]}
     assert {

@@ -240,7 +240,7 @@ def test_bad_input_is_one_line_without_tensorflow(
     def loaded(threads: int) -> None:
         raise AssertionError("TensorFlow would be loaded")
 
-    monkeypatch.setattr("masksweep.sweeps.training.setup.prepare_process", loaded)
+    monkeypatch.setattr("masksweep.sweeps.training.process.prepare_process", loaded)
     assert refused(capsys, *arguments.split()).startswith(said.replace("{cwd}", str(Path.cwd())))
     assert sorted(Path().iterdir()) == before
 

@@ -145,7 +145,7 @@ import json, sys
 from masksweep.sweeps.training import loop, run_trial
 from masksweep.sweeps.training.checkpoint import Checkpoints
 from masksweep.sweeps.config.trial import parse
-from masksweep.sweeps.training.setup import prepare_process
+from masksweep.sweeps.training.process import prepare_process
 prepare_process(1)
 loop.CHUNK_SECONDS = 0.0
 given = parse(json.loads(sys.argv[1]))

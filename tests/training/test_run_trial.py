@@ -24,9 +24,10 @@ from masksweep.strategies.core.weights import values
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.results import Diverged, Report, TrialResult
 from masksweep.sweeps.training import loop, program
+from masksweep.sweeps.training.batches import order
 from masksweep.sweeps.training.checkpoint import Checkpoints
 from masksweep.sweeps.training.run_trial import run
-from masksweep.sweeps.training.setup import order, program_for, start
+from masksweep.sweeps.training.setup import program_for, start
 from masksweep.sweeps.training.steps import LossLimit, Steps
 from tests.support.trials import BASE, trial
 
@@ -135,7 +136,7 @@ def test_two_processes_give_the_same_bits() -> None:
     script = (
         "import json, sys\n"
         "from masksweep.sweeps.config.trial import parse\n"
-        "from masksweep.sweeps.training.setup import prepare_process\n"
+        "from masksweep.sweeps.training.process import prepare_process\n"
         "from masksweep.sweeps.training.run_trial import run\n"
         "prepare_process(1)\n"
         "print(run(parse(json.load(sys.stdin))).tags['trial.weights_sha256'])\n"
@@ -164,8 +165,8 @@ def test_a_reused_program_gives_the_same_bits_as_a_fresh_one(strategy: str) -> N
 def test_a_process_loads_and_compiles_no_more_than_it_needs(tmp_path: Path) -> None:
     script = (
         "import json, sys\n"
-        "from masksweep.sweeps.training import setup\n"
-        "setup.prepare_process(1)\n"
+        "from masksweep.sweeps.training.process import prepare_process\n"
+        "prepare_process(1)\n"
         # loaded by Keras alone, and still there for others: the trials' data are of scikit-learn
         "assert not {'matplotlib', 'pandas', 'sklearn'} & set(sys.modules)\n"
         "from masksweep.sweeps.training import loop, run_trial\n"
