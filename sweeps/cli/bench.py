@@ -19,7 +19,7 @@ from masksweep.sweeps.common.parser import Parser
 if TYPE_CHECKING:
     from masksweep.sweeps.bench.report import BenchResults
     from masksweep.sweeps.bench.timing import Row, Untimed
-    from masksweep.sweeps.tracking.writer import Tracker
+    from masksweep.sweeps.tracking.experiment import Experiment
 
 
 @dataclass(frozen=True)
@@ -59,22 +59,22 @@ def bench(arguments: Sequence[str]) -> int:
     options = parse_options(arguments)
 
     from masksweep.sweeps.config.sections import Tracking
+    from masksweep.sweeps.tracking.experiment import Experiment
     from masksweep.sweeps.tracking.writable import require_store
-    from masksweep.sweeps.tracking.writer import Tracker
     from masksweep.sweeps.training import process
 
     require_store(options.uri)
-    tracker = Tracker(Tracking(uri=options.uri), "bench")  # fail here, before the timing starts
+    experiment = Experiment(Tracking(uri=options.uri))  # fail here, before the timing starts
     process.prepare_process(options.threads)
     from masksweep.sweeps.bench import report
 
     if options.trials:
-        return _time_trials(options, tracker)
+        return _time_trials(options, experiment)
     results = _time_steps(options)
     options.files["bench.png"].write_bytes(report.plot(results))
     files = {name: path.read_bytes() for name, path in options.files.items()}
     params = results.environment | {"sizes": ",".join(results.sizes)}
-    recorded = _record(tracker, params, report.metrics(results), files, report.note(results))
+    recorded = _record(experiment, params, report.metrics(results), files, report.note(results))
     # last: if the reader has closed the pipe, printing raises
     escape.console().print(report.all_tables(results))
     print(f"Written: {', '.join(map(str, options.files.values()))}")
@@ -182,7 +182,7 @@ def _time_steps(options: BenchOptions) -> BenchResults:
     return results
 
 
-def _time_trials(options: BenchOptions, tracker: Tracker) -> int:
+def _time_trials(options: BenchOptions, experiment: Experiment) -> int:
     """Times whole trials; writes a table, a file and an MLflow run. Returns the exit code."""
 
     from masksweep.sweeps.bench import trials
@@ -199,7 +199,7 @@ def _time_trials(options: BenchOptions, tracker: Tracker) -> int:
             write(options.path, json.dumps(content, indent=1))
     note, files = to_markdown(trials.table(costs)), {"bench.json": options.path.read_bytes()}
     params = provenance.environment() | {"code": provenance.code_version()}
-    recorded = _record(tracker, params, trials.metrics(costs), files, note)
+    recorded = _record(experiment, params, trials.metrics(costs), files, note)
     escape.console().print(trials.table(costs))
     print(f"Written: {options.path}")
     return int(not recorded)
@@ -213,7 +213,7 @@ def write(path: Path, text: str) -> None:
 
 
 def _record(
-    tracker: Tracker,
+    experiment: Experiment,
     params: Mapping[str, str],
     metrics: Sequence[tuple[str, float, int]],
     files: Mapping[str, bytes],
@@ -224,7 +224,7 @@ def _record(
 
     try:
         with show_status("Recording in MLflow"):
-            tracker.record(params, metrics, files, note)
+            experiment.record_run("bench", params, metrics, files, note)
     except (StoreUnavailable, StoreRefused, Invalid) as error:
         print(f"masksweep: not recorded in MLflow: {error}", file=sys.stderr)
         return False

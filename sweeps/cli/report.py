@@ -42,7 +42,7 @@ def report(arguments: Sequence[str]) -> int:
     if not folder.absolute().parent.is_dir() or (folder.exists() and not folder.is_dir()):
         raise Invalid("--out", options.out, "must be a folder whose parent exists")
     from masksweep.sweeps.report import recommendation
-    from masksweep.sweeps.tracking import writer
+    from masksweep.sweeps.tracking import experiment
 
     try:
         sweep, files, sentences = _build_report(options)
@@ -58,7 +58,7 @@ def report(arguments: Sequence[str]) -> int:
     try:
         with show_status("Logging it to the sweep's run"):
             for part in sweep.single_sweeps:
-                writer.log_files(options.uri, part.run_id, files, "report")
+                experiment.log_files(options.uri, part.run_id, files, "report")
     except (StoreUnavailable, StoreRefused) as error:
         print(f"masksweep: not logged in MLflow: {error}", file=sys.stderr)
         logged = False

@@ -6,8 +6,8 @@ from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.config.sections import Tracking
 from masksweep.sweeps.tracking import writable
+from masksweep.sweeps.tracking.experiment import Experiment
 from masksweep.sweeps.tracking.store import StoreUnavailable, may_have_content, store_uri
-from masksweep.sweeps.tracking.writer import Tracker
 
 
 def probe(tracking: Tracking) -> str:
@@ -26,7 +26,7 @@ def probe(tracking: Tracking) -> str:
         writable.require_store(uri)
         if not may_have_content(uri):
             return f"{public} will be made"
-        Tracker(tracking, "doctor").check_writable()
+        Experiment(tracking).check_writable()
     except (StoreUnavailable, Invalid):
         raise
     except Exception as error:  # each kind of store raises its own errors
