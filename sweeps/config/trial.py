@@ -27,6 +27,7 @@ from masksweep.sweeps.components.datasets import DataSet
 from masksweep.sweeps.components.groups import GROUPS
 from masksweep.sweeps.components.models import Model
 from masksweep.sweeps.components.optimizers import Optimizer
+from masksweep.sweeps.config.display import flatten, label
 from masksweep.sweeps.config.sections import (
     Audit,
     Checkpoint,
@@ -332,28 +333,6 @@ def recorded_config(trial: Trial) -> dict[str, Any]:
     config = trial.resolved()
     public = {k: v for k, v in config.items() if k not in ("tracking", "launch", "checkpoint")}
     return public | ({"launch": {"pack": trial.width}} if trial.width > 1 else {})
-
-
-def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a config without nesting.
-
-    The key `group` has the name of the group's object, and `group.key` a setting of the object.
-    """
-    settings: dict[str, Any] = {}
-    for group, value in config.items():
-        if isinstance(value, Mapping):
-            settings |= {group if k == "name" else f"{group}.{k}": v for k, v in value.items()}
-        else:
-            settings[group] = value
-    return settings
-
-
-def label(value: Any) -> str:
-    """Returns an object's name with settings that are not default, as `random(sparsity=0.9)`."""
-    section = as_section(value, defaults=False)
-    settings = {k: v for k, v in section.items() if k not in ("name", "path")}
-    inner = ", ".join(f"{k}={v}" for k, v in settings.items())
-    return f"{value.name}({inner})" if inner and len(inner) < 40 else str(value.name)
 
 
 def parse(config: Mapping[str, Any]) -> Trial:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from masksweep.sweeps.config.trial import Trial, flatten
+from masksweep.sweeps.config.display import flatten
+from masksweep.sweeps.config.trial import Trial
 
 
 def variants(trials: Sequence[Trial]) -> dict[str, str]:

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from masksweep.sweeps import results
+from masksweep.sweeps.config.display import label
 from masksweep.sweeps.config.outcome import Outcome
-from masksweep.sweeps.config.trial import Trial, label
+from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.config.validation import as_section
 from masksweep.sweeps.report import verdicts
 from masksweep.sweeps.report.templating import render

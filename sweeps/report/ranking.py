@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from statistics import fmean, median
 
+from masksweep.sweeps.config.display import label
 from masksweep.sweeps.config.outcome import Outcome
-from masksweep.sweeps.config.trial import label
 from masksweep.sweeps.report import leak_atlas_results
 from masksweep.sweeps.report.baseline import metric, score, training_key
 from masksweep.sweeps.results import leaks

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from masksweep.sweeps.common.provenance import code_version
-from masksweep.sweeps.config.trial import Trial, flatten, recorded_config
+from masksweep.sweeps.config.display import flatten
+from masksweep.sweeps.config.trial import Trial, recorded_config
 from masksweep.sweeps.results import CURVE_PREFIXES, TrialResult
 from masksweep.sweeps.tracking import run_config
 from masksweep.sweeps.tracking.run_config import RecordedResults

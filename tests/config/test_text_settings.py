@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from masksweep.sweeps.config import text_settings
-from masksweep.sweeps.config.trial import flatten, recorded_config
+from masksweep.sweeps.config.display import flatten
+from masksweep.sweeps.config.trial import recorded_config
 from tests.support.trials import trial
 
 
