@@ -1,0 +1,227 @@
+"""The variables of a training: what trains, the optimizer's slots, states, masks, held values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from masksweep.strategies.base import Array, Invalid, Plan, Slot, Strategy
+from masksweep.strategies.core.forward import require_plain_calls
+from masksweep.strategies.core.mask_variables import MaskVariables, trained_variable
+from masksweep.strategies.core.moving_statistics import (
+    frozen_statistics,
+    layers_with_frozen_statistics,
+)
+from masksweep.strategies.core.optimizer import (
+    build,
+    require_usable,
+    with_loss_scaling,
+)
+from masksweep.strategies.core.selection import match_each
+from masksweep.strategies.core.weights import dense_layers, describe
+
+
+class TrainingState:
+    """The variables of one training, and how they are set, switched and held.
+
+    `Training` adds the step, and describes the arguments.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        strategy: Strategy,
+        plan: Plan,
+        *,
+        optimizer: Any,
+        loss: Any,
+        trainable: Sequence[str] = ("*",),
+        statistics: Sequence[str] | None = None,
+    ) -> None:
+        if reason := strategy.refuses(plan):
+            raise Invalid("strategy", strategy.name, reason)
+        for method in ("train_step", "compute_loss"):
+            if getattr(type(model), method, None) is not getattr(keras.Model, method):
+                allowed = f"overrides {method}, which a training here does not call"
+                raise Invalid("model", type(model).__name__, allowed)
+        require_usable(optimizer)
+        require_plain_calls(model, plan)
+        self.strategy = strategy
+        self.model, self.loss = model, loss
+        self.weights = describe(model)
+        self.binding = binding = strategy.bind()
+        masked_names = [w.weight.name for w in plan.weights]
+        self._dense = dense_layers(model, masked_names) if binding.dense_call else {}
+        """The Dense layers whose `call` the strategy replaces, by the names of their kernels."""
+        names = [w.name for w in self.weights]
+        trains = set(match_each("trainable", names, trainable))
+        self.frozen = frozen_statistics(model, trainable, statistics)
+        """The statistics that must not change."""
+        self._frozen_layers = layers_with_frozen_statistics(model, self.frozen)
+
+        # all checks are done before this line, so a refusal changes neither model nor optimizer
+        self.optimizer = with_loss_scaling(optimizer, model)
+        self._variables = list(model.trainable_variables)
+        """The model's own trainable variables, in the order of `weights`."""
+        self.masked: dict[str, MaskVariables] = {}
+        self.values: list[Any] = []
+        """The variables with the values that train, in the order of `weights`."""
+        for weight, variable in zip(self.weights, self._variables, strict=True):
+            if masked_weight := plan.find(weight.name):
+                masked = MaskVariables(masked_weight, binding)
+                self.masked[weight.name] = masked
+                start = tf.convert_to_tensor(variable.value)
+                start = binding.init(start, masked.layout.value, masked.rest.value)
+                self.values.append(trained_variable(variable, start))
+            else:
+                self.values.append(variable)
+        self.state = list(model.non_trainable_variables)
+        self.trained = [
+            v for w, v in zip(self.weights, self.values, strict=True) if w.name in trains
+        ]
+        self.slots = build(self.optimizer, self.trained)
+        """By the `id` of each trained variable: pairs (optimizer slot, its initial value)."""
+        self._initial_optimizer_values = [np.asarray(v.numpy()) for v in self.optimizer.variables]
+
+    def start(
+        self, weights: Mapping[str, Array], state: Sequence[Array], plan: Plan
+    ) -> list[Array]:
+        """Returns the values of `all_variables` at the start of a new training.
+
+        Args:
+            weights: Dense weights by name, in the model's order.
+            state: Values of the non-trainable variables, in the order of `state`.
+            plan: The plan of the new training. It must mask the same weights, and the constants of
+                the strategy must have the same shapes as now.
+
+        Returns:
+            Arrays in the order of `all_variables`, for `assign_all`.
+
+        Raises:
+            Invalid: The strategy refuses the plan, or the plan does not fit.
+        """
+        if reason := self.strategy.refuses(plan):
+            raise Invalid("strategy", self.strategy.name, reason)
+        names = {w.weight.name for w in plan.weights}
+        if names != self.masked.keys():
+            raise Invalid("plan", sorted(names), f"masks for {list(self.masked)}, as at the start")
+        values, constants = dict(weights), dict[str, list[Array]]()
+        for masked_weight in plan.weights:
+            name, masked = masked_weight.weight.name, self.masked[masked_weight.weight.name]
+            arrays = masked.arrays(masked_weight, self.binding)
+            _, layout, _, rest = arrays
+            values[name] = np.asarray(self.binding.init(weights[name], layout, rest))
+            constants[name] = masked.distinct(arrays)
+        trained = [values[w.name] for w in self.weights]
+        plan_arrays = [a for n in self.masked for a in constants[n]]
+        return [*trained, *self._initial_optimizer_values, *state, *plan_arrays]
+
+    def assign_all(self, arrays: Sequence[Array]) -> None:
+        """Sets `all_variables`, for example to the result of `start`. Nothing is compiled again."""
+        for variable, array in zip(self.all_variables, arrays, strict=True):
+            variable.assign(array)
+
+    def assign_first(self, arrays: Sequence[Array]) -> None:
+        """Sets the first `len(arrays)` of `all_variables`. The others keep their values."""
+        for variable, array in zip(self.all_variables, arrays, strict=False):
+            variable.assign(array)
+
+    def switch(self, plan: Plan) -> None:
+        """Changes the masks during a training.
+
+        Entries that are masked now get the held values of the plan. Entries that were masked before
+        and train now start from their current values. The optimizer keeps its slots. If the slots
+        are of the kept values only, entries that were kept before keep theirs, and the others get
+        initial values.
+
+        Raises:
+            Invalid: The strategy refuses the plan, or its constants have other shapes than before.
+                Nothing is changed then.
+        """
+        if reason := self.strategy.refuses(plan):
+            raise Invalid("strategy", self.strategy.name, reason)
+        pairs = [(m, f) for name, m in self.masked.items() if (f := plan.find(name))]
+        constants = {id(m): m.arrays(planned, self.binding) for m, planned in pairs}
+        for weight, (value, masked) in zip(self.weights, self._values_with_masks(), strict=True):
+            if masked is None or id(masked) not in constants:
+                continue
+            now = tf.identity(
+                self.binding.dense(value.value, masked.layout.value, masked.rest.value)
+            )
+            moved = [(value, now)]
+            if tuple(value.shape) != weight.shape:
+                for slot, fresh in self.slots.get(id(value), []):
+                    # the initial value of the slot for EMA is the weight itself
+                    fill = tf.fill(weight.shape, fresh.flat[0] if fresh.size else 0.0)
+                    fill = now if slot.name.endswith("_average") else tf.cast(fill, now.dtype)
+                    moved.append((slot, self.to_weight_shape(slot.value, masked, fill)))
+            masked.assign(constants[id(masked)])
+            for variable, array in moved:
+                variable.assign(self.binding.init(array, masked.layout.value, masked.rest.value))
+        self._after_step()
+
+    def to_weight_shape(self, values: Any, masked: MaskVariables, rest: Any) -> Any:
+        """Returns an array in the weight's shape from one in the shape of the trained values.
+
+        Args:
+            values: An array in the shape of the values that train, such as a slot or a gradient.
+            masked: The variables of the masked weight.
+            rest: An array in the weight's shape, whose values the masked entries get.
+        """
+        kept = self.binding.keep(np.asarray(rest), masked.layout.numpy())
+        return self.binding.dense(values, masked.layout.value, tf.convert_to_tensor(kept))
+
+    @property
+    def plan_variables(self) -> list[Any]:
+        """The variables of masks and held values. A step does not change them."""
+        return [v for m in self.masked.values() for v in m.variables]
+
+    @property
+    def variables(self) -> list[Any]:
+        """All variables that a step can change: `values`, optimizer variables, and `state`."""
+        return [*self.values, *self.optimizer.variables, *self.state]
+
+    @property
+    def all_variables(self) -> list[Any]:
+        """All variables of the training: `variables`, then `plan_variables`."""
+        return [*self.variables, *self.plan_variables]
+
+    def effective(self) -> list[Any]:
+        """Returns the dense weights as the strategy defines them now, in the model's order."""
+        return [
+            self.binding.dense(v.value, m.layout.value, m.rest.value)
+            if m
+            else tf.convert_to_tensor(v.value)
+            for v, m in self._values_with_masks()
+        ]
+
+    def _values_with_masks(self) -> list[tuple[Any, MaskVariables | None]]:
+        return [
+            (v, self.masked.get(w.name)) for w, v in zip(self.weights, self.values, strict=True)
+        ]
+
+    def finalize(self) -> None:
+        """Ends the training: EMA replaces the weights by their averages, then `after_step` runs."""
+        self.optimizer.finalize_variable_values(self.trained)
+        self._after_step()
+
+    def _after_step(self) -> None:
+        if self.binding.after_step is None:
+            return
+        for value, masked in self._values_with_masks():
+            if masked is None or id(value) not in self.slots:
+                continue
+            slots = self.slots[id(value)]
+            new, cleared = self.binding.after_step(
+                value.value,
+                [Slot(slot.value, fresh) for slot, fresh in slots],
+                masked.layout.value,
+                masked.rest.value,
+            )
+            value.assign(new)
+            for (slot, _), array in zip(slots, cleared, strict=True):
+                slot.assign(array)
