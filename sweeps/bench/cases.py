@@ -96,8 +96,7 @@ def cases(size: Size, kinds: Sequence[type[Strategy]], sparsities: Sequence[floa
     timed_cases = []
     for strategy in (variant for kind in kinds for variant in variants(kind)):
         targets = None if _can_hold(strategy, HIDDEN_KERNEL) else ("output/*",)
-        units = _can_hold(strategy, HIDDEN_KERNEL, HIDDEN_BIAS)
-        units = units and not _stores_kept_values(strategy)
+        units = not _takes_plain_mask(strategy) and _can_hold(strategy, HIDDEN_KERNEL, HIDDEN_BIAS)
         for sparsity in sparsities:
             for pattern in _patterns(strategy, size, sparsity, targets):
                 timed_cases.append(Case(size, strategy, pattern, sparsity, targets))
@@ -137,14 +136,15 @@ def _patterns(
 ) -> list[Pattern]:
     if targets:
         return [Columns(sparsity)] if round(sparsity * OUTPUTS) < OUTPUTS else []
-    if strategy.role == "dense" or _stores_kept_values(strategy):
+    if strategy.role == "dense" or _takes_plain_mask(strategy):
         return [Random(sparsity)]
     patterns: list[Pattern] = [Random(sparsity), Rows(sparsity), Columns(sparsity)]
     patterns.append(Block(sparsity, (size.block, size.block)))
     return [*patterns, NM(2, 4)] if sparsity == 0.5 else patterns
 
 
-def _stores_kept_values(strategy: Strategy) -> bool:
+def _takes_plain_mask(strategy: Strategy) -> bool:
+    """Whether the strategy computes with the mask itself, not with another layout of it."""
     mask = np.ones((2, 2), bool)
     return strategy.bind().layout(mask) is mask
 
