@@ -49,7 +49,8 @@ class Training(TrainingState):
 
     Example:
         >>> import numpy as np
-        >>> from masksweep.strategies.base import MaskedWeight
+        >>> from masksweep.strategies.base import MaskedWeight, Plan
+        >>> from masksweep.strategies.core.weights import describe
         >>> from masksweep.strategies.weight_mask import WeightMask
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
         >>> kernel = describe(model)[0]
