@@ -31,6 +31,12 @@ def bits(array: Array) -> Array:
     return np.asarray(array, order="C").view(f"u{array.dtype.itemsize}")
 
 
+def one_if_equal(array: Array) -> Array:
+    """Returns the array as a scalar if all its entries have the same bits, else unchanged."""
+    equal = array.size > 0 and bool((bits(array) == bits(array).flat[0]).all())
+    return array.reshape(-1)[0].reshape(()) if equal else array
+
+
 def count_violations(weight: Any, kept: Any, held: Any, lanes: bool = False) -> tuple[Any, Any]:
     """Counts the violations of one dense weight, with TensorFlow.
 

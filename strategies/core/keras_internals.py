@@ -60,6 +60,11 @@ def rematerialized(layer: Any) -> bool:
     return bool(getattr(layer, "_remat_mode", None))
 
 
+def own_metrics(layer: Any) -> list[Any]:
+    """Returns the metrics that are attributes of a layer or model."""
+    return list(layer._metrics)
+
+
 @contextmanager
 def not_trainable(layers: Sequence[Any]) -> Iterator[None]:
     """Sets `trainable` of these layers to False inside a `with` block.
@@ -100,11 +105,53 @@ def calling(calls: Mapping[int, Callable[..., Any]], layers: Sequence[Any]) -> I
 # -- variables and optimizers ----------------------------------------------------------------
 
 
+def stored_value(variable: Any) -> Any:
+    """Returns the `tf.Variable` behind a variable, whatever scope is active."""
+    return variable._value
+
+
+def assign_directly(variable: Any, value: Any) -> None:
+    """Assigns to a variable, whatever scope is active."""
+    variable._direct_assign(value)
+
+
+def trained_by(optimizer: Any) -> list[Any]:
+    """Returns the variables that an optimizer was built for."""
+    return list(optimizer._trainable_variables)
+
+
+def on_each_device(function: Callable[..., None], variables: Sequence[Any]) -> None:
+    """Calls a function that assigns to variables, on each device that has a copy of them.
+
+    Args:
+        function: Gets the variables as arguments. Under a `tf.distribute` strategy it is called for
+            each replica, with the replica's copies.
+        variables: Keras variables. The copies of the first one tell which devices there are.
+    """
+    import tensorflow as tf
+
+    if not tf.distribute.has_strategy():
+        function(*variables)
+        return
+    first, *others = (v.value for v in variables)
+
+    def update(strategy: Any) -> None:
+        strategy.extended.update(first, function, args=others, group=False)
+
+    if tf.distribute.in_cross_replica_context():
+        update(tf.distribute.get_strategy())
+    else:
+        merge = tf.__internal__.distribute.interim.maybe_merge_call
+        merge(update, tf.distribute.get_strategy())
+
+
 def treat_as(variable: Any, original: Any) -> None:
     """Makes optimizers treat `variable` as `original`, for example in the list of variables
     without weight decay.
     """
-    variable.value._unique_id = original.value._unique_id
+    # the variable of several replicas has the identity of its first copy
+    first_copy = getattr(variable.value, "_primary", variable.value)
+    first_copy._unique_id = original.value._unique_id
 
 
 def without_replicas(optimizer: type) -> type:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 import numpy as np
 
 from masksweep.strategies.base import Array, Invalid
-from masksweep.strategies.core.audit import bits
+from masksweep.strategies.core.audit import one_if_equal
 
 COPIES_WEIGHTS = (keras.optimizers.ScheduleFreeAdamW,)
 """Optimizers whose slots start as a copy of the weights. They are not supported: `keras.Model.fit`
@@ -57,47 +58,59 @@ def with_loss_scaling(optimizer: Any, model: Any) -> Any:
     return keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale_optimizer")
 
 
-def build(optimizer: Any, variables: Sequence[Any]) -> dict[int, list[tuple[Any, Array]]]:
-    """Builds the optimizer for variables, and finds their slots.
+Slots = dict[int, list[tuple[Any, Array]]]
+"""By the `id` of each trained variable: pairs (slot of the optimizer, its initial value)."""
 
-    Keras has no mapping from a variable to its slots. It makes each slot with
-    `add_variable_from_reference`, so this method is wrapped during the build.
+
+def build(optimizer: Any, variables: Sequence[Any]) -> Slots:
+    """Builds the optimizer for variables, and finds their slots.
 
     Args:
         optimizer: An optimizer that was not built yet.
         variables: The variables that it will train.
 
     Returns:
-        For the `id` of each variable, pairs (slot, its initial value) of all slots that have the
-        variable's shape.
+        All slots that have the shape of their variable.
     """
-    slots: dict[int, list[tuple[Any, Array]]] = {id(v): [] for v in variables}
+    scope = keras.name_scope(optimizer.name, caller=optimizer)
+    with recording_slots(optimizer, variables) as slots, scope:
+        optimizer.build(variables)
+    return slots
 
-    def listening(add_variable: Callable[..., Any]) -> Callable[..., Any]:
+
+@contextmanager
+def recording_slots(optimizer: Any, variables: Sequence[Any]) -> Iterator[Slots]:
+    """Records the slots that an optimizer makes inside a `with` block.
+
+    Keras has no mapping from a variable to its slots. It makes each slot with
+    `add_variable_from_reference`, so this method is wrapped inside the block.
+
+    Args:
+        optimizer: The optimizer.
+        variables: The variables whose slots are recorded.
+
+    Yields:
+        The slots of the shape of their variable; they are added as they are made.
+    """
+    slots: Slots = {id(v): [] for v in variables}
+
+    def recording(add_variable: Callable[..., Any]) -> Callable[..., Any]:
         def make_and_record(reference_variable: Any, *args: Any, **kwargs: Any) -> Any:
             slot = add_variable(reference_variable, *args, **kwargs)
             variable_slots = slots.get(id(reference_variable))
             if variable_slots is not None and slot.shape == reference_variable.shape:
                 # the initial value becomes a constant of the graph, which XLA keeps for the life of
                 # the process, so a scalar is stored where possible
-                variable_slots.append((slot, _collapse_constant(np.asarray(slot.numpy()))))
+                variable_slots.append((slot, one_if_equal(np.asarray(slot.numpy()))))
             return slot
 
         return make_and_record
 
     parts = _with_inner_optimizers(optimizer)
     for part in parts:
-        part.add_variable_from_reference = listening(part.add_variable_from_reference)
+        part.add_variable_from_reference = recording(part.add_variable_from_reference)
     try:
-        with keras.name_scope(optimizer.name, caller=optimizer):
-            optimizer.build(variables)
+        yield slots
     finally:
         for part in parts:
             del part.add_variable_from_reference
-    return slots
-
-
-def _collapse_constant(array: Array) -> Array:
-    """Returns the array as a scalar if all its entries have the same bits, else unchanged."""
-    alike = array.size > 0 and bool((bits(array) == bits(array).flat[0]).all())
-    return array.reshape(-1)[0].reshape(()) if alike else array

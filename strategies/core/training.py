@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -12,8 +12,8 @@ import tensorflow as tf
 
 from masksweep.strategies.base import Invalid
 from masksweep.strategies.core.forward import ForwardScope, require_listed
+from masksweep.strategies.core.held_weight import HeldWeight
 from masksweep.strategies.core.keras_internals import calling, not_trainable
-from masksweep.strategies.core.mask_variables import MaskVariables
 from masksweep.strategies.core.training_state import TrainingState
 
 
@@ -79,10 +79,7 @@ class Training(TrainingState):
         return outputs, [scope.get_current_value(v) for v in self.state], losses
 
     def _scope(self, tape: Any) -> ForwardScope:
-        weights = [
-            self.binding.substitute(v.value, m.layout.value, m.rest.value) if m else v.value
-            for v, m in self._values_with_masks()
-        ]
+        weights = [m.substitute() if m else v.value for v, m in self._values_with_masks()]
         values = [*zip(self._variables, weights, strict=True), *((v, v.value) for v in self.state)]
         return ForwardScope(values, self._variables, tape)
 
@@ -90,23 +87,11 @@ class Training(TrainingState):
         """Returns (outputs, losses that layers add), computed by `Model.__call__` as in `fit`."""
         # `fit` too leaves the argument out if the model's `call` does not have it
         arguments = {"training": training} if "training" in self._parameters else {}
-        calls = self._dense_calls()  # before the scope, where variables have other values
+        calls = {id(y): self.masked[name].dense_call(y) for name, y in self._dense.items()}
         with scope, calling(calls, list(self._dense.values())), not_trainable(self._frozen_layers):
             outputs, losses = self.model(x, **arguments), self.model.losses
         scope.require_followed()
         return outputs, losses
-
-    def _dense_calls(self) -> dict[int, Callable[..., Any]]:
-        """Returns the new `call` of each layer in `_dense`, by the layer's `id`."""
-        values = {w.name: v for w, v in zip(self.weights, self.values, strict=True)}
-
-        def call_of(name: str, layer: Any) -> Callable[..., Any]:
-            masked, dense_call = self.masked[name], self.binding.dense_call
-            assert dense_call is not None
-            arrays = values[name].value, masked.layout.value, masked.rest.value
-            return lambda inputs, training=None: dense_call(layer, inputs, *arrays)
-
-        return {id(layer): call_of(name, layer) for name, layer in self._dense.items()}
 
     @cached_property
     def _parameters(self) -> Collection[str]:
@@ -165,9 +150,8 @@ class Training(TrainingState):
             outputs, losses = self._call(x, scope, training=True)
             self._check_written(scope)
             loss_inputs = outputs
-            for weight in self.weights:
-                if weight.output and (masked := self.masked.get(weight.name)):
-                    loss_inputs = self.binding.outputs(loss_inputs, masked.layout.value)
+            for masked in self.masked.values():
+                loss_inputs = masked.outputs(loss_inputs)
             loss = _total([self.loss(y, loss_inputs), *losses])
             scaled = self.optimizer.scale_loss(loss)
         read_gradients, write_gradients = tape.gradient(
@@ -175,7 +159,7 @@ class Training(TrainingState):
         )
         owners = {id(v): m for v, m in self._values_with_masks() if m}
         pairs = [
-            (self._optimizer_gradient(_sum([read, *written]), owners.get(id(v))), v)
+            (_optimizer_gradient(_sum([read, *written]), owners.get(id(v))), v)
             for read, written, v in zip(read_gradients, write_gradients, self.trained, strict=True)
         ]
         return loss, outputs, scope, pairs
@@ -199,10 +183,9 @@ class Training(TrainingState):
                 allowed = f"must match {weight.name}, to which its layer writes in the forward pass"
                 raise Invalid("trainable", weight.layer, allowed)
 
-    def _optimizer_gradient(self, gradient: Any, masked: MaskVariables | None) -> Any:
-        if gradient is None or masked is None or self.binding.slices:
-            return gradient
-        return self.binding.gradients(tf.convert_to_tensor(gradient), masked.layout.value)
+
+def _optimizer_gradient(gradient: Any, masked: HeldWeight | None) -> Any:
+    return gradient if masked is None else masked.gradient(gradient)
 
 
 def _total(losses: Sequence[Any]) -> Any:

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from masksweep.strategies.base import Array, Invalid, Plan, Slot, Strategy
+from masksweep.strategies.base import Array, Invalid, Plan, Strategy
 from masksweep.strategies.core.forward import require_plain_calls
-from masksweep.strategies.core.mask_variables import MaskVariables, trained_variable
+from masksweep.strategies.core.held_weight import HeldWeight
 from masksweep.strategies.core.moving_statistics import (
     frozen_statistics,
     layers_with_frozen_statistics,
@@ -67,18 +67,16 @@ class TrainingState:
         self.optimizer = with_loss_scaling(optimizer, model)
         self._variables = list(model.trainable_variables)
         """The model's own trainable variables, in the order of `weights`."""
-        self.masked: dict[str, MaskVariables] = {}
-        self.values: list[Any] = []
+        self.masked = {
+            weight.name: HeldWeight(masked_weight, binding, variable)
+            for weight, variable in zip(self.weights, self._variables, strict=True)
+            if (masked_weight := plan.find(weight.name))
+        }
+        self.values = [
+            self.masked[weight.name].value if weight.name in self.masked else variable
+            for weight, variable in zip(self.weights, self._variables, strict=True)
+        ]
         """The variables with the values that train, in the order of `weights`."""
-        for weight, variable in zip(self.weights, self._variables, strict=True):
-            if masked_weight := plan.find(weight.name):
-                masked = MaskVariables(masked_weight, binding)
-                self.masked[weight.name] = masked
-                start = tf.convert_to_tensor(variable.value)
-                start = binding.init(start, masked.layout.value, masked.rest.value)
-                self.values.append(trained_variable(variable, start))
-            else:
-                self.values.append(variable)
         self.state = list(model.non_trainable_variables)
         self.trained = [
             v for w, v in zip(self.weights, self.values, strict=True) if w.name in trains
@@ -112,7 +110,7 @@ class TrainingState:
         values, constants = dict(weights), dict[str, list[Array]]()
         for masked_weight in plan.weights:
             name, masked = masked_weight.weight.name, self.masked[masked_weight.weight.name]
-            arrays = masked.arrays(masked_weight, self.binding)
+            arrays = masked.arrays(masked_weight)
             _, layout, _, rest = arrays
             values[name] = np.asarray(self.binding.init(weights[name], layout, rest))
             constants[name] = masked.distinct(arrays)
@@ -145,13 +143,11 @@ class TrainingState:
         if reason := self.strategy.refuses(plan):
             raise Invalid("strategy", self.strategy.name, reason)
         pairs = [(m, f) for name, m in self.masked.items() if (f := plan.find(name))]
-        constants = {id(m): m.arrays(planned, self.binding) for m, planned in pairs}
+        constants = {id(m): m.arrays(planned) for m, planned in pairs}
         for weight, (value, masked) in zip(self.weights, self._values_with_masks(), strict=True):
             if masked is None or id(masked) not in constants:
                 continue
-            now = tf.identity(
-                self.binding.dense(value.value, masked.layout.value, masked.rest.value)
-            )
+            now = tf.identity(masked.effective())
             moved = [(value, now)]
             if tuple(value.shape) != weight.shape:
                 for slot, fresh in self.slots.get(id(value), []):
@@ -161,10 +157,10 @@ class TrainingState:
                     moved.append((slot, self.to_weight_shape(slot.value, masked, fill)))
             masked.assign(constants[id(masked)])
             for variable, array in moved:
-                variable.assign(self.binding.init(array, masked.layout.value, masked.rest.value))
+                variable.assign(masked.initial(array))
         self._after_step()
 
-    def to_weight_shape(self, values: Any, masked: MaskVariables, rest: Any) -> Any:
+    def to_weight_shape(self, values: Any, masked: HeldWeight, rest: Any) -> Any:
         """Returns an array in the weight's shape from one in the shape of the trained values.
 
         Args:
@@ -173,12 +169,12 @@ class TrainingState:
             rest: An array in the weight's shape, whose values the masked entries get.
         """
         kept = self.binding.keep(np.asarray(rest), masked.layout.numpy())
-        return self.binding.dense(values, masked.layout.value, tf.convert_to_tensor(kept))
+        return masked.dense(values, tf.convert_to_tensor(kept))
 
     @property
     def plan_variables(self) -> list[Any]:
         """The variables of masks and held values. A step does not change them."""
-        return [v for m in self.masked.values() for v in m.variables]
+        return [v for m in self.masked.values() for v in m.constants]
 
     @property
     def variables(self) -> list[Any]:
@@ -193,13 +189,11 @@ class TrainingState:
     def effective(self) -> list[Any]:
         """Returns the dense weights as the strategy defines them now, in the model's order."""
         return [
-            self.binding.dense(v.value, m.layout.value, m.rest.value)
-            if m
-            else tf.convert_to_tensor(v.value)
+            m.effective() if m else tf.convert_to_tensor(v.value)
             for v, m in self._values_with_masks()
         ]
 
-    def _values_with_masks(self) -> list[tuple[Any, MaskVariables | None]]:
+    def _values_with_masks(self) -> list[tuple[Any, HeldWeight | None]]:
         return [
             (v, self.masked.get(w.name)) for w, v in zip(self.weights, self.values, strict=True)
         ]
@@ -210,18 +204,6 @@ class TrainingState:
         self._after_step()
 
     def _after_step(self) -> None:
-        if self.binding.after_step is None:
-            return
         for value, masked in self._values_with_masks():
-            if masked is None or id(value) not in self.slots:
-                continue
-            slots = self.slots[id(value)]
-            new, cleared = self.binding.after_step(
-                value.value,
-                [Slot(slot.value, fresh) for slot, fresh in slots],
-                masked.layout.value,
-                masked.rest.value,
-            )
-            value.assign(new)
-            for (slot, _), array in zip(slots, cleared, strict=True):
-                slot.assign(array)
+            if masked is not None and id(value) in self.slots:
+                masked.after_step(self.slots[id(value)])

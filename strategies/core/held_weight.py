@@ -1,0 +1,172 @@
+"""One masked weight of a model in training, and what its strategy does with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from masksweep.strategies.base import Array, Binding, Invalid, MaskedWeight, Slot
+from masksweep.strategies.core import keras_internals
+
+
+class HeldWeight:
+    """The variables of one masked weight, and the functions of its strategy applied to them.
+
+    Both a sweep's training and a masked Keras model hold their weights through this class. The
+    audit uses `kept` (the mask) and `held` (the held values), both in the weight's shape. The
+    strategy computes with `layout` and `rest`, which are `m` and `h` of its `Binding`.
+
+    Args:
+        masked: The weight with its mask and its held values.
+        binding: The functions of the strategy.
+        variable: The model's own variable. It is set to the start of the training if the values
+            that train have its shape.
+    """
+
+    def __init__(self, masked: MaskedWeight, binding: Binding, variable: Any) -> None:
+        layout, rest = binding.constants(masked)
+        self.weight, self.binding, self.variable = masked.weight, binding, variable
+        self.kept, self.held = _constant(masked.mask, "kept"), _constant(masked.held, "held")
+        self.layout = self.kept if layout is masked.mask else _constant(layout, "layout")
+        self.rest = self.held if rest is masked.held else _constant(rest, "rest")
+        self.value = _trained_variable(variable, self.initial(tf.convert_to_tensor(variable.value)))
+        """The variable with the values that train; `variable` itself if their shape is equal."""
+
+    # -- the functions of the strategy -------------------------------------------------------
+
+    def initial(self, weight: Any) -> Any:
+        """Returns the values that train, from an array in the weight's shape."""
+        return self.binding.init(weight, self.layout.value, self.rest.value)
+
+    def substitute(self) -> Any:
+        """Returns the weight that the forward pass uses."""
+        return self.binding.substitute(self.value.value, self.layout.value, self.rest.value)
+
+    def effective(self) -> Any:
+        """Returns the dense weight, which is audited and saved."""
+        return self.dense(self.value.value, self.rest.value)
+
+    def dense(self, values: Any, rest: Any) -> Any:
+        """Returns an array in the weight's shape from one in the shape of the trained values.
+
+        Args:
+            values: An array in the shape of the values that train, such as a slot or a gradient.
+            rest: The values of the masked entries, in the shape of `rest` of this weight.
+        """
+        return self.binding.dense(values, self.layout.value, rest)
+
+    def gradient(self, gradient: Any) -> Any:
+        """Returns the gradient that the optimizer gets. None stays None."""
+        if gradient is None or self.binding.slices:
+            return gradient
+        return self.binding.gradients(tf.convert_to_tensor(gradient), self.layout.value)
+
+    def outputs(self, outputs: Any) -> Any:
+        """Returns the model's outputs as the loss gets them."""
+        return self.binding.outputs(outputs, self.layout.value) if self.weight.output else outputs
+
+    def dense_call(self, layer: Any) -> Callable[..., Any]:
+        """Returns the new `call` of the Dense layer that has this kernel.
+
+        Call this before the scope of the forward pass, in which variables have other values.
+        """
+        replacement = self.binding.dense_call
+        assert replacement is not None
+        arrays = self.value.value, self.layout.value, self.rest.value
+
+        def call(inputs: Any, training: bool | None = None) -> Any:
+            return replacement(layer, inputs, *arrays)
+
+        return call
+
+    def after_step(self, slots: Sequence[tuple[Any, Array]]) -> None:
+        """Sets the trained values and their slots, after a step of the optimizer.
+
+        Args:
+            slots: Pairs (slot of the optimizer, its initial value).
+        """
+        function = self.binding.after_step
+        if function is None:
+            return
+        initial_slots = [initial for _, initial in slots]
+
+        def assign(value: Any, layout: Any, rest: Any, *slots: Any) -> None:
+            now = [
+                Slot(tf.convert_to_tensor(slot), initial)
+                for slot, initial in zip(slots, initial_slots, strict=True)
+            ]
+            new, new_slots = function(tf.convert_to_tensor(value), now, layout, rest)
+            value.assign(new)
+            for slot, array in zip(slots, new_slots, strict=True):
+                slot.assign(array)
+
+        variables = [self.value, self.layout, self.rest, *(slot for slot, _ in slots)]
+        keras_internals.on_each_device(assign, variables)
+
+    # -- other masks -------------------------------------------------------------------------
+
+    def arrays(self, masked: MaskedWeight) -> tuple[Array, Array, Array, Array]:
+        """Returns (kept, layout, held, rest) for another mask or other held values of this weight.
+
+        If there is one held value for all entries, but the variable has one for each entry, the
+        value is repeated.
+
+        Raises:
+            Invalid: (key `plan`) `layout` or `rest` does not have the shape of its variable.
+        """
+        layout, rest = self.binding.constants(masked)
+        rest = rest if rest.shape else np.broadcast_to(rest, tuple(self.rest.shape))
+        if (layout.shape, rest.shape) != (tuple(self.layout.shape), tuple(self.rest.shape)):
+            allowed = "masks of other sizes, or held values of another kind, than at the start"
+            raise Invalid("plan", masked.weight.name, allowed)
+        return masked.mask, layout, masked.held, rest
+
+    def distinct(self, arrays: Sequence[Any]) -> list[Any]:
+        """Returns one array of (kept, layout, held, rest) for each variable, without repetitions.
+
+        `layout` may be the same variable as `kept`, and `rest` the same as `held`.
+        """
+        variables = self.kept, self.layout, self.held, self.rest
+        return list({id(v): array for v, array in zip(variables, arrays, strict=True)}.values())
+
+    @property
+    def constants(self) -> list[Any]:
+        """The variables of the mask and the held values, each once: two to four."""
+        return self.distinct((self.kept, self.layout, self.held, self.rest))
+
+    def assign(self, arrays: Sequence[Array]) -> None:
+        """Sets the variables to the arrays that the method `arrays` returned."""
+        for variable, array in zip(self.constants, self.distinct(arrays), strict=True):
+            variable.assign(array)
+
+
+def _constant(array: Array, name: str) -> Any:
+    return keras.Variable(array, dtype=str(array.dtype), trainable=False, name=name)
+
+
+def _trained_variable(variable: Any, start: Any) -> Any:
+    """Returns the variable for the values that train, set to their start.
+
+    If these values have the shape of the weight, this is the weight's own variable. Otherwise it is
+    a new variable that an optimizer treats as the weight's own.
+
+    Args:
+        variable: The weight's own variable.
+        start: Values at the start, a tensor of any shape.
+    """
+    if start.shape == variable.shape:
+        variable.assign(start)
+        return variable
+    with ExitStack() as scopes:
+        for part in variable.path.split("/")[:-1]:
+            scopes.enter_context(keras.name_scope(part))
+        new_variable = keras.Variable(start, dtype=variable.dtype, name=variable.name)
+    new_variable.constraint = variable.constraint
+    # optimizers identify variables by this, for example those without weight decay
+    keras_internals.treat_as(new_variable, variable)
+    return new_variable
