@@ -1,18 +1,77 @@
-"""Strategies: ways to hold masked weights while the rest trains. TensorFlow, Keras, NumPy only."""
+"""Strategies: ways to hold masked weights while the rest trains. TensorFlow, Keras, NumPy only.
+
+`apply` makes a Keras model that holds its masks; `audit` and `summary` show what it holds.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from masksweep.strategies.base import Binding, Invalid, MaskedWeight, Plan, Slot, Strategy, Weight
-from masksweep.strategies.patterns import PATTERNS
+from masksweep.strategies.patterns import PATTERNS, Pattern
+from masksweep.strategies.patterns.autoregressive import Autoregressive
+from masksweep.strategies.patterns.axis import Axis
+from masksweep.strategies.patterns.band import Band
+from masksweep.strategies.patterns.block import Block
+from masksweep.strategies.patterns.causal import Causal
+from masksweep.strategies.patterns.columns import Columns
+from masksweep.strategies.patterns.fan_in import FanIn
+from masksweep.strategies.patterns.magnitude import Magnitude
+from masksweep.strategies.patterns.n_m import NM
+from masksweep.strategies.patterns.random import Random
+from masksweep.strategies.patterns.rows import Rows
+from masksweep.strategies.patterns.smallest import Smallest
+from masksweep.strategies.patterns.zeros import Zeros
 from masksweep.strategies.registry import STRATEGIES, register
 
+if TYPE_CHECKING:
+    from masksweep.strategies.keras_model.apply import apply
+    from masksweep.strategies.keras_model.masked_model import MaskedModel
+    from masksweep.strategies.keras_model.report import audit, summary
+
 __all__ = [
+    "NM",
     "PATTERNS",
     "STRATEGIES",
+    "Autoregressive",
+    "Axis",
+    "Band",
     "Binding",
+    "Block",
+    "Causal",
+    "Columns",
+    "FanIn",
     "Invalid",
+    "Magnitude",
+    "MaskedModel",
     "MaskedWeight",
+    "Pattern",
     "Plan",
+    "Random",
+    "Rows",
     "Slot",
+    "Smallest",
     "Strategy",
     "Weight",
+    "Zeros",
+    "apply",
+    "audit",
     "register",
+    "summary",
 ]
+
+_NEEDS_TENSORFLOW = {
+    "MaskedModel": "masked_model",
+    "apply": "apply",
+    "audit": "report",
+    "summary": "report",
+}
+"""Names that are imported when they are first used, with their modules in `keras_model`."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NEEDS_TENSORFLOW:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.keras_model.{_NEEDS_TENSORFLOW[name]}")
+    return getattr(module, name)

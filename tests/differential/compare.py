@@ -1,4 +1,4 @@
-"""Trains a model twice, by Keras and by `Training` with the dense strategy, and compares."""
+"""Trains a model by Keras, by `Training` and by `apply` with the dense strategy, and compares."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from masksweep.strategies import Plan
+from masksweep.strategies import Plan, apply
 from masksweep.strategies.core.audit import same_bits
 from masksweep.strategies.core.training import Training
 from masksweep.strategies.dense import Dense
@@ -49,11 +49,19 @@ class Case:
         return optimizers.make(self.optimizer, self.option, model, self.wrapper)
 
 
-def by_keras(case: Case) -> dict[str, list[Any]]:
-    """Returns all values that training changes, after a training by Keras."""
+def by_keras(case: Case, masked: bool = False) -> dict[str, list[Any]]:
+    """Returns all values that training changes, after a training by Keras.
+
+    Args:
+        case: What is trained.
+        masked: Whether the model is one of `apply`, with the dense strategy for each kernel.
+    """
     model = case.model()
+    optimizer = case.new_optimizer(model)
+    if masked:
+        model = apply(model, _half_of_kernels, "dense")
     model.compile(
-        case.new_optimizer(model),
+        optimizer,
         loss=keras.losses.MeanSquaredError(),
         jit_compile=False,
         run_eagerly=case.mode == "eager",
@@ -62,6 +70,12 @@ def by_keras(case: Case) -> dict[str, list[Any]]:
         model.train_on_batch(x, y)
     model.optimizer.finalize_variable_values(model.trainable_variables)
     return _values(model.trainable_variables, model.non_trainable_variables, model.optimizer)
+
+
+def _half_of_kernels(name: str, shape: tuple[int, ...]) -> Any:
+    """A mask for `apply`. SpectralNormalization writes to its kernel, so it cannot be masked."""
+    masked = name.endswith("kernel") and "spectral" not in name
+    return np.arange(np.prod(shape)).reshape(shape) % 2 if masked else None
 
 
 def by_training(case: Case) -> dict[str, list[Any]]:
@@ -81,10 +95,18 @@ def _values(weights: Any, state: Any, optimizer: Any) -> dict[str, list[Any]]:
     return {name: [np.asarray(v.numpy()) for v in group] for name, group in groups.items()}
 
 
-def assert_same(case: Case, keras_values: dict[str, list[Any]] | None = None) -> None:
-    """Asserts that both trainings end with the same bits, and that the weights changed."""
+def assert_same(
+    case: Case, keras_values: dict[str, list[Any]] | None = None, *, masked: bool = False
+) -> None:
+    """Asserts that two trainings end with the same bits, and that the weights changed.
+
+    Args:
+        case: What is trained.
+        keras_values: The result of `by_keras`, if it is known already.
+        masked: Whether `apply` is compared with Keras, else `Training`.
+    """
     keras_values = keras_values or by_keras(case)
-    ours = by_training(case)
+    ours = by_keras(case, masked=True) if masked else by_training(case)
     if case.policy == "float32":  # with fewer bits, Adam's small steps may round to zero
         start = [v.numpy() for v in case.model().trainable_variables]
         pairs = zip(start, keras_values["weights"], strict=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from .compare import Case, assert_same
+from .compare import Case, assert_same, by_keras
 from .layer_kinds import KINDS, LEFT_OUT, of_one_shape, public_kinds
 from .models import FORMS
 from .optimizers import OPTIMIZERS, OPTIONS, WRAPPERS
@@ -43,7 +43,10 @@ def test_an_option(option: str) -> None:
 @pytest.mark.parametrize("kind", ["BatchNormalization|SpectralNormalization", "Embedding"])
 @pytest.mark.parametrize("form", FORMS)
 def test_a_form_of_model(form: str, kind: str) -> None:
-    assert_same(Case(kind=kind, form=form))
+    case = Case(kind=kind, form=form)
+    values = by_keras(case)
+    assert_same(case, values)
+    assert_same(case, values, masked=True)
 
 
 @pytest.mark.parametrize("policy", POLICIES)

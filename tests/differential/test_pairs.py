@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import combinations, product
 from typing import Any
 
@@ -50,9 +50,9 @@ def test_each_pair_of_values_is_in_a_row() -> None:
 
 
 def assert_same_unless_keras_fails(case: Case) -> str:
-    """Asserts that both trainings end with the same bits, unless Keras itself fails.
+    """Asserts that all trainings end with the same bits, unless Keras itself fails.
 
-    If Keras fails, `Training` must fail with the same exception.
+    If Keras fails, `Training` and `apply` must fail with the same exception.
 
     Returns:
         The reason why Keras fails, or an empty string.
@@ -61,11 +61,13 @@ def assert_same_unless_keras_fails(case: Case) -> str:
     try:
         values = by_keras(case)
     except Exception as error:
-        with pytest.raises(type(error)) as caught:
-            by_training(case)
-        assert not isinstance(caught.value, Invalid), "Keras fails, and we blame the model"
+        for train in (by_training, partial(by_keras, masked=True)):
+            with pytest.raises(type(error)) as caught:
+                train(case)
+            assert not isinstance(caught.value, Invalid), "Keras fails, and we blame the model"
         return f"Keras: {type(error).__name__}: {' '.join(str(error).split())[:80]}"
     assert_same(case, values)
+    assert_same(case, values, masked=True)
     return ""
 
 

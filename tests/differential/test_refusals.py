@@ -71,7 +71,9 @@ def test_a_model_is_refused(build: Callable[[], Any], words: str) -> None:
 
 def test_a_weight_that_its_layer_writes_to_cannot_be_masked() -> None:
     model = writing()
-    plan = make_plan(describe(model), values(model), masks=Random(0.5).masks, held=Zero().values)
+    plan = make_plan(
+        describe(model), values(model), masks=Random(0.5).from_weights, held=Zero().values
+    )
     with pytest.raises(Invalid, match="writes to normed/kernel in the forward pass"):
         step(model, Projection(), plan)
 
@@ -196,7 +198,7 @@ def test_a_layer_is_refused(layer: Callable[[], Any], words: str) -> None:
 
 
 def masked(model: Any) -> Plan:
-    masks, held = Random(0.5).masks, Zero().values
+    masks, held = Random(0.5).from_weights, Zero().values
     return make_plan(describe(model), values(model), masks=masks, held=held, targets=["*/kernel"])
 
 

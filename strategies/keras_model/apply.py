@@ -1,0 +1,77 @@
+"""`apply`: a Keras model whose masked weights are held."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from masksweep.strategies.core.weights import describe, values
+from masksweep.strategies.keras_model.choices import (
+    HeldChoice,
+    PatternChoice,
+    StrategyChoice,
+    choose_held,
+    choose_masks,
+    choose_strategies,
+    make_plan,
+)
+from masksweep.strategies.keras_model.masked_model import MaskedModel, require_supported
+
+
+def apply(
+    model: Any,
+    pattern: PatternChoice,
+    strategy: StrategyChoice = "hard_mask",
+    *,
+    held: HeldChoice = "zero",
+    targets: Sequence[str] | None = None,
+    seed: int = 0,
+) -> MaskedModel:
+    """Returns a Keras model that trains `model` while its masked weights are held.
+
+    The result is used as any Keras model: `compile`, `fit`, `evaluate`, `predict`, `save`,
+    `keras.models.load_model`, callbacks. `model` itself is trained: its variables are used.
+
+    Weights have names such as `hidden/kernel`: the name of the layer and of its variable.
+
+    Args:
+        model: A built Keras model: Sequential, Functional or a subclass. It must not override
+            `train_step` or the like.
+        pattern: Which weights are masked: a pattern, such as `Random(0.9)`; a function
+            `(name, shape) -> mask` (None: not masked); or a dict of patterns or masks by glob on
+            weight names, of which the first that matches decides. In a mask, True or 1 means that
+            an entry trains, and False or 0 that it is held.
+        strategy: How they are held: a strategy or its name, or a dict of these by glob.
+        held: The values at which they are held: a number, `"zero"`, `"init"` (frozen where they
+            are), or a dict of these or of arrays by glob.
+        targets: Globs on the names of the weights to mask. None means, for a pattern: every kernel
+            except the last one.
+        seed: Seed of the masks.
+
+    Returns:
+        The masked model.
+
+    Raises:
+        Invalid: (a `ValueError`) An argument is not allowed, or a strategy refuses. Its message
+            names the weight, and says what is allowed.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from masksweep import strategies
+        >>> layers = [keras.Input((8,)), keras.layers.Dense(16, "relu", name="hidden"),
+        ...           keras.layers.Dense(1, name="output")]
+        >>> masked = strategies.apply(keras.Sequential(layers), strategies.Random(0.75))
+        >>> masked.compile("adam", "mse")
+        >>> history = masked.fit(np.ones((32, 8)), np.ones(32), verbose=0)
+        >>> strategies.audit(masked).ok
+        True
+        >>> kernel = masked.export_plain().get_layer("hidden").kernel.numpy()
+        >>> float((kernel == 0).mean())
+        0.75
+    """
+    require_supported(model)
+    weights, initial = describe(model), values(model)
+    masks = choose_masks(pattern, weights, initial, targets, seed)
+    held_values = choose_held(held, {name: initial[name] for name in masks})
+    plan = make_plan(weights, masks, held_values)
+    return MaskedModel(model, choose_strategies(strategy, list(masks)), plan)

@@ -1,0 +1,164 @@
+"""Reads the arguments of `apply`: which weights are masked, how, and at which values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from masksweep.strategies.base import (
+    Array,
+    Invalid,
+    Mask,
+    MaskedWeight,
+    Plan,
+    Strategy,
+    Weight,
+    require,
+)
+from masksweep.strategies.core.selection import match, match_each, target_names
+from masksweep.strategies.held import HELD, Held
+from masksweep.strategies.held.constant import Constant
+from masksweep.strategies.patterns import Pattern, Scored
+from masksweep.strategies.patterns.explicit import to_mask
+from masksweep.strategies.registry import STRATEGIES
+
+MaskFunction = Callable[[str, tuple[int, ...]], Any]
+"""(name, shape) -> the mask of a weight, or None if it is not masked."""
+PatternChoice = Pattern | MaskFunction | Mapping[str, Any]
+StrategyChoice = str | Strategy | Mapping[str, str | Strategy]
+HeldChoice = str | float | Held | Mapping[str, Any]
+
+
+def choose_masks(
+    choice: PatternChoice,
+    weights: Sequence[Weight],
+    initial: Mapping[str, Array],
+    targets: Sequence[str] | None,
+    seed: int,
+) -> dict[str, Mask]:
+    """Returns the masks by weight name, in the model's order.
+
+    Args:
+        choice: A pattern; a function `(name, shape) -> mask or None`; or, by glob on weight names,
+            patterns or arrays. The first glob that matches a weight decides.
+        weights: The model's weights.
+        initial: Their values, by name. A pattern that masks by scores takes them as scores.
+        targets: Globs on the names of the weights to mask. None means: for a pattern, every kernel
+            except the last one; else every weight for which there is a mask.
+        seed: Seed of the patterns.
+
+    Raises:
+        Invalid: A glob matches no weight, or a mask does not fit its weight.
+    """
+    every = targets is None and not isinstance(choice, Pattern)
+    names = [w.name for w in weights] if every else target_names(weights, targets)
+    masks: dict[str, Any] = {}
+    if isinstance(choice, Pattern):
+        masks = _masks(choice, names, initial, seed)
+    elif isinstance(choice, Mapping):
+        for glob, part in choice.items():
+            matching = [n for n in match_each("pattern", names, [glob]) if n not in masks]
+            if isinstance(part, Pattern):
+                masks |= _masks(part, matching, initial, seed)
+            else:
+                masks |= dict.fromkeys(matching, part)
+    elif callable(choice):
+        masks = {n: mask for n in names if (mask := choice(n, initial[n].shape)) is not None}
+    else:
+        allowed = "must be a pattern, masks by weight name, or a function (name, shape) -> mask"
+        raise Invalid("pattern", repr(choice), allowed)
+    require(bool(masks), "pattern", repr(choice), "a pattern that masks at least one weight")
+    return {
+        w.name: to_mask(masks[w.name], w.shape, f"mask of {w.name}")
+        for w in weights
+        if w.name in masks
+    }
+
+
+def choose_strategies(choice: StrategyChoice, names: Sequence[str]) -> dict[str, Strategy]:
+    """Returns the strategy of each masked weight.
+
+    Args:
+        choice: A strategy or its name; or strategies by glob on weight names. The first glob that
+            matches a weight decides.
+        names: Names of the masked weights.
+
+    Raises:
+        Invalid: There is no such strategy, a glob matches no masked weight, or no glob matches a
+            masked weight.
+    """
+    return {name: _strategy(part) for name, part in _by_name("strategy", choice, names).items()}
+
+
+def choose_held(choice: HeldChoice, initial: Mapping[str, Array]) -> dict[str, Array]:
+    """Returns the held values by weight name.
+
+    Args:
+        choice: A number, `"zero"`, `"init"`, a held value, or one of these or an array by glob on
+            weight names. The first glob that matches a weight decides.
+        initial: The masked weights before the training, by name.
+
+    Raises:
+        Invalid: There is no such held value, or an array does not fit its weight.
+    """
+    parts = _by_name("held", choice, list(initial))
+    return {name: _held(name, part, initial[name]) for name, part in parts.items()}
+
+
+def make_plan(
+    weights: Sequence[Weight], masks: Mapping[str, Mask], held: Mapping[str, Array]
+) -> Plan:
+    """Returns the plan of the masked weights, in the model's order."""
+    by_name = {w.name: w for w in weights}
+    return Plan(tuple(MaskedWeight(by_name[n], mask, held[n]) for n, mask in masks.items()))
+
+
+def _by_name(key: str, choice: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Returns the choice for each name, from one for all or from a mapping by glob."""
+    if not isinstance(choice, Mapping):
+        return dict.fromkeys(names, choice)
+    for glob in choice:
+        match_each(key, names, [glob])
+    parts = {}
+    for name in names:
+        matching = [part for glob, part in choice.items() if match([name], [glob])]
+        if not matching:
+            raise Invalid(key, list(choice), f"must have a glob that matches {name}")
+        parts[name] = matching[0]
+    return parts
+
+
+def _strategy(choice: Any) -> Strategy:
+    if isinstance(choice, Strategy):
+        return choice
+    if not isinstance(choice, str) or choice not in STRATEGIES:
+        raise Invalid("strategy", choice, f"must be one of {', '.join(STRATEGIES)}")
+    return STRATEGIES[choice]()
+
+
+def _held(name: str, choice: Any, initial: Array) -> Array:
+    if isinstance(choice, int | float | np.number) and not isinstance(choice, bool):
+        choice = Constant(float(choice))
+    if isinstance(choice, str):
+        named = [n for n in HELD if n in ("zero", "init")]
+        if choice not in named:
+            raise Invalid("held", choice, f"must be a number, an array, {' or '.join(named)}")
+        choice = HELD[choice]()
+    if isinstance(choice, Held):
+        return choice.values({name: initial})[name]
+    array = np.asarray(choice)
+    if array.shape != initial.shape or array.dtype.kind not in "buifV":
+        found = f"{array.dtype} of shape {array.shape}"
+        raise Invalid(name, found, f"held values must be numbers of shape {initial.shape}")
+    return array.astype(initial.dtype)
+
+
+def _masks(
+    pattern: Pattern, names: Sequence[str], initial: Mapping[str, Array], seed: int
+) -> dict[str, Any]:
+    weights = {name: initial[name] for name in names}
+    if isinstance(pattern, Scored):
+        return dict(pattern.by_scores(weights))
+    return dict(pattern.from_weights(weights, seed))

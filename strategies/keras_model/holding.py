@@ -1,0 +1,156 @@
+"""Holds the masked weights of one model, in its forward pass and in its optimizer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from masksweep.strategies.base import Array, Invalid, Plan, Strategy
+from masksweep.strategies.core import keras_internals
+from masksweep.strategies.core.forward import require_plain_calls
+from masksweep.strategies.core.held_weight import HeldWeight
+from masksweep.strategies.core.optimizer import Slots, recording_slots, require_usable
+from masksweep.strategies.core.substitution import Substitution
+from masksweep.strategies.core.weights import dense_layers, describe
+
+
+class Holding:
+    """The masked weights of one model.
+
+    Args:
+        model: A built Keras model.
+        strategies: The strategy of each masked weight, by the weight's name.
+    """
+
+    def __init__(self, model: Any, strategies: Mapping[str, Strategy]) -> None:
+        self.strategies = dict(strategies)
+        self.weights: list[HeldWeight] = []
+        """The masked weights, in the model's order; empty until `hold` is called."""
+        self.start: dict[str, Array] = {}
+        """The masked weights before the training, by name."""
+        self._model = model
+        self._dense: list[tuple[HeldWeight, Any]] = []
+        """Masked kernels whose layers compute with them in another way, with these layers."""
+        self._slots: Slots = {}
+        self._replica = threading.local()  # tf.distribute runs each replica in a thread
+        self._optimizer: Any = None
+
+    def hold(self, plan: Plan) -> None:
+        """Holds the weights of a plan from now on.
+
+        Args:
+            plan: The masks and held values of the weights in `strategies`.
+
+        Raises:
+            Invalid: A strategy refuses its weights, or a layer is rematerialized.
+        """
+        model = self._model
+        self._require_accepted(plan)
+        require_plain_calls(model, plan)
+        named = zip(describe(model), model.trainable_variables, strict=True)
+        variables = {w.name: v for w, v in named}
+        bindings = {strategy: strategy.bind() for strategy in self.strategies.values()}
+        for masked in plan.weights:
+            name = masked.weight.name
+            held = HeldWeight(masked, bindings[self.strategies[name]], variables[name])
+            self.weights.append(held)
+            self.start[name] = np.asarray(held.effective())
+        layers = dense_layers(model, [w.weight.name for w in plan.weights])
+        self._dense = [
+            (held, layers[held.weight.name])
+            for held in self.weights
+            if held.binding.dense_call and held.weight.name in layers
+        ]
+
+    def _require_accepted(self, plan: Plan) -> None:
+        for strategy in dict.fromkeys(self.strategies.values()):
+            weights = tuple(w for w in plan.weights if self.strategies[w.weight.name] == strategy)
+            if reason := strategy.refuses(Plan(weights)):
+                raise Invalid("strategy", strategy.name, reason)
+
+    # -- the forward pass --------------------------------------------------------------------
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the model with the weights that the strategies substitute.
+
+        Returns:
+            The outputs of the model, as the loss gets them.
+
+        Raises:
+            Invalid: A layer writes to a masked weight.
+        """
+        calls = {id(layer): held.dense_call(layer) for held, layer in self._dense}
+        scope = Substitution(self.weights)
+        with scope, keras_internals.calling(calls, [layer for _, layer in self._dense]):
+            outputs = self._model(*args, **kwargs)
+        scope.require_unwritten()
+        self._replica.losses = scope.losses
+        for held in self.weights:
+            outputs = held.outputs(outputs)
+        return outputs
+
+    def losses(self) -> list[Any]:
+        """Returns the losses that layers add, computed with the substituted weights."""
+        with Substitution(self.weights, getattr(self._replica, "losses", ())):
+            return list(self._model.losses)
+
+    def trained(self, variables: Sequence[Any]) -> list[Any]:
+        """Returns variables of the model, with those that train in the place of masked weights."""
+        values = {id(held.variable): held.value for held in self.weights}
+        for held in self.weights:
+            held.value.trainable = held.variable.trainable
+        return [values.get(id(v), v) for v in variables]
+
+    # -- the optimizer -----------------------------------------------------------------------
+
+    def attach(self, optimizer: Any) -> None:
+        """Makes an optimizer hold the masked weights in each of its steps.
+
+        The methods `build`, `apply` and `finalize_variable_values` of this object are replaced.
+
+        Raises:
+            Invalid: The optimizer was already built.
+        """
+        if optimizer is self._optimizer:
+            return
+        require_usable(optimizer)
+        build, apply = optimizer.build, optimizer.apply
+        finalize = optimizer.finalize_variable_values
+
+        def build_and_record(variables: Sequence[Any]) -> None:
+            with recording_slots(optimizer, variables) as slots:
+                build(variables)
+            self._slots = slots
+
+        def apply_and_hold(grads: Any, trainable_variables: Any = None) -> Any:
+            variables = trainable_variables
+            if variables is None:
+                variables = keras_internals.trained_by(optimizer)
+            elif not optimizer.built:
+                with tf.init_scope():  # the initial values of slots are read
+                    optimizer.build(list(variables))
+            owners = {id(held.value): held for held in self.weights}
+            masked_grads = [
+                owners[id(v)].gradient(g) if id(v) in owners else g
+                for g, v in zip(grads, variables, strict=True)
+            ]
+            result = apply(masked_grads, trainable_variables)
+            self._after_step()
+            return result
+
+        def finalize_and_hold(variables: Any) -> None:
+            finalize(variables)
+            self._after_step()
+
+        optimizer.build, optimizer.apply = build_and_record, apply_and_hold
+        optimizer.finalize_variable_values = finalize_and_hold
+        self._optimizer = optimizer
+
+    def _after_step(self) -> None:
+        for held in self.weights:
+            if id(held.value) in self._slots:
+                held.after_step(self._slots[id(held.value)])

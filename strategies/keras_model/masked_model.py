@@ -1,0 +1,263 @@
+"""A Keras model that holds masked weights under `fit`, `save` and `load_model`."""
+
+from __future__ import annotations
+
+import inspect
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from masksweep.strategies.base import Array, Invalid, MaskedWeight, Plan, Strategy
+from masksweep.strategies.core import keras_internals
+from masksweep.strategies.core.weights import describe, values
+from masksweep.strategies.keras_model import stored_masks
+from masksweep.strategies.keras_model.holding import Holding
+from masksweep.strategies.registry import STRATEGIES
+
+REPLACED = (
+    "train_step", "test_step", "predict_step", "compute_loss", "compute_metrics",
+    "make_train_function",
+)  # fmt: skip
+"""Methods of a model that a masked model does not call."""
+
+
+@keras.saving.register_keras_serializable(package="masksweep")
+class MaskedModel(keras.Model):  # type: ignore[misc]
+    """A Keras model whose masked weights are held while the others train; made by `apply`.
+
+    It trains by Keras' own `train_step`. In the forward pass, masked weights are replaced by what
+    their strategies compute. The optimizer that `compile` gets masks gradients and sets weights
+    back. It computes what the sweeps of this project compute, bit for bit.
+
+    Args:
+        model: A built Keras model. It trains in place: its variables are used.
+        strategies: The strategy of each masked weight, by the weight's name.
+        plan: The masks and held values. None if they are to be loaded, as `load_model` does.
+        name: Name of the masked model; by default the name of `model`.
+
+    Raises:
+        Invalid: A strategy refuses, or the model overrides a method that a masked model does not
+            call, such as `train_step`.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        strategies: Mapping[str, Strategy],
+        plan: Plan | None = None,
+        name: str | None = None,
+    ) -> None:
+        require_supported(model)
+        with model.distribute_strategy.scope():
+            super().__init__(name=name or model.name, dtype=model.dtype_policy, autocast=False)
+        self.model = model
+        """The model that was given to `apply`. Its masked variables may have other values than the
+        weights that the masked model uses: see `dense_weights`."""
+        self.holding = Holding(model, strategies)
+        """The masked weights, and how they are held."""
+        self._takes_training = "training" in inspect.signature(model.call).parameters
+        self.supports_jit = all(strategy.xla for strategy in strategies.values())
+        self.built = True
+        if plan is not None:
+            self._hold(plan)
+
+    # -- holding -----------------------------------------------------------------------------
+
+    def _hold(self, plan: Plan) -> None:
+        with self.distribute_strategy.scope():
+            self.holding.hold(plan)
+
+    def hold_with(self, optimizer: Any) -> Any:
+        """Makes an optimizer hold the masked weights; for training loops of one's own.
+
+        `compile` does this for its optimizer.
+
+        Args:
+            optimizer: A Keras optimizer that was not built yet.
+
+        Returns:
+            The optimizer. Its steps set masked weights back, if their strategies do so.
+
+        Raises:
+            Invalid: The optimizer was already built.
+        """
+        self.holding.attach(optimizer)
+        return optimizer
+
+    @property
+    def plan(self) -> Plan:
+        """The masks and held values."""
+        return Plan(
+            tuple(
+                MaskedWeight(w.weight, w.kept.numpy(), w.held.numpy()) for w in self.holding.weights
+            )
+        )
+
+    def dense_weights(self) -> dict[str, Array]:
+        """Returns the weights as the model uses them now, by name, in the model's order."""
+        weights = values(self.model)
+        for held in self.holding.weights:
+            weights[held.weight.name] = np.asarray(held.effective())
+        return weights
+
+    def export_plain(self) -> Any:
+        """Returns a plain Keras model with the weights as they are now.
+
+        Held weights are ordinary weights of it. It has nothing of this project, and is not
+        compiled.
+
+        Raises:
+            Invalid: Keras cannot copy the model, for example because it has no `get_config`.
+        """
+        plain = _copy(self.model)
+        held = {id(w.variable): w for w in self.holding.weights}
+        for variable, copy in zip(self.model.variables, plain.variables, strict=True):
+            masked = held.get(id(variable))
+            copy.assign(masked.effective() if masked else variable)
+        return plain
+
+    # -- what Keras calls --------------------------------------------------------------------
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if any(isinstance(a, keras.KerasTensor) for a in keras.tree.flatten((args, kwargs))):
+            allowed = "cannot be a part of another model; give apply the whole model"
+            raise Invalid("model", self.name, allowed)
+        if not self._takes_training:
+            kwargs.pop("training", None)
+        return self.holding.forward(*args, **kwargs)
+
+    def call(self, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
+        """Calls the model with its masked weights. Keras reads the arguments; use `masked(x)`."""
+        return self(*args, training=training, **kwargs)
+
+    @property
+    def losses(self) -> list[Any]:
+        """The losses that layers add, and those of regularizers, on the masked weights."""
+        return self.holding.losses()
+
+    @property
+    def variables(self) -> list[Any]:
+        """All variables, with those that train in the place of masked weights."""
+        return self.holding.trained(super().variables)
+
+    @property
+    def weights(self) -> list[Any]:
+        """All weights, with those that train in the place of masked weights."""
+        return self.holding.trained(super().weights)
+
+    @property
+    def metrics(self) -> list[Any]:
+        """The metrics of `compile`, of the layers, and of the model itself."""
+        return [*super().metrics, *keras_internals.own_metrics(self.model)]
+
+    def summary(self, *args: Any, **kwargs: Any) -> None:
+        """Prints the layers of the model. `strategies.summary` shows what is masked."""
+        self.model.summary(*args, **kwargs)
+
+    def compile(self, optimizer: Any = "rmsprop", *args: Any, **kwargs: Any) -> None:
+        """Configures the model for training, as `keras.Model.compile` does."""
+        super().compile(optimizer, *args, **kwargs)
+        if self.optimizer is not None:
+            self.holding.attach(self.optimizer)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles the model as `load_model` does. The optimizer is built when masks are loaded."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+    # -- saving and loading ------------------------------------------------------------------
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the model and the strategies. Masks are stored with the weights."""
+        return {
+            "name": self.name,
+            "model": keras.saving.serialize_keras_object(self.model),
+            "strategies": {
+                name: {"name": s.name, **asdict(s)}  # type: ignore[call-overload]
+                for name, s in self.holding.strategies.items()
+            },
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> MaskedModel:
+        """Makes a masked model that has no masks yet, from `get_config`."""
+        model = keras.saving.deserialize_keras_object(config["model"], custom_objects)
+        strategies = {
+            name: STRATEGIES[settings["name"]](
+                **{key: value for key, value in settings.items() if key != "name"}
+            )
+            for name, settings in config["strategies"].items()
+        }
+        return cls(model, strategies, name=config["name"])
+
+    def save_own_variables(self, store: Any) -> None:
+        """Stores what is not in the layers: masks, held values, the start, states of seeds."""
+        stored_masks.save(store, self.holding.weights, self.holding.start, self._seeds())
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads what `save_own_variables` stored."""
+        names = self.holding.strategies
+        plan, start = stored_masks.load(store, [w for w in describe(self.model) if w.name in names])
+        if not self.holding.weights:
+            self._hold(plan)
+            if self.compiled and self.optimizer is not None:
+                self.optimizer.build(self.trainable_variables)
+        self.holding.start = start
+        for held, masked in zip(self.holding.weights, plan.weights, strict=True):
+            held.assign(held.arrays(masked))
+        stored_masks.load_values(store, self.holding.weights, self._seeds())
+
+    def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """Loads weights of this model, or of a plain model, whose masked entries are held then."""
+        if stored_masks.in_file(filepath):
+            super().load_weights(filepath, *args, **kwargs)
+            return
+        self.model.load_weights(filepath, *args, **kwargs)
+        for held in self.holding.weights:
+            held.value.assign(held.initial(held.variable.value))
+
+    def _seeds(self) -> list[Any]:
+        """Returns the states of the random seeds, which Keras does not save."""
+        weights = {id(v) for v in self.model.weights}
+        return [v for v in self.model.non_trainable_variables if id(v) not in weights]
+
+
+def require_supported(model: Any) -> None:
+    """Checks that a model can be masked.
+
+    Raises:
+        Invalid: It is not a Keras model, not built, already masked, or overrides a method that a
+            masked model does not call.
+    """
+    name = getattr(model, "name", type(model).__name__)
+    if not isinstance(model, keras.Model):
+        raise Invalid("model", name, "must be a keras.Model")
+    if isinstance(model, MaskedModel):
+        raise Invalid("model", name, "is masked already; give apply its `model`")
+    if not model.built or not model.weights:
+        raise Invalid("model", name, "must be built: call it on a batch, or give it an Input")
+    for method in REPLACED:
+        if getattr(type(model), method, None) is not getattr(keras.Model, method):
+            allowed = (
+                f"overrides {method}, which a masked model does not call; give apply the network "
+                "without it, and train it in a loop of your own with hold_with(optimizer)"
+            )
+            raise Invalid("model", type(model).__name__, allowed)
+
+
+def _copy(model: Any) -> Any:
+    """Returns a copy of a model, through a file: this keeps vocabularies and statistics too."""
+    classes = {type(layer).__name__: type(layer) for layer in keras_internals.all_layers(model)}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        try:
+            model.save(path)
+            # the file is of this process, so it may have the code of a Lambda
+            return keras.models.load_model(path, classes, compile=False, safe_mode=False)
+        except (NotImplementedError, TypeError, ValueError) as error:
+            allowed = f"Keras cannot copy it; does it have get_config? ({error})"
+            raise Invalid("model", model.name, " ".join(allowed.split())) from error

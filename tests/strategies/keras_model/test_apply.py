@@ -1,0 +1,321 @@
+"""The arguments of `apply`, its refusals, and what is saved and exported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from masksweep import strategies
+from masksweep.strategies import Columns, Random, Rows
+from masksweep.strategies.core.audit import same_bits, same_weights
+from masksweep.strategies.core.weights import values
+from masksweep.strategies.held.constant import Constant
+from masksweep.strategies.sparse_tensor import SparseTensor
+from masksweep.strategies.weight_mask import WeightMask
+from tests.support.keras_models import Fit, convnet, images, penalized
+
+
+def small() -> Any:
+    keras.utils.set_random_seed(5)
+    return keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(6, "relu", name="first"),
+            layers.Dense(6, "relu", name="second"),
+            layers.Dense(2, name="output"),
+        ]
+    )
+
+
+def masks(masked: Any) -> dict[str, Any]:
+    return {w.weight.name: w.mask for w in masked.plan.weights}
+
+
+# -- which weights are masked -------------------------------------------------------------------
+
+
+def test_a_pattern_masks_every_kernel_but_the_last() -> None:
+    masked = strategies.apply(small(), Random(0.75), seed=3)
+    expected = Random(0.75).masks({"first/kernel": (4, 6), "second/kernel": (6, 6)}, seed=3)
+    assert masks(masked).keys() == expected.keys()
+    assert all(same_bits(masks(masked)[name], expected[name]) for name in expected)
+
+
+def test_targets_are_globs() -> None:
+    masked = strategies.apply(small(), Random(0.5), targets=["*/bias", "output/*"])
+    assert list(masks(masked)) == ["first/bias", "second/bias", "output/kernel", "output/bias"]
+
+
+def test_masks_are_arrays_by_name_or_glob() -> None:
+    columns = np.tile(np.arange(6) % 2, (4, 1))
+    choice = {"output/bias": [0, 1], "first/kernel": columns, "second/*": Rows(0.5), "*": columns}
+    masked = strategies.apply(small(), choice, targets=["first/kernel", "second/*", "output/bias"])
+    assert list(masks(masked)) == ["first/kernel", "second/kernel", "second/bias", "output/bias"]
+
+
+def test_masks_are_a_function_of_name_and_shape() -> None:
+    def lower(name: str, shape: tuple[int, ...]) -> Any:
+        return np.tril(np.ones(shape)) if len(shape) == 2 else None
+
+    masked = strategies.apply(small(), lower)
+    assert list(masks(masked)) == ["first/kernel", "second/kernel", "output/kernel"]
+    assert same_bits(masks(masked)["second/kernel"], np.tril(np.ones((6, 6), bool)))
+
+
+def test_another_pattern_and_strategy_for_each_weight() -> None:
+    masked = strategies.apply(
+        small(),
+        {"first/*": Columns(0.5), "*/kernel": Random(0.5)},
+        {"first/*": "var_list", "second/*": SparseTensor(), "*": WeightMask()},
+        held={"output/kernel": "init", "*": 0},
+    )
+    named = {w.name: w.strategy for w in strategies.summary(masked).weights}
+    assert named == {
+        "first/kernel": "var_list", "first/bias": "var_list", "second/kernel": "sparse_tensor",
+        "second/bias": "", "output/kernel": "weight_mask", "output/bias": "",
+    }  # fmt: skip
+    masked.compile(keras.optimizers.AdamW(0.01, weight_decay=0.1), "mse")
+    generator = np.random.default_rng(0)
+    masked.fit(generator.normal(size=(64, 4)), generator.normal(size=(64, 2)), verbose=0)
+    assert strategies.audit(masked).ok, strategies.audit(masked)
+
+
+# -- held values --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("held", ["zero", 0, 0.5, np.float32(0.5), "init", Constant(-2.0)])
+def test_held_values(held: Any) -> None:
+    model = small()
+    start = values(model)["first/kernel"]
+    masked = strategies.apply(model, Random(0.5), held=held, targets=["first/kernel"])
+    mask = masks(masked)["first/kernel"]
+    number = held.value if isinstance(held, Constant) else 0 if held == "zero" else held
+    expected = start[~mask] if held == "init" else np.full(int((~mask).sum()), number, "float32")
+    assert same_bits(masked.dense_weights()["first/kernel"][~mask], expected)
+
+
+def test_held_values_are_arrays_by_name() -> None:
+    array = np.arange(24).reshape(4, 6)
+    masked = strategies.apply(small(), Random(0.5), held={"first/*": array, "*": "zero"})
+    mask = masks(masked)["first/kernel"]
+    kernel = masked.dense_weights()["first/kernel"]
+    assert same_bits(kernel[~mask], array[~mask].astype("float32"))
+
+
+# -- refusals -----------------------------------------------------------------------------------
+
+
+class OwnStep(keras.Model):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = layers.Dense(2)
+        self(np.ones((1, 4)))
+
+    def call(self, x: Any) -> Any:
+        return self.dense(x)
+
+    def train_step(self, data: Any) -> Any:
+        return super().train_step(data)
+
+
+def nested() -> Any:
+    return strategies.apply(small(), Random(0.5))(keras.Input((4,)))
+
+
+REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
+    "no such weight": (
+        lambda: strategies.apply(small(), {"third/kernel": Random(0.5)}),
+        "pattern=third/kernel: matches no weight; the weights are first/kernel",
+    ),
+    "no such target": (
+        lambda: strategies.apply(small(), Random(0.5), targets=["conv*"]),
+        "targets=conv*: matches no weight; the weights are first/kernel",
+    ),
+    "mask of another shape": (
+        lambda: strategies.apply(small(), {"first/kernel": np.ones((6, 4))}),
+        "mask of first/kernel=shape [6, 4]: must be of shape [4, 6]",
+    ),
+    "mask of other numbers": (
+        lambda: strategies.apply(small(), {"output/bias": [0.5, 1]}),
+        "mask of output/bias=[0.5]: must be 0 and 1 only",
+    ),
+    "nothing masked": (
+        lambda: strategies.apply(small(), lambda name, shape: None),
+        "must be a pattern that masks at least one weight",
+    ),
+    "not a pattern": (
+        lambda: strategies.apply(small(), 0.9),  # type: ignore[arg-type]
+        "pattern=0.9: must be a pattern, masks by weight name, or a function",
+    ),
+    "no such strategy": (
+        lambda: strategies.apply(small(), Random(0.5), "masks"),
+        "strategy=masks: must be one of dense, gradient_mask, hard_mask",
+    ),
+    "no strategy for a weight": (
+        lambda: strategies.apply(small(), Random(0.5), {"first/*": "hard_mask"}),
+        "strategy=['first/*']: must have a glob that matches second/kernel",
+    ),
+    "a strategy that refuses": (
+        lambda: strategies.apply(small(), Random(0.5), "var_list"),
+        "strategy=var_list: first/kernel: a variable splits by whole outputs",
+    ),
+    "no such held value": (
+        lambda: strategies.apply(small(), Random(0.5), held="one"),
+        "held=one: must be a number, an array, init or zero",
+    ),
+    "held values of another shape": (
+        lambda: strategies.apply(small(), Random(0.5), held={"*": np.ones(3)}),
+        "held values must be numbers of shape (4, 6)",
+    ),
+    "held at nan": (
+        lambda: strategies.apply(small(), Random(0.5), held=float("nan")),
+        "value=nan: must be a finite number",
+    ),
+    "not a model": (
+        lambda: strategies.apply(layers.Dense(2), Random(0.5)),
+        "must be a keras.Model",
+    ),
+    "not built": (
+        lambda: strategies.apply(keras.Sequential([layers.Dense(2)]), Random(0.5)),
+        "must be built: call it on a batch, or give it an Input",
+    ),
+    "masked twice": (
+        lambda: strategies.apply(strategies.apply(small(), Random(0.5)), Random(0.5)),
+        "is masked already; give apply its `model`",
+    ),
+    "its own train_step": (
+        lambda: strategies.apply(OwnStep(), {"*/kernel": Random(0.5)}),
+        "model=OwnStep: overrides train_step, which a masked model does not call; give apply",
+    ),
+    "part of another model": (nested, "cannot be a part of another model"),
+    "an optimizer of another model": (
+        lambda: strategies.apply(small(), Random(0.5)).compile(built_optimizer(), "mse"),
+        "must be new: it was built for the variables of another training",
+    ),
+    "audit of a plain model": (lambda: strategies.audit(small()), "must be a masked model"),
+}
+
+
+def built_optimizer() -> Any:
+    optimizer = keras.optimizers.SGD()
+    optimizer.build(small().trainable_variables)
+    return optimizer
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_bad_call_is_one_line(name: str) -> None:
+    call, message = REFUSED[name]
+    with pytest.raises(ValueError, match=r"=.*: ") as raised:
+        call()
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_refusal_changes_nothing() -> None:
+    model = small()
+    before = values(model)
+    with pytest.raises(ValueError, match="scattered"):
+        strategies.apply(model, Random(0.5), {"first/*": "hard_mask", "*": "var_list"}, held=1)
+    assert same_weights(values(model), before)
+
+
+def test_a_masked_weight_that_its_layer_writes_to_is_refused() -> None:
+    keras.utils.set_random_seed(5)
+    normal = layers.SpectralNormalization(layers.Dense(4, name="dense"), name="normal")
+    model = keras.Sequential([keras.Input((4,)), normal, layers.Dense(1, name="output")])
+    masked = strategies.apply(model, Random(0.5), "weight_mask", targets=["normal/kernel"])
+    with pytest.raises(ValueError, match="its layer writes to it in the forward pass"):
+        masked(np.ones((2, 4)), training=True)
+
+
+# -- files --------------------------------------------------------------------------------------
+
+
+def test_a_plain_models_weights_are_held_when_they_are_loaded(tmp_path: Path) -> None:
+    trained = small()
+    for variable in trained.trainable_variables:
+        variable.assign(variable + 1)
+    trained.save_weights(tmp_path / "plain.weights.h5")
+    trained.save(tmp_path / "plain.keras")
+    for file in ("plain.weights.h5", "plain.keras"):
+        for strategy in ("gradient_mask", "sparse_values"):
+            masked = strategies.apply(small(), Random(0.5), strategy, held=0.25)
+            masked.load_weights(tmp_path / file)
+            mask = masks(masked)["first/kernel"]
+            kernel, source = masked.dense_weights()["first/kernel"], values(trained)["first/kernel"]
+            assert same_bits(kernel, np.where(mask, source, np.float32(0.25)))
+    with pytest.raises(ValueError, match="must be a file of weights"):
+        masked.load_weights(tmp_path / "missing.weights.h5")
+
+
+@pytest.mark.parametrize("strategy", ["hard_mask", "sparse_values", "var_list"])
+def test_a_saved_model_has_masks_held_values_and_optimizer(strategy: str, tmp_path: Path) -> None:
+    pattern = Columns(0.5) if strategy == "var_list" else Random(0.5)
+    masked = strategies.apply(Fit().build(), pattern, strategy, held="init")
+    Fit().fit(masked)
+    masked.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert type(loaded) is strategies.MaskedModel
+    assert same_weights(loaded.dense_weights(), masked.dense_weights())
+    assert same_weights(masks(loaded), masks(masked))
+    assert loaded.holding.strategies == masked.holding.strategies
+    assert str(strategies.audit(loaded)) == str(strategies.audit(masked))
+    assert str(strategies.summary(loaded)) == str(strategies.summary(masked))
+    assert Fit().fit(loaded) == Fit().fit(masked)
+    assert same_weights(loaded.dense_weights(), masked.dense_weights())
+
+
+def test_masks_of_other_sizes_are_not_loaded_over(tmp_path: Path) -> None:
+    strategies.apply(small(), Random(0.5), "sparse_values").save_weights(tmp_path / "w.weights.h5")
+    masked = strategies.apply(small(), Random(0.75), "sparse_values")
+    before = masked.dense_weights()
+    with pytest.raises(ValueError, match="masks of other sizes"):
+        masked.load_weights(tmp_path / "w.weights.h5")
+    assert same_weights(masked.dense_weights(), before)
+
+
+@pytest.mark.parametrize("build", [convnet, penalized, small])
+def test_an_exported_model_is_plain(build: Callable[[], Any], tmp_path: Path) -> None:
+    masked = strategies.apply(build(), Random(0.5), "sparse_values", targets=["*/kernel"], held=1)
+    plain = masked.export_plain()
+    assert type(plain) is type(masked.model)
+    x = images()[0] if build is not small else np.ones((3, 4))
+    assert same_bits(plain.predict(x, verbose=0), masked.predict(x, verbose=0))
+    plain.save(tmp_path / "plain.keras")
+    assert b"masksweep" not in (tmp_path / "plain.keras").read_bytes()
+    assert same_weights(values(plain), masked.dense_weights())
+
+
+# -- what is printed ----------------------------------------------------------------------------
+
+
+def test_the_audit_sees_a_violation_and_a_training_that_moves_nothing() -> None:
+    masked = strategies.apply(small(), Random(0.5), "init_only", targets=["*/kernel"])
+    assert not strategies.audit(masked).ok
+    assert "train first" in str(strategies.audit(masked))
+    masked.compile("sgd", "mse")
+    masked.fit(np.ones((8, 4)), np.ones((8, 2)), verbose=0)
+    audit = strategies.audit(masked)
+    assert not audit.ok
+    assert [w.violations > 0 for w in audit.weights] == [True, True, True]
+    assert "not ok" in str(audit)
+    kernel = masked.model.get_layer("first").kernel
+    held = strategies.apply(small(), Random(0.5), "gradient_mask")
+    held.compile("sgd", "mse")
+    held.fit(np.ones((8, 4)), np.ones((8, 2)), verbose=0)
+    assert strategies.audit(held).ok
+    kernel = held.model.get_layer("first").kernel
+    kernel.assign(np.where(masks(held)["first/kernel"], kernel, -0.0))
+    (first, second) = strategies.audit(held).weights
+    assert (first.violations, first.drift, second.violations) == (12, 0.0, 0)
+
+
+def test_the_usual_summary_shows_the_layers(capsys: pytest.CaptureFixture[str]) -> None:
+    strategies.apply(small(), Random(0.5)).summary()
+    assert "second" in capsys.readouterr().out

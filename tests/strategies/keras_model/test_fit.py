@@ -1,0 +1,215 @@
+"""A masked model under Keras' own training: every option, the same bits as without masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from masksweep import strategies
+from masksweep.strategies import Random
+from masksweep.strategies.core.audit import same_bits, same_weights
+from masksweep.strategies.core.weights import values
+from tests.support.keras_models import BATCH, SAMPLES, Fit, images, penalized, two_of_each
+
+
+def as_dataset() -> dict[str, Any]:
+    return {"x": tf.data.Dataset.from_tensor_slices(images()).batch(BATCH), "y": None}
+
+
+def pairs() -> dict[str, Any]:
+    generator = np.random.default_rng(0)
+    first, second = generator.normal(size=(2, SAMPLES, 4)).astype("float32")
+    targets = {"left": first.sum(1, keepdims=True), "right": second.sum(1, keepdims=True)}
+    return {"x": [first, second], "y": targets}
+
+
+ADAM = keras.optimizers.Adam
+FITS: dict[str, Fit] = {
+    "plain": Fit(),
+    "several inputs and outputs": Fit(
+        two_of_each,
+        compiling={"loss": {"left": "mse", "right": "mae"}, "metrics": None},
+        fitting=pairs,
+    ),
+    "subclassed, add_loss, a metric": Fit(penalized),
+    "sample weights": Fit(fitting=lambda: {"sample_weight": np.linspace(0, 1, SAMPLES)}),
+    "class weights, validation": Fit(
+        fitting=lambda: {"class_weight": {0: 1.0, 1: 2.0, 2: 0.5}, "validation_split": 0.25}
+    ),
+    "tf.data": Fit(fitting=lambda: {**as_dataset(), "batch_size": None, "shuffle": False}),
+    "steps_per_execution": Fit(compiling={"steps_per_execution": 3}),
+    "run_eagerly": Fit(compiling={"run_eagerly": True}),
+    "gradient accumulation": Fit(optimizer=lambda: ADAM(0.01, gradient_accumulation_steps=2)),
+    "clipping": Fit(optimizer=lambda: ADAM(0.01, global_clipnorm=0.1)),
+    "EMA": Fit(optimizer=lambda: ADAM(0.01, use_ema=True, ema_overwrite_frequency=3)),
+    "EMA at the end": Fit(optimizer=lambda: ADAM(0.01, use_ema=True)),
+    "weight decay": Fit(optimizer=lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1)),
+    "float16, loss scaling": Fit(policy="mixed_float16"),
+    "bfloat16": Fit(policy="mixed_bfloat16"),
+}
+
+
+def everything(model: Any) -> list[Any]:
+    variables = [*model.trainable_variables, *model.non_trainable_variables]
+    return [np.asarray(v.numpy()) for v in [*variables, *model.optimizer.variables]]
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_without_a_strategy_fit_is_that_of_the_plain_model(name: str) -> None:
+    """Substitutes a weight by itself: history, weights, states and slots have the same bits."""
+    fit = FITS[name]
+    plain, model = fit.build(), None
+    history = fit.fit(plain)
+    model = fit.build()
+    masked = strategies.apply(model, Random(0.5), "dense", targets=["*/kernel"])
+    assert fit.fit(masked) == history
+    pairs_of_arrays = zip(everything(plain), everything(masked), strict=True)
+    assert all(same_bits(a, b) for a, b in pairs_of_arrays)
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_masked_weights_hold_and_kept_ones_move(name: str) -> None:
+    fit = FITS[name]
+    held = {"*": 0.25}
+    masked = strategies.apply(fit.build(), Random(0.5), held=held, targets=["*/kernel"])
+    fit.fit(masked)
+    audit = strategies.audit(masked)
+    assert audit.ok, f"\n{audit}"
+    assert min(w.moved for w in audit.weights) > 0.9
+
+
+def test_losses_of_layers_are_of_the_masked_weights() -> None:
+    model = penalized()
+    start = values(model)["hidden/kernel"]
+    mask = np.zeros(start.shape, bool)
+    masked = strategies.apply(model, {"hidden/kernel": mask}, "weight_mask", held=2.0)
+    masked(images()[0])
+    added, regularization = masked.losses
+    assert float(regularization) == pytest.approx(0.1 * 4 * mask.size)
+    assert float(added) > 0
+
+
+def test_evaluate_and_predict_use_the_masked_weights() -> None:
+    fit = Fit()
+    masked = strategies.apply(fit.build(), Random(0.5), "sparse_values", held="init")
+    fit.fit(masked)
+    x, y = images()
+    plain = masked.export_plain()
+    plain.compile(loss=masked.loss, metrics=["accuracy"])
+    assert same_bits(plain.predict(x, verbose=0), masked.predict(x, verbose=0))
+    assert plain.evaluate(x, y, verbose=0) == masked.evaluate(x, y, verbose=0)
+
+
+def test_a_training_loop_of_ones_own_is_held() -> None:
+    masked = strategies.apply(Fit().build(), Random(0.5), held=0.5)
+    optimizer = masked.hold_with(keras.optimizers.AdamW(0.01, weight_decay=0.1))
+    x, y = images()
+    loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def step(x: Any, y: Any) -> Any:
+        with tf.GradientTape() as tape:
+            loss = loss_of(y, masked(x, training=True))
+        gradients = tape.gradient(loss, masked.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, masked.trainable_variables, strict=True))
+        return loss
+
+    for _ in range(3):
+        step(tf.constant(x), tf.constant(y))
+    assert strategies.audit(masked).ok
+    optimizer.finalize_variable_values(masked.trainable_variables)
+    assert strategies.audit(masked).ok
+
+
+@pytest.mark.parametrize("strategy", ["hard_mask", "sparse_values"])
+def test_frozen_layers_stay_as_they_are(strategy: str) -> None:
+    model = Fit().build()
+    masked = strategies.apply(model, Random(0.5), strategy)
+    before = masked.dense_weights()
+    model.get_layer("conv").trainable = False
+    Fit().fit(masked)
+    after = masked.dense_weights()
+    assert len(masked.trainable_variables) == 6
+    assert same_bits(before["conv/kernel"], after["conv/kernel"])
+    assert not same_bits(before["hidden/kernel"], after["hidden/kernel"])
+
+
+# -- callbacks ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["hard_mask", "sparse_values"])
+def test_early_stopping_restores_the_best_weights(strategy: str) -> None:
+    fit = Fit(optimizer=lambda: keras.optimizers.Adam(0.3))
+    masked = strategies.apply(fit.build(), Random(0.5), strategy)
+    best: list[dict[str, Any]] = []
+    losses: list[float] = []
+
+    def remember(epoch: int, logs: dict[str, float]) -> None:
+        if not losses or logs["val_loss"] < min(losses):
+            best.append(masked.dense_weights())
+        losses.append(logs["val_loss"])
+
+    stop = keras.callbacks.EarlyStopping("val_loss", patience=1, restore_best_weights=True)
+    watch = keras.callbacks.LambdaCallback(on_epoch_end=remember)
+    fit.fit(masked, epochs=8, validation_split=0.5, callbacks=[watch, stop])
+    assert len(losses) < 8
+    assert same_weights(masked.dense_weights(), best[-1])
+
+
+def test_a_training_that_breaks_off_is_resumed_from_its_backup(tmp_path: Path) -> None:
+    class BreakOff(keras.callbacks.Callback):  # type: ignore[misc]
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    def backup() -> Any:
+        return keras.callbacks.BackupAndRestore(tmp_path / "backup", delete_checkpoint=False)
+
+    def train(*callbacks: Any) -> Any:
+        masked = strategies.apply(Fit().build(), Random(0.5), "sparse_values", held=0.1)
+        Fit().fit(masked, epochs=4, shuffle=False, callbacks=list(callbacks))
+        return masked
+
+    whole = train()
+    with pytest.raises(KeyboardInterrupt):
+        train(backup(), BreakOff())
+    resumed = train(backup())
+    assert same_weights(whole.dense_weights(), resumed.dense_weights())
+
+
+def test_callbacks_that_save_and_log(tmp_path: Path) -> None:
+    masked = strategies.apply(Fit().build(), Random(0.5))
+    callbacks = [
+        keras.callbacks.ModelCheckpoint(tmp_path / "best.keras"),
+        keras.callbacks.ModelCheckpoint(tmp_path / "w.weights.h5", save_weights_only=True),
+        keras.callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=0, min_delta=10.0),
+        keras.callbacks.CSVLogger(tmp_path / "log.csv"),
+    ]
+    Fit().fit(masked, callbacks=callbacks)
+    assert float(masked.optimizer.learning_rate) < 0.01
+    for load in (
+        lambda: keras.models.load_model(tmp_path / "best.keras"),
+        lambda: _with_weights(tmp_path / "w.weights.h5"),
+    ):
+        loaded: Any = load()
+        assert same_weights(loaded.dense_weights(), masked.dense_weights())
+        assert strategies.audit(loaded).ok
+
+
+def _with_weights(path: Path) -> Any:
+    masked = strategies.apply(Fit().build(), Random(0.5))
+    masked.load_weights(path)
+    return masked
+
+
+def test_tensorboard_draws_the_model(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    masked = strategies.apply(Fit().build(), Random(0.5))
+    Fit().fit(masked, callbacks=[keras.callbacks.TensorBoard(tmp_path, histogram_freq=1)])
+    assert strategies.audit(masked).ok
+    assert list(tmp_path.rglob("events.out.tfevents.*"))

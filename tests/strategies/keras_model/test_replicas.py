@@ -1,0 +1,80 @@
+"""A masked model on several devices, and compiled with XLA, in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+REPLICAS = """
+import sys
+import keras, numpy as np, tensorflow as tf
+from masksweep import strategies
+from tests.support.keras_models import Fit, images
+
+devices = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(devices[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+scopes = tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+for strategy in sys.argv[1:]:
+    weights, fit = [], Fit()
+    for scope in scopes:
+        with scope.scope():
+            model = fit.model()
+            model.get_layer("drop").rate = 0.0  # each replica drops other units
+            model.get_layer("norm").trainable = False  # each replica has its own statistics
+            masked = strategies.apply(model, strategies.Random(0.5), strategy, held=0.0)
+            fit.fit(masked)
+        audit = strategies.audit(masked)
+        assert audit.ok, f"{strategy}\\n{audit}"
+        for held in masked.holding.weights:
+            copies = getattr(held.value.value, "values", [held.value.value])
+            assert len(copies) == scope.num_replicas_in_sync
+            for copy in copies[1:]:
+                assert np.array_equal(copy.numpy(), copies[0].numpy())
+        weights.append(masked.dense_weights())
+    for name, one in weights[0].items():
+        np.testing.assert_allclose(weights[1][name], one, atol=1e-5, err_msg=f"{strategy} {name}")
+    print(strategy, "ok")
+"""
+
+
+# deterministic operations, which the other tests ask for, rule out XLA
+XLA = """
+import keras, tensorflow as tf
+from masksweep import strategies
+from masksweep.strategies.core.audit import same_bits
+from tests.support.keras_models import Fit
+
+fit = Fit(compiling={"jit_compile": True})
+plain = fit.build()
+history = fit.fit(plain)
+for strategy in ("dense", "weight_mask", "hard_mask", "sparse_values"):
+    masked = strategies.apply(fit.build(), strategies.Random(0.5), strategy)
+    assert masked.supports_jit
+    ours = fit.fit(masked)
+    assert masked.jit_compile
+    if strategy == "dense":
+        assert ours == history
+        variables = zip(plain.get_weights(), masked.get_weights(), strict=True)
+        assert all(same_bits(a, b) for a, b in variables)
+    else:
+        assert strategies.audit(masked).ok
+    print(strategy, "ok")
+"""
+
+
+def run(script: str, *arguments: str) -> list[str]:
+    command = [sys.executable, "-c", script, *arguments]
+    root = Path(__file__).parents[3]
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return [line for line in result.stdout.splitlines() if line.endswith("ok")]
+
+
+def test_two_replicas_train_as_one_device() -> None:
+    names = ["weight_mask", "gradient_mask", "projection", "hard_mask", "sparse_values"]
+    assert run(REPLICAS, *names) == [f"{name} ok" for name in names]
+
+
+def test_xla() -> None:
+    assert len(run(XLA)) == 4
