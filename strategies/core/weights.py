@@ -152,8 +152,8 @@ def dense_layers(model: Any, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-MaskMaker = Callable[[Mapping[str, tuple[int, ...]], int], Mapping[str, Mask]]
-"""A function (shapes by name, seed) -> masks by name, such as the `masks` of a pattern."""
+MaskMaker = Callable[[Mapping[str, Array], int], Mapping[str, Mask]]
+"""A function (initial weights by name, seed) -> masks by name, such as `Pattern.from_weights`."""
 HeldMaker = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 """A function (initial weights by name) -> held values by name, such as `Held.values`."""
 
@@ -173,7 +173,7 @@ def make_plan(
     Args:
         weights: The model's weights, from `describe`.
         initial: The weights' values before training, by name.
-        masks: Makes the masks, for example `Random(0.9).masks`.
+        masks: Makes the masks, for example `Random(0.9).from_weights`.
         held: Makes the held values, for example `Zero().values`.
         targets: Globs on the names of the weights to mask. None targets every kernel except the
             last one.
@@ -191,14 +191,14 @@ def make_plan(
         >>> from masksweep.strategies.patterns.random import Random
         >>> weights = [Weight("a/kernel", (4, 5), "float32", "Dense")]
         >>> initial = {"a/kernel": np.ones((4, 5), "float32")}
-        >>> masks, held = Random(0.75).masks, Zero().values
+        >>> masks, held = Random(0.75).from_weights, Zero().values
         >>> make_plan(weights, initial, masks=masks, held=held, targets=["a/*"]).sparsity
         0.75
     """
     chosen = target_names(weights, targets)
     by_name = {w.name: w for w in weights}
-    mask_arrays = masks({name: by_name[name].shape for name in chosen}, seed)
-    held_values = held({name: initial[name] for name in chosen})
+    targeted = {name: initial[name] for name in chosen}
+    mask_arrays, held_values = masks(targeted, seed), held(targeted)
     return Plan(
         tuple(
             MaskedWeight(

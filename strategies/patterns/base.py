@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -48,6 +48,24 @@ class Pattern:
         """
         raise NotImplementedError
 
+    def from_weights(self, weights: Mapping[str, Array], seed: int) -> dict[str, Mask]:
+        """Returns the masks of weights whose values are known, such as initial or trained weights.
+
+        A pattern that looks at values overrides this. Its `masks` then has as many masked entries,
+        and serves to check a plan without values.
+
+        Args:
+            weights: The targeted weights by name.
+            seed: Seed of the random choice; a pattern without one ignores it.
+
+        Returns:
+            Boolean masks by name, in the order and with the shapes of `weights`.
+
+        Raises:
+            Invalid: The pattern cannot be used for one of the weights.
+        """
+        return self.masks({name: array.shape for name, array in weights.items()}, seed)
+
 
 class Scored(Pattern):
     """Base class of patterns that mask by the trained weights of an earlier round.
@@ -81,6 +99,36 @@ def check_sparsity(sparsity: float) -> None:
     """Raises `Invalid` unless the sparsity is in [0, 1) and not -0.0."""
     require(0 <= sparsity < 1, "sparsity", sparsity, "a number in [0, 1)")
     require(str(sparsity) != "-0.0", "sparsity", sparsity, "0, not -0")
+
+
+def check_indices(indices: Sequence[int] | None) -> None:
+    """Raises `Invalid` unless the indices are None, or each is given once and is not negative."""
+    if indices is not None:
+        valid = len(indices) > 0 and min(indices) >= 0 and len(set(indices)) == len(indices)
+        require(valid, "indices", list(indices), "units, each once, counted from 0")
+
+
+def kept_units(
+    units: int, sparsity: float, indices: Sequence[int] | None, *, seed: int, name: str, of: str
+) -> Mask:
+    """Returns which units are kept, `[units]`: all but those of `indices`, or a random choice.
+
+    Args:
+        units: Number of units.
+        sparsity: Fraction of the units that is masked, if `indices` is None.
+        indices: The units that are masked, or None.
+        seed: Seed of the random choice.
+        name: Name that the random choice depends on.
+        of: What the units are, for the message, such as `outputs of hidden/kernel`.
+
+    Raises:
+        Invalid: An index is not below `units`.
+    """
+    if indices is None:
+        return keep_lowest(raw(units, seed, name), units - round(sparsity * units))
+    unknown = [i for i in indices if i >= units]
+    require(not unknown, "indices", unknown, f"below {units}, the {of}")
+    return ~np.isin(np.arange(units), list(indices))
 
 
 def raw(size: int, seed: int, name: str) -> NDArray[np.uint64]:

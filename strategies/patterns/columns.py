@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from masksweep.strategies.base import Mask, require
-from masksweep.strategies.patterns.base import Pattern, Shapes, check_sparsity, keep_lowest, raw
+from masksweep.strategies.base import Mask
+from masksweep.strategies.patterns.base import (
+    Pattern,
+    Shapes,
+    check_indices,
+    check_sparsity,
+    kept_units,
+)
 from masksweep.strategies.registry import register
 
 
@@ -32,26 +39,17 @@ class Columns(Pattern):
     name: ClassVar[str] = "columns"
     sparsity: float = 0.5
     """Fraction of the units that is masked, in [0, 1). Ignored if `indices` is given."""
-    indices: tuple[int, ...] | None = None
+    indices: Sequence[int] | None = None
     """The units that are masked, counted from 0; None chooses them at random."""
 
     def __post_init__(self) -> None:
         check_sparsity(self.sparsity)
-        indices = self.indices
-        if indices is not None:
-            valid = len(indices) > 0 and min(indices) >= 0 and len(set(indices)) == len(indices)
-            require(valid, "indices", list(indices), "output units, each once, counted from 0")
+        check_indices(self.indices)
 
     def masks(self, shapes: Shapes, seed: int) -> dict[str, Mask]:
         masks_by_name = {}
         for name, shape in shapes.items():
-            units = shape[-1]
-            if self.indices is None:
-                layer = name.rsplit("/", 1)[0]
-                kept = keep_lowest(raw(units, seed, layer), units - round(self.sparsity * units))
-            else:
-                unknown = [i for i in self.indices if i >= units]
-                require(not unknown, "indices", unknown, f"below {units}, the outputs of {name}")
-                kept = ~np.isin(np.arange(units), self.indices)
+            layer, of = name.rsplit("/", 1)[0], f"outputs of {name}"
+            kept = kept_units(shape[-1], self.sparsity, self.indices, seed=seed, name=layer, of=of)
             masks_by_name[name] = np.broadcast_to(kept, shape).copy()
         return masks_by_name

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from masksweep.strategies.base import Mask, require
 from masksweep.strategies.patterns.base import Pattern, Shapes, check_sparsity, keep_lowest, raw
@@ -21,6 +23,8 @@ class Random(Pattern):
     `distribution` tells how the sparsity is distributed over the targeted weights:
 
     - `uniform`: each weight has the same sparsity;
+    - `global`: the entries are chosen among those of all weights together, so the sparsity of a
+      weight varies by chance;
     - `er` (Erdős-Rényi): the density of a weight is proportional to
       `(inputs + outputs) / (inputs * outputs)` (Mocanu et al. 2018);
     - `erk` (Erdős-Rényi-Kernel): the density of a weight is proportional to
@@ -52,8 +56,8 @@ class Random(Pattern):
     name: ClassVar[str] = "random"
     sparsity: float = 0.9
     """Fraction of the entries of all targeted weights together that is masked, in [0, 1)."""
-    distribution: Literal["uniform", "er", "erk"] = "uniform"
-    """How the sparsity is distributed over the weights: `uniform`, `er` or `erk`."""
+    distribution: Literal["uniform", "global", "er", "erk"] = "uniform"
+    """How the sparsity is distributed over the weights: `uniform`, `global`, `er` or `erk`."""
     min_fan_in: int = 0
     """Least number of kept entries of each unit (last axis)."""
     min_fan_out: int = 0
@@ -61,22 +65,34 @@ class Random(Pattern):
 
     def __post_init__(self) -> None:
         check_sparsity(self.sparsity)
-        known = ("uniform", "er", "erk")
+        known = ("uniform", "global", "er", "erk")
         require(self.distribution in known, "distribution", self.distribution, ", ".join(known))
         for key in ("min_fan_in", "min_fan_out"):
             require(getattr(self, key) >= 0, key, getattr(self, key), "0 or more")
 
     def masks(self, shapes: Shapes, seed: int) -> dict[str, Mask]:
-        counts = kept_counts(shapes, self.sparsity, self.distribution)
+        scores_by_name = {n: raw(int(np.prod(s)), seed, n).reshape(s) for n, s in shapes.items()}
+        if self.distribution == "global":
+            counts = _global_counts(scores_by_name, self.sparsity)
+        else:
+            counts = kept_counts(shapes, self.sparsity, self.distribution)
         masks_by_name = {}
         for name, shape in shapes.items():
-            scores = raw(int(np.prod(shape)), seed, name).reshape(shape)
+            scores = scores_by_name[name]
             if len(shape) > 1 and (self.min_fan_in or self.min_fan_out):
                 fans = {"min_fan_in": self.min_fan_in, "min_fan_out": self.min_fan_out}
                 masks_by_name[name] = keep_connected(scores, counts[name], name=name, **fans)
             else:
                 masks_by_name[name] = keep_lowest(scores, counts[name])
         return masks_by_name
+
+
+def _global_counts(scores: Mapping[str, NDArray[np.uint64]], sparsity: float) -> dict[str, int]:
+    """Returns how many of the lowest scores of all weights together each weight has."""
+    all_scores = np.concatenate([s.ravel() for s in scores.values()])
+    kept = keep_lowest(all_scores, all_scores.size - round(sparsity * all_scores.size))
+    ends = np.cumsum([s.size for s in scores.values()])[:-1]
+    return {n: int(part.sum()) for n, part in zip(scores, np.split(kept, ends), strict=True)}
 
 
 def densities(shapes: Shapes, sparsity: float, distribution: str) -> dict[str, float]:

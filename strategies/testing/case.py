@@ -97,7 +97,7 @@ class Case:
         return make_plan(
             weights,
             start,
-            masks=(pattern or self.pattern).masks,
+            masks=(pattern or self.pattern).from_weights,
             held=HELD[held].values,
             targets=targets or self.targets,
             seed=seed,

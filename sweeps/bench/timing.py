@@ -140,7 +140,7 @@ class BenchSetup:
         plan = make_plan(
             describe(self._model),
             self._start,
-            masks=case.pattern.masks,
+            masks=case.pattern.from_weights,
             held=Zero().values,
             targets=case.targets,
         )

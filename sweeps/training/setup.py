@@ -90,7 +90,7 @@ def _plan(trial: Trial, weights: Sequence[Weight], initial: Mapping[str, Array],
         return make_plan(
             weights,
             initial,
-            masks=trial.pattern.masks,
+            masks=trial.pattern.from_weights,
             held=trial.held.values,
             targets=trial.targets,
             outputs_held=trial.outputs_held,

@@ -160,7 +160,9 @@ def test_what_the_other_layers_have_learned_or_were_given_stays(strategy: Any) -
     double = keras.layers.Lambda(lambda x: 2 * x)
     layers = [keras.Input((20,)), normalize, double, keras.layers.Dense(8), keras.layers.Dense(2)]
     model = keras.Sequential(layers)
-    plan = make_plan(describe(model), values(model), masks=Columns(0.0).masks, held=Zero().values)
+    plan = make_plan(
+        describe(model), values(model), masks=Columns(0.0).from_weights, held=Zero().values
+    )
     loss = keras.losses.MeanSquaredError()
     training = Training(model, strategy, plan, optimizer=keras.optimizers.SGD(), loss=loss)
     x = tf.constant(np.random.default_rng(1).normal(5, 3, (4, 20)), tf.float32)

@@ -55,7 +55,7 @@ def test_var_list_computes_no_gradient_of_frozen_columns() -> None:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
     def shapes(strategy: Any) -> set[tuple[int, ...]]:
-        plan = plan_for(model, Columns(0.9).masks, None)
+        plan = plan_for(model, Columns(0.9).from_weights, None)
         optimizer = keras.optimizers.SGD()
         return set(products(Training(model, strategy, plan, optimizer=optimizer, loss=loss), x, y))
 
@@ -172,7 +172,7 @@ def test_a_layer_with_more_than_kernel_and_bias_is_left_as_it_is() -> None:
 def test_nothing_is_left_of_a_training_that_is_gone() -> None:
     """TensorFlow never frees a custom gradient, nor its graph with all variables."""
     model = MLP(hidden=(40, 30)).build((20,), 10)
-    plan = plan_for(model, Columns(0.9).masks, ["hidden_*"])
+    plan = plan_for(model, Columns(0.9).from_weights, ["hidden_*"])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     training = Training(model, VarList(), plan, optimizer=SGD().build(), loss=loss)
     step = tf.function(training.step, autograph=False)
@@ -189,7 +189,7 @@ def assert_same_path(model: Any, masks: dict[str, Mask], shape: tuple[int, ...])
     Returns:
         The training with `var_list`.
     """
-    plan = plan_for(model, lambda shapes, seed: {n: masks[n] for n in shapes}, list(masks))
+    plan = plan_for(model, lambda weights, seed: {n: masks[n] for n in weights}, list(masks))
     rng = np.random.default_rng(0)
     x, y = (
         tf.constant(rng.standard_normal((16, *s), np.float32)) for s in (shape, (*shape[:-1], 2))

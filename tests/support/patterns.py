@@ -11,9 +11,11 @@ import numpy as np
 
 from masksweep.strategies.base import Mask
 from masksweep.strategies.patterns import Pattern
+from masksweep.strategies.patterns.axis import Axis
 from masksweep.strategies.patterns.base import Shapes
 from masksweep.strategies.patterns.block import Block
 from masksweep.strategies.patterns.columns import Columns
+from masksweep.strategies.patterns.fan_in import FanIn
 from masksweep.strategies.patterns.n_m import NM
 from masksweep.strategies.patterns.random import Random
 from masksweep.strategies.patterns.rows import Rows
@@ -22,10 +24,14 @@ SEEDED: dict[str, Pattern] = {
     "random": Random(0.5),
     "random er": Random(0.5, "er"),
     "random erk": Random(0.5, "erk"),
+    "random global": Random(0.5, "global"),
     "n_m": NM(2, 4),
+    "n_m axis": NM(2, 5, axis=0, remainder="shorter"),
     "block": Block(0.5, (2, 3)),
     "rows": Rows(0.5),
     "columns": Columns(0.5),
+    "axis": Axis(0, 0.5),
+    "fan_in": FanIn(3),
 }
 
 

@@ -41,7 +41,7 @@ def check_optimizer(optimizer: Optimizer) -> None:
         require(same, f"{field.name} is {setting}, and {config.get(field.name)} in Keras")
     model = network()
     plan = make_plan(
-        describe(model), values(model), masks=Random(0.5).masks, held=Zero().values,
+        describe(model), values(model), masks=Random(0.5).from_weights, held=Zero().values,
         targets=["masked/kernel"],
     )  # fmt: skip
     trial = Trial(HardMask(), model, plan, optimizer.build(pure=False))

@@ -145,7 +145,7 @@ def test_the_second_of_one_name_is_held_and_audited(tmp_path: Path) -> None:
     plan = make_plan(
         describe(model),
         values(model),
-        masks=Random(0.5).masks,
+        masks=Random(0.5).from_weights,
         held=Zero().values,
         targets=["own/kernel#1", "own/variable#1"],
     )
@@ -301,7 +301,7 @@ def test_a_plan_masks_what_is_targeted() -> None:
     plan = make_plan(
         describe(model),
         values(model),
-        masks=Random(0.75).masks,
+        masks=Random(0.75).from_weights,
         held=Zero().values,
         targets=["*/kernel"],
         outputs_held=[1],

@@ -1,0 +1,225 @@
+"""Tests of the patterns with a structure: slices, bands, fan-in, groups, causal and MADE masks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+from keras import layers
+
+from masksweep import strategies
+from masksweep.strategies import NM, Invalid, Random
+from masksweep.strategies.base import Mask
+from masksweep.strategies.patterns import Pattern
+from masksweep.strategies.patterns.autoregressive import Autoregressive
+from masksweep.strategies.patterns.axis import Axis
+from masksweep.strategies.patterns.band import Band
+from masksweep.strategies.patterns.causal import Causal
+from masksweep.strategies.patterns.fan_in import FanIn
+from masksweep.strategies.patterns.rows import Rows
+from masksweep.strategies.patterns.smallest import Smallest
+from masksweep.strategies.patterns.zeros import Zeros
+
+Shape = tuple[int, ...]
+NAME = "hidden/kernel"
+SHAPES = st.lists(st.integers(1, 7), min_size=1, max_size=4).map(tuple)
+SEEDS = st.integers(0, 2**40)
+
+
+def mask_of(pattern: Pattern, shape: Shape, seed: int = 0) -> Mask:
+    mask = pattern.masks({NAME: shape}, seed)[NAME]
+    assert (mask.shape, mask.dtype) == (shape, np.dtype(bool))
+    return mask
+
+
+@given(SHAPES, st.data(), st.floats(0, 1, exclude_max=True), SEEDS)
+def test_axis_masks_whole_slices(shape: Shape, data: Any, sparsity: float, seed: int) -> None:
+    axis = data.draw(st.integers(-len(shape), len(shape) - 1))
+    slices = np.moveaxis(mask_of(Axis(axis, sparsity), shape, seed), axis, 0)
+    whole = slices.reshape(shape[axis], -1)
+    assert (whole == whole[:, :1]).all()
+    assert (~whole[:, 0]).sum() == round(sparsity * shape[axis])
+
+
+def test_axis_and_rows_by_index() -> None:
+    assert (~mask_of(Axis(1, indices=(0, 2)), (2, 3, 4))).sum(axis=(0, 2)).tolist() == [8, 0, 8]
+    assert mask_of(Rows(indices=range(2)), (3, 2)).astype(int).tolist() == [[0, 0], [0, 0], [1, 1]]
+
+
+@given(SHAPES, st.none() | st.integers(0, 4), st.none() | st.integers(0, 4))
+def test_band_keeps_the_diagonals_of_numpy(
+    shape: Shape, lower: int | None, upper: int | None
+) -> None:
+    mask = mask_of(Band(lower, upper), shape)
+    if len(shape) == 1:
+        assert mask.all()
+        return
+    full = np.ones(shape[-2:], bool)
+    expected = np.tril(
+        np.triu(full, -99 if lower is None else -lower), 99 if upper is None else upper
+    )
+    assert (mask == expected).all()
+
+
+@given(SHAPES, st.integers(1, 5), SEEDS)
+def test_fan_in_is_constant(shape: Shape, count: int, seed: int) -> None:
+    inputs = int(np.prod(shape[:-1]))
+    if len(shape) > 1 and count > inputs:
+        with pytest.raises(Invalid, match=f"count={count}: must be at most {inputs}"):
+            mask_of(FanIn(count), shape, seed)
+        return
+    mask = mask_of(FanIn(count), shape, seed).reshape(-1, shape[-1])
+    assert mask.sum(axis=0).tolist() == [count if len(shape) > 1 else 1] * shape[-1]
+
+
+@given(SHAPES, st.data(), st.integers(1, 6), SEEDS)
+def test_n_m_along_an_axis_may_end_in_a_shorter_group(
+    shape: Shape, data: Any, m: int, seed: int
+) -> None:
+    axis, n = data.draw(st.integers(-len(shape), len(shape) - 1)), data.draw(st.integers(0, m))
+    mask = np.moveaxis(mask_of(NM(n, m, axis, "shorter"), shape, seed), axis, 0)
+    for start in range(0, shape[axis], m):
+        group = mask[start : start + m]
+        assert (group.sum(axis=0) == min(n, len(group))).all()
+    if shape[axis] % m:
+        with pytest.raises(Invalid, match=f"m={m}: must be a divisor of the {shape[axis]} entries"):
+            mask_of(NM(n, m, axis), shape, seed)
+
+
+@given(st.lists(SHAPES, min_size=1, max_size=4), st.floats(0, 1, exclude_max=True), SEEDS)
+def test_a_global_budget_is_exact_over_all_weights(
+    shapes: list[Shape], sparsity: float, seed: int
+) -> None:
+    named = {f"layer{i}/kernel": shape for i, shape in enumerate(shapes)}
+    masks = Random(sparsity, "global").masks(named, seed)
+    size = sum(m.size for m in masks.values())
+    assert sum(int((~m).sum()) for m in masks.values()) == round(sparsity * size)
+
+
+@given(st.lists(SHAPES, min_size=1, max_size=4), st.floats(0, 1, exclude_max=True), SEEDS)
+def test_smallest_keeps_the_largest(shapes: list[Shape], sparsity: float, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    weights = {f"layer{i}/kernel": generator.normal(size=s) for i, s in enumerate(shapes)}
+    for scope in ("weight", "global"):
+        masks = Smallest(sparsity, scope).from_weights(weights, 0)  # type: ignore[arg-type]
+        kept, sizes = masks, {name: np.abs(w) for name, w in weights.items()}
+        if scope == "global":
+            sizes = {"all": np.concatenate([a.ravel() for a in sizes.values()])}
+            kept = {"all": np.concatenate([m.ravel() for m in masks.values()])}
+        for name, mask in kept.items():
+            assert (~mask).sum() == round(sparsity * mask.size)
+            if mask.any() and not mask.all():
+                assert sizes[name][~mask].max() <= sizes[name][mask].min()
+
+
+def test_what_a_pruned_model_has_as_zeros_stays_zero() -> None:
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential([keras.Input((5,)), layers.Dense(6), layers.Dense(1)])
+    kernel = model.layers[0].kernel
+    pruned = Smallest(0.5).from_weights({NAME: kernel.numpy()}, 0)[NAME]
+    kernel.assign(np.where(pruned, kernel, 0))
+    plain, _ = trained(model, Zeros())
+    assert ((plain.layers[0].kernel.numpy() != 0) == pruned).all()
+    assert (plain.layers[1].kernel.numpy() != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: mask_of(Axis(2), (3, 4)), "axis=2: must be an axis of hidden/kernel, which has 2"),
+        (lambda: mask_of(Axis(0, indices=(3,)), (3, 4)), "below 3, the length of axis 0"),
+        (lambda: mask_of(NM(axis=2), (4, 4)), "axis=2: must be an axis of"),
+        (lambda: NM(remainder="drop"), "remainder=drop: must be refuse or shorter"),  # type: ignore[arg-type]
+        (lambda: mask_of(Rows(indices=(3,)), (3, 4)), "below 3, the inputs of hidden/kernel"),
+        (lambda: Rows(indices=(1, 1)), "each once"),
+        (lambda: Band(lower=-1), "lower=-1: must be 0 or more"),
+        (lambda: Smallest(0.5, "layer"), "scope=layer: must be weight or global"),  # type: ignore[arg-type]
+        (lambda: FanIn(0), "count=0: must be 1 or more"),
+        (lambda: Causal("C"), "kind=C: must be A or B"),  # type: ignore[arg-type]
+        (lambda: mask_of(Autoregressive(), (3, 4)), "two or more kernels"),
+        (
+            lambda: Autoregressive().masks({"a/kernel": (3, 4), "b/kernel": (5, 3)}, 0),
+            r"b/kernel=[5, 3]: must be a kernel [4, units]",
+        ),
+        (
+            lambda: Autoregressive().masks({"a/kernel": (3, 4), "b/kernel": (4, 4)}, 0),
+            "a multiple of the 3 inputs",
+        ),
+        (
+            lambda: Autoregressive().masks({"a/kernel": (1, 4), "b/kernel": (4, 4)}, 0),
+            "two inputs or more",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(call: Any, words: str) -> None:
+    with pytest.raises(Invalid) as error:
+        call()
+    assert words in str(error.value)
+
+
+# -- what the masks are for, seen in the gradients of a trained model ---------------------------
+
+
+def dependence(model: Any, x: Any) -> Mask:
+    """Returns which outputs depend on which inputs, `[outputs, inputs]`, for one sample."""
+    x = tf.constant(x[:1], tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = tf.reshape(model(x), [-1])
+    jacobian = tape.jacobian(y, x)
+    return np.asarray(jacobian).reshape(y.shape[0], -1) != 0
+
+
+def trained(model: Any, pattern: Any) -> Any:
+    """Returns the exported plain model, after some steps with AdamW."""
+    masked = strategies.apply(model, pattern, targets=["*/kernel"])
+    masked.compile(keras.optimizers.AdamW(0.05, weight_decay=0.1), "mse")
+    shape = (32, *model.input_shape[1:])
+    x = np.random.default_rng(0).normal(size=shape)
+    masked.fit(x, np.zeros((32, *model.output_shape[1:])), verbose=0, epochs=3)
+    assert strategies.audit(masked).ok
+    return masked.export_plain(), x
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_an_autoregressive_model_looks_at_earlier_inputs_only(shuffled: bool) -> None:
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [
+            keras.Input((5,)),
+            layers.Dense(24, "tanh"),
+            layers.Dense(24, "tanh"),
+            layers.Dense(10),  # two outputs for each input
+        ]
+    )
+    plain, x = trained(model, Autoregressive(shuffled))
+    depends = dependence(plain, x).reshape(5, 2, 5)
+    for i in range(5):
+        assert not depends[i, :, i:].any()
+        assert depends[i, :, :i].all()
+
+
+@pytest.mark.parametrize("window", [(5,), (3, 3), (4, 2)])
+def test_a_causal_model_looks_at_earlier_places_only(window: Shape) -> None:
+    keras.utils.set_random_seed(3)
+    convolution: Any = layers.Conv1D if len(window) == 1 else layers.Conv2D
+    options = {"padding": "same", "activation": "tanh"}
+    model = keras.Sequential(
+        [
+            keras.Input((7, 1) if len(window) == 1 else (4, 4, 1)),
+            convolution(6, window, name="first", **options),
+            convolution(6, window, name="later", **options),
+            convolution(1, window, name="last", **options),
+        ]
+    )
+    plain, x = trained(model, {"first/*": Causal("A"), "*/kernel": Causal("B")})
+    depends = dependence(plain, x)
+    assert not np.triu(depends).any()
+    row = 1 if len(window) == 1 else 4
+    above = np.diagonal(depends, -row)  # the place before, or that in the row above
+    assert above.all()
