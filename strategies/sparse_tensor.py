@@ -74,8 +74,8 @@ class SparseTensor(Strategy):
       TensorFlow's guide to sparse tensors does for wide models.
 
     Holds: kernels of Dense layers, at zero, because a sparse matrix cannot store another value for
-    its missing entries. It refuses kernels with a constraint or regularizer, kernels that another
-    layer also uses, and layers inside other layers.
+    its missing entries. It refuses kernels with a constraint or regularizer, and kernels that
+    another layer also uses.
 
     Neither format compiles with XLA, and both are slow on a CPU; `speed/ratio_to_dense` tells how
     slow. Each step makes a new `tf.SparseTensor` from the variable `v`. A `tf.SparseTensor` that is
@@ -98,8 +98,6 @@ class SparseTensor(Strategy):
             name = w.weight.name
             if w.weight.layer != "Dense" or not w.weight.is_kernel:
                 return f"{name}: only a Dense kernel can be a sparse matrix"
-            if "/" in name.rsplit("/", 1)[0]:
-                return f"{name}: layers inside other layers cannot be rewritten"
             if w.weight.shared:
                 return f"{name}: another layer uses this kernel too, and needs it dense"
             if w.weight.constrained or w.weight.regularized:

@@ -27,7 +27,6 @@ HIDDEN = [*OTHER_KERNELS, *TIED, "sequence", "hidden", "bias", "nested", "shared
 NO_SPARSE_MATRIX = {
     **dict.fromkeys([*OTHER_KERNELS, "bias"], "Dense kernel"),
     **dict.fromkeys(TIED, "another layer uses this kernel"),
-    "nested": "inside other layers",
     "regularized": "regularizer",
     "constrained": "constraint",
     "constant": "zero only",
