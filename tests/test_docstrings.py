@@ -1,4 +1,4 @@
-"""The examples in docstrings do what they say, and the exceptions that they name exist."""
+"""The examples in docstrings and the README work, and the exceptions that they name exist."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import pkgutil
 import re
 from pathlib import Path
 from types import ModuleType
+
+import keras
+import pytest
 
 from masksweep import strategies
 from masksweep.sweeps import components
@@ -29,10 +32,21 @@ def test_every_example_runs() -> None:
     results = {}
     for package in PACKAGES:
         for name in modules(package):
+            keras.utils.set_random_seed(0)  # which deterministic operations require
             results[name] = doctest.testmod(importlib.import_module(name))
     failing = {name: result for name, result in results.items() if result.failed}
     assert not failing
     assert sum(result.attempted for result in results.values()) > 50
+
+
+def test_the_code_in_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", readme, re.M | re.S)
+    assert blocks
+    for block in blocks:
+        keras.utils.set_random_seed(0)
+        exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+    assert capsys.readouterr().out.endswith("ok\n")
 
 
 RAISES = re.compile(r"^Raises:\n((?:    .*\n?|\n)+)", re.M)
