@@ -16,12 +16,15 @@ from masksweep.strategies.patterns.band import Band
 from masksweep.strategies.patterns.block import Block
 from masksweep.strategies.patterns.causal import Causal
 from masksweep.strategies.patterns.columns import Columns
+from masksweep.strategies.patterns.complement import Complement
 from masksweep.strategies.patterns.fan_in import FanIn
+from masksweep.strategies.patterns.intersection import Intersection
 from masksweep.strategies.patterns.magnitude import Magnitude
 from masksweep.strategies.patterns.n_m import NM
 from masksweep.strategies.patterns.random import Random
 from masksweep.strategies.patterns.rows import Rows
 from masksweep.strategies.patterns.smallest import Smallest
+from masksweep.strategies.patterns.union import Union
 from masksweep.strategies.patterns.zeros import Zeros
 from masksweep.strategies.registry import STRATEGIES, register
 
@@ -41,7 +44,9 @@ __all__ = [
     "Block",
     "Causal",
     "Columns",
+    "Complement",
     "FanIn",
+    "Intersection",
     "Invalid",
     "Magnitude",
     "MaskedModel",
@@ -53,6 +58,7 @@ __all__ = [
     "Slot",
     "Smallest",
     "Strategy",
+    "Union",
     "Weight",
     "Zeros",
     "apply",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from keras import layers
 
 from masksweep import strategies
-from masksweep.strategies import NM, Invalid, Random
+from masksweep.strategies import NM, Columns, Complement, Intersection, Invalid, Random, Union
 from masksweep.strategies.base import Mask
 from masksweep.strategies.patterns import Pattern
 from masksweep.strategies.patterns.autoregressive import Autoregressive
@@ -101,6 +101,25 @@ def test_a_global_budget_is_exact_over_all_weights(
     assert sum(int((~m).sum()) for m in masks.values()) == round(sparsity * size)
 
 
+@given(SHAPES, SEEDS)
+def test_patterns_are_combined(shape: Shape, seed: int) -> None:
+    first, second = Random(0.5), Columns(0.5)
+    one, other = mask_of(first, shape, seed), mask_of(second, shape, seed)
+    settings = {"name": "random", "sparsity": 0.5}
+    assert (mask_of(Union((first, second)), shape, seed) == one & other).all()
+    assert (mask_of(Union((settings, "columns")), shape, seed) == one & other).all()
+    assert (mask_of(Intersection((first, second)), shape, seed) == one | other).all()
+    assert (mask_of(Complement(settings), shape, seed) == ~one).all()
+    whole = Union((first, Complement(first)))
+    assert not mask_of(whole, shape, seed).any()
+
+
+def test_combined_patterns_see_the_weights() -> None:
+    weights = {NAME: np.array([[0.0, 3.0], [-1.0, 0.0]])}
+    masks = Union((Zeros(), Columns(indices=(1,)))).from_weights(weights, 0)
+    assert masks[NAME].tolist() == [[False, False], [True, False]]
+
+
 @given(st.lists(SHAPES, min_size=1, max_size=4), st.floats(0, 1, exclude_max=True), SEEDS)
 def test_smallest_keeps_the_largest(shapes: list[Shape], sparsity: float, seed: int) -> None:
     generator = np.random.default_rng(seed)
@@ -139,6 +158,14 @@ def test_what_a_pruned_model_has_as_zeros_stays_zero() -> None:
         (lambda: Rows(indices=(1, 1)), "each once"),
         (lambda: Band(lower=-1), "lower=-1: must be 0 or more"),
         (lambda: Smallest(0.5, "layer"), "scope=layer: must be weight or global"),  # type: ignore[arg-type]
+        (lambda: Union(()), "of=[]: must be one pattern or more"),
+        (lambda: Complement(), "of=None: must be a pattern"),
+        (lambda: Union(("colums",)), "of=colums: must have the name of a pattern: autoregressive"),
+        (lambda: Union((0.5,)), "of=0.5: must have the name of a pattern"),
+        (lambda: Union(("magnitude",)), "of=magnitude: must be a pattern without rounds"),
+        (lambda: Union(({"name": "file", "path": "x"},)), "must be a pattern that reads no file"),
+        (lambda: Complement({"name": "rows", "share": 1}), "must have settings of rows"),
+        (lambda: Complement({"name": "rows", "sparsity": 2}), "sparsity=2: must be"),
         (lambda: FanIn(0), "count=0: must be 1 or more"),
         (lambda: Causal("C"), "kind=C: must be A or B"),  # type: ignore[arg-type]
         (lambda: mask_of(Autoregressive(), (3, 4)), "two or more kernels"),

@@ -1,0 +1,62 @@
+"""Combines patterns: the parts that `union`, `intersection` and `complement` have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from masksweep.strategies.base import Array, Invalid, Mask, require
+from masksweep.strategies.patterns import PATTERNS, Pattern, Scored
+from masksweep.strategies.patterns.base import Shapes
+
+
+def pattern_of(choice: Any) -> Pattern:
+    """Returns a pattern from its settings in a config, or the pattern itself.
+
+    Args:
+        choice: A pattern, its name, or a mapping with its `name` and its settings.
+
+    Raises:
+        Invalid: There is no such pattern or setting, a setting is not allowed, the settings name a
+            file, or the pattern is trained in rounds.
+
+    Example:
+        >>> pattern_of({"name": "columns", "sparsity": 0.25})
+        Columns(sparsity=0.25, indices=None)
+    """
+    if isinstance(choice, Pattern):
+        require(not isinstance(choice, Scored), "of", choice.name, "a pattern without rounds")
+        return choice
+    settings = {"name": choice} if isinstance(choice, str) else choice
+    name = settings.get("name") if isinstance(settings, Mapping) else None
+    if not isinstance(name, str) or name not in PATTERNS:
+        raise Invalid("of", choice, f"must have the name of a pattern: {', '.join(PATTERNS)}")
+    # a sweep checks and records only the files that its own sections name
+    require("path" not in settings, "of", choice, "a pattern that reads no file")
+    try:
+        return pattern_of(
+            PATTERNS[name](**{key: v for key, v in settings.items() if key != "name"})
+        )
+    except TypeError as error:
+        raise Invalid("of", choice, f"must have settings of {name}: {error}") from error
+
+
+class Combined(Pattern):
+    """Base class of patterns that consist of other patterns. All parts get the same seed."""
+
+    def parts(self) -> list[Pattern]:
+        """Returns the patterns that are combined."""
+        raise NotImplementedError
+
+    def combine(self, masks: list[Mask]) -> Mask:
+        """Returns the mask of one weight from those of the parts."""
+        raise NotImplementedError
+
+    def masks(self, shapes: Shapes, seed: int) -> dict[str, Mask]:
+        return self._combined([part.masks(shapes, seed) for part in self.parts()])
+
+    def from_weights(self, weights: Mapping[str, Array], seed: int) -> dict[str, Mask]:
+        return self._combined([part.from_weights(weights, seed) for part in self.parts()])
+
+    def _combined(self, masks: list[dict[str, Mask]]) -> dict[str, Mask]:
+        return {name: self.combine([of_part[name] for of_part in masks]) for name in masks[0]}

@@ -1,0 +1,48 @@
+"""The `intersection` pattern: what each of several patterns masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from masksweep.strategies.base import Mask, require
+from masksweep.strategies.patterns import Pattern
+from masksweep.strategies.patterns.combined import Combined, pattern_of
+from masksweep.strategies.registry import register
+
+
+@register
+@dataclass(frozen=True)
+class Intersection(Combined):
+    """An entry is masked if each of the patterns masks it.
+
+    For example random entries, but only in some of the columns.
+    The parts get the same seed.
+
+    Raises:
+        Invalid: There is no part, or a part is not a pattern.
+
+    Example:
+        >>> parts = {"name": "rows", "indices": (0,)}, {"name": "columns", "indices": (0,)}
+        >>> Intersection(parts).masks({"a/kernel": (2, 2)}, seed=0)["a/kernel"].astype(int)
+        array([[0, 1],
+               [1, 1]])
+    """
+
+    name: ClassVar[str] = "intersection"
+    of: Sequence[Any] = ()
+    """The patterns; in a config, their names, or mappings with a name and settings."""
+
+    def __post_init__(self) -> None:
+        require(len(self.of) > 0, "of", list(self.of), "one pattern or more")
+        self.parts()
+
+    def parts(self) -> list[Pattern]:
+        return [pattern_of(part) for part in self.of]
+
+    def combine(self, masks: list[Mask]) -> Mask:
+        mask: Mask = np.logical_or.reduce(masks)
+        return mask

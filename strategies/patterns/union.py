@@ -1,0 +1,48 @@
+"""The `union` pattern: what at least one of several patterns masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from masksweep.strategies.base import Mask, require
+from masksweep.strategies.patterns import Pattern
+from masksweep.strategies.patterns.combined import Combined, pattern_of
+from masksweep.strategies.registry import register
+
+
+@register
+@dataclass(frozen=True)
+class Union(Combined):
+    """An entry is masked if at least one of the patterns masks it.
+
+    For example a random pattern together with a band.
+    The parts get the same seed.
+
+    Raises:
+        Invalid: There is no part, or a part is not a pattern.
+
+    Example:
+        >>> parts = {"name": "rows", "indices": (0,)}, {"name": "columns", "indices": (0,)}
+        >>> Union(parts).masks({"a/kernel": (2, 2)}, seed=0)["a/kernel"].astype(int)
+        array([[0, 0],
+               [0, 1]])
+    """
+
+    name: ClassVar[str] = "union"
+    of: Sequence[Any] = ()
+    """The patterns; in a config, their names, or mappings with a name and settings."""
+
+    def __post_init__(self) -> None:
+        require(len(self.of) > 0, "of", list(self.of), "one pattern or more")
+        self.parts()
+
+    def parts(self) -> list[Pattern]:
+        return [pattern_of(part) for part in self.of]
+
+    def combine(self, masks: list[Mask]) -> Mask:
+        mask: Mask = np.logical_and.reduce(masks)
+        return mask
