@@ -92,7 +92,7 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 @pytest.mark.slow
 def test_the_page_can_be_followed(followed: tuple[Path, dict[str, str]]) -> None:
     _, printed = followed
-    for name in ("reset", "band", "mean", "shallow", "circles", "adamax"):
+    for name in ("reset", "stripes", "mean", "shallow", "circles", "adamax"):
         assert re.search(rf"^  {name} .*\[my-parts 1\.0\]$", printed["masksweep list"], re.M), name
     assert "2 trials" in printed["masksweep plan"]
     assert re.search(r"^reset .*holds", printed["masksweep run"], re.M), printed["masksweep run"]
