@@ -54,7 +54,9 @@ def _dense(
     import tensorflow as tf
 
     kernel = tf.SparseTensor(m, v, h.shape)
-    y = product(kernel, tf.reshape(inputs, [-1, inputs.shape[-1]]))
+    # TensorFlow has no sparse products in half precision
+    y = product(kernel, tf.cast(tf.reshape(inputs, [-1, inputs.shape[-1]]), v.dtype))
+    y = tf.cast(y, layer.compute_dtype)
     y = tf.reshape(y, tf.concat([tf.shape(inputs)[:-1], [layer.units]], 0))
     y.set_shape([*inputs.shape[:-1], layer.units])
     y = y + layer.bias if layer.use_bias else y

@@ -68,7 +68,9 @@ class HeldWeight:
 
     def outputs(self, outputs: Any) -> Any:
         """Returns the model's outputs as the loss gets them."""
-        return self.binding.outputs(outputs, self.layout.value) if self.weight.output else outputs
+        if not self.weight.output:
+            return outputs
+        return keras_internals.keep_mask(self.binding.outputs(outputs, self.layout.value), outputs)
 
     def dense_call(self, layer: Any) -> Callable[..., Any]:
         """Returns the new `call` of the Dense layer that has this kernel.

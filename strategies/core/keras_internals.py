@@ -6,6 +6,8 @@ version of Keras has changed. This module may not import other modules of Masksw
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -81,9 +83,23 @@ def not_trainable(layers: Sequence[Any]) -> Iterator[None]:
             layer._trainable = trainable
 
 
+class _Dispatcher:
+    """The `call` of a layer, which another call may replace in one thread."""
+
+    active = threading.local()
+    """In `calls`: the calls that are replaced now in this thread, by the layer's `id`."""
+
+    def __init__(self, layer: Any) -> None:
+        self._key, self._call = id(layer), layer.call
+        functools.update_wrapper(self, layer.call)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self.active, "calls", {}).get(self._key, self._call)(*args, **kwargs)
+
+
 @contextmanager
 def calling(calls: Mapping[int, Callable[..., Any]], layers: Sequence[Any]) -> Iterator[None]:
-    """Replaces the `call` of layers inside a `with` block.
+    """Replaces the `call` of layers inside a `with` block, in this thread only.
 
     The layers of the model itself are changed. A clone of the model would lose the statistics of a
     Normalization, or the function of a Lambda.
@@ -93,13 +109,33 @@ def calling(calls: Mapping[int, Callable[..., Any]], layers: Sequence[Any]) -> I
         layers: The layers.
     """
     for layer in layers:
-        # Keras' own __setattr__ would track the attribute
-        object.__setattr__(layer, "call", calls[id(layer)])
+        if not isinstance(layer.call, _Dispatcher):
+            # Keras' own __setattr__ would track the attribute
+            object.__setattr__(layer, "call", _Dispatcher(layer))
+    before = getattr(_Dispatcher.active, "calls", {})
+    _Dispatcher.active.calls = {**before, **calls}
     try:
         yield
     finally:
-        for layer in layers:
-            object.__delattr__(layer, "call")
+        _Dispatcher.active.calls = before
+
+
+def inside_a_call() -> bool:
+    """Returns whether Keras is now in the call of a layer or model."""
+    from keras.src.backend.common import global_state
+
+    context = global_state.get_global_attribute("current_call_ctx")
+    return context is not None and context.entry_layer is not None
+
+
+def keep_mask(tensor: Any, source: Any) -> Any:
+    """Returns a tensor with the Keras mask of another one, which losses and metrics look at."""
+    from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
+
+    mask = get_keras_mask(source)
+    if mask is not None:
+        set_keras_mask(tensor, mask)
+    return tensor
 
 
 # -- variables and optimizers ----------------------------------------------------------------

@@ -85,15 +85,30 @@ def _shared(model: Any) -> set[int]:
     return {variable for variable, layers_of in users.items() if len(layers_of) > 1}
 
 
-def describe(model: Any) -> list[Weight]:
+def all_weights(model: Any) -> list[Any]:
+    """Returns the variables that train, and those that would if their layers were not frozen."""
+    own = {
+        id(v)
+        for layer in keras_internals.all_layers(model)
+        for v in keras_internals.own_weights(layer)
+    }
+    return [v for v in model.weights if id(v) in own]
+
+
+def describe(model: Any, variables: Sequence[Any] | None = None) -> list[Weight]:
     """Describes the trainable weights of a built Keras model.
 
     A name is `layer/variable`, with the names of outer layers in front if layers are nested. It is
     the same after saving and loading the model, unlike `variable.path`. If a name repeats, the
     second variable is `layer/variable#1`, in the order in which layers add their variables.
 
+    Args:
+        model: A built Keras model.
+        variables: The variables to describe, such as those of `all_weights`; by default
+            `model.trainable_variables`.
+
     Returns:
-        One entry for each weight, in the order of `model.trainable_variables`.
+        One entry for each weight, in the order of the variables.
 
     Example:
         >>> import keras
@@ -107,7 +122,7 @@ def describe(model: Any) -> list[Weight]:
     if last is not None and keras_internals.applications(last) > 1:
         last = None  # applied twice, so the weights of a unit act on other outputs too
     weights = []
-    for variable in model.trainable_variables:
+    for variable in model.trainable_variables if variables is None else variables:
         name, layer = named[id(variable)]
         mixed = _mixed(layer) if layer is last else ""
         weights.append(
@@ -136,6 +151,11 @@ def _mixed(layer: Any) -> str:
     return f"the output layer's activation ({activation}) mixes its outputs; put it into the loss"
 
 
+def output_layers(model: Any) -> set[str]:
+    """Returns the names of the layers whose outputs are those of a Functional model."""
+    return {keras_internals.source(output).name for output in model.outputs}
+
+
 def dense_layers(model: Any, names: Sequence[str]) -> dict[str, Any]:
     """Returns the Dense layers whose kernels have these names, by the kernel's name.
 
@@ -143,11 +163,9 @@ def dense_layers(model: Any, names: Sequence[str]) -> dict[str, Any]:
         model: A built Keras model.
         names: Weight names. Names of other weights are ignored.
     """
-    owner_of = owners(model)
-    pairs = [owner_of[id(v)] for v in model.trainable_variables]
     return {
         name: layer
-        for name, layer in pairs
+        for name, layer in owners(model).values()
         if name in names and variable_of(name) == "kernel" and type(layer).__name__ == "Dense"
     }
 

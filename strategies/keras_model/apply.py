@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from masksweep.strategies.core.weights import describe, values
+from masksweep.strategies.core.weights import describe, output_layers, values
 from masksweep.strategies.keras_model.choices import (
     HeldChoice,
     PatternChoice,
@@ -16,6 +16,7 @@ from masksweep.strategies.keras_model.choices import (
     make_plan,
 )
 from masksweep.strategies.keras_model.masked_model import MaskedModel, require_supported
+from masksweep.strategies.patterns import Pattern
 
 
 def apply(
@@ -24,7 +25,7 @@ def apply(
     strategy: StrategyChoice = "hard_mask",
     *,
     held: HeldChoice = "zero",
-    targets: Sequence[str] | None = None,
+    targets: Sequence[str] | str | None = None,
     seed: int = 0,
 ) -> MaskedModel:
     """Returns a Keras model that trains `model` while its masked weights are held.
@@ -44,8 +45,8 @@ def apply(
         strategy: How they are held: a strategy or its name, or a dict of these by glob.
         held: The values at which they are held: a number, `"zero"`, `"init"` (frozen where they
             are), or a dict of these or of arrays by glob.
-        targets: Globs on the names of the weights to mask. None means, for a pattern: every kernel
-            except the last one.
+        targets: Globs on the names of the weights to mask, or one glob. None means, for a pattern:
+            every kernel except the last one, or those of all output layers if there are several.
         seed: Seed of the masks.
 
     Returns:
@@ -71,6 +72,11 @@ def apply(
     """
     require_supported(model)
     weights, initial = describe(model), values(model)
+    if isinstance(targets, str):
+        targets = [targets]
+    if targets is None and isinstance(pattern, Pattern) and len(getattr(model, "outputs", [])) > 1:
+        last = output_layers(model)
+        targets = [w.name for w in weights if w.is_kernel and w.name.split("/")[0] not in last]
     masks = choose_masks(pattern, weights, initial, targets, seed)
     held_values = choose_held(held, {name: initial[name] for name in masks})
     plan = make_plan(weights, masks, held_values)

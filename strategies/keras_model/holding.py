@@ -15,7 +15,7 @@ from masksweep.strategies.core.forward import require_plain_calls
 from masksweep.strategies.core.held_weight import HeldWeight
 from masksweep.strategies.core.optimizer import Slots, recording_slots, require_usable
 from masksweep.strategies.core.substitution import Substitution
-from masksweep.strategies.core.weights import dense_layers, describe
+from masksweep.strategies.core.weights import all_weights, dense_layers, describe
 
 
 class Holding:
@@ -35,9 +35,8 @@ class Holding:
         self._model = model
         self._dense: list[tuple[HeldWeight, Any]] = []
         """Masked kernels whose layers compute with them in another way, with these layers."""
-        self._slots: Slots = {}
         self._replica = threading.local()  # tf.distribute runs each replica in a thread
-        self._optimizer: Any = None
+        self._optimizers: list[Any] = []
 
     def hold(self, plan: Plan) -> None:
         """Holds the weights of a plan from now on.
@@ -51,8 +50,8 @@ class Holding:
         model = self._model
         self._require_accepted(plan)
         require_plain_calls(model, plan)
-        named = zip(describe(model), model.trainable_variables, strict=True)
-        variables = {w.name: v for w, v in named}
+        every = all_weights(model)
+        variables = {w.name: v for w, v in zip(describe(model, every), every, strict=True)}
         bindings = {strategy: strategy.bind() for strategy in self.strategies.values()}
         for masked in plan.weights:
             name = masked.weight.name
@@ -81,11 +80,16 @@ class Holding:
             The outputs of the model, as the loss gets them.
 
         Raises:
-            Invalid: A layer writes to a masked weight.
+            Invalid: A layer writes to a masked weight, or there are no masks yet.
         """
-        calls = {id(layer): held.dense_call(layer) for held, layer in self._dense}
+        if not self.weights:
+            allowed = "has no masks: it is a copy, or was made from a config; use apply, or load it"
+            raise Invalid("model", self._model.name, allowed)
+        # LoRA adds to the product of the layer's own call
+        dense = [(h, y) for h, y in self._dense if not getattr(y, "lora_enabled", False)]
+        calls = {id(layer): held.dense_call(layer) for held, layer in dense}
         scope = Substitution(self.weights)
-        with scope, keras_internals.calling(calls, [layer for _, layer in self._dense]):
+        with scope, keras_internals.calling(calls, [layer for _, layer in dense]):
             outputs = self._model(*args, **kwargs)
         scope.require_unwritten()
         self._replica.losses = scope.losses
@@ -107,24 +111,56 @@ class Holding:
 
     # -- the optimizer -----------------------------------------------------------------------
 
+    def wrapper_of(self, optimizer: Any) -> Any:
+        """Returns the optimizer, or the LossScaleOptimizer around it that is attached already."""
+        for attached in self._optimizers:
+            if getattr(attached, "inner_optimizer", None) is optimizer:
+                return attached
+        return optimizer
+
+    def holds_with(self, optimizer: Any) -> bool:
+        """Returns whether an optimizer is attached."""
+        return any(attached is optimizer for attached in self._optimizers)
+
+    @property
+    def attached(self) -> bool:
+        """Whether any optimizer is attached."""
+        return bool(self._optimizers)
+
+    def require_attachable(self, optimizer: Any) -> None:
+        """Checks that an optimizer can be attached, or is attached already.
+
+        Raises:
+            Invalid: The optimizer was already built, or cannot be used.
+        """
+        if not self.holds_with(optimizer):
+            require_usable(optimizer)
+
     def attach(self, optimizer: Any) -> None:
         """Makes an optimizer hold the masked weights in each of its steps.
 
-        The methods `build`, `apply` and `finalize_variable_values` of this object are replaced.
+        The methods `build`, `apply` and `finalize_variable_values` of this object are replaced. An
+        optimizer holds the weights that it was built for.
 
         Raises:
-            Invalid: The optimizer was already built.
+            Invalid: The optimizer was already built, or cannot be used.
         """
-        if optimizer is self._optimizer:
+        if self.holds_with(optimizer):
             return
         require_usable(optimizer)
         build, apply = optimizer.build, optimizer.apply
         finalize = optimizer.finalize_variable_values
+        slots: Slots = {}
+
+        def after_step() -> None:
+            for held in self.weights:
+                if id(held.value) in slots:
+                    held.after_step(slots[id(held.value)])
 
         def build_and_record(variables: Sequence[Any]) -> None:
-            with recording_slots(optimizer, variables) as slots:
+            with recording_slots(optimizer, variables) as recorded:
                 build(variables)
-            self._slots = slots
+            slots.update(recorded)
 
         def apply_and_hold(grads: Any, trainable_variables: Any = None) -> Any:
             variables = trainable_variables
@@ -139,18 +175,13 @@ class Holding:
                 for g, v in zip(grads, variables, strict=True)
             ]
             result = apply(masked_grads, trainable_variables)
-            self._after_step()
+            after_step()
             return result
 
         def finalize_and_hold(variables: Any) -> None:
             finalize(variables)
-            self._after_step()
+            after_step()
 
         optimizer.build, optimizer.apply = build_and_record, apply_and_hold
         optimizer.finalize_variable_values = finalize_and_hold
-        self._optimizer = optimizer
-
-    def _after_step(self) -> None:
-        for held in self.weights:
-            if id(held.value) in self._slots:
-                held.after_step(self._slots[id(held.value)])
+        self._optimizers.append(optimizer)

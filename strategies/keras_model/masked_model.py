@@ -5,16 +5,15 @@ from __future__ import annotations
 import inspect
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from masksweep.strategies.base import Array, Invalid, MaskedWeight, Plan, Strategy
+from masksweep.strategies.base import Array, Invalid, MaskedWeight, Plan, Strategy, Weight
 from masksweep.strategies.core import keras_internals
-from masksweep.strategies.core.weights import describe, values
+from masksweep.strategies.core.weights import all_weights, describe
 from masksweep.strategies.keras_model import stored_masks
 from masksweep.strategies.keras_model.holding import Holding
 from masksweep.strategies.registry import STRATEGIES
@@ -100,10 +99,12 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
 
     def dense_weights(self) -> dict[str, Array]:
         """Returns the weights as the model uses them now, by name, in the model's order."""
-        weights = values(self.model)
-        for held in self.holding.weights:
-            weights[held.weight.name] = np.asarray(held.effective())
-        return weights
+        variables = all_weights(self.model)
+        held = {id(w.variable): w for w in self.holding.weights}
+        return {
+            w.name: np.asarray(held[id(v)].effective() if id(v) in held else v.numpy())
+            for w, v in zip(describe(self.model, variables), variables, strict=True)
+        }
 
     def export_plain(self) -> Any:
         """Returns a plain Keras model with the weights as they are now.
@@ -126,6 +127,9 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if any(isinstance(a, keras.KerasTensor) for a in keras.tree.flatten((args, kwargs))):
             allowed = "cannot be a part of another model; give apply the whole model"
+            raise Invalid("model", self.name, allowed)
+        if kwargs.get("training") and keras_internals.inside_a_call() and not self.holding.attached:
+            allowed = "trains inside of another model; compile that with hold_with(optimizer)"
             raise Invalid("model", self.name, allowed)
         if not self._takes_training:
             kwargs.pop("training", None)
@@ -155,15 +159,65 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
         """The metrics of `compile`, of the layers, and of the model itself."""
         return [*super().metrics, *keras_internals.own_metrics(self.model)]
 
+    # what callers ask of a Functional model, such as the names of its outputs for the losses
+    @property
+    def inputs(self) -> Any:
+        """The symbolic inputs of the model, if it is Functional or Sequential."""
+        return self.model.inputs
+
+    @property
+    def outputs(self) -> Any:
+        """The symbolic outputs of the model, if it is Functional or Sequential."""
+        return self.model.outputs
+
+    @property
+    def output_names(self) -> list[str]:
+        """The names of the outputs, if the model is Functional or Sequential."""
+        return list(self.model.output_names)
+
+    @property
+    def input_shape(self) -> Any:
+        """The shape of the inputs, if the model is Functional or Sequential."""
+        return self.model.input_shape
+
+    @property
+    def output_shape(self) -> Any:
+        """The shape of the outputs, if the model is Functional or Sequential."""
+        return self.model.output_shape
+
+    def get_layer(self, name: str | None = None, index: int | None = None) -> Any:
+        """Returns a layer of the model."""
+        return self.model.get_layer(name, index)
+
+    def export(self, *args: Any, **kwargs: Any) -> None:
+        """Exports the plain model for serving, as `keras.Model.export` does."""
+        self.export_plain().export(*args, **kwargs)
+
+    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """Saves the model as `keras.Model.save` does, in a `.keras` file."""
+        if str(filepath).endswith((".h5", ".hdf5")):
+            allowed = "must end in .keras: the old format cannot load a masked model"
+            raise Invalid("filepath", filepath, allowed)
+        super().save(filepath, *args, **kwargs)
+
     def summary(self, *args: Any, **kwargs: Any) -> None:
         """Prints the layers of the model. `strategies.summary` shows what is masked."""
         self.model.summary(*args, **kwargs)
 
     def compile(self, optimizer: Any = "rmsprop", *args: Any, **kwargs: Any) -> None:
         """Configures the model for training, as `keras.Model.compile` does."""
+        if optimizer is not None:
+            optimizer = self.holding.wrapper_of(keras.optimizers.get(optimizer))
+            self.holding.require_attachable(optimizer)
         super().compile(optimizer, *args, **kwargs)
         if self.optimizer is not None:
             self.holding.attach(self.optimizer)
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Makes the function that `fit` calls. It trains only with an optimizer that holds."""
+        if self.optimizer is not None and not self.holding.holds_with(self.optimizer):
+            raise Invalid("optimizer", self.optimizer.name, "must be set by compile or hold_with")
+        return super().make_train_function(force)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles the model as `load_model` does. The optimizer is built when masks are loaded."""
@@ -172,13 +226,21 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
     # -- saving and loading ------------------------------------------------------------------
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the model and the strategies. Masks are stored with the weights."""
+        """Returns the model and the strategies. Masks are stored with the weights.
+
+        Raises:
+            Invalid: A strategy is not registered, so it could not be loaded.
+        """
+        for strategy in self.holding.strategies.values():
+            if STRATEGIES.get(strategy.name) is not type(strategy):
+                allowed = "must be registered to be saved, with masksweep.strategies.register"
+                raise Invalid("strategy", strategy.name, allowed)
         return {
             "name": self.name,
             "model": keras.saving.serialize_keras_object(self.model),
             "strategies": {
-                name: {"name": s.name, **asdict(s)}  # type: ignore[call-overload]
-                for name, s in self.holding.strategies.items()
+                name: stored_masks.settings(strategy)
+                for name, strategy in self.holding.strategies.items()
             },
         }
 
@@ -196,29 +258,38 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
 
     def save_own_variables(self, store: Any) -> None:
         """Stores what is not in the layers: masks, held values, the start, states of seeds."""
-        stored_masks.save(store, self.holding.weights, self.holding.start, self._seeds())
+        holding = self.holding
+        stored_masks.save(store, holding.weights, holding.strategies, holding.start, self._seeds())
 
     def load_own_variables(self, store: Any) -> None:
         """Loads what `save_own_variables` stored."""
-        names = self.holding.strategies
-        plan, start = stored_masks.load(store, [w for w in describe(self.model) if w.name in names])
+        plan, start = stored_masks.load(store, self._masked_weights(), self.holding.strategies)
         if not self.holding.weights:
             self._hold(plan)
             if self.compiled and self.optimizer is not None:
                 self.optimizer.build(self.trainable_variables)
+        held = self.holding.weights
+        arrays = [h.arrays(masked) for h, masked in zip(held, plan.weights, strict=True)]
+        for weight, constants in zip(held, arrays, strict=True):
+            weight.assign(constants)
         self.holding.start = start
-        for held, masked in zip(self.holding.weights, plan.weights, strict=True):
-            held.assign(held.arrays(masked))
-        stored_masks.load_values(store, self.holding.weights, self._seeds())
+        stored_masks.load_values(store, held, self._seeds())
 
     def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """Loads weights of this model, or of a plain model, whose masked entries are held then."""
-        if stored_masks.in_file(filepath):
+        saved = stored_masks.description_in(filepath)
+        if saved is not None:
+            # before Keras sets the variables of the layers
+            stored_masks.require_same(saved, self._masked_weights(), self.holding.strategies)
             super().load_weights(filepath, *args, **kwargs)
             return
         self.model.load_weights(filepath, *args, **kwargs)
         for held in self.holding.weights:
             held.value.assign(held.initial(held.variable.value))
+
+    def _masked_weights(self) -> list[Weight]:
+        described = describe(self.model, all_weights(self.model))
+        return [w for w in described if w.name in self.holding.strategies]
 
     def _seeds(self) -> list[Any]:
         """Returns the states of the random seeds, which Keras does not save."""
@@ -237,7 +308,7 @@ def require_supported(model: Any) -> None:
     if not isinstance(model, keras.Model):
         raise Invalid("model", name, "must be a keras.Model")
     if isinstance(model, MaskedModel):
-        raise Invalid("model", name, "is masked already; give apply its `model`")
+        raise Invalid("model", name, "is masked already; use what export_plain() returns")
     if not model.built or not model.weights:
         raise Invalid("model", name, "must be built: call it on a batch, or give it an Input")
     for method in REPLACED:

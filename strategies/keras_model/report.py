@@ -19,6 +19,8 @@ class WeightAudit:
     """What the audit found in one masked weight."""
 
     name: str
+    size: int
+    """Number of entries."""
     masked: int
     """Number of masked entries."""
     violations: int
@@ -39,9 +41,11 @@ class Audit:
     def ok(self) -> bool:
         """Whether every masked entry has its held value, and a kept entry changed.
 
-        Where nothing changed, a mask that holds proves nothing: train first.
+        Where nothing changed, a mask that holds proves nothing: train first. This is not asked of
+        weights that have no kept entry.
         """
-        return not any(w.violations for w in self.weights) and any(w.moved for w in self.weights)
+        moved = [w.moved for w in self.weights if w.masked < w.size]
+        return not any(w.violations for w in self.weights) and (any(moved) or not moved)
 
     def __str__(self) -> str:
         rows = [
@@ -86,7 +90,7 @@ def audit(masked: MaskedModel) -> Audit:
         alone, name = Plan((w,)), w.weight.name
         count, drift = violations(weights, alone)
         moved = moved_fraction({name: start[name]}, weights, alone) if w.mask.any() else 0.0
-        found.append(WeightAudit(name, int((~w.mask).sum()), count, drift, moved))
+        found.append(WeightAudit(name, w.mask.size, int((~w.mask).sum()), count, drift, moved))
     return Audit(tuple(found))
 
 

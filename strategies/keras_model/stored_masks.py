@@ -6,33 +6,54 @@ Masks are stored as bits. A held value that all entries of a weight share is sto
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from masksweep.strategies.base import Array, Invalid, MaskedWeight, Plan, Weight
+from masksweep.strategies.base import Array, Invalid, MaskedWeight, Plan, Strategy, Weight
 from masksweep.strategies.core.audit import one_if_equal
 from masksweep.strategies.core.held_weight import HeldWeight
 
+WEIGHTS = "masked_weights"
+"""Name of the array with the names, shapes and strategies of the masked weights, as JSON."""
 MASK, HELD, START, VALUE, SEED = "mask_{}", "held_{}", "start_{}", "value_{}", "seed_{}"
 """Names of the arrays; the number is the place of the weight, or of the seed, in the model."""
 
 
+def settings(strategy: Strategy) -> dict[str, Any]:
+    """Returns the name and the settings of a strategy."""
+    return {"name": strategy.name, **asdict(strategy)}  # type: ignore[call-overload]
+
+
+def _description(weights: Sequence[Weight], strategies: Mapping[str, Strategy]) -> str:
+    entries = [[w.name, list(w.shape), settings(strategies[w.name])] for w in weights]
+    return json.dumps(entries, sort_keys=True)
+
+
 def save(
-    store: Any, weights: Sequence[HeldWeight], start: Mapping[str, Array], seeds: Sequence[Any]
+    store: Any,
+    weights: Sequence[HeldWeight],
+    strategies: Mapping[str, Strategy],
+    start: Mapping[str, Array],
+    seeds: Sequence[Any],
 ) -> None:
     """Stores what is not among the variables of a model's layers.
 
     Args:
         store: The mapping that Keras gives to `save_own_variables`.
         weights: The masked weights.
+        strategies: Their strategies by name.
         start: The masked weights before the training, by name.
         seeds: The variables of the model's random seeds.
     """
+    description = _description([w.weight for w in weights], strategies)
+    store[WEIGHTS] = np.frombuffer(description.encode(), np.uint8)
     for i, weight in enumerate(weights):
         store[MASK.format(i)] = np.packbits(weight.kept.numpy())
         store[HELD.format(i)] = one_if_equal(weight.held.numpy())
@@ -43,16 +64,23 @@ def save(
         store[SEED.format(i)] = seed
 
 
-def load(store: Any, weights: Sequence[Weight]) -> tuple[Plan, dict[str, Array]]:
+def load(
+    store: Any, weights: Sequence[Weight], strategies: Mapping[str, Strategy]
+) -> tuple[Plan, dict[str, Array]]:
     """Reads the masks and held values.
 
     Args:
         store: The mapping that Keras gives to `load_own_variables`.
         weights: The weights that are masked, in the model's order.
+        strategies: Their strategies by name.
 
     Returns:
         The plan, and the masked weights before the training by name.
+
+    Raises:
+        Invalid: The file is of a model with other masked weights or strategies.
     """
+    require_same(bytes(np.asarray(store[WEIGHTS])).decode(), weights, strategies)
     masked, start = [], {}
     for i, weight in enumerate(weights):
         packed = np.asarray(store[MASK.format(i)])
@@ -72,11 +100,23 @@ def load_values(store: Any, weights: Sequence[HeldWeight], seeds: Sequence[Any])
         seed.assign(store[SEED.format(i)])
 
 
-def in_file(path: Any) -> bool:
-    """Returns whether a file of weights is one of a masked model.
+def require_same(saved: str, weights: Sequence[Weight], strategies: Mapping[str, Strategy]) -> None:
+    """Checks that a file is of a model with the same masked weights and strategies.
+
+    Raises:
+        Invalid: It is not.
+    """
+    expected = _description(weights, strategies)
+    if saved != expected:
+        names = ", ".join(f"{name} ({s['name']})" for name, _, s in json.loads(saved))
+        raise Invalid("weights", names, f"must be masked as in this model: {expected}")
+
+
+def description_in(path: Any) -> str | None:
+    """Returns the description of the masked weights in a file, or None for a plain model.
 
     Args:
-        path: A `.weights.h5` or `.keras` file.
+        path: A `.weights.h5`, `.keras` or `.weights.json` file.
 
     Raises:
         Invalid: There is no such file.
@@ -84,9 +124,15 @@ def in_file(path: Any) -> bool:
     path = Path(path)
     if not path.is_file():
         raise Invalid("filepath", path, "must be a file of weights")
-    file: Any = path
-    if zipfile.is_zipfile(path):
+    files: list[Any] = [path]
+    if path.suffix == ".json":  # the list of several files
+        shards = json.loads(path.read_text())["weight_map"].get("/vars", [])
+        files = [path.parent / name for name in shards]
+    elif zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            file = io.BytesIO(archive.read("model.weights.h5"))
-    with h5py.File(file, "r") as weights:
-        return MASK.format(0) in weights.get("vars", {})
+            files = [io.BytesIO(archive.read("model.weights.h5"))]
+    for file in files:
+        with h5py.File(file, "r") as weights:
+            if WEIGHTS in weights.get("vars", {}):
+                return bytes(weights["vars"][WEIGHTS][:]).decode()
+    return None

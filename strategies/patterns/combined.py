@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,7 +43,11 @@ def pattern_of(choice: Any) -> Pattern:
 
 
 class Combined(Pattern):
-    """Base class of patterns that consist of other patterns. All parts get the same seed."""
+    """Base class of patterns that consist of other patterns.
+
+    The first part gets the seed, and each other part another one that depends on it, so that their
+    random choices are independent.
+    """
 
     def parts(self) -> list[Pattern]:
         """Returns the patterns that are combined."""
@@ -53,10 +58,19 @@ class Combined(Pattern):
         raise NotImplementedError
 
     def masks(self, shapes: Shapes, seed: int) -> dict[str, Mask]:
-        return self._combined([part.masks(shapes, seed) for part in self.parts()])
+        parts = enumerate(self.parts())
+        return self._combined([part.masks(shapes, _seed(seed, i)) for i, part in parts])
 
     def from_weights(self, weights: Mapping[str, Array], seed: int) -> dict[str, Mask]:
-        return self._combined([part.from_weights(weights, seed) for part in self.parts()])
+        parts = enumerate(self.parts())
+        return self._combined([part.from_weights(weights, _seed(seed, i)) for i, part in parts])
 
     def _combined(self, masks: list[dict[str, Mask]]) -> dict[str, Mask]:
         return {name: self.combine([of_part[name] for of_part in masks]) for name in masks[0]}
+
+
+def _seed(seed: int, index: int) -> int:
+    """Returns the seed of the part with this index."""
+    if index == 0:
+        return seed
+    return int.from_bytes(hashlib.sha256(f"{seed}/part {index}".encode()).digest()[:8], "little")

@@ -20,7 +20,7 @@ class Intersection(Combined):
     """An entry is masked if each of the patterns masks it.
 
     For example random entries, but only in some of the columns.
-    The parts get the same seed.
+    The first part gets the seed, and each other part another one that depends on it.
 
     Raises:
         Invalid: There is no part, or a part is not a pattern.
@@ -37,7 +37,8 @@ class Intersection(Combined):
     """The patterns; in a config, their names, or mappings with a name and settings."""
 
     def __post_init__(self) -> None:
-        require(len(self.of) > 0, "of", list(self.of), "one pattern or more")
+        is_list = isinstance(self.of, list | tuple) and len(self.of) > 0
+        require(is_list, "of", self.of, "a list of patterns")
         self.parts()
 
     def parts(self) -> list[Pattern]:

@@ -15,7 +15,7 @@ from keras import layers
 from masksweep import strategies
 from masksweep.strategies import NM, Columns, Complement, Intersection, Invalid, Random, Union
 from masksweep.strategies.base import Mask
-from masksweep.strategies.patterns import Pattern
+from masksweep.strategies.patterns import Pattern, combined
 from masksweep.strategies.patterns.autoregressive import Autoregressive
 from masksweep.strategies.patterns.axis import Axis
 from masksweep.strategies.patterns.band import Band
@@ -104,14 +104,18 @@ def test_a_global_budget_is_exact_over_all_weights(
 @given(SHAPES, SEEDS)
 def test_patterns_are_combined(shape: Shape, seed: int) -> None:
     first, second = Random(0.5), Columns(0.5)
-    one, other = mask_of(first, shape, seed), mask_of(second, shape, seed)
+    one = mask_of(first, shape, seed)
+    other = mask_of(second, shape, combined._seed(seed, 1))
     settings = {"name": "random", "sparsity": 0.5}
     assert (mask_of(Union((first, second)), shape, seed) == one & other).all()
     assert (mask_of(Union((settings, "columns")), shape, seed) == one & other).all()
     assert (mask_of(Intersection((first, second)), shape, seed) == one | other).all()
     assert (mask_of(Complement(settings), shape, seed) == ~one).all()
-    whole = Union((first, Complement(first)))
-    assert not mask_of(whole, shape, seed).any()
+
+
+def test_the_parts_of_a_union_are_independent() -> None:
+    mask = mask_of(Union((Random(0.5), Random(0.5))), (200, 200))
+    assert mask.mean() == pytest.approx(0.25, abs=0.02)
 
 
 def test_combined_patterns_see_the_weights() -> None:
@@ -158,7 +162,8 @@ def test_what_a_pruned_model_has_as_zeros_stays_zero() -> None:
         (lambda: Rows(indices=(1, 1)), "each once"),
         (lambda: Band(lower=-1), "lower=-1: must be 0 or more"),
         (lambda: Smallest(0.5, "layer"), "scope=layer: must be weight or global"),  # type: ignore[arg-type]
-        (lambda: Union(()), "of=[]: must be one pattern or more"),
+        (lambda: Union(()), "of=(): must be a list of patterns"),
+        (lambda: Union(Random(0.5)), "must be a list of patterns"),  # type: ignore[arg-type]
         (lambda: Complement(), "of=None: must be a pattern"),
         (lambda: Union(("colums",)), "of=colums: must have the name of a pattern: autoregressive"),
         (lambda: Union((0.5,)), "of=0.5: must have the name of a pattern"),

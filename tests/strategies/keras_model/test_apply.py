@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from masksweep import strategies
 from masksweep.strategies import Columns, Random, Rows
 from masksweep.strategies.core.audit import same_bits, same_weights
 from masksweep.strategies.core.weights import values
+from masksweep.strategies.hard_mask import HardMask
 from masksweep.strategies.held.constant import Constant
 from masksweep.strategies.sparse_tensor import SparseTensor
 from masksweep.strategies.weight_mask import WeightMask
@@ -187,7 +190,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "masked twice": (
         lambda: strategies.apply(strategies.apply(small(), Random(0.5)), Random(0.5)),
-        "is masked already; give apply its `model`",
+        "is masked already; use what export_plain() returns",
     ),
     "its own train_step": (
         lambda: strategies.apply(OwnStep(), {"*/kernel": Random(0.5)}),
@@ -198,8 +201,25 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: strategies.apply(small(), Random(0.5)).compile(built_optimizer(), "mse"),
         "must be new: it was built for the variables of another training",
     ),
+    "a strategy that could not be loaded": (
+        lambda: strategies.apply(small(), Random(0.5), NotRegistered()).save("m.keras"),
+        "strategy=not_registered: must be registered to be saved",
+    ),
+    "the old format": (
+        lambda: strategies.apply(small(), Random(0.5)).save("m.h5"),
+        "filepath=m.h5: must end in .keras",
+    ),
+    "a copy without masks": (
+        lambda: keras.models.clone_model(strategies.apply(small(), Random(0.5)))(np.ones((1, 4))),
+        "has no masks: it is a copy",
+    ),
     "audit of a plain model": (lambda: strategies.audit(small()), "must be a masked model"),
 }
+
+
+@dataclass(frozen=True)
+class NotRegistered(HardMask):
+    name = "not_registered"
 
 
 def built_optimizer() -> Any:
@@ -292,6 +312,84 @@ def test_an_exported_model_is_plain(build: Callable[[], Any], tmp_path: Path) ->
     assert same_weights(values(plain), masked.dense_weights())
 
 
+@pytest.mark.parametrize("strategy", ["hard_mask", "sparse_values"])
+def test_frozen_layers_are_saved_with_their_masks(strategy: str, tmp_path: Path) -> None:
+    masked = strategies.apply(small(), Random(0.5), strategy, held=0.5)
+    masked.compile("adam", "mse")
+    masked.fit(np.ones((8, 4)), np.ones((8, 2)), verbose=0)
+    before = masked.dense_weights()
+    masked.model.get_layer("first").trainable = False
+    masked.compile("adam", "mse")  # as Keras asks for, when `trainable` has changed
+    masked.fit(np.ones((8, 4)), np.ones((8, 2)), verbose=0)
+    trained = masked.dense_weights()
+    assert trained.keys() == before.keys()
+    assert same_bits(trained["first/kernel"], before["first/kernel"])
+    masked.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert same_weights(loaded.dense_weights(), trained)
+    assert same_weights(masks(loaded), masks(masked))
+    masked.load_weights(tmp_path / "model.keras")
+    assert same_weights(masked.dense_weights(), trained)
+    masked.trainable = False
+    masked.save_weights(tmp_path / "all.weights.h5")
+    other = strategies.apply(small(), Random(0.5), strategy, seed=1)
+    other.load_weights(tmp_path / "all.weights.h5")
+    assert same_weights(other.dense_weights(), trained)
+    assert list(strategies.summary(masked).weights) == list(strategies.summary(loaded).weights)
+
+
+def test_weights_of_another_masked_model_are_refused(tmp_path: Path) -> None:
+    lower = np.tril(np.ones((6, 6)))
+    saved = strategies.apply(small(), {"second/kernel": lower}, "sparse_values")
+    saved.save_weights(tmp_path / "w.weights.h5")
+    for pattern, strategy in (
+        ({"second/kernel": lower}, "hard_mask"),
+        ({"first/kernel": np.ones((4, 6)), "second/kernel": lower}, "sparse_values"),
+    ):
+        masked = strategies.apply(small(), pattern, strategy)
+        before = masked.dense_weights()
+        message = r"weights=second/kernel \(sparse_values\): must be masked as in this model"
+        with pytest.raises(ValueError, match=message):
+            masked.load_weights(tmp_path / "w.weights.h5")
+        assert same_weights(masked.dense_weights(), before)
+
+
+def test_weights_in_several_files_are_loaded(tmp_path: Path) -> None:
+    masked = strategies.apply(small(), Random(0.5), "sparse_values")
+    masked.save_weights(tmp_path / "w.weights.json", max_shard_size=1)
+    other = strategies.apply(small(), Random(0.5), "sparse_values", seed=1)
+    other.load_weights(tmp_path / "w.weights.json")
+    assert same_weights(masks(other), masks(masked))
+
+
+def test_a_model_with_several_outputs_is_asked_as_before() -> None:
+    keras.utils.set_random_seed(5)
+    start = keras.Input((4,))
+    hidden = layers.Dense(6, "relu", name="hidden")(start)
+    outputs = [layers.Dense(1, name=name)(hidden) for name in ("left", "right")]
+
+    def history(model: Any, loss: Any, metrics: Any) -> list[str]:
+        model.compile("sgd", loss, metrics=metrics)
+        x, y = np.ones((8, 4)), np.ones((8, 1))
+        return sorted(model.fit(x, [y, y], verbose=0).history)
+
+    for loss, metrics in (("mse", None), ({"left": "mse", "right": "mae"}, {"left": ["mae"]})):
+        plain = keras.Model(start, outputs)
+        masked = strategies.apply(plain, Random(0.5))
+        assert list(masks(masked)) == ["hidden/kernel"]
+        assert history(masked, loss, metrics) == history(plain, loss, metrics)
+    assert masked.get_layer("left") is plain.get_layer("left")
+    assert (masked.input_shape, masked.output_shape) == (plain.input_shape, plain.output_shape)
+
+
+def test_what_is_exported_for_serving_is_the_plain_model(tmp_path: Path) -> None:
+    masked = strategies.apply(small(), Random(0.5), "sparse_values")
+    masked.export(tmp_path / "served", verbose=False)
+    served = tf.saved_model.load(tmp_path / "served")
+    x = np.ones((2, 4), "float32")
+    assert np.allclose(served.serve(x), masked.predict(x, verbose=0), atol=1e-6)
+
+
 # -- what is printed ----------------------------------------------------------------------------
 
 
@@ -314,6 +412,13 @@ def test_the_audit_sees_a_violation_and_a_training_that_moves_nothing() -> None:
     kernel.assign(np.where(masks(held)["first/kernel"], kernel, -0.0))
     (first, second) = strategies.audit(held).weights
     assert (first.violations, first.drift, second.violations) == (12, 0.0, 0)
+
+
+def test_weights_that_are_frozen_whole_pass_the_audit() -> None:
+    masked = strategies.apply(small(), {"first/kernel": np.zeros((4, 6))}, held="init")
+    masked.compile("sgd", "mse")
+    masked.fit(np.ones((8, 4)), np.ones((8, 2)), verbose=0)
+    assert strategies.audit(masked).ok
 
 
 def test_the_usual_summary_shows_the_layers(capsys: pytest.CaptureFixture[str]) -> None:

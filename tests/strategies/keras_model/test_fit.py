@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,7 @@ FITS: dict[str, Fit] = {
         optimizer=lambda: ADAM(0.01, use_ema=True, ema_overwrite_frequency=3), compiling=EAGER
     ),
     "EMA at the end": Fit(optimizer=lambda: ADAM(0.01, use_ema=True), compiling=EAGER),
-    "weight decay": Fit(
-        optimizer=lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1), compiling=EAGER
-    ),
+    "weight decay": Fit(optimizer=lambda: adamw(), compiling=EAGER),
     "float16, loss scaling": Fit(policy="mixed_float16"),
     "bfloat16": Fit(policy="mixed_bfloat16", compiling=EAGER),
 }
@@ -117,7 +116,7 @@ def test_evaluate_and_predict_use_the_masked_weights() -> None:
 
 def test_a_training_loop_of_ones_own_is_held() -> None:
     masked = strategies.apply(Fit().build(), Random(0.5), held=0.5)
-    optimizer = masked.hold_with(keras.optimizers.AdamW(0.01, weight_decay=0.1))
+    optimizer = masked.hold_with(adamw())
     x, y = images()
     loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -133,6 +132,119 @@ def test_a_training_loop_of_ones_own_is_held() -> None:
         step(tf.constant(x), tf.constant(y))
     assert strategies.audit(masked).ok
     optimizer.finalize_variable_values(masked.trainable_variables)
+    assert strategies.audit(masked).ok
+
+
+def adamw() -> Any:
+    return keras.optimizers.AdamW(0.01, weight_decay=0.1)
+
+
+def test_two_optimizers_hold_what_each_of_them_trains() -> None:
+    masked = strategies.apply(Fit().build(), Random(0.5), held=0.5)
+    first, second = masked.hold_with(adamw()), masked.hold_with(adamw())
+    x, y = images()
+    loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    variables = masked.trainable_variables
+    for _ in range(2):
+        with tf.GradientTape() as tape:
+            loss = loss_of(y, masked(x, training=True))
+        gradients = tape.gradient(loss, variables)
+        first.apply(gradients[:2], variables[:2])
+        second.apply(gradients[2:], variables[2:])
+    assert strategies.audit(masked).ok
+
+
+def test_an_optimizer_that_holds_nothing_does_not_train() -> None:
+    fit = Fit(compiling=EAGER)
+    masked = strategies.apply(fit.build(), Random(0.5), held=0.5)
+    with pytest.raises(ValueError, match="starts its slots from the weights"):
+        masked.compile(keras.optimizers.ScheduleFreeAdamW(), "mse")
+    assert not masked.compiled
+    fit.fit(masked)
+    masked.optimizer = adamw()
+    masked.train_function = None
+    with pytest.raises(ValueError, match="must be set by compile or hold_with"):
+        fit.fit(masked)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_an_optimizer_is_used_again(policy: str) -> None:
+    fit = Fit(compiling=EAGER, policy=policy)
+    masked = strategies.apply(fit.build(), Random(0.5), held=0.5)
+    first, second = adamw(), adamw()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    for optimizer in (first, first, second, first):
+        masked.compile(optimizer, loss, run_eagerly=True)
+        fit.fit(masked, epochs=1)
+        assert strategies.audit(masked).ok
+
+
+def test_inside_another_model_it_trains_only_with_an_optimizer_that_holds() -> None:
+    class Outer(keras.Model):  # type: ignore[misc]
+        def __init__(self, inner: Any) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def call(self, x: Any, training: bool | None = None) -> Any:
+            return self.inner(x, training=training)
+
+    fit = Fit(compiling=EAGER)
+    masked = strategies.apply(fit.build(), Random(0.5), held=0.5)
+    outer = Outer(masked)
+    # Keras replaces what is raised inside of a call
+    with pytest.raises(RuntimeError, match="trains inside of another model"):
+        fit.fit(outer)
+    held = Outer(masked)
+    held.compile(masked.hold_with(adamw()), outer.loss, run_eagerly=True)
+    held.fit(*images(), verbose=0)
+    assert strategies.audit(masked).ok
+
+
+def test_the_loss_of_masked_outputs_looks_at_the_mask_of_keras() -> None:
+    def losses(strategy: str | None) -> float:
+        keras.utils.set_random_seed(5)
+        model = keras.Sequential(
+            [
+                keras.Input((5,)),
+                keras.layers.Embedding(4, 3, mask_zero=True),
+                keras.layers.LSTM(4, return_sequences=True),
+                keras.layers.Dense(2, name="output"),
+            ]
+        )
+        masks = {"output/*": strategies.Columns(indices=(0,))}
+        trained = strategies.apply(model, masks, strategy, held="init") if strategy else model
+        trained.compile("sgd", "mse", run_eagerly=True)
+        x = np.tile([1, 2, 3, 0, 0], (4, 1))
+        return float(trained.evaluate(x, np.ones((4, 5, 2)), verbose=0))
+
+    assert losses("loss_mask") == losses(None)
+
+
+def test_layers_that_compute_otherwise_do_so_in_their_thread_only() -> None:
+    columns = strategies.Columns(0.5)
+    masked = strategies.apply(Fit().build(), columns, "var_list", targets="hidden/kernel")
+    x = images()[0]
+    expected = np.asarray(masked(x))
+    with ThreadPoolExecutor(4) as pool:
+        outputs = list(pool.map(lambda _: np.asarray(masked(x)), range(40)))
+    assert all(same_bits(output, expected) for output in outputs)
+
+
+def test_lora_that_is_enabled_later_is_computed() -> None:
+    columns = strategies.Columns(0.5)
+    masked = strategies.apply(Fit().build(), columns, "var_list", targets="hidden/kernel")
+    layer = masked.get_layer("hidden")
+    layer.enable_lora(2)
+    layer.lora_kernel_b.assign(np.ones(layer.lora_kernel_b.shape))
+    x = images()[0]
+    assert np.allclose(masked(x), masked.export_plain()(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_sparse_products_in_half_precision(policy: str) -> None:
+    fit = Fit(compiling=EAGER, policy=policy)
+    masked = strategies.apply(fit.build(), Random(0.5), "sparse_tensor", targets=["hidden/kernel"])
+    fit.fit(masked)
     assert strategies.audit(masked).ok
 
 
