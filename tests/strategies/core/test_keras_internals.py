@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import keras
@@ -70,8 +71,49 @@ def test_a_layer_that_computes_otherwise_for_a_while() -> None:
 
     with internals.calling({id(dense): call}, [dense]):
         np.testing.assert_array_equal(model(np.zeros((1, 4))), np.ones((1, 4)))
-    assert "call" not in vars(dense)
-    assert not np.array_equal(model(np.ones((1, 4))), np.full((1, 4), 2))
+        with ThreadPoolExecutor(1) as pool:  # another thread computes as before
+            other = pool.submit(lambda: np.asarray(model(np.zeros((1, 4))))).result()
+        np.testing.assert_array_equal(other, np.zeros((1, 4)))
+    kernel = dense.kernel.numpy()
+    np.testing.assert_allclose(model(np.ones((1, 4))), kernel.sum(0, keepdims=True), rtol=1e-6)
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    np.testing.assert_array_equal(copy(np.ones((1, 4))), model(np.ones((1, 4))))
+
+
+def test_whether_keras_is_in_a_call() -> None:
+    inside = []
+    layer = layers.Lambda(lambda x: inside.append(internals.inside_a_call()) or x)
+    layer(np.ones(3))
+    assert inside[-1]
+    assert not internals.inside_a_call()
+
+
+def test_the_mask_of_an_output_goes_to_another_tensor() -> None:
+    output = layers.Embedding(3, 2, mask_zero=True)(np.array([[1, 0]]))
+    kept = internals.keep_mask(tf.identity(output), output)
+    loss = keras.losses.MeanSquaredError()
+    targets = np.ones((1, 2, 2))
+    assert float(loss(targets, kept)) == float(loss(targets, output))
+    assert float(loss(targets, kept)) != float(loss(targets, tf.identity(output)))
+
+
+def test_a_value_is_read_and_set_whatever_scope_is_active() -> None:
+    variable = keras.Variable(np.ones(2))
+    with keras.StatelessScope([(variable, tf.zeros(2))]):
+        np.testing.assert_array_equal(internals.stored_value(variable), np.ones(2))
+        internals.assign_directly(variable, tf.fill([2], 3.0))
+    np.testing.assert_array_equal(variable.numpy(), np.full(2, 3))
+
+
+def test_what_an_optimizer_was_built_for_and_the_metrics_of_a_model() -> None:
+    variable = keras.Variable(np.ones(2))
+    optimizer = keras.optimizers.SGD()
+    optimizer.build([variable])
+    assert internals.trained_by(optimizer) == [variable]
+    model = keras.Sequential([layers.Dense(1)])
+    model.largest = keras.metrics.Mean()
+    assert internals.own_metrics(model) == [model.largest]
 
 
 def test_a_variable_that_passes_for_another_is_left_out_of_weight_decay() -> None:
