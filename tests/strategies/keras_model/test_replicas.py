@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -66,7 +67,8 @@ for strategy in ("dense", "hard_mask", "sparse_values"):
 def run(script: str, *arguments: str) -> list[str]:
     command = [sys.executable, "-c", script, *arguments]
     root = Path(__file__).parents[3]
-    result = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
+    env = {**os.environ, "PYTHONPATH": str(root)}
+    result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-3000:]
     return [line for line in result.stdout.splitlines() if line.endswith("ok")]
 
