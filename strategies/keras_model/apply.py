@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from masksweep.strategies.core.weights import describe, output_layers, values
+from masksweep.strategies.base import MaskedWeight, Plan
+from masksweep.strategies.core.weights import describe, values
 from masksweep.strategies.keras_model.choices import (
     HeldChoice,
     PatternChoice,
@@ -13,10 +14,9 @@ from masksweep.strategies.keras_model.choices import (
     choose_held,
     choose_masks,
     choose_strategies,
-    make_plan,
+    choose_targets,
 )
 from masksweep.strategies.keras_model.masked_model import MaskedModel, require_supported
-from masksweep.strategies.patterns import Pattern
 
 
 def apply(
@@ -72,12 +72,10 @@ def apply(
     """
     require_supported(model)
     weights, initial = describe(model), values(model)
-    if isinstance(targets, str):
-        targets = [targets]
-    if targets is None and isinstance(pattern, Pattern) and len(getattr(model, "outputs", [])) > 1:
-        last = output_layers(model)
-        targets = [w.name for w in weights if w.is_kernel and w.name.split("/")[0] not in last]
-    masks = choose_masks(pattern, weights, initial, targets, seed)
+    masks = choose_masks(
+        pattern, weights, initial, choose_targets(model, weights, pattern, targets), seed
+    )
     held_values = choose_held(held, {name: initial[name] for name in masks})
-    plan = make_plan(weights, masks, held_values)
+    planned = [w for w in weights if w.name in masks]
+    plan = Plan(tuple(MaskedWeight(w, masks[w.name], held_values[w.name]) for w in planned))
     return MaskedModel(model, choose_strategies(strategy, list(masks)), plan)

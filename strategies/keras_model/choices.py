@@ -11,13 +11,12 @@ from masksweep.strategies.base import (
     Array,
     Invalid,
     Mask,
-    MaskedWeight,
-    Plan,
     Strategy,
     Weight,
     require,
 )
 from masksweep.strategies.core.selection import match, match_each, target_names
+from masksweep.strategies.core.weights import output_layers
 from masksweep.strategies.held import HELD, Held
 from masksweep.strategies.held.constant import Constant
 from masksweep.strategies.patterns import Pattern, Scored
@@ -29,6 +28,33 @@ MaskFunction = Callable[[str, tuple[int, ...]], Any]
 PatternChoice = Pattern | MaskFunction | Mapping[str, Any]
 StrategyChoice = str | Strategy | Mapping[str, str | Strategy]
 HeldChoice = str | float | Held | Mapping[str, Any]
+
+
+def choose_targets(
+    model: Any,
+    weights: Sequence[Weight],
+    choice: PatternChoice,
+    targets: Sequence[str] | str | None,
+) -> Sequence[str] | None:
+    """Returns the globs on the names of the weights to mask.
+
+    Args:
+        model: The model.
+        weights: Its weights.
+        choice: What makes the masks.
+        targets: Globs, one glob, or None.
+
+    Returns:
+        The globs. With None, for a pattern and a model of several outputs: every kernel that is not
+        in one of the output layers; else None.
+    """
+    if isinstance(targets, str):
+        return [targets]
+    several = isinstance(choice, Pattern) and len(getattr(model, "outputs", [])) > 1
+    if targets is not None or not several:
+        return targets
+    last = output_layers(model)
+    return [w.name for w in weights if w.is_kernel and w.name.split("/")[0] not in last]
 
 
 def choose_masks(
@@ -105,14 +131,6 @@ def choose_held(choice: HeldChoice, initial: Mapping[str, Array]) -> dict[str, A
     """
     parts = _by_name("held", choice, list(initial))
     return {name: _held(name, part, initial[name]) for name, part in parts.items()}
-
-
-def make_plan(
-    weights: Sequence[Weight], masks: Mapping[str, Mask], held: Mapping[str, Array]
-) -> Plan:
-    """Returns the plan of the masked weights, in the model's order."""
-    by_name = {w.name: w for w in weights}
-    return Plan(tuple(MaskedWeight(by_name[n], mask, held[n]) for n, mask in masks.items()))
 
 
 def _by_name(key: str, choice: Any, names: Sequence[str]) -> dict[str, Any]:

@@ -268,12 +268,14 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
             self._hold(plan)
             if self.compiled and self.optimizer is not None:
                 self.optimizer.build(self.trainable_variables)
-        held = self.holding.weights
-        arrays = [h.arrays(masked) for h, masked in zip(held, plan.weights, strict=True)]
-        for weight, constants in zip(held, arrays, strict=True):
-            weight.assign(constants)
+        else:
+            pairs = list(zip(self.holding.weights, plan.weights, strict=True))
+            # all are checked before one is set
+            arrays = [held.arrays(masked) for held, masked in pairs]
+            for (held, _), constants in zip(pairs, arrays, strict=True):
+                held.assign(constants)
         self.holding.start = start
-        stored_masks.load_values(store, held, self._seeds())
+        stored_masks.load_values(store, self.holding.weights, self._seeds())
 
     def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """Loads weights of this model, or of a plain model, whose masked entries are held then."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 from rich.console import Console
 from rich.table import Table
 
 from masksweep.strategies.base import Invalid, Plan
-from masksweep.strategies.core.audit import moved_fraction, violations
+from masksweep.strategies.core.audit import moved_fraction, one_if_equal, violations
 from masksweep.strategies.keras_model.masked_model import MaskedModel
 
 
@@ -117,7 +118,7 @@ class Summary:
     @property
     def density(self) -> float:
         """Fraction of all entries of the model's weights that train, in [0, 1]."""
-        sizes = [_size(w.shape) for w in self.weights]
+        sizes = [prod(w.shape) for w in self.weights]
         kept = sum(s * w.density for s, w in zip(sizes, self.weights, strict=True))
         return kept / sum(sizes)
 
@@ -126,7 +127,7 @@ class Summary:
             [w.name, " x ".join(map(str, w.shape)), f"{w.density:.4g}", w.held, w.strategy]
             for w in self.weights
         ]
-        rows.append(["all", f"{sum(_size(w.shape) for w in self.weights):,}",
+        rows.append(["all", f"{sum(prod(w.shape) for w in self.weights):,}",
                      f"{self.density:.4g}", "", ""])  # fmt: skip
         return _table(["weight", "shape", "density", "held", "strategy"], rows)
 
@@ -164,8 +165,8 @@ def summary(masked: MaskedModel) -> Summary:
         if w is None:
             entries.append(WeightSummary(name, values.shape, 1.0, "", ""))
             continue
-        held = {str(value) for value in w.held[~w.mask][:1000]}
-        text = f"{float(w.held[~w.mask][0]):.4g}" if len(held) == 1 else "values" if held else ""
+        held = one_if_equal(w.held[~w.mask])
+        text = "values" if held.size > 1 else f"{float(held):.4g}" if held.size else ""
         density = float(w.mask.mean()) if w.mask.size else 1.0
         entries.append(WeightSummary(name, values.shape, density, text, strategies[name].name))
     return Summary(tuple(entries))
@@ -174,13 +175,6 @@ def summary(masked: MaskedModel) -> Summary:
 def _require_masked(model: object) -> None:
     if not isinstance(model, MaskedModel):
         raise Invalid("model", type(model).__name__, "must be a masked model, made by apply")
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

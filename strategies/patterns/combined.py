@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from masksweep.strategies.base import Array, Invalid, Mask, require
@@ -67,6 +68,26 @@ class Combined(Pattern):
 
     def _combined(self, masks: list[dict[str, Mask]]) -> dict[str, Mask]:
         return {name: self.combine([of_part[name] for of_part in masks]) for name in masks[0]}
+
+
+@dataclass(frozen=True)
+class CombinedList(Combined):
+    """Base class of patterns that consist of a list of patterns.
+
+    Raises:
+        Invalid: There is no part, or a part is not a pattern.
+    """
+
+    of: Sequence[Any] = ()
+    """The patterns; in a config, their names, or mappings with a name and settings."""
+
+    def __post_init__(self) -> None:
+        is_list = isinstance(self.of, list | tuple) and len(self.of) > 0
+        require(is_list, "of", self.of, "a list of patterns")
+        self.parts()
+
+    def parts(self) -> list[Pattern]:
+        return [pattern_of(part) for part in self.of]
 
 
 def _seed(seed: int, index: int) -> int:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from masksweep.strategies.base import Mask, require
-from masksweep.strategies.patterns import Pattern
-from masksweep.strategies.patterns.combined import Combined, pattern_of
+from masksweep.strategies.base import Mask
+from masksweep.strategies.patterns.combined import CombinedList
 from masksweep.strategies.registry import register
 
 
 @register
 @dataclass(frozen=True)
-class Union(Combined):
+class Union(CombinedList):
     """An entry is masked if at least one of the patterns masks it.
 
     For example a random pattern together with a band.
@@ -33,16 +31,6 @@ class Union(Combined):
     """
 
     name: ClassVar[str] = "union"
-    of: Sequence[Any] = ()
-    """The patterns; in a config, their names, or mappings with a name and settings."""
-
-    def __post_init__(self) -> None:
-        is_list = isinstance(self.of, list | tuple) and len(self.of) > 0
-        require(is_list, "of", self.of, "a list of patterns")
-        self.parts()
-
-    def parts(self) -> list[Pattern]:
-        return [pattern_of(part) for part in self.of]
 
     def combine(self, masks: list[Mask]) -> Mask:
         mask: Mask = np.logical_and.reduce(masks)

@@ -421,6 +421,18 @@ def test_weights_that_are_frozen_whole_pass_the_audit() -> None:
     assert strategies.audit(masked).ok
 
 
+def test_the_summary_tells_one_held_value_from_several() -> None:
+    model = keras.Sequential([keras.Input((50,)), layers.Dense(50, name="wide")])
+    held = np.zeros((50, 50))
+    masked = strategies.apply(model, {"wide/*": np.zeros((50, 50))}, targets="wide/kernel")
+    assert strategies.summary(masked).weights[0].held == "0"
+    held[-1, -1] = 1  # the last of 2,500
+    masked = strategies.apply(
+        model, {"wide/*": np.zeros((50, 50))}, targets="wide/kernel", held={"*": held}
+    )
+    assert strategies.summary(masked).weights[0].held == "values"
+
+
 def test_the_usual_summary_shows_the_layers(capsys: pytest.CaptureFixture[str]) -> None:
     strategies.apply(small(), Random(0.5)).summary()
     assert "second" in capsys.readouterr().out
