@@ -198,6 +198,7 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
         if str(filepath).endswith((".h5", ".hdf5")):
             allowed = "must end in .keras: the old format cannot load a masked model"
             raise Invalid("filepath", filepath, allowed)
+        self._require_registered()  # before Keras begins to write the file
         super().save(filepath, *args, **kwargs)
 
     def summary(self, *args: Any, **kwargs: Any) -> None:
@@ -231,10 +232,7 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
         Raises:
             Invalid: A strategy is not registered, so it could not be loaded.
         """
-        for strategy in self.holding.strategies.values():
-            if STRATEGIES.get(strategy.name) is not type(strategy):
-                allowed = "must be registered to be saved, with masksweep.strategies.register"
-                raise Invalid("strategy", strategy.name, allowed)
+        self._require_registered()
         return {
             "name": self.name,
             "model": keras.saving.serialize_keras_object(self.model),
@@ -288,6 +286,12 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
         self.model.load_weights(filepath, *args, **kwargs)
         for held in self.holding.weights:
             held.value.assign(held.initial(held.variable.value))
+
+    def _require_registered(self) -> None:
+        for strategy in self.holding.strategies.values():
+            if STRATEGIES.get(strategy.name) is not type(strategy):
+                allowed = "must be registered to be saved, with masksweep.strategies.register"
+                raise Invalid("strategy", strategy.name, allowed)
 
     def _masked_weights(self) -> list[Weight]:
         described = describe(self.model, all_weights(self.model))

@@ -229,12 +229,14 @@ def built_optimizer() -> Any:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_bad_call_is_one_line(name: str) -> None:
+def test_a_bad_call_is_one_line(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     call, message = REFUSED[name]
     with pytest.raises(ValueError, match=r"=.*: ") as raised:
         call()
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
+    assert not list(tmp_path.iterdir()), "a refused call has written a file"
 
 
 def test_a_refusal_changes_nothing() -> None:
