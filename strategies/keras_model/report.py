@@ -139,7 +139,8 @@ def summary(masked: MaskedModel) -> Summary:
         masked: A masked model, from `apply`.
 
     Returns:
-        One entry for each trainable weight, in the model's order. It prints as a table.
+        One entry for each weight that trains, or would if its layer were not frozen, in the model's
+        order. It prints as a table.
 
     Raises:
         Invalid: It is not a masked model.
@@ -178,7 +179,7 @@ def _require_masked(model: object) -> None:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns a plain table; all columns but the first and the last are aligned to the right."""
+    """Returns a plain table; names are aligned to the left, other columns to the right."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for i, title in enumerate(header):
         left = i == 0 or title == "strategy"
