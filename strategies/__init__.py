@@ -18,12 +18,15 @@ from masksweep.strategies.patterns.causal import Causal
 from masksweep.strategies.patterns.columns import Columns
 from masksweep.strategies.patterns.complement import Complement
 from masksweep.strategies.patterns.fan_in import FanIn
+from masksweep.strategies.patterns.grasp import GraSP
 from masksweep.strategies.patterns.intersection import Intersection
 from masksweep.strategies.patterns.magnitude import Magnitude
 from masksweep.strategies.patterns.n_m import NM
 from masksweep.strategies.patterns.random import Random
 from masksweep.strategies.patterns.rows import Rows
 from masksweep.strategies.patterns.smallest import Smallest
+from masksweep.strategies.patterns.snip import SNIP
+from masksweep.strategies.patterns.synflow import SynFlow
 from masksweep.strategies.patterns.union import Union
 from masksweep.strategies.patterns.zeros import Zeros
 from masksweep.strategies.registry import STRATEGIES, register
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NM",
     "PATTERNS",
+    "SNIP",
     "STRATEGIES",
     "Autoregressive",
     "Axis",
@@ -46,6 +50,7 @@ __all__ = [
     "Columns",
     "Complement",
     "FanIn",
+    "GraSP",
     "Intersection",
     "Invalid",
     "Magnitude",
@@ -58,6 +63,7 @@ __all__ = [
     "Slot",
     "Smallest",
     "Strategy",
+    "SynFlow",
     "Union",
     "Weight",
     "Zeros",

@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from masksweep.strategies.base import MaskedWeight, Plan
 from masksweep.strategies.core.weights import describe, values
 from masksweep.strategies.keras_model.choices import (
     HeldChoice,
+    LossChoice,
     PatternChoice,
     StrategyChoice,
     choose_held,
+    choose_loss,
     choose_masks,
     choose_strategies,
     choose_targets,
 )
 from masksweep.strategies.keras_model.masked_model import MaskedModel, require_supported
+from masksweep.strategies.patterns.problem import Problem
 
 
 def apply(
@@ -27,6 +32,8 @@ def apply(
     held: HeldChoice = "zero",
     targets: Sequence[str] | str | None = None,
     seed: int = 0,
+    data: tuple[Any, Any] | None = None,
+    loss: LossChoice = None,
 ) -> MaskedModel:
     """Returns a Keras model that trains `model` while its masked weights are held.
 
@@ -48,6 +55,10 @@ def apply(
         targets: Globs on the names of the weights to mask, or one glob. None means, for a pattern:
             every kernel except the last one, or those of all output layers if there are several.
         seed: Seed of the masks.
+        data: Inputs and targets `[samples, ...]`, from which patterns such as `SNIP` and `GraSP`
+            choose samples. Other patterns ignore them.
+        loss: The loss of these patterns: the name of a loss of Keras, a `keras.losses.Loss`, or a
+            function `(targets, outputs) -> loss`.
 
     Returns:
         The masked model.
@@ -72,9 +83,11 @@ def apply(
     """
     require_supported(model)
     weights, initial = describe(model), values(model)
-    masks = choose_masks(
-        pattern, weights, initial, choose_targets(model, weights, pattern, targets), seed
-    )
+    inputs, outputs = data or (None, None)
+    state = [np.asarray(v.numpy()) for v in model.non_trainable_variables]
+    problem = Problem(model, initial, state, inputs, outputs, choose_loss(loss))
+    chosen = choose_targets(model, weights, pattern, targets)
+    masks = choose_masks(pattern, weights, initial, chosen, seed, problem)
     held_values = choose_held(held, {name: initial[name] for name in masks})
     planned = [w for w in weights if w.name in masks]
     plan = Plan(tuple(MaskedWeight(w, masks[w.name], held_values[w.name]) for w in planned))

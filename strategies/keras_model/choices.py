@@ -21,12 +21,14 @@ from masksweep.strategies.held import HELD, Held
 from masksweep.strategies.held.constant import Constant
 from masksweep.strategies.patterns import Pattern, Scored
 from masksweep.strategies.patterns.explicit import to_mask
+from masksweep.strategies.patterns.problem import Problem
 from masksweep.strategies.registry import STRATEGIES
 
 MaskFunction = Callable[[str, tuple[int, ...]], Any]
 """(name, shape) -> the mask of a weight, or None if it is not masked."""
 PatternChoice = Pattern | MaskFunction | Mapping[str, Any]
 StrategyChoice = str | Strategy | Mapping[str, str | Strategy]
+LossChoice = str | Callable[[Any, Any], Any] | None
 HeldChoice = str | float | Held | Mapping[str, Any]
 
 
@@ -63,6 +65,7 @@ def choose_masks(
     initial: Mapping[str, Array],
     targets: Sequence[str] | None,
     seed: int,
+    problem: Problem,
 ) -> dict[str, Mask]:
     """Returns the masks by weight name, in the model's order.
 
@@ -74,6 +77,7 @@ def choose_masks(
         targets: Globs on the names of the weights to mask. None means: for a pattern, every kernel
             except the last one; else every weight for which there is a mask.
         seed: Seed of the patterns.
+        problem: The model with the data and the loss that `apply` got.
 
     Raises:
         Invalid: A glob matches no weight, or a mask does not fit its weight.
@@ -82,12 +86,12 @@ def choose_masks(
     names = [w.name for w in weights] if every else target_names(weights, targets)
     masks: dict[str, Any] = {}
     if isinstance(choice, Pattern):
-        masks = _masks(choice, names, initial, seed)
+        masks = _masks(choice, names, initial, seed, problem)
     elif isinstance(choice, Mapping):
         for glob, part in choice.items():
             matching = [n for n in match_each("pattern", names, [glob]) if n not in masks]
             if isinstance(part, Pattern):
-                masks |= _masks(part, matching, initial, seed)
+                masks |= _masks(part, matching, initial, seed, problem)
             else:
                 masks |= dict.fromkeys(matching, part)
     elif callable(choice):
@@ -173,10 +177,32 @@ def _held(name: str, choice: Any, initial: Array) -> Array:
     return array.astype(initial.dtype)
 
 
+def choose_loss(loss: LossChoice) -> Callable[[Any, Any], Any] | None:
+    """Returns the function `(targets, outputs) -> loss`.
+
+    Args:
+        loss: The name of a loss of Keras, a `keras.losses.Loss`, a function, or None.
+
+    Raises:
+        Invalid: There is no such loss.
+    """
+    import keras
+
+    try:
+        function: Callable[[Any, Any], Any] | None = keras.losses.get(loss)
+    except ValueError as error:
+        raise Invalid("loss", repr(loss), "must be a loss of Keras or a function") from error
+    return function
+
+
 def _masks(
-    pattern: Pattern, names: Sequence[str], initial: Mapping[str, Array], seed: int
+    pattern: Pattern,
+    names: Sequence[str],
+    initial: Mapping[str, Array],
+    seed: int,
+    problem: Problem,
 ) -> dict[str, Any]:
     weights = {name: initial[name] for name in names}
     if isinstance(pattern, Scored):
         return dict(pattern.by_scores(weights))
-    return dict(pattern.from_weights(weights, seed))
+    return dict(pattern.from_problem(problem, weights, seed))

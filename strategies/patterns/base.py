@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from masksweep.strategies.base import Array, Mask, require
+
+if TYPE_CHECKING:
+    from masksweep.strategies.patterns.problem import Problem
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Shape of each targeted weight by name, in the model's order."""
@@ -65,6 +68,35 @@ class Pattern:
             Invalid: The pattern cannot be used for one of the weights.
         """
         return self.masks({name: array.shape for name, array in weights.items()}, seed)
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether the masks depend on more than the targeted weights: on the model or its data.
+
+        If so, `from_problem` makes the masks, and `from_weights` is not used.
+        """
+        return False
+
+    def from_problem(
+        self, problem: Problem, weights: Mapping[str, Array], seed: int
+    ) -> dict[str, Mask]:
+        """Returns the masks of weights whose model, data and loss are known.
+
+        A pattern that needs the model overrides this. Its `masks` then has as many masked entries
+        in all, and serves to check a plan without data.
+
+        Args:
+            problem: The model with its data and its loss.
+            weights: The targeted weights by name.
+            seed: Seed of the random choice; a pattern without one ignores it.
+
+        Returns:
+            Boolean masks by name, in the order and with the shapes of `weights`.
+
+        Raises:
+            Invalid: The pattern cannot be used for one of the weights, or there are no data.
+        """
+        return self.from_weights(weights, seed)
 
 
 class Scored(Pattern):

@@ -10,6 +10,7 @@ from typing import Any
 from masksweep.strategies.base import Array, Invalid, Mask, require
 from masksweep.strategies.patterns import PATTERNS, Pattern, Scored
 from masksweep.strategies.patterns.base import Shapes
+from masksweep.strategies.patterns.problem import Problem
 
 
 def pattern_of(choice: Any) -> Pattern:
@@ -65,6 +66,16 @@ class Combined(Pattern):
     def from_weights(self, weights: Mapping[str, Array], seed: int) -> dict[str, Mask]:
         parts = enumerate(self.parts())
         return self._combined([part.from_weights(weights, _seed(seed, i)) for i, part in parts])
+
+    @property
+    def needs_model(self) -> bool:
+        return any(part.needs_model for part in self.parts())
+
+    def from_problem(
+        self, problem: Problem, weights: Mapping[str, Array], seed: int
+    ) -> dict[str, Mask]:
+        parts = enumerate(self.parts())
+        return self._combined([p.from_problem(problem, weights, _seed(seed, i)) for i, p in parts])
 
     def _combined(self, masks: list[dict[str, Mask]]) -> dict[str, Mask]:
         return {name: self.combine([of_part[name] for of_part in masks]) for name in masks[0]}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Mask, require
+from masksweep.strategies.base import Array, Mask
 from masksweep.strategies.patterns.base import Pattern, Shapes, check_sparsity
+from masksweep.strategies.patterns.ranking import Scope, check_scope, keep_largest
 from masksweep.strategies.registry import register
 
 
@@ -40,29 +41,16 @@ class Smallest(Pattern):
     name: ClassVar[str] = "smallest"
     sparsity: float = 0.9
     """Fraction of the entries that is masked, in [0, 1)."""
-    scope: Literal["weight", "global"] = "weight"
+    scope: Scope = "weight"
     """Whether the entries of each weight are ranked, or those of all weights together."""
 
     def __post_init__(self) -> None:
         check_sparsity(self.sparsity)
-        known = ("weight", "global")
-        require(self.scope in known, "scope", self.scope, " or ".join(known))
+        check_scope(self.scope)
 
     def from_weights(self, weights: Mapping[str, Array], seed: int) -> dict[str, Mask]:
         sizes = {name: np.abs(array.astype(np.float64)) for name, array in weights.items()}
-        if self.scope == "weight":
-            return {name: self._largest(array) for name, array in sizes.items()}
-        kept = self._largest(np.concatenate([a.ravel() for a in sizes.values()]))
-        ends = np.cumsum([a.size for a in sizes.values()])[:-1]
-        parts = zip(sizes.items(), np.split(kept, ends), strict=True)
-        return {name: part.reshape(array.shape) for (name, array), part in parts}
-
-    def _largest(self, sizes: Array) -> Mask:
-        mask = np.ones(sizes.size, bool)
-        # a stable sort keeps the order of equal values, so every machine masks the same
-        order = np.argsort(sizes, axis=None, kind="stable")
-        mask[order[: round(self.sparsity * sizes.size)]] = False
-        return mask.reshape(sizes.shape)
+        return keep_largest(sizes, self.sparsity, self.scope)
 
     def masks(self, shapes: Shapes, seed: int) -> dict[str, Mask]:
         """Returns masks of equal magnitudes: their number of masked entries is right."""

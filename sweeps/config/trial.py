@@ -130,7 +130,7 @@ class Trial(Section):
             raise Invalid("compare", self.strategy.name, "must be another one than the trial's own")
         if self.compare and (self.train.switch_at or self.train.resume_at):
             raise Invalid("compare", self.compare.name, "not with train.switch_at or resume_at")
-        if self.train.switch_at and isinstance(self.pattern, Scored):
+        if self.train.switch_at and (isinstance(self.pattern, Scored) or self.pattern.needs_model):
             raise Invalid("train.switch_at", self.train.switch_at, f"not with {self.pattern.name}")
         objective = self.objective or f"test/{self.score}"
         if self.data.validation == 0 and objective.startswith("validation/"):

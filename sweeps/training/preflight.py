@@ -130,7 +130,8 @@ def check_plans(trials: Sequence[Trial]) -> list[PreflightAnswer]:
         match_each("trainable", [w.name for w in net.weights], trial.trainable)
         frozen_statistics(net.model, trial.trainable, trial.statistics)
         plan = plan_for(trial, net.weights, initial, data.outputs)
-        masks_known = not isinstance(trial.pattern, Scored)  # their masks need a training
+        # the masks of other patterns need a training, or the model's gradients
+        masks_known = not (isinstance(trial.pattern, Scored) or trial.pattern.needs_model)
         kernels = [
             str(kernel)
             for kernel in cut_off(plan)

@@ -115,6 +115,13 @@ def without_programs() -> Iterator[None]:
         _programs.update(saved)
 
 
+def loss_of(task: Task) -> Any:
+    """Returns the loss that models of this task train on, a `keras.losses.Loss`."""
+    if task == "classification":
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    return keras.losses.MeanSquaredError()
+
+
 class Program:
     """The compiled training of one model under one strategy and one optimizer.
 
@@ -130,11 +137,7 @@ class Program:
     def __init__(self, shape: Shape, model: Any, plan: Plan) -> None:
         self.shape = shape
         classify = shape.task == "classification"
-        self._loss = (
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-            if classify
-            else keras.losses.MeanSquaredError()
-        )
+        self._loss = loss_of(shape.task)
         self.score = _accuracy if classify else _mse
         self.training = Training(
             model,

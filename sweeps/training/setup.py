@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from masksweep.strategies.base import Array, Invalid, Plan, Weight
+from masksweep.strategies.patterns import Pattern
+from masksweep.strategies.patterns.problem import Problem
 from masksweep.sweeps.common.seeding import derive_seed
 from masksweep.sweeps.components.datasets.base import Arrays
 from masksweep.sweeps.config.trial import Trial
 
 if TYPE_CHECKING:
+    from masksweep.strategies.core.weights import MaskMaker
     from masksweep.sweeps.components.initializers import Network
     from masksweep.sweeps.training.program import Lane, Program, Shape
     from masksweep.sweeps.training.vectorized import PackedProgram
@@ -46,10 +50,13 @@ def start(trial: Trial, data: Arrays | None = None) -> TrialStart:
     Raises:
         Invalid: The trial's plan cannot be made.
     """
+    from masksweep.sweeps.training.program import loss_of
+
     data = data or trial.data.load()
     net = network(trial, data)
     weights, state = net.initial(derive_seed(trial.seed, "weights"))
-    plan = plan_for(trial, net.weights, weights, data.outputs)
+    problem = Problem(net.model, weights, state, *data.train, loss_of(data.task))
+    plan = plan_for(trial, net.weights, weights, data.outputs, problem)
     return TrialStart(trial, data, net.model, weights, state, plan)
 
 
@@ -61,7 +68,11 @@ def network(trial: Trial, data: Arrays) -> Network:
 
 
 def plan_for(
-    trial: Trial, weights: list[Weight], initial: Mapping[str, Array], outputs: int
+    trial: Trial,
+    weights: list[Weight],
+    initial: Mapping[str, Array],
+    outputs: int,
+    problem: Problem | None = None,
 ) -> Plan:
     """The trial's plan: the masks and held values of its target weights; empty for `dense`.
 
@@ -70,6 +81,8 @@ def plan_for(
         weights: Descriptions of the model's trainable weights.
         initial: Initial values of the trainable weights by name.
         outputs: Number of the model's outputs.
+        problem: The model, its data and its loss. Without them, a pattern that needs a model gives
+            masks of the right sizes only.
 
     Raises:
         Invalid: The targets, masks, held values or held outputs do not fit the model.
@@ -80,17 +93,23 @@ def plan_for(
         if index >= outputs:
             allowed = f"must be below {outputs}, the outputs of the model"
             raise Invalid("outputs_held", index, allowed)
-    return _plan(trial, weights, initial, derive_seed(trial.seed, "masks"))
+    return _plan(trial, weights, initial, derive_seed(trial.seed, "masks"), problem)
 
 
-def _plan(trial: Trial, weights: Sequence[Weight], initial: Mapping[str, Array], seed: int) -> Plan:
+def _plan(
+    trial: Trial,
+    weights: Sequence[Weight],
+    initial: Mapping[str, Array],
+    seed: int,
+    problem: Problem | None = None,
+) -> Plan:
     from masksweep.strategies.core.weights import make_plan
 
     try:
         return make_plan(
             weights,
             initial,
-            masks=trial.pattern.from_weights,
+            masks=_mask_maker(trial.pattern, problem),
             held=trial.held.values,
             targets=trial.targets,
             outputs_held=trial.outputs_held,
@@ -101,6 +120,15 @@ def _plan(trial: Trial, weights: Sequence[Weight], initial: Mapping[str, Array],
             if error.key in (field.name for field in fields(getattr(trial, group))):
                 raise Invalid(f"{group}.{error.key}", error.value, error.allowed) from error
         raise
+
+
+def _mask_maker(pattern: Pattern, problem: Problem | None) -> MaskMaker:
+    """Returns the function that makes the masks from the targeted weights and the seed."""
+    if problem is not None:
+        return partial(pattern.from_problem, problem)
+    if pattern.needs_model:
+        return lambda weights, seed: pattern.masks({n: a.shape for n, a in weights.items()}, seed)
+    return pattern.from_weights
 
 
 def program_for(start: TrialStart) -> Program:

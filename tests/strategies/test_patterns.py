@@ -291,8 +291,8 @@ GOLDEN = {
 
 def test_every_seeded_pattern_is_tried() -> None:
     others = {
-        "autoregressive", "band", "causal", "complement", "explicit", "file", "intersection",
-        "magnitude", "smallest", "union", "zeros",
+        "autoregressive", "band", "causal", "complement", "explicit", "file", "grasp",
+        "intersection", "magnitude", "smallest", "snip", "synflow", "union", "zeros",
     }  # fmt: skip
     assert {p.name for p in SEEDED.values()} == set(PATTERNS) - others
 
