@@ -31,6 +31,7 @@ class BenchOptions:
     sparsities: tuple[float, ...]
     peers: bool
     trials: bool
+    fit: bool
     threads: int
     path: Path
     """Path of the JSON file. The plot is written beside it, with the suffix `.png`."""
@@ -68,8 +69,8 @@ def bench(arguments: Sequence[str]) -> int:
     process.prepare_process(options.threads)
     from masksweep.sweeps.bench import report
 
-    if options.trials:
-        return _time_trials(options, experiment)
+    if options.trials or options.fit:
+        return _time_costs(options, experiment)
     results = _time_steps(options)
     options.files["bench.png"].write_bytes(report.plot(results))
     files = {name: path.read_bytes() for name, path in options.files.items()}
@@ -90,6 +91,7 @@ def parse_options(arguments: Sequence[str]) -> BenchOptions:
     parser.add_argument("--sparsities", help=f"default: {','.join(map(str, SPARSITIES))}")
     parser.add_argument("--peers", action="store_true", help="PyTorch and JAX, where installed")
     parser.add_argument("--trials", action="store_true", help="instead: trials beside keras.fit")
+    parser.add_argument("--fit", action="store_true", help="instead: fit of masked models")
     parser.add_argument("--threads", type=int, default=1, help="of an operation; default: 1")
     parser.add_argument("--json", default="bench.json", metavar="FILE", help="the plot is beside")
     parser.add_argument("--uri", help="as tracking.uri; default: the store that run uses")
@@ -98,8 +100,11 @@ def parse_options(arguments: Sequence[str]) -> BenchOptions:
     if path.suffix != ".json" or not path.absolute().parent.is_dir():
         raise Invalid("--json", options.json, "must be a .json file in an existing folder")
     step_options = (options.sizes, options.strategies, options.sparsities, options.peers or None)
-    if options.trials and step_options != (None,) * 4:
-        raise Invalid("--trials", True, "without --sizes, --strategies, --sparsities and --peers")
+    for flag, chosen in (("--trials", options.trials), ("--fit", options.fit)):
+        if chosen and step_options != (None,) * 4:
+            raise Invalid(flag, True, "without --sizes, --strategies, --sparsities and --peers")
+    if options.trials and options.fit:
+        raise Invalid("--fit", True, "without --trials")
     if options.peers and len(peers.missing_libraries()) == len(peers.FORMATS):
         raise Invalid("--peers", True, f"none is installed: {', '.join(peers.missing_libraries())}")
     if options.threads < 1:
@@ -115,6 +120,7 @@ def parse_options(arguments: Sequence[str]) -> BenchOptions:
         sparsities=sparsities,
         peers=options.peers,
         trials=options.trials,
+        fit=options.fit,
         threads=options.threads,
         path=path,
         uri=options.uri,
@@ -182,20 +188,26 @@ def _time_steps(options: BenchOptions) -> BenchResults:
     return results
 
 
-def _time_trials(options: BenchOptions, experiment: Experiment) -> int:
-    """Times whole trials; writes a table, a file and an MLflow run. Returns the exit code."""
+def _time_costs(options: BenchOptions, experiment: Experiment) -> int:
+    """Times whole trials, or `fit`; writes a table, a file and an MLflow run.
 
-    from masksweep.sweeps.bench import trials
+    Returns:
+        The exit code.
+    """
+    from masksweep.sweeps.bench import fits, trials
     from masksweep.sweeps.bench.report import to_markdown
     from masksweep.sweeps.common import provenance
     from masksweep.sweeps.common.spinner import show_status
 
+    what, title, measured = "trials", "whole trials beside keras.fit", trials.all_costs
+    if options.fit:
+        what, title, measured = "fit", "fit of masked models beside plain ones", fits.costs
     costs: list[trials.Cost] = []
-    with show_status("Timing whole trials beside keras.fit"):
-        for cost in trials.all_costs():
+    with show_status(f"Timing {title}"):
+        for cost in measured():
             costs.append(cost)
             rows = [asdict(c) for c in costs]
-            content = {"environment": provenance.environment(), "trials": rows}
+            content = {"environment": provenance.environment(), what: rows}
             write(options.path, json.dumps(content, indent=1))
     note, files = to_markdown(trials.table(costs)), {"bench.json": options.path.read_bytes()}
     params = provenance.environment() | {"code": provenance.code_version()}

@@ -31,7 +31,7 @@ from masksweep.strategies.registry import STRATEGIES
 from masksweep.strategies.sparse_tensor import SparseTensor
 from masksweep.strategies.var_list import VarList
 from masksweep.strategies.weight_mask import WeightMask
-from masksweep.sweeps.bench import cases, driver, peers, report, timing, trials
+from masksweep.sweeps.bench import cases, driver, fits, peers, report, timing, trials
 from masksweep.sweeps.bench.cases import SIZES, Case, Size
 from masksweep.sweeps.bench.controls import FusedAdam
 from masksweep.sweeps.cli import bench
@@ -61,6 +61,8 @@ KEYS = {
         (["--quick"], "unrecognized arguments: --quick"),
         (["--trials", "--sizes", "S"], "--trials=True: without --sizes"),
         (["--trials", "--peers"], "--trials=True: without --sizes"),
+        (["--fit", "--sparsities", ".5"], "--fit=True: without --sizes"),
+        (["--fit", "--trials"], "--fit=True: without --trials"),
     ],
 )
 def test_bad_input_is_refused(arguments: list[str], said: str) -> None:
@@ -315,6 +317,27 @@ def test_the_table_groups_what_was_not_timed() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(report.all_tables(results))
     assert "not timed: var_list on random, rows (S): no" in console.export_text()
+
+
+def test_fit_is_timed_beside_the_plain_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def network() -> Any:
+        ends = keras.Input((5,)), keras.layers.Dense(10, name="output")
+        return keras.Sequential([ends[0], keras.layers.Dense(4, name="hidden"), ends[1]])
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(fits, "_networks", lambda: {"tiny": (network, (5,))})
+    monkeypatch.setattr(fits, "ROUNDS", 2)
+    monkeypatch.setattr(fits, "STEPS", 1)
+    monkeypatch.setattr(process, "prepare_process", lambda threads: None)  # done in conftest
+    assert bench.bench(["--fit", "--json", "fit.json"]) == 0
+    costs = {c["what"]: c for c in json.loads(Path("fit.json").read_text())["fit"]}
+    named = {f"tiny: {name}" for name in cases.timed_strategies()} - {"tiny: loss_mask"}
+    assert costs.keys() == {"tiny: plain", *named}
+    assert costs["tiny: plain"]["ratio"] == 1
+    assert all(0 < c["low"] <= c["ratio"] <= c["high"] for c in costs.values())
+    assert "tiny: weight_mask" in capsys.readouterr().out
 
 
 @pytest.mark.slow
