@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
 """A boolean array of a weight's shape: True = kept (trains), False = masked (held)."""
+MATRIX_LAYERS = ("Dense", "EinsumDense", "Conv1D", "Conv2D", "Conv3D")
+"""Classes of the layers that can multiply their inputs by their kernel as by a matrix. See
+`Weight.not_a_matrix`."""
 
 
 class Invalid(ValueError):
@@ -84,6 +87,9 @@ class Weight:
     """Whether the variable has a Keras constraint."""
     shared: bool = False
     """Whether another layer also uses the variable (tied weights)."""
+    not_a_matrix: str = ""
+    """For a kernel of a layer in `MATRIX_LAYERS`: the reason why the layer does not multiply its
+    inputs, or windows of them, by the kernel as by a matrix `[inputs, outputs]`."""
 
     @property
     def is_kernel(self) -> bool:
@@ -235,9 +241,12 @@ class Binding:
     effective: Callable[[Any, Any, Any], Any] | None = None
     """(v, m, h) -> the dense weight that is audited and saved, in the shape of `w`. By default the
     result of `substitute`."""
-    dense_call: Callable[[Any, Any, Any, Any, Any], Any] | None = None
-    """(layer, inputs, v, m, h) -> the outputs of a Dense layer whose kernel is masked. Replaces the
-    layer's own `call`, which computes with the result of `substitute`."""
+    matmul: Callable[[Any, Any, Any, Any], Any] | None = None
+    """(x, v, m, h) -> `x @ w`, for inputs `x` of `[rows, inputs]` and a kernel `w` as a matrix
+    `[inputs, outputs]`. Replaces the layer's own product with the result of `substitute`. The rows
+    of a convolution are its windows, as `[window * channels]`."""
+    matmul_layers: tuple[str, ...] = ("Dense",)
+    """Classes of the layers whose product `matmul` replaces, of those in `MATRIX_LAYERS`."""
     outputs: Callable[[Any, Any], Any] = _first_argument
     """(y, m) -> the outputs that the loss gets. Called for masked weights of the output layer."""
     gradients: Callable[[Any, Any], Any] = _first_argument

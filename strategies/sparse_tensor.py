@@ -2,65 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Binding, Mask, Plan, Strategy, require
+from masksweep.strategies.base import (
+    MATRIX_LAYERS,
+    Array,
+    Binding,
+    Mask,
+    Plan,
+    Strategy,
+    require,
+    variable_of,
+)
 from masksweep.strategies.registry import register
 
 
 def _indices(mask: Mask) -> Array:
-    """Returns row and column of each kept entry, in row-major order, `[kept, 2]` int64."""
+    """Returns the indices of each kept entry, the last index runs fastest, `[kept, axes]` int64."""
     return np.argwhere(mask).astype(np.int64)
 
 
 def _indices_by_output(mask: Mask) -> Array:
-    """Returns row and column of each kept entry, in column-major order, `[kept, 2]` int64."""
+    """Returns the indices of each kept entry, the first index runs fastest, `[kept, axes]` int64."""
     return np.argwhere(mask.T)[:, ::-1].astype(np.int64)
 
 
-def _multiply(kernel: Any, x: Any) -> Any:
-    """Returns `x @ kernel` for a sparse kernel `[inputs, units]` and `x` of `[batch, inputs]`."""
+def _matrix(x: Any, v: Any, m: Any, h: Any) -> Any:
+    """Returns the kernel as a `tf.SparseTensor`, `[inputs, outputs]`, for `x @ kernel`."""
     import tensorflow as tf
 
+    inputs = x.shape[-1]
+    kernel = tf.SparseTensor(m, v, h.shape)
+    return tf.sparse.reshape(kernel, [inputs, math.prod(h.shape) // inputs])
+
+
+def _multiply(x: Any, v: Any, m: Any, h: Any) -> Any:
+    """Returns `x @ kernel`, by one sparse product."""
+    import tensorflow as tf
+
+    kernel, x = _matrix(x, v, m, h), tf.cast(x, v.dtype)
     # computed as (W^T x^T)^T, because TensorFlow takes a sparse matrix only as the left operand
     return tf.transpose(tf.sparse.sparse_dense_matmul(kernel, x, adjoint_a=True, adjoint_b=True))
 
 
-def _look_up(kernel: Any, x: Any) -> Any:
-    """Returns `x @ kernel`, computed for each unit as a weighted sum of its inputs.
-
-    The entries of the kernel must be sorted by unit (column-major order).
-    """
+def _look_up(x: Any, v: Any, m: Any, h: Any) -> Any:
+    """Returns `x @ kernel`, computed for each output as a weighted sum of its inputs."""
     import tensorflow as tf
 
-    unit_first, shape = tf.reverse(kernel.indices, [1]), kernel.dense_shape[::-1]
-    inputs = tf.SparseTensor(unit_first, kernel.indices[:, 0], shape)
-    weights = tf.SparseTensor(unit_first, kernel.values, shape)
+    kernel, x = _matrix(x, v, m, h), tf.cast(x, v.dtype)
+    shape = kernel.dense_shape[::-1]
+    weights = tf.SparseTensor(tf.reverse(kernel.indices, [1]), v, shape)
+    # a look-up needs the entries sorted by output; the layout sorts them by the last axis only
+    if math.prod(h.shape) // x.shape[-1] != h.shape[-1]:
+        weights = tf.sparse.reorder(weights)
+    inputs = tf.SparseTensor(weights.indices, weights.indices[:, 1], shape)
     y = tf.nn.embedding_lookup_sparse(tf.transpose(x), inputs, weights, combiner="sum")
-    # the result has no rows for the last units if these have no inputs
+    # the result has no rows for the last outputs if these have no inputs
     y = tf.pad(y, [[0, shape[0] - tf.shape(y, tf.int64)[0]], [0, 0]])
     return tf.transpose(y)
-
-
-def _dense(
-    product: Callable[[Any, Any], Any], layer: Any, inputs: Any, v: Any, m: Any, h: Any
-) -> Any:
-    """Computes a Dense layer with a sparse kernel."""
-    import tensorflow as tf
-
-    kernel = tf.SparseTensor(m, v, h.shape)
-    # TensorFlow has no sparse products in half precision
-    y = product(kernel, tf.cast(tf.reshape(inputs, [-1, inputs.shape[-1]]), v.dtype))
-    y = tf.cast(y, layer.compute_dtype)
-    y = tf.reshape(y, tf.concat([tf.shape(inputs)[:-1], [layer.units]], 0))
-    y.set_shape([*inputs.shape[:-1], layer.units])
-    y = y + layer.bias if layer.use_bias else y
-    return layer.activation(y) if layer.activation is not None else y
 
 
 @register
@@ -98,8 +101,11 @@ class SparseTensor(Strategy):
     def refuses(self, plan: Plan) -> str | None:
         for w in plan.weights:
             name = w.weight.name
-            if w.weight.layer != "Dense" or not w.weight.is_kernel:
-                return f"{name}: only a Dense kernel can be a sparse matrix"
+            if w.weight.layer not in MATRIX_LAYERS or variable_of(name) != "kernel":
+                kinds = "Dense, EinsumDense and Conv layers"
+                return f"{name}: only kernels of {kinds} can be sparse matrices"
+            if w.weight.not_a_matrix:
+                return f"{name}: {w.weight.not_a_matrix}"
             if w.weight.shared:
                 return f"{name}: another layer uses this kernel too, and needs it dense"
             if w.weight.constrained or w.weight.regularized:
@@ -112,11 +118,12 @@ class SparseTensor(Strategy):
         import tensorflow as tf
 
         formats = {"coo": (_multiply, _indices), "lookup": (_look_up, _indices_by_output)}
-        product, layout = formats[self.format]
+        matmul, layout = formats[self.format]
         return Binding(
             layout=layout,
             keep=lambda held, m: held,
             init=lambda w, m, h: tf.gather_nd(w, m),
             substitute=lambda v, m, h: tf.tensor_scatter_nd_update(h, m, v),
-            dense_call=partial(_dense, product),
+            matmul=matmul,
+            matmul_layers=MATRIX_LAYERS,
         )

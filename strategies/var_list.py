@@ -67,22 +67,17 @@ def _join(v: Any, m: Any, h: Any) -> Any:
     return tf.gather(tf.concat(parts, -1), split.place, axis=-1)
 
 
-def _dense(layer: Any, inputs: Any, v: Any, m: Any, h: Any) -> Any:
-    """Computes a Dense layer with two products: one product would have all columns' gradient."""
+def _matmul(x: Any, v: Any, m: Any, h: Any) -> Any:
+    """Multiplies by the kernel in two products: one product would have all columns' gradient."""
     import tensorflow as tf
 
     split = Split.of(v, m, h)
-    arrays = inputs, split.trained, split.frozen
-    x, trained, frozen = (tf.cast(array, layer.compute_dtype) for array in arrays)
-    rows = tf.reshape(x, [-1, x.shape[-1]])
-    y = tf.concat([tf.matmul(rows, trained, transpose_b=True), tf.matmul(rows, frozen)], -1)
+    trained, frozen = tf.cast(split.trained, x.dtype), tf.cast(split.frozen, x.dtype)
+    y = tf.concat([tf.matmul(x, trained, transpose_b=True), tf.matmul(x, frozen)], -1)
     # a scatter of rows puts the outputs in order: the gradient of a gather of columns is slow
-    outputs = split.front.shape[0]
-    y = tf.transpose(y[:, :outputs])
+    y = tf.transpose(y[:, : split.front.shape[0]])
     y = tf.tensor_scatter_nd_update(tf.zeros_like(y), split.front[:, None], y)
-    y = tf.reshape(tf.transpose(y), tf.concat([tf.shape(inputs)[:-1], [outputs]], 0))
-    y = y + layer.bias if layer.use_bias else y
-    return layer.activation(y) if layer.activation is not None else y
+    return tf.transpose(y)
 
 
 @register
@@ -115,5 +110,5 @@ class VarList(Strategy):
             keep=_frozen,
             init=lambda w, m, h: _roll_axes(tf.gather(w, m[2 * w.shape[-1] :], axis=-1), 1),
             substitute=_join,
-            dense_call=_dense,
+            matmul=_matmul,
         )

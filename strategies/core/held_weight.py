@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -10,8 +10,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from masksweep.strategies.base import Array, Binding, Invalid, MaskedWeight, Slot
-from masksweep.strategies.core import keras_internals
+from masksweep.strategies.base import (
+    Array,
+    Binding,
+    Invalid,
+    MaskedWeight,
+    Slot,
+    variable_of,
+)
+from masksweep.strategies.core import keras_internals, matrix_layers
+from masksweep.strategies.core.weights import owners
 
 
 class HeldWeight:
@@ -72,17 +80,17 @@ class HeldWeight:
             return outputs
         return keras_internals.keep_mask(self.binding.outputs(outputs, self.layout.value), outputs)
 
-    def dense_call(self, layer: Any) -> Callable[..., Any]:
-        """Returns the new `call` of the Dense layer that has this kernel.
+    def layer_call(self, layer: Any) -> Callable[..., Any]:
+        """Returns the new `call` of the layer that has this kernel, which uses `Binding.matmul`.
 
         Call this before the scope of the forward pass, in which variables have other values.
         """
-        replacement = self.binding.dense_call
-        assert replacement is not None
+        matmul = self.binding.matmul
+        assert matmul is not None
         arrays = self.value.value, self.layout.value, self.rest.value
 
         def call(inputs: Any, training: bool | None = None) -> Any:
-            return replacement(layer, inputs, *arrays)
+            return matrix_layers.call(layer, inputs, lambda x: matmul(x, *arrays))
 
         return call
 
@@ -145,6 +153,24 @@ class HeldWeight:
         """Sets the variables to the arrays that the method `arrays` returned."""
         for variable, array in zip(self.constants, self.distinct(arrays), strict=True):
             variable.assign(array)
+
+
+def with_new_calls(model: Any, weights: Iterable[HeldWeight]) -> list[tuple[HeldWeight, Any]]:
+    """Returns the kernels whose strategy replaces the product of their layer, with the layers.
+
+    Args:
+        model: A built Keras model.
+        weights: Masked weights of the model.
+    """
+    layers = dict(owners(model).values())
+    return [
+        (held, layers[held.weight.name])
+        for held in weights
+        if held.binding.matmul
+        and held.weight.layer in held.binding.matmul_layers
+        and variable_of(held.weight.name) == "kernel"
+        and not held.weight.not_a_matrix
+    ]
 
 
 def _constant(array: Array, name: str) -> Any:

@@ -87,8 +87,9 @@ class Training(TrainingState):
         """Returns (outputs, losses that layers add), computed by `Model.__call__` as in `fit`."""
         # `fit` too leaves the argument out if the model's `call` does not have it
         arguments = {"training": training} if "training" in self._parameters else {}
-        calls = {id(y): self.masked[name].dense_call(y) for name, y in self._dense.items()}
-        with scope, calling(calls, list(self._dense.values())), not_trainable(self._frozen_layers):
+        calls = {id(layer): held.layer_call(layer) for held, layer in self._new_calls}
+        layers = [layer for _, layer in self._new_calls]
+        with scope, calling(calls, layers), not_trainable(self._frozen_layers):
             outputs, losses = self.model(x, **arguments), self.model.losses
         scope.require_followed()
         return outputs, losses

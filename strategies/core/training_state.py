@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from masksweep.strategies.base import Array, Invalid, Plan, Strategy
 from masksweep.strategies.core.forward import require_plain_calls
-from masksweep.strategies.core.held_weight import HeldWeight
+from masksweep.strategies.core.held_weight import HeldWeight, with_new_calls
 from masksweep.strategies.core.moving_statistics import (
     frozen_statistics,
     layers_with_frozen_statistics,
@@ -22,7 +22,7 @@ from masksweep.strategies.core.optimizer import (
     with_loss_scaling,
 )
 from masksweep.strategies.core.selection import match_each
-from masksweep.strategies.core.weights import dense_layers, describe
+from masksweep.strategies.core.weights import describe
 
 
 class TrainingState:
@@ -54,9 +54,6 @@ class TrainingState:
         self.model, self.loss = model, loss
         self.weights = describe(model)
         self.binding = binding = strategy.bind()
-        masked_names = [w.weight.name for w in plan.weights]
-        self._dense = dense_layers(model, masked_names) if binding.dense_call else {}
-        """The Dense layers whose `call` the strategy replaces, by the names of their kernels."""
         names = [w.name for w in self.weights]
         trains = set(match_each("trainable", names, trainable))
         self.frozen = frozen_statistics(model, trainable, statistics)
@@ -72,6 +69,8 @@ class TrainingState:
             for weight, variable in zip(self.weights, self._variables, strict=True)
             if (masked_weight := plan.find(weight.name))
         }
+        self._new_calls = with_new_calls(model, self.masked.values())
+        """The kernels whose strategy replaces the product of their layer, with these layers."""
         self.values = [
             self.masked[weight.name].value if weight.name in self.masked else variable
             for weight, variable in zip(self.weights, self._variables, strict=True)

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Mask, MaskedWeight, Plan, Weight, variable_of
+from masksweep.strategies.base import Array, Mask, MaskedWeight, Plan, Weight
 from masksweep.strategies.core import keras_internals
+from masksweep.strategies.core.matrix_layers import not_a_matrix
 from masksweep.strategies.core.selection import target_names
 
 ELEMENTWISE = [
@@ -136,6 +137,7 @@ def describe(model: Any, variables: Sequence[Any] | None = None) -> list[Weight]
                 regularized=variable.regularizer is not None,
                 constrained=variable.constraint is not None,
                 shared=id(variable) in shared,
+                not_a_matrix=not_a_matrix(layer),
             )
         )
     return weights
@@ -154,20 +156,6 @@ def _mixed(layer: Any) -> str:
 def output_layers(model: Any) -> set[str]:
     """Returns the names of the layers whose outputs are those of a Functional model."""
     return {keras_internals.source(output).name for output in model.outputs}
-
-
-def dense_layers(model: Any, names: Sequence[str]) -> dict[str, Any]:
-    """Returns the Dense layers whose kernels have these names, by the kernel's name.
-
-    Args:
-        model: A built Keras model.
-        names: Weight names. Names of other weights are ignored.
-    """
-    return {
-        name: layer
-        for name, layer in owners(model).values()
-        if name in names and variable_of(name) == "kernel" and type(layer).__name__ == "Dense"
-    }
 
 
 MaskMaker = Callable[[Mapping[str, Array], int], Mapping[str, Mask]]

@@ -12,10 +12,10 @@ import tensorflow as tf
 from masksweep.strategies.base import Array, Invalid, Plan, Strategy
 from masksweep.strategies.core import keras_internals
 from masksweep.strategies.core.forward import require_plain_calls
-from masksweep.strategies.core.held_weight import HeldWeight
+from masksweep.strategies.core.held_weight import HeldWeight, with_new_calls
 from masksweep.strategies.core.optimizer import Slots, recording_slots, require_usable
 from masksweep.strategies.core.substitution import Substitution
-from masksweep.strategies.core.weights import all_weights, dense_layers, describe
+from masksweep.strategies.core.weights import all_weights, describe
 
 
 class Holding:
@@ -33,8 +33,8 @@ class Holding:
         self.start: dict[str, Array] = {}
         """The masked weights before the training, by name."""
         self._model = model
-        self._dense: list[tuple[HeldWeight, Any]] = []
-        """Masked kernels whose layers compute with them in another way, with these layers."""
+        self._new_calls: list[tuple[HeldWeight, Any]] = []
+        """The kernels whose strategy replaces the product of their layer, with these layers."""
         self._replica = threading.local()  # tf.distribute runs each replica in a thread
         self._optimizers: list[Any] = []
 
@@ -58,12 +58,7 @@ class Holding:
             held = HeldWeight(masked, bindings[self.strategies[name]], variables[name])
             self.weights.append(held)
             self.start[name] = np.asarray(held.effective())
-        layers = dense_layers(model, [w.weight.name for w in plan.weights])
-        self._dense = [
-            (held, layers[held.weight.name])
-            for held in self.weights
-            if held.binding.dense_call and held.weight.name in layers
-        ]
+        self._new_calls = with_new_calls(model, self.weights)
 
     def _require_accepted(self, plan: Plan) -> None:
         for strategy in dict.fromkeys(self.strategies.values()):
@@ -86,10 +81,10 @@ class Holding:
             allowed = "has no masks: it is a copy, or was made from a config; use apply, or load it"
             raise Invalid("model", self._model.name, allowed)
         # LoRA adds to the product of the layer's own call
-        dense = [(h, y) for h, y in self._dense if not getattr(y, "lora_enabled", False)]
-        calls = {id(layer): held.dense_call(layer) for held, layer in dense}
+        new = [(h, y) for h, y in self._new_calls if not getattr(y, "lora_enabled", False)]
+        calls = {id(layer): held.layer_call(layer) for held, layer in new}
         scope = Substitution(self.weights)
-        with scope, keras_internals.calling(calls, [layer for _, layer in dense]):
+        with scope, keras_internals.calling(calls, [layer for _, layer in new]):
             outputs = self._model(*args, **kwargs)
         scope.require_unwritten()
         self._replica.losses = scope.losses

@@ -25,7 +25,7 @@ OTHER_KERNELS = ["conv1d", "conv2d", "depthwise", "einsum", "embedding"]
 TIED = ["tied to a layer", "tied to a variable"]
 HIDDEN = [*OTHER_KERNELS, *TIED, "sequence", "hidden", "bias", "nested", "shared"]
 NO_SPARSE_MATRIX = {
-    **dict.fromkeys([*OTHER_KERNELS, "bias"], "Dense kernel"),
+    **dict.fromkeys(["depthwise", "embedding", "bias"], "only kernels of Dense"),
     **dict.fromkeys(TIED, "another layer uses this kernel"),
     "regularized": "regularizer",
     "constrained": "constraint",

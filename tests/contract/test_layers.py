@@ -118,10 +118,14 @@ MATRICES = {
 """Weights with two axes."""
 EINSUM_MATRICES = {"einsum/kernel"}
 HELD_BY: dict[str, set[str]] = {
-    "sparse_tensor": {"dense/kernel", "time_distributed/part/kernel"},
+    "sparse_tensor": {
+        "dense/kernel", "time_distributed/part/kernel", "einsum/kernel",
+        "conv1d/kernel", "conv2d/kernel", "conv3d/kernel",
+        *(name for name in ALL if "_attention/inner/" in name),
+    },
     "row_lookup": MATRICES | EINSUM_MATRICES,
     "loss_mask": set(),
-}
+}  # fmt: skip
 """The weights that a strategy accepts, if these are not all."""
 
 
