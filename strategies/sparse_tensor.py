@@ -22,12 +22,12 @@ from masksweep.strategies.registry import register
 
 
 def _indices(mask: Mask) -> Array:
-    """Returns the indices of each kept entry, the last index runs fastest, `[kept, axes]` int64."""
+    """Returns the indices of each kept entry, sorted by the first axis, `[kept, axes]` int64."""
     return np.argwhere(mask).astype(np.int64)
 
 
 def _indices_by_output(mask: Mask) -> Array:
-    """Returns the indices of each kept entry, the first index runs fastest, `[kept, axes]` int64."""
+    """Returns the indices of each kept entry, sorted by the last axis, `[kept, axes]` int64."""
     return np.argwhere(mask.T)[:, ::-1].astype(np.int64)
 
 
@@ -71,16 +71,21 @@ def _look_up(x: Any, v: Any, m: Any, h: Any) -> Any:
 class SparseTensor(Strategy):
     """Trains the values inside a `tf.SparseTensor`; masked entries are not stored at all.
 
-    `v` are the kept values, `[kept]`, `W` is the sparse kernel, `[inputs, units]`, and `x` are the
-    inputs, `[batch, inputs]`. The outputs are
+    `v` are the kept values, `[kept]`, `W` is the sparse kernel, `[inputs, outputs]`, and `x` are
+    the inputs, `[rows, inputs]`. The product is
 
     - with `format="coo"`, `y = sparse_dense_matmul(W^T, x^T)^T`;
-    - with `format="lookup"`, `y = embedding_lookup_sparse(x^T, inputs of each unit, v)^T`, as
-      TensorFlow's guide to sparse tensors does for wide models.
+    - with `format="lookup"`, `y = embedding_lookup_sparse(x^T, inputs of each output, v)^T`, as
+      TensorFlow's guide to sparse tensors does for wide models. It needs `kept * rows` numbers.
 
-    Holds: kernels of Dense layers, at zero, because a sparse matrix cannot store another value for
-    its missing entries. It refuses kernels with a constraint or regularizer, and kernels that
-    another layer also uses.
+    The rows of a Conv1D, Conv2D or Conv3D are its windows at all positions: `batch * positions`
+    rows of `window * channels` inputs. An EinsumDense is computed if it sums over the last axes of
+    its inputs and the first axes of its kernel, as the layers inside MultiHeadAttention do.
+
+    Holds: kernels of Dense, EinsumDense, Conv1D, Conv2D and Conv3D, at zero, because a sparse
+    matrix cannot store another value for its missing entries. It refuses kernels with a constraint
+    or regularizer, kernels that another layer also uses, convolutions with groups or with their
+    channels first, and other equations of EinsumDense.
 
     Neither format compiles with XLA, and both are slow on a CPU; `speed/ratio_to_dense` tells how
     slow. Each step makes a new `tf.SparseTensor` from the variable `v`. A `tf.SparseTensor` that is

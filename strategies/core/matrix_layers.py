@@ -1,4 +1,4 @@
-"""Layers that multiply their inputs by a kernel as by a matrix: Dense, EinsumDense, convolutions."""
+"""Layers that multiply by their kernel as by a matrix: Dense, EinsumDense and convolutions."""
 
 from __future__ import annotations
 

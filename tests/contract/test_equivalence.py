@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import keras
 import numpy as np
@@ -54,8 +55,17 @@ def test_a_norm_over_all_gradients_tells_them_apart() -> None:
     assert digest(end(Projection())) != digest(end(GradientMask()))
 
 
+HIDDEN: dict[str, Any] = {
+    "dense": lambda: layers.Dense(8, "tanh", name="masked"),
+    "conv1d": lambda: layers.Conv1D(4, 3, 2, "same", activation="tanh", name="masked"),
+    "einsum": lambda: layers.EinsumDense("ab,bcd->acd", (2, 4), "tanh", "d", name="masked"),
+}
+
+
+@pytest.mark.parametrize("hidden", HIDDEN)
+@pytest.mark.parametrize("format", ["coo", "lookup"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_a_sparse_tensor_comes_close(optimizer: str) -> None:
+def test_a_sparse_tensor_comes_close(optimizer: str, format: str, hidden: str) -> None:
     """The outputs are equal up to rounding.
 
     The model has no BatchNormalization. With it, some gradients cancel to rounding errors, which
@@ -64,12 +74,13 @@ def test_a_sparse_tensor_comes_close(optimizer: str) -> None:
 
     def steps(strategy: Strategy) -> Iterator[dict[str, Array]]:
         keras.utils.set_random_seed(7)
-        hidden = layers.Dense(8, "tanh", name="masked")
-        model = keras.Sequential([keras.Input((6,)), hidden, layers.Dense(4)])
+        shape = (6, 2) if hidden == "conv1d" else (6,)
+        stack = [HIDDEN[hidden](), layers.Flatten(), layers.Dense(4)]
+        model = keras.Sequential([keras.Input(shape), *stack])
         plan = Case(strategy).plan(model)
         return Trial(strategy, model, plan, OPTIMIZERS[optimizer]()).steps(STEPS)
 
-    for sparse, dense in zip(steps(SparseTensor()), steps(WeightMask()), strict=True):
+    for sparse, dense in zip(steps(SparseTensor(format)), steps(WeightMask()), strict=True):
         for value, expected in zip(sparse.values(), dense.values(), strict=True):
             np.testing.assert_allclose(value, expected, rtol=0, atol=1e-6)
 

@@ -186,6 +186,9 @@ NO_PRODUCT: dict[str, tuple[Any, tuple[int, ...]]] = {
     "its equation abc,dc->abd is not a product of the last axes": (
         layers.EinsumDense("abc,dc->abd", (5, 4)), (5, 3),
     ),
+    "its equation abb,bc->abc is not a product of the last axes": (
+        layers.EinsumDense("abb,bc->abc", (3, 4)), (3, 3),
+    ),
     "its layer is not a keras.layers.Conv1D, but another class": (OwnConvolution(4, 2), (6, 2)),
     "only kernels of Dense, EinsumDense and Conv layers": (layers.Conv1DTranspose(4, 2), (6, 2)),
 }  # fmt: skip

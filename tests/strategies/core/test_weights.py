@@ -13,10 +13,10 @@ from keras import layers
 
 from masksweep.strategies import STRATEGIES, Invalid, MaskedWeight, Plan, Weight
 from masksweep.strategies.core.audit import save_and_reload, violations
+from masksweep.strategies.core.held_weight import HeldWeight, with_new_calls
 from masksweep.strategies.core.selection import target_names
 from masksweep.strategies.core.training import Training
 from masksweep.strategies.core.weights import (
-    dense_layers,
     describe,
     make_plan,
     unique_names,
@@ -24,6 +24,7 @@ from masksweep.strategies.core.weights import (
 )
 from masksweep.strategies.held.zero import Zero
 from masksweep.strategies.patterns.random import Random
+from masksweep.strategies.sparse_tensor import SparseTensor
 from masksweep.strategies.weight_mask import WeightMask
 
 
@@ -189,10 +190,15 @@ def test_two_layers_of_one_name() -> None:
     np.testing.assert_array_equal(values(model)["twin/kernel#1"], model.other.kernel)
 
 
-def test_the_dense_layer_of_the_second_of_one_name() -> None:
+def test_the_layer_of_the_second_of_one_name() -> None:
     model = Twins()
     model(np.zeros((1, 4)))
-    assert dense_layers(model, ["twin/kernel#1"]) == {"twin/kernel#1": model.other}
+    masks, held = Random(0.5).from_weights, Zero().values
+    for name, layer in (("twin/kernel", model.one), ("twin/kernel#1", model.other)):
+        plan = make_plan(describe(model), values(model), masks=masks, held=held, targets=[name])
+        variable = dict(zip(names(model), model.trainable_variables, strict=True))[name]
+        held_weight = HeldWeight(plan.weights[0], SparseTensor().bind(), variable)
+        assert with_new_calls(model, [held_weight]) == [(held_weight, layer)]
 
 
 def test_unique_names() -> None:

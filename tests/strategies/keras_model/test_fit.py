@@ -230,10 +230,14 @@ def test_layers_that_compute_otherwise_do_so_in_their_thread_only() -> None:
     assert all(same_bits(output, expected) for output in outputs)
 
 
-def test_lora_that_is_enabled_later_is_computed() -> None:
+@pytest.mark.parametrize(
+    ("strategy", "name"),
+    [("var_list", "hidden"), ("sparse_tensor", "hidden"), ("sparse_tensor", "conv")],
+)
+def test_lora_that_is_enabled_later_is_computed(strategy: str, name: str) -> None:
     columns = strategies.Columns(0.5)
-    masked = strategies.apply(Fit().build(), columns, "var_list", targets="hidden/kernel")
-    layer = masked.get_layer("hidden")
+    masked = strategies.apply(Fit().build(), columns, strategy, targets=f"{name}/kernel")
+    layer = masked.get_layer(name)
     layer.enable_lora(2)
     layer.lora_kernel_b.assign(np.ones(layer.lora_kernel_b.shape))
     x = images()[0]
@@ -243,7 +247,8 @@ def test_lora_that_is_enabled_later_is_computed() -> None:
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_sparse_products_in_half_precision(policy: str) -> None:
     fit = Fit(compiling=EAGER, policy=policy)
-    masked = strategies.apply(fit.build(), Random(0.5), "sparse_tensor", targets=["hidden/kernel"])
+    kernels = ["conv/kernel", "hidden/kernel"]
+    masked = strategies.apply(fit.build(), Random(0.5), "sparse_tensor", targets=kernels)
     fit.fit(masked)
     assert strategies.audit(masked).ok
 
