@@ -88,8 +88,9 @@ class Weight:
     shared: bool = False
     """Whether another layer also uses the variable (tied weights)."""
     not_a_matrix: str = ""
-    """For a kernel of a layer in `MATRIX_LAYERS`: the reason why the layer does not multiply its
-    inputs, or windows of them, by the kernel as by a matrix `[inputs, outputs]`."""
+    """For a weight of a layer in `MATRIX_LAYERS`: the reason why the layer does not multiply its
+    inputs, or windows of them, by its kernel as by a matrix `[inputs, outputs]`. Empty if it
+    does."""
 
     @property
     def is_kernel(self) -> bool:

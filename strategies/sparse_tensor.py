@@ -93,6 +93,14 @@ class SparseTensor(Strategy):
 
     Raises:
         Invalid: `format` is neither `coo` nor `lookup`.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> binding = SparseTensor().bind()
+        >>> m = binding.layout(np.array([[True, False], [False, True]]))
+        >>> x, v, h = tf.constant([[1.0, 10.0]]), tf.constant([2.0, 3.0]), tf.zeros((2, 2))
+        >>> binding.matmul(x, v, m, h).numpy()
+        array([[ 2., 30.]], dtype=float32)
     """
 
     name: ClassVar[str] = "sparse_tensor"
@@ -107,8 +115,7 @@ class SparseTensor(Strategy):
         for w in plan.weights:
             name = w.weight.name
             if w.weight.layer not in MATRIX_LAYERS or variable_of(name) != "kernel":
-                kinds = "Dense, EinsumDense and Conv layers"
-                return f"{name}: only kernels of {kinds} can be sparse matrices"
+                return f"{name}: only kernels of {', '.join(MATRIX_LAYERS)} can be sparse matrices"
             if w.weight.not_a_matrix:
                 return f"{name}: {w.weight.not_a_matrix}"
             if w.weight.shared:

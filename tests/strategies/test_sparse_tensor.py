@@ -190,7 +190,9 @@ NO_PRODUCT: dict[str, tuple[Any, tuple[int, ...]]] = {
         layers.EinsumDense("abb,bc->abc", (3, 4)), (3, 3),
     ),
     "its layer is not a keras.layers.Conv1D, but another class": (OwnConvolution(4, 2), (6, 2)),
-    "only kernels of Dense, EinsumDense and Conv layers": (layers.Conv1DTranspose(4, 2), (6, 2)),
+    "only kernels of Dense, EinsumDense, Conv1D, Conv2D, Conv3D can be sparse matrices": (
+        layers.Conv1DTranspose(4, 2), (6, 2),
+    ),
 }  # fmt: skip
 
 

@@ -154,6 +154,15 @@ def test_two_processes_give_the_same_bits() -> None:
     assert digests == {sha(run(make(train=XLA)))}
 
 
+@pytest.mark.parametrize("format", ["coo", "lookup"])
+def test_sparse_kernels_of_convolutions_hold_and_come_close_to_masked_ones(format: str) -> None:
+    kernels = {"model": "cnn1d", "targets": ["*/kernel"]}
+    sparse = run(make(**kernels, strategy={"name": "sparse_tensor", "format": format}))
+    assert sparse.metrics["integrity/ok"] == 1
+    loss = run(make(**kernels, strategy="weight_mask")).metrics["train/loss"]
+    assert sparse.metrics["train/loss"] == pytest.approx(loss, rel=1e-4)
+
+
 @pytest.mark.parametrize("strategy", ["projection", "sparse_values", "sparse_tensor"])
 def test_a_reused_program_gives_the_same_bits_as_a_fresh_one(strategy: str) -> None:
     program.clear_programs()
