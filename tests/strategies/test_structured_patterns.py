@@ -16,6 +16,7 @@ from keras import layers
 from masksweep import strategies
 from masksweep.strategies import (
     NM,
+    SNIP,
     ByWeight,
     Columns,
     Complement,
@@ -269,18 +270,30 @@ def test_another_pattern_for_each_weight() -> None:
     assert not sees.from_weights(weights, 0)["c/bias"].any()
 
 
-def test_apply_takes_a_dict_as_by_weight_does() -> None:
-    def masks_of(pattern: Any) -> Any:
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"first/kernel": Columns(0.5, by="l2"), "*": Smallest(0.5, "global")},
+        {"first/kernel": SNIP(0.5), "*": Random(0.5)},
+    ],
+    ids=["values", "gradients"],
+)
+def test_apply_takes_a_dict_as_by_weight_does(choice: dict[str, Pattern]) -> None:
+    def masks_of(pattern: Any) -> list[Mask]:
         keras.utils.set_random_seed(3)
-        model = keras.Sequential([keras.Input((5,)), layers.Dense(6), layers.Dense(6)])
-        masked = strategies.apply(model, pattern, targets=["*/kernel"], seed=4)
-        return {
-            w.weight.name.split("/")[-1] + str(i): w.mask for i, w in enumerate(masked.plan.weights)
-        }
+        model = keras.Sequential(
+            [keras.Input((5,)), layers.Dense(6, name="first"), layers.Dense(6, name="second")]
+        )
+        x, y = np.random.default_rng(0).normal(size=(2, 32, 6))
+        masked = strategies.apply(
+            model, pattern, targets=["*/kernel"], seed=4, data=(x[:, :5], y), loss="mse"
+        )
+        return [w.mask for w in masked.plan.weights]
 
-    choice: dict[str, Any] = {"dense*/kernel": Columns(0.5, by="l2"), "*": Smallest(0.5, "global")}
-    pairs = zip(masks_of(choice), masks_of(ByWeight(choice)), strict=True)
+    pairs = [*zip(masks_of(choice), masks_of(ByWeight(choice)), strict=True)]
     assert all((first == second).all() for first, second in pairs)
+    assert [int(mask.sum()) for mask, _ in pairs] == [15, 18]
+    assert ByWeight(choice).needs_model == isinstance(choice["first/kernel"], SNIP)
 
 
 def test_what_a_pruned_model_has_as_zeros_stays_zero() -> None:
