@@ -66,7 +66,7 @@ def test_a_graph_is_the_same_in_each_form(
         assert (mask_of(form, shape) == adjacency).all(), name
         assert hash(form) is not None
         assert form == form  # arrays would have no truth value
-    named_file = written(folder, [(j, 0.5, i) for i, j in named], " to ,weight,from")
+    named_file = written(folder, [(f"{j} ", 0.5, f" {i}") for i, j in named], " to ,weight,from")
     settings: dict[str, Any] = {"source": "from", "target": "to"}
     from_names = Edges(named_file, inputs=genes, units=pathways, **settings)
     assert (mask_of(from_names, shape) == adjacency).all()
@@ -107,6 +107,13 @@ def test_what_other_programs_write_is_read(tmp_path: Path) -> None:
     path = tmp_path / "edges.csv"
     path.write_bytes(b'\xef\xbb\xbfsource, target\r\n\r\n"0" , 1\r\n1,0,note\r\n\r\n0,0')
     assert mask_of(Edges(str(path)), (2, 2)).astype(int).tolist() == [[1, 1], [1, 0]]
+
+
+def test_names_may_be_numbers() -> None:
+    """Such as the numbers of genes at NCBI, which a DataFrame has as numbers."""
+    frame = pd.DataFrame({"gene": [7157, 4609], "pathway": [1, 0]})
+    pattern = Edges(pairs=frame, inputs=pd.Series([4609, 7157]))
+    assert mask_of(pattern, (2, 2)).astype(int).tolist() == [[1, 0], [0, 1]]
 
 
 def test_a_model_is_connected_as_its_graph() -> None:

@@ -69,7 +69,7 @@ def test_slices_with_the_smallest_norms_are_masked(
 ) -> None:
     """Small whole numbers have exact norms, and often equal ones."""
     axis = data.draw(st.integers(-len(shape), len(shape) - 1))
-    weight = np.random.default_rng(seed).integers(-3, 4, shape)
+    weight = np.random.default_rng(seed).integers(-6, 7, shape)
     slices = np.abs(np.moveaxis(weight, axis, 0).reshape(shape[axis], -1))
     norms = (slices ** (1 if by == "l1" else 2)).sum(axis=1).tolist()
     for pattern in (Axis(axis, sparsity, by=by), Columns(sparsity, by=by), Rows(sparsity, by=by)):
@@ -86,6 +86,8 @@ def test_slices_with_the_smallest_norms_are_masked(
 
 def test_the_two_norms_differ() -> None:
     weights = {NAME: np.array([[3.0, 2.0], [0.0, 2.0]])}
+    other = {NAME: np.array([[3.0, 2.0], [0.0, 2.0], [0.0, 2.0]])}
+    assert Columns(0.5, by="l2").from_weights(other, 0)[NAME].tolist() == [[False, True]] * 3
     assert Columns(0.5, by="l1").from_weights(weights, 0)[NAME].tolist() == [[False, True]] * 2
     assert Columns(0.5, by="l2").from_weights(weights, 0)[NAME].tolist() == [[True, False]] * 2
 
@@ -93,16 +95,16 @@ def test_the_two_norms_differ() -> None:
 def test_a_units_kernel_and_bias_are_masked_together() -> None:
     """Their norm is that of both; a weight with other units has norms of its own."""
     weights = {
-        "a/kernel": np.array([[1.0, 3.0], [1.0, 0.0]]),
-        "a/bias": np.array([5.0, 0.0]),
-        "a/depthwise_kernel": np.array([[1.0, 0.0, 2.0]]),
-        "b/kernel": np.array([[0.0, 9.0]]),
+        "a/kernel": np.array([[0.0, 2.0, 1.0], [0.0, 1.0, 0.0]]),
+        "a/bias": np.array([3.0, 0.0, 1.0]),
+        "a/depthwise_kernel": np.array([[1.0, 0.0]]),
+        "b/kernel": np.array([[0.0, 9.0, 9.0]]),
     }
-    masks = Columns(0.5, by="l1").from_weights(weights, 0)
-    assert masks["a/kernel"].tolist() == [[True, False]] * 2
-    assert masks["a/bias"].tolist() == [True, False]
-    assert masks["a/depthwise_kernel"].tolist() == [[False, False, True]]
-    assert masks["b/kernel"].tolist() == [[False, True]]
+    masks = Columns(0.4, by="l1").from_weights(weights, 0)
+    assert masks["a/kernel"].tolist() == [[True, True, False]] * 2
+    assert masks["a/bias"].tolist() == [True, True, False]
+    assert masks["a/depthwise_kernel"].tolist() == [[True, False]]
+    assert masks["b/kernel"].tolist() == [[False, True, True]]
 
 
 def test_axis_and_rows_by_index() -> None:
