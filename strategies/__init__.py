@@ -14,9 +14,11 @@ from masksweep.strategies.patterns.autoregressive import Autoregressive
 from masksweep.strategies.patterns.axis import Axis
 from masksweep.strategies.patterns.band import Band
 from masksweep.strategies.patterns.block import Block
+from masksweep.strategies.patterns.by_weight import ByWeight
 from masksweep.strategies.patterns.causal import Causal
 from masksweep.strategies.patterns.columns import Columns
 from masksweep.strategies.patterns.complement import Complement
+from masksweep.strategies.patterns.edges import Edges
 from masksweep.strategies.patterns.fan_in import FanIn
 from masksweep.strategies.patterns.grasp import GraSP
 from masksweep.strategies.patterns.intersection import Intersection
@@ -46,9 +48,11 @@ __all__ = [
     "Band",
     "Binding",
     "Block",
+    "ByWeight",
     "Causal",
     "Columns",
     "Complement",
+    "Edges",
     "FanIn",
     "GraSP",
     "Intersection",

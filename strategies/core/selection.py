@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from masksweep.strategies.base import Invalid, Weight, require
 
@@ -18,30 +18,89 @@ def match(names: Sequence[str], globs: Sequence[str]) -> list[str]:
     return [name for name in names if any(fnmatch.fnmatchcase(name, g) for g in globs)]
 
 
-def target_names(weights: Sequence[Weight], targets: Sequence[str] | None) -> list[str]:
+EXCLUDE = "!"
+"""Begins a glob of `targets` that excludes weights."""
+INNER = "inner"
+"""As `targets`: every kernel except the first and the last."""
+
+
+def target_names(weights: Sequence[Weight], targets: Sequence[str] | str | None) -> list[str]:
     """Returns the names of the weights to mask.
 
     Args:
         weights: The model's weights, in the model's order.
-        targets: Globs on weight names. None targets every kernel except the last one.
+        targets: Globs on weight names. A glob that begins with `!` excludes weights that the globs
+            before it have chosen, and a glob after it can choose them again. None targets every
+            kernel except the last one, and `"inner"` every kernel except the first and the last.
 
     Returns:
         The names, in the model's order.
 
     Raises:
-        Invalid: A glob matches no weight, there is no glob, or `targets` is None and the model has
-            fewer than two kernels.
+        Invalid: A glob matches no weight, there is no glob, the globs exclude every weight, or the
+            model has too few kernels for None or `"inner"`.
+
+    Example:
+        >>> weights = [Weight(f"{n}/kernel", (2, 2), "float32", "Dense") for n in ("a", "b", "c")]
+        >>> target_names(weights, "inner"), target_names(weights, ["*kernel", "!b/*"])
+        (['b/kernel'], ['a/kernel', 'c/kernel'])
     """
-    if targets is None:
-        kernels = [w.name for w in weights if w.is_kernel][:-1]
-        names = ", ".join(w.name for w in weights)
-        if not kernels:
-            raise Invalid(
-                "targets", "null", f"no kernel other than the last; the weights are {names}"
-            )
-        return kernels
+    names = [w.name for w in weights]
+    if targets is None or targets == INNER:
+        kernels = [w.name for w in weights if w.is_kernel]
+        chosen = kernels[1:-1] if targets == INNER else kernels[:-1]
+        if not chosen:
+            others = "the last" if targets is None else "the first and the last"
+            reason = f"no kernel other than {others}; the weights are {', '.join(names)}"
+            raise Invalid("targets", targets or "null", reason)
+        return chosen
+    require(not isinstance(targets, str), "targets", targets, f"{INNER}, or a list of globs")
     require(bool(targets), "targets", list(targets), "at least one glob")
-    return match_each("targets", [w.name for w in weights], targets)
+    selected: set[str] = set()
+    for glob in targets:
+        if glob.startswith(EXCLUDE):
+            selected -= {*_excluded(glob, [n for n in names if n in selected])}
+        else:
+            selected |= {*match_each("targets", names, [glob])}
+    require(bool(selected), "targets", list(targets), "globs that do not exclude every weight")
+    return [name for name in names if name in selected]
+
+
+def _excluded(glob: str, selected: Sequence[str]) -> list[str]:
+    """Returns the selected names that a glob excludes. Raises `Invalid` if there are none."""
+    excluded = match(selected, [glob.removeprefix(EXCLUDE)])
+    if not excluded:
+        chosen = f"those chosen before it are {', '.join(selected)}"
+        reason = chosen if selected else "none is chosen before it"
+        raise Invalid("targets", glob, f"excludes no weight; {reason}")
+    return excluded
+
+
+def first_matches(key: str, names: Sequence[str], globs: Iterable[str]) -> dict[str, list[str]]:
+    """Returns the names that each glob decides on. Of several globs that match, the first decides.
+
+    Args:
+        key: The setting that has the globs, for the message.
+        names: The names to choose from.
+        globs: The globs.
+
+    Returns:
+        Names by glob, in the order of the globs. A glob may have none, because globs before it
+        match the same names.
+
+    Raises:
+        Invalid: A glob matches no name.
+
+    Example:
+        >>> first_matches("of", ["conv/kernel", "conv/bias"], ["*/bias", "conv/*"])
+        {'*/bias': ['conv/bias'], 'conv/*': ['conv/kernel']}
+    """
+    decided: set[str] = set()
+    names_by_glob = {}
+    for glob in globs:
+        names_by_glob[glob] = [n for n in match_each(key, names, [glob]) if n not in decided]
+        decided |= {*names_by_glob[glob]}
+    return names_by_glob
 
 
 def match_each(key: str, names: Sequence[str], globs: Sequence[str]) -> list[str]:

@@ -170,7 +170,7 @@ def make_plan(
     *,
     masks: MaskMaker,
     held: HeldMaker,
-    targets: Sequence[str] | None = None,
+    targets: Sequence[str] | str | None = None,
     outputs_held: Sequence[int] = (),
     seed: int = 0,
 ) -> Plan:
@@ -181,8 +181,8 @@ def make_plan(
         initial: The weights' values before training, by name.
         masks: Makes the masks, for example `Random(0.9).from_weights`.
         held: Makes the held values, for example `Zero().values`.
-        targets: Globs on the names of the weights to mask. None targets every kernel except the
-            last one.
+        targets: Globs on the names of the weights to mask, as for `target_names`. None targets
+            every kernel except the last one.
         outputs_held: Indices of the model's outputs whose values must not change.
         seed: Seed of the masks.
 

@@ -48,12 +48,15 @@ def apply(
         pattern: Which weights are masked: a pattern, such as `Random(0.9)`; a function
             `(name, shape) -> mask` (None: not masked); or a dict of patterns or masks by glob on
             weight names, of which the first that matches decides. In a mask, True or 1 means that
-            an entry trains, and False or 0 that it is held.
+            an entry trains, and False or 0 that it is held. A mask may also be a DataFrame or a
+            SciPy sparse matrix, such as an adjacency matrix: what is not 0 trains.
         strategy: How they are held: a strategy or its name, or a dict of these by glob.
         held: The values at which they are held: a number, `"zero"`, `"init"` (frozen where they
             are), or a dict of these or of arrays by glob.
-        targets: Globs on the names of the weights to mask, or one glob. None means, for a pattern:
-            every kernel except the last one, or those of all output layers if there are several.
+        targets: Globs on the names of the weights to mask, or one glob. A glob that begins with `!`
+            excludes, as in `["*kernel", "!first/*"]`. None means, for a pattern: every kernel
+            except the last one, or those of all output layers if there are several. `"inner"`
+            excludes the first kernel too.
         seed: Seed of the masks.
         data: Inputs and targets `[samples, ...]`, from which patterns such as `SNIP` and `GraSP`
             choose samples. Other patterns ignore them.

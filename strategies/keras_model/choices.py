@@ -15,7 +15,7 @@ from masksweep.strategies.base import (
     Weight,
     require,
 )
-from masksweep.strategies.core.selection import match, match_each, target_names
+from masksweep.strategies.core.selection import INNER, first_matches, target_names
 from masksweep.strategies.core.weights import output_layers
 from masksweep.strategies.held import HELD, Held
 from masksweep.strategies.held.constant import Constant
@@ -37,33 +37,43 @@ def choose_targets(
     weights: Sequence[Weight],
     choice: PatternChoice,
     targets: Sequence[str] | str | None,
-) -> Sequence[str] | None:
+) -> Sequence[str] | str | None:
     """Returns the globs on the names of the weights to mask.
 
     Args:
         model: The model.
         weights: Its weights.
         choice: What makes the masks.
-        targets: Globs, one glob, or None.
+        targets: Globs, one glob, `"inner"`, or None.
 
     Returns:
-        The globs. With None, for a pattern and a model of several outputs: every kernel that is not
-        in one of the output layers; else None.
+        The globs. For `"inner"`, and for None with a pattern, if the model has several outputs: the
+        names of the kernels that are in none of the output layers; for `"inner"` without the first.
+        Else `"inner"` and None are returned as they are.
+
+    Raises:
+        Invalid: The model has several outputs, and no such kernel.
     """
-    if isinstance(targets, str):
+    if isinstance(targets, str) and targets != INNER:
         return [targets]
-    several = isinstance(choice, Pattern) and len(getattr(model, "outputs", [])) > 1
-    if targets is not None or not several:
+    by_kernels = targets == INNER or (targets is None and isinstance(choice, Pattern))
+    if not by_kernels or len(getattr(model, "outputs", None) or []) < 2:
         return targets
     last = output_layers(model)
-    return [w.name for w in weights if w.is_kernel and w.name.split("/")[0] not in last]
+    kernels = [w.name for w in weights if w.is_kernel]
+    first = kernels[:1] if targets == INNER else []
+    names = [n for n in kernels if n not in first and n.split("/")[0] not in last]
+    others = "the first and " * bool(first) + "those of the output layers"
+    if not names:
+        raise Invalid("targets", targets or "null", f"no kernel other than {others}")
+    return names
 
 
 def choose_masks(
     choice: PatternChoice,
     weights: Sequence[Weight],
     initial: Mapping[str, Array],
-    targets: Sequence[str] | None,
+    targets: Sequence[str] | str | None,
     seed: int,
     problem: Problem,
 ) -> dict[str, Mask]:
@@ -74,8 +84,8 @@ def choose_masks(
             patterns or arrays. The first glob that matches a weight decides.
         weights: The model's weights.
         initial: Their values, by name. A pattern that masks by scores takes them as scores.
-        targets: Globs on the names of the weights to mask. None means: for a pattern, every kernel
-            except the last one; else every weight for which there is a mask.
+        targets: As for `target_names`. None means: for a pattern, every kernel except the last one;
+            else every weight for which there is a mask.
         seed: Seed of the patterns.
         problem: The model with the data and the loss that `apply` got.
 
@@ -88,9 +98,9 @@ def choose_masks(
     if isinstance(choice, Pattern):
         masks = _masks(choice, names, initial, seed, problem)
     elif isinstance(choice, Mapping):
-        for glob, part in choice.items():
-            matching = [n for n in match_each("pattern", names, [glob]) if n not in masks]
-            if isinstance(part, Pattern):
+        for glob, matching in first_matches("pattern", names, choice).items():
+            part = choice[glob]
+            if isinstance(part, Pattern) and matching:
                 masks |= _masks(part, matching, initial, seed, problem)
             else:
                 masks |= dict.fromkeys(matching, part)
@@ -141,14 +151,11 @@ def _by_name(key: str, choice: Any, names: Sequence[str]) -> dict[str, Any]:
     """Returns the choice for each name, from one for all or from a mapping by glob."""
     if not isinstance(choice, Mapping):
         return dict.fromkeys(names, choice)
-    for glob in choice:
-        match_each(key, names, [glob])
-    parts = {}
+    decided = first_matches(key, names, choice)
+    parts = {name: choice[glob] for glob, matching in decided.items() for name in matching}
     for name in names:
-        matching = [part for glob, part in choice.items() if match([name], [glob])]
-        if not matching:
+        if name not in parts:
             raise Invalid(key, list(choice), f"must have a glob that matches {name}")
-        parts[name] = matching[0]
     return parts
 
 

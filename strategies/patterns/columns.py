@@ -6,50 +6,48 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
-from masksweep.strategies.base import Mask
-from masksweep.strategies.patterns.base import (
-    Pattern,
-    Shapes,
-    check_indices,
-    check_sparsity,
-    kept_units,
-)
+from masksweep.strategies.patterns.slices import By, Slices
 from masksweep.strategies.registry import register
 
 
 @register
 @dataclass(frozen=True)
-class Columns(Pattern):
-    """Whole output units (last axis): those of `indices`, or `round(sparsity * units)` at random.
+class Columns(Slices):
+    """Whole output units (last axis): those of `indices`, or `round(sparsity * units)`.
 
-    The random choice depends on the name of the layer, not on that of the variable. So the masks of
-    a layer's kernel and bias have the same units.
+    They are chosen at random, or are those with the smallest norms before the training. The output
+    units of a convolution are its filters.
+
+    The masks of a layer's kernel and bias have the same units: the random choice depends on the
+    name of the layer, not on that of the variable, and the norm of a unit is that of all its
+    weights in the layer that are targeted.
 
     Raises:
-        Invalid: The sparsity is outside [0, 1), or `indices` is empty, has a negative index or has
-            an index twice.
+        Invalid: The sparsity is outside [0, 1), `indices` is empty, has a negative index or has an
+            index twice, or `by` is unknown or is given together with `indices`.
 
     Example:
         >>> Columns(indices=(0, 3)).masks({"hidden/bias": (5,)}, seed=0)["hidden/bias"].tolist()
         [False, True, True, False, True]
+
+    Reference:
+        Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, arXiv:1608.08710 (`l1`).
     """
 
     name: ClassVar[str] = "columns"
     sparsity: float = 0.5
     """Fraction of the units that is masked, in [0, 1). Ignored if `indices` is given."""
     indices: Sequence[int] | None = None
-    """The units that are masked, counted from 0; None chooses them at random."""
+    """The units that are masked, counted from 0; None chooses them by `by`."""
+    by: By = "random"
+    """How the units are chosen: at random, or those with the smallest L1 or L2 norm of their
+    weights before the training."""
 
-    def __post_init__(self) -> None:
-        check_sparsity(self.sparsity)
-        check_indices(self.indices)
+    def along(self, name: str, shape: tuple[int, ...]) -> int | None:
+        return -1
 
-    def masks(self, shapes: Shapes, seed: int) -> dict[str, Mask]:
-        masks_by_name = {}
-        for name, shape in shapes.items():
-            layer, of = name.rsplit("/", 1)[0], f"outputs of {name}"
-            kept = kept_units(shape[-1], self.sparsity, self.indices, seed=seed, name=layer, of=of)
-            masks_by_name[name] = np.broadcast_to(kept, shape).copy()
-        return masks_by_name
+    def description(self, name: str) -> str:
+        return f"outputs of {name}"
+
+    def group(self, name: str) -> str:
+        return name.rsplit("/", 1)[0]

@@ -21,11 +21,11 @@ def pattern_of(choice: Any) -> Pattern:
 
     Raises:
         Invalid: There is no such pattern or setting, a setting is not allowed, the settings name a
-            file, or the pattern is trained in rounds.
+            file or give globs without an order, or the pattern is trained in rounds.
 
     Example:
-        >>> pattern_of({"name": "columns", "sparsity": 0.25})
-        Columns(sparsity=0.25, indices=None)
+        >>> pattern_of({"name": "band", "lower": 0})
+        Band(lower=0, upper=1)
     """
     if isinstance(choice, Pattern):
         require(not isinstance(choice, Scored), "of", choice.name, "a pattern without rounds")
@@ -35,7 +35,11 @@ def pattern_of(choice: Any) -> Pattern:
     if not isinstance(name, str) or name not in PATTERNS:
         raise Invalid("of", choice, f"must have the name of a pattern: {', '.join(PATTERNS)}")
     # a sweep checks and records only the files that its own sections name
-    require("path" not in settings, "of", choice, "a pattern that reads no file")
+    require(settings.get("path") is None, "of", choice, "a pattern that reads no file")
+    inner = settings.get("of")
+    # a trial's identity does not depend on the order of a mapping
+    ordered = not isinstance(inner, Mapping) or "name" in inner
+    require(ordered, "of", choice, "with pairs [glob, pattern], because the order of globs counts")
     try:
         return pattern_of(
             PATTERNS[name](**{key: v for key, v in settings.items() if key != "name"})

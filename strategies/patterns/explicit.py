@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -56,10 +57,11 @@ class Explicit(Pattern):
 
 
 def to_mask(values: Any, shape: tuple[int, ...], key: str) -> Mask:
-    """Makes a boolean mask from numbers 0 and 1.
+    """Makes a boolean mask from numbers 0 and 1, or from an adjacency matrix.
 
     Args:
-        values: Nested lists or an array of 0 and 1, or of booleans.
+        values: Nested lists or an array of 0 and 1, or of booleans. Or a DataFrame or a SciPy
+            sparse matrix, of which each entry that is not 0 is kept.
         shape: Shape that the mask must have.
         key: What the mask is called in the message.
 
@@ -67,16 +69,33 @@ def to_mask(values: Any, shape: tuple[int, ...], key: str) -> Mask:
         The mask.
 
     Raises:
-        Invalid: The values have another shape, or are not all 0 or 1.
+        Invalid: The values have another shape, or are not all numbers that a mask can have.
     """
+    # pandas and SciPy are not imported: these methods tell their classes from arrays
+    is_sparse, is_frame = hasattr(values, "toarray"), hasattr(values, "to_numpy")
+    if is_sparse:
+        _check_shape(key, values.shape, shape)  # before `toarray`, which could fill the memory
+        values = values.toarray()
     try:
         array = np.asarray(values)
     except ValueError as error:
         raise Invalid(key, "ragged lists", f"must be of shape {list(shape)}") from error
-    require(array.shape == shape, key, f"shape {list(array.shape)}", f"of shape {list(shape)}")
+    _check_shape(key, array.shape, shape)
+    if is_frame and array.dtype == object:  # its columns have several dtypes
+        with suppress(TypeError, ValueError):
+            array = array.astype(np.float64)
     if array.dtype == np.bool_:
         return array
     numeric = array.dtype.kind in "buif"
-    invalid = array[(array != 0) & (array != 1)] if numeric else array.ravel()
-    require(not invalid.size, key, invalid[:3].tolist(), "0 and 1 only")
+    if is_sparse or is_frame:
+        invalid = array[np.isnan(array)] if numeric else array.ravel()
+        allowed = "numbers or booleans, of which 0 and False are masked"
+    else:
+        invalid = array[(array != 0) & (array != 1)] if numeric else array.ravel()
+        allowed = "0 and 1 only"
+    require(not invalid.size, key, invalid[:3].tolist(), allowed)
     return array.astype(bool)
+
+
+def _check_shape(key: str, found: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    require(tuple(found) == shape, key, f"shape {list(found)}", f"of shape {list(shape)}")

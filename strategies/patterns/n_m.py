@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from masksweep.strategies.base import Mask, require
+from masksweep.strategies.base import Array, Mask, require
 from masksweep.strategies.patterns.base import Pattern, Shapes, raw
 from masksweep.strategies.registry import register
 
@@ -22,9 +22,12 @@ class NM(Pattern):
     are all axes except the last, in C order. So the groups of a convolution kernel
     `[*window, channels, filters]` are along its channels. `axis` chooses another axis.
 
+    The kept weights are chosen at random, or are those with the largest magnitudes before the
+    training. Of equal magnitudes, the first is kept first.
+
     Raises:
-        Invalid: `m` is below 1, `n` is not in `0 .. m`, `remainder` is unknown, a weight does not
-            have the axis, or `m` does not divide its length and `remainder` is `refuse`.
+        Invalid: `m` is below 1, `n` is not in `0 .. m`, `remainder` or `by` is unknown, a weight
+            does not have the axis, or `m` does not divide its length and `remainder` is `refuse`.
 
     Example:
         >>> mask = NM(1, 2).masks({"hidden/kernel": (4, 3)}, seed=0)["hidden/kernel"]
@@ -45,36 +48,56 @@ class NM(Pattern):
     remainder: Literal["refuse", "shorter"] = "refuse"
     """What happens if `m` does not divide the length of the axis: `refuse`, or `shorter`, with
     which the last group is shorter and keeps `n` weights too, if it has as many."""
+    by: Literal["random", "magnitude"] = "random"
+    """How the kept weights are chosen: at random, or those with the largest magnitudes before the
+    training."""
 
     def __post_init__(self) -> None:
         require(self.m >= 1, "m", self.m, "at least 1")
         require(0 <= self.n <= self.m, "n", self.n, f"a number in 0..m, m is {self.m}")
         known = ("refuse", "shorter")
         require(self.remainder in known, "remainder", self.remainder, " or ".join(known))
+        require(self.by in ("random", "magnitude"), "by", self.by, "random or magnitude")
 
     def masks(self, shapes: Shapes, seed: int) -> dict[str, Mask]:
-        masks_by_name = {}
-        for name, shape in shapes.items():
-            scores = raw(int(np.prod(shape)), seed, name)
-            if self.axis is None:
-                mask = self._mask(scores.reshape(-1, shape[-1]), f"inputs of {name}")
-            else:
-                axes = len(shape)
-                allowed = f"an axis of {name}, which has {axes}"
-                require(-axes <= self.axis < axes, "axis", self.axis, allowed)
-                along = np.moveaxis(scores.reshape(shape), self.axis, 0)
-                mask = self._mask(along, f"entries of axis {self.axis} of {name}")
-                mask = np.moveaxis(mask, 0, self.axis)
-            masks_by_name[name] = np.ascontiguousarray(mask.reshape(shape))
-        return masks_by_name
+        """Returns random masks.
 
-    def _mask(self, scores: NDArray[np.uint64], of: str) -> Mask:
+        With `by="magnitude"`, it returns masks of equal magnitudes: their number of masked entries
+        is right.
+        """
+        if self.by == "magnitude":
+            return self.from_weights({n: np.zeros(s) for n, s in shapes.items()}, seed)
+        return {
+            name: self._mask(name, raw(int(np.prod(shape)), seed, name).reshape(shape))
+            for name, shape in shapes.items()
+        }
+
+    def from_weights(self, weights: Mapping[str, Array], seed: int) -> dict[str, Mask]:
+        if self.by == "random":
+            return super().from_weights(weights, seed)
+        return {n: self._mask(n, -np.abs(a.astype(np.float64))) for n, a in weights.items()}
+
+    def _mask(self, name: str, scores: Array) -> Mask:
+        """Returns a mask, of the scores' shape, that keeps the `n` lowest of each group."""
+        if self.axis is None:
+            flat = scores.reshape(-1, scores.shape[-1])
+            mask = self._lowest(flat, f"inputs of {name}").reshape(scores.shape)
+        else:
+            allowed = f"an axis of {name}, which has {scores.ndim}"
+            require(-scores.ndim <= self.axis < scores.ndim, "axis", self.axis, allowed)
+            along = np.moveaxis(scores, self.axis, 0)
+            mask = self._lowest(along, f"entries of axis {self.axis} of {name}")
+            mask = np.moveaxis(mask, 0, self.axis)
+        return np.ascontiguousarray(mask)
+
+    def _lowest(self, scores: Array, of: str) -> Mask:
         """Returns a mask that keeps the `n` lowest scores of each group of `m` along axis 0."""
         length, *others = scores.shape
         divides = length % self.m == 0 or self.remainder == "shorter"
         require(divides, "m", self.m, f"a divisor of the {length} {of}")
         groups = -(-length // self.m)
-        padded = np.full((groups * self.m, *others), np.iinfo(np.uint64).max, np.uint64)
+        last = np.nan if scores.dtype.kind == "f" else np.iinfo(scores.dtype).max
+        padded = np.full((groups * self.m, *others), last, scores.dtype)
         padded[:length] = scores
         padded = padded.reshape(groups, self.m, *others)
         rank = np.argsort(np.argsort(padded, axis=1, kind="stable"), axis=1, kind="stable")

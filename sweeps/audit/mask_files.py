@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,23 +9,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from masksweep.strategies.base import Array, Invalid, require
-from masksweep.strategies.core.npz import (
-    MAX_ARRAY_BYTES,
-    ArrayFile,
-    open_array,
-    open_arrays,
-    regions,
+from masksweep.strategies.core.npz import MAX_ARRAY_BYTES, open_array, open_arrays, regions
+from masksweep.strategies.core.sparse_file import (
+    SparseFile,
+    is_sparse,
+    require_numbers,
+    sparse_file,
 )
 
 MASK_FORMATS = "a .npz file of masks by weight name, or one mask: .npy, or .npz of a SciPy matrix"
-SPARSE_ARRAYS = {
-    "csr": ("data", "indices", "indptr"),
-    "csc": ("data", "indices", "indptr"),
-    "bsr": ("data", "indices", "indptr"),
-    "coo": ("data", "row", "col"),
-    "dia": ("data", "offsets"),
-}
-"""Names of the arrays that a file has for a sparse matrix, by the format of the matrix."""
 UNNAMED_MASK = ""
 """Name of the only mask in a file that has no name for it."""
 
@@ -45,12 +36,11 @@ class StoredMask(Protocol):
 class SparseMask:
     """A mask that is a SciPy matrix in a file. Entries that are 0 or not stored are masked."""
 
-    path: str
-    format: str
-    """One of `SPARSE_ARRAYS`."""
-    shape: tuple[int, ...]
-    parts: Mapping[str, ArrayFile]
-    """The arrays of the matrix by name, as in `SPARSE_ARRAYS`."""
+    file: SparseFile
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.file.shape
 
     def blocks(self, entries: int) -> Iterator[Array]:
         """Yields the mask in dense blocks. Only one block is dense at a time.
@@ -62,27 +52,25 @@ class SparseMask:
             Invalid: (key `path`) The matrix has entries outside its shape, more entries than its
                 shape allows, or more bytes than `MAX_ARRAY_BYTES`.
         """
+        path = self.file.path
         if 8 * self.shape[0] > MAX_ARRAY_BYTES:  # SciPy's index takes 8 bytes per row
-            raise Invalid("path", self.path, f"has more than {MAX_ARRAY_BYTES // 8:,} rows")
-        limit = 2 * math.prod(self.shape) + sum(self.shape) + 1
-        if any(math.prod(part.shape) > limit for part in self.parts.values()):
-            raise Invalid("path", self.path, "has more entries than a matrix of its shape")
-        data, *indices = [self.parts[name].whole() for name in SPARSE_ARRAYS[self.format]]
+            raise Invalid("path", path, f"has more than {MAX_ARRAY_BYTES // 8:,} rows")
+        data, *indices = self.file.arrays()
         try:
             matrix = self._matrix(data, indices)
         except Exception as error:  # SciPy raises ValueError, IndexError, TypeError
-            raise Invalid("path", self.path, "is no valid sparse matrix") from error
+            raise Invalid("path", path, "is no valid sparse matrix") from error
         for region in regions(self.shape, entries):
             yield matrix[region].toarray()
 
     def _matrix(self, data: Array, indices: list[Array]) -> Any:
         import scipy.sparse
 
-        matrix_class = getattr(scipy.sparse, f"{self.format}_matrix")
-        if self.format == "coo":
+        matrix_class = getattr(scipy.sparse, f"{self.file.format}_matrix")
+        if self.file.format == "coo":
             return matrix_class((data, indices), shape=self.shape).tocsr()
         matrix = matrix_class((data, *indices), shape=self.shape)
-        if self.format != "dia":
+        if self.file.format != "dia":
             # without this check, SciPy may write outside of its arrays
             matrix.check_format(full_check=True)
         return matrix.tocsr()
@@ -104,41 +92,16 @@ def open_masks(path: str) -> Iterator[Mapping[str, StoredMask]]:
             `mask of NAME`) an array does not have a numeric dtype.
     """
     if Path(path).suffix == ".npy":
-        yield {UNNAMED_MASK: _numbers("mask", open_array(path))}
+        yield {UNNAMED_MASK: require_numbers("mask", open_array(path))}
         return
     with open_arrays(path) as arrays:
-        if "format" in arrays and "shape" in arrays and "data" in arrays:
-            yield {UNNAMED_MASK: _sparse(path, arrays)}
+        if is_sparse(arrays):
+            yield {UNNAMED_MASK: SparseMask(sparse_file(path, arrays))}
             return
         require(bool(arrays), "path", path, "a file with masks by weight name; it has none")
         if list(arrays) == ["arr_0"]:
-            yield {UNNAMED_MASK: _numbers("mask", arrays["arr_0"])}
+            yield {UNNAMED_MASK: require_numbers("mask", arrays["arr_0"])}
         else:
-            yield {name: _numbers(f"mask of {name}", array) for name, array in arrays.items()}
-
-
-def _numbers(key: str, array: ArrayFile) -> ArrayFile:
-    """Returns the array. Raises `Invalid` if it is not numeric: other entries can be large."""
-    is_small = array.dtype.kind in "buif" and array.dtype.itemsize <= 8
-    require(is_small or array.is_bfloat16, key, f"dtype {array.dtype}", "0 and 1 only")
-    return array
-
-
-def _sparse(path: str, arrays: Mapping[str, ArrayFile]) -> SparseMask:
-    format_array, shape_array = arrays["format"], arrays["shape"]
-    is_name = (
-        format_array.shape == () and format_array.dtype.kind in "SU" and format_array.size <= 64
-    )
-    is_shape = shape_array.shape == (2,) and shape_array.dtype.kind in "iu"
-    if not is_name or not is_shape:
-        raise Invalid("path", path, "must be a sparse matrix, of two dimensions")
-    name = format_array.whole().item()
-    name = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
-    shape = tuple(int(n) for n in shape_array.whole())
-    invalid = name not in SPARSE_ARRAYS or not set(SPARSE_ARRAYS[name]) <= set(arrays)
-    if invalid or min(shape) < 0:
-        raise Invalid("path", path, f"must be a sparse matrix in {', '.join(SPARSE_ARRAYS)} format")
-    parts = {
-        part: _numbers(f"{part} of the sparse mask", arrays[part]) for part in SPARSE_ARRAYS[name]
-    }
-    return SparseMask(path, name, shape, parts)
+            yield {
+                name: require_numbers(f"mask of {name}", array) for name, array in arrays.items()
+            }

@@ -13,12 +13,14 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     Field,
+    PlainValidator,
     ValidationError,
     model_validator,
 )
 
 from masksweep.strategies.base import Invalid, Strategy
 from masksweep.strategies.core.npz import digest
+from masksweep.strategies.core.selection import INNER
 from masksweep.strategies.held import Held
 from masksweep.strategies.patterns import Pattern, Scored
 from masksweep.strategies.registry import STRATEGIES
@@ -43,6 +45,17 @@ from masksweep.sweeps.config.validation import MultipleInvalid, as_section, buil
 
 Globs = Annotated[list[str], Field(min_length=1)]
 """One or more glob patterns for `layer/variable` names."""
+
+
+def _check_targets(value: Any) -> Any:
+    """Returns the value of `targets`. A union of types would have an error for each of them."""
+    if value is None or value == INNER:
+        return value
+    if not isinstance(value, list | tuple):
+        raise Invalid("", value, f"must be a list, as [a,b], or {INNER}")
+    if not value or not all(isinstance(glob, str) for glob in value):
+        raise Invalid("", value, "must have at least one glob, and nothing else")
+    return list(value)
 
 
 Objective = Literal[
@@ -79,9 +92,10 @@ class Trial(Section):
     """Origin of each component that does not ship with Masksweep, by group: a distribution and
     its version, or the digest of a file. It is recorded with a trial. If it is given, the
     component installed here must have the same origin."""
-    targets: Globs | None = None
-    """Globs for the variables that are masked, as `layer/variable`; null selects every kernel
-    but the last."""
+    targets: Annotated[list[str] | str | None, PlainValidator(_check_targets)] = None
+    """Globs for the variables that are masked, as `layer/variable`; a glob that begins with `!`
+    excludes. null selects every kernel but the last, and `inner` every kernel but the first and
+    the last."""
     trainable: Globs = ["*"]
     """Globs for the variables that are trained."""
     statistics: list[str] | None = None

@@ -29,8 +29,10 @@ RESULTS_KEY = "recorded"
 """Key of the results in the config file; the other keys are the trial's config."""
 GROUPS_WITH_FILES = ("pattern", "held")
 """Groups whose setting `path` names a file. A copy of the file is stored beside the config file."""
-FILE_NAMES = (FILE_NAME, *(f"given_{group}.npz" for group in GROUPS_WITH_FILES))
-"""Names of the config file and the files beside it."""
+FILE_SUFFIXES = (".npz", ".csv")
+"""Suffixes of these copies: `.csv` if the file has it, else `.npz`."""
+FILE_NAMES = (FILE_NAME, *(f"given_{g}{s}" for g in GROUPS_WITH_FILES for s in FILE_SUFFIXES))
+"""Names of the config file and of the files that may be beside it."""
 Curves = Mapping[str, Mapping[int, float]]
 """Value by epoch, by metric."""
 
@@ -67,7 +69,7 @@ def copy_named_files(trial: Trial) -> dict[str, bytes]:
             path = Path(settings["path"])
             if path.stat().st_size > MAX_SENT_ARTIFACT_BYTES:
                 return {}
-            copies[f"given_{group}.npz"] = path.read_bytes()
+            copies[_name_of_copy(group, path)] = path.read_bytes()
         return copies if not copies or parse(trial.resolved()).id == trial.id else {}
     return {}
 
@@ -114,7 +116,7 @@ def config_text(trial: Trial, results: RecordedResults | None = None) -> str:
     """
     config = recorded_config(trial)
     for group, settings in _groups_with_paths(config).items():
-        settings["path"] = f"given_{group}.npz"
+        settings["path"] = _name_of_copy(group, settings["path"])
     if results is not None:
         config[RESULTS_KEY] = asdict(results)
     return yaml.dump(
@@ -127,6 +129,11 @@ class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[mi
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+
+def _name_of_copy(group: str, path: str | Path) -> str:
+    suffix = Path(path).suffix
+    return f"given_{group}{suffix if suffix in FILE_SUFFIXES else FILE_SUFFIXES[0]}"
 
 
 def _groups_with_paths(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,7 +161,7 @@ def read(path: Path) -> tuple[Trial, RecordedResults | None]:
     results = _parse_results(path, config.pop(RESULTS_KEY)) if RESULTS_KEY in config else None
     for group in GROUPS_WITH_FILES:
         settings = config.get(group)
-        if isinstance(settings, dict) and "path" in settings:
+        if isinstance(settings, dict) and settings.get("path") is not None:
             settings["path"] = str(_checked_file(path, f"{group}.path", settings["path"], results))
     return parse(config), results
 

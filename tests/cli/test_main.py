@@ -90,7 +90,7 @@ def command() -> Iterator[Light]:
         ),
         ("pattern=columns pattern.indices=[]", "pattern.indices=[]: must be units, each once"),
         ("trainable=[]", "trainable=[]: list should have at least 1 item"),
-        ("targets=[]", "targets=[]: list should have at least 1 item"),
+        ("targets=[]", "targets=[]: must have at least one glob"),
     ],
 )
 def test_bad_input_is_one_line_before_anything_starts(

@@ -39,6 +39,8 @@ REGISTRIES: dict[str, dict[str, type]] = {
 OPTIONS = [(g, p.stem) for g in REGISTRIES for p in sorted((CONF / g).glob("*.yaml"))]
 NEEDS = {
     ("pattern", "explicit"): ["pattern.mask=[[0,1]]"],
+    ("pattern", "by_weight"): ["pattern.of={hidden_*: {name: block}, *: random}"],
+    ("pattern", "edges"): ["pattern.pairs=[[0,1]]"],
     ("pattern", "complement"): ["pattern.of=band"],
     ("pattern", "intersection"): ["pattern.of=[band,{name: rows, sparsity: 0.2}]"],
     ("pattern", "union"): ["pattern.of=[band,columns]"],
@@ -106,6 +108,7 @@ def test_the_default_config_is_the_schema_with_its_defaults() -> None:
         {"audit": {"every": 2}},
         {"seed": 1},
         {"targets": ["hidden_1/*"]},
+        {"targets": "inner"},
         {"trainable": ["output/*"]},
         {"outputs_held": [0]},
     ],
@@ -148,6 +151,52 @@ def test_a_file_counts_by_its_content(tmp_path: Path) -> None:
         np.savez(path, w=np.full(3, value))
     ids = [trial(pattern={"name": "file", "path": str(p)}).id for p in paths]
     assert ids[0] == ids[1] != ids[2]
+
+
+PATTERNS_OF_TWO_KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "rows": ({}, {"by": "l1"}),
+    "columns": ({}, {"by": "l2"}),
+    "axis": ({"by": "l1"}, {"by": "l2"}),
+    "n_m": ({}, {"by": "magnitude"}),
+    "edges": ({"pairs": [[0, 1]]}, {"pairs": [[0, 1]], "units": ["a", "b"], "inputs": None}),
+    "by_weight": (
+        {"of": {"*kernel": "band", "*": "rows"}},
+        {"of": {"*": "rows", "*kernel": "band"}},  # the order decides
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PATTERNS_OF_TWO_KINDS)
+def test_a_patterns_settings_are_part_of_the_identity(name: str) -> None:
+    first, second = ({"name": name, **s} for s in PATTERNS_OF_TWO_KINDS[name])
+    if name == "edges":
+        second |= {"pairs": [[0, "a"]]}
+    trials = [trial(pattern=first), trial(pattern=second)]
+    assert trials[0].id != trials[1].id
+    for original in trials:
+        assert parse(json.loads(json.dumps(original.resolved()))).id == original.id
+
+
+def test_the_same_pattern_in_another_form_is_the_same_trial() -> None:
+    of = {"*kernel": {"name": "band", "lower": 0}, "*": "rows"}
+    pairs = [[glob, pattern] for glob, pattern in of.items()]
+    ids = {trial(pattern={"name": "by_weight", "of": form}).id for form in (of, pairs)}
+    assert len(ids) == 1
+
+
+def test_a_checkpoint_and_a_list_of_edges_count_by_their_content(tmp_path: Path) -> None:
+    def ids(name: str, paths: list[Path]) -> list[str]:
+        return [trial(pattern={"name": name, "path": str(p)}).id for p in paths]
+
+    lists = [tmp_path / f"{name}.csv" for name in "abc"]
+    for path, unit in zip(lists, (0, 0, 1), strict=True):
+        path.write_text(f"source,target\n0,{unit}\n")
+    weights = [tmp_path / f"{name}.npz" for name in "abc"]
+    for path, value in zip(weights, (0, 0, 1), strict=True):
+        np.savez(path, w=np.full(3, value))
+    for first, same, other in (ids("edges", lists), ids("smallest", weights)):
+        assert first == same != other
+    assert trial(pattern={"name": "smallest", "path": None}).id == trial(pattern="smallest").id
 
 
 def test_identity_is_the_same_in_every_process() -> None:
@@ -194,6 +243,12 @@ def test_the_dense_control_of_a_trial_is_compiled_as_it_would_be_by_itself() -> 
         ({"pattern": {"name": "random", "distribution": "other"}}, "pattern.distribution"),
         ({"pattern": {"name": "n_m", "n": 5, "m": 4}}, "pattern.n"),
         ({"pattern": {"name": "block", "block": [0, 4]}}, "pattern.block"),
+        ({"pattern": {"name": "rows", "by": "l3"}}, "pattern.by"),
+        ({"pattern": {"name": "n_m", "by": "l1"}}, "pattern.by"),
+        ({"pattern": {"name": "edges", "pairs": [[0]]}}, "pattern.pairs"),
+        ({"pattern": {"name": "edges", "pairs": [[0, 1]], "units": [7]}}, "pattern.units"),
+        ({"pattern": {"name": "by_weight", "of": {"*": "nope"}}}, "pattern.of"),
+        ({"targets": "outer"}, "targets"),
         ({"pattern": {"name": "columns", "indices": [-1]}}, "pattern.indices"),
         ({"held": {"name": "constant", "value": float("inf")}}, "held.value"),
         ({"model": {"name": "mlp", "hidden": [0]}}, "model.hidden"),

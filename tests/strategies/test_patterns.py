@@ -27,7 +27,9 @@ from masksweep.strategies.core.weights import describe
 from masksweep.strategies.patterns import Pattern
 from masksweep.strategies.patterns.base import raw
 from masksweep.strategies.patterns.block import Block
+from masksweep.strategies.patterns.by_weight import ByWeight
 from masksweep.strategies.patterns.columns import Columns
+from masksweep.strategies.patterns.edges import Edges
 from masksweep.strategies.patterns.explicit import Explicit
 from masksweep.strategies.patterns.fans import keep_connected
 from masksweep.strategies.patterns.file import File
@@ -291,8 +293,8 @@ GOLDEN = {
 
 def test_every_seeded_pattern_is_tried() -> None:
     others = {
-        "autoregressive", "band", "causal", "complement", "explicit", "file", "grasp",
-        "intersection", "magnitude", "smallest", "snip", "synflow", "union", "zeros",
+        "autoregressive", "band", "by_weight", "causal", "complement", "edges", "explicit", "file",
+        "grasp", "intersection", "magnitude", "smallest", "snip", "synflow", "union", "zeros",
     }  # fmt: skip
     assert {p.name for p in SEEDED.values()} == set(PATTERNS) - others
 
@@ -320,6 +322,8 @@ def test_masks_are_those_of_any_other_process() -> None:
 
 CHECKS = {name: pattern_checks(pattern) for name, pattern in SEEDED.items()}
 CHECKS["explicit"] = pattern_checks(Explicit([[1, 0], [0, 1]]), {NAME: (2, 2)}, seeded=False)
+CHECKS["edges"] = pattern_checks(Edges(pairs=[(0, 1), (23, 35)]), seeded=False)
+CHECKS["by_weight"] = pattern_checks(ByWeight({"a/*": "rows", "*": {"name": "block"}}))
 
 
 @pytest.mark.parametrize(("name", "check"), [(n, check) for n in CHECKS for check in CHECKS[n]])

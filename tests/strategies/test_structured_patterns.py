@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -13,7 +14,17 @@ from hypothesis import strategies as st
 from keras import layers
 
 from masksweep import strategies
-from masksweep.strategies import NM, Columns, Complement, Intersection, Invalid, Random, Union
+from masksweep.strategies import (
+    NM,
+    SNIP,
+    ByWeight,
+    Columns,
+    Complement,
+    Intersection,
+    Invalid,
+    Random,
+    Union,
+)
 from masksweep.strategies.base import Mask
 from masksweep.strategies.patterns import Pattern, combined
 from masksweep.strategies.patterns.autoregressive import Autoregressive
@@ -44,6 +55,56 @@ def test_axis_masks_whole_slices(shape: Shape, data: Any, sparsity: float, seed:
     whole = slices.reshape(shape[axis], -1)
     assert (whole == whole[:, :1]).all()
     assert (~whole[:, 0]).sum() == round(sparsity * shape[axis])
+
+
+def smallest_first(norms: list[int], sparsity: float) -> Mask:
+    """Returns a mask of the slices: those with the smallest norms are masked, the first first."""
+    order = sorted(range(len(norms)), key=lambda i: (norms[i], i))
+    return ~np.isin(np.arange(len(norms)), order[: round(sparsity * len(norms))])
+
+
+@given(SHAPES, st.data(), st.floats(0, 1, exclude_max=True), st.sampled_from(["l1", "l2"]), SEEDS)
+def test_slices_with_the_smallest_norms_are_masked(
+    shape: Shape, data: Any, sparsity: float, by: Any, seed: int
+) -> None:
+    """Small whole numbers have exact norms, and often equal ones."""
+    axis = data.draw(st.integers(-len(shape), len(shape) - 1))
+    weight = np.random.default_rng(seed).integers(-6, 7, shape)
+    slices = np.abs(np.moveaxis(weight, axis, 0).reshape(shape[axis], -1))
+    norms = (slices ** (1 if by == "l1" else 2)).sum(axis=1).tolist()
+    for pattern in (Axis(axis, sparsity, by=by), Columns(sparsity, by=by), Rows(sparsity, by=by)):
+        if isinstance(pattern, Columns) and axis % len(shape) != len(shape) - 1:
+            continue
+        if isinstance(pattern, Rows) and axis % len(shape) != len(shape) - 2:
+            continue
+        mask = pattern.from_weights({NAME: weight.astype("float32")}, seed)[NAME]
+        assert (mask.shape, mask.dtype) == (shape, np.dtype(bool))
+        whole = np.moveaxis(mask, axis, 0).reshape(shape[axis], -1)
+        assert (whole == smallest_first(norms, sparsity)[:, None]).all()
+        assert mask_of(pattern, shape, seed).sum() == mask.sum()
+
+
+def test_the_two_norms_differ() -> None:
+    weights = {NAME: np.array([[3.0, 2.0], [0.0, 2.0]])}
+    other = {NAME: np.array([[3.0, 2.0], [0.0, 2.0], [0.0, 2.0]])}
+    assert Columns(0.5, by="l2").from_weights(other, 0)[NAME].tolist() == [[False, True]] * 3
+    assert Columns(0.5, by="l1").from_weights(weights, 0)[NAME].tolist() == [[False, True]] * 2
+    assert Columns(0.5, by="l2").from_weights(weights, 0)[NAME].tolist() == [[True, False]] * 2
+
+
+def test_a_units_kernel_and_bias_are_masked_together() -> None:
+    """Their norm is that of both; a weight with other units has norms of its own."""
+    weights = {
+        "a/kernel": np.array([[0.0, 2.0, 1.0], [0.0, 1.0, 0.0]]),
+        "a/bias": np.array([3.0, 0.0, 1.0]),
+        "a/depthwise_kernel": np.array([[1.0, 0.0]]),
+        "b/kernel": np.array([[0.0, 9.0, 9.0]]),
+    }
+    masks = Columns(0.4, by="l1").from_weights(weights, 0)
+    assert masks["a/kernel"].tolist() == [[True, True, False]] * 2
+    assert masks["a/bias"].tolist() == [True, True, False]
+    assert masks["a/depthwise_kernel"].tolist() == [[True, False]]
+    assert masks["b/kernel"].tolist() == [[False, True, True]]
 
 
 def test_axis_and_rows_by_index() -> None:
@@ -89,6 +150,31 @@ def test_n_m_along_an_axis_may_end_in_a_shorter_group(
     if shape[axis] % m:
         with pytest.raises(Invalid, match=f"m={m}: must be a divisor of the {shape[axis]} entries"):
             mask_of(NM(n, m, axis), shape, seed)
+
+
+@given(SHAPES, st.data(), st.integers(1, 6), SEEDS)
+def test_n_m_keeps_the_largest_of_each_group(shape: Shape, data: Any, m: int, seed: int) -> None:
+    axis = data.draw(st.none() | st.integers(-len(shape), len(shape) - 1))
+    n = data.draw(st.integers(0, m))
+    pattern = NM(n, m, axis, "shorter", "magnitude")
+    weight = np.random.default_rng(seed).integers(-3, 4, shape)
+    mask = pattern.from_weights({NAME: weight.astype("float16")}, seed)[NAME]
+    assert (mask.shape, mask.dtype) == (shape, np.dtype(bool))
+    assert mask_of(pattern, shape).sum() == mask.sum()
+    rows = (-1, shape[-1]) if axis is None else shape
+    along = [np.moveaxis(a.reshape(rows), axis or 0, 0) for a in (np.abs(weight), mask)]
+    sizes, mask = (a.reshape(len(a), -1) for a in along)
+    for start in range(0, len(sizes), m):
+        for group, kept in zip(sizes[start : start + m].T, mask[start : start + m].T, strict=True):
+            order = sorted(range(len(group)), key=lambda i: (-group[i], i))
+            assert sorted(order[:n]) == np.flatnonzero(kept).tolist()
+
+
+def test_two_of_four_as_sparse_tensor_cores_need_it() -> None:
+    """The groups are along the inputs, as in the paper; of equal magnitudes, the first is kept."""
+    weight = np.array([[1.0, 0.5], [-4, 0.5], [2, 0.5], [3, 0.5]])
+    mask = NM(by="magnitude").from_weights({NAME: weight}, 0)[NAME]
+    assert mask.T.astype(int).tolist() == [[0, 1, 0, 1], [1, 1, 0, 0]]
 
 
 @given(st.lists(SHAPES, min_size=1, max_size=4), st.floats(0, 1, exclude_max=True), SEEDS)
@@ -140,6 +226,78 @@ def test_smallest_keeps_the_largest(shapes: list[Shape], sparsity: float, seed: 
                 assert sizes[name][~mask].max() <= sizes[name][mask].min()
 
 
+def test_smallest_can_rank_the_weights_of_a_checkpoint(tmp_path: Path) -> None:
+    path = str(tmp_path / "trained.npz")
+    trained_weights = {NAME: np.array([[1.0, -4.0], [3.0, 2.0]]), "b/kernel": np.ones(3)}
+    np.savez(path, **trained_weights)
+    start = {NAME: np.array([[9.0, 0.0], [0.0, 9.0]])}
+    pattern = Smallest(0.5, path=path)
+    expected = [[False, True], [True, False]]
+    assert pattern.from_weights(start, 0)[NAME].tolist() == expected
+    assert mask_of(pattern, (2, 2)).tolist() == expected
+    assert Smallest(0.5).from_weights(start, 0)[NAME].tolist() != expected
+    both = Smallest(4 / 7, "global", path).masks({NAME: (2, 2), "b/kernel": (3,)}, 0)
+    assert both["b/kernel"].tolist() == [False, False, False]
+    for shape, words in (((4,), "float64 of shape (2, 2)"), ((2, 3), "shape (2, 3) for hidden")):
+        with pytest.raises(Invalid, match="path=") as error:
+            mask_of(pattern, shape)
+        assert words in str(error.value)
+    with pytest.raises(Invalid, match="a file with weights for c/kernel"):
+        pattern.masks({"c/kernel": (2, 2)}, 0)
+    for wrong in (np.array([[1, np.nan]]), np.array([["a", "b"]]), np.array([[True, False]])):
+        np.savez(path, **{NAME: wrong})
+        with pytest.raises(Invalid, match="a file with numbers of shape"):
+            mask_of(pattern, (1, 2))
+    with pytest.raises(Invalid, match="no such file"):
+        Smallest(path=str(tmp_path / "none.npz"))
+
+
+def test_another_pattern_for_each_weight() -> None:
+    shapes = {"a/kernel": (8, 6), "b/kernel": (8, 6), "c/kernel": (6, 6), "c/bias": (6,)}
+    half = {"name": "random", "sparsity": 0.5, "distribution": "global"}
+    of = {"b/*": "columns", "[ab]/kernel": Random(0.5, "global"), "c/kernel": half}
+    for choice in (of, [*of.items()], [[g, p] for g, p in of.items()]):
+        masks = ByWeight(choice).masks(shapes, 7)
+        assert list(masks) == list(shapes)
+        assert (masks["b/kernel"] == Columns().masks(shapes, 7)["b/kernel"]).all()
+        for name in ("a/kernel", "c/kernel"):
+            alone = Random(0.5, "global").masks({name: shapes[name]}, 7)[name]
+            assert (masks[name] == alone).all()
+        assert masks["c/bias"].all()
+    one = ByWeight({"*/kernel": Random(0.5, "global")}).masks(shapes, 7)
+    assert sum(int((~m).sum()) for m in one.values()) == round(0.5 * (48 + 48 + 36))
+    sees = ByWeight({"a/*": "zeros", "*": Smallest(0.5, "global")})
+    weights = {n: np.arange(np.prod(s)).reshape(s) for n, s in shapes.items()}
+    assert (~sees.from_weights(weights, 0)["a/kernel"]).sum() == 1
+    assert not sees.from_weights(weights, 0)["c/bias"].any()
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"first/kernel": Columns(0.5, by="l2"), "*": Smallest(0.5, "global")},
+        {"first/kernel": SNIP(0.5), "*": Random(0.5)},
+    ],
+    ids=["values", "gradients"],
+)
+def test_apply_takes_a_dict_as_by_weight_does(choice: dict[str, Pattern]) -> None:
+    def masks_of(pattern: Any) -> list[Mask]:
+        keras.utils.set_random_seed(3)
+        model = keras.Sequential(
+            [keras.Input((5,)), layers.Dense(6, name="first"), layers.Dense(6, name="second")]
+        )
+        x, y = np.random.default_rng(0).normal(size=(2, 32, 6))
+        masked = strategies.apply(
+            model, pattern, targets=["*/kernel"], seed=4, data=(x[:, :5], y), loss="mse"
+        )
+        return [w.mask for w in masked.plan.weights]
+
+    pairs = [*zip(masks_of(choice), masks_of(ByWeight(choice)), strict=True)]
+    assert all((first == second).all() for first, second in pairs)
+    assert [int(mask.sum()) for mask, _ in pairs] == [15, 18]
+    assert ByWeight(choice).needs_model == isinstance(choice["first/kernel"], SNIP)
+
+
 def test_what_a_pruned_model_has_as_zeros_stays_zero() -> None:
     keras.utils.set_random_seed(3)
     model = keras.Sequential([keras.Input((5,)), layers.Dense(6), layers.Dense(1)])
@@ -158,6 +316,27 @@ def test_what_a_pruned_model_has_as_zeros_stays_zero() -> None:
         (lambda: mask_of(Axis(0, indices=(3,)), (3, 4)), "below 3, the length of axis 0"),
         (lambda: mask_of(NM(axis=2), (4, 4)), "axis=2: must be an axis of"),
         (lambda: NM(remainder="drop"), "remainder=drop: must be refuse or shorter"),  # type: ignore[arg-type]
+        (lambda: NM(by="l1"), "by=l1: must be random or magnitude"),  # type: ignore[arg-type]
+        (lambda: NM(2, 3, by="magnitude").masks({NAME: (4, 4)}, 0), "a divisor of the 4 inputs"),
+        (lambda: Rows(by="l3"), "by=l3: must be random, l1 or l2"),  # type: ignore[arg-type]
+        (lambda: Axis(indices=(1,), by="l1"), "by=l1: must be random if indices is given"),
+        (lambda: mask_of(Axis(2, by="l1"), (3, 4)), "axis=2: must be an axis of hidden/kernel"),
+        (lambda: ByWeight(), "of=None: must be patterns by glob on weight names"),
+        (lambda: ByWeight({}), "of={}: must be patterns by glob"),
+        (lambda: ByWeight(["random"]), "must be patterns by glob"),
+        (lambda: ByWeight([("a", "random"), ("a", "rows")]), "globs, each once"),
+        (lambda: ByWeight({"*": "colums"}), "of=colums: must have the name of a pattern"),
+        (lambda: ByWeight({"*": None}), "of=None: must have the name of a pattern"),
+        (lambda: ByWeight({"*": "magnitude"}), "a pattern without rounds"),
+        (lambda: ByWeight({"*": {"name": "edges", "path": "x"}}), "a pattern that reads no file"),
+        (
+            lambda: mask_of(ByWeight({"hid*": "band", "out*": "band"}), (3, 4)),
+            "of=out*: matches no weight; the weights are hidden/kernel",
+        ),
+        (
+            lambda: Union([{"name": "by_weight", "of": {"*": "band"}}]),
+            "with pairs [glob, pattern], because the order of globs counts",
+        ),
         (lambda: mask_of(Rows(indices=(3,)), (3, 4)), "below 3, the inputs of hidden/kernel"),
         (lambda: Rows(indices=(1, 1)), "each once"),
         (lambda: Band(lower=-1), "lower=-1: must be 0 or more"),

@@ -208,6 +208,7 @@ LEADS: dict[str, dict[str, str]] = {
 }
 """Experiments whose defaults lists never end, or grow too large, by the files' names."""
 SENT = "must be on the command line, with --config-dir"
+OVERRIDDEN = "defaults: [{override /pattern: %s}]\n"
 READ = "must be in configs, or on the command line, with --config-dir"
 SETTINGS: dict[str, tuple[str, str]] = {
     "a store": (
@@ -248,6 +249,12 @@ SETTINGS: dict[str, tuple[str, str]] = {
     "a path by a part": (
         "sweep: {parts: {a: {pattern: file, pattern.path: mine.npz}}}",
         f"pattern.path=mine.npz: {READ}",
+    ),
+    "weights elsewhere": (
+        OVERRIDDEN % "smallest" + "pattern: {path: mine.npz}", f"pattern.path=mine.npz: {READ}"
+    ),
+    "edges elsewhere": (
+        OVERRIDDEN % "edges" + "pattern: {path: /etc/a.csv}", f"pattern.path=/etc/a.csv: {READ}"
     ),
     "a folder for masks": ("pattern: configs/experiment", "pattern.path=configs/experiment: no s"),
     "a pipe for masks": ("pattern: configs/pipe.npz", "pattern.path=configs/pipe.npz: no such"),

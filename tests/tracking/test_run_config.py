@@ -81,6 +81,36 @@ def test_files_that_the_config_names_travel_with_it(tmp_path: Path) -> None:
         run_config.read(path)
 
 
+def test_a_list_of_edges_travels_as_it_is_read(tmp_path: Path) -> None:
+    edges, run_folder = tmp_path / "mine.csv", tmp_path / "far"
+    run_folder.mkdir()
+    edges.write_text("source,target\n0,1\n")
+    trial = make(pattern={"name": "edges", "path": str(edges)}, targets=["hidden_1/kernel"])
+    path = written(run_folder, trial)
+    edges.unlink()
+    read_trial, recorded = run_config.read(path)
+    assert recorded
+    assert read_trial.id == trial.id
+    assert list(recorded.files) == ["given_pattern.csv"]
+    assert {*recorded.files} <= {*run_config.FILE_NAMES}
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        {"name": "smallest"},
+        {"name": "edges", "pairs": [[0, "a"]], "units": ["a"]},
+        {"name": "by_weight", "of": {"hidden_1/*": {"name": "block"}, "*": "random"}},
+    ],
+    ids=lambda pattern: pattern["name"],
+)
+def test_a_pattern_that_names_no_file_needs_none(pattern: dict[str, Any], tmp_path: Path) -> None:
+    trial = make(pattern=pattern, targets="inner")
+    assert run_config.copy_named_files(trial) == {}
+    read_trial, _ = run_config.read(written(tmp_path, trial))
+    assert (read_trial.id, read_trial.targets) == (trial.id, "inner")
+
+
 def test_a_file_that_is_gone_when_a_trial_ends_costs_nothing_else(tmp_path: Path) -> None:
     mask_file = masks(tmp_path)
     trial = make(pattern={"name": "file", "path": str(mask_file)})

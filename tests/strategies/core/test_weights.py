@@ -281,22 +281,46 @@ FOUND = [
         (["*/kernel"], ["a/kernel", "b/c/kernel", "d/kernel"]),
         (["a/*", "*bias"], ["a/kernel", "a/bias"]),
         (["[ad]/kernel"], ["a/kernel", "d/kernel"]),
+        ("inner", ["b/c/kernel", "b/gru/recurrent_kernel"]),
+        (["*", "!*bias"], ["a/kernel", "b/c/kernel", "b/gru/recurrent_kernel", "d/kernel"]),
+        (["*kernel", "!b/*", "b/c/*"], ["a/kernel", "b/c/kernel", "d/kernel"]),
+        (["a/*", "!a/bias", "*bias"], ["a/kernel", "a/bias"]),
+        (["*", "!*/kernel", "!a/*"], ["b/gru/recurrent_kernel"]),
     ],
 )
-def test_targets(targets: list[str] | None, expected: list[str]) -> None:
+def test_targets(targets: list[str] | str | None, expected: list[str]) -> None:
     assert target_names(FOUND, targets) == expected
 
 
-@pytest.mark.parametrize("targets", [["e/*"], ["a/*", "A/*"], ["kernel"], []], ids=str)
-def test_targets_must_be_found(targets: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("targets", "words"),
+    [
+        (["e/*"], "targets=e/*: matches no weight; the weights are a/kernel, a/bias"),
+        (["a/*", "A/*"], "targets=A/*: matches no weight"),
+        (["kernel"], "targets=kernel: matches no weight"),
+        ([], "at least one glob"),
+        (["inner"], "targets=inner: matches no weight"),  # in a list, it is a glob
+        ("a/*", "targets=a/*: must be inner, or a list of globs"),
+        (["!a/*"], "targets=!a/*: excludes no weight; none is chosen before it"),
+        (["!a/*", "*"], "targets=!a/*: excludes no weight; none is chosen before it"),
+        (["a/*", "!d/*"], "targets=!d/*: excludes no weight; those chosen before it are a/kernel"),
+        (["*", "!e/*"], "targets=!e/*: excludes no weight"),
+        (["a/*", "!*"], "must be globs that do not exclude every weight"),
+    ],
+    ids=str,
+)
+def test_targets_must_be_found(targets: Any, words: str) -> None:
     with pytest.raises(Invalid) as caught:
         target_names(FOUND, targets)
     assert caught.value.key == "targets"
+    assert words in str(caught.value)
 
 
-def test_the_default_needs_a_second_kernel() -> None:
-    with pytest.raises(Invalid, match="targets="):
+def test_a_word_for_kernels_needs_enough_of_them() -> None:
+    with pytest.raises(Invalid, match="targets=null: no kernel other than the last; the weights"):
         target_names(FOUND[:2], None)
+    with pytest.raises(Invalid, match="targets=inner: no kernel other than the first and the last"):
+        target_names(FOUND[:3], "inner")
 
 
 # -- plans -----------------------------------------------------------------------------------

@@ -9,7 +9,9 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse
 import tensorflow as tf
 from keras import layers
 
@@ -53,6 +55,51 @@ def test_a_pattern_masks_every_kernel_but_the_last() -> None:
 def test_targets_are_globs() -> None:
     masked = strategies.apply(small(), Random(0.5), targets=["*/bias", "output/*"])
     assert list(masks(masked)) == ["first/bias", "second/bias", "output/kernel", "output/bias"]
+
+
+def test_the_first_and_the_last_layer_can_stay_dense() -> None:
+    masked = strategies.apply(small(), Random(0.5), targets="inner")
+    assert list(masks(masked)) == ["second/kernel"]
+    masked = strategies.apply(small(), Random(0.5), targets=["*kernel", "!first/*"])
+    assert list(masks(masked)) == ["second/kernel", "output/kernel"]
+    masked = strategies.apply(small(), Random(0.5), targets="second/*")
+    assert list(masks(masked)) == ["second/kernel", "second/bias"]
+    masked = strategies.apply(small(), lambda name, shape: np.ones(shape), targets="inner")
+    assert list(masks(masked)) == ["second/kernel"]
+
+
+def test_the_inner_layers_of_a_model_with_two_outputs() -> None:
+    def model(hidden: list[str]) -> Any:
+        x = start = keras.Input((4,))
+        for name in hidden:
+            x = layers.Dense(4, name=name)(x)
+        return keras.Model(start, [layers.Dense(1, name=name)(x) for name in ("left", "right")])
+
+    masked = strategies.apply(model(["first", "second"]), Random(0.5), targets="inner")
+    assert list(masks(masked)) == ["second/kernel"]
+    with pytest.raises(ValueError, match="no kernel other than the first and those of the output"):
+        strategies.apply(model(["first"]), Random(0.5), targets="inner")
+    with pytest.raises(ValueError, match="targets=null: no kernel other than those of the output"):
+        strategies.apply(model([]), Random(0.5))
+
+
+@pytest.mark.parametrize("dtype", [bool, "int64", "float32"])
+def test_masks_are_adjacency_matrices(dtype: Any) -> None:
+    """In a DataFrame or a sparse matrix, each entry that is not 0 trains."""
+    matrix = (np.arange(24).reshape(4, 6) % 3 * -0.5).astype(dtype)
+    frame = pd.DataFrame(matrix, columns=[*"abcdef"])
+    mixed = frame.astype({"a": object})
+    for form in (
+        frame,
+        mixed,
+        scipy.sparse.csr_matrix(matrix),
+        scipy.sparse.coo_array(matrix),
+        scipy.sparse.dok_matrix(matrix),
+    ):
+        masked = strategies.apply(small(), {"first/kernel": form})
+        assert same_bits(masks(masked)["first/kernel"], matrix != 0)
+        masked = strategies.apply(small(), lambda name, shape, form=form: form, targets="first/k*")
+        assert same_bits(masks(masked)["first/kernel"], matrix != 0)
 
 
 def test_masks_are_arrays_by_name_or_glob() -> None:
@@ -147,6 +194,28 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "mask of other numbers": (
         lambda: strategies.apply(small(), {"output/bias": [0.5, 1]}),
         "mask of output/bias=[0.5]: must be 0 and 1 only",
+    ),
+    "a frame with gaps": (
+        lambda: strategies.apply(small(), {"output/kernel": pd.DataFrame(np.full((6, 2), None))}),
+        "mask of output/kernel=[nan, nan, nan]: must be numbers or booleans, of which 0 and False",
+    ),
+    "a frame of words": (
+        lambda: strategies.apply(small(), {"output/kernel": pd.DataFrame(np.full((6, 2), "a"))}),
+        "mask of output/kernel=['a', 'a', 'a']: must be numbers or booleans",
+    ),
+    "a sparse matrix of another shape": (
+        lambda: strategies.apply(
+            small(), {"first/kernel": scipy.sparse.coo_matrix((2**30, 2**30), dtype="float32")}
+        ),
+        "mask of first/kernel=shape [1073741824, 1073741824]: must be of shape [4, 6]",
+    ),
+    "no inner layers": (
+        lambda: strategies.apply(
+            keras.Sequential([keras.Input((4,)), layers.Dense(2), layers.Dense(2)]),
+            Random(0.5),
+            targets="inner",
+        ),
+        "targets=inner: no kernel other than the first and the last; the weights are",
     ),
     "nothing masked": (
         lambda: strategies.apply(small(), lambda name, shape: None),

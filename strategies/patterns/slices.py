@@ -1,0 +1,108 @@
+"""Whole slices of weights: the part that `rows`, `columns` and `axis` have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+
+from masksweep.strategies.base import Array, Mask, require
+from masksweep.strategies.patterns.base import (
+    Pattern,
+    Shapes,
+    check_indices,
+    check_sparsity,
+    kept_units,
+)
+
+By = Literal["random", "l1", "l2"]
+"""How slices are chosen: at random, or those with the smallest L1 or L2 norm."""
+
+
+class Slices(Pattern):
+    """Base class of patterns that mask whole slices along one axis of each weight.
+
+    A subclass is a dataclass with the fields below.
+    """
+
+    sparsity: float
+    indices: Sequence[int] | None
+    by: By
+
+    def __post_init__(self) -> None:
+        check_sparsity(self.sparsity)
+        check_indices(self.indices)
+        require(self.by in ("random", "l1", "l2"), "by", self.by, "random, l1 or l2")
+        by_index = self.indices is not None and self.by != "random"
+        require(not by_index, "by", self.by, "random if indices is given")
+
+    def along(self, name: str, shape: tuple[int, ...]) -> int | None:
+        """Returns the axis of a weight's slices; None if all its entries are kept.
+
+        Raises:
+            Invalid: The weight does not have the axis.
+        """
+        raise NotImplementedError
+
+    def description(self, name: str) -> str:
+        """Returns what the slices of a weight are, for messages, such as `inputs of a/kernel`."""
+        raise NotImplementedError
+
+    def group(self, name: str) -> str:
+        """Returns a name that weights share if the same slices of them are masked."""
+        return name
+
+    def masks(self, shapes: Shapes, seed: int) -> dict[str, Mask]:
+        """Returns random slices, or those of `indices`.
+
+        With `by` other than `random`, it returns masks of equal norms: their number of masked
+        entries is right.
+        """
+        if self.by != "random":
+            return self.from_weights({n: np.zeros(s) for n, s in shapes.items()}, seed)
+
+        def kept(name: str, slices: int) -> Mask:
+            group, of = self.group(name), self.description(name)
+            return kept_units(slices, self.sparsity, self.indices, seed=seed, name=group, of=of)
+
+        return self._masks(shapes, kept)
+
+    def from_weights(self, weights: Mapping[str, Array], seed: int) -> dict[str, Mask]:
+        if self.by == "random":
+            return super().from_weights(weights, seed)
+        # the slices of a group are ranked by the sums over all its weights with as many slices
+        sums: dict[tuple[str, int], Array] = {}
+        for name, array in weights.items():
+            if (axis := self.along(name, array.shape)) is not None:
+                key = self.group(name), array.shape[axis]
+                sums[key] = sums.get(key, 0) + self._sums(array, axis)
+        shapes = {name: array.shape for name, array in weights.items()}
+        return self._masks(shapes, lambda name, n: self._largest(sums[self.group(name), n]))
+
+    def _masks(self, shapes: Shapes, kept: Callable[[str, int], Mask]) -> dict[str, Mask]:
+        """Returns the masks from a function (name, number of slices) -> which slices are kept."""
+        masks_by_name = {}
+        for name, shape in shapes.items():
+            axis = self.along(name, shape)
+            if axis is None:
+                masks_by_name[name] = np.ones(shape, bool)
+                continue
+            along = [1] * len(shape)
+            along[axis] = shape[axis]
+            slices = kept(name, shape[axis]).reshape(along)
+            masks_by_name[name] = np.broadcast_to(slices, shape).copy()
+        return masks_by_name
+
+    def _sums(self, array: Array, axis: int) -> Array:
+        """Returns the sum of the magnitudes or of the squares of each slice, in float64."""
+        slices = np.moveaxis(array.astype(np.float64), axis, 0)
+        sizes = np.abs(slices) if self.by == "l1" else slices**2
+        sums: Array = sizes.sum(axis=tuple(range(1, slices.ndim)))
+        return sums
+
+    def _largest(self, sums: Array) -> Mask:
+        mask = np.ones(len(sums), bool)
+        # a stable sort keeps the order of equal norms, so every machine masks the same
+        mask[np.argsort(sums, kind="stable")[: round(self.sparsity * len(sums))]] = False
+        return mask
