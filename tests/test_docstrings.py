@@ -49,6 +49,15 @@ def test_the_code_in_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out.endswith("ok\n")
 
 
+def test_the_links_of_the_readme_lead_to_files() -> None:
+    root = Path(__file__).parents[1]
+    text = (root / "README.md").read_text()
+    links = re.findall(r"\]\(([^)#]+)\)|^\[[\w-]+\]: (\S+)$", text, re.M)
+    files = [link for pair in links for link in pair if link and "://" not in link]
+    assert len(files) > 10
+    assert [file for file in files if not (root / file).is_file()] == []
+
+
 RAISES = re.compile(r"^Raises:\n((?:    .*\n?|\n)+)", re.M)
 NAMED = re.compile(r"^    (?:\w+\.)*(\w+):", re.M)
 

@@ -53,5 +53,5 @@ def test_the_plan_is_checked_without_data() -> None:
 
 
 def test_new_masks_during_the_training_are_refused() -> None:
-    with pytest.raises(Invalid, match="train.switch_at=3: not with union"):
+    with pytest.raises(Invalid, match=r"train\.switch_at=3: not with union"):
         trial(pattern=PATTERNS["union"], train={"steps": 8, "switch_at": 3})
