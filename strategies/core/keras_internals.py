@@ -97,6 +97,12 @@ class _Dispatcher:
         return getattr(self.active, "calls", {}).get(self._key, self._call)(*args, **kwargs)
 
 
+def own_call(layer: Any) -> Callable[..., Any]:
+    """Returns the `call` of a layer, also inside a `calling` block that replaces it."""
+    call: Callable[..., Any] = layer.call
+    return call._call if isinstance(call, _Dispatcher) else call
+
+
 @contextmanager
 def calling(calls: Mapping[int, Callable[..., Any]], layers: Sequence[Any]) -> Iterator[None]:
     """Replaces the `call` of layers inside a `with` block, in this thread only.

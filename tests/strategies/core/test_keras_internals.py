@@ -71,6 +71,7 @@ def test_a_layer_that_computes_otherwise_for_a_while() -> None:
 
     with internals.calling({id(dense): call}, [dense]):
         np.testing.assert_array_equal(model(np.zeros((1, 4))), np.ones((1, 4)))
+        np.testing.assert_array_equal(internals.own_call(dense)(np.zeros((1, 4))), np.zeros((1, 4)))
         with ThreadPoolExecutor(1) as pool:  # another thread computes as before
             other = pool.submit(lambda: np.asarray(model(np.zeros((1, 4))))).result()
         np.testing.assert_array_equal(other, np.zeros((1, 4)))
