@@ -36,7 +36,8 @@ from masksweep.strategies.registry import STRATEGIES, register
 if TYPE_CHECKING:
     from masksweep.strategies.keras_model.apply import apply
     from masksweep.strategies.keras_model.masked_model import MaskedModel
-    from masksweep.strategies.keras_model.report import audit, summary
+    from masksweep.strategies.keras_model.report import audit
+    from masksweep.strategies.keras_model.summary import summary
 
 __all__ = [
     "NM",
@@ -81,7 +82,7 @@ _NEEDS_TENSORFLOW = {
     "MaskedModel": "masked_model",
     "apply": "apply",
     "audit": "report",
-    "summary": "report",
+    "summary": "summary",
 }
 """Names that are imported when they are first used, with their modules in `keras_model`."""
 

@@ -146,6 +146,11 @@ class MaskedWeight:
         return kept if bool((flat == kept).all()) else None
 
     @property
+    def zeros(self) -> int:
+        """Number of masked entries that are held at zero."""
+        return int((~self.mask & (self.held == 0)).sum())
+
+    @property
     def holds_zero(self) -> bool:
         """Whether all masked entries are held at zero."""
         return not np.any(self.held[~self.mask])

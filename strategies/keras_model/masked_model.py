@@ -326,6 +326,16 @@ def require_supported(model: Any) -> None:
             raise Invalid("model", type(model).__name__, allowed)
 
 
+def require_masked(model: object) -> None:
+    """Checks that a model is a masked model.
+
+    Raises:
+        Invalid: It is not.
+    """
+    if not isinstance(model, MaskedModel):
+        raise Invalid("model", type(model).__name__, "must be a masked model, made by apply")
+
+
 def _copy(model: Any) -> Any:
     """Returns a copy of a model, through a file: this keeps vocabularies and statistics too."""
     classes = {type(layer).__name__: type(layer) for layer in keras_internals.all_layers(model)}

@@ -504,6 +504,108 @@ def test_the_summary_tells_one_held_value_from_several() -> None:
     assert strategies.summary(masked).weights[0].held == "values"
 
 
+def test_the_summary_has_the_sparsity_and_the_flops_of_each_weight_and_of_all() -> None:
+    model = keras.Sequential(
+        [
+            keras.Input((20, 3)),
+            layers.Conv1D(8, 5, name="conv"),
+            layers.GRU(40, name="gru"),
+            layers.Dense(5, name="output"),
+        ]
+    )
+    some = np.arange(120) % 3 > 0
+    chosen = {
+        "conv/kernel": some.reshape(5, 3, 8),
+        "gru/*/kernel": np.arange(960).reshape(8, 120) % 4 > 0,
+        "output/kernel": np.zeros((40, 5)),
+    }
+    held = {"conv/kernel": 0, "gru/*": np.tile([0.0, 0.5], (8, 60)), "output/kernel": -0.0}
+    masked = strategies.apply(
+        model, chosen, targets=["conv/kernel", "gru/*/kernel", "output/kernel"], held=held
+    )
+    summary = strategies.summary(masked)
+    found = {w.name: (w.masked, w.flops, w.masked_flops) for w in summary.weights}
+    assert found == {
+        "conv/kernel": (40, 2 * 16 * 120, 2 * 16 * 80),
+        "conv/bias": (0, 0, 0),
+        # of the masked entries those of even columns are held at zero, the others at 0.5
+        "gru/gru_cell/kernel": (240, 2 * 16 * 960, 2 * 16 * (960 - 240)),
+        "gru/gru_cell/recurrent_kernel": (0, 2 * 16 * 4800, 2 * 16 * 4800),
+        "gru/gru_cell/bias": (0, 0, 0),
+        "output/kernel": (200, 400, 0),
+        "output/bias": (0, 0, 0),
+    }
+    assert [w.sparsity for w in summary.weights] == [1 / 3, 0, 0.25, 0, 0, 1, 0]
+    assert [w.density for w in summary.weights] == [2 / 3, 1, 0.75, 1, 1, 0, 1]
+    entries = 120 + 8 + 960 + 4800 + 240 + 200 + 5
+    assert (summary.sparsity, summary.density) == (480 / entries, (entries - 480) / entries)
+    assert (summary.whole.flops, summary.whole.masked_flops) == (188_560, 179_200)
+    assert str(summary).splitlines()[-1].split() == [
+        "all", "6,333", "0.9242", "0.07579", "188,560", "179,200"
+    ]  # fmt: skip
+
+
+def test_entries_held_at_another_value_than_zero_cost_as_usual() -> None:
+    (first, *_) = strategies.summary(strategies.apply(small(), Random(0.5), held=0.5)).weights
+    assert (first.masked, first.flops, first.masked_flops) == (12, 48, 48)
+    half = np.tile([0.0, 0.5], (4, 3))
+    masked = strategies.apply(small(), {"first/kernel": np.zeros((4, 6))}, held={"*": half})
+    (first, *_) = strategies.summary(masked).weights
+    assert (first.masked, first.flops, first.masked_flops) == (24, 48, 24)
+
+
+def test_flops_that_are_unknown_are_said_to_be() -> None:
+    model = keras.Sequential([keras.Input((None, 3)), layers.Dense(4, name="dense"), layers.GRU(2)])
+    masked = strategies.apply(model, Random(0.5), targets="*/kernel")
+    summary = strategies.summary(masked)
+    assert {w.flops for w in (*summary.weights, summary.whole)} == {None}
+    assert summary.sparsity > 0
+    *_, whole, why = str(summary).splitlines()
+    assert whole.split()[-2:] == ["?", "?"]
+    assert why == (
+        "FLOPs are unknown: inputs=shape (None, None, 3): has unknown sizes; to count, give inputs "
+        "with these sizes"
+    )
+    given = strategies.summary(masked, keras.Input((10, 3)))
+    assert given.weights[0].flops == 2 * 10 * 12
+    assert given == strategies.summary(masked, np.ones((7, 10, 3)))
+    assert not given.unknown
+    with pytest.raises(strategies.Invalid, match=r"model=.*cannot be traced"):
+        strategies.summary(masked, keras.Input((10, 2)))
+
+
+class Scaled(layers.Layer):  # type: ignore[misc]
+    def build(self, shape: Any) -> None:
+        self.table = self.add_weight(shape=shape[1:], name="table")
+
+    def call(self, x: Any) -> Any:
+        return x * self.table
+
+
+def test_a_weight_whose_products_cannot_be_counted_is_named() -> None:
+    stack = [Scaled(name="scaled"), layers.Dense(4, name="dense"), layers.Dense(1, name="output")]
+    masked = strategies.apply(keras.Sequential([keras.Input((5, 3)), *stack]), Random(0.5))
+    summary = strategies.summary(masked)
+    assert [w.flops for w in summary.weights if not w.name.endswith("bias")] == [None, 120, 40]
+    assert summary.whole.flops is None
+    why = "FLOPs are unknown: the products with scaled/table cannot be counted"
+    assert str(summary).splitlines()[-1] == why
+
+
+def test_the_summary_fits_into_100_columns() -> None:
+    x = keras.Input((32, 32, 64))
+    y = layers.Reshape((900, 512))(layers.Conv2D(512, 3, name="conv")(x))
+    attention = layers.MultiHeadAttention(16, 128, name="self_attention")
+    model = keras.Model(x, layers.Dense(10, name="output")(attention(y, y)))
+    text = str(strategies.summary(strategies.apply(model, Random(0.95), targets="*kernel")))
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert "530,841,600" in text
+    names = [line.split("  ")[0] for line in lines]
+    assert "self_attention/attention_output/kernel" in "".join(names)
+    assert names.count("self_attention/") == 8, "they are broken at slashes"
+
+
 def test_the_usual_summary_shows_the_layers(capsys: pytest.CaptureFixture[str]) -> None:
     strategies.apply(small(), Random(0.5)).summary()
     assert "second" in capsys.readouterr().out

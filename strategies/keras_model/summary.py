@@ -1,0 +1,176 @@
+"""The summary of a masked model: its sparsity and its FLOPs, as a value that prints as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from masksweep.strategies.base import Invalid
+from masksweep.strategies.core.audit import one_if_equal
+from masksweep.strategies.core.flops import flops, positions
+from masksweep.strategies.keras_model.masked_model import MaskedModel, require_masked
+from masksweep.strategies.keras_model.table import table
+
+
+@dataclass(frozen=True)
+class WeightSummary:
+    """How one weight of a masked model is held, and what it costs."""
+
+    name: str
+    shape: tuple[int, ...]
+    masked: int
+    """Number of masked entries."""
+    flops: int | None
+    """FLOPs of the dense weight for each sample in the forward pass; None if unknown."""
+    masked_flops: int | None
+    """The same without the entries that are held at zero."""
+    held: str
+    """The value of its masked entries, or `values` if they differ. Empty if it is not masked."""
+    strategy: str
+    """Name of the strategy. Empty if it is not masked."""
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return prod(self.shape)
+
+    @property
+    def density(self) -> float:
+        """Fraction of the entries that train, in [0, 1]; 1 for a weight without entries."""
+        return (self.size - self.masked) / self.size if self.size else 1.0
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of the entries that is masked, in [0, 1]."""
+        return self.masked / self.size if self.size else 0.0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The result of `summary`. It prints as a table."""
+
+    weights: tuple[WeightSummary, ...]
+    unknown: str = ""
+    """Why FLOPs are unknown. Empty if they are known."""
+
+    @property
+    def whole(self) -> WeightSummary:
+        """The sums over all weights; its shape is the number of their entries."""
+
+        def total(counts: Sequence[int | None]) -> int | None:
+            return None if None in counts else sum(counts)  # type: ignore[arg-type]
+
+        return WeightSummary(
+            name="all",
+            shape=(sum(w.size for w in self.weights),),
+            masked=sum(w.masked for w in self.weights),
+            flops=total([w.flops for w in self.weights]),
+            masked_flops=total([w.masked_flops for w in self.weights]),
+            held="",
+            strategy="",
+        )
+
+    @property
+    def density(self) -> float:
+        """Fraction of all entries of the model's weights that train, in [0, 1]."""
+        return self.whole.density
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of all entries of the model's weights that is masked, in [0, 1]."""
+        return self.whole.sparsity
+
+    def __str__(self) -> str:
+        rows = [
+            [w.name, " x ".join(f"{n:,}" for n in w.shape), f"{w.density:.4g}",
+             f"{w.sparsity:.4g}", *map(_count, (w.flops, w.masked_flops)), w.held, w.strategy]
+            for w in (*self.weights, self.whole)
+        ]  # fmt: skip
+        header = [
+            "weight",
+            "shape",
+            "density",
+            "sparsity",
+            "FLOPs",
+            "as masked",
+            "held",
+            "strategy",
+        ]
+        return "\n".join(filter(None, [table(header, rows), self.unknown]))
+
+
+def _count(number: int | None) -> str:
+    return "?" if number is None else f"{number:,}"
+
+
+def summary(masked: MaskedModel, inputs: Any = None) -> Summary:
+    """Describes the weights of a masked model: what is masked, how, and what they cost.
+
+    FLOPs are those of one sample in the forward pass: two for each multiply-add with a weight. In
+    the column `as masked`, entries that are held at zero cost nothing. Entries that are held at
+    another value cost as usual. `masksweep.strategies.core.flops.positions` says what is counted.
+
+    Args:
+        masked: A masked model, from `apply`.
+        inputs: A batch of inputs, or symbolic inputs such as `keras.Input((20,))`. Needed only to
+            count the FLOPs of a model that does not tell the sizes of its inputs, for example
+            because sequences may have any length.
+
+    Returns:
+        One entry for each weight that trains, or would if its layer were not frozen, in the model's
+        order. It prints as a table.
+
+    Raises:
+        Invalid: It is not a masked model, or it cannot be called on the inputs that are given.
+
+    Example:
+        >>> import keras
+        >>> from masksweep import strategies
+        >>> layers = [keras.Input((4,)), keras.layers.Dense(8, name="hidden"),
+        ...           keras.layers.Dense(1, use_bias=False, name="output")]
+        >>> masked = strategies.apply(keras.Sequential(layers), strategies.Random(0.75))
+        >>> print(strategies.summary(masked))
+        weight         shape  density  sparsity  FLOPs  as masked  held  strategy
+        hidden/kernel  4 x 8     0.25      0.75     64         16     0  hard_mask
+        hidden/bias        8        1         0      0          0
+        output/kernel  8 x 1        1         0     16         16
+        all               48      0.5       0.5     80         32
+    """
+    require_masked(masked)
+    plan, strategies = masked.plan, masked.holding.strategies
+    counts, unknown = _positions(masked, inputs)
+    entries = []
+    for name, values in masked.dense_weights().items():
+        w, size = plan.find(name), values.size
+        cost = flops(counts[name], size)
+        if w is None:
+            entries.append(WeightSummary(name, values.shape, 0, cost, cost, "", ""))
+            continue
+        held = one_if_equal(w.held[~w.mask])
+        entries.append(
+            WeightSummary(
+                name=name,
+                shape=values.shape,
+                masked=int((~w.mask).sum()),
+                flops=cost,
+                masked_flops=flops(counts[name], size - w.zeros),
+                held="values" if held.size > 1 else f"{float(held):.4g}" if held.size else "",
+                strategy=strategies[name].name,
+            )
+        )
+    return Summary(tuple(entries), unknown)
+
+
+def _positions(masked: MaskedModel, inputs: Any) -> tuple[dict[str, int | None], str]:
+    """Returns the positions of each weight, and why some are unknown."""
+    try:
+        counts = positions(masked.model, inputs)
+    except Invalid as error:
+        if inputs is not None:
+            raise
+        return dict.fromkeys(masked.dense_weights()), f"FLOPs are unknown: {error}"
+    unknown = [name for name, count in counts.items() if count is None]
+    why = f"FLOPs are unknown: the products with {', '.join(unknown)} cannot be counted"
+    return counts, why if unknown else ""
