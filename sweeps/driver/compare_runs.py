@@ -17,7 +17,10 @@ ACCURACY_TOLERANCE = 0.01
 predicted class of a few samples."""
 NOT_COMPARED = ("speed/", "memory/")
 """Prefixes of metrics that differ in every run; they are not compared."""
-NEW_METRICS = ("audit/", "integrity/reached", "integrity/unreached", "sparsity/cut_off")
+NEW_METRICS = (
+    "audit/", "integrity/reached", "integrity/unreached", "sparsity/cut_off", "flops/dense",
+    "flops/masked",
+)  # fmt: skip
 """Prefixes of metrics that earlier versions did not record. If one run lacks such a metric, this
 is not a difference."""
 

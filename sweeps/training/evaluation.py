@@ -19,7 +19,7 @@ from masksweep.strategies.core.slots import slot_leak
 from masksweep.strategies.core.weights import values
 from masksweep.sweeps.common.memory import variable_bytes
 from masksweep.sweeps.training import batches, setup, timing, weight_images
-from masksweep.sweeps.training.flops import step_ratio
+from masksweep.sweeps.training.flops import flops_metrics
 from masksweep.sweeps.training.output_causes import output_causes
 from masksweep.sweeps.training.program import Program
 from masksweep.sweeps.training.setup import TrialStart
@@ -259,9 +259,8 @@ def costs(start: TrialStart, program: Program) -> dict[str, float]:
 
     Returns:
         `memory/parameters_bytes` counts the values that train, and the masks and held values that
-        the strategy computes with. With masks there are also the sparsity, the ratio of the
-        step's multiply-adds to the dense step's, and the number of units and inputs without any
-        connection.
+        the strategy computes with. The FLOPs are those of `flops_metrics`. With masks there are
+        also the sparsity, and the number of units and inputs without any connection.
     """
     training = program.training
     constants = start.trial.strategy.bind().constants
@@ -269,10 +268,10 @@ def costs(start: TrialStart, program: Program) -> dict[str, float]:
     metrics: dict[str, float] = {
         "memory/parameters_bytes": variable_bytes(training.values) + constant_bytes,
         "memory/optimizer_bytes": variable_bytes(training.optimizer.variables),
+        **flops_metrics(start.model, start.plan),
     }
     if start.plan.weights:
         metrics["sparsity/achieved"] = start.plan.sparsity
-        metrics["flops/step_ratio"] = step_ratio(start.model, start.plan)
     if kernels := cut_off(start.plan):
         metrics["sparsity/cut_off_units"] = sum(k.units for k in kernels)
         metrics["sparsity/cut_off_inputs"] = sum(k.inputs for k in kernels)

@@ -1,39 +1,73 @@
-"""Counts the multiply-adds of a training step: the most that a strategy could save."""
+"""Counts the multiply-adds of a model: the most that a strategy could save."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import lru_cache
 from math import prod
 from typing import Any
 
-from masksweep.strategies.base import Plan
-from masksweep.strategies.core.weights import describe
+from masksweep.strategies.base import Invalid, Plan
+from masksweep.strategies.core.flops import positions
+from masksweep.strategies.core.weights import all_weights, describe
 
 
-def step_ratio(model: Any, plan: Plan) -> float:
-    """Multiply-adds of a step that skips all masked connections, relative to the dense step.
-
-    A kernel takes part in three products: the layer's outputs, the kernel's gradient and the
-    gradient of the layer's inputs. A connection that is held at zero can be skipped in all three;
-    a connection that is held at another value only in the kernel's gradient. A kernel counts once
-    for each position at which the layer applies it, such as each place of a convolution's window.
+def flops_metrics(model: Any, plan: Plan) -> dict[str, float]:
+    """FLOPs of a sample's forward pass, and the share of a training step that masks could save.
 
     Args:
         model: A built Keras model.
         plan: The masked weights.
 
     Returns:
+        `flops/dense`: the FLOPs of one sample in the forward pass of the dense model. If weights
+        are masked, also `flops/masked`, the same without the connections that are held at zero,
+        and `flops/step_ratio`. Empty if the products with a weight cannot be counted; for what is
+        counted, see `masksweep.strategies.core.flops.positions`.
+    """
+    counts = _known_positions(model)
+    if counts is None:
+        return {}
+    sizes = {w.name: prod(w.shape) for w in describe(model, all_weights(model))}
+    dense = sum(2 * counts[name] * size for name, size in sizes.items())
+    if not plan.weights:
+        return {"flops/dense": dense}
+    skipped = sum(2 * counts[w.weight.name] * w.zeros for w in plan.weights)
+    return {
+        "flops/dense": dense,
+        "flops/masked": dense - skipped,
+        "flops/step_ratio": step_ratio(model, plan, counts),
+    }
+
+
+def step_ratio(model: Any, plan: Plan, counts: Mapping[str, int]) -> float:
+    """Multiply-adds of a step that skips all masked connections, relative to the dense step.
+
+    A weight takes part in three products: the layer's outputs, the weight's gradient and the
+    gradient of the layer's inputs. A connection that is held at zero can be skipped in all three;
+    a connection that is held at another value only in the weight's gradient.
+
+    Args:
+        model: A built Keras model. Weights of frozen layers are left out.
+        plan: The masked weights.
+        counts: The positions of each weight in the forward pass, by name.
+
+    Returns:
         A ratio in [0, 1]; 1.0 for a model without kernels.
     """
-    dense = remaining = 0.0
-    for weight in describe(model):
-        if not weight.is_kernel:
-            continue
-        layer = model.get_layer(weight.name.split("/")[0])
-        positions = prod(layer.output.shape[1:-1])
-        size = prod(weight.shape)
-        masked = plan.find(weight.name)
-        masked_entries = int((~masked.mask).sum()) if masked else 0
-        skipped = masked_entries * (3 if masked and masked.holds_zero else 1)
-        dense += positions * 3 * size
-        remaining += positions * (3 * size - skipped)
-    return remaining / dense if dense else 1.0
+    dense = sum(3 * counts[w.name] * prod(w.shape) for w in describe(model))
+    skipped = sum(
+        counts[w.weight.name] * (int((~w.mask).sum()) + 2 * w.zeros) for w in plan.weights
+    )
+    return (dense - skipped) / dense if dense else 1.0
+
+
+@lru_cache(maxsize=16)
+def _known_positions(model: Any) -> dict[str, int] | None:
+    """Positions of all weights; None if they cannot be counted. Trials share models."""
+    try:
+        counts = positions(model)
+    except Invalid:
+        return None
+    known = {name: count for name, count in counts.items() if count is not None}
+    return known if len(known) == len(counts) else None

@@ -60,7 +60,8 @@ def test_a_bit_makes_it_equal_and_not_identical(now: RecordedResults) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["sparsity/cut_off_units", "sparsity/cut_off_inputs", "integrity/reached"]
+    "name",
+    ["sparsity/cut_off_units", "sparsity/cut_off_inputs", "integrity/reached", "flops/dense"],
 )
 def test_what_an_earlier_version_did_not_measure_is_no_difference(name: str) -> None:
     now = replace(RECORDED, metrics={**RECORDED.metrics, name: 3.0})

@@ -56,11 +56,13 @@ TRIAL_METRICS = {
     "memory/parameters_bytes",
     "memory/optimizer_bytes",
     "memory/peak_bytes",
+    "flops/dense",
 }
 MASKED_METRICS = {
     *(f"integrity/{m}" for m in ("ok", "violations", "peak_violations", "max_drift")),
     *(f"integrity/{m}" for m in ("peak_drift", "slot_leak", "moved", "agreement")),
     "sparsity/achieved",
+    "flops/masked",
     "flops/step_ratio",
 }
 
