@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from masksweep.strategies.base import Binding, Strategy
+from masksweep.strategies.core.select import select
 from masksweep.strategies.registry import register
 
 
@@ -40,5 +41,5 @@ class GradientMask(Strategy):
 
         return Binding(
             init=lambda w, m, h: tf.where(m, w, h),
-            gradients=lambda g, m: tf.where(m, g, tf.zeros_like(g)),
+            gradients=lambda g, m: select(m, g, tf.zeros_like(g)),
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from masksweep.strategies.base import Binding, Strategy
+from masksweep.strategies.core.select import select
 from masksweep.strategies.registry import register
 
 
@@ -37,9 +38,9 @@ class HardMask(Strategy):
 
         return Binding(
             init=lambda w, m, h: tf.where(m, w, h),
-            gradients=lambda g, m: tf.where(m, g, tf.zeros_like(g)),
+            gradients=lambda g, m: select(m, g, tf.zeros_like(g)),
             after_step=lambda v, slots, m, h: (
-                tf.where(m, v, h),
-                [tf.where(m, s.value, s.fresh) for s in slots],
+                select(m, v, h),
+                [select(m, s.value, s.fresh) for s in slots],
             ),
         )

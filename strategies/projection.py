@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from masksweep.strategies.base import Binding, Strategy
+from masksweep.strategies.core.select import select
 from masksweep.strategies.registry import register
 
 
@@ -31,5 +32,5 @@ class Projection(Strategy):
 
         return Binding(
             init=lambda w, m, h: tf.where(m, w, h),
-            after_step=lambda v, slots, m, h: (tf.where(m, v, h), [s.value for s in slots]),
+            after_step=lambda v, slots, m, h: (select(m, v, h), [s.value for s in slots]),
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from masksweep.strategies.base import Binding, Plan, Strategy, require
+from masksweep.strategies.core.select import select
 from masksweep.strategies.registry import register
 
 
@@ -54,5 +55,5 @@ class WeightMask(Strategy):
         if self.form == "product":
             return Binding(substitute=lambda v, m, h: v * tf.cast(m, v.dtype))
         return Binding(
-            init=lambda w, m, h: tf.where(m, w, h), substitute=lambda v, m, h: tf.where(m, v, h)
+            init=lambda w, m, h: tf.where(m, w, h), substitute=lambda v, m, h: select(m, v, h)
         )
