@@ -246,6 +246,27 @@ SETTINGS: dict[str, tuple[str, str]] = {
     "too long a path": (f"pattern: configs/{'a' * 300}", f"pattern.path=configs/{'a' * 192}"),
     "a list for a path": ("pattern: [configs/masks.npz]", "pattern.path=['configs/masks.npz']: "),
     "held values elsewhere": ("held: {name: file, path: mine.npz}", f"held.path=mine.npz: {READ}"),
+    "data elsewhere": (
+        "data: {name: npz, path: mine.npz}", f"data.path=mine.npz: {READ}"
+    ),
+    "rows elsewhere": (
+        "data: {name: csv, path: /etc/passwd, target: root}", f"data.path=/etc/passwd: {READ}"
+    ),
+    "images elsewhere": (
+        "data: {name: keras, path: /usr/share}", f"data.path=/usr/share: {READ}"
+    ),
+    "rows of an address": (
+        "data: {name: csv, path: 'http://127.0.0.1/a.csv', target: a}", "data.path=http://127.0.0.1"
+    ),
+    "pickled data": (
+        "data: {name: npz, path: configs/pickled.npz}", "data.path=configs/pickled.npz: holds pick"
+    ),
+    "far more data": (
+        "data: {name: npz, path: configs/bomb.npz}", "data.path=configs/bomb.npz: more than 2"
+    ),
+    "a pipe for data": (
+        "data: {name: csv, path: configs/pipe.npz, target: a}", "data.path=configs/pipe.npz: no su"
+    ),
     "a path by a part": (
         "sweep: {parts: {a: {pattern: file, pattern.path: mine.npz}}}",
         f"pattern.path=mine.npz: {READ}",

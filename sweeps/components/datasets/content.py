@@ -17,6 +17,8 @@ from masksweep.strategies.core.npz import digest
 
 REFERENCE = re.compile(r"sha256:([0-9a-f]{64})")
 """A path that names a content, not a file. Recorded configs have it if the file is not copied."""
+FOLDER_FILES = "*-ubyte*"
+"""The files of a folder that are data."""
 MAX_CLASSES = 100_000
 """Largest number of classes. Larger labels are most likely numbers, not classes."""
 RECENT_SECONDS = 2.0
@@ -26,7 +28,7 @@ TaskOrAuto = Literal["classification", "regression", "auto"]
 
 
 def content_digest(path: str) -> str:
-    """Returns the SHA-256 of a file, or of the files directly in a folder with their names.
+    """Returns the SHA-256 of a file, or of the idx files in a folder with their names.
 
     Args:
         path: Path of a file or a folder, or a reference `sha256:DIGEST`.
@@ -39,7 +41,9 @@ def content_digest(path: str) -> str:
     try:
         if Path(path).is_file():
             return _file_digest(Path(path))
-        files = sorted(file for file in Path(path).iterdir() if file.is_file())
+        files = sorted(file for file in Path(path).glob(FOLDER_FILES) if file.is_file())
+        if not files:
+            raise OSError("neither a file, nor a folder with data")
         lines = "".join(f"{_file_digest(file)} {file.name}\n" for file in files)
         return hashlib.sha256(lines.encode()).hexdigest()
     except (OSError, ValueError) as error:  # the path may have characters that are not allowed

@@ -30,7 +30,7 @@ MIN_ROWS = 5
 @register
 @dataclass(frozen=True)
 class Csv(DataSet):
-    """Rows of a `.csv` file in UTF-8 with a header. One column is the target, all others are inputs.
+    """Rows of a `.csv` file in UTF-8 with a header: one column has the targets, the others inputs.
 
     All columns must have numbers. A fifth of the rows is the test part, the same for every seed.
 
@@ -122,9 +122,7 @@ def _read(path: str) -> Any:
         with warnings.catch_warnings(), Path(path).open("rb") as file:
             # pandas drops the cells of a row that is too long, with a warning
             warnings.simplefilter("error", pandas.errors.ParserWarning)
-            return pandas.read_csv(
-                file, index_col=False, low_memory=False, float_precision="round_trip"
-            )
+            return pandas.read_csv(file, index_col=False, low_memory=False)
     except (ValueError, pandas.errors.ParserWarning) as error:  # decoding and parsing
         reason = " ".join(str(error).split())[:200]
         raise Invalid("path", path, f"not a readable .csv file: {reason}") from error

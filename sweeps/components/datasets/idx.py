@@ -36,6 +36,8 @@ def find(folder: str) -> dict[str, Path]:
         found = next((file for file in candidates if file.is_file()), None)
         if found is None:
             raise Invalid("path", folder, f"must be a folder with {name} or {name}.gz")
+        if found.is_symlink():  # a config of someone else may name no file outside of its folder
+            raise Invalid("path", folder, f"{found.name} must be a file, not a link")
         files[name] = found
     return files
 
