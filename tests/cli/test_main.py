@@ -56,7 +56,7 @@ def command() -> Iterator[Light]:
         ("data=keras data.dataset=imdb", "data.dataset=imdb: input should be 'mnist', 'fashion_m"),
         (
             "data=keras data.path=bad",
-            "data.path=bad: must be a folder with train-images-idx3-ubyte",
+            "data.path=bad: must be a folder with train-images-idx3-uby",
         ),
         ("seed=0,1,0", "seed=0,1,0: each value once; 0 is repeated"),
         ("seed=-1", "seed=-1: input should be greater than or equal to 0"),

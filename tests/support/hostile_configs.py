@@ -209,6 +209,7 @@ LEADS: dict[str, dict[str, str]] = {
 """Experiments whose defaults lists never end, or grow too large, by the files' names."""
 SENT = "must be on the command line, with --config-dir"
 OVERRIDDEN = "defaults: [{override /pattern: %s}]\n"
+DATA = "defaults: [{override /data: %s}]\n"
 READ = "must be in configs, or on the command line, with --config-dir"
 SETTINGS: dict[str, tuple[str, str]] = {
     "a store": (
@@ -259,13 +260,13 @@ SETTINGS: dict[str, tuple[str, str]] = {
         "data: {name: csv, path: 'http://127.0.0.1/a.csv', target: a}", "data.path=http://127.0.0.1"
     ),
     "pickled data": (
-        "data: {name: npz, path: configs/pickled.npz}", "data.path=configs/pickled.npz: holds pick"
+        DATA % "npz" + "data: {path: configs/pickled.npz}", "data.path=configs/pickled.npz: holds p"
     ),
     "far more data": (
-        "data: {name: npz, path: configs/bomb.npz}", "data.path=configs/bomb.npz: more than 2"
+        DATA % "npz" + "data: {path: configs/bomb.npz}", "data.path=configs/bomb.npz: more than 2"
     ),
     "a pipe for data": (
-        "data: {name: csv, path: configs/pipe.npz, target: a}", "data.path=configs/pipe.npz: no su"
+        DATA % "csv" + "data: {path: configs/pipe.npz, target: a}", "data.path=configs/pipe.npz: no"
     ),
     "a path by a part": (
         "sweep: {parts: {a: {pattern: file, pattern.path: mine.npz}}}",

@@ -127,6 +127,7 @@ def test_data_that_are_not_copied_are_recorded_by_their_digest(
     trial = make(data=settings, objective="test/loss", **masks_too)
     config = written(run_folder, trial)
     assert str(tmp_path) not in config.read_text()
+    described = trial.data.load().described()
     away = path.rename(tmp_path / "away")
     read_trial, recorded = run_config.read(config)
     assert recorded
@@ -142,7 +143,7 @@ def test_data_that_are_not_copied_are_recorded_by_their_digest(
     away.rename(beside)
     read_trial, _ = run_config.read(config)
     assert read_trial.id == trial.id
-    assert read_trial.data.load().described() == make(data=trial.data).data.load().described()
+    assert read_trial.data.load().described() == described
     file = beside / "train-labels-idx1-ubyte" if kind == "keras" else beside
     file.write_bytes(file.read_bytes() + b"0")
     assert run_config.read(config)[0].data.is_elsewhere

@@ -38,11 +38,11 @@ class Csv(DataSet):
         Invalid: There is no such file or column, or the file has anything but finite numbers.
 
     Example:
-        >>> import os, tempfile
-        >>> path = os.path.join(tempfile.mkdtemp(), "data.csv")
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "data.csv"
         >>> rows = "".join(f"{i},{i / 2},{i % 2}\\n" for i in range(20))
-        >>> _ = open(path, "w").write("height,width,kind\\n" + rows)
-        >>> data = Csv(path=path, target="kind").load()
+        >>> size = path.write_text("height,width,kind\\n" + rows)
+        >>> data = Csv(path=str(path), target="kind").load()
         >>> data.task, data.outputs, data.shape, len(data.test[0])
         ('classification', 2, (2,), 4)
     """
