@@ -266,4 +266,5 @@ def read_weights(path: str, names: Collection[str], content: str) -> dict[str, A
 
 def digest(path: str) -> str:
     """Returns the SHA-256 of a file's content, as hexadecimal digits."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common.redact import holds_secret, redact
+from masksweep.sweeps.components.groups import GROUPS_WITH_FILES
 from masksweep.sweeps.composing.command_line import RUN_FLAGS, compose_plan
 from masksweep.sweeps.config.plan import sweep_name
 
@@ -37,7 +38,7 @@ def prepare(run_arguments: Sequence[str]) -> Submission:
 
     Raises:
         Invalid: `run` would refuse the sweep. Or it cannot be sent: it has a relative path (of
-            masks, held values or a store), or a password. Everybody who sees the cluster's
+            masks, held values, data or a store), or a password. Everybody who sees the cluster's
             dashboard sees a job's arguments.
     """
     for argument in run_arguments:
@@ -47,7 +48,7 @@ def prepare(run_arguments: Sequence[str]) -> Submission:
         _require_public(key.lstrip("+~"), value)
     trials = [p.trial for p in compose_plan([a for a in run_arguments if a not in RUN_FLAGS])]
     for trial in trials:
-        for group in ("pattern", "held"):
+        for group in GROUPS_WITH_FILES:
             if path := getattr(getattr(trial, group), "path", None):
                 _require_absolute(f"{group}.path", path)
     first = trials[0]

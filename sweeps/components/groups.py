@@ -20,3 +20,5 @@ GROUPS: Mapping[str, Registry[Any]] = {
     "data": DATASETS,
     "optimizer": OPTIMIZERS,
 }
+GROUPS_WITH_FILES = ("pattern", "held", "data")
+"""Groups whose setting `path` names a file. Its content belongs to a trial's identity."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common.redact import redact
+from masksweep.sweeps.components.groups import GROUPS_WITH_FILES
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 DESTINATION_KEYS = ("tracking.uri", "checkpoint.path", "launch.address")
 """Keys of places to which results, weights and code are sent. Checkpoints are loaded from there."""
-INPUT_FILE_KEYS = ("pattern.path", "held.path")
+INPUT_FILE_KEYS = tuple(f"{group}.path" for group in GROUPS_WITH_FILES)
 """Keys of files that are read."""
 
 

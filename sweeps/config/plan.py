@@ -194,6 +194,8 @@ def print_plan(planned: Sequence[PlannedTrial], as_json: bool) -> None:
         suffix += f": {p.refusal}" if p.refusal else ""
         suffix += f"  cut off: {p.cut_off}" if p.cut_off else ""
         print(f"{p.trial.id[:12]}  {p.name}{suffix}")
+    for name in dict.fromkeys(text for p in planned if (text := _data_from_file(p.trial))):
+        print(name)
     print(count_by_state(planned))
     new = [p for p in planned if p.state == "to run"]
     if any(p.trial.launch.pack > 1 for p in new):
@@ -203,6 +205,12 @@ def print_plan(planned: Sequence[PlannedTrial], as_json: bool) -> None:
         print(
             f"side by side: {count} {'pack' if count == 1 else 'packs'} of at most {width}{suffix}"
         )
+
+
+def _data_from_file(trial: Trial) -> str:
+    """Returns the task of data from a file, which may follow from its content; else empty."""
+    path = getattr(trial.data, "path", None)
+    return f"data={trial.data.name} data.path={path}: {trial.data.task}" if path else ""
 
 
 def count_by_state(planned: Sequence[PlannedTrial]) -> str:

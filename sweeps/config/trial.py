@@ -264,9 +264,10 @@ class Trial(Section):
         config |= {group: as_section(value, defaults=False) for group, value in components.items()}
         if origins := {g: o for g, o in self.origins.items() if g in components}:
             config["components"] = origins
-        for section in config.values():
+        for group, section in config.items():
             if isinstance(section, dict) and "path" in section:
-                section["path"] = f"sha256:{digest(section['path'])}"
+                content = self.data.digest if group == "data" else digest(section["path"])
+                section["path"] = f"sha256:{content}"
         if self.train.steps is not None:
             config["train"].pop("epochs", None)
         return config

@@ -110,6 +110,10 @@ def _target(name: str, path: Path) -> Target:
     if recorded is None:
         allowed = f"without `{run_config.RESULTS_KEY}`, which a run's has when it has ended well"
         raise Invalid("config", path, allowed)
+    if trial.data.is_elsewhere:
+        names = ", ".join(run_config.DATA_NAMES)
+        allowed = f"was not copied; put it beside {run_config.FILE_NAME} as one of {names}"
+        raise Invalid("data.path", getattr(trial.data, "path", ""), allowed)
     return Target(name, trial, recorded)
 
 

@@ -19,6 +19,7 @@ from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common.limits import MAX_SENT_ARTIFACT_BYTES
 from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.common.storage import Folder
+from masksweep.sweeps.components.groups import GROUPS_WITH_FILES
 from masksweep.sweeps.config.trial import Trial, parse, recorded_config
 from masksweep.sweeps.launch.cluster import Spec
 from masksweep.sweeps.launch.job import Emit, Failure, FatalEvent, failure
@@ -57,7 +58,7 @@ class Task:
 def portable_config(trial: Trial) -> dict[str, Any]:
     """Returns the trial's config with absolute paths: a worker has another current folder."""
     config = recorded_config(trial)
-    for group in ("pattern", "held"):
+    for group in GROUPS_WITH_FILES:
         if path := config[group].get("path"):
             config[group]["path"] = str(Path(path).absolute())
     return config
@@ -138,7 +139,9 @@ class TrialWork:
 
         trial = parse(task.config)
         if trial.id != task.id:
-            raise Invalid("trial", task.id[:12], "its mask or held file has changed since")
+            raise Invalid(
+                "trial", task.id[:12], "its file of masks, held values or data has changed since"
+            )
         checkpoints = Checkpoints(self._checkpoints, trial.id, self._every_s)
         return PackMember(trial, lambda report: emit((task.id, report)), checkpoints)
 

@@ -13,8 +13,10 @@ import yaml
 
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common import safe_yaml
-from masksweep.sweeps.common.limits import MAX_SENT_ARTIFACT_BYTES
+from masksweep.sweeps.common.limits import MAX_COPIED_DATA_BYTES, MAX_SENT_ARTIFACT_BYTES
 from masksweep.sweeps.common.provenance import code_version
+from masksweep.sweeps.components.datasets.content import REFERENCE, content_digest
+from masksweep.sweeps.components.groups import GROUPS_WITH_FILES
 from masksweep.sweeps.config.trial import Trial, parse, recorded_config
 from masksweep.sweeps.results import TrialResult
 
@@ -27,12 +29,12 @@ FILE_NAME = "config.yaml"
 """Name of the config file."""
 RESULTS_KEY = "recorded"
 """Key of the results in the config file; the other keys are the trial's config."""
-GROUPS_WITH_FILES = ("pattern", "held")
-"""Groups whose setting `path` names a file. A copy of the file is stored beside the config file."""
 FILE_SUFFIXES = (".npz", ".csv")
-"""Suffixes of these copies: `.csv` if the file has it, else `.npz`."""
+"""Suffixes of the copies of files that a config names: `.csv` if the file has it, else `.npz`."""
 FILE_NAMES = (FILE_NAME, *(f"given_{g}{s}" for g in GROUPS_WITH_FILES for s in FILE_SUFFIXES))
 """Names of the config file and of the files that may be beside it."""
+DATA_NAMES = (*(f"given_data{suffix}" for suffix in FILE_SUFFIXES), "given_data")
+"""Names that data may have which were not copied; the last one is for a folder."""
 Curves = Mapping[str, Mapping[int, float]]
 """Value by epoch, by metric."""
 
@@ -61,12 +63,15 @@ def copy_named_files(trial: Trial) -> dict[str, bytes]:
     """Returns copies of the files that a trial's config names, by the name of the copy.
 
     Returns nothing if a file is missing, is large, or has changed since the trial was planned. The
-    results are recorded all the same, and `read` then reports that the file is missing.
+    results are recorded all the same, and `read` then reports that the file is missing. Folders and
+    large files of data are left out: the config then has their digest.
     """
     copies = {}
     with suppress(OSError):
         for group, settings in _groups_with_paths(recorded_config(trial)).items():
             path = Path(settings["path"])
+            if group == "data" and not _is_copied(path):
+                continue
             if path.stat().st_size > MAX_SENT_ARTIFACT_BYTES:
                 return {}
             copies[_name_of_copy(group, path)] = path.read_bytes()
@@ -116,7 +121,9 @@ def config_text(trial: Trial, results: RecordedResults | None = None) -> str:
     """
     config = recorded_config(trial)
     for group, settings in _groups_with_paths(config).items():
-        settings["path"] = _name_of_copy(group, settings["path"])
+        name = _name_of_copy(group, settings["path"])
+        is_reference = group == "data" and name not in (results.files if results else ())
+        settings["path"] = f"sha256:{trial.data.digest}" if is_reference else name
     if results is not None:
         config[RESULTS_KEY] = asdict(results)
     return yaml.dump(
@@ -129,6 +136,11 @@ class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[mi
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+
+def _is_copied(data: Path) -> bool:
+    """Whether a file of data is small enough for a copy in each trial's run."""
+    return data.is_file() and data.stat().st_size <= MAX_COPIED_DATA_BYTES
 
 
 def _name_of_copy(group: str, path: str | Path) -> str:
@@ -162,6 +174,9 @@ def read(path: Path) -> tuple[Trial, RecordedResults | None]:
     for group in GROUPS_WITH_FILES:
         settings = config.get(group)
         if isinstance(settings, dict) and settings.get("path") is not None:
+            if group == "data" and REFERENCE.fullmatch(str(settings["path"])):
+                settings["path"] = _data_beside(path, settings["path"])
+                continue
             settings["path"] = str(_checked_file(path, f"{group}.path", settings["path"], results))
     return parse(config), results
 
@@ -184,6 +199,16 @@ def _parse_results(path: Path, block: Any) -> RecordedResults:
         return results
     except (TypeError, AttributeError, ValueError, OverflowError) as error:
         raise Invalid(RESULTS_KEY, path, "must be as a run has written it") from error
+
+
+def _data_beside(config: Path, reference: str) -> str:
+    """Returns the path of the data with this digest beside the config file, else the reference."""
+    for name in DATA_NAMES:
+        data = config.parent / name
+        links = [p for p in (data, *(data.iterdir() if data.is_dir() else ())) if p.is_symlink()]
+        if data.exists() and not links and f"sha256:{content_digest(str(data))}" == reference:
+            return str(data)
+    return reference
 
 
 def _checked_file(config: Path, key: str, name: Any, results: RecordedResults | None) -> Path:

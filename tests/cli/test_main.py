@@ -16,6 +16,7 @@ from masksweep.strategies import PATTERNS, STRATEGIES
 from masksweep.sweeps import __version__
 from masksweep.sweeps.config.plan import sweep_name
 from tests.support.command import complaint, masksweep
+from tests.support.data_files import write_npz
 from tests.support.light_process import Light, light
 from tests.support.trials import trial
 
@@ -47,6 +48,16 @@ def command() -> Iterator[Light]:
         ("pattern=file pattern.path=cut.npz", "pattern.path=cut.npz: not a readable .npz file"),
         ("pattern=file pattern.path=obj.npz", "pattern.path=obj.npz: holds pickled objects"),
         ("held=file held.path=none.npz", "held.path=none.npz: no such file"),
+        ("data=npz", "data.path=???: must be given"),
+        ("data=npz data.path=none.npz", "data.path=none.npz: no such file"),
+        ("data=npz data.path=obj.npz", "data.path=obj.npz: holds pickled objects"),
+        ("data=npz data.path=whole.npz", "data.path=whole.npz: x_train, y_train, x_test, y_test m"),
+        ("data=csv data.path=none.csv data.target=a", "data.path=none.csv: no such file"),
+        ("data=keras data.dataset=imdb", "data.dataset=imdb: input should be 'mnist', 'fashion_m"),
+        (
+            "data=keras data.path=bad",
+            "data.path=bad: must be a folder with train-images-idx3-uby",
+        ),
         ("seed=0,1,0", "seed=0,1,0: each value once; 0 is repeated"),
         ("seed=-1", "seed=-1: input should be greater than or equal to 0"),
         ("train.batch_size=0", "train.batch_size=0: input should be greater than or equal to 1"),
@@ -112,6 +123,7 @@ def test_bad_input_is_one_line_before_anything_starts(
     ("arguments", "said"),
     [
         ("targets=[nope/*]", "targets=nope/*: matches no weight; the weights are hidden_1/kernel"),
+        ("data=npz data.path=nan.npz", "data.path=nan.npz: x_test has nan at [0, 0]; it must have"),
         pytest.param(
             "model=logistic", "targets=null: no kernel other than the last", marks=pytest.mark.slow
         ),
@@ -153,6 +165,7 @@ def test_what_does_not_fit_is_refused_in_the_preflight(
 ) -> None:
     np.savez(tmp_path / "shape.npz", **{"output/kernel": np.ones((3, 3))})  # type: ignore[arg-type]
     np.savez(tmp_path / "two.npz", **{"output/kernel": np.full((100, 10), 2)})  # type: ignore[arg-type]
+    write_npz(tmp_path / "nan.npz", x_test=np.full((10, 4), np.nan))
     before = sorted(tmp_path.iterdir())
     process = masksweep("run", *arguments.split(" "), cwd=tmp_path, light=True)
     assert complaint(process).startswith(said)
@@ -190,6 +203,7 @@ def test_more_than_there_is_is_refused_before_the_store_is_opened(tmp_path: Path
         ("launch.address=ray://head:10001", "launch.address=ray://head:10001: left to submit"),
         ("pattern=file pattern.path=masks.npz", "pattern.path=masks.npz: must be absolute"),
         ("held=file held.path=masks.npz", "held.path=masks.npz: must be absolute"),
+        ("data=npz data.path=data.npz", "data.path=data.npz: must be absolute"),
         ("tracking.uri=sqlite:///mine.db", "tracking.uri=sqlite:///mine.db: must be absolute"),
         ("tracking.uri=./runs", "tracking.uri=./runs: must be absolute"),
         ("tracking.uri=https://me:secret@host/x", "tracking.uri=https://host/x: no password: "),
@@ -204,6 +218,7 @@ def test_what_cannot_travel_is_refused_before_it_is_sent(
     arguments: str, said: str, tmp_path: Path
 ) -> None:
     np.savez(tmp_path / "masks.npz", **{"output/kernel": np.ones((100, 10))})  # type: ignore[arg-type]
+    write_npz(tmp_path / "data.npz")
     words = arguments.split(" ")
     env = dict(word.split("=", 1) for word in words if word.startswith("MLFLOW_"))
     overrides = [word for word in words if not word.startswith("MLFLOW_")]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,12 +12,16 @@ import pytest
 
 from masksweep.sweeps.components.datasets import DATASETS, DataSet
 from masksweep.sweeps.components.datasets.base import Split
+from masksweep.sweeps.components.datasets.csv import Csv
 from masksweep.sweeps.components.datasets.explicit import Explicit
+from masksweep.sweeps.components.datasets.keras_images import KerasImages
+from masksweep.sweeps.components.datasets.npz import Npz
 from masksweep.sweeps.components.models import MODELS, Model
 from masksweep.sweeps.components.models.explicit import Explicit as Network
 from masksweep.sweeps.components.models.mlp import MLP
 from masksweep.sweeps.components.optimizers import OPTIMIZERS
 from masksweep.sweeps.components.testing import check_dataset, check_model, check_optimizer
+from tests.support.data_files import write_csv, write_idx, write_npz
 
 KERNELS = (((0.1, -0.2), (0.4, 0.5), (0.7, 0.8)), ((0.7,), (-0.8,)))
 # entries for components that need settings; the others are checked with their defaults
@@ -23,7 +29,12 @@ MODELS_OF: dict[str, list[Model]] = {
     "explicit": [Network(KERNELS, activation="tanh")],
     "mlp": [MLP(), MLP((6, 6), residual=True, batch_norm=True, dropout=0.1, activation="tanh")],
 }
-DATA_OF: dict[str, DataSet] = {"explicit": Explicit(x=((1.0, 2.0), (3.0, 4.0)), y=((1.0,), (2.0,)))}
+DATA_OF: dict[str, Callable[[Path], DataSet]] = {
+    "csv": lambda folder: Csv(path=write_csv(folder / "a.csv"), target="kind", scale="standard"),
+    "explicit": lambda _: Explicit(x=((1.0, 2.0), (3.0, 4.0)), y=((1.0,), (2.0,))),
+    "keras": lambda folder: KerasImages(path=write_idx(folder)),
+    "npz": lambda folder: Npz(path=write_npz(folder / "a.npz")),
+}
 MODELS_TRIED = [m for name in MODELS for m in MODELS_OF.get(name) or [MODELS[name]()]]
 
 
@@ -36,8 +47,8 @@ def test_model(model: Model) -> None:
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_dataset(name: str) -> None:
-    check_dataset(DATA_OF[name] if name in DATA_OF else DATASETS[name]())
+def test_dataset(name: str, tmp_path: Path) -> None:
+    check_dataset(DATA_OF[name](tmp_path) if name in DATA_OF else DATASETS[name]())
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -16,6 +16,7 @@ import pytest
 from masksweep.sweeps.common import limits
 from masksweep.sweeps.composing import includes, untrusted
 from masksweep.sweeps.driver import sweep_jobs
+from tests.support.data_files import write_csv
 from tests.support.hostile_configs import (
     CALLBACKS,
     CONTENTS,
@@ -319,6 +320,7 @@ def test_ones_own_config_files_are_used(command: Light, folder: Path) -> None:
         ["pattern=file", "pattern.path='mine.npz'"],
         ["pattern=file", "pattern.path=mine.npz,configs/more.npz,more.npz"],
         ["held=file", "held.path=mine.npz"],
+        ["data=csv", "data.path=mine.csv", "data.target=kind"],
     ],
     ids=" ".join,
 )
@@ -332,6 +334,7 @@ def test_a_place_of_the_command_line_is_taken(
     ):  # different masks make different trials
         masks = {"output/kernel": np.eye(100, 10, len(name))}
         np.savez(folder / name, **masks)  # type: ignore[arg-type]
+    write_csv(folder / "mine.csv")
     result = command(folder, "plan", "--config-dir", "configs", "--rerun", *said)
     assert result.code == 0, result.err
 

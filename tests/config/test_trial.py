@@ -22,6 +22,7 @@ from masksweep.sweeps.components.models import MODELS
 from masksweep.sweeps.components.optimizers import OPTIMIZERS
 from masksweep.sweeps.config.trial import Trial, parse
 from masksweep.sweeps.config.validation import as_section
+from tests.support.data_files import write_csv, write_npz
 from tests.support.trials import BASE, trial
 
 # composing sets Hydra's version base, which must not affect other tests
@@ -47,6 +48,8 @@ NEEDS = {
     ("pattern", "file"): ["pattern.path=masks.npz"],
     ("held", "file"): ["held.path=masks.npz"],
     ("model", "explicit"): ["model.kernels=[[[0,1]]]"],
+    ("data", "npz"): ["data.path=data.npz"],
+    ("data", "csv"): ["data.path=data.csv", "data.target=kind"],
     ("data", "explicit"): ["data.x=[[0]]", "data.y=[[1]]"],
 }
 """Overrides that an option requires."""
@@ -65,6 +68,8 @@ def test_every_option_composes_and_validates(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     np.savez(tmp_path / "masks.npz", a=np.zeros(1))
+    write_npz(tmp_path / "data.npz")
+    write_csv(tmp_path / "data.csv")
     parsed = parse(composed(f"{group}={option}", *NEEDS.get((group, option), [])))
     assert (
         getattr(parsed, group).name

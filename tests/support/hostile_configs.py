@@ -209,6 +209,7 @@ LEADS: dict[str, dict[str, str]] = {
 """Experiments whose defaults lists never end, or grow too large, by the files' names."""
 SENT = "must be on the command line, with --config-dir"
 OVERRIDDEN = "defaults: [{override /pattern: %s}]\n"
+DATA = "defaults: [{override /data: %s}]\n"
 READ = "must be in configs, or on the command line, with --config-dir"
 SETTINGS: dict[str, tuple[str, str]] = {
     "a store": (
@@ -246,6 +247,27 @@ SETTINGS: dict[str, tuple[str, str]] = {
     "too long a path": (f"pattern: configs/{'a' * 300}", f"pattern.path=configs/{'a' * 192}"),
     "a list for a path": ("pattern: [configs/masks.npz]", "pattern.path=['configs/masks.npz']: "),
     "held values elsewhere": ("held: {name: file, path: mine.npz}", f"held.path=mine.npz: {READ}"),
+    "data elsewhere": (
+        "data: {name: npz, path: mine.npz}", f"data.path=mine.npz: {READ}"
+    ),
+    "rows elsewhere": (
+        "data: {name: csv, path: /etc/passwd, target: root}", f"data.path=/etc/passwd: {READ}"
+    ),
+    "images elsewhere": (
+        "data: {name: keras, path: /usr/share}", f"data.path=/usr/share: {READ}"
+    ),
+    "rows of an address": (
+        "data: {name: csv, path: 'http://127.0.0.1/a.csv', target: a}", "data.path=http://127.0.0.1"
+    ),
+    "pickled data": (
+        DATA % "npz" + "data: {path: configs/pickled.npz}", "data.path=configs/pickled.npz: holds p"
+    ),
+    "far more data": (
+        DATA % "npz" + "data: {path: configs/bomb.npz}", "data.path=configs/bomb.npz: more than 2"
+    ),
+    "a pipe for data": (
+        DATA % "csv" + "data: {path: configs/pipe.npz, target: a}", "data.path=configs/pipe.npz: no"
+    ),
     "a path by a part": (
         "sweep: {parts: {a: {pattern: file, pattern.path: mine.npz}}}",
         f"pattern.path=mine.npz: {READ}",

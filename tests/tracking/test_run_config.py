@@ -16,6 +16,7 @@ from masksweep.strategies import Invalid
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.tracking import run_config
+from tests.support import data_files
 from tests.support.trials import trial as make
 
 RESULT = TrialResult(
@@ -93,6 +94,71 @@ def test_a_list_of_edges_travels_as_it_is_read(tmp_path: Path) -> None:
     assert read_trial.id == trial.id
     assert list(recorded.files) == ["given_pattern.csv"]
     assert {*recorded.files} <= {*run_config.FILE_NAMES}
+
+
+@pytest.mark.parametrize("kind", ["npz", "csv"])
+def test_a_small_file_of_data_travels_with_the_config(kind: str, tmp_path: Path) -> None:
+    path, settings = data_of(kind, tmp_path)
+    run_folder = tmp_path / "far"
+    run_folder.mkdir()
+    trial = make(data=settings, objective="test/loss")
+    assert f"sha256:{trial.data.digest}" in run_config.config_text(trial)  # at its start
+    written_config = written(run_folder, trial)
+    path.unlink()
+    read_trial, recorded = run_config.read(written_config)
+    assert recorded
+    assert read_trial.id == trial.id
+    assert recorded.files == {f"given_data.{kind}": trial.data.digest}
+    assert str(tmp_path) not in written_config.read_text()
+    (run_folder / f"given_data.{kind}").write_bytes(b"other")
+    with pytest.raises(Invalid, match="another content than the one that ran"):
+        run_config.read(written_config)
+
+
+@pytest.mark.parametrize("kind", ["npz", "csv", "keras"])
+def test_data_that_are_not_copied_are_recorded_by_their_digest(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_config, "MAX_COPIED_DATA_BYTES", 10)
+    path, settings = data_of(kind, tmp_path)
+    run_folder = tmp_path / "far"
+    run_folder.mkdir()
+    masks_too = {"pattern": {"name": "file", "path": str(masks(tmp_path))}}
+    trial = make(data=settings, objective="test/loss", **masks_too)
+    config = written(run_folder, trial)
+    assert str(tmp_path) not in config.read_text()
+    described = trial.data.load().described()
+    away = path.rename(tmp_path / "away")
+    read_trial, recorded = run_config.read(config)
+    assert recorded
+    assert list(recorded.files) == ["given_pattern.npz"]  # the masks are copied all the same
+    assert read_trial.id == trial.id
+    assert read_trial.data.is_elsewhere
+    with pytest.raises(Invalid, match=r"^data\.path=sha256:.*: must be the path of these data"):
+        read_trial.data.load()
+    beside = run_folder / ("given_data" if kind == "keras" else f"given_data.{kind}")
+    beside.symlink_to(away)
+    assert run_config.read(config)[0].data.is_elsewhere  # a link may lead out of the folder
+    beside.unlink()
+    away.rename(beside)
+    read_trial, _ = run_config.read(config)
+    assert read_trial.id == trial.id
+    assert read_trial.data.load().described() == described
+    file = beside / "train-labels-idx1-ubyte" if kind == "keras" else beside
+    file.write_bytes(file.read_bytes() + b"0")
+    assert run_config.read(config)[0].data.is_elsewhere
+
+
+def data_of(kind: str, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Writes data, and returns its path and the settings of the data set."""
+    if kind == "keras":
+        path = data_files.write_idx(folder / "images")
+    elif kind == "csv":
+        path = data_files.write_csv(folder / "data.csv")
+    else:
+        path = data_files.write_npz(folder / "data.npz")
+    settings = {"name": kind, "path": path} | ({"target": "kind"} if kind == "csv" else {})
+    return Path(path), settings
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from masksweep.strategies.base import require
+from masksweep.strategies.base import Invalid, require
 from masksweep.sweeps.common.seeding import permutation
+from masksweep.sweeps.components.datasets.content import REFERENCE, content_digest
 
 Task = Literal["classification", "regression"]
 
@@ -54,12 +55,17 @@ class Arrays:
 
 @dataclass(frozen=True)
 class DataSet:
-    """The base class of data sets. Subclasses are frozen dataclasses that implement `samples`."""
+    """The base class of data sets. Subclasses are frozen dataclasses that implement `samples`.
+
+    A setting called `path` names a file or folder with the data. Its content belongs to the
+    identity of a trial.
+    """
 
     name: ClassVar[str]
     task: ClassVar[Task] = "classification"
-    standardised: ClassVar[bool] = True
-    """Whether the inputs and targets of a regression are scaled to mean 0 and deviation 1."""
+    standardised: ClassVar[bool | None] = None
+    """Whether the inputs, and the targets of a regression, are scaled to mean 0 and deviation 1.
+    None: for a regression only."""
     validation: float = 0.1
     """Fraction of the training part used for validation: the same samples for every seed."""
 
@@ -70,34 +76,77 @@ class DataSet:
         """Returns the samples for training and validation, and the samples for the test."""
         raise NotImplementedError
 
+    def own_validation(self) -> Split | None:
+        """Returns the validation samples, if they are not a fraction of the training samples."""
+        return None
+
+    @property
+    def is_standardised(self) -> bool:
+        """Whether inputs, and the targets of a regression, are scaled; see `standardised`."""
+        return self.task == "regression" if self.standardised is None else self.standardised
+
+    @cached_property
+    def digest(self) -> str | None:
+        """SHA-256 of the content of `path`; None if the data set has no file.
+
+        Raises:
+            Invalid: (key `path`) There is no such file.
+        """
+        path = getattr(self, "path", None)
+        return content_digest(path) if path else None
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the digest of the data is known, but not where they are."""
+        return bool(REFERENCE.fullmatch(getattr(self, "path", None) or ""))
+
     def load(self) -> Arrays:
-        """Returns the data set in three parts. Cached for the life of the process."""
-        return _load(self)
+        """Returns the data set in three parts. Cached for the life of the process.
+
+        Raises:
+            Invalid: The data cannot be read, or have values that are not allowed.
+        """
+        try:
+            if self.is_elsewhere:
+                raise Invalid("path", getattr(self, "path", ""), "must be the path of these data")
+            return _load(self, self.digest)
+        except Invalid as error:
+            raise Invalid(f"data.{error.key}", error.value, error.allowed) from error
 
 
 @cache
-def _load(data: DataSet) -> Arrays:
+def _load(data: DataSet, content: str | None) -> Arrays:
+    """Loads a data set; `content` is its digest, so that a changed file is read again."""
     (x, y), test = data.samples()
+    own_validation = data.own_validation()
     order = permutation(len(x), 0, f"validation/{data.name}")
-    validation_size = round(data.validation * len(x))
+    validation_size = 0 if own_validation else round(data.validation * len(x))
     # sorted, so that samples keep their order: published results depend on it
     train, validation = np.sort(order[validation_size:]), np.sort(order[:validation_size])
     parts = {"train": (x[train], y[train]), "validation": (x[validation], y[validation])}
+    if own_validation:
+        parts["validation"] = own_validation
     parts["test"] = test
-    if data.task == "regression" and data.standardised:
+    if data.is_standardised:
         # the scale comes from the training part only, so that no information leaks from the others
-        scale = [(a.mean(axis=0), a.std(axis=0)) for a in parts["train"]]
+        (x_mean, x_std), (y_mean, y_std) = (_scale(array) for array in parts["train"])
         for name, (inputs, targets) in parts.items():
-            (x_mean, x_std), (y_mean, y_std) = scale
-            parts[name] = ((inputs - x_mean) / x_std, (targets - y_mean) / y_std)
+            scaled = (targets - y_mean) / y_std if data.task == "regression" else targets
+            parts[name] = ((inputs - x_mean) / x_std, scaled)
     return Arrays(
         name=data.name,
         task=data.task,
         outputs=int(y.max()) + 1 if data.task == "classification" else int(y.shape[1]),
         train=parts["train"],
-        validation=parts["validation"] if validation_size else None,
+        validation=parts["validation"] if validation_size or own_validation else None,
         test=parts["test"],
     )
+
+
+def _scale(array: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Returns mean and deviation over the samples; 1 where the deviation is 0."""
+    deviation = array.std(axis=0)
+    return array.mean(axis=0), np.where(deviation == 0, np.ones_like(deviation), deviation)
 
 
 def hold_out(x: NDArray[np.float32], y: NDArray[Any], name: str) -> tuple[Split, Split]:

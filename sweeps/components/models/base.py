@@ -48,6 +48,18 @@ class Model:
             initialize_as_torch(model)
         return model
 
+    @staticmethod
+    def as_sequence(inputs: tuple[int, ...]) -> tuple[int, int]:
+        """Returns the shape `(steps, channels)` in which a layer of sequences takes the inputs.
+
+        A vector has one channel. The rows of an image are the steps, and all values of a row are
+        the channels.
+
+        Args:
+            inputs: Shape of one sample.
+        """
+        return inputs[0], prod(inputs[1:])
+
     def network(self, inputs: tuple[int, ...], outputs: int) -> Any:
         """Builds the model with Keras' own initial values. The arguments are those of `build`."""
         raise NotImplementedError

@@ -39,8 +39,8 @@ class CNN1D(Model):
         import keras
 
         layers = [keras.Input(inputs)]
-        if len(inputs) == 1:
-            layers.append(keras.layers.Reshape((*inputs, 1), name="channels"))
+        if len(inputs) != 2:
+            layers.append(keras.layers.Reshape(self.as_sequence(inputs), name="channels"))
         for i, kernel in enumerate(self.kernels, start=1):
             layers.append(keras.layers.ZeroPadding1D(1, name=f"pad_{i}"))
             layers.append(

@@ -32,8 +32,8 @@ class GRU(Model):
         import keras
 
         layers = [keras.Input(inputs)]
-        if len(inputs) == 1:
-            layers.append(keras.layers.Reshape((*inputs, 1), name="sequence"))
+        if len(inputs) != 2:
+            layers.append(keras.layers.Reshape(self.as_sequence(inputs), name="sequence"))
         one_way = keras.layers.GRU(self.units, return_sequences=True, name="gru")
         layers.append(keras.layers.Bidirectional(one_way, name="both_ways"))
         layers.append(keras.layers.Flatten(name="flatten"))

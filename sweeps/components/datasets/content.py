@@ -1,0 +1,148 @@
+"""The files that data sets are read from: their digests, and checks of their content."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from masksweep.strategies.base import Invalid
+from masksweep.strategies.core.npz import digest
+
+REFERENCE = re.compile(r"sha256:([0-9a-f]{64})")
+"""A path that names a content, not a file. Recorded configs have it if the file is not copied."""
+FOLDER_FILES = "*-ubyte*"
+"""The files of a folder that are data."""
+MAX_CLASSES = 100_000
+"""Largest number of classes. Larger labels are most likely numbers, not classes."""
+RECENT_SECONDS = 2.0
+"""A file that was changed within this time may change again without another time stamp."""
+
+TaskOrAuto = Literal["classification", "regression", "auto"]
+
+
+def content_digest(path: str) -> str:
+    """Returns the SHA-256 of a file, or of the idx files in a folder with their names.
+
+    Args:
+        path: Path of a file or a folder, or a reference `sha256:DIGEST`.
+
+    Raises:
+        Invalid: (key `path`) There is no such file or folder.
+    """
+    if reference := REFERENCE.fullmatch(path):
+        return reference[1]
+    try:
+        if Path(path).is_file():
+            return _file_digest(Path(path))
+        files = sorted(file for file in Path(path).glob(FOLDER_FILES) if file.is_file())
+        if not files:
+            raise OSError("neither a file, nor a folder with data")
+        lines = "".join(f"{_file_digest(file)} {file.name}\n" for file in files)
+        return hashlib.sha256(lines.encode()).hexdigest()
+    except (OSError, ValueError) as error:  # the path may have characters that are not allowed
+        raise Invalid("path", path, "no such file or folder") from error
+
+
+def _file_digest(file: Path) -> str:
+    """Returns the SHA-256 of a file. A sweep asks for it several times for each of its trials."""
+    status = file.stat()
+    stamp = status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    if time.time() - max(status.st_mtime, status.st_ctime) < RECENT_SECONDS:
+        return digest(str(file))
+    return _known_digest(str(file.absolute()), stamp)
+
+
+@lru_cache(maxsize=64)
+def _known_digest(path: str, stamp: tuple[int, ...]) -> str:
+    return digest(path)
+
+
+def require_numbers(path: str, name: str, dtype: np.dtype[Any]) -> None:
+    """Raises `Invalid` (key `path`) if an array does not have real numbers or booleans."""
+    if dtype.kind not in "buif":
+        raise Invalid("path", path, f"{name} has the type {dtype}, and must have real numbers")
+
+
+def as_inputs(path: str, name: str, array: NDArray[Any]) -> NDArray[np.float32]:
+    """Returns inputs as float32.
+
+    Args:
+        path: The file, for messages.
+        name: Name of the array in the file, for messages.
+        array: The inputs, `[samples, *shape]`.
+
+    Raises:
+        Invalid: (key `path`) An input is not finite, or not in the range of float32.
+    """
+    with np.errstate(over="ignore"):
+        inputs = array.astype(np.float32)
+    _require_finite(path, name, inputs)
+    return inputs
+
+
+def as_targets(path: str, name: str, array: NDArray[Any], task: str) -> NDArray[Any]:
+    """Returns targets as `task` needs them.
+
+    Args:
+        path: The file, for messages.
+        name: Name of the array in the file, for messages.
+        array: The targets, `[samples]` or `[samples, 1]`; for a regression also
+            `[samples, outputs]`.
+        task: `classification` or `regression`.
+
+    Returns:
+        `[samples]` int32 for classification, `[samples, outputs]` float32 for regression.
+
+    Raises:
+        Invalid: (key `path`) A label is not a class, or a target is not finite.
+    """
+    if task == "regression":
+        targets = as_inputs(path, name, array)
+        return targets.reshape(len(targets), -1)
+    labels = array.reshape(-1)
+    whole = np.isfinite(labels) & (labels == np.floor(labels)) if labels.dtype.kind == "f" else True
+    wrong = ~(whole & (labels >= 0) & (labels < MAX_CLASSES))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        allowed = f"classes are whole numbers from 0 to {MAX_CLASSES - 1:,}"
+        hint = "set data.task=regression to predict numbers"
+        raise Invalid("path", path, f"{name} has {labels[row]} at index {row}; {allowed}; {hint}")
+    return labels.astype(np.int32)
+
+
+def require_known_classes(
+    path: str, name: str, labels: NDArray[Any], training_name: str, training: NDArray[Any]
+) -> None:
+    """Checks that there are two classes or more, and that other labels are among them.
+
+    Args:
+        path: The file, for messages.
+        name: Name of the other labels in the file, for messages.
+        labels: The other labels, `[samples]`.
+        training_name: Name of the training labels in the file, for messages.
+        training: The training labels, `[samples]`.
+
+    Raises:
+        Invalid: (key `path`) A label is above all training labels, or there is one class only.
+    """
+    top = int(training.max())
+    if top < 1:
+        raise Invalid("path", path, f"{training_name} has one class only; two or more are needed")
+    if labels.max() > top:
+        allowed = f"{training_name} has classes up to {top}"
+        raise Invalid("path", path, f"{name} has the label {labels.max()}, and {allowed}")
+
+
+def _require_finite(path: str, name: str, array: NDArray[np.float32]) -> None:
+    finite = np.isfinite(array)
+    if not finite.all():
+        index = [int(i) for i in np.argwhere(~finite)[0]]
+        allowed = "must have finite numbers in the range of float32"
+        raise Invalid("path", path, f"{name} has {array[tuple(index)]} at {index}; it {allowed}")

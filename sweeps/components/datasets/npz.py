@@ -1,0 +1,147 @@
+"""Arrays from a `.npz` file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from masksweep.strategies.base import Invalid, require
+from masksweep.strategies.core.npz import MAX_ARRAY_BYTES, ArrayFile, open_arrays
+from masksweep.strategies.registry import register
+from masksweep.sweeps.components.datasets.base import DataSet, Split
+from masksweep.sweeps.components.datasets.content import (
+    TaskOrAuto,
+    as_inputs,
+    as_targets,
+    require_known_classes,
+    require_numbers,
+)
+
+PARTS = ("train", "validation", "test")
+
+
+@register
+@dataclass(frozen=True)
+class Npz(DataSet):
+    """Arrays of a `.npz` file, named as in the files of `keras.datasets`.
+
+    - `x_train`, `x_test`: inputs, `[samples, *shape]`;
+    - `y_train`, `y_test`: targets. Classes from 0, `[samples]` or `[samples, 1]`, or the numbers
+      of a regression, also `[samples, outputs]`;
+    - `x_validation`, `y_validation`: optional. Without them, the fraction `validation` of the
+      training samples is used.
+
+    The file may have other arrays too, which are not read.
+
+    Raises:
+        Invalid: There is no such file, it cannot be read, or its arrays do not fit together.
+
+    Example:
+        >>> import numpy as np, os, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "data.npz")
+        >>> x, y = np.zeros((6, 4, 4, 1), np.uint8), np.array([0, 1, 2, 0, 1, 2])
+        >>> np.savez(path, x_train=x, y_train=y, x_test=x, y_test=y)
+        >>> data = Npz(path=path, validation=0.0).load()
+        >>> data.task, data.outputs, data.shape
+        ('classification', 3, (4, 4, 1))
+    """
+
+    name: ClassVar[str] = "npz"
+    path: str = ""
+    """Path of the file."""
+    task: TaskOrAuto = "auto"  # type: ignore[assignment,misc]  # a setting here, resolved below
+    """`classification` or `regression`; `auto` is a classification if `y_train` has integers, and
+    a regression if it has floating-point numbers."""
+    scale: Literal["auto", "none", "standard"] = "auto"
+    """`auto` divides inputs of type uint8 by 255; `none` takes all as they are. `standard` scales
+    each input, and the targets of a regression, to mean 0 and deviation 1 in the training part."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(bool(self.path), "path", self.path, "a .npz file with x_train, y_train, ...")
+        if self.is_elsewhere:
+            require(self.task != "auto", "task", self.task, "given if the file is not here")
+            return
+        with open_arrays(self.path, MAX_ARRAY_BYTES) as arrays:
+            _check_names(self.path, arrays)
+            kind = arrays["y_train"].dtype.kind
+            task = self.task
+            if task == "auto":
+                task = "regression" if kind == "f" or arrays["y_train"].is_bfloat16 else task
+                task = "classification" if task == "auto" else task
+            # the task itself, not `auto`, belongs to the identity and the record of a trial
+            object.__setattr__(self, "task", task)
+            for part in PARTS:
+                if f"x_{part}" in arrays:
+                    _check_shapes(self.path, part, arrays, task)
+
+    @property
+    def is_standardised(self) -> bool:
+        return self.scale == "standard"
+
+    def samples(self) -> tuple[Split, Split]:
+        with open_arrays(self.path, MAX_ARRAY_BYTES) as arrays:
+            train, test = self._part(arrays, "train"), self._part(arrays, "test")
+        if self.task == "classification":
+            require_known_classes(self.path, "y_test", test[1], "y_train", train[1])
+        return train, test
+
+    def own_validation(self) -> Split | None:
+        with open_arrays(self.path, MAX_ARRAY_BYTES) as arrays:
+            if "x_validation" not in arrays:
+                return None
+            split = self._part(arrays, "validation")
+            training = as_targets(self.path, "y_train", arrays["y_train"].whole(), self.task)
+        if self.task == "classification":
+            require_known_classes(self.path, "y_validation", split[1], "y_train", training)
+        return split
+
+    def _part(self, arrays: dict[str, ArrayFile], part: str) -> Split:
+        x, y = f"x_{part}", f"y_{part}"
+        raw: NDArray[Any] = arrays[x].whole()
+        inputs = as_inputs(self.path, x, raw)
+        if self.scale == "auto" and raw.dtype == np.uint8:
+            inputs /= 255
+        return inputs, as_targets(self.path, y, arrays[y].whole(), self.task)
+
+
+def _check_names(path: str, arrays: dict[str, ArrayFile]) -> None:
+    needed = ["x_train", "y_train", "x_test", "y_test"]
+    if "x_validation" in arrays or "y_validation" in arrays:
+        needed += ["x_validation", "y_validation"]
+    if missing := [name for name in needed if name not in arrays]:
+        names = ", ".join(list(arrays)[:10]) or "no arrays"
+        raise Invalid("path", path, f"{', '.join(missing)} must be in the file; it has {names}")
+
+
+def _check_shapes(path: str, part: str, arrays: dict[str, ArrayFile], task: str) -> None:
+    """Checks types and shapes, for which only the headers of the arrays are read."""
+    x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
+    for name, array in ((f"x_{part}", x), (f"y_{part}", y)):
+        if not array.is_bfloat16:
+            require_numbers(path, name, array.dtype)
+        if not array.shape or 0 in array.shape:
+            raise Invalid("path", path, f"{name} has the shape {list(array.shape)}: no samples")
+    if len(x.shape) < 2:
+        allowed = "and must have [samples, inputs] or more axes"
+        raise Invalid("path", path, f"x_{part} has the shape {list(x.shape)}, {allowed}")
+    if x.shape[0] != y.shape[0]:
+        counts = f"x_{part} has {x.shape[0]} samples and y_{part} has {y.shape[0]}"
+        raise Invalid("path", path, f"{counts}; they must have as many")
+    for axis_name, one, other in (
+        (f"x_{part}", x.shape[1:], arrays["x_train"].shape[1:]),
+        (f"y_{part}", y.shape[1:], arrays["y_train"].shape[1:]),
+    ):
+        if one != other and not (axis_name[0] == "y" and {one, other} == {(), (1,)}):
+            of_train = f"those of {axis_name[0]}_train the shape {list(other)}"
+            allowed = f"samples of the shape {list(one)}, and {of_train}"
+            raise Invalid("path", path, f"{axis_name} has {allowed}")
+    if task == "classification" and y.shape[1:] not in ((), (1,)):
+        allowed = "must be [samples], a class for each; several labels or one-hot are not supported"
+        raise Invalid("path", path, f"y_{part} has the shape {list(y.shape)}; it {allowed}")
+    if task == "regression" and len(y.shape) > 2:
+        allowed = "must be [samples] or [samples, outputs]"
+        raise Invalid("path", path, f"y_{part} has the shape {list(y.shape)}; it {allowed}")
