@@ -12,9 +12,12 @@ from typing import Any
 import yaml
 
 from masksweep.strategies.base import Invalid
+from masksweep.strategies.registry import STRATEGIES
 from masksweep.sweeps.common import safe_yaml
 from masksweep.sweeps.common.limits import MAX_SENT_ARTIFACT_BYTES
 from masksweep.sweeps.common.provenance import code_version
+from masksweep.sweeps.components.groups import GROUPS
+from masksweep.sweeps.components.plugin_files import FLAG, ORIGIN_PATTERN
 from masksweep.sweeps.config.trial import Trial, parse, recorded_config
 from masksweep.sweeps.results import TrialResult
 
@@ -163,7 +166,24 @@ def read(path: Path) -> tuple[Trial, RecordedResults | None]:
         settings = config.get(group)
         if isinstance(settings, dict) and settings.get("path") is not None:
             settings["path"] = str(_checked_file(path, f"{group}.path", settings["path"], results))
+    _require_plugins(config)
     return parse(config), results
+
+
+def _require_plugins(config: Mapping[str, Any]) -> None:
+    """Raises `Invalid` if a component is of a plugin that this process has not loaded.
+
+    A config file cannot load one: it may come from someone else.
+    """
+    origins = config.get("components")
+    registries = {**GROUPS, "compare": STRATEGIES}
+    for group in registries if isinstance(origins, dict) else ():
+        match = ORIGIN_PATTERN.fullmatch(str(origins.get(group)))
+        section = config.get(group)
+        name = section.get("name") if isinstance(section, dict) else None
+        if match and name not in list(registries[group]):
+            reason = f"is of a file that was not named; add {FLAG} {match[1]}"
+            raise Invalid(f"components.{group}", match[0], reason)
 
 
 def _parse_results(path: Path, block: Any) -> RecordedResults:
