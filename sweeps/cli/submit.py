@@ -18,6 +18,7 @@ from masksweep.sweeps.common import escape
 from masksweep.sweeps.common.parser import Parser
 from masksweep.sweeps.common.spinner import show_status
 from masksweep.sweeps.components import plugins
+from masksweep.sweeps.components.plugin_files import FLAG
 from masksweep.sweeps.launch import cluster, job_client
 
 JOB_FOLDER = '"$HOME/masksweep-results"'
@@ -146,7 +147,7 @@ def _run_command(arguments: Sequence[str]) -> str:
     """Returns the shell command of a job: `masksweep run` with the plugins that were sent."""
     run = shlex.join(["python", "-P", "-m", "masksweep.sweeps.cli", "run"])
     names = [shlex.quote(plugin.name) for plugin in plugins.loaded()]
-    flags = [f'{plugins.FLAG} "$PLUGINS"/{name}' for name in names]
+    flags = [f'{FLAG} "$PLUGINS"/{name}' for name in names]
     find = f'PLUGINS="$({shlex.join(["python", "-P", "-c", PRINT_PLUGINS_FOLDER])})" && '
     return (find if flags else "") + " ".join(["exec", run, *flags, shlex.join(arguments)])
 

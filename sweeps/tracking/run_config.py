@@ -176,12 +176,13 @@ def _require_plugins(config: Mapping[str, Any]) -> None:
     A config file cannot load one: it may come from someone else.
     """
     origins = config.get("components")
-    registries = {**GROUPS, "compare": STRATEGIES}
-    for group in registries if isinstance(origins, dict) else ():
+    if not isinstance(origins, dict):
+        return
+    for group, registry in {**GROUPS, "compare": STRATEGIES}.items():
         match = ORIGIN_PATTERN.fullmatch(str(origins.get(group)))
         section = config.get(group)
         name = section.get("name") if isinstance(section, dict) else None
-        if match and name not in list(registries[group]):
+        if match and name not in list(registry):
             reason = f"is of a file that was not named; add {FLAG} {match[1]}"
             raise Invalid(f"components.{group}", match[0], reason)
 
