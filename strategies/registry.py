@@ -1,4 +1,4 @@
-"""Registries of components by name, of Masksweep and of other distributions.
+"""Registries of components by name, of Masksweep, of other distributions and of plugins.
 
 A component is a frozen dataclass with a `name`, for example a strategy or a model. `register` adds
 it to the registry of its kind. Another distribution lists its components as entry points.
@@ -12,6 +12,7 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -25,8 +26,8 @@ GROUP_PREFIX = "masksweep."
 """Prefix of the entry-point groups: `masksweep.strategies`, `masksweep.models`, ..."""
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]*")
 
-_distribution: ContextVar[str] = ContextVar("distribution", default="")
-"""Name and version of the distribution whose entry point is being loaded, else empty."""
+_origin_loading: ContextVar[str] = ContextVar("origin", default="")
+"""Origin of the distribution or plugin that is being loaded; empty if none is."""
 _registries: list[Registry[Any]] = []
 
 
@@ -81,8 +82,10 @@ class Registry(Mapping[str, type[T]]):
                 raise Invalid(
                     f"{GROUP_PREFIX}{self.kind}", name, f"the name of two components: {classes}"
                 )
-            if _distribution.get() or name not in self._origins:
-                self._origins[name] = _distribution.get() or _own_origin(component)
+            if _is_own(component):
+                self._origins[name] = ""
+            elif _origin_loading.get() or name not in self._origins:
+                self._origins[name] = _origin_loading.get() or _file_origin(component)
 
     def origin(self, name: str) -> str:
         """Returns where the component of this name comes from.
@@ -128,19 +131,17 @@ class Registry(Mapping[str, type[T]]):
 
     def _load_point(self, point: EntryPoint) -> None:
         origin = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
-        token = _distribution.set(origin)
         try:
-            component = point.load()
-            if inspect.isclass(component):
-                register(component)
+            with registering_from(origin):
+                component = point.load()
+                if inspect.isclass(component):
+                    register(component)
         except Invalid:
             raise
         except Exception as error:  # code of another distribution can raise anything
             message = " ".join(str(error).split()) or "no reason given"
             allowed = f"of {origin} cannot be loaded: {type(error).__name__}: {message}"
             raise Invalid(f"{GROUP_PREFIX}{self.kind}", point.name, allowed) from error
-        finally:
-            _distribution.reset(token)
 
 
 def register(component: type[T]) -> type[T]:
@@ -168,13 +169,23 @@ def register(component: type[T]) -> type[T]:
     raise TypeError(f"{component.__qualname__} must derive from one of {bases}")
 
 
-def _own_origin(component: type) -> str:
-    """Returns the origin of a component that was not loaded from an entry point.
+@contextmanager
+def registering_from(origin: str) -> Iterator[None]:
+    """Context in which registered components have this origin, unless they are Masksweep's own."""
+    token = _origin_loading.set(origin)
+    try:
+        yield
+    finally:
+        _origin_loading.reset(token)
 
-    Empty for a component of Masksweep, else the name and SHA-256 digest of its file.
-    """
-    if component.__module__.startswith(GROUP_PREFIX):
-        return ""
+
+def _is_own(component: type) -> bool:
+    """Whether a component ships with Masksweep."""
+    return component.__module__.startswith(GROUP_PREFIX)
+
+
+def _file_origin(component: type) -> str:
+    """Returns the name and SHA-256 digest of a component's file."""
     file = inspect.getsourcefile(component)
     if file is None:
         return component.__module__

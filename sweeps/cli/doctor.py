@@ -15,6 +15,7 @@ from masksweep.sweeps.cli.doctor_ray import nodes
 from masksweep.sweeps.common import escape
 from masksweep.sweeps.common.parser import Parser
 from masksweep.sweeps.common.spinner import show_status
+from masksweep.sweeps.components import plugins
 from masksweep.sweeps.composing.command_line import compose_plan
 from masksweep.sweeps.config import feasible
 from masksweep.sweeps.config.validation import single_faults
@@ -34,7 +35,7 @@ def doctor(arguments: Sequence[str]) -> int:
     Returns:
         The exit code: 0 if nothing would stop that sweep here, 1 otherwise.
     """
-    parser = Parser(prog="masksweep doctor", allow_abbrev=False)
+    parser = Parser(prog="masksweep doctor", allow_abbrev=False, epilog=plugins.HELP)
     parser.add_argument("--address", help="as launch.address; default: Ray is started here")
     options, overrides = parser.parse_known_args(arguments)
     plan = compose_plan(overrides)

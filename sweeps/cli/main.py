@@ -41,6 +41,8 @@ masksweep settles by experiment how to hold masked weights in TensorFlow.
   masksweep --version
 
 run and plan take [--rerun]: what is done already counts as not done.
+run, plan, list, report, reproduce, verify, doctor and submit take [--plugin FILE.py]: a file with a
+model, a data set or another component of your own. No config file can name one.
 submit, status and stop take [--address URL], the cluster's dashboard: http://127.0.0.1:8265.
 Overrides are Hydra's: `masksweep run strategy=weight_mask,projection pattern.sparsity=.5,.9`.
 A comma list sweeps. Named sweeps: `masksweep run +experiment=quickstart`.
@@ -50,6 +52,9 @@ COMMANDS = (
     "run, plan, list, ui, report, audit, reproduce, sync, verify, bench, doctor, submit, status"
     " or stop"
 )
+
+PLUGIN_COMMANDS = ("run", "plan", "list", "report", "reproduce", "verify", "doctor", "submit")
+"""Commands that take `--plugin`: those that build trials from configs, and `list`."""
 
 SERVER_SECONDS = 5.0
 """How long MLflow's server may take to shut down, in seconds."""
@@ -136,6 +141,8 @@ def _print_error(message: str) -> None:
 
 
 def _run(command: str, arguments: list[str]) -> int:
+    if command in PLUGIN_COMMANDS:
+        arguments = _load_plugins(arguments)
     match command:
         case "run":
             return _sweep(arguments)
@@ -185,6 +192,17 @@ def _run(command: str, arguments: list[str]) -> int:
             print(USAGE, end="")
             return 0
     raise Invalid("command", " ".join([command, *arguments]), f"{COMMANDS}; see masksweep --help")
+
+
+def _load_plugins(arguments: list[str]) -> list[str]:
+    """Loads the files that `--plugin` names, and returns the other arguments."""
+    if not any(argument.startswith("--plugin") for argument in arguments):
+        return arguments
+    from masksweep.sweeps.components import plugins
+
+    paths, others = plugins.split_flags(arguments)
+    plugins.load_files(paths)
+    return others
 
 
 def _sweep(arguments: list[str]) -> int:

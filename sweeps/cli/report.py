@@ -14,6 +14,7 @@ from masksweep.sweeps.common import escape
 from masksweep.sweeps.common.parser import Parser
 from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.common.spinner import show_status
+from masksweep.sweeps.components import plugins
 from masksweep.sweeps.tracking.store import StoreRefused, StoreUnavailable, store_uri
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def report(arguments: Sequence[str]) -> int:
     Raises:
         Invalid: There is no such sweep, it has no ended trial, or there is no such baseline.
     """
-    parser = Parser("masksweep report", description="What came out of sweeps, as one page.")
+    about = "What came out of sweeps, as one page."
+    parser = Parser("masksweep report", description=about, epilog=plugins.HELP)
     parser.add_argument("sweep", nargs="*", help="names or run ids; default: the latest")
     parser.add_argument("--baseline", metavar="LABEL", help="what to compare with; default: dense")
     parser.add_argument("--out", default="report", metavar="FOLDER", help="default: report")

@@ -17,10 +17,17 @@ from masksweep.sweeps.cli.submission import prepare
 from masksweep.sweeps.common import escape
 from masksweep.sweeps.common.parser import Parser
 from masksweep.sweeps.common.spinner import show_status
+from masksweep.sweeps.components import plugins
+from masksweep.sweeps.components.plugin_files import FLAG
 from masksweep.sweeps.launch import cluster, job_client
 
 JOB_FOLDER = '"$HOME/masksweep-results"'
 """Folder on the head in which jobs run. Ray deletes a job's own folder when the job ends."""
+PRINT_PLUGINS_FOLDER = f"""
+from importlib.util import find_spec
+print(*find_spec("masksweep.{cluster.SENT_PLUGINS}").submodule_search_locations)
+""".strip()
+"""Python that prints the folder on the head that has the sent plugins."""
 STOP_SECONDS = 30
 """How long a sweep may take to shut down, in seconds; then Ray kills it."""
 SWEEP_NAME_KEY = "masksweep"
@@ -61,7 +68,7 @@ def submit(arguments: Sequence[str]) -> int:
     Raises:
         Invalid: The sweep is refused, or no dashboard answers at the address.
     """
-    parser = _parser("submit")
+    parser = _parser("submit", epilog=plugins.HELP)
     parser.add_argument("--follow", action="store_true", help="print its log until it ends")
     options, run_arguments = parser.parse_known_args(arguments)
     submission = prepare(run_arguments)
@@ -69,13 +76,12 @@ def submit(arguments: Sequence[str]) -> int:
     if submission.store:
         message = f"masksweep: results go to {submission.store}, as MLFLOW_TRACKING_URI says here"
         print(message, file=sys.stderr)
-    command = shlex.join(
-        ["python", "-P", "-m", "masksweep.sweeps.cli", "run", *submission.arguments]
-    )
-    with cluster.code_environment() as code, show_status("Sending the sweep"):
+    command = _run_command(submission.arguments)
+    environment = cluster.code_environment(plugins.files())
+    with environment as code, show_status("Sending the sweep"):
         job = job_client.send(
             client,
-            entrypoint=f"mkdir -p {JOB_FOLDER} && cd {JOB_FOLDER} && exec {command}",
+            entrypoint=f"mkdir -p {JOB_FOLDER} && cd {JOB_FOLDER} && {command}",
             # no secrets here: everybody who sees the dashboard sees these variables
             runtime_env=code | {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}},
             metadata={SWEEP_NAME_KEY: submission.name},
@@ -137,8 +143,17 @@ def stop(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _parser(command: str) -> Parser:
-    parser = Parser(prog=f"masksweep {command}", allow_abbrev=False)
+def _run_command(arguments: Sequence[str]) -> str:
+    """Returns the shell command of a job: `masksweep run` with the plugins that were sent."""
+    run = shlex.join(["python", "-P", "-m", "masksweep.sweeps.cli", "run"])
+    names = [shlex.quote(plugin.name) for plugin in plugins.loaded()]
+    flags = [f'{FLAG} "$PLUGINS"/{name}' for name in names]
+    find = f'PLUGINS="$({shlex.join(["python", "-P", "-c", PRINT_PLUGINS_FOLDER])})" && '
+    return (find if flags else "") + " ".join(["exec", run, *flags, shlex.join(arguments)])
+
+
+def _parser(command: str, epilog: str | None = None) -> Parser:
+    parser = Parser(prog=f"masksweep {command}", allow_abbrev=False, epilog=epilog)
     default = f"RAY_API_SERVER_ADDRESS, RAY_ADDRESS, or {job_client.DEFAULT_ADDRESS}"
     help_text = f"the cluster's dashboard; default: {default}"
     parser.add_argument("--address", metavar="URL", help=help_text)

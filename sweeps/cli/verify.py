@@ -16,6 +16,7 @@ from rich.console import Console
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common import escape
 from masksweep.sweeps.common.parser import Parser
+from masksweep.sweeps.components import plugins
 from masksweep.sweeps.report import claims
 from masksweep.sweeps.report.claims import CheckedClaim
 
@@ -39,7 +40,7 @@ def verify(arguments: Sequence[str]) -> int:
     from masksweep.sweeps.composing.command_line import compose_plan
     from masksweep.sweeps.driver import run_sweep
 
-    parser = Parser(prog="masksweep verify", allow_abbrev=False)
+    parser = Parser(prog="masksweep verify", allow_abbrev=False, epilog=plugins.HELP)
     parser.add_argument("--only", action="append", metavar="NAME", help="one experiment")
     parser.add_argument("--rerun", action="store_true", help="what is done counts as not done")
     options, overrides = parser.parse_known_args(arguments)

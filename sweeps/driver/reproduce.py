@@ -21,6 +21,7 @@ from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.common.signals import SignalHandler
 from masksweep.sweeps.common.spinner import show_status
 from masksweep.sweeps.common.text import printable
+from masksweep.sweeps.components import plugins
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.plan import PlannedTrial
 from masksweep.sweeps.config.sections import Tracking
@@ -68,7 +69,8 @@ def reproduce(arguments: Sequence[str]) -> int:
     Raises:
         Invalid: There is no such run or file, or it cannot be read.
     """
-    parser = Parser("masksweep reproduce", description="Run a trial again, and compare.")
+    about = "Run a trial again, and compare."
+    parser = Parser("masksweep reproduce", description=about, epilog=plugins.HELP)
     parser.add_argument("what", metavar="RUN_ID | config.yaml", help="a run, or its config file")
     parser.add_argument(
         "--sweep", action="store_true", help="all trials of a sweep, by name or run id"
@@ -139,7 +141,8 @@ def _reproduce_all(targets: Sequence[Target], source: str, uri: str | None, fold
         # the first signal stops the run between two records, a second one stops it immediately
         with SignalHandler(deferred=True) as stop:
             recorder = Recorder(spool, Sender(spool, tracking, name, tracker))
-            recorder.start_sweep(f"Again, from the config of `{source}`.", [])
+            files = plugins.recorded_files()
+            recorder.start_sweep(f"Again, from the config of `{source}`.", [], files=files)
             recorder.sender.start()
             status = "KILLED"
             try:

@@ -11,6 +11,7 @@ from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common.signals import SignalHandler, Stopped
 from masksweep.sweeps.common.spinner import show_status
 from masksweep.sweeps.common.sweep_failed import SweepFailed
+from masksweep.sweeps.components import plugins
 from masksweep.sweeps.config import feasible
 from masksweep.sweeps.config.plan import (
     PlannedTrial,
@@ -90,7 +91,8 @@ def _run(
             if engine is None and any(p.state == "to run" for p in planned):
                 engine = _start_engine(stack, planned, name)
         stop.deferred = True
-        command = shlex.join(["masksweep", "run", *recordable_overrides(arguments)])[:4000]
+        flags, overrides = plugins.flags(recorded=True), recordable_overrides(arguments)
+        command = shlex.join(["masksweep", "run", *flags, *overrides])[:4000]
         return SweepRun(planned, recorder, stop, name, command, rerun).run(engine)
 
 

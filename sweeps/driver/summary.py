@@ -12,6 +12,7 @@ from pathlib import Path
 from masksweep.sweeps.common import escape
 from masksweep.sweeps.common.limits import STATE_FOLDER
 from masksweep.sweeps.common.redact import redact
+from masksweep.sweeps.components import plugins
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.plan import PlannedTrial, count_by_state, count_trials
 from masksweep.sweeps.report import baseline, claims, recommendation
@@ -136,7 +137,7 @@ def print_after(result: SweepResult, name: str, arguments: Sequence[str]) -> Non
     if result.stop_reason:
         print(result.stop_reason, file=sys.stderr)
     if result.exit_code > 128:
-        again = redact(shlex.join(["masksweep", "run", *arguments]))
+        again = redact(shlex.join(["masksweep", "run", *plugins.flags(), *arguments]))
         print(f"Interrupted; finished trials are kept. Continue with:\n  {again}", file=sys.stderr)
     if result.outcomes:
         print(f"\nOpen the results with: masksweep ui   (sweep {name!r})")

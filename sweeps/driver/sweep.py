@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from masksweep.sweeps.common.limits import INTERRUPTED_SEND_SECONDS
 from masksweep.sweeps.common.signals import SignalHandler, Stopped
 from masksweep.sweeps.common.sweep_failed import SweepFailed
+from masksweep.sweeps.components import plugins
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.plan import PlannedTrial
 from masksweep.sweeps.driver import summary
@@ -94,7 +95,7 @@ class SweepRun(TrialWatcher):
         note = summary.note(self._question, self._command, [], [])
         plan = [p.describe() for p in self._planned]
         tags = {"sweep.question": self._question, "sweep.command": self._command}
-        self._recorder.start_sweep(note, plan, scores, tags)
+        self._recorder.start_sweep(note, plan, scores, tags, plugins.recorded_files())
         self._recorder.sender.start()
         not_run = [p for p in self._planned if p.state != "to run"]
         with self._display:

@@ -26,6 +26,8 @@ from masksweep.sweeps.launch import ray_internals
 from masksweep.sweeps.launch.local_ray import loopback, private_ray
 
 PACKAGES = ("strategies", "sweeps", "conf")
+SENT_PLUGINS = "sent_plugins"
+"""Folder beside the packages that has the plugins of a submitted sweep."""
 ADDRESS_SPACE_BYTES, OBJECT_STORE_SHARE = 6e9, 0.3
 """Address space that Ray needs: `ADDRESS_SPACE_BYTES` for each process, and in addition the
 fraction `OBJECT_STORE_SHARE` of the available memory, which Ray's object store maps."""
@@ -134,12 +136,16 @@ def hide_warnings() -> None:
 
 
 @contextmanager
-def code_environment() -> Iterator[dict[str, list[str]]]:
+def code_environment(plugin_files: Mapping[str, bytes] = {}) -> Iterator[dict[str, list[str]]]:
     """Yields a Ray runtime environment that sends the code of Masksweep to the cluster.
 
     The environment holds nothing else, in particular no variables that may be secret. Ray sends
     one folder, but the packages may lie in several places. So they are copied into a temporary
     folder `masksweep`, which is removed when the context ends.
+
+    Args:
+        plugin_files: Content of the files of plugins, by path. They are sent as the subfolder
+            `SENT_PLUGINS`, from which nothing is imported unless a command line names it.
     """
     with tempfile.TemporaryDirectory(prefix="masksweep-code-") as folder:
         package = Path(folder, "masksweep")
@@ -149,6 +155,10 @@ def code_environment() -> Iterator[dict[str, list[str]]]:
             assert spec.submodule_search_locations
             skipped = shutil.ignore_patterns("__pycache__")
             shutil.copytree(spec.submodule_search_locations[0], package / name, ignore=skipped)
+        for path, content in plugin_files.items():
+            file = package / SENT_PLUGINS / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
         yield {"py_modules": [str(package)]}
 
 

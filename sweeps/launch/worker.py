@@ -19,6 +19,7 @@ from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common.limits import MAX_SENT_ARTIFACT_BYTES
 from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.common.storage import Folder
+from masksweep.sweeps.components import plugins
 from masksweep.sweeps.components.groups import GROUPS_WITH_FILES
 from masksweep.sweeps.config.trial import Trial, parse, recorded_config
 from masksweep.sweeps.launch.cluster import Spec
@@ -65,7 +66,7 @@ def portable_config(trial: Trial) -> dict[str, Any]:
 
 
 class TrialWork:
-    """The `Work` that runs trials.
+    """The `Work` that runs trials. It has the plugins that this process has loaded.
 
     Args:
         checkpoints: Folder or fsspec URI for checkpoints, which all workers can reach.
@@ -74,14 +75,17 @@ class TrialWork:
 
     def __init__(self, checkpoints: str, every_s: float) -> None:
         self._checkpoints, self._every_s = checkpoints, every_s
+        self._plugins = plugins.loaded()
         self._trials = 0
 
     def setup(self, spec: Spec) -> None:
-        """Sets up TensorFlow for the resources of this worker."""
+        """Sets up TensorFlow for the resources of this worker, and loads the plugins."""
         from masksweep.sweeps.training.process import prepare_process
 
         self._memory = spec.memory
         prepare_process(spec.threads, spec.num_gpus)
+        for plugin in self._plugins:
+            plugins.load(plugin)
 
     def refusals(self, configs: Sequence[Mapping[str, object]]) -> Sequence[PreflightAnswer]:
         """Says whether the strategy of each trial refuses its plan; see `preflight.check_plans`."""

@@ -43,6 +43,7 @@ class Recorder:
         plan: Sequence[Mapping[str, Any]],
         scores: Sequence[str] = (),
         tags: Mapping[str, str] | None = None,
+        files: Mapping[str, bytes] | None = None,
     ) -> None:
         """Opens the parent run, or opens it again; closes runs that an earlier driver left open.
 
@@ -52,9 +53,10 @@ class Recorder:
             scores: Names of the trials' test scores. If empty, MLflow's page gets no view of the
                 sweep.
             tags: Additional tags of the parent run.
+            files: Content of the parent run's first files, by name.
         """
         extra = {"scores": list(scores), "tags": dict(tags or {})}
-        self._put("sweep", None, note=note, plan=list(plan), **extra)
+        self._put("sweep", files, note=note, plan=list(plan), **extra)
 
     def end_sweep(
         self,

@@ -12,11 +12,13 @@ from typing import Any
 import yaml
 
 from masksweep.strategies.base import Invalid
+from masksweep.strategies.registry import STRATEGIES
 from masksweep.sweeps.common import safe_yaml
 from masksweep.sweeps.common.limits import MAX_COPIED_DATA_BYTES, MAX_SENT_ARTIFACT_BYTES
 from masksweep.sweeps.common.provenance import code_version
 from masksweep.sweeps.components.datasets.content import REFERENCE, content_digest
-from masksweep.sweeps.components.groups import GROUPS_WITH_FILES
+from masksweep.sweeps.components.groups import GROUPS, GROUPS_WITH_FILES
+from masksweep.sweeps.components.plugin_files import FLAG, ORIGIN_PATTERN
 from masksweep.sweeps.config.trial import Trial, parse, recorded_config
 from masksweep.sweeps.results import TrialResult
 
@@ -178,7 +180,25 @@ def read(path: Path) -> tuple[Trial, RecordedResults | None]:
                 settings["path"] = _data_beside(path, settings["path"])
                 continue
             settings["path"] = str(_checked_file(path, f"{group}.path", settings["path"], results))
+    _require_plugins(config)
     return parse(config), results
+
+
+def _require_plugins(config: Mapping[str, Any]) -> None:
+    """Raises `Invalid` if a component is of a plugin that this process has not loaded.
+
+    A config file cannot load one: it may come from someone else.
+    """
+    origins = config.get("components")
+    if not isinstance(origins, dict):
+        return
+    for group, registry in {**GROUPS, "compare": STRATEGIES}.items():
+        match = ORIGIN_PATTERN.fullmatch(str(origins.get(group)))
+        section = config.get(group)
+        name = section.get("name") if isinstance(section, dict) else None
+        if match and name not in list(registry):
+            reason = f"is of a file that was not named; add {FLAG} {match[1]}"
+            raise Invalid(f"components.{group}", match[0], reason)
 
 
 def _parse_results(path: Path, block: Any) -> RecordedResults:

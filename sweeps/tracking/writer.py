@@ -96,7 +96,7 @@ class Tracker(Experiment):
                 body = record.body
                 match record.kind:
                     case "sweep":
-                        self._start_sweep(body)
+                        self._start_sweep(body, files(record))
                     case "trial":
                         self._start_trial(body)
                     case "metrics":
@@ -110,7 +110,7 @@ class Tracker(Experiment):
                 if run := self._run(key, trials[key]):
                     self._log(run, points)
 
-    def _start_sweep(self, body: Mapping[str, Any]) -> None:
+    def _start_sweep(self, body: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
         """Opens or creates the parent run."""
         if not self._experiment:
             self._make_experiment()
@@ -130,6 +130,7 @@ class Tracker(Experiment):
             self._log(self._parent, [], tags)
         self._kill_children()
         self._client.log_dict(self._parent, {"trials": body["plan"]}, "plan.json")
+        self._log_files(self._parent, files)
         if scores := body.get("scores"):
             self._set_view(scores)
         if new:

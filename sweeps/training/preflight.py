@@ -12,6 +12,8 @@ from typing import Any, Self
 
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common.child import Child, ChildDied
+from masksweep.sweeps.components import plugins
+from masksweep.sweeps.components.plugin_files import Plugin
 from masksweep.sweeps.config.trial import Trial, parse, recorded_config
 from masksweep.sweeps.results import PreflightAnswer
 
@@ -66,7 +68,7 @@ class Preflight:
         """
         configs = [recorded_config(trial) for trial in trials]
         try:
-            return self._child.submit(_check_configs, configs).result()
+            return self._child.submit(_check_configs, plugins.loaded(), configs).result()
         except ChildDied:
             raise Invalid("model", "", "ended the process that built it; too large?") from None
 
@@ -77,8 +79,12 @@ def _load() -> None:
     prepare_process(threads=1)
 
 
-def _check_configs(configs: Sequence[Mapping[str, Any]]) -> list[PreflightAnswer]:
+def _check_configs(
+    needed_plugins: Sequence[Plugin], configs: Sequence[Mapping[str, Any]]
+) -> list[PreflightAnswer]:
     try:
+        for plugin in needed_plugins:
+            plugins.load(plugin)
         return check_plans([parse(config) for config in configs])
     except Invalid:
         raise

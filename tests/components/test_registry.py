@@ -12,9 +12,7 @@ import pytest
 from masksweep.strategies import STRATEGIES, Invalid, Strategy, register
 from masksweep.sweeps.components.groups import GROUPS
 from tests.support.command import complaint, masksweep
-from tests.support.plugin import MODEL, install
-
-WIDE = {"masksweep.models": {"wide": "their_models:Wide"}}
+from tests.support.plugin import MODEL, WIDE, install
 
 
 @pytest.fixture

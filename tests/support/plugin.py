@@ -1,9 +1,12 @@
-"""Installs a third-party distribution with plugins into a folder, as an installer does."""
+"""Components of other people: a file for `--plugin`, and a distribution that is installed."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
+
+PAGE = Path(__file__).parents[2] / ".github" / "CONTRIBUTING.md"
 
 MODEL = '''
 from dataclasses import dataclass
@@ -27,6 +30,9 @@ class Wide(Model):
             [keras.Input(inputs), *layers, keras.layers.Dense(outputs, name="output")]
         )
 '''
+
+WIDE = {"masksweep.models": {"wide": "their_models:Wide"}}
+"""Entry points of a distribution that has `MODEL` in `their_models.py`."""
 
 
 def install(
@@ -59,3 +65,25 @@ def install(
         lines += [f"[{group}]", *(f"{key} = {value}" for key, value in values.items())]
     (info / "entry_points.txt").write_text("\n".join(lines))
     return folder
+
+
+def my_net() -> str:
+    """The file `my_net.py` of CONTRIBUTING.md, with a model `my_net` and a data set `my_data`."""
+    (text,) = re.findall(r"^`my_net.py`:\n\n```python\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
+    return str(text)
+
+
+def split_my_net(folder: Path) -> Path:
+    """Writes `my_net.py`, whose network is built by a file beside it, and returns its path."""
+    text, lazy = (
+        my_net(),
+        "        import parts.layers\n\n        hidden = parts.layers.hidden(self)\n",
+    )
+    hidden = re.compile(r"^        hidden = (.*\n)", re.M)
+    (call,) = hidden.findall(text)
+    (folder / "parts").mkdir()
+    (folder / "parts/layers.py").write_text(
+        f"import keras\n\n\ndef hidden(self):\n    return {call}"
+    )
+    (folder / "my_net.py").write_text(hidden.sub(lazy, text))
+    return folder / "my_net.py"
