@@ -20,6 +20,7 @@ from masksweep.strategies.core import matrix_layers
 from masksweep.strategies.core.weights import describe
 from masksweep.strategies.sparse_tensor import SparseTensor
 
+DOUBLE = "float64"
 FORMATS = ["coo", "lookup"]
 MASKS = ["scattered", "empty", "full", "empty rows", "empty columns"]
 CONVOLUTIONS = {1: layers.Conv1D, 2: layers.Conv2D, 3: layers.Conv3D}
@@ -52,15 +53,17 @@ def assert_the_layer_with_a_masked_kernel(
 ) -> None:
     """Compares outputs and gradients of a layer with a sparse kernel and with a masked one.
 
+    It computes in double precision, so that an error is not taken for rounding.
+
     Args:
-        layer: The layer, which is not built.
+        layer: The layer, of dtype `float64`, which is not built.
         size: The shape of its inputs, without the batch.
         mask: One of `MASKS`.
         format: One of `FORMATS`.
         unknown: How many axes of the inputs, after the batch, have no size when it is traced.
     """
     generator = np.random.default_rng(len(size))
-    x = tf.constant(generator.normal(size=(3, *size)).astype("float32"))
+    x = tf.constant(generator.normal(size=(3, *size)))
     layer.build((None, *size))
     kernel = layer.kernel
     kept = mask_of(mask, tuple(kernel.shape), seed=sum(size))
@@ -70,7 +73,7 @@ def assert_the_layer_with_a_masked_kernel(
 
     binding = SparseTensor(format).bind()
     m = binding.layout(kept)
-    v, h = binding.init(kernel.value, m, None), tf.zeros(kernel.shape)
+    v, h = binding.init(kernel.value, m, None), tf.zeros(kernel.shape, x.dtype)
     spec = tf.TensorSpec([None] * (1 + unknown) + list(x.shape[1 + unknown :]), x.dtype)
 
     @tf.function(input_signature=[spec])
@@ -82,7 +85,7 @@ def assert_the_layer_with_a_masked_kernel(
     assert call.get_concrete_function().outputs[0].shape.rank == outputs.ndim
     expected = [outputs, x_gradient, *expected_bias, w_gradient[tuple(np.transpose(m))]]
     for actual, wanted in zip(compute(call, x, [*bias, v]), expected, strict=True):
-        np.testing.assert_allclose(actual, wanted, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(actual, wanted, rtol=1e-10, atol=1e-10)
 
 
 @st.composite
@@ -100,10 +103,14 @@ def convolutions(draw: st.DrawFn) -> tuple[dict[str, Any], tuple[int, ...]]:
     if padding == "valid":
         spans = [(n - 1) * d + 1 for n, d in zip(window, dilation, strict=True)]
         size = tuple(max(pair) for pair in zip(size, spans, strict=True))
+    strides = (1,) * rank if dilated else draw(tuples(1, 3))
+    if rank == 3:  # TensorFlow 2.21 is wrong on a CPU if a stride is longer than the window
+        strides = tuple(min(pair) for pair in zip(strides, window, strict=True))
     arguments = {
+        "dtype": DOUBLE,
         "filters": draw(st.integers(1, 4)),
         "kernel_size": window,
-        "strides": (1,) * rank if dilated else draw(tuples(1, 3)),
+        "strides": strides,
         "padding": padding,
         "dilation_rate": dilation,
         "use_bias": draw(st.booleans()),
@@ -134,9 +141,11 @@ EQUATIONS = {
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("mask", MASKS)
 def test_dense_and_einsum(mask: str, format: str) -> None:
-    assert_the_layer_with_a_masked_kernel(layers.Dense(4, "tanh"), (2, 5, 3), mask, format)
+    assert_the_layer_with_a_masked_kernel(
+        layers.Dense(4, "tanh", dtype=DOUBLE), (2, 5, 3), mask, format
+    )
     for equation, (size, output_shape, bias_axes) in EQUATIONS.items():
-        layer = layers.EinsumDense(equation, output_shape, "tanh", bias_axes)
+        layer = layers.EinsumDense(equation, output_shape, "tanh", bias_axes, dtype=DOUBLE)
         assert_the_layer_with_a_masked_kernel(layer, size, mask, format)
 
 
