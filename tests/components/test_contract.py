@@ -13,16 +13,30 @@ from masksweep.sweeps.components.datasets.base import Split
 from masksweep.sweeps.components.datasets.explicit import Explicit
 from masksweep.sweeps.components.models import MODELS, Model
 from masksweep.sweeps.components.models.explicit import Explicit as Network
+from masksweep.sweeps.components.models.lenet5 import LeNet5
 from masksweep.sweeps.components.models.mlp import MLP
+from masksweep.sweeps.components.models.mobilenet_tiny import MobileNetTiny
+from masksweep.sweeps.components.models.resnet import ResNet
+from masksweep.sweeps.components.models.transformer import Transformer
+from masksweep.sweeps.components.models.vit_tiny import ViTTiny
+from masksweep.sweeps.components.models.wide_resnet import WideResNet
 from masksweep.sweeps.components.optimizers import OPTIMIZERS
 from masksweep.sweeps.components.testing import check_dataset, check_model, check_optimizer
 
 KERNELS = (((0.1, -0.2), (0.4, 0.5), (0.7, 0.8)), ((0.7,), (-0.8,)))
-# entries for components that need settings; the others are checked with their defaults
+# entries for components that need settings or are large; the others are checked with their defaults
 MODELS_OF: dict[str, list[Model]] = {
     "explicit": [Network(KERNELS, activation="tanh")],
+    "lenet5": [LeNet5(), LeNet5("caffe")],
     "mlp": [MLP(), MLP((6, 6), residual=True, batch_norm=True, dropout=0.1, activation="tanh")],
+    "mobilenet_tiny": [MobileNetTiny(1 / 8)],
+    "resnet": [ResNet(8, 4)],
+    "transformer": [Transformer(dim=16), Transformer(vocabulary=3, dim=16)],
+    "vit_tiny": [ViTTiny(8, depth=2, heads=2, dim=16)],
+    "wide_resnet": [WideResNet(10, 1)],
 }
+IMAGES = ("lenet5", "mobilenet_tiny", "resnet", "vit_tiny", "wide_resnet")
+"""Models that take images only."""
 DATA_OF: dict[str, DataSet] = {"explicit": Explicit(x=((1.0, 2.0), (3.0, 4.0)), y=((1.0,), (2.0,)))}
 MODELS_TRIED = [m for name in MODELS for m in MODELS_OF.get(name) or [MODELS[name]()]]
 
@@ -31,6 +45,8 @@ MODELS_TRIED = [m for name in MODELS for m in MODELS_OF.get(name) or [MODELS[nam
 def test_model(model: Model) -> None:
     if isinstance(model, Network):
         check_model(model, (3,), 1, fixed=True)
+    elif model.name in IMAGES:
+        check_model(model, (16, 24, 3))
     else:
         check_model(model, (16,))
 
