@@ -37,7 +37,7 @@ def prepare(run_arguments: Sequence[str]) -> Submission:
 
     Raises:
         Invalid: `run` would refuse the sweep. Or it cannot be sent: it has a relative path (of
-            masks, held values or a store), or a password. Everybody who sees the cluster's
+            masks, held values, a model or a store), or a password. Everybody who sees the cluster's
             dashboard sees a job's arguments.
     """
     for argument in run_arguments:
@@ -47,7 +47,7 @@ def prepare(run_arguments: Sequence[str]) -> Submission:
         _require_public(key.lstrip("+~"), value)
     trials = [p.trial for p in compose_plan([a for a in run_arguments if a not in RUN_FLAGS])]
     for trial in trials:
-        for group in ("pattern", "held"):
+        for group in ("pattern", "held", "model"):
             if path := getattr(getattr(trial, group), "path", None):
                 _require_absolute(f"{group}.path", path)
     first = trials[0]

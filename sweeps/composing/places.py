@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 DESTINATION_KEYS = ("tracking.uri", "checkpoint.path", "launch.address")
 """Keys of places to which results, weights and code are sent. Checkpoints are loaded from there."""
-INPUT_FILE_KEYS = ("pattern.path", "held.path")
+INPUT_FILE_KEYS = ("pattern.path", "held.path", "model.path")
 """Keys of files that are read."""
 
 

@@ -57,7 +57,7 @@ class Task:
 def portable_config(trial: Trial) -> dict[str, Any]:
     """Returns the trial's config with absolute paths: a worker has another current folder."""
     config = recorded_config(trial)
-    for group in ("pattern", "held"):
+    for group in ("pattern", "held", "model"):
         if path := config[group].get("path"):
             config[group]["path"] = str(Path(path).absolute())
     return config

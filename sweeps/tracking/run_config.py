@@ -27,10 +27,10 @@ FILE_NAME = "config.yaml"
 """Name of the config file."""
 RESULTS_KEY = "recorded"
 """Key of the results in the config file; the other keys are the trial's config."""
-GROUPS_WITH_FILES = ("pattern", "held")
+GROUPS_WITH_FILES = ("pattern", "held", "model")
 """Groups whose setting `path` names a file. A copy of the file is stored beside the config file."""
-FILE_SUFFIXES = (".npz", ".csv")
-"""Suffixes of these copies: `.csv` if the file has it, else `.npz`."""
+FILE_SUFFIXES = (".npz", ".csv", ".keras")
+"""Suffixes of these copies: that of the file if it is one of these, else `.npz`."""
 FILE_NAMES = (FILE_NAME, *(f"given_{g}{s}" for g in GROUPS_WITH_FILES for s in FILE_SUFFIXES))
 """Names of the config file and of the files that may be beside it."""
 Curves = Mapping[str, Mapping[int, float]]

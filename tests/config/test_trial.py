@@ -6,6 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ NEEDS = {
     ("pattern", "file"): ["pattern.path=masks.npz"],
     ("held", "file"): ["held.path=masks.npz"],
     ("model", "explicit"): ["model.kernels=[[[0,1]]]"],
+    ("model", "keras_file"): ["model.path=net.keras"],
     ("data", "explicit"): ["data.x=[[0]]", "data.y=[[1]]"],
 }
 """Overrides that an option requires."""
@@ -65,6 +67,8 @@ def test_every_option_composes_and_validates(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     np.savez(tmp_path / "masks.npz", a=np.zeros(1))
+    with zipfile.ZipFile(tmp_path / "net.keras", "w") as archive:
+        archive.writestr("config.json", '{"class_name": "Sequential", "config": {}}')
     parsed = parse(composed(f"{group}={option}", *NEEDS.get((group, option), [])))
     assert (
         getattr(parsed, group).name

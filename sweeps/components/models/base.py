@@ -70,7 +70,7 @@ def require_image(inputs: tuple[int, ...], side: int) -> None:
         Invalid: The shape is not `[height, width, channels]`, or the image is smaller.
     """
     is_image = len(inputs) == 3 and min(inputs[:2]) >= side
-    allowed = f"images [height, width, channels] of {side} x {side} pixels or more, for this model"
+    allowed = f"images [height, width, channels] of {side} x {side} pixels or more"
     require(is_image, "inputs", inputs, allowed)
 
 

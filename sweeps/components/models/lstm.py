@@ -37,7 +37,7 @@ class LSTM(Model):
     def network(self, inputs: tuple[int, ...], outputs: int) -> Any:
         import keras
 
-        allowed = "a sequence [steps] or [steps, features], for this model"
+        allowed = "a sequence [steps] or [steps, features]"
         require(len(inputs) in (1, 2), "inputs", inputs, allowed)
         layers = [keras.Input(inputs)]
         if len(inputs) == 1:

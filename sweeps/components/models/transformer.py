@@ -73,11 +73,11 @@ class Transformer(Model):
 
         inputs = tuple(y.shape[1:])
         if self.vocabulary is not None:
-            allowed = "a sequence [steps] of tokens, for this model with a vocabulary"
+            allowed = "a sequence [steps] of tokens, with a vocabulary"
             require(len(inputs) == 1, "inputs", inputs, allowed)
             y = keras.layers.Embedding(self.vocabulary, self.dim, name="tokens")(y)
         else:
-            allowed = "a sequence [steps] or [steps, features], for this model"
+            allowed = "a sequence [steps] or [steps, features]"
             require(len(inputs) in (1, 2), "inputs", inputs, allowed)
             if len(inputs) == 1:
                 y = keras.layers.Reshape((*inputs, 1), name="sequence")(y)
