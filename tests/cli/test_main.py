@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -190,6 +191,7 @@ def test_more_than_there_is_is_refused_before_the_store_is_opened(tmp_path: Path
         ("launch.address=ray://head:10001", "launch.address=ray://head:10001: left to submit"),
         ("pattern=file pattern.path=masks.npz", "pattern.path=masks.npz: must be absolute"),
         ("held=file held.path=masks.npz", "held.path=masks.npz: must be absolute"),
+        ("model=keras_file model.path=net.keras", "model.path=net.keras: must be absolute"),
         ("tracking.uri=sqlite:///mine.db", "tracking.uri=sqlite:///mine.db: must be absolute"),
         ("tracking.uri=./runs", "tracking.uri=./runs: must be absolute"),
         ("tracking.uri=https://me:secret@host/x", "tracking.uri=https://host/x: no password: "),
@@ -204,6 +206,8 @@ def test_what_cannot_travel_is_refused_before_it_is_sent(
     arguments: str, said: str, tmp_path: Path
 ) -> None:
     np.savez(tmp_path / "masks.npz", **{"output/kernel": np.ones((100, 10))})  # type: ignore[arg-type]
+    with zipfile.ZipFile(tmp_path / "net.keras", "w") as archive:
+        archive.writestr("config.json", '{"class_name": "Sequential", "config": {}}')
     words = arguments.split(" ")
     env = dict(word.split("=", 1) for word in words if word.startswith("MLFLOW_"))
     overrides = [word for word in words if not word.startswith("MLFLOW_")]

@@ -9,8 +9,12 @@ import keras
 import numpy as np
 import pytest
 
-from masksweep.strategies import Invalid
-from masksweep.strategies.core.weights import describe
+from masksweep.strategies import STRATEGIES, Invalid
+from masksweep.strategies.core.audit import moved_fraction, violations
+from masksweep.strategies.core.weights import describe, make_plan, values
+from masksweep.strategies.held.zero import Zero
+from masksweep.strategies.patterns.random import Random
+from masksweep.strategies.testing.trial import Trial
 from masksweep.sweeps.components.models import MODELS, Model
 from masksweep.sweeps.components.models.lenet5 import LeNet5
 from masksweep.sweeps.components.models.lenet300 import LeNet300
@@ -208,6 +212,28 @@ def test_kernels_of_convolutions_are_drawn_for_relus(model: Model) -> None:
             depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
             fan_in = 9 if depthwise else np.prod(kernel.shape[:-1])
             assert kernel.std() == pytest.approx((2 / fan_in) ** 0.5, rel=0.2)
+
+
+# -- training under masks --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "strategy", ["weight_mask", "gradient_mask", "projection", "hard_mask", "sparse_values"]
+)
+@pytest.mark.parametrize("model", [ResNet(8, 2), WideResNet(10, 1)], ids=lambda m: m.name)
+def test_masked_kernels_of_a_residual_network_are_held(model: Model, strategy: str) -> None:
+    network = built(model, (8, 8, 3), 3)
+    weights = describe(network)
+    targets = [w.name for w in weights if "_conv_" in w.name or "_shortcut" in w.name]
+    masks = Random(0.8).from_weights
+    plan = make_plan(weights, values(network), masks=masks, held=Zero().values, targets=targets)
+    assert len(plan.weights) == len(targets) >= 6
+    optimizer = keras.optimizers.SGD(0.05, momentum=0.9)
+    trial = Trial(STRATEGIES[strategy](), network, plan, optimizer)
+    before = trial.weights()
+    after = trial.end(3)
+    assert violations(after, plan) == (0, 0.0)
+    assert moved_fraction(before, after, plan) > 0.9
 
 
 # -- inputs ----------------------------------------------------------------------------------
