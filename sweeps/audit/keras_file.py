@@ -8,7 +8,6 @@ only names, classes and flags of the layers.
 
 from __future__ import annotations
 
-import json
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -17,17 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from masksweep.strategies.base import Invalid
-from masksweep.strategies.core.npz import CHUNK_BYTES, COMPRESSION_METHODS
 from masksweep.sweeps.audit.stored import StoredModel
+from masksweep.sweeps.common.keras_archive import WEIGHTS_FILE, read_config, unpack_weights
 
 ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
 HDF5_START = b"\x89HDF\r\n\x1a\n"
-CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.weights.h5"
-CONFIG_LIMIT = 2**24
-"""Largest size of a model's config in bytes. The config of a large model has 1 or 2 MB."""
-UNPACKED_LIMIT, EXPANSION_LIMIT = 2**28, 100
-"""Weights may unpack to `UNPACKED_LIMIT` bytes, or to `EXPANSION_LIMIT` times their packed size if
-that is more."""
 
 
 @contextmanager
@@ -36,14 +29,14 @@ def open_archive(path: str) -> Iterator[StoredModel]:
 
     Raises:
         Invalid: (key `path`) The file is not a `.keras` file, is damaged, or unpacks to more than
-            the limits of this module.
+            the limits of `keras_archive`.
     """
     with tempfile.TemporaryDirectory() as folder:
         unpacked = Path(folder, WEIGHTS_FILE)
         try:
             with zipfile.ZipFile(path) as archive:
-                config = _config(path, archive)
-                _unpack(path, archive, unpacked)
+                config = read_config(path, archive)
+                unpack_weights(path, archive, unpacked)
         except Invalid:
             raise
         except OSError as error:
@@ -53,39 +46,6 @@ def open_archive(path: str) -> Iterator[StoredModel]:
             raise Invalid("path", path, "not a readable .keras file") from error
         with open_hdf5(path, unpacked, config) as model:
             yield model
-
-
-def _config(path: str, archive: zipfile.ZipFile) -> Mapping[str, Any]:
-    _checked_entry(archive, CONFIG_FILE)
-    with archive.open(CONFIG_FILE) as stream:
-        text = stream.read(CONFIG_LIMIT + 1)
-    if len(text) > CONFIG_LIMIT:
-        raise Invalid(
-            "path", path, f"its {CONFIG_FILE} unpacks to more than {CONFIG_LIMIT:,} bytes"
-        )
-    config = json.loads(text)
-    if not isinstance(config, dict) or not isinstance(config.get("class_name"), str):
-        raise ValueError("no model's config")
-    return config
-
-
-def _unpack(path: str, archive: zipfile.ZipFile, to: Path) -> None:
-    """Writes the weights to a file. Counts the bytes, because the declared size may be wrong."""
-    packed = min(_checked_entry(archive, WEIGHTS_FILE).compress_size, Path(path).stat().st_size)
-    left = max(UNPACKED_LIMIT, EXPANSION_LIMIT * packed)
-    with archive.open(WEIGHTS_FILE) as stream, to.open("wb") as file:
-        while chunk := stream.read(CHUNK_BYTES):
-            left -= len(chunk)
-            if left < 0:
-                raise Invalid("path", path, f"its {WEIGHTS_FILE} unpacks to too many bytes")
-            file.write(chunk)
-
-
-def _checked_entry(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
-    part = archive.getinfo(name)
-    if part.compress_type not in COMPRESSION_METHODS:
-        raise ValueError("packed in an unusual way")
-    return part
 
 
 @contextmanager

@@ -38,8 +38,8 @@ def prepare(run_arguments: Sequence[str]) -> Submission:
 
     Raises:
         Invalid: `run` would refuse the sweep. Or it cannot be sent: it has a relative path (of
-            masks, held values, data or a store), or a password. Everybody who sees the cluster's
-            dashboard sees a job's arguments.
+            masks, held values, a model, data or a store), or a password. Everybody who sees the
+            cluster's dashboard sees a job's arguments.
     """
     for argument in run_arguments:
         key, _, value = argument.partition("=")

@@ -41,7 +41,8 @@ class Network:
         self.model = self.build(0)
         """Shared between trials. Do not read its weights: they may belong to another trial."""
         self.weights = describe(self.model)
-        self._draws = _find_draws(self.model, 0)
+        # values of a file may by chance be those that the initializers draw for seed 0
+        self._draws = _find_draws(self.model, 0) if model.drawn else None
 
     def build(self, seed: int) -> Any:
         """Builds a new Keras model with the initial values of a seed."""

@@ -31,8 +31,8 @@ FILE_NAME = "config.yaml"
 """Name of the config file."""
 RESULTS_KEY = "recorded"
 """Key of the results in the config file; the other keys are the trial's config."""
-FILE_SUFFIXES = (".npz", ".csv")
-"""Suffixes of the copies of files that a config names: `.csv` if the file has it, else `.npz`."""
+FILE_SUFFIXES = (".npz", ".csv", ".keras")
+"""Suffixes of the copies of files that a config names: that of the file, or `.npz`."""
 FILE_NAMES = (FILE_NAME, *(f"given_{g}{s}" for g in GROUPS_WITH_FILES for s in FILE_SUFFIXES))
 """Names of the config file and of the files that may be beside it."""
 DATA_NAMES = (*(f"given_data{suffix}" for suffix in FILE_SUFFIXES), "given_data")

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -204,6 +205,7 @@ def test_more_than_there_is_is_refused_before_the_store_is_opened(tmp_path: Path
         ("pattern=file pattern.path=masks.npz", "pattern.path=masks.npz: must be absolute"),
         ("held=file held.path=masks.npz", "held.path=masks.npz: must be absolute"),
         ("data=npz data.path=data.npz", "data.path=data.npz: must be absolute"),
+        ("model=keras_file model.path=net.keras", "model.path=net.keras: must be absolute"),
         ("tracking.uri=sqlite:///mine.db", "tracking.uri=sqlite:///mine.db: must be absolute"),
         ("tracking.uri=./runs", "tracking.uri=./runs: must be absolute"),
         ("tracking.uri=https://me:secret@host/x", "tracking.uri=https://host/x: no password: "),
@@ -219,6 +221,8 @@ def test_what_cannot_travel_is_refused_before_it_is_sent(
 ) -> None:
     np.savez(tmp_path / "masks.npz", **{"output/kernel": np.ones((100, 10))})  # type: ignore[arg-type]
     write_npz(tmp_path / "data.npz")
+    with zipfile.ZipFile(tmp_path / "net.keras", "w") as archive:
+        archive.writestr("config.json", '{"class_name": "Sequential", "config": {}}')
     words = arguments.split(" ")
     env = dict(word.split("=", 1) for word in words if word.startswith("MLFLOW_"))
     overrides = [word for word in words if not word.startswith("MLFLOW_")]

@@ -18,16 +18,28 @@ from masksweep.sweeps.components.datasets.keras_images import KerasImages
 from masksweep.sweeps.components.datasets.npz import Npz
 from masksweep.sweeps.components.models import MODELS, Model
 from masksweep.sweeps.components.models.explicit import Explicit as Network
+from masksweep.sweeps.components.models.lenet5 import LeNet5
 from masksweep.sweeps.components.models.mlp import MLP
+from masksweep.sweeps.components.models.mobilenet_tiny import MobileNetTiny
+from masksweep.sweeps.components.models.resnet import ResNet
+from masksweep.sweeps.components.models.transformer import Transformer
+from masksweep.sweeps.components.models.vit_tiny import ViTTiny
+from masksweep.sweeps.components.models.wide_resnet import WideResNet
 from masksweep.sweeps.components.optimizers import OPTIMIZERS
 from masksweep.sweeps.components.testing import check_dataset, check_model, check_optimizer
 from tests.support.data_files import write_csv, write_idx, write_npz
 
 KERNELS = (((0.1, -0.2), (0.4, 0.5), (0.7, 0.8)), ((0.7,), (-0.8,)))
-# entries for components that need settings; the others are checked with their defaults
+# entries for components that need settings or are large; the others are checked with their defaults
 MODELS_OF: dict[str, list[Model]] = {
     "explicit": [Network(KERNELS, activation="tanh")],
+    "lenet5": [LeNet5(), LeNet5("caffe")],
     "mlp": [MLP(), MLP((6, 6), residual=True, batch_norm=True, dropout=0.1, activation="tanh")],
+    "mobilenet_tiny": [MobileNetTiny(1 / 8)],
+    "resnet": [ResNet(8, 4)],
+    "transformer": [Transformer(dim=16), Transformer(vocabulary=3, dim=16)],
+    "vit_tiny": [ViTTiny(8, depth=2, heads=2, dim=16)],
+    "wide_resnet": [WideResNet(10, 1)],
 }
 DATA_OF: dict[str, Callable[[Path], DataSet]] = {
     "csv": lambda folder: Csv(path=write_csv(folder / "a.csv"), target="kind", scale="standard"),
@@ -35,13 +47,22 @@ DATA_OF: dict[str, Callable[[Path], DataSet]] = {
     "keras": lambda folder: KerasImages(path=write_idx(folder)),
     "npz": lambda folder: Npz(path=write_npz(folder / "a.npz")),
 }
-MODELS_TRIED = [m for name in MODELS for m in MODELS_OF.get(name) or [MODELS[name]()]]
+IMAGES = ("lenet5", "mobilenet_tiny", "resnet", "vit_tiny", "wide_resnet")
+"""Models that take images only."""
+MODELS_TRIED = [
+    model
+    for name in MODELS
+    if name != "keras_file"  # it needs a file; test_keras_file.py has its checks
+    for model in MODELS_OF.get(name) or [MODELS[name]()]
+]
 
 
 @pytest.mark.parametrize("model", MODELS_TRIED, ids=lambda m: m.name)
 def test_model(model: Model) -> None:
     if isinstance(model, Network):
         check_model(model, (3,), 1, fixed=True)
+    elif model.name in IMAGES:
+        check_model(model, (16, 24, 3))
     else:
         check_model(model, (16,))
 

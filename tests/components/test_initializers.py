@@ -14,7 +14,13 @@ from masksweep.sweeps.components.models.cnn1d import CNN1D
 from masksweep.sweeps.components.models.explicit import Explicit
 from masksweep.sweeps.components.models.gru import GRU
 from masksweep.sweeps.components.models.logistic import Logistic
+from masksweep.sweeps.components.models.lstm import LSTM
 from masksweep.sweeps.components.models.mlp import MLP
+from masksweep.sweeps.components.models.mobilenet_tiny import MobileNetTiny
+from masksweep.sweeps.components.models.resnet import ResNet
+from masksweep.sweeps.components.models.transformer import Transformer
+from masksweep.sweeps.components.models.vit_tiny import ViTTiny
+from masksweep.sweeps.components.models.wide_resnet import WideResNet
 
 DRAWN: dict[str, tuple[Model, tuple[int, ...]]] = {
     "mlp": (MLP(hidden=(8, 8)), (6,)),
@@ -25,9 +31,17 @@ DRAWN: dict[str, tuple[Model, tuple[int, ...]]] = {
     "cnn1d": (CNN1D(channels=4), (40,)),
     "gru": (GRU(units=3), (20,)),
     "logistic": (Logistic(), (6,)),
+    "mobilenet_tiny": (MobileNetTiny(1 / 16), (8, 8, 3)),
+    "resnet": (ResNet(8, 2), (8, 8, 3)),
+    "vit_tiny": (ViTTiny(depth=2, heads=2, dim=8), (8, 8, 1)),
+    "wide_resnet": (WideResNet(10, 2), (8, 8, 3)),
 }
 BUILT: dict[str, tuple[Model, tuple[int, ...]]] = {
     "torch": (MLP(hidden=(8,), init="torch"), (6,)),
+    "lstm": (LSTM((3, 2)), (6, 2)),  # a function draws the bias of a cell
+    # an attention layer tells its initializers how many inputs and outputs they draw for
+    "transformer": (Transformer(dim=8), (6,)),
+    "tokens": (Transformer(vocabulary=9, dim=8), (6,)),
     "explicit": (Explicit(kernels=(((1.0, 2.0, 3.0), (4.0, 5.0, 6.0)),)), (2,)),
 }
 

@@ -76,6 +76,8 @@ def hostile_files(configs: Path) -> None:
     """Adds harmful files that somebody else could have put there."""
     put(configs / "tracking/them.yaml", "uri: there")
     put(configs / "mine/them.yaml", "uri: there")
+    with zipfile.ZipFile(configs / "lambda.keras", "w") as packed:
+        packed.writestr("config.json", '{"class_name": "Lambda", "config": {}}')
     (configs / "link.npz").symlink_to("../mine.npz")
     (configs / "loop.npz").symlink_to("loop.npz")
     os.mkfifo(configs / "pipe.npz")
@@ -321,6 +323,7 @@ def test_ones_own_config_files_are_used(command: Light, folder: Path) -> None:
         ["pattern=file", "pattern.path=mine.npz,configs/more.npz,more.npz"],
         ["held=file", "held.path=mine.npz"],
         ["data=csv", "data.path=mine.csv", "data.target=kind"],
+        ["model=keras_file", "model.path=mine.keras"],
     ],
     ids=" ".join,
 )
@@ -328,6 +331,8 @@ def test_a_place_of_the_command_line_is_taken(
     said: list[str], command: Light, folder: Path
 ) -> None:
     """The command line may name places that a config must not name."""
+    with zipfile.ZipFile(folder / "mine.keras", "w") as packed:
+        packed.writestr("config.json", '{"class_name": "Sequential", "config": {}}')
     for name in (
         "configs/more.npz",
         "more.npz",

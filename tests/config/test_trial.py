@@ -6,6 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ NEEDS = {
     ("model", "explicit"): ["model.kernels=[[[0,1]]]"],
     ("data", "npz"): ["data.path=data.npz"],
     ("data", "csv"): ["data.path=data.csv", "data.target=kind"],
+    ("model", "keras_file"): ["model.path=net.keras"],
     ("data", "explicit"): ["data.x=[[0]]", "data.y=[[1]]"],
 }
 """Overrides that an option requires."""
@@ -70,6 +72,8 @@ def test_every_option_composes_and_validates(
     np.savez(tmp_path / "masks.npz", a=np.zeros(1))
     write_npz(tmp_path / "data.npz")
     write_csv(tmp_path / "data.csv")
+    with zipfile.ZipFile(tmp_path / "net.keras", "w") as archive:
+        archive.writestr("config.json", '{"class_name": "Sequential", "config": {}}')
     parsed = parse(composed(f"{group}={option}", *NEEDS.get((group, option), [])))
     assert (
         getattr(parsed, group).name

@@ -246,6 +246,14 @@ SETTINGS: dict[str, tuple[str, str]] = {
     "a link to itself": ("pattern: configs/loop.npz", "pattern.path=configs/loop.npz: "),
     "too long a path": (f"pattern: configs/{'a' * 300}", f"pattern.path=configs/{'a' * 192}"),
     "a list for a path": ("pattern: [configs/masks.npz]", "pattern.path=['configs/masks.npz']: "),
+    "a model elsewhere": (
+        "model: {name: keras_file, path: mine.keras}",
+        f"model.path=mine.keras: {READ}",
+    ),
+    "a model with code": (
+        "model: {name: keras_file, path: configs/lambda.keras}",
+        "model.path=configs/lambda.keras: has a Lambda, which may bring code",
+    ),
     "held values elsewhere": ("held: {name: file, path: mine.npz}", f"held.path=mine.npz: {READ}"),
     "data elsewhere": (
         "data: {name: npz, path: mine.npz}", f"data.path=mine.npz: {READ}"

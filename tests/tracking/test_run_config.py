@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,21 @@ def data_of(kind: str, folder: Path) -> tuple[Path, dict[str, Any]]:
         path = data_files.write_npz(folder / "data.npz")
     settings = {"name": kind, "path": path} | ({"target": "kind"} if kind == "csv" else {})
     return Path(path), settings
+
+
+def test_a_model_travels_as_it_is_read(tmp_path: Path) -> None:
+    net, run_folder = tmp_path / "mine.keras", tmp_path / "far"
+    run_folder.mkdir()
+    with zipfile.ZipFile(net, "w") as archive:
+        archive.writestr("config.json", '{"class_name": "Sequential", "config": {}}')
+    trial = make(model={"name": "keras_file", "path": str(net)})
+    path = written(run_folder, trial)
+    net.unlink()
+    read_trial, recorded = run_config.read(path)
+    assert recorded
+    assert read_trial.id == trial.id
+    assert list(recorded.files) == ["given_model.keras"]
+    assert {*recorded.files} <= {*run_config.FILE_NAMES}
 
 
 @pytest.mark.parametrize(

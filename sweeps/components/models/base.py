@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from math import prod
 from typing import Any, ClassVar, Literal
 
+from masksweep.strategies.base import require
 from masksweep.strategies.core import keras_internals
 
 Activation = Literal["relu", "tanh", "sigmoid", "elu", "gelu", "linear"]
@@ -33,6 +34,11 @@ class Model:
     def has_statistics(self) -> bool:
         """Whether training updates non-trainable weights of the model, such as moving means."""
         return False
+
+    @property
+    def drawn(self) -> bool:
+        """Whether Keras' initializers draw the initial values, so that they follow from a seed."""
+        return True
 
     def build(self, inputs: tuple[int, ...], outputs: int) -> Any:
         """Builds a Keras model, `[batch, *inputs] -> [batch, outputs]`.
@@ -63,6 +69,21 @@ class Model:
     def network(self, inputs: tuple[int, ...], outputs: int) -> Any:
         """Builds the model with Keras' own initial values. The arguments are those of `build`."""
         raise NotImplementedError
+
+
+def require_image(inputs: tuple[int, ...], side: int) -> None:
+    """Checks that a sample is an image.
+
+    Args:
+        inputs: Shape of one sample.
+        side: Smallest height and width that the model can take.
+
+    Raises:
+        Invalid: The shape is not `[height, width, channels]`, or the image is smaller.
+    """
+    is_image = len(inputs) == 3 and min(inputs[:2]) >= side
+    allowed = f"images [height, width, channels] of {side} x {side} pixels or more"
+    require(is_image, "inputs", inputs, allowed)
 
 
 def initialize_as_torch(model: Any) -> None:
