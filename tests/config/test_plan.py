@@ -67,7 +67,7 @@ def test_a_plan_says_the_task_of_data_from_files_and_tells_files_apart(
     labels = [variants(trials)[t.id] for t in trials]
     digests = [f"data.path=sha256:{str(t.data.digest)[:8]}" for t in trials]
     tasks = ["classification", "classification", "regression"]
-    expected = [f"{d}, data.task={task}" for d, task in zip(digests, tasks, strict=True)]
+    expected = [f"data.task={task}, {d}" for d, task in zip(digests, tasks, strict=True)]
     assert labels == expected
     print_plan([PlannedTrial(t, []) for t in trials], as_json=False)
     lines = capsys.readouterr().out.splitlines()[3:-1]
