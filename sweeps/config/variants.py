@@ -31,13 +31,21 @@ def variants(trials: Sequence[Trial]) -> dict[str, str]:
         for trial in members:
             differing = {k: settings[trial.id].get(k) for k in differ}
             labels[trial.id] = ", ".join(
-                str(v) if k in GROUPS_SHOWN_BY_NAME else f"{k}={v}"
+                str(v) if k in GROUPS_SHOWN_BY_NAME else f"{k}={_short(v)}"
                 for k, v in differing.items()
                 if v is not None
             )
     return labels
 
 
+def _short(value: Any) -> Any:
+    """Returns the value; of the digest of a file only its first digits, which tell files apart."""
+    is_digest = isinstance(value, str) and value.startswith("sha256:")
+    return value[: len("sha256:") + SHOWN_DIGITS] if is_digest else value
+
+
+SHOWN_DIGITS = 8
+"""Number of digits that are shown of the digest of a file."""
 GROUPS_SHOWN_BY_NAME = ("model", "data", "optimizer")
 """Groups of which the name of the chosen object is shown without its key."""
 

@@ -186,6 +186,7 @@ CSV_REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "too large": ({"r7c1": "1e39"}, "inputs has inf at [6, 0]; it must have finite numbers in the"),
     "a negative label": ({"r1c3": "-1"}, "kind has -1 at index 0; classes are whole numbers"),
     "a long row": ({"r2c2": "1,2"}, "not a readable .csv file: "),
+    "long rows": ({f"r{row}c2": "1,2" for row in range(1, 41)}, "not a readable .csv file: Length"),
     "a short row": ({"r40c2": "1\n2"}, "column kind has no value in row 40"),
     "few rows": ({"rows": 4}, "has 4 rows; it must have 5 or more"),
     "one column": ({"columns": "kind"}, "has no column but the target kind"),
@@ -245,6 +246,14 @@ IDX_DAMAGED = {
     "larger than 2 GiB": lambda content: content[:4] + b"\xff" * 12 + content[16:],
     "no header": lambda _: b"",
 }
+
+
+def test_an_idx_file_of_more_than_the_limit_is_not_read(tmp_path: Path) -> None:
+    folder = data_files.write_idx(tmp_path / "images")
+    file = tmp_path / "images" / idx.FILES["train"][0]
+    file.write_bytes(IDX_DAMAGED["larger than 2 GiB"](file.read_bytes()))
+    with pytest.raises(Invalid, match="is empty or too large"):
+        KerasImages(path=folder).load()
 
 
 @pytest.mark.parametrize("damage", IDX_DAMAGED.values(), ids=IDX_DAMAGED)
@@ -377,6 +386,7 @@ def test_the_content_is_the_identity_and_not_the_path(kind: str, tmp_path: Path)
     here.mkdir()
     first, second = (trial(data=of_file(f, kind), objective="test/loss") for f in (other, here))
     assert first.id == second.id
+    before = second.data.load().described()
     name = {"npz": "d.npz", "csv": "d.csv", "keras": f"images/{idx.FILES['train'][1]}"}[kind]
     file = here / name
     if kind == "csv":
@@ -388,8 +398,7 @@ def test_the_content_is_the_identity_and_not_the_path(kind: str, tmp_path: Path)
     assert trial(data=second.data, objective="test/loss").id == first.id  # as it was planned
     changed = trial(data={**second.resolved()["data"]}, objective="test/loss")
     assert changed.id != first.id
-    digests = [t.data.load().described()["sha256"] for t in (first, changed)]
-    assert digests[0] != digests[1]
+    assert changed.data.load().described()["sha256"] != before["sha256"]
 
 
 def test_auto_and_the_task_it_means_are_one_trial(tmp_path: Path) -> None:

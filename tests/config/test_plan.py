@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from masksweep.sweeps.composing.command_line import compose_plan
@@ -12,7 +15,9 @@ from masksweep.sweeps.config.plan import (
     sort_by_program,
     with_answers,
 )
+from masksweep.sweeps.config.variants import variants
 from masksweep.sweeps.results import PreflightAnswer
+from tests.support.data_files import write_npz
 from tests.support.trials import trial
 
 pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
@@ -51,6 +56,23 @@ def test_where_trials_run_is_not_told_but_how_many_side_by_side_is() -> None:
     public_overrides = ["launch.pack=4", "++launch.pack=8", "seed=1"]
     hidden = ["launch.address=auto", "launch.packs=4", "tracking.uri=x", "checkpoint.path=y"]
     assert recordable_overrides([*public_overrides, *hidden]) == public_overrides
+
+
+def test_a_plan_says_the_task_of_data_from_files_and_tells_files_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [write_npz(tmp_path / f"{i}.npz", x_test=np.full((10, 4), i)) for i in range(2)]
+    paths.append(write_npz(tmp_path / "2.npz", y_train=np.ones(40), y_test=np.ones(10)))
+    trials = [trial(data={"name": "npz", "path": path}) for path in paths]
+    labels = [variants(trials)[t.id] for t in trials]
+    digests = [f"data.path=sha256:{str(t.data.digest)[:8]}" for t in trials]
+    tasks = ["classification", "classification", "regression"]
+    expected = [f"data.task={task}, {d}" for d, task in zip(digests, tasks, strict=True)]
+    assert labels == expected
+    print_plan([PlannedTrial(t, []) for t in trials], as_json=False)
+    lines = capsys.readouterr().out.splitlines()[3:-1]
+    pairs = zip(paths, tasks, strict=True)
+    assert lines == [f"data=npz data.path={path}: {task}" for path, task in pairs]
 
 
 def test_a_plan_says_what_runs_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
