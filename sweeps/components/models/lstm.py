@@ -22,8 +22,8 @@ class LSTM(Model):
         https://www.bioinf.jku.at/publications/older/2604.pdf, https://arxiv.org/abs/1303.5778
 
     Example:
-        >>> [v.shape for v in LSTM(units=(8,)).build((20, 3), 4).get_layer("lstm_1").weights]
-        [(3, 32), (8, 32), (32,)]
+        >>> [list(v.shape) for v in LSTM(units=(8,)).build((20, 3), 4).get_layer("lstm_1").weights]
+        [[3, 32], [8, 32], [32]]
     """
 
     name: ClassVar[str] = "lstm"

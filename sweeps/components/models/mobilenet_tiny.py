@@ -29,8 +29,9 @@ class MobileNetTiny(Model):
         https://arxiv.org/abs/1704.04861
 
     Example:
-        >>> MobileNetTiny().build((32, 32, 3), 10).get_layer("block_2_pointwise").kernel.shape
-        (1, 1, 16, 32)
+        >>> model = MobileNetTiny().build((32, 32, 3), 10)
+        >>> list(model.get_layer("block_2_pointwise").kernel.shape)
+        [1, 1, 16, 32]
     """
 
     name: ClassVar[str] = "mobilenet_tiny"

@@ -30,8 +30,8 @@ class Transformer(Model):
 
     Example:
         >>> model = Transformer(vocabulary=100).build((20,), 3)
-        >>> model.get_layer("tokens").embeddings.shape
-        (100, 64)
+        >>> list(model.get_layer("tokens").embeddings.shape)
+        [100, 64]
     """
 
     name: ClassVar[str] = "transformer"

@@ -30,8 +30,8 @@ class ViTTiny(Model):
 
     Example:
         >>> model = ViTTiny(depth=1, dim=32, heads=2).build((32, 32, 3), 10)
-        >>> model.get_layer("patches").bias.shape
-        (65, 32)
+        >>> list(model.get_layer("patches").bias.shape)
+        [65, 32]
     """
 
     name: ClassVar[str] = "vit_tiny"

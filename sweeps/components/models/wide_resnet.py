@@ -26,8 +26,8 @@ class WideResNet(Model):
 
     Example:
         >>> model = WideResNet(depth=16, width=1).build((32, 32, 3), 10)
-        >>> model.get_layer("stage_3_block_2_conv_1").kernel.shape
-        (3, 3, 64, 64)
+        >>> list(model.get_layer("stage_3_block_2_conv_1").kernel.shape)
+        [3, 3, 64, 64]
     """
 
     name: ClassVar[str] = "wide_resnet"
