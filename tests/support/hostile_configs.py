@@ -251,7 +251,7 @@ SETTINGS: dict[str, tuple[str, str]] = {
         f"model.path=mine.keras: {READ}",
     ),
     "a model with code": (
-        "model: {name: keras_file, path: configs/lambda.keras}",
+        "defaults: [{override /model: keras_file}]\nmodel: {path: configs/lambda.keras}",
         "model.path=configs/lambda.keras: has a Lambda, which may bring code",
     ),
     "held values elsewhere": ("held: {name: file, path: mine.npz}", f"held.path=mine.npz: {READ}"),
