@@ -11,11 +11,14 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from masksweep.strategies.base import Invalid
 from masksweep.strategies.core.npz import CHUNK_BYTES, COMPRESSION_METHODS
 
+MAX_FILE_BYTES = 2**31
+"""Largest size of a file that names a model to train, in bytes. It is read to compute a digest."""
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.weights.h5"
 CONFIG_LIMIT = 2**24
 """Largest size of a model's config in bytes. The config of a large model has 1 or 2 MB."""
@@ -24,21 +27,36 @@ UNPACKED_LIMIT, EXPANSION_LIMIT = 2**28, 100
 that is more."""
 
 
+def file_state(path: str) -> tuple[int, int]:
+    """Returns when a file was modified, in nanoseconds, and its size.
+
+    Raises:
+        Invalid: (key `path`) There is no such file, or it has more than `MAX_FILE_BYTES` bytes.
+    """
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError):  # the path may have characters that are not allowed
+        status = None
+    if status is None or not S_ISREG(status.st_mode):
+        raise Invalid("path", path, "no such file")
+    if status.st_size > MAX_FILE_BYTES:
+        raise Invalid("path", path, f"more than {MAX_FILE_BYTES} bytes")
+    return status.st_mtime_ns, status.st_size
+
+
 @contextmanager
 def open_archive(path: str) -> Iterator[zipfile.ZipFile]:
     """Opens a `.keras` file.
 
     Raises:
-        Invalid: (key `path`) Something inside the `with` block failed: there is no such file, or it
-            is not a readable `.keras` file.
+        Invalid: (key `path`) It is not a readable `.keras` file, or something inside the `with`
+            block failed.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
     except Invalid:
         raise
-    except FileNotFoundError as error:
-        raise Invalid("path", path, "no such file") from error
     except Exception as error:  # zipfile, zlib and JSON have different errors
         raise Invalid("path", path, "not a readable .keras file") from error
 

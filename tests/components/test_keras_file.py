@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from masksweep.strategies.core.audit import same_weights
 from masksweep.strategies.core.weights import values
 from masksweep.sweeps.common import keras_archive
 from masksweep.sweeps.components import keras_config
-from masksweep.sweeps.components.initializers import Network
+from masksweep.sweeps.components.initializers import Network, network
 from masksweep.sweeps.components.models.keras_file import KerasFile
 from masksweep.sweeps.components.models.resnet import ResNet
 from masksweep.sweeps.components.models.transformer import Transformer
@@ -173,6 +174,22 @@ def test_the_content_of_the_file_is_part_of_the_identity(tmp_path: Path) -> None
     (tmp_path / "c" / "other.keras").write_bytes((tmp_path / "a" / "net.keras").read_bytes())
     section = {"name": "keras_file", "path": str(tmp_path / "c" / "other.keras")}
     assert parse({**BASE, "model": section}).id == first.id
+
+
+def test_a_file_that_was_changed_is_loaded_again(tmp_path: Path) -> None:
+    """A process caches networks by their model."""
+    path = saved(dense(), tmp_path)
+    before = KerasFile(path)
+    assert (before, hash(before)) == (KerasFile(path), hash(KerasFile(path)))
+    assert before != KerasFile(path, "drawn")
+    first = network(before, (8,), 3).initial(0)[0]
+    model = dense()
+    model.layers[0].bias.assign(np.ones(5))
+    os.utime(saved(model, tmp_path), ns=(1, 1))
+    second = network(KerasFile(path), (8,), 3)
+    assert second is not network(before, (8,), 3)
+    assert (first["hidden/bias"] == 0).all()
+    assert (second.initial(0)[0]["hidden/bias"] == 1).all()
 
 
 # -- files that do not fit -------------------------------------------------------------------

@@ -81,6 +81,9 @@ def hostile_files(configs: Path) -> None:
     (configs / "link.npz").symlink_to("../mine.npz")
     (configs / "loop.npz").symlink_to("loop.npz")
     os.mkfifo(configs / "pipe.npz")
+    os.mkfifo(configs / "pipe.keras")
+    with (configs / "holes.keras").open("wb") as stream:
+        stream.truncate(2**40)
     steals = np.array([Steals()], dtype=object)
     np.savez(configs / "pickled.npz", **{"output/kernel": steals})
     put(configs / "pickle.npz", steals.dumps())

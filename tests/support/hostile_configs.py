@@ -250,6 +250,14 @@ SETTINGS: dict[str, tuple[str, str]] = {
         "model: {name: keras_file, path: mine.keras}",
         f"model.path=mine.keras: {READ}",
     ),
+    "a pipe for a model": (
+        "defaults: [{override /model: keras_file}]\nmodel: {path: configs/pipe.keras}",
+        "model.path=configs/pipe.keras: no such file",
+    ),
+    "a model of holes": (
+        "defaults: [{override /model: keras_file}]\nmodel: {path: configs/holes.keras}",
+        "model.path=configs/holes.keras: more than 2",
+    ),
     "a model with code": (
         "defaults: [{override /model: keras_file}]\nmodel: {path: configs/lambda.keras}",
         "model.path=configs/lambda.keras: has a Lambda, which may bring code",

@@ -21,7 +21,7 @@ Weights = Literal["file", "drawn"]
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KerasFile(Model):
     """A network of your own, from a `.keras` file that `model.save` has written.
 
@@ -39,6 +39,7 @@ class KerasFile(Model):
     """
 
     name: ClassVar[str] = "keras_file"
+    _state: ClassVar[tuple[int, int]]
     path: str = ""
     """Path of the file."""
     weights: Weights = "file"
@@ -47,7 +48,19 @@ class KerasFile(Model):
 
     def __post_init__(self) -> None:
         require(self.path.endswith(".keras"), "path", self.path, "a .keras file")
+        object.__setattr__(self, "_state", keras_archive.file_state(self.path))
         self._config()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, KerasFile) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple[Any, ...]:
+        """Distinguishes models in caches, also those of one path whose file has changed."""
+        return self.path, self.weights, self._state
 
     @property
     def drawn(self) -> bool:
@@ -77,11 +90,7 @@ class KerasFile(Model):
 
     def _config(self) -> dict[str, Any]:
         """Returns the model's config, which names only what may be part of a network."""
-        try:
-            status = Path(self.path).stat()
-        except (OSError, ValueError):
-            raise Invalid("path", self.path, "no such file") from None
-        return _read(self.path, status.st_mtime_ns, status.st_size)
+        return _read(self.path, self._state)
 
     def _new(self) -> Any:
         """Builds the model of the file's config, with values drawn by its initializers."""
@@ -135,13 +144,12 @@ class KerasFile(Model):
 
 
 @lru_cache(maxsize=8)
-def _read(path: str, modified: int, size: int) -> dict[str, Any]:
+def _read(path: str, state: tuple[int, int]) -> dict[str, Any]:
     """Returns the checked config of a model. Cached, because each trial of a sweep asks for it.
 
     Args:
         path: Path of the file.
-        modified: When it was modified; part of the key of the cache, like the size.
-        size: Its size in bytes.
+        state: Its `file_state`, so that a changed file is read again.
     """
     with keras_archive.open_archive(path) as archive:
         config: dict[str, Any] = keras_config.without_compilation(
