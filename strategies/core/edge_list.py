@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from stat import S_ISREG
 from typing import Any
 
 import numpy as np
 
 from masksweep.strategies.base import Array, Invalid, Mask, require
+from masksweep.strategies.core.npz import file_size
 
 MAX_CSV_BYTES = 2**26
 """Largest size of a file in bytes: some millions of edges."""
@@ -121,7 +121,8 @@ def read_edges(path: str, columns: tuple[str, str], ends: Ends) -> EdgeList:
         Invalid: (key `path`) There is no such file, it is too large or is no `.csv` file, a column
             is missing, there is no edge, or a cell is no index or no known name.
     """
-    _check_size(path)
+    if file_size(path) > MAX_CSV_BYTES:
+        raise Invalid("path", path, f"more than {MAX_CSV_BYTES} bytes; use a sparse matrix (.npz)")
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as stream:
             parts = _cells(path, csv.reader(stream), columns)
@@ -132,17 +133,6 @@ def read_edges(path: str, columns: tuple[str, str], ends: Ends) -> EdgeList:
         raise Invalid("path", path, "not a readable .csv file in UTF-8") from error
     require(edges.indices[0].size > 0, "path", path, "a file with one edge or more")
     return edges
-
-
-def _check_size(path: str) -> None:
-    try:
-        status = Path(path).stat()
-    except (OSError, ValueError):  # the path may have characters that are not allowed
-        raise Invalid("path", path, "no such file") from None
-    if not S_ISREG(status.st_mode):
-        raise Invalid("path", path, "no such file")
-    if status.st_size > MAX_CSV_BYTES:
-        raise Invalid("path", path, f"more than {MAX_CSV_BYTES} bytes; use a sparse matrix (.npz)")
 
 
 def _cells(path: str, reader: Any, columns: tuple[str, str]) -> Iterator[Cells]:

@@ -187,7 +187,7 @@ def _readable(path: str) -> Iterator[None]:
         raise Invalid("path", path, f"{reason}; it must hold plain numeric arrays") from error
 
 
-def _size(path: str) -> int:
+def file_size(path: str) -> int:
     """Returns the size of a file in bytes. Raises `Invalid` if there is no such file."""
     with suppress(OSError, ValueError):  # the path may have characters that are not allowed
         status = Path(path).stat()
@@ -211,7 +211,7 @@ def open_arrays(path: str, most: float = inf) -> Iterator[dict[str, ArrayFile]]:
         Invalid: (key `path`) There is no such file, it is not a `.npz` file, it has pickled
             objects, or it is too large.
     """
-    size = _size(path)
+    size = file_size(path)
     arrays: dict[str, ArrayFile] = {}
     with ExitStack() as stack:
         with _readable(path):
@@ -230,7 +230,7 @@ def open_arrays(path: str, most: float = inf) -> Iterator[dict[str, ArrayFile]]:
 
 def open_array(path: str) -> ArrayFile:
     """Returns the array of a `.npy` file. Raises `Invalid` as `open_arrays` does."""
-    size = _size(path)
+    size = file_size(path)
     with _readable(path):
         return _array_file(path, lambda: Path(path).open("rb"), size)
 

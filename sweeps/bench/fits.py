@@ -35,7 +35,8 @@ def _mlp(size: Size) -> Any:
     return keras.Sequential([ends[0], *hidden, ends[1]])
 
 
-def _convnet() -> Any:
+def convnet() -> Any:
+    """Returns a small convolutional network for images of MNIST."""
     return keras.Sequential(
         [
             keras.Input(IMAGE),
@@ -53,7 +54,7 @@ def _convnet() -> Any:
 def _networks() -> dict[str, tuple[Callable[[], Any], tuple[int, ...]]]:
     """Functions that build the networks, with the shapes of their inputs, by name."""
     sizes = {name: (partial(_mlp, SIZES[name]), (SIZES[name].inputs,)) for name in ("S", "M")}
-    return {**sizes, "convnet": (_convnet, IMAGE)}
+    return {**sizes, "convnet": (convnet, IMAGE)}
 
 
 def _epochs(build: Callable[[], Any], data: Any) -> dict[str, Epoch]:

@@ -11,11 +11,10 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from stat import S_ISREG
 from typing import Any
 
 from masksweep.strategies.base import Invalid
-from masksweep.strategies.core.npz import CHUNK_BYTES, COMPRESSION_METHODS
+from masksweep.strategies.core.npz import CHUNK_BYTES, COMPRESSION_METHODS, file_size
 
 MAX_FILE_BYTES = 2**31
 """Largest size of a file that names a model to train, in bytes. It is read to compute a digest."""
@@ -33,15 +32,9 @@ def file_state(path: str) -> tuple[int, int]:
     Raises:
         Invalid: (key `path`) There is no such file, or it has more than `MAX_FILE_BYTES` bytes.
     """
-    try:
-        status = Path(path).stat()
-    except (OSError, ValueError):  # the path may have characters that are not allowed
-        status = None
-    if status is None or not S_ISREG(status.st_mode):
-        raise Invalid("path", path, "no such file")
-    if status.st_size > MAX_FILE_BYTES:
+    if (size := file_size(path)) > MAX_FILE_BYTES:
         raise Invalid("path", path, f"more than {MAX_FILE_BYTES} bytes")
-    return status.st_mtime_ns, status.st_size
+    return Path(path).stat().st_mtime_ns, size
 
 
 @contextmanager

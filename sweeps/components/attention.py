@@ -26,14 +26,13 @@ def attention(y: Any, heads: int, name: str, initializer: Callable[[], Any]) -> 
     )(y, y)
 
 
-def feed_forward(
-    y: Any, units: int, activation: str, name: str, initializer: Callable[[], Any]
-) -> Any:
+def feed_forward(y: Any, activation: str, name: str, initializer: Callable[[], Any]) -> Any:
     """Adds two Dense layers, `NAME_hidden` and `NAME_output`, the same for each step.
+
+    The first has four times as many units as the inputs are wide, as in the papers.
 
     Args:
         y: `[batch, steps, width]`.
-        units: Units of the first layer. The second has as many as the inputs are wide.
         activation: Activation of the first layer.
         name: Prefix of the names of the layers.
         initializer: Makes the initializer of a kernel.
@@ -45,7 +44,7 @@ def feed_forward(
 
     width = y.shape[-1]
     y = keras.layers.Dense(
-        units, activation=activation, kernel_initializer=initializer(), name=f"{name}_hidden"
+        4 * width, activation=activation, kernel_initializer=initializer(), name=f"{name}_hidden"
     )(y)
     return keras.layers.Dense(width, kernel_initializer=initializer(), name=f"{name}_output")(y)
 

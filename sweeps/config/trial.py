@@ -9,18 +9,10 @@ from dataclasses import fields
 from functools import cache, cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    Field,
-    PlainValidator,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from masksweep.strategies.base import Invalid, Strategy
 from masksweep.strategies.core.npz import digest
-from masksweep.strategies.core.selection import INNER
 from masksweep.strategies.held import Held
 from masksweep.strategies.patterns import Pattern, Scored
 from masksweep.strategies.registry import STRATEGIES
@@ -30,6 +22,7 @@ from masksweep.sweeps.components.groups import GROUPS
 from masksweep.sweeps.components.models import Model
 from masksweep.sweeps.components.optimizers import Optimizer
 from masksweep.sweeps.config.display import flatten, label
+from masksweep.sweeps.config.fields import ComparisonStrategy, Globs, Targets, component
 from masksweep.sweeps.config.sections import (
     Audit,
     Checkpoint,
@@ -41,22 +34,7 @@ from masksweep.sweeps.config.sections import (
     Tracking,
     Train,
 )
-from masksweep.sweeps.config.validation import MultipleInvalid, as_section, build, explain
-
-Globs = Annotated[list[str], Field(min_length=1)]
-"""One or more glob patterns for `layer/variable` names."""
-
-
-def _check_targets(value: Any) -> Any:
-    """Returns the value of `targets`. A union of types would have an error for each of them."""
-    if value is None or value == INNER:
-        return value
-    if not isinstance(value, list | tuple):
-        raise Invalid("", value, f"must be a list, as [a,b], or {INNER}")
-    if not value or not all(isinstance(glob, str) for glob in value):
-        raise Invalid("", value, "must have at least one glob, and nothing else")
-    return list(value)
-
+from masksweep.sweeps.config.validation import MultipleInvalid, as_section, explain
 
 Objective = Literal[
     "train/loss", "train/accuracy", "train/mse",
@@ -68,31 +46,20 @@ Objective = Literal[
 """Metrics that a hyperparameter sweeper can optimize."""
 
 
-def _component(group: str) -> BeforeValidator:
-    """Validator that builds the object of a group from its name and settings."""
-    return BeforeValidator(lambda raw_config: build(group, raw_config, GROUPS[group]))
-
-
-def _comparison_strategy(value: Any) -> Any:
-    """Builds the strategy to compare with from a name, or from a name and settings."""
-    section = {"name": value} if isinstance(value, str) else value
-    return None if value is None else build("compare", section, STRATEGIES)
-
-
 class Trial(Section):
     """One training run, completely described by its resolved config."""
 
-    strategy: Annotated[Strategy, _component("strategy")]
-    pattern: Annotated[Pattern, _component("pattern")]
-    held: Annotated[Held, _component("held")]
-    model: Annotated[Model, _component("model")]
-    data: Annotated[DataSet, _component("data")]
-    optimizer: Annotated[Optimizer, _component("optimizer")]
+    strategy: Annotated[Strategy, component("strategy")]
+    pattern: Annotated[Pattern, component("pattern")]
+    held: Annotated[Held, component("held")]
+    model: Annotated[Model, component("model")]
+    data: Annotated[DataSet, component("data")]
+    optimizer: Annotated[Optimizer, component("optimizer")]
     components: dict[str, str] = {}
     """Origin of each component that does not ship with Masksweep, by group: a distribution and
     its version, or the digest of a file. It is recorded with a trial. If it is given, the
     component installed here must have the same origin."""
-    targets: Annotated[list[str] | str | None, PlainValidator(_check_targets)] = None
+    targets: Targets = None
     """Globs for the variables that are masked, as `layer/variable`; a glob that begins with `!`
     excludes. null selects every kernel but the last, and `inner` every kernel but the first and
     the last."""
@@ -104,7 +71,7 @@ class Trial(Section):
     all excluded computes like a Keras layer with `trainable = False`."""
     outputs_held: list[Annotated[int, Field(ge=0)]] = []
     """Indices, from 0, of the outputs of the model whose value must not change."""
-    compare: Annotated[Strategy | None, BeforeValidator(_comparison_strategy)] = None
+    compare: Annotated[Strategy | None, ComparisonStrategy] = None
     """A second strategy, or its name. It is trained in lockstep with the trial's own, to find
     the step at which their weights start to differ. The dense control has none."""
     seed: Annotated[int, Field(ge=0, strict=True)] = 0

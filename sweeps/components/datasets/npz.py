@@ -67,11 +67,10 @@ class Npz(DataSet):
             return
         with open_arrays(self.path, MAX_ARRAY_BYTES) as arrays:
             _check_names(self.path, arrays)
-            kind = arrays["y_train"].dtype.kind
-            task = self.task
+            targets, task = arrays["y_train"], self.task
             if task == "auto":
-                task = "regression" if kind == "f" or arrays["y_train"].is_bfloat16 else task
-                task = "classification" if task == "auto" else task
+                is_float = targets.dtype.kind == "f" or targets.is_bfloat16
+                task = "regression" if is_float else "classification"
             # the task itself, not `auto`, belongs to the identity and the record of a trial
             object.__setattr__(self, "task", task)
             for part in PARTS:

@@ -41,7 +41,7 @@ class LSTM(Model):
         require(len(inputs) in (1, 2), "inputs", inputs, allowed)
         layers = [keras.Input(inputs)]
         if len(inputs) == 1:
-            layers.append(keras.layers.Reshape((*inputs, 1), name="sequence"))
+            layers.append(keras.layers.Reshape(self.as_sequence(inputs), name="sequence"))
         for i, units in enumerate(self.units, start=1):
             states = i < len(self.units)
             layers.append(keras.layers.LSTM(units, return_sequences=states, name=f"lstm_{i}"))

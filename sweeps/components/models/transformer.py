@@ -12,9 +12,6 @@ from masksweep.strategies.registry import register
 from masksweep.sweeps.components.attention import add, attention, feed_forward, layer_norm
 from masksweep.sweeps.components.models.base import Model
 
-MLP_RATIO = 4
-"""Units of the hidden layer of a block, as a factor of the width."""
-
 
 @register
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ class Transformer(Model):
             name = f"block_{number}"
             change = attention(y, self.heads, f"{name}_attention", _initializer)
             y = layer_norm(add(y, change, f"{name}_add_1"), f"{name}_norm_1")
-            change = feed_forward(y, MLP_RATIO * self.dim, "relu", name, _initializer)
+            change = feed_forward(y, "relu", name, _initializer)
             y = layer_norm(add(y, change, f"{name}_add_2"), f"{name}_norm_2")
         y = keras.layers.GlobalAveragePooling1D(name="pool")(y)
         output = keras.layers.Dense(outputs, name="output")(y)
@@ -80,7 +77,7 @@ class Transformer(Model):
             allowed = "a sequence [steps] or [steps, features]"
             require(len(inputs) in (1, 2), "inputs", inputs, allowed)
             if len(inputs) == 1:
-                y = keras.layers.Reshape((*inputs, 1), name="sequence")(y)
+                y = keras.layers.Reshape(self.as_sequence(inputs), name="sequence")(y)
             y = keras.layers.Dense(self.dim, name="vectors")(y)
         # Rescaling adds a constant array, and is a layer of Keras, so a saved model opens anywhere
         waves = positions(inputs[0], self.dim).tolist()

@@ -10,9 +10,6 @@ from masksweep.strategies.registry import register
 from masksweep.sweeps.components.attention import add, attention, feed_forward, layer_norm
 from masksweep.sweeps.components.models.base import Model, require_image
 
-MLP_RATIO = 4
-"""Units of the hidden layer of a block, as a factor of the width."""
-
 
 @register
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ class ViTTiny(Model):
             change = attention(change, self.heads, f"{name}_attention", _initializer)
             y = add(y, change, f"{name}_add_1")
             change = layer_norm(y, f"{name}_norm_2")
-            change = feed_forward(change, MLP_RATIO * self.dim, "gelu", name, _initializer)
+            change = feed_forward(change, "gelu", name, _initializer)
             y = add(y, change, f"{name}_add_2")
         y = layer_norm(y, "norm")
         others = y.shape[1] - 1

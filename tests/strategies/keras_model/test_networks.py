@@ -19,6 +19,7 @@ from sklearn.datasets import load_digits
 from masksweep import strategies
 from masksweep.strategies import Invalid
 from masksweep.strategies.core.weights import describe
+from masksweep.sweeps.bench.fits import convnet
 from tests.contract.cases import CASES
 
 pytestmark = pytest.mark.slow
@@ -39,21 +40,6 @@ def rows() -> tuple[Any, Any]:
     """The digits of scikit-learn as sequences of their 8 rows, `[1797, 8, 8]`."""
     x, y = load_digits(return_X_y=True)
     return (x.reshape(-1, 8, 8) / 16).astype("float32"), y
-
-
-def convnet() -> Any:
-    return keras.Sequential(
-        [
-            keras.Input((28, 28, 1)),
-            layers.Conv2D(16, 3, activation="relu", name="conv_1"),
-            layers.MaxPooling2D(),
-            layers.Conv2D(32, 3, activation="relu", name="conv_2"),
-            layers.MaxPooling2D(),
-            layers.Flatten(),
-            layers.Dense(64, "relu", name="hidden"),
-            layers.Dense(10, name="output"),
-        ]
-    )
 
 
 def transformer() -> Any:
