@@ -57,6 +57,19 @@ def _networks() -> dict[str, tuple[Callable[[], Any], tuple[int, ...]]]:
     return {**sizes, "convnet": (convnet, IMAGE)}
 
 
+def _batches(x: Any, y: Any) -> tf.data.Dataset:
+    """Returns the samples in batches.
+
+    Without the tuning of tf.data, because it runs in a loop whose pauses double from 10 ms on. With
+    one thread an epoch ends only after the pause, so its time would double in steps.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return (
+        tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH_SIZE).cache().with_options(options)
+    )
+
+
 def _epochs(build: Callable[[], Any], data: Any) -> dict[str, Epoch]:
     """Returns functions that train models of one network, by strategy; the plain one first."""
     ways = {"plain": build}
@@ -94,7 +107,7 @@ def costs() -> Iterator[Cost]:
         generator = np.random.default_rng(0)
         x = generator.standard_normal((STEPS * BATCH_SIZE, *shape), np.float32)
         y = generator.integers(0, OUTPUTS, len(x))
-        data = tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH_SIZE).cache()
+        data = _batches(x, y)
         epochs = _epochs(build, data)
         rounds = [[_seconds(epoch) for epoch in epochs.values()] for _ in range(1 + ROUNDS)]
         plain, *_ = columns = list(zip(*rounds[1:], strict=True))  # the first round compiles
