@@ -31,6 +31,12 @@ def _indices_by_output(mask: Mask) -> Array:
     return np.argwhere(mask.T)[:, ::-1].astype(np.int64)
 
 
+def _pack(mask: Mask) -> Array:
+    from masksweep.strategies.kernels.structure import pack
+
+    return pack(mask)
+
+
 def _matrix(x: Any, v: Any, m: Any, h: Any) -> Any:
     """Returns the kernel as a `tf.SparseTensor`, `[inputs, outputs]`, for `x @ kernel`."""
     import tensorflow as tf
@@ -64,6 +70,34 @@ def _look_up(x: Any, v: Any, m: Any, h: Any) -> Any:
     # the result has no rows for the last outputs if these have no inputs
     y = tf.pad(y, [[0, shape[0] - tf.shape(y, tf.int64)[0]], [0, 0]])
     return tf.transpose(y)
+
+
+def _multiply_compiled(x: Any, v: Any, m: Any, h: Any) -> Any:
+    """Returns `x @ kernel`, by functions that are compiled by Numba."""
+    from masksweep.strategies.kernels.sparse_product import multiply
+
+    return multiply(x, v, m, h.shape[-1])
+
+
+def _gather_packed(w: Any, m: Any, h: Any) -> Any:
+    """Returns the kept values of a dense kernel, `[kept]`."""
+    import tensorflow as tf
+
+    return tf.gather(tf.reshape(w, [-1]), _flat_indices(m, w.shape))
+
+
+def _scatter_packed(v: Any, m: Any, h: Any) -> Any:
+    """Returns the dense kernel."""
+    import tensorflow as tf
+
+    flat = _flat_indices(m, h.shape)[:, None]
+    return tf.reshape(tf.tensor_scatter_nd_update(tf.reshape(h, [-1]), flat, v), h.shape)
+
+
+def _flat_indices(m: Any, shape: Any) -> Any:
+    from masksweep.strategies.kernels.sparse_product import flat_indices
+
+    return flat_indices(m, math.prod(shape[:-1]), shape[-1])
 
 
 @register
@@ -105,11 +139,16 @@ class SparseTensor(Strategy):
 
     name: ClassVar[str] = "sparse_tensor"
     xla: ClassVar[bool] = False
-    format: Literal["coo", "lookup"] = "coo"
+    format: Literal["coo", "lookup", "compiled"] = "coo"
     """How the layer computes its outputs: by a sparse product, or by look-ups."""
 
     def __post_init__(self) -> None:
-        require(self.format in ("coo", "lookup"), "format", self.format, "coo or lookup")
+        require(
+            self.format in ("coo", "lookup", "compiled"),
+            "format",
+            self.format,
+            "coo, lookup or compiled",
+        )
 
     def refuses(self, plan: Plan) -> str | None:
         for w in plan.weights:
@@ -118,6 +157,8 @@ class SparseTensor(Strategy):
                 return f"{name}: only kernels of {', '.join(MATRIX_LAYERS)} can be sparse matrices"
             if w.weight.not_a_matrix:
                 return f"{name}: {w.weight.not_a_matrix}"
+            if self.format == "compiled" and w.weight.layer == "EinsumDense" and w.mask.ndim > 2:
+                return f"{name}: format=compiled takes an EinsumDense with a kernel of two axes only"
             if w.weight.shared:
                 return f"{name}: another layer uses this kernel too, and needs it dense"
             if w.weight.constrained or w.weight.regularized:
@@ -129,6 +170,15 @@ class SparseTensor(Strategy):
     def bind(self) -> Binding:
         import tensorflow as tf
 
+        if self.format == "compiled":
+            return Binding(
+                layout=_pack,
+                keep=lambda held, m: held,
+                init=_gather_packed,
+                substitute=_scatter_packed,
+                matmul=_multiply_compiled,
+                matmul_layers=MATRIX_LAYERS,
+            )
         formats = {"coo": (_multiply, _indices), "lookup": (_look_up, _indices_by_output)}
         matmul, layout = formats[self.format]
         return Binding(
