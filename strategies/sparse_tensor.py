@@ -158,7 +158,7 @@ class SparseTensor(Strategy):
             if w.weight.not_a_matrix:
                 return f"{name}: {w.weight.not_a_matrix}"
             if self.format == "compiled" and w.weight.layer == "EinsumDense" and w.mask.ndim > 2:
-                return f"{name}: format=compiled takes an EinsumDense with a kernel of two axes only"
+                return f"{name}: format=compiled takes kernels of EinsumDense with two axes only"
             if w.weight.shared:
                 return f"{name}: another layer uses this kernel too, and needs it dense"
             if w.weight.constrained or w.weight.regularized:

@@ -31,12 +31,12 @@ the number of threads changes no bit. The compiler may reorder the sum of a dot 
 from __future__ import annotations
 
 from masksweep.strategies.base import Array
-from masksweep.strategies.kernels.compiler import compiled
+from masksweep.strategies.kernels.compiler import INDICES, ROW, compiled, numbers
 
 TILE = 256
 
 
-@compiled
+@compiled(INDICES, INDICES, INDICES, numbers(1), numbers(2), numbers(2, result=True), ROW, ROW)
 def sum_rows(
     starts: Array,
     rows: Array,
@@ -80,9 +80,9 @@ def sum_rows(
                 s4, s5 = source[rows[k + 4], tile:stop], source[rows[k + 5], tile:stop]
                 s6, s7 = source[rows[k + 6], tile:stop], source[rows[k + 7], tile:stop]
                 for b in range(total.size):
-                    total[b] += (
-                        (v0 * s0[b] + v1 * s1[b]) + (v2 * s2[b] + v3 * s3[b])
-                    ) + ((v4 * s4[b] + v5 * s5[b]) + (v6 * s6[b] + v7 * s7[b]))
+                    total[b] += ((v0 * s0[b] + v1 * s1[b]) + (v2 * s2[b] + v3 * s3[b])) + (
+                        (v4 * s4[b] + v5 * s5[b]) + (v6 * s6[b] + v7 * s7[b])
+                    )
                 k += 8
             while k < last:
                 value = values[k] if ordered else values[positions[k]]
@@ -92,7 +92,7 @@ def sum_rows(
                 k += 1
 
 
-@compiled
+@compiled(INDICES, INDICES, numbers(2), numbers(2), numbers(1, result=True), ROW, ROW)
 def dot_rows(
     starts: Array,
     rows: Array,
@@ -114,6 +114,7 @@ def dot_rows(
         end: The row after the last one.
     """
     result[starts[begin] : starts[end]] = 0
+    zero = left.dtype.type(0)
     for tile in range(0, left.shape[1], TILE):
         stop = min(tile + TILE, left.shape[1])
         for row in range(begin, end):
@@ -122,7 +123,7 @@ def dot_rows(
             while k + 4 <= last:
                 s0, s1 = left[rows[k], tile:stop], left[rows[k + 1], tile:stop]
                 s2, s3 = left[rows[k + 2], tile:stop], left[rows[k + 3], tile:stop]
-                d0 = d1 = d2 = d3 = factor.dtype.type(0)
+                d0 = d1 = d2 = d3 = zero
                 for b in range(factor.size):
                     d0 += s0[b] * factor[b]
                     d1 += s1[b] * factor[b]
@@ -135,7 +136,7 @@ def dot_rows(
                 k += 4
             while k < last:
                 single = left[rows[k], tile:stop]
-                d0 = factor.dtype.type(0)
+                d0 = zero
                 for b in range(factor.size):
                     d0 += single[b] * factor[b]
                 result[k] += d0
