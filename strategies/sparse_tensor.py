@@ -31,12 +31,6 @@ def _indices_by_output(mask: Mask) -> Array:
     return np.argwhere(mask.T)[:, ::-1].astype(np.int64)
 
 
-def _pack(mask: Mask) -> Array:
-    from masksweep.strategies.kernels.structure import pack
-
-    return pack(mask)
-
-
 def _matrix(x: Any, v: Any, m: Any, h: Any) -> Any:
     """Returns the kernel as a `tf.SparseTensor`, `[inputs, outputs]`, for `x @ kernel`."""
     import tensorflow as tf
@@ -72,34 +66,6 @@ def _look_up(x: Any, v: Any, m: Any, h: Any) -> Any:
     return tf.transpose(y)
 
 
-def _multiply_compiled(x: Any, v: Any, m: Any, h: Any) -> Any:
-    """Returns `x @ kernel`, by functions that are compiled by Numba."""
-    from masksweep.strategies.kernels.sparse_product import multiply
-
-    return multiply(x, v, m, h.shape[-1])
-
-
-def _gather_packed(w: Any, m: Any, h: Any) -> Any:
-    """Returns the kept values of a dense kernel, `[kept]`."""
-    import tensorflow as tf
-
-    return tf.gather(tf.reshape(w, [-1]), _flat_indices(m, w.shape))
-
-
-def _scatter_packed(v: Any, m: Any, h: Any) -> Any:
-    """Returns the dense kernel."""
-    import tensorflow as tf
-
-    flat = _flat_indices(m, h.shape)[:, None]
-    return tf.reshape(tf.tensor_scatter_nd_update(tf.reshape(h, [-1]), flat, v), h.shape)
-
-
-def _flat_indices(m: Any, shape: Any) -> Any:
-    from masksweep.strategies.kernels.sparse_product import flat_indices
-
-    return flat_indices(m, math.prod(shape[:-1]), shape[-1])
-
-
 @register
 @dataclass(frozen=True)
 class SparseTensor(Strategy):
@@ -110,7 +76,9 @@ class SparseTensor(Strategy):
 
     - with `format="coo"`, `y = sparse_dense_matmul(W^T, x^T)^T`;
     - with `format="lookup"`, `y = embedding_lookup_sparse(x^T, inputs of each output, v)^T`, as
-      TensorFlow's guide to sparse tensors does for wide models. It needs `kept * rows` numbers.
+      TensorFlow's guide to sparse tensors does for wide models. It needs `kept * rows` numbers;
+    - with `format="compiled"`, the same product and both gradients by functions that Numba compiles
+      for this processor. See `masksweep.strategies.kernels.products`.
 
     The rows of a Conv1D, Conv2D or Conv3D are its windows at all positions: `batch * positions`
     rows of `window * channels` inputs. An EinsumDense is computed if it sums over the last axes of
@@ -119,14 +87,17 @@ class SparseTensor(Strategy):
     Holds: kernels of Dense, EinsumDense, Conv1D, Conv2D and Conv3D, at zero, because a sparse
     matrix cannot store another value for its missing entries. It refuses kernels with a constraint
     or regularizer, kernels that another layer also uses, convolutions with groups or with their
-    channels first, and other equations of EinsumDense.
+    channels first, and other equations of EinsumDense. With `format="compiled"`, the kernel of an
+    EinsumDense must have two axes.
 
-    Neither format compiles with XLA, and both are slow on a CPU; `speed/ratio_to_dense` tells how
-    slow. Each step makes a new `tf.SparseTensor` from the variable `v`. A `tf.SparseTensor` that is
-    made once has a copy of the values, and does not train.
+    No format compiles with XLA. On a CPU, `coo` and `lookup` take several times as long as a dense
+    kernel, and `compiled` is faster than a dense kernel at high sparsity; `speed/ratio_to_dense`
+    tells how much. `compiled` runs on a CPU only. With `coo` and `lookup`, each step makes a new
+    `tf.SparseTensor` from the variable `v`. A `tf.SparseTensor` that is made once has a copy of the
+    values, and does not train.
 
     Raises:
-        Invalid: `format` is neither `coo` nor `lookup`.
+        Invalid: `format` is not `coo`, `lookup` or `compiled`.
 
     Example:
         >>> import tensorflow as tf
@@ -140,7 +111,7 @@ class SparseTensor(Strategy):
     name: ClassVar[str] = "sparse_tensor"
     xla: ClassVar[bool] = False
     format: Literal["coo", "lookup", "compiled"] = "coo"
-    """How the layer computes its outputs: by a sparse product, or by look-ups."""
+    """How the layer computes its outputs: by a sparse product, by look-ups, or by compiled code."""
 
     def __post_init__(self) -> None:
         require(
@@ -168,17 +139,12 @@ class SparseTensor(Strategy):
         return None
 
     def bind(self) -> Binding:
+        if self.format == "compiled":
+            from masksweep.strategies.kernels.binding import binding
+
+            return binding()
         import tensorflow as tf
 
-        if self.format == "compiled":
-            return Binding(
-                layout=_pack,
-                keep=lambda held, m: held,
-                init=_gather_packed,
-                substitute=_scatter_packed,
-                matmul=_multiply_compiled,
-                matmul_layers=MATRIX_LAYERS,
-            )
         formats = {"coo": (_multiply, _indices), "lookup": (_look_up, _indices_by_output)}
         matmul, layout = formats[self.format]
         return Binding(

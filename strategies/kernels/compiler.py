@@ -30,7 +30,7 @@ def numbers(dimensions: int, *, result: bool = False) -> Callable[[Any], Any]:
     return lambda dtype: types.Array(dtype, dimensions, "C", readonly=not result)
 
 
-def compiled(*arguments: Any) -> Callable[[Function], Function]:
+def compiled(*arguments: Any) -> Callable[[Function], Any]:
     """Compiles a function by Numba, for float32 and for float64. The code is cached on disk.
 
     Numba keeps it beside the module, or in the user's cache folder if that cannot be written. If
@@ -48,9 +48,9 @@ def compiled(*arguments: Any) -> Callable[[Function], Function]:
         for dtype in (types.float32, types.float64)
     ]
 
-    def compile_function(function: Function) -> Function:
+    def compile_function(function: Function) -> Any:
         try:
-            result: Function = numba.njit(signatures, cache=True, **OPTIONS)(function)
+            result = numba.njit(signatures, cache=True, **OPTIONS)(function)
         except (RuntimeError, OSError):  # no folder can be written, or the disk is full
             result = numba.njit(signatures, **OPTIONS)(function)
         return result
