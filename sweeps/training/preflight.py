@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Self
 
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common.child import Child, ChildDied
@@ -16,6 +17,10 @@ from masksweep.sweeps.components import plugins
 from masksweep.sweeps.components.plugin_files import Plugin
 from masksweep.sweeps.config.trial import Trial, parse, recorded_config
 from masksweep.sweeps.results import PreflightAnswer
+
+if TYPE_CHECKING:
+    from masksweep.sweeps.components.datasets.base import Arrays
+    from masksweep.sweeps.components.initializers import Network
 
 AskPreflight = Callable[[Sequence[Trial]], Sequence[PreflightAnswer]]
 """The function `check_plans`, run in a process that has loaded TensorFlow."""
@@ -99,6 +104,43 @@ def _shape(trial: Trial) -> str:
     return json.dumps(relevant, sort_keys=True)
 
 
+def _load_data(trial: Trial) -> Arrays:
+    """Returns the trial's data.
+
+    Raises:
+        Invalid: They cannot be loaded, or are not as they must be.
+    """
+    try:
+        return trial.data.load()
+    except Invalid:
+        raise
+    except Exception as error:  # a plugin's data set may raise anything
+        reason = plugins.describe(error, plugins.loaded())
+        raise Invalid("data", trial.data.name, f"cannot be loaded: {reason}") from None
+
+
+def _network(trial: Trial, data: Arrays) -> Network:
+    """Returns `setup.network`.
+
+    Raises:
+        Invalid: The network cannot be built, or does not fit the data.
+    """
+    from masksweep.sweeps.training import setup
+
+    try:
+        return setup.network(trial, data)
+    except Invalid as error:
+        if error.key == "inputs":  # the shape of a sample
+            allowed = f"inputs={error.value} of data={data.name} {error.allowed}"
+            raise Invalid("model", trial.model.name, allowed) from error
+        own_keys = [field.name for field in fields(trial.model)]  # type: ignore[arg-type]
+        key = f"model.{error.key}" if error.key in own_keys else error.key
+        raise Invalid(key, error.value, error.allowed) from error
+    except Exception as error:  # Keras raises errors of many types
+        reason = plugins.describe(error, plugins.loaded())
+        raise Invalid("model", trial.model.name, f"cannot be built: {reason}") from None
+
+
 def check_plans(trials: Sequence[Trial]) -> list[PreflightAnswer]:
     """Checks the plan of each trial, in this process. Each distinct model is built once.
 
@@ -115,20 +157,15 @@ def check_plans(trials: Sequence[Trial]) -> list[PreflightAnswer]:
     from masksweep.strategies.core.moving_statistics import frozen_statistics
     from masksweep.strategies.core.selection import match_each
     from masksweep.strategies.patterns import Scored
-    from masksweep.sweeps.components.initializers import Network
     from masksweep.sweeps.training.batches import schedule
-    from masksweep.sweeps.training.setup import network, plan_for, refusal, switched_plan
+    from masksweep.sweeps.training.setup import plan_for, refusal, switched_plan
 
     initials: dict[Network, dict[str, Array]] = {}
     results = []
     for trial in trials:
-        data = trial.data.load()
+        data = _load_data(trial)
         schedule(trial, len(data.train[0]))
-        try:
-            net = network(trial, data)
-        except Exception as error:  # Keras raises errors of many types
-            reason = str(error).strip().splitlines()[0]
-            raise Invalid("model", trial.model, f"cannot be built: {reason}") from None
+        net = _network(trial, data)
         # seed 0 for all trials: whether a plan can be made does not depend on the seed
         if net not in initials:
             initials[net] = net.initial(0)[0]
