@@ -9,7 +9,7 @@ import json
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common.child import Child, ChildDied
@@ -17,11 +17,13 @@ from masksweep.sweeps.components import plugins
 from masksweep.sweeps.components.plugin_files import Plugin
 from masksweep.sweeps.config.trial import Trial, parse, recorded_config
 from masksweep.sweeps.results import PreflightAnswer
+from masksweep.sweeps.training.model_summary import ModelSummary, summaries
 
 if TYPE_CHECKING:
     from masksweep.sweeps.components.datasets.base import Arrays
     from masksweep.sweeps.components.initializers import Network
 
+T = TypeVar("T")
 AskPreflight = Callable[[Sequence[Trial]], Sequence[PreflightAnswer]]
 """The function `check_plans`, run in a process that has loaded TensorFlow."""
 
@@ -71,9 +73,16 @@ class Preflight:
         Raises:
             Invalid: A plan cannot be made, or the child process died.
         """
+        return self._run(check_plans, trials)
+
+    def describe(self, trials: Sequence[Trial]) -> Sequence[ModelSummary]:
+        """Runs `model_summary.summaries` in the child process. Raises as `ask` does."""
+        return self._run(summaries, trials)
+
+    def _run(self, function: Callable[[Sequence[Trial]], T], trials: Sequence[Trial]) -> T:
         configs = [recorded_config(trial) for trial in trials]
         try:
-            return self._child.submit(_check_configs, plugins.loaded(), configs).result()
+            return self._child.submit(_run, function, plugins.loaded(), configs).result()
         except ChildDied:
             raise Invalid("model", "", "ended the process that built it; too large?") from None
 
@@ -84,13 +93,16 @@ def _load() -> None:
     prepare_process(threads=1)
 
 
-def _check_configs(
-    needed_plugins: Sequence[Plugin], configs: Sequence[Mapping[str, Any]]
-) -> list[PreflightAnswer]:
+def _run(
+    function: Callable[[Sequence[Trial]], T],
+    needed_plugins: Sequence[Plugin],
+    configs: Sequence[Mapping[str, Any]],
+) -> T:
+    """Calls a function with the trials of these configs."""
     try:
         for plugin in needed_plugins:
             plugins.load(plugin)
-        return check_plans([parse(config) for config in configs])
+        return function([parse(config) for config in configs])
     except Invalid:
         raise
     except Exception:  # some exceptions cannot be pickled and sent to the parent process
