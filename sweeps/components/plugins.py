@@ -12,7 +12,6 @@ code that can run is in the digest.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 import re
@@ -27,6 +26,7 @@ from typing import Any
 
 from masksweep.strategies.base import Invalid
 from masksweep.strategies.registry import registering_from
+from masksweep.sweeps.common import streams
 from masksweep.sweeps.components.groups import GROUPS
 from masksweep.sweeps.components.plugin_files import FLAG, Plugin, module_name, read
 
@@ -93,7 +93,7 @@ def load(plugin: Plugin, path: str = "") -> None:
     name = _finder.add(plugin, path)
     try:
         # what the file prints must not be mixed with the output of a command, as of plan --json
-        with registering_from(plugin.origin), contextlib.redirect_stdout(sys.stderr):
+        with registering_from(plugin.origin), streams.only_python_on_stderr():
             importlib.import_module(name)
     except Invalid as error:
         raise Invalid(FLAG, path, str(error)) from error
