@@ -194,6 +194,11 @@ def print_plan(planned: Sequence[PlannedTrial], as_json: bool) -> None:
         suffix += f": {p.refusal}" if p.refusal else ""
         suffix += f"  cut off: {p.cut_off}" if p.cut_off else ""
         print(f"{p.trial.id[:12]}  {p.name}{suffix}")
+    print_counts(planned)
+
+
+def print_counts(planned: Sequence[PlannedTrial]) -> None:
+    """Prints the tasks of data from files, and how many trials there are in each state."""
     for name in dict.fromkeys(text for p in planned if (text := _data_from_file(p.trial))):
         print(name)
     print(count_by_state(planned))

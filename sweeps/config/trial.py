@@ -125,10 +125,11 @@ class Trial(Section):
 
     @property
     def origins(self) -> dict[str, str]:
-        """Origin of each component that does not ship with Masksweep, by group."""
+        """Origin of each component or its layers, by group, if it does not ship with Masksweep."""
         components = {group: (GROUPS[group], getattr(self, group)) for group in GROUPS}
         components["compare"] = STRATEGIES, self.compare
         by_group = {g: registry.origin(c.name) for g, (registry, c) in components.items() if c}
+        by_group["model"] = by_group["model"] or self.model.layers_origin
         return {group: origin for group, origin in by_group.items() if origin}
 
     @property

@@ -61,10 +61,17 @@ def start(trial: Trial, data: Arrays | None = None) -> TrialStart:
 
 
 def network(trial: Trial, data: Arrays) -> Network:
-    """The trial's network: its model, which all seeds share, and the initial values of a seed."""
-    from masksweep.sweeps.components import initializers
+    """The trial's network: its model, which all seeds share, and the initial values of a seed.
 
-    return initializers.network(trial.model, data.shape, data.outputs)
+    Raises:
+        Invalid: The model's outputs do not fit the data.
+    """
+    from masksweep.sweeps.components import initializers
+    from masksweep.sweeps.components.models import ends
+
+    net = initializers.network(trial.model, data.shape, data.outputs)
+    ends.require_fit(trial.model, net.model, data)
+    return net
 
 
 def plan_for(

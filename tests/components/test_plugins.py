@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zipfile
 from hashlib import sha256
 from pathlib import Path
 
@@ -277,3 +278,33 @@ def test_a_node_on_which_another_module_has_the_name_of_a_file_refuses_it() -> N
     process = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
     last = process.stderr.splitlines()[-1]
     assert last.endswith("--plugin=x.py: json.py: a module of this name is installed here")
+
+
+LAYER = """
+import keras
+
+@keras.saving.register_keras_serializable("mine")
+class Scale(keras.layers.Layer):
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(shape[-1],), name="scale")
+
+    def call(self, x):
+        return x * self.scale
+"""
+
+
+def test_a_layer_alone_is_enough_and_belongs_to_the_identity(folder: Path) -> None:
+    """A file with a layer that only a saved model needs."""
+    layer = {"module": None, "class_name": "Scale", "config": {}, "registered_name": "mine>Scale"}
+    with zipfile.ZipFile(folder / "net.keras", "w") as archive:
+        archive.writestr("config.json", json.dumps(layer))
+    chosen = ("model=keras_file", "model.path=net.keras")
+    (folder / "layer.py").write_text(LAYER)
+    found = set(ids(folder, *chosen))
+    for text in (LAYER, LAYER.replace("x * self", "2 * x * self")):
+        (folder / "layer.py").write_text(text)
+        process = masksweep("plan", "--json", "--plugin", "layer.py", *chosen, cwd=folder)
+        # Keras loads TensorFlow, which writes to stderr
+        assert (process.returncode, process.stderr) == (0, "")
+        found |= {trial["id"] for trial in json.loads(process.stdout)["trials"]}
+    assert len(found) == 3

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from masksweep.strategies.base import Invalid, require
 from masksweep.sweeps.common.seeding import permutation
 from masksweep.sweeps.components.datasets.content import REFERENCE, content_digest
+from masksweep.sweeps.components.datasets.samples import check_samples
 
 Task = Literal["classification", "regression"]
 
@@ -111,6 +112,8 @@ class DataSet:
                 raise Invalid("path", getattr(self, "path", ""), "must be the path of these data")
             return _load(self, self.digest)
         except Invalid as error:
+            if not error.key:  # the data themselves, not a setting
+                raise Invalid("data", self.name, error.allowed) from error
             raise Invalid(f"data.{error.key}", error.value, error.allowed) from error
 
 
@@ -119,6 +122,7 @@ def _load(data: DataSet, content: str | None) -> Arrays:
     """Loads a data set; `content` is its digest, so that a changed file is read again."""
     (x, y), test = data.samples()
     own_validation = data.own_validation()
+    check_samples(data.task, {"training": (x, y), "validation": own_validation, "test": test})
     order = permutation(len(x), 0, f"validation/{data.name}")
     validation_size = 0 if own_validation else round(data.validation * len(x))
     # sorted, so that samples keep their order: published results depend on it

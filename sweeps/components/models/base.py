@@ -40,6 +40,11 @@ class Model:
         """Whether Keras' initializers draw the initial values, so that they follow from a seed."""
         return True
 
+    @property
+    def layers_origin(self) -> str:
+        """Origin of the code of layers that belong to no component. Empty if there are none."""
+        return ""
+
     def build(self, inputs: tuple[int, ...], outputs: int) -> Any:
         """Builds a Keras model, `[batch, *inputs] -> [batch, outputs]`.
 

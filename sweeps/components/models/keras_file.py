@@ -14,7 +14,7 @@ from masksweep.strategies.base import Invalid, require
 from masksweep.strategies.core import keras_internals
 from masksweep.strategies.registry import register
 from masksweep.sweeps.common import keras_archive
-from masksweep.sweeps.components import keras_config
+from masksweep.sweeps.components import keras_config, plugins
 from masksweep.sweeps.components.models.base import Model
 
 Weights = Literal["file", "drawn"]
@@ -27,8 +27,9 @@ class KerasFile(Model):
 
     It has one input and one output, and ends in logits for a classification. The file is loaded in
     Keras' safe mode, and without the optimizer, loss and metrics that are in it. Layers of your own
-    must be registered (`keras.saving.register_keras_serializable`) by an installed package whose
-    components Masksweep loads. The file's content is part of a trial's identity.
+    must be registered (`keras.saving.register_keras_serializable`) by a file that `--plugin` loads,
+    or by an installed package whose components Masksweep loads. The file's content is part of a
+    trial's identity.
 
     Raises:
         Invalid: There is no such file, it is not a `.keras` file, or it names something that brings
@@ -67,6 +68,10 @@ class KerasFile(Model):
         return self.weights == "drawn"
 
     @property
+    def layers_origin(self) -> str:
+        return plugins.keras_origins(keras_config.registered_names(self._config()))
+
+    @property
     def has_statistics(self) -> bool:
         names = keras_config.class_names(self._config())
         return not names.isdisjoint(keras_config.WITH_STATISTICS)
@@ -85,7 +90,7 @@ class KerasFile(Model):
         except Exception as error:  # Keras and h5py raise errors of many types
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise Invalid("path", self.path, f"cannot be loaded: {reason}") from error
-        self._check(model, inputs, outputs)
+        self._check(model, inputs)
         return model
 
     def _config(self) -> dict[str, Any]:
@@ -113,7 +118,7 @@ class KerasFile(Model):
                 archive.write(weights, weights.name)
             return keras.models.load_model(copy, compile=False, safe_mode=True)
 
-    def _check(self, model: Any, inputs: tuple[int, ...], outputs: int) -> None:
+    def _check(self, model: Any, inputs: tuple[int, ...]) -> None:
         """Checks that a sweep can train the model on its data."""
         import keras
 
@@ -130,11 +135,7 @@ class KerasFile(Model):
             size in (None, wanted) for size, wanted in zip(found, expected, strict=True)
         )
         if not fits:
-            fail(f"has inputs of shape {found}, and the data has {expected}")
-        if (found := tuple(model.outputs[0].shape)) != (None, outputs):
-            fail(f"has outputs of shape {found}, and the data needs {(None, outputs)}")
-        if _ends_in_softmax(model):
-            fail("ends in a softmax; save it without, because the loss takes logits")
+            fail(f"has inputs of the shape {found}; it must be that of the data, {expected}")
         for layer in keras_internals.all_layers(model) if self.drawn else ():
             for variable in keras_internals.own_variables(layer):
                 if hasattr(layer, "adapt"):
@@ -157,13 +158,3 @@ def _read(path: str, state: tuple[int, int]) -> dict[str, Any]:
         )
     keras_config.check_allowed(path, config)
     return config
-
-
-def _ends_in_softmax(model: Any) -> bool:
-    import keras
-
-    last = keras_internals.source(model.outputs[0])
-    if getattr(last, "outputs", None):  # a model within the model
-        return _ends_in_softmax(last)
-    activation = getattr(last, "activation", None)
-    return isinstance(last, keras.layers.Softmax) or activation is keras.activations.softmax
