@@ -44,8 +44,9 @@ class Section(BaseModel):
 class Train(Section):
     """Length of the training and its settings."""
 
-    epochs: Positive = 20
-    """Number of passes over the training data."""
+    epochs: Annotated[int, Field(ge=0)] = 20
+    """Number of passes over the training data; 0 trains nothing, which shows what the masks alone
+    do to the score."""
     steps: Positive | None = None
     """Total number of training steps; if given, `epochs` is ignored."""
     batch_size: Positive = 100

@@ -114,6 +114,11 @@ class Trial(Section):
         if self.train.switch_at and (isinstance(self.pattern, Scored) or self.pattern.needs_model):
             raise Invalid("train.switch_at", self.train.switch_at, f"not with {self.pattern.name}")
         objective = self.objective or f"test/{self.score}"
+        if self.still_reason == "train.epochs=0":
+            if self.compare:
+                raise Invalid("compare", self.compare.name, "not with train.epochs=0")
+            if objective.startswith("train/"):
+                raise Invalid("objective", objective, "train.epochs is 0; test/loss, ...")
         if self.data.validation == 0 and objective.startswith("validation/"):
             raise Invalid("objective", objective, "data.validation is 0; test/loss, ...")
         other = {"classification": "/mse", "regression": "/accuracy"}[self.data.task]
@@ -130,6 +135,13 @@ class Trial(Section):
         components["compare"] = STRATEGIES, self.compare
         by_group = {g: registry.origin(c.name) for g, (registry, c) in components.items() if c}
         return {group: origin for group, origin in by_group.items() if origin}
+
+    @property
+    def still_reason(self) -> str:
+        """The setting with which no weight can train, as `train.epochs=0`; empty if weights can."""
+        if not self.train.steps and not self.train.epochs:
+            return "train.epochs=0"
+        return "" if self.optimizer.learning_rate else "optimizer.learning_rate=0"
 
     @property
     def jit(self) -> bool:

@@ -178,7 +178,7 @@ def _audit_trials(
 
 def _time_pack(loop: TrainingLoop, packed: PackedProgram) -> dict[str, float]:
     starts = [run.start for run in loop.runs]
-    if not starts[0].trial.speed.rounds:
+    if not starts[0].trial.speed.rounds or loop.order is None:  # no order without a step
         return {}
     try:
         return evaluation.step_time_of_pack(starts, packed, (loop.x, loop.y, loop.order))

@@ -49,6 +49,12 @@ SAID: dict[str, str] = {
     "model.hidden=['8']": "model.hidden=8: must be a whole number",
     "data.seed=1.5": "data.seed=1.5: must be a whole number",
     "optimizer.use_ema=1": "optimizer.use_ema=1: must be true or false",
+    "optimizer.learning_rate=-0.0": "optimizer.learning_rate=-0.0: must be 0 or above, and finite",
+    "optimizer=ftrl optimizer.learning_rate=0":
+        "optimizer.learning_rate=0.0: must be above 0 for ftrl",
+    "train.epochs=0 objective=train/loss":
+        "objective=train/loss: train.epochs is 0; test/loss, ...",
+    "train.epochs=0 compare=projection": "compare=projection: not with train.epochs=0",
     "train.epochs=true": "train.epochs=True: must be a whole number",
     "train.epochs=1e3": "train.epochs=1000.0: must be a whole number",
     "train.epochs=2.0": "train.epochs=2.0: must be a whole number",
@@ -115,12 +121,12 @@ def test_what_is_wrong_is_told(arguments: str, said: str, command: Light, tmp_pa
 
 
 def test_all_that_is_wrong_is_told(command: Light, tmp_path: Path) -> None:
-    wrong = "pattern.sparsity=1.5 train.epochs=-1 train.steps=x seed=x optimizer.learning_rate=0"
+    wrong = "pattern.sparsity=1.5 train.epochs=-1 train.steps=x seed=x optimizer.learning_rate=-1"
     assert sorted(told(command, tmp_path, *wrong.split(" "))) == [
-        "optimizer.learning_rate=0.0: must be above 0, and finite",
+        "optimizer.learning_rate=-1.0: must be 0 or above, and finite",
         "pattern.sparsity=1.5: must be a number in [0, 1)",
         "seed=x: must be a whole number",
-        "train.epochs=-1: input should be greater than or equal to 1",
+        "train.epochs=-1: input should be greater than or equal to 0",
         "train.steps=x: must be a whole number",
     ]
 
