@@ -86,9 +86,10 @@ def compose_plan(arguments: Sequence[str]) -> list[PlannedTrial]:
     Raises:
         Invalid: As in `compose`, or a trial is not valid.
     """
+    from masksweep.sweeps.composing import start_runs
     from masksweep.sweeps.config.plan import parse_trials, plan
 
-    jobs = compose(arguments)
+    jobs = start_runs.fetch(compose(arguments))
     return plan(jobs, parse_trials(jobs)) if jobs else []
 
 

@@ -14,7 +14,9 @@ from pydantic import (
     model_validator,
 )
 
+from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common import strict
+from masksweep.sweeps.components import keras_loading
 from masksweep.sweeps.config.claim import Claim
 from masksweep.sweeps.config.validation import MultipleInvalid, explain
 
@@ -39,6 +41,35 @@ class Section(BaseModel):
         except ValidationError as error:
             faults += explain(error)
         raise MultipleInvalid(faults)
+
+
+class Start(Section):
+    """Where the weights of a trial start, if not at values that are drawn from its seed.
+
+    These are no settings of `model`, because they are for all models, also those of plugins, and do
+    not change the program of a training: trials with other starts share it.
+    """
+
+    path: Text | None = None
+    """A `.keras` file. Each weight and moving statistic of the model takes the values that the file
+    has under the same name. What the file has beyond that is not used."""
+    run: Text | None = None
+    """Id of an MLflow run of a trial in the store of the sweep, whose `model.keras` is the file. It
+    is not part of the identity, which has the digest of the file."""
+    new: list[str] = []
+    """Globs on weights that the file may lack, or that may have more outputs (a longer last axis)
+    than in the file. What the file lacks is drawn."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.path is not None:
+            keras_loading.checked_state(self.path)
+        elif self.run is not None:
+            allowed = "fetched by masksweep run, plan and submit only; else give start.path"
+            raise Invalid("run", self.run, allowed)
+        elif self.new:
+            raise Invalid("new", self.new, "needs start.path or start.run")
+        return self
 
 
 class Train(Section):

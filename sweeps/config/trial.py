@@ -30,6 +30,7 @@ from masksweep.sweeps.config.sections import (
     Resources,
     Section,
     Speed,
+    Start,
     Sweep,
     Tracking,
     Train,
@@ -78,6 +79,7 @@ class Trial(Section):
     objective: Objective | None = None
     """The metric that a sweeper gets back; null means `test/accuracy` or `test/mse`, by the
     task."""
+    start: Start = Start()
     train: Train = Train()
     audit: Audit = Audit()
     speed: Speed = Speed()
@@ -235,6 +237,8 @@ class Trial(Section):
             config["pack"] = self.width
         if self.speed != Speed():
             config["speed"] = self.speed.model_dump()
+        if self.start != Start():
+            config["start"] = self.start.model_dump(exclude_defaults=True, exclude={"run"})
         if self.strategy.role != "dense":
             components |= {"pattern": self.pattern, "held": self.held}
             config |= {"targets": self.targets, "outputs_held": self.outputs_held}
@@ -313,7 +317,9 @@ def _selectable() -> frozenset[str]:
     keys = {"part", "role", *schema.model_fields} - excluded
     for group, registry in {**GROUPS, "compare": STRATEGIES}.items():
         keys |= {f"{group}.{f.name}" for component in registry.values() for f in fields(component)}
-    sections: dict[str, type[BaseModel]] = {"train": Train, "audit": Audit, "speed": Speed}
+    sections: dict[str, type[BaseModel]] = {
+        "start": Start, "train": Train, "audit": Audit, "speed": Speed
+    }  # fmt: skip
     for key, section in sections.items():
         keys |= {f"{key}.{name}" for name in section.model_fields}
     return frozenset(keys)

@@ -118,8 +118,9 @@ def check_plans(trials: Sequence[Trial]) -> list[PreflightAnswer]:
     from masksweep.sweeps.components.initializers import Network
     from masksweep.sweeps.training.batches import schedule
     from masksweep.sweeps.training.setup import network, plan_for, refusal, switched_plan
+    from masksweep.sweeps.training.start_weights import from_file
 
-    initials: dict[Network, dict[str, Array]] = {}
+    initials: dict[tuple[Network, str], dict[str, Array]] = {}
     results = []
     for trial in trials:
         data = trial.data.load()
@@ -130,9 +131,10 @@ def check_plans(trials: Sequence[Trial]) -> list[PreflightAnswer]:
             reason = str(error).strip().splitlines()[0]
             raise Invalid("model", trial.model, f"cannot be built: {reason}") from None
         # seed 0 for all trials: whether a plan can be made does not depend on the seed
-        if net not in initials:
-            initials[net] = net.initial(0)[0]
-        initial = initials[net]
+        key = net, trial.start.model_dump_json()
+        if key not in initials:
+            initials[key] = from_file(trial.start, net, net.initial(0))[0]
+        initial = initials[key]
         match_each("trainable", [w.name for w in net.weights], trial.trainable)
         frozen_statistics(net.model, trial.trainable, trial.statistics)
         plan = plan_for(trial, net.weights, initial, data.outputs)

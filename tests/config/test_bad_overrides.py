@@ -55,6 +55,17 @@ SAID: dict[str, str] = {
     "train.epochs=0 objective=train/loss":
         "objective=train/loss: train.epochs is 0; test/loss, ...",
     "train.epochs=0 compare=projection": "compare=projection: not with train.epochs=0",
+    "start.path=none.keras": "start.path=none.keras: no such file",
+    "start.path=net.h5": "start.path=net.h5: must be a .keras file",
+    "start.path=": "start.path=: must not be empty",
+    "start.run=5": "start.run=5: must be the id of a run, which is 32 hex digits",
+    "start.run=net.keras": "start.run=net.keras: must be the id of a run, which is 32 hex digits",
+    f"start.run={32 * 'a'} start.path=a.keras":
+        f"start.run={32 * 'a'}: must be null with start.path=a.keras",
+    "start.new=[output/*]": "start.new=['output/*']: needs start.path or start.run",
+    "start.new=output/*": "start.new=output/*: must be a list",
+    "model.weights=net.keras":
+        "model.weights=net.keras: unknown key; one of hidden, ",
     "train.epochs=true": "train.epochs=True: must be a whole number",
     "train.epochs=1e3": "train.epochs=1000.0: must be a whole number",
     "train.epochs=2.0": "train.epochs=2.0: must be a whole number",

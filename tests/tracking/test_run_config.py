@@ -240,6 +240,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "a folder's path": {"pattern": {"name": "file", "path": "sub/mine.npz"}},
     "a path that is not recorded": {"pattern": {"name": "file", "path": "mine.npz"}},
     "a held file elsewhere": {"held": {"name": "file", "path": "/etc/passwd"}},
+    "a start elsewhere": {"start": {"path": "/etc/net.keras"}},
+    "a start from a run": {"start": {"run": "a" * 32}},
     "no text for a path": {"pattern": {"name": "file", "path": ["mine.npz"]}},
     "a path for a pattern without": {"pattern": {"name": "random", "path": "/etc/passwd"}},
     "a path over http": {"held": {"name": "file", "path": "http://127.0.0.1/a.npz"}},
