@@ -59,6 +59,12 @@ class Start(Section):
     new: list[str] = []
     """Globs on weights that the file may lack, or that may have more outputs (a longer last axis)
     than in the file. What the file lacks is drawn."""
+    epochs: Annotated[int, Field(ge=0)] = 0
+    """Number of epochs in which the dense model is trained before its weights are masked. The
+    trials of a seed share this training. The data order, batch size and optimizer are those of the
+    trial, and the optimizer's slots start anew when the masks are made."""
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Learning rate of these epochs; null takes that of the trial."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -69,6 +75,8 @@ class Start(Section):
             raise Invalid("run", self.run, allowed)
         elif self.new:
             raise Invalid("new", self.new, "needs start.path or start.run")
+        if self.learning_rate is not None and not self.epochs:
+            raise Invalid("learning_rate", self.learning_rate, "needs start.epochs")
         return self
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache, cached_property
 from typing import Annotated, Any, Literal, Self
 
@@ -126,6 +126,9 @@ class Trial(Section):
         other = {"classification": "/mse", "regression": "/accuracy"}[self.data.task]
         if objective.endswith(other):
             raise Invalid("objective", objective, f"{self.data.name} is {self.data.task}")
+        rate = self.start.learning_rate or self.optimizer.learning_rate
+        if self.start.epochs and not rate:
+            raise Invalid("start.learning_rate", "null", "needed, as optimizer.learning_rate is 0")
         if isinstance(self.pattern, Scored) and self.pattern.found_with is not None:
             _ = self.pruning_trial  # checks them
         return self
@@ -179,6 +182,20 @@ class Trial(Section):
     def control(self) -> Trial:
         """The dense trial that this trial's speed is compared with."""
         return self.with_strategy(STRATEGIES["dense"]())
+
+    @property
+    def dense_start(self) -> Trial:
+        """The dense trial of the epochs before the weights are masked (`start.epochs`)."""
+        rate = self.start.learning_rate or self.optimizer.learning_rate
+        unmasked = {"epochs": 0, "learning_rate": None}
+        train = {"epochs": self.start.epochs, "steps": None, "switch_at": None, "resume_at": None}
+        updates = {
+            "start": self.start.model_copy(update=unmasked),
+            "train": self.train.model_copy(update=train),
+            "optimizer": replace(self.optimizer, learning_rate=rate),
+            "launch": Launch(),  # it runs alone, also in a pack
+        }
+        return self.control.model_copy(update=updates)
 
     @property
     def pruning_trial(self) -> Trial:

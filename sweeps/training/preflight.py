@@ -114,7 +114,7 @@ def check_plans(trials: Sequence[Trial]) -> list[PreflightAnswer]:
     from masksweep.strategies.core.connections import cut_off
     from masksweep.strategies.core.moving_statistics import frozen_statistics
     from masksweep.strategies.core.selection import match_each
-    from masksweep.strategies.patterns import Scored
+    from masksweep.strategies.patterns import Pattern, Scored
     from masksweep.sweeps.components.initializers import Network
     from masksweep.sweeps.training.batches import schedule
     from masksweep.sweeps.training.setup import network, plan_for, refusal, switched_plan
@@ -140,6 +140,8 @@ def check_plans(trials: Sequence[Trial]) -> list[PreflightAnswer]:
         plan = plan_for(trial, net.weights, initial, data.outputs)
         # the masks of other patterns need a training, or the model's gradients
         masks_known = not (isinstance(trial.pattern, Scored) or trial.pattern.needs_model)
+        if trial.start.epochs and type(trial.pattern).from_weights is not Pattern.from_weights:
+            masks_known = False
         kernels = [
             str(kernel)
             for kernel in cut_off(plan)

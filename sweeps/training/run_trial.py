@@ -90,14 +90,14 @@ def build_start(trial: Trial, rounds_folder: Folder | None) -> TrialStart | Tria
 
     Args:
         trial: The trial.
-        rounds_folder: Folder for the weights of pruning rounds.
+        rounds_folder: Folder for the weights of pruning rounds and of dense starts.
 
     Returns:
         The start, or a `skipped` result if the strategy refuses the masks.
     """
-    from masksweep.sweeps.training import iterative_pruning
+    from masksweep.sweeps.training import dense_start, iterative_pruning
 
-    start = setup.start(trial)
+    start = dense_start.start(trial, rounds_folder)
     if reason := setup.refusal(trial, start.plan):
         return TrialResult("skipped", reason)
     start = iterative_pruning.with_masks(start, rounds_folder)

@@ -64,6 +64,12 @@ SAID: dict[str, str] = {
         f"start.run={32 * 'a'}: must be null with start.path=a.keras",
     "start.new=[output/*]": "start.new=['output/*']: needs start.path or start.run",
     "start.new=output/*": "start.new=output/*: must be a list",
+    "start.epochs=-1": "start.epochs=-1: input should be greater than or equal to 0",
+    "start.learning_rate=.1": "start.learning_rate=0.1: needs start.epochs",
+    "start.epochs=1 start.learning_rate=0":
+        "start.learning_rate=0: input should be greater than 0",
+    "start.epochs=1 optimizer.learning_rate=0":
+        "start.learning_rate=null: needed, as optimizer.learning_rate is 0",
     "model.weights=net.keras":
         "model.weights=net.keras: unknown key; one of hidden, ",
     "train.epochs=true": "train.epochs=True: must be a whole number",
