@@ -21,12 +21,10 @@ from masksweep.sweeps.components.models.resnet import ResNet
 from masksweep.sweeps.config.sections import Start
 from masksweep.sweeps.config.trial import Trial, parse
 from masksweep.sweeps.results import TrialResult
-from masksweep.sweeps.tracking import run_config
 from masksweep.sweeps.training.preflight import check_plans
 from masksweep.sweeps.training.run_trial import build_start, run
 from masksweep.sweeps.training.start_weights import from_file
 from tests.support.trials import BASE, trial
-from tests.tracking.test_run_config import written
 
 STILL = {"train": {"epochs": 0, "batch_size": 100, "jit": False}, "speed": {"rounds": 0}}
 
@@ -86,16 +84,6 @@ def test_the_content_is_the_identity(digits: tuple[str, Any], tmp_path: Path) ->
     keras.models.load_model(copy, compile=False).save(copy)
     assert make(path).id != make(copy).id
     assert trial(start={}).id == trial().id
-
-
-def test_the_file_travels_with_the_record(digits: tuple[str, Any], tmp_path: Path) -> None:
-    started = make(digits[0], start={"path": digits[0], "run": "a" * 32})
-    again, recorded = run_config.read(written(tmp_path, started))
-    assert recorded is not None
-    assert [*recorded.files] == ["given_start.keras"]
-    assert again.id == started.id
-    assert again.start.run == "a" * 32
-    assert Path(str(again.start.path)).parent == tmp_path
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
