@@ -167,7 +167,7 @@ def _audit_trials(
             continue
         with run.catching_errors():
             single = packed.load_lane(lanes[number])
-            by_finalizing = leak_cause.finalize(single)
+            by_finalizing = leak_cause.finalize(single, run.position.found.steps)
             lanes[number] = packed.current_lane()
             results[number] = run_trial.audited_result(
                 run.start, run.start.plan, single, trial.before, run.position, by_finalizing, loader

@@ -63,7 +63,7 @@ def run(
     loop = TrainingLoop([training], program)
     loop.run()
     program = loop.program.single_program
-    by_finalizing = leak_cause.finalize(program)
+    by_finalizing = leak_cause.finalize(program, training.position.found.steps)
     peak_bytes = peak.bytes()
 
     (validation,), (test,) = loop.scores("validation"), loop.scores("test")

@@ -55,9 +55,10 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Trial]:
 
 
 def test_a_start_is_the_end_of_a_dense_trial() -> None:
-    """To the bit, with its moving statistics: the scores are the same too."""
-    dense = run(make(2, strategy="dense"))
-    unmasked = run(make(strategy="dense", start={"epochs": 2}))
+    """To the bit, with its moving statistics and averages: the scores are the same too."""
+    averaging = {"name": "adam", "learning_rate": 0.01, "use_ema": True, "ema_momentum": 0.9}
+    dense = run(make(2, strategy="dense", optimizer=averaging))
+    unmasked = run(make(strategy="dense", optimizer=averaging, start={"epochs": 2}))
     names = {"test/loss", "test/accuracy", "validation/loss"}
     assert unmasked.tags["trial.weights_sha256"] == dense.tags["trial.weights_sha256"]
     assert {n: unmasked.metrics[n] for n in names} == {n: dense.metrics[n] for n in names}
@@ -65,11 +66,15 @@ def test_a_start_is_the_end_of_a_dense_trial() -> None:
 
 def test_the_dense_trial_is_one_that_anyone_can_run() -> None:
     start = {"epochs": 2, "learning_rate": 0.1}
-    masked = make(start=start, strategy="sparse_tensor", launch={"pack": 4})
+    masked = make(start=start, strategy="sparse_tensor")
     rate = {"name": "adam", "learning_rate": 0.1}
     assert masked.dense_start.id == make(2, strategy="dense", optimizer=rate).id
     assert masked.id != make(start={"epochs": 2}, strategy="sparse_tensor").id
     assert masked.id != make(strategy="sparse_tensor").id
+    compiled = {"train": {**TRAIN, "jit": True}, "start": start}
+    packed = make(**compiled, launch={"pack": 4})
+    assert packed.dense_start.id == make(**compiled).dense_start.id
+    assert packed.id != make(**compiled).id
     steps = make(start=start, train={**TRAIN, "steps": 30, "switch_at": 3})
     assert steps.dense_start.id == masked.dense_start.id
 

@@ -14,7 +14,7 @@ from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.report.recommendation import sentences
 from masksweep.sweeps.report.results_table import any_control_held, rows
-from masksweep.sweeps.results import TrialResult
+from masksweep.sweeps.results import Report, TrialResult
 from masksweep.sweeps.training import pack
 from masksweep.sweeps.training.checkpoint import Checkpoints
 from masksweep.sweeps.training.run_trial import build_start, run
@@ -91,8 +91,11 @@ def test_packs_do_the_same(tmp_path: Path) -> None:
         make(seed=s, train={"epochs": 0, "jit": True}, launch={"pack": 2}, speed={"rounds": 1})
         for s in (0, 1)
     ]
-    members = [PackMember(t, lambda r: None, Checkpoints(str(tmp_path), t.id, 60)) for t in packed]
-    for result in pack.run(members):
+    reports: list[Report] = []
+    members = [PackMember(t, reports.append, Checkpoints(str(tmp_path), t.id, 60)) for t in packed]
+    results = pack.run(members)
+    assert not [report.note for report in reports if report.note]  # such as that it was not timed
+    for result in results:
         assert isinstance(result, TrialResult)
         assert result.metrics["integrity/ok"] == 1
         assert np.isfinite(result.metrics["test/accuracy"])
