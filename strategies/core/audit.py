@@ -233,6 +233,8 @@ class Integrity:
     frozen_violations: int | None = None
     """Number of entries of weights and statistics that must not train, but differ from their start
     in any bit. None if all of them train."""
+    must_move: bool = True
+    """Whether kept entries must have moved. False if nothing was trained."""
 
     @property
     def ok(self) -> bool:
@@ -240,14 +242,15 @@ class Integrity:
 
         It passes if no masked entry, held output or frozen entry ever changed, the reloaded model
         agrees with the trained one, and kept entries moved. Where nothing moves, a mask that holds
-        proves nothing.
+        proves nothing. The last condition is dropped if nothing was trained on purpose
+        (`must_move`): the result then says only that the masks were applied.
         """
         return (
             self.violations == 0
             and self.peak_violations == 0
             and self.reloaded_exactly
             and self.agreement <= self.tolerance
-            and self.moved > 0
+            and (self.moved > 0 or not self.must_move)
             and not self.output_drift
             and not self.frozen_violations
         )

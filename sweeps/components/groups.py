@@ -20,5 +20,6 @@ GROUPS: Mapping[str, Registry[Any]] = {
     "data": DATASETS,
     "optimizer": OPTIMIZERS,
 }
-GROUPS_WITH_FILES = ("pattern", "held", "model", "data")
-"""Groups whose setting `path` names a file. Its content belongs to a trial's identity."""
+GROUPS_WITH_FILES = ("pattern", "held", "model", "data", "start")
+"""Groups and sections whose setting `path` names a file. Its content belongs to a trial's
+identity."""

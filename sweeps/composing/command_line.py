@@ -86,9 +86,10 @@ def compose_plan(arguments: Sequence[str]) -> list[PlannedTrial]:
     Raises:
         Invalid: As in `compose`, or a trial is not valid.
     """
+    from masksweep.sweeps.composing import start_runs
     from masksweep.sweeps.config.plan import parse_trials, plan
 
-    jobs = compose(arguments)
+    jobs = start_runs.fetch(compose(arguments))
     return plan(jobs, parse_trials(jobs)) if jobs else []
 
 
@@ -160,7 +161,8 @@ def _unknown_key_message(key: str, value: str, overrides: Sequence[str]) -> str:
             message = f"unknown key; one of {keys}" if keys else "unknown key; it has no settings"
             message += f" (of {parent}={option})" if option else ""
     if len(lacking) == len(options):
-        return message
+        starts = "; start.path and start.run name trained weights"
+        return f"{message}{starts if key == 'model.weights' else ''}"
     if value.startswith("{"):
         inner = OmegaConf.select(config, key)
         keys = ", ".join(map(str, inner)) if isinstance(inner, DictConfig) else ""

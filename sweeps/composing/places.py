@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 DESTINATION_KEYS = ("tracking.uri", "checkpoint.path", "launch.address")
 """Keys of places to which results, weights and code are sent. Checkpoints are loaded from there."""
+RUN_KEYS = ("start.run",)
+"""Keys of runs whose artifacts are read from the store."""
 INPUT_FILE_KEYS = tuple(f"{group}.path" for group in GROUPS_WITH_FILES)
 """Keys of files that are read."""
 
@@ -37,14 +39,15 @@ def check(untrusted: UntrustedConfigs, jobs: Sequence[Mapping[str, Any]]) -> Non
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     overrides = OverridesParser.create().parse_overrides(list(untrusted.overrides))
-    for key in (*DESTINATION_KEYS, *INPUT_FILE_KEYS):
+    for key in (*DESTINATION_KEYS, *RUN_KEYS, *INPUT_FILE_KEYS):
         allowed = [None, *(value for o in overrides for value in _override_values(o, key))]
         for job in jobs:
             value = _config_value(job, key)
             if value in allowed:
                 continue
-            if key in DESTINATION_KEYS or not _is_inside(untrusted.folder, value):
-                folder_text = "" if key in DESTINATION_KEYS else f"in {untrusted.folder}, or "
+            is_file = key in INPUT_FILE_KEYS
+            if not is_file or not _is_inside(untrusted.folder, value):
+                folder_text = f"in {untrusted.folder}, or " if is_file else ""
                 message = f"must be {folder_text}on the command line, with --config-dir"
                 raise Invalid(key, redact(str(value))[:200], message)
             allowed.append(value)

@@ -198,8 +198,8 @@ def print_plan(planned: Sequence[PlannedTrial], as_json: bool) -> None:
 
 
 def print_counts(planned: Sequence[PlannedTrial]) -> None:
-    """Prints the tasks of data from files, and how many trials there are in each state."""
-    for name in dict.fromkeys(text for p in planned if (text := _data_from_file(p.trial))):
+    """Prints what is read from files, and how many trials there are in each state."""
+    for name in dict.fromkeys(text for p in planned for text in _files(p.trial) if text):
         print(name)
     print(count_by_state(planned))
     new = [p for p in planned if p.state == "to run"]
@@ -216,6 +216,21 @@ def _data_from_file(trial: Trial) -> str:
     """Returns the task of data from a file, which may follow from its content; else empty."""
     path = getattr(trial.data, "path", None)
     return f"data={trial.data.name} data.path={path}: {trial.data.task}" if path else ""
+
+
+def _files(trial: Trial) -> tuple[str, str]:
+    """Returns what the plan says of the trial's data and start, if these are from files."""
+    return _data_from_file(trial), _start_from_file(trial)
+
+
+def _start_from_file(trial: Trial) -> str:
+    """Returns which weights a trial starts from, as `start.run=... start.path=...: ...`."""
+    start = trial.start
+    if start.path is None:
+        return ""
+    run = f"start.run={start.run} " if start.run else ""
+    new = f", without the new outputs of {', '.join(start.new)}" if start.new else ""
+    return f"{run}start.path={start.path}: its weights are the initial ones{new}"
 
 
 def count_by_state(planned: Sequence[PlannedTrial]) -> str:

@@ -14,7 +14,9 @@ from pydantic import (
     model_validator,
 )
 
+from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common import strict
+from masksweep.sweeps.components import keras_loading
 from masksweep.sweeps.config.claim import Claim
 from masksweep.sweeps.config.validation import MultipleInvalid, explain
 
@@ -41,11 +43,49 @@ class Section(BaseModel):
         raise MultipleInvalid(faults)
 
 
+class Start(Section):
+    """Where the weights of a trial start, if not at values that are drawn from its seed.
+
+    These are no settings of `model`, because they are for all models, also those of plugins, and do
+    not change the program of a training: trials with other starts share it.
+    """
+
+    path: Text | None = None
+    """A `.keras` file. Each weight and moving statistic of the model takes the values that the file
+    has under the same name. What the file has beyond that is not used."""
+    run: Text | None = None
+    """Id of an MLflow run of a trial in the store of the sweep, whose `model.keras` is the file. It
+    is not part of the identity, which has the digest of the file."""
+    new: list[str] = []
+    """Globs on weights that the file may lack, or that may have more outputs (a longer last axis)
+    than in the file. What the file lacks is drawn."""
+    epochs: Annotated[int, Field(ge=0)] = 0
+    """Number of epochs in which the dense model is trained before its weights are masked. The
+    trials of a seed share this training. The data order, batch size and optimizer are those of the
+    trial, and the optimizer's slots start anew when the masks are made."""
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Learning rate of these epochs; null takes that of the trial."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.path is not None:
+            keras_loading.checked_state(self.path)
+        elif self.run is not None:
+            allowed = "fetched by masksweep run, plan and submit only; else give start.path"
+            raise Invalid("run", self.run, allowed)
+        elif self.new:
+            raise Invalid("new", self.new, "needs start.path or start.run")
+        if self.learning_rate is not None and not self.epochs:
+            raise Invalid("learning_rate", self.learning_rate, "needs start.epochs")
+        return self
+
+
 class Train(Section):
     """Length of the training and its settings."""
 
-    epochs: Positive = 20
-    """Number of passes over the training data."""
+    epochs: Annotated[int, Field(ge=0)] = 20
+    """Number of passes over the training data; 0 trains nothing, which shows what the masks alone
+    do to the score."""
     steps: Positive | None = None
     """Total number of training steps; if given, `epochs` is ignored."""
     batch_size: Positive = 100

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache, cached_property
 from typing import Annotated, Any, Literal, Self
 
@@ -30,6 +30,7 @@ from masksweep.sweeps.config.sections import (
     Resources,
     Section,
     Speed,
+    Start,
     Sweep,
     Tracking,
     Train,
@@ -78,6 +79,7 @@ class Trial(Section):
     objective: Objective | None = None
     """The metric that a sweeper gets back; null means `test/accuracy` or `test/mse`, by the
     task."""
+    start: Start = Start()
     train: Train = Train()
     audit: Audit = Audit()
     speed: Speed = Speed()
@@ -114,11 +116,19 @@ class Trial(Section):
         if self.train.switch_at and (isinstance(self.pattern, Scored) or self.pattern.needs_model):
             raise Invalid("train.switch_at", self.train.switch_at, f"not with {self.pattern.name}")
         objective = self.objective or f"test/{self.score}"
+        if self.still_reason == "train.epochs=0":
+            if self.compare:
+                raise Invalid("compare", self.compare.name, "not with train.epochs=0")
+            if objective.startswith("train/"):
+                raise Invalid("objective", objective, "train.epochs is 0; test/loss, ...")
         if self.data.validation == 0 and objective.startswith("validation/"):
             raise Invalid("objective", objective, "data.validation is 0; test/loss, ...")
         other = {"classification": "/mse", "regression": "/accuracy"}[self.data.task]
         if objective.endswith(other):
             raise Invalid("objective", objective, f"{self.data.name} is {self.data.task}")
+        rate = self.start.learning_rate or self.optimizer.learning_rate
+        if self.start.epochs and not rate:
+            raise Invalid("start.learning_rate", "null", "needed, as optimizer.learning_rate is 0")
         if isinstance(self.pattern, Scored) and self.pattern.found_with is not None:
             _ = self.pruning_trial  # checks them
         return self
@@ -131,6 +141,13 @@ class Trial(Section):
         by_group = {g: registry.origin(c.name) for g, (registry, c) in components.items() if c}
         by_group["model"] = by_group["model"] or self.model.layers_origin
         return {group: origin for group, origin in by_group.items() if origin}
+
+    @property
+    def still_reason(self) -> str:
+        """The setting with which no weight can train, as `train.epochs=0`; empty if weights can."""
+        if not self.train.steps and not self.train.epochs:
+            return "train.epochs=0"
+        return "" if self.optimizer.learning_rate else "optimizer.learning_rate=0"
 
     @property
     def jit(self) -> bool:
@@ -166,6 +183,20 @@ class Trial(Section):
     def control(self) -> Trial:
         """The dense trial that this trial's speed is compared with."""
         return self.with_strategy(STRATEGIES["dense"]())
+
+    @property
+    def dense_start(self) -> Trial:
+        """The dense trial of the epochs before the weights are masked (`start.epochs`)."""
+        rate = self.start.learning_rate or self.optimizer.learning_rate
+        unmasked = {"epochs": 0, "learning_rate": None}
+        train = {"epochs": self.start.epochs, "steps": None, "switch_at": None, "resume_at": None}
+        updates = {
+            "start": self.start.model_copy(update=unmasked),
+            "train": self.train.model_copy(update=train),
+            "optimizer": replace(self.optimizer, learning_rate=rate),
+            "launch": Launch(),  # it runs alone, also in a pack
+        }
+        return self.control.model_copy(update=updates)
 
     @property
     def pruning_trial(self) -> Trial:
@@ -224,6 +255,8 @@ class Trial(Section):
             config["pack"] = self.width
         if self.speed != Speed():
             config["speed"] = self.speed.model_dump()
+        if self.start != Start():
+            config["start"] = self.start.model_dump(exclude_defaults=True, exclude={"run"})
         if self.strategy.role != "dense":
             components |= {"pattern": self.pattern, "held": self.held}
             config |= {"targets": self.targets, "outputs_held": self.outputs_held}
@@ -302,7 +335,9 @@ def _selectable() -> frozenset[str]:
     keys = {"part", "role", *schema.model_fields} - excluded
     for group, registry in {**GROUPS, "compare": STRATEGIES}.items():
         keys |= {f"{group}.{f.name}" for component in registry.values() for f in fields(component)}
-    sections: dict[str, type[BaseModel]] = {"train": Train, "audit": Audit, "speed": Speed}
+    sections: dict[str, type[BaseModel]] = {
+        "start": Start, "train": Train, "audit": Audit, "speed": Speed
+    }  # fmt: skip
     for key, section in sections.items():
         keys |= {f"{key}.{name}" for name in section.model_fields}
     return frozenset(keys)

@@ -71,7 +71,8 @@ def group_by_kind(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
     """Groups the trials that mask weights. Only strategies of one group can be compared.
 
     Args:
-        outcomes: The trials of a sweep. Dense ones are left out.
+        outcomes: The trials of a sweep. Dense ones are left out, and those that trained nothing,
+            since any way of holding holds there.
 
     Returns:
         Trials by kind: pattern, held values if not zero, and data set if there are several, for
@@ -80,7 +81,7 @@ def group_by_kind(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
     by_kind: dict[str, list[Outcome]] = {}
     several = len({o.trial.data.name for o in outcomes}) > 1
     for o in outcomes:
-        if o.trial.strategy.role != "dense":
+        if o.trial.strategy.role != "dense" and not o.trial.still_reason:
             held_label = "" if o.trial.held.name == "zero" else f", held {label(o.trial.held)}"
             data = f", {o.trial.data.name}" if several else ""
             by_kind.setdefault(f"{o.trial.pattern.name}{held_label}{data}", []).append(o)

@@ -57,7 +57,8 @@ def sentences(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
             for n, word in ((s.skipped, "skipped"), (s.failed, "failed"))
             if n
         ]
-    tried = any(o.status == "ok" and o.trial.strategy.role == "strategy" for o in outcomes)
+    compared = [o for members in by_kind.values() for o in members]
+    tried = any(o.status == "ok" and o.trial.strategy.role == "strategy" for o in compared)
     none = "none of the strategies" if tried else "no strategy was tried"
     advice.append(("Leak", f"{'; '.join(leaks) or none}."))
     if unproven:

@@ -20,7 +20,9 @@ from masksweep.sweeps.report.claims import CheckedClaim
 from masksweep.sweeps.report.verdicts import control_held, describe_problem, is_inconclusive
 from masksweep.sweeps.results import leaks, violated
 
-NEUTRAL_VERDICTS = ("-", "control", "inconclusive")
+HOLDS_UNTRAINED = "holds, untrained"
+"""The verdict on trials that trained nothing: their masks were applied, and nothing could leak."""
+NEUTRAL_VERDICTS = ("-", "control", "inconclusive", HOLDS_UNTRAINED)
 """Verdicts that are neither good nor bad."""
 HEADERS = ("strategy", "pattern", "step /\ndense", "weights\nviolated", "verdict", "ok/fail\n/skip")
 
@@ -127,7 +129,8 @@ def _verdict(members: Sequence[Outcome]) -> tuple[str, bool]:
         unreachable = sum(map(is_inconclusive, members))
         return "inconclusive" if unreachable == len(holds) else "leaks, as it must", True
     if all(holds):
-        return "holds", True
+        untrained = all(o.trial.still_reason for o in members)
+        return HOLDS_UNTRAINED if untrained else "holds", True
     failing = [m for m in metrics if m.get("integrity/ok") == 0]
     if any(map(violated, failing)):
         word = "LEAKS"

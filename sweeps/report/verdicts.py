@@ -33,7 +33,10 @@ def describe_problem(outcomes: Sequence[Outcome]) -> str:
         must_hold = o.status == "ok" and o.trial.strategy.role == "strategy"
         if must_hold and o.result.metrics.get("integrity/ok", 1) != 1:
             return ", ".join(filter(None, [f": {o.trial.name}", _cause(o)]))
-    if unreachable := [o for o in outcomes if is_inconclusive(o)]:
+    unreachable = [o for o in outcomes if is_inconclusive(o)]
+    if still := next((reason for o in unreachable if (reason := o.trial.still_reason)), ""):
+        return f": nothing was trained ({still})"
+    if unreachable:
         return f": no gradient reaches the {count_unreached(unreachable)} masked entries"
     for o in outcomes:
         if o.status == "failed":
@@ -54,8 +57,12 @@ def control_held(outcome: Outcome) -> bool:
 
 
 def is_inconclusive(outcome: Outcome) -> bool:
-    """Returns whether a control held only because no gradient reaches any masked entry."""
-    return _is_unmoved_control(outcome) and outcome.result.metrics.get("integrity/reached") == 0
+    """Returns whether a control held only because nothing could move its masked entries.
+
+    Either no gradient reaches any of them, or nothing was trained.
+    """
+    unreached = outcome.result.metrics.get("integrity/reached") == 0
+    return _is_unmoved_control(outcome) and (unreached or bool(outcome.trial.still_reason))
 
 
 def _is_unmoved_control(outcome: Outcome) -> bool:

@@ -63,7 +63,7 @@ def epoch_metrics(start: TrialStart, program: Program, position: Position) -> di
 
     The loss and the score are means over the epoch's steps, each with the weights of its step. The
     audit metrics are the largest values of the epoch's audits. They are left out if nothing is
-    held, or if no step of the epoch was audited.
+    held, or if no step of the epoch was audited. Without a step there are no metrics.
 
     Args:
         start: The start of the trial.
@@ -71,6 +71,8 @@ def epoch_metrics(start: TrialStart, program: Program, position: Position) -> di
         position: The position at the end of the epoch.
     """
     part, done, interval = position.part, position.found.steps, start.trial.audit.every
+    if not part.steps:
+        return {}
     metrics = named_metrics("train", program, (part.loss / part.steps, part.score / part.steps))
     at_last_step = done == batches.schedule(start.trial, len(start.data.train[0]))[1]
     holds = any(not weight.mask.all() for weight in start.plan.weights)
@@ -150,6 +152,7 @@ def integrity(
         reloaded_exactly=audit.same_weights(reloaded, after.weights)
         and audit.same_weights(reloaded_state, live),
         frozen_violations=_count_frozen_changes(start, program, before, reloaded | reloaded_state),
+        must_move=not start.trial.still_reason,
     )
     metrics = verdict.metrics() | _free_loss(start, before.outputs, after.outputs)
     return metrics, artifacts, sha256

@@ -9,28 +9,16 @@ Reference:
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
-
-import keras
-import numpy as np
-import tensorflow as tf
 
 from masksweep.strategies.base import Array, Invalid, Plan
 from masksweep.strategies.patterns.base import Scored
-from masksweep.sweeps.common.provenance import code_version
 from masksweep.sweeps.common.storage import Folder
 from masksweep.sweeps.config.trial import Trial
-from masksweep.sweeps.training import setup
+from masksweep.sweeps.training import dense_start, saved_weights
 from masksweep.sweeps.training.loop import single_trial_loop
 from masksweep.sweeps.training.setup import TrialStart
-
-_last_weights: dict[str, Mapping[str, Array]] = {}
-"""Weights by name after the newest round that this process trained, under the round's key."""
 
 
 def with_masks(start: TrialStart, rounds_folder: Folder | None) -> TrialStart:
@@ -49,7 +37,9 @@ def with_masks(start: TrialStart, rounds_folder: Folder | None) -> TrialStart:
     """
     if not isinstance(start.trial.pattern, Scored) or not start.plan.weights:
         return start
-    rounds = start if start.trial.pattern.found_with is None else _start_of_rounds(start)
+    rounds = start
+    if start.trial.pattern.found_with is not None:
+        rounds = _start_of_rounds(start, rounds_folder)
     pattern = rounds.trial.pattern
     assert isinstance(pattern, Scored)
     patterns = [pattern]
@@ -60,8 +50,8 @@ def with_masks(start: TrialStart, rounds_folder: Folder | None) -> TrialStart:
     scores: Mapping[str, Array] = start.weights
     rounds_done = 0
     for number in range(len(patterns) - 1, 0, -1):
-        if (saved_weights := _load_weights(keys[number - 1], rounds_folder)) is not None:
-            scores, rounds_done = saved_weights, number
+        if (saved := saved_weights.load(keys[number - 1], rounds_folder)) is not None:
+            scores, rounds_done = saved, number
             break
     for number, current in enumerate(patterns):
         if number < rounds_done:
@@ -70,18 +60,17 @@ def with_masks(start: TrialStart, rounds_folder: Folder | None) -> TrialStart:
         if current is pattern or start.trial.strategy.refuses(plan):
             break  # the strategy cannot train this round, so there is no next one
         scores = _train_round(replace(rounds, plan=plan))
-        _save_weights(keys[number], scores, rounds_folder)
+        saved_weights.save(keys[number], scores, rounds_folder)
         # this round replaces the one before, unless that one was saved at the beginning:
         # other trials may start from it
-        if rounds_folder is not None and number > rounds_done:
-            with suppress(Exception):  # a file that is left over does no harm
-                rounds_folder.remove(f"{keys[number - 1]}.npz")
+        if number > rounds_done:
+            saved_weights.remove(keys[number - 1], rounds_folder)
     return replace(start, plan=plan)
 
 
-def _start_of_rounds(start: TrialStart) -> TrialStart:
+def _start_of_rounds(start: TrialStart, rounds_folder: Folder | None) -> TrialStart:
     """The start of the rounds, whose settings differ from the trial's (`pattern.found_with`)."""
-    rounds = setup.start(start.trial.pruning_trial)
+    rounds = dense_start.start(start.trial.pruning_trial, rounds_folder)
     shapes = [{n: w.shape for n, w in s.weights.items()} for s in (rounds, start)]
     if shapes[0] != shapes[1]:
         data_name = rounds.trial.data.name
@@ -106,35 +95,4 @@ def _train_round(start: TrialStart) -> dict[str, Array]:
 
 
 def _round_key(trial: Trial, pattern: Scored) -> str:
-    """SHA-256 of all that determines the weights after a round: config and code versions."""
-    round_trial = trial.model_copy(update={"pattern": pattern, "compare": None})
-    parts = [round_trial.canonical(), code_version(), tf.__version__, keras.__version__]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _save_weights(key: str, scores: Mapping[str, Array], rounds_folder: Folder | None) -> None:
-    _last_weights.clear()
-    _last_weights[key] = scores
-    if rounds_folder is not None:
-        buffer = io.BytesIO()
-        np.savez(buffer, **scores)  # type: ignore[arg-type]
-        content = buffer.getvalue()
-        digest = hashlib.sha256(content).hexdigest()
-        # each file system has its own errors; without the file, the round is trained again
-        with suppress(Exception):
-            rounds_folder.write(f"{key}.npz", digest.encode() + content)
-
-
-def _load_weights(key: str, rounds_folder: Folder | None) -> Mapping[str, Array] | None:
-    if key in _last_weights:
-        return _last_weights[key]
-    if rounds_folder is None:
-        return None
-    try:
-        content = rounds_folder.read(f"{key}.npz")
-        if hashlib.sha256(content[64:]).hexdigest().encode() != content[:64]:
-            return None
-        with np.load(io.BytesIO(content[64:]), allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except Exception:  # missing or damaged: the round is trained again
-        return None
+    return saved_weights.key_of(trial.model_copy(update={"pattern": pattern, "compare": None}))

@@ -14,12 +14,18 @@ MAX_REPEATED_STEPS = 1000
 """Largest step number of a first violation for which the training is repeated."""
 
 
-def finalize(program: Program) -> Sequence[leak_cause.Cause]:
+def finalize(program: Program, steps: int) -> Sequence[leak_cause.Cause]:
     """Ends the training, in which the averages of EMA are written to the weights.
+
+    Args:
+        program: The program after the last step.
+        steps: Number of training steps. Without any there are no averages, so nothing is done.
 
     Returns:
         Why held entries differ from their held values that did not differ before.
     """
+    if not steps:
+        return ()
     return leak_cause.causes_of_finalizing(program.training)
 
 

@@ -167,7 +167,7 @@ def _audit_trials(
             continue
         with run.catching_errors():
             single = packed.load_lane(lanes[number])
-            by_finalizing = leak_cause.finalize(single)
+            by_finalizing = leak_cause.finalize(single, run.position.found.steps)
             lanes[number] = packed.current_lane()
             results[number] = run_trial.audited_result(
                 run.start, run.start.plan, single, trial.before, run.position, by_finalizing, loader
@@ -178,7 +178,7 @@ def _audit_trials(
 
 def _time_pack(loop: TrainingLoop, packed: PackedProgram) -> dict[str, float]:
     starts = [run.start for run in loop.runs]
-    if not starts[0].trial.speed.rounds:
+    if not starts[0].trial.speed.rounds or loop.order is None:  # no order without a step
         return {}
     try:
         return evaluation.step_time_of_pack(starts, packed, (loop.x, loop.y, loop.order))

@@ -168,25 +168,29 @@ def check_plans(trials: Sequence[Trial]) -> list[PreflightAnswer]:
     from masksweep.strategies.core.connections import cut_off
     from masksweep.strategies.core.moving_statistics import frozen_statistics
     from masksweep.strategies.core.selection import match_each
-    from masksweep.strategies.patterns import Scored
+    from masksweep.strategies.patterns import Pattern, Scored
     from masksweep.sweeps.training.batches import schedule
     from masksweep.sweeps.training.setup import plan_for, refusal, switched_plan
+    from masksweep.sweeps.training.start_weights import from_file
 
-    initials: dict[Network, dict[str, Array]] = {}
+    initials: dict[tuple[Network, str], dict[str, Array]] = {}
     results = []
     for trial in trials:
         data = _load_data(trial)
         schedule(trial, len(data.train[0]))
         net = _network(trial, data)
         # seed 0 for all trials: whether a plan can be made does not depend on the seed
-        if net not in initials:
-            initials[net] = net.initial(0)[0]
-        initial = initials[net]
+        key = net, trial.start.model_dump_json()
+        if key not in initials:
+            initials[key] = from_file(trial.start, net, net.initial(0))[0]
+        initial = initials[key]
         match_each("trainable", [w.name for w in net.weights], trial.trainable)
         frozen_statistics(net.model, trial.trainable, trial.statistics)
         plan = plan_for(trial, net.weights, initial, data.outputs)
         # the masks of other patterns need a training, or the model's gradients
         masks_known = not (isinstance(trial.pattern, Scored) or trial.pattern.needs_model)
+        if trial.start.epochs and type(trial.pattern).from_weights is not Pattern.from_weights:
+            masks_known = False
         kernels = [
             str(kernel)
             for kernel in cut_off(plan)

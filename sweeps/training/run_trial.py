@@ -63,7 +63,7 @@ def run(
     loop = TrainingLoop([training], program)
     loop.run()
     program = loop.program.single_program
-    by_finalizing = leak_cause.finalize(program)
+    by_finalizing = leak_cause.finalize(program, training.position.found.steps)
     peak_bytes = peak.bytes()
 
     (validation,), (test,) = loop.scores("validation"), loop.scores("test")
@@ -80,7 +80,7 @@ def run(
         metrics.pop("integrity/raw_drift", None)
     if trial.compare and start.plan.weights:
         metrics |= lockstep.compare(start, trial.compare)
-    if trial.speed.rounds:
+    if trial.speed.rounds and loop.order is not None:  # there is no order without a step
         metrics |= evaluation.step_time(start, program, (loop.x, loop.y, loop.order))
     return replace(result, metrics=metrics, tags={**result.tags, **timing.noise_tag(metrics)})
 
@@ -90,14 +90,14 @@ def build_start(trial: Trial, rounds_folder: Folder | None) -> TrialStart | Tria
 
     Args:
         trial: The trial.
-        rounds_folder: Folder for the weights of pruning rounds.
+        rounds_folder: Folder for the weights of pruning rounds and of dense starts.
 
     Returns:
         The start, or a `skipped` result if the strategy refuses the masks.
     """
-    from masksweep.sweeps.training import iterative_pruning
+    from masksweep.sweeps.training import dense_start, iterative_pruning
 
-    start = setup.start(trial)
+    start = dense_start.start(trial, rounds_folder)
     if reason := setup.refusal(trial, start.plan):
         return TrialResult("skipped", reason)
     start = iterative_pruning.with_masks(start, rounds_folder)
@@ -134,9 +134,11 @@ def audited_result(
     integrity, artifacts, sha256 = evaluation.integrity(
         start, plan, program, before, position.found, loader
     )
-    if integrity and start.trial.strategy.role == "control" and not results.leaks(integrity):
+    tags, still = {"trial.weights_sha256": sha256}, start.trial.still_reason
+    if integrity and still:
+        tags["integrity.untrained"] = still
+    elif integrity and start.trial.strategy.role == "control" and not results.leaks(integrity):
         integrity |= gradient_reach.control_reach(start, plan, program, before)
-    tags = {"trial.weights_sha256": sha256}
     causes = [*leak_cause.causes(start, position.found, by_finalizing)]
     causes += evaluation.moved_outputs(start, program, before, integrity)
     if causes:

@@ -15,6 +15,7 @@ from masksweep.strategies.patterns.problem import Problem
 from masksweep.sweeps.common.seeding import derive_seed
 from masksweep.sweeps.components.datasets.base import Arrays
 from masksweep.sweeps.config.trial import Trial
+from masksweep.sweeps.training import start_weights
 
 if TYPE_CHECKING:
     from masksweep.strategies.core.weights import MaskMaker
@@ -40,12 +41,15 @@ class TrialStart:
     plan: Plan
 
 
-def start(trial: Trial, data: Arrays | None = None) -> TrialStart:
+def start(
+    trial: Trial, data: Arrays | None = None, initial: start_weights.Initial | None = None
+) -> TrialStart:
     """Builds the model, the initial values and the plan of a trial.
 
     Args:
         trial: The trial.
         data: Data to use in place of the trial's own data set.
+        initial: Initial values to use in place of those that the trial's seed and `start` give.
 
     Raises:
         Invalid: The trial's plan cannot be made.
@@ -54,7 +58,7 @@ def start(trial: Trial, data: Arrays | None = None) -> TrialStart:
 
     data = data or trial.data.load()
     net = network(trial, data)
-    weights, state = net.initial(derive_seed(trial.seed, "weights"))
+    weights, state = start_weights.initial(trial, net) if initial is None else initial
     problem = Problem(net.model, weights, state, *data.train, loss_of(data.task))
     plan = plan_for(trial, net.weights, weights, data.outputs, problem)
     return TrialStart(trial, data, net.model, weights, state, plan)

@@ -327,6 +327,7 @@ def test_ones_own_config_files_are_used(command: Light, folder: Path) -> None:
         ["held=file", "held.path=mine.npz"],
         ["data=csv", "data.path=mine.csv", "data.target=kind"],
         ["model=keras_file", "model.path=mine.keras"],
+        ["start.path=mine.keras"],
     ],
     ids=" ".join,
 )

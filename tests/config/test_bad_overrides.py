@@ -49,6 +49,31 @@ SAID: dict[str, str] = {
     "model.hidden=['8']": "model.hidden=8: must be a whole number",
     "data.seed=1.5": "data.seed=1.5: must be a whole number",
     "optimizer.use_ema=1": "optimizer.use_ema=1: must be true or false",
+    "optimizer.learning_rate=-0.0": "optimizer.learning_rate=-0.0: must be 0 or above, and finite",
+    "optimizer=ftrl optimizer.learning_rate=0":
+        "optimizer.learning_rate=0.0: must be above 0 for ftrl",
+    "train.epochs=0 objective=train/loss":
+        "objective=train/loss: train.epochs is 0; test/loss, ...",
+    "train.epochs=0 compare=projection": "compare=projection: not with train.epochs=0",
+    "start.path=none.keras": "start.path=none.keras: no such file",
+    "start.path=net.h5": "start.path=net.h5: must be a .keras file",
+    "start.path=": "start.path=: must not be empty",
+    "start.run=5": "start.run=5: must be the id of a run, which is 32 hex digits",
+    "start.run=net.keras": "start.run=net.keras: must be the id of a run, which is 32 hex digits",
+    f"start.run={32 * 'a'} start.path=a.keras":
+        f"start.run={32 * 'a'}: must be null with start.path=a.keras",
+    "start.new=[output/*]": "start.new=['output/*']: needs start.path or start.run",
+    "start.new=output/*": "start.new=output/*: must be a list",
+    "start.epochs=-1": "start.epochs=-1: input should be greater than or equal to 0",
+    "start.learning_rate=.1": "start.learning_rate=0.1: needs start.epochs",
+    "start.epochs=1 start.learning_rate=0":
+        "start.learning_rate=0: input should be greater than 0",
+    "start.epochs=1 optimizer.learning_rate=0":
+        "start.learning_rate=null: needed, as optimizer.learning_rate is 0",
+    "model.weights=net.keras":
+        "model.weights=net.keras: unknown key; one of hidden, activation, output_activation, "
+        "dropout, batch_norm, residual, l2, constraint, init; start.path and start.run name "
+        "weights",
     "train.epochs=true": "train.epochs=True: must be a whole number",
     "train.epochs=1e3": "train.epochs=1000.0: must be a whole number",
     "train.epochs=2.0": "train.epochs=2.0: must be a whole number",
@@ -115,12 +140,12 @@ def test_what_is_wrong_is_told(arguments: str, said: str, command: Light, tmp_pa
 
 
 def test_all_that_is_wrong_is_told(command: Light, tmp_path: Path) -> None:
-    wrong = "pattern.sparsity=1.5 train.epochs=-1 train.steps=x seed=x optimizer.learning_rate=0"
+    wrong = "pattern.sparsity=1.5 train.epochs=-1 train.steps=x seed=x optimizer.learning_rate=-1"
     assert sorted(told(command, tmp_path, *wrong.split(" "))) == [
-        "optimizer.learning_rate=0.0: must be above 0, and finite",
+        "optimizer.learning_rate=-1.0: must be 0 or above, and finite",
         "pattern.sparsity=1.5: must be a number in [0, 1)",
         "seed=x: must be a whole number",
-        "train.epochs=-1: input should be greater than or equal to 1",
+        "train.epochs=-1: input should be greater than or equal to 0",
         "train.steps=x: must be a whole number",
     ]
 

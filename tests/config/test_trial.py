@@ -263,7 +263,7 @@ def test_the_dense_control_of_a_trial_is_compiled_as_it_would_be_by_itself() -> 
         ({"model": {"name": "mlp", "hidden": [0]}}, "model.hidden"),
         ({"model": {"name": "mlp", "dropout": 1}}, "model.dropout"),
         ({"data": {"name": "digits", "validation": 1}}, "data.validation"),
-        ({"optimizer": {"name": "adam", "learning_rate": 0}}, "optimizer.learning_rate"),
+        ({"optimizer": {"name": "adam", "learning_rate": -1}}, "optimizer.learning_rate"),
         ({"optimizer": {"name": "adam", "beta_1": 1}}, "optimizer.beta_1"),
         ({"optimizer": {"name": "sgd", "clipnorm": 1, "clipvalue": 1}}, "optimizer.clipnorm"),
         ({"train": {"batch_size": 0}}, "train.batch_size"),

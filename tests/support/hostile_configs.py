@@ -262,6 +262,17 @@ SETTINGS: dict[str, tuple[str, str]] = {
         "defaults: [{override /model: keras_file}]\nmodel: {path: configs/lambda.keras}",
         "model.path=configs/lambda.keras: has a Lambda, which may bring code",
     ),
+    "a start elsewhere": ("start: {path: mine.keras}", f"start.path=mine.keras: {READ}"),
+    "a start with code": (
+        "start: {path: configs/lambda.keras}", "start.path=configs/lambda.keras: has a Lambda, whi"
+    ),
+    "a start of holes": ("start: {path: configs/holes.keras}", "start.path=configs/holes.keras: "),
+    "a pipe for a start": ("start: {path: configs/pipe.keras}", "start.path=configs/pipe.keras: "),
+    "a start from a run": (f"start: {{run: {32 * 'a'}}}", f"start.run={32 * 'a'}: {SENT}"),
+    "a start from a run by a part": (
+        f"sweep: {{parts: {{a: {{start.run: {32 * 'a'}}}}}}}", f"start.run={32 * 'a'}: {SENT}"
+    ),
+    "a start from what is no run": ("start: {run: configs}", f"start.run=configs: {SENT}"),
     "held values elsewhere": ("held: {name: file, path: mine.npz}", f"held.path=mine.npz: {READ}"),
     "data elsewhere": (
         "data: {name: npz, path: mine.npz}", f"data.path=mine.npz: {READ}"

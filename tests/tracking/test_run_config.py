@@ -177,6 +177,22 @@ def test_a_model_travels_as_it_is_read(tmp_path: Path) -> None:
     assert {*recorded.files} <= {*run_config.FILE_NAMES}
 
 
+def test_the_weights_that_a_trial_starts_from_travel_with_it(tmp_path: Path) -> None:
+    file, run_folder = tmp_path / "net.keras", tmp_path / "far"
+    run_folder.mkdir()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("config.json", '{"class_name": "Sequential", "config": {}}')
+    trial = make(start={"path": str(file), "run": "a" * 32, "new": ["output/*"]})
+    path = written(run_folder, trial)
+    file.unlink()
+    read_trial, recorded = run_config.read(path)
+    assert recorded
+    assert [*recorded.files] == ["given_start.keras"]
+    assert read_trial.id == trial.id
+    assert read_trial.start.path == str(run_folder / "given_start.keras")
+    assert read_trial.start.run == "a" * 32
+
+
 @pytest.mark.parametrize(
     "pattern",
     [
@@ -240,6 +256,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "a folder's path": {"pattern": {"name": "file", "path": "sub/mine.npz"}},
     "a path that is not recorded": {"pattern": {"name": "file", "path": "mine.npz"}},
     "a held file elsewhere": {"held": {"name": "file", "path": "/etc/passwd"}},
+    "a start elsewhere": {"start": {"path": "/etc/net.keras"}},
+    "a start from a run": {"start": {"run": "a" * 32}},
     "no text for a path": {"pattern": {"name": "file", "path": ["mine.npz"]}},
     "a path for a pattern without": {"pattern": {"name": "random", "path": "/etc/passwd"}},
     "a path over http": {"held": {"name": "file", "path": "http://127.0.0.1/a.npz"}},

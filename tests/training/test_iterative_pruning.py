@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from masksweep.strategies import Invalid
 from masksweep.strategies.base import Array
 from masksweep.strategies.patterns.magnitude import Magnitude
 from masksweep.sweeps.common.storage import Folder
-from masksweep.sweeps.training import iterative_pruning, run_trial, setup
+from masksweep.sweeps.training import iterative_pruning, run_trial, saved_weights, setup
 from masksweep.sweeps.training.loop import single_trial_loop
 from masksweep.sweeps.training.setup import TrialStart
 from tests.support.trials import trial as make
@@ -57,7 +58,7 @@ def by_hand(number: int) -> dict[str, Array]:
 
 @pytest.fixture(autouse=True)
 def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(iterative_pruning, "_last_weights", {})
+    monkeypatch.setattr(saved_weights, "_kept", OrderedDict())
 
 
 def test_each_round_follows_from_the_one_before() -> None:
@@ -71,9 +72,9 @@ def test_a_shelf_changes_no_mask_and_saves_the_rounds(
 ) -> None:
     shelf = Folder(str(tmp_path), "rounds")
     alone = masks(iterative_pruning.with_masks(started(3), None))
-    monkeypatch.setattr(iterative_pruning, "_last_weights", {})
+    monkeypatch.setattr(saved_weights, "_kept", OrderedDict())
     iterative_pruning.with_masks(started(2), shelf)
-    monkeypatch.setattr(iterative_pruning, "_last_weights", {})
+    monkeypatch.setattr(saved_weights, "_kept", OrderedDict())
     trained: list[int] = []
     original = iterative_pruning._train_round
 
@@ -93,7 +94,7 @@ def test_what_is_damaged_on_the_shelf_is_trained_again(
 ) -> None:
     shelf = Folder(str(tmp_path), "rounds")
     expected = masks(iterative_pruning.with_masks(started(2), shelf))
-    monkeypatch.setattr(iterative_pruning, "_last_weights", {})
+    monkeypatch.setattr(saved_weights, "_kept", OrderedDict())
     (file,) = (tmp_path / "rounds").iterdir()
     content = bytearray(file.read_bytes())
     content[-30] ^= 1

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
-import zipfile
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from masksweep.strategies.base import Invalid, require
+from masksweep.strategies.base import Invalid
 from masksweep.strategies.core import keras_internals
 from masksweep.strategies.registry import register
-from masksweep.sweeps.common import keras_archive
-from masksweep.sweeps.components import keras_config, plugins
+from masksweep.sweeps.components import keras_config, keras_loading, plugins
 from masksweep.sweeps.components.models.base import Model
 
 Weights = Literal["file", "drawn"]
@@ -48,9 +42,7 @@ class KerasFile(Model):
     the initializers of the layers. One that has a seed of its own draws the same for all trials."""
 
     def __post_init__(self) -> None:
-        require(self.path.endswith(".keras"), "path", self.path, "a .keras file")
-        object.__setattr__(self, "_state", keras_archive.file_state(self.path))
-        self._config()
+        object.__setattr__(self, "_state", keras_loading.checked_state(self.path))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, KerasFile) and self._key == other._key
@@ -82,41 +74,14 @@ class KerasFile(Model):
         return not any("Conv" in name for name in keras_config.class_names(self._config()))
 
     def network(self, inputs: tuple[int, ...], outputs: int) -> Any:
-        keras_config.check_registered(self.path, self._config())
-        try:
-            model = self._new() if self.drawn else self._load()
-        except Invalid:
-            raise
-        except Exception as error:  # Keras and h5py raise errors of many types
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise Invalid("path", self.path, f"cannot be loaded: {reason}") from error
+        make = keras_loading.build if self.drawn else keras_loading.load
+        model = make(self.path, self._config())
         self._check(model, inputs)
         return model
 
     def _config(self) -> dict[str, Any]:
         """Returns the model's config, which names only what may be part of a network."""
-        return _read(self.path, self._state)
-
-    def _new(self) -> Any:
-        """Builds the model of the file's config, with values drawn by its initializers."""
-        import keras
-
-        return keras.models.model_from_json(json.dumps(self._config()))
-
-    def _load(self) -> Any:
-        """Loads the model with its values."""
-        import keras
-
-        # a copy of the two files that were checked: Keras would also unpack other files, without
-        # a limit, and would compile models that are part of the model
-        with tempfile.TemporaryDirectory() as folder:
-            weights, copy = Path(folder, keras_archive.WEIGHTS_FILE), Path(folder, "copy.keras")
-            with keras_archive.open_archive(self.path) as archive:
-                keras_archive.unpack_weights(self.path, archive, weights)
-            with zipfile.ZipFile(copy, "w") as archive:
-                archive.writestr(keras_archive.CONFIG_FILE, json.dumps(self._config()))
-                archive.write(weights, weights.name)
-            return keras.models.load_model(copy, compile=False, safe_mode=True)
+        return keras_loading.read_config(self.path, self._state)
 
     def _check(self, model: Any, inputs: tuple[int, ...]) -> None:
         """Checks that a sweep can train the model on its data."""
@@ -144,17 +109,3 @@ class KerasFile(Model):
                     raise Invalid("weights", self.weights, allowed)
 
 
-@lru_cache(maxsize=8)
-def _read(path: str, state: tuple[int, int]) -> dict[str, Any]:
-    """Returns the checked config of a model. Cached, because each trial of a sweep asks for it.
-
-    Args:
-        path: Path of the file.
-        state: Its `file_state`, so that a changed file is read again.
-    """
-    with keras_archive.open_archive(path) as archive:
-        config: dict[str, Any] = keras_config.without_compilation(
-            keras_archive.read_config(path, archive)
-        )
-    keras_config.check_allowed(path, config)
-    return config

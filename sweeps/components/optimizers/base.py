@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from math import inf
+from math import copysign, inf
 from typing import Any, ClassVar
 
 from masksweep.strategies.base import require
@@ -31,7 +31,8 @@ class Optimizer:
 
     def __post_init__(self) -> None:
         rate, every = self.learning_rate, self.ema_overwrite_frequency
-        require(0 < rate < inf, "learning_rate", rate, "above 0, and finite")
+        above = 0 <= rate < inf and copysign(1, rate) > 0
+        require(above, "learning_rate", rate, "0 or above, and finite")
         require(every is None or every >= 1, "ema_overwrite_frequency", every, "1 or more, or null")
         for key in ("momentum", "rho"):
             value = getattr(self, key, 0.0)
