@@ -181,7 +181,7 @@ def _time_pack(loop: TrainingLoop, packed: PackedProgram) -> dict[str, float]:
     if not starts[0].trial.speed.rounds:
         return {}
     try:
-        return evaluation.step_time_of_pack(starts, packed, (loop.x, loop.y, loop.order))
+        return evaluation.step_time_of_pack(starts, packed, loop.samples)
     except Exception as error:  # such as too little memory: the results are still good
         run, note = loop.active[0], f"the pack was not timed: {error}"
         steps = run.position.found.steps

@@ -123,7 +123,7 @@ def check_plans(trials: Sequence[Trial]) -> list[PreflightAnswer]:
     results = []
     for trial in trials:
         data = trial.data.load()
-        schedule(trial, len(data.train[0]))
+        schedule(trial, data.samples)
         try:
             net = network(trial, data)
         except Exception as error:  # Keras raises errors of many types

@@ -81,7 +81,7 @@ def run(
     if trial.compare and start.plan.weights:
         metrics |= lockstep.compare(start, trial.compare)
     if trial.speed.rounds:
-        metrics |= evaluation.step_time(start, program, (loop.x, loop.y, loop.order))
+        metrics |= evaluation.step_time(start, program, loop.samples)
     return replace(result, metrics=metrics, tags={**result.tags, **timing.noise_tag(metrics)})
 
 
