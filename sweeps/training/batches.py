@@ -57,18 +57,20 @@ def of_epoch(start: TrialStart, number: int, skipped: int = 0) -> Iterator[tuple
     """
     import tensorflow as tf
 
-    pairs = arrays_of_epoch(start, number, skipped)
+    train = start.data.train
+    if isinstance(train, Pipeline):
+        pairs = of_pipeline(start.trial, train, number, skipped)
+    else:
+        x, y = train
+        rows_of_steps = order(start.trial, len(x), number)[skipped:]
+        pairs = ((x[rows], y[rows]) for rows in rows_of_steps)
     return ((tf.constant(x), tf.constant(y)) for x, y in pairs)
 
 
-def arrays_of_epoch(start: TrialStart, number: int, skipped: int = 0) -> Iterator[Split]:
-    """As `of_epoch`, but yields arrays."""
-    trial, train = start.trial, start.data.train
-    if isinstance(train, Pipeline):
-        seed = derive_seed(trial.seed, f"order/{number}") if trial.train.shuffle else None
-        return train.training_batches(trial.train.batch_size, seed, skipped)
-    x, y = train
-    return ((x[rows], y[rows]) for rows in order(trial, len(x), number)[skipped:])
+def of_pipeline(trial: Trial, train: Pipeline, number: int, skipped: int) -> Iterator[Split]:
+    """As `of_epoch`, for samples of a pipeline, and as arrays."""
+    seed = derive_seed(trial.seed, f"order/{number}") if trial.train.shuffle else None
+    return train.training_batches(trial.train.batch_size, seed, skipped)
 
 
 def order(trial: Trial, samples: int, number: int) -> Array:

@@ -7,8 +7,9 @@ bits of its results.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from math import prod
 from typing import Any, NamedTuple
 
@@ -16,10 +17,11 @@ import numpy as np
 import tensorflow as tf
 
 from masksweep.sweeps.components.datasets.base import Split
+from masksweep.sweeps.components.datasets.pipeline import Pipeline
 from masksweep.sweeps.training import batches
 from masksweep.sweeps.training.setup import TrialStart
 
-WINDOW_BYTES = 2**26
+WINDOW_BYTES = 2**25
 """Approximate size of the inputs of a window. There are up to three at once: the one that is
 trained on, the next one, and its copy in TensorFlow's memory."""
 
@@ -67,6 +69,10 @@ class _Window(NamedTuple):
     samples: Samples
 
 
+Reader = Callable[[int], Iterator[Split]]
+"""Yields the next samples of a trial, as many as the given number of steps needs, in order."""
+
+
 class WindowFeed:
     """Training samples that are read while the loop trains; `order` has the steps of a window.
 
@@ -78,12 +84,15 @@ class WindowFeed:
         self._starts, trial, data = list(starts), starts[0].trial, starts[0].data
         self._steps, self._total = batches.schedule(trial, data.samples)
         self._batch = trial.train.batch_size
-        step_bytes = 4 * prod(data.shape) * self._batch * len(starts)
+        is_stored = not isinstance(data.train, Pipeline)
+        step_bytes = (1 if is_stored else 4) * prod(data.shape) * self._batch * len(starts)
         self._size = min(self._steps, max(1, WINDOW_BYTES // step_bytes))
         self._pool = ThreadPoolExecutor(1, "samples")
         self._window: _Window | None = None
         self._next: tuple[int, Future[_Window]] | None = None
-        self._readers: tuple[int, list[Iterator[Any]]] = -1, []
+        self._readers: list[Reader] = []
+        self._position = -1
+        """Number of the step that the readers go on from."""
 
     def at(self, step: int) -> tuple[Samples, int]:
         """The samples of a step, and the number of steps from it on that they are enough for."""
@@ -102,40 +111,47 @@ class WindowFeed:
         if first >= self._total:
             return
         epoch, row = divmod(first, self._steps)
-        if self._readers[0] != first or not row:
-            # here and not in the thread, because it sets TensorFlow's global seed
-            self._readers = (
-                first,
-                [batches.arrays_of_epoch(start, epoch, row) for start in self._starts],
-            )
+        if first != self._position or not row:
+            # not in the thread, because a pipeline sets TensorFlow's global seed
+            self._readers = [_reader(start, epoch, row) for start in self._starts]
         steps = min(self._size, self._steps - row)
-        readers, self._readers = self._readers[1], (first + steps, self._readers[1])
-        self._next = first, self._pool.submit(self._window_of, readers, first, steps)
+        self._position = first + steps
+        self._next = first, self._pool.submit(self._window_of, self._readers, first, steps)
 
-    def _window_of(self, readers: Sequence[Iterator[Any]], first: int, steps: int) -> _Window:
-        run_samples = self._size * self._batch
-        x: Any = None
-        y: Any = None
-        for run, reader in enumerate(readers):
-            for step in range(steps):
-                inputs, targets = next(reader)
-                if x is None:
-                    x, y = (
-                        # all windows have one shape, so that nothing is compiled again
-                        np.zeros((len(readers) * run_samples, *part.shape[1:]), part.dtype)
-                        for part in (inputs, targets)
-                    )
-                begin = run * run_samples + step * self._batch
-                x[begin : begin + self._batch] = inputs
-                y[begin : begin + self._batch] = targets
+    def _window_of(self, readers: Sequence[Reader], first: int, steps: int) -> _Window:
+        run_samples, filled = self._size * self._batch, 0
+        arrays: list[Any] = []
+        for run, read in enumerate(readers):
+            filled = run * run_samples
+            for parts in read(steps):
+                # all windows have one shape, so that nothing is compiled again
+                shapes = [(len(readers) * run_samples, *part.shape[1:]) for part in parts]
+                arrays = arrays or [
+                    np.empty(s, p.dtype) for s, p in zip(shapes, parts, strict=True)
+                ]
+                end = filled + len(parts[0])
+                for array, part in zip(arrays, parts, strict=True):
+                    array[filled:end] = part
+                filled = end
         batch_of_row = (np.arange(self._size) - first) % self._size % steps
         order = (
             np.arange(len(readers))[:, None, None] * run_samples
             + batch_of_row[:, None] * self._batch
             + np.arange(self._batch)
         )
-        samples = Samples(tf.constant(x), tf.constant(y), tf.constant(order, tf.int32))
-        return _Window(first, steps, samples)
+        x, y = (tf.constant(array) for array in arrays)
+        return _Window(first, steps, Samples(x, y, tf.constant(order, tf.int32)))
+
+
+def _reader(start: TrialStart, epoch: int, row: int) -> Reader:
+    """Reads the samples of a trial from a step of an epoch on."""
+    train = start.data.train
+    if isinstance(train, Pipeline):
+        pairs = batches.of_pipeline(start.trial, train, epoch, row)
+        return lambda steps: islice(pairs, steps)
+    x, y = train
+    rows_of_steps = iter(batches.order(start.trial, len(x), epoch)[row:])
+    return lambda steps: ((x.bytes(rows), y[rows]) for rows in islice(rows_of_steps, steps))
 
 
 def feed_for(starts: Sequence[TrialStart]) -> MemoryFeed | WindowFeed:

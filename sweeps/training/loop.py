@@ -34,6 +34,9 @@ from masksweep.sweeps.training.steps import LossLimit, Progress, Steps
 if TYPE_CHECKING:
     from masksweep.sweeps.training.vectorized import PackedProgram
 
+UNKNOWN_ORDER = "the bits may differ: the data do not say that each pass has the same samples"
+"""Note and tag of a trial on a pipeline that is not known to be deterministic."""
+
 
 @dataclass(eq=False)
 class TrialRun:
@@ -67,6 +70,8 @@ class TrialRun:
         if state is None:
             return []
         self.position = Position.of(state.position)
+        if not self.start.data.deterministic:
+            self.note += f"; {UNKNOWN_ORDER}"
         return state.arrays
 
     def report(self, total: int, metrics: Mapping[str, float] | None = None) -> None:

@@ -130,6 +130,7 @@ def audited_result(
     from masksweep.sweeps import results
     from masksweep.sweeps.common import provenance
     from masksweep.sweeps.training import evaluation, gradient_reach, leak_cause, weight_images
+    from masksweep.sweeps.training.loop import UNKNOWN_ORDER
 
     integrity, artifacts, sha256 = evaluation.integrity(
         start, plan, program, before, position.found, loader
@@ -137,6 +138,8 @@ def audited_result(
     if integrity and start.trial.strategy.role == "control" and not results.leaks(integrity):
         integrity |= gradient_reach.control_reach(start, plan, program, before)
     tags = {"trial.weights_sha256": sha256}
+    if not start.data.deterministic:
+        tags["data.order"] = UNKNOWN_ORDER
     causes = [*leak_cause.causes(start, position.found, by_finalizing)]
     causes += evaluation.moved_outputs(start, program, before, integrity)
     if causes:

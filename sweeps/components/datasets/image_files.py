@@ -19,6 +19,8 @@ from masksweep.strategies.core.npz import digest
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 """Suffixes of pictures, in lower case."""
+MAX_FILE_BYTES = 2**28
+"""Largest size of a picture's file in bytes."""
 PARTS = ("train", "validation", "test")
 RECENT_SECONDS = 2.0
 """A file that was changed within this time may change again without another time stamp. A folder is
@@ -135,6 +137,9 @@ def _stamp(path: str, where: str, picture: os.DirEntry[str]) -> Stamp:
         allowed = f"must be a picture, a file with one of {', '.join(SUFFIXES)}"
         raise Invalid("path", path, f"{where}/{picture.name} {allowed}")
     status = picture.stat(follow_symlinks=False)
+    if status.st_size > MAX_FILE_BYTES:  # it would take long to read, also for its digest
+        allowed = f"has {status.st_size:,} bytes, and {MAX_FILE_BYTES:,} are allowed"
+        raise Invalid("path", path, f"{where}/{picture.name} {allowed}")
     times = status.st_mtime_ns, status.st_ctime_ns
     return f"{where}/{picture.name}", status.st_ino, status.st_size, *times
 

@@ -29,7 +29,7 @@ class ImageFolder(DataSet):
     the three is laid out as for `keras.utils.image_dataset_from_directory`. Without `validation`,
     the fraction `validation` of the training pictures is used. Classes are numbered by their sorted
     names. Pictures are decoded by Pillow once, to a file in `~/.cache/masksweep` (or
-    `$XDG_CACHE_HOME/masksweep`). Data that are larger than the memory are read from there.
+    `$MASKSWEEP_CACHE`). Data that are larger than the memory are read from there.
 
     Raises:
         Invalid: The folder has another layout, the parts have other classes, or a picture cannot be
@@ -38,15 +38,15 @@ class ImageFolder(DataSet):
     Example:
         >>> import os, tempfile
         >>> from PIL import Image
-        >>> path, cache = tempfile.mkdtemp(), os.environ.get("XDG_CACHE_HOME", "")
-        >>> os.environ["XDG_CACHE_HOME"] = path
+        >>> path, cache = tempfile.mkdtemp(), os.environ.get("MASKSWEEP_CACHE", "")
+        >>> os.environ["MASKSWEEP_CACHE"] = path
         >>> for name in ("train/cat", "train/dog", "test/cat", "test/dog"):
         ...     os.makedirs(f"{path}/{name}")
         ...     Image.new("RGB", (6, 4)).save(f"{path}/{name}/1.png")
         >>> data = ImageFolder(path=path, validation=0.0).load()
         >>> data.task, data.outputs, data.shape
         ('classification', 2, (4, 6, 3))
-        >>> os.environ["XDG_CACHE_HOME"] = cache
+        >>> os.environ["MASKSWEEP_CACHE"] = cache
 
     Reference:
         https://keras.io/api/data_loading/image/#imagedatasetfromdirectory-function

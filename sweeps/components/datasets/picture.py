@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 ColorMode = Literal["rgb", "grayscale"]
 MAX_PIXELS = 2**26
 """Largest number of pixels of a picture: 67 million. A small file may unpack to far more."""
-MAX_FILE_BYTES = 2**28
-"""Largest size of a picture's file in bytes."""
 FORMATS = ("PNG", "JPEG")
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 """Pillow's names for pixels of at most 8 bits in each channel."""
@@ -66,11 +64,8 @@ def _opened(folder: str, file: str) -> Iterator[Image]:
     """Context with a picture, of which only the header is read; errors in it become `Invalid`."""
     from PIL import Image
 
-    path = Path(folder, file)
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ValueError(f"more than {MAX_FILE_BYTES:,} bytes")
-        with Image.open(path, formats=FORMATS) as picture:
+        with Image.open(Path(folder, file), formats=FORMATS) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 size = f"{picture.width} x {picture.height} pixels"
                 raise ValueError(f"{size}, and {MAX_PIXELS:,} are allowed")

@@ -115,7 +115,15 @@ class Pipeline:
 
     def training_batches(self, batch: int, seed: int | None, skipped: int) -> Iterator[Split]:
         """Iterates over the batches of `epoch` as arrays, without the first `skipped`."""
+        import tensorflow as tf
+
         dataset = self.epoch(batch, seed).skip(skipped).prefetch(2)
+        if not dataset.options().threading.private_threadpool_size:
+            # the training step takes all of the threads that are shared
+            options = tf.data.Options()
+            threads = tf.config.threading.get_intra_op_parallelism_threads()
+            options.threading.private_threadpool_size = max(1, threads)
+            dataset = dataset.with_options(options)
         return map(self._as_arrays, dataset.as_numpy_iterator())
 
     @property

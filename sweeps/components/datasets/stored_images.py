@@ -30,6 +30,8 @@ from masksweep.sweeps.common.locks import lock
 from masksweep.sweeps.components.datasets import picture
 from masksweep.sweeps.components.datasets.picture import ColorMode
 
+BYTE_RANGE = np.float32(255)
+"""The byte that stands for 1."""
 RELEASE_BYTES = 2**24
 """Number of bytes that are read before the pages of the file are released."""
 TASK_PICTURES = 256
@@ -61,15 +63,19 @@ class StoredImages:
         return len(self._rows)
 
     def __getitem__(self, index: Any) -> NDArray[np.float32]:
+        inputs: NDArray[np.float32] = self.bytes(index).astype(np.float32)
+        inputs /= BYTE_RANGE
+        return inputs
+
+    def bytes(self, index: Any) -> NDArray[np.uint8]:
+        """Returns rows as they are in the file, which are to be divided by `BYTE_RANGE`."""
         images = self._images[self._rows[index]]
         self._unreleased += images.nbytes
         if self._unreleased > RELEASE_BYTES:
             # otherwise the whole file would soon count as memory of the process
             self._map.madvise(mmap.MADV_DONTNEED)
             self._unreleased = 0
-        inputs: NDArray[np.float32] = images.astype(np.float32)
-        inputs /= 255
-        return inputs
+        return images
 
     def subset(self, index: Any) -> StoredImages:
         """Returns some of the images, without reading them."""
@@ -124,7 +130,7 @@ class Pictures:
                     self._write(target, shape, size)
         except OSError as error:
             allowed = f"a folder for decoded images: {error.strerror or error}"
-            raise Invalid("XDG_CACHE_HOME", target.parent, allowed) from error
+            raise Invalid("MASKSWEEP_CACHE", target.parent, allowed) from error
         return target, shape
 
     def _require_equal_sizes(self, size: tuple[int, int]) -> None:
@@ -137,7 +143,7 @@ class Pictures:
         target.parent.mkdir(parents=True, exist_ok=True)
         if size > (free := shutil.disk_usage(target.parent).free) // 2:
             space = f"{size:,} bytes for decoded images, and half of the free {free:,} may be taken"
-            raise Invalid("path", self.folder, f"needs {space} (XDG_CACHE_HOME)")
+            raise Invalid("path", self.folder, f"needs {space} (MASKSWEEP_CACHE)")
         temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex}")
         try:
             with temporary.open("wb") as stream:
@@ -165,5 +171,5 @@ class Pictures:
 
 
 def cache_folder() -> Path:
-    """Returns the folder for decoded images: `masksweep` in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "masksweep"
+    """Returns the folder for decoded images: `$MASKSWEEP_CACHE`, or `~/.cache/masksweep`."""
+    return Path(os.environ.get("MASKSWEEP_CACHE") or Path.home() / ".cache" / "masksweep")
