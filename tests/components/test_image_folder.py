@@ -163,9 +163,13 @@ def remove(folder: Path) -> None:
 
 LISTED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no test part": (lambda f: remove(f / "test"), ": must be a folder with train/ and test/"),
-    "no folder": (lambda f: remove(f), ": must be a folder with train/ and test/, and in each"),
+    "no folder": (lambda f: remove(f), ": must be a folder with train/ and test/ (no links)"),
     "a part is a file": (
         lambda f: (remove(f / "test"), (f / "test").touch()), ": must be a folder with train/"
+    ),
+    "a link to a part": (
+        lambda f: ((f / "test").rename(f / "x"), (f / "test").symlink_to("x")),
+        ": must be a folder with train/ and test/ (no links)",
     ),
     "another class": (
         lambda f: (f / "test/b").rename(f / "test/c"), ": train/ has a class b, which test/ has not"
@@ -188,6 +192,12 @@ LISTED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a pipe": (lambda f: os.mkfifo(f / "train/a/x.png"), ": train/a/x.png must be a picture"),
     "a file of holes": (
         lambda f: os.truncate(f / "train/a/000.png", 2**40), ": train/a/000.png has 1,099,511,627,"
+    ),
+    "an escape in a name": (
+        lambda f: (f / "train/\x1b[31m\n").mkdir(), ": train/ has a name that is not text: '\\x1b["
+    ),
+    "no name": (
+        lambda f: (f / os.fsdecode(b"train/\xff")).mkdir(), ": train/ has a name that is not t"
     ),
     "a folder in a class": (lambda f: (f / "train/a/x.png").mkdir(), ": train/a/x.png must be a"),
 }  # fmt: skip

@@ -93,10 +93,10 @@ def find(path: str) -> ImageFolder:
 
 
 def _list(path: str) -> ImageFolder:
-    layout = "must be a folder with train/ and test/, and in each a folder of pictures per class"
+    layout = "must be a folder with train/ and test/ (no links), in each a folder per class"
     try:
         names = [part for part in PARTS if os.path.lexists(Path(path, part))]
-        if not {"train", "test"} <= set(names):
+        if not {"train", "test"} <= set(names) or any(Path(path, p).is_symlink() for p in names):
             raise Invalid("path", path, layout)
         found = {part: dict(_classes(path, part)) for part in names}
     except (OSError, ValueError) as error:
@@ -127,8 +127,13 @@ def _classes(path: str, part: str) -> Iterator[tuple[str, tuple[Stamp, ...]]]:
 
 
 def _entries(path: str, inner: str) -> list[os.DirEntry[str]]:
+    """The entries of a folder sorted by name, without hidden ones."""
     with os.scandir(Path(path, inner)) as entries:
-        return sorted((e for e in entries if e.name[0] != "."), key=lambda e: e.name)
+        found = sorted((e for e in entries if e.name[0] != "."), key=lambda e: e.name)
+    for entry in found:
+        if not entry.name.isprintable():  # it could change a terminal
+            raise Invalid("path", path, f"{inner}/ has a name that is not text: {entry.name!a}")
+    return found
 
 
 def _stamp(path: str, where: str, picture: os.DirEntry[str]) -> Stamp:

@@ -69,7 +69,7 @@ class StoredImages:
 
     def bytes(self, index: Any) -> NDArray[np.uint8]:
         """Returns rows as they are in the file, which are to be divided by `BYTE_RANGE`."""
-        images = self._images[self._rows[index]]
+        images: NDArray[np.uint8] = self._images[self._rows[index]]
         self._unreleased += images.nbytes
         if self._unreleased > RELEASE_BYTES:
             # otherwise the whole file would soon count as memory of the process
