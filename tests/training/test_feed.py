@@ -23,6 +23,7 @@ from masksweep.sweeps.training import batches, feed, loop, pack, run_trial, setu
 from masksweep.sweeps.training.checkpoint import Checkpoints
 from masksweep.sweeps.training.preflight import check_plans
 from masksweep.sweeps.training.state import PackMember
+from tests.support import plugin
 from tests.support.data_files import write_images
 from tests.support.trials import trial as make
 
@@ -203,6 +204,15 @@ def test_the_data_set_passes_the_public_check(monkeypatch: pytest.MonkeyPatch) -
         "name": "stream", "sha256": "", "features": [40, 8], "targets": [40]
     }  # fmt: skip
     np.testing.assert_array_equal(pipeline.first_samples(data.test, 4)[0], X[50:54])
+
+
+def test_the_example_of_contributing_is_such_a_data_set() -> None:
+    names = {"dataclass": dataclass, "ClassVar": ClassVar, "DataSet": DataSet}
+    exec(plugin.my_stream(), names | {"register": lambda kind: kind}, names)
+    data = names["MyStream"]().load()  # type: ignore[operator]
+    x, y = pipeline.first_samples(data.train, 1000)
+    assert (x.shape, {*y.tolist()}) == ((1000, 8), {0, 1})
+    np.testing.assert_array_equal(data.train.first(9)[0], x[:9])
 
 
 def test_in_the_order_of_the_data_it_is_as_from_memory() -> None:
