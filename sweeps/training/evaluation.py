@@ -18,6 +18,8 @@ from masksweep.strategies.core.moving_statistics import statistics
 from masksweep.strategies.core.slots import slot_leak
 from masksweep.strategies.core.weights import values
 from masksweep.sweeps.common.memory import variable_bytes
+from masksweep.sweeps.components.datasets.base import Split
+from masksweep.sweeps.components.datasets.pipeline import first_samples
 from masksweep.sweeps.training import batches, setup, timing, weight_images
 from masksweep.sweeps.training.flops import flops_metrics
 from masksweep.sweeps.training.output_causes import output_causes
@@ -55,7 +57,12 @@ def snapshot(start: TrialStart, program: Program) -> Snapshot:
 
 
 def _probe(start: TrialStart) -> Array:
-    return (start.data.validation or start.data.test)[0][:PROBE_SAMPLES]
+    inputs: Array = _probe_samples(start)[0]
+    return inputs
+
+
+def _probe_samples(start: TrialStart) -> Split:
+    return first_samples(start.data.validation or start.data.test, PROBE_SAMPLES)
 
 
 def epoch_metrics(start: TrialStart, program: Program, position: Position) -> dict[str, float]:
@@ -74,7 +81,7 @@ def epoch_metrics(start: TrialStart, program: Program, position: Position) -> di
     if not part.steps:
         return {}
     metrics = named_metrics("train", program, (part.loss / part.steps, part.score / part.steps))
-    at_last_step = done == batches.schedule(start.trial, len(start.data.train[0]))[1]
+    at_last_step = done == batches.schedule(start.trial, start.data.samples)[1]
     holds = any(not weight.mask.all() for weight in start.plan.weights)
     if holds and (at_last_step or done // interval > (done - part.steps) // interval):
         metrics["audit/violations"] = float(part.peak_violations)
@@ -250,7 +257,7 @@ def _free_loss(start: TrialStart, before: Array, after: Array) -> dict[str, floa
     outputs_held = list(start.plan.outputs_held)
     if not outputs_held or start.data.task != "regression":
         return {}
-    targets = (start.data.validation or start.data.test)[1][:PROBE_SAMPLES]
+    targets = _probe_samples(start)[1]
     errors = [
         np.delete((outputs - targets) ** 2, outputs_held, -1).mean() for outputs in (before, after)
     ]

@@ -178,10 +178,10 @@ def _audit_trials(
 
 def _time_pack(loop: TrainingLoop, packed: PackedProgram) -> dict[str, float]:
     starts = [run.start for run in loop.runs]
-    if not starts[0].trial.speed.rounds or loop.order is None:  # no order without a step
+    if not starts[0].trial.speed.rounds or not loop.total:
         return {}
     try:
-        return evaluation.step_time_of_pack(starts, packed, (loop.x, loop.y, loop.order))
+        return evaluation.step_time_of_pack(starts, packed, loop.samples)
     except Exception as error:  # such as too little memory: the results are still good
         run, note = loop.active[0], f"the pack was not timed: {error}"
         steps = run.position.found.steps

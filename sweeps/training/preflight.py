@@ -177,7 +177,7 @@ def check_plans(trials: Sequence[Trial]) -> list[PreflightAnswer]:
     results = []
     for trial in trials:
         data = _load_data(trial)
-        schedule(trial, len(data.train[0]))
+        schedule(trial, data.samples)
         net = _network(trial, data)
         # seed 0 for all trials: whether a plan can be made does not depend on the seed
         key = net, trial.start.model_dump_json()

@@ -17,6 +17,7 @@ from masksweep.strategies.base import Array, Plan, Strategy
 from masksweep.strategies.core import audit
 from masksweep.strategies.core.training import Training
 from masksweep.sweeps.components.datasets.base import Task
+from masksweep.sweeps.components.datasets.stored_images import BYTE_RANGE
 from masksweep.sweeps.components.models import Model
 from masksweep.sweeps.components.optimizers import Optimizer
 from masksweep.sweeps.training.step_loop import StepLoop
@@ -150,6 +151,8 @@ class Program:
         )
         rate = self.training.optimizer.learning_rate
         self._rate = next(i for i, v in enumerate(self.training.variables) if v is rate)
+        # a variable, because TensorFlow multiplies by the inverse of a constant, which is inexact
+        self._byte_range = tf.Variable(BYTE_RANGE, trainable=False)
         masked = bool(self.training.masked)
         self.loop = StepLoop(self._step, self._count if masked else None, jit=shape.jit)
         self._evaluate = trace_for_any_size(self.losses)
@@ -209,8 +212,13 @@ class Program:
         # not a slice, which XLA would compile again for every start index
         rows = tf.gather(order, i)
         targets = tf.gather(y, rows)
-        loss, outputs = self.training.step(tf.gather(x, rows), targets)
+        loss, outputs = self.training.step(self.inputs(x, rows), targets)
         return loss, self.score(targets, outputs)
+
+    def inputs(self, x: Any, rows: Any) -> Any:
+        """The inputs in these rows of `x`, as tensors in a graph; bytes as numbers in [0, 1]."""
+        inputs = tf.gather(x, rows)
+        return tf.cast(inputs, tf.float32) / self._byte_range if x.dtype == tf.uint8 else inputs
 
     def entries(self) -> list[tuple[Any, Any, Any]]:
         """(dense values, mask, held values) of each masked weight, as tensors in a graph."""

@@ -14,6 +14,7 @@ from masksweep.strategies.patterns import Pattern
 from masksweep.strategies.patterns.problem import Problem
 from masksweep.sweeps.common.seeding import derive_seed
 from masksweep.sweeps.components.datasets.base import Arrays
+from masksweep.sweeps.components.datasets.pipeline import Pipeline
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.training import start_weights
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from masksweep.sweeps.components.initializers import Network
     from masksweep.sweeps.training.program import Lane, Program, Shape
     from masksweep.sweeps.training.vectorized import PackedProgram
+
+
+MAX_SCORED_SAMPLES = 4096
+"""Largest number of samples of a pipeline from which a pattern chooses those of its scores."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +64,16 @@ def start(
     data = data or trial.data.load()
     net = network(trial, data)
     weights, state = start_weights.initial(trial, net) if initial is None else initial
-    problem = Problem(net.model, weights, state, *data.train, loss_of(data.task))
+    problem = Problem(net.model, weights, state, *_scored_samples(trial, data), loss_of(data.task))
     plan = plan_for(trial, net.weights, weights, data.outputs, problem)
     return TrialStart(trial, data, net.model, weights, state, plan)
+
+
+def _scored_samples(trial: Trial, data: Arrays) -> tuple[Any, Any]:
+    """The training samples that a pattern may choose from; the first ones of a pipeline."""
+    if not isinstance(data.train, Pipeline):
+        return data.train
+    return data.train.first(MAX_SCORED_SAMPLES) if trial.pattern.needs_model else (None, None)
 
 
 def network(trial: Trial, data: Arrays) -> Network:

@@ -120,7 +120,7 @@ class PackedProgram:
         rows = tf.gather(order, i, axis=1)
         values = [v.value() for v in self._stacked]
         new_values, loss, score = self._map(
-            self._step_of_lane, (values, tf.gather(x, rows), tf.gather(y, rows))
+            self._step_of_lane, (values, self.single_program.inputs(x, rows), tf.gather(y, rows))
         )
         for variable, array in zip(self._stacked, new_values, strict=False):
             variable.assign(array)

@@ -73,6 +73,12 @@ def my_net() -> str:
     return str(text)
 
 
+def my_stream() -> str:
+    """The data set of CONTRIBUTING.md that returns `tf.data.Dataset`."""
+    (text,) = re.findall(r"^```python\n(@register.*?)^```$", PAGE.read_text(), re.M | re.S)
+    return str(text)
+
+
 def split_my_net(folder: Path) -> Path:
     """Writes `my_net.py`, whose network is built by a file beside it, and returns its path."""
     text, lazy = (
