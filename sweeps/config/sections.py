@@ -16,6 +16,7 @@ from pydantic import (
 
 from masksweep.sweeps.common import strict
 from masksweep.sweeps.config.claim import Claim
+from masksweep.sweeps.config.fields import ClassWeight
 from masksweep.sweeps.config.validation import MultipleInvalid, explain
 
 Positive = Annotated[int, Field(ge=1)]
@@ -63,6 +64,14 @@ class Train(Section):
     resume_at: Positive | None = None
     """Number of training steps after which a new program continues from a checkpoint. The result
     has the same bits as without the break."""
+    loss: str | None = None
+    """Name of the Keras loss, such as `huber`; null selects it by the task."""
+    metrics: list[str] = []
+    """Names of Keras metrics, such as `top_k_categorical_accuracy`, that are recorded beside the
+    loss and the accuracy on the validation and test samples."""
+    class_weight: ClassWeight = None
+    """Weight of each class in the loss of the training, as in `keras.Model.fit`: a list, or
+    `balanced`, by which each class counts the same; null weighs all samples the same."""
 
 
 class Audit(Section):

@@ -19,8 +19,10 @@ from masksweep.strategies.registry import STRATEGIES
 from masksweep.sweeps.common import strict
 from masksweep.sweeps.components.datasets import DataSet
 from masksweep.sweeps.components.groups import GROUPS
+from masksweep.sweeps.components.losses import DEFAULT_LOSS
 from masksweep.sweeps.components.models import Model
 from masksweep.sweeps.components.optimizers import Optimizer
+from masksweep.sweeps.config import training_checks
 from masksweep.sweeps.config.display import flatten, label
 from masksweep.sweeps.config.fields import ComparisonStrategy, Globs, Targets, component
 from masksweep.sweeps.config.sections import (
@@ -107,6 +109,7 @@ class Trial(Section):
             raise Invalid("held", self.held.name, allowed)
         if self.train.jit is True and self.compare and not self.compare.xla:
             raise Invalid("train.jit", True, f"{self.compare.name} does not compile under XLA")
+        training_checks.check(self.train, self.data)
         if self.compare == self.strategy:
             raise Invalid("compare", self.strategy.name, "must be another one than the trial's own")
         if self.compare and (self.train.switch_at or self.train.resume_at):
@@ -237,6 +240,8 @@ class Trial(Section):
                 section["path"] = f"sha256:{content}"
         if self.train.steps is not None:
             config["train"].pop("epochs", None)
+        if self.train.loss == DEFAULT_LOSS[self.data.task]:
+            config["train"].pop("loss", None)
         return config
 
     @cached_property

@@ -21,7 +21,7 @@ from masksweep.strategies.base import Plan
 from masksweep.strategies.core import audit
 from masksweep.strategies.core.training import Training
 from masksweep.sweeps.results import Diverged, Report
-from masksweep.sweeps.training import batches, evaluation, setup
+from masksweep.sweeps.training import batches, evaluation, keras_metrics, setup
 from masksweep.sweeps.training.checkpoint import Checkpoints, State
 from masksweep.sweeps.training.program import Lane, Program
 from masksweep.sweeps.training.setup import TrialStart
@@ -206,13 +206,22 @@ class TrainingLoop:
             run.report(self._total, run.position.curve[-1] if epoch_ended else None)
 
     def scores(self, part: evaluation.Part) -> list[dict[str, float]]:
-        """Loss and score of each run on one part of the data; empty if there is no such part."""
+        """Loss, score and `train.metrics` of each run on one part of the data.
+
+        They are empty if there is no such part.
+        """
         split = getattr(self.runs[0].start.data, part)
         if split is None:
             return [{} for _ in self.runs]
         scores = self.program.evaluate_lanes(*split)
         program = self.program.single_program
-        return [evaluation.named_metrics(part, program, pair) for pair in scores]
+        results = [evaluation.named_metrics(part, program, pair) for pair in scores]
+        if names := self._trial.train.metrics:
+            x, y = split
+            for result, outputs in zip(results, self.program.outputs_of_lanes(x), strict=False):
+                values = keras_metrics.compute(names, y, outputs)
+                result |= {f"{part}/{name}": value for name, value in values.items()}
+        return results
 
     # -- checkpoints -----------------------------------------------------------------------------
 

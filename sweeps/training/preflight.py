@@ -95,7 +95,8 @@ def _check_configs(
 def _shape(trial: Trial) -> str:
     config = trial.canonical()
     relevant = {k: v for k, v in config.items() if k not in ("optimizer", "audit", "jit")}
-    relevant["train"] = trial.train.batch_size, trial.train.switch_at
+    train = trial.train
+    relevant["train"] = train.batch_size, train.switch_at, train.class_weight
     return json.dumps(relevant, sort_keys=True)
 
 
@@ -117,13 +118,20 @@ def check_plans(trials: Sequence[Trial]) -> list[PreflightAnswer]:
     from masksweep.strategies.patterns import Scored
     from masksweep.sweeps.components.initializers import Network
     from masksweep.sweeps.training.batches import schedule
-    from masksweep.sweeps.training.setup import network, plan_for, refusal, switched_plan
+    from masksweep.sweeps.training.setup import (
+        class_weights,
+        network,
+        plan_for,
+        refusal,
+        switched_plan,
+    )
 
     initials: dict[Network, dict[str, Array]] = {}
     results = []
     for trial in trials:
         data = trial.data.load()
         schedule(trial, len(data.train[0]))
+        class_weights(trial, data)
         try:
             net = network(trial, data)
         except Exception as error:  # Keras raises errors of many types

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -19,6 +18,7 @@ from masksweep.strategies.core.training import Training
 from masksweep.sweeps.components.datasets.base import Task
 from masksweep.sweeps.components.models import Model
 from masksweep.sweeps.components.optimizers import Optimizer
+from masksweep.sweeps.training.losses import TrainingLoss
 from masksweep.sweeps.training.step_loop import StepLoop
 from masksweep.sweeps.training.steps import LossLimit, Progress, Steps
 
@@ -52,6 +52,10 @@ class Shape:
     """Globs on the names of the statistics that are updated; None for those of `trainable`."""
     width: int = 1
     """Number of trials that run side by side (see `vectorized`)."""
+    loss: str | None = None
+    """Name of the Keras loss; None for that of the task."""
+    class_weights: tuple[float, ...] | None = None
+    """Weight of each class in the loss of the training; None for equal weights."""
 
     @classmethod
     def of(cls, plan: Plan, strategy: Strategy, optimizer: Optimizer, **others: Any) -> Shape:
@@ -115,13 +119,6 @@ def without_programs() -> Iterator[None]:
         _programs.update(saved)
 
 
-def loss_of(task: Task) -> Any:
-    """Returns the loss that models of this task train on, a `keras.losses.Loss`."""
-    if task == "classification":
-        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    return keras.losses.MeanSquaredError()
-
-
 class Program:
     """The compiled training of one model under one strategy and one optimizer.
 
@@ -137,7 +134,7 @@ class Program:
     def __init__(self, shape: Shape, model: Any, plan: Plan) -> None:
         self.shape = shape
         classify = shape.task == "classification"
-        self._loss = loss_of(shape.task)
+        self._loss = TrainingLoss(shape.task, shape.loss, shape.class_weights)
         self.score = _accuracy if classify else _mse
         self.training = Training(
             model,
@@ -153,9 +150,8 @@ class Program:
         masked = bool(self.training.masked)
         self.loop = StepLoop(self._step, self._count if masked else None, jit=shape.jit)
         self._evaluate = trace_for_any_size(self.losses)
-        self._predict = tf.function(
-            lambda x: self.training.forward(x, training=False)[0], autograph=False
-        )
+        self._predict = tf.function(self.outputs, autograph=False)
+        self._outputs = trace_for_any_size(self.outputs)
         self._gradients = tf.function(self.training.gradients, autograph=False)
 
     def start(
@@ -203,6 +199,12 @@ class Program:
         """The result of `evaluate`, as a list of one lane."""
         return [self.evaluate(x, y)]
 
+    def outputs_of_lanes(self, x: Any) -> Array:
+        """Outputs for all samples, `[1, samples, outputs]`, without training."""
+        parts = range(0, len(x), MAX_EVALUATED_SAMPLES)
+        outputs = [self._outputs(x[i : i + MAX_EVALUATED_SAMPLES]) for i in parts]
+        return np.concatenate(outputs)[np.newaxis]
+
     # -- in a graph ----------------------------------------------------------------------------
 
     def _step(self, x: Any, y: Any, order: Any, i: Any) -> tuple[Any, Any]:
@@ -225,10 +227,14 @@ class Program:
         counts = [audit.count_violations(*entry) for entry in self.entries()]
         return tf.add_n([c for c, _ in counts]), tf.reduce_max([d for _, d in counts])
 
+    def outputs(self, x: Any) -> Any:
+        """Outputs of the model for one batch, without training, as a tensor in a graph."""
+        return self.training.forward(x, training=False)[0]
+
     def losses(self, x: Any, y: Any) -> tuple[Any, Any]:
         """(mean loss, accuracy or mean squared error) of one batch, as tensors in a graph."""
-        outputs = self.training.forward(x, training=False)[0]
-        return self._loss(y, outputs), self.score(y, outputs)
+        outputs = self.outputs(x)
+        return self._loss.unweighted(y, outputs), self.score(y, outputs)
 
     def evaluate(self, x: Any, y: Any) -> tuple[float, float]:
         """(mean loss, accuracy or mean squared error) over all samples, without training."""

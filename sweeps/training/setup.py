@@ -14,6 +14,7 @@ from masksweep.strategies.patterns import Pattern
 from masksweep.strategies.patterns.problem import Problem
 from masksweep.sweeps.common.seeding import derive_seed
 from masksweep.sweeps.components.datasets.base import Arrays
+from masksweep.sweeps.components.losses import DEFAULT_LOSS
 from masksweep.sweeps.config.trial import Trial
 
 if TYPE_CHECKING:
@@ -50,12 +51,13 @@ def start(trial: Trial, data: Arrays | None = None) -> TrialStart:
     Raises:
         Invalid: The trial's plan cannot be made.
     """
-    from masksweep.sweeps.training.program import loss_of
+    from masksweep.sweeps.training.losses import TrainingLoss
 
     data = data or trial.data.load()
     net = network(trial, data)
     weights, state = net.initial(derive_seed(trial.seed, "weights"))
-    problem = Problem(net.model, weights, state, *data.train, loss_of(data.task))
+    loss = TrainingLoss(data.task, trial.train.loss, class_weights(trial, data))
+    problem = Problem(net.model, weights, state, *data.train, loss)
     plan = plan_for(trial, net.weights, weights, data.outputs, problem)
     return TrialStart(trial, data, net.model, weights, state, plan)
 
@@ -65,6 +67,29 @@ def network(trial: Trial, data: Arrays) -> Network:
     from masksweep.sweeps.components import initializers
 
     return initializers.network(trial.model, data.shape, data.outputs)
+
+
+def class_weights(trial: Trial, data: Arrays) -> tuple[float, ...] | None:
+    """The weight of each class in the trial's loss; None if all are equal.
+
+    Args:
+        trial: The trial.
+        data: The trial's data.
+
+    Raises:
+        Invalid: The number of weights is not that of the classes.
+    """
+    from masksweep.sweeps.training.losses import balanced
+
+    weights = trial.train.class_weight
+    if weights is None:
+        return None
+    if weights == "balanced":
+        return balanced(data.train[1], data.outputs)
+    if len(weights) != data.outputs:
+        allowed = f"must have {data.outputs} numbers, one for each class of {data.name}"
+        raise Invalid("train.class_weight", list(weights), allowed)
+    return tuple(float(weight) for weight in weights)
 
 
 def plan_for(
@@ -200,6 +225,8 @@ def shape(start: TrialStart) -> Shape:
         trainable=tuple(trial.trainable),
         statistics=None if trial.statistics is None else tuple(trial.statistics),
         jit=trial.jit,
+        loss=None if trial.train.loss == DEFAULT_LOSS[data.task] else trial.train.loss,
+        class_weights=class_weights(trial, data),
     )
 
 

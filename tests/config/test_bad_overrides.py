@@ -54,6 +54,22 @@ SAID: dict[str, str] = {
     "train.epochs=2.0": "train.epochs=2.0: must be a whole number",
     "train.epochs='2'": "train.epochs=2: must be a whole number",
     "train.shuffle=1": "train.shuffle=1: must be true or false",
+    "train.loss=hubber": "train.loss=hubber: must be null or one of binary_crossentropy, ",
+    "train.loss=poisson": "train.loss=poisson: must be null or one of binary_crossentropy, ",
+    "train.loss=hinge data=diabetes":
+        "train.loss=hinge: must be null or one of cosine_similarity, huber, log_cosh, ",
+    "train.loss=7": "train.loss=7: must be a text",
+    "train.metrics=auc": "train.metrics=auc: must be a list, as [a,b]",
+    "train.metrics=[auc,aucc]": "train.metrics=aucc: must be of auc, binary_crossentropy, ",
+    "train.metrics=[auc] data=diabetes": "train.metrics=auc: must be of cosine_similarity, ",
+    "train.metrics=[auc,auc]": "train.metrics=['auc', 'auc']: must have each name once",
+    "train.class_weight=even":
+        "train.class_weight=even: must be a list, as [1,2.5], balanced or null",
+    "train.class_weight=[1,-1]":
+        "train.class_weight=[1, -1]: must have a number for each class, 0 or above",
+    "train.class_weight=[0,0]": "train.class_weight=[0, 0]: must have a number above 0",
+    "train.class_weight=balanced data=diabetes":
+        "train.class_weight=balanced: must be null; diabetes is regression",
     "train=fast": "train=fast: unknown; one of default",
     "checkpoint.every_s=true": "checkpoint.every_s=True: must be a number",
     "seed=null": "seed=null: input should be a valid integer",
