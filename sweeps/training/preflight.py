@@ -97,6 +97,8 @@ def _shape(trial: Trial) -> str:
     relevant = {k: v for k, v in config.items() if k not in ("optimizer", "audit", "jit")}
     train = trial.train
     relevant["train"] = train.batch_size, train.switch_at, train.class_weight
+    if trial.optimizer.schedule:
+        relevant["schedule"] = config["optimizer"]["schedule"], train.steps or train.epochs
     return json.dumps(relevant, sort_keys=True)
 
 
@@ -130,7 +132,7 @@ def check_plans(trials: Sequence[Trial]) -> list[PreflightAnswer]:
     results = []
     for trial in trials:
         data = trial.data.load()
-        schedule(trial, len(data.train[0]))
+        trial.optimizer.for_steps(schedule(trial, len(data.train[0]))[1])
         class_weights(trial, data)
         try:
             net = network(trial, data)

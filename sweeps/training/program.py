@@ -18,6 +18,7 @@ from masksweep.strategies.core.training import Training
 from masksweep.sweeps.components.datasets.base import Task
 from masksweep.sweeps.components.models import Model
 from masksweep.sweeps.components.optimizers import Optimizer
+from masksweep.sweeps.components.optimizers.base import rate_variables
 from masksweep.sweeps.training.losses import TrainingLoss
 from masksweep.sweeps.training.step_loop import StepLoop
 from masksweep.sweeps.training.steps import LossLimit, Progress, Steps
@@ -64,14 +65,22 @@ class Shape:
         Args:
             plan: The masked weights, of which only names and shapes matter.
             strategy: How the masked weights are held.
-            optimizer: The optimizer; its learning rate does not matter.
+            optimizer: The optimizer; its learning rate matters only if it has a schedule.
             **others: The other fields of the shape.
         """
         constants = strategy.bind().constants
         masked = tuple((w.weight.name, *(a.shape for a in constants(w))) for w in plan.weights)
-        # the learning rate is a variable of the program, so all rates share one program
-        unit_rate_optimizer = replace(optimizer, learning_rate=1.0)
-        return cls(strategy=strategy, optimizer=unit_rate_optimizer, masked=masked, **others)
+        # without a schedule the learning rate is a variable, so all rates share one program
+        if optimizer.schedule is None:
+            optimizer = replace(optimizer, learning_rate=1.0)
+        return cls(strategy=strategy, optimizer=optimizer, masked=masked, **others)
+
+    def of_pack(self, width: int) -> Shape:
+        """The shape of the program that trains `width` trials of this shape side by side.
+
+        The rates of a schedule are variables there, so all rates share one program.
+        """
+        return replace(self, width=width, optimizer=replace(self.optimizer, learning_rate=1.0))
 
 
 _programs: OrderedDict[Shape, Any] = OrderedDict()
@@ -145,8 +154,11 @@ class Program:
             trainable=shape.trainable,
             statistics=shape.statistics,
         )
-        rate = self.training.optimizer.learning_rate
-        self._rate = next(i for i, v in enumerate(self.training.variables) if v is rate)
+        rates = {id(v): n for n, v in enumerate(rate_variables(self.training.optimizer))}
+        self._rates = {
+            i: rates[id(v)] for i, v in enumerate(self.training.variables) if id(v) in rates
+        }
+        """By the index of a variable in `training.variables`: the number of its rate."""
         masked = bool(self.training.masked)
         self.loop = StepLoop(self._step, self._count if masked else None, jit=shape.jit)
         self._evaluate = trace_for_any_size(self.losses)
@@ -169,7 +181,9 @@ class Program:
             Invalid: The plan does not fit the program; see `Training.start`.
         """
         arrays = self.training.start(weights, state, plan)
-        arrays[self._rate] = np.asarray(rate, arrays[self._rate].dtype)
+        values = replace(self.shape.optimizer, learning_rate=rate).rates
+        for index, number in self._rates.items():
+            arrays[index] = np.asarray(values[number], arrays[index].dtype)
         return arrays
 
     # -- the interface that `PackedProgram` has too, here with one lane --------------------------

@@ -170,7 +170,7 @@ def packed_for(start: TrialStart) -> PackedProgram:
     from masksweep.sweeps.training.program import get_or_build
     from masksweep.sweeps.training.vectorized import PackedProgram
 
-    wanted_shape = replace(shape(start), width=start.trial.width)
+    wanted_shape = shape(start).of_pack(start.trial.width)
 
     def build() -> PackedProgram:
         return PackedProgram(_program(start, wanted_shape))
@@ -211,13 +211,15 @@ def _plan_in_program_layout(start: TrialStart) -> Plan:
 
 def shape(start: TrialStart) -> Shape:
     """All that determines the graph of the trial's program."""
+    from masksweep.sweeps.training.batches import schedule
     from masksweep.sweeps.training.program import Shape
 
     trial, data = start.trial, start.data
+    steps = schedule(trial, len(data.train[0]))[1]
     return Shape.of(
         _plan_in_program_layout(start),
         trial.strategy,
-        trial.optimizer,
+        trial.optimizer.for_steps(steps),
         model=trial.model,
         inputs=data.shape,
         outputs=data.outputs,

@@ -54,6 +54,24 @@ SAID: dict[str, str] = {
     "train.epochs=2.0": "train.epochs=2.0: must be a whole number",
     "train.epochs='2'": "train.epochs=2: must be a whole number",
     "train.shuffle=1": "train.shuffle=1: must be true or false",
+    "optimizer.schedule=cosin":
+        "optimizer.schedule=cosin: must have the name of a schedule: constant, cosine, ",
+    "optimizer.schedule={alpha:1}":
+        "optimizer.schedule={'alpha': 1}: must have the name of a schedule: constant, ",
+    "optimizer.schedule={name:cosine,alpha:2}":
+        "optimizer.schedule.alpha=2.0: must be in [0, 1]",
+    "optimizer.schedule={name:cosine,alpha:a}": "optimizer.schedule.alpha=a: must be a number",
+    "optimizer.schedule={name:cosine,boundaries:[1]}":
+        "optimizer.schedule.boundaries=[1]: unknown key; cosine has warmup_steps, decay_steps, ",
+    "optimizer.schedule=step": "optimizer.schedule.boundaries=[]: must be rising numbers of steps",
+    "optimizer.schedule={name:step,boundaries:[9,3]}":
+        "optimizer.schedule.boundaries=[9, 3]: must be rising numbers of steps above 0",
+    "optimizer.schedule={name:step,boundaries:9}":
+        "optimizer.schedule.boundaries=9: must be a list, as [1,2]",
+    "optimizer.schedule={name:exponential,decay_rate:0}":
+        "optimizer.schedule.decay_rate=0.0: must be above 0, and finite",
+    "optimizer.schedule={name:constant,warmup_steps:-1}":
+        "optimizer.schedule.warmup_steps=-1: must be 0 or above",
     "train.loss=hubber": "train.loss=hubber: must be null or one of binary_crossentropy, ",
     "train.loss=poisson": "train.loss=poisson: must be null or one of binary_crossentropy, ",
     "train.loss=hinge data=diabetes":

@@ -7,12 +7,15 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from keras.optimizers import schedules
 
 from masksweep.sweeps.training.losses import balanced
 
-from .fit import assert_same_as_fit, dense, fitted, trained
+from .fit import SMALL, assert_same_as_fit, dense, fitted, trained
 
-RATE = 0.1
+OPTIMIZER, RATE = SMALL["optimizer"], 0.1
+STEPS = 18
+"""Training steps of the trial."""
 
 
 def sgd(rate: Any = RATE) -> Any:
@@ -35,3 +38,41 @@ def test_the_comparison_can_fail() -> None:
     spec = dense({"class_weight": [2.0, *[1.0] * 9]})
     expected, ours = fitted(spec, sgd()), trained(spec)
     assert not all(np.array_equal(expected[name], ours[name]) for name in expected)
+
+
+SCHEDULES: list[tuple[Any, Any]] = [
+    ("constant", RATE),
+    ({"name": "cosine", "alpha": 0.1}, schedules.CosineDecay(RATE, STEPS, 0.1)),
+    (
+        {"name": "cosine", "warmup_steps": 5},
+        schedules.CosineDecay(0.0, STEPS - 5, warmup_target=RATE, warmup_steps=5),
+    ),
+    (
+        {"name": "step", "boundaries": [4, 11], "factor": 0.3},
+        schedules.PiecewiseConstantDecay([4, 11], [RATE, RATE * 0.3, RATE * 0.3**2]),
+    ),
+    (
+        {"name": "exponential", "decay_steps": 3, "decay_rate": 0.7, "staircase": True},
+        schedules.ExponentialDecay(RATE, 3, 0.7, True),
+    ),
+    ("exponential", schedules.ExponentialDecay(RATE, STEPS, 0.1)),
+]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"), SCHEDULES, ids=lambda schedule: str(schedule)[:30]
+)
+def test_a_schedule(schedule: Any, expected: Any) -> None:
+    spec = dense(optimizer={**OPTIMIZER, "schedule": schedule})
+    assert_same_as_fit(spec, sgd(expected))
+
+
+def test_a_warm_up_before_a_schedule_without_one_in_keras() -> None:
+    class ThenStep(schedules.LearningRateSchedule):  # type: ignore[misc]
+        def __call__(self, step: Any) -> Any:
+            step = keras.ops.cast(step, "float32")
+            later = schedules.PiecewiseConstantDecay([4], [RATE, RATE * 0.5])(step - 5)
+            return keras.ops.where(step < 5, RATE * (step / 5), later)
+
+    schedule = {"name": "step", "boundaries": [4], "factor": 0.5, "warmup_steps": 5}
+    assert_same_as_fit(dense(optimizer={**OPTIMIZER, "schedule": schedule}), sgd(ThenStep()))
