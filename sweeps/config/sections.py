@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
@@ -42,6 +43,19 @@ class Section(BaseModel):
         raise MultipleInvalid(faults)
 
 
+class EarlyStopping(Section):
+    """When a training ends early, as under `keras.callbacks.EarlyStopping`."""
+
+    patience: Positive
+    """Number of epochs without a better value after which the training ends."""
+    monitor: Text = "validation/loss"
+    """The metric that is compared, on the validation samples."""
+
+
+def _patience_alone(value: Any) -> Any:
+    return {"patience": value} if type(value) is int else value
+
+
 class Train(Section):
     """Length of the training and its settings."""
 
@@ -72,6 +86,10 @@ class Train(Section):
     class_weight: ClassWeight = None
     """Weight of each class in the loss of the training, as in `keras.Model.fit`: a list, or
     `balanced`, by which each class counts the same; null weighs all samples the same."""
+
+    early_stopping: Annotated[EarlyStopping | None, BeforeValidator(_patience_alone)] = None
+    """When the training ends before its last step; then, and after the last step, the weights of
+    the best epoch are restored. In a config a number is the patience. null trains all steps."""
 
 
 class Audit(Section):

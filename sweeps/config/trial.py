@@ -109,7 +109,7 @@ class Trial(Section):
             raise Invalid("held", self.held.name, allowed)
         if self.train.jit is True and self.compare and not self.compare.xla:
             raise Invalid("train.jit", True, f"{self.compare.name} does not compile under XLA")
-        training_checks.check(self.train, self.data)
+        training_checks.check(self.train, self.data, self.optimizer, self.compare is not None)
         if self.compare == self.strategy:
             raise Invalid("compare", self.strategy.name, "must be another one than the trial's own")
         if self.compare and (self.train.switch_at or self.train.resume_at):
@@ -156,6 +156,8 @@ class Trial(Section):
             return "train.switch_at and train.resume_at need a trial that runs alone"
         if self.compare:
             return "compare trains a second model in lockstep"
+        if self.train.early_stopping:
+            return "train.early_stopping ends each trial at a step of its own"
         overwritten = self.optimizer.use_ema and self.optimizer.ema_overwrite_frequency
         return "optimizer.ema_overwrite_frequency is a condition in the step" if overwritten else ""
 

@@ -17,11 +17,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from masksweep.strategies.base import Plan
+from masksweep.strategies.base import Array, Plan
 from masksweep.strategies.core import audit
 from masksweep.strategies.core.training import Training
 from masksweep.sweeps.results import Diverged, Report
-from masksweep.sweeps.training import batches, evaluation, keras_metrics, setup
+from masksweep.sweeps.training import (
+    batches,
+    early_stopping,
+    evaluation,
+    keras_metrics,
+    setup,
+)
 from masksweep.sweeps.training.checkpoint import Checkpoints, State
 from masksweep.sweeps.training.program import Lane, Program
 from masksweep.sweeps.training.setup import TrialStart
@@ -44,6 +50,9 @@ class TrialRun:
     """A message for the user, which the next report carries."""
     error: Exception | None = None
     """The exception that ended the training before its last step."""
+    best_weights: list[Array] = field(default_factory=list)
+    """The weights of the best epoch (see `early_stopping`); empty before the first one has ended,
+    and without early stopping."""
 
     def resume(self, training: Training, kind: str = "") -> Lane:
         """Takes the position from the newest usable checkpoint, if there is one.
@@ -64,7 +73,10 @@ class TrialRun:
         if state is None:
             return []
         self.position = Position.of(state.position)
-        return state.arrays
+        if self.position.best.value is None:
+            return state.arrays
+        lane, self.best_weights = early_stopping.split_saved(training, list(state.arrays))
+        return lane
 
     def report(self, total: int, metrics: Mapping[str, float] | None = None) -> None:
         """Sends a report of the current position and the note, and clears the note.
@@ -112,7 +124,7 @@ class TrainingLoop:
         self._epoch, self._total = batches.schedule(first.trial, self._samples)
         self._audit_every = audit_every or first.trial.audit.every
         self._steps, self._chunk = runs[0].position.found.steps, 1
-        self._reported = False
+        self._reported = self._stopped = False
 
     @property
     def active(self) -> list[TrialRun]:
@@ -120,13 +132,13 @@ class TrainingLoop:
         return [run for run in self.runs if run.error is None]
 
     def train(self, until: int | None = None) -> None:
-        """Trains to the last step, or to the step `until`.
+        """Trains to the last step, to the step `until`, or until early stopping ends the training.
 
         An exception that ends a run early is kept as the run's `error`; the other runs go on.
         """
         self._report_resumed()
         total = self._total if until is None else until
-        while self._steps < total and self.active:
+        while self._steps < total and self.active and not self._stopped:
             epoch, done = divmod(self._steps, self._epoch)
             if self.order is None or not done:
                 orders = [batches.order(r.start.trial, self._samples, epoch) for r in self.runs]
@@ -134,9 +146,14 @@ class TrainingLoop:
             train, epoch_end = self._trial.train, (epoch + 1) * self._epoch
             event_steps = [s for s in (train.switch_at, train.resume_at) if s and s > self._steps]
             self._train_chunk(min(total, epoch_end, *event_steps) - self._steps)
-            finished = self._steps == self._total
-            ended = self._steps == epoch_end or finished
-            self._report(epoch_ended=ended and not finished)
+            last_step = self._steps == self._total
+            ended = self._steps == epoch_end or last_step
+            monitored = ended and train.early_stopping is not None
+            scores = self.scores("validation") if monitored or (ended and not last_step) else []
+            if monitored and self.active:
+                self._stopped = self._take_epoch(scores[0])
+            finished = last_step or self._stopped
+            self._report(scores if ended and not finished else [])
             for run in self.active:
                 run.position.epochs += ended
                 if ended and not finished:
@@ -144,6 +161,8 @@ class TrainingLoop:
             if not finished and self.active:
                 self._handle_events()
                 self._save(ended)
+            if finished:
+                self._restore_best()
 
     def run(self, until: int | None = None) -> None:
         """As `train`, but raises the exception that ended the first run, such as `Diverged`."""
@@ -190,19 +209,41 @@ class TrainingLoop:
                     run.report(self._total, {"train/loss": part.loss / part.steps})
                     raise
 
-    def _report(self, epoch_ended: bool) -> None:
-        """Reports the chunk, with the epoch's metrics if `epoch_ended`.
+    def _take_epoch(self, scores: Mapping[str, float]) -> bool:
+        """Takes the validation scores of an epoch, and returns whether the training ends with it.
+
+        Args:
+            scores: The scores of the only run, after the epoch.
+        """
+        (run,) = self.runs
+        setting, best = self._trial.train.early_stopping, run.position.best
+        assert setting is not None
+        if best.update(setting.monitor, scores[setting.monitor], self._steps):
+            run.best_weights = early_stopping.weights_of(self.program.single_program.training)
+        return best.waited >= setting.patience
+
+    def _restore_best(self) -> None:
+        """Restores the weights of the best epoch at the end of a training with early stopping."""
+        for run in self.active:
+            if run.best_weights:
+                early_stopping.restore(self.program.single_program.training, run.best_weights)
+
+    def _report(self, validation_metrics: Sequence[Mapping[str, float]]) -> None:
+        """Reports the chunk, with the epoch's metrics if it has ended.
 
         The last epoch is not reported with metrics here: they are part of the trial's result.
+
+        Args:
+            validation_metrics: Those of each run, if the epoch has ended; else empty.
         """
-        validation_metrics = self.scores("validation") if epoch_ended else []
+        epoch_ended = len(validation_metrics) > 0
         for number, run in enumerate(self.runs):
             if run.error is not None:
                 continue
             if epoch_ended:
                 program = self.program.single_program
                 train_metrics = evaluation.epoch_metrics(run.start, program, run.position)
-                run.position.curve.append(train_metrics | validation_metrics[number])
+                run.position.curve.append({**train_metrics, **validation_metrics[number]})
             run.report(self._total, run.position.curve[-1] if epoch_ended else None)
 
     def scores(self, part: evaluation.Part) -> list[dict[str, float]]:
@@ -238,7 +279,7 @@ class TrainingLoop:
         if self._trial.train.switch_at is not None:  # a switch changes the masks too
             count = len(self.program.single_program.training.all_variables)
         return [
-            State(self._steps, asdict(run.position), lane)
+            State(self._steps, asdict(run.position), [*lane, *run.best_weights])
             for run, lane in zip(self.runs, self.program.lanes(count), strict=False)
         ]
 

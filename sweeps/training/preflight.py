@@ -96,7 +96,8 @@ def _shape(trial: Trial) -> str:
     config = trial.canonical()
     relevant = {k: v for k, v in config.items() if k not in ("optimizer", "audit", "jit")}
     train = trial.train
-    relevant["train"] = train.batch_size, train.switch_at, train.class_weight
+    relevant["train"] = [train.batch_size, train.switch_at, train.class_weight]
+    relevant["train"] += [train.early_stopping is not None]
     if trial.optimizer.schedule:
         relevant["schedule"] = config["optimizer"]["schedule"], train.steps or train.epochs
     return json.dumps(relevant, sort_keys=True)
@@ -134,6 +135,9 @@ def check_plans(trials: Sequence[Trial]) -> list[PreflightAnswer]:
         data = trial.data.load()
         trial.optimizer.for_steps(schedule(trial, len(data.train[0]))[1])
         class_weights(trial, data)
+        if trial.train.early_stopping and data.validation is None:
+            allowed = f"must be null; {data.name} has no validation samples"
+            raise Invalid("train.early_stopping", trial.train.early_stopping, allowed)
         try:
             net = network(trial, data)
         except Exception as error:  # Keras raises errors of many types

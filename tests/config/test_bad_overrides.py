@@ -88,6 +88,26 @@ SAID: dict[str, str] = {
     "train.class_weight=[0,0]": "train.class_weight=[0, 0]: must have a number above 0",
     "train.class_weight=balanced data=diabetes":
         "train.class_weight=balanced: must be null; diabetes is regression",
+    "train.early_stopping=0":
+        "train.early_stopping.patience=0: input should be greater than or equal to 1",
+    "train.early_stopping=soon": "train.early_stopping=soon: must be keys and values",
+    "train.early_stopping={monitor:validation/loss}":
+        "train.early_stopping.patience=: missing",
+    "train.early_stopping={patience:2,monitor:test/loss}":
+        "train.early_stopping.monitor=test/loss: must be one of validation/loss, validation/acc",
+    "train.early_stopping={patience:2,monitor:validation/mse}":
+        "train.early_stopping.monitor=validation/mse: must be one of validation/loss, ",
+    "train.early_stopping={patience:2,delta:1}": "train.early_stopping.delta=1: unknown key",
+    "train.early_stopping=2 data.validation=0":
+        "train.early_stopping={'patience': 2, 'monitor': 'validation/loss'}: must be null; data.",
+    "train.early_stopping=2 compare=projection":
+        "train.early_stopping={'patience': 2, 'monitor': 'validation/loss'}: must be null with com",
+    "train.early_stopping=2 train.switch_at=9":
+        "train.early_stopping={'patience': 2, 'monitor': 'validation/loss'}: must be null with tra",
+    "train.early_stopping=2 train.resume_at=9":
+        "train.early_stopping={'patience': 2, 'monitor': 'validation/loss'}: must be null with tra",
+    "train.early_stopping=2 optimizer.use_ema=true":
+        "train.early_stopping={'patience': 2, 'monitor': 'validation/loss'}: must be null with opt",
     "train=fast": "train=fast: unknown; one of default",
     "checkpoint.every_s=true": "checkpoint.every_s=True: must be a number",
     "seed=null": "seed=null: input should be a valid integer",

@@ -76,3 +76,17 @@ def test_a_warm_up_before_a_schedule_without_one_in_keras() -> None:
 
     schedule = {"name": "step", "boundaries": [4], "factor": 0.5, "warmup_steps": 5}
     assert_same_as_fit(dense(optimizer={**OPTIMIZER, "schedule": schedule}), sgd(ThenStep()))
+
+
+@pytest.mark.parametrize("monitor", ["validation/loss", "validation/accuracy"])
+def test_early_stopping(monitor: str) -> None:
+    stopping = keras.callbacks.EarlyStopping(
+        monitor.replace("validation/", "val_"), patience=2, restore_best_weights=True
+    )
+    spec = dense(
+        {"epochs": 30, "early_stopping": {"patience": 2, "monitor": monitor}},
+        optimizer={**OPTIMIZER, "learning_rate": 4.0},
+    )
+    assert_same_as_fit(spec, sgd(4.0), callbacks=lambda: [stopping])
+    assert 2 <= stopping.stopped_epoch < 29, "it must end early, and not with the first epochs"
+    assert stopping.best_epoch < stopping.stopped_epoch
