@@ -91,6 +91,10 @@ class Train(Section):
     """When the training ends before its last step; then, and after the last step, the weights of
     the best epoch are restored. In a config a number is the patience. null trains all steps."""
 
+    mixed_precision: Literal["mixed_float16", "mixed_bfloat16"] | None = None
+    """The Keras dtype policy of the model: layers compute with 16 bits, and the weights have 32.
+    null means `float32`."""
+
 
 class Audit(Section):
     """How often masked weights are checked during training."""

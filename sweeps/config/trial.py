@@ -110,6 +110,9 @@ class Trial(Section):
         if self.train.jit is True and self.compare and not self.compare.xla:
             raise Invalid("train.jit", True, f"{self.compare.name} does not compile under XLA")
         training_checks.check(self.train, self.data, self.optimizer, self.compare is not None)
+        if self.train.mixed_precision and not self.model.takes_policy:
+            allowed = f"must be null with model={self.model.name}, whose layers have their policies"
+            raise Invalid("train.mixed_precision", self.train.mixed_precision, allowed)
         if self.compare == self.strategy:
             raise Invalid("compare", self.strategy.name, "must be another one than the trial's own")
         if self.compare and (self.train.switch_at or self.train.resume_at):
@@ -156,6 +159,8 @@ class Trial(Section):
             return "train.switch_at and train.resume_at need a trial that runs alone"
         if self.compare:
             return "compare trains a second model in lockstep"
+        if self.train.mixed_precision == "mixed_float16":
+            return "train.mixed_precision=mixed_float16 skips a step by a condition"
         if self.train.early_stopping:
             return "train.early_stopping ends each trial at a step of its own"
         overwritten = self.optimizer.use_ema and self.optimizer.ema_overwrite_frequency

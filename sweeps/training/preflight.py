@@ -97,7 +97,7 @@ def _shape(trial: Trial) -> str:
     relevant = {k: v for k, v in config.items() if k not in ("optimizer", "audit", "jit")}
     train = trial.train
     relevant["train"] = [train.batch_size, train.switch_at, train.class_weight]
-    relevant["train"] += [train.early_stopping is not None]
+    relevant["train"] += [train.early_stopping is not None, train.mixed_precision]
     if trial.optimizer.schedule:
         relevant["schedule"] = config["optimizer"]["schedule"], train.steps or train.epochs
     return json.dumps(relevant, sort_keys=True)

@@ -57,6 +57,8 @@ class Shape:
     """Name of the Keras loss; None for that of the task."""
     class_weights: tuple[float, ...] | None = None
     """Weight of each class in the loss of the training; None for equal weights."""
+    mixed_precision: str | None = None
+    """Keras dtype policy of the model; None for `float32`."""
 
     @classmethod
     def of(cls, plan: Plan, strategy: Strategy, optimizer: Optimizer, **others: Any) -> Shape:
@@ -242,12 +244,12 @@ class Program:
         return tf.add_n([c for c, _ in counts]), tf.reduce_max([d for _, d in counts])
 
     def outputs(self, x: Any) -> Any:
-        """Outputs of the model for one batch, without training, as a tensor in a graph."""
-        return self.training.forward(x, training=False)[0]
+        """Outputs of the model for one batch, float32, without training, in a graph."""
+        return tf.cast(self.training.forward(x, training=False)[0], tf.float32)
 
     def losses(self, x: Any, y: Any) -> tuple[Any, Any]:
         """(mean loss, accuracy or mean squared error) of one batch, as tensors in a graph."""
-        outputs = self.outputs(x)
+        outputs = self.training.forward(x, training=False)[0]
         return self._loss.unweighted(y, outputs), self.score(y, outputs)
 
     def evaluate(self, x: Any, y: Any) -> tuple[float, float]:
@@ -321,4 +323,4 @@ def _accuracy(targets: Any, outputs: Any) -> Any:
 
 
 def _mse(targets: Any, outputs: Any) -> Any:
-    return tf.reduce_mean(tf.square(targets - outputs))
+    return tf.reduce_mean(tf.square(targets - tf.cast(outputs, targets.dtype)))

@@ -66,7 +66,8 @@ def network(trial: Trial, data: Arrays) -> Network:
     """The trial's network: its model, which all seeds share, and the initial values of a seed."""
     from masksweep.sweeps.components import initializers
 
-    return initializers.network(trial.model, data.shape, data.outputs)
+    policy = trial.train.mixed_precision
+    return initializers.network(trial.model, data.shape, data.outputs, policy)
 
 
 def class_weights(trial: Trial, data: Arrays) -> tuple[float, ...] | None:
@@ -229,6 +230,7 @@ def shape(start: TrialStart) -> Shape:
         jit=trial.jit,
         loss=None if trial.train.loss == DEFAULT_LOSS[data.task] else trial.train.loss,
         class_weights=class_weights(trial, data),
+        mixed_precision=trial.train.mixed_precision,
     )
 
 

@@ -108,6 +108,8 @@ SAID: dict[str, str] = {
         "train.early_stopping={'patience': 2, 'monitor': 'validation/loss'}: must be null with tra",
     "train.early_stopping=2 optimizer.use_ema=true":
         "train.early_stopping={'patience': 2, 'monitor': 'validation/loss'}: must be null with opt",
+    "train.mixed_precision=float16":
+        "train.mixed_precision=float16: input should be 'mixed_float16' or 'mixed_bfloat16'",
     "train=fast": "train=fast: unknown; one of default",
     "checkpoint.every_s=true": "checkpoint.every_s=True: must be a number",
     "seed=null": "seed=null: input should be a valid integer",

@@ -118,6 +118,7 @@ def test_the_default_config_is_the_schema_with_its_defaults() -> None:
         {"train": {"epochs": 2, "batch_size": 100, "metrics": ["auc"]}},
         {"train": {"epochs": 2, "batch_size": 100, "class_weight": "balanced"}},
         {"train": {"epochs": 2, "batch_size": 100, "early_stopping": 5}},
+        {"train": {"epochs": 2, "batch_size": 100, "mixed_precision": "mixed_bfloat16"}},
         {"audit": {"every": 2}},
         {"seed": 1},
         {"targets": ["hidden_1/*"]},

@@ -80,7 +80,7 @@ def fitted(
         validation_data=split(start.data.validation) if start.data.validation else None,
         callbacks=callbacks(),
     )
-    return values(model)
+    return dict(zip(start.weights, values(model).values(), strict=True))
 
 
 def trained(spec: Trial) -> dict[str, Any]:

@@ -90,3 +90,16 @@ def test_early_stopping(monitor: str) -> None:
     assert_same_as_fit(spec, sgd(4.0), callbacks=lambda: [stopping])
     assert 2 <= stopping.stopped_epoch < 29, "it must end early, and not with the first epochs"
     assert stopping.best_epoch < stopping.stopped_epoch
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(policy: str) -> None:
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = keras.Sequential(
+            [keras.Input((64,)), keras.layers.Dense(12, "relu"), keras.layers.Dense(10)]
+        )
+    finally:
+        keras.config.set_dtype_policy("float32")
+    spec = dense({"mixed_precision": policy}, model={"name": "mlp", "hidden": [12]})
+    assert_same_as_fit(spec, sgd(), model=model)

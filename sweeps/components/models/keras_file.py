@@ -39,6 +39,7 @@ class KerasFile(Model):
     """
 
     name: ClassVar[str] = "keras_file"
+    takes_policy: ClassVar[bool] = False
     _state: ClassVar[tuple[int, int]]
     path: str = ""
     """Path of the file."""
