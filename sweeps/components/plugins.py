@@ -27,7 +27,7 @@ from typing import Any
 
 from masksweep.strategies.base import Invalid
 from masksweep.strategies.registry import registering_from
-from masksweep.sweeps.components.groups import GROUPS
+from masksweep.sweeps.components.groups import REGISTRIES
 from masksweep.sweeps.components.plugin_files import FLAG, Plugin, module_name, read
 
 HELP = """\
@@ -82,11 +82,11 @@ def load(plugin: Plugin, path: str = "") -> None:
     if plugin in _loaded:
         return
     path = path or plugin.name
-    for registry in GROUPS.values():
+    for registry in REGISTRIES.values():
         len(registry)  # imports all others first, so that the fault is found in the plugin
     # a file may import TensorFlow, which prints to stderr
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    names_before = {kind: set(registry) for kind, registry in GROUPS.items()}
+    names_before = {kind: set(registry) for kind, registry in REGISTRIES.items()}
     name = _finder.add(plugin, path)
     try:
         # what the file prints must not be mixed with the output of a command, as of plan --json
@@ -97,7 +97,7 @@ def load(plugin: Plugin, path: str = "") -> None:
     except (Exception, SystemExit) as error:  # code of the user can raise anything
         reason = _describe(error, plugin)
         raise Invalid(FLAG, path, f"does not import: {reason}") from error
-    if all(names_before[kind] == set(registry) for kind, registry in GROUPS.items()):
+    if all(names_before[kind] == set(registry) for kind, registry in REGISTRIES.items()):
         allowed = "registers no component; see masksweep.strategies.register"
         raise Invalid(FLAG, path, allowed)
     _loaded[plugin] = path

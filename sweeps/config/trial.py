@@ -15,13 +15,15 @@ from masksweep.strategies.base import Invalid, Strategy
 from masksweep.strategies.core.npz import digest
 from masksweep.strategies.held import Held
 from masksweep.strategies.patterns import Pattern, Scored
-from masksweep.strategies.registry import STRATEGIES
+from masksweep.strategies.registry import STRATEGIES, Registry
 from masksweep.sweeps.common import strict
 from masksweep.sweeps.components.datasets import DataSet
 from masksweep.sweeps.components.groups import GROUPS
-from masksweep.sweeps.components.losses import DEFAULT_LOSS
+from masksweep.sweeps.components.losses import DEFAULT_LOSS, OWN_LOSSES
+from masksweep.sweeps.components.metrics import OWN_METRICS
 from masksweep.sweeps.components.models import Model
 from masksweep.sweeps.components.optimizers import Optimizer
+from masksweep.sweeps.components.schedules import SCHEDULES
 from masksweep.sweeps.config import training_checks
 from masksweep.sweeps.config.display import flatten, label
 from masksweep.sweeps.config.fields import ComparisonStrategy, Globs, Targets, component
@@ -58,8 +60,9 @@ class Trial(Section):
     data: Annotated[DataSet, component("data")]
     optimizer: Annotated[Optimizer, component("optimizer")]
     components: dict[str, str] = {}
-    """Origin of each component that does not ship with Masksweep, by group: a distribution and
-    its version, or the digest of a file. It is recorded with a trial. If it is given, the
+    """Origin of each component that does not ship with Masksweep, by group (`schedule`, `loss` and
+    `metric.NAME` for those that settings name): a distribution and its version, or the digest of
+    a file. It is recorded with a trial. If it is given, the
     component installed here must have the same origin."""
     targets: Targets = None
     """Globs for the variables that are masked, as `layer/variable`; a glob that begins with `!`
@@ -135,7 +138,19 @@ class Trial(Section):
         components = {group: (GROUPS[group], getattr(self, group)) for group in GROUPS}
         components["compare"] = STRATEGIES, self.compare
         by_group = {g: registry.origin(c.name) for g, (registry, c) in components.items() if c}
+        by_group |= {g: registry.origin(name) for g, (registry, name) in self._parts.items()}
         return {group: origin for group, origin in by_group.items() if origin}
+
+    @property
+    def _parts(self) -> dict[str, tuple[Registry[Any], str]]:
+        """Registry and name of the components that settings name, by a key of `components`."""
+        parts: dict[str, tuple[Registry[Any], str]] = {}
+        if schedule := self.optimizer.schedule:
+            parts["schedule"] = SCHEDULES, schedule.name
+        if (loss := self.train.loss) is not None and loss in OWN_LOSSES:
+            parts["loss"] = OWN_LOSSES, loss
+        metrics = [name for name in self.train.metrics if name in OWN_METRICS]
+        return parts | {f"metric.{name}": (OWN_METRICS, name) for name in metrics}
 
     @property
     def jit(self) -> bool:
@@ -239,7 +254,8 @@ class Trial(Section):
             if self.compare:
                 components["compare"] = self.compare
         config |= {group: as_section(value, defaults=False) for group, value in components.items()}
-        if origins := {g: o for g, o in self.origins.items() if g in components}:
+        known = components.keys() | self._parts.keys()
+        if origins := {g: o for g, o in self.origins.items() if g in known}:
             config["components"] = origins
         for group, section in config.items():
             if isinstance(section, dict) and "path" in section:

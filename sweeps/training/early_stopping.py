@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from masksweep.strategies.base import Array
-from masksweep.sweeps.components.metrics import METRICS
+from masksweep.sweeps.components.metrics import metric_named
 
 
 @dataclass
@@ -52,7 +52,9 @@ def is_higher_better(monitor: str) -> bool:
         monitor: Name of the metric, such as `validation/auc`.
     """
     name = monitor.partition("/")[2]
-    return name == "accuracy" or (name in METRICS and METRICS[name].higher_is_better)
+    return name == "accuracy" or (
+        name not in ("loss", "mse") and metric_named(name).higher_is_better
+    )
 
 
 def weights_of(training: Any) -> list[Array]:

@@ -1,15 +1,14 @@
-"""Computes the Keras metrics of `train.metrics` on outputs of a model."""
+"""Computes the metrics of `train.metrics` on outputs of a model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import numpy as np
 
 from masksweep.strategies.base import Array
-from masksweep.sweeps.components.metrics import METRICS
+from masksweep.sweeps.components.metrics import metric_named
 
 BATCH_SAMPLES = 4096
 """Number of samples of one update of a metric."""
@@ -19,7 +18,7 @@ def compute(names: Sequence[str], targets: Array, outputs: Array) -> dict[str, f
     """Returns the values of metrics over all samples, by name.
 
     Args:
-        names: Names of `METRICS`.
+        names: Names of metrics that fit the task.
         targets: Classes `[samples]`, or values `[samples, outputs]`.
         outputs: Outputs of the model, `[samples, outputs]`.
 
@@ -32,21 +31,14 @@ def compute(names: Sequence[str], targets: Array, outputs: Array) -> dict[str, f
 
 
 def _compute_one(name: str, targets: Array, outputs: Array) -> float:
-    description = METRICS[name]
-    metric = getattr(keras.metrics, description.keras_class)(**description.settings)
+    description = metric_named(name)
+    metric = description.build()
     for i in range(0, len(targets), BATCH_SAMPLES):
         part = slice(i, i + BATCH_SAMPLES)
-        metric.update_state(
-            _targets(name, targets[part], outputs.shape[-1]), _outputs(name, outputs[part])
-        )
+        part_targets, part_outputs = targets[part], outputs[part]
+        if targets.ndim == 1 and not description.classes_as_integers:
+            part_targets = np.eye(outputs.shape[-1], dtype=keras.config.floatx())[part_targets]
+        if description.probabilities:
+            part_outputs = keras.ops.softmax(part_outputs)
+        metric.update_state(part_targets, part_outputs)
     return float(metric.result())
-
-
-def _targets(name: str, targets: Array, outputs: int) -> Any:
-    if METRICS[name].task == "regression" or METRICS[name].classes_as_integers:
-        return targets
-    return np.eye(outputs, dtype=keras.config.floatx())[targets]
-
-
-def _outputs(name: str, outputs: Array) -> Any:
-    return keras.ops.softmax(outputs) if METRICS[name].probabilities else outputs

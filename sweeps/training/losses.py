@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from masksweep.strategies.base import Array
 from masksweep.sweeps.components.datasets.base import Task
-from masksweep.sweeps.components.losses import DEFAULT_LOSS, LOSSES
+from masksweep.sweeps.components.losses import DEFAULT_LOSS, loss_named
 
 
 class TrainingLoss:
@@ -19,7 +19,7 @@ class TrainingLoss:
 
     Args:
         task: The task of the data.
-        name: A name of `LOSSES` that fits the task; None for the task's default.
+        name: A name of a loss that fits the task; None for the task's default.
         class_weights: The weight of each class, as `class_weight` of `keras.Model.fit`; None for
             equal weights.
 
@@ -34,9 +34,8 @@ class TrainingLoss:
     def __init__(
         self, task: Task, name: str | None = None, class_weights: Sequence[float] | None = None
     ) -> None:
-        loss = LOSSES[name or DEFAULT_LOSS[task]]
-        settings = {"from_logits": True} if loss.from_logits else {}
-        self._loss = getattr(keras.losses, loss.keras_class)(**settings)
+        loss = loss_named(name or DEFAULT_LOSS[task])
+        self._loss = loss.build()
         self._one_hot = task == "classification" and not loss.classes_as_integers
         self._class_weights: Array | None = None
         if class_weights is not None:

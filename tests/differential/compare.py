@@ -15,7 +15,7 @@ from masksweep.strategies.core.audit import same_bits
 from masksweep.strategies.core.training import Training
 from masksweep.strategies.dense import Dense
 from masksweep.sweeps.components.datasets.base import Task
-from masksweep.sweeps.components.losses import LOSSES
+from masksweep.sweeps.components.losses import KERAS_LOSSES
 from masksweep.sweeps.training.losses import TrainingLoss
 
 from . import models, optimizers
@@ -39,7 +39,7 @@ class Case:
     wrapper: str = ""
     seed: int = 0
     loss: str = "mean_squared_error"
-    """A name of `LOSSES`."""
+    """A name of `KERAS_LOSSES`."""
     task: Task = "regression"
     class_weights: tuple[float, ...] | None = None
 
@@ -68,7 +68,7 @@ def by_keras(case: Case, masked: bool = False) -> dict[str, list[Any]]:
     optimizer = case.new_optimizer(model)
     if masked:
         model = apply(model, _half_of_kernels, "dense")
-    loss, class_weight = LOSSES[case.loss], None
+    loss, class_weight = KERAS_LOSSES[case.loss], None
     if case.class_weights:
         class_weight = dict(enumerate(case.class_weights))
     model.compile(

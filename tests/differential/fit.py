@@ -10,7 +10,7 @@ import numpy as np
 
 from masksweep.strategies.core.audit import same_bits
 from masksweep.strategies.core.weights import values
-from masksweep.sweeps.components.losses import DEFAULT_LOSS, LOSSES
+from masksweep.sweeps.components.losses import DEFAULT_LOSS, KERAS_LOSSES
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.training import batches, setup
 from masksweep.sweeps.training.loop import single_trial_loop
@@ -52,7 +52,7 @@ def fitted(
     model = model or keras.models.clone_model(start.model)
     for variable, value in zip(model.trainable_variables, start.weights.values(), strict=True):
         variable.assign(value)
-    loss = LOSSES[spec.train.loss or DEFAULT_LOSS[start.data.task]]
+    loss = KERAS_LOSSES[spec.train.loss or DEFAULT_LOSS[start.data.task]]
 
     def split(part: tuple[Any, Any]) -> tuple[Any, Any]:
         x, y = part

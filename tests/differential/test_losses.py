@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from masksweep.sweeps.components.datasets.base import Task
-from masksweep.sweeps.components.losses import DEFAULT_LOSS, LEFT_OUT, LOSSES, losses_for
-from masksweep.sweeps.components.metrics import METRICS
+from masksweep.sweeps.components.losses import DEFAULT_LOSS, KERAS_LOSSES, losses_for
+from masksweep.sweeps.components.losses.keras_losses import LEFT_OUT
+from masksweep.sweeps.components.metrics import KERAS_METRICS
 from masksweep.sweeps.training.keras_metrics import compute
 from masksweep.sweeps.training.losses import balanced
 
@@ -52,24 +53,24 @@ def test_every_loss_of_keras_can_be_named_or_is_left_out_for_a_reason() -> None:
         for name, function in inspect.getmembers(keras.losses, inspect.isfunction)
         if name not in ("get", "serialize", "deserialize")
     }
-    assert functions == LOSSES.keys() | LEFT_OUT.keys()
-    assert not LOSSES.keys() & LEFT_OUT.keys()
-    for name, loss in LOSSES.items():
+    assert functions == KERAS_LOSSES.keys() | LEFT_OUT.keys()
+    assert not KERAS_LOSSES.keys() & LEFT_OUT.keys()
+    for name, loss in KERAS_LOSSES.items():
         kind = getattr(keras.losses, loss.keras_class)
         assert loss.from_logits == ("from_logits" in inspect.signature(kind).parameters), name
         assert kind().name in (name, f"{name}_loss", f"{name}_error"), name
-    assert all(task in LOSSES[name].tasks for task, name in DEFAULT_LOSS.items())
+    assert all(task in KERAS_LOSSES[name].tasks for task, name in DEFAULT_LOSS.items())
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", KERAS_METRICS)
 def test_a_metric_is_what_evaluate_of_keras_returns(name: str) -> None:
-    description = METRICS[name]
+    description = KERAS_METRICS[name]
     rng = np.random.default_rng(0)
     outputs = rng.normal(size=(50, 7)).astype("float32")
     classes = rng.integers(0, 7, 50)
     metric = getattr(keras.metrics, description.keras_class)(**description.settings)
     assert metric.name == name
-    if description.task == "regression":
+    if description.tasks == ("regression",):
         targets, last = np.abs(rng.normal(size=(50, 7))).astype("float32"), "linear"
         outputs = np.abs(outputs)  # some metrics take the logarithm
     else:
@@ -82,7 +83,7 @@ def test_a_metric_is_what_evaluate_of_keras_returns(name: str) -> None:
         run_eagerly=True,
     )
     expected = model.evaluate(outputs, targets, batch_size=50, verbose=0, return_dict=True)[name]
-    ours = targets if description.task == "regression" else classes
+    ours = targets if description.tasks == ("regression",) else classes
     assert compute([name], ours, outputs) == {name: pytest.approx(expected, rel=1e-6)}
 
 

@@ -1,9 +1,10 @@
-"""The Keras losses that a config can name, and the tasks that each fits. Loads no TensorFlow."""
+"""The losses of Keras that a config can name, and the tasks that each fits."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from masksweep.sweeps.components.datasets.base import Task
 
@@ -22,10 +23,17 @@ class KerasLoss:
     """Whether it takes the class of a sample as an integer; else one number for each class, 1 for
     the class of the sample and 0 for the others."""
 
+    def build(self) -> Any:
+        """Returns the `keras.losses.Loss`."""
+        import keras
+
+        settings = {"from_logits": True} if self.from_logits else {}
+        return getattr(keras.losses, self.keras_class)(**settings)
+
 
 CLASSES: tuple[Task, ...] = ("classification",)
 VALUES: tuple[Task, ...] = ("regression",)
-LOSSES: Mapping[str, KerasLoss] = {
+KERAS_LOSSES: Mapping[str, KerasLoss] = {
     "binary_crossentropy": KerasLoss("BinaryCrossentropy", CLASSES, from_logits=True),
     "binary_focal_crossentropy": KerasLoss("BinaryFocalCrossentropy", CLASSES, from_logits=True),
     "categorical_crossentropy": KerasLoss("CategoricalCrossentropy", CLASSES, from_logits=True),
@@ -62,13 +70,3 @@ LEFT_OUT: Mapping[str, str] = {
     "tversky": "takes probabilities, and models end in logits",
 }
 """The other losses of Keras, and why a config cannot name them."""
-
-
-def losses_for(task: Task) -> list[str]:
-    """Returns the names of the losses that fit a task.
-
-    Example:
-        >>> losses_for("regression")[:2]
-        ['cosine_similarity', 'huber']
-    """
-    return [name for name, loss in LOSSES.items() if task in loss.tasks]

@@ -1,4 +1,4 @@
-"""The Keras metrics that a config can name, and the task that each fits. Loads no TensorFlow."""
+"""The metrics of Keras that a config can name, and the task that each fits."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class KerasMetric:
 
     keras_class: str
     """Name of the class in `keras.metrics`."""
-    task: Task
-    """The task that it fits."""
+    tasks: tuple[Task, ...]
+    """The tasks that it fits."""
     higher_is_better: bool = False
     classes_as_integers: bool = False
     """Whether it takes the class of a sample as an integer; else one number for each class, 1 for
@@ -26,16 +26,22 @@ class KerasMetric:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings that are not Keras' defaults."""
 
+    def build(self) -> Any:
+        """Returns a new `keras.metrics.Metric`."""
+        import keras
+
+        return getattr(keras.metrics, self.keras_class)(**self.settings)
+
 
 def _of_classes(keras_class: str, **others: Any) -> KerasMetric:
-    return KerasMetric(keras_class, "classification", **others)
+    return KerasMetric(keras_class, ("classification",), **others)
 
 
 def _of_values(keras_class: str, **others: Any) -> KerasMetric:
-    return KerasMetric(keras_class, "regression", **others)
+    return KerasMetric(keras_class, ("regression",), **others)
 
 
-METRICS: Mapping[str, KerasMetric] = {
+KERAS_METRICS: Mapping[str, KerasMetric] = {
     "auc": _of_classes("AUC", higher_is_better=True, probabilities=True),
     "binary_crossentropy": _of_classes("BinaryCrossentropy", settings={"from_logits": True}),
     "categorical_accuracy": _of_classes("CategoricalAccuracy", higher_is_better=True),
@@ -75,13 +81,3 @@ METRICS: Mapping[str, KerasMetric] = {
     "top_k_categorical_accuracy": _of_classes("TopKCategoricalAccuracy", higher_is_better=True),
 }
 """The metrics by the names that Keras gives them."""
-
-
-def metrics_for(task: Task) -> list[str]:
-    """Returns the names of the metrics that fit a task.
-
-    Example:
-        >>> metrics_for("regression")[:2]
-        ['cosine_similarity', 'logcosh']
-    """
-    return [name for name, metric in METRICS.items() if metric.task == task]
