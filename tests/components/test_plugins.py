@@ -13,7 +13,7 @@ import pytest
 
 from masksweep.sweeps.components import plugin_files
 from tests.support.command import complaint, masksweep
-from tests.support.plugin import MODEL, WIDE, install, my_net, split_my_net
+from tests.support.plugin import MODEL, WIDE, install, my_net, my_training, split_my_net
 from tests.support.sweep_process import ran
 
 REGISTERED = MODEL.replace("@dataclass", "@register\n@dataclass").replace(
@@ -48,77 +48,23 @@ def test_its_components_are_listed_with_its_digest_and_planned(folder: Path) -> 
     assert complaint(process).startswith("model=my_net: unknown; one of ")
 
 
-OWN_TRAINING = '''
-from dataclasses import dataclass
-from typing import ClassVar
-
-from masksweep.strategies import register
-from masksweep.sweeps.components.losses import Loss
-from masksweep.sweeps.components.metrics import Metric
-from masksweep.sweeps.components.schedules import Schedule
-
-
-@register
-@dataclass(frozen=True)
-class Quartic(Loss):
-    """The fourth power of the error."""
-
-    name: ClassVar[str] = "quartic"
-
-    def build(self):
-        import keras
-
-        class Error(keras.losses.Loss):
-            def call(self, targets, outputs):
-                return keras.ops.mean((targets - outputs) ** 4, axis=-1)
-
-        return Error()
-
-
-@register
-@dataclass(frozen=True)
-class Largest(Metric):
-    """The mean of the largest output."""
-
-    name: ClassVar[str] = "largest"
-    higher_is_better: ClassVar[bool] = True
-
-    def build(self):
-        import keras
-
-        return keras.metrics.MeanMetricWrapper(lambda y, outputs: keras.ops.max(outputs, -1))
-
-
-@register
-@dataclass(frozen=True)
-class Inverse(Schedule):
-    """The rate falls as 1 / step."""
-
-    name: ClassVar[str] = "inverse"
-    steps: int = 10
-
-    def build(self, rates):
-        import keras
-
-        return keras.optimizers.schedules.InverseTimeDecay(rates[0], self.steps, 1.0)
-'''
-OWN = ("--plugin", "mine.py", "data=digits", "model=logistic", "targets=['*/kernel']",
+OWN = ("--plugin", "my_training.py", "data=digits", "model=logistic", "targets=['*/kernel']",
     "train.steps=8", "train.loss=quartic", "train.metrics=[largest]", "speed.rounds=0",
     "train.jit=false", "optimizer.schedule={name:inverse,steps:5}", "train.batch_size=200",
     "train.early_stopping={patience:3,monitor:validation/largest}")  # fmt: skip
 
 
 def test_a_loss_a_metric_and_a_schedule_of_ones_own(folder: Path) -> None:
-    (folder / "mine.py").write_text(OWN_TRAINING)
-    listed = masksweep("list", "--plugin", "mine.py", cwd=folder, light=True).stdout
+    (folder / "my_training.py").write_text(my_training())
+    listed = masksweep("list", "--plugin", "my_training.py", cwd=folder, light=True).stdout
     for line in ("inverse", "largest", "quartic"):
-        assert re.search(rf"^  {line} +\w.*\[mine\.py sha256:", listed, re.MULTILINE), line
+        assert re.search(rf"^  {line} +\w.*\[my_training\.py sha256:", listed, re.MULTILINE), line
     (first,) = ids(folder, *OWN)
     process = masksweep("plan", "train.loss=quartic", cwd=folder, light=True)
     assert complaint(process).startswith("train.loss=quartic: must be null or one of")
-    (folder / "mine.py").write_text(f"{OWN_TRAINING}\n")
+    (folder / "my_training.py").write_text(f"{my_training()}\n")
     assert ids(folder, *OWN) != [first]
-    (folder / "mine.py").write_text(OWN_TRAINING.replace('"quartic"', '"huber"'))
+    (folder / "my_training.py").write_text(my_training().replace('"quartic"', '"huber"'))
     said = "masksweep.losses=huber: the name of a loss of Keras; choose another"
     assert complaint(masksweep("plan", *OWN[:3], cwd=folder, light=True)) == said
 
@@ -127,7 +73,7 @@ def test_a_loss_a_metric_and_a_schedule_of_ones_own(folder: Path) -> None:
 def test_a_loss_a_metric_and_a_schedule_of_ones_own_train(folder: Path) -> None:
     from masksweep.sweeps.tracking import reader
 
-    (folder / "mine.py").write_text(OWN_TRAINING)
+    (folder / "my_training.py").write_text(my_training())
     uri = f"sqlite:///{folder}/here.db"
     process = masksweep("run", *OWN, f"tracking.uri={uri}", "sweep.name=own", cwd=folder)
     assert process.returncode == 0, process.stderr
@@ -354,9 +300,11 @@ def test_no_recorded_config_can_name_one(folder: Path) -> None:
 def test_a_recorded_part_of_a_plugin_says_which_file_is_missing(
     key: str, section: str, folder: Path
 ) -> None:
-    origin = f"mine.py sha256:{'0' * 64}"
+    origin = f"my_training.py sha256:{'0' * 64}"
     (folder / "config.yaml").write_text(f"{section}\ncomponents: {{{key}: '{origin}'}}\n")
-    said = f"components.{key}={origin}: is of a file that was not named; add --plugin mine.py"
+    said = (
+        f"components.{key}={origin}: is of a file that was not named; add --plugin my_training.py"
+    )
     assert complaint(masksweep("reproduce", "config.yaml", cwd=folder)) == said
 
 
