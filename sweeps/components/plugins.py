@@ -27,7 +27,7 @@ from typing import Any
 from masksweep.strategies.base import Invalid
 from masksweep.strategies.registry import registering_from
 from masksweep.sweeps.common import streams
-from masksweep.sweeps.components.groups import GROUPS
+from masksweep.sweeps.components.groups import REGISTRIES
 from masksweep.sweeps.components.plugin_files import FLAG, Plugin, module_name, read
 
 HELP = """\
@@ -84,11 +84,11 @@ def load(plugin: Plugin, path: str = "") -> None:
     if plugin in _loaded:
         return
     path = path or plugin.name
-    for registry in GROUPS.values():
+    for registry in REGISTRIES.values():
         len(registry)  # imports all others first, so that the fault is found in the plugin
     # a file may import TensorFlow, which prints to stderr
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    names_before = {kind: set(registry) for kind, registry in GROUPS.items()}
+    names_before = {kind: set(registry) for kind, registry in REGISTRIES.items()}
     keras_before = _registered_with_keras()
     name = _finder.add(plugin, path)
     try:
@@ -101,7 +101,7 @@ def load(plugin: Plugin, path: str = "") -> None:
         reason = describe(error, [plugin])
         raise Invalid(FLAG, path, f"does not import: {reason}") from error
     keras_names = [n for n, o in _registered_with_keras().items() if keras_before.get(n) is not o]
-    registers = any(names_before[kind] != set(registry) for kind, registry in GROUPS.items())
+    registers = any(names_before[kind] != set(registry) for kind, registry in REGISTRIES.items())
     if not registers and not keras_names:
         allowed = "registers no component; see masksweep.strategies.register"
         raise Invalid(FLAG, path, allowed)

@@ -36,6 +36,9 @@ PROBE_SAMPLES = 256
 those before and after the training."""
 
 
+MAX_HALF_DIFFERENCE = {"mixed_float16": 16 * 2**-10, "mixed_bfloat16": 16 * 2**-7}
+"""As `audit.MAX_OUTPUT_DIFFERENCE`, for models that compute with 16 bits: 16 roundings."""
+
 Part = Literal["validation", "test"]
 
 
@@ -143,7 +146,9 @@ def integrity(
     if all(mask.all() for mask in masks.values()) and not outputs_held:
         return {}, artifacts, sha256  # nothing is held, so there is nothing to audit
     count, drift = audit.violations(reloaded, plan)
-    outputs = np.asarray(baked(_probe(start), training=False))
+    outputs = np.asarray(baked(_probe(start), training=False)).astype(np.float32)
+    policy = start.trial.train.mixed_precision
+    max_difference = MAX_HALF_DIFFERENCE[policy] if policy else audit.MAX_OUTPUT_DIFFERENCE
     verdict = audit.Integrity(
         violations=count,
         peak_violations=max(count, progress.peak_violations),
@@ -154,7 +159,7 @@ def integrity(
         raw_drift=program.raw_drift(before.raw),
         moved=audit.moved_fraction(before.weights, reloaded, plan),
         agreement=float(np.abs(after.outputs - outputs).max()),
-        tolerance=audit.MAX_OUTPUT_DIFFERENCE * max(1.0, float(np.abs(outputs).max())),
+        tolerance=max_difference * max(1.0, float(np.abs(outputs).max())),
         output_drift=_output_drift(before.outputs, after.outputs, outputs_held),
         reloaded_exactly=audit.same_weights(reloaded, after.weights)
         and audit.same_weights(reloaded_state, live),

@@ -112,7 +112,11 @@ def _run(
 def _shape(trial: Trial) -> str:
     config = trial.canonical()
     relevant = {k: v for k, v in config.items() if k not in ("optimizer", "audit", "jit")}
-    relevant["train"] = trial.train.batch_size, trial.train.switch_at
+    train = trial.train
+    relevant["train"] = [train.batch_size, train.switch_at, train.class_weight]
+    relevant["train"] += [train.early_stopping is not None, train.mixed_precision]
+    if trial.optimizer.schedule:
+        relevant["schedule"] = config["optimizer"]["schedule"], train.steps or train.epochs
     return json.dumps(relevant, sort_keys=True)
 
 
@@ -170,14 +174,18 @@ def check_plans(trials: Sequence[Trial]) -> list[PreflightAnswer]:
     from masksweep.strategies.core.selection import match_each
     from masksweep.strategies.patterns import Pattern, Scored
     from masksweep.sweeps.training.batches import schedule
-    from masksweep.sweeps.training.setup import plan_for, refusal, switched_plan
+    from masksweep.sweeps.training.setup import class_weights, plan_for, refusal, switched_plan
     from masksweep.sweeps.training.start_weights import from_file
 
     initials: dict[tuple[Network, str], dict[str, Array]] = {}
     results = []
     for trial in trials:
         data = _load_data(trial)
-        schedule(trial, data.samples)
+        trial.optimizer.for_steps(schedule(trial, data.samples)[1])
+        class_weights(trial, data)
+        if trial.train.early_stopping and data.validation is None:
+            allowed = f"must be null; {data.name} has no validation samples"
+            raise Invalid("train.early_stopping", trial.train.early_stopping, allowed)
         net = _network(trial, data)
         # seed 0 for all trials: whether a plan can be made does not depend on the seed
         key = net, trial.start.model_dump_json()

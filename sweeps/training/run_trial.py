@@ -73,6 +73,9 @@ def run(
     )
     if peak_bytes is not None:
         scores["memory/peak_bytes"] = peak_bytes
+    if trial.train.early_stopping:
+        scores["early_stopping/step"] = training.position.found.steps
+        scores["early_stopping/best_step"] = training.position.best.step
     result = audited_result(start, loop.plan, program, before, training.position, by_finalizing)
     metrics = {**result.metrics, **scores}
     if trial.train.switch_at:

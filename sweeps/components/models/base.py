@@ -27,6 +27,8 @@ class Model:
     name: ClassVar[str]
     gains_by_xla: ClassVar[bool] = True
     """Whether XLA makes a training step on a CPU faster. It does not for convolutions."""
+    takes_policy: ClassVar[bool] = True
+    """Whether its layers get the global dtype policy of Keras."""
     init: Init = "keras"
     """Whether initial values are drawn as in Keras by default, or as in PyTorch."""
 

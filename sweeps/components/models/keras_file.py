@@ -34,6 +34,7 @@ class KerasFile(Model):
     """
 
     name: ClassVar[str] = "keras_file"
+    takes_policy: ClassVar[bool] = False
     _state: ClassVar[tuple[int, int]]
     path: str = ""
     """Path of the file."""
@@ -107,5 +108,3 @@ class KerasFile(Model):
                     name = f"{layer.name}/{variable.name}"
                     allowed = f"not for this file: {name} was computed by adapt, and is not drawn"
                     raise Invalid("weights", self.weights, allowed)
-
-
