@@ -243,7 +243,7 @@ def shape(start: TrialStart) -> Shape:
     from masksweep.sweeps.training.program import Shape
 
     trial, data = start.trial, start.data
-    steps = schedule(trial, len(data.train[0]))[1]
+    steps = schedule(trial, data.samples)[1]
     return Shape.of(
         _plan_in_program_layout(start),
         trial.strategy,
