@@ -151,7 +151,7 @@ def register(component: type[T]) -> type[T]:
 
     Args:
         component: A frozen dataclass that derives from `Strategy`, `Pattern`, `Held`, `Model`,
-            `DataSet` or `Optimizer`. Its fields are its settings.
+            `DataSet`, `Optimizer`, `Schedule`, `Loss` or `Metric`. Its fields are its settings.
 
     Returns:
         The component.

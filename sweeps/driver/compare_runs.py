@@ -24,6 +24,9 @@ NEW_METRICS = (
 """Prefixes of metrics that earlier versions did not record. If one run lacks such a metric, this
 is not a difference."""
 
+COUNTING = ("accuracy", "/auc", "/f1_score", "/precision", "/recall")
+"""Ends of the names of metrics that count samples, so that rounding can change them by a sample."""
+
 Agreement = Literal["identical", "equal within tolerance", "different"]
 
 
@@ -110,7 +113,7 @@ def _within_tolerance(name: str, a: float | None, b: float | None) -> bool:
     """Whether rounding alone can explain the difference. Metrics of integrity must be equal."""
     if a is None or b is None or name in ("integrity/ok", "integrity/violations"):
         return False
-    if name.endswith("/accuracy"):
+    if name.endswith(COUNTING):
         return abs(a - b) <= ACCURACY_TOLERANCE
     return isclose(a, b, rel_tol=LOSS_TOLERANCE, abs_tol=LOSS_TOLERANCE)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from masksweep.strategies import Invalid
-from masksweep.sweeps.config.plan import group_into_packs, plan
+from masksweep.sweeps.config.plan import PlannedTrial, group_into_packs, sort_by_program
 from masksweep.sweeps.config.trial import Trial, parse
 from masksweep.sweeps.results import Report, TrialResult
 from masksweep.sweeps.training import loop, pack, preflight, program
@@ -86,12 +86,23 @@ def test_schedules_of_other_rates_do_not_share_a_program_alone() -> None:
 
 def test_packs_are_planned_over_rates() -> None:
     trials = [make("cosine", 2, rate) for rate in (0.01, 0.02)] + [make("exponential", 2, 0.01)]
-    jobs: Any = [type("Job", (), {"overrides": [], "part": "", "values": {}})() for _ in trials]
-    groups = group_into_packs(plan(jobs, trials))
+    groups = group_into_packs([PlannedTrial(spec, ()) for spec in trials])
     assert [[p.trial.optimizer.learning_rate for p in group] for group in groups] == [
         [0.01, 0.02],
         [0.01],
     ]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "width", "expected"),
+    [("cosine", 1, [0.1, 0.1, 0.2]), ("cosine", 2, [0.1, 0.2, 0.1]), (None, 1, [0.1, 0.2, 0.1])],
+)
+def test_trials_of_one_program_run_one_after_another(
+    schedule: str | None, width: int, expected: list[float]
+) -> None:
+    trials = [make(schedule, width, rate, seed=i) for i, rate in enumerate((0.1, 0.2, 0.1))]
+    ordered = sort_by_program([PlannedTrial(spec, ()) for spec in trials])
+    assert [p.trial.optimizer.learning_rate for p in ordered] == expected
 
 
 def test_a_schedule_is_recorded_with_its_settings_and_read_again() -> None:
@@ -101,6 +112,12 @@ def test_a_schedule_is_recorded_with_its_settings_and_read_again() -> None:
     assert parse(spec.resolved()).id == spec.id != make({**STEP, "boundaries": [3, 8]}).id
     assert make("constant").id == make(None).id == make({"name": "constant"}).id
     assert make({"name": "cosine", "alpha": 0}).id == make("cosine").id
+
+
+def test_a_schedule_that_follows_the_training_fits_one_without_a_step() -> None:
+    for name in ("cosine", "exponential"):
+        fitting = make(name).optimizer.for_steps(0).schedule
+        assert fitting.decay_steps == 1
 
 
 @pytest.mark.parametrize(
