@@ -116,8 +116,7 @@ class Trial(Section):
         objective = self.objective or f"test/{self.score}"
         if self.data.validation == 0 and objective.startswith("validation/"):
             raise Invalid("objective", objective, "data.validation is 0; test/loss, ...")
-        other = {"classification": "/mse", "regression": "/accuracy"}[self.data.task]
-        if objective.endswith(other):
+        if objective.endswith({"accuracy": "/mse", "mse": "/accuracy"}[self.score]):
             raise Invalid("objective", objective, f"{self.data.name} is {self.data.task}")
         if isinstance(self.pattern, Scored) and self.pattern.found_with is not None:
             _ = self.pruning_trial  # checks them
@@ -253,7 +252,7 @@ class Trial(Section):
     @property
     def score(self) -> str:
         """Name of the test score: `accuracy` or `mse`."""
-        return "accuracy" if self.data.task == "classification" else "mse"
+        return "mse" if self.data.task == "regression" else "accuracy"
 
     @property
     def sparsity(self) -> float | None:
