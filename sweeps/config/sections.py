@@ -64,7 +64,8 @@ class Start(Section):
     epochs: Annotated[int, Field(ge=0)] = 0
     """Number of epochs in which the dense model is trained before its weights are masked. The
     trials of a seed share this training. The data order, batch size and optimizer are those of the
-    trial, and the optimizer's slots start anew when the masks are made."""
+    trial, but it has no schedule and no early stopping. The optimizer's slots start anew when the
+    masks are made."""
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Learning rate of these epochs; null takes that of the trial."""
 

@@ -42,7 +42,7 @@ def check(train: Train, data: DataSet, optimizer: Optimizer, compares: bool) -> 
 def _check_early_stopping(
     train: Train, stopping: EarlyStopping, data: DataSet, optimizer: Optimizer, compares: bool
 ) -> None:
-    score = "accuracy" if data.task == "classification" else "mse"
+    score = "mse" if data.task == "regression" else "accuracy"
     names = [f"validation/{name}" for name in ("loss", score, *train.metrics)]
     key, settings = "train.early_stopping", stopping.model_dump()
     if stopping.monitor not in names:

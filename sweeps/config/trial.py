@@ -132,8 +132,7 @@ class Trial(Section):
                 raise Invalid("objective", objective, "train.epochs is 0; test/loss, ...")
         if self.data.validation == 0 and objective.startswith("validation/"):
             raise Invalid("objective", objective, "data.validation is 0; test/loss, ...")
-        other = {"classification": "/mse", "regression": "/accuracy"}[self.data.task]
-        if objective.endswith(other):
+        if objective.endswith({"accuracy": "/mse", "mse": "/accuracy"}[self.score]):
             raise Invalid("objective", objective, f"{self.data.name} is {self.data.task}")
         rate = self.start.learning_rate or self.optimizer.learning_rate
         if self.start.epochs and not rate:
@@ -214,11 +213,17 @@ class Trial(Section):
         """The dense trial of the epochs before the weights are masked (`start.epochs`)."""
         rate = self.start.learning_rate or self.optimizer.learning_rate
         unmasked = {"epochs": 0, "learning_rate": None}
-        train = {"epochs": self.start.epochs, "steps": None, "switch_at": None, "resume_at": None}
+        train = {
+            "epochs": self.start.epochs,
+            "steps": None,
+            "switch_at": None,
+            "resume_at": None,
+            "early_stopping": None,
+        }
         updates = {
             "start": self.start.model_copy(update=unmasked),
             "train": self.train.model_copy(update=train),
-            "optimizer": replace(self.optimizer, learning_rate=rate),
+            "optimizer": replace(self.optimizer, learning_rate=rate, schedule=None),
             "launch": Launch(),  # it runs alone, also in a pack
         }
         return self.control.model_copy(update=updates)
@@ -315,7 +320,7 @@ class Trial(Section):
     @property
     def score(self) -> str:
         """Name of the test score: `accuracy` or `mse`."""
-        return "accuracy" if self.data.task == "classification" else "mse"
+        return "mse" if self.data.task == "regression" else "accuracy"
 
     @property
     def sparsity(self) -> float | None:

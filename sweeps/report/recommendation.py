@@ -33,7 +33,7 @@ def sentences(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
     by_kind = group_by_kind(outcomes)
     advice, leaks, unproven, not_run = [], [], [], []
     for kind, members in by_kind.items():
-        classify = members[0].trial.data.task == "classification"
+        classify = members[0].trial.score == "accuracy"
         # noise of the same data sets only: on another one, seeds may lie further apart
         data = [o.trial.data for o in members]
         noise = noise_floors([o for o in outcomes if o.trial.data in data]).get(metric(members[0]))

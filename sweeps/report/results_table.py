@@ -90,7 +90,7 @@ def _row(strategy: str, pattern: str, members: Sequence[Outcome]) -> Row:
     def column(name: str) -> list[float]:
         return [metrics[name] for metrics in trial_metrics if name in metrics]
 
-    classify = members[0].trial.data.task == "classification"
+    classify = members[0].trial.score == "accuracy"
     scores = column("test/accuracy" if classify else "test/mse")
     mean, half = mean_and_interval(scores)
     unit, digits = (100, 1) if classify else (1, 4)
@@ -143,8 +143,8 @@ def _verdict(members: Sequence[Outcome]) -> tuple[str, bool]:
 
 def headers(outcomes: Sequence[Outcome]) -> list[str]:
     """Returns the names of the columns. Some have a line break."""
-    names = {"classification": "accuracy %", "regression": "mse"}
-    tasks = dict.fromkeys(names[o.trial.data.task] for o in outcomes)
+    names = {"accuracy": "accuracy %", "mse": "mse"}
+    tasks = dict.fromkeys(names[o.trial.score] for o in outcomes)
     strategy, pattern, *others = HEADERS
     return [strategy, pattern, f"test\n{' or '.join(tasks)}", *others]
 

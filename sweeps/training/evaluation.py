@@ -100,7 +100,7 @@ def named_metrics(part: str, program: Program, pair: tuple[float, float]) -> dic
         program: The program; its task decides whether the score is an accuracy or an error.
         pair: (loss, score).
     """
-    score = "accuracy" if program.shape.task == "classification" else "mse"
+    score = "mse" if program.shape.task == "regression" else "accuracy"
     return dict(zip((f"{part}/loss", f"{part}/{score}"), pair, strict=True))
 
 

@@ -39,6 +39,8 @@ def _compute_one(name: str, targets: Array, outputs: Array) -> float:
         if targets.ndim == 1 and not description.classes_as_integers:
             part_targets = np.eye(outputs.shape[-1], dtype=keras.config.floatx())[part_targets]
         if description.probabilities:
-            part_outputs = keras.ops.softmax(part_outputs)
+            of_classes = targets.ndim == 1  # else several labels
+            activation = keras.ops.softmax if of_classes else keras.ops.sigmoid
+            part_outputs = activation(part_outputs)
         metric.update_state(part_targets, part_outputs)
     return float(metric.result())

@@ -145,9 +145,8 @@ class Program:
 
     def __init__(self, shape: Shape, model: Any, plan: Plan) -> None:
         self.shape = shape
-        classify = shape.task == "classification"
         self._loss = TrainingLoss(shape.task, shape.loss, shape.class_weights)
-        self.score = _accuracy if classify else _mse
+        self.score = SCORES[shape.task]
         self.training = Training(
             model,
             shape.strategy,
@@ -332,3 +331,16 @@ def _accuracy(targets: Any, outputs: Any) -> Any:
 
 def _mse(targets: Any, outputs: Any) -> Any:
     return tf.reduce_mean(tf.square(targets - tf.cast(outputs, targets.dtype)))
+
+
+def _binary_accuracy(targets: Any, outputs: Any) -> Any:
+    correct = tf.equal(outputs > 0, targets > 0.5)  # a logit of 0 is a probability of 0.5
+    return tf.reduce_mean(tf.cast(correct, tf.float32))
+
+
+SCORES: Mapping[Task, Callable[[Any, Any], Any]] = {
+    "classification": _accuracy,
+    "multi_label": _binary_accuracy,
+    "regression": _mse,
+}
+"""The score of each task: `(targets, outputs) -> mean over the samples`."""

@@ -90,6 +90,8 @@ def test_standard_scales_by_the_training_part(tmp_path: Path) -> None:
         (np.ones((40, 2)), "auto", "regression", 2),
         (np.arange(40) % 3.0, "classification", "classification", 3),
         (np.arange(40) % 3, "regression", "regression", 1),
+        (np.eye(3, dtype=np.uint8)[np.arange(40) % 3], "multi_label", "multi_label", 3),
+        (np.eye(3)[np.arange(40) % 3] == 1, "multi_label", "multi_label", 3),
     ],
 )
 def test_the_task_follows_from_the_targets(
@@ -123,7 +125,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no test": ({"x_test": X[:0], "y_test": Y[:0]}, "x_test has the shape [0, 4]: no samples"),
     "another shape": ({"x_test": X[:10, 1:]}, "x_test has samples of the shape [3], and those of"),
     "one-hot": ({"y_train": np.eye(3, dtype=int)[Y], "y_test": np.eye(3, dtype=int)[Y[:10]]},
-                "y_train has the shape [40, 3]; it must be [samples], a class for each; several"),
+                "y_train has the shape [40, 3]; it must be [samples], a class for each; data.tas"),
     "deep targets": ({"y_train": np.ones((40, 2, 2)), "y_test": np.ones((10, 2, 2))}, "y_train has"
                      " the shape [40, 2, 2]; it must be [samples] or [samples, outputs]"),
     "no axis": ({"x_train": X[:, 0]}, "x_train has the shape [40], and must have [samples, inputs"),
@@ -142,6 +144,18 @@ def test_arrays_that_cannot_be_data_are_refused(
         trial(data={"name": "npz", "path": path}, objective="test/loss").data.load()
     assert (caught.value.key, caught.value.value) == ("data.path", path)
     assert caught.value.allowed.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("y", "said"),
+    [
+        (np.eye(3)[Y] * 2, r"y_train has 2 at \[0, 0\]; a label is 0 or 1 with data.task=multi"),
+        (Y, r"y_train has the shape \[40\]; it must be \[samples, labels\]"),
+    ],
+)
+def test_labels_that_are_not_0_or_1_are_refused(y: Any, said: str, tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match=said):
+        npz(tmp_path, {"task": "multi_label"}, y_train=y, y_test=y[:10])
 
 
 def test_a_validation_label_that_is_no_class_is_refused(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from masksweep.sweeps.components.models import MODELS
 from masksweep.sweeps.components.optimizers import OPTIMIZERS
 from masksweep.sweeps.config.trial import Trial, parse
 from masksweep.sweeps.config.validation import as_section
-from tests.support.data_files import write_csv, write_npz
+from tests.support.data_files import write_csv, write_images, write_npz
 from tests.support.trials import BASE, trial
 
 # composing sets Hydra's version base, which must not affect other tests
@@ -50,6 +50,7 @@ NEEDS = {
     ("held", "file"): ["held.path=masks.npz"],
     ("model", "explicit"): ["model.kernels=[[[0,1]]]"],
     ("data", "npz"): ["data.path=data.npz"],
+    ("data", "image_folder"): ["data.path=images"],
     ("data", "csv"): ["data.path=data.csv", "data.target=kind"],
     ("model", "keras_file"): ["model.path=net.keras"],
     ("data", "explicit"): ["data.x=[[0]]", "data.y=[[1]]"],
@@ -72,6 +73,7 @@ def test_every_option_composes_and_validates(
     np.savez(tmp_path / "masks.npz", a=np.zeros(1))
     write_npz(tmp_path / "data.npz")
     write_csv(tmp_path / "data.csv")
+    write_images(tmp_path / "images")
     with zipfile.ZipFile(tmp_path / "net.keras", "w") as archive:
         archive.writestr("config.json", '{"class_name": "Sequential", "config": {}}')
     parsed = parse(composed(f"{group}={option}", *NEEDS.get((group, option), [])))

@@ -17,12 +17,14 @@ from masksweep.sweeps.components.datasets.pipeline import Pipeline
 from masksweep.sweeps.components.datasets.samples import check_samples
 from masksweep.sweeps.components.datasets.stored_images import StoredImages
 
-Task = Literal["classification", "regression"]
+Task = Literal["classification", "multi_label", "regression"]
+"""One class of a sample, any number of labels, or numbers."""
 
 
 Split = tuple[Any, NDArray[Any]]
 """Inputs `[samples, *shape]` float32, and targets: `[samples]` int32 for classification,
-`[samples, outputs]` float32 for regression. Inputs are an array, or `StoredImages`."""
+`[samples, outputs]` float32 for multi-label (0 or 1) and regression. Inputs are an array or
+`StoredImages`."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Arrays:
     name: str
     task: Task
     outputs: int
-    """Number of classes, or of target values."""
+    """Number of classes, of labels, or of target values."""
     train: Split | Pipeline
     validation: Split | Pipeline | None
     test: Split | Pipeline

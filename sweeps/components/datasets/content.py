@@ -25,7 +25,7 @@ MAX_CLASSES = 100_000
 RECENT_SECONDS = 2.0
 """A file that was changed within this time may change again without another time stamp."""
 
-TaskOrAuto = Literal["classification", "regression", "auto"]
+TaskOrAuto = Literal["classification", "multi_label", "regression", "auto"]
 
 
 def content_digest(path: str) -> str:
@@ -99,17 +99,25 @@ def as_targets(path: str, name: str, array: NDArray[Any], task: str) -> NDArray[
         path: The file, for messages.
         name: Name of the array in the file, for messages.
         array: The targets, `[samples]` or `[samples, 1]`; for a regression also
-            `[samples, outputs]`.
-        task: `classification` or `regression`.
+            `[samples, outputs]`, and `[samples, labels]` for multi-label.
+        task: `classification`, `multi_label` or `regression`.
 
     Returns:
-        `[samples]` int32 for classification, `[samples, outputs]` float32 for regression.
+        `[samples]` int32 for classification, `[samples, outputs]` float32 for the others.
 
     Raises:
-        Invalid: (key `path`) A label is not a class, or a target is not finite.
+        Invalid: (key `path`) A label is not a class, not 0 or 1 for multi-label, or a target is not
+            finite.
     """
-    if task == "regression":
+    if task != "classification":
         targets = as_inputs(path, name, array)
+        if task == "multi_label" and (wrong := (targets != 0) & (targets != 1)).any():
+            index = [int(i) for i in np.argwhere(wrong)[0]]
+            value = targets[tuple(index)]
+            allowed = (
+                f"{name} has {value:g} at {index}; a label is 0 or 1 with data.task=multi_label"
+            )
+            raise Invalid("path", path, allowed)
         return targets.reshape(len(targets), -1)
     labels = array.reshape(-1)
     whole = np.isfinite(labels) & (labels == np.floor(labels)) if labels.dtype.kind == "f" else True

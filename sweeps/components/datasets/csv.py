@@ -15,7 +15,6 @@ from masksweep.strategies.base import Invalid, require
 from masksweep.strategies.registry import register
 from masksweep.sweeps.components.datasets.base import DataSet, Split, hold_out
 from masksweep.sweeps.components.datasets.content import (
-    TaskOrAuto,
     as_inputs,
     as_targets,
     require_known_classes,
@@ -52,7 +51,7 @@ class Csv(DataSet):
     """Path of the file."""
     target: str = ""
     """Name of the column with the targets."""
-    task: TaskOrAuto = "auto"  # type: ignore[assignment,misc]  # a setting here, resolved below
+    task: Literal["classification", "regression", "auto"] = "auto"  # type: ignore[assignment,misc]  # a setting here, resolved below
     """`classification` or `regression`; `auto` is a classification if the target has integers, and
     a regression if it has floating-point numbers."""
     scale: Literal["none", "standard"] = "none"

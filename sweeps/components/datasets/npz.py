@@ -29,8 +29,8 @@ class Npz(DataSet):
     """Arrays of a `.npz` file, named as in the files of `keras.datasets`.
 
     - `x_train`, `x_test`: inputs, `[samples, *shape]`;
-    - `y_train`, `y_test`: targets. Classes from 0, `[samples]` or `[samples, 1]`, or the numbers
-      of a regression, also `[samples, outputs]`;
+    - `y_train`, `y_test`: targets. Classes from 0, `[samples]` or `[samples, 1]`; labels of 0 or 1,
+      `[samples, labels]`; or the numbers of a regression, also `[samples, outputs]`;
     - `x_validation`, `y_validation`: optional. Without them, the fraction `validation` of the
       training samples is used.
 
@@ -53,8 +53,9 @@ class Npz(DataSet):
     path: str = ""
     """Path of the file."""
     task: TaskOrAuto = "auto"  # type: ignore[assignment,misc]  # a setting here, resolved below
-    """`classification` or `regression`; `auto` is a classification if `y_train` has integers, and
-    a regression if it has floating-point numbers."""
+    """`classification`, `multi_label` or `regression`; `auto` is a classification if `y_train` has
+    integers, and a regression if it has floating-point numbers. With `multi_label` each output is a
+    label of its own: its sigmoid is the probability, and the loss is the binary crossentropy."""
     scale: Literal["auto", "none", "standard"] = "auto"
     """`auto` divides inputs of type uint8 by 255; `none` takes all as they are. `standard` scales
     each input, and the targets of a regression, to mean 0 and deviation 1 in the training part."""
@@ -139,8 +140,14 @@ def _check_shapes(path: str, part: str, arrays: dict[str, ArrayFile], task: str)
             allowed = f"samples of the shape {list(one)}, and {of_train}"
             raise Invalid("path", path, f"{axis_name} has {allowed}")
     if task == "classification" and y.shape[1:] not in ((), (1,)):
-        allowed = "must be [samples], a class for each; several labels or one-hot are not supported"
+        allowed = (
+            "must be [samples], a class for each; data.task=multi_label takes labels of 0 or 1"
+        )
         raise Invalid("path", path, f"y_{part} has the shape {list(y.shape)}; it {allowed}")
+    if task == "multi_label" and len(y.shape) != 2:
+        raise Invalid(
+            "path", path, f"y_{part} has the shape {list(y.shape)}; it must be [samples, labels]"
+        )
     if task == "regression" and len(y.shape) > 2:
         allowed = "must be [samples] or [samples, outputs]"
         raise Invalid("path", path, f"y_{part} has the shape {list(y.shape)}; it {allowed}")

@@ -44,6 +44,12 @@ def check_samples(task: str, parts: Mapping[str, tuple[NDArray[Any], NDArray[Any
             _check_finite(f"{name} inputs", inputs)
         if task == "regression":
             _check_finite(f"{name} targets", targets)
+        elif task == "multi_label":
+            wrong = np.argwhere((targets != 0) & (targets != 1))
+            if len(wrong):
+                index = [int(i) for i in wrong[0]]
+                found = f"has the {name} label {targets[tuple(index)]} at {index}"
+                raise Invalid("", "", f"{found}; labels must be 0 or 1")
         elif targets.min() < 0 or targets.max() > top:
             index = int(np.argmax((targets < 0) | (targets > top)))
             found = f"has the {name} label {targets[index]} at [{index}]"

@@ -32,17 +32,20 @@ class KerasLoss:
 
 
 CLASSES: tuple[Task, ...] = ("classification",)
+LABELS: tuple[Task, ...] = ("multi_label",)
 VALUES: tuple[Task, ...] = ("regression",)
 KERAS_LOSSES: Mapping[str, KerasLoss] = {
-    "binary_crossentropy": KerasLoss("BinaryCrossentropy", CLASSES, from_logits=True),
-    "binary_focal_crossentropy": KerasLoss("BinaryFocalCrossentropy", CLASSES, from_logits=True),
+    "binary_crossentropy": KerasLoss("BinaryCrossentropy", CLASSES + LABELS, from_logits=True),
+    "binary_focal_crossentropy": KerasLoss(
+        "BinaryFocalCrossentropy", CLASSES + LABELS, from_logits=True
+    ),
     "categorical_crossentropy": KerasLoss("CategoricalCrossentropy", CLASSES, from_logits=True),
     "categorical_focal_crossentropy": KerasLoss(
         "CategoricalFocalCrossentropy", CLASSES, from_logits=True
     ),
     "categorical_hinge": KerasLoss("CategoricalHinge", CLASSES),
     "cosine_similarity": KerasLoss("CosineSimilarity", VALUES),
-    "hinge": KerasLoss("Hinge", CLASSES),
+    "hinge": KerasLoss("Hinge", CLASSES + LABELS),
     "huber": KerasLoss("Huber", CLASSES + VALUES),
     "log_cosh": KerasLoss("LogCosh", CLASSES + VALUES),
     "mean_absolute_error": KerasLoss("MeanAbsoluteError", CLASSES + VALUES),
@@ -53,11 +56,12 @@ KERAS_LOSSES: Mapping[str, KerasLoss] = {
     "sparse_categorical_crossentropy": KerasLoss(
         "SparseCategoricalCrossentropy", CLASSES, from_logits=True, classes_as_integers=True
     ),
-    "squared_hinge": KerasLoss("SquaredHinge", CLASSES),
+    "squared_hinge": KerasLoss("SquaredHinge", CLASSES + LABELS),
 }
 """The losses by the names of their functions in `keras.losses`, with the defaults of Keras."""
 DEFAULT_LOSS: Mapping[Task, str] = {
     "classification": "sparse_categorical_crossentropy",
+    "multi_label": "binary_crossentropy",
     "regression": "mean_squared_error",
 }
 """The loss of a task if none is given."""

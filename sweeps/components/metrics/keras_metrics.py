@@ -22,7 +22,8 @@ class KerasMetric:
     """Whether it takes the class of a sample as an integer; else one number for each class, 1 for
     the class of the sample and 0 for the others."""
     probabilities: bool = False
-    """Whether it gets the softmax of the outputs, and not the outputs themselves."""
+    """Whether it gets probabilities, the softmax (for several labels: the sigmoid) of the outputs, and
+    not the outputs themselves."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings that are not Keras' defaults."""
 
@@ -37,13 +38,17 @@ def _of_classes(keras_class: str, **others: Any) -> KerasMetric:
     return KerasMetric(keras_class, ("classification",), **others)
 
 
+def _of_labels(keras_class: str, **others: Any) -> KerasMetric:
+    return KerasMetric(keras_class, ("classification", "multi_label"), **others)
+
+
 def _of_values(keras_class: str, **others: Any) -> KerasMetric:
     return KerasMetric(keras_class, ("regression",), **others)
 
 
 KERAS_METRICS: Mapping[str, KerasMetric] = {
-    "auc": _of_classes("AUC", higher_is_better=True, probabilities=True),
-    "binary_crossentropy": _of_classes("BinaryCrossentropy", settings={"from_logits": True}),
+    "auc": _of_labels("AUC", higher_is_better=True, probabilities=True),
+    "binary_crossentropy": _of_labels("BinaryCrossentropy", settings={"from_logits": True}),
     "categorical_accuracy": _of_classes("CategoricalAccuracy", higher_is_better=True),
     "categorical_crossentropy": _of_classes(
         "CategoricalCrossentropy", settings={"from_logits": True}
@@ -51,10 +56,10 @@ KERAS_METRICS: Mapping[str, KerasMetric] = {
     "categorical_hinge": _of_classes("CategoricalHinge"),
     "cosine_similarity": _of_values("CosineSimilarity", higher_is_better=True),
     # by default it is one value for each class
-    "f1_score": _of_classes(
+    "f1_score": _of_labels(
         "F1Score", higher_is_better=True, probabilities=True, settings={"average": "macro"}
     ),
-    "hinge": _of_classes("Hinge"),
+    "hinge": _of_labels("Hinge"),
     "kl_divergence": _of_classes("KLDivergence", probabilities=True),
     "logcosh": _of_values("LogCoshError"),
     "mean_absolute_error": _of_values("MeanAbsoluteError"),
@@ -62,9 +67,9 @@ KERAS_METRICS: Mapping[str, KerasMetric] = {
     "mean_squared_error": _of_values("MeanSquaredError"),
     "mean_squared_logarithmic_error": _of_values("MeanSquaredLogarithmicError"),
     "poisson": _of_values("Poisson"),
-    "precision": _of_classes("Precision", higher_is_better=True, probabilities=True),
+    "precision": _of_labels("Precision", higher_is_better=True, probabilities=True),
     "r2_score": _of_values("R2Score", higher_is_better=True),
-    "recall": _of_classes("Recall", higher_is_better=True, probabilities=True),
+    "recall": _of_labels("Recall", higher_is_better=True, probabilities=True),
     "root_mean_squared_error": _of_values("RootMeanSquaredError"),
     "sparse_categorical_accuracy": _of_classes(
         "SparseCategoricalAccuracy", higher_is_better=True, classes_as_integers=True
@@ -77,7 +82,7 @@ KERAS_METRICS: Mapping[str, KerasMetric] = {
     "sparse_top_k_categorical_accuracy": _of_classes(
         "SparseTopKCategoricalAccuracy", higher_is_better=True, classes_as_integers=True
     ),
-    "squared_hinge": _of_classes("SquaredHinge"),
+    "squared_hinge": _of_labels("SquaredHinge"),
     "top_k_categorical_accuracy": _of_classes("TopKCategoricalAccuracy", higher_is_better=True),
 }
 """The metrics by the names that Keras gives them."""

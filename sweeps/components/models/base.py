@@ -21,7 +21,7 @@ Init = Literal["keras", "torch"]
 class Model:
     """The base class of models. Subclasses are frozen dataclasses that implement `network`.
 
-    The outputs of a network are logits for classification, and values for regression.
+    The outputs of a network are logits for classification and labels, and values for regression.
     """
 
     name: ClassVar[str]

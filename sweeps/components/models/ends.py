@@ -33,10 +33,12 @@ def require_fit(model: Model, network: Any, data: Arrays) -> None:
     shapes = [tuple(tensor.shape) for tensor in tensors]
     if shapes != [(None, data.outputs)]:
         found = ", ".join(map(str, shapes))
-        unit = "classes" if data.task == "classification" else "values for each sample"
+        unit = {"classification": "classes", "multi_label": "labels"}.get(
+            data.task, "values for each sample"
+        )
         allowed = f"{data.name} has {data.outputs} {unit}, so they must be (None, {data.outputs})"
         raise _fault(model, f"has outputs of the shape {found}; {allowed}")
-    if data.task == "classification" and (function := final_function(network)) in PROBABILITIES:
+    if data.task != "regression" and (function := final_function(network)) in PROBABILITIES:
         allowed = "the loss takes logits, so the model must end without it"
         raise _fault(model, f"ends in a {function}; {allowed}")
 

@@ -75,3 +75,5 @@ def _check_split(data: DataSet, part: str, split: Split, outputs: int) -> None:
         fits = targets.shape[1:] == (outputs,)
         require(fits, f"{part}: its targets have the shape {targets.shape}")
         require(bool(np.isfinite(targets).all()), f"{part}: its targets are not all finite")
+        is_binary = data.task == "regression" or {*np.unique(targets)} <= {0, 1}
+        require(is_binary, f"{part}: its targets are not all 0 or 1")
