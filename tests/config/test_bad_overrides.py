@@ -73,7 +73,7 @@ SAID: dict[str, str] = {
     "model.weights=net.keras":
         "model.weights=net.keras: unknown key; one of hidden, activation, output_activation, "
         "dropout, batch_norm, residual, l2, constraint, init; start.path and start.run name "
-        "weights",
+        "trained weights",
     "train.epochs=true": "train.epochs=True: must be a whole number",
     "train.epochs=1e3": "train.epochs=1000.0: must be a whole number",
     "train.epochs=2.0": "train.epochs=2.0: must be a whole number",
