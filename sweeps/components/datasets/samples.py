@@ -47,8 +47,8 @@ def check_samples(task: str, parts: Mapping[str, tuple[NDArray[Any], NDArray[Any
         elif task == "multi_label":
             wrong = np.argwhere((targets != 0) & (targets != 1))
             if len(wrong):
-                index = [int(i) for i in wrong[0]]
-                found = f"has the {name} label {targets[tuple(index)]} at {index}"
+                place = [int(i) for i in wrong[0]]
+                found = f"has the {name} label {targets[tuple(place)]} at {place}"
                 raise Invalid("", "", f"{found}; labels must be 0 or 1")
         elif targets.min() < 0 or targets.max() > top:
             index = int(np.argmax((targets < 0) | (targets > top)))
