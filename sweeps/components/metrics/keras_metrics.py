@@ -22,7 +22,7 @@ class KerasMetric:
     """Whether it takes the class of a sample as an integer; else one number for each class, 1 for
     the class of the sample and 0 for the others."""
     probabilities: bool = False
-    """Whether it gets probabilities: the softmax, or for several labels the sigmoid, of the outputs."""
+    """Whether it gets the softmax of the outputs, or for several labels their sigmoid."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings that are not Keras' defaults."""
 
