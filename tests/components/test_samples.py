@@ -33,6 +33,8 @@ def with_value(array: Any, value: float) -> Any:
          "has the test label 3 at [1]; labels must be 0 to 2"),
         ("classification", {"training": (X, with_value(LABELS, -1))}, "has the training label -1"),
         ("classification", {"validation": (X, with_value(LABELS, 9))}, "has the validation label"),
+        ("multi_label", {"test": (X, with_value(NUMBERS, 2))},
+         "has the test label 2.0 at [1, 0]; labels must be 0 or 1"),
         ("classification", {"test": (X[:, :1], LABELS)},
          "has test inputs of the shape [1], and training inputs of [2]"),
         ("regression", {"test": (X, np.ones((4, 2)))},

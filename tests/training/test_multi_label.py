@@ -25,7 +25,7 @@ def test_several_labels_of_a_sample(pack_width: int, tmp_path: Path) -> None:
     np.savez(path, x_train=x[:60], y_train=y[:60], x_test=x[60:], y_test=y[60:])
     trial = make(
         data={"name": "npz", "path": path, "task": "multi_label"},
-        train={"epochs": 60, "batch_size": 9},
+        train={"epochs": 60, "batch_size": 9, "metrics": ["auc", "binary_crossentropy"]},
         launch={"pack": pack_width},
         speed={"rounds": 0},
     )
@@ -40,6 +40,10 @@ def test_several_labels_of_a_sample(pack_width: int, tmp_path: Path) -> None:
     assert result.metrics["test/loss"] == pytest.approx(float(loss), abs=1e-6)
     assert result.metrics["test/accuracy"] == pytest.approx(float(np.mean(score)), abs=1e-6)
     assert result.metrics["test/accuracy"] > 0.8
+    auc = keras.metrics.AUC()
+    auc.update_state(y[60:], keras.ops.sigmoid(logits))
+    assert result.metrics["test/auc"] == pytest.approx(float(auc.result()), abs=1e-6)
+    assert result.metrics["test/binary_crossentropy"] == pytest.approx(float(loss), abs=1e-6)
     assert trial.score == "accuracy"
     with pytest.raises(Invalid, match="npz is multi_label"):
         make(data=trial.data, objective="test/mse")
