@@ -15,10 +15,10 @@ def check_samples(task: str, parts: Mapping[str, tuple[NDArray[Any], NDArray[Any
     """Checks that the parts of a data set have values that a model can be trained on.
 
     Args:
-        task: `classification` or `regression`.
+        task: `classification`, `multi_label` or `regression`.
         parts: Inputs `[samples, *shape]` and targets by the name of the part; None if there is no
-            such part. Targets are `[samples]` for a classification, and `[samples, outputs]` for a
-            regression. There must be a part `training`.
+            such part. Targets are `[samples]` for a classification, and `[samples, outputs]` for
+            the others. There must be a part `training`.
 
     Raises:
         Invalid: (empty key) A number is not finite, a label is negative or none of the training
