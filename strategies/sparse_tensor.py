@@ -76,7 +76,9 @@ class SparseTensor(Strategy):
 
     - with `format="coo"`, `y = sparse_dense_matmul(W^T, x^T)^T`;
     - with `format="lookup"`, `y = embedding_lookup_sparse(x^T, inputs of each output, v)^T`, as
-      TensorFlow's guide to sparse tensors does for wide models. It needs `kept * rows` numbers.
+      TensorFlow's guide to sparse tensors does for wide models. It needs `kept * rows` numbers;
+    - with `format="compiled"`, the same product and both gradients by functions that Numba compiles
+      for this processor. See `masksweep.strategies.kernels.products`.
 
     The rows of a Conv1D, Conv2D or Conv3D are its windows at all positions: `batch * positions`
     rows of `window * channels` inputs. An EinsumDense is computed if it sums over the last axes of
@@ -85,14 +87,17 @@ class SparseTensor(Strategy):
     Holds: kernels of Dense, EinsumDense, Conv1D, Conv2D and Conv3D, at zero, because a sparse
     matrix cannot store another value for its missing entries. It refuses kernels with a constraint
     or regularizer, kernels that another layer also uses, convolutions with groups or with their
-    channels first, and other equations of EinsumDense.
+    channels first, and other equations of EinsumDense. With `format="compiled"`, the kernel of an
+    EinsumDense must have two axes.
 
-    Neither format compiles with XLA, and both are slow on a CPU; `speed/ratio_to_dense` tells how
-    slow. Each step makes a new `tf.SparseTensor` from the variable `v`. A `tf.SparseTensor` that is
-    made once has a copy of the values, and does not train.
+    No format compiles with XLA. On a CPU, `coo` and `lookup` take several times as long as a dense
+    kernel, and `compiled` is faster than a dense kernel at high sparsity; `speed/ratio_to_dense`
+    tells how much. `compiled` runs on a CPU only. With `coo` and `lookup`, each step makes a new
+    `tf.SparseTensor` from the variable `v`. A `tf.SparseTensor` that is made once has a copy of the
+    values, and does not train.
 
     Raises:
-        Invalid: `format` is neither `coo` nor `lookup`.
+        Invalid: `format` is not `coo`, `lookup` or `compiled`.
 
     Example:
         >>> import tensorflow as tf
@@ -105,11 +110,16 @@ class SparseTensor(Strategy):
 
     name: ClassVar[str] = "sparse_tensor"
     xla: ClassVar[bool] = False
-    format: Literal["coo", "lookup"] = "coo"
-    """How the layer computes its outputs: by a sparse product, or by look-ups."""
+    format: Literal["coo", "lookup", "compiled"] = "coo"
+    """How the layer computes its outputs: by a sparse product, by look-ups, or by compiled code."""
 
     def __post_init__(self) -> None:
-        require(self.format in ("coo", "lookup"), "format", self.format, "coo or lookup")
+        require(
+            self.format in ("coo", "lookup", "compiled"),
+            "format",
+            self.format,
+            "coo, lookup or compiled",
+        )
 
     def refuses(self, plan: Plan) -> str | None:
         for w in plan.weights:
@@ -118,6 +128,8 @@ class SparseTensor(Strategy):
                 return f"{name}: only kernels of {', '.join(MATRIX_LAYERS)} can be sparse matrices"
             if w.weight.not_a_matrix:
                 return f"{name}: {w.weight.not_a_matrix}"
+            if self.format == "compiled" and w.weight.layer == "EinsumDense" and w.mask.ndim > 2:
+                return f"{name}: format=compiled takes kernels of EinsumDense with two axes only"
             if w.weight.shared:
                 return f"{name}: another layer uses this kernel too, and needs it dense"
             if w.weight.constrained or w.weight.regularized:
@@ -127,6 +139,10 @@ class SparseTensor(Strategy):
         return None
 
     def bind(self) -> Binding:
+        if self.format == "compiled":
+            from masksweep.strategies.kernels.binding import binding
+
+            return binding()
         import tensorflow as tf
 
         formats = {"coo": (_multiply, _indices), "lookup": (_look_up, _indices_by_output)}

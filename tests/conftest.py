@@ -41,6 +41,14 @@ def _frozen() -> None:
     gc.freeze()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _image_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps decoded images out of the user's own folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MASKSWEEP_CACHE", str(tmp_path_factory.mktemp("images")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database, made once, because making it takes longer than most tests."""

@@ -162,6 +162,11 @@ def trained_by(optimizer: Any) -> list[Any]:
     return list(optimizer._trainable_variables)
 
 
+def track(optimizer: Any, variable: Any) -> None:
+    """Adds a variable to those of an optimizer, so that it is saved and restored with them."""
+    optimizer._track_variable(variable)
+
+
 def on_each_device(function: Callable[..., None], variables: Sequence[Any]) -> None:
     """Calls a function that assigns to variables, on each device that has a copy of them.
 

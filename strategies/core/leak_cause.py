@@ -111,6 +111,8 @@ class CauseRecorder:
     def recording(self) -> Iterator[None]:
         """Calls `record` after each stage of the steps that are taken inside a `with` block."""
         optimizer = self._training.optimizer
+        # a LossScaleOptimizer calls the stages of the optimizer inside it
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
         stages: dict[str, Callable[..., Any]] = {
             DECAY: self._after(getattr(optimizer, DECAY), "decay"),
             UPDATE: self._update(getattr(optimizer, UPDATE)),

@@ -2,49 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 from masksweep.strategies.base import Invalid
-from masksweep.strategies.core.audit import one_if_equal
-from masksweep.strategies.core.flops import flops, positions
+from masksweep.strategies.core.flops import positions
+from masksweep.strategies.core.weight_summary import WeightSummary, summarize, whole
 from masksweep.strategies.keras_model.masked_model import MaskedModel, require_masked
 from masksweep.strategies.keras_model.table import table
-
-
-@dataclass(frozen=True)
-class WeightSummary:
-    """How one weight of a masked model is held, and what it costs."""
-
-    name: str
-    shape: tuple[int, ...]
-    masked: int
-    """Number of masked entries."""
-    flops: int | None
-    """FLOPs of the dense weight for each sample in the forward pass; None if unknown."""
-    masked_flops: int | None
-    """The same without the entries that are held at zero."""
-    held: str
-    """The value of its masked entries, or `values` if they differ. Empty if it is not masked."""
-    strategy: str
-    """Name of the strategy. Empty if it is not masked."""
-
-    @property
-    def size(self) -> int:
-        """Number of entries."""
-        return prod(self.shape)
-
-    @property
-    def density(self) -> float:
-        """Fraction of the entries that train, in [0, 1]; 1 for a weight without entries."""
-        return (self.size - self.masked) / self.size if self.size else 1.0
-
-    @property
-    def sparsity(self) -> float:
-        """Fraction of the entries that is masked, in [0, 1]."""
-        return self.masked / self.size if self.size else 0.0
 
 
 @dataclass(frozen=True)
@@ -59,18 +24,7 @@ class Summary:
     def whole(self) -> WeightSummary:
         """The sums over all weights; its shape is the number of their entries."""
 
-        def total(counts: Sequence[int | None]) -> int | None:
-            return None if None in counts else sum(counts)  # type: ignore[arg-type]
-
-        return WeightSummary(
-            name="all",
-            shape=(sum(w.size for w in self.weights),),
-            masked=sum(w.masked for w in self.weights),
-            flops=total([w.flops for w in self.weights]),
-            masked_flops=total([w.masked_flops for w in self.weights]),
-            held="",
-            strategy="",
-        )
+        return whole("all", self.weights)
 
     @property
     def density(self) -> float:
@@ -139,28 +93,10 @@ def summary(masked: MaskedModel, inputs: Any = None) -> Summary:
         all               48      0.5       0.5     80         32
     """
     require_masked(masked)
-    plan, strategies = masked.plan, masked.holding.strategies
     counts, unknown = _positions(masked, inputs)
-    entries = []
-    for name, values in masked.dense_weights().items():
-        w, size = plan.find(name), values.size
-        cost = flops(counts[name], size)
-        if w is None:
-            entries.append(WeightSummary(name, values.shape, 0, cost, cost, "", ""))
-            continue
-        held = one_if_equal(w.held[~w.mask])
-        entries.append(
-            WeightSummary(
-                name=name,
-                shape=values.shape,
-                masked=int((~w.mask).sum()),
-                flops=cost,
-                masked_flops=flops(counts[name], size - w.zeros),
-                held="values" if held.size > 1 else f"{float(held):.4g}" if held.size else "",
-                strategy=strategies[name].name,
-            )
-        )
-    return Summary(tuple(entries), unknown)
+    shapes = {name: values.shape for name, values in masked.dense_weights().items()}
+    strategies = {name: s.name for name, s in masked.holding.strategies.items()}
+    return Summary(tuple(summarize(shapes, masked.plan, strategies, counts)), unknown)
 
 
 def _positions(masked: MaskedModel, inputs: Any) -> tuple[dict[str, int | None], str]:

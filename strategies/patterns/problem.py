@@ -50,7 +50,9 @@ class Problem:
         import keras
 
         def rows(array: Any) -> Any:
-            return np.asarray(array)[chosen]
+            # one that reads its rows from a file has no `__array__`, and is not read as a whole
+            in_memory = isinstance(array, Sequence) or hasattr(array, "__array__")
+            return (np.asarray(array) if in_memory else array)[chosen]
 
         samples = len(keras.tree.flatten(self.inputs)[0])
         chosen = np.flatnonzero(keep_lowest(raw(samples, seed, "samples"), size))

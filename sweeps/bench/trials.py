@@ -22,7 +22,7 @@ from rich.table import Table
 from masksweep.sweeps.bench.driver import Driver, recorder
 from masksweep.sweeps.common import tables
 from masksweep.sweeps.common.tables import Column
-from masksweep.sweeps.components.datasets.base import Arrays
+from masksweep.sweeps.components.datasets.base import Arrays, Split
 from masksweep.sweeps.config.trial import Trial, parse
 from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.training import batches, pack, program, setup
@@ -103,6 +103,12 @@ def _random_data(inputs: int) -> Arrays:
     return Arrays("drawn", "classification", 10, (x, y), None, (x[:64], y[:64]))
 
 
+def _arrays(data: Arrays) -> Split:
+    arrays = data.in_memory
+    assert arrays is not None
+    return arrays
+
+
 # -- beside keras.fit ------------------------------------------------------------------------
 
 
@@ -115,7 +121,7 @@ def _train_in_keras(net: Net, seed: int) -> None:
     model = keras.Sequential(ends)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(0.001), loss, metrics=["accuracy"])
-    model.fit(*data.train, batch_size=64, epochs=net.epochs, verbose=0)
+    model.fit(*_arrays(data), batch_size=64, epochs=net.epochs, verbose=0)
 
 
 def _train_alone(net: Net, seed: int) -> None:
@@ -133,7 +139,7 @@ def _train_pack(net: Net, _: int) -> None:
     starts = [net.start(seed, width=PACK_WIDTH) for seed in range(PACK_WIDTH)]
     packed = setup.packed_for(starts[0])
     packed.set_lanes([setup.start_lane(packed, start) for start in starts])
-    x, y = (tf.constant(a) for a in starts[0].data.train)
+    x, y = (tf.constant(a) for a in _arrays(starts[0].data))
     epoch, total = batches.schedule(starts[0].trial, len(x))
     for number in range(net.epochs):
         order = np.stack([batches.order(s.trial, len(x), number) for s in starts])
@@ -232,7 +238,7 @@ def time_audits(net: Net, width: int, rounds: int = 9) -> Cost:
         The cost. `low` and `high` are the quartiles of the ratios.
     """
     starts = [net.start(seed, width=width) for seed in range(width)]
-    x, y = (tf.constant(a) for a in starts[0].data.train)
+    x, y = (tf.constant(a) for a in _arrays(starts[0].data))
     program_: Any
     if width > 1:
         program_ = setup.packed_for(starts[0])

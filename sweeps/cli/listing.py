@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import inspect
 from importlib import resources
+from typing import Any
 
+from masksweep.strategies.registry import Registry
 from masksweep.sweeps.components.groups import GROUPS
+from masksweep.sweeps.components.losses import KERAS_LOSSES, OWN_LOSSES
+from masksweep.sweeps.components.metrics import KERAS_METRICS, OWN_METRICS
+from masksweep.sweeps.components.schedules import SCHEDULES
 from masksweep.sweeps.composing.outside import experiment_packages
 
 OWN_CONFIGS = "masksweep.conf"
@@ -20,11 +25,22 @@ def print_all() -> None:
     for group, registry in GROUPS.items():
         print(f"{group}:")
         options = _configs(OWN_CONFIGS, group)
-        for name, component in registry.items():
-            if origin := registry.origin(name):
-                summary = (inspect.getdoc(component) or "").partition("\n")[0]
-                options[name] = f"{summary} [{origin}]"
+        for name in registry:
+            if registry.origin(name):
+                options[name] = _summary(registry, name)
         _print(options)
+    print("optimizer.schedule:")
+    _print({name: _summary(SCHEDULES, name) for name in SCHEDULES})
+    for key, keras_ones, own in (
+        ("train.loss", KERAS_LOSSES, OWN_LOSSES),
+        ("train.metrics", KERAS_METRICS, OWN_METRICS),
+    ):
+        print(f"{key}:")
+        _print(
+            {name: f"For {' and '.join(entry.tasks)}" for name, entry in keras_ones.items()}
+            | {name: _summary(own, name) for name in own},
+            width=33,
+        )
     print("experiment:")
     options = _configs(OWN_CONFIGS, "experiment")
     for owner, package in experiment_packages().items():
@@ -33,9 +49,16 @@ def print_all() -> None:
     _print(options)
 
 
-def _print(options: dict[str, str]) -> None:
+def _summary(registry: Registry[Any], name: str) -> str:
+    """The first line of the docstring of a component, and its origin, if it is not ours."""
+    summary = (inspect.getdoc(registry[name]) or "").partition("\n")[0]
+    origin = registry.origin(name)
+    return f"{summary} [{origin}]" if origin else summary
+
+
+def _print(options: dict[str, str], width: int = 15) -> None:
     for name, summary in sorted(options.items()):
-        print(f"  {name:<16}{summary}")
+        print(f"  {name:<{width}} {summary}")
 
 
 def _configs(package: str, group: str) -> dict[str, str]:

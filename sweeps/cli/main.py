@@ -24,7 +24,7 @@ USAGE = """\
 masksweep settles by experiment how to hold masked weights in TensorFlow.
 
   masksweep run [OVERRIDES]            train every trial of a sweep, and show which strategies hold
-  masksweep plan [OVERRIDES]           show the trials; [--json], [--check] with refusals
+  masksweep plan [OVERRIDES]           show the trials; [--json], [--check] the models and refusals
   masksweep list                       strategies, patterns, held values, models, data, experiments
   masksweep ui [--port N] [--uri URI]  open MLflow's page on the results, on 127.0.0.1
   masksweep report [SWEEP ...]         what came out: a page, pictures, tables; [--baseline LABEL]
@@ -220,11 +220,9 @@ def _sweep(arguments: list[str]) -> int:
 
 def _plan(arguments: list[str]) -> int:
     """Runs `masksweep plan`: shows what `run` would do. Returns the exit code."""
-    from masksweep.sweeps.common import spinner
     from masksweep.sweeps.composing import command_line
-    from masksweep.sweeps.config import feasible, plan
+    from masksweep.sweeps.config import plan
     from masksweep.sweeps.tracking import resume
-    from masksweep.sweeps.training.preflight import Preflight, check
 
     flags, overrides = _split_flags(arguments, (*command_line.RUN_FLAGS, "--json", "--check"))
     planned = command_line.compose_plan(overrides)
@@ -235,13 +233,10 @@ def _plan(arguments: list[str]) -> int:
             print(f"The tracking store cannot be reached ({reason}).", file=sys.stderr)
             print("So trials that have finished are shown as trials to run.", file=sys.stderr)
     if planned and "--check" in flags:
-        feasible.check([p.trial for p in planned])
-        with spinner.show_status(f"Checking {plan.count_trials(len(planned))}"):
-            new_trials = [p.trial for p in planned if not p.previous_result]
-            with Preflight() as child:
-                answers = check(new_trials, child.ask) if new_trials else {}
-                planned = plan.with_answers(planned, answers)
-    if planned:
+        from masksweep.sweeps.cli import plan_check
+
+        plan_check.check_and_print(planned, "--json" in flags)
+    elif planned:
         plan.print_plan(planned, "--json" in flags)
     return 0
 

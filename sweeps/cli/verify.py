@@ -20,7 +20,7 @@ from masksweep.sweeps.components import plugins
 from masksweep.sweeps.report import claims
 from masksweep.sweeps.report.claims import CheckedClaim
 
-EXPERIMENTS = ("seed_questions", "equivalence", "mnist1d", "lottery_tickets")
+EXPERIMENTS = ("seed_questions", "equivalence", "mnist1d", "lottery_tickets", "lenet300")
 """Experiments that together make all claims. Other experiments with claims are parts of these."""
 SPARSE_MATMUL = "sparse_matmul"
 """Name of the check of TensorFlow's table of sparse against dense products. It has no trials."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 from masksweep.strategies.base import Invalid
 
@@ -54,6 +56,24 @@ class _PipeSafeStderr(io.TextIOWrapper):
         except BrokenPipeError:
             redirect_to_null(2)
             return len(text)
+
+
+@contextmanager
+def only_python_on_stderr() -> Iterator[None]:
+    """Drops what libraries write to stderr themselves, as TensorFlow does with any settings.
+
+    What Python code prints goes to stderr, also if it prints to stdout.
+    """
+    with os.fdopen(os.dup(2), "w", errors="backslashreplace") as stderr:
+        is_own = sys.stderr is not None and not isinstance(sys.stderr, io.StringIO)
+        target = stderr if is_own else sys.stderr
+        with redirect_stdout(target), redirect_stderr(target):
+            redirect_to_null(2)
+            try:
+                yield
+            finally:
+                stderr.flush()
+                os.dup2(stderr.fileno(), 2)
 
 
 def redirect_to_null(number: int) -> None:

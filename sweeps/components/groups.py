@@ -9,8 +9,11 @@ from masksweep.strategies.held import HELD
 from masksweep.strategies.patterns import PATTERNS
 from masksweep.strategies.registry import STRATEGIES, Registry
 from masksweep.sweeps.components.datasets import DATASETS
+from masksweep.sweeps.components.losses import OWN_LOSSES
+from masksweep.sweeps.components.metrics import OWN_METRICS
 from masksweep.sweeps.components.models import MODELS
 from masksweep.sweeps.components.optimizers import OPTIMIZERS
+from masksweep.sweeps.components.schedules import SCHEDULES
 
 GROUPS: Mapping[str, Registry[Any]] = {
     "strategy": STRATEGIES,
@@ -20,6 +23,13 @@ GROUPS: Mapping[str, Registry[Any]] = {
     "data": DATASETS,
     "optimizer": OPTIMIZERS,
 }
+REGISTRIES: Mapping[str, Registry[Any]] = {
+    **GROUPS,
+    "schedule": SCHEDULES,
+    "loss": OWN_LOSSES,
+    "metric": OWN_METRICS,
+}
+"""The registries of all kinds of components: also of those that settings of a group name."""
 GROUPS_WITH_FILES = ("pattern", "held", "model", "data", "start")
 """Groups and sections whose setting `path` names a file. Its content belongs to a trial's
 identity."""

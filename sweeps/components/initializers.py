@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Any
 
@@ -34,10 +35,13 @@ class Network:
         model: The model, from the config.
         inputs: Shape of one sample.
         outputs: Number of outputs.
+        policy: Keras dtype policy of the model; None for the one that is set globally.
     """
 
-    def __init__(self, model: Model, inputs: tuple[int, ...], outputs: int) -> None:
-        self._make = partial(model.build, inputs, outputs)
+    def __init__(
+        self, model: Model, inputs: tuple[int, ...], outputs: int, policy: str | None = None
+    ) -> None:
+        self._make, self._policy = partial(model.build, inputs, outputs), policy
         self.model = self.build(0)
         """Shared between trials. Do not read its weights: they may belong to another trial."""
         self.weights = describe(self.model)
@@ -47,7 +51,8 @@ class Network:
     def build(self, seed: int) -> Any:
         """Builds a new Keras model with the initial values of a seed."""
         keras.utils.set_random_seed(seed)
-        return self._make()
+        with _global_policy(self._policy):
+            return self._make()
 
     def initial(self, seed: int) -> tuple[dict[str, Array], list[Array]]:
         """Returns the initial values for a seed, equal to those of `build`.
@@ -69,9 +74,23 @@ class Network:
 
 
 @lru_cache(maxsize=16)
-def network(model: Model, inputs: tuple[int, ...], outputs: int) -> Network:
+def network(
+    model: Model, inputs: tuple[int, ...], outputs: int, policy: str | None = None
+) -> Network:
     """Returns the `Network` of these arguments. The last 16 are cached."""
-    return Network(model, inputs, outputs)
+    return Network(model, inputs, outputs, policy)
+
+
+@contextmanager
+def _global_policy(policy: str | None) -> Iterator[None]:
+    """Context in which new layers have this dtype policy; None changes nothing."""
+    before = keras.config.dtype_policy()
+    if policy is not None:
+        keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def _seeds(seed: int) -> list[int]:

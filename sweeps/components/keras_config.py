@@ -7,6 +7,7 @@ network consists of, and that take neither code nor files from the config.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -29,6 +30,11 @@ WITH_STATISTICS = ("BatchNormalization", "Normalization", "SpectralNormalization
 def class_names(config: Any) -> set[str]:
     """Returns the names of all classes and functions in the config of a model."""
     return {str(name) for module, name, _ in _objects(config)}
+
+
+def registered_names(config: Any) -> set[str]:
+    """Returns the names under which Keras looks up the classes and functions in a config."""
+    return {registered or name for _, name, registered in _objects(config)}
 
 
 def without_compilation(config: Any) -> Any:
@@ -77,9 +83,20 @@ def check_registered(path: str, config: Mapping[str, Any]) -> None:
 
     for module, name, registered in _objects(config):
         key = registered or name
-        if not _is_keras(module) and keras.saving.get_registered_object(key) is None:
-            allowed = f"has {key} of {module}, which no installed component registers with Keras"
-            raise Invalid("path", path, allowed)
+        if keras.saving.get_registered_object(key) is None and not _is_known(module, name):
+            found = f"has {key}" if module == "builtins" else f"has {key} of {module}"
+            allowed = "load the file that registers it with --plugin FILE.py"
+            raise Invalid("path", path, f"{found}, which is not registered with Keras; {allowed}")
+
+
+def _is_known(module: str, name: str) -> bool:
+    """Whether Keras finds a class or function among its own."""
+    import keras
+
+    if module != "builtins" or re.fullmatch(r"__\w+__", name):  # as __keras_tensor__: no class
+        return _is_keras(module)
+    parts = [keras] + [getattr(keras, part) for part in KERAS_PARTS if part]
+    return any(hasattr(part, name) for part in parts)
 
 
 def _objects(config: Any) -> Iterator[tuple[str, str, str | None]]:

@@ -12,13 +12,12 @@ code that can run is in the digest.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.abc import MetaPathFinder, SourceLoader
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, spec_from_file_location
@@ -27,7 +26,8 @@ from typing import Any
 
 from masksweep.strategies.base import Invalid
 from masksweep.strategies.registry import registering_from
-from masksweep.sweeps.components.groups import GROUPS
+from masksweep.sweeps.common import streams
+from masksweep.sweeps.components.groups import REGISTRIES
 from masksweep.sweeps.components.plugin_files import FLAG, Plugin, module_name, read
 
 HELP = """\
@@ -38,6 +38,8 @@ of a cluster, as it does, but files of data do not. May be given several times.
 
 _loaded: dict[Plugin, str] = {}
 """The plugins of this process, and the path of each as the command line has it."""
+_keras_origins: dict[str, str] = {}
+"""Origin of each object that a plugin has registered with Keras, by its registered name."""
 
 
 def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -82,25 +84,51 @@ def load(plugin: Plugin, path: str = "") -> None:
     if plugin in _loaded:
         return
     path = path or plugin.name
-    for registry in GROUPS.values():
+    for registry in REGISTRIES.values():
         len(registry)  # imports all others first, so that the fault is found in the plugin
     # a file may import TensorFlow, which prints to stderr
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    names_before = {kind: set(registry) for kind, registry in GROUPS.items()}
+    names_before = {kind: set(registry) for kind, registry in REGISTRIES.items()}
+    keras_before = _registered_with_keras()
     name = _finder.add(plugin, path)
     try:
         # what the file prints must not be mixed with the output of a command, as of plan --json
-        with registering_from(plugin.origin), contextlib.redirect_stdout(sys.stderr):
+        with registering_from(plugin.origin), streams.only_python_on_stderr():
             importlib.import_module(name)
     except Invalid as error:
         raise Invalid(FLAG, path, str(error)) from error
     except (Exception, SystemExit) as error:  # code of the user can raise anything
-        reason = _describe(error, plugin)
+        reason = describe(error, [plugin])
         raise Invalid(FLAG, path, f"does not import: {reason}") from error
-    if all(names_before[kind] == set(registry) for kind, registry in GROUPS.items()):
+    keras_names = [n for n, o in _registered_with_keras().items() if keras_before.get(n) is not o]
+    registers = any(names_before[kind] != set(registry) for kind, registry in REGISTRIES.items())
+    if not registers and not keras_names:
         allowed = "registers no component; see masksweep.strategies.register"
         raise Invalid(FLAG, path, allowed)
+    _keras_origins.update(dict.fromkeys(keras_names, plugin.origin))
     _loaded[plugin] = path
+
+
+def _registered_with_keras() -> dict[str, Any]:
+    """Returns the layers and functions that are registered with Keras, by their registered name.
+
+    `model=keras_file` finds them there, so a plugin with nothing but layers needs no component.
+    """
+    keras = sys.modules.get("keras")
+    return dict(keras.saving.get_custom_objects()) if keras else {}
+
+
+def keras_origins(names: Iterable[str]) -> str:
+    """Returns the origins of objects that plugins have registered with Keras.
+
+    Args:
+        names: Registered names, as `package>Layer`. Those that no plugin has registered are left
+            out.
+
+    Returns:
+        The different origins, separated by commas; empty if there is none.
+    """
+    return ", ".join(sorted({_keras_origins[name] for name in names if name in _keras_origins}))
 
 
 def loaded() -> tuple[Plugin, ...]:
@@ -131,10 +159,10 @@ def recorded_files() -> dict[str, bytes]:
     return {f"plugins/{name}": content for name, content in files().items()}
 
 
-def _describe(error: BaseException, plugin: Plugin) -> str:
-    """Returns an exception as a line, with the last file and line of the plugin that it is from."""
+def describe(error: BaseException, plugins: Iterable[Plugin]) -> str:
+    """Returns an exception as a line, with the last file and line in the plugins."""
     message = " ".join(str(error).split())[:300] or "no reason given"
-    paths = {str(Path(plugin.folder, name)): name for name, _ in plugin.files}
+    paths = {str(Path(p.folder, name)): name for p in plugins for name, _ in p.files}
     places = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError):
         message = error.msg

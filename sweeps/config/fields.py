@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainValidator
@@ -38,7 +39,24 @@ def _check_targets(value: Any) -> Any:
     return list(value)
 
 
+def _check_class_weight(value: Any) -> Any:
+    """Returns the value of `train.class_weight`."""
+    if value is None or value == BALANCED:
+        return value
+    if not isinstance(value, list | tuple):
+        raise Invalid("", value, f"must be a list, as [1,2.5], {BALANCED} or null")
+    if not value or not all(type(w) in (int, float) and 0 <= w < inf for w in value):
+        raise Invalid("", value, "must have a number for each class, 0 or above")
+    if not any(value):
+        raise Invalid("", value, "must have a number above 0")
+    return [float(weight) for weight in value]
+
+
 ComparisonStrategy = BeforeValidator(_comparison_strategy)
 """Builds the strategy to compare with."""
+ClassWeight = Annotated[list[float] | str | None, PlainValidator(_check_class_weight)]
+"""The weight of each class, `balanced`, or null."""
+BALANCED = "balanced"
+"""Weights by which each class counts the same."""
 Targets = Annotated[list[str] | str | None, PlainValidator(_check_targets)]
 """Globs on the weights that are masked, null, or `inner`."""

@@ -135,13 +135,15 @@ def sort_by_program(planned: Sequence[PlannedTrial]) -> list[PlannedTrial]:
 
     A worker keeps only its most recently compiled programs. Trials with the same program stay in
     their order; they differ only in values that the program takes as inputs (seed, masks, held
-    values, learning rate).
+    values, and the learning rate without a schedule).
     """
     groups: dict[str, list[PlannedTrial]] = {}
     for p in planned:
         config = p.trial.canonical()
-        program_config = {k: config[k] for k in ("strategy", "model", "data", "trainable", "jit")}
-        program_config["optimizer"] = {**config["optimizer"], "learning_rate": None}
+        names = ("strategy", "model", "data", "trainable", "jit", "optimizer")
+        program_config = {k: config[k] for k in names}
+        if p.trial.width > 1 or p.trial.optimizer.schedule is None:
+            program_config["optimizer"] = {**config["optimizer"], "learning_rate": None}
         program_config |= {key: config.get(key) for key in ("targets", "statistics")}
         groups.setdefault(json.dumps(program_config, sort_keys=True), []).append(p)
     return [p for members in groups.values() for p in members]
@@ -194,6 +196,11 @@ def print_plan(planned: Sequence[PlannedTrial], as_json: bool) -> None:
         suffix += f": {p.refusal}" if p.refusal else ""
         suffix += f"  cut off: {p.cut_off}" if p.cut_off else ""
         print(f"{p.trial.id[:12]}  {p.name}{suffix}")
+    print_counts(planned)
+
+
+def print_counts(planned: Sequence[PlannedTrial]) -> None:
+    """Prints what is read from files, and how many trials there are in each state."""
     for name in dict.fromkeys(text for p in planned for text in _files(p.trial) if text):
         print(name)
     print(count_by_state(planned))

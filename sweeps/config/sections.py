@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
@@ -18,6 +19,7 @@ from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common import strict
 from masksweep.sweeps.components import keras_loading
 from masksweep.sweeps.config.claim import Claim
+from masksweep.sweeps.config.fields import ClassWeight
 from masksweep.sweeps.config.validation import MultipleInvalid, explain
 
 Positive = Annotated[int, Field(ge=1)]
@@ -80,6 +82,19 @@ class Start(Section):
         return self
 
 
+class EarlyStopping(Section):
+    """When a training ends early, as under `keras.callbacks.EarlyStopping`."""
+
+    patience: Positive
+    """Number of epochs without a better value after which the training ends."""
+    monitor: Text = "validation/loss"
+    """The metric that is compared, on the validation samples."""
+
+
+def _patience_alone(value: Any) -> Any:
+    return {"patience": value} if type(value) is int else value
+
+
 class Train(Section):
     """Length of the training and its settings."""
 
@@ -103,6 +118,22 @@ class Train(Section):
     resume_at: Positive | None = None
     """Number of training steps after which a new program continues from a checkpoint. The result
     has the same bits as without the break."""
+    loss: str | None = None
+    """Name of the Keras loss, such as `huber`; null selects it by the task."""
+    metrics: list[str] = []
+    """Names of Keras metrics, such as `top_k_categorical_accuracy`, that are recorded beside the
+    loss and the accuracy on the validation and test samples."""
+    class_weight: ClassWeight = None
+    """Weight of each class in the loss of the training, as in `keras.Model.fit`: a list, or
+    `balanced`, by which each class counts the same; null weighs all samples the same."""
+
+    early_stopping: Annotated[EarlyStopping | None, BeforeValidator(_patience_alone)] = None
+    """When the training ends before its last step; then, and after the last step, the weights of
+    the best epoch are restored. In a config a number is the patience. null trains all steps."""
+
+    mixed_precision: Literal["mixed_float16", "mixed_bfloat16"] | None = None
+    """The Keras dtype policy of the model: layers compute with 16 bits, and the weights have 32.
+    null means `float32`."""
 
 
 class Audit(Section):

@@ -15,12 +15,16 @@ from masksweep.strategies.base import Invalid, Strategy
 from masksweep.strategies.core.npz import digest
 from masksweep.strategies.held import Held
 from masksweep.strategies.patterns import Pattern, Scored
-from masksweep.strategies.registry import STRATEGIES
+from masksweep.strategies.registry import STRATEGIES, Registry
 from masksweep.sweeps.common import strict
 from masksweep.sweeps.components.datasets import DataSet
 from masksweep.sweeps.components.groups import GROUPS
+from masksweep.sweeps.components.losses import DEFAULT_LOSS, OWN_LOSSES
+from masksweep.sweeps.components.metrics import OWN_METRICS
 from masksweep.sweeps.components.models import Model
 from masksweep.sweeps.components.optimizers import Optimizer
+from masksweep.sweeps.components.schedules import SCHEDULES
+from masksweep.sweeps.config import training_checks
 from masksweep.sweeps.config.display import flatten, label
 from masksweep.sweeps.config.fields import ComparisonStrategy, Globs, Targets, component
 from masksweep.sweeps.config.sections import (
@@ -57,8 +61,9 @@ class Trial(Section):
     data: Annotated[DataSet, component("data")]
     optimizer: Annotated[Optimizer, component("optimizer")]
     components: dict[str, str] = {}
-    """Origin of each component that does not ship with Masksweep, by group: a distribution and
-    its version, or the digest of a file. It is recorded with a trial. If it is given, the
+    """Origin of each component that does not ship with Masksweep, by group (`schedule`, `loss` and
+    `metric.NAME` for those that settings name): a distribution and its version, or the digest of
+    a file. It is recorded with a trial. If it is given, the
     component installed here must have the same origin."""
     targets: Targets = None
     """Globs for the variables that are masked, as `layer/variable`; a glob that begins with `!`
@@ -109,6 +114,10 @@ class Trial(Section):
             raise Invalid("held", self.held.name, allowed)
         if self.train.jit is True and self.compare and not self.compare.xla:
             raise Invalid("train.jit", True, f"{self.compare.name} does not compile under XLA")
+        training_checks.check(self.train, self.data, self.optimizer, self.compare is not None)
+        if self.train.mixed_precision and not self.model.takes_policy:
+            allowed = f"must be null with model={self.model.name}, whose layers have their policies"
+            raise Invalid("train.mixed_precision", self.train.mixed_precision, allowed)
         if self.compare == self.strategy:
             raise Invalid("compare", self.strategy.name, "must be another one than the trial's own")
         if self.compare and (self.train.switch_at or self.train.resume_at):
@@ -135,10 +144,12 @@ class Trial(Section):
 
     @property
     def origins(self) -> dict[str, str]:
-        """Origin of each component that does not ship with Masksweep, by group."""
+        """Origin of each component or its layers, by group, if it does not ship with Masksweep."""
         components = {group: (GROUPS[group], getattr(self, group)) for group in GROUPS}
         components["compare"] = STRATEGIES, self.compare
         by_group = {g: registry.origin(c.name) for g, (registry, c) in components.items() if c}
+        by_group["model"] = by_group["model"] or self.model.layers_origin
+        by_group |= {g: registry.origin(name) for g, (registry, name) in self._parts.items()}
         return {group: origin for group, origin in by_group.items() if origin}
 
     @property
@@ -147,6 +158,17 @@ class Trial(Section):
         if not self.train.steps and not self.train.epochs:
             return "train.epochs=0"
         return "" if self.optimizer.learning_rate else "optimizer.learning_rate=0"
+
+    @property
+    def _parts(self) -> dict[str, tuple[Registry[Any], str]]:
+        """Registry and name of the components that settings name, by a key of `components`."""
+        parts: dict[str, tuple[Registry[Any], str]] = {}
+        if schedule := self.optimizer.schedule:
+            parts["schedule"] = SCHEDULES, schedule.name
+        if (loss := self.train.loss) is not None and loss in OWN_LOSSES:
+            parts["loss"] = OWN_LOSSES, loss
+        metrics = [name for name in self.train.metrics if name in OWN_METRICS]
+        return parts | {f"metric.{name}": (OWN_METRICS, name) for name in metrics}
 
     @property
     def jit(self) -> bool:
@@ -170,6 +192,10 @@ class Trial(Section):
             return "train.switch_at and train.resume_at need a trial that runs alone"
         if self.compare:
             return "compare trains a second model in lockstep"
+        if self.train.mixed_precision == "mixed_float16":
+            return "train.mixed_precision=mixed_float16 skips a step by a condition"
+        if self.train.early_stopping:
+            return "train.early_stopping ends each trial at a step of its own"
         overwritten = self.optimizer.use_ema and self.optimizer.ema_overwrite_frequency
         return "optimizer.ema_overwrite_frequency is a condition in the step" if overwritten else ""
 
@@ -262,7 +288,8 @@ class Trial(Section):
             if self.compare:
                 components["compare"] = self.compare
         config |= {group: as_section(value, defaults=False) for group, value in components.items()}
-        if origins := {g: o for g, o in self.origins.items() if g in components}:
+        known = components.keys() | self._parts.keys()
+        if origins := {g: o for g, o in self.origins.items() if g in known}:
             config["components"] = origins
         for group, section in config.items():
             if isinstance(section, dict) and "path" in section:
@@ -270,6 +297,8 @@ class Trial(Section):
                 section["path"] = f"sha256:{content}"
         if self.train.steps is not None:
             config["train"].pop("epochs", None)
+        if self.train.loss == DEFAULT_LOSS[self.data.task]:
+            config["train"].pop("loss", None)
         return config
 
     @cached_property

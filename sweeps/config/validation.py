@@ -132,10 +132,12 @@ def as_section(value: Any, *, defaults: bool = True) -> dict[str, Any]:
     for field in dataclasses.fields(value):
         setting = getattr(value, field.name)
         if defaults or setting != field.default:
-            section[field.name] = _as_lists(setting)
+            section[field.name] = _as_plain(setting)
     return section
 
 
-def _as_lists(setting: Any) -> Any:
-    """Converts tuples to lists, at every level."""
-    return [_as_lists(item) for item in setting] if isinstance(setting, tuple) else setting
+def _as_plain(setting: Any) -> Any:
+    """Converts tuples to lists, at every level, and a component within another to a section."""
+    if dataclasses.is_dataclass(setting):
+        return as_section(setting, defaults=False)
+    return [_as_plain(item) for item in setting] if isinstance(setting, tuple) else setting

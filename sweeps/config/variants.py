@@ -39,7 +39,14 @@ def variants(trials: Sequence[Trial]) -> dict[str, str]:
 
 
 def _short(value: Any) -> Any:
-    """Returns the value; of the digest of a file only its first digits, which tell files apart."""
+    """Returns the value as it is shown.
+
+    Of the digest of a file these are its first digits, which tell files apart. A component within
+    a component is shown as `cosine(alpha=0.1)`.
+    """
+    if isinstance(value, Mapping) and "name" in value:
+        settings = ", ".join(f"{k}={v}" for k, v in value.items() if k != "name")
+        return f"{value['name']}({settings})" if settings else value["name"]
     is_digest = isinstance(value, str) and value.startswith("sha256:")
     return value[: len("sha256:") + SHOWN_DIGITS] if is_digest else value
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from masksweep.sweeps.common import safe_yaml
 from masksweep.sweeps.common.limits import MAX_COPIED_DATA_BYTES, MAX_SENT_ARTIFACT_BYTES
 from masksweep.sweeps.common.provenance import code_version
 from masksweep.sweeps.components.datasets.content import REFERENCE, content_digest
-from masksweep.sweeps.components.groups import GROUPS, GROUPS_WITH_FILES
+from masksweep.sweeps.components.groups import GROUPS_WITH_FILES, REGISTRIES
 from masksweep.sweeps.components.plugin_files import FLAG, ORIGIN_PATTERN
 from masksweep.sweeps.config.trial import Trial, parse, recorded_config
 from masksweep.sweeps.results import TrialResult
@@ -192,13 +192,24 @@ def _require_plugins(config: Mapping[str, Any]) -> None:
     origins = config.get("components")
     if not isinstance(origins, dict):
         return
-    for group, registry in {**GROUPS, "compare": STRATEGIES}.items():
-        match = ORIGIN_PATTERN.fullmatch(str(origins.get(group)))
-        section = config.get(group)
-        name = section.get("name") if isinstance(section, dict) else None
-        if match and name not in list(registry):
+    registries: Mapping[str, Iterable[str]] = {**REGISTRIES, "compare": STRATEGIES}
+    for group, origin in origins.items():
+        match, kind = ORIGIN_PATTERN.fullmatch(str(origin)), str(group).partition(".")[0]
+        name = _component_name(config, str(group))
+        if match and kind in registries and name not in list(registries[kind]):
             reason = f"is of a file that was not named; add {FLAG} {match[1]}"
             raise Invalid(f"components.{group}", match[0], reason)
+
+
+def _component_name(config: Mapping[str, Any], group: str) -> Any:
+    """Returns the name of a component in a config, by its key in `components`."""
+    if group.startswith("metric."):
+        return group.removeprefix("metric.")
+    path = {"loss": ("train", "loss"), "schedule": ("optimizer", "schedule", "name")}
+    value: Any = config
+    for key in path.get(group, (group, "name")):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def _parse_results(path: Path, block: Any) -> RecordedResults:

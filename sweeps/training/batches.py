@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from masksweep.strategies.base import Array, Invalid
-from masksweep.sweeps.common.seeding import permutation
+from masksweep.sweeps.common.seeding import derive_seed, permutation
+from masksweep.sweeps.components.datasets.base import Split
+from masksweep.sweeps.components.datasets.pipeline import Pipeline
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.training.setup import TrialStart
 
@@ -41,11 +44,33 @@ def schedule(trial: Trial, samples: int) -> tuple[int, int]:
 
 def first_batch(start: TrialStart) -> tuple[Any, Any]:
     """The inputs and targets of the first step."""
+    return next(of_epoch(start, 0))
+
+
+def of_epoch(start: TrialStart, number: int, skipped: int = 0) -> Iterator[tuple[Any, Any]]:
+    """Iterates over the batches of one epoch, each the inputs and targets of a step, as tensors.
+
+    Args:
+        start: The start of the trial.
+        number: Number of the epoch, from 0.
+        skipped: Number of steps that are left out at the beginning.
+    """
     import tensorflow as tf
 
-    x, y = start.data.train
-    rows = order(start.trial, len(x), 0)[0]
-    return tf.constant(x[rows]), tf.constant(y[rows])
+    train = start.data.train
+    if isinstance(train, Pipeline):
+        pairs = of_pipeline(start.trial, train, number, skipped)
+    else:
+        x, y = train
+        rows_of_steps = order(start.trial, len(x), number)[skipped:]
+        pairs = ((x[rows], y[rows]) for rows in rows_of_steps)
+    return ((tf.constant(x), tf.constant(y)) for x, y in pairs)
+
+
+def of_pipeline(trial: Trial, train: Pipeline, number: int, skipped: int) -> Iterator[Split]:
+    """As `of_epoch`, for samples of a pipeline, and as arrays."""
+    seed = derive_seed(trial.seed, f"order/{number}") if trial.train.shuffle else None
+    return train.training_batches(trial.train.batch_size, seed, skipped)
 
 
 def order(trial: Trial, samples: int, number: int) -> Array:

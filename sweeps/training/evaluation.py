@@ -18,6 +18,8 @@ from masksweep.strategies.core.moving_statistics import statistics
 from masksweep.strategies.core.slots import slot_leak
 from masksweep.strategies.core.weights import values
 from masksweep.sweeps.common.memory import variable_bytes
+from masksweep.sweeps.components.datasets.base import Split
+from masksweep.sweeps.components.datasets.pipeline import first_samples
 from masksweep.sweeps.training import batches, setup, timing, weight_images
 from masksweep.sweeps.training.flops import flops_metrics
 from masksweep.sweeps.training.output_causes import output_causes
@@ -33,6 +35,9 @@ PROBE_SAMPLES = 256
 """Number of samples on which outputs are compared: those of the live and the saved model, and
 those before and after the training."""
 
+
+MAX_HALF_DIFFERENCE = {"mixed_float16": 16 * 2**-10, "mixed_bfloat16": 16 * 2**-7}
+"""As `audit.MAX_OUTPUT_DIFFERENCE`, for models that compute with 16 bits: 16 roundings."""
 
 Part = Literal["validation", "test"]
 
@@ -55,7 +60,12 @@ def snapshot(start: TrialStart, program: Program) -> Snapshot:
 
 
 def _probe(start: TrialStart) -> Array:
-    return (start.data.validation or start.data.test)[0][:PROBE_SAMPLES]
+    inputs: Array = _probe_samples(start)[0]
+    return inputs
+
+
+def _probe_samples(start: TrialStart) -> Split:
+    return first_samples(start.data.validation or start.data.test, PROBE_SAMPLES)
 
 
 def epoch_metrics(start: TrialStart, program: Program, position: Position) -> dict[str, float]:
@@ -74,7 +84,7 @@ def epoch_metrics(start: TrialStart, program: Program, position: Position) -> di
     if not part.steps:
         return {}
     metrics = named_metrics("train", program, (part.loss / part.steps, part.score / part.steps))
-    at_last_step = done == batches.schedule(start.trial, len(start.data.train[0]))[1]
+    at_last_step = done == batches.schedule(start.trial, start.data.samples)[1]
     holds = any(not weight.mask.all() for weight in start.plan.weights)
     if holds and (at_last_step or done // interval > (done - part.steps) // interval):
         metrics["audit/violations"] = float(part.peak_violations)
@@ -136,7 +146,9 @@ def integrity(
     if all(mask.all() for mask in masks.values()) and not outputs_held:
         return {}, artifacts, sha256  # nothing is held, so there is nothing to audit
     count, drift = audit.violations(reloaded, plan)
-    outputs = np.asarray(baked(_probe(start), training=False))
+    outputs = np.asarray(baked(_probe(start), training=False)).astype(np.float32)
+    policy = start.trial.train.mixed_precision
+    max_difference = MAX_HALF_DIFFERENCE[policy] if policy else audit.MAX_OUTPUT_DIFFERENCE
     verdict = audit.Integrity(
         violations=count,
         peak_violations=max(count, progress.peak_violations),
@@ -147,7 +159,7 @@ def integrity(
         raw_drift=program.raw_drift(before.raw),
         moved=audit.moved_fraction(before.weights, reloaded, plan),
         agreement=float(np.abs(after.outputs - outputs).max()),
-        tolerance=audit.MAX_OUTPUT_DIFFERENCE * max(1.0, float(np.abs(outputs).max())),
+        tolerance=max_difference * max(1.0, float(np.abs(outputs).max())),
         output_drift=_output_drift(before.outputs, after.outputs, outputs_held),
         reloaded_exactly=audit.same_weights(reloaded, after.weights)
         and audit.same_weights(reloaded_state, live),
@@ -250,7 +262,7 @@ def _free_loss(start: TrialStart, before: Array, after: Array) -> dict[str, floa
     outputs_held = list(start.plan.outputs_held)
     if not outputs_held or start.data.task != "regression":
         return {}
-    targets = (start.data.validation or start.data.test)[1][:PROBE_SAMPLES]
+    targets = _probe_samples(start)[1]
     errors = [
         np.delete((outputs - targets) ** 2, outputs_held, -1).mean() for outputs in (before, after)
     ]

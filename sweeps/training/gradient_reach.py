@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import tensorflow as tf
 
 from masksweep.strategies.base import Plan
 from masksweep.sweeps.training import batches, setup
@@ -36,8 +35,8 @@ def control_reach(
         `integrity/reached`: Number of masked entries whose gradient was not zero in at least one
         of these batches. `integrity/unreached`: Number of all other masked entries.
     """
-    trial, samples = start.trial, len(start.data.train[0])
-    steps, total_steps = batches.schedule(trial, samples)
+    trial = start.trial
+    steps, total_steps = batches.schedule(trial, start.data.samples)
     state = [np.asarray(v.numpy()) for v in program.training.state]
     moments = [
         (before.weights, start.state, 0),
@@ -51,8 +50,7 @@ def control_reach(
     reached = {name: np.zeros(mask.shape, bool) for name, mask in masked.items()}
     for weights, values, epoch in moments:
         dense.training.assign_all(dense.start(weights, values, Plan(), rate))
-        for rows in batches.order(trial, samples, epoch):
-            x, y = (tf.gather(a, rows) for a in start.data.train)
+        for x, y in batches.of_epoch(start, epoch):
             gradients = dense.gradients(x, y)
             for name in reached.keys() & gradients.keys():
                 reached[name] |= np.asarray(gradients[name]) != 0

@@ -35,7 +35,7 @@ def compare(start: TrialStart, reference: Strategy) -> dict[str, float]:
     trial = trial.model_copy(update={"train": trial.train.model_copy(update={"jit": jit})})
     reference_start = replace(start, trial=trial.with_strategy(reference))
     loops = [single_trial_loop(s) for s in (replace(start, trial=trial), reference_start)]
-    total = batches.schedule(trial, len(start.data.train[0]))[1]
+    total = batches.schedule(trial, start.data.samples)[1]
     interval, parted_step, distance = trial.audit.every, 0, 0.0
     for step in range(interval, total + interval, interval):
         for loop in loops:

@@ -17,19 +17,31 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from masksweep.strategies.base import Plan
+from masksweep.strategies.base import Array, Plan
 from masksweep.strategies.core import audit
 from masksweep.strategies.core.training import Training
+from masksweep.sweeps.components.datasets.base import Split
+from masksweep.sweeps.components.datasets.pipeline import Pipeline
 from masksweep.sweeps.results import Diverged, Report
-from masksweep.sweeps.training import batches, evaluation, setup
+from masksweep.sweeps.training import (
+    batches,
+    early_stopping,
+    evaluation,
+    keras_metrics,
+    setup,
+)
 from masksweep.sweeps.training.checkpoint import Checkpoints, State
-from masksweep.sweeps.training.program import Lane, Program
+from masksweep.sweeps.training.feed import feed_for
+from masksweep.sweeps.training.program import MAX_EVALUATED_SAMPLES, Lane, Program
 from masksweep.sweeps.training.setup import TrialStart
 from masksweep.sweeps.training.state import CHUNK_SECONDS, Emit, Position
 from masksweep.sweeps.training.steps import LossLimit, Progress, Steps
 
 if TYPE_CHECKING:
     from masksweep.sweeps.training.vectorized import PackedProgram
+
+UNKNOWN_ORDER = "the bits may differ: the data do not say that each pass has the same samples"
+"""Note and tag of a trial on a pipeline that is not known to be deterministic."""
 
 
 @dataclass(eq=False)
@@ -44,6 +56,9 @@ class TrialRun:
     """A message for the user, which the next report carries."""
     error: Exception | None = None
     """The exception that ended the training before its last step."""
+    best_weights: list[Array] = field(default_factory=list)
+    """The weights of the best epoch (see `early_stopping`); empty before the first one has ended,
+    and without early stopping."""
 
     def resume(self, training: Training, kind: str = "") -> Lane:
         """Takes the position from the newest usable checkpoint, if there is one.
@@ -64,7 +79,12 @@ class TrialRun:
         if state is None:
             return []
         self.position = Position.of(state.position)
-        return state.arrays
+        if not self.start.data.deterministic:
+            self.note += f"; {UNKNOWN_ORDER}"
+        if self.position.best.value is None:
+            return state.arrays
+        lane, self.best_weights = early_stopping.split_saved(training, list(state.arrays))
+        return lane
 
     def report(self, total: int, metrics: Mapping[str, float] | None = None) -> None:
         """Sends a report of the current position and the note, and clears the note.
@@ -105,14 +125,15 @@ class TrainingLoop:
         self.runs, self.program = list(runs), program
         self.programs = [program]
         """All programs that the loop has used: a second one only after `train.resume_at`."""
-        self.x, self.y = (tf.constant(a) for a in first.data.train)
-        self.order: Any = None
-        """Indices of the samples in the epoch's batches, `[runs, steps, batch]` int32."""
-        self._trial, self._samples = first.trial, len(first.data.train[0])
-        self._epoch, self._total = batches.schedule(first.trial, self._samples)
+        self._feed = feed_for([run.start for run in runs])
+        self._trial = first.trial
+        self._epoch, self.total = batches.schedule(first.trial, first.data.samples)
+        """Training steps of the whole trial."""
         self._audit_every = audit_every or first.trial.audit.every
         self._steps, self._chunk = runs[0].position.found.steps, 1
-        self._reported = False
+        self.samples, _ = self._feed.at(self._steps)
+        """The samples of the newest steps."""
+        self._reported = self._stopped = False
 
     @property
     def active(self) -> list[TrialRun]:
@@ -120,23 +141,24 @@ class TrainingLoop:
         return [run for run in self.runs if run.error is None]
 
     def train(self, until: int | None = None) -> None:
-        """Trains to the last step, or to the step `until`.
+        """Trains to the last step, to the step `until`, or until early stopping ends the training.
 
         An exception that ends a run early is kept as the run's `error`; the other runs go on.
         """
         self._report_resumed()
-        total = self._total if until is None else until
-        while self._steps < total and self.active:
-            epoch, done = divmod(self._steps, self._epoch)
-            if self.order is None or not done:
-                orders = [batches.order(r.start.trial, self._samples, epoch) for r in self.runs]
-                self.order = tf.constant(np.stack(orders))
-            train, epoch_end = self._trial.train, (epoch + 1) * self._epoch
+        total = self.total if until is None else until
+        while self._steps < total and self.active and not self._stopped:
+            train, epoch_end = self._trial.train, (self._steps // self._epoch + 1) * self._epoch
             event_steps = [s for s in (train.switch_at, train.resume_at) if s and s > self._steps]
             self._train_chunk(min(total, epoch_end, *event_steps) - self._steps)
-            finished = self._steps == self._total
-            ended = self._steps == epoch_end or finished
-            self._report(epoch_ended=ended and not finished)
+            last_step = self._steps == self.total
+            ended = self._steps == epoch_end or last_step
+            monitored = ended and train.early_stopping is not None
+            scores = self.scores("validation") if monitored or (ended and not last_step) else []
+            if monitored and self.active:
+                self._stopped = self._take_epoch(scores[0])
+            finished = last_step or self._stopped
+            self._report(scores if ended and not finished else [])
             for run in self.active:
                 run.position.epochs += ended
                 if ended and not finished:
@@ -144,6 +166,8 @@ class TrainingLoop:
             if not finished and self.active:
                 self._handle_events()
                 self._save(ended)
+            if finished:
+                self._restore_best()
 
     def run(self, until: int | None = None) -> None:
         """As `train`, but raises the exception that ended the first run, such as `Diverged`."""
@@ -158,9 +182,9 @@ class TrainingLoop:
         self._reported = True
         for run in self.runs:
             if run.note:
-                run.report(self._total)
+                run.report(self.total)
             for epoch, metrics in enumerate(run.position.curve, start=1):
-                run.emit(Report(self._steps, self._total, epoch, metrics))
+                run.emit(Report(self._steps, self.total, epoch, metrics))
 
     def _train_chunk(self, max_steps: int) -> None:
         """Runs one chunk of steps, which takes about `CHUNK_SECONDS`.
@@ -168,14 +192,15 @@ class TrainingLoop:
         Args:
             max_steps: Largest number of steps of the chunk.
         """
-        count = min(self._chunk, max_steps)
-        steps = Steps(self._steps, count, self._audit_every, self._total)
+        self.samples, available = self._feed.at(self._steps)
+        count = min(self._chunk, max_steps, available)
+        steps = Steps(self._steps, count, self._audit_every, self.total, self._epoch)
         limits = [
             LossLimit(r.position.part.loss, r.position.limit, active=r.error is None)
             for r in self.runs
         ]
         tic = time.perf_counter()
-        results = self.program.run(self.x, self.y, self.order, steps, limits)
+        results = self.program.run(*self.samples, steps, limits)
         # the first chunk has one step: it measures the time of a step, and the loss before training
         self._chunk = 1 + int(count * CHUNK_SECONDS / (time.perf_counter() - tic))
         self._steps += count
@@ -187,32 +212,77 @@ class TrainingLoop:
                     run.position.add(progress, count)
                 except Diverged:
                     part = run.position.part
-                    run.report(self._total, {"train/loss": part.loss / part.steps})
+                    run.report(self.total, {"train/loss": part.loss / part.steps})
                     raise
 
-    def _report(self, epoch_ended: bool) -> None:
-        """Reports the chunk, with the epoch's metrics if `epoch_ended`.
+    def _take_epoch(self, scores: Mapping[str, float]) -> bool:
+        """Takes the validation scores of an epoch, and returns whether the training ends with it.
+
+        Args:
+            scores: The scores of the only run, after the epoch.
+        """
+        (run,) = self.runs
+        setting, best = self._trial.train.early_stopping, run.position.best
+        assert setting is not None
+        if best.update(setting.monitor, scores[setting.monitor], self._steps):
+            run.best_weights = early_stopping.weights_of(self.program.single_program.training)
+        return best.waited >= setting.patience
+
+    def _restore_best(self) -> None:
+        """Restores the weights of the best epoch at the end of a training with early stopping."""
+        for run in self.active:
+            if run.best_weights:
+                early_stopping.restore(self.program.single_program.training, run.best_weights)
+
+    def _report(self, validation_metrics: Sequence[Mapping[str, float]]) -> None:
+        """Reports the chunk, with the epoch's metrics if it has ended.
 
         The last epoch is not reported with metrics here: they are part of the trial's result.
+
+        Args:
+            validation_metrics: Those of each run, if the epoch has ended; else empty.
         """
-        validation_metrics = self.scores("validation") if epoch_ended else []
+        epoch_ended = len(validation_metrics) > 0
         for number, run in enumerate(self.runs):
             if run.error is not None:
                 continue
             if epoch_ended:
                 program = self.program.single_program
                 train_metrics = evaluation.epoch_metrics(run.start, program, run.position)
-                run.position.curve.append(train_metrics | validation_metrics[number])
-            run.report(self._total, run.position.curve[-1] if epoch_ended else None)
+                run.position.curve.append({**train_metrics, **validation_metrics[number]})
+            run.report(self.total, run.position.curve[-1] if epoch_ended else None)
 
     def scores(self, part: evaluation.Part) -> list[dict[str, float]]:
-        """Loss and score of each run on one part of the data; empty if there is no such part."""
+        """Loss, score and `train.metrics` of each run on one part of the data.
+
+        They are empty if there is no such part.
+        """
         split = getattr(self.runs[0].start.data, part)
         if split is None:
             return [{} for _ in self.runs]
-        scores = self.program.evaluate_lanes(*split)
+        scores = self._evaluate(split)
         program = self.program.single_program
-        return [evaluation.named_metrics(part, program, pair) for pair in scores]
+        results = [evaluation.named_metrics(part, program, pair) for pair in scores]
+        if names := self._trial.train.metrics:
+            pieces = (
+                split.batches(MAX_EVALUATED_SAMPLES) if isinstance(split, Pipeline) else [split]
+            )
+            pairs = [(self.program.outputs_of_lanes(x), y) for x, y in pieces]
+            outputs = np.concatenate([of_piece for of_piece, _ in pairs], axis=1)
+            y = np.concatenate([targets for _, targets in pairs])
+            for result, of_lane in zip(results, outputs, strict=False):
+                values = keras_metrics.compute(names, y, of_lane)
+                result |= {f"{part}/{name}": value for name, value in values.items()}
+        return results
+
+    def _evaluate(self, split: Split | Pipeline) -> list[tuple[float, float]]:
+        """(mean loss, score) of each run on all samples."""
+        if not isinstance(split, Pipeline):
+            return self.program.evaluate_lanes(*split)
+        sums = np.zeros((self.program.single_program.shape.width, 2))
+        for x, y in split.batches(MAX_EVALUATED_SAMPLES):
+            sums += np.multiply(self.program.evaluate_lanes(x, y), len(x))
+        return [(float(loss), float(score)) for loss, score in sums / len(split)]
 
     # -- checkpoints -----------------------------------------------------------------------------
 
@@ -229,7 +299,7 @@ class TrainingLoop:
         if self._trial.train.switch_at is not None:  # a switch changes the masks too
             count = len(self.program.single_program.training.all_variables)
         return [
-            State(self._steps, asdict(run.position), lane)
+            State(self._steps, asdict(run.position), [*lane, *run.best_weights])
             for run, lane in zip(self.runs, self.program.lanes(count), strict=False)
         ]
 
@@ -249,8 +319,7 @@ class TrainingLoop:
     def next_batch(self) -> tuple[Any, Any]:
         """Inputs and targets of the next step."""
         epoch, row = divmod(self._steps, self._epoch)
-        rows = batches.order(self._trial, self._samples, epoch)[row]
-        return tf.gather(self.x, rows), tf.gather(self.y, rows)
+        return next(batches.of_epoch(self.runs[0].start, epoch, row))
 
     def _handle_events(self) -> None:
         """Draws new masks, or moves on to a new program, if that is due at this step."""

@@ -59,7 +59,7 @@ def run(members: Sequence[PackMember], rounds_folder: Folder | None = None) -> l
             if isinstance(start, TrialResult):
                 outcomes[number] = start
                 continue
-            shape = setup.shape(start)
+            shape = setup.shape(start).of_pack(member.trial.width)
             if shape in _unpackable_shapes:
                 return _run_alone_or_raise(members, rounds_folder, _unpackable_shapes[shape])
             prepared = _prepare(start, member)
@@ -73,7 +73,7 @@ def run(members: Sequence[PackMember], rounds_folder: Folder | None = None) -> l
             outcomes |= zip(group, _train(list(group.values()), peak), strict=True)
         except Unpackable as error:
             _unpackable_shapes[shape] = str(error)
-            program.drop_program(replace(shape, width=members[0].trial.width))
+            program.drop_program(shape)
             note = f"trials of this shape run alone: {error}"
             members[0].emit(Report(0, 1, 1, note=note))
             return _run_alone_or_raise(members, rounds_folder, str(error))
@@ -178,10 +178,10 @@ def _audit_trials(
 
 def _time_pack(loop: TrainingLoop, packed: PackedProgram) -> dict[str, float]:
     starts = [run.start for run in loop.runs]
-    if not starts[0].trial.speed.rounds or loop.order is None:  # no order without a step
+    if not starts[0].trial.speed.rounds or not loop.total:
         return {}
     try:
-        return evaluation.step_time_of_pack(starts, packed, (loop.x, loop.y, loop.order))
+        return evaluation.step_time_of_pack(starts, packed, loop.samples)
     except Exception as error:  # such as too little memory: the results are still good
         run, note = loop.active[0], f"the pack was not timed: {error}"
         steps = run.position.found.steps

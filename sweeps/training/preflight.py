@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common.child import Child, ChildDied
@@ -16,7 +17,13 @@ from masksweep.sweeps.components import plugins
 from masksweep.sweeps.components.plugin_files import Plugin
 from masksweep.sweeps.config.trial import Trial, parse, recorded_config
 from masksweep.sweeps.results import PreflightAnswer
+from masksweep.sweeps.training.model_summary import ModelSummary, summaries
 
+if TYPE_CHECKING:
+    from masksweep.sweeps.components.datasets.base import Arrays
+    from masksweep.sweeps.components.initializers import Network
+
+T = TypeVar("T")
 AskPreflight = Callable[[Sequence[Trial]], Sequence[PreflightAnswer]]
 """The function `check_plans`, run in a process that has loaded TensorFlow."""
 
@@ -66,9 +73,16 @@ class Preflight:
         Raises:
             Invalid: A plan cannot be made, or the child process died.
         """
+        return self._run(check_plans, trials)
+
+    def describe(self, trials: Sequence[Trial]) -> Sequence[ModelSummary]:
+        """Runs `model_summary.summaries` in the child process. Raises as `ask` does."""
+        return self._run(summaries, trials)
+
+    def _run(self, function: Callable[[Sequence[Trial]], T], trials: Sequence[Trial]) -> T:
         configs = [recorded_config(trial) for trial in trials]
         try:
-            return self._child.submit(_check_configs, plugins.loaded(), configs).result()
+            return self._child.submit(_run, function, plugins.loaded(), configs).result()
         except ChildDied:
             raise Invalid("model", "", "ended the process that built it; too large?") from None
 
@@ -79,13 +93,16 @@ def _load() -> None:
     prepare_process(threads=1)
 
 
-def _check_configs(
-    needed_plugins: Sequence[Plugin], configs: Sequence[Mapping[str, Any]]
-) -> list[PreflightAnswer]:
+def _run(
+    function: Callable[[Sequence[Trial]], T],
+    needed_plugins: Sequence[Plugin],
+    configs: Sequence[Mapping[str, Any]],
+) -> T:
+    """Calls a function with the trials of these configs."""
     try:
         for plugin in needed_plugins:
             plugins.load(plugin)
-        return check_plans([parse(config) for config in configs])
+        return function([parse(config) for config in configs])
     except Invalid:
         raise
     except Exception:  # some exceptions cannot be pickled and sent to the parent process
@@ -95,8 +112,49 @@ def _check_configs(
 def _shape(trial: Trial) -> str:
     config = trial.canonical()
     relevant = {k: v for k, v in config.items() if k not in ("optimizer", "audit", "jit")}
-    relevant["train"] = trial.train.batch_size, trial.train.switch_at
+    train = trial.train
+    relevant["train"] = [train.batch_size, train.switch_at, train.class_weight]
+    relevant["train"] += [train.early_stopping is not None, train.mixed_precision]
+    if trial.optimizer.schedule:
+        relevant["schedule"] = config["optimizer"]["schedule"], train.steps or train.epochs
     return json.dumps(relevant, sort_keys=True)
+
+
+def _load_data(trial: Trial) -> Arrays:
+    """Returns the trial's data.
+
+    Raises:
+        Invalid: They cannot be loaded, or are not as they must be.
+    """
+    try:
+        return trial.data.load()
+    except Invalid:
+        raise
+    except Exception as error:  # a plugin's data set may raise anything
+        reason = plugins.describe(error, plugins.loaded())
+        raise Invalid("data", trial.data.name, f"cannot be loaded: {reason}") from None
+
+
+def _network(trial: Trial, data: Arrays) -> Network:
+    """Returns `setup.network`.
+
+    Raises:
+        Invalid: The network cannot be built, or does not fit the data.
+    """
+    from masksweep.sweeps.training import setup
+
+    try:
+        return setup.network(trial, data)
+    except Invalid as error:
+        if error.key == "inputs":  # the shape of a sample
+            allowed = f"inputs={error.value} of data={data.name} {error.allowed}"
+            raise Invalid("model", trial.model.name, allowed) from error
+        own_keys = [field.name for field in fields(trial.model)]  # type: ignore[arg-type]
+        key = f"model.{error.key}" if error.key in own_keys else error.key
+        raise Invalid(key, error.value, error.allowed) from error
+    except Exception as error:  # Keras raises errors of many types
+        reason = plugins.describe(error, plugins.loaded())
+        raise Invalid("model", trial.model.name, f"cannot be built: {reason}") from None
 
 
 def check_plans(trials: Sequence[Trial]) -> list[PreflightAnswer]:
@@ -115,21 +173,20 @@ def check_plans(trials: Sequence[Trial]) -> list[PreflightAnswer]:
     from masksweep.strategies.core.moving_statistics import frozen_statistics
     from masksweep.strategies.core.selection import match_each
     from masksweep.strategies.patterns import Pattern, Scored
-    from masksweep.sweeps.components.initializers import Network
     from masksweep.sweeps.training.batches import schedule
-    from masksweep.sweeps.training.setup import network, plan_for, refusal, switched_plan
+    from masksweep.sweeps.training.setup import class_weights, plan_for, refusal, switched_plan
     from masksweep.sweeps.training.start_weights import from_file
 
     initials: dict[tuple[Network, str], dict[str, Array]] = {}
     results = []
     for trial in trials:
-        data = trial.data.load()
-        schedule(trial, len(data.train[0]))
-        try:
-            net = network(trial, data)
-        except Exception as error:  # Keras raises errors of many types
-            reason = str(error).strip().splitlines()[0]
-            raise Invalid("model", trial.model, f"cannot be built: {reason}") from None
+        data = _load_data(trial)
+        trial.optimizer.for_steps(schedule(trial, data.samples)[1])
+        class_weights(trial, data)
+        if trial.train.early_stopping and data.validation is None:
+            allowed = f"must be null; {data.name} has no validation samples"
+            raise Invalid("train.early_stopping", trial.train.early_stopping, allowed)
+        net = _network(trial, data)
         # seed 0 for all trials: whether a plan can be made does not depend on the seed
         key = net, trial.start.model_dump_json()
         if key not in initials:

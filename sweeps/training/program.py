@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -17,8 +16,11 @@ from masksweep.strategies.base import Array, Plan, Strategy
 from masksweep.strategies.core import audit
 from masksweep.strategies.core.training import Training
 from masksweep.sweeps.components.datasets.base import Task
+from masksweep.sweeps.components.datasets.stored_images import BYTE_RANGE
 from masksweep.sweeps.components.models import Model
 from masksweep.sweeps.components.optimizers import Optimizer
+from masksweep.sweeps.components.optimizers.base import rate_variables
+from masksweep.sweeps.training.losses import TrainingLoss
 from masksweep.sweeps.training.step_loop import StepLoop
 from masksweep.sweeps.training.steps import LossLimit, Progress, Steps
 
@@ -52,6 +54,12 @@ class Shape:
     """Globs on the names of the statistics that are updated; None for those of `trainable`."""
     width: int = 1
     """Number of trials that run side by side (see `vectorized`)."""
+    loss: str | None = None
+    """Name of the Keras loss; None for that of the task."""
+    class_weights: tuple[float, ...] | None = None
+    """Weight of each class in the loss of the training; None for equal weights."""
+    mixed_precision: str | None = None
+    """Keras dtype policy of the model; None for `float32`."""
 
     @classmethod
     def of(cls, plan: Plan, strategy: Strategy, optimizer: Optimizer, **others: Any) -> Shape:
@@ -60,14 +68,22 @@ class Shape:
         Args:
             plan: The masked weights, of which only names and shapes matter.
             strategy: How the masked weights are held.
-            optimizer: The optimizer; its learning rate does not matter.
+            optimizer: The optimizer; its learning rate matters only if it has a schedule.
             **others: The other fields of the shape.
         """
         constants = strategy.bind().constants
         masked = tuple((w.weight.name, *(a.shape for a in constants(w))) for w in plan.weights)
-        # the learning rate is a variable of the program, so all rates share one program
-        unit_rate_optimizer = replace(optimizer, learning_rate=1.0)
-        return cls(strategy=strategy, optimizer=unit_rate_optimizer, masked=masked, **others)
+        # without a schedule the learning rate is a variable, so all rates share one program
+        if optimizer.schedule is None:
+            optimizer = replace(optimizer, learning_rate=1.0)
+        return cls(strategy=strategy, optimizer=optimizer, masked=masked, **others)
+
+    def of_pack(self, width: int) -> Shape:
+        """The shape of the program that trains `width` trials of this shape side by side.
+
+        The rates of a schedule are variables there, so all rates share one program.
+        """
+        return replace(self, width=width, optimizer=replace(self.optimizer, learning_rate=1.0))
 
 
 _programs: OrderedDict[Shape, Any] = OrderedDict()
@@ -115,13 +131,6 @@ def without_programs() -> Iterator[None]:
         _programs.update(saved)
 
 
-def loss_of(task: Task) -> Any:
-    """Returns the loss that models of this task train on, a `keras.losses.Loss`."""
-    if task == "classification":
-        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    return keras.losses.MeanSquaredError()
-
-
 class Program:
     """The compiled training of one model under one strategy and one optimizer.
 
@@ -137,7 +146,7 @@ class Program:
     def __init__(self, shape: Shape, model: Any, plan: Plan) -> None:
         self.shape = shape
         classify = shape.task == "classification"
-        self._loss = loss_of(shape.task)
+        self._loss = TrainingLoss(shape.task, shape.loss, shape.class_weights)
         self.score = _accuracy if classify else _mse
         self.training = Training(
             model,
@@ -148,14 +157,18 @@ class Program:
             trainable=shape.trainable,
             statistics=shape.statistics,
         )
-        rate = self.training.optimizer.learning_rate
-        self._rate = next(i for i, v in enumerate(self.training.variables) if v is rate)
+        rates = {id(v): n for n, v in enumerate(rate_variables(self.training.optimizer))}
+        self._rates = {
+            i: rates[id(v)] for i, v in enumerate(self.training.variables) if id(v) in rates
+        }
+        """By the index of a variable in `training.variables`: the number of its rate."""
+        # a variable, because TensorFlow multiplies by the inverse of a constant, which is inexact
+        self._byte_range = tf.Variable(BYTE_RANGE, trainable=False)
         masked = bool(self.training.masked)
         self.loop = StepLoop(self._step, self._count if masked else None, jit=shape.jit)
         self._evaluate = trace_for_any_size(self.losses)
-        self._predict = tf.function(
-            lambda x: self.training.forward(x, training=False)[0], autograph=False
-        )
+        self._predict = tf.function(self.outputs, autograph=False)
+        self._outputs = trace_for_any_size(self.outputs)
         self._gradients = tf.function(self.training.gradients, autograph=False)
 
     def start(
@@ -173,7 +186,9 @@ class Program:
             Invalid: The plan does not fit the program; see `Training.start`.
         """
         arrays = self.training.start(weights, state, plan)
-        arrays[self._rate] = np.asarray(rate, arrays[self._rate].dtype)
+        values = replace(self.shape.optimizer, learning_rate=rate).rates
+        for index, number in self._rates.items():
+            arrays[index] = np.asarray(values[number], arrays[index].dtype)
         return arrays
 
     # -- the interface that `PackedProgram` has too, here with one lane --------------------------
@@ -203,14 +218,25 @@ class Program:
         """The result of `evaluate`, as a list of one lane."""
         return [self.evaluate(x, y)]
 
+    def outputs_of_lanes(self, x: Any) -> Array:
+        """Outputs for all samples, `[1, samples, outputs]`, without training."""
+        parts = range(0, len(x), MAX_EVALUATED_SAMPLES)
+        outputs = [self._outputs(x[i : i + MAX_EVALUATED_SAMPLES]) for i in parts]
+        return np.concatenate(outputs)[np.newaxis]
+
     # -- in a graph ----------------------------------------------------------------------------
 
     def _step(self, x: Any, y: Any, order: Any, i: Any) -> tuple[Any, Any]:
         # not a slice, which XLA would compile again for every start index
         rows = tf.gather(order, i)
         targets = tf.gather(y, rows)
-        loss, outputs = self.training.step(tf.gather(x, rows), targets)
+        loss, outputs = self.training.step(self.inputs(x, rows), targets)
         return loss, self.score(targets, outputs)
+
+    def inputs(self, x: Any, rows: Any) -> Any:
+        """The inputs in these rows of `x`, as tensors in a graph; bytes as numbers in [0, 1]."""
+        inputs = tf.gather(x, rows)
+        return tf.cast(inputs, tf.float32) / self._byte_range if x.dtype == tf.uint8 else inputs
 
     def entries(self) -> list[tuple[Any, Any, Any]]:
         """(dense values, mask, held values) of each masked weight, as tensors in a graph."""
@@ -225,10 +251,14 @@ class Program:
         counts = [audit.count_violations(*entry) for entry in self.entries()]
         return tf.add_n([c for c, _ in counts]), tf.reduce_max([d for _, d in counts])
 
+    def outputs(self, x: Any) -> Any:
+        """Outputs of the model for one batch, float32, without training, in a graph."""
+        return tf.cast(self.training.forward(x, training=False)[0], tf.float32)
+
     def losses(self, x: Any, y: Any) -> tuple[Any, Any]:
         """(mean loss, accuracy or mean squared error) of one batch, as tensors in a graph."""
         outputs = self.training.forward(x, training=False)[0]
-        return self._loss(y, outputs), self.score(y, outputs)
+        return self._loss.unweighted(y, outputs), self.score(y, outputs)
 
     def evaluate(self, x: Any, y: Any) -> tuple[float, float]:
         """(mean loss, accuracy or mean squared error) over all samples, without training."""
@@ -301,4 +331,4 @@ def _accuracy(targets: Any, outputs: Any) -> Any:
 
 
 def _mse(targets: Any, outputs: Any) -> Any:
-    return tf.reduce_mean(tf.square(targets - outputs))
+    return tf.reduce_mean(tf.square(targets - tf.cast(outputs, targets.dtype)))

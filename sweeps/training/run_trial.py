@@ -73,6 +73,9 @@ def run(
     )
     if peak_bytes is not None:
         scores["memory/peak_bytes"] = peak_bytes
+    if trial.train.early_stopping:
+        scores["early_stopping/step"] = training.position.found.steps
+        scores["early_stopping/best_step"] = training.position.best.step
     result = audited_result(start, loop.plan, program, before, training.position, by_finalizing)
     metrics = {**result.metrics, **scores}
     if trial.train.switch_at:
@@ -80,8 +83,8 @@ def run(
         metrics.pop("integrity/raw_drift", None)
     if trial.compare and start.plan.weights:
         metrics |= lockstep.compare(start, trial.compare)
-    if trial.speed.rounds and loop.order is not None:  # there is no order without a step
-        metrics |= evaluation.step_time(start, program, (loop.x, loop.y, loop.order))
+    if trial.speed.rounds and loop.total:
+        metrics |= evaluation.step_time(start, program, loop.samples)
     return replace(result, metrics=metrics, tags={**result.tags, **timing.noise_tag(metrics)})
 
 
@@ -130,6 +133,7 @@ def audited_result(
     from masksweep.sweeps import results
     from masksweep.sweeps.common import provenance
     from masksweep.sweeps.training import evaluation, gradient_reach, leak_cause, weight_images
+    from masksweep.sweeps.training.loop import UNKNOWN_ORDER
 
     integrity, artifacts, sha256 = evaluation.integrity(
         start, plan, program, before, position.found, loader
@@ -139,6 +143,8 @@ def audited_result(
         tags["integrity.untrained"] = still
     elif integrity and start.trial.strategy.role == "control" and not results.leaks(integrity):
         integrity |= gradient_reach.control_reach(start, plan, program, before)
+    if not start.data.deterministic:
+        tags["data.order"] = UNKNOWN_ORDER
     causes = [*leak_cause.causes(start, position.found, by_finalizing)]
     causes += evaluation.moved_outputs(start, program, before, integrity)
     if causes:

@@ -14,6 +14,8 @@ from masksweep.strategies.patterns import Pattern
 from masksweep.strategies.patterns.problem import Problem
 from masksweep.sweeps.common.seeding import derive_seed
 from masksweep.sweeps.components.datasets.base import Arrays
+from masksweep.sweeps.components.datasets.pipeline import Pipeline
+from masksweep.sweeps.components.losses import DEFAULT_LOSS
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.training import start_weights
 
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
     from masksweep.sweeps.components.initializers import Network
     from masksweep.sweeps.training.program import Lane, Program, Shape
     from masksweep.sweeps.training.vectorized import PackedProgram
+
+
+MAX_SCORED_SAMPLES = 4096
+"""Largest number of samples of a pipeline from which a pattern chooses those of its scores."""
 
 
 @dataclass(frozen=True)
@@ -54,21 +60,64 @@ def start(
     Raises:
         Invalid: The trial's plan cannot be made.
     """
-    from masksweep.sweeps.training.program import loss_of
+    from masksweep.sweeps.training.losses import TrainingLoss
 
     data = data or trial.data.load()
     net = network(trial, data)
     weights, state = start_weights.initial(trial, net) if initial is None else initial
-    problem = Problem(net.model, weights, state, *data.train, loss_of(data.task))
+    loss = TrainingLoss(data.task, trial.train.loss, class_weights(trial, data))
+    problem = Problem(net.model, weights, state, *_scored_samples(trial, data), loss)
     plan = plan_for(trial, net.weights, weights, data.outputs, problem)
     return TrialStart(trial, data, net.model, weights, state, plan)
 
 
-def network(trial: Trial, data: Arrays) -> Network:
-    """The trial's network: its model, which all seeds share, and the initial values of a seed."""
-    from masksweep.sweeps.components import initializers
+def _scored_samples(trial: Trial, data: Arrays) -> tuple[Any, Any]:
+    """The training samples that a pattern may choose from; the first ones of a pipeline."""
+    if not isinstance(data.train, Pipeline):
+        return data.train
+    return data.train.first(MAX_SCORED_SAMPLES) if trial.pattern.needs_model else (None, None)
 
-    return initializers.network(trial.model, data.shape, data.outputs)
+
+def network(trial: Trial, data: Arrays) -> Network:
+    """The trial's network: its model, which all seeds share, and the initial values of a seed.
+
+    Raises:
+        Invalid: The model's outputs do not fit the data.
+    """
+    from masksweep.sweeps.components import initializers
+    from masksweep.sweeps.components.models import ends
+
+    policy = trial.train.mixed_precision
+    net = initializers.network(trial.model, data.shape, data.outputs, policy)
+    ends.require_fit(trial.model, net.model, data)
+    return net
+
+
+def class_weights(trial: Trial, data: Arrays) -> tuple[float, ...] | None:
+    """The weight of each class in the trial's loss; None if all are equal.
+
+    Args:
+        trial: The trial.
+        data: The trial's data.
+
+    Raises:
+        Invalid: The number of weights is not that of the classes, or the labels must be counted,
+            but are in a pipeline.
+    """
+    from masksweep.sweeps.training.losses import balanced
+
+    weights = trial.train.class_weight
+    if weights is None:
+        return None
+    if weights == "balanced":
+        if isinstance(data.train, Pipeline):
+            allowed = f"must be a list: the labels of {data.name} are not in memory"
+            raise Invalid("train.class_weight", weights, allowed)
+        return balanced(data.train[1], data.outputs)
+    if len(weights) != data.outputs:
+        allowed = f"must have {data.outputs} numbers, one for each class of {data.name}"
+        raise Invalid("train.class_weight", list(weights), allowed)
+    return tuple(float(weight) for weight in weights)
 
 
 def plan_for(
@@ -149,7 +198,7 @@ def packed_for(start: TrialStart) -> PackedProgram:
     from masksweep.sweeps.training.program import get_or_build
     from masksweep.sweeps.training.vectorized import PackedProgram
 
-    wanted_shape = replace(shape(start), width=start.trial.width)
+    wanted_shape = shape(start).of_pack(start.trial.width)
 
     def build() -> PackedProgram:
         return PackedProgram(_program(start, wanted_shape))
@@ -190,13 +239,15 @@ def _plan_in_program_layout(start: TrialStart) -> Plan:
 
 def shape(start: TrialStart) -> Shape:
     """All that determines the graph of the trial's program."""
+    from masksweep.sweeps.training.batches import schedule
     from masksweep.sweeps.training.program import Shape
 
     trial, data = start.trial, start.data
+    steps = schedule(trial, data.samples)[1]
     return Shape.of(
         _plan_in_program_layout(start),
         trial.strategy,
-        trial.optimizer,
+        trial.optimizer.for_steps(steps),
         model=trial.model,
         inputs=data.shape,
         outputs=data.outputs,
@@ -204,6 +255,9 @@ def shape(start: TrialStart) -> Shape:
         trainable=tuple(trial.trainable),
         statistics=None if trial.statistics is None else tuple(trial.statistics),
         jit=trial.jit,
+        loss=None if trial.train.loss == DEFAULT_LOSS[data.task] else trial.train.loss,
+        class_weights=class_weights(trial, data),
+        mixed_precision=trial.train.mixed_precision,
     )
 
 

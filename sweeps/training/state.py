@@ -12,6 +12,7 @@ import numpy as np
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.results import Diverged, Report
 from masksweep.sweeps.training.checkpoint import Checkpoints
+from masksweep.sweeps.training.early_stopping import BestEpoch
 from masksweep.sweeps.training.steps import Progress
 
 Emit = Callable[[Report], None]
@@ -48,12 +49,14 @@ class Position:
     """Loss of the first batch, before its update; None until a step was done."""
     curve: list[Mapping[str, float]] = field(default_factory=list)
     """Metrics of each epoch that has ended."""
+    best: BestEpoch = field(default_factory=BestEpoch)
+    """The best epoch so far, for `train.early_stopping`."""
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Position:
         """The position that a checkpoint holds as plain values (`dataclasses.asdict`)."""
         parts = {key: Progress(**plain[key]) for key in ("found", "part")}
-        return cls(**{**plain, **parts})
+        return cls(**{**plain, **parts, "best": BestEpoch(**plain["best"])})
 
     def add(self, new: Progress, requested: int) -> None:
         """Adds the progress of the newest chunk of steps.

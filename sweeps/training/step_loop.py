@@ -52,7 +52,8 @@ class StepLoop:
         Args:
             x: Inputs of all samples, `[samples, ...]`.
             y: Targets of all samples, `[samples, ...]`.
-            order: Indices of the samples in each batch of an epoch, `[*lanes, steps, batch]` int32.
+            order: Indices of the samples in the batches of an epoch, or of some of its steps,
+                `[*lanes, steps, batch]` int32.
             steps: The steps to run.
             limits: The loss limit of each lane.
 
@@ -74,7 +75,8 @@ class StepLoop:
         def by_lane(values: Sequence[Any], dtype: Any) -> Any:
             return tf.constant(np.reshape(values, self._lanes), dtype)
 
-        step_numbers = (steps.done, steps.count, steps.audit_every, steps.last)
+        epoch = steps.epoch or order.shape[-2]
+        step_numbers = (steps.done, steps.count, steps.audit_every, steps.last, epoch)
         arrays = self.function(
             x,
             y,
@@ -94,8 +96,8 @@ class StepLoop:
     def _train(
         self, x: Any, y: Any, order: Any, numbers: Any, before: Any, limit: Any, active: Any
     ) -> Any:
-        done, count, interval, last = numbers
-        lanes, epoch = self._lanes, order.shape[-2]
+        done, count, interval, last, epoch = numbers
+        lanes, rows = self._lanes, order.shape[-2]
 
         def is_training(steps: Any, loss: Any) -> Any:
             steps_of_epoch = tf.cast(done % epoch + steps, tf.float64)
@@ -108,7 +110,7 @@ class StepLoop:
             i: Any, steps: Any, loss: Any, score: Any, peak: Any, first: Any, drift: Any
         ) -> Any:
             training = is_training(steps, loss)
-            batch_loss, batch_score = self._step(x, y, order, (done + i) % epoch)
+            batch_loss, batch_score = self._step(x, y, order, (done + i) % rows)
             number = done + i + 1
             if self._violations is not None:
                 due = (number % interval == 0) | (number == last)

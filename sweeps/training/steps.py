@@ -15,13 +15,15 @@ class Steps:
     """Which steps of a training to run next, and which of them to audit."""
 
     done: int
-    """Steps that were done before. Step `s` (from 0) trains on row `s % epoch` of the order."""
+    """Steps that were done before. Step `s` (from 0) trains on row `s % rows` of the order."""
     count: int
     """Number of steps to run."""
     audit_every: int = NEVER
     """Violations are counted after each step whose number (from 1) is a multiple of this."""
     last: int = NEVER
     """Number of the training's last step (from 1); violations are counted after it too."""
+    epoch: int | None = None
+    """Number of steps of an epoch; None if the order has them all."""
 
 
 @dataclass(frozen=True)

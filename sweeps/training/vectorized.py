@@ -19,6 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from masksweep.strategies.base import Array
 from masksweep.strategies.core import audit
 from masksweep.sweeps.training.program import (
     MAX_EVALUATED_SAMPLES,
@@ -71,6 +72,7 @@ class PackedProgram:
             compiling=_require_vectorized,
         )
         self._evaluate = trace_for_any_size(self._losses)
+        self._outputs = trace_for_any_size(self._outputs_of_batch)
 
     @property
     def compile_seconds(self) -> float:
@@ -120,7 +122,7 @@ class PackedProgram:
         rows = tf.gather(order, i, axis=1)
         values = [v.value() for v in self._stacked]
         new_values, loss, score = self._map(
-            self._step_of_lane, (values, tf.gather(x, rows), tf.gather(y, rows))
+            self._step_of_lane, (values, self.single_program.inputs(x, rows), tf.gather(y, rows))
         )
         for variable, array in zip(self._stacked, new_values, strict=False):
             variable.assign(array)
@@ -164,6 +166,19 @@ class PackedProgram:
                 for value in self._evaluate(x[batch], y[batch])
             ]
         return [(float(loss), float(score)) for loss, score in (sums / len(x)).T]
+
+    def outputs_of_lanes(self, x: Any) -> Array:
+        """Outputs for all samples without training, `[lanes, samples, outputs]`."""
+        batch_size = max(1, MAX_EVALUATED_SAMPLES // self.width)
+        parts = range(0, len(x), batch_size)
+        return np.concatenate([self._outputs(x[i : i + batch_size]) for i in parts], axis=1)
+
+    def _outputs_of_batch(self, x: Any) -> Any:
+        def outputs(values: Any) -> Any:
+            with self._scope(values):
+                return self.single_program.outputs(x)
+
+        return self._map(outputs, [v.value() for v in self._stacked])
 
     def _losses(self, x: Any, y: Any) -> Any:
         def losses(values: Any) -> Any:

@@ -124,6 +124,10 @@ def test_bad_input_is_one_line_before_anything_starts(
     ("arguments", "said"),
     [
         ("targets=[nope/*]", "targets=nope/*: matches no weight; the weights are hidden_1/kernel"),
+        (
+            "model=keras_file model.path=theirs.keras",
+            "model.path=theirs.keras: has pkg>Theirs, which is not registered with Keras; load",
+        ),
         ("data=npz data.path=nan.npz", "data.path=nan.npz: x_test has nan at [0, 0]; it must have"),
         pytest.param(
             "model=logistic", "targets=null: no kernel other than the last", marks=pytest.mark.slow
@@ -158,7 +162,11 @@ def test_bad_input_is_one_line_before_anything_starts(
             "data.validation=0.9999: leaves no training sample",
             marks=pytest.mark.slow,
         ),
-        pytest.param("model=cnn1d model.kernels=[100]", "model=CNN1D(", marks=pytest.mark.slow),
+        pytest.param(
+            "model=cnn1d model.kernels=[100]",
+            "model=cnn1d: cannot be built: ",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_in_the_preflight(
@@ -167,6 +175,14 @@ def test_what_does_not_fit_is_refused_in_the_preflight(
     np.savez(tmp_path / "shape.npz", **{"output/kernel": np.ones((3, 3))})  # type: ignore[arg-type]
     np.savez(tmp_path / "two.npz", **{"output/kernel": np.full((100, 10), 2)})  # type: ignore[arg-type]
     write_npz(tmp_path / "nan.npz", x_test=np.full((10, 4), np.nan))
+    with zipfile.ZipFile(tmp_path / "theirs.keras", "w") as archive:
+        theirs = {
+            "module": None,
+            "class_name": "Theirs",
+            "config": {},
+            "registered_name": "pkg>Theirs",
+        }
+        archive.writestr("config.json", json.dumps(theirs))
     before = sorted(tmp_path.iterdir())
     process = masksweep("run", *arguments.split(" "), cwd=tmp_path, light=True)
     assert complaint(process).startswith(said)

@@ -14,6 +14,7 @@ from masksweep.sweeps.components.datasets import DATASETS, DataSet
 from masksweep.sweeps.components.datasets.base import Split
 from masksweep.sweeps.components.datasets.csv import Csv
 from masksweep.sweeps.components.datasets.explicit import Explicit
+from masksweep.sweeps.components.datasets.image_folder import ImageFolder
 from masksweep.sweeps.components.datasets.keras_images import KerasImages
 from masksweep.sweeps.components.datasets.npz import Npz
 from masksweep.sweeps.components.models import MODELS, Model
@@ -27,7 +28,7 @@ from masksweep.sweeps.components.models.vit_tiny import ViTTiny
 from masksweep.sweeps.components.models.wide_resnet import WideResNet
 from masksweep.sweeps.components.optimizers import OPTIMIZERS
 from masksweep.sweeps.components.testing import check_dataset, check_model, check_optimizer
-from tests.support.data_files import write_csv, write_idx, write_npz
+from tests.support.data_files import write_csv, write_idx, write_images, write_npz
 
 KERNELS = (((0.1, -0.2), (0.4, 0.5), (0.7, 0.8)), ((0.7,), (-0.8,)))
 # entries for components that need settings or are large; the others are checked with their defaults
@@ -44,6 +45,7 @@ MODELS_OF: dict[str, list[Model]] = {
 DATA_OF: dict[str, Callable[[Path], DataSet]] = {
     "csv": lambda folder: Csv(path=write_csv(folder / "a.csv"), target="kind", scale="standard"),
     "explicit": lambda _: Explicit(x=((1.0, 2.0), (3.0, 4.0)), y=((1.0,), (2.0,))),
+    "image_folder": lambda folder: ImageFolder(path=write_images(folder)),
     "keras": lambda folder: KerasImages(path=write_idx(folder)),
     "npz": lambda folder: Npz(path=write_npz(folder / "a.npz")),
 }

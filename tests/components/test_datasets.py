@@ -18,6 +18,8 @@ from masksweep.sweeps.components.datasets.csv import Csv
 from masksweep.sweeps.components.datasets.keras_images import KerasImages
 from masksweep.sweeps.components.datasets.npz import Npz
 from masksweep.sweeps.components.models import MODELS
+from masksweep.sweeps.components.models.transformer import Transformer
+from masksweep.sweeps.components.testing import check_model
 from tests.support import data_files
 from tests.support.trials import trial
 
@@ -299,7 +301,39 @@ def test_the_arrays_of_keras_are_taken(
     assert (data.outputs, data.train[0].max(), data.train[1].shape) == (4, 1.0, (20,))
 
 
-@pytest.mark.parametrize("dataset", ["mnist", "fashion_mnist", "cifar10", "cifar100"])
+def test_the_reviews_of_keras_are_padded(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+    reviews = np.array([[1, 14, 22, 3], [1, 2], [1, 5, 6]], dtype=object)
+    split = reviews, np.array([1, 0, 1])
+
+    def load_data(**settings: Any) -> Any:
+        asked.update(settings)
+        return split, split
+
+    monkeypatch.setattr(keras.datasets.imdb, "load_data", load_data)
+    data = KerasImages(dataset="imdb", maxlen=3, num_words=30, validation=0.0).load()
+    assert asked == {"num_words": 30}
+    assert (data.task, data.outputs, data.shape) == ("classification", 2, (3,))
+    assert data.train[0].tolist() == [[14, 22, 3], [0, 1, 2], [1, 5, 6]]
+    assert data.test[1].tolist() == [1, 0, 1]
+    check_model(Transformer(vocabulary=30, dim=16), data.shape)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"dataset": "imdb", "maxlen": 0},
+        {"dataset": "imdb", "num_words": 2},
+        {"dataset": "mnist", "maxlen": 100},
+        {"dataset": "imdb", "path": "reviews"},
+    ],
+)
+def test_settings_of_reviews_are_checked(settings: dict[str, Any]) -> None:
+    with pytest.raises(Invalid, match=f"^{[*settings][-1]}="):
+        KerasImages(**settings)
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "fashion_mnist", "cifar10", "cifar100", "imdb"])
 def test_without_a_network_a_line_says_which_file_to_put_where(
     dataset: Any,
     tmp_path: Path,

@@ -319,7 +319,7 @@ def test_a_gru_reads_the_sequence_both_ways_and_all_its_states_count() -> None:
 def test_every_setting_of_an_optimizer_is_keras_own_with_its_default(name: str) -> None:
     kind = OPTIMIZERS[name]
     expected = inspect.signature(getattr(keras.optimizers, kind.keras_class)).parameters
-    fields = {f.name: f.default for f in dataclasses.fields(kind)}
+    fields = {f.name: f.default for f in dataclasses.fields(kind) if f.name != "schedule"}
     assert fields == {n: expected[n].default for n in fields if n in expected}
 
 
@@ -333,7 +333,8 @@ def test_every_optimizer_builds_its_keras_class_with_its_settings(name: str) -> 
     assert float(keras_optimizer.learning_rate.numpy()) == 0.125
     config = keras_optimizer.get_config()
     for field in dataclasses.fields(kind):
-        assert config[field.name] == getattr(optimizer, field.name), field.name
+        if field.name != "schedule":
+            assert config[field.name] == getattr(optimizer, field.name), field.name
     assert optimizer.build() is not keras_optimizer
 
 

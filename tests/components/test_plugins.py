@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import zipfile
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 
 from masksweep.sweeps.components import plugin_files
 from tests.support.command import complaint, masksweep
-from tests.support.plugin import MODEL, WIDE, install, my_net, split_my_net
+from tests.support.plugin import MODEL, WIDE, install, my_net, my_training, split_my_net
 from tests.support.sweep_process import ran
 
 REGISTERED = MODEL.replace("@dataclass", "@register\n@dataclass").replace(
@@ -45,6 +47,41 @@ def test_its_components_are_listed_with_its_digest_and_planned(folder: Path) -> 
     assert len(set(ids(folder, *MINE, "model.units=8,16"))) == 2
     process = masksweep("plan", "model=my_net", cwd=folder, light=True)
     assert complaint(process).startswith("model=my_net: unknown; one of ")
+
+
+OWN = ("--plugin", "my_training.py", "data=digits", "model=logistic", "targets=['*/kernel']",
+    "train.steps=8", "train.loss=quartic", "train.metrics=[largest]", "speed.rounds=0",
+    "train.jit=false", "optimizer.schedule={name:inverse,steps:5}", "train.batch_size=200",
+    "train.early_stopping={patience:3,monitor:validation/largest}")  # fmt: skip
+
+
+def test_a_loss_a_metric_and_a_schedule_of_ones_own(folder: Path) -> None:
+    (folder / "my_training.py").write_text(my_training())
+    listed = masksweep("list", "--plugin", "my_training.py", cwd=folder, light=True).stdout
+    for line in ("inverse", "largest", "quartic"):
+        assert re.search(rf"^  {line} +\w.*\[my_training\.py sha256:", listed, re.MULTILINE), line
+    (first,) = ids(folder, *OWN)
+    process = masksweep("plan", "train.loss=quartic", cwd=folder, light=True)
+    assert complaint(process).startswith("train.loss=quartic: must be null or one of")
+    (folder / "my_training.py").write_text(f"{my_training()}\n")
+    assert ids(folder, *OWN) != [first]
+    (folder / "my_training.py").write_text(my_training().replace('"quartic"', '"huber"'))
+    said = "masksweep.losses=huber: the name of a loss of Keras; choose another"
+    assert complaint(masksweep("plan", *OWN[:3], cwd=folder, light=True)) == said
+
+
+@pytest.mark.slow
+def test_a_loss_a_metric_and_a_schedule_of_ones_own_train(folder: Path) -> None:
+    from masksweep.sweeps.tracking import reader
+
+    (folder / "my_training.py").write_text(my_training())
+    uri = f"sqlite:///{folder}/here.db"
+    process = masksweep("run", *OWN, f"tracking.uri={uri}", "sweep.name=own", cwd=folder)
+    assert process.returncode == 0, process.stderr
+    (row,) = reader.load("own", uri).trials.to_dict("records")
+    assert row["test/largest"] > 0
+    assert row["early_stopping/step"] == 8
+    assert row["integrity/ok"] == 1
 
 
 def test_several_are_loaded(folder: Path) -> None:
@@ -253,6 +290,25 @@ def test_no_recorded_config_can_name_one(folder: Path) -> None:
     assert not (folder / "ran").exists()
 
 
+@pytest.mark.parametrize(
+    ("key", "section"),
+    [
+        ("loss", "train: {loss: quartic}"),
+        ("metric.largest", "train: {metrics: [largest]}"),
+        ("schedule", "optimizer: {name: sgd, schedule: {name: inverse}}"),
+    ],
+)
+def test_a_recorded_part_of_a_plugin_says_which_file_is_missing(
+    key: str, section: str, folder: Path
+) -> None:
+    origin = f"my_training.py sha256:{'0' * 64}"
+    (folder / "config.yaml").write_text(f"{section}\ncomponents: {{{key}: '{origin}'}}\n")
+    said = (
+        f"components.{key}={origin}: is of a file that was not named; add --plugin my_training.py"
+    )
+    assert complaint(masksweep("reproduce", "config.yaml", cwd=folder)) == said
+
+
 @pytest.mark.parametrize("command", ["audit", "bench", "sync", "ui", "status"])
 def test_a_command_that_builds_no_trials_does_not_take_one(folder: Path, command: str) -> None:
     (folder / "my_net.py").write_text(EVIL)
@@ -277,3 +333,33 @@ def test_a_node_on_which_another_module_has_the_name_of_a_file_refuses_it() -> N
     process = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
     last = process.stderr.splitlines()[-1]
     assert last.endswith("--plugin=x.py: json.py: a module of this name is installed here")
+
+
+LAYER = """
+import keras
+
+@keras.saving.register_keras_serializable("mine")
+class Scale(keras.layers.Layer):
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(shape[-1],), name="scale")
+
+    def call(self, x):
+        return x * self.scale
+"""
+
+
+def test_a_layer_alone_is_enough_and_belongs_to_the_identity(folder: Path) -> None:
+    """A file with a layer that only a saved model needs."""
+    layer = {"module": None, "class_name": "Scale", "config": {}, "registered_name": "mine>Scale"}
+    with zipfile.ZipFile(folder / "net.keras", "w") as archive:
+        archive.writestr("config.json", json.dumps(layer))
+    chosen = ("model=keras_file", "model.path=net.keras")
+    (folder / "layer.py").write_text(LAYER)
+    found = set(ids(folder, *chosen))
+    for text in (LAYER, LAYER.replace("x * self", "2 * x * self")):
+        (folder / "layer.py").write_text(text)
+        process = masksweep("plan", "--json", "--plugin", "layer.py", *chosen, cwd=folder)
+        # Keras loads TensorFlow, which writes to stderr
+        assert (process.returncode, process.stderr) == (0, "")
+        found |= {trial["id"] for trial in json.loads(process.stdout)["trials"]}
+    assert len(found) == 3

@@ -80,6 +80,9 @@ def hostile_files(configs: Path) -> None:
         packed.writestr("config.json", '{"class_name": "Lambda", "config": {}}')
     (configs / "link.npz").symlink_to("../mine.npz")
     (configs / "loop.npz").symlink_to("loop.npz")
+    for part in ("train", "test"):
+        (configs / "images" / part / "a").mkdir(parents=True)
+        (configs / "images" / part / "a/link.png").symlink_to("../../../../mine.npz")
     os.mkfifo(configs / "pipe.npz")
     os.mkfifo(configs / "pipe.keras")
     with (configs / "holes.keras").open("wb") as stream:

@@ -79,6 +79,62 @@ SAID: dict[str, str] = {
     "train.epochs=2.0": "train.epochs=2.0: must be a whole number",
     "train.epochs='2'": "train.epochs=2: must be a whole number",
     "train.shuffle=1": "train.shuffle=1: must be true or false",
+    "optimizer.schedule=cosin":
+        "optimizer.schedule=cosin: must have the name of a schedule: constant, cosine, ",
+    "optimizer.schedule={alpha:1}":
+        "optimizer.schedule={'alpha': 1}: must have the name of a schedule: constant, ",
+    "optimizer.schedule={name:cosine,alpha:2}":
+        "optimizer.schedule.alpha=2.0: must be in [0, 1]",
+    "optimizer.schedule={name:cosine,alpha:a}": "optimizer.schedule.alpha=a: must be a number",
+    "optimizer.schedule={name:cosine,boundaries:[1]}":
+        "optimizer.schedule.boundaries=[1]: unknown key; cosine has warmup_steps, decay_steps, ",
+    "optimizer.schedule=step": "optimizer.schedule.boundaries=[]: must be rising numbers of steps",
+    "optimizer.schedule={name:step,boundaries:[9,3]}":
+        "optimizer.schedule.boundaries=[9, 3]: must be rising numbers of steps above 0",
+    "optimizer.schedule={name:step,boundaries:9}":
+        "optimizer.schedule.boundaries=9: must be a list, as [1,2]",
+    "optimizer.schedule={name:exponential,decay_rate:0}":
+        "optimizer.schedule.decay_rate=0.0: must be above 0, and finite",
+    "optimizer.schedule={name:constant,warmup_steps:-1}":
+        "optimizer.schedule.warmup_steps=-1: must be 0 or above",
+    "train.loss=hubber": "train.loss=hubber: must be null or one of binary_crossentropy, ",
+    "train.loss=poisson": "train.loss=poisson: must be null or one of binary_crossentropy, ",
+    "train.loss=hinge data=diabetes":
+        "train.loss=hinge: must be null or one of cosine_similarity, huber, log_cosh, ",
+    "train.loss=7": "train.loss=7: must be a text",
+    "train.metrics=auc": "train.metrics=auc: must be a list, as [a,b]",
+    "train.metrics=[auc,aucc]": "train.metrics=aucc: must be of auc, binary_crossentropy, ",
+    "train.metrics=[auc] data=diabetes": "train.metrics=auc: must be of cosine_similarity, ",
+    "train.metrics=[auc,auc]": "train.metrics=['auc', 'auc']: must have each name once",
+    "train.class_weight=even":
+        "train.class_weight=even: must be a list, as [1,2.5], balanced or null",
+    "train.class_weight=[1,-1]":
+        "train.class_weight=[1, -1]: must have a number for each class, 0 or above",
+    "train.class_weight=[0,0]": "train.class_weight=[0, 0]: must have a number above 0",
+    "train.class_weight=balanced data=diabetes":
+        "train.class_weight=balanced: must be null; diabetes is regression",
+    "train.early_stopping=0":
+        "train.early_stopping.patience=0: input should be greater than or equal to 1",
+    "train.early_stopping=soon": "train.early_stopping=soon: must be keys and values",
+    "train.early_stopping={monitor:validation/loss}":
+        "train.early_stopping.patience=: missing",
+    "train.early_stopping={patience:2,monitor:test/loss}":
+        "train.early_stopping.monitor=test/loss: must be one of validation/loss, validation/acc",
+    "train.early_stopping={patience:2,monitor:validation/mse}":
+        "train.early_stopping.monitor=validation/mse: must be one of validation/loss, ",
+    "train.early_stopping={patience:2,delta:1}": "train.early_stopping.delta=1: unknown key",
+    "train.early_stopping=2 data.validation=0":
+        "train.early_stopping={'patience': 2, 'monitor': 'validation/loss'}: must be null; data.",
+    "train.early_stopping=2 compare=projection":
+        "train.early_stopping={'patience': 2, 'monitor': 'validation/loss'}: must be null with com",
+    "train.early_stopping=2 train.switch_at=9":
+        "train.early_stopping={'patience': 2, 'monitor': 'validation/loss'}: must be null with tra",
+    "train.early_stopping=2 train.resume_at=9":
+        "train.early_stopping={'patience': 2, 'monitor': 'validation/loss'}: must be null with tra",
+    "train.early_stopping=2 optimizer.use_ema=true":
+        "train.early_stopping={'patience': 2, 'monitor': 'validation/loss'}: must be null with opt",
+    "train.mixed_precision=float16":
+        "train.mixed_precision=float16: input should be 'mixed_float16' or 'mixed_bfloat16'",
     "train=fast": "train=fast: unknown; one of default",
     "checkpoint.every_s=true": "checkpoint.every_s=True: must be a number",
     "seed=null": "seed=null: input should be a valid integer",

@@ -97,3 +97,15 @@ def test_a_plan_says_what_is_cut_off_and_what_is_refused(
     assert one.endswith("weight_mask, random 0.5, seed 0  cut off: hidden_1/kernel 53 of 100 units")
     assert two.endswith("seed 1  skipped: no whole outputs")
     assert three.endswith("seed 2")
+
+
+def test_schedules_are_told_apart_by_their_names() -> None:
+    warm = {"name": "cosine", "warmup_steps": 5}
+    optimizers = [{"name": "sgd", "schedule": schedule} for schedule in (None, "step", warm)]
+    optimizers[1]["schedule"] = {"name": "step", "boundaries": [3]}
+    trials = [trial(optimizer=optimizer) for optimizer in optimizers]
+    assert [*variants(trials).values()] == [
+        "",
+        "optimizer.schedule=step(boundaries=[3])",
+        "optimizer.schedule=cosine(warmup_steps=5)",
+    ]

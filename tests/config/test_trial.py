@@ -114,6 +114,11 @@ def test_the_default_config_is_the_schema_with_its_defaults() -> None:
         {"train": {"epochs": 2, "batch_size": 100, "threads": 2}},
         {"train": {"epochs": 2, "batch_size": 100, "jit": False}},
         {"train": {"epochs": 2, "batch_size": 100, "shuffle": False}},
+        {"train": {"epochs": 2, "batch_size": 100, "loss": "huber"}},
+        {"train": {"epochs": 2, "batch_size": 100, "metrics": ["auc"]}},
+        {"train": {"epochs": 2, "batch_size": 100, "class_weight": "balanced"}},
+        {"train": {"epochs": 2, "batch_size": 100, "early_stopping": 5}},
+        {"train": {"epochs": 2, "batch_size": 100, "mixed_precision": "mixed_bfloat16"}},
         {"audit": {"every": 2}},
         {"seed": 1},
         {"targets": ["hidden_1/*"]},
@@ -136,6 +141,8 @@ def test_whatever_can_change_a_bit_changes_the_identity(sections: dict[str, Any]
         {"resources": {"num_cpus": 2}},
         {"objective": "test/loss"},
         {"train": {"epochs": 2, "batch_size": 100, "jit": True}},  # `auto` means true here
+        # the loss that null means here
+        {"train": {"epochs": 2, "batch_size": 100, "loss": "sparse_categorical_crossentropy"}},
     ],
 )
 def test_where_it_runs_is_no_part_of_the_identity(sections: dict[str, Any]) -> None:

@@ -50,6 +50,7 @@ CASES: dict[str, Case] = {
     "sparse_values": Case(SparseValues(), refuses={"constrained": "constraint"}),
     "sparse_tensor": Case(SparseTensor(), refuses=NO_SPARSE_MATRIX),
     "sparse_tensor lookup": Case(SparseTensor(format="lookup"), refuses=NO_SPARSE_MATRIX),
+    "sparse_tensor compiled": Case(SparseTensor(format="compiled"), refuses=NO_SPARSE_MATRIX),
     "row_lookup": Case(
         RowLookup(),
         pattern=Rows(0.5),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import keras
@@ -62,8 +62,14 @@ HIDDEN: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("hidden", HIDDEN)
-@pytest.mark.parametrize("format", ["coo", "lookup"])
+@pytest.mark.parametrize(
+    ("hidden", "format"),
+    [
+        *product(HIDDEN, ("coo", "lookup")),
+        ("dense", "compiled"),
+        ("conv1d", "compiled"),  # a kernel of EinsumDense with three axes is refused
+    ],
+)
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_a_sparse_tensor_comes_close(optimizer: str, format: str, hidden: str) -> None:
     """The outputs are equal up to rounding.

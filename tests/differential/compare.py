@@ -14,11 +14,14 @@ from masksweep.strategies import Plan, apply
 from masksweep.strategies.core.audit import same_bits
 from masksweep.strategies.core.training import Training
 from masksweep.strategies.dense import Dense
+from masksweep.sweeps.components.datasets.base import Task
+from masksweep.sweeps.components.losses import KERAS_LOSSES
+from masksweep.sweeps.training.losses import TrainingLoss
 
 from . import models, optimizers
 from .layer_kinds import KINDS
 
-STEPS = 4
+STEPS, OUTPUTS = 4, 3
 Mode = Literal["graph", "eager"]
 
 
@@ -35,6 +38,10 @@ class Case:
     mode: Mode = "graph"
     wrapper: str = ""
     seed: int = 0
+    loss: str = "mean_squared_error"
+    """A name of `KERAS_LOSSES`."""
+    task: Task = "regression"
+    class_weights: tuple[float, ...] | None = None
 
     def model(self) -> Any:
         kinds = [KINDS[name] for name in self.kind.split("|")]
@@ -43,7 +50,8 @@ class Case:
 
     def data(self) -> tuple[Any, Any]:
         dtype = "float64" if self.policy == "float64" else "float32"
-        return models.data(KINDS[self.kind.split("|")[0]], dtype, STEPS, self.seed)
+        x, y = models.data(KINDS[self.kind.split("|")[0]], dtype, STEPS, self.seed)
+        return x, y.argmax(-1).astype("int32") if self.task == "classification" else y
 
     def new_optimizer(self, model: Any) -> Any:
         return optimizers.make(self.optimizer, self.option, model, self.wrapper)
@@ -60,14 +68,21 @@ def by_keras(case: Case, masked: bool = False) -> dict[str, list[Any]]:
     optimizer = case.new_optimizer(model)
     if masked:
         model = apply(model, _half_of_kernels, "dense")
+    loss, class_weight = KERAS_LOSSES[case.loss], None
+    if case.class_weights:
+        class_weight = dict(enumerate(case.class_weights))
     model.compile(
         optimizer,
-        loss=keras.losses.MeanSquaredError(),
+        loss=getattr(keras.losses, loss.keras_class)(
+            **({"from_logits": True} if loss.from_logits else {})
+        ),
         jit_compile=False,
         run_eagerly=case.mode == "eager",
     )
     for x, y in zip(*case.data(), strict=True):
-        model.train_on_batch(x, y)
+        if case.task == "classification" and not loss.classes_as_integers:
+            y = keras.utils.to_categorical(y, OUTPUTS)
+        model.train_on_batch(x, y, class_weight=class_weight)
     model.optimizer.finalize_variable_values(model.trainable_variables)
     return _values(model.trainable_variables, model.non_trainable_variables, model.optimizer)
 
@@ -81,7 +96,7 @@ def _half_of_kernels(name: str, shape: tuple[int, ...]) -> Any:
 def by_training(case: Case) -> dict[str, list[Any]]:
     """Returns the same values after a training by `Training`, which may raise `Invalid`."""
     model = case.model()
-    loss = keras.losses.MeanSquaredError()
+    loss = TrainingLoss(case.task, case.loss, case.class_weights)
     training = Training(model, Dense(), Plan(), optimizer=case.new_optimizer(model), loss=loss)
     step = tf.function(training.step) if case.mode == "graph" else training.step
     for x, y in zip(*case.data(), strict=True):

@@ -21,7 +21,7 @@ from masksweep.strategies.core.weights import describe
 from masksweep.strategies.sparse_tensor import SparseTensor
 
 DOUBLE = "float64"
-FORMATS = ["coo", "lookup"]
+FORMATS = ["coo", "lookup", "compiled"]
 MASKS = ["scattered", "empty", "full", "empty rows", "empty columns"]
 CONVOLUTIONS = {1: layers.Conv1D, 2: layers.Conv2D, 3: layers.Conv3D}
 
@@ -83,7 +83,8 @@ def assert_the_layer_with_a_masked_kernel(
     bias = [] if layer.bias is None else [layer.bias.value]
     outputs, x_gradient, *expected_bias, w_gradient = compute(layer, x, [*bias, kernel.value])
     assert call.get_concrete_function().outputs[0].shape.rank == outputs.ndim
-    expected = [outputs, x_gradient, *expected_bias, w_gradient[tuple(np.transpose(m))]]
+    v_gradient = binding.init(w_gradient, m, None)  # of the kept entries, in the order of v
+    expected = [outputs, x_gradient, *expected_bias, v_gradient]
     for actual, wanted in zip(compute(call, x, [*bias, v]), expected, strict=True):
         np.testing.assert_allclose(actual, wanted, rtol=1e-10, atol=1e-10)
 
@@ -145,11 +146,13 @@ def test_dense_and_einsum(mask: str, format: str) -> None:
         layers.Dense(4, "tanh", dtype=DOUBLE), (2, 5, 3), mask, format
     )
     for equation, (size, output_shape, bias_axes) in EQUATIONS.items():
+        if format == "compiled" and len(equation.partition(",")[2].partition("->")[0]) > 2:
+            continue  # refused
         layer = layers.EinsumDense(equation, output_shape, "tanh", bias_axes, dtype=DOUBLE)
         assert_the_layer_with_a_masked_kernel(layer, size, mask, format)
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", ["coo", "lookup"])
 def test_layers_inside_other_layers_and_models(format: str) -> None:
     """A masked model computes what the plain model with the same weights computes."""
     keras.utils.set_random_seed(0)

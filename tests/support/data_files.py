@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from masksweep.sweeps.components.datasets.idx import FILES
 
@@ -69,4 +71,29 @@ def write_idx(folder: Path, *, packed: bool = False) -> str:
             content = idx_bytes(array)
             file = folder / f"{name}.gz" if packed else folder / name
             file.write_bytes(gzip.compress(content) if packed else content)
+    return str(folder)
+
+
+def write_images(
+    folder: Path,
+    parts: Mapping[str, int] | None = None,
+    *,
+    size: tuple[int, int] = (6, 5),
+    classes: str = "ab",
+) -> str:
+    """Writes pictures of random colors in folders of classes; returns the folder as text.
+
+    Args:
+        folder: The folder.
+        parts: Number of pictures in each class by part.
+        size: Height and width.
+        classes: Names of the classes, one letter each.
+    """
+    random = np.random.default_rng(0)
+    for part, count in (parts or {"train": 20, "test": 5}).items():
+        for name in classes:
+            (folder / part / name).mkdir(parents=True, exist_ok=True)
+            for number in range(count):
+                pixels = random.integers(256, size=(*size, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / part / name / f"{number:03d}.png")
     return str(folder)

@@ -283,6 +283,13 @@ SETTINGS: dict[str, tuple[str, str]] = {
     "images elsewhere": (
         "data: {name: keras, path: /usr/share}", f"data.path=/usr/share: {READ}"
     ),
+    "pictures elsewhere": (
+        DATA % "image_folder" + "data: {path: /usr/share}", f"data.path=/usr/share: {READ}"
+    ),
+    "links to pictures": (
+        DATA % "image_folder" + "data: {path: configs/images}",
+        "data.path=configs/images: train/a/link.png must be a picture",
+    ),
     "rows of an address": (
         "data: {name: csv, path: 'http://127.0.0.1/a.csv', target: a}", "data.path=http://127.0.0.1"
     ),

@@ -69,7 +69,24 @@ def install(
 
 def my_net() -> str:
     """The file `my_net.py` of CONTRIBUTING.md, with a model `my_net` and a data set `my_data`."""
-    (text,) = re.findall(r"^`my_net.py`:\n\n```python\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
+    return _on_page("my_net")
+
+
+def my_training() -> str:
+    """The file `my_training.py` of CONTRIBUTING.md: loss `quartic`, metric `largest`, schedule
+    `inverse`."""
+    return _on_page("my_training")
+
+
+def _on_page(name: str) -> str:
+    block = rf"^`{name}.py`:\n\n```python\n(.*?)^```$"
+    (text,) = re.findall(block, PAGE.read_text(), re.M | re.S)
+    return str(text)
+
+
+def my_stream() -> str:
+    """The data set of CONTRIBUTING.md that returns `tf.data.Dataset`."""
+    (text,) = re.findall(r"^```python\n(@register.*?)^```$", PAGE.read_text(), re.M | re.S)
     return str(text)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,6 +54,54 @@ def test_it_says_what_is_cut_off(child: Preflight) -> None:
 def test_what_cannot_be_planned_comes_back_as_bad_input(child: Preflight) -> None:
     with pytest.raises(Invalid, match=r"targets=nope/\*"):
         check([trial(targets=["nope/*"])], child.ask)
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        (
+            {"model": "resnet"},
+            "model=resnet: inputs=(64,) of data=digits must be images [height, width, channels]",
+        ),
+        (
+            {"model": {"name": "keras_file", "path": "sigmoid"}},
+            "model.path=sigmoid.keras: ends in a sigmoid; the loss takes logits, so the model",
+        ),
+        (
+            {"model": {"name": "keras_file", "path": "three"}},
+            "model.path=three.keras: has outputs of the shape (None, 3); digits has 10 classes, ",
+        ),
+        (
+            {"model": {"name": "keras_file", "path": "image"}},
+            "model.path=image.keras: has inputs of the shape (None, 8, 8, 1); it must be that of",
+        ),
+        (
+            {"model": {"name": "cnn1d", "kernels": [100]}},
+            "model=cnn1d: cannot be built: ValueError: Computed output size would be zero or negat",
+        ),
+    ],
+)
+def test_a_model_that_does_not_fit_its_data_is_one_line(
+    child: Preflight, sections: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    if path := isinstance(sections["model"], dict) and sections["model"].get("path"):
+        file = tmp_path / f"{path}.keras"
+        _save(path, file)
+        sections = {"model": {**sections["model"], "path": str(file)}}
+    with pytest.raises(Invalid) as caught:
+        check([trial(**sections)], child.ask)
+    assert str(caught.value).replace(f"{tmp_path}/", "").startswith(said)
+    assert "\n" not in str(caught.value)
+
+
+def _save(kind: str, file: Path) -> None:
+    import keras
+
+    inputs = keras.Input((8, 8, 1) if kind == "image" else (64,))
+    flat = keras.layers.Flatten()(inputs)
+    outputs, activation = (3 if kind == "three" else 10), ("sigmoid" if kind == "sigmoid" else None)
+    layer = keras.layers.Dense(outputs, activation, name="output")
+    keras.Model(inputs, layer(keras.layers.Dense(4, name="hidden")(flat))).save(file)
 
 
 def test_a_model_that_ends_its_process_is_bad_input() -> None:

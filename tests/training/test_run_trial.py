@@ -154,7 +154,7 @@ def test_two_processes_give_the_same_bits() -> None:
     assert digests == {sha(run(make(train=XLA)))}
 
 
-@pytest.mark.parametrize("format", ["coo", "lookup"])
+@pytest.mark.parametrize("format", ["coo", "lookup", "compiled"])
 def test_sparse_kernels_of_convolutions_hold_and_come_close_to_masked_ones(format: str) -> None:
     kernels = {"model": "cnn1d", "targets": ["*/kernel"]}
     sparse = run(make(**kernels, strategy={"name": "sparse_tensor", "format": format}))

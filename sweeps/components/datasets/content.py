@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from masksweep.strategies.base import Invalid
 from masksweep.strategies.core.npz import digest
+from masksweep.sweeps.components.datasets import image_files
 
 REFERENCE = re.compile(r"sha256:([0-9a-f]{64})")
 """A path that names a content, not a file. Recorded configs have it if the file is not copied."""
@@ -28,7 +29,7 @@ TaskOrAuto = Literal["classification", "regression", "auto"]
 
 
 def content_digest(path: str) -> str:
-    """Returns the SHA-256 of a file, or of the idx files in a folder with their names.
+    """Returns the SHA-256 of a file, or of the idx files or pictures in a folder with their names.
 
     Args:
         path: Path of a file or a folder, or a reference `sha256:DIGEST`.
@@ -42,10 +43,14 @@ def content_digest(path: str) -> str:
         if Path(path).is_file():
             return _file_digest(Path(path))
         files = sorted(file for file in Path(path).glob(FOLDER_FILES) if file.is_file())
+        if not files and image_files.is_image_folder(path):
+            return image_files.find(path).digest
         if not files:
             raise OSError("neither a file, nor a folder with data")
         lines = "".join(f"{_file_digest(file)} {file.name}\n" for file in files)
         return hashlib.sha256(lines.encode()).hexdigest()
+    except Invalid:
+        raise
     except (OSError, ValueError) as error:  # the path may have characters that are not allowed
         raise Invalid("path", path, "no such file or folder") from error
 

@@ -1,4 +1,4 @@
-"""The images that Keras downloads: MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100."""
+"""Data that Keras downloads: MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100, and IMDB's reviews."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from masksweep.sweeps.components.datasets.content import (
     require_known_classes,
 )
 
-Name = Literal["mnist", "fashion_mnist", "cifar10", "cifar100"]
+Name = Literal["mnist", "fashion_mnist", "cifar10", "cifar100", "imdb"]
 CACHE_FILES = {
     "mnist": "mnist.npz in ~/.keras/datasets",
     "fashion_mnist": "the four idx files in ~/.keras/datasets/fashion-mnist",
     "cifar10": "cifar-10-python.tar.gz as ~/.keras/datasets/cifar-10-batches-py-target_archive",
+    "imdb": "imdb.npz in ~/.keras/datasets",
     "cifar100": "cifar-100-python.tar.gz as ~/.keras/datasets/cifar-100-python-target_archive",
 }
 """Where Keras looks for the files before it downloads them."""
@@ -33,7 +34,11 @@ CACHE_FILES = {
 @register
 @dataclass(frozen=True)
 class KerasImages(DataSet):
-    """Images of `keras.datasets`, `[height, width, channels]`, scaled to [0, 1].
+    """Data of `keras.datasets`. Images are `[height, width, channels]`, scaled to [0, 1].
+
+    Reviews (`imdb`) are numbers of words, `[maxlen]`. As in Keras' examples, zeros are put before a
+    shorter review, and a longer one keeps its last words. They need a model with an embedding, such
+    as `transformer` with `model.vocabulary=10000`.
 
     Keras downloads a data set once, to `~/.keras/datasets`.
 
@@ -44,13 +49,23 @@ class KerasImages(DataSet):
 
     name: ClassVar[str] = "keras"
     dataset: Name = "mnist"
-    """`mnist`, `fashion_mnist`, `cifar10` or `cifar100`."""
+    """`mnist`, `fashion_mnist`, `cifar10`, `cifar100` or `imdb`."""
     path: str | None = None
     """Folder with the four idx files of MNIST or Fashion-MNIST (`train-images-idx3-ubyte`, ...),
     also as `.gz`. null takes the files of Keras."""
+    num_words: int = 10_000
+    """For `imdb`: rarer words, with this number and above, are replaced by the number 2."""
+    maxlen: int = 200
+    """For `imdb`: number of words of a sample."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for key, least in (("num_words", 3), ("maxlen", 1)):
+            value, default = getattr(self, key), getattr(KerasImages, key)
+            if self.dataset == "imdb":
+                require(value >= least, key, value, f"{least} or more")
+            else:
+                require(value == default, key, value, f"{default} with dataset={self.dataset}")
         if self.path is None:
             return
         has_idx_files = self.dataset in ("mnist", "fashion_mnist")
@@ -73,13 +88,19 @@ class KerasImages(DataSet):
 
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # Keras prints a bar of the download
-                return getattr(keras.datasets, self.dataset).load_data()
+                settings = {"num_words": self.num_words} if self.dataset == "imdb" else {}
+                return getattr(keras.datasets, self.dataset).load_data(**settings)
         except Exception as error:  # Keras raises plain exceptions when it cannot download
             allowed = f"cannot be downloaded; put {CACHE_FILES[self.dataset]}"
             raise Invalid("dataset", self.dataset, allowed) from error
 
     def _split(self, part: str, images: NDArray[Any], labels: NDArray[Any]) -> Split:
         where, name = self.path or "", f"the {part} part"
+        if self.dataset == "imdb":
+            import keras
+
+            words = keras.utils.pad_sequences(images, self.maxlen, "float32")
+            return words, as_targets(where, name, labels, "classification")
         inputs = as_inputs(where, name, images)
         inputs /= 255
         if inputs.ndim == 3:

@@ -27,6 +27,8 @@ class Model:
     name: ClassVar[str]
     gains_by_xla: ClassVar[bool] = True
     """Whether XLA makes a training step on a CPU faster. It does not for convolutions."""
+    takes_policy: ClassVar[bool] = True
+    """Whether its layers get the global dtype policy of Keras."""
     init: Init = "keras"
     """Whether initial values are drawn as in Keras by default, or as in PyTorch."""
 
@@ -39,6 +41,11 @@ class Model:
     def drawn(self) -> bool:
         """Whether Keras' initializers draw the initial values, so that they follow from a seed."""
         return True
+
+    @property
+    def layers_origin(self) -> str:
+        """Origin of the code of layers that belong to no component. Empty if there are none."""
+        return ""
 
     def build(self, inputs: tuple[int, ...], outputs: int) -> Any:
         """Builds a Keras model, `[batch, *inputs] -> [batch, outputs]`.

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from masksweep.strategies.base import Invalid
 from masksweep.strategies.core import keras_internals
 from masksweep.strategies.registry import register
-from masksweep.sweeps.components import keras_config, keras_loading
+from masksweep.sweeps.components import keras_config, keras_loading, plugins
 from masksweep.sweeps.components.models.base import Model
 
 Weights = Literal["file", "drawn"]
@@ -21,8 +21,9 @@ class KerasFile(Model):
 
     It has one input and one output, and ends in logits for a classification. The file is loaded in
     Keras' safe mode, and without the optimizer, loss and metrics that are in it. Layers of your own
-    must be registered (`keras.saving.register_keras_serializable`) by an installed package whose
-    components Masksweep loads. The file's content is part of a trial's identity.
+    must be registered (`keras.saving.register_keras_serializable`) by a file that `--plugin` loads,
+    or by an installed package whose components Masksweep loads. The file's content is part of a
+    trial's identity.
 
     Raises:
         Invalid: There is no such file, it is not a `.keras` file, or it names something that brings
@@ -33,6 +34,7 @@ class KerasFile(Model):
     """
 
     name: ClassVar[str] = "keras_file"
+    takes_policy: ClassVar[bool] = False
     _state: ClassVar[tuple[int, int]]
     path: str = ""
     """Path of the file."""
@@ -59,6 +61,10 @@ class KerasFile(Model):
         return self.weights == "drawn"
 
     @property
+    def layers_origin(self) -> str:
+        return plugins.keras_origins(keras_config.registered_names(self._config()))
+
+    @property
     def has_statistics(self) -> bool:
         names = keras_config.class_names(self._config())
         return not names.isdisjoint(keras_config.WITH_STATISTICS)
@@ -71,14 +77,14 @@ class KerasFile(Model):
     def network(self, inputs: tuple[int, ...], outputs: int) -> Any:
         make = keras_loading.build if self.drawn else keras_loading.load
         model = make(self.path, self._config())
-        self._check(model, inputs, outputs)
+        self._check(model, inputs)
         return model
 
     def _config(self) -> dict[str, Any]:
         """Returns the model's config, which names only what may be part of a network."""
         return keras_loading.read_config(self.path, self._state)
 
-    def _check(self, model: Any, inputs: tuple[int, ...], outputs: int) -> None:
+    def _check(self, model: Any, inputs: tuple[int, ...]) -> None:
         """Checks that a sweep can train the model on its data."""
         import keras
 
@@ -95,24 +101,10 @@ class KerasFile(Model):
             size in (None, wanted) for size, wanted in zip(found, expected, strict=True)
         )
         if not fits:
-            fail(f"has inputs of shape {found}, and the data has {expected}")
-        if (found := tuple(model.outputs[0].shape)) != (None, outputs):
-            fail(f"has outputs of shape {found}, and the data needs {(None, outputs)}")
-        if _ends_in_softmax(model):
-            fail("ends in a softmax; save it without, because the loss takes logits")
+            fail(f"has inputs of the shape {found}; it must be that of the data, {expected}")
         for layer in keras_internals.all_layers(model) if self.drawn else ():
             for variable in keras_internals.own_variables(layer):
                 if hasattr(layer, "adapt"):
                     name = f"{layer.name}/{variable.name}"
                     allowed = f"not for this file: {name} was computed by adapt, and is not drawn"
                     raise Invalid("weights", self.weights, allowed)
-
-
-def _ends_in_softmax(model: Any) -> bool:
-    import keras
-
-    last = keras_internals.source(model.outputs[0])
-    if getattr(last, "outputs", None):  # a model within the model
-        return _ends_in_softmax(last)
-    activation = getattr(last, "activation", None)
-    return isinstance(last, keras.layers.Softmax) or activation is keras.activations.softmax

@@ -10,10 +10,16 @@ import numpy as np
 from masksweep.strategies.testing.require import require
 from masksweep.sweeps.components.datasets import DataSet
 from masksweep.sweeps.components.datasets.base import Split
+from masksweep.sweeps.components.datasets.pipeline import Pipeline
+
+FIRST_SAMPLES = 1024
+"""Number of samples of a `tf.data.Dataset` that are checked."""
 
 
 def check_dataset(data: DataSet) -> None:
     """Checks that a data set has the arrays that training needs, equal in every process.
+
+    Of a `tf.data.Dataset`, the first samples are checked.
 
     Args:
         data: The data set to check.
@@ -27,19 +33,29 @@ def check_dataset(data: DataSet) -> None:
     """
     arrays = data.load()
     require(arrays.task == data.task, f"it loads as {arrays.task}, and says {data.task}")
-    for part, split in (("train", arrays.train), ("test", arrays.test)):
-        _check_split(data, part, split, arrays.outputs)
-        require(split[0].shape[1:] == arrays.shape, f"{part} has samples of another shape")
+    train, test = (_arrays(part) for part in (arrays.train, arrays.test))
+    for name, split in (("train", train), ("test", test)):
+        _check_split(data, name, split, arrays.outputs)
+        require(split[0].shape[1:] == arrays.shape, f"{name} has samples of another shape")
+    if arrays.deterministic:
+        again = _arrays(arrays.train)
+        same = all(np.array_equal(a, b) for a, b in zip(train, again, strict=True))
+        require(same, "it has other samples in a second pass")
     if arrays.validation is not None:
-        _check_split(data, "validation", arrays.validation, arrays.outputs)
-        seen = {sample.tobytes() for sample in arrays.train[0]}
-        shared = sum(sample.tobytes() in seen for sample in arrays.validation[0])
-        few = shared <= 0.01 * len(arrays.validation[0])  # a data set may contain equal samples
+        validation = _arrays(arrays.validation)
+        _check_split(data, "validation", validation, arrays.outputs)
+        seen = {sample.tobytes() for sample in train[0]}
+        shared = sum(sample.tobytes() in seen for sample in validation[0])
+        few = shared <= 0.01 * len(validation[0])  # a data set may contain equal samples
         require(few, f"{shared} validation samples are training samples too")
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         elsewhere = pool.submit(data.load).result()  # a process with only the needed imports
     same = elsewhere.described()["sha256"] == data.load().described()["sha256"]
     require(same, "it is another data set in another process")
+
+
+def _arrays(part: Split | Pipeline) -> Split:
+    return part.first(FIRST_SAMPLES) if isinstance(part, Pipeline) else (part[0][:], part[1])
 
 
 def _check_split(data: DataSet, part: str, split: Split, outputs: int) -> None:

@@ -164,3 +164,9 @@ def test_a_stateless_optimizer_updates_within_a_stateless_scope() -> None:
         optimizer.apply([tf.ones(3)], [variable])
     np.testing.assert_allclose(scope.get_current_value(variable), [-0.1] * 3)
     np.testing.assert_array_equal(variable.numpy(), np.ones(3))
+
+
+def test_a_tracked_variable_is_one_of_the_optimizers() -> None:
+    optimizer, variable = keras.optimizers.SGD(), keras.Variable(1.0, trainable=False)
+    internals.track(optimizer, variable)
+    assert any(v is variable for v in optimizer.variables)

@@ -40,24 +40,25 @@ FITS: dict[str, Fit] = {
         fitting=pairs,
     ),
     "subclassed, add_loss, a metric": Fit(penalized),
-    "sample weights": Fit(
-        compiling=EAGER, fitting=lambda: {"sample_weight": np.linspace(0, 1, SAMPLES)}
+    "sample weights, clipping, EMA": Fit(
+        optimizer=lambda: ADAM(0.01, global_clipnorm=0.1, use_ema=True, ema_overwrite_frequency=3),
+        compiling=EAGER,
+        fitting=lambda: {"sample_weight": np.linspace(0, 1, SAMPLES)},
     ),
-    "class weights, validation": Fit(
+    "class weights, validation, weight decay": Fit(
+        optimizer=lambda: adamw(),
         compiling=EAGER,
         fitting=lambda: {"class_weight": {0: 1.0, 1: 2.0, 2: 0.5}, "validation_split": 0.25},
     ),
-    "tf.data": Fit(
-        compiling=EAGER, fitting=lambda: {**as_dataset(), "batch_size": None, "shuffle": False}
+    "tf.data, EMA at the end": Fit(
+        optimizer=lambda: ADAM(0.01, use_ema=True),
+        compiling=EAGER,
+        fitting=lambda: {**as_dataset(), "batch_size": None, "shuffle": False},
     ),
-    "steps_per_execution": Fit(compiling={"steps_per_execution": 3}),
-    "gradient accumulation": Fit(optimizer=lambda: ADAM(0.01, gradient_accumulation_steps=2)),
-    "clipping": Fit(optimizer=lambda: ADAM(0.01, global_clipnorm=0.1), compiling=EAGER),
-    "EMA": Fit(
-        optimizer=lambda: ADAM(0.01, use_ema=True, ema_overwrite_frequency=3), compiling=EAGER
+    "steps_per_execution, gradient accumulation": Fit(
+        optimizer=lambda: ADAM(0.01, gradient_accumulation_steps=2),
+        compiling={"steps_per_execution": 3},
     ),
-    "EMA at the end": Fit(optimizer=lambda: ADAM(0.01, use_ema=True), compiling=EAGER),
-    "weight decay": Fit(optimizer=lambda: adamw(), compiling=EAGER),
     "float16, loss scaling": Fit(policy="mixed_float16"),
     "bfloat16": Fit(policy="mixed_bfloat16", compiling=EAGER),
 }

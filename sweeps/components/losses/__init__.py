@@ -1,0 +1,42 @@
+"""The losses that a config can name: Keras' and your own. Loads no TensorFlow."""
+
+from masksweep.strategies.base import Invalid
+from masksweep.strategies.registry import Registry
+from masksweep.sweeps.components.datasets.base import Task
+from masksweep.sweeps.components.losses.base import Loss
+from masksweep.sweeps.components.losses.keras_losses import (
+    DEFAULT_LOSS,
+    KERAS_LOSSES,
+    KerasLoss,
+)
+
+OWN_LOSSES = Registry("losses", Loss, __name__)
+"""The registry of losses that are not Keras' own."""
+
+__all__ = ["DEFAULT_LOSS", "KERAS_LOSSES", "OWN_LOSSES", "Loss", "loss_named", "losses_for"]
+
+
+def losses_for(task: Task) -> list[str]:
+    """Returns the names of the losses that fit a task.
+
+    Raises:
+        Invalid: A loss of your own has the name of one of Keras.
+
+    Example:
+        >>> losses_for("regression")[:2]
+        ['cosine_similarity', 'huber']
+    """
+    for name in OWN_LOSSES:
+        if name in KERAS_LOSSES:
+            raise Invalid("masksweep.losses", name, "the name of a loss of Keras; choose another")
+    own = [name for name, loss in OWN_LOSSES.items() if task in loss.tasks]
+    return [name for name, loss in KERAS_LOSSES.items() if task in loss.tasks] + own
+
+
+def loss_named(name: str) -> KerasLoss | Loss:
+    """Returns the loss of this name.
+
+    Args:
+        name: A name that `losses_for` returns.
+    """
+    return KERAS_LOSSES[name] if name in KERAS_LOSSES else OWN_LOSSES[name]()

@@ -1,0 +1,72 @@
+"""The losses of Keras that a config can name, and the tasks that each fits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from masksweep.sweeps.components.datasets.base import Task
+
+
+@dataclass(frozen=True)
+class KerasLoss:
+    """A loss of `keras.losses`."""
+
+    keras_class: str
+    """Name of the class in `keras.losses`."""
+    tasks: tuple[Task, ...]
+    """The tasks that it fits."""
+    from_logits: bool = False
+    """Whether it must be told that the outputs are logits."""
+    classes_as_integers: bool = False
+    """Whether it takes the class of a sample as an integer; else one number for each class, 1 for
+    the class of the sample and 0 for the others."""
+
+    def build(self) -> Any:
+        """Returns the `keras.losses.Loss`."""
+        import keras
+
+        settings = {"from_logits": True} if self.from_logits else {}
+        return getattr(keras.losses, self.keras_class)(**settings)
+
+
+CLASSES: tuple[Task, ...] = ("classification",)
+VALUES: tuple[Task, ...] = ("regression",)
+KERAS_LOSSES: Mapping[str, KerasLoss] = {
+    "binary_crossentropy": KerasLoss("BinaryCrossentropy", CLASSES, from_logits=True),
+    "binary_focal_crossentropy": KerasLoss("BinaryFocalCrossentropy", CLASSES, from_logits=True),
+    "categorical_crossentropy": KerasLoss("CategoricalCrossentropy", CLASSES, from_logits=True),
+    "categorical_focal_crossentropy": KerasLoss(
+        "CategoricalFocalCrossentropy", CLASSES, from_logits=True
+    ),
+    "categorical_hinge": KerasLoss("CategoricalHinge", CLASSES),
+    "cosine_similarity": KerasLoss("CosineSimilarity", VALUES),
+    "hinge": KerasLoss("Hinge", CLASSES),
+    "huber": KerasLoss("Huber", CLASSES + VALUES),
+    "log_cosh": KerasLoss("LogCosh", CLASSES + VALUES),
+    "mean_absolute_error": KerasLoss("MeanAbsoluteError", CLASSES + VALUES),
+    "mean_absolute_percentage_error": KerasLoss("MeanAbsolutePercentageError", VALUES),
+    "mean_squared_error": KerasLoss("MeanSquaredError", CLASSES + VALUES),
+    "mean_squared_logarithmic_error": KerasLoss("MeanSquaredLogarithmicError", VALUES),
+    "poisson": KerasLoss("Poisson", VALUES),
+    "sparse_categorical_crossentropy": KerasLoss(
+        "SparseCategoricalCrossentropy", CLASSES, from_logits=True, classes_as_integers=True
+    ),
+    "squared_hinge": KerasLoss("SquaredHinge", CLASSES),
+}
+"""The losses by the names of their functions in `keras.losses`, with the defaults of Keras."""
+DEFAULT_LOSS: Mapping[Task, str] = {
+    "classification": "sparse_categorical_crossentropy",
+    "regression": "mean_squared_error",
+}
+"""The loss of a task if none is given."""
+LEFT_OUT: Mapping[str, str] = {
+    "categorical_generalized_cross_entropy": "takes probabilities, and models end in logits",
+    "circle": "compares samples with each other, by normalized embeddings",
+    "ctc": "aligns sequences, which no data set has as targets",
+    "dice": "takes probabilities, and models end in logits",
+    "kl_divergence": "takes probabilities, and models end in logits",
+    "tversky": "takes probabilities, and models end in logits",
+}
+"""The other losses of Keras, and why a config cannot name them."""

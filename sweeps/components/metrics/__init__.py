@@ -1,0 +1,40 @@
+"""The metrics that a config can name: Keras' and your own. Loads no TensorFlow."""
+
+from masksweep.strategies.base import Invalid
+from masksweep.strategies.registry import Registry
+from masksweep.sweeps.components.datasets.base import Task
+from masksweep.sweeps.components.metrics.base import Metric
+from masksweep.sweeps.components.metrics.keras_metrics import KERAS_METRICS, KerasMetric
+
+OWN_METRICS = Registry("metrics", Metric, __name__)
+"""The registry of metrics that are not Keras' own."""
+
+__all__ = ["KERAS_METRICS", "OWN_METRICS", "Metric", "metric_named", "metrics_for"]
+
+
+def metrics_for(task: Task) -> list[str]:
+    """Returns the names of the metrics that fit a task.
+
+    Raises:
+        Invalid: A metric of your own has the name of one of Keras, or of one that is always
+            recorded.
+
+    Example:
+        >>> metrics_for("regression")[:2]
+        ['cosine_similarity', 'logcosh']
+    """
+    for name in OWN_METRICS:
+        if name in KERAS_METRICS or name in ("loss", "accuracy", "mse"):
+            allowed = "the name of a metric that exists; choose another"
+            raise Invalid("masksweep.metrics", name, allowed)
+    own = [name for name, metric in OWN_METRICS.items() if task in metric.tasks]
+    return [name for name, metric in KERAS_METRICS.items() if task in metric.tasks] + own
+
+
+def metric_named(name: str) -> KerasMetric | Metric:
+    """Returns the metric of this name.
+
+    Args:
+        name: A name that `metrics_for` returns.
+    """
+    return KERAS_METRICS[name] if name in KERAS_METRICS else OWN_METRICS[name]()

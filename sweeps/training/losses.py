@@ -1,0 +1,83 @@
+"""The loss that a program trains on: a Keras loss, on targets as the data sets have them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from masksweep.strategies.base import Array
+from masksweep.sweeps.components.datasets.base import Task
+from masksweep.sweeps.components.losses import DEFAULT_LOSS, loss_named
+
+
+class TrainingLoss:
+    """The loss of a training. It computes what `keras.Model.fit` computes, bit for bit.
+
+    Args:
+        task: The task of the data.
+        name: A name of a loss that fits the task; None for the task's default.
+        class_weights: The weight of each class, as `class_weight` of `keras.Model.fit`; None for
+            equal weights.
+
+    Example:
+        >>> loss = TrainingLoss("classification", "mean_absolute_error", [1.0, 3.0])
+        >>> float(loss(tf.constant([1]), tf.constant([[0.5, 0.5]])))  # 3 times the error
+        1.5
+        >>> float(loss.unweighted(tf.constant([1]), tf.constant([[0.5, 0.5]])))
+        0.5
+    """
+
+    def __init__(
+        self, task: Task, name: str | None = None, class_weights: Sequence[float] | None = None
+    ) -> None:
+        loss = loss_named(name or DEFAULT_LOSS[task])
+        self._loss = loss.build()
+        self._one_hot = task == "classification" and not loss.classes_as_integers
+        self._class_weights: Array | None = None
+        if class_weights is not None:
+            self._class_weights = np.asarray(class_weights, keras.config.floatx())
+
+    def __call__(self, targets: Any, outputs: Any) -> Any:
+        """Returns the mean loss of a batch, a scalar, with the weights of the classes.
+
+        Args:
+            targets: Classes `[samples]` int32, or values `[samples, outputs]` float32.
+            outputs: Outputs of the model, `[samples, outputs]`.
+        """
+        if self._class_weights is None:
+            return self.unweighted(targets, outputs)
+        weights = tf.gather(tf.constant(self._class_weights), targets)
+        return self._loss(self._targets(targets, outputs), outputs, sample_weight=weights)
+
+    def unweighted(self, targets: Any, outputs: Any) -> Any:
+        """Returns the mean loss of a batch, a scalar, as `keras.Model.evaluate` does.
+
+        The arguments are those of a call.
+        """
+        return self._loss(self._targets(targets, outputs), outputs)
+
+    def _targets(self, targets: Any, outputs: Any) -> Any:
+        return tf.one_hot(targets, outputs.shape[-1]) if self._one_hot else targets
+
+
+def balanced(classes: Array, outputs: int) -> tuple[float, ...]:
+    """Returns weights by which each class counts the same, however many samples it has.
+
+    The weight of a class is `samples / (classes * samples of the class)`, as `balanced` in
+    scikit-learn. Only classes that have samples are counted; the weight of another class is 1.
+
+    Args:
+        classes: The class of each training sample, `[samples]`.
+        outputs: Number of classes.
+
+    Example:
+        >>> balanced(np.array([0, 0, 0, 1]), 3)
+        (0.6666666666666666, 2.0, 1.0)
+    """
+    counts = np.bincount(classes, minlength=outputs)
+    present = int(np.count_nonzero(counts))
+    return tuple(float(len(classes) / (present * n)) if n else 1.0 for n in counts)

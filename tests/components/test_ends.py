@@ -1,0 +1,82 @@
+"""The check that the outputs of a network fit the data and the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from masksweep.strategies import Invalid
+from masksweep.sweeps.components.datasets.base import Arrays, Task
+from masksweep.sweeps.components.models import Model
+from masksweep.sweeps.components.models.ends import require_fit
+
+
+@dataclass(frozen=True)
+class Mine(Model):
+    name: ClassVar[str] = "mine"
+
+
+@dataclass(frozen=True)
+class MyFile(Model):
+    name: ClassVar[str] = "my_file"
+    path: str = "net.keras"
+
+
+def data(task: Task = "classification") -> Arrays:
+    split = np.zeros((2, 8), np.float32), np.zeros(2, np.int32)
+    return Arrays("images", task, 3, split, None, split)
+
+
+def network(*last: Any) -> Any:
+    return keras.Sequential([keras.Input((8,)), layers.Dense(5), *last])
+
+
+def operation(function: Callable[[Any], Any]) -> Any:
+    inputs = keras.Input((8,))
+    return keras.Model(inputs, function(layers.Dense(3)(inputs)))
+
+
+@pytest.mark.parametrize("name", ["softmax", "sigmoid"])
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda name: network(layers.Dense(3, name)),
+        lambda name: network(layers.Dense(3), layers.Activation(name)),
+        lambda name: network(keras.Sequential([keras.Input((5,)), layers.Dense(3, name)])),
+        lambda name: operation(getattr(keras.ops, name)),
+    ],
+    ids=["dense", "activation", "nested", "operation"],
+)
+def test_a_classification_that_ends_in_probabilities_is_refused(
+    build: Callable[[str], Any], name: str
+) -> None:
+    for model, key in ((Mine(), "model=mine"), (MyFile(), "model.path=net.keras")):
+        with pytest.raises(Invalid) as caught:
+            require_fit(model, build(name), data())
+        assert str(caught.value).startswith(f"{key}: ends in a {name}; the loss takes logits")
+    require_fit(Mine(), build(name), data("regression"))
+
+
+def test_the_layer_softmax_is_found() -> None:
+    with pytest.raises(Invalid, match="ends in a softmax"):
+        require_fit(Mine(), network(layers.Dense(3), layers.Softmax()), data())
+
+
+@pytest.mark.parametrize("name", [None, "linear", "log_softmax", "tanh"])
+def test_other_ends_are_taken(name: str | None) -> None:
+    require_fit(Mine(), network(layers.Dense(3, name)), data())
+
+
+def test_another_number_of_outputs_is_refused() -> None:
+    with pytest.raises(Invalid) as caught:
+        require_fit(MyFile(), network(layers.Dense(4)), data())
+    said = "has outputs of the shape (None, 4); images has 3 classes, so they must be (None, 3)"
+    assert str(caught.value) == f"model.path=net.keras: {said}"
+    with pytest.raises(Invalid, match="images has 3 values for each sample, so they must be"):
+        require_fit(Mine(), network(layers.Reshape((5, 1))), data("regression"))

@@ -1,0 +1,70 @@
+"""The check of the samples of any data set, also of one that a plugin brings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from masksweep.strategies import Invalid
+from masksweep.sweeps.components.datasets.base import DataSet, Split, Task
+from masksweep.sweeps.components.datasets.samples import check_samples
+
+X, LABELS, NUMBERS = np.zeros((4, 2), np.float32), np.array([0, 1, 2, 0]), np.ones((4, 1))
+
+
+def with_value(array: Any, value: float) -> Any:
+    """Returns a copy with this value at index 1 of the first axis, and 0 of the others."""
+    changed = array.copy()
+    changed[(1, 0)[: array.ndim]] = value
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("task", "changed", "said"),
+    [
+        ("classification", {"training": (with_value(X, np.nan), LABELS)},
+         "has nan in its training inputs at [1, 0]; all must be finite numbers"),
+        ("classification", {"test": (with_value(X, -np.inf), LABELS)}, "has -inf in its test inp"),
+        ("regression", {"test": (X, with_value(NUMBERS, np.inf))}, "has inf in its test targets"),
+        ("classification", {"test": (X, with_value(LABELS, 3))},
+         "has the test label 3 at [1]; labels must be 0 to 2"),
+        ("classification", {"training": (X, with_value(LABELS, -1))}, "has the training label -1"),
+        ("classification", {"validation": (X, with_value(LABELS, 9))}, "has the validation label"),
+        ("classification", {"test": (X[:, :1], LABELS)},
+         "has test inputs of the shape [1], and training inputs of [2]"),
+        ("regression", {"test": (X, np.ones((4, 2)))},
+         "has test targets of the shape [2], and training targets of [1]"),
+        ("classification", {"test": (X, LABELS[:3])}, "has 4 test inputs and 3 targets"),
+        ("classification", {"test": (X[:0], LABELS[:0])}, "has 0 test inputs and 0 targets"),
+        ("classification", {"test": (X, NUMBERS)},
+         "has test targets of the shape [4, 1]; they must be [samples] for a classification"),
+        ("regression", {"training": (X, LABELS)},
+         "has training targets of the shape [4]; they must be [samples, outputs] for a regression"),
+    ],
+)  # fmt: skip
+def test_what_no_model_can_be_trained_on_is_named(
+    task: Task, changed: dict[str, Any], said: str
+) -> None:
+    split = X, LABELS if task == "classification" else NUMBERS
+    parts = {"training": split, "validation": None, "test": split}
+    check_samples(task, parts)
+    with pytest.raises(Invalid) as caught:
+        check_samples(task, parts | changed)
+    assert caught.value.allowed.startswith(said)
+
+
+def test_the_samples_of_any_data_set_are_checked() -> None:
+    @dataclass(frozen=True)
+    class Mine(DataSet):
+        name: ClassVar[str] = "mine"
+
+        def samples(self) -> tuple[Split, Split]:
+            return (X, LABELS), (with_value(X, np.nan), LABELS)
+
+    with pytest.raises(
+        Invalid, match=r"^data=mine: has nan in its test inputs at \[1, 0\]; all must"
+    ):
+        Mine().load()

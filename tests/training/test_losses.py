@@ -1,0 +1,78 @@
+"""Losses, metrics and class weights in whole trials, alone and in a pack."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from masksweep.strategies import Invalid
+from masksweep.sweeps.config.trial import Trial
+from masksweep.sweeps.results import TrialResult
+from masksweep.sweeps.training import pack, preflight
+from masksweep.sweeps.training.checkpoint import Checkpoints
+from masksweep.sweeps.training.run_trial import run
+from masksweep.sweeps.training.state import PackMember
+from tests.support.trials import BASE, trial
+
+METRICS = ["sparse_categorical_accuracy", "auc", "sparse_categorical_crossentropy"]
+
+
+def make(width: int = 1, seed: int = 0, **train: Any) -> Trial:
+    settings = {**BASE["train"], "jit": width > 1, **train}
+    return trial(train=settings, speed={"rounds": 0}, launch={"pack": width}, seed=seed)
+
+
+def test_metrics_are_recorded_beside_the_accuracy() -> None:
+    reports: list[Any] = []
+    result = run(make(metrics=METRICS), reports.append)
+    curves = [report.metrics for report in reports if report.metrics]
+    for part, metrics in [("test", result.metrics), ("validation", curves[0])]:
+        accuracy = metrics[f"{part}/sparse_categorical_accuracy"]
+        assert accuracy == pytest.approx(metrics[f"{part}/accuracy"], abs=1e-6)
+        crossentropy = metrics[f"{part}/sparse_categorical_crossentropy"]
+        assert crossentropy == pytest.approx(metrics[f"{part}/loss"], rel=1e-5)
+        assert 0.5 < metrics[f"{part}/auc"] <= 1
+    assert not any(name.startswith("train/auc") for name in result.metrics)
+
+
+def test_metrics_and_class_weights_in_a_pack() -> None:
+    train = {"metrics": METRICS, "class_weight": "balanced", "loss": "categorical_crossentropy"}
+    members = [
+        PackMember(spec, lambda report: None, Checkpoints(f"memory://{seed}", spec.id, 60))
+        for seed, spec in enumerate(make(2, seed, **train) for seed in (0, 1))
+    ]
+    for seed, packed in enumerate(pack.run(members)):
+        assert isinstance(packed, TrialResult), packed
+        alone = run(make(1, seed, **train))
+        for name in ("train/loss", *(f"test/{name}" for name in ("loss", *METRICS))):
+            assert packed.metrics[name] == pytest.approx(alone.metrics[name], abs=1e-3), name
+
+
+def test_the_loss_of_test_and_validation_has_no_class_weights() -> None:
+    """A weight of 2 for each class doubles the loss and, with a constant step, nothing else."""
+    plain, doubled = (run(make(class_weight=w)).metrics for w in (None, [2.0] * 10))
+    # Adam divides by the size of the gradient, but for its epsilon
+    for name in ("validation/loss", "test/loss"):
+        assert doubled[name] == pytest.approx(plain[name], rel=1e-3)
+    assert doubled["train/loss"] == pytest.approx(2 * plain["train/loss"], rel=1e-3)
+
+
+def test_the_number_of_class_weights_is_checked_before_the_first_trial() -> None:
+    with pytest.raises(Invalid, match=r"train\.class_weight=.*must have 10 numbers"):
+        preflight.check_plans([make(class_weight=[1, 2])])
+    answers = preflight.check([make(), make(class_weight="balanced")], preflight.check_plans)
+    assert not answers
+
+
+def test_scores_by_gradients_are_of_the_trials_loss() -> None:
+    pattern = {"name": "snip", "sparsity": 0.5}
+
+    def masks(**train: Any) -> Any:
+        from masksweep.sweeps.training.setup import start
+
+        spec = trial(pattern=pattern, train={**BASE["train"], "jit": False, **train})
+        return np.concatenate([w.mask.ravel() for w in start(spec).plan.weights])
+
+    assert not np.array_equal(masks(), masks(loss="mean_absolute_error"))
