@@ -111,3 +111,11 @@ def test_reports_say_that_nothing_was_trained() -> None:
     assert control.problem == ": nothing was trained (train.epochs=0)"
     assert not any_control_held(outcomes)
     assert sentences(outcomes) == [("Leak", "no strategy was tried.")]
+
+
+def test_a_schedule_fits_a_training_without_a_step() -> None:
+    schedule = {"name": "cosine", "warmup_steps": 5}
+    rate = {"name": "adam", "learning_rate": 0.01, "schedule": schedule}
+    result = run(make(optimizer=rate, **NO_EPOCH))
+    assert result.metrics["integrity/ok"] == 1
+    assert result.metrics["integrity/moved"] == 0

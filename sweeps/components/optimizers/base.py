@@ -13,6 +13,9 @@ from masksweep.strategies.core import keras_internals
 from masksweep.sweeps.components.schedule_config import schedule_of
 from masksweep.sweeps.components.schedules import Schedule
 
+ANY_LENGTH = 2**31 - 1
+"""A number of training steps that every schedule fits."""
+
 
 @dataclass(frozen=True)
 class Optimizer:
@@ -103,8 +106,10 @@ class Optimizer:
         """
         if self.schedule is None:
             return self
+        # where nothing is trained (train.epochs=0), the schedule is not used, and any one fits
+        length = steps or ANY_LENGTH
         try:
-            return dataclasses.replace(self, schedule=self.schedule.for_steps(steps))
+            return dataclasses.replace(self, schedule=self.schedule.for_steps(length))
         except Invalid as error:
             key = f"optimizer.schedule.{error.key}"
             raise Invalid(key, error.value, error.allowed) from error
