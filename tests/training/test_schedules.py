@@ -114,12 +114,6 @@ def test_a_schedule_is_recorded_with_its_settings_and_read_again() -> None:
     assert make({"name": "cosine", "alpha": 0}).id == make("cosine").id
 
 
-def test_a_schedule_that_follows_the_training_fits_one_without_a_step() -> None:
-    for name in ("cosine", "exponential"):
-        fitting = make(name).optimizer.for_steps(0).schedule
-        assert fitting.decay_steps == 1
-
-
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [

@@ -46,7 +46,7 @@ class Schedule:
             Invalid: The schedule does not fit a training of this length. The key is that of the
                 setting.
         """
-        fits = self.warmup_steps < max(steps, 1)  # without a step there may be no warm-up either
+        fits = self.warmup_steps < steps
         require(fits, "warmup_steps", self.warmup_steps, f"below {steps}, the training steps")
         return self
 

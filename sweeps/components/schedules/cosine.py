@@ -35,8 +35,7 @@ class Cosine(Schedule):
 
     def for_steps(self, steps: int) -> Self:
         fitting = super().for_steps(steps)
-        rest = max(1, steps - self.warmup_steps)
-        return replace(fitting, decay_steps=self.decay_steps or rest)
+        return replace(fitting, decay_steps=self.decay_steps or steps - self.warmup_steps)
 
     def build(self, rates: Sequence[Any]) -> Any:
         import keras
