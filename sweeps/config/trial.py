@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import cache, cached_property
 from typing import Annotated, Any, Literal, Self
 
@@ -207,26 +207,6 @@ class Trial(Section):
     def control(self) -> Trial:
         """The dense trial that this trial's speed is compared with."""
         return self.with_strategy(STRATEGIES["dense"]())
-
-    @property
-    def dense_start(self) -> Trial:
-        """The dense trial of the epochs before the weights are masked (`start.epochs`)."""
-        rate = self.start.learning_rate or self.optimizer.learning_rate
-        unmasked = {"epochs": 0, "learning_rate": None}
-        train = {
-            "epochs": self.start.epochs,
-            "steps": None,
-            "switch_at": None,
-            "resume_at": None,
-            "early_stopping": None,
-        }
-        updates = {
-            "start": self.start.model_copy(update=unmasked),
-            "train": self.train.model_copy(update=train),
-            "optimizer": replace(self.optimizer, learning_rate=rate, schedule=None),
-            "launch": Launch(),  # it runs alone, also in a pack
-        }
-        return self.control.model_copy(update=updates)
 
     @property
     def pruning_trial(self) -> Trial:

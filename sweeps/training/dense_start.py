@@ -6,9 +6,12 @@ seed.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from masksweep.sweeps.common.storage import Folder
+from masksweep.sweeps.config.sections import Launch
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.training import saved_weights, setup
 from masksweep.sweeps.training.loop import single_trial_loop
@@ -33,7 +36,27 @@ def start(trial: Trial, folder: Folder | None) -> TrialStart:
     """
     if not trial.start.epochs:
         return setup.start(trial)
-    return setup.start(trial, initial=_trained(trial.dense_start, folder))
+    return setup.start(trial, initial=_trained(dense_trial(trial), folder))
+
+
+def dense_trial(trial: Trial) -> Trial:
+    """Returns the dense trial of the epochs before the weights of a trial are masked."""
+    rate = trial.start.learning_rate or trial.optimizer.learning_rate
+    unmasked = {"epochs": 0, "learning_rate": None}
+    train = {
+        "epochs": trial.start.epochs,
+        "steps": None,
+        "switch_at": None,
+        "resume_at": None,
+        "early_stopping": None,
+    }
+    updates = {
+        "start": trial.start.model_copy(update=unmasked),
+        "train": trial.train.model_copy(update=train),
+        "optimizer": replace(trial.optimizer, learning_rate=rate, schedule=None),
+        "launch": Launch(),  # it runs alone, also in a pack
+    }
+    return trial.control.model_copy(update=updates)
 
 
 def _trained(dense: Trial, folder: Folder | None) -> Initial:

@@ -54,7 +54,10 @@ def command() -> Iterator[Light]:
         ("data=npz data.path=obj.npz", "data.path=obj.npz: holds pickled objects"),
         ("data=npz data.path=whole.npz", "data.path=whole.npz: x_train, y_train, x_test, y_test m"),
         ("data=csv data.path=none.csv data.target=a", "data.path=none.csv: no such file"),
-        ("data=keras data.dataset=emnist", "data.dataset=emnist: input should be 'mnist', 'fashion_m"),
+        (
+            "data=keras data.dataset=emnist",
+            "data.dataset=emnist: input should be 'mnist', 'fashion_m",
+        ),
         (
             "data=keras data.path=bad",
             "data.path=bad: must be a folder with train-images-idx3-uby",

@@ -15,6 +15,7 @@ from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.training import dense_start, pack, preflight, saved_weights
 from masksweep.sweeps.training.checkpoint import Checkpoints
+from masksweep.sweeps.training.dense_start import dense_trial
 from masksweep.sweeps.training.run_trial import build_start, run
 from masksweep.sweeps.training.setup import TrialStart
 from masksweep.sweeps.training.state import PackMember
@@ -68,15 +69,20 @@ def test_the_dense_trial_is_one_that_anyone_can_run() -> None:
     start = {"epochs": 2, "learning_rate": 0.1}
     masked = make(start=start, strategy="sparse_tensor")
     rate = {"name": "adam", "learning_rate": 0.1}
-    assert masked.dense_start.id == make(2, strategy="dense", optimizer=rate).id
+    assert dense_trial(masked).id == make(2, strategy="dense", optimizer=rate).id
     assert masked.id != make(start={"epochs": 2}, strategy="sparse_tensor").id
     assert masked.id != make(strategy="sparse_tensor").id
     compiled = {"train": {**TRAIN, "jit": True}, "start": start}
     packed = make(**compiled, launch={"pack": 4})
-    assert packed.dense_start.id == make(**compiled).dense_start.id
+    assert dense_trial(packed).id == dense_trial(make(**compiled)).id
     assert packed.id != make(**compiled).id
     steps = make(start=start, train={**TRAIN, "steps": 30, "switch_at": 3})
-    assert steps.dense_start.id == masked.dense_start.id
+    assert dense_trial(steps).id == dense_trial(masked).id
+    settings = {"train": {**TRAIN, "epochs": 4, "early_stopping": 2}, "start": start}
+    ends = trial(
+        model=MODEL, speed={"rounds": 0}, optimizer=rate | {"schedule": "cosine"}, **settings
+    )
+    assert dense_trial(ends).id == dense_trial(masked).id
 
 
 def test_the_smallest_of_the_trained_weights_are_masked_and_held() -> None:
