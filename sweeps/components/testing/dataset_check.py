@@ -7,6 +7,7 @@ from multiprocessing import get_context
 
 import numpy as np
 
+from masksweep.strategies.base import Invalid
 from masksweep.strategies.testing.require import require
 from masksweep.sweeps.components.datasets import DataSet
 from masksweep.sweeps.components.datasets.base import Split
@@ -31,7 +32,10 @@ def check_dataset(data: DataSet) -> None:
         >>> from masksweep.sweeps.components.datasets.sums import Sums
         >>> check_dataset(Sums(count=8))  # doctest: +SKIP
     """
-    arrays = data.load()
+    try:
+        arrays = data.load()
+    except Invalid as error:
+        raise AssertionError(f"it does not load: {error}") from error
     require(arrays.task == data.task, f"it loads as {arrays.task}, and says {data.task}")
     train, test = (_arrays(part) for part in (arrays.train, arrays.test))
     for name, split in (("train", train), ("test", test)):
