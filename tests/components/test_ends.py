@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -80,3 +81,11 @@ def test_another_number_of_outputs_is_refused() -> None:
     assert str(caught.value) == f"model.path=net.keras: {said}"
     with pytest.raises(Invalid, match="images has 3 values for each sample, so they must be"):
         require_fit(Mine(), network(layers.Reshape((5, 1))), data("regression"))
+
+
+def test_inputs_of_another_shape_than_the_samples_are_refused() -> None:
+    for shape in ((9,), (8, 1)):
+        wide = keras.Sequential([keras.Input(shape), layers.Flatten(), layers.Dense(3)])
+        said = f"has inputs of the shape {(None, *shape)}; it must be that of the data, (None, 8)"
+        with pytest.raises(Invalid, match=re.escape(f"model=mine: {said}")):
+            require_fit(Mine(), wide, data())

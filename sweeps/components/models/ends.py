@@ -1,4 +1,4 @@
-"""Checks that the outputs of a model fit the data and the loss."""
+"""Checks that the inputs and outputs of a model fit the data and the loss."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ PROBABILITIES = ("softmax", "sigmoid")
 
 
 def require_fit(model: Model, network: Any, data: Arrays) -> None:
-    """Checks the number of a network's outputs, and that those of a classification are logits.
+    """Checks the shapes of a network's ends, and that the outputs of a classification are logits.
 
-    A subclassed Keras model does not tell its outputs, so it is not checked.
+    A subclassed Keras model does not tell its inputs and outputs, so it is not checked.
 
     Args:
         model: The model of the config, for messages.
@@ -25,11 +25,13 @@ def require_fit(model: Model, network: Any, data: Arrays) -> None:
         data: The data.
 
     Raises:
-        Invalid: The outputs do not fit.
+        Invalid: The inputs or the outputs do not fit.
     """
     tensors = getattr(network, "outputs", None)
     if not tensors:
         return
+    if fault := input_fault(network, data.shape):
+        raise _fault(model, fault)
     shapes = [tuple(tensor.shape) for tensor in tensors]
     if shapes != [(None, data.outputs)]:
         found = ", ".join(map(str, shapes))
@@ -41,6 +43,22 @@ def require_fit(model: Model, network: Any, data: Arrays) -> None:
     if data.task != "regression" and (function := final_function(network)) in PROBABILITIES:
         allowed = "the loss takes logits, so the model must end without it"
         raise _fault(model, f"ends in a {function}; {allowed}")
+
+
+def input_fault(network: Any, shape: tuple[int, ...]) -> str:
+    """Returns what is wrong with the inputs of a network; empty if it takes the samples.
+
+    Args:
+        network: A Keras model, Functional or Sequential.
+        shape: The shape of a sample. A size that the network leaves open (None) fits each.
+    """
+    expected, shapes = (None, *shape), [tuple(tensor.shape) for tensor in network.inputs]
+    if len(shapes) == 1 and len(shapes[0]) == len(expected):
+        pairs = zip(shapes[0], expected, strict=True)
+        if all(size in (None, wanted) for size, wanted in pairs):
+            return ""
+    found = ", ".join(map(str, shapes))
+    return f"has inputs of the shape {found}; it must be that of the data, {expected}"
 
 
 def final_function(network: Any) -> str:

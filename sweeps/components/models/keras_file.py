@@ -9,6 +9,7 @@ from masksweep.strategies.base import Invalid
 from masksweep.strategies.core import keras_internals
 from masksweep.strategies.registry import register
 from masksweep.sweeps.components import keras_config, keras_loading, plugins
+from masksweep.sweeps.components.models import ends
 from masksweep.sweeps.components.models.base import Model
 
 Weights = Literal["file", "drawn"]
@@ -96,12 +97,8 @@ class KerasFile(Model):
             fail("must be a Functional model, or a Sequential model with an Input")
         if [len(ends) for ends in tensors if ends] != [1, 1]:
             fail("must have one input and one output")
-        expected, found = (None, *inputs), tuple(model.inputs[0].shape)
-        fits = len(found) == len(expected) and all(
-            size in (None, wanted) for size, wanted in zip(found, expected, strict=True)
-        )
-        if not fits:
-            fail(f"has inputs of the shape {found}; it must be that of the data, {expected}")
+        if fault := ends.input_fault(model, inputs):
+            fail(fault)
         for layer in keras_internals.all_layers(model) if self.drawn else ():
             for variable in keras_internals.own_variables(layer):
                 if hasattr(layer, "adapt"):
