@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -70,6 +71,12 @@ def report(arguments: Sequence[str]) -> int:
     return int(not logged)
 
 
+def _reasons(left_out: Sequence[str]) -> str:
+    """Returns why trials were left out, each reason once, with the number of trials."""
+    counts = Counter(text.partition(": ")[2] or text for text in left_out)
+    return "; ".join(f"{reason} ({count} trials)" for reason, count in counts.items())
+
+
 def _build_report(
     options: argparse.Namespace,
 ) -> tuple[StoredSweep, dict[str, bytes], list[tuple[str, str]]]:
@@ -88,7 +95,7 @@ def _build_report(
             sweep = combine(reader.load_sweeps(options.sweep or None, options.uri, Path(folder)))
             loaded = reader.load([part.run_id for part in sweep.single_sweeps], options.uri)
         if not sweep.outcomes:
-            raise Invalid("sweep", sweep.name, "; ".join(sweep.left_out) or "no trial has ended")
+            raise Invalid("sweep", sweep.name, _reasons(sweep.left_out) or "no trial has ended")
         labels = dict.fromkeys(o.trial.label for o in sweep.outcomes)
         if options.baseline is not None and options.baseline not in labels:
             raise Invalid("--baseline", options.baseline, f"one of {', '.join(labels)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 import uuid
@@ -76,17 +77,24 @@ def reproduce(arguments: Sequence[str]) -> int:
         "--sweep", action="store_true", help="all trials of a sweep, by name or run id"
     )
     parser.add_argument("--uri", help="as tracking.uri; default: the store that run uses")
+    parser.add_argument(
+        "--data", metavar="PATH", help="where the data are, if they were too large for a copy"
+    )
     options = parser.parse_args(arguments)
+    if options.data is not None and not exists("--data", options.data):
+        raise Invalid("--data", options.data, "no such file or folder")
     with tempfile.TemporaryDirectory() as folder:
-        targets = _targets(options.what, options.sweep, options.uri, Path(folder))
+        targets = _targets(options, Path(folder))
         return _reproduce_all(targets, options.what, options.uri, Path(folder))
 
 
-def _targets(source: str, sweep: bool, uri: str | None, folder: Path) -> list[Target]:
+def _targets(options: argparse.Namespace, folder: Path) -> list[Target]:
     """Returns the trials to run again; files of runs in the store are copied into the folder."""
+    source, sweep, uri = options.what, options.sweep, options.uri
+    data = None if options.data is None else str(Path(options.data).absolute())
     path = Path(source)
     if not sweep and exists("reproduce", source) and path.is_file():
-        return [_target(source, path)]
+        return [_target(source, path, data)]
     if not sweep and not RUN_ID.fullmatch(source):
         raise Invalid("reproduce", source, "no such file, and no run's id, which is 32 hex digits")
     from masksweep.sweeps.tracking import reader
@@ -100,29 +108,28 @@ def _targets(source: str, sweep: bool, uri: str | None, folder: Path) -> list[Ta
                 files = reader.download(uri, run, run_config.FILE_NAMES, run_folder)
                 if run_config.FILE_NAME not in files:
                     raise Invalid("run", run, f"has no {run_config.FILE_NAME}: no trial's run")
-                targets.append(_target_of_run(run, run_folder))
+                targets.append(_target_of_run(run, run_folder, data))
             return targets
     except StoreUnavailable as error:
         raise Invalid("tracking.uri", redact(store_uri(uri)), f"is away: {error}") from error
 
 
-def _target(name: str, path: Path) -> Target:
+def _target(name: str, path: Path, data: str | None) -> Target:
     """Reads a run's config file, which must have recorded results."""
-    trial, recorded = run_config.read(path)
+    trial, recorded = run_config.read(path, data)
     if recorded is None:
         allowed = f"without `{run_config.RESULTS_KEY}`, which a run's has when it has ended well"
         raise Invalid("config", path, allowed)
     if trial.data.is_elsewhere:
-        names = ", ".join(run_config.DATA_NAMES)
-        allowed = f"was not copied; put it beside {run_config.FILE_NAME} as one of {names}"
+        allowed = "was not copied, as it is a folder or large; name it with --data PATH"
         raise Invalid("data.path", getattr(trial.data, "path", ""), allowed)
     return Target(name, trial, recorded)
 
 
-def _target_of_run(run: str, folder: Path) -> Target:
+def _target_of_run(run: str, folder: Path, data: str | None) -> Target:
     """Reads the config file of a run, which was copied into the folder."""
     try:
-        return _target(run, folder / run_config.FILE_NAME)
+        return _target(run, folder / run_config.FILE_NAME, data)
     except Invalid as error:
         raise Invalid("run", run, str(error).replace(f"{folder}/", "")) from error
 

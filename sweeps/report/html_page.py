@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from masksweep.sweeps.components import plugins
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.report import baseline, recommendation
 from masksweep.sweeps.report.results_table import NEUTRAL_VERDICTS, headers_in_one_line, rows
@@ -180,5 +181,7 @@ def _environments(sweep: StoredSweep) -> list[tuple[str, str]]:
 
 def _commands(sweep: StoredSweep) -> str:
     """Returns the commands that run the sweep again and reproduce it, one per line."""
-    lines = [sweep.command, f"masksweep reproduce --sweep {shlex.quote(sweep.run_id)}"]
-    return "\n".join(filter(None, lines))
+    elsewhere = any(outcome.trial.data.is_elsewhere for outcome in sweep.outcomes)
+    options = [*plugins.flags(recorded=True), *(["--data PATH"] if elsewhere else [])]
+    again = ["masksweep reproduce", *options, "--sweep", shlex.quote(sweep.run_id)]
+    return "\n".join(filter(None, [sweep.command, " ".join(again)]))

@@ -155,16 +155,21 @@ def _groups_with_paths(config: Mapping[str, Any]) -> dict[str, Any]:
     return {g: config[g] for g in GROUPS_WITH_FILES if config[g].get("path")}
 
 
-def read(path: Path) -> tuple[Trial, RecordedResults | None]:
+def read(path: Path, data: str | None = None) -> tuple[Trial, RecordedResults | None]:
     """Reads a run's config file, which may come from someone else.
 
     The file is read as plain data. It can only name files that are beside it.
+
+    Args:
+        path: The config file.
+        data: Path of the data, if they were not copied. By default they are looked for beside it.
 
     Returns:
         The trial, and the results of the run; None if the file has none.
 
     Raises:
-        Invalid: The file is not a valid config file, or a file beside it has changed.
+        Invalid: The file is not a valid config file, or a file has another content than the one
+            that ran.
     """
     try:
         _, config = safe_yaml.read(path, MAX_FILE_BYTES, MAX_FILE_VALUES)
@@ -177,7 +182,8 @@ def read(path: Path) -> tuple[Trial, RecordedResults | None]:
         settings = config.get(group)
         if isinstance(settings, dict) and settings.get("path") is not None:
             if group == "data" and REFERENCE.fullmatch(str(settings["path"])):
-                settings["path"] = _data_beside(path, settings["path"])
+                reference = settings["path"]
+                settings["path"] = _data_at(data, reference) or _data_beside(path, reference)
                 continue
             settings["path"] = str(_checked_file(path, f"{group}.path", settings["path"], results))
     _require_plugins(config)
@@ -230,6 +236,13 @@ def _parse_results(path: Path, block: Any) -> RecordedResults:
         return results
     except (TypeError, AttributeError, ValueError, OverflowError) as error:
         raise Invalid(RESULTS_KEY, path, "must be as a run has written it") from error
+
+
+def _data_at(path: str | None, reference: str) -> str | None:
+    """Returns the path, after a check that the data there have this digest; None if it is None."""
+    if path is not None and f"sha256:{content_digest(path)}" != reference:
+        raise Invalid("--data", path, "another content than the one that ran")
+    return path
 
 
 def _data_beside(config: Path, reference: str) -> str:

@@ -140,6 +140,9 @@ def test_data_that_are_not_copied_are_recorded_by_their_digest(
     beside = run_folder / ("given_data" if kind == "keras" else f"given_data.{kind}")
     beside.symlink_to(away)
     assert run_config.read(config)[0].data.is_elsewhere  # a link may lead out of the folder
+    assert run_config.read(config, str(away))[0].data.load().described() == described
+    with pytest.raises(Invalid, match=r"^--data=.*: another content than the one that ran"):
+        run_config.read(config, str(masks(tmp_path)))
     beside.unlink()
     away.rename(beside)
     read_trial, _ = run_config.read(config)
