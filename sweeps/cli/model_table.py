@@ -71,6 +71,7 @@ def print_model(model: Sequence[Masks], console: Console) -> None:
     trial, summary = model[0].trials[0].trial, model[0].summary
     total = whole("", summary.weights)
     console.print(f"{_described(trial.model)} on {_described(trial.data)}", style="bold")
+    console.print(summary.samples)
     flops = f", {total.flops:,} FLOPs for each sample" if total.flops else ""
     console.print(f"{pluralize(len(summary.weights), 'variable')}, {total.size:,} weights{flops}")
     if summary.unknown:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from masksweep.strategies.base import Invalid
 from masksweep.strategies.core.weight_summary import WeightSummary
+from masksweep.sweeps.common.text import pluralize
+from masksweep.sweeps.components.datasets.base import Arrays
+from masksweep.sweeps.components.datasets.pipeline import Pipeline
 from masksweep.sweeps.config.trial import Trial
 
 
@@ -17,6 +20,8 @@ class ModelSummary:
     weights: tuple[WeightSummary, ...]
     """One entry for each weight, in the model's order. Where a pattern needs a training or the
     model's gradients, only the numbers of masked entries are right."""
+    samples: str
+    """How many samples the data have, and how many steps an epoch has: two lines."""
     unknown: str = ""
     """Why FLOPs are unknown; empty if they are known."""
 
@@ -37,15 +42,37 @@ def _summary(trial: Trial) -> ModelSummary:
     from masksweep.strategies.core.weight_summary import summarize
     from masksweep.strategies.core.weights import all_weights, describe
     from masksweep.sweeps.training.setup import network, plan_for
+    from masksweep.sweeps.training.start_weights import from_file
 
     data = trial.data.load()
     net = network(trial, data)
     # any seed: how many entries are masked does not depend on it
-    plan = plan_for(trial, net.weights, net.initial(0)[0], data.outputs)
+    initial = from_file(trial.start, net, net.initial(0))[0]
+    plan = plan_for(trial, net.weights, initial, data.outputs)
     shapes = {w.name: w.shape for w in describe(net.model, all_weights(net.model))}
     try:
         counts, unknown = positions(net.model), ""
     except Invalid as error:
         counts, unknown = dict.fromkeys(shapes), error.allowed
     strategies = {w.weight.name: trial.label for w in plan.weights}
-    return ModelSummary(tuple(summarize(shapes, plan, strategies, counts)), unknown)
+    weights = tuple(summarize(shapes, plan, strategies, counts))
+    return ModelSummary(weights, _samples(trial, data), unknown)
+
+
+def _samples(trial: Trial, data: Arrays) -> str:
+    """Describes the parts of the data, and the steps of an epoch."""
+    from masksweep.sweeps.training.batches import schedule
+
+    parts = {"training": data.train, "validation": data.validation, "test": data.test}
+    counts = {
+        name: len(part if isinstance(part, Pipeline) else part[0])
+        for name, part in parts.items()
+        if part is not None
+    }
+    unit = {"classification": "classes", "multi_label": "labels"}.get(data.task, "targets")
+    steps, batch = schedule(trial, data.samples)[0], trial.train.batch_size
+    rest = data.samples - steps * batch
+    epoch = f"an epoch is {pluralize(steps, 'step')} of {batch}"
+    left_out = f"; the last {rest:,} are left out" if rest else ""
+    named_counts = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    return f"{named_counts} samples, {data.outputs} {unit}\n{epoch}{left_out}"
