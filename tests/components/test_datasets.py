@@ -87,7 +87,9 @@ def test_standard_scales_by_the_training_part(tmp_path: Path) -> None:
         ((np.arange(40) % 2)[:, None].astype("u1"), "auto", "classification", 2),
         (np.arange(40) % 2 == 0, "auto", "classification", 2),
         (np.arange(40) % 3.0, "auto", "regression", 1),
-        (np.ones((40, 2)), "auto", "regression", 2),
+        (np.full((40, 2), 0.5), "auto", "regression", 2),
+        (np.ones((40, 1)), "auto", "regression", 1),
+        (np.eye(2)[np.arange(40) % 2], "regression", "regression", 2),
         (np.arange(40) % 3.0, "classification", "classification", 3),
         (np.arange(40) % 3, "regression", "regression", 1),
         (np.eye(3, dtype=np.uint8)[np.arange(40) % 3], "multi_label", "multi_label", 3),
@@ -101,6 +103,12 @@ def test_the_task_follows_from_the_targets(
     assert (data.task, data.outputs) == (resolved, outputs)
     dtype, shape = ("int32", ()) if resolved == "classification" else ("float32", (outputs,))
     assert (data.test[1].dtype, data.test[1].shape[1:]) == (dtype, shape)
+
+
+def test_one_hot_classes_are_not_taken_for_a_regression(tmp_path: Path) -> None:
+    y = np.eye(3)[np.arange(40) % 3]
+    with pytest.raises(Invalid, match=r"^task=auto: y_train has only 0 and 1 in several columns"):
+        npz(tmp_path, y_train=y, y_test=y[:10])
 
 
 def with_entry(array: Any, value: Any) -> Any:

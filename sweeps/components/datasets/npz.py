@@ -71,6 +71,13 @@ class Npz(DataSet):
             targets, task = arrays["y_train"], self.task
             if task == "auto":
                 is_float = targets.dtype.kind == "f" or targets.is_bfloat16
+                several = len(targets.shape) == 2 and targets.shape[1] > 1
+                if is_float and several and _is_binary(targets.whole()):
+                    allowed = (
+                        "y_train has only 0 and 1 in several columns, such as one-hot classes: "
+                        "give each sample its class as an integer, or set multi_label or regression"
+                    )
+                    raise Invalid("task", "auto", allowed)
                 task = "regression" if is_float else "classification"
             # the task itself, not `auto`, belongs to the identity and the record of a trial
             object.__setattr__(self, "task", task)
@@ -106,6 +113,10 @@ class Npz(DataSet):
         if self.scale == "auto" and raw.dtype == np.uint8:
             inputs /= 255
         return inputs, as_targets(self.path, y, arrays[y].whole(), self.task)
+
+
+def _is_binary(targets: NDArray[Any]) -> bool:
+    return bool(((targets == 0) | (targets == 1)).all())
 
 
 def _check_names(path: str, arrays: dict[str, ArrayFile]) -> None:
