@@ -32,6 +32,10 @@ STOP_SECONDS = 30
 """How long a sweep may take to shut down, in seconds; then Ray kills it."""
 SWEEP_NAME_KEY = "masksweep"
 """Key of the sweep's name in a job's metadata."""
+ABOUT = """Runs a sweep as a job of a Ray cluster. OVERRIDES are those of `masksweep run`.
+tracking.uri must be a store that the cluster reaches, such as an MLflow server, and paths of files
+must be absolute paths that each node has."""
+"""What the help of `masksweep submit` says."""
 
 
 def report_connection_errors(
@@ -68,7 +72,8 @@ def submit(arguments: Sequence[str]) -> int:
     Raises:
         Invalid: The sweep is refused, or no dashboard answers at the address.
     """
-    parser = _parser("submit", epilog=plugins.HELP)
+    parser = _parser("submit", epilog=plugins.HELP, description=ABOUT)
+    parser.usage = "masksweep submit [-h] [--address URL] [--follow] [OVERRIDES]"
     parser.add_argument("--follow", action="store_true", help="print its log until it ends")
     options, run_arguments = parser.parse_known_args(arguments)
     submission = prepare(run_arguments)
@@ -152,8 +157,9 @@ def _run_command(arguments: Sequence[str]) -> str:
     return (find if flags else "") + " ".join(["exec", run, *flags, shlex.join(arguments)])
 
 
-def _parser(command: str, epilog: str | None = None) -> Parser:
-    parser = Parser(prog=f"masksweep {command}", allow_abbrev=False, epilog=epilog)
+def _parser(command: str, epilog: str | None = None, description: str | None = None) -> Parser:
+    prog = f"masksweep {command}"
+    parser = Parser(prog=prog, allow_abbrev=False, epilog=epilog, description=description)
     default = f"RAY_API_SERVER_ADDRESS, RAY_ADDRESS, or {job_client.DEFAULT_ADDRESS}"
     help_text = f"the cluster's dashboard; default: {default}"
     parser.add_argument("--address", metavar="URL", help=help_text)
