@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from masksweep.strategies.base import Array
 from masksweep.strategies.kernels.products import dot_rows, sum_rows
-from masksweep.strategies.kernels.structure import unpack
+from masksweep.strategies.kernels.structure import Structure, unpack
 
 ALIGNMENT = 64
 """TensorFlow takes an array that starts at a multiple of so many bytes without copying it."""
@@ -88,41 +88,34 @@ def flat_indices(packed: Any, inputs: int, outputs: int) -> Any:
 
 
 def _forward(packed: Array, values: Array, source: Array, **sizes: int) -> Array:
-    structure, result = _unpack(packed, sizes), _empty((sizes["outputs"], source.shape[1]), source)
-    starts, inputs = structure.output_starts, structure.inputs
-    _share(
-        starts,
-        sizes["threads"],
-        lambda *rows: sum_rows(starts, inputs, IN_ORDER, values, source, result, *rows),
-    )
-    return result
+    kernel = _unpack(packed, sizes)
+    arrays = kernel.output_starts, kernel.inputs, IN_ORDER, values, source
+    return _weighted_sums(*arrays, threads=sizes["threads"])
 
 
 def _backward(packed: Array, values: Array, upstream: Array, **sizes: int) -> Array:
-    structure = _unpack(packed, sizes)
-    result = _empty((sizes["inputs"], upstream.shape[1]), upstream)
-    starts, outputs, positions = structure.input_starts, structure.outputs, structure.positions
-    _share(
-        starts,
-        sizes["threads"],
-        lambda *rows: sum_rows(starts, outputs, positions, values, upstream, result, *rows),
-    )
+    kernel = _unpack(packed, sizes)
+    arrays = kernel.input_starts, kernel.outputs, kernel.positions, values, upstream
+    return _weighted_sums(*arrays, threads=sizes["threads"])
+
+
+def _weighted_sums(starts: Array, *arrays: Array, threads: int) -> Array:
+    """Returns all rows of the result of `sum_rows`."""
+    *_, source = arrays
+    result = _empty((len(starts) - 1, source.shape[1]), source)
+    _share(starts, threads, lambda *rows: sum_rows(starts, *arrays, result, *rows))
     return result
 
 
 def _of_values(packed: Array, source: Array, upstream: Array, **sizes: int) -> Array:
-    structure = _unpack(packed, sizes)
-    result = _empty(structure.inputs.shape, source)
-    starts, inputs = structure.output_starts, structure.inputs
-    _share(
-        starts,
-        sizes["threads"],
-        lambda *rows: dot_rows(starts, inputs, source, upstream, result, *rows),
-    )
+    kernel = _unpack(packed, sizes)
+    starts, arrays = kernel.output_starts, (kernel.inputs, source, upstream)
+    result = _empty(kernel.inputs.shape, source)
+    _share(starts, sizes["threads"], lambda *rows: dot_rows(starts, *arrays, result, *rows))
     return result
 
 
-def _unpack(packed: Array, sizes: dict[str, int]) -> Any:
+def _unpack(packed: Array, sizes: dict[str, int]) -> Structure:
     return unpack(packed, sizes["inputs"], sizes["outputs"])
 
 

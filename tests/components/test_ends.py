@@ -15,7 +15,7 @@ from keras import layers
 from masksweep.strategies import Invalid
 from masksweep.sweeps.components.datasets.base import Arrays, Task
 from masksweep.sweeps.components.models import Model
-from masksweep.sweeps.components.models.ends import require_fit
+from masksweep.sweeps.components.models.ends import final_function, require_fit
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,9 @@ def test_the_layer_softmax_is_found() -> None:
 
 @pytest.mark.parametrize("name", [None, "linear", "log_softmax", "tanh"])
 def test_other_ends_are_taken(name: str | None) -> None:
-    require_fit(Mine(), network(layers.Dense(3, name)), data())
+    model = network(layers.Dense(3, name))
+    require_fit(Mine(), model, data())
+    assert final_function(model) == (name or "linear")
 
 
 def test_another_number_of_outputs_is_refused() -> None:

@@ -24,7 +24,7 @@ class Metric:
     """Whether it takes the class of a sample as an integer; else one number for each class, 1 for
     the class of the sample and 0 for the others."""
     probabilities: ClassVar[bool] = False
-    """Whether it gets the softmax of the outputs, and not the outputs themselves."""
+    """Whether it gets the softmax of the outputs, or for several labels their sigmoid."""
 
     def build(self) -> Any:
         """Returns a new `keras.metrics.Metric`, whose result is a scalar."""
