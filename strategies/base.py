@@ -303,6 +303,9 @@ class Strategy:
     nothing, so it has no plan."""
     xla: ClassVar[bool] = True
     """Whether its training step compiles with XLA."""
+    follows: ClassVar[Literal["all masks", "equal counts", "nothing"]] = "nothing"
+    """Which changes of the masks a `MaskSchedule` may make: all; those after which each weight has
+    as many kept entries as before; or none."""
 
     def refuses(self, plan: Plan) -> str | None:
         """Returns the reason why this strategy cannot hold the plan, or None if it can.

@@ -35,6 +35,7 @@ class GradientMask(Strategy):
     """
 
     name: ClassVar[str] = "gradient_mask"
+    follows = "all masks"
 
     def bind(self) -> Binding:
         import tensorflow as tf

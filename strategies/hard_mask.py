@@ -32,6 +32,7 @@ class HardMask(Strategy):
     """
 
     name: ClassVar[str] = "hard_mask"
+    follows = "all masks"
 
     def bind(self) -> Binding:
         import tensorflow as tf

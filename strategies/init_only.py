@@ -20,6 +20,7 @@ class InitOnly(Strategy):
     """
 
     name: ClassVar[str] = "init_only"
+    follows = "all masks"
     role: ClassVar[Literal["strategy", "control", "dense"]] = "control"
 
     def bind(self) -> Binding:

@@ -26,6 +26,7 @@ class Projection(Strategy):
     """
 
     name: ClassVar[str] = "projection"
+    follows = "all masks"
 
     def bind(self) -> Binding:
         import tensorflow as tf

@@ -109,6 +109,7 @@ class SparseTensor(Strategy):
     """
 
     name: ClassVar[str] = "sparse_tensor"
+    follows = "equal counts"
     xla: ClassVar[bool] = False
     format: Literal["coo", "lookup", "compiled"] = "coo"
     """How the layer computes its outputs: by a sparse product, by look-ups, or by compiled code."""

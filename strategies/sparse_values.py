@@ -39,6 +39,7 @@ class SparseValues(Strategy):
     """
 
     name: ClassVar[str] = "sparse_values"
+    follows = "equal counts"
 
     def refuses(self, plan: Plan) -> str | None:
         for w in plan.weights:

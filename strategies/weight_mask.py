@@ -38,6 +38,7 @@ class WeightMask(Strategy):
     """
 
     name: ClassVar[str] = "weight_mask"
+    follows = "all masks"
     form: Literal["where", "product"] = "where"
     """`where` computes `where(m, v, h)`; `product` computes `m * v`, and holds zero only."""
 

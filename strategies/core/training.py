@@ -78,17 +78,46 @@ class Training(TrainingState):
         outputs, losses = self._call(x, scope, training)
         return outputs, [scope.get_current_value(v) for v in self.state], losses
 
-    def _scope(self, tape: Any) -> ForwardScope:
-        weights = [m.substitute() if m else v.value for v, m in self._values_with_masks()]
+    def dense_gradients(self, x: Any, y: Any) -> dict[str, Any]:
+        """Returns the gradients of the loss by the dense weights, masked entries included.
+
+        The forward pass has the effective weights of all strategies, so they all get the same
+        gradients. Changes no variable.
+
+        Args:
+            x: Inputs, `[batch, ...]`.
+            y: Targets, as the loss takes them.
+
+        Returns:
+            Gradients by the name of each masked weight, in its shape; zeros where the loss does not
+            depend on the weight.
+        """
+        weights = self.effective()
+        masked = [a for w, a in zip(self.weights, weights, strict=True) if w.name in self.masked]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(masked)
+            outputs, losses = self._call(x, self._scope(None, weights), True, replace_calls=False)
+            loss = _total([self.loss(y, outputs), *losses])
+        zeros = tf.UnconnectedGradients.ZERO
+        gradients = tape.gradient(loss, masked, unconnected_gradients=zeros)
+        names = [w.name for w in self.weights if w.name in self.masked]
+        return {n: tf.convert_to_tensor(g) for n, g in zip(names, gradients, strict=True)}
+
+    def _scope(self, tape: Any, weights: Sequence[Any] | None = None) -> ForwardScope:
+        if weights is None:
+            weights = [m.substitute() if m else v.value for v, m in self._values_with_masks()]
         values = [*zip(self._variables, weights, strict=True), *((v, v.value) for v in self.state)]
         return ForwardScope(values, self._variables, tape)
 
-    def _call(self, x: Any, scope: ForwardScope, training: bool) -> tuple[Any, Any]:
+    def _call(
+        self, x: Any, scope: ForwardScope, training: bool, *, replace_calls: bool = True
+    ) -> tuple[Any, Any]:
         """Returns (outputs, losses that layers add), computed by `Model.__call__` as in `fit`."""
         # `fit` too leaves the argument out if the model's `call` does not have it
         arguments = {"training": training} if "training" in self._parameters else {}
-        calls = {id(layer): held.layer_call(layer) for held, layer in self._new_calls}
-        layers = [layer for _, layer in self._new_calls]
+        new_calls = self._new_calls if replace_calls else []
+        calls = {id(layer): held.layer_call(layer) for held, layer in new_calls}
+        layers = [layer for _, layer in new_calls]
         with scope, calling(calls, layers), not_trainable(self._frozen_layers):
             outputs, losses = self.model(x, **arguments), self.model.losses
         scope.require_followed()

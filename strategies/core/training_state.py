@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from masksweep.strategies.base import Array, Invalid, Plan, Strategy
+from masksweep.strategies.base import Array, Invalid, Mask, Plan, Strategy
 from masksweep.strategies.core.forward import require_plain_calls
 from masksweep.strategies.core.held_weight import HeldWeight, with_new_calls
 from masksweep.strategies.core.moving_statistics import (
@@ -23,6 +23,10 @@ from masksweep.strategies.core.optimizer import (
 )
 from masksweep.strategies.core.selection import match_each
 from masksweep.strategies.core.weights import describe
+
+
+FreshSlots = Literal["none", "regrown", "all"]
+"""Which entries of the slots start anew at a change of the masks."""
 
 
 class TrainingState:
@@ -127,13 +131,25 @@ class TrainingState:
         for variable, array in zip(self.all_variables, arrays, strict=False):
             variable.assign(array)
 
-    def switch(self, plan: Plan) -> None:
+    def switch(
+        self,
+        plan: Plan,
+        *,
+        weights: Mapping[str, Array] | None = None,
+        fresh_slots: FreshSlots = "none",
+    ) -> None:
         """Changes the masks during a training.
 
         Entries that are masked now get the held values of the plan. Entries that were masked before
-        and train now start from their current values. The optimizer keeps its slots. If the slots
-        are of the kept values only, entries that were kept before keep theirs, and the others get
-        initial values.
+        and train now start from their current values. If slots are of the kept values only, entries
+        that were kept before keep theirs, and the others get initial values.
+
+        Args:
+            plan: The new masks and held values, of the weights that were masked before.
+            weights: New values of weights by name, in their dense shapes. Weights that are not here
+                keep their values.
+            fresh_slots: Which entries of the optimizer's slots get their initial values; see
+                `masksweep.strategies.schedules.base.MaskChange`.
 
         Raises:
             Invalid: The strategy refuses the plan, or its constants have other shapes than before.
@@ -144,20 +160,49 @@ class TrainingState:
         pairs = [(m, f) for name, m in self.masked.items() if (f := plan.find(name))]
         constants = {id(m): m.arrays(planned) for m, planned in pairs}
         for weight, (value, masked) in zip(self.weights, self._values_with_masks(), strict=True):
+            new = None if weights is None else weights.get(weight.name)
             if masked is None or id(masked) not in constants:
+                if new is not None:
+                    value.assign(new)
+                if fresh_slots == "all":
+                    self._reset_slots(value)
                 continue
-            now = tf.identity(masked.effective())
+            now = tf.identity(masked.effective() if new is None else new)
             moved = [(value, now)]
-            if tuple(value.shape) != weight.shape:
+            of_kept_values = tuple(value.shape) != weight.shape
+            if of_kept_values:
                 for slot, fresh in self.slots.get(id(value), []):
                     # the initial value of the slot for EMA is the weight itself
                     fill = tf.fill(weight.shape, fresh.flat[0] if fresh.size else 0.0)
                     fill = now if slot.name.endswith("_average") else tf.cast(fill, now.dtype)
-                    moved.append((slot, self.to_weight_shape(slot.value, masked, fill)))
+                    slot_now = fill
+                    if fresh_slots != "all":
+                        slot_now = self.to_weight_shape(slot.value, masked, fill)
+                    moved.append((slot, slot_now))
+            regrown = ~masked.kept.numpy()
             masked.assign(constants[id(masked)])
+            regrown &= masked.kept.numpy()
             for variable, array in moved:
                 variable.assign(masked.initial(array))
+            if not of_kept_values and fresh_slots != "none":
+                self._reset_slots(value, None if fresh_slots == "all" else regrown)
         self._after_step()
+
+    def _reset_slots(self, value: Any, entries: Mask | None = None) -> None:
+        """Sets the slots of a trained variable to their initial values.
+
+        Args:
+            value: The variable.
+            entries: The entries to set, in its shape; None sets all. Slots of another shape are
+                left as they are then.
+        """
+        for slot, fresh in self.slots.get(id(value), []):
+            # the initial value of the slot for EMA is the weight itself
+            initial = value if slot.name.endswith("_average") else fresh
+            if entries is None:
+                slot.assign(initial)
+            elif slot.shape == value.shape:
+                slot.assign(tf.where(entries, tf.cast(initial, slot.dtype), slot.value))
 
     def to_weight_shape(self, values: Any, masked: HeldWeight, rest: Any) -> Any:
         """Returns an array in the weight's shape from one in the shape of the trained values.

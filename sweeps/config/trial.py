@@ -23,7 +23,7 @@ from masksweep.sweeps.components.losses import DEFAULT_LOSS, OWN_LOSSES
 from masksweep.sweeps.components.metrics import OWN_METRICS
 from masksweep.sweeps.components.models import Model
 from masksweep.sweeps.components.optimizers import Optimizer
-from masksweep.sweeps.components.schedules import SCHEDULES
+from masksweep.sweeps.components.schedules import SCHEDULES as LEARNING_RATES
 from masksweep.sweeps.config import training_checks
 from masksweep.sweeps.config.display import flatten, label
 from masksweep.sweeps.config.fields import ComparisonStrategy, Globs, Targets, component
@@ -61,7 +61,7 @@ class Trial(Section):
     data: Annotated[DataSet, component("data")]
     optimizer: Annotated[Optimizer, component("optimizer")]
     components: dict[str, str] = {}
-    """Origin of each component that does not ship with Masksweep, by group (`schedule`, `loss` and
+    """Origin of each component that does not ship with Masksweep, by group (`learning_rate`, `loss` and
     `metric.NAME` for those that settings name): a distribution and its version, or the digest of
     a file. It is recorded with a trial. If it is given, the
     component installed here must have the same origin."""
@@ -163,7 +163,7 @@ class Trial(Section):
         """Registry and name of the components that settings name, by a key of `components`."""
         parts: dict[str, tuple[Registry[Any], str]] = {}
         if schedule := self.optimizer.schedule:
-            parts["schedule"] = SCHEDULES, schedule.name
+            parts["learning_rate"] = LEARNING_RATES, schedule.name
         if (loss := self.train.loss) is not None and loss in OWN_LOSSES:
             parts["loss"] = OWN_LOSSES, loss
         metrics = [name for name in self.train.metrics if name in OWN_METRICS]

@@ -211,7 +211,7 @@ def _component_name(config: Mapping[str, Any], group: str) -> Any:
     """Returns the name of a component in a config, by its key in `components`."""
     if group.startswith("metric."):
         return group.removeprefix("metric.")
-    path = {"loss": ("train", "loss"), "schedule": ("optimizer", "schedule", "name")}
+    path = {"loss": ("train", "loss"), "learning_rate": ("optimizer", "schedule", "name")}
     value: Any = config
     for key in path.get(group, (group, "name")):
         value = value.get(key) if isinstance(value, dict) else None

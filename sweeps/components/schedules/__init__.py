@@ -3,7 +3,7 @@
 from masksweep.strategies.registry import Registry
 from masksweep.sweeps.components.schedules.base import Schedule
 
-SCHEDULES = Registry("schedules", Schedule, __name__)
+SCHEDULES = Registry("learning_rates", Schedule, __name__)
 """The registry of schedules."""
 
 __all__ = ["SCHEDULES", "Schedule"]

@@ -1,0 +1,46 @@
+"""The `swap` schedule: new masks of the pattern at given steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from masksweep.strategies.base import require
+from masksweep.strategies.registry import register
+from masksweep.strategies.schedules.base import Course, MaskChange, MaskSchedule, Moment
+
+
+@register
+@dataclass(frozen=True)
+class Swap(MaskSchedule):
+    """Draws new masks of the pattern after given numbers of steps, and keeps the slots.
+
+    It is the hardest test of a strategy: moments of entries that are masked now are left in the
+    optimizer. A config's `train.switch_at` is the short form for one step.
+
+    Raises:
+        Invalid: The steps are not above 0 and in order.
+
+    Example:
+        >>> Swap(steps=(50, 80)).change_steps(Course(steps=100, epoch=10))
+        (50, 80)
+    """
+
+    name: ClassVar[str] = "swap"
+    redraws: ClassVar[bool] = True
+    steps: tuple[int, ...] = (100,)
+    """Numbers of training steps after which new masks are drawn."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", tuple(self.steps))
+        in_order = list(self.steps) == sorted(set(self.steps))
+        valid = len(self.steps) > 0 and min(self.steps) > 0 and in_order
+        require(valid, "steps", list(self.steps), "numbers above 0 in ascending order")
+
+    def change_steps(self, course: Course) -> tuple[int, ...]:
+        below = f"below {course.steps}, the training steps"
+        require(self.steps[-1] < course.steps, "steps", list(self.steps), below)
+        return self.steps
+
+    def change(self, moment: Moment) -> MaskChange:
+        return MaskChange(moment.draw(self.steps.index(moment.step)), fresh_slots="none")
