@@ -150,10 +150,21 @@ class MaskChanges:
         )
         change = self.schedule.change(moment)
         plan = self._plan_after(training, change.masks, weights)
-        training.switch(plan, weights=change.weights, fresh_slots=change.fresh_slots)
+        try:
+            training.switch(plan, weights=change.weights, fresh_slots=change.fresh_slots)
+        except Invalid as error:
+            if error.key != "plan":
+                raise
+            allowed = f"draws masks of other sizes for {error.value}"
+            raise Invalid("schedule", self.schedule.name, allowed) from error
         by_weight = _changes(before, change.masks, plan)
         stale = stale_slots(training, before)
         self.records.append(ChangeRecord(step, by_weight, bool(asked), stale))
+
+    def add_violations(self, count: int) -> None:
+        """Records violations that an audit found since the newest change."""
+        if self.records:
+            self.records[-1].violations = max(self.records[-1].violations, count)
 
     def _plan_after(self, training: Training, masks: Masks, weights: Mapping[str, Array]) -> Plan:
         """Returns the plan from now on. An entry that stays masked keeps its held value."""
@@ -166,15 +177,7 @@ class MaskChanges:
                 still = ~(masks[name] | training.masked[name].kept.numpy())
                 held = np.where(still, training.masked[name].held.numpy(), held)
             planned.append(MaskedWeight(weight, masks[name], held))
-        plan = replace(self.targets, weights=tuple(planned))
-        layout = training.binding.layout
-        for w in plan.weights:
-            shape = tuple(training.masked[w.weight.name].layout.shape)
-            if layout(w.mask).shape != shape:
-                allowed = f"changes how many entries of {w.weight.name} are kept, which "
-                allowed += f"{training.strategy.name} cannot follow"
-                raise Invalid("schedule", self.schedule.name, allowed)
-        return plan
+        return replace(self.targets, weights=tuple(planned))
 
 
 def stale_slots(training: Training, before: Masks) -> float:
@@ -198,7 +201,7 @@ def stale_slots(training: Training, before: Masks) -> float:
 
 def _effective(training: Training) -> dict[str, Array]:
     pairs = zip(training.weights, training.effective(), strict=True)
-    return {weight.name: np.asarray(array) for weight, array in pairs}
+    return {weight.name: np.array(array) for weight, array in pairs}
 
 
 def _masks(training: Training) -> dict[str, Mask]:

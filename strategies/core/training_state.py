@@ -200,7 +200,7 @@ class TrainingState:
             # the initial value of the slot for EMA is the weight itself
             initial = value if slot.name.endswith("_average") else fresh
             if entries is None:
-                slot.assign(initial)
+                slot.assign(tf.broadcast_to(tf.cast(initial, slot.dtype), slot.shape))
             elif slot.shape == value.shape:
                 slot.assign(tf.where(entries, tf.cast(initial, slot.dtype), slot.value))
 

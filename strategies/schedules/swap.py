@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from masksweep.strategies.base import require
+from masksweep.strategies.base import Plan, Strategy, require
 from masksweep.strategies.registry import register
 from masksweep.strategies.schedules.base import Course, MaskChange, MaskSchedule, Moment
 
@@ -42,5 +42,8 @@ class Swap(MaskSchedule):
         require(self.steps[-1] < course.steps, "steps", list(self.steps), below)
         return self.steps
 
+    def refuses(self, strategy: Strategy, plan: Plan) -> str | None:
+        return None  # whether the new masks fit depends on them, and is checked when they are drawn
+
     def change(self, moment: Moment) -> MaskChange:
-        return MaskChange(moment.draw(self.steps.index(moment.step)), fresh_slots="none")
+        return MaskChange(moment.draw(1 + self.steps.index(moment.step)), fresh_slots="none")

@@ -16,6 +16,9 @@ from masksweep.strategies.core.npz import digest
 from masksweep.strategies.held import Held
 from masksweep.strategies.patterns import Pattern, Scored
 from masksweep.strategies.registry import STRATEGIES, Registry
+from masksweep.strategies.schedules import MaskSchedule
+from masksweep.strategies.schedules.static import Static
+from masksweep.strategies.schedules.swap import Swap
 from masksweep.sweeps.common import strict
 from masksweep.sweeps.components.datasets import DataSet
 from masksweep.sweeps.components.groups import GROUPS
@@ -57,6 +60,8 @@ class Trial(Section):
     strategy: Annotated[Strategy, component("strategy")]
     pattern: Annotated[Pattern, component("pattern")]
     held: Annotated[Held, component("held")]
+    schedule: Annotated[MaskSchedule, component("schedule")] = Static()
+    """How the masks change in the course of the training."""
     model: Annotated[Model, component("model")]
     data: Annotated[DataSet, component("data")]
     optimizer: Annotated[Optimizer, component("optimizer")]
@@ -124,6 +129,8 @@ class Trial(Section):
             raise Invalid("compare", self.compare.name, "not with train.switch_at or resume_at")
         if self.train.switch_at and (isinstance(self.pattern, Scored) or self.pattern.needs_model):
             raise Invalid("train.switch_at", self.train.switch_at, f"not with {self.pattern.name}")
+        if not isinstance(self.schedule, Static) and self.strategy.role != "dense":
+            self._check_schedule()
         objective = self.objective or f"test/{self.score}"
         if self.still_reason == "train.epochs=0":
             if self.compare:
@@ -140,6 +147,31 @@ class Trial(Section):
         if isinstance(self.pattern, Scored) and self.pattern.found_with is not None:
             _ = self.pruning_trial  # checks them
         return self
+
+    def _check_schedule(self) -> None:
+        name, pattern = self.schedule.name, self.pattern
+        for key, is_given in {
+            "train.switch_at": self.train.switch_at,
+            "train.early_stopping": self.train.early_stopping,
+            "outputs_held": self.outputs_held,
+            "compare": self.compare,
+        }.items():
+            if is_given:
+                raise Invalid("schedule", name, f"must be static with {key}")
+        if isinstance(pattern, Scored) or (pattern.needs_model and self.schedule.redraws):
+            raise Invalid("schedule", name, f"must be static with pattern={pattern.name}")
+        if self.still_reason == "train.epochs=0":
+            raise Invalid("schedule", name, "must be static with train.epochs=0")
+
+    @property
+    def mask_schedule(self) -> MaskSchedule:
+        """The schedule of the masks; `train.switch_at` is the short form for one swap."""
+        return Swap((self.train.switch_at,)) if self.train.switch_at else self.schedule
+
+    @property
+    def moves_masks(self) -> bool:
+        """Whether the masks change in the course of the training."""
+        return self.strategy.role != "dense" and not isinstance(self.mask_schedule, Static)
 
     @property
     def origins(self) -> dict[str, str]:
@@ -189,6 +221,8 @@ class Trial(Section):
             return "without XLA (train.jit)"
         if self.train.switch_at or self.train.resume_at:
             return "train.switch_at and train.resume_at need a trial that runs alone"
+        if self.moves_masks:
+            return f"schedule={self.schedule.name} changes masks between steps"
         if self.compare:
             return "compare trains a second model in lockstep"
         if self.train.mixed_precision == "mixed_float16":
@@ -269,6 +303,8 @@ class Trial(Section):
             config["start"] = self.start.model_dump(exclude_defaults=True, exclude={"run"})
         if self.strategy.role != "dense":
             components |= {"pattern": self.pattern, "held": self.held}
+            if not isinstance(self.schedule, Static):
+                components["schedule"] = self.schedule
             config |= {"targets": self.targets, "outputs_held": self.outputs_held}
             if self.compare:
                 components["compare"] = self.compare

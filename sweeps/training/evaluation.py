@@ -85,7 +85,7 @@ def epoch_metrics(start: TrialStart, program: Program, position: Position) -> di
         return {}
     metrics = named_metrics("train", program, (part.loss / part.steps, part.score / part.steps))
     at_last_step = done == batches.schedule(start.trial, start.data.samples)[1]
-    holds = any(not weight.mask.all() for weight in start.plan.weights)
+    holds = any(not weight.mask.all() for weight in start.pattern_plan.weights)
     if holds and (at_last_step or done // interval > (done - part.steps) // interval):
         metrics["audit/violations"] = float(part.peak_violations)
         metrics["audit/drift"] = part.peak_drift
@@ -143,7 +143,8 @@ def integrity(
             artifacts["held.npz"] = _npz({w.weight.name: w.held for w in plan.weights})
         artifacts |= weight_images.draw_weights(plan, before.weights, reloaded)
     outputs_held = list(plan.outputs_held)
-    if all(mask.all() for mask in masks.values()) and not outputs_held:
+    holds = any(not w.mask.all() for w in (*plan.weights, *start.pattern_plan.weights))
+    if not holds and not outputs_held:
         return {}, artifacts, sha256  # nothing is held, so there is nothing to audit
     count, drift = audit.violations(reloaded, plan)
     outputs = np.asarray(baked(_probe(start), training=False)).astype(np.float32)
@@ -269,7 +270,7 @@ def _free_loss(start: TrialStart, before: Array, after: Array) -> dict[str, floa
     return {"integrity/free_loss_change": float(errors[1] - errors[0])}
 
 
-def costs(start: TrialStart, program: Program) -> dict[str, float]:
+def costs(start: TrialStart, plan: Plan, program: Program) -> dict[str, float]:
     """Memory and multiply-adds of a training step, and the sparsity of the masked weights.
 
     Returns:
@@ -279,15 +280,15 @@ def costs(start: TrialStart, program: Program) -> dict[str, float]:
     """
     training = program.training
     constants = start.trial.strategy.bind().constants
-    constant_bytes = sum(array.nbytes for w in start.plan.weights for array in constants(w))
+    constant_bytes = sum(array.nbytes for w in plan.weights for array in constants(w))
     metrics: dict[str, float] = {
         "memory/parameters_bytes": variable_bytes(training.values) + constant_bytes,
         "memory/optimizer_bytes": variable_bytes(training.optimizer.variables),
-        **flops_metrics(start.model, start.plan),
+        **flops_metrics(start.model, plan),
     }
-    if start.plan.weights:
-        metrics["sparsity/achieved"] = start.plan.sparsity
-    if kernels := cut_off(start.plan):
+    if plan.weights:
+        metrics["sparsity/achieved"] = plan.sparsity
+    if kernels := cut_off(plan):
         metrics["sparsity/cut_off_units"] = sum(k.units for k in kernels)
         metrics["sparsity/cut_off_inputs"] = sum(k.inputs for k in kernels)
     return metrics

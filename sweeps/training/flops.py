@@ -55,11 +55,39 @@ def step_ratio(model: Any, plan: Plan, counts: Mapping[str, int]) -> float:
     Returns:
         A ratio in [0, 1]; 1.0 for a model without kernels.
     """
+    masked = {w.weight.name: (int((~w.mask).sum()), w.zeros) for w in plan.weights}
+    return _step_ratio(model, masked, counts)
+
+
+def step_ratio_of_counts(model: Any, masked: Mapping[str, tuple[int, int]]) -> float:
+    """As `step_ratio`, from numbers of entries.
+
+    Args:
+        model: A built Keras model whose products can be counted.
+        masked: By weight name: how many entries are masked, and how many of these are zero.
+    """
+    counts = _known_positions(model)
+    assert counts is not None
+    return _step_ratio(model, masked, counts)
+
+
+def _step_ratio(
+    model: Any, masked: Mapping[str, tuple[int, int]], counts: Mapping[str, int]
+) -> float:
     dense = sum(3 * counts[w.name] * prod(w.shape) for w in describe(model))
-    skipped = sum(
-        counts[w.weight.name] * (int((~w.mask).sum()) + 2 * w.zeros) for w in plan.weights
-    )
+    skipped = sum(counts[name] * (entries + 2 * zeros) for name, (entries, zeros) in masked.items())
     return (dense - skipped) / dense if dense else 1.0
+
+
+def dense_step_flops(model: Any) -> float:
+    """FLOPs of one sample in a training step of the dense model; 0.0 if they cannot be counted.
+
+    They are those of the forward pass, of the weights' gradients and of the inputs' gradients.
+    """
+    counts = _known_positions(model)
+    if counts is None:
+        return 0.0
+    return float(sum(2 * 3 * counts[w.name] * prod(w.shape) for w in describe(model)))
 
 
 @lru_cache(maxsize=16)

@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from masksweep.strategies.base import Array, Plan
 from masksweep.strategies.core import audit
+from masksweep.strategies.core.mask_changes import ChangeRecord, MaskChanges
 from masksweep.strategies.core.training import Training
 from masksweep.sweeps.components.datasets.base import Split
 from masksweep.sweeps.components.datasets.pipeline import Pipeline
@@ -28,6 +29,7 @@ from masksweep.sweeps.training import (
     early_stopping,
     evaluation,
     keras_metrics,
+    mask_course,
     setup,
 )
 from masksweep.sweeps.training.checkpoint import Checkpoints, State
@@ -59,6 +61,8 @@ class TrialRun:
     best_weights: list[Array] = field(default_factory=list)
     """The weights of the best epoch (see `early_stopping`); empty before the first one has ended,
     and without early stopping."""
+    saved_weights: list[Array] = field(default_factory=list)
+    """The weights that the mask schedule rewinds to, from the checkpoint."""
 
     def resume(self, training: Training, kind: str = "") -> Lane:
         """Takes the position from the newest usable checkpoint, if there is one.
@@ -81,10 +85,24 @@ class TrialRun:
         self.position = Position.of(state.position)
         if not self.start.data.deterministic:
             self.note += f"; {UNKNOWN_ORDER}"
+        if self.start.trial.moves_masks:
+            count = len(training.all_variables)
+            self.saved_weights = list(state.arrays[count:])
+            return list(state.arrays[:count])
         if self.position.best.value is None:
             return state.arrays
         lane, self.best_weights = early_stopping.split_saved(training, list(state.arrays))
         return lane
+
+    def restore_changes(self, changes: MaskChanges, training: Training) -> None:
+        """Restores the changes of the masks from the checkpoint; without one, records the start."""
+        if not self.position.changes:
+            changes.start(training)
+            return
+        changes.records = [ChangeRecord.of(plain) for plain in self.position.changes]
+        if self.saved_weights:
+            names = [weight.name for weight in training.weights]
+            changes.saved = dict(zip(names, self.saved_weights, strict=True))
 
     def report(self, total: int, metrics: Mapping[str, float] | None = None) -> None:
         """Sends a report of the current position and the note, and clears the note.
@@ -130,6 +148,11 @@ class TrainingLoop:
         self._epoch, self.total = batches.schedule(first.trial, first.data.samples)
         """Training steps of the whole trial."""
         self._audit_every = audit_every or first.trial.audit.every
+        training = program.single_program.training
+        self.changes = mask_course.of_start(first, training.weights)
+        """What changes the masks; None if nothing does."""
+        if self.changes is not None:
+            runs[0].restore_changes(self.changes, training)
         self._steps, self._chunk = runs[0].position.found.steps, 1
         self.samples, _ = self._feed.at(self._steps)
         """The samples of the newest steps."""
@@ -149,8 +172,10 @@ class TrainingLoop:
         total = self.total if until is None else until
         while self._steps < total and self.active and not self._stopped:
             train, epoch_end = self._trial.train, (self._steps // self._epoch + 1) * self._epoch
-            event_steps = [s for s in (train.switch_at, train.resume_at) if s and s > self._steps]
-            self._train_chunk(min(total, epoch_end, *event_steps) - self._steps)
+            resumes = [train.resume_at] if train.resume_at else []
+            events = [*resumes, *(self.changes.events if self.changes else [])]
+            next_event = min((s for s in events if s > self._steps), default=self.total)
+            self._train_chunk(min(total, epoch_end, next_event) - self._steps, next_event)
             last_step = self._steps == self.total
             ended = self._steps == epoch_end or last_step
             monitored = ended and train.early_stopping is not None
@@ -186,15 +211,18 @@ class TrainingLoop:
             for epoch, metrics in enumerate(run.position.curve, start=1):
                 run.emit(Report(self._steps, self.total, epoch, metrics))
 
-    def _train_chunk(self, max_steps: int) -> None:
+    def _train_chunk(self, max_steps: int, next_event: int) -> None:
         """Runs one chunk of steps, which takes about `CHUNK_SECONDS`.
 
         Args:
             max_steps: Largest number of steps of the chunk.
+            next_event: Step number of the next event, or of the last step. Violations are counted
+                there too, if the masks change.
         """
         self.samples, available = self._feed.at(self._steps)
         count = min(self._chunk, max_steps, available)
-        steps = Steps(self._steps, count, self._audit_every, self.total, self._epoch)
+        last = next_event if self.changes else self.total
+        steps = Steps(self._steps, count, self._audit_every, last, self._epoch)
         limits = [
             LossLimit(r.position.part.loss, r.position.limit, active=r.error is None)
             for r in self.runs
@@ -204,6 +232,8 @@ class TrainingLoop:
         # the first chunk has one step: it measures the time of a step, and the loss before training
         self._chunk = 1 + int(count * CHUNK_SECONDS / (time.perf_counter() - tic))
         self._steps += count
+        if self.changes is not None:
+            self.changes.add_violations(results[0].peak_violations)
         for run, progress in zip(self.runs, results, strict=False):
             if run.error is not None:
                 continue
@@ -296,8 +326,12 @@ class TrainingLoop:
 
     def _states(self) -> list[State]:
         count = len(self.program.single_program.training.variables)
-        if self._trial.train.switch_at is not None:  # a switch changes the masks too
+        if self.changes is not None:  # the masks change too
             count = len(self.program.single_program.training.all_variables)
+            run, arrays = self.runs[0], list(self.changes.saved.values())
+            run.position.changes = [asdict(record) for record in self.changes.records]
+            (lane,) = self.program.lanes(count)
+            return [State(self._steps, asdict(run.position), [*lane, *arrays])]
         return [
             State(self._steps, asdict(run.position), [*lane, *run.best_weights])
             for run, lane in zip(self.runs, self.program.lanes(count), strict=False)
@@ -323,13 +357,12 @@ class TrainingLoop:
 
     def _handle_events(self) -> None:
         """Draws new masks, or moves on to a new program, if that is due at this step."""
-        train, start = self._trial.train, self.runs[0].start
-        if self._steps == train.switch_at:
-            program = self.program.single_program
-            weights = program.effective()
-            plan = setup.switched_plan(start.trial, program.training.weights, start.plan, weights)
-            program.training.switch(plan)
-        if self._steps == train.resume_at:
+        program = self.program.single_program
+        if self.changes is not None:
+            self.changes.after_step(
+                program.training, self._steps, lambda: program.dense_gradients(*self.next_batch())
+            )
+        if self._steps == self._trial.train.resume_at:
             self._continue_in_new_program()
 
     def _continue_in_new_program(self) -> None:
@@ -343,7 +376,8 @@ class TrainingLoop:
             state, note = checkpoints.resume("")
             if state is None:
                 raise OSError(note)
-        program.training.assign_first(state.arrays)
+        count = len(program.training.all_variables)
+        program.training.assign_first(state.arrays[:count])
         self.program = program
         self.programs.append(program)
 

@@ -115,8 +115,10 @@ def _shape(trial: Trial) -> str:
     train = trial.train
     relevant["train"] = [train.batch_size, train.switch_at, train.class_weight]
     relevant["train"] += [train.early_stopping is not None, train.mixed_precision]
+    if trial.moves_masks:
+        relevant["mask_schedule"] = train.steps or train.epochs
     if trial.optimizer.schedule:
-        relevant["schedule"] = config["optimizer"]["schedule"], train.steps or train.epochs
+        relevant["learning_rate"] = config["optimizer"]["schedule"], train.steps or train.epochs
     return json.dumps(relevant, sort_keys=True)
 
 
@@ -173,8 +175,9 @@ def check_plans(trials: Sequence[Trial]) -> list[PreflightAnswer]:
     from masksweep.strategies.core.moving_statistics import frozen_statistics
     from masksweep.strategies.core.selection import match_each
     from masksweep.strategies.patterns import Pattern, Scored
+    from masksweep.sweeps.training import mask_course
     from masksweep.sweeps.training.batches import schedule
-    from masksweep.sweeps.training.setup import class_weights, plan_for, refusal, switched_plan
+    from masksweep.sweeps.training.setup import class_weights, plan_for, refusal
     from masksweep.sweeps.training.start_weights import from_file
 
     initials: dict[tuple[Network, str], dict[str, Array]] = {}
@@ -205,6 +208,6 @@ def check_plans(trials: Sequence[Trial]) -> list[PreflightAnswer]:
             if masks_known and (kernel.units or kernel.inputs)
         ]
         results.append(PreflightAnswer(refusal(trial, plan) or "", "; ".join(kernels)))
-        if trial.train.switch_at and not results[-1].refusal:
-            switched_plan(trial, net.weights, plan, initial)
+        if not results[-1].refusal and plan.weights:
+            mask_course.check(trial, net.weights, plan, initial, data.samples)
     return results

@@ -169,6 +169,7 @@ class Program:
         self._predict = tf.function(self.outputs, autograph=False)
         self._outputs = trace_for_any_size(self.outputs)
         self._gradients = tf.function(self.training.gradients, autograph=False)
+        self._dense_gradients = tf.function(self._dense_gradients_of, autograph=False)
 
     def start(
         self, weights: Mapping[str, Array], state: Sequence[Array], plan: Plan, rate: float
@@ -276,6 +277,16 @@ class Program:
         """Gradients of a batch as the optimizer gets them, by weight name; trains nothing."""
         by_name: dict[str, Any] = self._gradients(x, y)
         return by_name
+
+    def dense_gradients(self, x: Any, y: Any) -> dict[str, Any]:
+        """Gradients of a batch by the dense weights, by the names of the masked weights."""
+        by_name: dict[str, Any] = self._dense_gradients(x, y)
+        return by_name
+
+    def _dense_gradients_of(self, x: Any, y: Any) -> dict[str, Any]:
+        if x.dtype == tf.uint8:
+            x = tf.cast(x, tf.float32) / self._byte_range
+        return self.training.dense_gradients(x, y)
 
     def effective(self) -> dict[str, Array]:
         """The effective weights by name: dense, as the strategy computes them now."""

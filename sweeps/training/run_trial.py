@@ -49,7 +49,7 @@ def run(
         Diverged: The mean loss of an epoch is NaN, or exceeds 1000 * max(1, loss before training).
             The curve up to there has been reported.
     """
-    from masksweep.sweeps.training import evaluation, leak_cause, lockstep, timing
+    from masksweep.sweeps.training import evaluation, leak_cause, lockstep, mask_course, timing
     from masksweep.sweeps.training.loop import TrainingLoop, TrialRun
 
     peak, start = PeakMemory(), build_start(trial, rounds_folder)
@@ -77,15 +77,19 @@ def run(
         scores["early_stopping/step"] = training.position.found.steps
         scores["early_stopping/best_step"] = training.position.best.step
     result = audited_result(start, loop.plan, program, before, training.position, by_finalizing)
+    records = loop.changes.records if loop.changes else []
+    scores |= mask_course.metrics(start, records, training.position.found.steps)
     metrics = {**result.metrics, **scores}
-    if trial.train.switch_at:
-        # entries that are masked since the switch were free to move before it
+    if records:
+        # entries that are masked since a change were free to move before it
         metrics.pop("integrity/raw_drift", None)
     if trial.compare and start.plan.weights:
         metrics |= lockstep.compare(start, trial.compare)
     if trial.speed.rounds and loop.total:
         metrics |= evaluation.step_time(start, program, loop.samples)
-    return replace(result, metrics=metrics, tags={**result.tags, **timing.noise_tag(metrics)})
+    artifacts = {**result.artifacts, **mask_course.artifacts(records)}
+    tags = {**result.tags, **timing.noise_tag(metrics)}
+    return replace(result, metrics=metrics, tags=tags, artifacts=artifacts)
 
 
 def build_start(trial: Trial, rounds_folder: Folder | None) -> TrialStart | TrialResult:
@@ -101,7 +105,7 @@ def build_start(trial: Trial, rounds_folder: Folder | None) -> TrialStart | Tria
     from masksweep.sweeps.training import dense_start, iterative_pruning
 
     start = dense_start.start(trial, rounds_folder)
-    if reason := setup.refusal(trial, start.plan):
+    if reason := setup.refusal(trial, start.pattern_plan):
         return TrialResult("skipped", reason)
     start = iterative_pruning.with_masks(start, rounds_folder)
     if reason := setup.refusal(trial, start.plan):  # again, now with the final masks
@@ -153,7 +157,7 @@ def audited_result(
     artifacts["environment.txt"] = provenance.environment_text().encode()
     return TrialResult(
         "ok",
-        metrics=last_epoch | integrity | evaluation.costs(start, program),
+        metrics=last_epoch | integrity | evaluation.costs(start, plan, program),
         tags=tags,
         artifacts=artifacts | weight_images.draw_violations([*position.curve, last_epoch]),
         data=start.data.described(),

@@ -45,6 +45,9 @@ class TrialStart:
     """Initial values of the non-trainable variables (moving statistics, seeds), in the model's
     order."""
     plan: Plan
+    """The masks and held values at the first step."""
+    pattern_plan: Plan = Plan()
+    """The masks of the pattern. They differ from those of `plan` if the schedule starts dense."""
 
 
 def start(
@@ -68,7 +71,13 @@ def start(
     loss = TrainingLoss(data.task, trial.train.loss, class_weights(trial, data))
     problem = Problem(net.model, weights, state, *_scored_samples(trial, data), loss)
     plan = plan_for(trial, net.weights, weights, data.outputs, problem)
-    return TrialStart(trial, data, net.model, weights, state, plan)
+    first = _without_masks(plan) if trial.mask_schedule.dense_start else plan
+    return TrialStart(trial, data, net.model, weights, state, first, plan)
+
+
+def _without_masks(plan: Plan) -> Plan:
+    weights = tuple(replace(w, mask=np.ones_like(w.mask)) for w in plan.weights)
+    return replace(plan, weights=weights)
 
 
 def _scored_samples(trial: Trial, data: Arrays) -> tuple[Any, Any]:
@@ -146,16 +155,17 @@ def plan_for(
         if index >= outputs:
             allowed = f"must be below {outputs}, the outputs of the model"
             raise Invalid("outputs_held", index, allowed)
-    return _plan(trial, weights, initial, derive_seed(trial.seed, "masks"), problem)
+    return drawn_plan(trial, weights, initial, derive_seed(trial.seed, "masks"), problem)
 
 
-def _plan(
+def drawn_plan(
     trial: Trial,
     weights: Sequence[Weight],
     initial: Mapping[str, Array],
     seed: int,
     problem: Problem | None = None,
 ) -> Plan:
+    """As `plan_for`, with masks that are drawn with another seed."""
     from masksweep.strategies.core.weights import make_plan
 
     try:
@@ -275,38 +285,17 @@ def _values(program: Program, start: TrialStart) -> Lane:
 def refusal(trial: Trial, plan: Plan) -> str | None:
     """Why the trial's strategy, or the strategy it is compared with, cannot hold the plan.
 
+    Args:
+        trial: The trial.
+        plan: The plan with the masks of the pattern.
+
     Returns:
         The reason, or None if both can.
     """
     if reason := trial.strategy.refuses(plan):
         return reason
+    if plan.weights and (reason := trial.mask_schedule.refuses(trial.strategy, plan)):
+        return reason
     if trial.compare and (reason := trial.compare.refuses(plan)):
         return f"compare: {trial.compare.name}: {reason}"
     return None
-
-
-def switched_plan(
-    trial: Trial, weights: Sequence[Weight], plan: Plan, now: Mapping[str, Array]
-) -> Plan:
-    """The plan with new masks and held values, drawn in the middle of a training.
-
-    Args:
-        trial: The trial; `trial.train.switch_at` is set.
-        weights: Descriptions of the model's trainable weights.
-        plan: The plan before.
-        now: The effective weights by name, as they are at this step.
-
-    Raises:
-        Invalid: The pattern draws the same masks again, or masks whose sizes do not fit the
-            compiled program.
-    """
-    if not plan.weights:
-        return plan
-    new_plan = _plan(trial, weights, now, derive_seed(trial.seed, "masks/switched"))
-    layout, step = trial.strategy.bind().layout, trial.train.switch_at
-    mask_pairs = [(w.mask, v.mask) for w, v in zip(plan.weights, new_plan.weights, strict=True)]
-    if all(np.array_equal(*pair) for pair in mask_pairs):
-        raise Invalid("train.switch_at", step, f"{trial.pattern.name} draws no other masks")
-    if any(layout(old_mask).shape != layout(new_mask).shape for old_mask, new_mask in mask_pairs):
-        raise Invalid("train.switch_at", step, f"{trial.pattern.name} draws masks of other sizes")
-    return new_plan

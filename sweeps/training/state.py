@@ -51,6 +51,8 @@ class Position:
     """Metrics of each epoch that has ended."""
     best: BestEpoch = field(default_factory=BestEpoch)
     """The best epoch so far, for `train.early_stopping`."""
+    changes: list[Mapping[str, Any]] = field(default_factory=list)
+    """The changes of the masks up to the newest checkpoint, as plain values; see `ChangeRecord`."""
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Position:
