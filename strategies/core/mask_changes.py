@@ -11,7 +11,7 @@ import numpy as np
 from masksweep.strategies.base import Array, Invalid, Mask, MaskedWeight, Plan
 from masksweep.strategies.core.slots import slots_of
 from masksweep.strategies.core.training import Training
-from masksweep.strategies.schedules.base import Course, MaskSchedule, Masks, Moment
+from masksweep.strategies.schedules.base import Course, Masks, MaskSchedule, Moment
 
 HeldMaker = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 """Makes the held values from the weights as they are at the change, as `Held.values` does."""

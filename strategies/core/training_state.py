@@ -24,7 +24,6 @@ from masksweep.strategies.core.optimizer import (
 from masksweep.strategies.core.selection import match_each
 from masksweep.strategies.core.weights import describe
 
-
 FreshSlots = Literal["none", "regrown", "all"]
 """Which entries of the slots start anew at a change of the masks."""
 

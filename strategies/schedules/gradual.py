@@ -99,7 +99,7 @@ class Gradual(MaskSchedule):
         """
         progress = min(1.0, max(0.0, (step - self.begin_step) / (end - self.begin_step)))
         initial = min(self.initial_sparsity, final)
-        return final + (initial - final) * (1 - progress) ** self.power
+        return final + (initial - final) * float((1 - progress) ** self.power)
 
     def change(self, moment: Moment) -> MaskChange:
         end = self.last_step(moment.course)

@@ -1,4 +1,4 @@
-"""The `iterative` schedule: prune in rounds, and rewind the weights after each (lottery tickets)."""
+"""The `iterative` schedule: prune in rounds, and rewind after each (lottery tickets)."""
 
 from __future__ import annotations
 

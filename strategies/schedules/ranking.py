@@ -33,7 +33,8 @@ def largest(scores: Array, among: Mask, count: int) -> NDArray[np.intp]:
     below = negated < threshold
     ties = np.flatnonzero(negated == threshold)
     below[ties[: count - int(below.sum())]] = True
-    return positions[below]
+    chosen: NDArray[np.intp] = positions[below]
+    return chosen
 
 
 def keep_largest_of(scores: Array, among: Mask, count: int) -> Mask:

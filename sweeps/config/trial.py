@@ -66,10 +66,10 @@ class Trial(Section):
     data: Annotated[DataSet, component("data")]
     optimizer: Annotated[Optimizer, component("optimizer")]
     components: dict[str, str] = {}
-    """Origin of each component that does not ship with Masksweep, by group (`learning_rate`, `loss` and
-    `metric.NAME` for those that settings name): a distribution and its version, or the digest of
-    a file. It is recorded with a trial. If it is given, the
-    component installed here must have the same origin."""
+    """Origin of each component that does not ship with Masksweep, by group (`learning_rate`, `loss`
+    and `metric.NAME` for those that settings name): a distribution and its version, or the digest
+    of a file. It is recorded with a trial. If it is given, the component installed here must have
+    the same origin."""
     targets: Targets = None
     """Globs for the variables that are masked, as `layer/variable`; a glob that begins with `!`
     excludes. null selects every kernel but the last, and `inner` every kernel but the first and

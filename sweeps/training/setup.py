@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,7 @@ class TrialStart:
     order."""
     plan: Plan
     """The masks and held values at the first step."""
-    pattern_plan: Plan = Plan()
+    pattern_plan: Plan = field(default_factory=Plan)
     """The masks of the pattern. They differ from those of `plan` if the schedule starts dense."""
 
 
