@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -14,12 +14,35 @@ from masksweep.strategies.base import (
     Array,
     Binding,
     Invalid,
+    Mask,
     MaskedWeight,
     Slot,
     variable_of,
 )
 from masksweep.strategies.core import keras_internals, matrix_layers
 from masksweep.strategies.core.weights import owners
+
+
+FreshSlots = Literal["none", "regrown", "all"]
+"""Which entries of the slots start anew at a change of the mask: none, those that train again, or
+all."""
+
+
+def reset_slots(
+    value: Any, slots: Sequence[tuple[Any, Array]], entries: Mask | None = None
+) -> None:
+    """Sets the slots of a trained variable to their initial values.
+
+    Args:
+        value: The variable.
+        slots: Pairs (slot of the optimizer, its initial value).
+        entries: The entries to set, in the shape of the variable; None sets all.
+    """
+    for slot, fresh in slots:
+        # the initial value of the slot for EMA is the weight itself
+        initial = tf.cast(value if slot.name.endswith("_average") else fresh, slot.dtype)
+        initial = tf.broadcast_to(initial, slot.shape)
+        slot.assign(initial if entries is None else tf.where(entries, initial, slot.value))
 
 
 class HeldWeight:
@@ -143,6 +166,54 @@ class HeldWeight:
         """
         variables = self.kept, self.layout, self.held, self.rest
         return list({id(v): array for v, array in zip(variables, arrays, strict=True)}.values())
+
+    def switch(
+        self,
+        arrays: Sequence[Array],
+        slots: Sequence[tuple[Any, Array]],
+        new: Any = None,
+        fresh_slots: FreshSlots = "none",
+    ) -> None:
+        """Changes the mask and the held values during a training.
+
+        Entries that are masked now get their held values. Entries that were masked before and train
+        now start from their current values. If slots are of the kept values only, entries that were
+        kept before keep theirs, and the others get initial values.
+
+        Args:
+            arrays: What the method `arrays` returned for the new mask.
+            slots: Pairs (slot of the optimizer, its initial value).
+            new: New values of the weight, in its dense shape; None keeps those that it has.
+            fresh_slots: Which entries of the slots get their initial values.
+        """
+        shape = self.weight.shape
+        now = tf.identity(self.effective() if new is None else new)
+        moved = [(self.value, now)]
+        of_kept_values = tuple(self.value.shape) != shape
+        if of_kept_values:
+            for slot, fresh in slots:
+                # the initial value of the slot for EMA is the weight itself
+                fill = tf.fill(shape, fresh.flat[0] if fresh.size else 0.0)
+                fill = now if slot.name.endswith("_average") else tf.cast(fill, now.dtype)
+                is_new = fresh_slots == "all"
+                moved.append((slot, fill if is_new else self.to_weight_shape(slot.value, fill)))
+        regrown = ~self.kept.numpy()
+        self.assign(arrays)
+        regrown &= self.kept.numpy()
+        for variable, array in moved:
+            variable.assign(self.initial(array))
+        if not of_kept_values and fresh_slots != "none":
+            reset_slots(self.value, slots, None if fresh_slots == "all" else regrown)
+
+    def to_weight_shape(self, values: Any, rest: Any) -> Any:
+        """Returns an array in the weight's shape from one in the shape of the trained values.
+
+        Args:
+            values: An array in the shape of the values that train, such as a slot or a gradient.
+            rest: An array in the weight's shape, whose values the masked entries get.
+        """
+        kept = self.binding.keep(np.asarray(rest), self.layout.numpy())
+        return self.dense(values, tf.convert_to_tensor(kept))
 
     @property
     def constants(self) -> list[Any]:

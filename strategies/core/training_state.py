@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from masksweep.strategies.base import Array, Invalid, Mask, Plan, Strategy
+from masksweep.strategies.base import Array, Invalid, Plan, Strategy
 from masksweep.strategies.core.forward import require_plain_calls
-from masksweep.strategies.core.held_weight import HeldWeight, with_new_calls
+from masksweep.strategies.core.held_weight import FreshSlots, HeldWeight, reset_slots, with_new_calls
 from masksweep.strategies.core.moving_statistics import (
     frozen_statistics,
     layers_with_frozen_statistics,
@@ -23,10 +23,6 @@ from masksweep.strategies.core.optimizer import (
 )
 from masksweep.strategies.core.selection import match_each
 from masksweep.strategies.core.weights import describe
-
-FreshSlots = Literal["none", "regrown", "all"]
-"""Which entries of the slots start anew at a change of the masks."""
-
 
 class TrainingState:
     """The variables of one training, and how they are set, switched and held.
@@ -139,16 +135,11 @@ class TrainingState:
     ) -> None:
         """Changes the masks during a training.
 
-        Entries that are masked now get the held values of the plan. Entries that were masked before
-        and train now start from their current values. If slots are of the kept values only, entries
-        that were kept before keep theirs, and the others get initial values.
-
         Args:
             plan: The new masks and held values, of the weights that were masked before.
             weights: New values of weights by name, in their dense shapes. Weights that are not here
-                keep their values.
-            fresh_slots: Which entries of the optimizer's slots get their initial values; see
-                `masksweep.strategies.schedules.base.MaskChange`.
+                keep their values; see `HeldWeight.switch`.
+            fresh_slots: Which entries of the optimizer's slots get their initial values.
 
         Raises:
             Invalid: The strategy refuses the plan, or its constants have other shapes than before.
@@ -160,59 +151,15 @@ class TrainingState:
         constants = {id(m): m.arrays(planned) for m, planned in pairs}
         for weight, (value, masked) in zip(self.weights, self._values_with_masks(), strict=True):
             new = None if weights is None else weights.get(weight.name)
-            if masked is None or id(masked) not in constants:
-                if new is not None:
-                    value.assign(new)
-                if fresh_slots == "all":
-                    self._reset_slots(value)
+            slots = self.slots.get(id(value), [])
+            if masked is not None and id(masked) in constants:
+                masked.switch(constants[id(masked)], slots, new, fresh_slots)
                 continue
-            now = tf.identity(masked.effective() if new is None else new)
-            moved = [(value, now)]
-            of_kept_values = tuple(value.shape) != weight.shape
-            if of_kept_values:
-                for slot, fresh in self.slots.get(id(value), []):
-                    # the initial value of the slot for EMA is the weight itself
-                    fill = tf.fill(weight.shape, fresh.flat[0] if fresh.size else 0.0)
-                    fill = now if slot.name.endswith("_average") else tf.cast(fill, now.dtype)
-                    slot_now = fill
-                    if fresh_slots != "all":
-                        slot_now = self.to_weight_shape(slot.value, masked, fill)
-                    moved.append((slot, slot_now))
-            regrown = ~masked.kept.numpy()
-            masked.assign(constants[id(masked)])
-            regrown &= masked.kept.numpy()
-            for variable, array in moved:
-                variable.assign(masked.initial(array))
-            if not of_kept_values and fresh_slots != "none":
-                self._reset_slots(value, None if fresh_slots == "all" else regrown)
+            if new is not None:
+                value.assign(new)
+            if fresh_slots == "all":
+                reset_slots(value, slots)
         self._after_step()
-
-    def _reset_slots(self, value: Any, entries: Mask | None = None) -> None:
-        """Sets the slots of a trained variable to their initial values.
-
-        Args:
-            value: The variable.
-            entries: The entries to set, in its shape; None sets all. Slots of another shape are
-                left as they are then.
-        """
-        for slot, fresh in self.slots.get(id(value), []):
-            # the initial value of the slot for EMA is the weight itself
-            initial = value if slot.name.endswith("_average") else fresh
-            if entries is None:
-                slot.assign(tf.broadcast_to(tf.cast(initial, slot.dtype), slot.shape))
-            elif slot.shape == value.shape:
-                slot.assign(tf.where(entries, tf.cast(initial, slot.dtype), slot.value))
-
-    def to_weight_shape(self, values: Any, masked: HeldWeight, rest: Any) -> Any:
-        """Returns an array in the weight's shape from one in the shape of the trained values.
-
-        Args:
-            values: An array in the shape of the values that train, such as a slot or a gradient.
-            masked: The variables of the masked weight.
-            rest: An array in the weight's shape, whose values the masked entries get.
-        """
-        kept = self.binding.keep(np.asarray(rest), masked.layout.numpy())
-        return masked.dense(values, tf.convert_to_tensor(kept))
 
     @property
     def plan_variables(self) -> list[Any]:

@@ -39,7 +39,7 @@ class Moment:
     """The effective weights of the targeted variables."""
     gradients: Callable[[], Weights]
     """Computes the gradients of the loss by the effective weights, masked entries included, on the
-    batch of the next step."""
+    batch of the newest step."""
     draw: Callable[[int], Masks]
     """`number` -> new masks of the pattern, drawn from the effective weights with the seed of this
     number: 0, 1, ..."""

@@ -29,7 +29,7 @@ class RigL(MaskSchedule):
 
     After every `frequency` steps, each weight drops a fraction of its kept entries, those with the
     smallest magnitudes. It grows as many entries that are not kept, those where the gradient of the
-    effective weight is largest, on the batch of the next step. An entry that was dropped just now
+    effective weight is largest, on the batch of the newest step. An entry that was dropped just now
     can grow again, and goes on from its value. Other grown entries start from the value that they
     were held at, zero as a rule, and with new optimizer slots. The fraction falls from `fraction`
     to zero along a cosine: `fraction / 2 * (1 + cos(pi * step / end))`, with the end after the

@@ -53,7 +53,7 @@ def _short(value: Any) -> Any:
 
 SHOWN_DIGITS = 8
 """Number of digits that are shown of the digest of a file."""
-GROUPS_SHOWN_BY_NAME = ("model", "data", "optimizer")
+GROUPS_SHOWN_BY_NAME = ("schedule", "model", "data", "optimizer")
 """Groups of which the name of the chosen object is shown without its key."""
 
 
@@ -62,7 +62,7 @@ def _is_determined(key: str, differ: Sequence[str], settings: Sequence[Mapping[s
     group, _, knob = key.partition(".")
     if not knob or group not in differ:
         return False
-    values_by_name: dict[str, set[str]] = {}
+    values_by_name: dict[str | None, set[str]] = {}
     for s in settings:
-        values_by_name.setdefault(s[group], set()).add(repr(s.get(key)))
+        values_by_name.setdefault(s.get(group), set()).add(repr(s.get(key)))
     return all(len(values) == 1 for values in values_by_name.values())

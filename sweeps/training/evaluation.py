@@ -235,7 +235,7 @@ def gradients(start: TrialStart, program: Program, batch: tuple[Any, Any]) -> di
             continue
         if tuple(value.shape) != weight.shape:
             zeros = tf.zeros(weight.shape, gradient.dtype)
-            gradient = training.to_weight_shape(gradient, masked, zeros)
+            gradient = masked.to_weight_shape(gradient, zeros)
         sizes, mask = np.abs(np.asarray(gradient)), masked.kept.numpy()
         held_sizes += [sizes[~mask].max(initial=0.0)]
         kept_sizes += [sizes[mask].min(initial=np.inf)]

@@ -352,7 +352,10 @@ class TrainingLoop:
 
     def next_batch(self) -> tuple[Any, Any]:
         """Inputs and targets of the next step."""
-        epoch, row = divmod(self._steps, self._epoch)
+        return self._batch_of(self._steps)
+
+    def _batch_of(self, step: int) -> tuple[Any, Any]:
+        epoch, row = divmod(step, self._epoch)
         return next(batches.of_epoch(self.runs[0].start, epoch, row))
 
     def _handle_events(self) -> None:
@@ -360,7 +363,9 @@ class TrainingLoop:
         program = self.program.single_program
         if self.changes is not None:
             self.changes.after_step(
-                program.training, self._steps, lambda: program.dense_gradients(*self.next_batch())
+                program.training,
+                self._steps,
+                lambda: program.dense_gradients(*self._batch_of(self._steps - 1)),
             )
         if self._steps == self._trial.train.resume_at:
             self._continue_in_new_program()

@@ -1,4 +1,4 @@
-"""Trials whose masks move: what is held, what is recorded, and that they resume to the same bits."""
+"""Trials whose masks move: what is held, what is recorded, and how they resume."""
 
 from __future__ import annotations
 
