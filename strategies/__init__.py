@@ -32,6 +32,14 @@ from masksweep.strategies.patterns.synflow import SynFlow
 from masksweep.strategies.patterns.union import Union
 from masksweep.strategies.patterns.zeros import Zeros
 from masksweep.strategies.registry import STRATEGIES, register
+from masksweep.strategies.schedules import SCHEDULES, MaskSchedule
+from masksweep.strategies.schedules.dense_sparse_dense import DenseSparseDense
+from masksweep.strategies.schedules.gradual import Gradual
+from masksweep.strategies.schedules.iterative import Iterative
+from masksweep.strategies.schedules.one_shot import OneShot
+from masksweep.strategies.schedules.rigl import RigL
+from masksweep.strategies.schedules.set import SET
+from masksweep.strategies.schedules.swap import Swap
 
 if TYPE_CHECKING:
     from masksweep.strategies.keras_model.apply import apply
@@ -42,6 +50,8 @@ if TYPE_CHECKING:
 __all__ = [
     "NM",
     "PATTERNS",
+    "SCHEDULES",
+    "SET",
     "SNIP",
     "STRATEGIES",
     "Autoregressive",
@@ -53,21 +63,28 @@ __all__ = [
     "Causal",
     "Columns",
     "Complement",
+    "DenseSparseDense",
     "Edges",
     "FanIn",
     "GraSP",
+    "Gradual",
     "Intersection",
     "Invalid",
+    "Iterative",
     "Magnitude",
+    "MaskSchedule",
     "MaskedModel",
     "MaskedWeight",
+    "OneShot",
     "Pattern",
     "Plan",
     "Random",
+    "RigL",
     "Rows",
     "Slot",
     "Smallest",
     "Strategy",
+    "Swap",
     "SynFlow",
     "Union",
     "Weight",

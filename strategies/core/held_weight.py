@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Literal
 
@@ -16,12 +16,12 @@ from masksweep.strategies.base import (
     Invalid,
     Mask,
     MaskedWeight,
+    Plan,
     Slot,
     variable_of,
 )
 from masksweep.strategies.core import keras_internals, matrix_layers
 from masksweep.strategies.core.weights import owners
-
 
 FreshSlots = Literal["none", "regrown", "all"]
 """Which entries of the slots start anew at a change of the mask: none, those that train again, or
@@ -269,3 +269,38 @@ def _trained_variable(variable: Any, start: Any) -> Any:
     # optimizers identify variables by this, for example those without weight decay
     keras_internals.treat_as(new_variable, variable)
     return new_variable
+
+
+def switch_all(
+    entries: Iterable[tuple[str, Any, HeldWeight | None]],
+    slots: Mapping[int, Sequence[tuple[Any, Array]]],
+    plan: Plan,
+    weights: Mapping[str, Array] | None = None,
+    fresh_slots: FreshSlots = "none",
+) -> None:
+    """Changes the masks of a model during a training; see `HeldWeight.switch`.
+
+    Args:
+        entries: For each weight of the model: its name, the variable that trains, and how it is
+            held (None if it is not masked).
+        slots: Pairs (slot of the optimizer, its initial value), by the `id` of the variable.
+        plan: The new masks and held values.
+        weights: New values of weights by name, in their dense shapes.
+        fresh_slots: Which entries of the slots get their initial values.
+
+    Raises:
+        Invalid: The plan's constants have other shapes than before. Nothing is changed then.
+    """
+    listed = list(entries)
+    planned = {name: plan.find(name) for name, _, masked in listed if masked is not None}
+    constants = {n: m.arrays(w) for n, _, m in listed if m and (w := planned[n])}
+    for name, value, masked in listed:
+        new = None if weights is None else weights.get(name)
+        own_slots = slots.get(id(value), [])
+        if masked is not None and name in constants:
+            masked.switch(constants[name], own_slots, new, fresh_slots)
+            continue
+        if new is not None:
+            value.assign(new)
+        if fresh_slots == "all":
+            reset_slots(value, own_slots)

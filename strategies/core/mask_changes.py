@@ -4,14 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Invalid, Mask, MaskedWeight, Plan
-from masksweep.strategies.core.slots import slots_of
-from masksweep.strategies.core.training import Training
+from masksweep.strategies.base import Array, Invalid, Mask, MaskedWeight, Plan, Weight
+from masksweep.strategies.core.held_weight import FreshSlots, HeldWeight
+from masksweep.strategies.core.slots import values_of
 from masksweep.strategies.schedules.base import Course, Masks, MaskSchedule, Moment
+
+
+class MaskedTraining(Protocol):
+    """What changes of the masks need of a training: a `Training`, or a masked Keras model."""
+
+    @property
+    def weights(self) -> Sequence[Weight]:
+        """The weights of the model."""
+
+    @property
+    def values(self) -> Sequence[Any]:
+        """The variables with the values that train, in the order of `weights`."""
+
+    @property
+    def masked(self) -> Mapping[str, HeldWeight]:
+        """How each masked weight is held, by name."""
+
+    @property
+    def slots(self) -> Mapping[int, Sequence[tuple[Any, Array]]]:
+        """Pairs (slot of the optimizer, its initial value), by the `id` of the variable."""
+
+    def effective(self) -> Sequence[Any]:
+        """Returns the dense weights as they are used now, in the order of `weights`."""
+
+    def switch(
+        self,
+        plan: Plan,
+        *,
+        weights: Mapping[str, Array] | None = None,
+        fresh_slots: FreshSlots = "none",
+    ) -> None:
+        """Changes the masks; see `TrainingState.switch`."""
+
 
 HeldMaker = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 """Makes the held values from the weights as they are at the change, as `Held.values` does."""
@@ -103,7 +136,7 @@ class MaskChanges:
         """Training steps after which `after_step` has something to do."""
         return sorted({*self.steps, *([self._saves_at] if self._saves_at else [])})
 
-    def start(self, training: Training) -> None:
+    def start(self, training: MaskedTraining) -> None:
         """Records the start of the training, and saves the weights that the schedule needs."""
         if not self.steps:
             return
@@ -113,7 +146,7 @@ class MaskChanges:
             self.saved = _effective(training)
 
     def after_step(
-        self, training: Training, step: int, gradients: Callable[[], Mapping[str, Array]]
+        self, training: MaskedTraining, step: int, gradients: Callable[[], Mapping[str, Array]]
     ) -> None:
         """Changes the masks, or saves the weights, if that is due after a step.
 
@@ -166,7 +199,9 @@ class MaskChanges:
         if self.records:
             self.records[-1].violations = max(self.records[-1].violations, count)
 
-    def _plan_after(self, training: Training, masks: Masks, weights: Mapping[str, Array]) -> Plan:
+    def _plan_after(
+        self, training: MaskedTraining, masks: Masks, weights: Mapping[str, Array]
+    ) -> Plan:
         """Returns the plan from now on. An entry that stays masked keeps its held value."""
         new_held = self.held(weights)
         planned = []
@@ -180,7 +215,7 @@ class MaskChanges:
         return replace(self.targets, weights=tuple(planned))
 
 
-def stale_slots(training: Training, before: Masks) -> float:
+def stale_slots(training: MaskedTraining, before: Masks) -> float:
     """Returns the largest distance of a slot from its initial value, over entries that were cut.
 
     Args:
@@ -193,22 +228,22 @@ def stale_slots(training: Training, before: Masks) -> float:
         if masked is None or tuple(value.shape) != weight.shape:
             continue
         cut = before[weight.name] & ~masked.kept.numpy()
-        for slot, fresh in slots_of(training, value):
+        for slot, fresh in values_of(training.slots.get(id(value), [])):
             initial = fresh[cut] if np.ndim(fresh) else fresh
             largest = max(largest, float(np.abs(slot[cut] - initial).max(initial=0.0)))
     return largest
 
 
-def _effective(training: Training) -> dict[str, Array]:
+def _effective(training: MaskedTraining) -> dict[str, Array]:
     pairs = zip(training.weights, training.effective(), strict=True)
     return {weight.name: np.array(array) for weight, array in pairs}
 
 
-def _masks(training: Training) -> dict[str, Mask]:
+def _masks(training: MaskedTraining) -> dict[str, Mask]:
     return {name: masked.kept.numpy() for name, masked in training.masked.items()}
 
 
-def _plan(training: Training, targets: Plan) -> Plan:
+def _plan(training: MaskedTraining, targets: Plan) -> Plan:
     """Returns the plan that is in force."""
     held_weights = [(w, training.masked[w.weight.name]) for w in targets.weights]
     planned = (replace(w, mask=m.kept.numpy(), held=m.held.numpy()) for w, m in held_weights)

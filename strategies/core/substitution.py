@@ -62,3 +62,25 @@ class Substitution(keras.StatelessScope):  # type: ignore[misc]
         for name in self._written:
             allowed = "its layer writes to it in the forward pass; do not mask it"
             raise Invalid("model", name, allowed)
+
+
+class DenseSubstitution(Substitution):
+    """Replaces the masked weights by given dense values, and drops what layers write.
+
+    For a forward pass beside the training, such as that of the gradients by the dense weights.
+    """
+
+    def __init__(self, weights: Sequence[HeldWeight], values: Sequence[Any]) -> None:
+        """Makes the scope.
+
+        Args:
+            weights: The masked weights.
+            values: Their dense values, as tensors.
+        """
+        super().__init__(())
+        pairs = zip(weights, values, strict=True)
+        self.state_mapping = {id(held.variable): value for held, value in pairs}
+
+    def add_update(self, update: tuple[Any, Any]) -> None:
+        variable, value = update
+        self.state_mapping[id(variable)] = value  # a layer may read it again in this pass

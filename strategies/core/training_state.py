@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from masksweep.strategies.base import Array, Invalid, Plan, Strategy
 from masksweep.strategies.core.forward import require_plain_calls
-from masksweep.strategies.core.held_weight import FreshSlots, HeldWeight, reset_slots, with_new_calls
+from masksweep.strategies.core.held_weight import FreshSlots, HeldWeight, switch_all, with_new_calls
 from masksweep.strategies.core.moving_statistics import (
     frozen_statistics,
     layers_with_frozen_statistics,
@@ -23,6 +23,7 @@ from masksweep.strategies.core.optimizer import (
 )
 from masksweep.strategies.core.selection import match_each
 from masksweep.strategies.core.weights import describe
+
 
 class TrainingState:
     """The variables of one training, and how they are set, switched and held.
@@ -147,18 +148,9 @@ class TrainingState:
         """
         if reason := self.strategy.refuses(plan):
             raise Invalid("strategy", self.strategy.name, reason)
-        pairs = [(m, f) for name, m in self.masked.items() if (f := plan.find(name))]
-        constants = {id(m): m.arrays(planned) for m, planned in pairs}
-        for weight, (value, masked) in zip(self.weights, self._values_with_masks(), strict=True):
-            new = None if weights is None else weights.get(weight.name)
-            slots = self.slots.get(id(value), [])
-            if masked is not None and id(masked) in constants:
-                masked.switch(constants[id(masked)], slots, new, fresh_slots)
-                continue
-            if new is not None:
-                value.assign(new)
-            if fresh_slots == "all":
-                reset_slots(value, slots)
+        pairs = zip(self.weights, self._values_with_masks(), strict=True)
+        entries = ((weight.name, value, masked) for weight, (value, masked) in pairs)
+        switch_all(entries, self.slots, plan, weights, fresh_slots)
         self._after_step()
 
     @property

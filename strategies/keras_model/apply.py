@@ -21,7 +21,9 @@ from masksweep.strategies.keras_model.choices import (
     choose_targets,
 )
 from masksweep.strategies.keras_model.masked_model import MaskedModel, require_supported
+from masksweep.strategies.keras_model.schedule_choice import choose_schedule
 from masksweep.strategies.patterns.problem import Problem
+from masksweep.strategies.schedules import MaskSchedule
 
 
 def apply(
@@ -31,6 +33,7 @@ def apply(
     *,
     held: HeldChoice = "zero",
     targets: Sequence[str] | str | None = None,
+    schedule: MaskSchedule | None = None,
     seed: int = 0,
     data: tuple[Any, Any] | None = None,
     loss: LossChoice = None,
@@ -53,6 +56,9 @@ def apply(
         strategy: How they are held: a strategy or its name, or a dict of these by glob.
         held: The values at which they are held: a number, `"zero"`, `"init"` (frozen where they
             are), or a dict of these or of arrays by glob.
+        schedule: How the masks move while `fit` trains, such as `RigL()`, which takes from the
+            pattern how many entries of each weight to keep. The length of the training is that of
+            the first call of `fit`. Loops of your own do not move masks. None keeps the masks.
         targets: Globs on the names of the weights to mask, or one glob. A glob that begins with `!`
             excludes, as in `["*kernel", "!first/*"]`. None means, for a pattern: every kernel
             except the last one, or those of all output layers if there are several. `"inner"`
@@ -83,6 +89,17 @@ def apply(
         >>> kernel = masked.export_plain().get_layer("hidden").kernel.numpy()
         >>> float((kernel == 0).mean())
         0.75
+
+        With a schedule the masks move while the model trains:
+
+        >>> moving = strategies.apply(keras.Sequential(layers), strategies.Random(0.75),
+        ...                           schedule=strategies.RigL(frequency=4))
+        >>> moving.compile("adam", "mse")
+        >>> history = moving.fit(np.eye(64, 8), np.ones(64), batch_size=4, verbose=0)
+        >>> [change.step for change in moving.mask_changes]
+        [0, 4, 8]
+        >>> strategies.audit(moving).ok
+        True
     """
     require_supported(model)
     weights, initial = describe(model), values(model)
@@ -94,4 +111,6 @@ def apply(
     held_values = choose_held(held, {name: initial[name] for name in masks})
     planned = [w for w in weights if w.name in masks]
     plan = Plan(tuple(MaskedWeight(w, masks[w.name], held_values[w.name]) for w in planned))
-    return MaskedModel(model, choose_strategies(strategy, list(masks)), plan)
+    strategies = choose_strategies(strategy, list(masks))
+    moves = choose_schedule(schedule, pattern, held, seed, strategies, plan)
+    return MaskedModel(model, strategies, plan, schedule=moves)

@@ -37,6 +37,8 @@ class Holding:
         """The kernels whose strategy replaces the product of their layer, with these layers."""
         self._replica = threading.local()  # tf.distribute runs each replica in a thread
         self._optimizers: list[Any] = []
+        self.slots: Slots = {}
+        """By the `id` of each trained variable: pairs (optimizer slot, its initial value)."""
 
     def hold(self, plan: Plan) -> None:
         """Holds the weights of a plan from now on.
@@ -48,7 +50,7 @@ class Holding:
             Invalid: A strategy refuses its weights, or a layer is rematerialized.
         """
         model = self._model
-        self._require_accepted(plan)
+        self.require_accepted(plan)
         require_plain_calls(model, plan)
         every = all_weights(model)
         variables = {w.name: v for w, v in zip(describe(model, every), every, strict=True)}
@@ -60,7 +62,12 @@ class Holding:
             self.start[name] = np.asarray(held.effective())
         self._new_calls = with_new_calls(model, self.weights)
 
-    def _require_accepted(self, plan: Plan) -> None:
+    def require_accepted(self, plan: Plan) -> None:
+        """Checks that the strategies can hold a plan.
+
+        Raises:
+            Invalid: One of them cannot.
+        """
         for strategy in dict.fromkeys(self.strategies.values()):
             weights = tuple(w for w in plan.weights if self.strategies[w.weight.name] == strategy)
             if reason := strategy.refuses(Plan(weights)):
@@ -156,6 +163,7 @@ class Holding:
             with recording_slots(optimizer, variables) as recorded:
                 build(variables)
             slots.update(recorded)
+            self.slots.update(recorded)
 
         def apply_and_hold(grads: Any, trainable_variables: Any = None) -> Any:
             variables = trainable_variables

@@ -13,9 +13,12 @@ import numpy as np
 
 from masksweep.strategies.base import Array, Invalid, MaskedWeight, Plan, Strategy, Weight
 from masksweep.strategies.core import keras_internals
+from masksweep.strategies.core.mask_changes import ChangeRecord
 from masksweep.strategies.core.weights import all_weights, describe
 from masksweep.strategies.keras_model import stored_masks
 from masksweep.strategies.keras_model.holding import Holding
+from masksweep.strategies.keras_model.moving_masks import MovingMasks, ScheduleCallback
+from masksweep.strategies.keras_model.schedule_choice import ScheduleChoice
 from masksweep.strategies.registry import STRATEGIES
 
 REPLACED = (
@@ -38,6 +41,7 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
         strategies: The strategy of each masked weight, by the weight's name.
         plan: The masks and held values. None if they are to be loaded, as `load_model` does.
         name: Name of the masked model; by default the name of `model`.
+        schedule: How the masks move under `fit`; None if they do not.
 
     Raises:
         Invalid: A strategy refuses, or the model overrides a method that a masked model does not
@@ -50,6 +54,7 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
         strategies: Mapping[str, Strategy],
         plan: Plan | None = None,
         name: str | None = None,
+        schedule: ScheduleChoice | None = None,
     ) -> None:
         require_supported(model)
         with model.distribute_strategy.scope():
@@ -59,11 +64,13 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
         weights that the masked model uses: see `dense_weights`."""
         self.holding = Holding(model, strategies)
         """The masked weights, and how they are held."""
+        self.moving = None if schedule is None else MovingMasks(model, self.holding, schedule)
+        """How the masks move; None if they do not."""
         self._takes_training = "training" in inspect.signature(model.call).parameters
         self.supports_jit = all(strategy.xla for strategy in strategies.values())
         self.built = True
         if plan is not None:
-            self._hold(plan)
+            self._hold(plan if self.moving is None else self.moving.first_plan(plan))
 
     # -- holding -----------------------------------------------------------------------------
 
@@ -205,6 +212,40 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
         """Prints the layers of the model. `strategies.summary` shows what is masked."""
         self.model.summary(*args, **kwargs)
 
+    @property
+    def mask_changes(self) -> list[ChangeRecord]:
+        """The start and the changes of the masks so far, in order; empty without a schedule."""
+        return list(self.moving.records) if self.moving is not None else []
+
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        """Trains the model as `keras.Model.fit` does. The masks move if there is a schedule."""
+        if self.moving is None:
+            return super().fit(*args, **kwargs)
+        bound = inspect.signature(super().fit).bind(*args, **kwargs)
+        given = bound.arguments.get("callbacks") or []
+        own = [] if isinstance(given, keras.callbacks.CallbackList) else [given]
+        if not own:
+            raise Invalid("callbacks", "CallbackList", "must be a list, with a schedule")
+        given = list(given) if isinstance(given, list | tuple) else own
+        # first, so that a callback that saves the model saves the new masks
+        bound.arguments["callbacks"] = [ScheduleCallback(self.moving), *given]
+        return super().fit(*bound.args, **bound.kwargs)
+
+    def train_step(self, data: Any) -> Any:
+        """Trains on a batch as `keras.Model.train_step` does."""
+        logs = super().train_step(data)
+        if self.moving is not None:
+            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+            arguments = {"training": True} if self._takes_training else {}
+
+            def loss(outputs: Any) -> Any:
+                weights = {"sample_weight": sample_weight, "training": True}
+                return self._compute_loss(x, y, outputs, **weights)
+
+            steps = self.optimizer.iterations
+            self.moving.store_gradients(steps, lambda: self.model(x, **arguments), loss)
+        return logs
+
     def compile(self, optimizer: Any = "rmsprop", *args: Any, **kwargs: Any) -> None:
         """Configures the model for training, as `keras.Model.compile` does."""
         if optimizer is not None:
@@ -240,6 +281,7 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
                 name: stored_masks.settings(strategy)
                 for name, strategy in self.holding.strategies.items()
             },
+            **({"schedule": self.moving.choice.to_config()} if self.moving is not None else {}),
         }
 
     @classmethod
@@ -252,12 +294,16 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
             )
             for name, settings in config["strategies"].items()
         }
-        return cls(model, strategies, name=config["name"])
+        moves = config.get("schedule")
+        schedule = None if moves is None else ScheduleChoice.from_config(moves)
+        return cls(model, strategies, name=config["name"], schedule=schedule)
 
     def save_own_variables(self, store: Any) -> None:
         """Stores what is not in the layers: masks, held values, the start, states of seeds."""
         holding = self.holding
         stored_masks.save(store, holding.weights, holding.strategies, holding.start, self._seeds())
+        if self.moving is not None:
+            self.moving.save(store)
 
     def load_own_variables(self, store: Any) -> None:
         """Loads what `save_own_variables` stored."""
@@ -273,6 +319,8 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
             for (held, _), constants in zip(pairs, arrays, strict=True):
                 held.assign(constants)
         self.holding.start = start
+        if self.moving is not None:
+            self.moving.load(store, plan)
         stored_masks.load_values(store, self.holding.weights, self._seeds())
 
     def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:

@@ -32,16 +32,22 @@ class Audit:
     """The result of `audit`. It prints as a table."""
 
     weights: tuple[WeightAudit, ...]
+    violated_changes: int = 0
+    """After how many changes of the masks a masked entry moved; 0 without a schedule. Entries are
+    compared before each change and at this audit."""
 
     @property
     def ok(self) -> bool:
         """Whether every masked entry has its held value, and a kept entry changed.
 
+        If the masks move, this is asked of the masks before each change too.
+
         Where nothing changed, a mask that holds proves nothing: train first. This is not asked of
         weights that have no kept entry.
         """
         moved = [w.moved for w in self.weights if w.masked < w.size]
-        return not any(w.violations for w in self.weights) and (any(moved) or not moved)
+        held = not self.violated_changes and not any(w.violations for w in self.weights)
+        return held and (any(moved) or not moved)
 
     def __str__(self) -> str:
         rows = [
@@ -49,7 +55,9 @@ class Audit:
             for w in self.weights
         ]
         verdict = "ok" if self.ok else "not ok"
-        if not self.ok and not any(w.violations for w in self.weights):
+        if self.violated_changes:
+            verdict = f"not ok: entries moved after {self.violated_changes} changes of the masks"
+        elif not self.ok and not any(w.violations for w in self.weights):
             verdict = "not ok: no kept entry has changed, so it proves nothing; train first"
         return f"{table(['weight', 'masked', 'violated', 'drift', 'moved'], rows)}\n{verdict}"
 
@@ -87,4 +95,6 @@ def audit(masked: MaskedModel) -> Audit:
         count, drift = violations(weights, alone)
         moved = moved_fraction({name: start[name]}, weights, alone) if w.mask.any() else 0.0
         found.append(WeightAudit(name, w.mask.size, int((~w.mask).sum()), count, drift, moved))
-    return Audit(tuple(found))
+    if masked.moving is not None:
+        masked.moving.count_violations()
+    return Audit(tuple(found), sum(record.violations > 0 for record in masked.mask_changes))

@@ -88,6 +88,8 @@ class MaskSchedule:
     """Whether nothing is masked before the first change."""
     redraws: ClassVar[bool] = False
     """Whether `Moment.draw` is called."""
+    needs_gradients: ClassVar[bool] = False
+    """Whether `Moment.gradients` is called."""
 
     def change_steps(self, course: Course) -> tuple[int, ...]:
         """Returns the numbers of training steps after which the masks change, in order.

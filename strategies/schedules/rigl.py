@@ -51,6 +51,7 @@ class RigL(MaskSchedule):
     """
 
     name: ClassVar[str] = "rigl"
+    needs_gradients: ClassVar[bool] = True
     frequency: int = 100
     """Number of training steps between two changes (in the paper `delta T`)."""
     fraction: float = 0.3

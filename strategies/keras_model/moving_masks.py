@@ -1,0 +1,291 @@
+"""Masks of a masked Keras model that move under `fit`, by a mask schedule."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from masksweep.strategies.base import Array, Invalid, MaskedWeight, Plan, Weight
+from masksweep.strategies.core.audit import count_violations
+from masksweep.strategies.core.held_weight import FreshSlots, HeldWeight, switch_all
+from masksweep.strategies.core.mask_changes import ChangeRecord, MaskChanges
+from masksweep.strategies.core.substitution import DenseSubstitution
+from masksweep.strategies.core.weights import all_weights, describe
+from masksweep.strategies.keras_model.choices import choose_held
+from masksweep.strategies.keras_model.holding import Holding
+from masksweep.strategies.keras_model.schedule_choice import ScheduleChoice
+from masksweep.strategies.patterns.base import raw
+from masksweep.strategies.schedules.base import Course, Masks
+
+STATE, TARGET, SAVED = "schedule", "schedule_target_{}", "schedule_saved_{}"
+"""Names of the arrays in a file: the state as JSON, the masks of the pattern, saved weights."""
+
+
+class MovingMasks:
+    """The moving masks of one masked model: it follows the schedule while `fit` trains.
+
+    The length of the training is that of the first call of `fit`: all its epochs. A later call goes
+    on where the one before ended.
+
+    Args:
+        model: The model that was given to `apply`.
+        holding: Its masked weights.
+        choice: The schedule.
+    """
+
+    def __init__(self, model: Any, holding: Holding, choice: ScheduleChoice) -> None:
+        self.choice, self.holding = choice, holding
+        self.targets = Plan()
+        """The plan with the masks of the pattern."""
+        self.course: Course | None = None
+        """The length of the training; None before the first call of `fit`."""
+        self.records: list[ChangeRecord] = []
+        """The start and the changes so far, in order."""
+        self.saved: dict[str, Array] = {}
+        """The weights that the schedule rewinds to."""
+        self._variables = all_weights(model)
+        self._described = describe(model, self._variables)
+        self._changes: MaskChanges | None = None
+        self._gradients: list[Any] = []
+        self._replicas = model.distribute_strategy
+        self._due = tf.Variable(-1, dtype=tf.int64, trainable=False)
+
+    # -- what `MaskChanges` needs ------------------------------------------------------------
+
+    @property
+    def weights(self) -> Sequence[Weight]:
+        """The weights of the model."""
+        return self._described
+
+    @property
+    def masked(self) -> Mapping[str, HeldWeight]:
+        """How each masked weight is held, by name."""
+        return {held.weight.name: held for held in self.holding.weights}
+
+    @property
+    def values(self) -> Sequence[Any]:
+        """The variables with the values that train, in the order of `weights`."""
+        return self.holding.trained(self._variables)
+
+    @property
+    def slots(self) -> Mapping[int, Sequence[tuple[Any, Array]]]:
+        """Pairs (slot of the optimizer, its initial value), by the `id` of the variable."""
+        return self.holding.slots
+
+    def effective(self) -> Sequence[Any]:
+        """Returns the dense weights as they are used now, in the order of `weights`."""
+        masked = self.masked
+        pairs = zip(self._described, self._variables, strict=True)
+        return [masked[w.name].effective() if w.name in masked else v.value for w, v in pairs]
+
+    def switch(
+        self,
+        plan: Plan,
+        *,
+        weights: Mapping[str, Array] | None = None,
+        fresh_slots: FreshSlots = "none",
+    ) -> None:
+        """Changes the masks; see `TrainingState.switch`."""
+        self.holding.require_accepted(plan)
+        masked, pairs = self.masked, zip(self._described, self.values, strict=True)
+        entries = [(w.name, value, masked.get(w.name)) for w, value in pairs]
+        switch_all(entries, self.slots, plan, weights, fresh_slots)
+        for held in self.holding.weights:
+            held.after_step(self.slots.get(id(held.value), []))
+
+    def first_plan(self, plan: Plan) -> Plan:
+        """Returns the plan at the first step.
+
+        Args:
+            plan: The plan with the masks of the pattern.
+
+        Raises:
+            Invalid: The model is trained by several replicas.
+        """
+        if self._replicas.num_replicas_in_sync > 1:
+            raise Invalid("schedule", self.choice.schedule.name, "not with several replicas")
+        self.targets = plan
+        if not self.choice.schedule.dense_start:
+            return plan
+        return Plan(tuple(replace(w, mask=np.ones_like(w.mask)) for w in plan.weights))
+
+    # -- following the schedule --------------------------------------------------------------
+
+    def begin(self, course: Course) -> None:
+        """Begins a call of `fit`, or goes on after an earlier one.
+
+        Args:
+            course: The length of this call of `fit`; it counts if it is the first.
+
+        Raises:
+            Invalid: The schedule does not fit a training of this length.
+        """
+        self.course = self.course or course
+        schedule = self.choice.schedule
+        try:
+            changes = MaskChanges(
+                schedule, self.course, self.targets, self._held, self._draw, self._seed_at
+            )
+        except Invalid as error:
+            allowed = f"{error.key}={error.value} {error.allowed}"
+            raise Invalid("schedule", schedule.name, allowed) from error
+        if self.records:
+            changes.records, changes.saved = self.records, self.saved
+        else:
+            changes.start(self)
+            self.records, self.saved = changes.records, changes.saved
+        self._changes = changes
+
+    def after_steps(self, steps: int) -> None:
+        """Changes the masks if that is due.
+
+        Args:
+            steps: Number of training steps that were done since `apply`.
+        """
+        assert self._changes is not None
+        last = self.records[-1].step if self.records else 0
+        due = [s for s in self._changes.events if last < s <= steps and s not in self._passed]
+        for step in due:
+            self.count_violations()
+            self._changes.after_step(self, step, self._stored_gradients)
+            self.saved = self._changes.saved
+        self._plan_gradients(steps)
+
+    @property
+    def _passed(self) -> Sequence[int]:
+        """Steps at which weights were saved; no change belongs to them."""
+        assert self._changes is not None
+        return [s for s in self._changes.events if s not in self._changes.steps and self.saved]
+
+    def count_violations(self) -> None:
+        """Records how many masked entries differ from their held values since the newest change."""
+        if not self.records:
+            return
+        counts = [
+            int(count_violations(held.effective(), held.kept.value, held.held.value)[0])
+            for held in self.holding.weights
+        ]
+        self.records[-1].violations = max(self.records[-1].violations, sum(counts))
+
+    def _plan_gradients(self, steps: int) -> None:
+        assert self._changes is not None
+        following = [s for s in self._changes.steps if s > steps]
+        self._due.assign(following[0] if following else -1)
+
+    def _held(self, weights: Mapping[str, Array]) -> Mapping[str, Array]:
+        return choose_held(self.choice.held, weights)
+
+    def _draw(self, number: int, weights: Mapping[str, Array]) -> Masks:
+        assert self.choice.pattern is not None
+        return self.choice.pattern.from_weights(weights, self._seed_at(number))
+
+    def _seed_at(self, step: int) -> int:
+        """Returns a seed for random choices; 0 has that of the first masks."""
+        return (
+            int(raw(1, self.choice.seed, f"schedule/{step}")[0] >> 1) if step else self.choice.seed
+        )
+
+    # -- gradients by the dense weights --------------------------------------------------------
+
+    def store_gradients(
+        self, steps: Any, forward: Callable[..., Any], loss: Callable[[Any], Any]
+    ) -> None:
+        """Stores the gradients by the dense weights, in a graph, if a change follows.
+
+        Args:
+            steps: Number of training steps that were done, as a tensor.
+            forward: Calls the plain model on the batch, in training mode.
+            loss: Returns the loss of its outputs.
+        """
+        if not self.choice.schedule.needs_gradients:
+            return
+        if not self._gradients:
+            with tf.init_scope():
+                self._gradients = [
+                    tf.Variable(tf.zeros(h.weight.shape, h.weight.dtype), trainable=False)
+                    for h in self.holding.weights
+                ]
+
+        def store() -> Any:
+            dense = [tf.convert_to_tensor(held.effective()) for held in self.holding.weights]
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(dense)
+                with DenseSubstitution(self.holding.weights, dense):
+                    value = loss(forward())
+            zeros = tf.UnconnectedGradients.ZERO
+            gradients = tape.gradient(value, dense, unconnected_gradients=zeros)
+            for variable, gradient in zip(self._gradients, gradients, strict=True):
+                variable.assign(tf.convert_to_tensor(gradient))
+            return tf.constant(True)
+
+        tf.cond(tf.equal(tf.cast(steps, tf.int64), self._due), store, lambda: tf.constant(False))
+
+    def _stored_gradients(self) -> Mapping[str, Array]:
+        pairs = zip(self.holding.weights, self._gradients, strict=True)
+        return {held.weight.name: gradient.numpy() for held, gradient in pairs}
+
+    # -- files ---------------------------------------------------------------------------------
+
+    def save(self, store: Any) -> None:
+        """Stores the state in the mapping that Keras gives to `save_own_variables`."""
+        state = {
+            "course": self.course and asdict(self.course),
+            "records": [asdict(record) for record in self.records],
+        }
+        store[STATE] = np.frombuffer(json.dumps(state).encode(), np.uint8)
+        for i, masked in enumerate(self.targets.weights):
+            store[TARGET.format(i)] = np.packbits(masked.mask)
+        for i, weight in enumerate(self._described):
+            if weight.name in self.saved:
+                store[SAVED.format(i)] = self.saved[weight.name]
+
+    def load(self, store: Any, plan: Plan) -> None:
+        """Loads what `save` stored.
+
+        Args:
+            store: The mapping that Keras gives to `load_own_variables`.
+            plan: The plan in force.
+        """
+        state = json.loads(bytes(np.asarray(store[STATE])).decode())
+        self.course = Course(**state["course"]) if state["course"] else None
+        self.records = [ChangeRecord.of(record) for record in state["records"]]
+        targets = []
+        for i, masked in enumerate(plan.weights):
+            packed = np.asarray(store[TARGET.format(i)])
+            mask = np.unpackbits(packed, count=masked.mask.size).astype(bool)
+            targets.append(
+                MaskedWeight(masked.weight, mask.reshape(masked.mask.shape), masked.held)
+            )
+        self.targets = Plan(tuple(targets))
+        names = {SAVED.format(i): w.name for i, w in enumerate(self._described)}
+        self.saved = {name: np.array(store[key]) for key, name in names.items() if key in store}
+
+
+class ScheduleCallback(keras.callbacks.Callback):  # type: ignore[misc]
+    """Changes the masks of a masked model during `fit`, which adds it."""
+
+    def __init__(self, moving: MovingMasks) -> None:
+        super().__init__()
+        self._moving = moving
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Begins with the length of the training."""
+        epochs, steps = self.params["epochs"], self.params["steps"]
+        if not steps:
+            allowed = "must be given to fit with a schedule: the length of the data is not known"
+            raise Invalid("steps_per_epoch", None, allowed)
+        self._moving.begin(Course(epochs * steps, steps))
+        self._after_steps()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Changes the masks if that is due."""
+        self._after_steps()
+
+    def _after_steps(self) -> None:
+        self._moving.after_steps(int(self.model.optimizer.iterations))

@@ -1,0 +1,213 @@
+"""Masks that move under `fit`: `apply(..., schedule=...)`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from masksweep import strategies
+from masksweep.strategies import Invalid, MaskSchedule
+from masksweep.strategies.core.mask_changes import MaskChanges
+from masksweep.strategies.core.training import Training
+from masksweep.strategies.core.weights import describe, make_plan, values
+from masksweep.strategies.held.zero import Zero
+from masksweep.strategies.patterns.base import raw
+from masksweep.strategies.schedules.base import Course
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(160, 12)).astype("float32"), RNG.integers(0, 4, 160)
+SCHEDULES: dict[str, MaskSchedule] = {
+    "rigl": strategies.RigL(frequency=3),
+    "set": strategies.SET(frequency=4, deviation=0.1),
+    "gradual": strategies.Gradual(frequency=4),
+    "rewinding": strategies.Iterative(rounds=2, rewind_to=3),
+    "dense_sparse_dense": strategies.DenseSparseDense(),
+    "swap": strategies.Swap(steps=(3, 7)),
+}
+
+
+def network(dropout: float = 0.2) -> Any:
+    keras.utils.set_random_seed(3)
+    return keras.Sequential(
+        [
+            keras.Input((12,)),
+            keras.layers.Dense(16, "relu", name="first"),
+            keras.layers.BatchNormalization(name="norm"),
+            keras.layers.Dropout(dropout, seed=4, name="drop"),
+            keras.layers.Dense(16, "relu", name="second"),
+            keras.layers.Dense(4, name="output"),
+        ]
+    )
+
+
+def loss() -> Any:
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def moving(schedule: str, strategy: str = "hard_mask", *, optimizer: str = "adam") -> Any:
+    masked = strategies.apply(
+        network(), strategies.Random(0.7), strategy, schedule=SCHEDULES[schedule], seed=5
+    )
+    masked.compile(optimizer, loss(), jit_compile=False)
+    return masked
+
+
+def train(masked: Any, *, first: int = 0, until: int = 4) -> None:
+    """Trains the epochs from `first` to `until` out of four, of five steps each."""
+
+    class Stop(keras.callbacks.Callback):  # type: ignore[misc]
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.model.stop_training = epoch + 1 == until
+
+    masked.fit(
+        X, Y, 32, epochs=4, verbose=0, callbacks=[Stop()], shuffle=False, initial_epoch=first
+    )
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_what_is_cut_stays_cut_and_a_loaded_model_goes_on_to_the_same_bits(
+    schedule: str, tmp_path: Path
+) -> None:
+    whole = moving(schedule)
+    train(whole)
+    assert strategies.audit(whole).ok
+    course = Course(steps=20, epoch=5)
+    steps = SCHEDULES[schedule].change_steps(course)
+    assert [change.step for change in whole.mask_changes] == [0, *steps]
+    assert not any(change.violations or change.stale_slots for change in whole.mask_changes)
+
+    broken_off = moving(schedule)
+    train(broken_off, until=2)
+    broken_off.save(tmp_path / "model.keras")
+    resumed = keras.models.load_model(tmp_path / "model.keras")
+    train(resumed, first=2)
+    assert resumed.mask_changes == whole.mask_changes
+    expected = whole.dense_weights()
+    for name, array in resumed.dense_weights().items():
+        np.testing.assert_array_equal(array, expected[name])
+
+
+def test_momentum_revives_what_was_cut_and_the_audit_says_so() -> None:
+    masked = moving("rigl", "gradient_mask")
+    train(masked)
+    audit = strategies.audit(masked)
+    assert not audit.ok
+    assert audit.violated_changes == len(masked.mask_changes) - 1
+    assert f"moved after {audit.violated_changes} changes of the masks" in str(audit)
+    assert all(change.stale_slots > 0 for change in masked.mask_changes[1:])
+    plain = moving("rigl", "gradient_mask", optimizer="sgd")
+    train(plain)
+    assert strategies.audit(plain).ok
+
+
+@pytest.mark.parametrize("schedule", ["rigl", "gradual"])
+def test_a_sweeps_training_and_fit_move_the_masks_alike(schedule: str) -> None:
+    """The same bits, from `Training` with the batches of `fit`."""
+    masked = moving(schedule)
+    train(masked)
+    model = network()
+    weights, initial = describe(model), values(model)
+    plan = make_plan(
+        weights, initial, masks=strategies.Random(0.7).from_weights, held=Zero().values, seed=5
+    )
+    first = plan
+    if SCHEDULES[schedule].dense_start:
+        first = make_plan(
+            weights,
+            initial,
+            masks=lambda w, _: {n: np.ones(a.shape, bool) for n, a in w.items()},
+            held=Zero().values,
+        )
+    training = Training(
+        model,
+        strategies.STRATEGIES["hard_mask"](),
+        first,
+        optimizer=keras.optimizers.Adam(),
+        loss=loss(),
+    )
+    changes = MaskChanges(
+        SCHEDULES[schedule],
+        Course(steps=20, epoch=5),
+        plan,
+        Zero().values,
+        lambda number, weights: {},
+        lambda step: int(raw(1, 5, f"schedule/{step}")[0] >> 1),
+    )
+    changes.start(training)
+    step, gradients = tf.function(training.step), tf.function(training.dense_gradients)
+    for number in range(20):
+        rows = slice(32 * (number % 5), 32 * (number % 5 + 1))
+        x, y = tf.constant(X[rows]), tf.constant(Y[rows])
+        step(x, y)
+        changes.after_step(training, number + 1, lambda x=x, y=y: gradients(x, y))  # type: ignore[misc]
+    assert [c.weights for c in changes.records] == [c.weights for c in masked.mask_changes]
+    expected = masked.dense_weights()
+    for weight, array in zip(training.weights, training.effective(), strict=True):
+        np.testing.assert_array_equal(array, expected[weight.name])
+
+
+def test_the_gradients_change_nothing_in_the_model() -> None:
+    """Statistics, seeds and metrics are those of a training without them."""
+    finals = []
+    for needed in (True, False):
+        masked = moving("rigl")
+        masked.moving.after_steps = lambda steps, moving=masked.moving: moving._due.assign(
+            steps + 1 if needed else -1  # noqa: B023
+        )
+        masked.fit(X, Y, 32, epochs=2, verbose=0, shuffle=False)
+        finals.append([np.asarray(v) for v in masked.variables])
+        assert any(np.any(g.numpy()) for g in masked.moving._gradients) == needed
+    for one, other in zip(*finals, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_several_steps_in_one_execution_change_the_masks_at_its_end() -> None:
+    masked = moving("set")
+    masked.compile("adam", loss(), steps_per_execution=5)
+    masked.fit(X, Y, 32, epochs=4, verbose=0)
+    assert [change.step for change in masked.mask_changes] == [0, 4, 8, 12, 16]
+    assert strategies.audit(masked).ok
+
+
+def test_static_is_no_schedule() -> None:
+    schedule = strategies.SCHEDULES["static"]()
+    masked = strategies.apply(network(), strategies.Random(0.5), schedule=schedule)
+    assert masked.moving is None
+    assert masked.mask_changes == []
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"schedule": "rigl"}, "must be a mask schedule, such as RigL()"),
+    ({"strategy": "var_list"}, "schedule=rigl: its masks cannot move"),
+    ({"held": {"*": "zero"}}, 'must be a number, "zero" or "init" with a schedule'),
+    (
+        {"schedule": strategies.Gradual(), "strategy": "sparse_values"},
+        "schedule=gradual: its arrays have a place for each kept entry",
+    ),
+    (
+        {"schedule": strategies.Swap(), "pattern": lambda name, shape: np.ones(shape)},
+        "must be a pattern that swap can draw anew",
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG, ids=lambda value: str(value)[:30])
+def test_a_bad_call_is_refused(arguments: dict[str, Any], message: str) -> None:
+    given = {"pattern": strategies.Random(0.5), "schedule": strategies.RigL(), **arguments}
+    with pytest.raises(Invalid) as raised:
+        strategies.apply(network(), **given)
+    assert message in str(raised.value)
+
+
+def test_fit_must_know_its_length() -> None:
+    masked = moving("rigl")
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).filter(lambda x, y: True).batch(32)
+    with pytest.raises(Invalid, match="steps_per_epoch"):
+        masked.fit(data, epochs=1, verbose=0, shuffle=False)
+    with pytest.raises(Invalid, match=r"schedule=rigl: frequency=3 must be below 2\.25"):
+        moving("rigl").fit(X[:96], Y[:96], 32, verbose=0)  # three steps
