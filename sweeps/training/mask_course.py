@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
@@ -14,7 +15,7 @@ from masksweep.strategies.schedules.base import Course, Masks
 from masksweep.strategies.schedules.swap import Swap
 from masksweep.sweeps.common.seeding import derive_seed
 from masksweep.sweeps.config.trial import Trial
-from masksweep.sweeps.training import batches, setup
+from masksweep.sweeps.training import batches, schedule_plot, setup
 from masksweep.sweeps.training.flops import dense_step_flops, step_ratio_of_counts
 from masksweep.sweeps.training.setup import TrialStart
 
@@ -169,9 +170,19 @@ def _mean_ratio(start: TrialStart, records: Sequence[ChangeRecord], steps: int) 
     return total / steps
 
 
-def artifacts(records: Sequence[ChangeRecord]) -> dict[str, bytes]:
-    """`schedule.json`, which has all changes of the masks; empty without one."""
+def artifacts(records: Sequence[ChangeRecord], steps: int) -> dict[str, bytes]:
+    """`schedule.json`, which has all changes of the masks, and `schedule.png`.
+
+    Args:
+        records: The start and the changes, in order; empty if the masks did not change.
+        steps: Number of training steps.
+    """
     if not records:
         return {}
     plain = [asdict(record) for record in records]
-    return {"schedule.json": json.dumps(plain, indent=1).encode()}
+    files = {"schedule.json": json.dumps(plain, indent=1).encode()}
+    try:
+        return files | schedule_plot.draw(records, steps)
+    except Exception:  # the results must not be lost with an image
+        traceback.print_exc()
+        return files

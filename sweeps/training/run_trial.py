@@ -19,6 +19,7 @@ from masksweep.sweeps.training.state import Emit
 if TYPE_CHECKING:
     from masksweep.strategies.core.audit import Loader
     from masksweep.strategies.core.leak_cause import Cause
+    from masksweep.strategies.core.mask_changes import ChangeRecord
     from masksweep.sweeps.training.evaluation import Snapshot
     from masksweep.sweeps.training.program import Program
     from masksweep.sweeps.training.state import Position
@@ -76,8 +77,9 @@ def run(
     if trial.train.early_stopping:
         scores["early_stopping/step"] = training.position.found.steps
         scores["early_stopping/best_step"] = training.position.best.step
-    result = audited_result(start, loop.plan, program, before, training.position, by_finalizing)
     records = loop.changes.records if loop.changes else []
+    found = start, loop.plan, program, before, training.position, by_finalizing
+    result = audited_result(*found, records=records)
     scores |= mask_course.metrics(start, records, training.position.found.steps)
     metrics = {**result.metrics, **scores}
     if records:
@@ -87,7 +89,7 @@ def run(
         metrics |= lockstep.compare(start, trial.compare)
     if trial.speed.rounds and loop.total:
         metrics |= evaluation.step_time(start, program, loop.samples)
-    artifacts = {**result.artifacts, **mask_course.artifacts(records)}
+    artifacts = {**result.artifacts, **mask_course.artifacts(records, loop.total)}
     tags = {**result.tags, **timing.noise_tag(metrics)}
     return replace(result, metrics=metrics, tags=tags, artifacts=artifacts)
 
@@ -121,6 +123,7 @@ def audited_result(
     position: Position,
     by_finalizing: Sequence[Cause],
     loader: Loader | None = None,
+    records: Sequence[ChangeRecord] = (),
 ) -> TrialResult:
     """The result of a trial whose training has ended: audit, costs and the last epoch's metrics.
 
@@ -133,6 +136,7 @@ def audited_result(
         by_finalizing: Why held entries moved at the end of the training (see
             `leak_cause.finalize`).
         loader: Loads the saved model; by default a new loader.
+        records: The start and the changes of the masks, in order.
     """
     from masksweep.sweeps import results
     from masksweep.sweeps.common import provenance
@@ -154,12 +158,17 @@ def audited_result(
     if causes:
         tags["integrity.through"] = ", ".join(causes)
     last_epoch = evaluation.epoch_metrics(start, program, position)
+    curve, epoch = (
+        [*position.curve, last_epoch],
+        batches.schedule(start.trial, start.data.samples)[0],
+    )
+    changes = [record.step / epoch for record in records[1:]]
     artifacts["environment.txt"] = provenance.environment_text().encode()
     return TrialResult(
         "ok",
         metrics=last_epoch | integrity | evaluation.costs(start, plan, program),
         tags=tags,
-        artifacts=artifacts | weight_images.draw_violations([*position.curve, last_epoch]),
+        artifacts=artifacts | weight_images.draw_violations(curve, changes),
         data=start.data.described(),
         epochs=position.epochs,
     )

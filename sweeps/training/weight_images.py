@@ -66,11 +66,14 @@ def draw_weights(
     return images
 
 
-def draw_violations(epochs: Sequence[Mapping[str, float]]) -> dict[str, bytes]:
+def draw_violations(
+    epochs: Sequence[Mapping[str, float]], changes: Sequence[float] = ()
+) -> dict[str, bytes]:
     """An image of the number of violations in each epoch.
 
     Args:
         epochs: Metrics of each epoch; an epoch that was not audited has no `audit/violations`.
+        changes: When the masks changed, in epochs from the start. Each is a vertical line.
 
     Returns:
         A PNG image by file name; empty if no epoch was audited.
@@ -78,11 +81,11 @@ def draw_violations(epochs: Sequence[Mapping[str, float]]) -> dict[str, bytes]:
     violations = tuple(metrics.get("audit/violations") for metrics in epochs)
     if all(v is None for v in violations):
         return {}
-    return {"integrity.png": _violations_png(violations)}
+    return {"integrity.png": _violations_png(violations, tuple(changes))}
 
 
 @lru_cache(maxsize=8)
-def _violations_png(violations: Sequence[float | None]) -> bytes:
+def _violations_png(violations: Sequence[float | None], changes: Sequence[float]) -> bytes:
     """The PNG for the violations of each epoch; None stands for an epoch without an audit.
 
     It is cached, because all trials without violations have the same image.
@@ -105,6 +108,11 @@ def _violations_png(violations: Sequence[float | None]) -> bytes:
             height,
             WRONG_COLOUR if value else KEPT_COLOUR,
         )
+    for change in changes:
+        canvas.line(change * bar_width, bottom)
+    if changes:
+        message = f"the masks changed {len(changes)} times (lines)"
+        canvas.text(WIDTH - 2 * GAP, 34, message, anchor="ra")
     canvas.text(0, bottom + 6, "1")
     canvas.text(WIDTH - 2 * GAP, bottom + 6, f"epoch {len(violations)}", anchor="ra")
     return canvas.png()
@@ -205,6 +213,10 @@ class _Canvas:
     def bar(self, left: float, right: float, bottom: float, height: float, colour: str) -> None:
         box = (GAP + left, bottom - height, GAP + max(left, right - 1), bottom)
         self._draw.rectangle(box, colour)
+
+    def line(self, x: float, bottom: float) -> None:
+        """Draws a vertical line over the height of a panel."""
+        self._draw.line([(GAP + x, bottom - SIDE), (GAP + x, bottom)], TEXT_COLOUR, 1)
 
     def steps(self, left: float, step_width: float, tops: Array) -> None:
         """Draws a line that stays at each height for `step_width` pixels."""

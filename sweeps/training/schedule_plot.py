@@ -1,0 +1,62 @@
+"""Draws the course of the masks of a trial: the density of each weight, and how masks overlap."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from masksweep.strategies.core.mask_changes import ChangeRecord
+
+VIOLATED_COLOUR = "#D55E00"
+SHOWN_WEIGHTS = 10
+"""Largest number of weights that have a line of their own; the others share one."""
+
+
+def draw(records: Sequence[ChangeRecord], steps: int) -> dict[str, bytes]:
+    """The image `schedule.png`: densities over the steps, and the overlap at each change.
+
+    A change is a vertical line. It is orange if a masked entry moved before the next one.
+
+    Args:
+        records: The start and the changes of the masks, in order.
+        steps: Number of training steps.
+
+    Returns:
+        A PNG image by file name; empty without a change.
+    """
+    if len(records) < 2:
+        return {}
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    densities, overlaps = figure.subplots(1, 2)
+    edges = [record.step for record in records] + [steps]
+    names = list(records[0].weights)
+    for name in names[:SHOWN_WEIGHTS] if len(names) <= SHOWN_WEIGHTS else []:
+        values = [r.weights[name].kept / max(1, r.weights[name].size) for r in records]
+        densities.step(edges, [*values, values[-1]], where="post", label=name, linewidth=1.2)
+    whole = [record.density for record in records]
+    style = {"color": "black", "linewidth": 1.8, "label": "all together"}
+    densities.step(edges, [*whole, whole[-1]], where="post", **style)
+    changes = records[1:]
+    for name in names:
+        points = [(r.step, r.weights[name].overlap) for r in changes]
+        overlaps.plot(*zip(*points, strict=True), marker="o", markersize=3, linewidth=0.8)
+    for axis in (densities, overlaps):
+        for record in changes:
+            colour = VIOLATED_COLOUR if record.violations else "0.85"
+            axis.axvline(record.step, color=colour, linewidth=0.7, zorder=0)
+        axis.set_xlim(0, steps)
+        axis.set_ylim(0, 1.03)
+        axis.set_xlabel("training steps")
+        axis.spines[["top", "right"]].set_visible(False)
+    violated = sum(record.violations > 0 for record in changes)
+    verdict = f"entries moved after {violated} of {len(changes)} changes" if violated else ""
+    densities.set_title("share of kept entries", fontsize=10, loc="left")
+    overlaps.set_title("overlap with the masks before (Jaccard)", fontsize=10, loc="left")
+    if verdict:
+        figure.suptitle(verdict, color=VIOLATED_COLOUR, fontsize=10)
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return {"schedule.png": buffer.getvalue()}
