@@ -354,11 +354,14 @@ class Trial(Section):
 
     @property
     def pattern_label(self) -> str:
-        """The pattern and the held values, as `random 0.9, held init`; `-` if nothing is masked."""
+        """The pattern, the schedule if it is not static, and the held values if they are not zero,
+        as `random 0.9, rigl, held init`; `-` if nothing is masked."""
         if self.strategy.role == "dense":
             return "-"
         sparsity = self.sparsity
         text = f"{self.pattern.name} {sparsity:g}" if sparsity is not None else label(self.pattern)
+        if not isinstance(self.schedule, Static):
+            text = f"{text}, {label(self.schedule)}"
         return text if self.held.name == "zero" else f"{text}, held {label(self.held)}"
 
     @property

@@ -53,7 +53,7 @@ def _short(value: Any) -> Any:
 
 SHOWN_DIGITS = 8
 """Number of digits that are shown of the digest of a file."""
-GROUPS_SHOWN_BY_NAME = ("schedule", "model", "data", "optimizer")
+GROUPS_SHOWN_BY_NAME = ("model", "data", "optimizer")
 """Groups of which the name of the chosen object is shown without its key."""
 
 

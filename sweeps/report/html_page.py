@@ -18,6 +18,8 @@ from masksweep.sweeps.tracking.reader import StoredSweep
 CAPTIONS = {
     "score": "Test score over sparsity; bands are 95 % intervals over the seeds.",
     "speed": "Step time as a ratio to the dense control of the same trial.",
+    "flops": "Test score over the FLOPs of the whole training, relative to the dense model. A line"
+    " joins the sparsities of one way to choose and change the masks; bars are 95 % intervals.",
     "pareto": "Score against speed with its 95 % interval; the line joins those that hold and that"
     " no other beats in both. Hollow marks did not hold.",
 }

@@ -39,5 +39,15 @@ def line_style(label: str, among: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def method_style(label: str, among: Sequence[str]) -> dict[str, Any]:
+    """Returns colour, dash and marker by the place of a label among all labels of a plot."""
+    number = list(among).index(label)
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "linestyle": DASHES[number // len(COLOURS) % len(DASHES)],
+        "marker": MARKERS[number % len(MARKERS)],
+    }
+
+
 def _base(label: str) -> str:
     return re.split(r"\W", label, maxsplit=1)[0]

@@ -8,8 +8,9 @@ from math import isnan
 from typing import Any
 
 from masksweep.sweeps.config.outcome import Outcome
+from masksweep.sweeps.report import flops_plot
 from masksweep.sweeps.report.baseline import metric, score
-from masksweep.sweeps.report.plot_style import line_style
+from masksweep.sweeps.report.plot_style import line_style, method_style
 from masksweep.sweeps.report.ranking import StrategySummary, group_by_kind, summarize_strategies
 from masksweep.sweeps.report.results_table import mean_and_interval
 
@@ -25,9 +26,9 @@ def draw_plots(outcomes: Sequence[Outcome], form: str = "svg") -> dict[str, byte
         form: Format of the images, `svg` or `png`.
 
     Returns:
-        Content of each image by name: `score`, `speed` and `pareto`. If the trials are of several
-        kinds (see `ranking.group_by_kind`), there is a score and a speed plot of each kind, for
-        example `score columns`.
+        Content of each image by name: `score`, `speed`, `pareto`, and `flops` if masks move. If
+        the trials are of several kinds (see `ranking.group_by_kind`), there is a score and a speed
+        plot of each kind, for example `score columns`.
     """
     by_kind = group_by_kind(outcomes)
     dense = [o for o in outcomes if o.trial.strategy.role == "dense"]
@@ -37,6 +38,8 @@ def draw_plots(outcomes: Sequence[Outcome], form: str = "svg") -> dict[str, byte
         drawn = [o for o in drawn if metric(o) == metric(members[0])]
         images[f"score{suffix}"] = _plot_over_sparsity(drawn, score, _score_label(drawn), form)
         images[f"speed{suffix}"] = _plot_over_sparsity(drawn, _ratio, "step time / dense", form)
+    for name, members in flops_plot.by_data(outcomes).items():
+        images[name] = _plot_over_flops(members, form)
     images["pareto"] = _plot_pareto(outcomes, form)
     return {name: image for name, image in images.items() if image}
 
@@ -150,6 +153,28 @@ def _draw_dense_band(axis: Any, dense: Sequence[float]) -> None:
     axis.axhline(mean, color="0.4", linewidth=1, label="dense")
     if not isnan(half):
         axis.axhspan(mean - half, mean + half, color="0.4", alpha=0.1, linewidth=0)
+
+
+def _plot_over_flops(outcomes: Sequence[Outcome], form: str) -> bytes | None:
+    """Draws the score over the FLOPs of the training: a line for each way to move masks."""
+    lines = flops_plot.lines(outcomes)
+    figure, axis = _new_figure()
+    for label, points in lines.items():
+        flops, scores = sorted(points), [points[f] for f in sorted(points)]
+        means, halves = zip(*(mean_and_interval(values) for values in scores), strict=True)
+        style = {"color": "0.3", "marker": "*", "linestyle": ""}
+        if label != flops_plot.DENSE:
+            style = method_style(label, [name for name in lines if name != flops_plot.DENSE])
+        bars = [0 if isnan(half) else half for half in halves]
+        axis.errorbar(
+            flops, means, yerr=bars, label=label, markersize=5, linewidth=1.3, capsize=2, **style
+        )
+    axis.set_xscale("log")
+    _label_log_scale(axis.xaxis)
+    axis.set_xlabel("training FLOPs / dense")
+    axis.set_ylabel(_score_label(outcomes))
+    _add_legend(figure)
+    return _to_image(figure, form)
 
 
 def _plot_pareto(outcomes: Sequence[Outcome], form: str) -> bytes | None:

@@ -75,8 +75,8 @@ def group_by_kind(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
             since any way of holding holds there.
 
     Returns:
-        Trials by kind: pattern, held values if not zero, and data set if there are several, for
-        example `columns, held init`.
+        Trials by kind: pattern, schedule if not static, held values if not zero, and data set if
+        there are several, for example `columns, held init`.
     """
     by_kind: dict[str, list[Outcome]] = {}
     several = len({o.trial.data.name for o in outcomes}) > 1
@@ -84,7 +84,9 @@ def group_by_kind(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
         if o.trial.strategy.role != "dense" and not o.trial.still_reason:
             held_label = "" if o.trial.held.name == "zero" else f", held {label(o.trial.held)}"
             data = f", {o.trial.data.name}" if several else ""
-            by_kind.setdefault(f"{o.trial.pattern.name}{held_label}{data}", []).append(o)
+            moves = "" if o.trial.schedule.name == "static" else f", {label(o.trial.schedule)}"
+            kind = f"{o.trial.pattern.name}{moves}{held_label}{data}"
+            by_kind.setdefault(kind, []).append(o)
     return by_kind
 
 
