@@ -10,7 +10,6 @@ import numpy as np
 
 from masksweep.strategies.base import Array, Invalid, Mask, MaskedWeight, Plan, Weight
 from masksweep.strategies.core.held_weight import FreshSlots, HeldWeight
-from masksweep.strategies.core.slots import values_of
 from masksweep.strategies.schedules.base import Course, Masks, MaskSchedule, Moment
 
 
@@ -79,8 +78,10 @@ class ChangeRecord:
     """By weight name."""
     dense_gradients: bool = False
     """Whether the schedule asked for the gradients of the dense weights."""
-    stale_slots: float = 0.0
-    """Largest distance of an optimizer's slot from its initial value at an entry that was cut."""
+    stale_slots: dict[str, float] = field(default_factory=dict)
+    """By the kind of an optimizer's slot, such as `momentum`: the largest distance from its initial
+    value at an entry that was cut. Kinds without any distance are left out. Such a slot moves the
+    entry at the next steps, unless the strategy holds it."""
     violations: int = 0
     """Most masked entries that differed from their held values, bit for bit, at one of the audits
     up to the next change."""
@@ -215,23 +216,32 @@ class MaskChanges:
         return replace(self.targets, weights=tuple(planned))
 
 
-def stale_slots(training: MaskedTraining, before: Masks) -> float:
-    """Returns the largest distance of a slot from its initial value, over entries that were cut.
+def stale_slots(training: MaskedTraining, before: Masks) -> dict[str, float]:
+    """Returns the largest distances of slots from their initial values, over entries that were cut.
+
+    The average of EMA is left out, because it is an average of the weight itself.
 
     Args:
         training: The training after a change of its masks.
         before: The masks before it.
+
+    Returns:
+        Distances above 0 by the kind of slot, as Keras names it: `momentum`, `velocity`.
     """
-    largest = 0.0
+    largest: dict[str, float] = {}
     for weight, value in zip(training.weights, training.values, strict=True):
         masked = training.masked.get(weight.name)
         if masked is None or tuple(value.shape) != weight.shape:
             continue
         cut = before[weight.name] & ~masked.kept.numpy()
-        for slot, fresh in values_of(training.slots.get(id(value), [])):
+        for slot, fresh in training.slots.get(id(value), []):
+            kind = slot.name.removeprefix(f"{value.path.replace('/', '_')}_")
+            if kind == "average":
+                continue
             initial = fresh[cut] if np.ndim(fresh) else fresh
-            largest = max(largest, float(np.abs(slot[cut] - initial).max(initial=0.0)))
-    return largest
+            distance = float(np.abs(slot.numpy()[cut] - initial).max(initial=0.0))
+            largest[kind] = max(largest.get(kind, 0.0), distance)
+    return {kind: distance for kind, distance in largest.items() if distance}
 
 
 def _effective(training: MaskedTraining) -> dict[str, Array]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,18 +22,9 @@ def slots_of(training: Training, value: Any) -> list[tuple[Array, Array]]:
     Returns:
         Pairs (current value, initial value) of all slots that have the variable's shape.
     """
-    return values_of(training.slots.get(id(value), []))
-
-
-def values_of(slots: Sequence[tuple[Any, Array]]) -> list[tuple[Array, Array]]:
-    """Returns pairs (current value, initial value) of the slots, without that for EMA.
-
-    Args:
-        slots: Pairs (slot, initial value).
-    """
     return [
         (np.asarray(slot.numpy()), fresh)
-        for slot, fresh in slots
+        for slot, fresh in training.slots.get(id(value), [])
         if not slot.name.endswith("_average")
     ]
 

@@ -151,8 +151,24 @@ def metrics(start: TrialStart, records: Sequence[ChangeRecord], steps: int) -> d
         "schedule/cut": float(sum(w.cut for w in weights)),
         "schedule/grown": float(sum(w.grown for w in weights)),
         "schedule/violated_changes": float(sum(r.violations > 0 for r in changes)),
-        "schedule/stale_slots": max((r.stale_slots for r in changes), default=0.0),
+        "schedule/stale_slots": max(
+            (d for r in changes for d in r.stale_slots.values()), default=0.0
+        ),
     }
+
+
+def leaking_slots(records: Sequence[ChangeRecord]) -> str:
+    """The kinds of slots that moved entries after they were cut, as `momentum, velocity`.
+
+    Args:
+        records: The start and the changes, in order.
+
+    Returns:
+        The kinds of slots that were not at their initial values at a change after which entries
+        moved; empty if none did.
+    """
+    kinds = {kind for r in records[1:] if r.violations for kind in r.stale_slots}
+    return ", ".join(sorted(kinds))
 
 
 def _mean_ratio(start: TrialStart, records: Sequence[ChangeRecord], steps: int) -> float:

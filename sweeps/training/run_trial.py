@@ -91,6 +91,10 @@ def run(
         metrics |= evaluation.step_time(start, program, loop.samples)
     artifacts = {**result.artifacts, **mask_course.artifacts(records, loop.total)}
     tags = {**result.tags, **timing.noise_tag(metrics)}
+    if "slots" in tags.get("integrity.through", "") and (
+        kinds := mask_course.leaking_slots(records)
+    ):
+        tags["integrity.stale_slots"] = kinds
     return replace(result, metrics=metrics, tags=tags, artifacts=artifacts)
 
 

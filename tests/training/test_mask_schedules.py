@@ -75,6 +75,8 @@ def test_momentum_revives_what_was_cut_under_gradient_mask_and_the_audit_says_so
     assert result.metrics["schedule/violated_changes"] == len(records) - 1
     assert result.metrics["schedule/stale_slots"] > 0
     assert "slots" in result.tags["integrity.through"]
+    assert result.tags["integrity.stale_slots"] == "momentum, velocity"
+    assert records[1]["stale_slots"].keys() == {"momentum", "velocity"}
 
 
 def test_nothing_moves_under_an_optimizer_without_slots() -> None:
