@@ -1,4 +1,4 @@
-"""Checks that any strategy, pattern or kind of held values must pass, for use in tests.
+"""Checks that strategies, patterns, mask schedules and held values must pass, for use in tests.
 
 Other distributions can use them for their own components. This package may import all of
 `strategies`. No other module of Masksweep imports it, only tests do.
@@ -7,12 +7,14 @@ Other distributions can use them for their own components. This package may impo
 from masksweep.strategies.testing.case import Case
 from masksweep.strategies.testing.held_checks import check_held
 from masksweep.strategies.testing.pattern_checks import check_pattern, pattern_checks
+from masksweep.strategies.testing.schedule_checks import check_schedule
 from masksweep.strategies.testing.strategy_checks import check_strategy, strategy_checks
 
 __all__ = [
     "Case",
     "check_held",
     "check_pattern",
+    "check_schedule",
     "check_strategy",
     "pattern_checks",
     "strategy_checks",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+from dataclasses import dataclass, replace
 from math import cos, pi
 
 import numpy as np
@@ -12,7 +15,7 @@ from masksweep.strategies.base import Array, Mask, Plan
 from masksweep.strategies.hard_mask import HardMask
 from masksweep.strategies.patterns.random import densities
 from masksweep.strategies.schedules import SCHEDULES
-from masksweep.strategies.schedules.base import Course, MaskSchedule, Moment
+from masksweep.strategies.schedules.base import Course, MaskChange, MaskSchedule, Moment
 from masksweep.strategies.schedules.dense_sparse_dense import DenseSparseDense
 from masksweep.strategies.schedules.gradual import Gradual
 from masksweep.strategies.schedules.iterative import Iterative
@@ -22,9 +25,21 @@ from masksweep.strategies.schedules.set import SET
 from masksweep.strategies.schedules.static import Static
 from masksweep.strategies.schedules.swap import Swap
 from masksweep.strategies.sparse_values import SparseValues
+from masksweep.strategies.testing import check_schedule
 from masksweep.strategies.var_list import VarList
 
 COURSE = Course(steps=1000, epoch=100)
+CONTRACT: dict[str, MaskSchedule] = {
+    "static": Static(),
+    "swap": Swap(steps=(5, 9)),
+    "one_shot": OneShot(begin_step=7),
+    "gradual": Gradual(frequency=5),
+    "iterative": Iterative(rounds=3, rewind_to=2),
+    "set": SET(frequency=5),
+    "rigl": RigL(frequency=5),
+    "dense_sparse_dense": DenseSparseDense(),
+}
+"""Each schedule, with settings that change masks within 24 steps."""
 
 
 def moment(
@@ -301,3 +316,51 @@ def test_strategies_say_what_they_can_follow() -> None:
             assert dense_start in reason
         moves = kind not in (Static, Swap)
         assert (schedule.refuses(VarList(), Plan()) is not None) == moves
+
+
+def test_each_schedule_passes_the_contract() -> None:
+    assert CONTRACT.keys() == SCHEDULES.keys()
+    for name, schedule in CONTRACT.items():
+        check_schedule(schedule, changes=name != "static")
+
+
+@dataclass(frozen=True)
+class Losing(RigL):
+    """Drops, and grows nothing."""
+
+    def change(self, moment: Moment) -> MaskChange:
+        moment.gradients()
+        masks = {n: m & (np.abs(moment.weights[n]) > 0.1) for n, m in moment.masks.items()}
+        return MaskChange(masks)
+
+
+@dataclass(frozen=True)
+class Chancy(SET):
+    """Depends on more than its arguments."""
+
+    def change(self, moment: Moment) -> MaskChange:
+        seed = int.from_bytes(os.urandom(4))
+        return super().change(replace(moment, seed=seed))
+
+
+@dataclass(frozen=True)
+class Late(RigL):
+    """Changes after the last step."""
+
+    def change_steps(self, course: Course) -> tuple[int, ...]:
+        return (course.steps,)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        (Losing(frequency=5), "keeps_counts, but masked/kernel keeps"),
+        (Chancy(frequency=5), "the masks differ between two equal trainings"),
+        (Late(), "the steps of the changes must be in order"),
+        (Static(), "changes=True, but"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_the_contract_finds_a_wrong_schedule(schedule: MaskSchedule, message: str) -> None:
+    with pytest.raises(AssertionError, match=re.escape(message)):
+        check_schedule(schedule)

@@ -19,7 +19,7 @@ from tests.support.sweep_process import clean_env, local_store
 
 PAGE = Path(__file__).parents[2] / ".github" / "CONTRIBUTING.md"
 BLOCK = re.compile(r"(?:^(Add to )?`([^`\n]+)`:\n\n)?^```(\w+)\n(.*?)^```$", re.M | re.S)
-ADDED = ("strategies", "patterns", "held", "models", "datasets", "optimizers")
+ADDED = ("strategies", "patterns", "held", "schedules", "models", "datasets", "optimizers")
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 @pytest.mark.slow
 def test_the_page_can_be_followed(followed: tuple[Path, dict[str, str]]) -> None:
     _, printed = followed
-    for name in ("reset", "stripes", "mean", "shallow", "circles", "adamax"):
+    for name in ("reset", "stripes", "mean", "shuffled", "shallow", "circles", "adamax"):
         assert re.search(rf"^  {name} .*\[my-parts 1\.0\]$", printed["masksweep list"], re.M), name
     assert "2 trials" in printed["masksweep plan"]
     assert re.search(r"^reset .*holds", printed["masksweep run"], re.M), printed["masksweep run"]
