@@ -79,6 +79,11 @@ def test_momentum_revives_what_was_cut_under_gradient_mask_and_the_audit_says_so
     assert records[1]["stale_slots"].keys() == {"momentum", "velocity"}
 
 
+def test_masks_are_audited_before_each_change_however_rare_audits_are() -> None:
+    result = run_trial.run(moving("rigl", "gradient_mask", audit={"every": 1000}))
+    assert result.metrics["schedule/violated_changes"] == result.metrics["schedule/changes"]
+
+
 def test_nothing_moves_under_an_optimizer_without_slots() -> None:
     result = run_trial.run(moving("rigl", "gradient_mask", optimizer={"name": "sgd"}))
     assert result.metrics["integrity/ok"] == 1.0
@@ -139,6 +144,19 @@ def test_what_is_cut_is_held_at_its_value(held: str) -> None:
         if held == "constant":
             assert np.unique(new.held).size == 1
     assert before.keys() == after.keys()
+
+
+def test_a_value_that_leaked_does_not_become_the_held_value() -> None:
+    """With `held=init`, an entry that stays masked keeps the held value of its cut."""
+    loop = single_trial_loop(setup.start(moving("gradual", "gradient_mask", held="init")))
+    loop.run(7)
+    first = loop.plan
+    loop.run(9)
+    leaked, second = loop.program.single_program.effective(), loop.plan
+    for old, new in zip(first.weights, second.weights, strict=True):
+        cut = ~old.mask
+        assert (leaked[new.weight.name][cut] != old.held[cut]).any()
+        np.testing.assert_array_equal(new.held[cut], old.held[cut])
 
 
 def test_held_init_means_the_value_at_the_cut() -> None:
