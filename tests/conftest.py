@@ -12,15 +12,16 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+os.environ["HYDRA_FULL_ERROR"] = "1"
+
+from masksweep.sweeps.training.process import prepare_process
+
 # The imports of all test modules make a million objects that stay. Looking for garbage among them
 # takes a quarter of the time of the collection. Later, a traced function makes a hundred thousand
 # objects, most of which stay as long as the function.
 gc.disable()
 gc.set_threshold(3000, 10, 20)
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-os.environ["HYDRA_FULL_ERROR"] = "1"
-
-from masksweep.sweeps.training.process import prepare_process
 
 
 def pytest_configure(config: pytest.Config) -> None:
