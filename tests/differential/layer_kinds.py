@@ -63,7 +63,7 @@ KINDS: dict[str, Kind] = {
     "Dense, frozen": Kind(lambda: layers.Dense(5, trainable=False), FLAT),
     "DepthwiseConv1D": Kind(lambda: layers.DepthwiseConv1D(2), SEQUENCE),
     "DepthwiseConv2D": Kind(lambda: layers.DepthwiseConv2D(2), IMAGE),
-    "EinsumDense": Kind(lambda: layers.EinsumDense("abc,cd->abd", (5, 3), bias_axes="d"), SEQUENCE),
+    "EinsumDense": Kind(lambda: layers.EinsumDense("abc,cd->abd", (3, 3), bias_axes="d"), SEQUENCE),
     "Embedding": Kind(lambda: layers.Embedding(4, 3, mask_zero=True), (5,), integers=True),
     "GRU": Kind(lambda: layers.GRU(3, recurrent_dropout=0.1, dropout=0.1), SEQUENCE),
     "GroupNormalization": Kind(lambda: layers.GroupNormalization(2), FLAT),
