@@ -17,11 +17,21 @@ os.environ["HYDRA_FULL_ERROR"] = "1"
 
 from masksweep.sweeps.training.process import prepare_process
 
+# A traced function makes a hundred thousand objects, most of which stay as long as the function.
+gc.set_threshold(3000, 10, 20)
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Loads TensorFlow in the processes that run tests, not in the one that hands them out."""
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        # the imports of all test modules make a million objects that stay; looking for garbage
+        # among them takes a quarter of the time of the collection
+        gc.disable()
         prepare_process(threads=1)
+
+
+def pytest_collection_finish() -> None:
+    gc.enable()
 
 
 # Other processes may use the cores, so examples have no deadline. Where CI is set, each run has the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -89,6 +90,18 @@ class Situation:
     model: Callable[[], Any] = network
     targets: Sequence[str] | None = None
     pattern: Pattern | None = None
+
+    def start(self) -> Any:
+        """Returns the model with its initial values. It is built once, because that takes long."""
+        model, values = self._built
+        for variable, value in zip(model.variables, values, strict=True):
+            variable.assign(value)
+        return model
+
+    @cached_property
+    def _built(self) -> tuple[Any, list[Any]]:
+        model = self.model()
+        return model, [v.numpy() for v in model.variables]
 
 
 def layer(make: Callable[[], Any], *shape: int, weight: str = "kernel") -> Situation:

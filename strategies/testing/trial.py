@@ -23,6 +23,7 @@ class Trial:
         plan: The masks and held values.
         optimizer: A Keras optimizer that was not built yet.
         jit: Whether to compile the step with XLA.
+        eager: Whether to run each step eagerly. Tracing a step takes as long as ten such steps.
         **knobs: More arguments of `Training`, such as `trainable`.
     """
 
@@ -34,13 +35,15 @@ class Trial:
         optimizer: Any,
         *,
         jit: bool = False,
+        eager: bool = False,
         **knobs: Any,
     ) -> None:
         self.model, self.plan = model, plan
         self.start = values(model)
         self.start_state = [v.numpy() for v in model.non_trainable_variables]
         self.training = Training(model, strategy, plan, optimizer=optimizer, loss=loss, **knobs)
-        self.step = tf.function(self.training.step, jit_compile=jit)
+        step = self.training.step
+        self.step = step if eager else tf.function(step, jit_compile=jit)
         self.x, self.y = batch(model)
 
     def begin(self, plan: Plan) -> Trial:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,7 +30,12 @@ from masksweep.sweeps.components.models.transformer import Transformer
 from masksweep.sweeps.components.models.vit_tiny import ViTTiny
 from masksweep.sweeps.components.models.wide_resnet import WideResNet
 from masksweep.sweeps.components.optimizers import OPTIMIZERS
-from masksweep.sweeps.components.testing import check_dataset, check_model, check_optimizer
+from masksweep.sweeps.components.testing import (
+    check_dataset,
+    check_model,
+    check_optimizer,
+    dataset_check,
+)
 from tests.support.data_files import write_csv, write_idx, write_images, write_npz
 
 KERNELS = (((0.1, -0.2), (0.4, 0.5), (0.7, 0.8)), ((0.7,), (-0.8,)))
@@ -69,6 +77,18 @@ def test_model(model: Model) -> None:
         check_model(model, (16,))
 
 
+@pytest.fixture(scope="module")
+def _one_process() -> Iterator[None]:
+    """Lets all data sets load in one other process, because its start takes a second."""
+    with (
+        ProcessPoolExecutor(1, get_context("spawn")) as pool,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(dataset_check, "ProcessPoolExecutor", lambda *_: nullcontext(pool))
+        yield
+
+
+@pytest.mark.usefixtures("_one_process")
 @pytest.mark.parametrize("name", DATASETS)
 def test_dataset(name: str, tmp_path: Path) -> None:
     check_dataset(DATA_OF[name](tmp_path) if name in DATA_OF else DATASETS[name]())

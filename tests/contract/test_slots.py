@@ -37,7 +37,8 @@ KEEPING: dict[str, Callable[[], Any]] = {
 def trial(case: str, optimizer: keras.optimizers.Optimizer) -> Trial:
     model = network()
     held = "zero" if "constant" in CASES[case].refuses else "constant"
-    return Trial(CASES[case].strategy, model, CASES[case].plan(model, held), optimizer)
+    plan = CASES[case].plan(model, held)
+    return Trial(CASES[case].strategy, model, plan, optimizer, eager=True)
 
 
 @pytest.mark.parametrize("optimizer", KEEPING)

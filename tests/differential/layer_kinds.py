@@ -34,7 +34,8 @@ def attends(layer: Any, x: Any) -> Any:
     return layer(x, x)
 
 
-FLAT, SEQUENCE, IMAGE, VOLUME, MOVIE = (6,), (5, 4), (6, 6, 3), (4, 4, 4, 2), (3, 6, 6, 2)
+FLAT, SEQUENCE, IMAGE, VOLUME, MOVIE = (6,), (3, 4), (6, 6, 3), (4, 4, 4, 2), (2, 6, 6, 2)
+"""Inputs of each kind. Recurrent layers take as many steps as a sequence or movie is long."""
 
 KINDS: dict[str, Kind] = {
     # with weights
@@ -46,7 +47,7 @@ KINDS: dict[str, Kind] = {
     "Conv2DTranspose": Kind(lambda: layers.Conv2DTranspose(3, 2), IMAGE),
     "Conv3D": Kind(lambda: layers.Conv3D(2, 2), VOLUME),
     "Conv3DTranspose": Kind(lambda: layers.Conv3DTranspose(2, 2), VOLUME),
-    "ConvLSTM1D": Kind(lambda: layers.ConvLSTM1D(2, 2), (3, 6, 2)),
+    "ConvLSTM1D": Kind(lambda: layers.ConvLSTM1D(2, 2), (2, 6, 2)),
     "ConvLSTM2D": Kind(lambda: layers.ConvLSTM2D(2, 2), MOVIE),
     "ConvLSTM3D": Kind(lambda: layers.ConvLSTM3D(2, 2), (2, 3, 3, 3, 1)),
     "Dense": Kind(lambda: layers.Dense(5, "relu"), FLAT),
@@ -62,7 +63,7 @@ KINDS: dict[str, Kind] = {
     "Dense, frozen": Kind(lambda: layers.Dense(5, trainable=False), FLAT),
     "DepthwiseConv1D": Kind(lambda: layers.DepthwiseConv1D(2), SEQUENCE),
     "DepthwiseConv2D": Kind(lambda: layers.DepthwiseConv2D(2), IMAGE),
-    "EinsumDense": Kind(lambda: layers.EinsumDense("abc,cd->abd", (5, 3), bias_axes="d"), SEQUENCE),
+    "EinsumDense": Kind(lambda: layers.EinsumDense("abc,cd->abd", (3, 3), bias_axes="d"), SEQUENCE),
     "Embedding": Kind(lambda: layers.Embedding(4, 3, mask_zero=True), (5,), integers=True),
     "GRU": Kind(lambda: layers.GRU(3, recurrent_dropout=0.1, dropout=0.1), SEQUENCE),
     "GroupNormalization": Kind(lambda: layers.GroupNormalization(2), FLAT),

@@ -132,7 +132,8 @@ def make(build: Callable[[], Any], x: Any, policy: str) -> Any:
         x: A batch of inputs, to build the model with.
         policy: Keras dtype policy of the model.
     """
-    keras.utils.clear_session()
+    # without a search of all objects for garbage, which takes longer than a model
+    keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(7)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from .compare import Case, assert_same, by_keras
+from .compare import Case, Mode, assert_same, by_keras
 from .layer_kinds import KINDS, LEFT_OUT, of_one_shape, public_kinds
 from .models import FORMS
 from .optimizers import OPTIMIZERS, OPTIONS, WRAPPERS
@@ -40,10 +40,13 @@ def test_an_option(option: str) -> None:
     assert_same(Case(optimizer="SGD, momentum", option=option))
 
 
-@pytest.mark.parametrize("kind", ["BatchNormalization|SpectralNormalization", "Embedding"])
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [("BatchNormalization|SpectralNormalization", "graph"), ("Embedding", "eager")],
+)
 @pytest.mark.parametrize("form", FORMS)
-def test_a_form_of_model(form: str, kind: str) -> None:
-    case = Case(kind=kind, form=form)
+def test_a_form_of_model(form: str, kind: str, mode: Mode) -> None:
+    case = Case(kind=kind, form=form, mode=mode)
     values = by_keras(case)
     assert_same(case, values)
     assert_same(case, values, masked=True)

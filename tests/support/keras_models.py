@@ -95,7 +95,7 @@ class Fit:
 
     def build(self) -> Any:
         """The model, not compiled."""
-        keras.utils.clear_session()
+        keras.utils.clear_session(free_memory=False)
         before = keras.config.dtype_policy()
         keras.config.set_dtype_policy(self.policy)
         try:

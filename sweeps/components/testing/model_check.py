@@ -9,13 +9,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from masksweep.strategies.base import Plan
+from masksweep.strategies.base import Array, Plan
 from masksweep.strategies.core.audit import same_weights, save_and_reload
 from masksweep.strategies.core.weights import values
 from masksweep.strategies.dense import Dense
 from masksweep.strategies.testing.require import require
 from masksweep.strategies.testing.trial import Trial
 from masksweep.sweeps.components.models import Model
+
+Weights = dict[str, Array]
+"""Weights by name."""
 
 
 def check_model(
@@ -39,9 +42,11 @@ def check_model(
     network = _built(model, inputs, outputs, seed=1)
     require(network.built, "build must return a built Keras model")
     require(network.output_shape == (None, outputs), f"its outputs are {network.output_shape}")
-    names, again = list(values(network)), list(values(_built(model, inputs, outputs, seed=1)))
-    require(names == again, f"its weights are called {names}, and {again} the second time")
-    _check_seed(model, inputs, outputs, fixed)
+    first = values(network)
+    again, other = (values(_built(model, inputs, outputs, seed)) for seed in (1, 2))
+    names = f"{list(first)}, and {list(again)} the second time"
+    require(list(first) == list(again), f"its weights are called {names}")
+    _check_seed(first, again, other, fixed)
     statistics = [v for v in network.non_trainable_variables if "seed" not in v.name]
     require(
         bool(statistics) == model.has_statistics,
@@ -50,9 +55,15 @@ def check_model(
     _check_training(network)
 
 
-def _check_seed(model: Model, inputs: tuple[int, ...], outputs: int, fixed: bool) -> None:
-    """Checks that the initial values follow from Keras' global seed."""
-    first, again, other = (values(_built(model, inputs, outputs, seed)) for seed in (1, 1, 2))
+def _check_seed(first: Weights, again: Weights, other: Weights, fixed: bool) -> None:
+    """Checks that the initial values follow from Keras' global seed.
+
+    Args:
+        first: Initial values by name.
+        again: Those of another model with the same seed.
+        other: Those of a model with another seed.
+        fixed: Whether no seed changes them.
+    """
     require(same_weights(first, again), "the same seed gives other initial values")
     size = sum(array.size for array in first.values())
     require(size > 0, "it has no trainable weight")

@@ -30,6 +30,7 @@ def pairs() -> dict[str, Any]:
 
 
 ADAM = keras.optimizers.Adam
+FEW = {"steps_per_epoch": 2}
 EAGER = {"run_eagerly": True}
 """What does not depend on the graph is compared eagerly, which takes a third of the time."""
 FITS: dict[str, Fit] = {
@@ -156,7 +157,7 @@ def test_two_optimizers_hold_what_each_of_them_trains() -> None:
 
 
 def test_an_optimizer_that_holds_nothing_does_not_train() -> None:
-    fit = Fit(compiling=EAGER)
+    fit = Fit(compiling=EAGER, fitting=lambda: FEW)
     masked = strategies.apply(fit.build(), Random(0.5), held=0.5)
     with pytest.raises(ValueError, match="starts its slots from the weights"):
         masked.compile(keras.optimizers.ScheduleFreeAdamW(), "mse")
@@ -170,7 +171,7 @@ def test_an_optimizer_that_holds_nothing_does_not_train() -> None:
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
 def test_an_optimizer_is_used_again(policy: str) -> None:
-    fit = Fit(compiling=EAGER, policy=policy)
+    fit = Fit(compiling=EAGER, fitting=lambda: FEW, policy=policy)
     masked = strategies.apply(fit.build(), Random(0.5), held=0.5)
     first, second = adamw(), adamw()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -197,7 +198,7 @@ def test_inside_another_model_it_trains_only_with_an_optimizer_that_holds() -> N
         fit.fit(outer)
     held = Outer(masked)
     held.compile(masked.hold_with(adamw()), outer.loss, run_eagerly=True)
-    held.fit(*images(), verbose=0)
+    held.fit(*images(), verbose=0, **FEW)
     assert strategies.audit(masked).ok
 
 
@@ -247,7 +248,7 @@ def test_lora_that_is_enabled_later_is_computed(strategy: str, name: str) -> Non
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_sparse_products_in_half_precision(policy: str) -> None:
-    fit = Fit(compiling=EAGER, policy=policy)
+    fit = Fit(compiling=EAGER, fitting=lambda: FEW, policy=policy)
     kernels = ["conv/kernel", "hidden/kernel"]
     masked = strategies.apply(fit.build(), Random(0.5), "sparse_tensor", targets=kernels)
     fit.fit(masked)
