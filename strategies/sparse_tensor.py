@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -13,15 +13,17 @@ from masksweep.strategies.base import (
     Array,
     Binding,
     Mask,
+    MaskedWeight,
     Plan,
     Strategy,
     require,
     variable_of,
 )
 from masksweep.strategies.kernels.binding import MODULES, binding, misfit
+from masksweep.strategies.kernels.choice import choose
 from masksweep.strategies.registry import register
 
-FORMATS = ("coo", "lookup", "compiled", "block", "compact")
+FORMATS = ("auto", "coo", "lookup", "compiled", "block", "compact")
 
 
 def _indices(mask: Mask) -> Array:
@@ -83,7 +85,10 @@ class SparseTensor(Strategy):
     - with `format="compiled"`, the same product and both gradients by functions that Numba compiles
       for this processor. See `masksweep.strategies.kernels.products`;
     - with `format="block"`, compiled products of whole blocks, whose shape is found in the mask;
-    - with `format="compact"`, a small dense kernel of the kept rows and columns.
+    - with `format="compact"`, a small dense kernel of the kept rows and columns;
+    - with `format="auto"`, for each weight what is the fastest for its mask, its number of kept
+      entries and the device. `masksweep plan --check` shows it, and the tag `strategy.format` of a
+      trial. See `masksweep.strategies.kernels.choice`.
 
     The rows of a Conv1D, Conv2D or Conv3D are its windows at all positions: `batch * positions`
     rows of `window * channels` inputs. An EinsumDense is computed if it sums over the last axes of
@@ -98,7 +103,8 @@ class SparseTensor(Strategy):
 
     Only `compact` compiles with XLA, if it is given as the format. On a CPU, `coo` and `lookup`
     take several times as long as a dense kernel. The others are faster than a dense kernel at high
-    sparsity; `speed/ratio_to_dense` tells how much. `compiled` and `block` run on a CPU only. With `coo` and `lookup`, each step makes a new
+    sparsity; `speed/ratio_to_dense` tells how much. `compiled` and `block` run on a CPU only, so
+    `auto` takes `coo` in their place on a GPU. With `coo` and `lookup`, each step makes a new
     `tf.SparseTensor` from the variable `v`. A `tf.SparseTensor` that is made once has a copy of the
     values, and does not train.
 
@@ -116,7 +122,9 @@ class SparseTensor(Strategy):
 
     name: ClassVar[str] = "sparse_tensor"
     follows = "equal counts"
-    format: Literal["coo", "lookup", "compiled", "block", "compact"] = "coo"
+    format: Literal["auto", "coo", "lookup", "compiled", "block", "compact"] = field(
+        default="auto", metadata={"implied": "coo"}
+    )
     """How the layer computes its outputs."""
 
     def __post_init__(self) -> None:
@@ -149,7 +157,27 @@ class SparseTensor(Strategy):
                 return f"{name}: a sparse matrix holds zero only"
         return None
 
+    def for_weight(self, masked: MaskedWeight, on_gpu: bool | None = None) -> SparseTensor:
+        if self.format != "auto":
+            return self
+        format: Any = choose(masked, on_gpu).format
+        return replace(self, format=format)
+
+    def choices(self, plan: Plan, on_gpu: bool | None = None) -> dict[str, str]:
+        if self.format != "auto" or not plan.weights:
+            return {}
+        names_by_text: dict[str, list[str]] = {}
+        for w in plan.weights:
+            format, reason = choose(w, on_gpu)
+            text = f"{format} ({reason})" if reason else format
+            names_by_text.setdefault(text, []).append(w.weight.name)
+        if len(names_by_text) == 1:
+            return {"format": next(iter(names_by_text))}
+        texts = [f"{text} for {', '.join(names)}" for text, names in names_by_text.items()]
+        return {"format": "; ".join(texts)}
+
     def bind(self) -> Binding:
+        """Returns the functions of the format; with `auto`, which is not chosen yet, of `coo`."""
         if self.format in MODULES:
             return binding(self.format)
         import tensorflow as tf
