@@ -314,6 +314,29 @@ class Strategy:
         """
         return None
 
+    def for_weight(self, masked: MaskedWeight, on_gpu: bool | None = None) -> Strategy:
+        """Returns the strategy that holds one weight: this one, or a variant that suits its mask.
+
+        The same weight has the same variant on every machine with the same kind of device.
+
+        Args:
+            masked: The weight with its mask.
+            on_gpu: Whether it trains on a GPU. None: if TensorFlow sees one in this process.
+        """
+        return self
+
+    def choices(self, plan: Plan, on_gpu: bool | None = None) -> dict[str, str]:
+        """Returns what `for_weight` chooses for a plan, by setting, as text for the user.
+
+        Args:
+            plan: The masked weights.
+            on_gpu: As for `for_weight`.
+        """
+        return {}
+
     def bind(self) -> Binding:
-        """Returns the functions that this strategy consists of."""
+        """Returns the functions that this strategy consists of.
+
+        Call it for the result of `for_weight`.
+        """
         raise NotImplementedError

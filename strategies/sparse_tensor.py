@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -13,12 +13,17 @@ from masksweep.strategies.base import (
     Array,
     Binding,
     Mask,
+    MaskedWeight,
     Plan,
     Strategy,
     require,
     variable_of,
 )
+from masksweep.strategies.kernels.binding import MODULES, binding, misfit
+from masksweep.strategies.kernels.choice import choose
 from masksweep.strategies.registry import register
+
+FORMATS = ("auto", "coo", "lookup", "compiled", "block", "compact")
 
 
 def _indices(mask: Mask) -> Array:
@@ -78,7 +83,12 @@ class SparseTensor(Strategy):
     - with `format="lookup"`, `y = embedding_lookup_sparse(x^T, inputs of each output, v)^T`, as
       TensorFlow's guide to sparse tensors does for wide models. It needs `kept * rows` numbers;
     - with `format="compiled"`, the same product and both gradients by functions that Numba compiles
-      for this processor. See `masksweep.strategies.kernels.products`.
+      for this processor. See `masksweep.strategies.kernels.products`;
+    - with `format="block"`, compiled products of whole blocks, whose shape is found in the mask;
+    - with `format="compact"`, a small dense kernel of the kept rows and columns;
+    - with `format="auto"`, for each weight what is the fastest for its mask, its number of kept
+      entries and the device. `masksweep plan --check` shows it, and the tag `strategy.format` of a
+      trial. See `masksweep.strategies.kernels.choice`.
 
     The rows of a Conv1D, Conv2D or Conv3D are its windows at all positions: `batch * positions`
     rows of `window * channels` inputs. An EinsumDense is computed if it sums over the last axes of
@@ -87,17 +97,19 @@ class SparseTensor(Strategy):
     Holds: kernels of Dense, EinsumDense, Conv1D, Conv2D and Conv3D, at zero, because a sparse
     matrix cannot store another value for its missing entries. It refuses kernels with a constraint
     or regularizer, kernels that another layer also uses, convolutions with groups or with their
-    channels first, and other equations of EinsumDense. With `format="compiled"`, the kernel of an
-    EinsumDense must have two axes.
+    channels first, and other equations of EinsumDense. With `compiled`, `block` and `compact`, the
+    kernel of an EinsumDense must have two axes. `block` needs masks of whole blocks of at least two
+    entries, and `compact` masks of whole rows and columns.
 
-    No format compiles with XLA. On a CPU, `coo` and `lookup` take several times as long as a dense
-    kernel, and `compiled` is faster than a dense kernel at high sparsity; `speed/ratio_to_dense`
-    tells how much. `compiled` runs on a CPU only. With `coo` and `lookup`, each step makes a new
+    Only `compact` compiles with XLA, if it is given as the format. On a CPU, `coo` and `lookup`
+    take several times as long as a dense kernel. The others are faster than a dense kernel at high
+    sparsity; `speed/ratio_to_dense` tells how much. `compiled` and `block` run on a CPU only, so
+    `auto` takes `coo` in their place on a GPU. With `coo` and `lookup`, each step makes a new
     `tf.SparseTensor` from the variable `v`. A `tf.SparseTensor` that is made once has a copy of the
     values, and does not train.
 
     Raises:
-        Invalid: `format` is not `coo`, `lookup` or `compiled`.
+        Invalid: `format` is none of these.
 
     Example:
         >>> import tensorflow as tf
@@ -110,17 +122,23 @@ class SparseTensor(Strategy):
 
     name: ClassVar[str] = "sparse_tensor"
     follows = "equal counts"
-    xla: ClassVar[bool] = False
-    format: Literal["coo", "lookup", "compiled"] = "coo"
-    """How the layer computes its outputs: by a sparse product, by look-ups, or by compiled code."""
+    format: Literal["auto", "coo", "lookup", "compiled", "block", "compact"] = field(
+        default="auto", metadata={"implied": "coo"}
+    )
+    """How the layer computes its outputs."""
 
     def __post_init__(self) -> None:
         require(
-            self.format in ("coo", "lookup", "compiled"),
+            self.format in FORMATS,
             "format",
             self.format,
-            "coo, lookup or compiled",
+            f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}",
         )
+
+    @property
+    def xla(self) -> bool:  # type: ignore[override]
+        """Whether its training step compiles with XLA, which depends on the format."""
+        return self.format == "compact"
 
     def refuses(self, plan: Plan) -> str | None:
         for w in plan.weights:
@@ -129,8 +147,8 @@ class SparseTensor(Strategy):
                 return f"{name}: only kernels of {', '.join(MATRIX_LAYERS)} can be sparse matrices"
             if w.weight.not_a_matrix:
                 return f"{name}: {w.weight.not_a_matrix}"
-            if self.format == "compiled" and w.weight.layer == "EinsumDense" and w.mask.ndim > 2:
-                return f"{name}: format=compiled takes kernels of EinsumDense with two axes only"
+            if reason := misfit(self.format, w):
+                return f"{name}: format={self.format} takes {reason} only"
             if w.weight.shared:
                 return f"{name}: another layer uses this kernel too, and needs it dense"
             if w.weight.constrained or w.weight.regularized:
@@ -139,15 +157,33 @@ class SparseTensor(Strategy):
                 return f"{name}: a sparse matrix holds zero only"
         return None
 
-    def bind(self) -> Binding:
-        if self.format == "compiled":
-            from masksweep.strategies.kernels.binding import binding
+    def for_weight(self, masked: MaskedWeight, on_gpu: bool | None = None) -> SparseTensor:
+        if self.format != "auto":
+            return self
+        format: Any = choose(masked, on_gpu).format
+        return replace(self, format=format)
 
-            return binding()
+    def choices(self, plan: Plan, on_gpu: bool | None = None) -> dict[str, str]:
+        if self.format != "auto" or not plan.weights:
+            return {}
+        names_by_text: dict[str, list[str]] = {}
+        for w in plan.weights:
+            format, reason = choose(w, on_gpu)
+            text = f"{format} ({reason})" if reason else format
+            names_by_text.setdefault(text, []).append(w.weight.name)
+        if len(names_by_text) == 1:
+            return {"format": next(iter(names_by_text))}
+        texts = [f"{text} for {', '.join(names)}" for text, names in names_by_text.items()]
+        return {"format": "; ".join(texts)}
+
+    def bind(self) -> Binding:
+        """Returns the functions of the format; with `auto`, which is not chosen yet, of `coo`."""
+        if self.format in MODULES:
+            return binding(self.format)
         import tensorflow as tf
 
         formats = {"coo": (_multiply, _indices), "lookup": (_look_up, _indices_by_output)}
-        matmul, layout = formats[self.format]
+        matmul, layout = formats["lookup" if self.format == "lookup" else "coo"]
         return Binding(
             layout=layout,
             keep=lambda held, m: held,

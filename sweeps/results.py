@@ -58,6 +58,8 @@ class PreflightAnswer(NamedTuple):
     """Why the trial's strategy cannot hold the plan; empty if it can."""
     cut_off: str = ""
     """Units and inputs that the masks leave without any connection; empty if there are none."""
+    chosen: str = ""
+    """What the strategy chooses for the masks, as `format: block`; empty if it chooses nothing."""
 
 
 FailureCause = Literal["raised", "diverged", "lost", "timeout", "memory", "apart"]

@@ -53,7 +53,6 @@ class TrainingState:
         self.strategy = strategy
         self.model, self.loss = model, loss
         self.weights = describe(model)
-        self.binding = binding = strategy.bind()
         names = [w.name for w in self.weights]
         trains = set(match_each("trainable", names, trainable))
         self.frozen = frozen_statistics(model, trainable, statistics)
@@ -65,7 +64,9 @@ class TrainingState:
         self._variables = list(model.trainable_variables)
         """The model's own trainable variables, in the order of `weights`."""
         self.masked = {
-            weight.name: HeldWeight(masked_weight, binding, variable)
+            weight.name: HeldWeight(
+                masked_weight, strategy.for_weight(masked_weight).bind(), variable
+            )
             for weight, variable in zip(self.weights, self._variables, strict=True)
             if (masked_weight := plan.find(weight.name))
         }
@@ -111,7 +112,7 @@ class TrainingState:
             name, masked = masked_weight.weight.name, self.masked[masked_weight.weight.name]
             arrays = masked.arrays(masked_weight)
             _, layout, _, rest = arrays
-            values[name] = np.asarray(self.binding.init(weights[name], layout, rest))
+            values[name] = np.asarray(masked.binding.init(weights[name], layout, rest))
             constants[name] = masked.distinct(arrays)
         trained = [values[w.name] for w in self.weights]
         plan_arrays = [a for n in self.masked for a in constants[n]]

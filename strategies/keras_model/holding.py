@@ -54,10 +54,10 @@ class Holding:
         require_plain_calls(model, plan)
         every = all_weights(model)
         variables = {w.name: v for w, v in zip(describe(model, every), every, strict=True)}
-        bindings = {strategy: strategy.bind() for strategy in self.strategies.values()}
         for masked in plan.weights:
             name = masked.weight.name
-            held = HeldWeight(masked, bindings[self.strategies[name]], variables[name])
+            binding = self.strategies[name].for_weight(masked).bind()
+            held = HeldWeight(masked, binding, variables[name])
             self.weights.append(held)
             self.start[name] = np.asarray(held.effective())
         self._new_calls = with_new_calls(model, self.weights)

@@ -1,48 +1,57 @@
-"""What `sparse_tensor` does with a kernel if its format is `compiled`."""
+"""What `sparse_tensor` does with a kernel if its format is one of this package."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from masksweep.strategies.base import MATRIX_LAYERS, Binding
-from masksweep.strategies.kernels.structure import pack
+from masksweep.strategies.base import MATRIX_LAYERS, Binding, MaskedWeight
+from masksweep.strategies.kernels import block, compact, structure
 
-# Numba takes seconds to load, so the products are imported where a model is trained only
+MODULES: dict[str, Any] = {"compiled": structure, "block": block, "compact": compact}
+"""The module of each format, with the functions `pack`, `flat_indices` and `multiply`."""
 
 
-def binding() -> Binding:
-    """Returns the functions over `v`, the kept values by output, and `m`, the packed structure."""
+def misfit(format: str, masked: MaskedWeight) -> str:
+    """Returns which weights a format takes only, if it does not take this one, else empty."""
+    if format in MODULES and masked.weight.layer == "EinsumDense" and masked.mask.ndim > 2:
+        return "kernels of EinsumDense with two axes"
+    if format == "block" and not block.has_blocks(masked.mask):
+        return "masks of whole blocks"
+    if format == "compact" and not compact.is_compact(masked.mask):
+        return "masks of whole rows and columns"
+    return ""
+
+
+def binding(format: str) -> Binding:
+    """Returns the functions over `v`, the kept values, and `m`, what `pack` returns for the mask.
+
+    `v` has the shape of `flat_indices`, which are the places of its values in the flattened kernel.
+
+    Args:
+        format: A key of `MODULES`.
+    """
+    module = MODULES[format]
+
+    def flat_indices(m: Any, shape: Any) -> Any:
+        return module.flat_indices(m, math.prod(shape[:-1]), shape[-1])
+
+    def gather(w: Any, m: Any, h: Any) -> Any:
+        import tensorflow as tf
+
+        return tf.gather(tf.reshape(w, [-1]), flat_indices(m, w.shape))
+
+    def scatter(v: Any, m: Any, h: Any) -> Any:
+        import tensorflow as tf
+
+        flat = flat_indices(m, h.shape)[..., None]
+        return tf.reshape(tf.tensor_scatter_nd_update(tf.reshape(h, [-1]), flat, v), h.shape)
+
     return Binding(
-        layout=pack,
+        layout=module.pack,
         keep=lambda held, m: held,
-        init=_gather,
-        substitute=_scatter,
-        matmul=_multiply,
+        init=gather,
+        substitute=scatter,
+        matmul=lambda x, v, m, h: module.multiply(x, v, m, h.shape[-1]),
         matmul_layers=MATRIX_LAYERS,
     )
-
-
-def _gather(w: Any, m: Any, h: Any) -> Any:
-    import tensorflow as tf
-
-    return tf.gather(tf.reshape(w, [-1]), _flat_indices(m, w.shape))
-
-
-def _scatter(v: Any, m: Any, h: Any) -> Any:
-    import tensorflow as tf
-
-    flat = _flat_indices(m, h.shape)[:, None]
-    return tf.reshape(tf.tensor_scatter_nd_update(tf.reshape(h, [-1]), flat, v), h.shape)
-
-
-def _multiply(x: Any, v: Any, m: Any, h: Any) -> Any:
-    from masksweep.strategies.kernels.sparse_product import multiply
-
-    return multiply(x, v, m, h.shape[-1])
-
-
-def _flat_indices(m: Any, shape: Any) -> Any:
-    from masksweep.strategies.kernels.sparse_product import flat_indices
-
-    return flat_indices(m, math.prod(shape[:-1]), shape[-1])

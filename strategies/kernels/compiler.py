@@ -11,6 +11,7 @@ from numba import types
 Function = TypeVar("Function", bound=Callable[..., Any])
 OPTIONS: dict[str, Any] = {
     "nogil": True,  # so that threads run at the same time
+    "error_model": "numpy",
     # not "nnan" and "ninf": a training that diverges must give NaN as without masks
     "fastmath": {"reassoc", "contract", "nsz"},
 }

@@ -2,45 +2,53 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from masksweep.strategies.base import Array, Mask
 
+BAND = 512
+"""Number of units in a band. Half as many rows of a batch of 128 are 128 KiB: a band stays in the
+second cache of a processor. With smaller bands, a row has few entries in each at high sparsity."""
+
 
 class Structure(NamedTuple):
     """The places of the kept entries of a kernel `[inputs, outputs]`, by output and by input.
 
-    The values of the kernel are stored by output: first those of output 0, then of output 1, and
-    so on, and by input within an output. This is the CSR format of the transposed kernel. The other
-    three arrays are the same entries by input, so that the gradient of the inputs, too, reads one
-    row after the other.
+    The inputs are divided into bands. The values of the kernel are stored by band of inputs, by
+    output within a band, and by input within an output. With one band this is the CSR format of the
+    transposed kernel. With more, the rows of the inputs of a band stay in the cache while the
+    entries of all outputs are read. The other three arrays are the same entries by band of outputs,
+    and by input, so that the gradient of the inputs, too, reads one row after the other.
     """
 
     output_starts: Array
-    """`[outputs + 1]`: output `o` has the entries from `output_starts[o]` to the next start."""
+    """`[bands * outputs + 1]`: output `o` has in band `b` the entries from
+    `output_starts[b * outputs + o]` to the next start."""
     inputs: Array
     """`[kept]`: the input of each entry, by output."""
     input_starts: Array
-    """`[inputs + 1]`: the same as `output_starts`, for the entries by input."""
+    """`[bands * inputs + 1]`: the same as `output_starts`, for the entries by input."""
     outputs: Array
     """`[kept]`: the output of each entry, by input."""
     positions: Array
     """`[kept]`: for each entry by input, its position among the entries by output."""
 
 
-def pack(mask: Mask) -> Array:
+def pack(mask: Mask, band: int = BAND) -> Array:
     """Returns the structure of a mask as one array, whose length depends on counts alone.
 
     So one compiled training program serves every mask with as many kept entries.
 
     Args:
         mask: The mask of a kernel, `[..., outputs]`. All axes but the last are inputs.
+        band: Number of units in a band.
 
     Returns:
-        The five arrays of `Structure` one after the other, int32,
-        `[inputs + outputs + 2 + 3 * kept]`.
+        The five arrays of `Structure` one after the other, int32. With one band of inputs and one
+        of outputs, `[inputs + outputs + 2 + 3 * kept]`.
 
     Example:
         >>> mask = np.array([[True, False], [True, True]])
@@ -49,25 +57,70 @@ def pack(mask: Mask) -> Array:
     """
     matrix = mask.reshape(-1, mask.shape[-1])
     outputs, inputs = np.nonzero(matrix.T)
-    by_input = np.argsort(inputs, kind="stable")
+    by_band = np.argsort(inputs // band, kind="stable")
+    outputs, inputs = outputs[by_band], inputs[by_band]
+    by_input = np.lexsort((outputs, inputs, outputs // band))
     arrays = Structure(
-        np.concatenate([[0], np.cumsum(matrix.sum(0))]),
+        _starts(inputs // band, outputs, *_bands(matrix.shape, band)),
         inputs,
-        np.concatenate([[0], np.cumsum(matrix.sum(1))]),
+        _starts(outputs // band, inputs, *_bands(matrix.shape[::-1], band)),
         outputs[by_input],
         by_input,
     )
     return np.concatenate(arrays).astype(np.int32)
 
 
-def unpack(packed: Array, inputs: int, outputs: int) -> Structure:
+def _starts(bands: Array, units: Array, count: int, size: int) -> Array:
+    """Returns where the entries of each unit start in each band, `[count * size + 1]`."""
+    counts = np.bincount(bands * size + units, minlength=count * size)
+    return np.concatenate([[0], np.cumsum(counts)])
+
+
+def _bands(shape: tuple[int, ...], band: int) -> tuple[int, int]:
+    """Returns how many bands the first axis has, and the length of the second axis."""
+    return max(1, -(-shape[0] // band)), shape[1]
+
+
+def unpack(packed: Array, inputs: int, outputs: int, band: int = BAND) -> Structure:
     """Returns the arrays of a structure, as views of the array that `pack` returned.
 
     Args:
         packed: The result of `pack`.
         inputs: Number of rows of the kernel.
         outputs: Number of columns of the kernel.
+        band: As given to `pack`.
     """
-    kept = (len(packed) - inputs - outputs - 2) // 3
-    ends = np.cumsum([outputs + 1, kept, inputs + 1, kept])
+    by_output = math.prod(_bands((inputs, outputs), band)) + 1
+    by_input = math.prod(_bands((outputs, inputs), band)) + 1
+    kept = (len(packed) - by_output - by_input) // 3
+    ends = np.cumsum([by_output, kept, by_input, kept])
     return Structure(*np.split(packed, ends))
+
+
+def multiply(x: Any, values: Any, packed: Any, outputs: int) -> Any:
+    """Returns `x @ kernel`, as `sparse_product.multiply` does."""
+    from masksweep.strategies.kernels.sparse_product import multiply
+
+    return multiply(x, values, packed, outputs)
+
+
+def flat_indices(packed: Any, inputs: int, outputs: int, band: int = BAND) -> Any:
+    """Returns the indices of the kept entries in the flattened kernel, in the order of the values.
+
+    Args:
+        packed: The structure of the kernel, as `pack` returns it.
+        inputs: Number of rows of the kernel.
+        outputs: Number of columns of the kernel.
+        band: As given to `pack`.
+
+    Returns:
+        `[kept]`, int64.
+    """
+    import tensorflow as tf
+
+    packed = tf.cast(packed, tf.int64)
+    bands, _ = _bands((inputs, outputs), band)
+    starts = packed[: bands * outputs + 1]
+    rows = packed[bands * outputs + 1 :][: starts[-1]]
+    columns = tf.tile(tf.range(outputs, dtype=tf.int64), [bands])
+    return rows * outputs + tf.repeat(columns, starts[1:] - starts[:-1])

@@ -17,6 +17,7 @@ from masksweep.strategies.base import Plan, Strategy
 from masksweep.strategies.core.weights import describe, make_plan, values
 from masksweep.strategies.dense import Dense
 from masksweep.strategies.held.zero import Zero
+from masksweep.strategies.sparse_tensor import SparseTensor
 from masksweep.sweeps.bench.cases import BATCH_SIZE, OUTPUTS, Case, Size
 from masksweep.sweeps.bench.controls import FusedAdam
 from masksweep.sweeps.bench.peers import PeerCase, train_in_child
@@ -161,10 +162,14 @@ class BenchSetup:
 def _too_large(case: Case, plan: Plan) -> str | None:
     """Returns why a case does not fit in memory, or None.
 
-    Without XLA, a product of single entries holds several copies of a batch for each kept entry.
+    TensorFlow's sparse products hold several copies of a batch for each kept entry.
     """
-    stored_entries = 0 if case.strategy.xla else max(int(w.mask.sum()) for w in plan.weights)
-    return memory_shortage(16 * stored_entries * BATCH_SIZE)
+    stored_entries = [
+        int(w.mask.sum())
+        for w in plan.weights
+        if case.strategy.for_weight(w) in (SparseTensor("coo"), SparseTensor("lookup"))
+    ]
+    return memory_shortage(16 * max(stored_entries, default=0) * BATCH_SIZE)
 
 
 def memory_shortage(needed: int) -> str | None:

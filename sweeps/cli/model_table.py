@@ -86,6 +86,10 @@ def print_model(model: Sequence[Masks], console: Console) -> None:
             rest = f"; and {pluralize(more, 'more kernel')}" if more > 0 else ""
             text = f"{'; '.join(kernels[:SHOWN_KERNELS])}{rest}"
             console.print(f"{masks.label} cuts off: {text}", style="dim")
+        for chosen in dict.fromkeys(
+            f"{p.trial.label}, {p.chosen}" for p in masks.trials if p.chosen
+        ):
+            console.print(f"{masks.label}: {chosen}", style="dim")
     for name in dict.fromkeys(m.trials[0].trial.pattern.name for m in model if m.is_found_later):
         text = "chooses while it trains; only the numbers in each layer are known before"
         console.print(f"{name} {text}", style="dim")

@@ -38,6 +38,8 @@ class PlannedTrial:
     """Why the strategy cannot hold the trial's masks; set by the preflight."""
     cut_off: str = ""
     """Units and inputs that the masks leave without any connection; set by the preflight."""
+    chosen: str = ""
+    """What the strategy chooses for the masks, as `format: block`; set by the preflight."""
     previous_result: StoredResult | None = None
     """The result, if the trial finished in an earlier run of the sweep."""
     parts: frozenset[str] = frozenset()
@@ -62,7 +64,7 @@ class PlannedTrial:
             "overrides": recordable_overrides(self.overrides),
             "state": self.state,
         }
-        notes = {"reason": self.refusal, "cut_off": self.cut_off}
+        notes = {"reason": self.refusal, "cut_off": self.cut_off, "chosen": self.chosen}
         return entry | {key: text for key, text in notes.items() if text}
 
 
@@ -179,9 +181,9 @@ def with_answers(
         answers: Answer of the preflight by trial id. A trial without an answer counts as accepted.
     """
     return [
-        replace(p, refusal=answer.refusal, cut_off=answer.cut_off)
+        replace(p, refusal=answer.refusal, cut_off=answer.cut_off, chosen=answer.chosen)
         if (answer := answers.get(p.trial.id))
-        else replace(p, refusal="", cut_off="")
+        else replace(p, refusal="", cut_off="", chosen="")
         for p in planned
     ]
 
@@ -195,6 +197,7 @@ def print_plan(planned: Sequence[PlannedTrial], as_json: bool) -> None:
         suffix = f"  {p.state}" if p.state != "to run" else ""
         suffix += f": {p.refusal}" if p.refusal else ""
         suffix += f"  cut off: {p.cut_off}" if p.cut_off else ""
+        suffix += f"  {p.chosen}" if p.chosen else ""
         print(f"{p.trial.id[:12]}  {p.name}{suffix}")
     print_counts(planned)
 

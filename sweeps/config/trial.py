@@ -42,7 +42,12 @@ from masksweep.sweeps.config.sections import (
     Tracking,
     Train,
 )
-from masksweep.sweeps.config.validation import MultipleInvalid, as_section, explain
+from masksweep.sweeps.config.validation import (
+    MultipleInvalid,
+    as_identity,
+    as_section,
+    explain,
+)
 
 Objective = Literal[
     "train/loss", "train/accuracy", "train/mse",
@@ -308,7 +313,7 @@ class Trial(Section):
             config |= {"targets": self.targets, "outputs_held": self.outputs_held}
             if self.compare:
                 components["compare"] = self.compare
-        config |= {group: as_section(value, defaults=False) for group, value in components.items()}
+        config |= {group: as_identity(value) for group, value in components.items()}
         known = components.keys() | self._parts.keys()
         if origins := {g: o for g, o in self.origins.items() if g in known}:
             config["components"] = origins

@@ -7,7 +7,7 @@ settings: it cannot import or call anything (there is no `_target_`).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -128,12 +128,27 @@ def as_section(value: Any, *, defaults: bool = True) -> dict[str, Any]:
         value: A dataclass of a registry.
         defaults: Whether settings with their default value are included.
     """
-    section = {"name": value.name}
-    for field in dataclasses.fields(value):
-        setting = getattr(value, field.name)
-        if defaults or setting != field.default:
-            section[field.name] = _as_plain(setting)
-    return section
+    return _section(value, lambda field, setting: defaults or setting != field.default)
+
+
+def as_identity(value: Any) -> dict[str, Any]:
+    """Returns the config section that an object has in the identity of a trial.
+
+    Settings with their default value are left out. If a default was changed, the field has the
+    earlier one as `metadata["implied"]`, and this one is left out, as it always was.
+
+    Args:
+        value: A dataclass of a registry.
+    """
+    return _section(
+        value, lambda field, setting: setting != field.metadata.get("implied", field.default)
+    )
+
+
+def _section(value: Any, is_shown: Callable[[Any, Any], bool]) -> dict[str, Any]:
+    settings = {field: getattr(value, field.name) for field in dataclasses.fields(value)}
+    shown = {f.name: _as_plain(s) for f, s in settings.items() if is_shown(f, s)}
+    return {"name": value.name, **shown}
 
 
 def _as_plain(setting: Any) -> Any:

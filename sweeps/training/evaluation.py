@@ -279,8 +279,12 @@ def costs(start: TrialStart, plan: Plan, program: Program) -> dict[str, float]:
         also the sparsity, and the number of units and inputs without any connection.
     """
     training = program.training
-    constants = start.trial.strategy.bind().constants
-    constant_bytes = sum(array.nbytes for w in plan.weights for array in constants(w))
+    strategy = start.trial.strategy
+    constant_bytes = sum(
+        array.nbytes
+        for weight in plan.weights
+        for array in strategy.for_weight(weight).bind().constants(weight)
+    )
     metrics: dict[str, float] = {
         "memory/parameters_bytes": variable_bytes(training.values) + constant_bytes,
         "memory/optimizer_bytes": variable_bytes(training.optimizer.variables),

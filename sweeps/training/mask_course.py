@@ -107,8 +107,12 @@ def check(
     course_of(trial, samples)
     if not isinstance(trial.mask_schedule, Swap):
         return
-    masks, layout = redrawn(trial, weights, plan, initial, 1), trial.strategy.bind().layout
-    if any(layout(w.mask).shape != layout(masks[w.weight.name]).shape for w in plan.weights):
+    masks = redrawn(trial, weights, plan, initial, 1)
+    layouts = [trial.strategy.for_weight(w).bind().layout for w in plan.weights]
+    if any(
+        layout(w.mask).shape != layout(masks[w.weight.name]).shape
+        for layout, w in zip(layouts, plan.weights, strict=True)
+    ):
         key, value = _event(trial)
         raise Invalid(key, value, f"{trial.pattern.name} draws masks of other sizes")
 

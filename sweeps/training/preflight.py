@@ -29,7 +29,8 @@ AskPreflight = Callable[[Sequence[Trial]], Sequence[PreflightAnswer]]
 
 
 def check(trials: Sequence[Trial], ask: AskPreflight) -> dict[str, PreflightAnswer]:
-    """Checks the plans of trials: whether their strategies refuse them, and what they cut off.
+    """Checks the plans of trials: whether their strategies refuse them, what they cut off, and what
+    the strategies choose for them.
 
     Trials that can only have the same answer are checked once.
 
@@ -119,6 +120,7 @@ def _shape(trial: Trial) -> str:
         relevant["mask_schedule"] = train.steps or train.epochs
     if trial.optimizer.schedule:
         relevant["learning_rate"] = config["optimizer"]["schedule"], train.steps or train.epochs
+    relevant["on_gpu"] = trial.resources.num_gpus > 0
     return json.dumps(relevant, sort_keys=True)
 
 
@@ -207,7 +209,10 @@ def check_plans(trials: Sequence[Trial]) -> list[PreflightAnswer]:
             for kernel in cut_off(plan)
             if masks_known and (kernel.units or kernel.inputs)
         ]
-        results.append(PreflightAnswer(refusal(trial, plan) or "", "; ".join(kernels)))
-        if not results[-1].refusal and plan.weights:
+        reason = refusal(trial, plan) or ""
+        choices = trial.strategy.choices(plan, trial.resources.num_gpus > 0) if masks_known else {}
+        chosen = "" if reason else "; ".join(f"{key}: {text}" for key, text in choices.items())
+        results.append(PreflightAnswer(reason, "; ".join(kernels), chosen))
+        if not reason and plan.weights:
             mask_course.check(trial, net.weights, plan, initial, data.samples)
     return results

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from masksweep.strategies.base import Array, Plan, Strategy
+from masksweep.strategies.base import Array, MaskedWeight, Plan, Strategy
 from masksweep.strategies.core import audit
 from masksweep.strategies.core.training import Training
 from masksweep.sweeps.components.datasets.base import Task
@@ -47,7 +47,8 @@ class Shape:
     trainable: tuple[str, ...]
     """Globs on the names of the weights that train."""
     masked: tuple[tuple[Any, ...], ...]
-    """Name of each masked weight, and the shapes of its `Binding.constants`."""
+    """Name of each masked weight, its variant of the strategy, the shapes of its
+    `Binding.constants`, and its number of kept entries if their shapes may not tell it."""
     jit: bool
     """Whether XLA compiles the training step."""
     statistics: tuple[str, ...] | None = None
@@ -71,8 +72,7 @@ class Shape:
             optimizer: The optimizer; its learning rate matters only if it has a schedule.
             **others: The other fields of the shape.
         """
-        constants = strategy.bind().constants
-        masked = tuple((w.weight.name, *(a.shape for a in constants(w))) for w in plan.weights)
+        masked = tuple(_masked_shape(w, strategy.for_weight(w)) for w in plan.weights)
         # without a schedule the learning rate is a variable, so all rates share one program
         if optimizer.schedule is None:
             optimizer = replace(optimizer, learning_rate=1.0)
@@ -84,6 +84,14 @@ class Shape:
         The rates of a schedule are variables there, so all rates share one program.
         """
         return replace(self, width=width, optimizer=replace(self.optimizer, learning_rate=1.0))
+
+
+def _masked_shape(masked: MaskedWeight, variant: Strategy) -> tuple[Any, ...]:
+    """Returns an item of `Shape.masked`."""
+    layout, rest = variant.bind().constants(masked)
+    # if the layout is not the mask itself, there may be a value for each kept entry
+    kept = None if layout is masked.mask else int(masked.mask.sum())
+    return masked.weight.name, variant, layout.shape, rest.shape, kept
 
 
 _programs: OrderedDict[Shape, Any] = OrderedDict()

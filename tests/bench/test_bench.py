@@ -99,7 +99,7 @@ def test_every_strategy_and_format_is_timed_on_what_can_change_its_time() -> Non
     for name, kind in [("weight_mask", "where"), ("weight_mask", "product")]:
         patterns = {(p, s) for n, f, p, s in case_keys if (n, f) == (name, kind)}
         assert patterns == {("random", 0.5), ("random", 0.9)}
-    for kind in ("coo", "lookup", "compiled"):
+    for kind in ("auto", "coo", "lookup", "compiled", "block", "compact"):
         patterns = {p for n, f, p, s in case_keys if (n, f, s) == ("sparse_tensor", kind, 0.9)}
         assert patterns == {"random", "rows", "columns", "block"}
     assert ("sparse_tensor", "coo", "n_m", 0.5) in case_keys
@@ -155,7 +155,7 @@ def test_the_fused_control_trains_as_keras_adam_does() -> None:
 
 
 @pytest.mark.parametrize(
-    "strategy", [VarList(), SparseTensor(), SparseTensor("lookup"), SparseTensor("compiled")]
+    "strategy", [VarList(), *map(SparseTensor, ("auto", "coo", "lookup", "compiled"))]
 )
 def test_what_the_other_layers_have_learned_or_were_given_stays(strategy: Any) -> None:
     """A clone of the model would lose the statistics, and could not copy the Lambda layer."""

@@ -85,6 +85,24 @@ def test_the_table_of_a_model_with_two_patterns() -> None:
     assert "\n".join(lines) == TABLE
 
 
+def test_what_a_strategy_chooses_is_told_once_for_each_pattern() -> None:
+    rows = {"name": "rows", "sparsity": 0.5}
+    trials = planned(
+        *({"strategy": "sparse_tensor", "seed": seed} for seed in (0, 1)),
+        {"strategy": "sparse_tensor", "pattern": rows},
+    )
+    chosen = ["coo", "coo", "compact"]
+    answers = {
+        p.trial.id: PreflightAnswer(chosen=f"format: {format}")
+        for p, format in zip(trials, chosen, strict=True)
+    }
+    (lines,) = shown(with_answers(trials, answers))
+    assert lines[-2:] == [
+        "random 0.5: sparse_tensor, format: coo",
+        "rows 0.5: sparse_tensor, format: compact",
+    ]
+
+
 def test_trials_that_differ_otherwise_share_a_table() -> None:
     many = planned(
         *({"seed": seed, "strategy": s} for seed in range(3) for s in ("projection", "hard_mask")),

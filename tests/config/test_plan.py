@@ -84,19 +84,20 @@ def test_a_plan_says_what_runs_side_by_side(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out.splitlines()[-1] == "6 trials: 6 to run"
 
 
-def test_a_plan_says_what_is_cut_off_and_what_is_refused(
+def test_a_plan_says_what_is_cut_off_refused_and_chosen(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     planned = [PlannedTrial(trial(seed=s), []) for s in (0, 1, 2)]
     answers = {
         planned[0].trial.id: PreflightAnswer(cut_off="hidden_1/kernel 53 of 100 units"),
         planned[1].trial.id: PreflightAnswer("no whole outputs"),
+        planned[2].trial.id: PreflightAnswer(chosen="format: block"),
     }
     print_plan(with_answers(planned, answers), as_json=False)
     one, two, three, _ = capsys.readouterr().out.splitlines()
     assert one.endswith("weight_mask, random 0.5, seed 0  cut off: hidden_1/kernel 53 of 100 units")
     assert two.endswith("seed 1  skipped: no whole outputs")
-    assert three.endswith("seed 2")
+    assert three.endswith("seed 2  format: block")
 
 
 def test_schedules_are_told_apart_by_their_names() -> None:

@@ -326,7 +326,11 @@ def test_golden_defaults() -> None:
             return value.model_dump() if hasattr(value, "model_dump") else value
         group, name = key.split("/")
         fields = dataclasses.fields(REGISTRIES[group][name])
-        defaults = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
+        defaults = {
+            f.name: f.metadata.get("implied", f.default)
+            for f in fields
+            if f.default is not dataclasses.MISSING
+        }
         return {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}
 
     for key, expected in GOLDEN["defaults"].items():

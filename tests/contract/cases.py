@@ -9,6 +9,7 @@ from masksweep.strategies.gradient_mask import GradientMask
 from masksweep.strategies.hard_mask import HardMask
 from masksweep.strategies.init_only import InitOnly
 from masksweep.strategies.loss_mask import LossMask
+from masksweep.strategies.patterns.block import Block
 from masksweep.strategies.patterns.columns import Columns
 from masksweep.strategies.patterns.rows import Rows
 from masksweep.strategies.projection import Projection
@@ -48,9 +49,20 @@ CASES: dict[str, Case] = {
     "projection": Case(Projection()),
     "hard_mask": Case(HardMask()),
     "sparse_values": Case(SparseValues(), refuses={"constrained": "constraint"}),
-    "sparse_tensor": Case(SparseTensor(), refuses=NO_SPARSE_MATRIX),
+    "sparse_tensor": Case(SparseTensor(format="coo"), refuses=NO_SPARSE_MATRIX),
+    "sparse_tensor auto": Case(SparseTensor(), refuses=NO_SPARSE_MATRIX),
     "sparse_tensor lookup": Case(SparseTensor(format="lookup"), refuses=NO_SPARSE_MATRIX),
     "sparse_tensor compiled": Case(SparseTensor(format="compiled"), refuses=NO_SPARSE_MATRIX),
+    "sparse_tensor block": Case(
+        SparseTensor(format="block"),
+        pattern=Block(0.5, (2, 2)),
+        refuses={**NO_SPARSE_MATRIX, "scattered": "masks of whole blocks"},
+    ),
+    "sparse_tensor compact": Case(
+        SparseTensor(format="compact"),
+        pattern=Columns(0.5),
+        refuses={**NO_SPARSE_MATRIX, "scattered": "masks of whole rows and columns"},
+    ),
     "row_lookup": Case(
         RowLookup(),
         pattern=Rows(0.5),

@@ -16,6 +16,10 @@ from masksweep.strategies.base import Array
 from masksweep.strategies.core.audit import digest
 from masksweep.strategies.dense import Dense
 from masksweep.strategies.gradient_mask import GradientMask
+from masksweep.strategies.patterns import Pattern
+from masksweep.strategies.patterns.block import Block
+from masksweep.strategies.patterns.random import Random
+from masksweep.strategies.patterns.rows import Rows
 from masksweep.strategies.projection import Projection
 from masksweep.strategies.sparse_tensor import SparseTensor
 from masksweep.strategies.testing.case import OPTIMIZERS, Case
@@ -115,3 +119,29 @@ def test_dense_is_what_fit_does() -> None:
         np.testing.assert_array_equal(value, variable.numpy())
     for value, variable in zip(trial.state(), fitted.non_trainable_variables, strict=True):
         np.testing.assert_array_equal(value, variable.numpy())
+
+
+@pytest.mark.slow  # 200 steps twice
+@pytest.mark.parametrize(
+    ("format", "pattern"),
+    [("compiled", Random(0.9)), ("block", Block(0.75, (16, 16))), ("compact", Rows(0.5))],
+)
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_faster_format_trains_as_a_masked_dense_kernel(
+    optimizer: str, format: str, pattern: Pattern
+) -> None:
+    """The weights differ by rounding only, after 200 steps."""
+    rates = {"sgd": 0.01, "adam": 0.001}
+
+    def end(strategy: Strategy) -> dict[str, Array]:
+        keras.utils.set_random_seed(7)
+        stack = [layers.Dense(64, "tanh", name=name) for name in ("masked", "hidden")]
+        model = keras.Sequential([keras.Input((64,)), *stack, layers.Dense(4, name="output")])
+        plan = Case(strategy, pattern).plan(model, targets=["masked/kernel", "hidden/kernel"])
+        chosen = keras.optimizers.get({"class_name": optimizer, "config": {}})
+        chosen.learning_rate = rates[optimizer]
+        return Trial(strategy, model, plan, chosen).end(200)
+
+    dense = end(WeightMask())
+    for name, value in end(SparseTensor(format)).items():
+        np.testing.assert_allclose(value, dense[name], rtol=0, atol=1e-5)

@@ -124,7 +124,7 @@ def few(names: Iterable[str], *quick: str) -> list[Any]:
     return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
-PACKED = [name for name, kind in STRATEGIES.items() if kind.xla]
+PACKED = [name for name, kind in STRATEGIES.items() if kind().xla]
 
 
 @pytest.mark.parametrize("strategy", few(PACKED, "hard_mask", "sparse_values"))

@@ -23,7 +23,7 @@ from masksweep.strategies.core.audit import digest, violations
 from masksweep.strategies.core.weights import values
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.results import Diverged, Report, TrialResult
-from masksweep.sweeps.training import loop, program
+from masksweep.sweeps.training import loop, preflight, program
 from masksweep.sweeps.training.batches import order
 from masksweep.sweeps.training.checkpoint import Checkpoints
 from masksweep.sweeps.training.run_trial import run
@@ -154,7 +154,53 @@ def test_two_processes_give_the_same_bits() -> None:
     assert digests == {sha(run(make(train=XLA)))}
 
 
-@pytest.mark.parametrize("format", ["coo", "lookup", "compiled"])
+@pytest.mark.parametrize(
+    ("pattern", "format"),
+    [
+        (
+            {"name": "random", "sparsity": 0.5},
+            "compiled for hidden_1/kernel; coo for hidden_2/kernel",
+        ),
+        (
+            {"name": "block", "sparsity": 0.5, "block": [16, 16]},
+            "block for hidden_1/kernel; compact for hidden_2/kernel",
+        ),
+        ({"name": "columns", "sparsity": 0.5}, "compact"),
+    ],
+)
+def test_the_chosen_format_is_in_the_plan_and_recorded(
+    pattern: dict[str, Any], format: str
+) -> None:
+    sections = {"model": {"name": "mlp", "hidden": [48, 16]}, "pattern": pattern}
+    auto = make(strategy="sparse_tensor", **sections)
+    (answer,) = preflight.check_plans([auto])
+    assert answer.chosen == f"format: {format}"
+    result = run(auto)
+    assert result.metrics["integrity/ok"] == 1
+    assert result.tags["strategy.format"] == format
+    explicit = make(strategy={"name": "sparse_tensor", "format": "coo"}, **sections)
+    assert preflight.check_plans([explicit])[0].chosen == ""
+
+
+def test_trials_whose_masks_have_other_formats_do_not_share_a_program() -> None:
+    """A random mask may have blocks by chance; the same trial must always have the same bits."""
+    blocks = {"name": "block", "sparsity": 0.5, "block": [16, 16]}
+    sections = {"model": {"name": "mlp", "hidden": [64]}, "strategy": "sparse_tensor"}
+    program.clear_programs()
+    fresh = sha(run(make(**sections, pattern=blocks)))
+    program.clear_programs()
+    run(make(**sections, pattern={"name": "random", "sparsity": 0.5}))
+    assert sha(run(make(**sections, pattern=blocks))) == fresh
+
+
+def test_rows_and_columns_of_the_same_counts_do_not_share_a_program() -> None:
+    sections = {"model": {"name": "mlp", "hidden": [64]}, "strategy": "sparse_tensor"}
+    for pattern in ("rows", "columns"):
+        result = run(make(**sections, pattern={"name": pattern, "sparsity": 0.5}))
+        assert result.metrics["integrity/ok"] == 1
+
+
+@pytest.mark.parametrize("format", ["auto", "coo", "lookup", "compiled"])
 def test_sparse_kernels_of_convolutions_hold_and_come_close_to_masked_ones(format: str) -> None:
     kernels = {"model": "cnn1d", "targets": ["*/kernel"]}
     sparse = run(make(**kernels, strategy={"name": "sparse_tensor", "format": format}))

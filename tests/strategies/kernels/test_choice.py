@@ -1,0 +1,104 @@
+"""The format that `format: auto` takes."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from masksweep.strategies.base import Array, Invalid, Mask, MaskedWeight, Plan, Weight
+from masksweep.strategies.core.audit import digest
+from masksweep.strategies.kernels import choice
+from masksweep.strategies.patterns import Pattern
+from masksweep.strategies.patterns.block import Block
+from masksweep.strategies.patterns.columns import Columns
+from masksweep.strategies.patterns.random import Random
+from masksweep.strategies.patterns.rows import Rows
+from masksweep.strategies.sparse_tensor import SparseTensor
+from masksweep.strategies.testing.case import Case
+from masksweep.strategies.testing.trial import Trial
+
+PATTERNS: dict[str, Pattern] = {
+    "compiled": Random(0.5),
+    "block": Block(0.5, (16, 16)),
+    "compact": Columns(0.5),
+}
+"""A pattern for which each format is chosen, for kernels that are not small."""
+
+
+def masked(mask: Mask, name: str = "hidden/kernel", layer: str = "Dense") -> MaskedWeight:
+    weight = Weight(name, mask.shape, "float32", layer)
+    return MaskedWeight(weight, mask, np.zeros(mask.shape, "float32"))
+
+
+def mask_of(pattern: Pattern, *shape: int) -> Mask:
+    return pattern.masks({"hidden/kernel": shape}, seed=0)["hidden/kernel"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "on_cpu", "on_gpu"),
+    [
+        *((pattern, format, "coo") for format, pattern in PATTERNS.items() if format != "compact"),
+        (Columns(0.5), "compact", "compact"),
+        (Rows(0.5), "compact", "compact"),
+        (Block(0.5, (4, 4)), "compiled", "coo"),
+        (Block(0.5, (32, 1)), "compiled", "coo"),
+        (Random(0.99), "coo", "coo"),  # few entries
+        (Random(0.0), "compact", "compact"),  # all entries
+    ],
+)
+def test_the_choice_depends_on_structure_size_and_device(
+    pattern: Pattern, on_cpu: str, on_gpu: str
+) -> None:
+    weight = masked(mask_of(pattern, 96, 96))
+    assert choice.choose(weight, on_gpu=False).format == on_cpu
+    assert choice.choose(weight, on_gpu=True).format == on_gpu
+    assert choice.choose(weight).format == on_cpu  # there is no GPU here
+    for gpu, format in ((False, on_cpu), (True, on_gpu)):
+        assert SparseTensor().for_weight(weight, gpu) == SparseTensor(format)
+        assert SparseTensor("lookup").for_weight(weight, gpu) == SparseTensor("lookup")
+
+
+def test_the_reason_for_a_slower_format_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = mask_of(Random(0.5), 96, 96)
+    attention = masked(mask.reshape(96, 8, 12), "query/kernel", "EinsumDense")
+    reason = "coo (compiled takes kernels of EinsumDense with two axes only)"
+    assert SparseTensor().choices(Plan((attention,)), False) == {"format": reason}
+    plan = Plan((masked(mask), attention))
+    text = f"compiled for hidden/kernel; {reason} for query/kernel"
+    assert SparseTensor().choices(plan, False) == {"format": text}
+    gpu = {"format": "coo (compiled code runs on a CPU only)"}
+    assert SparseTensor().choices(plan, True) == gpu
+    monkeypatch.setattr(choice, "find_spec", lambda name: None)
+    missing = {"format": "coo (numba is not installed)"}
+    assert SparseTensor().choices(plan, False) == missing
+    assert SparseTensor().for_weight(plan.weights[0]) == SparseTensor("coo")
+    assert not SparseTensor("coo").choices(plan)
+    assert not SparseTensor().choices(Plan())
+
+
+@pytest.mark.parametrize("format", PATTERNS)
+def test_auto_trains_as_the_format_that_it_chooses(format: str) -> None:
+    def end(strategy: SparseTensor) -> dict[str, Array]:
+        keras.utils.set_random_seed(7)
+        hidden = layers.Dense(96, "tanh", name="masked")
+        model = keras.Sequential([keras.Input((96,)), hidden, layers.Dense(4, name="output")])
+        plan = Case(strategy, PATTERNS[format]).plan(model)
+        return Trial(strategy, model, plan, keras.optimizers.Adam(0.01)).end(3)
+
+    digests = [digest(end(SparseTensor(f))) for f in ("auto", format, "coo")]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_training_keeps_its_format_if_the_masks_change() -> None:
+    keras.utils.set_random_seed(7)
+    hidden = layers.Dense(96, "tanh", name="masked")
+    model = keras.Sequential([keras.Input((96,)), hidden, layers.Dense(4, name="output")])
+    case = Case(SparseTensor(), PATTERNS["block"])
+    trial = Trial(case.strategy, model, case.plan(model), keras.optimizers.Adam(0.01))
+    trial.training.switch(case.plan(model, seed=1))
+    before = digest(trial.weights())
+    with pytest.raises(Invalid, match=r"^format=block: must be another one"):
+        trial.training.switch(case.plan(model, pattern=Random(0.5)))
+    assert digest(trial.weights()) == before
