@@ -18,6 +18,7 @@ from masksweep.strategies.base import (
     require,
     variable_of,
 )
+from masksweep.strategies.kernels.binding import binding, dense_zeros
 from masksweep.strategies.registry import register
 
 
@@ -29,6 +30,14 @@ def _indices(mask: Mask) -> Array:
 def _indices_by_output(mask: Mask) -> Array:
     """Returns the indices of each kept entry, sorted by the last axis, `[kept, axes]` int64."""
     return np.argwhere(mask.T)[:, ::-1].astype(np.int64)
+
+
+def _places(m: Any, shape: tuple[int, ...]) -> Any:
+    """Returns the index of each kept entry in the flattened kernel, `[kept]` int64."""
+    import tensorflow as tf
+
+    steps = np.cumprod([1, *shape[:0:-1]])[::-1].astype(np.int64)
+    return tf.reduce_sum(m * steps, axis=1)
 
 
 def _matrix(x: Any, v: Any, m: Any, h: Any) -> Any:
@@ -140,8 +149,6 @@ class SparseTensor(Strategy):
 
     def bind(self) -> Binding:
         if self.format == "compiled":
-            from masksweep.strategies.kernels.binding import binding
-
             return binding()
         import tensorflow as tf
 
@@ -151,7 +158,8 @@ class SparseTensor(Strategy):
             layout=layout,
             keep=lambda held, m: held,
             init=lambda w, m, h: tf.gather_nd(w, m),
-            substitute=lambda v, m, h: tf.tensor_scatter_nd_update(h, m, v),
+            substitute=lambda v, m, h: tf.tensor_scatter_nd_update(dense_zeros(h), m, v),
             matmul=matmul,
             matmul_layers=MATRIX_LAYERS,
+            places=_places,
         )

@@ -79,9 +79,15 @@ class Training(TrainingState):
         return outputs, [scope.get_current_value(v) for v in self.state], losses
 
     def _scope(self, tape: Any) -> ForwardScope:
-        weights = [m.substitute() if m else v.value for v, m in self._values_with_masks()]
-        values = [*zip(self._variables, weights, strict=True), *((v, v.value) for v in self.state)]
-        return ForwardScope(values, self._variables, tape)
+        values, when_read = [(v, v.value) for v in self.state], {}
+        for variable, (value, masked) in zip(
+            self._variables, self._values_with_masks(), strict=True
+        ):
+            if masked is not None and masked.kept_only:
+                when_read[id(variable)] = masked.substitute
+            else:
+                values.append((variable, masked.substitute() if masked else value.value))
+        return ForwardScope(values, self._variables, tape, when_read)
 
     def _call(self, x: Any, scope: ForwardScope, training: bool) -> tuple[Any, Any]:
         """Returns (outputs, losses that layers add), computed by `Model.__call__` as in `fit`."""

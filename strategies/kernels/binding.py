@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from masksweep.strategies.base import MATRIX_LAYERS, Binding
-from masksweep.strategies.kernels.structure import pack
+from masksweep.strategies.kernels.structure import flat_indices, pack
 
 # Numba takes seconds to load, so the products are imported where a model is trained only
 
@@ -20,7 +20,15 @@ def binding() -> Binding:
         substitute=_scatter,
         matmul=_multiply,
         matmul_layers=MATRIX_LAYERS,
+        places=_flat_indices,
     )
+
+
+def dense_zeros(h: Any) -> Any:
+    """Returns the held values as a dense tensor; they are zeros if `h` is a `tf.TensorSpec`."""
+    import tensorflow as tf
+
+    return tf.zeros(h.shape, h.dtype) if isinstance(h, tf.TensorSpec) else h
 
 
 def _gather(w: Any, m: Any, h: Any) -> Any:
@@ -33,7 +41,8 @@ def _scatter(v: Any, m: Any, h: Any) -> Any:
     import tensorflow as tf
 
     flat = _flat_indices(m, h.shape)[:, None]
-    return tf.reshape(tf.tensor_scatter_nd_update(tf.reshape(h, [-1]), flat, v), h.shape)
+    held = tf.reshape(dense_zeros(h), [-1])
+    return tf.reshape(tf.tensor_scatter_nd_update(held, flat, v), h.shape)
 
 
 def _multiply(x: Any, v: Any, m: Any, h: Any) -> Any:
@@ -43,6 +52,4 @@ def _multiply(x: Any, v: Any, m: Any, h: Any) -> Any:
 
 
 def _flat_indices(m: Any, shape: Any) -> Any:
-    from masksweep.strategies.kernels.sparse_product import flat_indices
-
     return flat_indices(m, math.prod(shape[:-1]), shape[-1])

@@ -69,24 +69,6 @@ def multiply(x: Any, values: Any, packed: Any, outputs: int) -> Any:
     return product(x, values)
 
 
-def flat_indices(packed: Any, inputs: int, outputs: int) -> Any:
-    """Returns the indices of the kept entries in the flattened kernel, in the order of the values.
-
-    Args:
-        packed: The structure of the kernel, as `structure.pack` returns it.
-        inputs: Number of rows of the kernel.
-        outputs: Number of columns of the kernel.
-
-    Returns:
-        `[kept]`, int64.
-    """
-    packed = tf.cast(packed, tf.int64)
-    kept = (packed.shape[0] - inputs - outputs - 2) // 3
-    starts, rows = packed[: outputs + 1], packed[outputs + 1 : outputs + 1 + kept]
-    columns = tf.repeat(tf.range(outputs, dtype=tf.int64), starts[1:] - starts[:-1])
-    return tf.ensure_shape(rows * outputs + columns, [kept])
-
-
 def _forward(packed: Array, values: Array, source: Array, **sizes: int) -> Array:
     kernel = _unpack(packed, sizes)
     arrays = kernel.output_starts, kernel.inputs, IN_ORDER, values, source

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,16 +48,33 @@ def pack(mask: Mask) -> Array:
         [0, 1, 1]
     """
     matrix = mask.reshape(-1, mask.shape[-1])
-    outputs, inputs = np.nonzero(matrix.T)
-    by_input = np.argsort(inputs, kind="stable")
-    arrays = Structure(
-        np.concatenate([[0], np.cumsum(matrix.sum(0))]),
-        inputs,
-        np.concatenate([[0], np.cumsum(matrix.sum(1))]),
-        outputs[by_input],
-        by_input,
+    outputs, inputs = np.divmod(np.flatnonzero(matrix.T), max(1, len(matrix)))
+    return pack_entries(inputs.astype(np.int32), outputs.astype(np.int32), matrix.shape)
+
+
+def pack_entries(inputs: Array, outputs: Array, shape: tuple[int, int]) -> Array:
+    """Returns the result of `pack` from the kept entries.
+
+    Args:
+        inputs: The input of each entry, by output, and within an output in order, `[kept]` int32.
+        outputs: The output of each entry, `[kept]` int32.
+        shape: Numbers of inputs and outputs of the kernel.
+    """
+    by_input = np.argsort(inputs, kind="stable").astype(np.int32)
+    return np.concatenate(
+        Structure(
+            _starts(outputs, shape[1]),
+            inputs,
+            _starts(inputs, shape[0]),
+            outputs[by_input],
+            by_input,
+        )
     )
-    return np.concatenate(arrays).astype(np.int32)
+
+
+def _starts(rows: Array, count: int) -> Array:
+    ends = np.cumsum(np.bincount(rows, minlength=count))
+    return np.concatenate([[0], ends]).astype(np.int32)
 
 
 def unpack(packed: Array, inputs: int, outputs: int) -> Structure:
@@ -71,3 +88,23 @@ def unpack(packed: Array, inputs: int, outputs: int) -> Structure:
     kept = (len(packed) - inputs - outputs - 2) // 3
     ends = np.cumsum([outputs + 1, kept, inputs + 1, kept])
     return Structure(*np.split(packed, ends))
+
+
+def flat_indices(packed: Any, inputs: int, outputs: int) -> Any:
+    """Returns the indices of the kept entries in the flattened kernel, in the order of the values.
+
+    Args:
+        packed: The structure of the kernel, as `pack` returns it.
+        inputs: Number of rows of the kernel.
+        outputs: Number of columns of the kernel.
+
+    Returns:
+        `[kept]`, int64.
+    """
+    import tensorflow as tf
+
+    kept = (packed.shape[0] - inputs - outputs - 2) // 3
+    starts = packed[: outputs + 1]
+    rows = tf.cast(packed[outputs + 1 : outputs + 1 + kept], tf.int64)
+    columns = tf.repeat(tf.range(outputs, dtype=tf.int64), starts[1:] - starts[:-1])
+    return tf.ensure_shape(rows * outputs + columns, [kept])

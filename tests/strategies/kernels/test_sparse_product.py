@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from masksweep.strategies.base import Array, Mask
 from masksweep.strategies.kernels import sparse_product
 from masksweep.strategies.kernels.products import TILE
-from masksweep.strategies.kernels.structure import pack, unpack
+from masksweep.strategies.kernels.structure import flat_indices, pack, unpack
 
 
 @st.composite
@@ -140,7 +140,7 @@ def test_the_structure_has_each_entry_once_by_output_and_by_input(mask: Mask) ->
     np.testing.assert_array_equal(np.stack([by_output, structure.inputs], 1), np.argwhere(mask.T))
     np.testing.assert_array_equal(np.stack([by_input, structure.outputs], 1), np.argwhere(mask))
     np.testing.assert_array_equal(by_output[structure.positions], structure.outputs)
-    flat = sparse_product.flat_indices(tf.constant(packed), inputs, outputs)
+    flat = flat_indices(tf.constant(packed), inputs, outputs)
     np.testing.assert_array_equal(flat, structure.inputs * outputs + by_output)
 
 
