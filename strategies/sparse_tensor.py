@@ -99,6 +99,10 @@ class SparseTensor(Strategy):
     channels first, and other equations of EinsumDense. With `format="compiled"`, the kernel of an
     EinsumDense must have two axes.
 
+    Nothing of the size of the dense kernel is in memory during a training: the mask is stored as
+    bits, and the memory of the layer's own kernel is freed. Its `numpy()` is empty then. With
+    `strategies.deferred_weights()` the kernel is never in memory.
+
     No format compiles with XLA. On a CPU, `coo` and `lookup` take several times as long as a dense
     kernel, and `compiled` is faster than a dense kernel at high sparsity; `speed/ratio_to_dense`
     tells how much. `compiled` runs on a CPU only. With `coo` and `lookup`, each step makes a new

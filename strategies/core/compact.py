@@ -53,7 +53,7 @@ class MaskBits:
             places: Indices in the flattened mask, `[entries]`.
         """
         shift = (7 - places % 8).astype(np.uint8)
-        bits = self.variable.numpy()[places // 8] >> shift & np.uint8(1)
+        bits: Array = self.variable.numpy()[places // 8] >> shift & np.uint8(1)
         return bits.astype(bool)
 
     def numpy(self) -> Mask:

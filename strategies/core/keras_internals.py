@@ -226,8 +226,8 @@ class _Released:
         if value.shape == (0,):
             return value
         if value.shape != self.shape:  # type: ignore[attr-defined]
-            return super().assign(value)  # which raises
-        self.__class__ = type(self).__bases__[1]  # type: ignore[assignment]
+            return super().assign(value)  # type: ignore[misc]  # raises
+        self.__class__ = type(self).__bases__[1]
         handle = self._value.handle  # type: ignore[attr-defined]
         tf.raw_ops.AssignVariableOp(resource=handle, value=value, validate_shape=False)
         return value
