@@ -43,8 +43,10 @@ from masksweep.strategies.schedules.swap import Swap
 
 if TYPE_CHECKING:
     from masksweep.strategies.keras_model.apply import apply
+    from masksweep.strategies.keras_model.deferred import deferred_weights
     from masksweep.strategies.keras_model.masked_model import MaskedModel
     from masksweep.strategies.keras_model.report import audit
+    from masksweep.strategies.keras_model.sparse_dense import SparseDense
     from masksweep.strategies.keras_model.summary import summary
 
 __all__ = [
@@ -83,6 +85,7 @@ __all__ = [
     "Rows",
     "Slot",
     "Smallest",
+    "SparseDense",
     "Strategy",
     "Swap",
     "SynFlow",
@@ -91,14 +94,17 @@ __all__ = [
     "Zeros",
     "apply",
     "audit",
+    "deferred_weights",
     "register",
     "summary",
 ]
 
 _NEEDS_TENSORFLOW = {
     "MaskedModel": "masked_model",
+    "SparseDense": "sparse_dense",
     "apply": "apply",
     "audit": "report",
+    "deferred_weights": "deferred",
     "summary": "summary",
 }
 """Names that are imported when they are first used, with their modules in `keras_model`."""

@@ -7,7 +7,7 @@ TensorFlow is loaded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -58,6 +58,18 @@ def require(condition: bool, key: str, value: object, allowed: str) -> None:
     """
     if not condition:
         raise Invalid(key, value, f"must be {allowed}")
+
+
+def shapes_and_dtypes(weights: Mapping[str, Array]) -> Mapping[str, Array]:
+    """Returns arrays of the shapes and dtypes of weights, whose values may be others.
+
+    Use it where no value is looked at: values that were not read yet stay unread.
+
+    Args:
+        weights: Arrays by name.
+    """
+    views: Callable[[], Mapping[str, Array]] | None = getattr(weights, "views", None)
+    return weights if views is None else views()
 
 
 def variable_of(name: str) -> str:
@@ -146,14 +158,34 @@ class MaskedWeight:
         return kept if bool((flat == kept).all()) else None
 
     @property
+    def masked(self) -> int:
+        """Number of masked entries."""
+        return self.mask.size - int(np.count_nonzero(self.mask))
+
+    @property
+    def held_values(self) -> Array:
+        """The held values of the masked entries, `[masked]`, or `[1]` if all share one value."""
+        held = collapse_constant(self.held)
+        if held.shape == self.held.shape:
+            return held[~self.mask]
+        return held.reshape(1)[: self.masked]
+
+    @property
     def zeros(self) -> int:
         """Number of masked entries that are held at zero."""
-        return int((~self.mask & (self.held == 0)).sum())
+        is_zero = self.held_values == 0
+        return self.masked if is_zero.all() else int(is_zero.sum())
 
     @property
     def holds_zero(self) -> bool:
         """Whether all masked entries are held at zero."""
-        return not np.any(self.held[~self.mask])
+        return not np.any(self.held_values)
+
+    @property
+    def holds_plus_zero(self) -> bool:
+        """Whether all masked entries are held at +0.0, whose bits are all zero."""
+        values = np.ascontiguousarray(self.held_values)
+        return not values.view(f"u{values.dtype.itemsize}").any()
 
 
 @dataclass(frozen=True)
@@ -219,7 +251,7 @@ class Binding:
     - `w`: the dense weight;
     - `v`: the values that train, in any shape that the strategy chooses;
     - `m`: the layout of the mask, by default the mask itself;
-    - `h`: the held values, by default a scalar or an array of the weight's shape;
+    - `h`: the held values, by default a scalar or an array of the weight's shape; see `places`;
     - `g`: the gradient of `v`, in its shape;
     - `y`: the model's outputs, `[batch, outputs]`.
 
@@ -257,6 +289,14 @@ class Binding:
     """(y, m) -> the outputs that the loss gets. Called for masked weights of the output layer."""
     gradients: Callable[[Any, Any], Any] = _first_argument
     """(g, m) -> the gradient that the optimizer gets. `g` is a dense tensor."""
+    places: Callable[[Any, tuple[int, ...]], Any] | None = None
+    """(m, shape of `w`) -> the index in the flattened `w` of each entry of `v`, `[kept]` int64.
+
+    A strategy gives it if `v` has one value for each kept entry, and it stores nothing for masked
+    entries, which are zero. If they are held at +0.0, `h` is then a `tf.TensorSpec` of the weight's
+    shape, which has no values, and the mask is in memory as bits. So nothing of the weight's size
+    is in memory during a training. `matmul` must replace the product of each layer that the
+    strategy takes."""
     slices: bool = False
     """Whether the optimizer gets the gradients unchanged, so that `tf.IndexedSlices` stay sparse.
     `gradients` is not called then."""
@@ -265,11 +305,13 @@ class Binding:
     optimizer, after `optimizer.finalize_variable_values`, and after a change of the mask."""
 
     def constants(self, of: MaskedWeight) -> tuple[Array, Array]:
-        """Returns (m, h) of a masked weight.
+        """Returns (m, h) of a masked weight. If no `h` is stored, it is an array without entries.
 
         Masked weights whose constants have the same shapes can use the same compiled program.
         """
         m = self.layout(of.mask)
+        if self.places is not None and of.holds_plus_zero:
+            return m, np.empty((*of.held.shape, 0), of.held.dtype)
         return m, self.keep(of.held, m)
 
     def dense(self, v: Any, m: Any, h: Any) -> Any:

@@ -19,7 +19,7 @@ from masksweep.strategies.base import (
     require,
     variable_of,
 )
-from masksweep.strategies.kernels.binding import MODULES, binding, misfit
+from masksweep.strategies.kernels.binding import MODULES, binding, dense_zeros, misfit
 from masksweep.strategies.kernels.choice import choose
 from masksweep.strategies.registry import register
 
@@ -34,6 +34,14 @@ def _indices(mask: Mask) -> Array:
 def _indices_by_output(mask: Mask) -> Array:
     """Returns the indices of each kept entry, sorted by the last axis, `[kept, axes]` int64."""
     return np.argwhere(mask.T)[:, ::-1].astype(np.int64)
+
+
+def _places(m: Any, shape: tuple[int, ...]) -> Any:
+    """Returns the index of each kept entry in the flattened kernel, `[kept]` int64."""
+    import tensorflow as tf
+
+    steps = np.cumprod([1, *shape[:0:-1]])[::-1].astype(np.int64)
+    return tf.reduce_sum(m * steps, axis=1)
 
 
 def _matrix(x: Any, v: Any, m: Any, h: Any) -> Any:
@@ -100,6 +108,10 @@ class SparseTensor(Strategy):
     channels first, and other equations of EinsumDense. With `compiled`, `block` and `compact`, the
     kernel of an EinsumDense must have two axes. `block` needs masks of whole blocks of at least two
     entries, and `compact` masks of whole rows and columns.
+
+    Nothing of the size of the dense kernel is in memory during a training, except with `compact`:
+    the mask is stored as bits, and the memory of the layer's own kernel is freed. Its `numpy()` is
+    empty then. With `strategies.deferred_weights()` the kernel is never in memory.
 
     Only `compact` compiles with XLA, if it is given as the format. On a CPU, `coo` and `lookup`
     take several times as long as a dense kernel. The others are faster than a dense kernel at high
@@ -188,7 +200,8 @@ class SparseTensor(Strategy):
             layout=layout,
             keep=lambda held, m: held,
             init=lambda w, m, h: tf.gather_nd(w, m),
-            substitute=lambda v, m, h: tf.tensor_scatter_nd_update(h, m, v),
+            substitute=lambda v, m, h: tf.tensor_scatter_nd_update(dense_zeros(h), m, v),
             matmul=matmul,
             matmul_layers=MATRIX_LAYERS,
+            places=_places,
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ from masksweep.strategies.core.weights import describe
 MAX_OUTPUT_DIFFERENCE = 1e-5
 """Largest allowed difference between the outputs of the trained and of the reloaded model, as a
 factor of `max(1, largest |output|)`."""
+
+PART_ENTRIES = 2**20
+"""Number of entries that are compared at once, so that few temporary arrays are in memory."""
 
 
 def bits(array: Array) -> Array:
@@ -88,14 +91,26 @@ def violations(weights: Mapping[str, Array], plan: Plan) -> tuple[int, float]:
     """
     total, largest = 0, 0.0
     for w in plan.weights:
-        values = weights[w.weight.name]
-        wrong = ~w.mask & (bits(values) != bits(w.held))
-        total += int(wrong.sum())
-        if wrong.any():
+        for mask, values, held in _in_parts(w.mask, weights[w.weight.name], w.held):
+            wrong = ~mask & (bits(values) != bits(held))
+            if not wrong.any():
+                continue
+            total += int(wrong.sum())
             with np.errstate(invalid="ignore"):
-                drift = np.abs(values[wrong].astype(np.float64) - w.held[wrong].astype(np.float64))
+                drift = np.abs(values[wrong].astype(np.float64) - held[wrong].astype(np.float64))
             largest = max(largest, float(np.where(np.isnan(drift), np.inf, drift).max()))
     return total, largest
+
+
+def _in_parts(*arrays: Array) -> Iterator[tuple[Array, ...]]:
+    """Yields slices of the first axis of arrays of the same shape, which need little memory."""
+    first = arrays[0]
+    if first.size <= PART_ENTRIES:
+        yield arrays
+        return
+    rows = max(1, PART_ENTRIES * len(first) // first.size)
+    for start in range(0, len(first), rows):
+        yield tuple(array[start : start + rows] for array in arrays)
 
 
 def moved_fraction(start: Mapping[str, Array], end: Mapping[str, Array], plan: Plan) -> float:
@@ -116,7 +131,11 @@ def moved_fraction(start: Mapping[str, Array], end: Mapping[str, Array], plan: P
     if not any(m.any() for m in masks.values()):
         masks |= {n: np.ones(a.shape, bool) for n, a in start.items() if n not in masks}
     kept = sum(int(m.sum()) for m in masks.values())
-    changed = sum(int((m & (bits(start[n]) != bits(end[n]))).sum()) for n, m in masks.items())
+    changed = sum(
+        int((mask & (bits(before) != bits(after))).sum())
+        for name, m in masks.items()
+        for mask, before, after in _in_parts(m, start[name], end[name])
+    )
     return changed / kept if kept else 0.0
 
 

@@ -52,6 +52,8 @@ class End:
 
 Ends = tuple[End, End]
 """The sources and the targets."""
+INDICES: Ends = (End("source", "inputs", None), End("target", "units", None))
+"""Sources and targets that are indices."""
 Cells = tuple[Sequence[Any], Sequence[Any]]
 """The sources and the targets of some edges, `[edges]` each."""
 
@@ -65,18 +67,32 @@ class EdgeList:
     """Index of the input and of the unit of each edge, `[edges]` each."""
     fault: Callable[[int, str], Invalid]
     """(edge, reason) -> the error that names the place of the edge, counted from 0."""
+    shape: tuple[int, ...] | None = None
+    """The shape of the matrix that the edges are from; None: it is not known."""
 
     def mask(self, name: str, shape: tuple[int, ...]) -> Mask:
-        """Returns a mask that keeps the edges.
+        """Returns a mask that keeps the edges, of this shape; see `entries`."""
+        mask = np.zeros(shape, bool)
+        mask[tuple(self.entries(name, shape).T)] = True
+        return mask
+
+    def entries(self, name: str, shape: tuple[int, ...]) -> Array:
+        """Returns each edge once, by unit, and by input within a unit.
 
         Args:
             name: Name of the weight, for messages.
             shape: Its shape, `(inputs, units)`.
 
+        Returns:
+            `[kept, 2]`, int64: input and unit of each edge.
+
         Raises:
-            Invalid: An index is out of the range, or there are more or fewer names than inputs or
-                units.
+            Invalid: An index is out of the range, there are more or fewer names than inputs or
+                units, or the edges are from a matrix of another shape.
         """
+        if self.shape is not None and self.shape != tuple(shape):
+            allowed = f"a matrix of the shape of {name}, {list(shape)}; it is {list(self.shape)}"
+            raise self.fault(0, f"must be {allowed}")
         for end, indices, length in zip(self.ends, self.indices, shape, strict=True):
             if end.names is not None:
                 allowed = f"as many as {name} has {end.setting}: {length}"
@@ -86,9 +102,51 @@ class EdgeList:
                 edge = int(outside[0])
                 has = f"{name} has {length} {end.setting}"
                 raise self.fault(edge, f"{end.kind} {indices[edge]} is out of the range; {has}")
-        mask = np.zeros(shape, bool)
-        mask[self.indices] = True
-        return mask
+        inputs, units = self.indices
+        unique = np.unique(units * shape[0] + inputs)
+        return np.stack(np.divmod(unique, shape[0])[::-1], axis=1)
+
+
+def edges_of_indices(indices: Array) -> EdgeList:
+    """Returns the edges that are given as an array of indices.
+
+    Args:
+        indices: Input and unit of each edge, `[edges, 2]`, integers.
+
+    Raises:
+        Invalid: (key `edges`) There is no edge, or the array has another shape or dtype.
+    """
+    valid = indices.ndim == 2 and indices.shape[1] == 2 and indices.dtype.kind in "iu"
+    allowed = "whole numbers [edges, 2], with one edge or more"
+    found = f"{indices.dtype} {list(indices.shape)}"
+    require(valid and len(indices) > 0, "edges", found, allowed)
+    columns = indices.astype(np.int64).T
+    fault = partial(_fault_at, "edges", found)
+    return EdgeList(INDICES, (columns[0], columns[1]), fault)
+
+
+def edges_of_entries(
+    key: str, value: object, shape: tuple[int, ...], rows: Array, columns: Array, values: Array
+) -> EdgeList:
+    """Returns the edges of a sparse matrix: its entries that are not 0.
+
+    Args:
+        key: The setting that has the matrix, for messages.
+        value: Its value, for messages.
+        shape: The shape of the matrix, `(inputs, units)`.
+        rows: The input of each entry, `[entries]`.
+        columns: The unit of each entry, `[entries]`.
+        values: Its value. If an entry is stored twice, the sum counts.
+    """
+    places, inverse = np.unique(columns.astype(np.int64) * shape[0] + rows, return_inverse=True)
+    sums = np.bincount(inverse, weights=values.astype(np.float64), minlength=len(places))
+    units, inputs = np.divmod(places[sums != 0], shape[0])
+    allowed = partial(Invalid, key, value)
+    return EdgeList(INDICES, (inputs, units), lambda edge, reason: allowed(reason), tuple(shape))
+
+
+def _fault_at(key: str, value: object, edge: int, reason: str) -> Invalid:
+    return Invalid(key, value, f"edge {edge}: {reason}")
 
 
 def edges_of_pairs(pairs: Sequence[tuple[Any, Any]], ends: Ends) -> EdgeList:

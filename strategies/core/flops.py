@@ -180,7 +180,8 @@ class _Counter:
         else:
             sizes = list(inputs.shape), list(keras.tree.flatten(outputs)[0].shape)
             own = keras_internals.own_weights(layer)
-            kernels = [v for v in own if "kernel" in v.name or "lora" in v.name]
+            names = ("kernel", "lora", *["values"] * hasattr(layer, "counted_as"))
+            kernels = [v for v in own if any(name in v.name for name in names)]
             counts = {id(v): rule(layer, v.name, *sizes) for v in kernels}
         self._add(counts)
         return outputs

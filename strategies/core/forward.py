@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -60,7 +60,11 @@ class ForwardScope(keras.StatelessScope):  # type: ignore[misc]
     """
 
     def __init__(
-        self, values: Sequence[tuple[Any, Any]], weights: Sequence[Any], tape: Any
+        self,
+        values: Sequence[tuple[Any, Any]],
+        weights: Sequence[Any],
+        tape: Any,
+        when_read: Mapping[int, Callable[[], Any]],
     ) -> None:
         """Makes the scope.
 
@@ -68,9 +72,12 @@ class ForwardScope(keras.StatelessScope):  # type: ignore[misc]
             values: Pairs of a variable and its value in this pass.
             weights: The trainable variables of the model.
             tape: The `tf.GradientTape` that watches values written to weights, or None.
+            when_read: Functions that return the value of a variable, by its `id`. They are called
+                only if a layer reads the variable.
         """
         super().__init__(values, collect_losses=True)
-        self._known = set(self.state_mapping)
+        self._when_read = when_read
+        self._known = {*self.state_mapping, *when_read}
         self._tape, self._weights = tape, {id(v): v for v in weights}
         self._writes: dict[int, list[Any]] = {}
         self._graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
@@ -79,6 +86,12 @@ class ForwardScope(keras.StatelessScope):  # type: ignore[misc]
         `keras.ops.cond` or a loop. The written value cannot be used outside of that graph."""
         self.unlisted: list[Any] = []
         """Variables that a layer wrote to and the model does not list."""
+
+    def get_current_value(self, variable: Any) -> Any:
+        value = super().get_current_value(variable)
+        if value is None and id(variable) in self._when_read:
+            return self._when_read[id(variable)]()
+        return value
 
     def add_update(self, update: tuple[Any, Any]) -> None:
         variable, value = update

@@ -21,6 +21,8 @@ from masksweep.strategies.base import (
     variable_of,
 )
 from masksweep.strategies.core import keras_internals, matrix_layers
+from masksweep.strategies.core.compact import MaskBits, Zeros
+from masksweep.strategies.core.drawing import draw_entries
 from masksweep.strategies.core.weights import owners
 
 FreshSlots = Literal["none", "regrown", "all"]
@@ -52,6 +54,9 @@ class HeldWeight:
     audit uses `kept` (the mask) and `held` (the held values), both in the weight's shape. The
     strategy computes with `layout` and `rest`, which are `m` and `h` of its `Binding`.
 
+    If the strategy stores kept values only (`Binding.places`), the mask is stored as bits, held
+    values are not stored, and the model's own variable is released: its memory is freed.
+
     Args:
         masked: The weight with its mask and its held values.
         binding: The functions of the strategy.
@@ -62,32 +67,73 @@ class HeldWeight:
     def __init__(self, masked: MaskedWeight, binding: Binding, variable: Any) -> None:
         layout, rest = binding.constants(masked)
         self.weight, self.binding, self.variable = masked.weight, binding, variable
-        self.kept, self.held = _constant(masked.mask, "kept"), _constant(masked.held, "held")
-        self.layout = self.kept if layout is masked.mask else _constant(layout, "layout")
-        self.rest = self.held if rest is masked.held else _constant(rest, "rest")
-        self.value = _trained_variable(variable, self.initial(tf.convert_to_tensor(variable.value)))
+        self.kept_only = binding.places is not None and masked.holds_plus_zero
+        """Whether neither the mask nor held values are stored in the weight's shape."""
+        self.kept: Any
+        self.held: Any
+        if self.kept_only:
+            shape, dtype = masked.weight.shape, masked.weight.dtype
+            self.kept, self.held = MaskBits(masked.mask), Zeros(shape, dtype)
+            self.layout, self.rest = _constant(layout, "layout"), tf.TensorSpec(shape, dtype)
+        else:
+            self.kept, self.held = _constant(masked.mask, "kept"), _constant(masked.held, "held")
+            self.layout = self.kept if layout is masked.mask else _constant(layout, "layout")
+            self.rest = self.held if rest is masked.held else _constant(rest, "rest")
+        self.value = _trained_variable(variable, self._start())
         """The variable with the values that train; `variable` itself if their shape is equal."""
+        self.release()
+
+    def _start(self) -> Any:
+        """Returns the values that train from those of the model's own variable."""
+        weight, variable = self.weight, self.variable
+        if self.kept_only and not keras_internals.has_values(variable):
+            initializer = keras_internals.initializer(variable)
+            start = draw_entries(initializer, weight.shape, weight.dtype, self.places())
+            keras_internals.make_released(variable)
+            return tf.convert_to_tensor(start)
+        keras_internals.draw(variable)
+        return self.initial(tf.convert_to_tensor(variable.value))
+
+    @property
+    def _h(self) -> Any:
+        """`h` of the strategy's `Binding`."""
+        return self.rest if self.kept_only else self.rest.value
+
+    def places(self) -> Array:
+        """Returns the index in the flattened weight of each value, if only these are stored."""
+        assert self.binding.places is not None
+        return np.asarray(self.binding.places(self.layout.value, self.weight.shape))
+
+    def release(self) -> None:
+        """Frees the memory of the model's own variable if its values are not needed."""
+        if self.kept_only:
+            keras_internals.release(self.variable)
+
+    def masked(self) -> MaskedWeight:
+        """Returns the weight with its mask and its held values as they are now."""
+        return MaskedWeight(self.weight, self.kept.numpy(), self.held.numpy())
 
     # -- the functions of the strategy -------------------------------------------------------
 
     def initial(self, weight: Any) -> Any:
         """Returns the values that train, from an array in the weight's shape."""
-        return self.binding.init(weight, self.layout.value, self.rest.value)
+        return self.binding.init(weight, self.layout.value, self._h)
 
     def substitute(self) -> Any:
         """Returns the weight that the forward pass uses."""
-        return self.binding.substitute(self.value.value, self.layout.value, self.rest.value)
+        return self.binding.substitute(self.value.value, self.layout.value, self._h)
 
     def effective(self) -> Any:
         """Returns the dense weight, which is audited and saved."""
-        return self.dense(self.value.value, self.rest.value)
+        return self.dense(self.value.value, self._h)
 
     def dense(self, values: Any, rest: Any) -> Any:
         """Returns an array in the weight's shape from one in the shape of the trained values.
 
         Args:
             values: An array in the shape of the values that train, such as a slot or a gradient.
-            rest: The values of the masked entries, in the shape of `rest` of this weight.
+            rest: The values of the masked entries, in the shape of `rest` of this weight or as
+                a tensor in the weight's shape.
         """
         return self.binding.dense(values, self.layout.value, rest)
 
@@ -110,7 +156,7 @@ class HeldWeight:
         """
         matmul = self.binding.matmul
         assert matmul is not None
-        arrays = self.value.value, self.layout.value, self.rest.value
+        arrays = self.value.value, self.layout.value, self._h
 
         def call(inputs: Any, training: bool | None = None) -> Any:
             return matrix_layers.call(layer, inputs, lambda x: matmul(x, *arrays))
@@ -126,6 +172,7 @@ class HeldWeight:
         function = self.binding.after_step
         if function is None:
             return
+        assert not self.kept_only, "nothing of a masked entry is stored that a step could change"
         initial_slots = [initial for _, initial in slots]
 
         def assign(value: Any, layout: Any, rest: Any, *slots: Any) -> None:
@@ -153,17 +200,28 @@ class HeldWeight:
             Invalid: (key `plan`) `layout` or `rest` does not have the shape of its variable.
         """
         layout, rest = self.binding.constants(masked)
+        if self.kept_only:
+            expected = tuple(self.layout.shape), (*self.weight.shape, 0)
+            if (layout.shape, rest.shape) != expected:
+                raise self._of_another_kind()
+            return np.packbits(masked.mask), layout, masked.held, rest
         rest = rest if rest.shape else np.broadcast_to(rest, tuple(self.rest.shape))
         if (layout.shape, rest.shape) != (tuple(self.layout.shape), tuple(self.rest.shape)):
-            allowed = "masks of other sizes, or held values of another kind, than at the start"
-            raise Invalid("plan", masked.weight.name, allowed)
+            raise self._of_another_kind()
         return masked.mask, layout, masked.held, rest
+
+    def _of_another_kind(self) -> Invalid:
+        allowed = "masks of other sizes, or held values of another kind, than at the start"
+        return Invalid("plan", self.weight.name, allowed)
 
     def distinct(self, arrays: Sequence[Any]) -> list[Any]:
         """Returns one array of (kept, layout, held, rest) for each variable, without repetitions.
 
-        `layout` may be the same variable as `kept`, and `rest` the same as `held`.
+        `layout` may be the same variable as `kept`, and `rest` the same as `held`. If only kept
+        values are stored, held values have no variable.
         """
+        if self.kept_only:
+            return list(arrays[:2])
         variables = self.kept, self.layout, self.held, self.rest
         return list({id(v): array for v, array in zip(variables, arrays, strict=True)}.values())
 
@@ -218,6 +276,8 @@ class HeldWeight:
     @property
     def constants(self) -> list[Any]:
         """The variables of the mask and the held values, each once: two to four."""
+        if self.kept_only:
+            return [self.kept.variable, self.layout]
         return self.distinct((self.kept, self.layout, self.held, self.rest))
 
     def assign(self, arrays: Sequence[Array]) -> None:

@@ -157,6 +157,105 @@ def assign_directly(variable: Any, value: Any) -> None:
     variable._direct_assign(value)
 
 
+def without_values() -> Any:
+    """Returns a context in which layers make variables that have no values yet; see `draw`."""
+    import keras
+
+    return keras.StatelessScope(initialize_variables=False)
+
+
+def has_values(variable: Any) -> bool:
+    """Returns whether a variable has values, or was made in `without_values`."""
+    return variable._value is not None
+
+
+def initializer(variable: Any) -> Any:
+    """Returns the function `(shape, dtype) -> values` of a variable that has no values yet."""
+    return variable._initializer
+
+
+def numpy_dtype(variable: Any) -> Any:
+    """Returns the NumPy dtype of a variable, whatever scope is active."""
+    import tensorflow as tf
+
+    return tf.as_dtype(variable._dtype).as_numpy_dtype
+
+
+def draw(variable: Any) -> None:
+    """Gives a variable its initial values, if it was made in `without_values`."""
+    if variable._value is None:
+        variable._deferred_initialize()
+        _is_initialized(variable)
+
+
+def make_released(variable: Any) -> None:
+    """Makes a variable of `without_values` released: see `release`."""
+    import tensorflow as tf
+    from tensorflow.python.ops.resource_variable_ops import UninitializedVariable
+
+    with tf.init_scope():
+        variable._value = UninitializedVariable(
+            shape=variable._shape, dtype=variable._dtype, trainable=variable.trainable,
+            name=variable.name,
+        )  # fmt: skip
+        variable._initializer = None
+        _is_initialized(variable)
+        release(variable)
+
+
+def _is_initialized(variable: Any) -> None:
+    """Removes a variable from those that Keras initializes at the end of a `StatelessScope`."""
+    from keras.src.backend.common import global_state
+
+    name = "uninitialized_variables"
+    others = [v for v in global_state.get_global_attribute(name, []) if v is not variable]
+    global_state.set_global_attribute(name, others)
+
+
+class _Released:
+    """A variable without values, until an array of its shape is assigned to it."""
+
+    def assign(self, value: Any) -> Any:
+        """Sets the values. An array of shape `[0]`, which a file has for it, changes nothing."""
+        import tensorflow as tf
+        from keras.src.backend.common.stateless_scope import in_stateless_scope
+
+        if in_stateless_scope():
+            return super().assign(value)  # type: ignore[misc]
+        value = self._convert_to_tensor(value, dtype=self._dtype)  # type: ignore[attr-defined]
+        if value.shape == (0,):
+            return value
+        if value.shape != self.shape:  # type: ignore[attr-defined]
+            return super().assign(value)  # type: ignore[misc]  # raises
+        self.__class__ = type(self).__bases__[1]
+        handle = self._value.handle  # type: ignore[attr-defined]
+        tf.raw_ops.AssignVariableOp(resource=handle, value=value, validate_shape=False)
+        return value
+
+
+@functools.cache
+def _released_class(kind: type) -> type:
+    return type(kind.__name__, (_Released, kind), {})
+
+
+def release(variable: Any) -> None:
+    """Frees the memory of a variable that nothing reads.
+
+    The variable keeps its shape and dtype. It has an array of shape `[0]` as its value, so that
+    whatever computes with it fails. It has values again when an array of its shape is assigned.
+    A variable with copies on several devices is left as it is.
+    """
+    import tensorflow as tf
+
+    if isinstance(variable, _Released) or hasattr(variable._value, "values"):
+        return
+    nothing = tf.zeros([0], variable._value.dtype)
+    handle = variable._value.handle
+    tf.raw_ops.AssignVariableOp(resource=handle, value=nothing, validate_shape=False)
+    kind: Any = type(variable)
+    variable.__class__ = _released_class(kind)
+
+
 def trained_by(optimizer: Any) -> list[Any]:
     """Returns the variables that an optimizer was built for."""
     return list(optimizer._trainable_variables)

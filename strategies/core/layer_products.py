@@ -22,6 +22,8 @@ def rule_of(layer: Any) -> Rule | None:
 
     None if there is none, or if a subclass has a `call` or a `kernel` of its own.
     """
+    if (name := getattr(type(layer), "counted_as", None)) is not None:  # `SparseDense`
+        return _RULES[name]
     for kind in type(layer).__mro__:
         if kind.__module__.startswith("keras.") and kind.__name__ in _RULES:
             same = all(getattr(type(layer), name, None) is getattr(kind, name, None)

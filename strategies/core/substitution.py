@@ -29,7 +29,8 @@ class Substitution(keras.StatelessScope):  # type: ignore[misc]
         """
         super().__init__(collect_losses=True)
         self.losses = list(losses)
-        self.state_mapping = {id(w.variable): w.substitute() for w in weights}
+        self.state_mapping = {id(w.variable): w.substitute() for w in weights if not w.kept_only}
+        self._not_stored = {id(w.variable): w for w in weights if w.kept_only}
         self._names = {id(w.variable): w.weight.name for w in weights}
         self._written: list[str] = []
 
@@ -37,6 +38,8 @@ class Substitution(keras.StatelessScope):  # type: ignore[misc]
         substitute = self.state_mapping.get(id(variable))
         if substitute is not None:
             return substitute
+        if id(variable) in self._not_stored:  # made only where a layer reads it, as with LoRA
+            return self._not_stored[id(variable)].substitute()
         outer = self.original_scope
         value = None if outer is None else outer.get_current_value(variable)
         return keras_internals.stored_value(variable) if value is None else value

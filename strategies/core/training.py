@@ -104,10 +104,18 @@ class Training(TrainingState):
         return {n: tf.convert_to_tensor(g) for n, g in zip(names, gradients, strict=True)}
 
     def _scope(self, tape: Any, weights: Sequence[Any] | None = None) -> ForwardScope:
-        if weights is None:
-            weights = [m.substitute() if m else v.value for v, m in self._values_with_masks()]
-        values = [*zip(self._variables, weights, strict=True), *((v, v.value) for v in self.state)]
-        return ForwardScope(values, self._variables, tape)
+        values, when_read = [(v, v.value) for v in self.state], {}
+        if weights is not None:
+            values += zip(self._variables, weights, strict=True)
+            return ForwardScope(values, self._variables, tape, {})
+        for variable, (value, masked) in zip(
+            self._variables, self._values_with_masks(), strict=True
+        ):
+            if masked is not None and masked.kept_only:
+                when_read[id(variable)] = masked.substitute
+            else:
+                values.append((variable, masked.substitute() if masked else value.value))
+        return ForwardScope(values, self._variables, tape, when_read)
 
     def _call(
         self, x: Any, scope: ForwardScope, training: bool, *, replace_calls: bool = True

@@ -10,6 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from masksweep.strategies.base import Array, Invalid, Plan, Strategy
+from masksweep.strategies.core import keras_internals
+from masksweep.strategies.core.audit import one_if_equal
 from masksweep.strategies.core.forward import require_plain_calls
 from masksweep.strategies.core.held_weight import FreshSlots, HeldWeight, switch_all, with_new_calls
 from masksweep.strategies.core.moving_statistics import (
@@ -70,6 +72,8 @@ class TrainingState:
             for weight, variable in zip(self.weights, self._variables, strict=True)
             if (masked_weight := plan.find(weight.name))
         }
+        for variable in model.variables:
+            keras_internals.draw(variable)
         self._new_calls = with_new_calls(model, self.masked.values())
         """The kernels whose strategy replaces the product of their layer, with these layers."""
         self.values = [
@@ -83,7 +87,10 @@ class TrainingState:
         ]
         self.slots = build(self.optimizer, self.trained)
         """By the `id` of each trained variable: pairs (optimizer slot, its initial value)."""
-        self._initial_optimizer_values = [np.asarray(v.numpy()) for v in self.optimizer.variables]
+        self._initial_optimizer_values = [
+            np.broadcast_to(one_if_equal(np.asarray(v.numpy())), tuple(v.shape))
+            for v in self.optimizer.variables
+        ]
 
     def start(
         self, weights: Mapping[str, Array], state: Sequence[Array], plan: Plan

@@ -70,12 +70,12 @@ def summarize(
         if w is None:
             entries.append(WeightSummary(name, shape, 0, cost, cost, "", ""))
             continue
-        held = one_if_equal(w.held[~w.mask])
+        held = one_if_equal(w.held_values)
         entries.append(
             WeightSummary(
                 name=name,
                 shape=shape,
-                masked=int((~w.mask).sum()),
+                masked=w.masked,
                 flops=cost,
                 masked_flops=flops(counts[name], size - w.zeros),
                 held="values" if held.size > 1 else f"{float(held):.4g}" if held.size else "",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -203,7 +203,10 @@ def make_plan(
     """
     chosen = target_names(weights, targets)
     by_name = {w.name: w for w in weights}
-    targeted = {name: initial[name] for name in chosen}
+    if isinstance(initial, ReadWhenUsed):
+        targeted: Mapping[str, Array] = initial.of(chosen)
+    else:
+        targeted = {name: initial[name] for name in chosen}
     mask_arrays, held_values = masks(targeted, seed), held(targeted)
     return Plan(
         tuple(
@@ -216,9 +219,49 @@ def make_plan(
     )
 
 
+class ReadWhenUsed(Mapping[str, Array]):
+    """Values by name that are read from their variables each time they are used, and not copied.
+
+    They are valid until the variable changes, and cannot be written to.
+
+    Args:
+        variables: Variables by name.
+    """
+
+    def __init__(self, variables: Mapping[str, Any]) -> None:
+        self._variables = variables
+
+    def __getitem__(self, name: str) -> Array:
+        import tensorflow as tf
+
+        array: Array = np.asarray(tf.convert_to_tensor(self._variables[name].value)).view()
+        array.flags.writeable = False
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._variables)
+
+    def __len__(self) -> int:
+        return len(self._variables)
+
+    def views(self) -> dict[str, Array]:
+        """Returns arrays of the same shapes and dtypes, which are views of one zero each."""
+        return {
+            name: np.broadcast_to(np.zeros((), keras_internals.numpy_dtype(v)), tuple(v.shape))
+            for name, v in self._variables.items()
+        }
+
+    def of(self, names: Iterable[str]) -> ReadWhenUsed:
+        """Returns the values of these names, in their order."""
+        return ReadWhenUsed({name: self._variables[name] for name in names})
+
+
+def current_values(model: Any) -> ReadWhenUsed:
+    """Returns the values of a model's trainable weights by name, which are read when used."""
+    pairs = zip(describe(model), model.trainable_variables, strict=True)
+    return ReadWhenUsed({weight.name: variable for weight, variable in pairs})
+
+
 def values(model: Any) -> dict[str, Array]:
     """Returns the values of a model's trainable weights, by name."""
-    return {
-        w.name: np.asarray(v.numpy())
-        for w, v in zip(describe(model), model.trainable_variables, strict=True)
-    }
+    return {name: np.array(array) for name, array in current_values(model).items()}

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from masksweep.strategies.base import Array, require
+from masksweep.strategies.base import Array, require, shapes_and_dtypes
 from masksweep.strategies.held.base import Held
 from masksweep.strategies.registry import register
 
@@ -31,7 +31,11 @@ class Constant(Held):
 
     def values(self, initial: Mapping[str, Array]) -> dict[str, Array]:
         with np.errstate(over="ignore"):
-            scalars = {n: np.full((), self.value, a.dtype) for n, a in initial.items()}
+            scalars = {
+                n: np.full((), self.value, a.dtype) for n, a in shapes_and_dtypes(initial).items()
+            }
         for a in scalars.values():  # np.finfo has no limits of bfloat16
             require(bool(np.isfinite(a)), "value", self.value, f"a {a.dtype}")
-        return {n: np.broadcast_to(scalars[n], a.shape) for n, a in initial.items()}
+        return {
+            n: np.broadcast_to(scalars[n], a.shape) for n, a in shapes_and_dtypes(initial).items()
+        }

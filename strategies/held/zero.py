@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from masksweep.strategies.base import Array
+from masksweep.strategies.base import Array, shapes_and_dtypes
 from masksweep.strategies.held.base import Held
 from masksweep.strategies.registry import register
 
@@ -21,4 +21,7 @@ class Zero(Held):
     name: ClassVar[str] = "zero"
 
     def values(self, initial: Mapping[str, Array]) -> dict[str, Array]:
-        return {n: np.broadcast_to(np.zeros((), a.dtype), a.shape) for n, a in initial.items()}
+        return {
+            n: np.broadcast_to(np.zeros((), a.dtype), a.shape)
+            for n, a in shapes_and_dtypes(initial).items()
+        }

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from masksweep.strategies.base import MaskedWeight, Plan
-from masksweep.strategies.core.weights import describe, values
+from masksweep.strategies.core import keras_internals
+from masksweep.strategies.core.weights import current_values, describe
 from masksweep.strategies.keras_model.choices import (
     HeldChoice,
     LossChoice,
@@ -102,13 +103,15 @@ def apply(
         True
     """
     require_supported(model)
-    weights, initial = describe(model), values(model)
+    weights, initial = describe(model), current_values(model)
     inputs, outputs = data or (None, None)
+    for variable in model.non_trainable_variables:
+        keras_internals.draw(variable)
     state = [np.asarray(v.numpy()) for v in model.non_trainable_variables]
     problem = Problem(model, initial, state, inputs, outputs, choose_loss(loss))
     chosen = choose_targets(model, weights, pattern, targets)
     masks = choose_masks(pattern, weights, initial, chosen, seed, problem)
-    held_values = choose_held(held, {name: initial[name] for name in masks})
+    held_values = choose_held(held, initial.of(masks))
     planned = [w for w in weights if w.name in masks]
     plan = Plan(tuple(MaskedWeight(w, masks[w.name], held_values[w.name]) for w in planned))
     strategies = choose_strategies(strategy, list(masks))

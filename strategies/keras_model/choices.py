@@ -14,9 +14,10 @@ from masksweep.strategies.base import (
     Strategy,
     Weight,
     require,
+    shapes_and_dtypes,
 )
 from masksweep.strategies.core.selection import INNER, first_matches, target_names
-from masksweep.strategies.core.weights import output_layers
+from masksweep.strategies.core.weights import ReadWhenUsed, output_layers
 from masksweep.strategies.held import HELD, Held
 from masksweep.strategies.held.constant import Constant
 from masksweep.strategies.patterns import Pattern, Scored
@@ -72,7 +73,7 @@ def choose_targets(
 def choose_masks(
     choice: PatternChoice,
     weights: Sequence[Weight],
-    initial: Mapping[str, Array],
+    initial: ReadWhenUsed,
     targets: Sequence[str] | str | None,
     seed: int,
     problem: Problem,
@@ -105,7 +106,8 @@ def choose_masks(
             else:
                 masks |= dict.fromkeys(matching, part)
     elif callable(choice):
-        masks = {n: mask for n in names if (mask := choice(n, initial[n].shape)) is not None}
+        shapes = {w.name: w.shape for w in weights}
+        masks = {n: mask for n in names if (mask := choice(n, shapes[n])) is not None}
     else:
         allowed = "must be a pattern, masks by weight name, or a function (name, shape) -> mask"
         raise Invalid("pattern", repr(choice), allowed)
@@ -132,7 +134,7 @@ def choose_strategies(choice: StrategyChoice, names: Sequence[str]) -> dict[str,
     return {name: _strategy(part) for name, part in _by_name("strategy", choice, names).items()}
 
 
-def choose_held(choice: HeldChoice, initial: Mapping[str, Array]) -> dict[str, Array]:
+def choose_held(choice: HeldChoice, initial: ReadWhenUsed) -> dict[str, Array]:
     """Returns the held values by weight name.
 
     Args:
@@ -144,7 +146,7 @@ def choose_held(choice: HeldChoice, initial: Mapping[str, Array]) -> dict[str, A
         Invalid: There is no such held value, or an array does not fit its weight.
     """
     parts = _by_name("held", choice, list(initial))
-    return {name: _held(name, part, initial[name]) for name, part in parts.items()}
+    return {name: _held(name, part, initial.of([name])) for name, part in parts.items()}
 
 
 def _by_name(key: str, choice: Any, names: Sequence[str]) -> dict[str, Any]:
@@ -167,7 +169,7 @@ def _strategy(choice: Any) -> Strategy:
     return STRATEGIES[choice]()
 
 
-def _held(name: str, choice: Any, initial: Array) -> Array:
+def _held(name: str, choice: Any, weight: ReadWhenUsed) -> Array:
     if isinstance(choice, int | float | np.number) and not isinstance(choice, bool):
         choice = Constant(float(choice))
     if isinstance(choice, str):
@@ -176,8 +178,8 @@ def _held(name: str, choice: Any, initial: Array) -> Array:
             raise Invalid("held", choice, f"must be a number, an array, {' or '.join(named)}")
         choice = HELD[choice]()
     if isinstance(choice, Held):
-        return choice.values({name: initial})[name]
-    array = np.asarray(choice)
+        return choice.values(weight)[name]
+    array, initial = np.asarray(choice), shapes_and_dtypes(weight)[name]
     if array.shape != initial.shape or array.dtype.kind not in "buifV":
         found = f"{array.dtype} of shape {array.shape}"
         raise Invalid(name, found, f"held values must be numbers of shape {initial.shape}")
@@ -205,11 +207,11 @@ def choose_loss(loss: LossChoice) -> Callable[[Any, Any], Any] | None:
 def _masks(
     pattern: Pattern,
     names: Sequence[str],
-    initial: Mapping[str, Array],
+    initial: ReadWhenUsed,
     seed: int,
     problem: Problem,
 ) -> dict[str, Any]:
-    weights = {name: initial[name] for name in names}
+    weights = initial.of(names)
     if isinstance(pattern, Scored):
         return dict(pattern.by_scores(weights))
     return dict(pattern.from_problem(problem, weights, seed))

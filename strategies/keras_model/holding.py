@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,8 @@ class Holding:
         self.weights: list[HeldWeight] = []
         """The masked weights, in the model's order; empty until `hold` is called."""
         self.start: dict[str, Array] = {}
-        """The masked weights before the training, by name."""
+        """The masked weights before the training, by name: dense, or `[kept]` if no more is
+        stored of them."""
         self._model = model
         self._new_calls: list[tuple[HeldWeight, Any]] = []
         """The kernels whose strategy replaces the product of their layer, with these layers."""
@@ -59,8 +61,24 @@ class Holding:
             binding = self.strategies[name].for_weight(masked).bind()
             held = HeldWeight(masked, binding, variables[name])
             self.weights.append(held)
-            self.start[name] = np.asarray(held.effective())
+            self.start[name] = np.asarray(
+                held.value.numpy() if held.kept_only else held.effective()
+            )
+        for variable in model.variables:
+            keras_internals.draw(variable)
         self._new_calls = with_new_calls(model, self.weights)
+
+    @contextmanager
+    def dense_variables(self) -> Iterator[None]:
+        """Gives the model's own variables, inside a `with` block, values that are not stored."""
+        not_stored = [held for held in self.weights if held.kept_only]
+        for held in not_stored:
+            held.variable.assign(held.effective())
+        try:
+            yield
+        finally:
+            for held in not_stored:
+                held.release()
 
     def require_accepted(self, plan: Plan) -> None:
         """Checks that the strategies can hold a plan.

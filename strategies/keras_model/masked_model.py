@@ -10,8 +10,9 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-from masksweep.strategies.base import Array, Invalid, MaskedWeight, Plan, Strategy, Weight
+from masksweep.strategies.base import Array, Invalid, Plan, Strategy, Weight
 from masksweep.strategies.core import keras_internals
 from masksweep.strategies.core.mask_changes import ChangeRecord
 from masksweep.strategies.core.weights import all_weights, describe
@@ -61,7 +62,7 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
             super().__init__(name=name or model.name, dtype=model.dtype_policy, autocast=False)
         self.model = model
         """The model that was given to `apply`. Its masked variables may have other values than the
-        weights that the masked model uses: see `dense_weights`."""
+        weights that the masked model uses, or none at all: see `dense_weights`."""
         self.holding = Holding(model, strategies)
         """The masked weights, and how they are held."""
         self.moving = None if schedule is None else MovingMasks(model, self.holding, schedule)
@@ -98,11 +99,7 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
     @property
     def plan(self) -> Plan:
         """The masks and held values."""
-        return Plan(
-            tuple(
-                MaskedWeight(w.weight, w.kept.numpy(), w.held.numpy()) for w in self.holding.weights
-            )
-        )
+        return Plan(tuple(held.masked() for held in self.holding.weights))
 
     def dense_weights(self) -> dict[str, Array]:
         """Returns the weights as the model uses them now, by name, in the model's order."""
@@ -122,7 +119,8 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
         Raises:
             Invalid: Keras cannot copy the model, for example because it has no `get_config`.
         """
-        plain = _copy(self.model)
+        with self.holding.dense_variables():
+            plain = _copy(self.model)
         held = {id(w.variable): w for w in self.holding.weights}
         for variable, copy in zip(self.model.variables, plain.variables, strict=True):
             masked = held.get(id(variable))
@@ -318,6 +316,10 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
             arrays = [held.arrays(masked) for held, masked in pairs]
             for (held, _), constants in zip(pairs, arrays, strict=True):
                 held.assign(constants)
+        for held in self.holding.weights:
+            values = start[held.weight.name]
+            if held.kept_only and values.shape == held.weight.shape:  # as files had it before
+                start[held.weight.name] = np.asarray(held.initial(tf.constant(values)))
         self.holding.start = start
         if self.moving is not None:
             self.moving.load(store, plan)
@@ -334,6 +336,7 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
         self.model.load_weights(filepath, *args, **kwargs)
         for held in self.holding.weights:
             held.value.assign(held.initial(held.variable.value))
+            held.release()
 
     def _require_registered(self) -> None:
         for strategy in self.holding.strategies.values():

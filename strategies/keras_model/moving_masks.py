@@ -17,7 +17,6 @@ from masksweep.strategies.core.held_weight import FreshSlots, HeldWeight, switch
 from masksweep.strategies.core.mask_changes import ChangeRecord, MaskChanges
 from masksweep.strategies.core.substitution import DenseSubstitution
 from masksweep.strategies.core.weights import all_weights, describe
-from masksweep.strategies.keras_model.choices import choose_held
 from masksweep.strategies.keras_model.holding import Holding
 from masksweep.strategies.keras_model.schedule_choice import ScheduleChoice
 from masksweep.strategies.patterns.base import raw
@@ -179,7 +178,7 @@ class MovingMasks:
         self._due.assign(following[0] if following else -1)
 
     def _held(self, weights: Mapping[str, Array]) -> Mapping[str, Array]:
-        return choose_held(self.choice.held, weights)
+        return self.choice.held_values(weights)
 
     def _draw(self, number: int, weights: Mapping[str, Array]) -> Masks:
         assert self.choice.pattern is not None

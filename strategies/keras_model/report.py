@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from masksweep.strategies.base import Plan
-from masksweep.strategies.core.audit import moved_fraction, violations
+import numpy as np
+
+from masksweep.strategies.base import Array, Plan
+from masksweep.strategies.core.audit import bits, moved_fraction, violations
+from masksweep.strategies.core.held_weight import HeldWeight
 from masksweep.strategies.keras_model.masked_model import MaskedModel, require_masked
+from masksweep.strategies.keras_model.sparse_dense import SparseDense, sparse_layers
 from masksweep.strategies.keras_model.table import table
 
 
@@ -62,20 +69,23 @@ class Audit:
         return f"{table(['weight', 'masked', 'violated', 'drift', 'moved'], rows)}\n{verdict}"
 
 
-def audit(masked: MaskedModel) -> Audit:
-    """Compares each masked entry of a masked model with its held value, bit for bit.
+def audit(model: Any) -> Audit:
+    """Compares each masked entry of a model with its held value, bit for bit.
 
     The weights are those that the model computes with, and that `export_plain` writes. As bits,
     -0.0 differs from 0.0, and a NaN is a violation.
 
+    A `SparseDense` has values at its connections only, so no other entry can have one. It passes if
+    its structure has the bits of the one that was given. If not, all its values are violations.
+
     Args:
-        masked: A masked model, from `apply`.
+        model: A masked model, from `apply`, or a Keras model with `SparseDense` layers.
 
     Returns:
         The findings for each masked weight; `ok` is the verdict.
 
     Raises:
-        Invalid: It is not a masked model.
+        Invalid: It is not a masked model, and has no `SparseDense`.
 
     Example:
         >>> import keras
@@ -88,13 +98,49 @@ def audit(masked: MaskedModel) -> Audit:
         hidden/kernel      16         0      0   0.0%
         not ok: no kept entry has changed, so it proves nothing; train first
     """
-    require_masked(masked)
-    weights, start, found = masked.dense_weights(), masked.holding.start, []
-    for w in masked.plan.weights:
-        alone, name = Plan((w,)), w.weight.name
-        count, drift = violations(weights, alone)
-        moved = moved_fraction({name: start[name]}, weights, alone) if w.mask.any() else 0.0
-        found.append(WeightAudit(name, w.mask.size, int((~w.mask).sum()), count, drift, moved))
-    if masked.moving is not None:
-        masked.moving.count_violations()
-    return Audit(tuple(found), sum(record.violations > 0 for record in masked.mask_changes))
+    sparse = sparse_layers(model)
+    if not sparse:
+        require_masked(model)
+    found = [_audit_layer(name, layer) for name, layer in sparse.items()]
+    if isinstance(model, MaskedModel):
+        found = [*(_audit(h, model.holding.start) for h in model.holding.weights), *found]
+    violated = 0
+    if isinstance(model, MaskedModel) and model.moving is not None:
+        model.moving.count_violations()
+        violated = sum(change.violations > 0 for change in model.mask_changes)
+    return Audit(tuple(found), violated)
+
+
+def _audit_layer(name: str, layer: SparseDense) -> WeightAudit:
+    values, size, start = layer.values.numpy(), math.prod(layer.shape), layer.start
+    same = layer.has_given_structure() and values.shape == (layer.kept,)
+    # without initial values, which a file may lack, it cannot be told what moved
+    moved = 0.0
+    if start is not None and start.shape == values.shape and values.size:
+        moved = float((bits(start) != bits(values)).mean())
+    wrong, drift = (0, 0.0) if same else (len(values), np.inf)
+    return WeightAudit(name, size, size - len(values), wrong, drift, moved)
+
+
+def _audit(held: HeldWeight, start: Mapping[str, Array]) -> WeightAudit:
+    if held.kept_only:
+        return _audit_kept_values(held, start[held.weight.name])
+    masked, name = held.masked(), held.weight.name
+    plan, weights = Plan((masked,)), {name: np.asarray(held.effective())}
+    count, drift = violations(weights, plan)
+    moved = moved_fraction(start, weights, plan) if masked.masked < masked.mask.size else 0.0
+    return WeightAudit(name, masked.mask.size, masked.masked, count, drift, moved)
+
+
+def _audit_kept_values(held: HeldWeight, start: Array) -> WeightAudit:
+    """Audits a weight of which only the kept values are stored. No dense array is made.
+
+    Where no value is stored, an entry is +0.0, which is its held value. So a violation is a stored
+    value at a masked entry that has any bit.
+    """
+    values, mask = held.value.numpy(), held.kept
+    wrong = values[~mask.at(held.places()) & (bits(values) != 0)].astype(np.float64)
+    drift = float(np.where(np.isnan(wrong), np.inf, np.abs(wrong)).max(initial=0.0))
+    moved = float((bits(start) != bits(values)).mean()) if values.size else 0.0
+    size = math.prod(held.weight.shape)
+    return WeightAudit(held.weight.name, size, mask.masked, len(wrong), drift, moved)

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from masksweep.strategies.base import Invalid, Plan, Strategy
+from masksweep.strategies.base import Array, Invalid, Plan, Strategy
+from masksweep.strategies.held import HELD
+from masksweep.strategies.held.constant import Constant
 from masksweep.strategies.keras_model.choices import HeldChoice, PatternChoice
 from masksweep.strategies.patterns import PATTERNS, Pattern, Scored
 from masksweep.strategies.schedules import SCHEDULES, MaskSchedule
@@ -22,6 +24,11 @@ class ScheduleChoice:
     seed: int
     pattern: Pattern | None
     """The pattern, if the schedule draws new masks."""
+
+    def held_values(self, weights: Mapping[str, Array]) -> dict[str, Array]:
+        """Returns the held values of entries that are masked now, from the weights as they are."""
+        kind = HELD[self.held]() if isinstance(self.held, str) else Constant(float(self.held))
+        return kind.values(weights)
 
     def to_config(self) -> dict[str, Any]:
         """Returns the choice as plain values, for `from_config`."""

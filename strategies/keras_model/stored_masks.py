@@ -16,7 +16,15 @@ from typing import Any
 import h5py
 import numpy as np
 
-from masksweep.strategies.base import Array, Invalid, MaskedWeight, Plan, Strategy, Weight
+from masksweep.strategies.base import (
+    Array,
+    Invalid,
+    MaskedWeight,
+    Plan,
+    Strategy,
+    Weight,
+    collapse_constant,
+)
 from masksweep.strategies.core.audit import one_if_equal
 from masksweep.strategies.core.held_weight import HeldWeight
 
@@ -55,8 +63,9 @@ def save(
     description = _description([w.weight for w in weights], strategies)
     store[WEIGHTS] = np.frombuffer(description.encode(), np.uint8)
     for i, weight in enumerate(weights):
-        store[MASK.format(i)] = np.packbits(weight.kept.numpy())
-        store[HELD.format(i)] = one_if_equal(weight.held.numpy())
+        kept, held = weight.kept, weight.held.numpy()
+        store[MASK.format(i)] = kept.variable if weight.kept_only else np.packbits(kept.numpy())
+        store[HELD.format(i)] = one_if_equal(collapse_constant(held))
         store[START.format(i)] = start[weight.weight.name]
         if weight.value is not weight.variable:
             store[VALUE.format(i)] = weight.value

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
-from masksweep.strategies.base import Invalid
-from masksweep.strategies.core.flops import positions
+from masksweep.strategies.base import Invalid, Plan
+from masksweep.strategies.core.flops import flops, positions
+from masksweep.strategies.core.raw_products import Positions
 from masksweep.strategies.core.weight_summary import WeightSummary, summarize, whole
+from masksweep.strategies.core.weights import all_weights, describe
 from masksweep.strategies.keras_model.masked_model import MaskedModel, require_masked
+from masksweep.strategies.keras_model.sparse_dense import SparseDense, sparse_layers
 from masksweep.strategies.keras_model.table import table
 
 
@@ -59,15 +63,15 @@ def _count(number: int | None) -> str:
     return "?" if number is None else f"{number:,}"
 
 
-def summary(masked: MaskedModel, inputs: Any = None) -> Summary:
-    """Describes the weights of a masked model: what is masked, how, and what they cost.
+def summary(model: Any, inputs: Any = None) -> Summary:
+    """Describes the weights of a model: what is masked, how, and what they cost.
 
     FLOPs are those of one sample in the forward pass: two for each multiply-add with a weight. In
     the column `as masked`, entries that are held at zero cost nothing. Entries that are held at
     another value cost as usual. `masksweep.strategies.core.flops.positions` says what is counted.
 
     Args:
-        masked: A masked model, from `apply`.
+        model: A masked model, from `apply`, or a Keras model with `SparseDense` layers.
         inputs: A batch of inputs, or symbolic inputs such as `keras.Input((20,))`. Needed only to
             count the FLOPs of a model that does not tell the sizes of its inputs, for example
             because sequences may have any length.
@@ -77,7 +81,8 @@ def summary(masked: MaskedModel, inputs: Any = None) -> Summary:
         order. It prints as a table.
 
     Raises:
-        Invalid: It is not a masked model, or it cannot be called on the inputs that are given.
+        Invalid: It is not a masked model and has no `SparseDense`, or it cannot be called on the
+            inputs that are given.
 
     Example:
         >>> import keras
@@ -92,21 +97,50 @@ def summary(masked: MaskedModel, inputs: Any = None) -> Summary:
         output/kernel  8 x 1        1         0     16         16
         all               48      0.5       0.5     80         32
     """
-    require_masked(masked)
-    counts, unknown = _positions(masked, inputs)
-    shapes = {name: values.shape for name, values in masked.dense_weights().items()}
-    strategies = {name: s.name for name, s in masked.holding.strategies.items()}
-    return Summary(tuple(summarize(shapes, masked.plan, strategies, counts)), unknown)
+    sparse = sparse_layers(model)
+    if not sparse:
+        require_masked(model)
+    plan, strategies = Plan(), dict[str, str]()
+    if isinstance(model, MaskedModel):
+        plan = model.plan
+        strategies = {name: s.name for name, s in model.holding.strategies.items()}
+        model = model.model
+    counts, unknown = _positions(model, inputs)
+    described = describe(model, all_weights(model))
+    shapes = {weight.name: weight.shape for weight in described}
+    weights = summarize(shapes, plan, strategies, counts)
+    return Summary(
+        tuple(
+            _of_layer(w.name, sparse[w.name], counts[w.name]) if w.name in sparse else w
+            for w in weights
+        ),
+        unknown,
+    )
 
 
-def _positions(masked: MaskedModel, inputs: Any) -> tuple[dict[str, int | None], str]:
+def _of_layer(name: str, layer: SparseDense, count: Positions) -> WeightSummary:
+    """Describes the kernel of a `SparseDense` as the dense kernel with its entries masked."""
+    kept, size = math.prod(layer.values.shape), math.prod(layer.shape)
+    return WeightSummary(
+        name=name,
+        shape=layer.shape,
+        masked=size - kept,
+        flops=flops(count, size),
+        masked_flops=flops(count, kept),
+        held="0",
+        strategy="SparseDense",
+    )
+
+
+def _positions(model: Any, inputs: Any) -> tuple[dict[str, int | None], str]:
     """Returns the positions of each weight, and why some are unknown."""
     try:
-        counts = positions(masked.model, inputs)
+        counts = positions(model, inputs)
     except Invalid as error:
         if inputs is not None:
             raise
-        return dict.fromkeys(masked.dense_weights()), f"FLOPs are unknown: {error}"
+        names = [w.name for w in describe(model, all_weights(model))]
+        return dict.fromkeys(names), f"FLOPs are unknown: {error}"
     unknown = [name for name, count in counts.items() if count is None]
     why = f"FLOPs are unknown: the products with {', '.join(unknown)} cannot be counted"
     return counts, why if unknown else ""

@@ -45,7 +45,8 @@ def binding(format: str) -> Binding:
         import tensorflow as tf
 
         flat = flat_indices(m, h.shape)[..., None]
-        return tf.reshape(tf.tensor_scatter_nd_update(tf.reshape(h, [-1]), flat, v), h.shape)
+        held = tf.reshape(dense_zeros(h), [-1])
+        return tf.reshape(tf.tensor_scatter_nd_update(held, flat, v), h.shape)
 
     return Binding(
         layout=module.pack,
@@ -54,4 +55,13 @@ def binding(format: str) -> Binding:
         substitute=scatter,
         matmul=lambda x, v, m, h: module.multiply(x, v, m, h.shape[-1]),
         matmul_layers=MATRIX_LAYERS,
+        # the values of a compact kernel have two axes, so its held values are stored
+        places=None if format == "compact" else flat_indices,
     )
+
+
+def dense_zeros(h: Any) -> Any:
+    """Returns the held values as a dense tensor; they are zeros if `h` is a `tf.TensorSpec`."""
+    import tensorflow as tf
+
+    return tf.zeros(h.shape, h.dtype) if isinstance(h, tf.TensorSpec) else h

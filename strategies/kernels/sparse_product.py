@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,12 @@ from masksweep.strategies.base import Array
 from masksweep.strategies.kernels import numpy_product
 from masksweep.strategies.kernels.numpy_product import Call, Products, empty, share, tiled
 from masksweep.strategies.kernels.products import DOT_ROWS, SUM_ROWS, TILES
-from masksweep.strategies.kernels.structure import Structure, unpack
+from masksweep.strategies.kernels.structure import BAND, unpack
 
 IN_ORDER = np.empty(0, np.int32)
 
 
-def multiply(x: Any, values: Any, packed: Any, outputs: int) -> Any:
+def multiply(x: Any, values: Any, packed: Any, outputs: int, band: int = BAND) -> Any:
     """Returns `x @ kernel`, as `numpy_product.multiply` does. No number of threads changes a bit.
 
     Args:
@@ -23,6 +24,7 @@ def multiply(x: Any, values: Any, packed: Any, outputs: int) -> Any:
         values: The kept values by output, `[kept]`.
         packed: The structure of the kernel, as `structure.pack` returns it.
         outputs: Number of columns of the kernel.
+        band: As given to `structure.pack`.
 
     Returns:
         `[rows, outputs]`, in the dtype of the computation.
@@ -35,19 +37,18 @@ def multiply(x: Any, values: Any, packed: Any, outputs: int) -> Any:
         >>> multiply(x, values, pack(mask), outputs=2).numpy()
         array([[ 2., 30.]], dtype=float32)
     """
-    return numpy_product.multiply(
-        Products(_forward, _backward, _of_values), x, values, packed, outputs
-    )
+    functions = (partial(f, band=band) for f in (_forward, _backward, _of_values))
+    return numpy_product.multiply(Products(*functions), x, values, packed, outputs)
 
 
-def _forward(packed: Array, values: Array, source: Array, call: Call) -> Array:
-    kernel = _unpack(packed, call)
+def _forward(packed: Array, values: Array, source: Array, call: Call, band: int) -> Array:
+    kernel = unpack(packed, call.inputs, call.outputs, band)
     arrays = kernel.output_starts, kernel.inputs, IN_ORDER, values, source
     return _weighted_sums(call.outputs, *arrays, threads=call.threads)
 
 
-def _backward(packed: Array, values: Array, upstream: Array, call: Call) -> Array:
-    kernel = _unpack(packed, call)
+def _backward(packed: Array, values: Array, upstream: Array, call: Call, band: int) -> Array:
+    kernel = unpack(packed, call.inputs, call.outputs, band)
     arrays = kernel.input_starts, kernel.outputs, kernel.positions, values, upstream
     return _weighted_sums(call.inputs, *arrays, threads=call.threads)
 
@@ -62,8 +63,8 @@ def _weighted_sums(count: int, *arrays: Array, threads: int) -> Array:
     return result[:, : source.shape[1]]
 
 
-def _of_values(packed: Array, source: Array, upstream: Array, call: Call) -> Array:
-    kernel = _unpack(packed, call)
+def _of_values(packed: Array, source: Array, upstream: Array, call: Call, band: int) -> Array:
+    kernel = unpack(packed, call.inputs, call.outputs, band)
     lanes, arrays = tiled(TILES, source, upstream)
     result, starts = empty(kernel.inputs.shape, source), kernel.output_starts
     dot_rows = DOT_ROWS[lanes]
@@ -73,7 +74,3 @@ def _of_values(packed: Array, source: Array, upstream: Array, call: Call) -> Arr
         lambda *rows: dot_rows(starts, kernel.inputs, *arrays, result, *rows),
     )
     return result
-
-
-def _unpack(packed: Array, call: Call) -> Structure:
-    return unpack(packed, call.inputs, call.outputs)

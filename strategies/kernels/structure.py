@@ -56,18 +56,30 @@ def pack(mask: Mask, band: int = BAND) -> Array:
         [0, 1, 1]
     """
     matrix = mask.reshape(-1, mask.shape[-1])
-    outputs, inputs = np.nonzero(matrix.T)
+    outputs, inputs = np.divmod(np.flatnonzero(matrix.T), max(1, len(matrix)))
+    return pack_entries(inputs.astype(np.int32), outputs.astype(np.int32), matrix.shape, band)
+
+
+def pack_entries(inputs: Array, outputs: Array, shape: tuple[int, int], band: int = BAND) -> Array:
+    """Returns the result of `pack` from the kept entries.
+
+    Args:
+        inputs: The input of each entry, by output, and within an output in order, `[kept]` int32.
+        outputs: The output of each entry, `[kept]` int32.
+        shape: Numbers of inputs and outputs of the kernel.
+        band: Number of units in a band.
+    """
     by_band = np.argsort(inputs // band, kind="stable")
     outputs, inputs = outputs[by_band], inputs[by_band]
     by_input = np.lexsort((outputs, inputs, outputs // band))
     arrays = Structure(
-        _starts(inputs // band, outputs, *_bands(matrix.shape, band)),
+        _starts(inputs // band, outputs, *_bands(shape, band)),
         inputs,
-        _starts(outputs // band, inputs, *_bands(matrix.shape[::-1], band)),
+        _starts(outputs // band, inputs, *_bands(shape[::-1], band)),
         outputs[by_input],
         by_input,
     )
-    return np.concatenate(arrays).astype(np.int32)
+    return np.concatenate([array.astype(np.int32) for array in arrays])
 
 
 def _starts(bands: Array, units: Array, count: int, size: int) -> Array:
@@ -97,11 +109,11 @@ def unpack(packed: Array, inputs: int, outputs: int, band: int = BAND) -> Struct
     return Structure(*np.split(packed, ends))
 
 
-def multiply(x: Any, values: Any, packed: Any, outputs: int) -> Any:
+def multiply(x: Any, values: Any, packed: Any, outputs: int, band: int = BAND) -> Any:
     """Returns `x @ kernel`, as `sparse_product.multiply` does."""
     from masksweep.strategies.kernels.sparse_product import multiply
 
-    return multiply(x, values, packed, outputs)
+    return multiply(x, values, packed, outputs, band)
 
 
 def flat_indices(packed: Any, inputs: int, outputs: int, band: int = BAND) -> Any:
@@ -118,9 +130,11 @@ def flat_indices(packed: Any, inputs: int, outputs: int, band: int = BAND) -> An
     """
     import tensorflow as tf
 
-    packed = tf.cast(packed, tf.int64)
-    bands, _ = _bands((inputs, outputs), band)
-    starts = packed[: bands * outputs + 1]
-    rows = packed[bands * outputs + 1 :][: starts[-1]]
-    columns = tf.tile(tf.range(outputs, dtype=tf.int64), [bands])
-    return rows * outputs + tf.repeat(columns, starts[1:] - starts[:-1])
+    by_output = math.prod(_bands((inputs, outputs), band)) + 1
+    by_input = math.prod(_bands((outputs, inputs), band)) + 1
+    kept = (packed.shape[0] - by_output - by_input) // 3
+    starts, rows = packed[:by_output], packed[by_output : by_output + kept]
+    # the unit of an entry is the last one that starts at it or before; faster than tf.repeat
+    order = tf.range(kept, dtype=packed.dtype)
+    units = tf.searchsorted(starts, order, side="right", out_type=tf.int64) - 1
+    return tf.cast(rows, tf.int64) * outputs + units % outputs

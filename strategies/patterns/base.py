@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from masksweep.strategies.base import Array, Mask, require
+from masksweep.strategies.base import Array, Mask, require, shapes_and_dtypes
 
 if TYPE_CHECKING:
     from masksweep.strategies.patterns.problem import Problem
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Shape of each targeted weight by name, in the model's order."""
+RAW_PART = 2**20
+"""Number of random integers that are in memory at once where not all are needed."""
 
 
 class Pattern:
@@ -67,7 +69,8 @@ class Pattern:
         Raises:
             Invalid: The pattern cannot be used for one of the weights.
         """
-        return self.masks({name: array.shape for name, array in weights.items()}, seed)
+        arrays = shapes_and_dtypes(weights)
+        return self.masks({name: array.shape for name, array in arrays.items()}, seed)
 
     @property
     def needs_model(self) -> bool:
@@ -177,8 +180,51 @@ def raw(size: int, seed: int, name: str) -> NDArray[np.uint64]:
     Returns:
         An array `[size]` of 64-bit unsigned integers.
     """
+    return _generator(seed, name).random_raw(size)
+
+
+def _generator(seed: int, name: str) -> np.random.PCG64:
     key = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:16], "little")
-    return np.random.PCG64(key).random_raw(size)
+    return np.random.PCG64(key)
+
+
+def keep_lowest_of_raw(size: int, count: int, *, seed: int, name: str) -> Mask:
+    """Returns `keep_lowest(raw(size, seed, name), count)`, without all integers in memory at once.
+
+    The integers are made three times, in parts: to count them by their upper bits, to find the
+    largest that is kept, and to compare them with it.
+
+    Example:
+        >>> mask = keep_lowest_of_raw(50, 5, seed=0, name="hidden/kernel")
+        >>> bool((mask == keep_lowest(raw(50, 0, "hidden/kernel"), 5)).all())
+        True
+    """
+    if size <= RAW_PART or not 0 < count < size:
+        return keep_lowest(raw(size, seed, name), count)
+
+    def parts() -> Iterator[NDArray[np.uint64]]:
+        generator = _generator(seed, name)
+        for start in range(0, size, RAW_PART):
+            yield generator.random_raw(min(RAW_PART, size - start))
+
+    def upper(part: NDArray[np.uint64]) -> NDArray[np.int64]:
+        return (part >> np.uint64(48)).astype(np.int64)
+
+    numbers = np.zeros(2**16, np.int64)
+    for part in parts():
+        numbers += np.bincount(upper(part), minlength=2**16)
+    through = np.cumsum(numbers)  # how many have these upper bits or lower ones
+    last = int(np.searchsorted(through, count))
+    among = np.concatenate([part[upper(part) == last] for part in parts()])
+    rank = count - 1 - int(through[last] - numbers[last])
+    threshold = np.partition(among, rank)[rank]
+    mask, ties = np.empty(size, bool), []
+    for start, part in zip(range(0, size, RAW_PART), parts(), strict=True):
+        mask[start : start + len(part)] = part < threshold
+        ties.append(start + np.flatnonzero(part == threshold))
+    lowest = np.concatenate(ties)[: count - int(np.count_nonzero(mask))]
+    mask[lowest] = True
+    return mask
 
 
 def keep_lowest(scores: NDArray[np.uint64], count: int) -> Mask:

@@ -13,7 +13,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from masksweep.strategies.base import Mask, require
-from masksweep.strategies.core.edge_list import EdgeList, End, edges_of_pairs, read_edges
+from masksweep.strategies.core.edge_list import (
+    EdgeList,
+    End,
+    edges_of_entries,
+    edges_of_indices,
+    edges_of_pairs,
+    read_edges,
+)
 from masksweep.strategies.core.sparse_file import read_entries
 from masksweep.strategies.patterns.base import Pattern, Shapes
 from masksweep.strategies.registry import register
@@ -96,25 +103,47 @@ class Edges(Pattern):
     def masks(self, shapes: Shapes, seed: int) -> dict[str, Mask]:
         for name, shape in shapes.items():
             require(len(shape) == 2, name, list(shape), "a weight [inputs, units], to have edges")
-        if self._is_matrix:
-            return self._from_matrix(shapes)
-        edges = self._edges()
+        edges = self.edge_list()
         return {name: edges.mask(name, shape) for name, shape in shapes.items()}
 
-    def _from_matrix(self, shapes: Shapes) -> dict[str, Mask]:
-        matrix_shape, rows, columns, values = read_entries(str(self.path))
-        for name, shape in shapes.items():
-            allowed = f"a matrix of the shape of {name}, {list(shape)}; it is {list(matrix_shape)}"
-            require(matrix_shape == shape, "path", self.path, allowed)
-        matrix = np.zeros(matrix_shape)
-        np.add.at(matrix, (rows, columns), values)
-        return dict.fromkeys(shapes, matrix != 0)
+    def edge_list(self) -> EdgeList:
+        """Returns the edges of the graph."""
+        if self._is_matrix:
+            return edges_of_entries("path", self.path, *read_entries(str(self.path)))
+        return self._edges()
 
     def _edges(self) -> EdgeList:
         ends = End("source", "inputs", self.inputs), End("target", "units", self.units)
         if self.path is None:
             return edges_of_pairs(self.pairs, ends)
         return read_edges(self.path, (self.source, self.target), ends)
+
+
+def as_edge_list(edges: Any) -> EdgeList:
+    """Returns the edges of a graph in any form that `SparseDense` takes.
+
+    Args:
+        edges: An `Edges`, a path, a SciPy sparse matrix, or pairs of indices.
+
+    Raises:
+        Invalid: They cannot be read.
+
+    Example:
+        >>> as_edge_list([(0, 1), (2, 1)]).entries("genes", (3, 2)).tolist()
+        [[0, 1], [2, 1]]
+    """
+    if isinstance(edges, str | Path):
+        edges = Edges(path=str(edges))
+    if isinstance(edges, Edges):
+        return edges.edge_list()
+    if hasattr(edges, "tocoo"):
+        matrix = edges.tocoo()
+        found = f"a sparse matrix {list(matrix.shape)}"
+        return edges_of_entries("edges", found, matrix.shape, matrix.row, matrix.col, matrix.data)
+    array = np.asarray(edges)
+    if array.ndim == 2 and array.dtype.kind in "iu":
+        return edges_of_indices(array)
+    return Edges(pairs=edges).edge_list()
 
 
 def _as_names(key: str, names: Any) -> tuple[str, ...]:

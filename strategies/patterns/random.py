@@ -10,7 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from masksweep.strategies.base import Mask, require
-from masksweep.strategies.patterns.base import Pattern, Shapes, check_sparsity, keep_lowest, raw
+from masksweep.strategies.patterns.base import (
+    Pattern,
+    Shapes,
+    check_sparsity,
+    keep_lowest,
+    keep_lowest_of_raw,
+    raw,
+)
 from masksweep.strategies.patterns.fans import keep_connected
 from masksweep.strategies.registry import register
 
@@ -71,19 +78,20 @@ class Random(Pattern):
             require(getattr(self, key) >= 0, key, getattr(self, key), "0 or more")
 
     def masks(self, shapes: Shapes, seed: int) -> dict[str, Mask]:
-        scores_by_name = {n: raw(int(np.prod(s)), seed, n).reshape(s) for n, s in shapes.items()}
+        sizes = {name: int(np.prod(shape)) for name, shape in shapes.items()}
         if self.distribution == "global":
-            counts = _global_counts(scores_by_name, self.sparsity)
+            counts = _global_counts({n: raw(s, seed, n) for n, s in sizes.items()}, self.sparsity)
         else:
             counts = kept_counts(shapes, self.sparsity, self.distribution)
         masks_by_name = {}
         for name, shape in shapes.items():
-            scores = scores_by_name[name]
             if len(shape) > 1 and (self.min_fan_in or self.min_fan_out):
+                scores = raw(sizes[name], seed, name).reshape(shape)
                 fans = {"min_fan_in": self.min_fan_in, "min_fan_out": self.min_fan_out}
                 masks_by_name[name] = keep_connected(scores, counts[name], name=name, **fans)
             else:
-                masks_by_name[name] = keep_lowest(scores, counts[name])
+                mask = keep_lowest_of_raw(sizes[name], counts[name], seed=seed, name=name)
+                masks_by_name[name] = mask.reshape(shape)
         return masks_by_name
 
 

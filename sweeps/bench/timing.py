@@ -96,7 +96,7 @@ class BenchSetup:
         keras.utils.set_random_seed(0)
         self.size = size
         self._network = MLP(hidden=size.hidden)
-        self._model = self._network.build((size.inputs,), OUTPUTS)
+        self._model = self._build()
         self._start = values(self._model)
         rng = np.random.default_rng(0)
         samples = BATCH_SIZE * BATCH_COUNT
@@ -116,6 +116,9 @@ class BenchSetup:
         self.control_ms = [1000 * median(times) for times in control_times]
         self.fastest_control = int(np.argmin(self.control_ms))
         """Index of the faster control, with which all cases of this size are compared."""
+
+    def _build(self) -> Any:
+        return self._network.build((self.size.inputs,), OUTPUTS)
 
     def _shape(self, plan: Plan, strategy: Strategy, optimizer: Optimizer, jit: bool) -> Shape:
         return Shape.of(
@@ -155,7 +158,8 @@ class BenchSetup:
             gc.collect()  # a program is a reference cycle: free it before the next one is built
             if reason := _too_large(case, plan):
                 return reason
-            self._program = Program(shape, self._model, plan)
+            # not the model of the controls: a strategy may free the memory of its variables
+            self._program = Program(shape, self._build(), plan)
         return self._run_function(self._program, plan)
 
 

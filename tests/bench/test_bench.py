@@ -168,11 +168,12 @@ def test_what_the_other_layers_have_learned_or_were_given_stays(strategy: Any) -
         describe(model), values(model), masks=Columns(0.0).from_weights, held=Zero().values
     )
     loss = keras.losses.MeanSquaredError()
-    training = Training(model, strategy, plan, optimizer=keras.optimizers.SGD(), loss=loss)
     x = tf.constant(np.random.default_rng(1).normal(5, 3, (4, 20)), tf.float32)
-    np.testing.assert_allclose(training.forward(x, training=False)[0], model(x), atol=1e-5)
-    kernel = model.layers[-2].kernel
-    kernel.assign(kernel + 1)  # outside of the training, the layer computes with its own kernel
+    kernel, expected = model.layers[-2].kernel, model(x)
+    start = kernel.numpy()
+    training = Training(model, strategy, plan, optimizer=keras.optimizers.SGD(), loss=loss)
+    np.testing.assert_allclose(training.forward(x, training=False)[0], expected, atol=1e-5)
+    kernel.assign(start + 1)  # outside of the training, the layer computes with its own kernel
     assert not np.allclose(training.forward(x, training=False)[0], model(x), atol=0.1)
 
 

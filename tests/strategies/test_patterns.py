@@ -24,8 +24,8 @@ from masksweep.strategies.core import npz
 from masksweep.strategies.core.connections import cut_off
 from masksweep.strategies.core.npz import read_arrays
 from masksweep.strategies.core.weights import describe
-from masksweep.strategies.patterns import Pattern
-from masksweep.strategies.patterns.base import raw
+from masksweep.strategies.patterns import Pattern, base
+from masksweep.strategies.patterns.base import keep_lowest, keep_lowest_of_raw, raw
 from masksweep.strategies.patterns.block import Block
 from masksweep.strategies.patterns.by_weight import ByWeight
 from masksweep.strategies.patterns.columns import Columns
@@ -512,3 +512,28 @@ def test_refuses(make: Any, key: str) -> None:
     with pytest.raises(Invalid) as caught:
         make()
     assert caught.value.key == key
+
+
+class FewNumbers:
+    """A generator of random integers, many of which are equal."""
+
+    def __init__(self, seed: int, name: str) -> None:
+        self.generator = np.random.PCG64(seed)
+
+    def random_raw(self, size: int) -> Any:
+        return self.generator.random_raw(size) >> np.uint64(61) << np.uint64(self.shift)
+
+    shift = 0
+
+
+@pytest.mark.parametrize("shift", [None, 0, 46, 47, 60])
+def test_large_masks_are_made_in_parts(shift: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are those of all integers at once, also if integers or their upper bits are equal."""
+    monkeypatch.setattr(base, "RAW_PART", 64)
+    if shift is not None:
+        monkeypatch.setattr(FewNumbers, "shift", shift)
+        monkeypatch.setattr(base, "_generator", FewNumbers)
+    for size in (1, 64, 65, 1000):
+        for count in {0, 1, size // 3, size - 1, size}:
+            mask = keep_lowest_of_raw(size, count, seed=size, name="a/kernel")
+            assert (mask == keep_lowest(raw(size, size, "a/kernel"), count)).all(), (size, count)
