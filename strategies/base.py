@@ -367,6 +367,15 @@ class Strategy:
         """
         return self
 
+    def for_moving_masks(self, on_gpu: bool | None = None) -> Strategy:
+        """Returns the strategy for masks that lose their structure, such as their blocks, as they
+        move. By default this strategy.
+
+        Args:
+            on_gpu: As for `for_weight`.
+        """
+        return self
+
     def choices(self, plan: Plan, on_gpu: bool | None = None) -> dict[str, str]:
         """Returns what `for_weight` chooses for a plan, by setting, as text for the user.
 

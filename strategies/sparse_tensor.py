@@ -20,7 +20,7 @@ from masksweep.strategies.base import (
     variable_of,
 )
 from masksweep.strategies.kernels.binding import MODULES, binding, dense_zeros, misfit
-from masksweep.strategies.kernels.choice import choose
+from masksweep.strategies.kernels.choice import choose, choose_for_moving_masks
 from masksweep.strategies.registry import register
 
 FORMATS = ("auto", "coo", "lookup", "compiled", "block", "compact")
@@ -133,7 +133,6 @@ class SparseTensor(Strategy):
     """
 
     name: ClassVar[str] = "sparse_tensor"
-    follows = "equal counts"
     format: Literal["auto", "coo", "lookup", "compiled", "block", "compact"] = field(
         default="auto", metadata={"implied": "coo"}
     )
@@ -146,6 +145,11 @@ class SparseTensor(Strategy):
             self.format,
             f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}",
         )
+
+    @property
+    def follows(self) -> Literal["all masks", "equal counts", "nothing"]:  # type: ignore[override]
+        """Which changes of the masks it can follow: none that break the blocks or rows it needs."""
+        return "nothing" if self.format in ("block", "compact") else "equal counts"
 
     @property
     def xla(self) -> bool:  # type: ignore[override]
@@ -173,6 +177,12 @@ class SparseTensor(Strategy):
         if self.format != "auto":
             return self
         format: Any = choose(masked, on_gpu).format
+        return replace(self, format=format)
+
+    def for_moving_masks(self, on_gpu: bool | None = None) -> SparseTensor:
+        if self.format != "auto":
+            return self
+        format: Any = choose_for_moving_masks(on_gpu).format
         return replace(self, format=format)
 
     def choices(self, plan: Plan, on_gpu: bool | None = None) -> dict[str, str]:

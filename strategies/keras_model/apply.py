@@ -25,6 +25,8 @@ from masksweep.strategies.keras_model.masked_model import MaskedModel, require_s
 from masksweep.strategies.keras_model.schedule_choice import choose_schedule
 from masksweep.strategies.patterns.problem import Problem
 from masksweep.strategies.schedules import MaskSchedule
+from masksweep.strategies.schedules.static import Static
+from masksweep.strategies.schedules.swap import Swap
 
 
 def apply(
@@ -115,5 +117,7 @@ def apply(
     planned = [w for w in weights if w.name in masks]
     plan = Plan(tuple(MaskedWeight(w, masks[w.name], held_values[w.name]) for w in planned))
     strategies = choose_strategies(strategy, list(masks))
+    if schedule is not None and not isinstance(schedule, Static | Swap):
+        strategies = {name: s.for_moving_masks() for name, s in strategies.items()}
     moves = choose_schedule(schedule, pattern, held, seed, strategies, plan)
     return MaskedModel(model, strategies, plan, schedule=moves)

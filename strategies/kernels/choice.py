@@ -58,16 +58,28 @@ def choose(masked: MaskedWeight, on_gpu: bool | None = None) -> Choice:
     """
     if not misfit("compact", masked):
         return Choice("compact")
-    if _sees_gpu() if on_gpu is None else on_gpu:
-        return Choice("coo", "compiled code runs on a CPU only")
-    if find_spec("numba") is None:
-        return Choice("coo", "numba is not installed")
+    scattered = choose_for_moving_masks(on_gpu)
+    if scattered.format == "coo":
+        return scattered
     if reason := misfit("compiled", masked):
         return Choice("coo", f"compiled takes {reason} only")
     if int(masked.mask.sum()) < MIN_KEPT:
         return Choice("coo")
     height, width = block_shape(masked.mask)
     return Choice("block" if height >= MIN_SIDE and width % MIN_SIDE == 0 else "compiled")
+
+
+def choose_for_moving_masks(on_gpu: bool | None = None) -> Choice:
+    """Returns the format for masks whose entries move one by one.
+
+    Args:
+        on_gpu: As for `choose`.
+    """
+    if _sees_gpu() if on_gpu is None else on_gpu:
+        return Choice("coo", "compiled code runs on a CPU only")
+    if find_spec("numba") is None:
+        return Choice("coo", "numba is not installed")
+    return Choice("compiled")
 
 
 def _sees_gpu() -> bool:

@@ -174,6 +174,13 @@ class Trial(Section):
         return Swap((self.train.switch_at,)) if self.train.switch_at else self.schedule
 
     @property
+    def running_strategy(self) -> Strategy:
+        """The strategy as it trains: for masks that move one by one, if the schedule moves them."""
+        if not self.moves_masks or isinstance(self.mask_schedule, Swap):
+            return self.strategy
+        return self.strategy.for_moving_masks(self.resources.num_gpus > 0)
+
+    @property
     def moves_masks(self) -> bool:
         """Whether the masks change in the course of the training."""
         return self.strategy.role != "dense" and not isinstance(self.mask_schedule, Static)

@@ -279,7 +279,7 @@ def costs(start: TrialStart, plan: Plan, program: Program) -> dict[str, float]:
         also the sparsity, and the number of units and inputs without any connection.
     """
     training = program.training
-    strategy = start.trial.strategy
+    strategy = start.trial.running_strategy
     constant_bytes = sum(
         array.nbytes
         for weight in plan.weights

@@ -108,7 +108,7 @@ def check(
     if not isinstance(trial.mask_schedule, Swap):
         return
     masks = redrawn(trial, weights, plan, initial, 1)
-    layouts = [trial.strategy.for_weight(w).bind().layout for w in plan.weights]
+    layouts = [trial.running_strategy.for_weight(w).bind().layout for w in plan.weights]
     if any(
         layout(w.mask).shape != layout(masks[w.weight.name]).shape
         for layout, w in zip(layouts, plan.weights, strict=True)

@@ -210,7 +210,11 @@ def check_plans(trials: Sequence[Trial]) -> list[PreflightAnswer]:
             if masks_known and (kernel.units or kernel.inputs)
         ]
         reason = refusal(trial, plan) or ""
-        choices = trial.strategy.choices(plan, trial.resources.num_gpus > 0) if masks_known else {}
+        choices = (
+            trial.running_strategy.choices(plan, trial.resources.num_gpus > 0)
+            if masks_known
+            else {}
+        )
         chosen = "" if reason else "; ".join(f"{key}: {text}" for key, text in choices.items())
         results.append(PreflightAnswer(reason, "; ".join(kernels), chosen))
         if not reason and plan.weights:

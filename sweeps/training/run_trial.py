@@ -159,7 +159,9 @@ def audited_result(
         tags["data.order"] = UNKNOWN_ORDER
     causes = [*leak_cause.causes(start, position.found, by_finalizing)]
     causes += evaluation.moved_outputs(start, program, before, integrity)
-    tags |= {f"strategy.{k}": text for k, text in start.trial.strategy.choices(plan).items()}
+    tags |= {
+        f"strategy.{k}": text for k, text in start.trial.running_strategy.choices(plan).items()
+    }
     if causes:
         tags["integrity.through"] = ", ".join(causes)
     last_epoch = evaluation.epoch_metrics(start, program, position)

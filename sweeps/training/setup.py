@@ -256,7 +256,7 @@ def shape(start: TrialStart) -> Shape:
     steps = schedule(trial, data.samples)[1]
     return Shape.of(
         _plan_in_program_layout(start),
-        trial.strategy,
+        trial.running_strategy,
         trial.optimizer.for_steps(steps),
         model=trial.model,
         inputs=data.shape,
@@ -292,9 +292,10 @@ def refusal(trial: Trial, plan: Plan) -> str | None:
     Returns:
         The reason, or None if both can.
     """
-    if reason := trial.strategy.refuses(plan):
+    strategy = trial.running_strategy
+    if reason := strategy.refuses(plan):
         return reason
-    if plan.weights and (reason := trial.mask_schedule.refuses(trial.strategy, plan)):
+    if plan.weights and (reason := trial.mask_schedule.refuses(strategy, plan)):
         return reason
     if trial.compare and (reason := trial.compare.refuses(plan)):
         return f"compare: {trial.compare.name}: {reason}"

@@ -38,8 +38,12 @@ STEPS = {"steps": 20, "batch_size": 100, "jit": False}
 
 
 def moving(schedule: str, strategy: str = "hard_mask", **sections: Any) -> Trial:
+    return make(**moving_sections(schedule, strategy, **sections))
+
+
+def moving_sections(schedule: str, strategy: Any, **sections: Any) -> dict[str, Any]:
     settings = {"pattern": PATTERN, "train": STEPS, "speed": {"rounds": 0}, **sections}
-    return make(strategy=strategy, schedule=SCHEDULES[schedule], **settings)
+    return {"strategy": strategy, "schedule": SCHEDULES[schedule], **settings}
 
 
 def changes(result: results.TrialResult) -> list[dict[str, Any]]:
@@ -115,6 +119,18 @@ def test_strategies_that_store_kept_values_follow_equal_counts(schedule: str) ->
             np.testing.assert_array_equal(masked.mask, other.mask)
         for name, array in weights.items():
             np.testing.assert_allclose(array, expected[name], atol=1e-5)
+
+
+def test_sparse_tensor_takes_a_format_for_scattered_masks_if_they_move() -> None:
+    """The masks begin as whole rows, and RigL scatters them."""
+    pattern = {"name": "rows", "sparsity": 0.5}
+    result = run_trial.run(moving("rigl", "sparse_tensor", pattern=pattern))
+    assert result.metrics["integrity/ok"] == 1.0
+    explicit = {"name": "sparse_tensor", "format": "compact"}
+    refused = run_trial.run(make(**moving_sections("rigl", explicit, pattern=pattern)))
+    assert (refused.status, refused.reason) == (
+        "skipped", "schedule=rigl: its masks cannot move"
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("strategy", ["sparse_values", "var_list", "loss_mask"])
