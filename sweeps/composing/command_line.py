@@ -70,8 +70,9 @@ def _compose_jobs(config_dir: str | None, overrides: Sequence[str]) -> list[Comp
     from masksweep.sweeps.composing.composer import Composer
     from masksweep.sweeps.config.composed import ComposedJob
 
-    with hydra_internals.compose_sweep_config(config_dir, overrides) as (loader, config):
-        composer = Composer(loader, config)
+    with hydra_internals.compose_sweep_config(config_dir, overrides) as sweep_config:
+        loader, config, chosen = sweep_config
+        composer = Composer(loader, config, chosen)
         named_jobs = grid.jobs(composer, config, list(config.hydra.overrides.task))
         values = composer.resolve([job for _, job in named_jobs])
     return [ComposedJob(job, v, part) for (part, job), v in zip(named_jobs, values, strict=True)]

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.composing.hydra_internals import apply_overrides
+from masksweep.sweeps.composing.hydra_internals import apply_overrides, is_choice
 
 Overrides = tuple[str, ...]
 """Overrides as on the command line."""
@@ -33,15 +33,24 @@ class Composer:
     Args:
         loader: Hydra's config loader.
         config: The config of the sweep itself, composed without the overrides of the jobs.
+        chosen: The same config without its values, which jobs with the same choices start from.
     """
 
-    def __init__(self, loader: Any, config: DictConfig) -> None:
-        self._loader, self._config = loader, config
+    def __init__(self, loader: Any, config: DictConfig, chosen: DictConfig) -> None:
+        self._loader, self._config, self._chosen = loader, config, chosen
         self._is_group = cache(loader.repository.group_exists)
         self._parser = OverridesParser.create(config_loader=loader)
         self._parsed: dict[str, Override] = {}
         self._composed: dict[Overrides, DictConfig] = {}
         self._sections: dict[tuple[Overrides, str, Overrides], dict[str, Any] | None] = {}
+        self._sweep_choices = [
+            (o.get_key_element(), o.value())
+            for o in self.parse(list(chosen.hydra.overrides.task))
+            if not o.is_sweep_override()
+        ]
+        # a group without a choice is an error in a job, but not in the sweep
+        groups = chosen.hydra.runtime.choices
+        self._is_complete = not any(OmegaConf.is_missing(groups, group) for group in groups)
 
     def parse(self, lines: Sequence[str]) -> list[Override]:
         """Parses overrides. Each is parsed once and cached."""
@@ -128,7 +137,7 @@ class Composer:
         """
         lines = dict.fromkeys(line for chosen in choices for line in chosen)
         common = tuple(line for line in lines if all(line in chosen for chosen in choices))
-        if len(choices) <= 2 * len(lines):
+        if len(choices) <= max(1, 2 * len(lines)):
             return {}
         before = self._defaults(common)
         sections = {}
@@ -152,7 +161,11 @@ class Composer:
     def _compose_choice(self, chosen: Overrides) -> DictConfig:
         """Returns Hydra's config for a choice of groups, cached. Do not change it."""
         if chosen not in self._composed:
-            self._composed[chosen] = self._loader.load_sweep_config(self._config, list(chosen))
+            choices = [(o.get_key_element(), o.value()) for o in self.parse(chosen)]
+            if choices == self._sweep_choices and self._is_complete:
+                self._composed[chosen] = self._chosen
+            else:
+                self._composed[chosen] = self._loader.load_sweep_config(self._config, list(chosen))
         return self._composed[chosen]
 
     def _split(self, job: Sequence[str]) -> tuple[Overrides, Overrides]:
@@ -164,8 +177,7 @@ class Composer:
         chosen: list[str] = []
         values: list[str] = []
         for line, override in zip(job, self.parse(job), strict=True):
-            mapping = isinstance(override.value(), dict)  # Hydra merges a mapping into the section
-            group = not mapping and self._is_group(override.key_or_group)
+            group = is_choice(self._is_group, override)
             if group and ".." in re.split(r"[^.\w]+", str(override.value())):
                 raise Invalid(override.key_or_group, override.value(), "a config's name, no path")
             (chosen if group else values).append(line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -16,8 +16,10 @@ from hydra._internal.hydra import Hydra
 from hydra._internal.utils import _run_hydra, create_config_search_path, get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.composing import outside
@@ -30,6 +32,11 @@ apply_overrides = ConfigLoaderImpl._apply_overrides_to_config
 def swept_values(override: Any) -> Iterator[Any]:
     """Returns the values that an override sweeps over."""
     return map(override._convert_value, override.sweep_iterator())
+
+
+def is_choice(is_group: Callable[[str], bool], override: Override) -> bool:
+    """Whether an override chooses a config of a group. A mapping is merged into the section."""
+    return not isinstance(override.value(), dict) and is_group(override.key_or_group)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -90,8 +97,11 @@ class SharedRepository(CachingConfigRepository):
 @contextmanager
 def compose_sweep_config(
     config_dir: str | None, overrides: Sequence[str], configs: str = CONFIG_PACKAGE
-) -> Iterator[tuple[Any, DictConfig]]:
+) -> Iterator[tuple[Any, DictConfig, DictConfig]]:
     """Sets up Hydra while entered, and composes the config of the sweep itself.
+
+    The config is composed from the choices of groups, and then the values are merged into a copy of
+    it: most jobs need the config without the values too, and composing takes the most time.
 
     Args:
         config_dir: A folder with further configs, or None.
@@ -99,7 +109,8 @@ def compose_sweep_config(
         configs: Folder or package of the main configs; another one is for tests.
 
     Yields:
-        Hydra's config loader, and the config without the overrides that sweep over values.
+        Hydra's config loader, the config without the overrides that sweep over values, and the same
+        config without the overrides that set a value.
     """
     version.setbase("1.3")
     search_path = create_config_search_path(configs)
@@ -112,14 +123,19 @@ def compose_sweep_config(
         hydra = Hydra.create_main_hydra2("masksweep", search_path)
         loader: Any = hydra.config_loader
         loader.repository = SharedRepository(loader.repository)
-        yield (
-            loader,
-            hydra.compose_config(
-                "config",
-                list(overrides),
-                run_mode=RunMode.MULTIRUN,
-                with_log_configuration=False,
-            ),
+        parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
+        is_group = loader.repository.group_exists
+        values = [o for o in parsed if not o.is_sweep_override() and not is_choice(is_group, o)]
+        chosen = hydra.compose_config(
+            "config",
+            [str(o.input_line) for o in parsed if o not in values],
+            run_mode=RunMode.MULTIRUN,
+            with_log_configuration=False,
         )
+        config = copy.deepcopy(chosen)
+        apply_overrides(values, config)
+        with open_dict(config.hydra):
+            config.hydra.overrides.task = list(overrides)
+        yield loader, config, chosen
     finally:
         GlobalHydra.instance().clear()

@@ -14,7 +14,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from masksweep.sweeps.composing import hydra_internals
+from masksweep.sweeps.composing import command_line, hydra_internals
 from masksweep.sweeps.composing.composer import Composer, Overrides, to_plain_data
 from masksweep.sweeps.config import composed, plan
 
@@ -24,9 +24,9 @@ pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
 
 @pytest.fixture
 def made() -> Iterator[Composer]:
-    with hydra_internals.compose_sweep_config(None, []) as (loader, config):
+    with hydra_internals.compose_sweep_config(None, []) as (loader, config, chosen):
         assert isinstance(loader, ConfigLoaderImpl)
-        yield Composer(loader, config)
+        yield Composer(loader, config, chosen)
 
 
 def outcome(make: Callable[[], Any]) -> Any:
@@ -150,14 +150,50 @@ def test_choices_that_act_on_each_other_are_composed_together(tmp_path: Path, na
     for path, text in files.items():
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text(text)
-    with hydra_internals.compose_sweep_config(None, [], str(tmp_path)) as (loader, config):
-        composer = Composer(loader, config)
+    with hydra_internals.compose_sweep_config(None, [], str(tmp_path)) as (loader, config, chosen):
+        composer = Composer(loader, config, chosen)
     jobs = product(**{group: [f"o{i}" for i in range(5)] for group in swept})
     configs = composer.resolve(jobs)
     compared = [i for i, job in enumerate(jobs) if {line[-1] for line in job} <= {"1", "2"}]
     assert [json.dumps(configs[i], sort_keys=True) for i in compared] == [
         hydras(composer, jobs[i]) for i in compared
     ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "compositions"),
+    [
+        (["seed=0,1", "train.epochs=3", "held=init"], 1),
+        (["seed=0,1", "strategy=dense,projection"], 3),
+    ],
+)
+def test_a_choice_of_groups_is_composed_once(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], compositions: int
+) -> None:
+    """Also the one that the sweep itself has."""
+    calls = []
+    load = ConfigLoaderImpl.load_configuration
+
+    def counted(*args: Any, **options: Any) -> Any:
+        calls.append(options)
+        return load(*args, **options)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", counted)
+    for job in command_line.compose(arguments):
+        assert job.values["seed"] in (0, 1)
+        assert job.values["train"]["epochs"] == (3 if compositions == 1 else 20)
+    assert len(calls) == compositions
+
+
+def test_a_group_without_a_choice_is_an_error_in_a_job(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/x.yaml").write_text("v: 1\n")
+    (tmp_path / "config.yaml").write_text("defaults:\n  - a: ???\n  - _self_\nb: 0\n")
+    with hydra_internals.compose_sweep_config(None, [], str(tmp_path)) as (loader, config, chosen):
+        composer = Composer(loader, config, chosen)
+        assert composer.resolve([["a=x", "b=1"]]) == [{"a": {"v": 1}, "b": 1}]
+        assert "You must specify 'a'" in str(ours(composer, ["b=1"]))
+        assert ours(composer, ["b=1"]) == hydras(composer, ["b=1"])
 
 
 def test_a_thousand_trials_share_what_is_equal(made: Composer) -> None:

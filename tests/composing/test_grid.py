@@ -25,9 +25,9 @@ pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
 class Sweep:
     """The config of a sweep itself, as Hydra composes it from some arguments."""
 
-    def __init__(self, loader: ConfigLoaderImpl, config: DictConfig) -> None:
+    def __init__(self, loader: ConfigLoaderImpl, config: DictConfig, chosen: DictConfig) -> None:
         self.loader, self.config = loader, config
-        self.composer = Composer(loader, config)
+        self.composer = Composer(loader, config, chosen)
 
     def named_jobs(self, arguments: list[str]) -> list[tuple[str, list[str]]]:
         return grid.jobs(self.composer, self.config, arguments)

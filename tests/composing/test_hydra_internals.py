@@ -27,7 +27,7 @@ def test_values_that_are_swept_over() -> None:
 
 
 def test_a_config_and_values_that_are_merged_into_it() -> None:
-    with internals.compose_sweep_config(None, ["seed=3"]) as (loader, config):
+    with internals.compose_sweep_config(None, ["seed=3"]) as (loader, config, _):
         assert config.seed == 3
         assert "mlp" in loader.get_group_options("model")
         merged = OmegaConf.create(OmegaConf.to_container(config))
@@ -44,7 +44,7 @@ def test_compositions_that_share_what_was_read_are_those_of_hydra() -> None:
         ["model=cnn1d", "optimizer=muon", "pattern.sparsity=0.5"],
         ["~held", "+held=init"],
     ]
-    with internals.compose_sweep_config(None, []) as (loader, config):
+    with internals.compose_sweep_config(None, []) as (loader, config, _):
         plain = copy.copy(loader)
         plain.repository = loader.repository.delegate
         assert not isinstance(plain.repository, internals.SharedRepository)
