@@ -110,6 +110,17 @@ class MaskSchedule:
         """
         raise NotImplementedError
 
+    def kept(self, target: int, size: int, step: int, course: Course) -> int:
+        """Returns how many entries of a weight are kept after a step, and the change after it.
+
+        Args:
+            target: Number of entries that the pattern keeps.
+            size: Number of entries of the weight.
+            step: Number of training steps, from 0.
+            course: The length of the training.
+        """
+        return size if self.dense_start and step < self.change_steps(course)[0] else target
+
     def rewinds_to(self, course: Course) -> int | None:
         """Returns the step whose weights `Moment.saved` has; None if they are not needed."""
         return None

@@ -58,6 +58,10 @@ class DenseSparseDense(MaskSchedule):
         require(fits, "begin", self.begin, f"a share of {course.steps} steps, before the end")
         return steps
 
+    def kept(self, target: int, size: int, step: int, course: Course) -> int:
+        begin, end = self.change_steps(course)
+        return target if begin <= step < end else size
+
     def change(self, moment: Moment) -> MaskChange:
         if moment.step == self.change_steps(moment.course)[1]:
             return MaskChange({name: np.ones_like(mask) for name, mask in moment.masks.items()})

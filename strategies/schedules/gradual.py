@@ -101,13 +101,19 @@ class Gradual(MaskSchedule):
         initial = min(self.initial_sparsity, final)
         return final + (initial - final) * float((1 - progress) ** self.power)
 
+    def kept(self, target: int, size: int, step: int, course: Course) -> int:
+        end, first = self.last_step(course), self.change_steps(course)[0]
+        if step < first:
+            return size
+        if step >= end:
+            return target
+        masked = round(self.sparsity(1 - target / size, step, end) * size) if size else 0
+        return max(target, size - masked)
+
     def change(self, moment: Moment) -> MaskChange:
-        end = self.last_step(moment.course)
         masks = {}
         for name, mask in moment.masks.items():
-            kept_at_end = int(moment.targets[name].sum())
-            final = 1 - kept_at_end / mask.size
-            masked = round(self.sparsity(final, moment.step, end) * mask.size)
-            kept = max(kept_at_end, mask.size - masked) if moment.step < end else kept_at_end
+            target = int(moment.targets[name].sum())
+            kept = self.kept(target, mask.size, moment.step, moment.course)
             masks[name] = keep_largest_of(np.abs(moment.weights[name]), mask, kept)
         return MaskChange(masks)

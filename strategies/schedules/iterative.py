@@ -67,13 +67,18 @@ class Iterative(MaskSchedule):
     def rewinds_to(self, course: Course) -> int | None:
         return self.rewind_to
 
+    def kept(self, target: int, size: int, step: int, course: Course) -> int:
+        rounds_done = sum(s <= step for s in self.change_steps(course))
+        if rounds_done == self.rounds:
+            return target
+        density = (target / size) ** (rounds_done / self.rounds) if size else 0.0
+        return max(target, round(density * size))
+
     def change(self, moment: Moment) -> MaskChange:
-        number = self.change_steps(moment.course).index(moment.step) + 1
         masks = {}
         for name, mask in moment.masks.items():
-            final = int(moment.targets[name].sum())
-            density = (final / mask.size) ** (number / self.rounds)
-            kept = final if number == self.rounds else max(final, round(density * mask.size))
+            target = int(moment.targets[name].sum())
+            kept = self.kept(target, mask.size, moment.step, moment.course)
             masks[name] = keep_largest_of(np.abs(moment.weights[name]), mask, kept)
         rewound = moment.saved is not None
         return MaskChange(masks, moment.saved, "all" if rewound else "regrown")

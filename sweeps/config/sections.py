@@ -104,6 +104,9 @@ class Train(Section):
     do to the score."""
     steps: Positive | None = None
     """Total number of training steps; if given, `epochs` is ignored."""
+    match_flops: Literal["dense"] | None = None
+    """`dense` scales the number of steps so that the training spends the FLOPs of as many steps of
+    the dense model: a sparse training is longer then. null takes the steps as given."""
     batch_size: Positive = 100
     """Samples per training step."""
     shuffle: bool = True

@@ -233,6 +233,8 @@ class Trial(Section):
             return "without XLA (train.jit)"
         if self.train.switch_at or self.train.resume_at:
             return "train.switch_at and train.resume_at need a trial that runs alone"
+        if self.train.match_flops:
+            return "train.match_flops gives each trial a number of steps of its own"
         if self.moves_masks:
             return f"schedule={self.schedule.name} changes masks between steps"
         if self.compare:
@@ -313,7 +315,9 @@ class Trial(Section):
             config["speed"] = self.speed.model_dump()
         if self.start != Start():
             config["start"] = self.start.model_dump(exclude_defaults=True, exclude={"run"})
-        if self.strategy.role != "dense":
+        if self.strategy.role == "dense":
+            config["train"].pop("match_flops", None)  # its steps are those that others match
+        else:
             components |= {"pattern": self.pattern, "held": self.held}
             if not isinstance(self.schedule, Static):
                 components["schedule"] = self.schedule

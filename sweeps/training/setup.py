@@ -12,6 +12,7 @@ import numpy as np
 from masksweep.strategies.base import Array, Invalid, Plan, Weight
 from masksweep.strategies.patterns import Pattern
 from masksweep.strategies.patterns.problem import Problem
+from masksweep.strategies.schedules.base import Course
 from masksweep.sweeps.common.seeding import derive_seed
 from masksweep.sweeps.components.datasets.base import Arrays
 from masksweep.sweeps.components.datasets.pipeline import Pipeline
@@ -63,6 +64,8 @@ def start(
     Raises:
         Invalid: The trial's plan cannot be made.
     """
+    from masksweep.sweeps.training import matched_flops
+    from masksweep.sweeps.training.batches import schedule
     from masksweep.sweeps.training.losses import TrainingLoss
 
     data = data or trial.data.load()
@@ -71,6 +74,8 @@ def start(
     loss = TrainingLoss(data.task, trial.train.loss, class_weights(trial, data))
     problem = Problem(net.model, weights, state, *_scored_samples(trial, data), loss)
     plan = plan_for(trial, net.weights, weights, data.outputs, problem)
+    epoch, steps = schedule(trial, data.samples)
+    trial = matched_flops.scaled(trial, net.model, plan, Course(steps, epoch))
     first = _without_masks(plan) if trial.mask_schedule.dense_start else plan
     return TrialStart(trial, data, net.model, weights, state, first, plan)
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 from masksweep.strategies import Invalid
 from masksweep.strategies.core.slots import slots_of
 from masksweep.strategies.core.weights import describe
+from masksweep.strategies.schedules.base import Course
 from masksweep.sweeps import results
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.results import Report
@@ -332,6 +333,39 @@ def test_the_flops_of_a_training_are_the_sum_over_its_steps() -> None:
     static = run_trial.run(make(strategy="dense", train=STEPS, speed={"rounds": 0}))
     assert static.metrics["flops/training"] == 100 * 20 * dense
     assert static.metrics["flops/training_ratio"] == 1.0
+
+
+@pytest.mark.parametrize("schedule", ["static", "rigl", "gradual", "iterative", "one_shot"])
+def test_a_training_can_spend_the_flops_of_the_dense_one(schedule: str) -> None:
+    dense = run_trial.run(make(strategy="dense", train=STEPS, speed={"rounds": 0}))
+    sections = moving_sections("rigl", "hard_mask", train={**STEPS, "match_flops": "dense"})
+    sections["schedule"] = SCHEDULES.get(schedule, {"name": "static"})
+    trial = make(**sections)
+    result = run_trial.run(trial)
+    spent = result.metrics["flops/training"] / dense.metrics["flops/training"]
+    assert spent == pytest.approx(1, abs=0.04)  # a whole number of steps, and of changes
+    assert result.metrics["flops/training_ratio"] < 0.95
+    assert result.metrics["integrity/ok"] == 1.0
+    assert make(**sections).id == trial.id != moving("rigl").id
+
+
+def test_the_dense_control_matches_its_own_flops() -> None:
+    matched = {**STEPS, "match_flops": "dense"}
+    assert make(strategy="dense", train=matched).id == make(strategy="dense", train=STEPS).id
+
+
+def test_the_numbers_of_kept_entries_are_known_before_the_training() -> None:
+    """`MaskSchedule.kept` is what the changes then keep."""
+    for schedule in ("rigl", "set", "gradual", "one_shot", "iterative", "dense_sparse_dense"):
+        trial = moving(schedule)
+        start, *records = changes(run_trial.run(trial))
+        pattern = {w.weight.name: w.mask for w in setup.start(trial).pattern_plan.weights}
+        for record in (start, *records):
+            for name, weight in record["weights"].items():
+                target, step = int(pattern[name].sum()), record["step"]
+                course = Course(20, 14)  # of 1,437 digits
+                expected = trial.mask_schedule.kept(target, weight["size"], step, course)
+                assert weight["kept"] == expected
 
 
 def test_a_record_counts_what_was_cut_and_grown() -> None:
