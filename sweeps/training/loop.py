@@ -151,6 +151,8 @@ class TrainingLoop:
         training = program.single_program.training
         self.changes = mask_course.of_start(first, training.weights)
         """What changes the masks; None if nothing does."""
+        self.change_seconds: list[float] = []
+        """How long each change of the masks took, of those in this process."""
         if self.changes is not None:
             runs[0].restore_changes(self.changes, training)
         self._steps, self._chunk = runs[0].position.found.steps, 1
@@ -362,11 +364,14 @@ class TrainingLoop:
         """Draws new masks, or moves on to a new program, if that is due at this step."""
         program = self.program.single_program
         if self.changes is not None:
+            tic, count = time.perf_counter(), len(self.changes.records)
             self.changes.after_step(
                 program.training,
                 self._steps,
                 lambda: program.dense_gradients(*self._batch_of(self._steps - 1)),
             )
+            if len(self.changes.records) > count:
+                self.change_seconds.append(time.perf_counter() - tic)
         if self._steps == self._trial.train.resume_at:
             self._continue_in_new_program()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import median
 from typing import TYPE_CHECKING
 
 from masksweep.strategies.base import Plan
@@ -81,6 +82,8 @@ def run(
     found = start, loop.plan, program, before, training.position, by_finalizing
     result = audited_result(*found, records=records)
     scores |= mask_course.metrics(start, records, training.position.found.steps)
+    if loop.change_seconds:
+        scores["speed/mask_change_ms"] = 1000 * median(loop.change_seconds)
     metrics = {**result.metrics, **scores}
     if records:
         # entries that are masked since a change were free to move before it

@@ -64,6 +64,7 @@ def test_what_is_cut_stays_cut_at_every_step_of_every_schedule(schedule: str) ->
         start, *records = changes(result)
         assert start["step"] == 0
         assert len(records) == result.metrics["schedule/changes"] > 0
+        assert result.metrics["speed/mask_change_ms"] > 0
         sparsity = 0.0 if schedule == "dense_sparse_dense" else 0.8
         assert result.metrics["sparsity/achieved"] == pytest.approx(sparsity, abs=1e-3)
 
