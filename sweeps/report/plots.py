@@ -32,14 +32,15 @@ def draw_plots(outcomes: Sequence[Outcome], form: str = "svg") -> dict[str, byte
     """
     by_kind = group_by_kind(outcomes)
     dense = [o for o in outcomes if o.trial.strategy.role == "dense"]
-    images: dict[str, bytes | None] = {}
+    images: dict[str, bytes | None] = {
+        name: _plot_over_flops(members, form)
+        for name, members in flops_plot.by_data(outcomes).items()
+    }
     for kind, members in by_kind.items():
         suffix, drawn = f" {kind}" if len(by_kind) > 1 else "", [*dense, *members]
         drawn = [o for o in drawn if metric(o) == metric(members[0])]
         images[f"score{suffix}"] = _plot_over_sparsity(drawn, score, _score_label(drawn), form)
         images[f"speed{suffix}"] = _plot_over_sparsity(drawn, _ratio, "step time / dense", form)
-    for name, members in flops_plot.by_data(outcomes).items():
-        images[name] = _plot_over_flops(members, form)
     images["pareto"] = _plot_pareto(outcomes, form)
     return {name: image for name, image in images.items() if image}
 

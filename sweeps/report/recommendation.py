@@ -69,6 +69,10 @@ def sentences(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
     return advice + ([("Not run", f"{'; '.join(not_run)}.")] if not_run else [])
 
 
+SHOWN_PATTERNS = 5
+"""Largest number of patterns whose units without a connection are named."""
+
+
 def print_sentences(advice: Sequence[tuple[str, str]], console: Console) -> None:
     """Prints the sentences to a console."""
     for about, sentence in advice:
@@ -89,9 +93,14 @@ def _describe_cut_off(outcomes: Sequence[Outcome]) -> str:
                 number = o.result.metrics.get(f"sparsity/cut_off_{what}", 0)
                 most[what] = max(number, most.get(what, 0))
     texts = []
-    for label, most in by_pattern.items():
+    # the most first
+    ranked = sorted(by_pattern.items(), key=lambda item: -sum(item[1].values()))
+    for label, most in ranked:
         if parts := [f"{n:,.0f} {what}" for what, n in most.items() if n]:
             texts.append(f"{label}: {' and '.join(parts)} have no connection left")
+    others = len(texts) - SHOWN_PATTERNS
+    if others > 1:
+        texts[SHOWN_PATTERNS:] = [f"and fewer with {others} other patterns"]
     return f"{'; '.join(texts)}." if texts else ""
 
 
