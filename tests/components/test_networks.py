@@ -25,6 +25,7 @@ from masksweep.sweeps.components.models.transformer import Transformer
 from masksweep.sweeps.components.models.vit_tiny import ViTTiny
 from masksweep.sweeps.components.models.wide_resnet import WideResNet
 from masksweep.sweeps.config.trial import parse
+from tests.support.selection import by_default, slow
 from tests.support.trials import BASE
 
 MNIST, CIFAR, IMAGENET = (28, 28, 1), (32, 32, 3), (224, 224, 3)
@@ -58,18 +59,18 @@ def images(*shape: int) -> np.ndarray:
         (LeNet5(), MNIST, 10, 61_706, "62K"),  # LeCun et al.: 60,000, with fewer connections
         (ResNet(20), CIFAR, 10, 269_722, "0.27M"),  # He et al. 2015, table 6
         (ResNet(32), CIFAR, 10, 464_154, "0.46M"),
-        (ResNet(44), CIFAR, 10, 658_586, "0.66M"),
-        (ResNet(56), CIFAR, 10, 853_018, "0.85M"),
-        (ResNet(110), CIFAR, 10, 1_727_962, "1.7M"),
+        slow((ResNet(44), CIFAR, 10, 658_586, "0.66M")),
+        slow((ResNet(56), CIFAR, 10, 853_018, "0.85M")),
+        slow((ResNet(110), CIFAR, 10, 1_727_962, "1.7M")),
         (WideResNet(40, 1), CIFAR, 10, 563_930, "0.6M"),  # Zagoruyko and Komodakis, tables 4 and 5
-        (WideResNet(40, 2), CIFAR, 10, 2_243_546, "2.2M"),
-        (WideResNet(40, 4), CIFAR, 10, 8_949_210, "8.9M"),
+        slow((WideResNet(40, 2), CIFAR, 10, 2_243_546, "2.2M")),
+        slow((WideResNet(40, 4), CIFAR, 10, 8_949_210, "8.9M")),
         (WideResNet(16, 8), CIFAR, 10, 10_961_370, "11.0M"),
-        (WideResNet(22, 8), CIFAR, 10, 17_158_106, "17.2M"),
-        (WideResNet(28, 10), CIFAR, 10, 36_479_194, "36.5M"),
+        slow((WideResNet(22, 8), CIFAR, 10, 17_158_106, "17.2M")),
+        slow((WideResNet(28, 10), CIFAR, 10, 36_479_194, "36.5M")),
         (MobileNetTiny(1.0), CIFAR, 1000, 4_231_976, "4.2M"),  # Howard et al. 2017, table 6
-        (MobileNetTiny(0.75), CIFAR, 1000, 2_585_560, "2.6M"),
-        (MobileNetTiny(0.5), CIFAR, 1000, 1_331_592, "1.3M"),
+        slow((MobileNetTiny(0.75), CIFAR, 1000, 2_585_560, "2.6M")),
+        slow((MobileNetTiny(0.5), CIFAR, 1000, 1_331_592, "1.3M")),
         (MobileNetTiny(0.25), CIFAR, 1000, 470_072, "0.5M"),
         (ViTTiny(patch=16), IMAGENET, 1000, 5_717_416 - 2 * 192, "5.7M"),  # DeiT, table 1
     ],
@@ -217,10 +218,18 @@ def test_kernels_of_convolutions_are_drawn_for_relus(model: Model) -> None:
 # -- training under masks --------------------------------------------------------------------
 
 
+HOLDING = ("weight_mask", "gradient_mask", "projection", "hard_mask", "sparse_values")
+RESNET, WIDE_RESNET = ResNet(8, 2), WideResNet(10, 1)
+
+
 @pytest.mark.parametrize(
-    "strategy", ["weight_mask", "gradient_mask", "projection", "hard_mask", "sparse_values"]
+    ("model", "strategy"),
+    by_default(
+        [*((RESNET, strategy) for strategy in HOLDING), (WIDE_RESNET, "hard_mask")],
+        [(model, strategy) for model in (RESNET, WIDE_RESNET) for strategy in HOLDING],
+    ),
+    ids=lambda value: value if isinstance(value, str) else value.name,
 )
-@pytest.mark.parametrize("model", [ResNet(8, 2), WideResNet(10, 1)], ids=lambda m: m.name)
 def test_masked_kernels_of_a_residual_network_are_held(model: Model, strategy: str) -> None:
     network = built(model, (8, 8, 3), 3)
     weights = describe(network)

@@ -19,6 +19,7 @@ from masksweep.strategies.core.training import Training
 from masksweep.strategies.core.weights import describe, make_plan, values
 from masksweep.strategies.held.zero import Zero
 from masksweep.strategies.testing.trial import loss
+from tests.support.selection import by_default
 
 from .cases import CASES
 
@@ -184,7 +185,14 @@ def test_the_kinds_have_the_weights_that_are_named() -> None:
     assert {name for name in kernels if name.split("_")[0] not in ("before", "after")} <= ALL
 
 
-@pytest.mark.parametrize("name", CASES)
+SLOW = [
+    *("dense", "weight_mask product", "sparse_tensor lookup", "sparse_tensor compiled"),
+    *("sparse_tensor block", "sparse_tensor compact"),
+]
+"""Cases that differ from another one in how they compute, not in which weights they hold."""
+
+
+@pytest.mark.parametrize("name", by_default(CASES.keys() - {*SLOW}, CASES))
 def test_each_weight_holds_or_leaks_or_is_refused(name: str) -> None:
     case, network = CASES[name], restarted()
     initial, masks = values(network), case.pattern.from_weights

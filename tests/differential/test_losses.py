@@ -8,25 +8,70 @@ from typing import Any, get_args
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from masksweep.strategies.core.audit import same_bits
 from masksweep.sweeps.components.datasets.base import Task
 from masksweep.sweeps.components.losses import DEFAULT_LOSS, KERAS_LOSSES, losses_for
 from masksweep.sweeps.components.losses.keras_losses import LEFT_OUT
 from masksweep.sweeps.components.metrics import KERAS_METRICS
 from masksweep.sweeps.training.keras_metrics import compute
-from masksweep.sweeps.training.losses import balanced
+from masksweep.sweeps.training.losses import TrainingLoss, balanced
+from tests.support.selection import by_default
 
 from .compare import Case, assert_same, by_keras
 
+ALL = [(task, name) for task in get_args(Task) for name in losses_for(task)]
+TRAINED = [
+    ("classification", "sparse_categorical_crossentropy"),
+    ("classification", "categorical_focal_crossentropy"),
+    ("multi_label", "binary_crossentropy"),
+    ("regression", "huber"),
+]
+WEIGHTS = (0.5, 3.0, 1.25)
 
-@pytest.mark.parametrize(
-    ("task", "name"), [(task, name) for task in get_args(Task) for name in losses_for(task)]
-)
+
+@pytest.mark.parametrize(("task", "name"), ALL)
+def test_a_loss_and_its_gradient(task: Task, name: str) -> None:
+    """Of a batch. `test_a_loss` trains with it."""
+    description = KERAS_LOSSES[name]
+    options = {"from_logits": True} if description.from_logits else {}
+    theirs = getattr(keras.losses, description.keras_class)(**options)
+    rng = np.random.default_rng(0)
+    outputs = tf.constant(rng.uniform(0.1, 2, (5, 3)).astype("float32"))
+    targets = np.abs(rng.normal(size=(5, 3))).astype("float32")
+    expected = targets
+    if task == "multi_label":
+        expected = targets = (targets > 0.5).astype("float32")
+    if task == "classification":
+        targets = targets.argmax(-1).astype("int32")
+        integers = description.classes_as_integers
+        expected = targets if integers else keras.utils.to_categorical(targets, 3)
+    for weights in (None, WEIGHTS) if task == "classification" else (None,):
+        loss = TrainingLoss(task, name, weights)
+        sample_weight = None if weights is None else np.array(weights, "float32")[targets]
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(outputs)
+            ours = loss(tf.constant(targets), outputs)
+            keras_loss = theirs(expected, outputs, sample_weight=sample_weight)
+        assert same_bits(ours.numpy(), keras_loss.numpy())
+        gradients = [tape.gradient(value, outputs).numpy() for value in (ours, keras_loss)]
+        assert same_bits(*gradients)
+        assert gradients[0].any()
+
+
+@pytest.mark.parametrize(("task", "name"), by_default(TRAINED, ALL))
 def test_a_loss(task: Task, name: str) -> None:
     assert_same(Case(loss=name, task=task, mode="eager"))
 
 
-@pytest.mark.parametrize("name", losses_for("classification"))
+@pytest.mark.parametrize(
+    "name",
+    by_default(
+        ["sparse_categorical_crossentropy", "categorical_focal_crossentropy"],
+        losses_for("classification"),
+    ),
+)
 def test_weights_of_classes(name: str) -> None:
     assert_same(weighted(name))
 
@@ -43,7 +88,7 @@ def test_weights_change_the_training() -> None:
 
 
 def weighted(loss: str, **others: Any) -> Case:
-    settings = {"class_weights": (0.5, 3.0, 1.25), "mode": "eager", **others}
+    settings = {"class_weights": WEIGHTS, "mode": "eager", **others}
     return Case(loss=loss, task="classification", **settings)
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.selection import by_default
+
 from .compare import Case, Mode, assert_same, by_keras
-from .layer_kinds import KINDS, LEFT_OUT, of_one_shape, public_kinds
+from .layer_kinds import KINDS, LEFT_OUT, PLAIN, of_one_shape, public_kinds
 from .models import FORMS
 from .optimizers import OPTIMIZERS, OPTIONS, WRAPPERS
 from .policies import POLICIES
@@ -17,7 +19,15 @@ from .policies import POLICIES
 pytestmark = pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask")
 
 
-@pytest.mark.parametrize("kinds", of_one_shape(list(KINDS)), ids=lambda kinds: kinds[:30])
+NAMES = list(KINDS)
+STATEFUL = of_one_shape([n for n in NAMES[:PLAIN] if n not in ("ConvLSTM1D", "ConvLSTM3D")])
+"""Kinds with weights, a state or randomness. ConvLSTM2D stands for the others of its family."""
+OTHERS = of_one_shape(["ConvLSTM1D", "ConvLSTM3D", *NAMES[PLAIN:]])
+
+
+@pytest.mark.parametrize(
+    "kinds", by_default(STATEFUL, [*STATEFUL, *OTHERS]), ids=lambda kinds: kinds[:30]
+)
 def test_kinds_of_layers(kinds: str) -> None:
     """All kinds that take the same inputs are side by side in one model."""
     assert_same(Case(kind=kinds, mode="eager"))
@@ -30,7 +40,13 @@ def test_every_kind_of_layer_is_compared_or_left_out_for_a_reason() -> None:
     assert public_kinds() == compared | set(left_out)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+SOME_OPTIMIZERS = [
+    *("Adafactor", "Adam", "AdamW", "Ftrl", "Lamb", "Lion", "Muon", "Muon, excluding"),
+    *("SGD", "SGD, momentum"),
+]
+
+
+@pytest.mark.parametrize("optimizer", by_default(SOME_OPTIMIZERS, OPTIMIZERS))
 def test_an_optimizer(optimizer: str) -> None:
     assert_same(Case(optimizer=optimizer, mode="eager"))
 
@@ -40,11 +56,15 @@ def test_an_option(option: str) -> None:
     assert_same(Case(optimizer="SGD, momentum", option=option))
 
 
+STATES = "BatchNormalization|SpectralNormalization"
+IN_A_GRAPH = [("subclassed, training", STATES, "graph"), ("nested", STATES, "graph")]
+EAGERLY = [(form, "Embedding", "eager") for form in FORMS]
+
+
 @pytest.mark.parametrize(
-    ("kind", "mode"),
-    [("BatchNormalization|SpectralNormalization", "graph"), ("Embedding", "eager")],
+    ("form", "kind", "mode"),
+    by_default([*IN_A_GRAPH, *EAGERLY], [*((f, STATES, "graph") for f in FORMS), *EAGERLY]),
 )
-@pytest.mark.parametrize("form", FORMS)
 def test_a_form_of_model(form: str, kind: str, mode: Mode) -> None:
     case = Case(kind=kind, form=form, mode=mode)
     values = by_keras(case)

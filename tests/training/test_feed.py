@@ -25,6 +25,7 @@ from masksweep.sweeps.training.preflight import check_plans
 from masksweep.sweeps.training.state import PackMember
 from tests.support import plugin
 from tests.support.data_files import write_images
+from tests.support.selection import by_default, slow
 from tests.support.trials import trial as make
 
 TRAIN: dict[str, Any] = {"epochs": 3, "batch_size": 4, "jit": False}
@@ -102,7 +103,10 @@ def run(trial: Trial, checkpoints: Checkpoints | None = None) -> TrialResult:
     return replace(result, metrics=metrics, artifacts={}, data={"curve": curve})
 
 
-@pytest.mark.parametrize(("strategy", "jit"), [("weight_mask", True), ("init_only", False)])
+@pytest.mark.parametrize(
+    ("strategy", "jit"),
+    by_default([("init_only", False)], [("init_only", False), ("weight_mask", True)]),
+)
 def test_pictures_in_a_file_train_to_the_same_bits_as_in_memory(
     strategy: str, jit: bool, images: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,13 +121,15 @@ def test_pictures_in_a_file_train_to_the_same_bits_as_in_memory(
     "sections",
     [
         {"pattern": {"name": "snip", "sparsity": 0.5, "samples": 8}},
-        {"compare": "projection"},
-        {"train": {**TRAIN, "shuffle": False, "epochs": 1}, "held": "init"},
         {"train": {**TRAIN, "switch_at": 4, "resume_at": 13}},
-        {"optimizer": {"name": "adamw", "weight_decay": 0.1}, "strategy": "gradient_mask",
-         "held": "constant"},
+        *map(slow, [
+            {"compare": "projection"},
+            {"train": {**TRAIN, "shuffle": False, "epochs": 1}, "held": "init"},
+            {"optimizer": {"name": "adamw", "weight_decay": 0.1}, "strategy": "gradient_mask",
+             "held": "constant"},
+        ]),
     ],
-    ids=["snip", "compare", "in order", "events", "leak"],
+    ids=["snip", "events", "compare", "in order", "leak"],
 )  # fmt: skip
 def test_what_a_trial_can_do_it_can_on_pictures_in_a_file(
     sections: dict[str, Any], images: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -224,7 +230,7 @@ def test_in_the_order_of_the_data_it_is_as_from_memory() -> None:
     assert result.tags == expected.tags
 
 
-@pytest.mark.parametrize("buffer", [42, 8])
+@pytest.mark.parametrize("buffer", by_default([8], [42, 8]))
 def test_the_dense_control_is_keras_fit_on_the_same_pipeline(
     buffer: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,7 +261,7 @@ def test_the_dense_control_is_keras_fit_on_the_same_pipeline(
     assert (orders[0] != orders[1]).any()
 
 
-@pytest.mark.parametrize("chunk_seconds", [0.0, 2.0])
+@pytest.mark.parametrize("chunk_seconds", by_default([0.0], [0.0, 2.0]))
 def test_a_trial_on_a_pipeline_is_resumed_to_the_same_bits(
     chunk_seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,7 +305,7 @@ def test_it_is_said_if_a_pipeline_is_not_known_to_be_deterministic(
         {"pattern": {"name": "snip", "sparsity": 0.5, "samples": 8}},
         {"pattern": {"name": "synflow", "sparsity": 0.5}},
         {"compare": "projection"},
-        {"train": {**TRAIN, "switch_at": 4, "resume_at": 13}},
+        slow({"train": {**TRAIN, "switch_at": 4, "resume_at": 13}}),
         {"strategy": "init_only"},
         {"speed": {"rounds": 1}},
     ],

@@ -17,6 +17,7 @@ from masksweep.sweeps.training import loop, pack
 from masksweep.sweeps.training.checkpoint import Checkpoints
 from masksweep.sweeps.training.run_trial import run
 from masksweep.sweeps.training.state import PackMember
+from tests.support.selection import by_default
 from tests.support.trials import BASE, trial
 
 COLUMNS = {"pattern": {"name": "columns", "sparsity": 0.3}, "held": "init"}
@@ -37,8 +38,14 @@ def sha(result: Any) -> str:
     return result.tags["trial.weights_sha256"]
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-@pytest.mark.parametrize("strategy", STRATEGIES)
+FLOAT16 = [(strategy, "mixed_float16") for strategy in STRATEGIES]
+BFLOAT16 = [(strategy, "mixed_bfloat16") for strategy in STRATEGIES]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "policy"),
+    by_default([*FLOAT16, ("hard_mask", "mixed_bfloat16")], [*FLOAT16, *BFLOAT16]),
+)
 def test_every_strategy_holds_or_leaks_as_it_must(policy: str, strategy: str) -> None:
     result = run(make(policy, strategy, train={"metrics": ["auc"], "steps": 4}))
     assert 0 < result.metrics["test/auc"] < 1

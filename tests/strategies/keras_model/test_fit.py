@@ -16,6 +16,7 @@ from masksweep.strategies import Random
 from masksweep.strategies.core.audit import same_bits, same_weights
 from masksweep.strategies.core.weights import values
 from tests.support.keras_models import BATCH, SAMPLES, Fit, images, penalized, two_of_each
+from tests.support.selection import by_default
 
 
 def as_dataset() -> dict[str, Any]:
@@ -70,7 +71,20 @@ def everything(model: Any) -> list[Any]:
     return [np.asarray(v.numpy()) for v in [*variables, *model.optimizer.variables]]
 
 
-@pytest.mark.parametrize("name", FITS)
+# each of them runs by default without a strategy, or with masks, or both
+WITHOUT = [
+    *("plain", "subclassed, add_loss, a metric", "sample weights, clipping, EMA"),
+    *("class weights, validation, weight decay", "float16, loss scaling"),
+    "steps_per_execution, gradient accumulation",
+]
+MASKED = [
+    *("plain", "several inputs and outputs", "class weights, validation, weight decay"),
+    *("tf.data, EMA at the end", "float16, loss scaling", "bfloat16"),
+]
+assert {*WITHOUT, *MASKED} == FITS.keys()
+
+
+@pytest.mark.parametrize("name", by_default(WITHOUT, FITS))
 def test_without_a_strategy_fit_is_that_of_the_plain_model(name: str) -> None:
     """Substitutes a weight by itself: history, weights, states and slots have the same bits."""
     fit = FITS[name]
@@ -83,7 +97,7 @@ def test_without_a_strategy_fit_is_that_of_the_plain_model(name: str) -> None:
     assert all(same_bits(a, b) for a, b in pairs_of_arrays)
 
 
-@pytest.mark.parametrize("name", FITS)
+@pytest.mark.parametrize("name", by_default(MASKED, FITS))
 def test_masked_weights_hold_and_kept_ones_move(name: str) -> None:
     fit = FITS[name]
     held = {"*": 0.25}
@@ -169,7 +183,7 @@ def test_an_optimizer_that_holds_nothing_does_not_train() -> None:
         fit.fit(masked)
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("policy", by_default(["mixed_float16"], ["float32", "mixed_float16"]))
 def test_an_optimizer_is_used_again(policy: str) -> None:
     fit = Fit(compiling=EAGER, fitting=lambda: FEW, policy=policy)
     masked = strategies.apply(fit.build(), Random(0.5), held=0.5)

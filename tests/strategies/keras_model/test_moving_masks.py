@@ -18,6 +18,7 @@ from masksweep.strategies.core.weights import describe, make_plan, values
 from masksweep.strategies.held.zero import Zero
 from masksweep.strategies.patterns.base import raw
 from masksweep.strategies.schedules.base import Course
+from tests.support.selection import by_default
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(160, 12)).astype("float32"), RNG.integers(0, 4, 160)
@@ -69,7 +70,9 @@ def train(masked: Any, *, first: int = 0, until: int = 4) -> None:
     )
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(
+    "schedule", by_default(["rigl", "gradual", "rewinding", "dense_sparse_dense"], SCHEDULES)
+)
 def test_what_is_cut_stays_cut_and_a_loaded_model_goes_on_to_the_same_bits(
     schedule: str, tmp_path: Path
 ) -> None:
