@@ -156,10 +156,20 @@ print(json.dumps([result.tags["trial.weights_sha256"], result.metrics]), flush=T
 """
 
 
+KILLED: dict[str, dict[str, Any]] = {
+    "static masks": {"model": DEEP},
+    # the process is killed at step 20, after which the masks change
+    "rigl": {"schedule": {"name": "rigl", "frequency": 4}, "model": DEEP},
+    "gradual": {"schedule": {"name": "gradual", "frequency": 4}},
+    "rewinding": {"schedule": {"name": "iterative", "rounds": 8, "rewind_to": 2}},
+}
+
+
 @pytest.mark.slow
-def test_a_killed_process_is_gone_on_with_in_a_new_one(tmp_path: Path) -> None:
-    config = {**BASE, "model": DEEP, "train": STEPS}
-    trial = given(model=DEEP)
+@pytest.mark.parametrize("case", KILLED)
+def test_a_killed_process_is_gone_on_with_in_a_new_one(case: str, tmp_path: Path) -> None:
+    config = {**BASE, "train": STEPS, **KILLED[case]}
+    trial = given(**KILLED[case])
     command = [sys.executable, "-W", "ignore", "-c", SCRIPT, json.dumps(config), str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
