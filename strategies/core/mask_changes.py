@@ -48,6 +48,9 @@ class MaskedTraining(Protocol):
 HeldMaker = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 """Makes the held values from the weights as they are at the change, as `Held.values` does."""
 
+Measure = Callable[[Masks], Mapping[str, float]]
+"""Computes numbers by name from the masks, such as how many known connections they keep."""
+
 
 @dataclass
 class WeightChange:
@@ -85,6 +88,8 @@ class ChangeRecord:
     violations: int = 0
     """Most masked entries that differed from their held values, bit for bit, at one of the audits
     up to the next change."""
+    measures: dict[str, float] = field(default_factory=dict)
+    """What `MaskChanges.measure` computed from the masks that are in force from now on."""
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> ChangeRecord:
@@ -123,6 +128,8 @@ class MaskChanges:
     """The start and the changes so far, in order."""
     saved: dict[str, Array] = field(default_factory=dict)
     """The weights that the schedule rewinds to, by name; empty before that step."""
+    measure: Measure = lambda masks: {}
+    """Computes the `measures` of each record from the masks of all masked weights by name."""
 
     def __post_init__(self) -> None:
         self.steps: Sequence[int] = ()
@@ -142,7 +149,8 @@ class MaskChanges:
         if not self.steps:
             return
         masks = _masks(training)
-        self.records = [ChangeRecord(0, _changes(masks, masks, _plan(training, self.targets)))]
+        unchanged = _changes(masks, masks, _plan(training, self.targets))
+        self.records = [ChangeRecord(0, unchanged, measures=dict(self.measure(masks)))]
         if self._saves_at == 0:
             self.saved = _effective(training)
 
@@ -192,8 +200,8 @@ class MaskChanges:
             allowed = f"draws masks of other sizes for {error.value}"
             raise Invalid("schedule", self.schedule.name, allowed) from error
         by_weight = _changes(before, change.masks, plan)
-        stale = stale_slots(training, before)
-        self.records.append(ChangeRecord(step, by_weight, bool(asked), stale))
+        stale, measures = stale_slots(training, before), dict(self.measure(change.masks))
+        self.records.append(ChangeRecord(step, by_weight, bool(asked), stale, measures=measures))
 
     def add_violations(self, count: int) -> None:
         """Records violations that an audit found since the newest change."""

@@ -183,6 +183,24 @@ def raw(size: int, seed: int, name: str) -> NDArray[np.uint64]:
     return _generator(seed, name).random_raw(size)
 
 
+def normal(size: int, seed: int, name: str, deviation: float = 1.0) -> NDArray[np.float64]:
+    """Returns random numbers `[size]` from a normal distribution with mean 0.
+
+    They are made from the integers of `raw` by the method of Box and Muller, so that a version of
+    NumPy cannot change them.
+
+    Args:
+        size: Number of random numbers.
+        seed: Seed of the trial.
+        name: Name of what the numbers are for.
+        deviation: Standard deviation of the distribution.
+    """
+    uniform = (raw(2 * size, seed, name) >> np.uint64(11)) / 2.0**53
+    radius = np.sqrt(-2 * np.log1p(-uniform[:size]))
+    values: NDArray[np.float64] = deviation * radius * np.cos(2 * np.pi * uniform[size:])
+    return values
+
+
 def _generator(seed: int, name: str) -> np.random.PCG64:
     key = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:16], "little")
     return np.random.PCG64(key)

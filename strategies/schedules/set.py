@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from masksweep.strategies.base import Array, Mask, require
-from masksweep.strategies.patterns.base import raw
+from masksweep.strategies.patterns.base import normal
 from masksweep.strategies.registry import register
 from masksweep.strategies.schedules.base import (
     Course,
@@ -90,14 +90,7 @@ def _without_nearest_to_zero(mask: Mask, weight: Array, zeta: float) -> Mask:
 
 
 def _normal(weight: Array, grown: Mask, deviation: float, seed: int, name: str) -> Array:
-    """Returns the weight with values from a normal distribution at the grown entries.
-
-    They come from the raw numbers of `patterns.base.raw` by the method of Box and Muller, so that
-    a version of NumPy cannot change them.
-    """
-    count = int(grown.sum())
-    uniform = (raw(2 * count, seed, f"values/{name}") >> np.uint64(11)) / 2.0**53
-    radius = np.sqrt(-2 * np.log1p(-uniform[:count]))
+    """Returns the weight with values from a normal distribution at the grown entries."""
     started = weight.copy()
-    started[grown] = deviation * radius * np.cos(2 * np.pi * uniform[count:])
+    started[grown] = normal(int(grown.sum()), seed, f"values/{name}", deviation)
     return started

@@ -15,7 +15,7 @@ from masksweep.strategies.schedules.base import Course, Masks
 from masksweep.strategies.schedules.swap import Swap
 from masksweep.sweeps.common.seeding import derive_seed
 from masksweep.sweeps.config.trial import Trial
-from masksweep.sweeps.training import batches, schedule_plot, setup
+from masksweep.sweeps.training import batches, recovery, schedule_plot, setup
 from masksweep.sweeps.training.flops import dense_step_flops, step_ratio_of_counts
 from masksweep.sweeps.training.setup import TrialStart
 
@@ -61,6 +61,7 @@ def of_start(start: TrialStart, weights: Sequence[Weight]) -> MaskChanges | None
         trial.held.values,
         draw,
         lambda step: derive_seed(trial.seed, f"schedule/{step}"),
+        measure=lambda masks: recovery.of_masks(start, masks),
     )
 
 

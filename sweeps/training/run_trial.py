@@ -147,7 +147,13 @@ def audited_result(
     """
     from masksweep.sweeps import results
     from masksweep.sweeps.common import provenance
-    from masksweep.sweeps.training import evaluation, gradient_reach, leak_cause, weight_images
+    from masksweep.sweeps.training import (
+        evaluation,
+        gradient_reach,
+        leak_cause,
+        recovery,
+        weight_images,
+    )
     from masksweep.sweeps.training.loop import UNKNOWN_ORDER
 
     integrity, artifacts, sha256 = evaluation.integrity(
@@ -174,9 +180,11 @@ def audited_result(
     )
     changes = [record.step / epoch for record in records[1:]]
     artifacts["environment.txt"] = provenance.environment_text().encode()
+    masks = {w.weight.name: w.mask for w in plan.weights}
+    recovered, costs = recovery.of_masks(start, masks), evaluation.costs(start, plan, program)
     return TrialResult(
         "ok",
-        metrics=last_epoch | integrity | evaluation.costs(start, plan, program),
+        metrics=last_epoch | integrity | recovered | costs,
         tags=tags,
         artifacts=artifacts | weight_images.draw_violations(curve, changes),
         data=start.data.described(),

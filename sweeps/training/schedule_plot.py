@@ -1,4 +1,4 @@
-"""Draws the course of the masks of a trial: the density of each weight, and how masks overlap."""
+"""Draws the course of the masks of a trial: densities, overlaps, and what the masks found."""
 
 from __future__ import annotations
 
@@ -10,12 +10,18 @@ from masksweep.strategies.core.mask_changes import ChangeRecord
 VIOLATED_COLOUR = "#D55E00"
 SHOWN_WEIGHTS = 10
 """Largest number of weights that have a line of their own; the others share one."""
+MEASURE_STYLES = (
+    {"color": "#0072B2", "linewidth": 1.8},
+    {"color": "#009E73", "linewidth": 1.8, "linestyle": "--"},
+)
+"""Of precision and recall."""
 
 
 def draw(records: Sequence[ChangeRecord], steps: int) -> dict[str, bytes]:
     """The image `schedule.png`: densities over the steps, and the overlap at each change.
 
-    A change is a vertical line. It is orange if a masked entry moved before the next one.
+    If the records have measures, such as `recovery/recall`, a third panel shows them. A change is a
+    vertical line. It is orange if a masked entry moved before the next one.
 
     Args:
         records: The start and the changes of the masks, in order.
@@ -28,8 +34,10 @@ def draw(records: Sequence[ChangeRecord], steps: int) -> dict[str, bytes]:
         return {}
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    densities, overlaps = figure.subplots(1, 2)
+    measured = list(records[0].measures)
+    panels = 3 if measured else 2
+    figure = Figure(figsize=(4.5 * panels, 3.4), layout="constrained")
+    densities, overlaps, *others = axes = figure.subplots(1, panels)
     edges = [record.step for record in records] + [steps]
     names = list(records[0].weights)
     for name in names[:SHOWN_WEIGHTS] if len(names) <= SHOWN_WEIGHTS else []:
@@ -42,7 +50,12 @@ def draw(records: Sequence[ChangeRecord], steps: int) -> dict[str, bytes]:
     for name in names:
         points = [(r.step, r.weights[name].overlap) for r in changes]
         overlaps.plot(*zip(*points, strict=True), marker="o", markersize=3, linewidth=0.8)
-    for axis in (densities, overlaps):
+    for axis in others:
+        for name, style in zip(measured, MEASURE_STYLES, strict=False):
+            values = [record.measures[name] for record in records]
+            axis.step(edges, [*values, values[-1]], where="post", label=name, **style)
+        axis.set_title("recovery of the teacher's connections", fontsize=10, loc="left")
+    for axis in axes:
         for record in changes:
             colour = VIOLATED_COLOUR if record.violations else "0.85"
             axis.axvline(record.step, color=colour, linewidth=0.7, zorder=0)

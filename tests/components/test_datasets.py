@@ -1,9 +1,10 @@
-"""Tests of the data sets that are read from files, of those of Keras, and of small public ones."""
+"""Tests of data sets: from files, of Keras, small public ones, and those of a teacher."""
 
 from __future__ import annotations
 
 import gzip
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from masksweep.sweeps.components.datasets.base import Arrays, DataSet
 from masksweep.sweeps.components.datasets.csv import Csv
 from masksweep.sweeps.components.datasets.keras_images import KerasImages
 from masksweep.sweeps.components.datasets.npz import Npz
+from masksweep.sweeps.components.datasets.teacher import Teacher
 from masksweep.sweeps.components.models import MODELS
 from masksweep.sweeps.components.models.transformer import Transformer
 from masksweep.sweeps.components.testing import check_model
@@ -422,6 +424,48 @@ def test_sets_of_scikit_learn(name: str, samples: int, inputs: int, classes: int
     np.testing.assert_allclose(data.train[0].mean(0), 0, atol=1e-4)
     np.testing.assert_allclose(data.train[0].std(0), 1, atol=1e-4)
     assert {*data.train[1].tolist()} == {*data.test[1].tolist()} == {*range(classes)}
+
+
+# -- of a teacher ------------------------------------------------------------------------------
+
+
+def test_the_targets_are_the_outputs_of_a_network_with_the_true_mask() -> None:
+    data = Teacher(inputs=6, units=3, targets=2, connections=7, count=50, activation="tanh")
+    (x, y), (x_test, _) = data.samples()
+    assert (len(x), len(x_test)) == (40, 10)
+    first, second = data.kernels()
+    true = data.true_mask()
+    assert (true.shape, int(true.sum())) == ((6, 3), 7)
+    np.testing.assert_array_equal(first != 0, true)
+    np.testing.assert_allclose(y, np.tanh(x @ first) @ second, rtol=1e-5, atol=1e-6)
+    relu = replace(data, activation="relu").samples()[0][1]
+    np.testing.assert_allclose(relu, np.maximum(x @ first, 0) @ second, rtol=1e-5, atol=1e-6)
+    assert (replace(data, seed=1).true_mask() != true).any()
+
+
+def test_the_inputs_and_the_noise_of_a_teacher_are_normal() -> None:
+    data = Teacher(count=20_000)
+    (x, y), _ = data.samples()
+    assert abs(float(x.mean())) < 0.01
+    assert float(x.std()) == pytest.approx(1, abs=0.01)
+    noise = replace(data, noise=0.5).samples()[0][1] - y
+    np.testing.assert_allclose(noise.std(axis=0) / y.std(axis=0), 0.5, rtol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"inputs": 2, "units": 3, "connections": 7}, "connections=7: must be from 1 to 6"),
+        ({"connections": 0}, "connections=0: must be from 1 to 512"),
+        ({"units": 0}, "units=0: must be 1 or more"),
+        ({"activation": "elu"}, "activation=elu: must be relu or tanh"),
+        ({"noise": -1.0}, "noise=-1.0: must be 0 or above"),
+    ],
+)
+def test_a_teacher_refuses_what_cannot_be(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(Invalid) as raised:
+        Teacher(**settings)
+    assert str(raised.value).startswith(message)
 
 
 # -- identity ----------------------------------------------------------------------------------
