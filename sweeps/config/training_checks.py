@@ -1,8 +1,12 @@
-"""Checks of the settings of a training that depend on the data: loss, metrics, class weights."""
+"""Checks of settings of a training that depend on each other: data, loss, metrics, schedule."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from masksweep.strategies.base import Invalid
+from masksweep.strategies.patterns import Pattern, Scored
+from masksweep.strategies.schedules import MaskSchedule
 from masksweep.sweeps.components.datasets import DataSet
 from masksweep.sweeps.components.losses import losses_for
 from masksweep.sweeps.components.metrics import metrics_for
@@ -57,3 +61,21 @@ def _check_early_stopping(
     }.items():
         if is_given:
             raise Invalid(key, settings, f"must be null with {other}")
+
+
+def check_schedule(schedule: MaskSchedule, pattern: Pattern, others: Mapping[str, object]) -> None:
+    """Checks that masks can move beside the other settings of a trial.
+
+    Args:
+        schedule: A schedule that moves masks.
+        pattern: The pattern.
+        others: Values of settings by name, which must not be set beside it.
+
+    Raises:
+        Invalid: One of them is set, or the pattern cannot be drawn during a training.
+    """
+    for key, value in others.items():
+        if value:
+            raise Invalid("schedule", schedule.name, f"must be static with {key}")
+    if isinstance(pattern, Scored) or (pattern.needs_model and schedule.redraws):
+        raise Invalid("schedule", schedule.name, f"must be static with pattern={pattern.name}")

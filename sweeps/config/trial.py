@@ -135,7 +135,14 @@ class Trial(Section):
         if self.train.switch_at and (isinstance(self.pattern, Scored) or self.pattern.needs_model):
             raise Invalid("train.switch_at", self.train.switch_at, f"not with {self.pattern.name}")
         if not isinstance(self.schedule, Static) and self.strategy.role != "dense":
-            self._check_schedule()
+            events = {
+                "train.switch_at": self.train.switch_at,
+                "train.early_stopping": self.train.early_stopping,
+                "outputs_held": self.outputs_held,
+                "compare": self.compare,
+                self.still_reason: self.still_reason == "train.epochs=0",
+            }
+            training_checks.check_schedule(self.schedule, self.pattern, events)
         objective = self.objective or f"test/{self.score}"
         if self.still_reason == "train.epochs=0":
             if self.compare:
@@ -152,21 +159,6 @@ class Trial(Section):
         if isinstance(self.pattern, Scored) and self.pattern.found_with is not None:
             _ = self.pruning_trial  # checks them
         return self
-
-    def _check_schedule(self) -> None:
-        name, pattern = self.schedule.name, self.pattern
-        for key, is_given in {
-            "train.switch_at": self.train.switch_at,
-            "train.early_stopping": self.train.early_stopping,
-            "outputs_held": self.outputs_held,
-            "compare": self.compare,
-        }.items():
-            if is_given:
-                raise Invalid("schedule", name, f"must be static with {key}")
-        if isinstance(pattern, Scored) or (pattern.needs_model and self.schedule.redraws):
-            raise Invalid("schedule", name, f"must be static with pattern={pattern.name}")
-        if self.still_reason == "train.epochs=0":
-            raise Invalid("schedule", name, "must be static with train.epochs=0")
 
     @property
     def mask_schedule(self) -> MaskSchedule:

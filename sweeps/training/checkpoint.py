@@ -70,7 +70,7 @@ class Checkpoints:
 
         Args:
             start: Identifies the start of the training beyond the trial's id; see
-                `loop.fingerprint`.
+                `trial_run.fingerprint`.
 
         Returns:
             (state or None, message for the user).

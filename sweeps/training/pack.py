@@ -19,10 +19,11 @@ from masksweep.sweeps.training import (
     timing,
 )
 from masksweep.sweeps.training.evaluation import Snapshot
-from masksweep.sweeps.training.loop import TrainingLoop, TrialRun
+from masksweep.sweeps.training.loop import TrainingLoop
 from masksweep.sweeps.training.program import Lane, Shape
 from masksweep.sweeps.training.setup import TrialStart
 from masksweep.sweeps.training.state import PackMember
+from masksweep.sweeps.training.trial_run import TrialRun
 from masksweep.sweeps.training.vectorized import PackedProgram, Unpackable
 
 MemberResult = TrialResult | Exception

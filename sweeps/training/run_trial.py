@@ -52,7 +52,8 @@ def run(
             The curve up to there has been reported.
     """
     from masksweep.sweeps.training import evaluation, leak_cause, lockstep, mask_course, timing
-    from masksweep.sweeps.training.loop import TrainingLoop, TrialRun
+    from masksweep.sweeps.training.loop import TrainingLoop
+    from masksweep.sweeps.training.trial_run import TrialRun
 
     peak, start = PeakMemory(), build_start(trial, rounds_folder)
     if isinstance(start, TrialResult):
@@ -154,7 +155,7 @@ def audited_result(
         recovery,
         weight_images,
     )
-    from masksweep.sweeps.training.loop import UNKNOWN_ORDER
+    from masksweep.sweeps.training.trial_run import UNKNOWN_ORDER
 
     integrity, artifacts, sha256 = evaluation.integrity(
         start, plan, program, before, position.found, loader

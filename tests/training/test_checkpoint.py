@@ -23,7 +23,7 @@ from fsspec import filesystem
 from masksweep.strategies import Invalid
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.results import Report, TrialResult
-from masksweep.sweeps.training import checkpoint, loop
+from masksweep.sweeps.training import checkpoint, loop, trial_run
 from masksweep.sweeps.training.checkpoint import Checkpoints, State
 from masksweep.sweeps.training.run_trial import run
 from masksweep.sweeps.training.setup import program_for, start
@@ -348,7 +348,7 @@ def test_a_checkpoint_of_another_start_or_version_is_told(
 )
 def test_a_start_is_known_by_masks_held_values_and_shapes(sections: dict[str, Any]) -> None:
     one, same, other = (
-        loop.fingerprint(program_for(start(given(**s))).training) for s in ({}, {}, sections)
+        trial_run.fingerprint(program_for(start(given(**s))).training) for s in ({}, {}, sections)
     )
     assert one == same != other
 

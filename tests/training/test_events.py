@@ -14,8 +14,9 @@ from masksweep.strategies import Invalid
 from masksweep.strategies.base import Array
 from masksweep.sweeps import results
 from masksweep.sweeps.training import run_trial, setup
-from masksweep.sweeps.training.loop import TrainingLoop, TrialRun, single_trial_loop
+from masksweep.sweeps.training.loop import TrainingLoop, single_trial_loop
 from masksweep.sweeps.training.preflight import check_plans
+from masksweep.sweeps.training.trial_run import TrialRun
 from tests.support.trials import trial as make
 
 STEPS = {"steps": 20, "batch_size": 100, "jit": False}

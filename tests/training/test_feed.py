@@ -19,7 +19,7 @@ from masksweep.sweeps.components.datasets.base import DataSet, Split
 from masksweep.sweeps.components.datasets.pipeline import Pipeline
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.results import TrialResult
-from masksweep.sweeps.training import batches, feed, loop, pack, run_trial, setup
+from masksweep.sweeps.training import batches, feed, loop, pack, run_trial, setup, trial_run
 from masksweep.sweeps.training.checkpoint import Checkpoints
 from masksweep.sweeps.training.preflight import check_plans
 from masksweep.sweeps.training.state import PackMember
@@ -269,7 +269,7 @@ def test_a_trial_on_a_pipeline_is_resumed_to_the_same_bits(
     expected = run(trial)
     monkeypatch.setattr(loop, "CHUNK_SECONDS", chunk_seconds)
     checkpoints = Checkpoints(str(tmp_path), trial.id, 1e-9)
-    interrupted = loop.TrialRun(setup.start(trial), checkpoints=checkpoints)
+    interrupted = trial_run.TrialRun(setup.start(trial), checkpoints=checkpoints)
     program = setup.program_for(interrupted.start)
     interrupted.resume(program.training)
     loop.TrainingLoop([interrupted], program).train(17)
@@ -286,9 +286,9 @@ def test_it_is_said_if_a_pipeline_is_not_known_to_be_deterministic(
     monkeypatch.setattr(Stream, "deterministic", False)
     base._load.cache_clear()
     trial, notes = of_stream(), []
-    assert run(trial).tags["data.order"] == loop.UNKNOWN_ORDER
+    assert run(trial).tags["data.order"] == trial_run.UNKNOWN_ORDER
     for _ in range(2):
-        training = loop.TrialRun(
+        training = trial_run.TrialRun(
             setup.start(trial),
             emit=lambda report: notes.append(report.note),
             checkpoints=Checkpoints(str(tmp_path), trial.id, 1e-9),
@@ -296,7 +296,9 @@ def test_it_is_said_if_a_pipeline_is_not_known_to_be_deterministic(
         program = setup.program_for(training.start)
         program.training.assign_first(training.resume(program.training))
         loop.TrainingLoop([training], program).train(9)
-    assert [note for note in notes if note] == [f"resumed from step 9; {loop.UNKNOWN_ORDER}"] * 1
+    assert [note for note in notes if note] == [
+        f"resumed from step 9; {trial_run.UNKNOWN_ORDER}"
+    ] * 1
 
 
 @pytest.mark.parametrize(
