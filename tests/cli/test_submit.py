@@ -215,8 +215,14 @@ def test_a_job_that_is_not_there_is_one_line(head: Head, tmp_path: Path, command
     assert done.stderr == "masksweep: ID=nope: no such job; masksweep status lists them\n"
 
 
-@pytest.mark.parametrize("address", ["http://127.0.0.1:1", "127.0.0.1:1", "http://nobody.invalid"])
-@pytest.mark.parametrize("arguments", [("status",), ("stop", "x"), ("submit", *TINY)])
+@pytest.mark.parametrize(
+    ("address", "arguments"),
+    [
+        ("http://127.0.0.1:1", ("status",)),
+        ("127.0.0.1:1", ("stop", "x")),
+        ("http://nobody.invalid", ("submit", *TINY)),
+    ],
+)
 def test_a_dashboard_that_does_not_answer_is_one_line(
     tmp_path: Path, address: str, arguments: tuple[str, ...]
 ) -> None:

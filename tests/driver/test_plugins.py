@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from masksweep.sweeps.cli.main import main
 from tests.support.plugin import my_net, split_my_net
 from tests.support.ray_head import Head, ray_head, ray_node
 from tests.support.sweep_process import Store, local_store, ran, sweep, working
@@ -22,7 +23,9 @@ def artifacts(store: Store, folder: Path) -> dict[str, bytes]:
     return {str(f.relative_to(path)): f.read_bytes() for f in path.rglob("*") if f.is_file()}
 
 
-def test_two_workers_train_it_and_it_is_reproduced_if_it_is_named_again(tmp_path: Path) -> None:
+def test_two_workers_train_it_and_it_is_reproduced_if_it_is_named_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     here, elsewhere, copies = (tmp_path / name for name in ("here", "elsewhere", "copies"))
     for folder in (here, elsewhere, copies):
         folder.mkdir()
@@ -38,9 +41,9 @@ def test_two_workers_train_it_and_it_is_reproduced_if_it_is_named_again(tmp_path
     run = store.children[0].info.run_id
     uri = ("--uri", store.client.tracking_uri)
     (elsewhere / "my_net.py").write_text(my_net())
-    refused = ran(elsewhere, run, *uri, command=("reproduce",))
-    said = refused.stderr.splitlines()[-1]
-    assert refused.code == 2
+    monkeypatch.chdir(elsewhere)
+    assert main(["reproduce", run, *uri]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith(f"masksweep: run={run}: components.model=my_net.py sha256:")
     assert said.endswith(": is of a file that was not named; add --plugin my_net.py")
     again = ran(elsewhere, run, *uri, "--plugin", "my_net.py", command=("reproduce",))

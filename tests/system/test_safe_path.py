@@ -134,7 +134,7 @@ def test_a_search_path_that_names_the_current_folder_is_not_followed(tmp_path: P
 
 def test_a_module_that_is_run_imports_no_more_than_python_itself(tmp_path: Path) -> None:
     planted = make(tmp_path, leave_out=BY_PYTHON)
-    driver = planted.ran("plan", "--check", *TINY, program=MODULE)
+    driver = planted.ran("plan", *TINY, program=MODULE)
     assert (driver.code, planted.imported) == (0, []), driver.stderr
 
 

@@ -29,6 +29,7 @@ from masksweep.sweeps.training.checkpoint import Checkpoints
 from masksweep.sweeps.training.run_trial import run
 from masksweep.sweeps.training.setup import program_for, start
 from masksweep.sweeps.training.steps import LossLimit, Steps
+from tests.support.selection import by_default
 from tests.support.trials import BASE, trial
 
 COLUMNS: dict[str, Any] = {
@@ -200,7 +201,9 @@ def test_rows_and_columns_of_the_same_counts_do_not_share_a_program() -> None:
         assert result.metrics["integrity/ok"] == 1
 
 
-@pytest.mark.parametrize("format", ["auto", "coo", "lookup", "compiled"])
+@pytest.mark.parametrize(
+    "format", by_default(["auto", "coo"], ["auto", "coo", "lookup", "compiled"])
+)
 def test_sparse_kernels_of_convolutions_hold_and_come_close_to_masked_ones(format: str) -> None:
     kernels = {"model": "cnn1d", "targets": ["*/kernel"]}
     sparse = run(make(**kernels, strategy={"name": "sparse_tensor", "format": format}))
