@@ -57,6 +57,8 @@ TRIAL_METRICS = {
     "memory/optimizer_bytes",
     "memory/peak_bytes",
     "flops/dense",
+    "flops/training",
+    "flops/training_ratio",
 }
 MASKED_METRICS = {
     *(f"integrity/{m}" for m in ("ok", "violations", "peak_violations", "max_drift")),
