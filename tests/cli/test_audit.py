@@ -396,9 +396,10 @@ TRIALS.append(make(strategy="dense", **QUICK))
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[Run]]:
+def runs(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> tuple[str, list[Run]]:
     """(The URI of a store, the runs of a sweep in it: those of the trials, then the parent run)."""
     folder = tmp_path_factory.mktemp("sweep")
+    shutil.copy(empty_store, folder / "mlflow.db")
     planned = [PlannedTrial(trial, []) for trial in TRIALS]
     with chdir(folder), resume.open_sweep(planned, "small", rerun=False) as (_, recorder, _):
         recorder.start_sweep("note", [p.describe() for p in planned])

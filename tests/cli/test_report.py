@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from contextlib import chdir
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -370,9 +371,10 @@ class Whole(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     """The folder of a sweep and its report."""
     folder = tmp_path_factory.mktemp("sweep")
+    shutil.copy(empty_store, folder / "mlflow.db")
     trials = outcomes()
     skipped = make(strategy="var_list")
     tags = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import chdir
 from pathlib import Path
 
@@ -26,9 +27,10 @@ STARTS = Path(".masksweep/checkpoints/starts")
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def store(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     """A folder with a store: the run of seed 0 has a model, and that of seed 1 was skipped."""
     folder = tmp_path_factory.mktemp("store")
+    shutil.copy(empty_store, folder / "mlflow.db")
     network(MLP(hidden=(12,)), (64,), 10).build(0).save(folder / "net.keras")
     content = (folder / "net.keras").read_bytes()
     trials = [make(seed=seed) for seed in (0, 1)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,11 +25,15 @@ def artifacts(store: Store, folder: Path) -> dict[str, bytes]:
 
 
 def test_two_workers_train_it_and_it_is_reproduced_if_it_is_named_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    empty_store: Path,
 ) -> None:
     here, elsewhere, copies = (tmp_path / name for name in ("here", "elsewhere", "copies"))
     for folder in (here, elsewhere, copies):
         folder.mkdir()
+    shutil.copy(empty_store, here / "mlflow.db")
     (here / "my_net.py").write_text(my_net())
     driver = ran(here, "--plugin", "my_net.py", *MINE, *TINY, "strategy=weight_mask,projection")
     assert driver.code == 0, driver.stderr

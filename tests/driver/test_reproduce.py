@@ -26,9 +26,12 @@ STEPS = {"epochs": 2, "batch_size": 100}
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Run], Run]:
+def runs(
+    tmp_path_factory: pytest.TempPathFactory, empty_store: Path
+) -> tuple[Path, list[Run], Run]:
     """The folder of a store, the runs of a sweep's trials, and the sweep's parent run."""
     folder = tmp_path_factory.mktemp("sweep")
+    shutil.copy(empty_store, folder / "mlflow.db")
     rng = np.random.default_rng(0)
     shapes = {"hidden_1/kernel": (64, 12), "hidden_2/kernel": (12, 8)}
     np.savez(folder / "mine.npz", **{n: rng.random(s) < 0.5 for n, s in shapes.items()})
@@ -98,9 +101,11 @@ def test_a_doctored_config_is_different(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    empty_store: Path,
 ) -> None:
     """The difference is also found on another machine, from the file alone."""
     monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_store, "mlflow.db")
     children = runs[1]
     (original,) = [r for r in children if r.data.params["held"] == "init"]
     shutil.copytree(config_of(original).parent, tmp_path / "copied")

@@ -57,6 +57,8 @@ TRIAL_METRICS = {
     "memory/optimizer_bytes",
     "memory/peak_bytes",
     "flops/dense",
+    "flops/training",
+    "flops/training_ratio",
 }
 MASKED_METRICS = {
     *(f"integrity/{m}" for m in ("ok", "violations", "peak_violations", "max_drift")),
@@ -381,10 +383,11 @@ class NoTensorFlow:
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_trials_that_no_worker_could_begin_are_recorded_as_failed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path
 ) -> None:
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_store, "mlflow.db")
     planned = [PlannedTrial(trial(seed=i), [f"seed={i}"]) for i in range(3)]
     jobs = [Job(p.trial.id, None, Spec()) for p in planned]
     with (
@@ -406,12 +409,13 @@ def test_trials_that_no_worker_could_begin_are_recorded_as_failed(
 
 @pytest.mark.parametrize("fails", ["the import", "the page", "the table"])
 def test_a_report_that_cannot_be_made_leaves_no_run_open(
-    fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path
 ) -> None:
     def broken(*_: object, **__: object) -> None:
         raise MemoryError("no room")
 
     monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_store, "mlflow.db")
     match fails:
         case "the import":
             monkeypatch.setitem(sys.modules, "masksweep.sweeps.report.plots", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from contextlib import chdir
 from pathlib import Path
@@ -52,12 +53,13 @@ def record(name: str, scored: Sequence[Scored], environment: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def store(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     """A folder with the sweeps `one` and `two`.
 
     Two trials of `one` were run again in `two`: one has another result, the other failed.
     """
     folder = tmp_path_factory.mktemp("store")
+    shutil.copy(empty_store, folder / "mlflow.db")
     mask_arrays = {"hidden_1/kernel": np.eye(64, 12) > 0, "hidden_2/kernel": np.eye(12, 8) > 0}
     np.savez(folder / "masks.npz", **mask_arrays)
     masks = {"name": "file", "path": str(folder / "masks.npz")}

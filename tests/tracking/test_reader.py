@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from contextlib import chdir
 from pathlib import Path
@@ -44,8 +45,9 @@ def record(name: str, trials: Sequence[Trial], again: bool = False) -> None:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def store(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     folder = tmp_path_factory.mktemp("store")
+    shutil.copy(empty_store, folder / "mlflow.db")
     with chdir(folder):
         record("one", [*TRIALS, SKIPPED, FAILED])
         record("two", TRIALS[:1])
@@ -89,9 +91,10 @@ def test_a_sweep_is_the_latest_or_of_a_name_or_an_id(
 
 
 def test_a_failed_trial_that_was_run_again_is_there_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_store, "mlflow.db")
     repaired = FAILED.model_copy()
     assert repaired is not FAILED
     record("mended", [FAILED])
@@ -102,9 +105,10 @@ def test_a_failed_trial_that_was_run_again_is_there_once(
 
 
 def test_a_trial_that_was_rerun_is_there_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_store, "mlflow.db")
     record("again", TRIALS[:2])
     record("again", TRIALS[:2], again=True)
     assert len(local_store(tmp_path, "again").children) == 4

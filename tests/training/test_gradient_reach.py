@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -148,12 +149,14 @@ def test_the_exit_code_of_a_sweep_goes_by_whether_anything_reached_its_control(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    empty_store: Path,
     reached: float,
     exit_code: int,
     words: str,
 ) -> None:
     """The sweep's trials are already recorded as done, so nothing is trained."""
     monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_store, "mlflow.db")
     arguments = ["strategy=init_only,weight_mask", "sweep.name=still"]
     jobs = command_line.compose_plan(arguments)
     with resume.open_sweep(jobs, "still", rerun=False) as (planned, recorder, _):

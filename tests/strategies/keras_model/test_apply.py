@@ -348,8 +348,9 @@ def test_a_plain_models_weights_are_held_when_they_are_loaded(tmp_path: Path) ->
 @pytest.mark.parametrize("strategy", ["hard_mask", "sparse_values", "var_list"])
 def test_a_saved_model_has_masks_held_values_and_optimizer(strategy: str, tmp_path: Path) -> None:
     pattern = Columns(0.5) if strategy == "var_list" else Random(0.5)
-    masked = strategies.apply(Fit().build(), pattern, strategy, held="init")
-    Fit().fit(masked)
+    fit = Fit(compiling={"run_eagerly": True}, fitting=lambda: {"steps_per_epoch": 2})
+    masked = strategies.apply(fit.build(), pattern, strategy, held="init")
+    fit.fit(masked)
     masked.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert type(loaded) is strategies.MaskedModel
@@ -358,7 +359,7 @@ def test_a_saved_model_has_masks_held_values_and_optimizer(strategy: str, tmp_pa
     assert loaded.holding.strategies == masked.holding.strategies
     assert str(strategies.audit(loaded)) == str(strategies.audit(masked))
     assert str(strategies.summary(loaded)) == str(strategies.summary(masked))
-    assert Fit().fit(loaded) == Fit().fit(masked)
+    assert fit.fit(loaded) == fit.fit(masked)
     assert same_weights(loaded.dense_weights(), masked.dense_weights())
 
 
@@ -386,11 +387,13 @@ def test_an_exported_model_is_plain(build: Callable[[], Any], tmp_path: Path) ->
 @pytest.mark.parametrize("strategy", ["hard_mask", "sparse_values"])
 def test_frozen_layers_are_saved_with_their_masks(strategy: str, tmp_path: Path) -> None:
     masked = strategies.apply(small(), Random(0.5), strategy, held=0.5)
-    masked.compile("adam", "mse")
+    masked.compile("adam", "mse", run_eagerly=True)
     masked.fit(np.ones((8, 4)), np.ones((8, 2)), verbose=0)
     before = masked.dense_weights()
     masked.model.get_layer("first").trainable = False
-    masked.compile("adam", "mse")  # as Keras asks for, when `trainable` has changed
+    masked.compile(
+        "adam", "mse", run_eagerly=True
+    )  # as Keras asks for, when `trainable` has changed
     masked.fit(np.ones((8, 4)), np.ones((8, 2)), verbose=0)
     trained = masked.dense_weights()
     assert trained.keys() == before.keys()
@@ -440,7 +443,7 @@ def test_a_model_with_several_outputs_is_asked_as_before() -> None:
     outputs = [layers.Dense(1, name=name)(hidden) for name in ("left", "right")]
 
     def history(model: Any, loss: Any, metrics: Any) -> list[str]:
-        model.compile("sgd", loss, metrics=metrics)
+        model.compile("sgd", loss, metrics=metrics, run_eagerly=True)
         x, y = np.ones((8, 4)), np.ones((8, 1))
         return sorted(model.fit(x, [y, y], verbose=0).history)
 

@@ -275,7 +275,7 @@ def test_frozen_layers_stay_as_they_are(strategy: str) -> None:
     masked = strategies.apply(model, Random(0.5), strategy)
     before = masked.dense_weights()
     model.get_layer("conv").trainable = False
-    Fit().fit(masked)
+    Fit(compiling=EAGER, fitting=lambda: FEW).fit(masked)
     after = masked.dense_weights()
     assert len(masked.trainable_variables) == 6
     assert same_bits(before["conv/kernel"], after["conv/kernel"])
@@ -314,8 +314,9 @@ def test_a_training_that_breaks_off_is_resumed_from_its_backup(tmp_path: Path) -
         return keras.callbacks.BackupAndRestore(tmp_path / "backup", delete_checkpoint=False)
 
     def train(*callbacks: Any) -> Any:
-        masked = strategies.apply(Fit().build(), Random(0.5), "sparse_values", held=0.1)
-        Fit().fit(masked, epochs=4, shuffle=False, callbacks=list(callbacks))
+        fit = Fit(compiling=EAGER)
+        masked = strategies.apply(fit.build(), Random(0.5), "sparse_values", held=0.1)
+        fit.fit(masked, epochs=4, shuffle=False, callbacks=list(callbacks))
         return masked
 
     whole = train()
@@ -333,7 +334,7 @@ def test_callbacks_that_save_and_log(tmp_path: Path) -> None:
         keras.callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=0, min_delta=10.0),
         keras.callbacks.CSVLogger(tmp_path / "log.csv"),
     ]
-    Fit().fit(masked, callbacks=callbacks)
+    Fit(compiling=EAGER).fit(masked, callbacks=callbacks)
     assert float(masked.optimizer.learning_rate) < 0.01
     for load in (
         lambda: keras.models.load_model(tmp_path / "best.keras"),

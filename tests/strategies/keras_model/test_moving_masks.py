@@ -50,11 +50,13 @@ def loss() -> Any:
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-def moving(schedule: str, strategy: str = "hard_mask", *, optimizer: str = "adam") -> Any:
+def moving(
+    schedule: str, strategy: str = "hard_mask", *, optimizer: str = "adam", eager: bool = False
+) -> Any:
     masked = strategies.apply(
         network(), strategies.Random(0.7), strategy, schedule=SCHEDULES[schedule], seed=5
     )
-    masked.compile(optimizer, loss(), jit_compile=False)
+    masked.compile(optimizer, loss(), jit_compile=False, run_eagerly=eager)
     return masked
 
 
@@ -76,7 +78,7 @@ def train(masked: Any, *, first: int = 0, until: int = 4) -> None:
 def test_what_is_cut_stays_cut_and_a_loaded_model_goes_on_to_the_same_bits(
     schedule: str, tmp_path: Path
 ) -> None:
-    whole = moving(schedule)
+    whole = moving(schedule, eager=True)
     train(whole)
     assert strategies.audit(whole).ok
     course = Course(steps=20, epoch=5)
@@ -84,7 +86,7 @@ def test_what_is_cut_stays_cut_and_a_loaded_model_goes_on_to_the_same_bits(
     assert [change.step for change in whole.mask_changes] == [0, *steps]
     assert not any(change.violations or change.stale_slots for change in whole.mask_changes)
 
-    broken_off = moving(schedule)
+    broken_off = moving(schedule, eager=True)
     train(broken_off, until=2)
     broken_off.save(tmp_path / "model.keras")
     resumed = keras.models.load_model(tmp_path / "model.keras")
@@ -96,7 +98,7 @@ def test_what_is_cut_stays_cut_and_a_loaded_model_goes_on_to_the_same_bits(
 
 
 def test_momentum_revives_what_was_cut_and_the_audit_says_so() -> None:
-    masked = moving("rigl", "gradient_mask")
+    masked = moving("rigl", "gradient_mask", eager=True)
     train(masked)
     audit = strategies.audit(masked)
     assert not audit.ok
@@ -104,7 +106,7 @@ def test_momentum_revives_what_was_cut_and_the_audit_says_so() -> None:
     assert f"moved after {audit.violated_changes} changes of the masks" in str(audit)
     for change in masked.mask_changes[1:]:
         assert change.stale_slots.keys() == {"momentum", "velocity"}
-    plain = moving("rigl", "gradient_mask", optimizer="sgd")
+    plain = moving("rigl", "gradient_mask", optimizer="sgd", eager=True)
     train(plain)
     assert strategies.audit(plain).ok
 
