@@ -273,6 +273,11 @@ def _free_loss(start: TrialStart, before: Array, after: Array) -> dict[str, floa
 def costs(start: TrialStart, plan: Plan, program: Program) -> dict[str, float]:
     """Memory and multiply-adds of a training step, and the sparsity of the masked weights.
 
+    Args:
+        start: The start of the trial.
+        plan: The masks and held values at the end of the training.
+        program: The program after the last step.
+
     Returns:
         `memory/parameters_bytes` counts the values that train, and the masks and held values that
         the strategy computes with. The FLOPs are those of `flops_metrics`. With masks there are
@@ -282,7 +287,7 @@ def costs(start: TrialStart, plan: Plan, program: Program) -> dict[str, float]:
     strategy = start.trial.running_strategy
     constant_bytes = sum(
         array.nbytes
-        for weight in plan.weights
+        for weight in start.plan.weights  # where a held value for all entries is stored once
         for array in strategy.for_weight(weight).bind().constants(weight)
     )
     metrics: dict[str, float] = {

@@ -82,7 +82,6 @@ def run(
     records = loop.changes.records if loop.changes else []
     found = start, loop.plan, program, before, training.position, by_finalizing
     result = audited_result(*found, records=records)
-    scores |= mask_course.metrics(start, records, training.position.found.steps)
     if loop.change_seconds:
         scores["speed/mask_change_ms"] = 1000 * median(loop.change_seconds)
     metrics = {**result.metrics, **scores}
@@ -152,6 +151,7 @@ def audited_result(
         evaluation,
         gradient_reach,
         leak_cause,
+        mask_course,
         recovery,
         weight_images,
     )
@@ -183,6 +183,7 @@ def audited_result(
     artifacts["environment.txt"] = provenance.environment_text().encode()
     masks = {w.weight.name: w.mask for w in plan.weights}
     recovered, costs = recovery.of_masks(start, masks), evaluation.costs(start, plan, program)
+    costs |= mask_course.metrics(start, records, position.found.steps)
     return TrialResult(
         "ok",
         metrics=last_epoch | integrity | recovered | costs,
