@@ -264,6 +264,8 @@ class MovingMasks:
         self.targets = Plan(tuple(targets))
         names = {SAVED.format(i): w.name for i, w in enumerate(self._described)}
         self.saved = {name: np.array(store[key]) for key, name in names.items() if key in store}
+        if self._changes is not None:  # a callback has loaded them after `fit` had begun
+            self._changes.records, self._changes.saved = self.records, self.saved
 
 
 class ScheduleCallback(keras.callbacks.Callback):  # type: ignore[misc]

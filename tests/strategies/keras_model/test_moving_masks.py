@@ -97,6 +97,30 @@ def test_what_is_cut_stays_cut_and_a_loaded_model_goes_on_to_the_same_bits(
         np.testing.assert_array_equal(array, expected[name])
 
 
+def test_a_backup_is_restored_with_the_changes_of_its_masks(tmp_path: Path) -> None:
+    """`BackupAndRestore` loads the model when `fit` has begun already."""
+
+    class Crash(keras.callbacks.Callback):  # type: ignore[misc]
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    def fit(masked: Any, *callbacks: Any) -> None:
+        arguments = {"epochs": 4, "verbose": 0, "shuffle": False}
+        masked.fit(X, Y, 32, callbacks=list(callbacks), **arguments)
+
+    whole, broken_off, resumed = (moving("rewinding") for _ in range(3))
+    fit(whole)
+    backup = str(tmp_path / "backup")
+    with pytest.raises(KeyboardInterrupt):
+        fit(broken_off, keras.callbacks.BackupAndRestore(backup), Crash())
+    fit(resumed, keras.callbacks.BackupAndRestore(backup))
+    assert resumed.mask_changes == whole.mask_changes
+    expected = whole.dense_weights()
+    for name, array in resumed.dense_weights().items():
+        np.testing.assert_array_equal(array, expected[name])
+
+
 def test_momentum_revives_what_was_cut_and_the_audit_says_so() -> None:
     masked = moving("rigl", "gradient_mask", eager=True)
     train(masked)
