@@ -162,18 +162,23 @@ def metrics(start: TrialStart, records: Sequence[ChangeRecord], steps: int) -> d
     }
 
 
-def leaking_slots(records: Sequence[ChangeRecord]) -> str:
-    """The kinds of slots that moved entries after they were cut, as `momentum, velocity`.
+def cause_tags(causes: Sequence[str], records: Sequence[ChangeRecord]) -> dict[str, str]:
+    """The tags that say why held entries moved; empty if none did.
 
     Args:
-        records: The start and the changes, in order.
+        causes: The stages of a step through which they moved.
+        records: The start and the changes of the masks, in order.
 
     Returns:
-        The kinds of slots that were not at their initial values at a change after which entries
-        moved; empty if none did.
+        `integrity.through`, and `integrity.stale_slots` with the kinds of slots, such as
+        `momentum, velocity`, that were not at their initial values at a change after which entries
+        moved.
     """
+    tags = {"integrity.through": ", ".join(causes)} if causes else {}
     kinds = {kind for r in records[1:] if r.violations for kind in r.stale_slots}
-    return ", ".join(sorted(kinds))
+    if "slots" in causes and kinds:
+        tags["integrity.stale_slots"] = ", ".join(sorted(kinds))
+    return tags
 
 
 def _mean_ratio(start: TrialStart, records: Sequence[ChangeRecord], steps: int) -> float:

@@ -51,7 +51,7 @@ def run(
         Diverged: The mean loss of an epoch is NaN, or exceeds 1000 * max(1, loss before training).
             The curve up to there has been reported.
     """
-    from masksweep.sweeps.training import evaluation, leak_cause, lockstep, mask_course, timing
+    from masksweep.sweeps.training import evaluation, leak_cause, lockstep, timing
     from masksweep.sweeps.training.loop import TrainingLoop
     from masksweep.sweeps.training.trial_run import TrialRun
 
@@ -85,20 +85,11 @@ def run(
     if loop.change_seconds:
         scores["speed/mask_change_ms"] = 1000 * median(loop.change_seconds)
     metrics = {**result.metrics, **scores}
-    if records:
-        # entries that are masked since a change were free to move before it
-        metrics.pop("integrity/raw_drift", None)
     if trial.compare and start.plan.weights:
         metrics |= lockstep.compare(start, trial.compare)
     if trial.speed.rounds and loop.total:
         metrics |= evaluation.step_time(start, program, loop.samples)
-    artifacts = {**result.artifacts, **mask_course.artifacts(records, loop.total)}
-    tags = {**result.tags, **timing.noise_tag(metrics)}
-    if "slots" in tags.get("integrity.through", "") and (
-        kinds := mask_course.leaking_slots(records)
-    ):
-        tags["integrity.stale_slots"] = kinds
-    return replace(result, metrics=metrics, tags=tags, artifacts=artifacts)
+    return replace(result, metrics=metrics, tags={**result.tags, **timing.noise_tag(metrics)})
 
 
 def build_start(trial: Trial, rounds_folder: Folder | None) -> TrialStart | TrialResult:
@@ -169,26 +160,24 @@ def audited_result(
         tags["data.order"] = UNKNOWN_ORDER
     causes = [*leak_cause.causes(start, position.found, by_finalizing)]
     causes += evaluation.moved_outputs(start, program, before, integrity)
-    tags |= {
-        f"strategy.{k}": text for k, text in start.trial.running_strategy.choices(plan).items()
-    }
-    if causes:
-        tags["integrity.through"] = ", ".join(causes)
+    choices = start.trial.running_strategy.choices(plan)
+    tags |= {f"strategy.{key}": text for key, text in choices.items()}
+    tags |= mask_course.cause_tags(causes, records)
     last_epoch = evaluation.epoch_metrics(start, program, position)
-    curve, epoch = (
-        [*position.curve, last_epoch],
-        batches.schedule(start.trial, start.data.samples)[0],
-    )
-    changes = [record.step / epoch for record in records[1:]]
     artifacts["environment.txt"] = provenance.environment_text().encode()
     masks = {w.weight.name: w.mask for w in plan.weights}
     recovered, costs = recovery.of_masks(start, masks), evaluation.costs(start, plan, program)
     costs |= mask_course.metrics(start, records, position.found.steps)
+    if records:  # entries that are masked since a change were free to move before it
+        integrity.pop("integrity/raw_drift", None)
+    epoch, total = batches.schedule(start.trial, start.data.samples)
+    changes = [record.step / epoch for record in records[1:]]
+    artifacts |= weight_images.draw_violations([*position.curve, last_epoch], changes)
     return TrialResult(
         "ok",
         metrics=last_epoch | integrity | recovered | costs,
         tags=tags,
-        artifacts=artifacts | weight_images.draw_violations(curve, changes),
+        artifacts=artifacts | mask_course.artifacts(records, total),
         data=start.data.described(),
         epochs=position.epochs,
     )
