@@ -256,6 +256,11 @@ def release(variable: Any) -> None:
     variable.__class__ = _released_class(kind)
 
 
+def is_released(variable: Any) -> bool:
+    """Returns whether the memory of a variable is freed, so that it has no values."""
+    return isinstance(variable, _Released)
+
+
 def trained_by(optimizer: Any) -> list[Any]:
     """Returns the variables that an optimizer was built for."""
     return list(optimizer._trainable_variables)

@@ -13,7 +13,7 @@ def select(mask: Any, kept: Any, others: Any) -> Any:
 
     Args:
         mask: Booleans, in the shape of `kept`.
-        kept: The values where the mask is true, of a known shape.
+        kept: The values where the mask is true.
         others: The values where it is false: an array of the same shape, or a scalar.
 
     Example:
@@ -23,4 +23,6 @@ def select(mask: Any, kept: Any, others: Any) -> Any:
     import tensorflow as tf
 
     kept = tf.convert_to_tensor(kept)
-    return tf.compat.v1.where(mask, kept, tf.broadcast_to(others, kept.shape))
+    # the gradient of a kernel that is used on sequences has no known shape
+    shape = kept.shape if kept.shape.is_fully_defined() else tf.shape(kept)
+    return tf.compat.v1.where(mask, kept, tf.broadcast_to(others, shape))

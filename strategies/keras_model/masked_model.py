@@ -358,8 +358,8 @@ def require_supported(model: Any) -> None:
     """Checks that a model can be masked.
 
     Raises:
-        Invalid: It is not a Keras model, not built, already masked, or overrides a method that a
-            masked model does not call.
+        Invalid: It is not a Keras model, not built, already masked, without the values of a kernel,
+            or overrides a method that a masked model does not call.
     """
     name = getattr(model, "name", type(model).__name__)
     if not isinstance(model, keras.Model):
@@ -368,6 +368,13 @@ def require_supported(model: Any) -> None:
         raise Invalid("model", name, "is masked already; use what export_plain() returns")
     if not model.built or not model.weights:
         raise Invalid("model", name, "must be built: call it on a batch, or give it an Input")
+    for weight, variable in zip(describe(model), model.trainable_variables, strict=True):
+        if keras_internals.is_released(variable):
+            allowed = (
+                f"must be built anew: an earlier apply on it has freed {weight.name}, because "
+                "its strategy stores kept values only"
+            )
+            raise Invalid("model", name, allowed)
     for method in REPLACED:
         if getattr(type(model), method, None) is not getattr(keras.Model, method):
             allowed = (

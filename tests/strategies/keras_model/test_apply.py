@@ -38,6 +38,12 @@ def small() -> Any:
     )
 
 
+def applied_twice(first: str, second: str) -> Any:
+    model = small()
+    strategies.apply(model, Random(0.5), first)
+    return strategies.apply(model, Random(0.5), second)
+
+
 def masks(masked: Any) -> dict[str, Any]:
     return {w.weight.name: w.mask for w in masked.plan.weights}
 
@@ -256,6 +262,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "not built": (
         lambda: strategies.apply(keras.Sequential([layers.Dense(2)]), Random(0.5)),
         "must be built: call it on a batch, or give it an Input",
+    ),
+    "its kernel is freed": (
+        lambda: applied_twice("sparse_tensor", "hard_mask"),
+        "must be built anew: an earlier apply on it has freed first/kernel, because its strategy "
+        "stores kept values only",
     ),
     "masked twice": (
         lambda: strategies.apply(strategies.apply(small(), Random(0.5)), Random(0.5)),

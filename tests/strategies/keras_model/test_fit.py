@@ -74,7 +74,6 @@ def everything(model: Any) -> list[Any]:
 # each of them runs by default without a strategy, or with masks, or both
 WITHOUT = [
     *("plain", "subclassed, add_loss, a metric", "sample weights, clipping, EMA"),
-    *("class weights, validation, weight decay", "float16, loss scaling"),
     "steps_per_execution, gradient accumulation",
 ]
 MASKED = [
@@ -106,6 +105,24 @@ def test_masked_weights_hold_and_kept_ones_move(name: str) -> None:
     audit = strategies.audit(masked)
     assert audit.ok, f"\n{audit}"
     assert min(w.moved for w in audit.weights) > 0.9
+
+
+@pytest.mark.parametrize("strategy", ["weight_mask", "gradient_mask", "projection", "hard_mask"])
+def test_kernels_that_are_used_on_sequences_are_held(strategy: str) -> None:
+    """In a graph, their gradients have no known shape."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((4, 3)),
+            keras.layers.Dense(5, name="hidden"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(2, name="output"),
+        ]
+    )
+    masked = strategies.apply(model, Random(0.5), strategy)
+    masked.compile("adam", "mse")
+    masked.fit(np.ones((8, 4, 3)), np.ones((8, 2)), batch_size=3, verbose=0)
+    assert strategies.audit(masked).ok
 
 
 def test_losses_of_layers_are_of_the_masked_weights() -> None:

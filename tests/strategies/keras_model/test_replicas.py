@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from tests.support.selection import slow
+
 REPLICAS = """
 import keras, numpy as np, tensorflow as tf
 from masksweep import strategies
@@ -64,14 +68,20 @@ for strategy in ("dense", "hard_mask", "sparse_values"):
 """
 
 
-def test_two_replicas_train_as_one_device_and_xla_compiles() -> None:
+@pytest.mark.parametrize(
+    ("script", "name", "strategies"),
+    [
+        (REPLICAS, "replicas", ("weight_mask", "hard_mask", "sparse_values")),
+        slow((XLA, "xla", ("dense", "hard_mask", "sparse_values"))),
+    ],
+    ids=["replicas", "xla"],
+)
+def test_in_a_process_of_its_own(script: str, name: str, strategies: tuple[str, ...]) -> None:
+    """Two replicas train as one device, and XLA compiles."""
     root = Path(__file__).parents[3]
     env = {**os.environ, "PYTHONPATH": str(root)}
-    command = [sys.executable, "-c", REPLICAS + XLA]
+    command = [sys.executable, "-c", script]
     result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr[-3000:]
     found = [line.split()[:2] for line in result.stdout.splitlines() if line.endswith(" ok")]
-    assert found == [
-        *(["replicas", strategy] for strategy in ("weight_mask", "hard_mask", "sparse_values")),
-        *(["xla", strategy] for strategy in ("dense", "hard_mask", "sparse_values")),
-    ]
+    assert found == [[name, strategy] for strategy in strategies]

@@ -14,13 +14,16 @@ from masksweep import strategies
 from masksweep.strategies.core.audit import same_bits, same_weights
 from masksweep.strategies.core.training import Training
 from masksweep.strategies.testing.case import Case
+from masksweep.strategies.testing.documented import CASES
 from masksweep.strategies.testing.networks import network
 from masksweep.strategies.testing.trial import batch
-from tests.contract.cases import CASES
+from tests.support.selection import by_default
 
 STEPS = 6
 IN_A_GRAPH = ("hard_mask", "sparse_values", "sparse_tensor", "var_list")
 """The others are compared eagerly, which takes less time."""
+COMPARED = ["dense", "weight_mask", "hard_mask", "sparse_values", "sparse_tensor", "var_list"]
+"""Strategies that are compared by default, one for each way to hold a weight."""
 
 
 def new_optimizer() -> Any:
@@ -42,7 +45,7 @@ def arrays(values: Any) -> list[Any]:
     return [np.asarray(v.numpy()) for v in values]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", by_default(COMPARED, CASES))
 def test_a_sweeps_training_and_fit_have_the_same_bits(name: str, tmp_path: Path) -> None:
     """`fit` is also saved and loaded half-way, into a model that Keras makes from the file."""
     case = CASES[name]
