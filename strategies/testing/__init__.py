@@ -1,7 +1,7 @@
 """Checks that strategies, patterns, mask schedules and held values must pass, for use in tests.
 
 Other distributions can use them for their own components. This package may import all of
-`strategies`. No other module of Masksweep imports it, only tests do.
+`strategies`. Besides tests, only `masksweep selftest` imports it.
 """
 
 from masksweep.strategies.testing.case import Case

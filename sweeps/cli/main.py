@@ -34,6 +34,7 @@ masksweep settles by experiment how to hold masked weights in TensorFlow.
   masksweep sync [--uri URI]           send results to a store that was away
   masksweep verify [--only NAME]       check every claim: experiments, figures, PASS or FAIL
   masksweep bench [--sizes S,M,L]      time every strategy's step beside dense; see bench --help
+  masksweep selftest [--device gpu]    does what was promised hold on this CPU, or on this GPU
   masksweep doctor [OVERRIDES]         what would stop that sweep here; [--address A] of a cluster
   masksweep submit [OVERRIDES]         run the sweep as a job of a Ray cluster; [--follow] its log
   masksweep status [ID]                the cluster's sweeps, or one
@@ -49,8 +50,8 @@ A comma list sweeps. Named sweeps: `masksweep run +experiment=quickstart`.
 All keys: `masksweep run --cfg job`.
 """
 COMMANDS = (
-    "run, plan, list, ui, report, audit, reproduce, sync, verify, bench, doctor, submit, status"
-    " or stop"
+    "run, plan, list, ui, report, audit, reproduce, sync, verify, bench, selftest, doctor, submit,"
+    " status or stop"
 )
 
 PLUGIN_COMMANDS = ("run", "plan", "list", "report", "reproduce", "verify", "doctor", "submit")
@@ -176,6 +177,10 @@ def _run(command: str, arguments: list[str]) -> int:
             from masksweep.sweeps.cli.bench import bench
 
             return bench(arguments)
+        case "selftest":
+            from masksweep.sweeps.cli.selftest import selftest
+
+            return selftest(arguments)
         case "doctor":
             from masksweep.sweeps.cli.doctor import doctor
 

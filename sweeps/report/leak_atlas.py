@@ -14,8 +14,6 @@ from masksweep.sweeps.config.validation import as_section
 from masksweep.sweeps.report import verdicts
 from masksweep.sweeps.report.templating import render
 
-EVENTS = ("none", "mask changed", "resumed", "changed, resumed")
-"""What happens in the middle of a training; see `_event`."""
 CELL_KINDS = ("exact", "refused", "unproven", "leaks", "failed")
 """Kinds of cells, from the best to the worst."""
 VIOLATIONS_METRIC = "integrity/violations"
@@ -32,7 +30,8 @@ class Cell:
     held: str
     """The held values, for example `zero`."""
     event: str
-    """One of `EVENTS`."""
+    """What happens in the middle of the training: `none`, `mask changed`, `resumed`, the name of a
+    mask schedule, or two of them."""
     kind: str
     """One of `CELL_KINDS`."""
     drift: float = 0.0
@@ -98,7 +97,14 @@ def _worst(cells: Sequence[Cell]) -> Cell:
 
 
 def _event(trial: Trial) -> str:
-    return EVENTS[bool(trial.train.switch_at) + 2 * bool(trial.train.resume_at)]
+    events = []
+    if trial.train.switch_at:
+        events.append("mask changed")
+    elif trial.moves_masks:
+        events.append(trial.schedule.name)
+    if trial.train.resume_at:
+        events.append("resumed")
+    return ", ".join(events) or "none"
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,7 @@ def test_a_cluster_is_looked_at_node_by_node(head: Head, tmp_path: Path) -> None
     assert states["workers"][0] == "ok"
 
 
+@pytest.mark.slow  # waits for a Ray that is not there
 def test_everything_that_would_stop_it_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     options = (

@@ -166,6 +166,7 @@ for second in range(4):
 
 
 @pytest.mark.filterwarnings("ignore:ssl=None is deprecated")  # Ray calls aiohttp so
+@pytest.mark.slow  # its job prints for seconds
 def test_a_log_is_read_once_and_each_line_shown_once_whatever_breaks(head: Head) -> None:
     there = ("127.0.0.1", int(head.dashboard.rpartition(":")[2]))
     here = ("127.0.0.1", free_ports(1)[0])

@@ -26,6 +26,7 @@ from masksweep.sweeps.components.models.lenet5 import LeNet5
 from masksweep.sweeps.components.models.mlp import MLP
 from masksweep.sweeps.components.models.mobilenet_tiny import MobileNetTiny
 from masksweep.sweeps.components.models.resnet import ResNet
+from masksweep.sweeps.components.models.set_mlp import SETMLP
 from masksweep.sweeps.components.models.transformer import Transformer
 from masksweep.sweeps.components.models.vit_tiny import ViTTiny
 from masksweep.sweeps.components.models.wide_resnet import WideResNet
@@ -46,6 +47,7 @@ MODELS_OF: dict[str, list[Model]] = {
     "mlp": [MLP(), MLP((6, 6), residual=True, batch_norm=True, dropout=0.1, activation="tanh")],
     "mobilenet_tiny": [MobileNetTiny(1 / 8)],
     "resnet": [ResNet(8, 4)],
+    "set_mlp": [SETMLP((12, 8))],
     "transformer": [Transformer(dim=16), Transformer(vocabulary=3, dim=16)],
     "vit_tiny": [ViTTiny(8, depth=2, heads=2, dim=16)],
     "wide_resnet": [WideResNet(10, 1)],

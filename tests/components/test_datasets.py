@@ -264,6 +264,26 @@ def test_idx_files_of_a_folder_are_read(packed: bool, tmp_path: Path) -> None:
     assert len(data.test[0]) == 10
 
 
+def test_a_subset_has_the_samples_of_the_published_one(tmp_path: Path) -> None:
+    folder = data_files.write_idx(tmp_path / "images")
+    everything = KerasImages(path=folder, validation=0.0).load()
+    data = KerasImages(path=folder, validation=0.0, train_samples=20, test_samples=4).load()
+    # as SET's tutorial draws it
+    np.random.seed(0)  # noqa: NPY002
+    for found, whole, count in (
+        (data.train, everything.train, 20),
+        (data.test, everything.test, 4),
+    ):
+        order = np.arange(len(whole[0]))
+        np.random.shuffle(order)  # noqa: NPY002
+        for array, whole_array in zip(found, whole, strict=True):
+            np.testing.assert_array_equal(array, whole_array[order[:count]])
+    with pytest.raises(Invalid, match=r"train_samples=31: must be at most 30"):
+        KerasImages(path=folder, train_samples=31).load()
+    with pytest.raises(Invalid, match=r"test_samples=0: must be 1 or more"):
+        KerasImages(test_samples=0)
+
+
 IDX_DAMAGED = {
     "cut": lambda content: content[:-1],
     "longer": lambda content: content + b"0",

@@ -18,6 +18,7 @@ from masksweep.sweeps.components.models.lstm import LSTM
 from masksweep.sweeps.components.models.mlp import MLP
 from masksweep.sweeps.components.models.mobilenet_tiny import MobileNetTiny
 from masksweep.sweeps.components.models.resnet import ResNet
+from masksweep.sweeps.components.models.set_mlp import SETMLP
 from masksweep.sweeps.components.models.transformer import Transformer
 from masksweep.sweeps.components.models.vit_tiny import ViTTiny
 from masksweep.sweeps.components.models.wide_resnet import WideResNet
@@ -33,6 +34,7 @@ DRAWN: dict[str, tuple[Model, tuple[int, ...]]] = {
     "logistic": (Logistic(), (6,)),
     "mobilenet_tiny": (MobileNetTiny(1 / 16), (8, 8, 3)),
     "resnet": (ResNet(8, 2), (8, 8, 3)),
+    "set_mlp": (SETMLP((8, 8)), (6,)),
     "vit_tiny": (ViTTiny(depth=2, heads=2, dim=8), (8, 8, 1)),
     "wide_resnet": (WideResNet(10, 2), (8, 8, 3)),
 }

@@ -21,6 +21,7 @@ from masksweep.sweeps.components.models.lenet300 import LeNet300
 from masksweep.sweeps.components.models.lstm import LSTM
 from masksweep.sweeps.components.models.mobilenet_tiny import MobileNetTiny
 from masksweep.sweeps.components.models.resnet import ResNet
+from masksweep.sweeps.components.models.set_mlp import SETMLP
 from masksweep.sweeps.components.models.transformer import Transformer
 from masksweep.sweeps.components.models.vit_tiny import ViTTiny
 from masksweep.sweeps.components.models.wide_resnet import WideResNet
@@ -134,6 +135,23 @@ def test_models_with_attention_have_the_weights_of_their_formula() -> None:
     tokens = built(Transformer(vocabulary=50, depth=1, heads=8, dim=8), (6,), 5)
     assert count(tokens) == 50 * 8 + encoder(1, 8) + 8 * 5 + 5
     assert encoder(1, 512) == 3_152_384  # torch.nn.TransformerEncoderLayer(512, 8), and the paper's
+
+
+def test_set_mlp_starts_and_drops_out_as_the_tutorial() -> None:
+    model = built(SETMLP((200, 300)), MNIST)
+    assert count(model) == 785 * 200 + 201 * 300 + 301 * 10
+    kernel, bias = (np.asarray(v) for v in model.get_layer("hidden_2").trainable_variables)
+    assert kernel.std() == pytest.approx(0.1, rel=0.02)
+    assert not bias.any()
+    units = np.asarray(
+        keras.Model(model.inputs[0], model.get_layer("hidden_1").output)(images(3, *MNIST))
+    )
+    dropped = keras.Model(model.inputs[0], model.get_layer("scale_1").output)
+    trained = np.asarray(dropped(images(3, *MNIST), training=True))
+    kept = trained != 0
+    np.testing.assert_allclose(trained[kept], units[kept], rtol=1e-6)  # not scaled up
+    assert kept.sum() / (units != 0).sum() == pytest.approx(0.8, abs=0.1)
+    np.testing.assert_allclose(dropped(images(3, *MNIST)), units * 0.8, rtol=1e-5)
 
 
 def test_an_lstm_has_the_weights_of_its_formula() -> None:
@@ -305,6 +323,9 @@ def test_an_image_must_divide_into_patches() -> None:
         ("wide_resnet", {"depth": 4}, "depth"),
         ("wide_resnet", {"width": 0}, "width"),
         ("mobilenet_tiny", {"width": 0.03}, "width"),
+        ("set_mlp", {"dropout": 1.0}, "dropout"),
+        ("set_mlp", {"deviation": 0.0}, "deviation"),
+        ("set_mlp", {"hidden": [3, 0]}, "hidden"),
         ("vit_tiny", {"dim": 100}, "dim"),
         ("vit_tiny", {"patch": 0}, "patch"),
         ("vit_tiny", {"depth": 0}, "depth"),

@@ -348,6 +348,7 @@ class Scale(keras.layers.Layer):
 """
 
 
+@pytest.mark.slow  # two processes that load TensorFlow
 def test_a_layer_alone_is_enough_and_belongs_to_the_identity(folder: Path) -> None:
     """A file with a layer that only a saved model needs."""
     layer = {"module": None, "class_name": "Scale", "config": {}, "registered_name": "mine>Scale"}

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from masksweep.sweeps.composing import command_line, hydra_internals
 from masksweep.sweeps.composing.composer import Composer, Overrides, to_plain_data
 from masksweep.sweeps.config import composed, plan
+from tests.support.selection import by_default
 
 # composing sets Hydra's version base, which must be reset for other tests
 pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
@@ -141,7 +142,9 @@ ENTANGLED = {
 }
 
 
-@pytest.mark.parametrize("name", ENTANGLED)
+@pytest.mark.parametrize(
+    "name", by_default(["options for all", "an option with a part", "a pair"], ENTANGLED)
+)
 def test_choices_that_act_on_each_other_are_composed_together(tmp_path: Path, name: str) -> None:
     swept, differing = ENTANGLED[name]
     files = {f"{group}/o{i}.yaml": f"v: {i}\n" for group in "abc" for i in range(5)} | differing

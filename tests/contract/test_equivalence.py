@@ -23,11 +23,10 @@ from masksweep.strategies.patterns.rows import Rows
 from masksweep.strategies.projection import Projection
 from masksweep.strategies.sparse_tensor import SparseTensor
 from masksweep.strategies.testing.case import OPTIMIZERS, Case
+from masksweep.strategies.testing.documented import CASES
 from masksweep.strategies.testing.networks import network
 from masksweep.strategies.testing.trial import Trial, loss
 from masksweep.strategies.weight_mask import WeightMask
-
-from .cases import CASES
 
 STEPS = 20
 ALIKE = ["weight_mask", "gradient_mask", "projection", "hard_mask", "sparse_values"]

@@ -18,10 +18,9 @@ from masksweep.strategies.core.audit import moved_fraction, violations
 from masksweep.strategies.core.training import Training
 from masksweep.strategies.core.weights import describe, make_plan, values
 from masksweep.strategies.held.zero import Zero
+from masksweep.strategies.testing.documented import CASES
 from masksweep.strategies.testing.trial import loss
 from tests.support.selection import by_default
-
-from .cases import CASES
 
 WORDS = 5
 """Number of words of the embedding."""

@@ -11,11 +11,10 @@ from keras import optimizers
 
 from masksweep.strategies.core.audit import violations
 from masksweep.strategies.core.slots import slot_leak
+from masksweep.strategies.testing.documented import CASES
 from masksweep.strategies.testing.networks import network
 from masksweep.strategies.testing.strategy_checks import AVERAGING
 from masksweep.strategies.testing.trial import Trial
-
-from .cases import CASES
 
 KEEPING: dict[str, Callable[[], Any]] = {
     "momentum": lambda: optimizers.SGD(0.1, momentum=0.9),

@@ -10,10 +10,9 @@ from masksweep.strategies import STRATEGIES, Invalid, Plan
 from masksweep.strategies.core.audit import same_weights, violations
 from masksweep.strategies.testing import strategy_checks
 from masksweep.strategies.testing.case import OPTIMIZERS
+from masksweep.strategies.testing.documented import CASES
 from masksweep.strategies.testing.networks import network
 from masksweep.strategies.testing.trial import Trial
-
-from .cases import CASES
 
 STEPS = 5
 CHECKS = {name: strategy_checks(case) for name, case in CASES.items()}

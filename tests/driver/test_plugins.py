@@ -24,6 +24,7 @@ def artifacts(store: Store, folder: Path) -> dict[str, bytes]:
     return {str(f.relative_to(path)): f.read_bytes() for f in path.rglob("*") if f.is_file()}
 
 
+@pytest.mark.slow  # four commands, of which three train
 def test_two_workers_train_it_and_it_is_reproduced_if_it_is_named_again(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -22,6 +22,7 @@ from masksweep.sweeps.driver.progress import Display
 from masksweep.sweeps.driver.progress_panel import ProgressPanel, render_lines
 from masksweep.sweeps.driver.progress_state import Tally
 from masksweep.sweeps.results import TrialResult
+from tests.support.selection import by_default
 from tests.support.trials import trial
 
 CODES = re.compile(r"\x1b\[(\?25[lh]|[\d;]*[a-zA-Z])")
@@ -483,7 +484,7 @@ def test_what_is_done_is_said(
         assert capsys.readouterr().err == "Starting Ray ...\n"
 
 
-@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("terminal", by_default([True], [True, False]))
 def test_ten_thousand_trials_take_few_lines_and_no_memory(terminal: bool) -> None:
     outcomes = [failed(i) if i % 100 == 50 else outcome(i) for i in range(10_000)]
     assert len({o.trial.id for o in outcomes}) == 10_000

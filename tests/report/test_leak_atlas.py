@@ -121,12 +121,19 @@ def test_a_strategys_settings_are_part_of_its_name() -> None:
         ({}, "none"),
         ({"switch_at": 8}, "mask changed"),
         ({"resume_at": 8}, "resumed"),
-        ({"switch_at": 8, "resume_at": 9}, "changed, resumed"),
+        ({"switch_at": 8, "resume_at": 9}, "mask changed, resumed"),
     ],
     ids=str,
 )
 def test_what_happened_on_the_way_is_the_event(train: dict[str, int], event: str) -> None:
     assert cell(ended(EXACT, train={**STEPS, **train})).event == event
+
+
+@pytest.mark.parametrize("schedule", ["gradual", "set", "rigl"])
+def test_a_mask_schedule_is_an_event(schedule: str) -> None:
+    assert cell(ended(EXACT, train=STEPS, schedule={"name": schedule})).event == schedule
+    both = ended(EXACT, train={**STEPS, "resume_at": 9}, schedule={"name": schedule})
+    assert cell(both).event == f"{schedule}, resumed"
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,7 @@ def test_nothing_that_looks_at_results_imports_from_the_current_folder(planted: 
         assert (driver.code, planted.imported) == (0, []), f"{arguments}: {driver.stderr}"
 
 
+@pytest.mark.slow  # starts MLflow's server
 def test_the_ui_imports_nothing_from_the_current_folder_and_ends_with_its_server(
     planted: Planted,
 ) -> None:

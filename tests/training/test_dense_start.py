@@ -125,6 +125,7 @@ def test_tickets_rewind_to_the_dense_start(trained: list[Trial], tmp_path: Path)
     assert start.plan.sparsity == pytest.approx(0.5, abs=0.01)
 
 
+@pytest.mark.slow  # compiles two packs
 def test_packs_start_there_too(tmp_path: Path) -> None:
     packed = [
         make(seed=s, start={"epochs": 1}, train={**TRAIN, "jit": True}, launch={"pack": 2})

@@ -140,6 +140,7 @@ def test_what_a_trial_can_do_it_can_on_pictures_in_a_file(
     assert run(trial) == expected
 
 
+@pytest.mark.slow  # compiles two packs
 def test_a_pack_trains_on_pictures_in_a_file(
     images: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

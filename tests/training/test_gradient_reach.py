@@ -66,6 +66,7 @@ def test_a_control_that_leaks_is_not_asked(other: dict[str, Any]) -> None:
     assert not is_inconclusive(outcome)
 
 
+@pytest.mark.slow  # compiles a pack
 def test_in_a_pack_it_says_the_same() -> None:
     from masksweep.sweeps.training import pack
     from masksweep.sweeps.training.checkpoint import Checkpoints

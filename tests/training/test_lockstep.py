@@ -77,6 +77,7 @@ def test_the_dense_control_is_compared_with_nothing() -> None:
     assert ids[0] == ids[1]
 
 
+@pytest.mark.slow  # compiles two strategies
 def test_xla_is_used_for_both_or_for_neither() -> None:
     """Otherwise the compiler could make the weights differ."""
     auto = {"steps": 5, "batch_size": 100}

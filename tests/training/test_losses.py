@@ -37,6 +37,7 @@ def test_metrics_are_recorded_beside_the_accuracy() -> None:
     assert not any(name.startswith("train/auc") for name in result.metrics)
 
 
+@pytest.mark.slow  # compiles a pack
 def test_metrics_and_class_weights_in_a_pack() -> None:
     train = {"metrics": METRICS, "class_weight": "balanced", "loss": "categorical_crossentropy"}
     members = [

@@ -127,7 +127,7 @@ def few(names: Iterable[str], *quick: str) -> list[Any]:
 PACKED = [name for name, kind in STRATEGIES.items() if kind().xla]
 
 
-@pytest.mark.parametrize("strategy", few(PACKED, "hard_mask", "sparse_values"))
+@pytest.mark.parametrize("strategy", few(PACKED, "hard_mask"))
 def test_neither_lane_nor_neighbours_nor_padding_change_a_bit(
     strategy: str, kept: Kept, tmp_path: Path
 ) -> None:
@@ -196,6 +196,7 @@ def test_kinds_of_held_values_share_a_pack_and_its_program() -> None:
         assert len({setup.shape(start) for start in starts}) == programs
 
 
+@pytest.mark.slow  # compiles two packs
 def test_masks_of_other_sizes_make_packs_of_their_own(kept: Kept) -> None:
     sparse, denser = (
         given(strategy="sparse_values", pattern={"name": "random", "sparsity": s})
@@ -323,14 +324,11 @@ def test_what_was_found_is_not_lost_with_the_timing(
     ("sections", "why"),
     [
         ({"model": "cnn1d", "train": {**STEPS, "jit": True}}, "Conv2DBackpropFilter cannot run"),
-        pytest.param(
-            {"model": {"name": "gru", "units": 3}},
-            "its step does not compile for lanes: ",
-            marks=pytest.mark.slow,
-        ),
+        ({"model": {"name": "gru", "units": 3}}, "its step does not compile for lanes: "),
     ],
     ids=["conv", "gru"],
 )
+@pytest.mark.slow  # compiles the pack in vain, and then both trials
 def test_a_model_whose_step_does_not_pack_runs_alone_and_says_why(
     sections: dict[str, Any], why: str, kept: Kept
 ) -> None:

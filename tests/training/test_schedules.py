@@ -16,6 +16,7 @@ from masksweep.sweeps.training.checkpoint import Checkpoints
 from masksweep.sweeps.training.run_trial import run
 from masksweep.sweeps.training.state import PackMember
 from masksweep.sweeps.training.vectorized import PackedProgram
+from tests.support.selection import by_default
 from tests.support.trials import BASE, trial
 
 WARM_COSINE = {"name": "cosine", "warmup_steps": 5, "alpha": 0.1}
@@ -35,7 +36,7 @@ def sha(result: Any) -> str:
     return result.tags["trial.weights_sha256"]
 
 
-@pytest.mark.parametrize("schedule", [WARM_COSINE, STEP], ids=str)
+@pytest.mark.parametrize("schedule", by_default([WARM_COSINE], [WARM_COSINE, STEP]), ids=str)
 def test_trials_of_several_rates_run_side_by_side(schedule: Any, tmp_path: Path) -> None:
     rates = (0.1, 0.3)
     members = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -57,6 +58,11 @@ class KerasImages(DataSet):
     """For `imdb`: rarer words, with this number and above, are replaced by the number 2."""
     maxlen: int = 200
     """For `imdb`: number of words of a sample."""
+    train_samples: int | None = None
+    """Number of training samples, with those for validation. They are chosen at random, and are the
+    same for each seed of a trial. null: all."""
+    test_samples: int | None = None
+    """Number of test samples, chosen likewise. null: all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,6 +72,9 @@ class KerasImages(DataSet):
                 require(value >= least, key, value, f"{least} or more")
             else:
                 require(value == default, key, value, f"{default} with dataset={self.dataset}")
+        for key in ("train_samples", "test_samples"):
+            count = getattr(self, key)
+            require(count is None or count >= 1, key, count, "1 or more")
         if self.path is None:
             return
         has_idx_files = self.dataset in ("mnist", "fashion_mnist")
@@ -78,10 +87,25 @@ class KerasImages(DataSet):
             train, test = idx.read(self.path, "train"), idx.read(self.path, "test")
         else:
             train, test = self._from_keras()
+        train, test = self._chosen(train, test)
         parts = self._split("train", *train), self._split("test", *test)
         where = self.path or ""
         require_known_classes(where, "the test part", parts[1][1], "the training part", parts[0][1])
         return parts
+
+    def _chosen(self, *parts: Any) -> Iterator[Any]:
+        """Yields the samples of each part that are taken, as (inputs, labels)."""
+        # this generator's numbers never change; the published subsets of SET's tutorial are its
+        generator = np.random.RandomState(0)
+        for part, (inputs, labels) in zip(("train", "test"), parts, strict=True):
+            count = getattr(self, f"{part}_samples")
+            if count is None:
+                yield inputs, labels
+                continue
+            require(count <= len(inputs), f"{part}_samples", count, f"at most {len(inputs)}")
+            order = np.arange(len(inputs))
+            generator.shuffle(order)
+            yield inputs[order[:count]], labels[order[:count]]
 
     def _from_keras(self) -> Any:
         import keras

@@ -1,4 +1,7 @@
-"""The documented behaviour of each strategy: where it leaks, and what it must refuse."""
+"""The documented behaviour of each strategy: where it leaks, and what it must refuse.
+
+The contract suite and `masksweep selftest` check it.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,95 @@
+"""Tests of `masksweep selftest`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from masksweep.strategies.hard_mask import HardMask
+from masksweep.strategies.init_only import InitOnly
+from masksweep.strategies.testing import Case
+from masksweep.strategies.testing.documented import CASES
+from masksweep.sweeps.bench import selftest
+from masksweep.sweeps.bench.selftest import Finding
+from masksweep.sweeps.cli.main import main
+from tests.support.sweep_process import clean_env
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--device", "gpu"], "--device=gpu: needs a GPU"),
+        (["--device", "tpu"], "--device=tpu: cpu or gpu"),
+        (["--json", "a.txt"], "--json=a.txt: must be a .json file in an existing folder"),
+        (["--json", "nowhere/a.json"], "--json=nowhere/a.json: must be a .json file in an"),
+    ],
+)
+def test_what_cannot_be_checked_is_one_line(
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["selftest", *arguments]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"masksweep: {said}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_strategy_must_do_what_is_documented() -> None:
+    assert selftest._contract("hard_mask", Case(HardMask())).outcome == "ok"
+    leaks = selftest._contract("init_only", Case(InitOnly()))
+    assert leaks.outcome == "failed"
+    assert "holds zero under sgd: (violations, drift) by step: " in leaks.says
+    held = selftest._contract("hard_mask", Case(HardMask(), leaks={("sgd", "zero"): "values"}))
+    assert "holds zero under sgd: it is documented to leak, and holds" in held.says
+
+
+def test_a_check_that_raises_takes_no_other_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> Finding:
+        raise RuntimeError("out of order\nwith more lines")
+
+    fine = Finding("steps", "fine", "ok", "1.00 x dense")
+    checks = [("steps", "broken", broken), ("steps", "fine", lambda: fine)]
+    monkeypatch.setattr(selftest, "_checks", lambda device: iter(checks))
+    failed = Finding("steps", "broken", "failed", "RuntimeError: out of order")
+    assert list(selftest.findings("cpu")) == [
+        ("steps: broken", None),
+        ("steps: fine", failed),
+        ("", fine),
+    ]
+
+
+def test_formats_are_those_of_the_device() -> None:
+    masks = selftest._masks()
+    found = {
+        (device, kind): selftest._format(device, kind, masks[kind])
+        for device, kind in (("cpu", "scattered"), ("gpu", "scattered"), ("gpu", "column"))
+    }
+    assert found["cpu", "scattered"].says == "compiled"
+    assert found["gpu", "scattered"].says == "coo: compiled code runs on a CPU only"
+    assert found["gpu", "scattered"].outcome == "off"
+    assert found["gpu", "column"].says == "compact"
+
+
+@pytest.mark.slow  # all checks
+def test_this_cpu_passes(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "masksweep.sweeps.cli", "selftest"]
+    process = subprocess.run(
+        command, cwd=tmp_path, env=clean_env(), capture_output=True, text=True, timeout=1800
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    content = json.loads((tmp_path / "selftest.json").read_text())
+    found = [Finding(**finding) for finding in content["findings"]]
+    assert {f.subject for f in found if f.part == "contract"} == CASES.keys()
+    assert {f.part for f in found} == {"contract", "steps", "memory", "determinism", "formats"}
+    assert content["device"] == "cpu"
+    assert content["environment"]["tensorflow"]
+    assert f"{len(found)} checks, 0 failed. Written: selftest.json" in process.stdout
