@@ -57,7 +57,7 @@ def _time(mask: Mask, batch_size: int) -> dict[str, float]:
     weight = Weight("layer/kernel", mask.shape, "float32", "Dense")
     masked = MaskedWeight(weight, mask, np.zeros(mask.shape, np.float32))
     steps = {
-        format: _step(format, masked, batch_size)
+        format: _step(format, mask, batch_size)
         for format in TIMED
         if not misfit(format, masked)
         and (format not in ("coo", "lookup") or mask.sum() * batch_size <= MAX_PRODUCTS)
@@ -70,16 +70,16 @@ def _time(mask: Mask, batch_size: int) -> dict[str, float]:
     return {format: 1e6 * median(times[format] for times in rounds) for format in steps}
 
 
-def _step(format: Any, masked: MaskedWeight, batch_size: int) -> Callable[[], object]:
+def _step(format: Any, mask: Mask, batch_size: int) -> Callable[[], object]:
     import tensorflow as tf
 
     binding = SparseTensor(format).bind()
     assert binding.matmul is not None
-    matmul, (m, h) = binding.matmul, map(tf.constant, binding.constants(masked))
+    matmul, m, h = binding.matmul, tf.constant(binding.layout(mask)), tf.zeros(mask.shape)
     generator = np.random.default_rng(0)
-    x = tf.constant(generator.normal(size=(batch_size, masked.mask.shape[0])), tf.float32)
-    v = binding.init(tf.constant(generator.normal(size=masked.mask.shape), tf.float32), m, h)
-    upstream = tf.ones((batch_size, masked.mask.shape[1]))
+    x = tf.constant(generator.normal(size=(batch_size, mask.shape[0])), tf.float32)
+    v = binding.init(tf.constant(generator.normal(size=mask.shape), tf.float32), m, h)
+    upstream = tf.ones((batch_size, mask.shape[1]))
 
     def step() -> Any:
         with tf.GradientTape() as tape:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -71,8 +71,7 @@ def _checks(device: Device) -> Iterator[tuple[str, str, Callable[[], Finding]]]:
     for name, case in CASES.items():
         yield "contract", name, partial(_contract, name, case)
     setup: list[BenchSetup] = []
-    for timed in _timed(device):
-        subject = f"{timed.strategy.name} {timed.format}".removesuffix(" -")
+    for subject, timed in _timed(device).items():
         yield "steps", subject, partial(_step, setup, timed, subject)
     yield "memory", f"{SHARE:g} of a GPU", partial(_memory, device)
     for name in TRAINED:
@@ -97,25 +96,34 @@ def _contract(name: str, case: Case) -> Finding:
     return Finding("contract", name, "ok", passed)
 
 
-def _timed(device: Device) -> list[cases.Case]:
-    """The first case of each strategy in each of its variants."""
+def _timed(device: Device) -> dict[str, list[cases.Case]]:
+    """The cases of each strategy in each of its variants."""
     size = cases.SIZES[SIZES[device]]
-    by_variant: dict[tuple[str, str], cases.Case] = {}
+    by_subject: dict[str, list[cases.Case]] = {}
     for case in cases.cases(size, list(cases.timed_strategies().values()), [SPARSITY]):
-        by_variant.setdefault((case.strategy.name, case.format), case)
-    return list(by_variant.values())
+        subject = f"{case.strategy.name} {case.format}".removesuffix(" -")
+        by_subject.setdefault(subject, []).append(case)
+    return by_subject
 
 
-def _step(setup: list[BenchSetup], case: cases.Case, subject: str) -> Finding:
-    """Times a step beside dense ones. The set-up is made at the first call."""
+def _step(setup: list[BenchSetup], timed: Sequence[cases.Case], subject: str) -> Finding:
+    """Times a step beside dense ones, with the first masks that the strategy takes.
+
+    The set-up is made at the first call.
+    """
     if not setup:
-        setup.append(BenchSetup(case.size))
-    result = measure(setup[0], case)
-    if isinstance(result, Row):
-        where = f"{case.size.name}, {case.pattern.name} {case.sparsity:g}"
-        ratio = f"{result.ratio_to_dense:.2f} x dense, {result.step_ms:.3g} ms ({where})"
-        return Finding("steps", subject, "ok", ratio)
-    return Finding("steps", subject, "failed" if result.failed else "off", result.reason)
+        setup.append(BenchSetup(timed[0].size))
+    reason = ""
+    for case in timed:
+        result = measure(setup[0], case)
+        if isinstance(result, Row):
+            where = f"{case.size.name}, {case.pattern.name} {case.sparsity:g}"
+            ratio = f"{result.ratio_to_dense:.2f} x dense, {result.step_ms:.3g} ms ({where})"
+            return Finding("steps", subject, "ok", ratio)
+        reason = result.reason
+        if result.failed:
+            return Finding("steps", subject, "failed", reason)
+    return Finding("steps", subject, "off", reason)
 
 
 def _memory(device: Device) -> Finding:

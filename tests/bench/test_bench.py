@@ -31,7 +31,7 @@ from masksweep.strategies.registry import STRATEGIES
 from masksweep.strategies.sparse_tensor import SparseTensor
 from masksweep.strategies.var_list import VarList
 from masksweep.strategies.weight_mask import WeightMask
-from masksweep.sweeps.bench import cases, driver, fits, peers, report, timing, trials
+from masksweep.sweeps.bench import cases, driver, fits, formats, peers, report, timing, trials
 from masksweep.sweeps.bench.cases import SIZES, Case, Size
 from masksweep.sweeps.bench.controls import FusedAdam
 from masksweep.sweeps.cli import bench
@@ -375,3 +375,12 @@ def test_whole_trials_are_timed_beside_keras_and_recorded(
     (run,) = client.search_runs([experiment.experiment_id])
     assert "whole trial, pack of 2" in run.data.tags["mlflow.note.content"]
     assert run.data.metrics["tiny_keras.fit"] == 1
+
+
+@pytest.mark.parametrize(("pattern", "units"), [(Random(0.5), False), (Columns(0.5), True)])
+def test_the_formats_of_one_layer_are_timed(pattern: Any, units: bool) -> None:
+    mask = pattern.masks({"layer/kernel": (8, 6)}, 0)["layer/kernel"]
+    times = formats._time(mask, batch_size=3)
+    assert {"coo", "lookup", "compiled"} <= times.keys()
+    assert ("compact" in times) is units
+    assert min(times.values()) > 0
