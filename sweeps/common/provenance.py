@@ -26,7 +26,7 @@ PACKAGES = (
     "scikit-learn",
     "mnist1d",
 )
-PEERS = ("torch", "jax")
+PEERS = ("torch", "sparselab", "jax")
 """Libraries that a benchmark may compare with. They are listed only if installed."""
 
 
