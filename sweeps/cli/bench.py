@@ -89,9 +89,7 @@ def parse_options(arguments: Sequence[str]) -> BenchOptions:
     parser.add_argument("--sizes", help="default: S,M,L")
     parser.add_argument("--strategies", help="default: all")
     parser.add_argument("--sparsities", help=f"default: {','.join(map(str, SPARSITIES))}")
-    parser.add_argument(
-        "--peers", action="store_true", help="PyTorch, SparseLab and JAX"
-    )
+    parser.add_argument("--peers", action="store_true", help="PyTorch, SparseLab and JAX")
     parser.add_argument("--trials", action="store_true", help="instead: trials beside keras.fit")
     parser.add_argument("--fit", action="store_true", help="instead: fit of masked models")
     parser.add_argument("--threads", type=int, default=1, help="of an operation; default: 1")

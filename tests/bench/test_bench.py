@@ -73,7 +73,7 @@ def test_bad_input_is_refused(arguments: list[str], said: str) -> None:
 
 def test_peers_that_are_not_there_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "find_spec", lambda name: None)
-    with pytest.raises(Invalid, match="none is installed: torch, jax"):
+    with pytest.raises(Invalid, match="none is installed: torch, sparselab, jax"):
         bench.parse_options(["--peers"])
     assert peers.cases(SIZES["S"], [0.9], 1) == []
 
@@ -225,7 +225,9 @@ def test_a_peer_trains_in_its_own_process_or_says_why_not(library: str) -> None:
             with peers.train_in_child(case) as run:
                 run(3)
         else:
-            message = f"ModuleNotFoundError: No module named '{library}'"
+            needed = {"sparselab": ("torch", "sparselab")}.get(library, (library,))
+            missing = next(name for name in needed if not find_spec(name))
+            message = f"ModuleNotFoundError: No module named '{missing}'"
             with pytest.raises(RuntimeError, match=message), peers.train_in_child(case):
                 pass
 
@@ -384,3 +386,16 @@ def test_the_formats_of_one_layer_are_timed(pattern: Any, units: bool) -> None:
     assert {"coo", "lookup", "compiled"} <= times.keys()
     assert ("compact" in times) is units
     assert min(times.values()) > 0
+
+
+def test_the_fused_update_has_other_bits_than_keras() -> None:
+    """That is why trials do not use it."""
+    generator = np.random.default_rng(0)
+    start, gradient = generator.normal(size=(2, 50, 40)).astype(np.float32)
+    ends = []
+    for kind in (Adam, FusedAdam):
+        optimizer, variable = kind().build(), keras.Variable(start)
+        optimizer.apply([tf.constant(gradient)], [variable])
+        ends.append(variable.numpy())
+    np.testing.assert_allclose(*ends, atol=1e-6)
+    assert 0.1 < np.mean(ends[0] != ends[1]) < 0.9
