@@ -395,6 +395,7 @@ def test_without_a_network_a_line_says_which_file_to_put_where(
     assert caught.value.key == "data.dataset"
     assert caught.value.allowed.startswith("cannot be downloaded; put ")
     assert "~/.keras/datasets" in caught.value.allowed
+    assert ("data.path" in caught.value.allowed) is (dataset in ("mnist", "fashion_mnist"))
     assert "http" not in str(caught.value)
     assert capsys.readouterr().out == ""
 

@@ -30,6 +30,8 @@ CACHE_FILES = {
     "cifar100": "cifar-100-python.tar.gz as ~/.keras/datasets/cifar-100-python-target_archive",
 }
 """Where Keras looks for the files before it downloads them."""
+IDX = ("mnist", "fashion_mnist")
+"""Data sets that are published as idx files."""
 
 
 @register
@@ -77,8 +79,7 @@ class KerasImages(DataSet):
             require(count is None or count >= 1, key, count, "1 or more")
         if self.path is None:
             return
-        has_idx_files = self.dataset in ("mnist", "fashion_mnist")
-        require(has_idx_files, "path", self.path, f"null with dataset={self.dataset}")
+        require(self.dataset in IDX, "path", self.path, f"null with dataset={self.dataset}")
         if not self.is_elsewhere:
             idx.find(self.path)
 
@@ -116,6 +117,8 @@ class KerasImages(DataSet):
                 return getattr(keras.datasets, self.dataset).load_data(**settings)
         except Exception as error:  # Keras raises plain exceptions when it cannot download
             allowed = f"cannot be downloaded; put {CACHE_FILES[self.dataset]}"
+            if self.dataset in IDX:
+                allowed += ", or name a folder with the idx files by data.path"
             raise Invalid("dataset", self.dataset, allowed) from error
 
     def _split(self, part: str, images: NDArray[Any], labels: NDArray[Any]) -> Split:
