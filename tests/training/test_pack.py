@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from masksweep.sweeps.training import (
 from masksweep.sweeps.training.checkpoint import Checkpoints
 from masksweep.sweeps.training.run_trial import build_start, run
 from masksweep.sweeps.training.state import PackMember
+from tests.support.selection import by_default
 from tests.support.sweep_process import local_store, ran
 from tests.support.trials import trial as make
 
@@ -119,15 +120,10 @@ def assert_close(result: Any, alone: TrialResult, folder: Path, rounding: float 
         np.testing.assert_allclose(packed[name], single[name], rtol=0, atol=rounding)
 
 
-def few(names: Iterable[str], *quick: str) -> list[Any]:
-    """All names; those not in `quick` are marked slow, because each case compiles twice."""
-    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
-
-
 PACKED = [name for name, kind in STRATEGIES.items() if kind().xla]
 
 
-@pytest.mark.parametrize("strategy", few(PACKED, "hard_mask"))
+@pytest.mark.parametrize("strategy", by_default(["hard_mask"], PACKED))
 def test_neither_lane_nor_neighbours_nor_padding_change_a_bit(
     strategy: str, kept: Kept, tmp_path: Path
 ) -> None:
@@ -158,7 +154,7 @@ OPTIMIZER_CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("case", few(OPTIMIZER_CASES, "nadam, global_clipnorm"))
+@pytest.mark.parametrize("case", by_default(["nadam, global_clipnorm"], OPTIMIZER_CASES))
 def test_every_optimizer_sees_its_own_lane_only(case: str, kept: Kept, tmp_path: Path) -> None:
     """Includes optimizers that read whole weights: norms, factored moments, orthogonal updates."""
     sections = {"optimizer": OPTIMIZER_CASES[case], "strategy": "hard_mask"}
