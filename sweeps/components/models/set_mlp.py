@@ -26,7 +26,7 @@ class SETMLP(Model):
         Invalid: A setting is outside its range.
 
     Example:
-        >>> SETMLP().build((28, 28, 1), 10).count_params() - 3 * 2  # without the dropouts' seeds
+        >>> SETMLP().build((28, 28, 1), 10).count_params()
         2797010
 
     Reference:
