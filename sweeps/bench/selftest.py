@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal
+from functools import cache, partial
+from typing import Literal
 
 import numpy as np
 
-from masksweep.strategies.base import MaskedWeight, Weight
+from masksweep.strategies.base import Mask, MaskedWeight, Weight
 from masksweep.strategies.kernels.choice import choose
 from masksweep.strategies.testing import Case, strategy_checks
 from masksweep.strategies.testing.documented import CASES
@@ -20,6 +20,7 @@ from masksweep.sweeps.config.trial import parse
 from masksweep.sweeps.training.process import gpu_limit, prepare_process
 
 Device = Literal["cpu", "gpu"]
+Outcome = Literal["ok", "failed", "off"]
 SIZES: dict[Device, str] = {"cpu": "S", "gpu": "M"}
 """The network whose steps are timed: the GPU is hardly used by the smaller one."""
 SPARSITY = 0.9
@@ -37,63 +38,62 @@ class Finding:
     """`contract`, `steps`, `memory`, `determinism` or `formats`."""
     subject: str
     """What was checked, such as a strategy."""
-    outcome: Literal["ok", "failed", "off"]
+    outcome: Outcome
     """`off` if there is nothing to check here."""
     says: str
     """A figure, or the reason."""
 
 
-def findings(device: Device) -> Iterator[tuple[str, Finding | None]]:
-    """Checks the machine, and yields each finding as soon as it is known.
+@dataclass(frozen=True)
+class Check:
+    """One check, which is not done yet."""
 
-    TensorFlow must be set up for the device; see `prepare_process`. A check that raises an
-    exception has failed, and takes no other with it.
+    part: str
+    subject: str
+    find: Callable[[], tuple[Outcome, str]]
+    """Returns the outcome and what it says of a `Finding`."""
+
+    def run(self) -> Finding:
+        """Does the check. It has failed if it raises an exception, and takes no other with it."""
+        try:
+            outcome, says = self.find()
+        except Exception as error:
+            message = str(error).strip().splitlines() or [""]
+            outcome, says = "failed", f"{type(error).__name__}: {message[0]}"
+        return Finding(self.part, self.subject, outcome, says)
+
+
+def checks(device: Device) -> list[Check]:
+    """Returns all checks. TensorFlow must be set up for the device; see `prepare_process`.
 
     Args:
         device: The device that TensorFlow uses.
-
-    Yields:
-        What is checked next, and the finding about what was checked last; None at first.
     """
-    last = None
-    for part, subject, check in _checks(device):
-        yield f"{part}: {subject}", last
-        try:
-            last = check()
-        except Exception as error:
-            message = str(error).strip().splitlines() or [""]
-            last = Finding(part, subject, "failed", f"{type(error).__name__}: {message[0]}")
-    yield "", last
+    by_part: dict[str, dict[str, Callable[[], tuple[Outcome, str]]]] = {
+        "contract": {name: partial(_contract, case) for name, case in CASES.items()},
+        "steps": {name: partial(_step, timed) for name, timed in _timed(device).items()},
+        "memory": {f"{SHARE:g} of a GPU": partial(_memory, device)},
+        "determinism": {name: partial(_determinism, device, name) for name in TRAINED},
+        "formats": {f"{n} masks": partial(_format, device, mask) for n, mask in _masks().items()},
+    }
+    return [
+        Check(part, subject, find)
+        for part, by_subject in by_part.items()
+        for subject, find in by_subject.items()
+    ]
 
 
-def _checks(device: Device) -> Iterator[tuple[str, str, Callable[[], Finding]]]:
-    """Yields (part, subject, check)."""
-    for name, case in CASES.items():
-        yield "contract", name, partial(_contract, name, case)
-    setup: list[BenchSetup] = []
-    for subject, timed in _timed(device).items():
-        yield "steps", subject, partial(_step, setup, timed, subject)
-    yield "memory", f"{SHARE:g} of a GPU", partial(_memory, device)
-    for name in TRAINED:
-        yield "determinism", name, partial(_determinism, device, name)
-    for kind, mask in _masks().items():
-        yield "formats", f"{kind} masks", partial(_format, device, kind, mask)
-
-
-def _contract(name: str, case: Case) -> Finding:
+def _contract(case: Case) -> tuple[Outcome, str]:
     """Checks the documented behaviour of a strategy, as the tests do."""
-    checks = strategy_checks(case)
-    failed = []
-    for check_name, check in checks.items():
+    all_checks, failed = strategy_checks(case), []
+    for name, check in all_checks.items():
         try:
             check()
         except Exception as error:
             message = str(error).strip().splitlines() or [type(error).__name__]
-            failed.append(f"{check_name}: {message[0]}")
-    passed = f"{len(checks) - len(failed)} of {len(checks)} checks"
-    if failed:
-        return Finding("contract", name, "failed", "; ".join([passed, *failed]))
-    return Finding("contract", name, "ok", passed)
+            failed.append(f"{name}: {message[0]}")
+    passed = f"{len(all_checks) - len(failed)} of {len(all_checks)} checks"
+    return ("failed" if failed else "ok"), "; ".join([passed, *failed])
 
 
 def _timed(device: Device) -> dict[str, list[cases.Case]]:
@@ -106,43 +106,39 @@ def _timed(device: Device) -> dict[str, list[cases.Case]]:
     return by_subject
 
 
-def _step(setup: list[BenchSetup], timed: Sequence[cases.Case], subject: str) -> Finding:
-    """Times a step beside dense ones, with the first masks that the strategy takes.
+@cache
+def _bench_setup(size: cases.Size) -> BenchSetup:
+    return BenchSetup(size)
 
-    The set-up is made at the first call.
-    """
-    if not setup:
-        setup.append(BenchSetup(timed[0].size))
+
+def _step(timed: Sequence[cases.Case]) -> tuple[Outcome, str]:
+    """Times a step beside dense ones, with the first masks that the strategy takes."""
     reason = ""
     for case in timed:
-        result = measure(setup[0], case)
+        result = measure(_bench_setup(case.size), case)
         if isinstance(result, Row):
             where = f"{case.size.name}, {case.pattern.name} {case.sparsity:g}"
-            ratio = f"{result.ratio_to_dense:.2f} x dense, {result.step_ms:.3g} ms ({where})"
-            return Finding("steps", subject, "ok", ratio)
+            return "ok", f"{result.ratio_to_dense:.2f} x dense, {result.step_ms:.3g} ms ({where})"
         reason = result.reason
         if result.failed:
-            return Finding("steps", subject, "failed", reason)
-    return Finding("steps", subject, "off", reason)
+            return "failed", reason
+    return "off", reason
 
 
-def _memory(device: Device) -> Finding:
+def _memory(device: Device) -> tuple[Outcome, str]:
     """Tries the limit of a process that has a share of a GPU."""
-    subject = f"{SHARE:g} of a GPU"
     if device == "cpu":
-        return Finding("memory", subject, "off", "the limits are those of GPUs")
+        return "off", "the limits are those of GPUs"
     with Child(prepare_process, 1, SHARE) as child:
         limit = child.submit(gpu_limit, SHARE, 0).result()
         assert limit is not None
-        fits = child.submit(_allocates, int(0.8 * limit)).result()
-        exceeds = child.submit(_allocates, int(1.1 * limit)).result()
-    says = f"limit {limit:,} MiB: 80 % of it {'fit' if fits else 'do not fit'}, 110 % " + (
-        "fit too" if exceeds else "do not"
-    )
-    return Finding("memory", subject, "ok" if fits and not exceeds else "failed", says)
+        less, more = (child.submit(_fits, int(f * limit)).result() for f in (0.8, 1.1))
+    says = f"limit {limit:,} MiB: 80 % of it fits: {less}, 110 %: {more}"
+    return ("ok" if less and not more else "failed"), says
 
 
-def _allocates(mib: int) -> bool:
+def _fits(mib: int) -> bool:
+    """Whether so much memory can be had."""
     import tensorflow as tf
 
     try:
@@ -151,16 +147,16 @@ def _allocates(mib: int) -> bool:
         return False
 
 
-def _determinism(device: Device, strategy: str) -> Finding:
+def _determinism(device: Device, strategy: str) -> tuple[Outcome, str]:
     """Trains the same trial in two processes."""
     digests = []
     for _ in range(2):
         with Child(prepare_process, 1, float(device == "gpu")) as child:
-            digests.append(child.submit(_trained, strategy).result())
-    if digests[0] == digests[1]:
-        return Finding("determinism", strategy, "ok", f"both have the weights {digests[0][:12]}")
-    says = f"the weights are {digests[0][:12]} and {digests[1][:12]}"
-    return Finding("determinism", strategy, "failed", says)
+            digests.append(child.submit(_trained, strategy).result()[:12])
+    one, other = digests
+    if one == other:
+        return "ok", f"both have the weights {one}"
+    return "failed", f"the weights are {one} and {other}"
 
 
 def _trained(strategy: str) -> str:
@@ -182,7 +178,7 @@ def _trained(strategy: str) -> str:
     return run_trial.run(parse(trial)).tags["trial.weights_sha256"]
 
 
-def _masks() -> dict[str, Any]:
+def _masks() -> dict[str, Mask]:
     """A mask of each kind between which the format of `sparse_tensor` is chosen."""
     generator = np.random.default_rng(0)
     return {
@@ -192,10 +188,11 @@ def _masks() -> dict[str, Any]:
     }
 
 
-def _format(device: Device, kind: str, mask: Any) -> Finding:
+def _format(device: Device, mask: Mask) -> tuple[Outcome, str]:
     """Shows the format that `sparse_tensor` takes on the device."""
     weight = Weight("layer/kernel", mask.shape, "float32", "Dense")
     masked = MaskedWeight(weight, mask, np.zeros(mask.shape, np.float32))
     choice = choose(masked, on_gpu=device == "gpu")
-    says = f"{choice.format}{f': {choice.reason}' if choice.reason else ''}"
-    return Finding("formats", f"{kind} masks", "off" if choice.reason else "ok", says)
+    if choice.reason:
+        return "off", f"{choice.format}: {choice.reason}"
+    return "ok", choice.format

@@ -13,6 +13,7 @@ from masksweep.strategies.base import Invalid, Strategy
 from masksweep.sweeps.bench import cases, peers
 from masksweep.sweeps.bench.cases import SIZES, SPARSITIES, Case, Size
 from masksweep.sweeps.bench.peers import PeerCase
+from masksweep.sweeps.cli import json_file
 from masksweep.sweeps.common import escape
 from masksweep.sweeps.common.parser import Parser
 
@@ -96,9 +97,7 @@ def parse_options(arguments: Sequence[str]) -> BenchOptions:
     parser.add_argument("--json", default="bench.json", metavar="FILE", help="the plot is beside")
     parser.add_argument("--uri", help="as tracking.uri; default: the store that run uses")
     options = parser.parse_args(arguments)
-    path = Path(options.json)
-    if path.suffix != ".json" or not path.absolute().parent.is_dir():
-        raise Invalid("--json", options.json, "must be a .json file in an existing folder")
+    path = json_file.checked_path(options.json)
     step_options = (options.sizes, options.strategies, options.sparsities, options.peers or None)
     for flag, chosen in (("--trials", options.trials), ("--fit", options.fit)):
         if chosen and step_options != (None,) * 4:
@@ -172,7 +171,7 @@ def _time_steps(options: BenchOptions) -> BenchResults:
 
         def add_result(result: Row | Untimed) -> None:
             results.add(result)
-            write(options.path, results.as_json())
+            json_file.write(options.path, results.as_json())
             progress.advance(task)
             if not console.is_terminal:
                 console.out(result.summary, highlight=False)
@@ -208,20 +207,13 @@ def _time_costs(options: BenchOptions, experiment: Experiment) -> int:
             costs.append(cost)
             rows = [asdict(c) for c in costs]
             content = {"environment": provenance.environment(), what: rows}
-            write(options.path, json.dumps(content, indent=1))
+            json_file.write(options.path, json.dumps(content, indent=1))
     note, files = to_markdown(trials.table(costs)), {"bench.json": options.path.read_bytes()}
     params = provenance.environment() | {"code": provenance.code_version()}
     recorded = _record(experiment, params, trials.metrics(costs), files, note)
     escape.console().print(trials.table(costs))
     print(f"Written: {options.path}")
     return int(not recorded)
-
-
-def write(path: Path, text: str) -> None:
-    """Replaces a file atomically: a file of this name is never half written."""
-    temporary = path.with_suffix(".new")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 def _record(

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from masksweep.strategies.base import Invalid
-from masksweep.sweeps.cli.bench import write
+from masksweep.sweeps.cli import json_file
 from masksweep.sweeps.common import escape, provenance
 from masksweep.sweeps.common.parser import Parser
 
@@ -40,11 +40,9 @@ def selftest(arguments: Sequence[str]) -> int:
     parser.add_argument("--device", default="cpu", help="cpu or gpu; default: cpu")
     parser.add_argument("--json", default="selftest.json", metavar="FILE", help="to send back")
     options = parser.parse_args(arguments)
-    device, path = options.device, Path(options.json)
+    device, path = options.device, json_file.checked_path(options.json)
     if device not in ("cpu", "gpu"):
         raise Invalid("--device", device, "cpu or gpu")
-    if path.suffix != ".json" or not path.absolute().parent.is_dir():
-        raise Invalid("--json", options.json, "must be a .json file in an existing folder")
     if device == "gpu":
         _require_gpu()
 
@@ -82,27 +80,35 @@ def _require_gpu() -> None:
 
 def _check(device: str, path: Path) -> list[Finding]:
     """Checks the machine, shows what is checked, and writes the file."""
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
 
     from masksweep.sweeps.bench import selftest
 
     found: list[Finding] = []
     environment = provenance.environment() | {"code": provenance.code_version()}
+    checks = selftest.checks("gpu" if device == "gpu" else "cpu")
     console = escape.console(stderr=True)
-    columns = SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
+    columns = (
+        BarColumn(20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=None)
-        for following, finding in selftest.findings("gpu" if device == "gpu" else "cpu"):
-            progress.update(task, description=following)
-            if finding is None:
-                continue
-            found.append(finding)
-            content = {
-                "device": device,
-                "environment": environment,
-                "findings": [asdict(f) for f in found],
-            }
-            write(path, json.dumps(content, indent=1))
+        task = progress.add_task("", total=len(checks))
+        for check in checks:
+            progress.update(task, description=f"{check.part}: {check.subject}")
+            found.append(finding := check.run())
+            progress.advance(task)
+            results = [asdict(f) for f in found]
+            content = {"device": device, "environment": environment, "findings": results}
+            json_file.write(path, json.dumps(content, indent=1))
             if not console.is_terminal:
                 line = f"{finding.part}: {finding.subject}: {finding.outcome}: {finding.says}"
                 console.out(line, highlight=False)

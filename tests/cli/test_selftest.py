@@ -14,7 +14,7 @@ from masksweep.strategies.init_only import InitOnly
 from masksweep.strategies.testing import Case
 from masksweep.strategies.testing.documented import CASES
 from masksweep.sweeps.bench import selftest
-from masksweep.sweeps.bench.selftest import Finding
+from masksweep.sweeps.bench.selftest import Check, Finding
 from masksweep.sweeps.cli.main import main
 from tests.support.sweep_process import clean_env
 
@@ -44,39 +44,31 @@ def test_what_cannot_be_checked_is_one_line(
 
 
 def test_a_strategy_must_do_what_is_documented() -> None:
-    assert selftest._contract("hard_mask", Case(HardMask())).outcome == "ok"
-    leaks = selftest._contract("init_only", Case(InitOnly()))
-    assert leaks.outcome == "failed"
-    assert "holds zero under sgd: (violations, drift) by step: " in leaks.says
-    held = selftest._contract("hard_mask", Case(HardMask(), leaks={("sgd", "zero"): "values"}))
-    assert "holds zero under sgd: it is documented to leak, and holds" in held.says
+    assert selftest._contract(Case(HardMask()))[0] == "ok"
+    outcome, says = selftest._contract(Case(InitOnly()))
+    assert outcome == "failed"
+    assert "holds zero under sgd: (violations, drift) by step: " in says
+    outcome, says = selftest._contract(Case(HardMask(), leaks={("sgd", "zero"): "values"}))
+    assert outcome == "failed"
+    assert "holds zero under sgd: it is documented to leak, and holds" in says
 
 
-def test_a_check_that_raises_takes_no_other_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> Finding:
+def test_a_check_that_raises_has_failed() -> None:
+    def broken() -> tuple[selftest.Outcome, str]:
         raise RuntimeError("out of order\nwith more lines")
 
-    fine = Finding("steps", "fine", "ok", "1.00 x dense")
-    checks = [("steps", "broken", broken), ("steps", "fine", lambda: fine)]
-    monkeypatch.setattr(selftest, "_checks", lambda device: iter(checks))
-    failed = Finding("steps", "broken", "failed", "RuntimeError: out of order")
-    assert list(selftest.findings("cpu")) == [
-        ("steps: broken", None),
-        ("steps: fine", failed),
-        ("", fine),
-    ]
+    found = Check("steps", "broken", broken).run()
+    assert found == Finding("steps", "broken", "failed", "RuntimeError: out of order")
+    fine = Check("steps", "fine", lambda: ("ok", "1.00 x dense")).run()
+    assert fine == Finding("steps", "fine", "ok", "1.00 x dense")
 
 
 def test_formats_are_those_of_the_device() -> None:
     masks = selftest._masks()
-    found = {
-        (device, kind): selftest._format(device, kind, masks[kind])
-        for device, kind in (("cpu", "scattered"), ("gpu", "scattered"), ("gpu", "column"))
-    }
-    assert found["cpu", "scattered"].says == "compiled"
-    assert found["gpu", "scattered"].says == "coo: compiled code runs on a CPU only"
-    assert found["gpu", "scattered"].outcome == "off"
-    assert found["gpu", "column"].says == "compact"
+    coo = "coo: compiled code runs on a CPU only"
+    assert selftest._format("cpu", masks["scattered"]) == ("ok", "compiled")
+    assert selftest._format("gpu", masks["scattered"]) == ("off", coo)
+    assert selftest._format("gpu", masks["column"]) == ("ok", "compact")
 
 
 @pytest.mark.slow  # all checks

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.selection import slow
-
 REPLICAS = """
 import keras, numpy as np, tensorflow as tf
 from masksweep import strategies
@@ -68,16 +66,17 @@ for strategy in ("dense", "hard_mask", "sparse_values"):
 """
 
 
-@pytest.mark.parametrize(
-    ("script", "name", "strategies"),
-    [
-        (REPLICAS, "replicas", ("weight_mask", "hard_mask", "sparse_values")),
-        slow((XLA, "xla", ("dense", "hard_mask", "sparse_values"))),
-    ],
-    ids=["replicas", "xla"],
-)
-def test_in_a_process_of_its_own(script: str, name: str, strategies: tuple[str, ...]) -> None:
-    """Two replicas train as one device, and XLA compiles."""
+def test_two_replicas_train_as_one_device() -> None:
+    assert_ok(REPLICAS, "replicas", "weight_mask", "hard_mask", "sparse_values")
+
+
+@pytest.mark.slow  # compiles four programs
+def test_xla_compiles() -> None:
+    assert_ok(XLA, "xla", "dense", "hard_mask", "sparse_values")
+
+
+def assert_ok(script: str, name: str, *strategies: str) -> None:
+    """Runs the script in a process of its own. It must print a line for each strategy."""
     root = Path(__file__).parents[3]
     env = {**os.environ, "PYTHONPATH": str(root)}
     command = [sys.executable, "-c", script]
