@@ -10,6 +10,8 @@ from masksweep.strategies.core.mask_changes import ChangeRecord
 VIOLATED_COLOUR = "#D55E00"
 SHOWN_WEIGHTS = 10
 """Largest number of weights that have a line of their own; the others share one."""
+SHOWN_CHANGES = 60
+"""Largest number of changes that each have a vertical line; more would fill the picture."""
 MEASURE_STYLES = (
     {"color": "#0072B2", "linewidth": 1.8},
     {"color": "#009E73", "linewidth": 1.8, "linestyle": "--"},
@@ -21,7 +23,8 @@ def draw(records: Sequence[ChangeRecord], steps: int) -> dict[str, bytes]:
     """The image `schedule.png`: densities over the steps, and the overlap at each change.
 
     If the records have measures, such as `recovery/recall`, a third panel shows them. A change is a
-    vertical line. It is orange if a masked entry moved before the next one.
+    vertical line, unless there are more than `SHOWN_CHANGES`. If a masked entry moved before the
+    next change, its line is orange and always there.
 
     Args:
         records: The start and the changes of the masks, in order.
@@ -33,6 +36,7 @@ def draw(records: Sequence[ChangeRecord], steps: int) -> dict[str, bytes]:
     if len(records) < 2:
         return {}
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     measured = list(records[0].measures)
     panels = 3 if measured else 2
@@ -49,7 +53,8 @@ def draw(records: Sequence[ChangeRecord], steps: int) -> dict[str, bytes]:
     changes = records[1:]
     for name in names:
         points = [(r.step, r.weights[name].overlap) for r in changes]
-        overlaps.plot(*zip(*points, strict=True), marker="o", markersize=3, linewidth=0.8)
+        marker = "o" if len(changes) <= SHOWN_CHANGES else ""
+        overlaps.plot(*zip(*points, strict=True), marker=marker, markersize=3, linewidth=0.8)
     for axis in others:
         for name, style in zip(measured, MEASURE_STYLES, strict=False):
             values = [record.measures[name] for record in records]
@@ -57,14 +62,18 @@ def draw(records: Sequence[ChangeRecord], steps: int) -> dict[str, bytes]:
         axis.set_title("recovery of the teacher's connections", fontsize=10, loc="left")
     for axis in axes:
         for record in changes:
-            colour = VIOLATED_COLOUR if record.violations else "0.85"
-            axis.axvline(record.step, color=colour, linewidth=0.7, zorder=0)
+            if record.violations or len(changes) <= SHOWN_CHANGES:
+                colour = VIOLATED_COLOUR if record.violations else "0.85"
+                axis.axvline(record.step, color=colour, linewidth=0.7, zorder=0)
         axis.set_xlim(0, steps)
         axis.set_ylim(0, 1.03)
+        axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axis.set_xlabel("training steps")
         axis.spines[["top", "right"]].set_visible(False)
     violated = sum(record.violations > 0 for record in changes)
     verdict = f"entries moved after {violated} of {len(changes)} changes" if violated else ""
+    shares = [w.kept / max(1, w.size) for record in records for w in record.weights.values()]
+    densities.set_ylim(0, min(1.03, 1.3 * max(shares)))
     densities.set_title("share of kept entries", fontsize=10, loc="left")
     overlaps.set_title("overlap with the masks before (Jaccard)", fontsize=10, loc="left")
     if verdict:
