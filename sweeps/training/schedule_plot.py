@@ -6,12 +6,11 @@ import io
 from collections.abc import Sequence
 
 from masksweep.strategies.core.mask_changes import ChangeRecord
+from masksweep.sweeps.training.weight_images import SHOWN_CHANGES
 
 VIOLATED_COLOUR = "#D55E00"
 SHOWN_WEIGHTS = 10
 """Largest number of weights that have a line of their own; the others share one."""
-SHOWN_CHANGES = 60
-"""Largest number of changes that each have a vertical line; more would fill the picture."""
 MEASURE_STYLES = (
     {"color": "#0072B2", "linewidth": 1.8},
     {"color": "#009E73", "linewidth": 1.8, "linestyle": "--"},

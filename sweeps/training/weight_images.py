@@ -31,6 +31,8 @@ MASK_COLOURS = [(221, 221, 221), (0, 114, 178)]
 VALUE_COLOURS = [(118, 42, 131), (247, 247, 247), (27, 120, 55)]
 """Purple, white and green: colour-blind readers can tell them apart."""
 HISTOGRAM_BINS = 40
+SHOWN_CHANGES = 60
+"""Largest number of changes of the masks that have a line; more would fill the picture."""
 """Bins of the histogram."""
 
 
@@ -73,7 +75,8 @@ def draw_violations(
 
     Args:
         epochs: Metrics of each epoch; an epoch that was not audited has no `audit/violations`.
-        changes: When the masks changed, in epochs from the start. Each is a vertical line.
+        changes: When the masks changed, in epochs from the start. Each is a vertical line, unless
+            there are more than `SHOWN_CHANGES`.
 
     Returns:
         A PNG image by file name; empty if no epoch was audited.
@@ -108,10 +111,11 @@ def _violations_png(violations: Sequence[float | None], changes: Sequence[float]
             height,
             WRONG_COLOUR if value else KEPT_COLOUR,
         )
-    for change in changes:
+    lines = changes if len(changes) <= SHOWN_CHANGES else ()
+    for change in lines:
         canvas.line(change * bar_width, bottom)
     if changes:
-        message = f"the masks changed {len(changes)} times (lines)"
+        message = f"the masks changed {len(changes)} times{' (lines)' if lines else ''}"
         canvas.text(WIDTH - 2 * GAP, 34, message, anchor="ra")
     canvas.text(0, bottom + 6, "1")
     canvas.text(WIDTH - 2 * GAP, bottom + 6, f"epoch {len(violations)}", anchor="ra")
