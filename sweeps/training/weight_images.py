@@ -31,9 +31,9 @@ MASK_COLOURS = [(221, 221, 221), (0, 114, 178)]
 VALUE_COLOURS = [(118, 42, 131), (247, 247, 247), (27, 120, 55)]
 """Purple, white and green: colour-blind readers can tell them apart."""
 HISTOGRAM_BINS = 40
+"""Bins of the histogram."""
 SHOWN_CHANGES = 60
 """Largest number of changes of the masks that have a line; more would fill the picture."""
-"""Bins of the histogram."""
 
 
 def draw_weights(

@@ -116,3 +116,13 @@ def test_an_epoch_without_an_audit_is_empty() -> None:
 
 def test_where_nothing_is_audited_there_is_no_picture() -> None:
     assert weight_images.draw_violations([{"train/loss": 1.0}]) == {}
+
+
+@pytest.mark.parametrize(("count", "shown"), [(60, True), (61, False)])
+def test_many_changes_of_the_masks_have_no_lines(count: int, shown: bool) -> None:
+    epochs = [{"audit/violations": 0.0}] * 8
+    early, late = (
+        weight_images.draw_violations(epochs, [n / count + start for n in range(count)])
+        for start in (0, 5)
+    )
+    assert (early != late) is shown
