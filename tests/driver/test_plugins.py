@@ -71,7 +71,7 @@ def head() -> Iterator[Head]:
 def test_it_travels_to_both_nodes_of_a_cluster(tmp_path: Path, head: Head) -> None:
     """With the file beside it; both are deleted before a worker starts."""
     split_my_net(tmp_path)
-    arguments = ("--plugin", "my_net.py", *MINE, "train.epochs=300", *TINY[1:], "seed=0,1")
+    arguments = ("--plugin", "my_net.py", *MINE, "train.epochs=300", *TINY[1:], "seed=range(6)")
     with ray_node(head) as node:
         joined = (*arguments, f"launch.address={head.address}")
         with sweep(tmp_path, *joined, env={"HOME": str(head.home)}) as driver:
@@ -81,7 +81,7 @@ def test_it_travels_to_both_nodes_of_a_cluster(tmp_path: Path, head: Head) -> No
             driver.wait_for(lambda: working(node.pid))
             assert driver.wait() == 0, driver.stderr
     store = local_store(tmp_path, "mine")
-    assert store.by_status() == {"FINISHED": 2}
+    assert store.by_status() == {"FINISHED": 6}
     (tmp_path / "copies").mkdir()
     assert set(artifacts(store, tmp_path / "copies")) == {"my_net.py", "parts/layers.py"}
     digests = {run.data.params["components.model"] for run in store.children}

@@ -51,8 +51,10 @@ class Work:
                 os.kill(os.getpid(), signal.SIGKILL)
             case "count":
                 return os.getpid(), self.jobs
-            case "gpus":
-                time.sleep(0.2)
+            case ("gpus", workers, folder):
+                (Path(folder) / str(os.getpid())).touch()
+                while len(list(Path(folder).iterdir())) < workers:
+                    time.sleep(0.05)
                 return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES")
             case "no memory":
                 raise MemoryError("too large")
@@ -345,12 +347,14 @@ class TestSeveralNodes:
         seen = run([("sleep", 30), 1])
         assert {seen.failure(k).cause for k in "01"} == {"lost"}
 
-    def test_fractions_share_a_card_and_the_others_see_none(self, nodes: Any) -> None:
+    def test_fractions_share_a_card_and_the_others_see_none(
+        self, nodes: Any, tmp_path: Path
+    ) -> None:
         nodes.add_node(num_cpus=4, num_gpus=2)
         assert worker_slots(Spec(num_gpus=0.5)) == 4
         assert worker_slots(Spec(num_gpus=0.6)) == 2
         assert worker_slots(Spec(num_cpus=0.2)) == 20
-        shared = run(["gpus"] * 12, Spec(num_gpus=0.5)).ends.values()
+        shared = run([("gpus", 4, str(tmp_path))] * 4, Spec(num_gpus=0.5)).ends.values()
         by_card: dict[str, set[int]] = {}
         for pid, card in shared:
             by_card.setdefault(card, set()).add(pid)
