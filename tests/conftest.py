@@ -14,6 +14,8 @@ from hypothesis import settings
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["HYDRA_FULL_ERROR"] = "1"
+# Ray gives its workers the lowest priority but four: beside other tests they would hardly run
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
 
 from masksweep.sweeps.training.process import prepare_process
 

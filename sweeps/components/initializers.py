@@ -33,14 +33,12 @@ class Network:
 
     Args:
         model: The model, from the config.
-        inputs: Shape of one sample.
-        outputs: Number of outputs.
+        inputs: Shape of one sample, or the shapes by the names of several inputs.
+        outputs: Number of outputs, or the numbers by the names of several outputs.
         policy: Keras dtype policy of the model; None for the one that is set globally.
     """
 
-    def __init__(
-        self, model: Model, inputs: tuple[int, ...], outputs: int, policy: str | None = None
-    ) -> None:
+    def __init__(self, model: Model, inputs: Any, outputs: Any, policy: str | None = None) -> None:
         self._make, self._policy = partial(model.build, inputs, outputs), policy
         self.model = self.build(0)
         """Shared between trials. Do not read its weights: they may belong to another trial."""
@@ -74,9 +72,7 @@ class Network:
 
 
 @lru_cache(maxsize=16)
-def network(
-    model: Model, inputs: tuple[int, ...], outputs: int, policy: str | None = None
-) -> Network:
+def network(model: Model, inputs: Any, outputs: Any, policy: str | None = None) -> Network:
     """Returns the `Network` of these arguments. The last 16 are cached."""
     return Network(model, inputs, outputs, policy)
 

@@ -52,10 +52,51 @@ def _check_class_weight(value: Any) -> Any:
     return [float(weight) for weight in value]
 
 
+def _check_loss(value: Any) -> Any:
+    """Returns the value of `train.loss`."""
+    texts = value.values() if isinstance(value, dict) else [value]
+    if value is None or (texts and all(isinstance(text, str) for text in texts)):
+        return value
+    raise Invalid("", value, "must be a name, null, or {output: name} for several outputs")
+
+
+def _check_loss_weights(value: Any) -> Any:
+    """Returns the value of `train.loss_weights`."""
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise Invalid("", value, "must be null, or {output: number} for several outputs")
+    if not all(type(weight) in (int, float) and 0 < weight < inf for weight in value.values()):
+        raise Invalid("", value, "must have numbers above 0")
+    return {name: float(weight) for name, weight in value.items()}
+
+
+def _check_metrics(value: Any) -> Any:
+    """Returns the value of `train.metrics`."""
+    lists = [*value.values()] if isinstance(value, dict) else [value]
+    if not all(isinstance(names, list | tuple) for names in lists):
+        raise Invalid("", value, "must be a list, as [a,b], or {output: [a,b]} for several outputs")
+    for names in lists:
+        for name in names:
+            if not isinstance(name, str):
+                raise Invalid("", name, "must be a name")
+    return (
+        {output: list(names) for output, names in value.items()}
+        if isinstance(value, dict)
+        else list(value)
+    )
+
+
 ComparisonStrategy = BeforeValidator(_comparison_strategy)
 """Builds the strategy to compare with."""
 ClassWeight = Annotated[list[float] | str | None, PlainValidator(_check_class_weight)]
 """The weight of each class, `balanced`, or null."""
+Loss = Annotated[str | dict[str, str] | None, PlainValidator(_check_loss)]
+"""The name of a loss, the names of the losses of several outputs, or null."""
+LossWeights = Annotated[dict[str, float] | None, PlainValidator(_check_loss_weights)]
+"""The factors of the losses of several outputs, or null."""
+Metrics = Annotated[list[str] | dict[str, list[str]], PlainValidator(_check_metrics)]
+"""Names of metrics, or those of several outputs."""
 BALANCED = "balanced"
 """Weights by which each class counts the same."""
 Targets = Annotated[list[str] | str | None, PlainValidator(_check_targets)]

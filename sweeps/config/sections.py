@@ -19,7 +19,7 @@ from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common import strict
 from masksweep.sweeps.components import keras_loading
 from masksweep.sweeps.config.claim import Claim
-from masksweep.sweeps.config.fields import ClassWeight
+from masksweep.sweeps.config.fields import ClassWeight, Loss, LossWeights, Metrics
 from masksweep.sweeps.config.validation import MultipleInvalid, explain
 
 Positive = Annotated[int, Field(ge=1)]
@@ -122,11 +122,16 @@ class Train(Section):
     resume_at: Positive | None = None
     """Number of training steps after which a new program continues from a checkpoint. The result
     has the same bits as without the break."""
-    loss: str | None = None
-    """Name of the Keras loss, such as `huber`; null selects it by the task."""
-    metrics: list[str] = []
+    loss: Loss = None
+    """Name of the Keras loss, such as `huber`; null selects it by the task. For a model with
+    several outputs also a loss for each of some outputs, by their names."""
+    loss_weights: LossWeights = None
+    """Factors of the losses of several outputs, by their names, as in `keras.Model.compile`. An
+    output that is not named has the factor 1; null: all have."""
+    metrics: Metrics = []
     """Names of Keras metrics, such as `top_k_categorical_accuracy`, that are recorded beside the
-    loss and the accuracy on the validation and test samples."""
+    loss and the accuracy on the validation and test samples. For a model with several outputs, the
+    names by output; a list is for the first output."""
     class_weight: ClassWeight = None
     """Weight of each class in the loss of the training, as in `keras.Model.fit`: a list, or
     `balanced`, by which each class counts the same; null weighs all samples the same."""
@@ -138,6 +143,24 @@ class Train(Section):
     mixed_precision: Literal["mixed_float16", "mixed_bfloat16"] | None = None
     """The Keras dtype policy of the model: layers compute with 16 bits, and the weights have 32.
     null means `float32`."""
+
+    def loss_of(self, output: str, default: str) -> str:
+        """Name of the loss of one of several outputs.
+
+        Args:
+            output: Name of the output; empty for the only one.
+            default: Name of the loss of its task.
+        """
+        loss = self.loss.get(output) if isinstance(self.loss, dict) else self.loss
+        return loss or default
+
+    def metrics_by_output(self, first: str) -> dict[str, list[str]]:
+        """Names of the metrics by the name of the output, which is empty for the only one.
+
+        Args:
+            first: Name of the first output, which a list of metrics is for.
+        """
+        return self.metrics if isinstance(self.metrics, dict) else {first: self.metrics}
 
 
 class Audit(Section):

@@ -8,6 +8,7 @@ from masksweep.strategies.base import Invalid
 from masksweep.strategies.patterns import Pattern, Scored
 from masksweep.strategies.schedules import MaskSchedule
 from masksweep.sweeps.components.datasets import DataSet
+from masksweep.sweeps.components.datasets.base import score_name
 from masksweep.sweeps.components.losses import losses_for
 from masksweep.sweeps.components.metrics import metrics_for
 from masksweep.sweeps.components.optimizers import Optimizer
@@ -28,26 +29,45 @@ def check(train: Train, data: DataSet, optimizer: Optimizer, compares: bool) -> 
             regression has weights of classes, or early stopping cannot work.
     """
     task = f"{data.name} is {data.task}"
-    losses, metrics = losses_for(data.task), metrics_for(data.task)
-    if train.loss is not None and train.loss not in losses:
-        allowed = f"must be null or one of {', '.join(losses)}; {task}"
-        raise Invalid("train.loss", train.loss, allowed)
-    for name in train.metrics:
-        if name not in metrics:
-            raise Invalid("train.metrics", name, f"must be of {', '.join(metrics)}; {task}")
-    if len({*train.metrics}) < len(train.metrics):
-        raise Invalid("train.metrics", train.metrics, "must have each name once")
+    _check_output_names(train, data)
+    for output, of_output in data.all_tasks.items():
+        loss, fitting = train.loss_of(output, ""), losses_for(of_output)
+        if loss and loss not in fitting:
+            what = f"{output} of {data.name} is {of_output}" if output else task
+            allowed = f"must be null or one of {', '.join(fitting)}; {what}"
+            raise Invalid("train.loss", loss, allowed)
+    for output, names in train.metrics_by_output(next(iter(data.all_tasks))).items():
+        of_output = data.all_tasks[output]
+        fitting = metrics_for(of_output)
+        for name in names:
+            if name not in fitting:
+                what = f"{output} of {data.name} is {of_output}" if output else task
+                raise Invalid("train.metrics", name, f"must be of {', '.join(fitting)}; {what}")
+        if len({*names}) < len(names):
+            raise Invalid("train.metrics", names, "must have each name once")
     if train.class_weight is not None and data.task != "classification":
         raise Invalid("train.class_weight", train.class_weight, f"must be null; {task}")
+    if train.class_weight is not None and data.tasks:
+        allowed = f"must be null, as in Keras, with several outputs, as {data.name} has"
+        raise Invalid("train.class_weight", train.class_weight, allowed)
     if train.early_stopping is not None:
         _check_early_stopping(train, train.early_stopping, data, optimizer, compares)
+
+
+def _check_output_names(train: Train, data: DataSet) -> None:
+    """Checks the names of outputs in settings that are given by output."""
+    for key in ("loss", "loss_weights", "metrics"):
+        by_output = getattr(train, key)
+        for output in by_output if isinstance(by_output, dict) else ():
+            if output not in data.tasks:
+                names = ", ".join(data.tasks) or f"absent: {data.name} has one output"
+                raise Invalid(f"train.{key}", output, f"an output's name must be {names}")
 
 
 def _check_early_stopping(
     train: Train, stopping: EarlyStopping, data: DataSet, optimizer: Optimizer, compares: bool
 ) -> None:
-    score = "mse" if data.task == "regression" else "accuracy"
-    names = [f"validation/{name}" for name in ("loss", score, *train.metrics)]
+    names = [f"validation/{name}" for name in recorded_metrics(train, data)]
     key, settings = "train.early_stopping", stopping.model_dump()
     if stopping.monitor not in names:
         raise Invalid(f"{key}.monitor", stopping.monitor, f"must be one of {', '.join(names)}")
@@ -61,6 +81,18 @@ def _check_early_stopping(
     }.items():
         if is_given:
             raise Invalid(key, settings, f"must be null with {other}")
+
+
+def recorded_metrics(train: Train, data: DataSet) -> list[str]:
+    """Returns the names under which loss, score and metrics of a part of the data are recorded.
+
+    They are those of `keras.Model.fit`. Those of several outputs begin with the output's name.
+    """
+    recorded = ["loss", score_name(data.task)]
+    if data.tasks:
+        recorded += [f"{o}_{n}" for o, t in data.tasks.items() for n in ("loss", score_name(t))]
+    by_output = train.metrics_by_output(next(iter(data.all_tasks))).items()
+    return recorded + [f"{o}_{name}" if o else name for o, names in by_output for name in names]
 
 
 def check_schedule(schedule: MaskSchedule, pattern: Pattern, others: Mapping[str, object]) -> None:

@@ -21,6 +21,7 @@ from masksweep.strategies.schedules.static import Static
 from masksweep.strategies.schedules.swap import Swap
 from masksweep.sweeps.common import strict
 from masksweep.sweeps.components.datasets import DataSet
+from masksweep.sweeps.components.datasets.base import score_name
 from masksweep.sweeps.components.groups import GROUPS
 from masksweep.sweeps.components.losses import DEFAULT_LOSS, OWN_LOSSES
 from masksweep.sweeps.components.metrics import OWN_METRICS
@@ -200,10 +201,22 @@ class Trial(Section):
         parts: dict[str, tuple[Registry[Any], str]] = {}
         if schedule := self.optimizer.schedule:
             parts["learning_rate"] = LEARNING_RATES, schedule.name
-        if (loss := self.train.loss) is not None and loss in OWN_LOSSES:
-            parts["loss"] = OWN_LOSSES, loss
-        metrics = [name for name in self.train.metrics if name in OWN_METRICS]
-        return parts | {f"metric.{name}": (OWN_METRICS, name) for name in metrics}
+        for output, loss in self.losses.items():
+            if loss in OWN_LOSSES:
+                parts[f"loss.{output}" if output else "loss"] = OWN_LOSSES, loss
+        metrics = [name for names in self.metrics.values() for name in names]
+        return parts | {f"metric.{n}": (OWN_METRICS, n) for n in metrics if n in OWN_METRICS}
+
+    @property
+    def losses(self) -> dict[str, str]:
+        """Names of the losses by the names of the outputs; the name of an only output is empty."""
+        tasks = self.data.all_tasks.items()
+        return {output: self.train.loss_of(output, DEFAULT_LOSS[task]) for output, task in tasks}
+
+    @property
+    def metrics(self) -> dict[str, list[str]]:
+        """Names of `train.metrics` by the names of the outputs, as `losses`."""
+        return self.train.metrics_by_output(next(iter(self.data.all_tasks)))
 
     @property
     def jit(self) -> bool:
@@ -326,7 +339,7 @@ class Trial(Section):
                 section["path"] = f"sha256:{content}"
         if self.train.steps is not None:
             config["train"].pop("epochs", None)
-        if self.train.loss == DEFAULT_LOSS[self.data.task]:
+        if all(self.losses[o] == DEFAULT_LOSS[task] for o, task in self.data.all_tasks.items()):
             config["train"].pop("loss", None)
         return config
 
@@ -344,7 +357,7 @@ class Trial(Section):
     @property
     def score(self) -> str:
         """Name of the test score: `accuracy` or `mse`."""
-        return "mse" if self.data.task == "regression" else "accuracy"
+        return score_name(self.data.task)
 
     @property
     def sparsity(self) -> float | None:

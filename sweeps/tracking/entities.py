@@ -34,11 +34,13 @@ def dataset(data: Mapping[str, Any]) -> Any:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     shapes = {"features": data["features"], "targets": data["targets"]}
+    features = data["features"]  # by name if the model has several inputs
+    first = next(iter(features.values())) if isinstance(features, Mapping) else features
     described = Dataset(
         name=data["name"],
         digest=data["sha256"][:8],
         source_type="code",
         source=json.dumps({"name": data["name"], "sha256": data["sha256"]}),
-        profile=json.dumps({"num_rows": data["features"][0], **shapes}),
+        profile=json.dumps({"num_rows": first[0], **shapes}),
     )
     return DatasetInput(described, tags=[InputTag("mlflow.data.context", "training")])

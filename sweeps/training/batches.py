@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from masksweep.strategies.base import Array, Invalid
 from masksweep.sweeps.common.seeding import derive_seed, permutation
+from masksweep.sweeps.components.datasets import named
 from masksweep.sweeps.components.datasets.base import Split
 from masksweep.sweeps.components.datasets.pipeline import Pipeline
 from masksweep.sweeps.config.trial import Trial
@@ -62,9 +64,10 @@ def of_epoch(start: TrialStart, number: int, skipped: int = 0) -> Iterator[tuple
         pairs = of_pipeline(start.trial, train, number, skipped)
     else:
         x, y = train
-        rows_of_steps = order(start.trial, len(x), number)[skipped:]
-        pairs = ((x[rows], y[rows]) for rows in rows_of_steps)
-    return ((tf.constant(x), tf.constant(y)) for x, y in pairs)
+        rows_of_steps = order(start.trial, named.count(x), number)[skipped:]
+        pairs = ((named.take(x, rows), named.take(y, rows)) for rows in rows_of_steps)
+    as_tensors = partial(named.map_arrays, tf.constant)
+    return ((as_tensors(x), as_tensors(y)) for x, y in pairs)
 
 
 def of_pipeline(trial: Trial, train: Pipeline, number: int, skipped: int) -> Iterator[Split]:

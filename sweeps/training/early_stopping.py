@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from masksweep.strategies.base import Array
-from masksweep.sweeps.components.metrics import metric_named
+from masksweep.sweeps.components.metrics import ALWAYS_RECORDED, is_metric, metric_named
 
 
 @dataclass
@@ -49,11 +49,14 @@ def is_higher_better(monitor: str) -> bool:
     """Returns whether a larger value of a metric is better.
 
     Args:
-        monitor: Name of the metric, such as `validation/auc`.
+        monitor: Name of the metric, such as `validation/auc`. The name of an output may stand
+            before that of the metric, as in `validation/kind_auc`.
     """
-    name = monitor.partition("/")[2]
+    words = monitor.partition("/")[2].split("_")
+    names = ["_".join(words[i:]) for i in range(len(words))]
+    name = next((n for n in names if n in ALWAYS_RECORDED or is_metric(n)), names[0])
     return name == "accuracy" or (
-        name not in ("loss", "mse") and metric_named(name).higher_is_better
+        name not in ALWAYS_RECORDED and metric_named(name).higher_is_better
     )
 
 

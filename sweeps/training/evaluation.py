@@ -18,9 +18,10 @@ from masksweep.strategies.core.moving_statistics import statistics
 from masksweep.strategies.core.slots import slot_leak
 from masksweep.strategies.core.weights import values
 from masksweep.sweeps.common.memory import variable_bytes
-from masksweep.sweeps.components.datasets.base import Split
+from masksweep.sweeps.components.datasets.base import Split, score_name
+from masksweep.sweeps.components.datasets.named import Part as Samples
 from masksweep.sweeps.components.datasets.pipeline import first_samples
-from masksweep.sweeps.training import batches, setup, timing, weight_images
+from masksweep.sweeps.training import batches, model_ends, setup, timing, weight_images
 from masksweep.sweeps.training.flops import flops_metrics
 from masksweep.sweeps.training.output_causes import output_causes
 from masksweep.sweeps.training.program import Program
@@ -51,7 +52,8 @@ class Snapshot:
     raw: Mapping[str, Array]
     """Raw variables of the masked weights by name, where they have the weight's shape."""
     outputs: Array
-    """Outputs on the first `PROBE_SAMPLES` validation (else test) samples, `[samples, outputs]`."""
+    """Outputs on the first `PROBE_SAMPLES` validation (else test) samples, `[samples, outputs]`.
+    Several outputs stand side by side."""
 
 
 def snapshot(start: TrialStart, program: Program) -> Snapshot:
@@ -59,9 +61,8 @@ def snapshot(start: TrialStart, program: Program) -> Snapshot:
     return Snapshot(program.effective(), program.raw(), program.predict(_probe(start)))
 
 
-def _probe(start: TrialStart) -> Array:
-    inputs: Array = _probe_samples(start)[0]
-    return inputs
+def _probe(start: TrialStart) -> Samples:
+    return _probe_samples(start)[0]
 
 
 def _probe_samples(start: TrialStart) -> Split:
@@ -100,7 +101,7 @@ def named_metrics(part: str, program: Program, pair: tuple[float, float]) -> dic
         program: The program; its task decides whether the score is an accuracy or an error.
         pair: (loss, score).
     """
-    score = "mse" if program.shape.task == "regression" else "accuracy"
+    score = score_name(program.shape.task)
     return dict(zip((f"{part}/loss", f"{part}/{score}"), pair, strict=True))
 
 
@@ -147,7 +148,8 @@ def integrity(
     if not holds and not outputs_held:
         return {}, artifacts, sha256  # nothing is held, so there is nothing to audit
     count, drift = audit.violations(reloaded, plan)
-    outputs = np.asarray(baked(_probe(start), training=False)).astype(np.float32)
+    of_probe = baked(_probe(start), training=False)
+    outputs = np.asarray(model_ends.side_by_side(baked, start.data.heads, of_probe))
     policy = start.trial.train.mixed_precision
     max_difference = MAX_HALF_DIFFERENCE[policy] if policy else audit.MAX_OUTPUT_DIFFERENCE
     verdict = audit.Integrity(

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from masksweep.sweeps.components.datasets import named
 from masksweep.sweeps.components.datasets.base import Split
 from masksweep.sweeps.components.datasets.pipeline import Pipeline
 from masksweep.sweeps.training import batches
@@ -48,8 +49,8 @@ class MemoryFeed:
 
     def __init__(self, starts: Sequence[TrialStart], arrays: Split) -> None:
         self._trials = [start.trial for start in starts]
-        self._x, self._y = (tf.constant(array) for array in arrays)
-        self._samples = len(arrays[0])
+        self._x, self._y = (named.map_arrays(tf.constant, part) for part in arrays)
+        self._samples = named.count(arrays[0])
         self._steps, _ = batches.schedule(self._trials[0], self._samples)
         self._epoch, self._order = -1, None
 

@@ -2,16 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from masksweep.strategies.base import Array
+from masksweep.sweeps.components.datasets.base import Head, score_name
+from masksweep.sweeps.components.datasets.named import Named, Part
 from masksweep.sweeps.components.metrics import metric_named
+from masksweep.sweeps.config.trial import Trial
+from masksweep.sweeps.training import model_ends
+from masksweep.sweeps.training.losses import TrainingLoss
+from masksweep.sweeps.training.program import SCORES
 
 BATCH_SAMPLES = 4096
 """Number of samples of one update of a metric."""
+
+
+def of_outputs(
+    trial: Trial, heads: Named[Head] | None, targets: Part, outputs: Array
+) -> dict[str, float]:
+    """Returns the trial's `train.metrics`, and loss and score of each of several outputs.
+
+    Args:
+        trial: The trial.
+        heads: The outputs of a model with several; None for one output.
+        targets: Targets, or targets by the names of several outputs.
+        outputs: Outputs of the model, `[samples, outputs]`; several stand side by side.
+
+    Returns:
+        Values by the names of `keras.Model.fit`: those of several outputs begin with the name of
+        the output.
+    """
+    values: dict[str, float] = {}
+    for name, of_head in model_ends.split(heads, outputs).items():
+        own = targets[name] if heads else targets
+        found = compute(trial.metrics.get(name, []), own, of_head)
+        if heads:
+            head = heads[name]
+            loss = TrainingLoss(head.task, trial.losses[name]).unweighted
+            found["loss"] = _mean(loss, own, of_head)
+            found[score_name(head.task)] = _mean(SCORES[head.task], own, of_head)
+        values |= {f"{name}_{metric}" if heads else metric: v for metric, v in found.items()}
+    return values
+
+
+def _mean(function: Callable[[Any, Any], Any], targets: Array, outputs: Array) -> float:
+    """Returns the mean over all samples of a function that returns the mean of a batch."""
+    total = 0.0
+    for i in range(0, len(targets), BATCH_SAMPLES):
+        part = slice(i, i + BATCH_SAMPLES)
+        batch = tf.constant(targets[part]), tf.constant(outputs[part])
+        total += float(function(*batch)) * len(targets[part])
+    return total / len(targets)
 
 
 def compute(names: Sequence[str], targets: Array, outputs: Array) -> dict[str, float]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from masksweep.strategies.base import Plan
+from masksweep.sweeps.components.datasets import named
 from masksweep.sweeps.components.datasets.base import Split
 from masksweep.sweeps.components.datasets.pipeline import Pipeline
 from masksweep.sweeps.results import Diverged, Report
@@ -208,15 +209,16 @@ class TrainingLoop:
         scores = self._evaluate(split)
         program = self.program.single_program
         results = [evaluation.named_metrics(part, program, pair) for pair in scores]
-        if names := self._trial.train.metrics:
+        if any(self._trial.metrics.values()) or self._trial.data.tasks:
             pieces = (
                 split.batches(MAX_EVALUATED_SAMPLES) if isinstance(split, Pipeline) else [split]
             )
             pairs = [(self.program.outputs_of_lanes(x), y) for x, y in pieces]
             outputs = np.concatenate([of_piece for of_piece, _ in pairs], axis=1)
-            y = np.concatenate([targets for _, targets in pairs])
+            y = named.join([targets for _, targets in pairs])
+            heads = program.shape.heads
             for result, of_lane in zip(results, outputs, strict=False):
-                values = keras_metrics.compute(names, y, of_lane)
+                values = keras_metrics.of_outputs(self._trial, heads, y, of_lane)
                 result |= {f"{part}/{name}": value for name, value in values.items()}
         return results
 

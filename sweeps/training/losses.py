@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -10,8 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from masksweep.strategies.base import Array
-from masksweep.sweeps.components.datasets.base import Task
+from masksweep.sweeps.components.datasets.base import Head, Task
+from masksweep.sweeps.components.datasets.named import Named
 from masksweep.sweeps.components.losses import DEFAULT_LOSS, loss_named
+from masksweep.sweeps.training import model_ends
 
 
 class TrainingLoss:
@@ -62,6 +64,63 @@ class TrainingLoss:
 
     def _targets(self, targets: Any, outputs: Any) -> Any:
         return tf.one_hot(targets, outputs.shape[-1]) if self._one_hot else targets
+
+
+class LossOfOutputs:
+    """The loss of a model with several outputs: the sum of the losses of its outputs.
+
+    It computes what `keras.Model.fit` computes, bit for bit, and is called as `TrainingLoss`, with
+    targets by the names of the outputs and with the outputs as the model returns them.
+
+    Args:
+        model: The Keras model, which knows the names of its outputs.
+        losses: The loss of each output by its name.
+        weights: Factors of losses by the name of the output.
+    """
+
+    def __init__(
+        self, model: Any, losses: Mapping[str, TrainingLoss], weights: Mapping[str, float]
+    ) -> None:
+        self._model, self._losses, self._weights = model, losses, weights
+
+    def __call__(self, targets: Any, outputs: Any) -> Any:
+        total = 0.0
+        # in the order of the model, as in Keras
+        for name, output in model_ends.by_name(self._model, outputs).items():
+            loss = self._losses[name](targets[name], output)
+            weight = self._weights.get(name)
+            total += loss if weight is None else loss * weight
+        return total
+
+    def unweighted(self, targets: Any, outputs: Any) -> Any:
+        """Returns the same; there are no weights of classes with several outputs."""
+        return self(targets, outputs)
+
+
+def training_loss(
+    model: Any,
+    task: Task,
+    heads: Named[Head] | None,
+    *,
+    loss: str | Named[str] | None,
+    loss_weights: Named[float] | None = None,
+    class_weights: Sequence[float] | None = None,
+) -> TrainingLoss | LossOfOutputs:
+    """Returns the loss of a trial's model.
+
+    Args:
+        model: The Keras model.
+        task: The task of the data.
+        heads: The outputs of a model with several; None for one output.
+        loss: Name of the loss, or the names by output; None for the task's default.
+        loss_weights: Factors of the losses of several outputs.
+        class_weights: The weight of each class; None for equal weights.
+    """
+    if heads is None or not isinstance(loss, Mapping):
+        assert not isinstance(loss, Mapping)
+        return TrainingLoss(task, loss, class_weights)
+    losses = {name: TrainingLoss(head.task, loss[name]) for name, head in heads.items()}
+    return LossOfOutputs(model, losses, loss_weights or {})
 
 
 def balanced(classes: Array, outputs: int) -> tuple[float, ...]:

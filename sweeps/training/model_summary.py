@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from masksweep.strategies.base import Invalid
 from masksweep.strategies.core.weight_summary import WeightSummary
 from masksweep.sweeps.common.text import pluralize
-from masksweep.sweeps.components.datasets.base import Arrays
+from masksweep.sweeps.components.datasets.base import Arrays, Head
+from masksweep.sweeps.components.datasets.named import count
 from masksweep.sweeps.components.datasets.pipeline import Pipeline
 from masksweep.sweeps.config.trial import Trial
 
@@ -65,14 +66,22 @@ def _samples(trial: Trial, data: Arrays) -> str:
 
     parts = {"training": data.train, "validation": data.validation, "test": data.test}
     counts = {
-        name: len(part if isinstance(part, Pipeline) else part[0])
+        name: count(part if isinstance(part, Pipeline) else part[0])
         for name, part in parts.items()
         if part is not None
     }
-    unit = {"classification": "classes", "multi_label": "labels"}.get(data.task, "targets")
     steps, batch = schedule(trial, data.samples)[0], trial.train.batch_size
     rest = data.samples - steps * batch
     epoch = f"an epoch is {pluralize(steps, 'step')} of {batch}"
     left_out = f"; the last {rest:,} are left out" if rest else ""
-    named_counts = ", ".join(f"{count:,} {name}" for name, count in counts.items())
-    return f"{named_counts} samples, {data.outputs} {unit}\n{epoch}{left_out}"
+    named_counts = ", ".join(f"{number:,} {name}" for name, number in counts.items())
+    heads = data.heads or {"": Head(data.task, data.outputs)}
+    outputs = ", ".join(
+        _describe(head) + (f" of {name}" if name else "") for name, head in heads.items()
+    )
+    return f"{named_counts} samples, {outputs}\n{epoch}{left_out}"
+
+
+def _describe(head: Head) -> str:
+    unit = {"classification": "classes", "multi_label": "labels"}.get(head.task, "targets")
+    return f"{head.outputs} {unit}"

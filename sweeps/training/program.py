@@ -15,12 +15,15 @@ import tensorflow as tf
 from masksweep.strategies.base import Array, MaskedWeight, Plan, Strategy
 from masksweep.strategies.core import audit
 from masksweep.strategies.core.training import Training
-from masksweep.sweeps.components.datasets.base import Task
+from masksweep.sweeps.components.datasets import named
+from masksweep.sweeps.components.datasets.base import Head, Task
+from masksweep.sweeps.components.datasets.named import Named
 from masksweep.sweeps.components.datasets.stored_images import BYTE_RANGE
 from masksweep.sweeps.components.models import Model
 from masksweep.sweeps.components.optimizers import Optimizer
 from masksweep.sweeps.components.optimizers.base import rate_variables
-from masksweep.sweeps.training.losses import TrainingLoss
+from masksweep.sweeps.training import model_ends
+from masksweep.sweeps.training.losses import training_loss
 from masksweep.sweeps.training.step_loop import StepLoop
 from masksweep.sweeps.training.steps import LossLimit, Progress, Steps
 
@@ -39,11 +42,12 @@ class Shape:
     strategy: Strategy
     model: Model
     optimizer: Optimizer
-    inputs: tuple[int, ...]
-    """Shape of one sample."""
-    outputs: int
-    """Number of the model's outputs."""
+    inputs: tuple[int, ...] | Named[tuple[int, ...]]
+    """Shape of one sample, or the shapes by the names of several inputs."""
+    outputs: int | Named[int]
+    """Number of the model's outputs, or the numbers by the names of several outputs."""
     task: Task
+    """The task; that of the first of several outputs."""
     trainable: tuple[str, ...]
     """Globs on the names of the weights that train."""
     masked: tuple[tuple[Any, ...], ...]
@@ -55,8 +59,12 @@ class Shape:
     """Globs on the names of the statistics that are updated; None for those of `trainable`."""
     width: int = 1
     """Number of trials that run side by side (see `vectorized`)."""
-    loss: str | None = None
-    """Name of the Keras loss; None for that of the task."""
+    heads: Named[Head] | None = None
+    """The outputs of a model with several; None for one output."""
+    loss: str | Named[str] | None = None
+    """Name of the Keras loss, or the names for several outputs; None for that of the task."""
+    loss_weights: Named[float] | None = None
+    """Factors of the losses of several outputs; None for 1."""
     class_weights: tuple[float, ...] | None = None
     """Weight of each class in the loss of the training; None for equal weights."""
     mixed_precision: str | None = None
@@ -153,8 +161,14 @@ class Program:
 
     def __init__(self, shape: Shape, model: Any, plan: Plan) -> None:
         self.shape = shape
-        self._loss = TrainingLoss(shape.task, shape.loss, shape.class_weights)
-        self.score = SCORES[shape.task]
+        self._loss = training_loss(
+            model,
+            shape.task,
+            shape.heads,
+            loss=shape.loss,
+            loss_weights=shape.loss_weights,
+            class_weights=shape.class_weights,
+        )
         self.training = Training(
             model,
             shape.strategy,
@@ -228,8 +242,8 @@ class Program:
 
     def outputs_of_lanes(self, x: Any) -> Array:
         """Outputs for all samples, `[1, samples, outputs]`, without training."""
-        parts = range(0, len(x), MAX_EVALUATED_SAMPLES)
-        outputs = [self._outputs(x[i : i + MAX_EVALUATED_SAMPLES]) for i in parts]
+        parts = range(0, named.count(x), MAX_EVALUATED_SAMPLES)
+        outputs = [self._outputs(named.take(x, slice(i, i + MAX_EVALUATED_SAMPLES))) for i in parts]
         return np.concatenate(outputs)[np.newaxis]
 
     # -- in a graph ----------------------------------------------------------------------------
@@ -237,14 +251,30 @@ class Program:
     def _step(self, x: Any, y: Any, order: Any, i: Any) -> tuple[Any, Any]:
         # not a slice, which XLA would compile again for every start index
         rows = tf.gather(order, i)
-        targets = tf.gather(y, rows)
+        targets = self.targets(y, rows)
         loss, outputs = self.training.step(self.inputs(x, rows), targets)
         return loss, self.score(targets, outputs)
 
+    def score(self, targets: Any, outputs: Any) -> Any:
+        """The score of a batch, a scalar in a graph; that of the first of several outputs."""
+        if self.shape.heads is not None:
+            first = next(iter(self.shape.heads))
+            targets = targets[first]
+            outputs = model_ends.by_name(self.training.model, outputs)[first]
+        return SCORES[self.shape.task](targets, outputs)
+
+    def targets(self, y: Any, rows: Any) -> Any:
+        """The targets in these rows of `y`, as tensors in a graph."""
+        return named.map_arrays(lambda array: tf.gather(array, rows), y)
+
     def inputs(self, x: Any, rows: Any) -> Any:
         """The inputs in these rows of `x`, as tensors in a graph; bytes as numbers in [0, 1]."""
-        inputs = tf.gather(x, rows)
-        return tf.cast(inputs, tf.float32) / self._byte_range if x.dtype == tf.uint8 else inputs
+        return self._numbers(named.map_arrays(lambda array: tf.gather(array, rows), x))
+
+    def _numbers(self, x: Any) -> Any:
+        """Inputs as floating-point numbers, in a graph."""
+        is_bytes = not isinstance(x, Mapping) and x.dtype == tf.uint8
+        return tf.cast(x, tf.float32) / self._byte_range if is_bytes else x
 
     def entries(self) -> list[tuple[Any, Any, Any]]:
         """(dense values, mask, held values) of each masked weight, as tensors in a graph."""
@@ -260,8 +290,13 @@ class Program:
         return tf.add_n([c for c, _ in counts]), tf.reduce_max([d for _, d in counts])
 
     def outputs(self, x: Any) -> Any:
-        """Outputs of the model for one batch, float32, without training, in a graph."""
-        return tf.cast(self.training.forward(x, training=False)[0], tf.float32)
+        """Outputs of the model for one batch without training, in a graph.
+
+        Returns:
+            `[batch, outputs]` float32; several outputs stand side by side.
+        """
+        outputs = self.training.forward(x, training=False)[0]
+        return model_ends.side_by_side(self.training.model, self.shape.heads, outputs)
 
     def losses(self, x: Any, y: Any) -> tuple[Any, Any]:
         """(mean loss, accuracy or mean squared error) of one batch, as tensors in a graph."""
@@ -270,11 +305,12 @@ class Program:
 
     def evaluate(self, x: Any, y: Any) -> tuple[float, float]:
         """(mean loss, accuracy or mean squared error) over all samples, without training."""
-        sums = np.zeros(2)
-        for i in range(0, len(x), MAX_EVALUATED_SAMPLES):
+        sums, samples = np.zeros(2), named.count(x)
+        for i in range(0, samples, MAX_EVALUATED_SAMPLES):
             part = slice(i, i + MAX_EVALUATED_SAMPLES)
-            sums += [float(a) * len(x[part]) for a in self._evaluate(x[part], y[part])]
-        loss, score = sums / len(x)
+            inputs, targets = named.take(x, part), named.take(y, part)
+            sums += [float(a) * named.count(inputs) for a in self._evaluate(inputs, targets)]
+        loss, score = sums / samples
         return float(loss), float(score)
 
     def predict(self, x: Any) -> Array:
@@ -292,9 +328,7 @@ class Program:
         return by_name
 
     def _dense_gradients_of(self, x: Any, y: Any) -> dict[str, Any]:
-        if x.dtype == tf.uint8:
-            x = tf.cast(x, tf.float32) / self._byte_range
-        return self.training.dense_gradients(x, y)
+        return self.training.dense_gradients(self._numbers(x), y)
 
     def effective(self) -> dict[str, Array]:
         """The effective weights by name: dense, as the strategy computes them now."""
@@ -333,12 +367,15 @@ def trace_for_any_size(call: Callable[..., Any]) -> Callable[..., Any]:
     """`call` as a `tf.function` that is traced once for batches of any number of samples."""
 
     @cache
-    def traced(*batches: tf.TensorSpec) -> Any:
+    def traced(*batches: Any) -> Any:
         return tf.function(call, input_signature=batches, autograph=False)
 
-    def called(*batches: Array) -> Any:
-        specs = (tf.TensorSpec((None, *b.shape[1:]), b.dtype) for b in batches)
-        return traced(*specs)(*batches)
+    def spec(batch: Array) -> tf.TensorSpec:
+        return tf.TensorSpec((None, *batch.shape[1:]), batch.dtype)
+
+    def called(*batches: named.Part) -> Any:
+        specs = (named.map_arrays(spec, batch) for batch in batches)
+        return traced(*(Named(s) if isinstance(s, dict) else s for s in specs))(*batches)
 
     return called
 

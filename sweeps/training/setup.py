@@ -15,6 +15,7 @@ from masksweep.strategies.patterns.problem import Problem
 from masksweep.strategies.schedules.base import Course
 from masksweep.sweeps.common.seeding import derive_seed
 from masksweep.sweeps.components.datasets.base import Arrays
+from masksweep.sweeps.components.datasets.named import Named
 from masksweep.sweeps.components.datasets.pipeline import Pipeline
 from masksweep.sweeps.components.losses import DEFAULT_LOSS
 from masksweep.sweeps.config.trial import Trial
@@ -66,12 +67,12 @@ def start(
     """
     from masksweep.sweeps.training import matched_flops
     from masksweep.sweeps.training.batches import schedule
-    from masksweep.sweeps.training.losses import TrainingLoss
+    from masksweep.sweeps.training.losses import training_loss
 
     data = data or trial.data.load()
     net = network(trial, data)
     weights, state = start_weights.initial(trial, net) if initial is None else initial
-    loss = TrainingLoss(data.task, trial.train.loss, class_weights(trial, data))
+    loss = training_loss(net.model, data.task, data.heads, **_loss(trial, data))
     problem = Problem(net.model, weights, state, *_scored_samples(trial, data), loss)
     plan = plan_for(trial, net.weights, weights, data.outputs, problem)
     epoch, steps = schedule(trial, data.samples)
@@ -102,9 +103,24 @@ def network(trial: Trial, data: Arrays) -> Network:
     from masksweep.sweeps.components.models import ends
 
     policy = trial.train.mixed_precision
-    net = initializers.network(trial.model, data.shape, data.outputs, policy)
+    ends.require_arity(trial.model, data)
+    net = initializers.network(trial.model, data.shape, data.model_outputs, policy)
     ends.require_fit(trial.model, net.model, data)
     return net
+
+
+def _loss(trial: Trial, data: Arrays) -> dict[str, Any]:
+    """The settings of the trial's loss, as arguments of `training_loss` and `Shape`."""
+    loss: str | Named[str] | None
+    if data.heads is None:
+        loss = trial.losses[""] if trial.losses[""] != DEFAULT_LOSS[data.task] else None
+    else:
+        loss = Named(trial.losses)
+    return {
+        "loss": loss,
+        "loss_weights": Named(trial.train.loss_weights or {}) or None,
+        "class_weights": class_weights(trial, data),
+    }
 
 
 def class_weights(trial: Trial, data: Arrays) -> tuple[float, ...] | None:
@@ -156,6 +172,9 @@ def plan_for(
     """
     if trial.strategy.role == "dense":
         return Plan()
+    if trial.outputs_held and trial.data.tasks:
+        allowed = f"must be empty: {trial.data.name} has several outputs"
+        raise Invalid("outputs_held", trial.outputs_held, allowed)
     for index in trial.outputs_held:
         if index >= outputs:
             allowed = f"must be below {outputs}, the outputs of the model"
@@ -265,13 +284,13 @@ def shape(start: TrialStart) -> Shape:
         trial.optimizer.for_steps(steps),
         model=trial.model,
         inputs=data.shape,
-        outputs=data.outputs,
+        outputs=data.model_outputs,
         task=data.task,
+        heads=data.heads,
         trainable=tuple(trial.trainable),
         statistics=None if trial.statistics is None else tuple(trial.statistics),
         jit=trial.jit,
-        loss=None if trial.train.loss == DEFAULT_LOSS[data.task] else trial.train.loss,
-        class_weights=class_weights(trial, data),
+        **_loss(trial, data),
         mixed_precision=trial.train.mixed_precision,
     )
 

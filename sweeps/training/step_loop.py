@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from masksweep.sweeps.components.datasets import named
 from masksweep.sweeps.training.steps import NEVER, LossLimit, Progress, Steps, within
 
 
@@ -42,7 +43,7 @@ class StepLoop:
         self._compiling = compiling
         self.function = tf.function(self._train, jit_compile=jit, autograph=False)
         self.compile_seconds = 0.0
-        self._compiled: set[tuple[int, ...]] = set()
+        self._compiled: set[tuple[tuple[int, ...], ...]] = set()
 
     def run(
         self, x: Any, y: Any, order: Any, steps: Steps, limits: Sequence[LossLimit]
@@ -60,7 +61,7 @@ class StepLoop:
         Returns:
             Progress over these steps, for each lane.
         """
-        shapes = (*x.shape, *order.shape)
+        shapes = tuple(tuple(array.shape) for array in (*named.arrays_of(x), order))
         if shapes not in self._compiled:  # compile by a call with no steps
             tic = time.perf_counter()
             with self._compiling():

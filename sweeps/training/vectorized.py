@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from masksweep.strategies.base import Array
 from masksweep.strategies.core import audit
+from masksweep.sweeps.components.datasets import named
 from masksweep.sweeps.training.program import (
     MAX_EVALUATED_SAMPLES,
     Lane,
@@ -122,7 +123,8 @@ class PackedProgram:
         rows = tf.gather(order, i, axis=1)
         values = [v.value() for v in self._stacked]
         new_values, loss, score = self._map(
-            self._step_of_lane, (values, self.single_program.inputs(x, rows), tf.gather(y, rows))
+            self._step_of_lane,
+            (values, self.single_program.inputs(x, rows), self.single_program.targets(y, rows)),
         )
         for variable, array in zip(self._stacked, new_values, strict=False):
             variable.assign(array)
@@ -157,21 +159,21 @@ class PackedProgram:
 
     def evaluate_lanes(self, x: Any, y: Any) -> list[tuple[float, float]]:
         """(mean loss, accuracy or mean squared error) over all samples, for each lane."""
-        sums = np.zeros((2, self.width))
+        sums, samples = np.zeros((2, self.width)), named.count(x)
         batch_size = max(1, MAX_EVALUATED_SAMPLES // self.width)
-        for i in range(0, len(x), batch_size):
-            batch = slice(i, i + batch_size)
+        for i in range(0, samples, batch_size):
+            inputs, targets = (named.take(part, slice(i, i + batch_size)) for part in (x, y))
             sums += [
-                value.numpy().astype(float) * len(x[batch])
-                for value in self._evaluate(x[batch], y[batch])
+                value.numpy().astype(float) * named.count(inputs)
+                for value in self._evaluate(inputs, targets)
             ]
-        return [(float(loss), float(score)) for loss, score in (sums / len(x)).T]
+        return [(float(loss), float(score)) for loss, score in (sums / samples).T]
 
     def outputs_of_lanes(self, x: Any) -> Array:
         """Outputs for all samples without training, `[lanes, samples, outputs]`."""
         batch_size = max(1, MAX_EVALUATED_SAMPLES // self.width)
-        parts = range(0, len(x), batch_size)
-        return np.concatenate([self._outputs(x[i : i + batch_size]) for i in parts], axis=1)
+        slices = [slice(i, i + batch_size) for i in range(0, named.count(x), batch_size)]
+        return np.concatenate([self._outputs(named.take(x, rows)) for rows in slices], axis=1)
 
     def _outputs_of_batch(self, x: Any) -> Any:
         def outputs(values: Any) -> Any:

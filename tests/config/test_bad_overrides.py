@@ -101,7 +101,11 @@ SAID: dict[str, str] = {
     "train.loss=poisson": "train.loss=poisson: must be null or one of binary_crossentropy, ",
     "train.loss=hinge data=diabetes":
         "train.loss=hinge: must be null or one of cosine_similarity, huber, log_cosh, ",
-    "train.loss=7": "train.loss=7: must be a text",
+    "train.loss=7": "train.loss=7: must be a name, null, or {output: name} for several outputs",
+    "train.loss_weights=2": "train.loss_weights=2: must be null, or {output: number} for several",
+    "train.metrics=[3]": "train.metrics=3: must be a name",
+    "train.loss_weights={size:0.5}":
+        "train.loss_weights=size: an output's name must be absent: mnist1d has one output",
     "train.metrics=auc": "train.metrics=auc: must be a list, as [a,b]",
     "train.metrics=[auc,aucc]": "train.metrics=aucc: must be of auc, binary_crossentropy, ",
     "train.metrics=[auc] data=diabetes": "train.metrics=auc: must be of cosine_similarity, ",

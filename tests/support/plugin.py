@@ -104,3 +104,8 @@ def split_my_net(folder: Path) -> Path:
     )
     (folder / "my_net.py").write_text(hidden.sub(lazy, text))
     return folder / "my_net.py"
+
+
+def my_ends() -> str:
+    """The file `my_ends.py` of CONTRIBUTING.md: several inputs and outputs."""
+    return _on_page("my_ends")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from masksweep.strategies.base import Invalid, require
 from masksweep.sweeps.common.seeding import permutation
+from masksweep.sweeps.components.datasets import named
 from masksweep.sweeps.components.datasets.content import REFERENCE, content_digest
+from masksweep.sweeps.components.datasets.named import Named, Part
 from masksweep.sweeps.components.datasets.pipeline import Pipeline
 from masksweep.sweeps.components.datasets.samples import check_samples
 from masksweep.sweeps.components.datasets.stored_images import StoredImages
@@ -21,10 +24,24 @@ Task = Literal["classification", "multi_label", "regression"]
 """One class of a sample, any number of labels, or numbers."""
 
 
-Split = tuple[Any, NDArray[Any]]
+Split = tuple[Part, Part]
 """Inputs `[samples, *shape]` float32, and targets: `[samples]` int32 for classification,
-`[samples, outputs]` float32 for multi-label (0 or 1) and regression. Inputs are an array or
-`StoredImages`."""
+`[samples, outputs]` float32 for multi-label (0 or 1) and regression. Inputs are an array, a dict of
+arrays by the names of the model's inputs, or `StoredImages`. Targets are an array, or a dict of
+arrays by the names of the model's outputs."""
+
+
+def score_name(task: Task) -> str:
+    """Returns the name of the score of a task: `accuracy` or `mse`."""
+    return "mse" if task == "regression" else "accuracy"
+
+
+class Head(NamedTuple):
+    """One of several outputs of a model."""
+
+    task: Task
+    outputs: int
+    """Number of classes, of labels, or of target values."""
 
 
 @dataclass(frozen=True)
@@ -37,29 +54,37 @@ class Arrays:
 
     name: str
     task: Task
+    """The task; that of the first output if the model has several."""
     outputs: int
-    """Number of classes, of labels, or of target values."""
+    """Number of classes, of labels, or of target values, of the first output."""
     train: Split | Pipeline
     validation: Split | Pipeline | None
     test: Split | Pipeline
     deterministic: bool = True
     """Whether each pass over the samples is known to give the same ones in the same order."""
+    heads: Named[Head] | None = None
+    """The outputs of a model with several, by name; None for one output."""
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of one input."""
+    def shape(self) -> Any:
+        """The shape of one input, or the shapes of several by name."""
         inputs = self.train if isinstance(self.train, Pipeline) else self.train[0]
-        return tuple(inputs.shape[1:])
+        return named.sample_shape(inputs)
+
+    @property
+    def model_outputs(self) -> Any:
+        """`outputs`, or those of each output of a model with several, by name."""
+        return self.outputs if self.heads is None else Named(named.map_arrays(_outputs, self.heads))
 
     @property
     def samples(self) -> int:
         """Number of training samples."""
-        return len(self.train if isinstance(self.train, Pipeline) else self.train[0])
+        return named.count(self.train if isinstance(self.train, Pipeline) else self.train[0])
 
     @property
     def in_memory(self) -> Split | None:
         """The training samples if they are arrays in memory, else None."""
-        if isinstance(self.train, Pipeline) or not isinstance(self.train[0], np.ndarray):
+        if isinstance(self.train, Pipeline) or isinstance(self.train[0], StoredImages):
             return None
         return self.train
 
@@ -74,10 +99,13 @@ class Arrays:
             described = {"sha256": self.train.sha256, "features": features, "targets": targets}
             return {"name": self.name, **described}
         sha = hashlib.sha256()
-        for array in self.train:
-            stored = array.sha256.encode() if isinstance(array, StoredImages) else None
-            sha.update(stored or np.ascontiguousarray(array).tobytes())
-        features, targets = (list(a.shape) for a in self.train)
+        for part in self.train:
+            if isinstance(part, Mapping):
+                sha.update("\n".join(part).encode())
+            for array in named.arrays_of(part):
+                stored = array.sha256.encode() if isinstance(array, StoredImages) else None
+                sha.update(stored or np.ascontiguousarray(array).tobytes())
+        features, targets = (named.map_arrays(lambda a: list(a.shape), p) for p in self.train)
         return {
             "name": self.name,
             "sha256": sha.hexdigest(),
@@ -96,6 +124,9 @@ class DataSet:
 
     name: ClassVar[str]
     task: ClassVar[Task] = "classification"
+    tasks: ClassVar[Mapping[str, Task]] = {}
+    """The task of each output by its name, for a model with several outputs. `task` is then that of
+    the first one, whose score is the score of a trial. Empty for one output."""
     standardised: ClassVar[bool | None] = None
     """Whether the inputs, and the targets of a regression, are scaled to mean 0 and deviation 1.
     None: for a regression only."""
@@ -107,6 +138,11 @@ class DataSet:
     validation: float = 0.1
     """Fraction of the training part used for validation: the same samples for every seed."""
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "tasks" in vars(cls):
+            cls.task = next(iter(cls.tasks.values()))
+
     def __post_init__(self) -> None:
         require(0 <= self.validation < 1, "validation", self.validation, "a number in [0, 1)")
 
@@ -117,12 +153,20 @@ class DataSet:
         `tf.data.Dataset` of single samples whose number is known (`Dataset.cardinality`). In the
         latter case a classification sets `outputs`, `standardised` is False, and validation samples
         come from `own_validation`.
+
+        For a model with several inputs or outputs, a dict of arrays by name takes the place of an
+        array. The data set sets `tasks` for several outputs.
         """
         raise NotImplementedError
 
     def own_validation(self) -> Any:
         """Returns the validation samples, if they are not a fraction of the training samples."""
         return None
+
+    @property
+    def all_tasks(self) -> Mapping[str, Task]:
+        """The task of each output by its name, which is empty for one output."""
+        return self.tasks or {"": self.task}
 
     @property
     def is_standardised(self) -> bool:
@@ -167,34 +211,51 @@ def _load(data: DataSet, content: str | None) -> Arrays:
     own_validation = data.own_validation()
     if not isinstance(training, tuple):
         return _pipelines(data, training, own_validation, test)
-    check_samples(data.task, {"training": training, "validation": own_validation, "test": test})
+    tasks: Any = dict(data.tasks) or data.task
+    check_samples(tasks, {"training": training, "validation": own_validation, "test": test})
     x, y = training
-    order = permutation(len(x), 0, f"validation/{data.name}")
-    validation_size = 0 if own_validation else round(data.validation * len(x))
+    count = named.count(x)
+    order = permutation(count, 0, f"validation/{data.name}")
+    validation_size = 0 if own_validation else round(data.validation * count)
     # sorted, so that samples keep their order: published results depend on it
     train, validation = np.sort(order[validation_size:]), np.sort(order[:validation_size])
-    take: Any = x.subset if isinstance(x, StoredImages) else x.__getitem__
     parts: dict[str, Split] = {
-        "train": (take(train), y[train]),
-        "validation": (take(validation), y[validation]),
+        name: (
+            x.subset(rows) if isinstance(x, StoredImages) else named.take(x, rows),
+            named.take(y, rows),
+        )
+        for name, rows in (("train", train), ("validation", validation))
     }
     if own_validation:
         parts["validation"] = own_validation
     parts["test"] = test
     if data.is_standardised:
         # the scale comes from the training part only, so that no information leaks from the others
-        (x_mean, x_std), (y_mean, y_std) = (_scale(array) for array in parts["train"])
+        x_scale, y_scale = (named.map_arrays(_scale, part) for part in parts["train"])
         for name, (inputs, targets) in parts.items():
-            scaled = (targets - y_mean) / y_std if data.task == "regression" else targets
-            parts[name] = ((inputs - x_mean) / x_std, scaled)
+            parts[name] = _scaled(inputs, x_scale), _scaled_targets(tasks, targets, y_scale)
+    if isinstance(tasks, dict):
+        heads = Named({n: Head(task, _output_count(task, y[n])) for n, task in tasks.items()})
+        outputs = next(iter(heads.values())).outputs
+    else:
+        heads, outputs = None, _output_count(tasks, y)
     return Arrays(
         name=data.name,
         task=data.task,
-        outputs=int(y.max()) + 1 if data.task == "classification" else int(y.shape[1]),
+        outputs=outputs,
         train=parts["train"],
         validation=parts["validation"] if validation_size or own_validation else None,
         test=parts["test"],
+        heads=heads,
     )
+
+
+def _outputs(head: Head) -> int:
+    return head.outputs
+
+
+def _output_count(task: Task, targets: NDArray[Any]) -> int:
+    return int(targets.max()) + 1 if task == "classification" else int(targets.shape[1])
 
 
 def _pipelines(data: DataSet, training: Any, validation: Any, test: Any) -> Arrays:
@@ -225,17 +286,37 @@ def _scale(array: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     return array.mean(axis=0), np.where(deviation == 0, np.ones_like(deviation), deviation)
 
 
-def hold_out(x: NDArray[np.float32], y: NDArray[Any], name: str) -> tuple[Split, Split]:
+def _scaled(part: Part, scale: Any) -> Part:
+    """Returns arrays minus the mean, divided by the deviation, which `_scale` returned."""
+    if isinstance(part, Mapping):
+        return {name: _scaled(array, scale[name]) for name, array in part.items()}
+    mean, deviation = scale
+    return (part - mean) / deviation
+
+
+def _scaled_targets(tasks: Any, targets: Part, scale: Any) -> Part:
+    """As `_scaled`, for the targets of regressions; others are returned as they are."""
+    if isinstance(targets, Mapping):
+        of_each = tasks.items()
+        return {n: _scaled_targets(task, targets[n], scale[n]) for n, task in of_each}
+    return _scaled(targets, scale) if tasks == "regression" else targets
+
+
+def hold_out(x: Part, y: Part, name: str) -> tuple[Split, Split]:
     """Splits off a fifth of the samples for the test, always the same ones.
 
     Args:
-        x: Inputs, `[samples, *shape]`.
-        y: Targets, `[samples, ...]`.
+        x: Inputs, `[samples, *shape]`, or a dict of several inputs by name.
+        y: Targets, `[samples, ...]`, or a dict of the targets of several outputs by name.
         name: Name of the data set, which determines the split.
 
     Returns:
         The training samples and the test samples.
     """
-    order = permutation(len(x), 0, f"test/{name}")
-    fifth = len(x) // 5
-    return (x[order[fifth:]], y[order[fifth:]]), (x[order[:fifth]], y[order[:fifth]])
+    samples = named.count(x)
+    order, fifth = permutation(samples, 0, f"test/{name}"), samples // 5
+    training, test = order[fifth:], order[:fifth]
+    return (
+        (named.take(x, training), named.take(y, training)),
+        (named.take(x, test), named.take(y, test)),
+    )

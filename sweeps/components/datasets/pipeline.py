@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from masksweep.strategies.base import Invalid
+from masksweep.sweeps.components.datasets import named
 
 if TYPE_CHECKING:
     from masksweep.sweeps.components.datasets.base import DataSet, Split
@@ -145,4 +146,4 @@ def first_samples(part: Split | Pipeline, count: int) -> Split:
     if isinstance(part, Pipeline):
         return part.first(count)
     x, y = part
-    return x[:count], y[:count]
+    return named.take(x, slice(count)), named.take(y, slice(count))

@@ -9,16 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from masksweep.strategies.base import Invalid
+from masksweep.sweeps.components.datasets import named
+
+Tasks = str | Mapping[str, str]
+"""A task, or the task of each output of a model with several."""
+Parts = Mapping[str, tuple[named.Part, named.Part] | None]
 
 
-def check_samples(task: str, parts: Mapping[str, tuple[NDArray[Any], NDArray[Any]] | None]) -> None:
+def check_samples(task: Tasks, parts: Parts) -> None:
     """Checks that the parts of a data set have values that a model can be trained on.
 
     Args:
-        task: `classification`, `multi_label` or `regression`.
+        task: `classification`, `multi_label` or `regression`; for a model with several outputs, the
+            task of each by its name.
         parts: Inputs `[samples, *shape]` and targets by the name of the part; None if there is no
             such part. Targets are `[samples]` for a classification, and `[samples, outputs]` for
-            the others. There must be a part `training`.
+            the others. There must be a part `training`. A dict of arrays by name takes the place of
+            an array for several inputs or outputs.
 
     Raises:
         Invalid: (empty key) A number is not finite, a label is negative or none of the training
@@ -34,49 +41,94 @@ def check_samples(task: str, parts: Mapping[str, tuple[NDArray[Any], NDArray[Any
     """
     training = parts["training"]
     assert training is not None
-    _check_shapes(task, parts)
-    top = int(training[1].max()) if task == "classification" else 0
+    tasks = task if isinstance(task, Mapping) else {"": task}
+    shapes = {
+        name: _check_shapes(tasks, name, *split)
+        for name, split in parts.items()
+        if split is not None
+    }
+    for name, of_part in shapes.items():
+        _check_equal_shapes(name, of_part, shapes["training"])
     for name, split in parts.items():
         if split is None:
             continue
-        inputs, targets = split
-        if isinstance(inputs, np.ndarray):  # stored images are bytes, and are not read for this
-            _check_finite(f"{name} inputs", inputs)
-        if task == "regression":
-            _check_finite(f"{name} targets", targets)
-        elif task == "multi_label":
-            wrong = np.argwhere((targets != 0) & (targets != 1))
-            if len(wrong):
-                place = [int(i) for i in wrong[0]]
-                found = f"has the {name} label {targets[tuple(place)]} at {place}"
-                raise Invalid("", "", f"{found}; labels must be 0 or 1")
-        elif targets.min() < 0 or targets.max() > top:
-            index = int(np.argmax((targets < 0) | (targets > top)))
-            found = f"has the {name} label {targets[index]} at [{index}]"
-            raise Invalid("", "", f"{found}; labels must be 0 to {top}")
-
-
-def _check_shapes(task: str, parts: Mapping[str, tuple[NDArray[Any], NDArray[Any]] | None]) -> None:
-    shapes = {}
-    for name, split in parts.items():
-        if split is None:
-            continue
-        inputs, targets = split
-        if not len(inputs) == len(targets) > 0:
-            raise Invalid("", "", f"has {len(inputs)} {name} inputs and {len(targets)} targets")
-        axes = 1 if task == "classification" else 2
-        if targets.ndim != axes:
-            wanted = "[samples]" if axes == 1 else "[samples, outputs]"
-            found = f"has {name} targets of the shape {list(targets.shape)}"
-            raise Invalid("", "", f"{found}; they must be {wanted} for a {task}")
-        shapes[name] = inputs.shape[1:], targets.shape[1:]
-    for name, found_shapes in shapes.items():
-        for kind, found_shape, wanted_shape in zip(
-            ("inputs", "targets"), found_shapes, shapes["training"], strict=True
+        for kind, array in _arrays("inputs", split[0]).items():
+            if isinstance(array, np.ndarray):  # stored images are bytes, and are not read for this
+                _check_finite(f"{name} {kind}", array)
+        trained_on = _arrays("targets", training[1])
+        for (kind, targets), of_task in zip(
+            _arrays("targets", split[1]).items(), tasks.values(), strict=True
         ):
-            if found_shape != wanted_shape:
-                found = f"has {name} {kind} of the shape {list(found_shape)}"
-                raise Invalid("", "", f"{found}, and training {kind} of {list(wanted_shape)}")
+            _check_targets(of_task, f"{name} {kind}", targets, trained_on[kind])
+
+
+def _arrays(kind: str, part: named.Part) -> dict[str, Any]:
+    """Returns each array of a part by words for it, such as `inputs` or `inputs image`."""
+    if isinstance(part, Mapping):
+        return {f"{kind} {name}": array for name, array in part.items()}
+    return {kind: part}
+
+
+def _check_shapes(
+    tasks: Mapping[str, str], name: str, inputs: named.Part, targets: named.Part
+) -> dict[str, Any]:
+    """Checks the arrays of one part. Returns the shape of a sample by the words for each array."""
+    of_targets = list(targets) if isinstance(targets, Mapping) else [""]
+    if of_targets != list(tasks):
+        wanted = f"a dict of {', '.join(tasks)}" if tasks.keys() != {""} else "one array"
+        found = f"has the targets {', '.join(of_targets) or 'of no name'} in its {name} part"
+        raise Invalid("", "", f"{found}; they must be {wanted}, in this order, as tasks has it")
+    arrays = _arrays("inputs", inputs) | _arrays("targets", targets)
+    counts = {kind: len(array) for kind, array in arrays.items()}
+    if len({*counts.values()}) > 1 or 0 in counts.values():
+        found = " and ".join(f"{count} {kind}" for kind, count in counts.items())
+        raise Invalid("", "", f"has {found} in its {name} part; all must have as many, at least 1")
+    for (kind, array), task in zip(
+        _arrays("targets", targets).items(), tasks.values(), strict=True
+    ):
+        axes = 1 if task == "classification" else 2
+        if array.ndim != axes:
+            wanted = "[samples]" if axes == 1 else "[samples, outputs]"
+            found = f"has {name} {kind} of the shape {list(array.shape)}"
+            raise Invalid("", "", f"{found}; they must be {wanted} for a {task}")
+    return {kind: tuple(array.shape[1:]) for kind, array in arrays.items()}
+
+
+def _check_equal_shapes(
+    name: str, found: Mapping[str, Any], of_training: Mapping[str, Any]
+) -> None:
+    """Checks that a part has the arrays of the training part, with samples of the same shapes."""
+    if found.keys() != of_training.keys():
+        names = f"{', '.join(found)} in its {name} part, and {', '.join(of_training)} for training"
+        raise Invalid("", "", f"has {names}")
+    for kind, shape in found.items():
+        if shape != of_training[kind]:
+            words = f"has {name} {kind} of the shape {list(shape)}"
+            raise Invalid("", "", f"{words}, and training {kind} of {list(of_training[kind])}")
+
+
+def _check_targets(task: str, name: str, targets: NDArray[Any], training: NDArray[Any]) -> None:
+    """Checks the values of targets: labels are known from the training part, numbers are finite.
+
+    Args:
+        task: The task.
+        name: Words for the targets, such as `test targets`.
+        targets: The targets.
+        training: Those of the training part.
+    """
+    label = name.replace("targets", "label", 1).replace("label ", "label of ")
+    if task == "regression":
+        _check_finite(name, targets)
+    elif task == "multi_label":
+        wrong = np.argwhere((targets != 0) & (targets != 1))
+        if len(wrong):
+            place = [int(i) for i in wrong[0]]
+            found = f"has the {label} {targets[tuple(place)]} at {place}"
+            raise Invalid("", "", f"{found}; labels must be 0 or 1")
+    elif targets.min() < 0 or targets.max() > training.max():
+        index = int(np.argmax((targets < 0) | (targets > training.max())))
+        found = f"has the {label} {targets[index]} at [{index}]"
+        raise Invalid("", "", f"{found}; labels must be 0 to {training.max()}")
 
 
 def _check_finite(name: str, array: NDArray[Any]) -> None:

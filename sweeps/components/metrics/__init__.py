@@ -6,10 +6,20 @@ from masksweep.sweeps.components.datasets.base import Task
 from masksweep.sweeps.components.metrics.base import Metric
 from masksweep.sweeps.components.metrics.keras_metrics import KERAS_METRICS, KerasMetric
 
+ALWAYS_RECORDED = ("loss", "accuracy", "mse")
+"""Names of metrics that need not be asked for."""
 OWN_METRICS = Registry("metrics", Metric, __name__)
 """The registry of metrics that are not Keras' own."""
 
-__all__ = ["KERAS_METRICS", "OWN_METRICS", "Metric", "metric_named", "metrics_for"]
+__all__ = [
+    "ALWAYS_RECORDED",
+    "KERAS_METRICS",
+    "OWN_METRICS",
+    "Metric",
+    "is_metric",
+    "metric_named",
+    "metrics_for",
+]
 
 
 def metrics_for(task: Task) -> list[str]:
@@ -24,11 +34,16 @@ def metrics_for(task: Task) -> list[str]:
         ['cosine_similarity', 'logcosh']
     """
     for name in OWN_METRICS:
-        if name in KERAS_METRICS or name in ("loss", "accuracy", "mse"):
+        if name in KERAS_METRICS or name in ALWAYS_RECORDED:
             allowed = "the name of a metric that exists; choose another"
             raise Invalid("masksweep.metrics", name, allowed)
     own = [name for name, metric in OWN_METRICS.items() if task in metric.tasks]
     return [name for name, metric in KERAS_METRICS.items() if task in metric.tasks] + own
+
+
+def is_metric(name: str) -> bool:
+    """Whether there is a metric of this name, beside those that are always recorded."""
+    return name in KERAS_METRICS or name in OWN_METRICS
 
 
 def metric_named(name: str) -> KerasMetric | Metric:

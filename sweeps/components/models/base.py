@@ -27,6 +27,11 @@ class Model:
     name: ClassVar[str]
     gains_by_xla: ClassVar[bool] = True
     """Whether XLA makes a training step on a CPU faster. It does not for convolutions."""
+    takes_several: ClassVar[bool] = False
+    """Whether the model can have several inputs or outputs. `network` then gets a dict of shapes by
+    the names of the inputs, and a dict of numbers by the names of the outputs, where the data have
+    several. The model takes and returns dicts with these names, or has inputs and output layers of
+    these names."""
     takes_policy: ClassVar[bool] = True
     """Whether its layers get the global dtype policy of Keras."""
     init: Init = "keras"
@@ -47,14 +52,14 @@ class Model:
         """Origin of the code of layers that belong to no component. Empty if there are none."""
         return ""
 
-    def build(self, inputs: tuple[int, ...], outputs: int) -> Any:
+    def build(self, inputs: Any, outputs: Any) -> Any:
         """Builds a Keras model, `[batch, *inputs] -> [batch, outputs]`.
 
         The initial values follow from Keras' global seed; see `keras.utils.set_random_seed`.
 
         Args:
-            inputs: Shape of one sample.
-            outputs: Number of outputs.
+            inputs: Shape of one sample, or the shapes by the names of several inputs.
+            outputs: Number of outputs, or the numbers by the names of several outputs.
         """
         model = self.network(inputs, outputs)
         if self.init == "torch":
@@ -73,7 +78,7 @@ class Model:
         """
         return inputs[0], prod(inputs[1:])
 
-    def network(self, inputs: tuple[int, ...], outputs: int) -> Any:
+    def network(self, inputs: Any, outputs: Any) -> Any:
         """Builds the model with Keras' own initial values. The arguments are those of `build`."""
         raise NotImplementedError
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -20,11 +21,11 @@ Weights = Literal["file", "drawn"]
 class KerasFile(Model):
     """A network of your own, from a `.keras` file that `model.save` has written.
 
-    It has one input and one output, and ends in logits for a classification. The file is loaded in
-    Keras' safe mode, and without the optimizer, loss and metrics that are in it. Layers of your own
-    must be registered (`keras.saving.register_keras_serializable`) by a file that `--plugin` loads,
-    or by an installed package whose components Masksweep loads. The file's content is part of a
-    trial's identity.
+    It ends in logits for a classification. Several inputs and outputs have the names that the data
+    have. The file is loaded in Keras' safe mode, and without the optimizer, loss and metrics that
+    are in it. Layers of your own must be registered (`keras.saving.register_keras_serializable`) by
+    a file that `--plugin` loads, or by an installed package whose components Masksweep loads. The
+    file's content is part of a trial's identity.
 
     Raises:
         Invalid: There is no such file, it is not a `.keras` file, or it names something that brings
@@ -35,6 +36,7 @@ class KerasFile(Model):
     """
 
     name: ClassVar[str] = "keras_file"
+    takes_several: ClassVar[bool] = True
     takes_policy: ClassVar[bool] = False
     _state: ClassVar[tuple[int, int]]
     path: str = ""
@@ -75,17 +77,17 @@ class KerasFile(Model):
         """XLA makes convolutions slower on a CPU."""
         return not any("Conv" in name for name in keras_config.class_names(self._config()))
 
-    def network(self, inputs: tuple[int, ...], outputs: int) -> Any:
+    def network(self, inputs: Any, outputs: Any) -> Any:
         make = keras_loading.build if self.drawn else keras_loading.load
         model = make(self.path, self._config())
-        self._check(model, inputs)
+        self._check(model, inputs, outputs)
         return model
 
     def _config(self) -> dict[str, Any]:
         """Returns the model's config, which names only what may be part of a network."""
         return keras_loading.read_config(self.path, self._state)
 
-    def _check(self, model: Any, inputs: tuple[int, ...]) -> None:
+    def _check(self, model: Any, inputs: Any, outputs: Any) -> None:
         """Checks that a sweep can train the model on its data."""
         import keras
 
@@ -95,8 +97,11 @@ class KerasFile(Model):
         tensors = getattr(model, "inputs", None), getattr(model, "outputs", None)
         if not isinstance(model, keras.Model) or not all(tensors):
             fail("must be a Functional model, or a Sequential model with an Input")
-        if [len(ends) for ends in tensors if ends] != [1, 1]:
-            fail("must have one input and one output")
+        for kind, of_data, of_model in zip(
+            ("input", "output"), (inputs, outputs), tensors, strict=True
+        ):
+            if len(of_model or ()) > 1 and not isinstance(of_data, Mapping):
+                fail(f"must have one {kind}, as the data have")
         if fault := ends.input_fault(model, inputs):
             fail(fault)
         for layer in keras_internals.all_layers(model) if self.drawn else ():
