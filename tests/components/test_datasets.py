@@ -15,6 +15,7 @@ import pytest
 from masksweep.strategies import Invalid
 from masksweep.sweeps.components.datasets import DATASETS, content, idx
 from masksweep.sweeps.components.datasets.base import Arrays, DataSet
+from masksweep.sweeps.components.datasets.characters import ALPHABET, Characters, encoded, text
 from masksweep.sweeps.components.datasets.csv import Csv
 from masksweep.sweeps.components.datasets.keras_images import KerasImages
 from masksweep.sweeps.components.datasets.npz import Npz
@@ -445,6 +446,30 @@ def test_sets_of_scikit_learn(name: str, samples: int, inputs: int, classes: int
     np.testing.assert_allclose(data.train[0].mean(0), 0, atol=1e-4)
     np.testing.assert_allclose(data.train[0].std(0), 1, atol=1e-4)
     assert {*data.train[1].tolist()} == {*data.test[1].tolist()} == {*range(classes)}
+
+
+def test_characters_of_a_text_and_the_next_one() -> None:
+    data = Characters(length=8, stride=1)
+    arrays, numbers = data.load(), encoded(text())
+    assert len(numbers) > 30_000
+    assert "breast cancer wisconsin" in "".join(ALPHABET[number] for number in numbers)
+    assert (arrays.shape, arrays.outputs) == ((8,), len(ALPHABET))
+    assert arrays.validation is not None
+    # the parts make up the text, and share no character
+    parts = [
+        np.concatenate([x[:, 0], x[-1, 1:], y[-1:]])
+        for x, y in (arrays.train, arrays.validation, arrays.test)
+    ]
+    np.testing.assert_array_equal(np.concatenate(parts), numbers)
+    assert [round(len(part) / len(numbers), 2) for part in parts] == [0.72, 0.08, 0.2]
+    x, y = arrays.train
+    assert x.dtype == np.float32
+    np.testing.assert_array_equal(x[8], [*x[0, 8:], *y[:8]])
+    every_third = replace(data, stride=3, validation=0.0).load()
+    np.testing.assert_array_equal(every_third.train[0][1], x[3])
+    assert every_third.validation is None
+    with pytest.raises(Invalid, match="length=0: must be 1 to 512"):
+        Characters(length=0)
 
 
 # -- of a teacher ------------------------------------------------------------------------------

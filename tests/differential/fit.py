@@ -52,6 +52,8 @@ def fitted(
     model = model or keras.models.clone_model(start.model)
     for variable, value in zip(model.trainable_variables, start.weights.values(), strict=True):
         variable.assign(value)
+    for variable, value in zip(model.non_trainable_variables, start.state, strict=True):
+        variable.assign(value)
     loss = KERAS_LOSSES[spec.train.loss or DEFAULT_LOSS[start.data.task]]
 
     def split(part: tuple[Any, Any]) -> tuple[Any, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -9,8 +10,11 @@ import numpy as np
 import pytest
 from keras.optimizers import schedules
 
+from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.training.losses import balanced
+from masksweep.sweeps.training.run_trial import run
 from tests.support.selection import by_default
+from tests.support.trials import trial
 
 from .fit import SMALL, assert_same_as_fit, dense, fitted, trained
 
@@ -106,3 +110,39 @@ def test_mixed_precision(policy: str) -> None:
         keras.config.set_dtype_policy("float32")
     spec = dense({"mixed_precision": policy}, model={"name": "mlp", "hidden": [12]})
     assert_same_as_fit(spec, sgd(), model=model)
+
+
+def augmented() -> Any:
+    """A network for digits that begins with layers of augmentation, which draw in each step."""
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((64,)),
+            layers.Reshape((8, 8, 1)),
+            layers.RandomFlip(),
+            layers.RandomTranslation(0.2, 0.2),
+            layers.RandomRotation(0.1),
+            layers.RandomContrast(0.2),
+            layers.Flatten(),
+            layers.Dense(10, name="output"),
+        ]
+    )
+
+
+def test_augmentation_as_layers_of_the_model(tmp_path: Path) -> None:
+    path = str(tmp_path / "net.keras")
+    augmented().save(path)
+    file = {"name": "keras_file", "path": path}
+    spec = dense({"epochs": 2}, model=file, data={"name": "digits", "validation": 0.0})
+    assert_same_as_fit(spec, sgd(), model=keras.models.load_model(path))
+    masked = trial(
+        model=file,
+        targets=["output/kernel"],
+        train={"epochs": 2, "jit": False},
+        speed={"rounds": 0},
+    )
+    first, again = (run(masked, lambda _: None, None) for _ in range(2))
+    assert isinstance(first, TrialResult)
+    assert isinstance(again, TrialResult)
+    assert first.metrics["integrity/ok"] == 1
+    assert first.tags["trial.weights_sha256"] == again.tags["trial.weights_sha256"]
