@@ -21,6 +21,7 @@ from masksweep.strategies.keras_model.holding import Holding
 from masksweep.strategies.keras_model.moving_masks import MovingMasks, ScheduleCallback
 from masksweep.strategies.keras_model.schedule_choice import ScheduleChoice
 from masksweep.strategies.registry import STRATEGIES
+from masksweep.strategies.schedules.base import Course
 
 REPLACED = (
     "train_step", "test_step", "predict_step", "compute_loss", "compute_metrics",
@@ -42,7 +43,7 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
         strategies: The strategy of each masked weight, by the weight's name.
         plan: The masks and held values. None if they are to be loaded, as `load_model` does.
         name: Name of the masked model; by default the name of `model`.
-        schedule: How the masks move under `fit`; None if they do not.
+        schedule: How the masks move while the model trains; None if they do not.
 
     Raises:
         Invalid: A strategy refuses, or the model overrides a method that a masked model does not
@@ -228,6 +229,60 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
         # first, so that a callback that saves the model saves the new masks
         bound.arguments["callbacks"] = [ScheduleCallback(self.moving), *given]
         return super().fit(*bound.args, **bound.kwargs)
+
+    def begin_schedule(self, steps: int, steps_per_epoch: int | None = None) -> None:
+        """Begins the schedule of the masks for a training without `fit`, or goes on with it.
+
+        `train_on_batch` then changes the masks when that is due. A training loop of your own calls
+        `change_masks` after each step.
+
+        Args:
+            steps: Number of training steps of the whole training.
+            steps_per_epoch: Number of training steps of an epoch; None takes all for one epoch.
+
+        Raises:
+            Invalid: There is no schedule, or it does not fit a training of this length.
+
+        Example:
+            >>> import keras, numpy as np
+            >>> from masksweep import strategies
+            >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="a")])
+            >>> random, every_10 = strategies.Random(0.5), strategies.SET(frequency=10)
+            >>> masked = strategies.apply(model, random, "hard_mask", targets=["a/kernel"],
+            ...                           schedule=every_10)
+            >>> masked.compile("sgd", "mse")
+            >>> masked.begin_schedule(steps=30)
+            >>> for _ in range(30):
+            ...     loss = masked.train_on_batch(np.ones((2, 8)), np.ones((2, 4)))
+            >>> [change.step for change in masked.mask_changes]
+            [0, 10, 20]
+        """
+        if self.moving is None:
+            raise Invalid("schedule", None, "must be given to apply")
+        self.moving.begin(Course(steps, steps_per_epoch or steps))
+        self.change_masks(int(self.optimizer.iterations) if self.optimizer is not None else 0)
+
+    def change_masks(self, steps: int) -> None:
+        """Changes the masks if that is due; for training loops of one's own.
+
+        Args:
+            steps: Number of training steps that were done since `apply`.
+
+        Raises:
+            Invalid: The schedule has not begun, or it needs gradients, as RigL does: train with
+                `train_on_batch` then.
+        """
+        if self.moving is not None:
+            self.moving.after_steps(steps)
+
+    def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """Trains on a batch as `keras.Model.train_on_batch` does, and follows the schedule."""
+        if self.moving is not None:
+            self.moving.require_begun()
+        logs = super().train_on_batch(*args, **kwargs)
+        if self.moving is not None:
+            self.change_masks(int(self.optimizer.iterations))
+        return logs
 
     def train_step(self, data: Any) -> Any:
         """Trains on a batch as `keras.Model.train_step` does."""

@@ -1,10 +1,11 @@
-"""Masks of a masked Keras model that move under `fit`, by a mask schedule."""
+"""Masks of a masked Keras model that move while it trains, by a mask schedule."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import keras
@@ -27,10 +28,10 @@ STATE, TARGET, SAVED = "schedule", "schedule_target_{}", "schedule_saved_{}"
 
 
 class MovingMasks:
-    """The moving masks of one masked model: it follows the schedule while `fit` trains.
+    """The moving masks of one masked model: it follows the schedule while the model trains.
 
-    The length of the training is that of the first call of `fit`: all its epochs. A later call goes
-    on where the one before ended.
+    The length of the training is that of the first call of `fit` (all its epochs) or of
+    `MaskedModel.begin_schedule`. A later call goes on where the one before ended.
 
     Args:
         model: The model that was given to `apply`.
@@ -43,7 +44,7 @@ class MovingMasks:
         self.targets = Plan()
         """The plan with the masks of the pattern."""
         self.course: Course | None = None
-        """The length of the training; None before the first call of `fit`."""
+        """The length of the training; None before it begins."""
         self.records: list[ChangeRecord] = []
         """The start and the changes so far, in order."""
         self.saved: dict[str, Array] = {}
@@ -54,6 +55,7 @@ class MovingMasks:
         self._gradients: list[Any] = []
         self._replicas = model.distribute_strategy
         self._due = tf.Variable(-1, dtype=tf.int64, trainable=False)
+        self._stored_at = tf.Variable(-1, dtype=tf.int64, trainable=False)
 
     # -- what `MaskChanges` needs ------------------------------------------------------------
 
@@ -117,10 +119,10 @@ class MovingMasks:
     # -- following the schedule --------------------------------------------------------------
 
     def begin(self, course: Course) -> None:
-        """Begins a call of `fit`, or goes on after an earlier one.
+        """Begins a training, or goes on after an earlier one.
 
         Args:
-            course: The length of this call of `fit`; it counts if it is the first.
+            course: The length of this training; it counts if it is the first.
 
         Raises:
             Invalid: The schedule does not fit a training of this length.
@@ -146,15 +148,25 @@ class MovingMasks:
 
         Args:
             steps: Number of training steps that were done since `apply`.
+
+        Raises:
+            Invalid: The schedule has not begun, or needs gradients that the training did not store.
         """
+        self.require_begun()
         assert self._changes is not None
         last = self.records[-1].step if self.records else 0
         due = [s for s in self._changes.events if last < s <= steps and s not in self._passed]
         for step in due:
             self.count_violations()
-            self._changes.after_step(self, step, self._stored_gradients)
+            self._changes.after_step(self, step, partial(self._stored_gradients, step))
             self.saved = self._changes.saved
         self._plan_gradients(steps)
+
+    def require_begun(self) -> None:
+        """Raises `Invalid` if the schedule has not begun."""
+        if self._changes is None:
+            allowed = "must begin first: train with fit, or call begin_schedule"
+            raise Invalid("schedule", self.choice.schedule.name, allowed)
 
     @property
     def _passed(self) -> Sequence[int]:
@@ -221,11 +233,15 @@ class MovingMasks:
             gradients = tape.gradient(value, dense, unconnected_gradients=zeros)
             for variable, gradient in zip(self._gradients, gradients, strict=True):
                 variable.assign(tf.convert_to_tensor(gradient))
+            self._stored_at.assign(tf.cast(steps, tf.int64))
             return tf.constant(True)
 
         tf.cond(tf.equal(tf.cast(steps, tf.int64), self._due), store, lambda: tf.constant(False))
 
-    def _stored_gradients(self) -> Mapping[str, Array]:
+    def _stored_gradients(self, step: int) -> Mapping[str, Array]:
+        if int(self._stored_at) != step:
+            allowed = "needs gradients by masked entries: train with fit or train_on_batch"
+            raise Invalid("schedule", self.choice.schedule.name, allowed)
         pairs = zip(self.holding.weights, self._gradients, strict=True)
         return {held.weight.name: gradient.numpy() for held, gradient in pairs}
 

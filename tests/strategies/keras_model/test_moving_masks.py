@@ -95,6 +95,57 @@ def test_what_is_cut_stays_cut_and_a_loaded_model_goes_on_to_the_same_bits(
         np.testing.assert_array_equal(array, expected[name])
 
 
+def batches() -> Any:
+    """The batches of `train`."""
+    return ((X[i : i + 32], Y[i : i + 32]) for _ in range(4) for i in range(0, 160, 32))
+
+
+def assert_same(masked: Any, other: Any) -> None:
+    assert masked.mask_changes == other.mask_changes
+    expected = other.dense_weights()
+    for name, array in masked.dense_weights().items():
+        np.testing.assert_array_equal(array, expected[name])
+
+
+@pytest.mark.parametrize("schedule", by_default(["rigl", "rewinding"], SCHEDULES))
+def test_train_on_batch_follows_the_schedule_as_fit_does(schedule: str) -> None:
+    by_fit, by_batch = (moving(schedule, eager=True) for _ in range(2))
+    train(by_fit)
+    with pytest.raises(Invalid, match=f"schedule={SCHEDULES[schedule].name}: must begin first"):
+        by_batch.train_on_batch(*next(batches()))
+    assert int(by_batch.optimizer.iterations) == 0
+    by_batch.begin_schedule(steps=20, steps_per_epoch=5)
+    for batch in batches():
+        by_batch.train_on_batch(*batch)
+    by_batch.moving.count_violations()
+    by_batch.optimizer.finalize_variable_values(by_batch.trainable_variables)
+    assert len(by_batch.mask_changes) > 1
+    assert_same(by_batch, by_fit)
+
+
+def test_a_loop_of_ones_own_follows_the_schedule() -> None:
+    def trained(schedule: str) -> Any:
+        masked = moving(schedule)
+        optimizer = masked.hold_with(keras.optimizers.Adam())
+        masked.begin_schedule(steps=20)
+        for step, (x, y) in enumerate(batches(), start=1):
+            with tf.GradientTape() as tape:
+                value = loss()(y, masked(x, training=True))
+            variables = masked.trainable_variables
+            optimizer.apply(tape.gradient(value, variables), variables)
+            masked.change_masks(step)
+        return masked
+
+    masked = trained("set")
+    steps = SCHEDULES["set"].change_steps(Course(steps=20, epoch=20))
+    assert [change.step for change in masked.mask_changes] == [0, *steps]
+    assert strategies.audit(masked).ok
+    with pytest.raises(Invalid, match="schedule=rigl: needs gradients by masked entries"):
+        trained("rigl")
+    with pytest.raises(Invalid, match="schedule=None: must be given to apply"):
+        strategies.apply(network(), strategies.Random(0.7), "hard_mask").begin_schedule(20)
+
+
 def test_a_backup_is_restored_with_the_changes_of_its_masks(tmp_path: Path) -> None:
     """`BackupAndRestore` loads the model when `fit` has begun already."""
 
