@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from masksweep.strategies.base import MaskedWeight, Plan
+from masksweep.strategies.base import Invalid, MaskedWeight, Plan
 from masksweep.strategies.core import keras_internals
 from masksweep.strategies.core.weights import current_values, describe
 from masksweep.strategies.keras_model.choices import (
@@ -21,7 +21,8 @@ from masksweep.strategies.keras_model.choices import (
     choose_strategies,
     choose_targets,
 )
-from masksweep.strategies.keras_model.masked_model import MaskedModel, require_supported
+from masksweep.strategies.keras_model.masked_model import MaskedModel
+from masksweep.strategies.keras_model.plain_model import require_supported
 from masksweep.strategies.keras_model.schedule_choice import choose_schedule
 from masksweep.strategies.patterns.problem import Problem
 from masksweep.strategies.schedules import MaskSchedule
@@ -61,7 +62,7 @@ def apply(
             are), or a dict of these or of arrays by glob.
         schedule: How the masks move while `fit` trains, such as `RigL()`, which takes from the
             pattern how many entries of each weight to keep. The length of the training is that of
-            the first call of `fit`. Loops of your own do not move masks. None keeps the masks.
+            the first call of `fit`; without `fit` call `begin_schedule`. None keeps the masks.
         targets: Globs on the names of the weights to mask, or one glob. A glob that begins with `!`
             excludes, as in `["*kernel", "!first/*"]`. None means, for a pattern: every kernel
             except the last one, or those of all output layers if there are several. `"inner"`
@@ -104,6 +105,8 @@ def apply(
         >>> strategies.audit(moving).ok
         True
     """
+    if isinstance(model, MaskedModel):
+        raise Invalid("model", model.name, "is masked already; use what export_plain() returns")
     require_supported(model)
     weights, initial = describe(model), current_values(model)
     inputs, outputs = data or (None, None)

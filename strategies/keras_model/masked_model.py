@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -19,15 +17,10 @@ from masksweep.strategies.core.weights import all_weights, describe
 from masksweep.strategies.keras_model import stored_masks
 from masksweep.strategies.keras_model.holding import Holding
 from masksweep.strategies.keras_model.moving_masks import MovingMasks, ScheduleCallback
+from masksweep.strategies.keras_model.plain_model import copy_of, require_supported
 from masksweep.strategies.keras_model.schedule_choice import ScheduleChoice
 from masksweep.strategies.registry import STRATEGIES
 from masksweep.strategies.schedules.base import Course
-
-REPLACED = (
-    "train_step", "test_step", "predict_step", "compute_loss", "compute_metrics",
-    "make_train_function",
-)  # fmt: skip
-"""Methods of a model that a masked model does not call."""
 
 
 @keras.saving.register_keras_serializable(package="masksweep")
@@ -121,7 +114,7 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
             Invalid: Keras cannot copy the model, for example because it has no `get_config`.
         """
         with self.holding.dense_variables():
-            plain = _copy(self.model)
+            plain = copy_of(self.model)
         held = {id(w.variable): w for w in self.holding.weights}
         for variable, copy in zip(self.model.variables, plain.variables, strict=True):
             masked = held.get(id(variable))
@@ -409,36 +402,6 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
         return [v for v in self.model.non_trainable_variables if id(v) not in weights]
 
 
-def require_supported(model: Any) -> None:
-    """Checks that a model can be masked.
-
-    Raises:
-        Invalid: It is not a Keras model, not built, already masked, without the values of a kernel,
-            or overrides a method that a masked model does not call.
-    """
-    name = getattr(model, "name", type(model).__name__)
-    if not isinstance(model, keras.Model):
-        raise Invalid("model", name, "must be a keras.Model")
-    if isinstance(model, MaskedModel):
-        raise Invalid("model", name, "is masked already; use what export_plain() returns")
-    if not model.built or not model.weights:
-        raise Invalid("model", name, "must be built: call it on a batch, or give it an Input")
-    for weight, variable in zip(describe(model), model.trainable_variables, strict=True):
-        if keras_internals.is_released(variable):
-            allowed = (
-                f"must be built anew: an earlier apply on it has freed {weight.name}, because "
-                "its strategy stores kept values only"
-            )
-            raise Invalid("model", name, allowed)
-    for method in REPLACED:
-        if getattr(type(model), method, None) is not getattr(keras.Model, method):
-            allowed = (
-                f"overrides {method}, which a masked model does not call; give apply the network "
-                "without it, and train it in a loop of your own with hold_with(optimizer)"
-            )
-            raise Invalid("model", type(model).__name__, allowed)
-
-
 def require_masked(model: object) -> None:
     """Checks that a model is a masked model.
 
@@ -447,17 +410,3 @@ def require_masked(model: object) -> None:
     """
     if not isinstance(model, MaskedModel):
         raise Invalid("model", type(model).__name__, "must be a masked model, made by apply")
-
-
-def _copy(model: Any) -> Any:
-    """Returns a copy of a model, through a file: this keeps vocabularies and statistics too."""
-    classes = {type(layer).__name__: type(layer) for layer in keras_internals.all_layers(model)}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.keras"
-        try:
-            model.save(path)
-            # the file is of this process, so it may have the code of a Lambda
-            return keras.models.load_model(path, classes, compile=False, safe_mode=False)
-        except (NotImplementedError, TypeError, ValueError) as error:
-            allowed = f"Keras cannot copy it; does it have get_config? ({error})"
-            raise Invalid("model", model.name, " ".join(allowed.split())) from error

@@ -24,7 +24,8 @@ from masksweep.sweeps.bench.peers import PeerCase, train_in_child
 from masksweep.sweeps.components.models.mlp import MLP
 from masksweep.sweeps.components.optimizers import Optimizer
 from masksweep.sweeps.components.optimizers.adam import Adam
-from masksweep.sweeps.training.program import Program, Shape
+from masksweep.sweeps.training.program import Program
+from masksweep.sweeps.training.program_shape import Shape
 from masksweep.sweeps.training.steps import Steps
 from masksweep.sweeps.training.timing import RunSteps, median_interval, time_in_turn
 

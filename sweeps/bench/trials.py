@@ -25,7 +25,7 @@ from masksweep.sweeps.common.tables import Column
 from masksweep.sweeps.components.datasets.base import Arrays, Split
 from masksweep.sweeps.config.trial import Trial, parse
 from masksweep.sweeps.results import TrialResult
-from masksweep.sweeps.training import batches, pack, program, setup
+from masksweep.sweeps.training import batches, pack, program_cache, setup
 from masksweep.sweeps.training.checkpoint import Checkpoints
 from masksweep.sweeps.training.loop import single_trial_loop
 from masksweep.sweeps.training.setup import TrialStart
@@ -177,7 +177,7 @@ def _results(outcomes: list[pack.MemberResult]) -> list[TrialResult]:
 
 def _compiled_anew(train: Callable[[Net, int], Any]) -> Callable[[Net, int], Any]:
     def fresh(net: Net, seed: int) -> Any:
-        with program.without_programs():
+        with program_cache.without_programs():
             return train(net, seed)
 
     return fresh

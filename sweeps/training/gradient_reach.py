@@ -8,9 +8,9 @@ import numpy as np
 
 from masksweep.strategies.base import Plan
 from masksweep.sweeps.training import batches, setup
-from masksweep.sweeps.training.evaluation import Snapshot
 from masksweep.sweeps.training.program import Program
 from masksweep.sweeps.training.setup import TrialStart
+from masksweep.sweeps.training.snapshot import Snapshot
 
 
 def control_reach(

@@ -16,7 +16,7 @@ from masksweep.sweeps.components.metrics import metric_named
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.training import model_ends
 from masksweep.sweeps.training.losses import TrainingLoss
-from masksweep.sweeps.training.program import SCORES
+from masksweep.sweeps.training.scores import SCORES
 
 BATCH_SAMPLES = 4096
 """Number of samples of one update of a metric."""

@@ -11,17 +11,19 @@ from masksweep.sweeps.common.storage import Folder
 from masksweep.sweeps.results import MustRunAlone, Report, TrialResult
 from masksweep.sweeps.training import (
     batches,
+    costs,
     evaluation,
     leak_cause,
-    program,
+    program_cache,
     run_trial,
     setup,
     timing,
 )
-from masksweep.sweeps.training.evaluation import Snapshot
 from masksweep.sweeps.training.loop import TrainingLoop
-from masksweep.sweeps.training.program import Lane, Shape
+from masksweep.sweeps.training.program import Lane
+from masksweep.sweeps.training.program_shape import Shape
 from masksweep.sweeps.training.setup import TrialStart
+from masksweep.sweeps.training.snapshot import Snapshot, take_snapshot
 from masksweep.sweeps.training.state import PackMember
 from masksweep.sweeps.training.trial_run import TrialRun
 from masksweep.sweeps.training.vectorized import PackedProgram, Unpackable
@@ -74,7 +76,7 @@ def run(members: Sequence[PackMember], rounds_folder: Folder | None = None) -> l
             outcomes |= zip(group, _train(list(group.values()), peak), strict=True)
         except Unpackable as error:
             _unpackable_shapes[shape] = str(error)
-            program.drop_program(shape)
+            program_cache.drop_program(shape)
             note = f"trials of this shape run alone: {error}"
             members[0].emit(Report(0, 1, 1, note=note))
             return _run_alone_or_raise(members, rounds_folder, str(error))
@@ -126,7 +128,7 @@ def _prepare(start: TrialStart, member: PackMember) -> _PreparedTrial:
     lane = setup.start_lane(packed, start)
     single = packed.load_lane(lane)
     gradients = evaluation.gradients(start, single, batches.first_batch(start))
-    before = evaluation.snapshot(start, single)
+    before = take_snapshot(start, single)
     run = TrialRun(start, member.emit, member.checkpoints)
     # checkpoints of a trial that ran alone are not used: its values differ by rounding
     resumed = run.resume(single.training, " in a pack")
@@ -182,7 +184,7 @@ def _time_pack(loop: TrainingLoop, packed: PackedProgram) -> dict[str, float]:
     if not starts[0].trial.speed.rounds or not loop.total:
         return {}
     try:
-        return evaluation.step_time_of_pack(starts, packed, loop.samples)
+        return costs.step_time_of_pack(starts, packed, loop.samples)
     except Exception as error:  # such as too little memory: the results are still good
         run, note = loop.active[0], f"the pack was not timed: {error}"
         steps = run.position.found.steps

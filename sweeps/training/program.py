@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from masksweep.strategies.base import Array, MaskedWeight, Plan, Strategy
+from masksweep.strategies.base import Array, Plan
 from masksweep.strategies.core import audit
 from masksweep.strategies.core.training import Training
 from masksweep.sweeps.components.datasets import named
-from masksweep.sweeps.components.datasets.base import Head, Task
 from masksweep.sweeps.components.datasets.named import Named
 from masksweep.sweeps.components.datasets.stored_images import BYTE_RANGE
-from masksweep.sweeps.components.models import Model
-from masksweep.sweeps.components.optimizers import Optimizer
 from masksweep.sweeps.components.optimizers.base import rate_variables
 from masksweep.sweeps.training import model_ends
 from masksweep.sweeps.training.losses import training_loss
+from masksweep.sweeps.training.program_shape import Shape
+from masksweep.sweeps.training.scores import SCORES
 from masksweep.sweeps.training.step_loop import StepLoop
 from masksweep.sweeps.training.steps import LossLimit, Progress, Steps
 
@@ -31,120 +28,6 @@ Lane = Sequence[Array]
 """Values of the variables of one trial, in the order of `Training.all_variables`."""
 MAX_EVALUATED_SAMPLES = 4096
 """Largest number of samples in one call of the evaluation."""
-MAX_KEPT_PROGRAMS = 16
-"""Largest number of programs that a process keeps; the least recently used is dropped first."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """All that determines the graph of a program. All else enters the graph as values."""
-
-    strategy: Strategy
-    model: Model
-    optimizer: Optimizer
-    inputs: tuple[int, ...] | Named[tuple[int, ...]]
-    """Shape of one sample, or the shapes by the names of several inputs."""
-    outputs: int | Named[int]
-    """Number of the model's outputs, or the numbers by the names of several outputs."""
-    task: Task
-    """The task; that of the first of several outputs."""
-    trainable: tuple[str, ...]
-    """Globs on the names of the weights that train."""
-    masked: tuple[tuple[Any, ...], ...]
-    """Name of each masked weight, its variant of the strategy, the shapes of its
-    `Binding.constants`, and its number of kept entries if their shapes may not tell it."""
-    jit: bool
-    """Whether XLA compiles the training step."""
-    statistics: tuple[str, ...] | None = None
-    """Globs on the names of the statistics that are updated; None for those of `trainable`."""
-    width: int = 1
-    """Number of trials that run side by side (see `vectorized`)."""
-    heads: Named[Head] | None = None
-    """The outputs of a model with several; None for one output."""
-    loss: str | Named[str] | None = None
-    """Name of the Keras loss, or the names for several outputs; None for that of the task."""
-    loss_weights: Named[float] | None = None
-    """Factors of the losses of several outputs; None for 1."""
-    class_weights: tuple[float, ...] | None = None
-    """Weight of each class in the loss of the training; None for equal weights."""
-    mixed_precision: str | None = None
-    """Keras dtype policy of the model; None for `float32`."""
-
-    @classmethod
-    def of(cls, plan: Plan, strategy: Strategy, optimizer: Optimizer, **others: Any) -> Shape:
-        """The shape of the program that trains `plan`.
-
-        Args:
-            plan: The masked weights, of which only names and shapes matter.
-            strategy: How the masked weights are held.
-            optimizer: The optimizer; its learning rate matters only if it has a schedule.
-            **others: The other fields of the shape.
-        """
-        masked = tuple(_masked_shape(w, strategy.for_weight(w)) for w in plan.weights)
-        # without a schedule the learning rate is a variable, so all rates share one program
-        if optimizer.schedule is None:
-            optimizer = replace(optimizer, learning_rate=1.0)
-        return cls(strategy=strategy, optimizer=optimizer, masked=masked, **others)
-
-    def of_pack(self, width: int) -> Shape:
-        """The shape of the program that trains `width` trials of this shape side by side.
-
-        The rates of a schedule are variables there, so all rates share one program.
-        """
-        return replace(self, width=width, optimizer=replace(self.optimizer, learning_rate=1.0))
-
-
-def _masked_shape(masked: MaskedWeight, variant: Strategy) -> tuple[Any, ...]:
-    """Returns an item of `Shape.masked`."""
-    layout, rest = variant.bind().constants(masked)
-    # if the layout is not the mask itself, there may be a value for each kept entry
-    kept = None if layout is masked.mask else int(masked.mask.sum())
-    return masked.weight.name, variant, layout.shape, rest.shape, kept
-
-
-_programs: OrderedDict[Shape, Any] = OrderedDict()
-
-
-def get_or_build(shape: Shape, make: Callable[[], Any]) -> Any:
-    """The program of this shape that the process keeps.
-
-    Args:
-        shape: Key of the program.
-        make: Builds the program if the process keeps none of this shape.
-    """
-    if shape not in _programs:
-        _programs[shape] = make()
-    _programs.move_to_end(shape)
-    while len(_programs) > MAX_KEPT_PROGRAMS:
-        _programs.popitem(last=False)
-    return _programs[shape]
-
-
-def drop_program(shape: Shape) -> None:
-    """Drops the program of this shape, if the process keeps one."""
-    _programs.pop(shape, None)
-
-
-def programs() -> list[Any]:
-    """The programs that the process keeps, the least recently used first."""
-    return list(_programs.values())
-
-
-def clear_programs() -> None:
-    """Drops all programs that the process keeps."""
-    _programs.clear()
-
-
-@contextmanager
-def without_programs() -> Iterator[None]:
-    """Context in which the process starts without programs; at its end it has the earlier ones."""
-    saved = dict(_programs)
-    _programs.clear()
-    try:
-        yield
-    finally:
-        _programs.clear()
-        _programs.update(saved)
 
 
 class Program:
@@ -378,25 +261,3 @@ def trace_for_any_size(call: Callable[..., Any]) -> Callable[..., Any]:
         return traced(*(Named(s) if isinstance(s, dict) else s for s in specs))(*batches)
 
     return called
-
-
-def _accuracy(targets: Any, outputs: Any) -> Any:
-    correct = tf.equal(tf.cast(tf.argmax(outputs, -1), targets.dtype), targets)
-    return tf.reduce_mean(tf.cast(correct, tf.float32))
-
-
-def _mse(targets: Any, outputs: Any) -> Any:
-    return tf.reduce_mean(tf.square(targets - tf.cast(outputs, targets.dtype)))
-
-
-def _binary_accuracy(targets: Any, outputs: Any) -> Any:
-    correct = tf.equal(outputs > 0, targets > 0.5)  # a logit of 0 is a probability of 0.5
-    return tf.reduce_mean(tf.cast(correct, tf.float32))
-
-
-SCORES: Mapping[Task, Callable[[Any, Any], Any]] = {
-    "classification": _accuracy,
-    "multi_label": _binary_accuracy,
-    "regression": _mse,
-}
-"""The score of each task: `(targets, outputs) -> mean over the samples`."""

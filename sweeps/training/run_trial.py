@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from masksweep.strategies.core.audit import Loader
     from masksweep.strategies.core.leak_cause import Cause
     from masksweep.strategies.core.mask_changes import ChangeRecord
-    from masksweep.sweeps.training.evaluation import Snapshot
     from masksweep.sweeps.training.program import Program
+    from masksweep.sweeps.training.snapshot import Snapshot
     from masksweep.sweeps.training.state import Position
 
 
@@ -51,15 +51,22 @@ def run(
         Diverged: The mean loss of an epoch is NaN, or exceeds 1000 * max(1, loss before training).
             The curve up to there has been reported.
     """
-    from masksweep.sweeps.training import evaluation, leak_cause, lockstep, timing
+    from masksweep.sweeps.training import (
+        costs,
+        evaluation,
+        leak_cause,
+        lockstep,
+        timing,
+    )
     from masksweep.sweeps.training.loop import TrainingLoop
+    from masksweep.sweeps.training.snapshot import take_snapshot
     from masksweep.sweeps.training.trial_run import TrialRun
 
     peak, start = PeakMemory(), build_start(trial, rounds_folder)
     if isinstance(start, TrialResult):
         return start
     program = setup.program_for(start)
-    compile_seconds_before, before = program.compile_seconds, evaluation.snapshot(start, program)
+    compile_seconds_before, before = program.compile_seconds, take_snapshot(start, program)
     gradients = evaluation.gradients(start, program, batches.first_batch(start))
     training = TrialRun(start, emit, checkpoints)
     program.training.assign_first(training.resume(program.training))
@@ -88,7 +95,7 @@ def run(
     if trial.compare and start.plan.weights:
         metrics |= lockstep.compare(start, trial.compare)
     if trial.speed.rounds and loop.total:
-        metrics |= evaluation.step_time(start, program, loop.samples)
+        metrics |= costs.step_time(start, program, loop.samples)
     return replace(result, metrics=metrics, tags={**result.tags, **timing.noise_tag(metrics)})
 
 
@@ -139,8 +146,10 @@ def audited_result(
     from masksweep.sweeps import results
     from masksweep.sweeps.common import provenance
     from masksweep.sweeps.training import (
+        costs,
         evaluation,
         gradient_reach,
+        integrity,
         leak_cause,
         mask_course,
         recovery,
@@ -148,34 +157,34 @@ def audited_result(
     )
     from masksweep.sweeps.training.trial_run import UNKNOWN_ORDER
 
-    integrity, artifacts, sha256 = evaluation.integrity(
+    audited, artifacts, sha256 = integrity.audit_trained(
         start, plan, program, before, position.found, loader
     )
     tags, still = {"trial.weights_sha256": sha256}, start.trial.still_reason
-    if integrity and still:
+    if audited and still:
         tags["integrity.untrained"] = still
-    elif integrity and start.trial.strategy.role == "control" and not results.leaks(integrity):
-        integrity |= gradient_reach.control_reach(start, plan, program, before)
+    elif audited and start.trial.strategy.role == "control" and not results.leaks(audited):
+        audited |= gradient_reach.control_reach(start, plan, program, before)
     if not start.data.deterministic:
         tags["data.order"] = UNKNOWN_ORDER
     causes = [*leak_cause.causes(start, position.found, by_finalizing)]
-    causes += evaluation.moved_outputs(start, program, before, integrity)
+    causes += integrity.moved_outputs(start, program, before, audited)
     choices = start.trial.running_strategy.choices(plan)
     tags |= {f"strategy.{key}": text for key, text in choices.items()}
     tags |= mask_course.cause_tags(causes, records)
     last_epoch = evaluation.epoch_metrics(start, program, position)
     artifacts["environment.txt"] = provenance.environment_text().encode()
     masks = {w.weight.name: w.mask for w in plan.weights}
-    recovered, costs = recovery.of_masks(start, masks), evaluation.costs(start, plan, program)
-    costs |= mask_course.metrics(start, records, position.found.steps)
+    others = recovery.of_masks(start, masks) | costs.cost_metrics(start, plan, program)
+    others |= mask_course.metrics(start, records, position.found.steps)
     if records:  # entries that are masked since a change were free to move before it
-        integrity.pop("integrity/raw_drift", None)
+        audited.pop("integrity/raw_drift", None)
     epoch, total = batches.schedule(start.trial, start.data.samples)
     changes = [record.step / epoch for record in records[1:]]
     artifacts |= weight_images.draw_violations([*position.curve, last_epoch], changes)
     return TrialResult(
         "ok",
-        metrics=last_epoch | integrity | recovered | costs,
+        metrics=last_epoch | audited | others,
         tags=tags,
         artifacts=artifacts | mask_course.artifacts(records, total),
         data=start.data.described(),

@@ -24,7 +24,8 @@ from masksweep.sweeps.training import start_weights
 if TYPE_CHECKING:
     from masksweep.strategies.core.weights import MaskMaker
     from masksweep.sweeps.components.initializers import Network
-    from masksweep.sweeps.training.program import Lane, Program, Shape
+    from masksweep.sweeps.training.program import Lane, Program
+    from masksweep.sweeps.training.program_shape import Shape
     from masksweep.sweeps.training.vectorized import PackedProgram
 
 
@@ -220,7 +221,7 @@ def _mask_maker(pattern: Pattern, problem: Problem | None) -> MaskMaker:
 
 def program_for(start: TrialStart) -> Program:
     """The process's program of the trial's shape, with all variables set to the trial's start."""
-    from masksweep.sweeps.training.program import get_or_build
+    from masksweep.sweeps.training.program_cache import get_or_build
 
     wanted_shape = shape(start)
     program: Program = get_or_build(wanted_shape, lambda: _program(start, wanted_shape))
@@ -229,7 +230,7 @@ def program_for(start: TrialStart) -> Program:
 
 def packed_for(start: TrialStart) -> PackedProgram:
     """The process's program that runs trials of this shape side by side; its values are not set."""
-    from masksweep.sweeps.training.program import get_or_build
+    from masksweep.sweeps.training.program_cache import get_or_build
     from masksweep.sweeps.training.vectorized import PackedProgram
 
     wanted_shape = shape(start).of_pack(start.trial.width)
@@ -274,7 +275,7 @@ def _plan_in_program_layout(start: TrialStart) -> Plan:
 def shape(start: TrialStart) -> Shape:
     """All that determines the graph of the trial's program."""
     from masksweep.sweeps.training.batches import schedule
-    from masksweep.sweeps.training.program import Shape
+    from masksweep.sweeps.training.program_shape import Shape
 
     trial, data = start.trial, start.data
     steps = schedule(trial, data.samples)[1]

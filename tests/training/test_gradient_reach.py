@@ -93,12 +93,12 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             gradients=lambda g, m: tf.where(m, g, tf.zeros_like(g)),
         )
 
-    from masksweep.sweeps.training import program
+    from masksweep.sweeps.training import program_cache
 
-    program.clear_programs()
+    program_cache.clear_programs()
     monkeypatch.setattr(InitOnly, "bind", bind)
     yield
-    program.clear_programs()
+    program_cache.clear_programs()
 
 
 @pytest.mark.usefixtures("broken")

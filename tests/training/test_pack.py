@@ -19,9 +19,10 @@ from masksweep.sweeps.config.plan import group_into_packs
 from masksweep.sweeps.config.trial import Trial, parse, recorded_config
 from masksweep.sweeps.results import Diverged, MustRunAlone, Report, TrialResult
 from masksweep.sweeps.training import (
+    integrity,
     loop,
     pack,
-    program,
+    program_cache,
     setup,
     state,
     step_loop,
@@ -219,11 +220,11 @@ def test_the_audit_counts_lane_by_lane(kept: Kept) -> None:
 
 
 def test_a_pack_compiles_nothing_a_second_time(kept: Kept) -> None:
-    with program.without_programs():
+    with program_cache.without_programs():
         fresh = Kept().run(given(0))[0]
         Kept().run(given(1), given(2, optimizer={"name": "adam", "learning_rate": 0.5}))
         result = Kept().run(given(0))[0]
-        (packed,) = program.programs()
+        (packed,) = program_cache.programs()
         timed = kept.run(*(given(seed, speed={"rounds": 6}) for seed in range(3)))
     assert bits(result) == bits(fresh)
     assert (result.metrics["speed/compile_s"], timed[0].metrics["speed/compile_s"]) == (0, 0)
@@ -284,18 +285,17 @@ def test_one_that_is_refused_or_cannot_be_made_takes_no_other_with_it(
 
 
 def test_one_whose_audit_breaks_ends_alone(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    original, integrity = pack.evaluation.integrity, pack.evaluation.integrity
+    original = integrity.audit_trained
 
     def failing(start: setup.TrialStart, *rest: Any) -> Any:
         if start.trial.seed == 1:
             raise OSError("disk full")
         return original(start, *rest)
 
-    monkeypatch.setattr(pack.evaluation, "integrity", failing)
+    monkeypatch.setattr(integrity, "audit_trained", failing)
     results = kept.run(given(0), given(1), given(2))
     assert str(results[1]) == "disk full"
     assert [f.status for f in (results[0], results[2])] == ["ok", "ok"]
-    assert integrity is original
 
 
 def test_what_was_found_is_not_lost_with_the_timing(
@@ -304,7 +304,7 @@ def test_what_was_found_is_not_lost_with_the_timing(
     def failing(*_: Any) -> Any:
         raise MemoryError("no room for the control")
 
-    monkeypatch.setattr(pack.evaluation, "step_time_of_pack", failing)
+    monkeypatch.setattr(pack.costs, "step_time_of_pack", failing)
     one, other = (given(seed, speed={"rounds": 3}) for seed in (0, 1))
     results = kept.run(one, other)
     assert [f.status for f in results] == ["ok", "ok"]
@@ -460,7 +460,7 @@ def test_a_pack_that_is_too_large_is_run_apart(kept: Kept, monkeypatch: pytest.M
         raise MemoryError("no room")
 
     monkeypatch.setattr(step_loop.StepLoop, "_call", full)
-    with program.without_programs(), pytest.raises(MustRunAlone, match="no room"):
+    with program_cache.without_programs(), pytest.raises(MustRunAlone, match="no room"):
         kept.run(given(0), given(1))
     assert kept.notes(given(0)) == ["the trials of this pack run alone: no room"]
     (alone,) = kept.run(given(0))

@@ -23,7 +23,7 @@ from masksweep.strategies.core.audit import digest, violations
 from masksweep.strategies.core.weights import values
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.results import Diverged, Report, TrialResult
-from masksweep.sweeps.training import loop, preflight, program
+from masksweep.sweeps.training import loop, preflight, program_cache
 from masksweep.sweeps.training.batches import order
 from masksweep.sweeps.training.checkpoint import Checkpoints
 from masksweep.sweeps.training.run_trial import run
@@ -57,7 +57,7 @@ def sha(result: TrialResult) -> str:
 
 
 def traces() -> list[int]:
-    return [p.loop.function.experimental_get_tracing_count() for p in program.programs()]
+    return [p.loop.function.experimental_get_tracing_count() for p in program_cache.programs()]
 
 
 def sections_for(strategy: str) -> dict[str, Any]:
@@ -191,9 +191,9 @@ def test_trials_whose_masks_have_other_formats_do_not_share_a_program() -> None:
     """A random mask may have blocks by chance; the same trial must always have the same bits."""
     blocks = {"name": "block", "sparsity": 0.5, "block": [16, 16]}
     sections = {"model": {"name": "mlp", "hidden": [64]}, "strategy": "sparse_tensor"}
-    program.clear_programs()
+    program_cache.clear_programs()
     fresh = sha(run(make(**sections, pattern=blocks)))
-    program.clear_programs()
+    program_cache.clear_programs()
     run(make(**sections, pattern={"name": "random", "sparsity": 0.5}))
     assert sha(run(make(**sections, pattern=blocks))) == fresh
 
@@ -218,7 +218,7 @@ def test_sparse_kernels_of_convolutions_hold_and_come_close_to_masked_ones(forma
     "strategy", by_default(["sparse_values"], ["projection", "sparse_values", "sparse_tensor"])
 )
 def test_a_reused_program_gives_the_same_bits_as_a_fresh_one(strategy: str) -> None:
-    program.clear_programs()
+    program_cache.clear_programs()
     fresh = sha(run(make(strategy=strategy, train=XLA)))
     other = sha(run(make(strategy=strategy, train=XLA, seed=1)))
     assert sha(run(make(strategy=strategy, train=XLA))) == fresh != other
@@ -480,9 +480,9 @@ def test_a_program_that_is_let_go_leaves_nothing_behind(strategy: str) -> None:
     """A `tf.custom_gradient` would fail: TensorFlow keeps its graph and variables for ever."""
     graph_counts = []
     for _ in range(3):
-        program.clear_programs()
+        program_cache.clear_programs()
         run(make(**sections_for(strategy), train={"steps": 2}, speed={"rounds": 0}))
-        program.clear_programs()
+        program_cache.clear_programs()
         gc.collect()
         graph_counts.append(sum(isinstance(o, FuncGraph) for o in gc.get_objects()))
     assert graph_counts[1] == graph_counts[2]

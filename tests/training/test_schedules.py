@@ -11,7 +11,7 @@ from masksweep.strategies import Invalid
 from masksweep.sweeps.config.plan import PlannedTrial, group_into_packs, sort_by_program
 from masksweep.sweeps.config.trial import Trial, parse
 from masksweep.sweeps.results import Report, TrialResult
-from masksweep.sweeps.training import loop, pack, preflight, program
+from masksweep.sweeps.training import loop, pack, preflight, program_cache
 from masksweep.sweeps.training.checkpoint import Checkpoints
 from masksweep.sweeps.training.run_trial import run
 from masksweep.sweeps.training.state import PackMember
@@ -43,14 +43,14 @@ def test_trials_of_several_rates_run_side_by_side(schedule: Any, tmp_path: Path)
         PackMember(spec, lambda report: None, Checkpoints(str(tmp_path), spec.id, 60))
         for spec in (make(schedule, 2, rate) for rate in rates)
     ]
-    program.clear_programs()
+    program_cache.clear_programs()
     for rate, packed in zip(rates, pack.run(members), strict=True):
         assert isinstance(packed, TrialResult), packed
         assert "trial.alone" not in packed.tags
         alone = run(make(schedule, rate=rate))
         for name in ("train/loss", "test/loss"):
             assert packed.metrics[name] == pytest.approx(alone.metrics[name], abs=1e-4)
-    assert sum(isinstance(p, PackedProgram) for p in program.programs()) == 1
+    assert sum(isinstance(p, PackedProgram) for p in program_cache.programs()) == 1
 
 
 class BrokenOff(BaseException):
