@@ -18,6 +18,10 @@ from masksweep.strategies.core.optimizer import Slots, recording_slots, require_
 from masksweep.strategies.core.substitution import Substitution
 from masksweep.strategies.core.weights import all_weights, describe
 
+NOT_IN_CHECKPOINT = (
+    "tf.train.Checkpoint cannot save this model; use save, ModelCheckpoint or BackupAndRestore"
+)
+
 
 class Holding:
     """The masked weights of one model.
@@ -90,6 +94,23 @@ class Holding:
             weights = tuple(w for w in plan.weights if self.strategies[w.weight.name] == strategy)
             if reason := strategy.refuses(Plan(weights)):
                 raise Invalid("strategy", strategy.name, reason)
+
+    def checkpointed(self) -> dict[str, Any]:
+        """Returns the variables that no layer has, for `tf.train.Checkpoint`, by unique names.
+
+        Raises:
+            Invalid: A strategy stores kept values only, so that the model's own variables are
+                empty.
+        """
+        found = {}
+        for held in self.weights:
+            if held.kept_only:
+                name = self.strategies[held.weight.name].name
+                raise Invalid("strategy", name, NOT_IN_CHECKPOINT)
+            own = [] if held.value is held.variable else [held.value]
+            for number, variable in enumerate([*held.constants, *own]):
+                found[f"masked/{held.weight.name}/{number}"] = variable.value
+        return found
 
     # -- the forward pass --------------------------------------------------------------------
 

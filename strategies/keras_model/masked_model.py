@@ -15,7 +15,7 @@ from masksweep.strategies.core import keras_internals
 from masksweep.strategies.core.mask_changes import ChangeRecord
 from masksweep.strategies.core.weights import all_weights, describe
 from masksweep.strategies.keras_model import stored_masks
-from masksweep.strategies.keras_model.holding import Holding
+from masksweep.strategies.keras_model.holding import NOT_IN_CHECKPOINT, Holding
 from masksweep.strategies.keras_model.moving_masks import MovingMasks, ScheduleCallback
 from masksweep.strategies.keras_model.plain_model import copy_of, require_supported
 from masksweep.strategies.keras_model.schedule_choice import ScheduleChoice
@@ -29,7 +29,8 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
 
     It trains by Keras' own `train_step`. In the forward pass, masked weights are replaced by what
     their strategies compute. The optimizer that `compile` gets masks gradients and sets weights
-    back. It computes what the sweeps of this project compute, bit for bit.
+    back. It computes what the sweeps of this project compute, bit for bit. Files of `save` and of
+    Keras' callbacks have the masks, and so have those of `tf.train.Checkpoint`.
 
     Args:
         model: A built Keras model. It trains in place: its variables are used.
@@ -372,6 +373,19 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
         if self.moving is not None:
             self.moving.load(store, plan)
         stored_masks.load_values(store, self.holding.weights, self._seeds())
+
+    def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> Any:
+        """Returns what `tf.train.Checkpoint` saves: also the masks, and all values that train.
+
+        Raises:
+            Invalid: The model has what such a checkpoint cannot have.
+        """
+        children = super()._trackable_children(save_type, **kwargs)
+        if save_type != "checkpoint":
+            return children
+        if self.moving is not None:
+            raise Invalid("schedule", self.moving.choice.schedule.name, NOT_IN_CHECKPOINT)
+        return children | self.holding.checkpointed()
 
     def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """Loads weights of this model, or of a plain model, whose masked entries are held then."""
