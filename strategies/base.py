@@ -295,8 +295,8 @@ class Binding:
     A strategy gives it if `v` has one value for each kept entry, and it stores nothing for masked
     entries, which are zero. If they are held at +0.0, `h` is then a `tf.TensorSpec` of the weight's
     shape, which has no values, and the mask is in memory as bits. So nothing of the weight's size
-    is in memory during a training. `matmul` must replace the product of each layer that the
-    strategy takes."""
+    is in memory between two steps. `matmul` should replace the product of each layer that the
+    strategy takes; else `substitute` makes the weight in each forward pass."""
     slices: bool = False
     """Whether the optimizer gets the gradients unchanged, so that `tf.IndexedSlices` stay sparse.
     `gradients` is not called then."""

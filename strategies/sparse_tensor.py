@@ -23,7 +23,7 @@ from masksweep.strategies.kernels.binding import MODULES, binding, dense_zeros, 
 from masksweep.strategies.kernels.choice import choose, choose_for_moving_masks
 from masksweep.strategies.registry import register
 
-FORMATS = ("auto", "coo", "lookup", "compiled", "block", "compact")
+FORMATS = ("auto", "coo", "lookup", "compiled", "block", "compact", "dense")
 
 
 def _indices(mask: Mask) -> Array:
@@ -34,6 +34,11 @@ def _indices(mask: Mask) -> Array:
 def _indices_by_output(mask: Mask) -> Array:
     """Returns the indices of each kept entry, sorted by the last axis, `[kept, axes]` int64."""
     return np.argwhere(mask.T)[:, ::-1].astype(np.int64)
+
+
+def _positions(mask: Mask) -> Array:
+    """Returns the index of each kept entry in the flattened kernel, `[kept]` int64."""
+    return np.flatnonzero(mask).astype(np.int64)
 
 
 def _places(m: Any, shape: tuple[int, ...]) -> Any:
@@ -79,6 +84,23 @@ def _look_up(x: Any, v: Any, m: Any, h: Any) -> Any:
     return tf.transpose(y)
 
 
+def _written_out() -> Binding:
+    """Returns the functions of `format="dense"`."""
+    import tensorflow as tf
+
+    def scatter(v: Any, m: Any, h: Any) -> Any:
+        flat = tf.reshape(dense_zeros(h), [-1])
+        return tf.reshape(tf.tensor_scatter_nd_update(flat, m[:, None], v), h.shape)
+
+    return Binding(
+        layout=_positions,
+        keep=lambda held, m: held,
+        init=lambda w, m, h: tf.gather(tf.reshape(w, [-1]), m),
+        substitute=scatter,
+        places=lambda m, shape: m,
+    )
+
+
 @register
 @dataclass(frozen=True)
 class SparseTensor(Strategy):
@@ -94,6 +116,8 @@ class SparseTensor(Strategy):
       for this processor. See `masksweep.strategies.kernels.products`;
     - with `format="block"`, compiled products of whole blocks, whose shape is found in the mask;
     - with `format="compact"`, a small dense kernel of the kept rows and columns;
+    - with `format="dense"`, the layer's own product with the kernel written out, as
+      `tf.sparse.to_dense` does: the fastest for small kernels;
     - with `format="auto"`, for each weight what is the fastest for its mask, its number of kept
       entries and the device. `masksweep plan --check` shows it, and the tag `strategy.format` of a
       trial. See `masksweep.strategies.kernels.choice`.
@@ -109,16 +133,17 @@ class SparseTensor(Strategy):
     kernel of an EinsumDense must have two axes. `block` needs masks of whole blocks of at least two
     entries, and `compact` masks of whole rows and columns.
 
-    Nothing of the size of the dense kernel is in memory during a training, except with `compact`:
-    the mask is stored as bits, and the memory of the layer's own kernel is freed. Its `numpy()` is
-    empty then. With `strategies.deferred_weights()` the kernel is never in memory.
+    Nothing of the size of the dense kernel is in memory during a training, except with `compact`,
+    and with `dense` within a step: the mask is stored as bits, and the memory of the layer's own
+    kernel is freed. Its `numpy()` is empty then. With `strategies.deferred_weights()` the kernel is
+    never in memory.
 
-    Only `compact` compiles with XLA, if it is given as the format. On a CPU, `coo` and `lookup`
-    take several times as long as a dense kernel. The others are faster than a dense kernel at high
-    sparsity; `speed/ratio_to_dense` tells how much. `compiled` and `block` run on a CPU only, so
-    `auto` takes `coo` in their place on a GPU. With `coo` and `lookup`, each step makes a new
-    `tf.SparseTensor` from the variable `v`. A `tf.SparseTensor` that is made once has a copy of the
-    values, and does not train.
+    Only `compact` and `dense` compile with XLA, if they are given as the format. On a CPU, `coo`
+    and `lookup` take several times as long as a dense kernel, and `dense` about as long. The others
+    are faster than a dense kernel at high sparsity; `speed/ratio_to_dense` tells how much.
+    `compiled` and `block` run on a CPU only, so `auto` takes `coo` in their place on a GPU. With
+    `coo` and `lookup`, each step makes a new `tf.SparseTensor` from the variable `v`. A
+    `tf.SparseTensor` that is made once has a copy of the values, and does not train.
 
     Raises:
         Invalid: `format` is none of these.
@@ -133,7 +158,7 @@ class SparseTensor(Strategy):
     """
 
     name: ClassVar[str] = "sparse_tensor"
-    format: Literal["auto", "coo", "lookup", "compiled", "block", "compact"] = field(
+    format: Literal["auto", "coo", "lookup", "compiled", "block", "compact", "dense"] = field(
         default="auto", metadata={"implied": "coo"}
     )
     """How the layer computes its outputs."""
@@ -154,7 +179,7 @@ class SparseTensor(Strategy):
     @property
     def xla(self) -> bool:  # type: ignore[override]
         """Whether its training step compiles with XLA, which depends on the format."""
-        return self.format == "compact"
+        return self.format in ("compact", "dense")
 
     def refuses(self, plan: Plan) -> str | None:
         for w in plan.weights:
@@ -202,6 +227,8 @@ class SparseTensor(Strategy):
         """Returns the functions of the format; with `auto`, which is not chosen yet, of `coo`."""
         if self.format in MODULES:
             return binding(self.format)
+        if self.format == "dense":
+            return _written_out()
         import tensorflow as tf
 
         formats = {"coo": (_multiply, _indices), "lookup": (_look_up, _indices_by_output)}

@@ -5,6 +5,8 @@ The limits are from the times of one layer, forward and both gradients, on one t
 output. In short, of 64 x 64 to 1024 x 1024 kernels at sparsities .5 to .99, in batches of 1 and
 128:
 
+- `dense` is the fastest for kernels of up to `MAX_DENSE` entries: calling compiled code takes more
+  time than its products there. At sparsity .5 it takes up to a fifth more for the largest of them;
 - `compact` is the fastest where a mask has whole rows or columns, but for 1 % of 1024 units in
   batches of 128, where `compiled` takes .6 to .9 of its time;
 - `block` is faster than `compiled` for blocks of 32 x 32, and as fast, up to a fifth, for those of
@@ -29,6 +31,8 @@ MIN_SIDE = 16
 """Number of inputs and outputs of the smallest block for which `block` is taken."""
 MIN_KEPT = 1024
 """Number of kept entries from which on compiled code is taken."""
+MAX_DENSE = 2**16
+"""Largest number of entries, masked ones included, of a kernel that is written out."""
 
 
 class Choice(NamedTuple):
@@ -51,13 +55,15 @@ def choose(masked: MaskedWeight, on_gpu: bool | None = None) -> Choice:
     Example:
         >>> import numpy as np
         >>> from masksweep.strategies.base import Weight
-        >>> mask = np.kron(np.eye(8), np.ones((16, 16))).astype(bool)
+        >>> mask = np.kron(np.eye(32), np.ones((16, 16))).astype(bool)
         >>> weight = Weight("hidden/kernel", mask.shape, "float32", "Dense")
         >>> choose(MaskedWeight(weight, mask, np.zeros(mask.shape, "float32")), on_gpu=False).format
         'block'
     """
     if not misfit("compact", masked):
         return Choice("compact")
+    if masked.mask.size <= MAX_DENSE:
+        return Choice("dense")
     scattered = choose_for_moving_masks(on_gpu)
     if scattered.format == "coo":
         return scattered

@@ -74,8 +74,8 @@ def _step(format: Any, mask: Mask, batch_size: int) -> Callable[[], object]:
     import tensorflow as tf
 
     binding = SparseTensor(format).bind()
-    assert binding.matmul is not None
-    matmul, m, h = binding.matmul, tf.constant(binding.layout(mask)), tf.zeros(mask.shape)
+    m, h = tf.constant(binding.layout(mask)), tf.zeros(mask.shape)
+    matmul = binding.matmul or (lambda x, v, m, h: x @ binding.substitute(v, m, h))
     generator = np.random.default_rng(0)
     x = tf.constant(generator.normal(size=(batch_size, mask.shape[0])), tf.float32)
     v = binding.init(tf.constant(generator.normal(size=mask.shape), tf.float32), m, h)

@@ -182,9 +182,10 @@ def _masks() -> dict[str, Mask]:
     """A mask of each kind between which the format of `sparse_tensor` is chosen."""
     generator = np.random.default_rng(0)
     return {
-        "scattered": generator.random((256, 256)) < 0.1,
-        "block": np.kron(generator.random((8, 8)) < 0.2, np.ones((32, 32))).astype(bool),
-        "column": np.broadcast_to(generator.random(256) < 0.1, (256, 256)).copy(),
+        "scattered": generator.random((512, 512)) < 0.1,
+        "block": np.kron(generator.random((16, 16)) < 0.2, np.ones((32, 32))).astype(bool),
+        "column": np.broadcast_to(generator.random(512) < 0.1, (512, 512)).copy(),
+        "small": generator.random((64, 64)) < 0.1,
     }
 
 

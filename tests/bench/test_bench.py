@@ -99,7 +99,7 @@ def test_every_strategy_and_format_is_timed_on_what_can_change_its_time() -> Non
     for name, kind in [("weight_mask", "where"), ("weight_mask", "product")]:
         patterns = {(p, s) for n, f, p, s in case_keys if (n, f) == (name, kind)}
         assert patterns == {("random", 0.5), ("random", 0.9)}
-    for kind in ("auto", "coo", "lookup", "compiled", "block", "compact"):
+    for kind in ("auto", "coo", "lookup", "compiled", "block", "compact", "dense"):
         patterns = {p for n, f, p, s in case_keys if (n, f, s) == ("sparse_tensor", kind, 0.9)}
         assert patterns == {"random", "rows", "columns", "block"}
     assert ("sparse_tensor", "coo", "n_m", 0.5) in case_keys
@@ -183,7 +183,7 @@ def test_a_case_that_is_refused_or_too_large_says_why(monkeypatch: pytest.Monkey
     assert "whole outputs" in refused.reason
     memory = type("Memory", (), {"available": 1000})
     monkeypatch.setattr(timing.psutil, "virtual_memory", lambda: memory)
-    large = timing.measure(bench_setup, Case(TINY, SparseTensor(), Random(0.9), 0.9))
+    large = timing.measure(bench_setup, Case(TINY, SparseTensor("coo"), Random(0.9), 0.9))
     assert isinstance(large, timing.Untimed)
     assert "are free" in large.reason
     assert not large.failed
@@ -383,7 +383,7 @@ def test_whole_trials_are_timed_beside_keras_and_recorded(
 def test_the_formats_of_one_layer_are_timed(pattern: Any, units: bool) -> None:
     mask = pattern.masks({"layer/kernel": (8, 6)}, 0)["layer/kernel"]
     times = formats._time(mask, batch_size=3)
-    assert {"coo", "lookup", "compiled"} <= times.keys()
+    assert {"coo", "lookup", "compiled", "dense"} <= times.keys()
     assert ("compact" in times) is units
     assert min(times.values()) > 0
 

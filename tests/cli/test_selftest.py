@@ -71,6 +71,7 @@ def test_formats_are_those_of_the_device() -> None:
     masks = selftest._masks()
     coo = "coo: compiled code runs on a CPU only"
     assert selftest._format("cpu", masks["scattered"]) == ("ok", "compiled")
+    assert selftest._format("cpu", masks["small"]) == ("ok", "dense")
     assert selftest._format("gpu", masks["scattered"]) == ("off", coo)
     assert selftest._format("gpu", masks["column"]) == ("ok", "compact")
 

@@ -164,7 +164,7 @@ def test_two_processes_give_the_same_bits() -> None:
     [
         (
             {"name": "random", "sparsity": 0.5},
-            "compiled for hidden_1/kernel; coo for hidden_2/kernel",
+            "compiled for hidden_1/kernel; dense for hidden_2/kernel",
         ),
         (
             {"name": "block", "sparsity": 0.5, "block": [16, 16]},
@@ -176,7 +176,7 @@ def test_two_processes_give_the_same_bits() -> None:
 def test_the_chosen_format_is_in_the_plan_and_recorded(
     pattern: dict[str, Any], format: str
 ) -> None:
-    sections = {"model": {"name": "mlp", "hidden": [48, 16]}, "pattern": pattern}
+    sections = {"model": {"name": "mlp", "hidden": [1040, 16]}, "pattern": pattern}
     auto = make(strategy="sparse_tensor", **sections)
     (answer,) = preflight.check_plans([auto])
     assert answer.chosen == f"format: {format}"
@@ -190,7 +190,7 @@ def test_the_chosen_format_is_in_the_plan_and_recorded(
 def test_trials_whose_masks_have_other_formats_do_not_share_a_program() -> None:
     """A random mask may have blocks by chance; the same trial must always have the same bits."""
     blocks = {"name": "block", "sparsity": 0.5, "block": [16, 16]}
-    sections = {"model": {"name": "mlp", "hidden": [64]}, "strategy": "sparse_tensor"}
+    sections = {"model": {"name": "mlp", "hidden": [1040]}, "strategy": "sparse_tensor"}
     program_cache.clear_programs()
     fresh = sha(run(make(**sections, pattern=blocks)))
     program_cache.clear_programs()

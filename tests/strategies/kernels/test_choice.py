@@ -25,6 +25,8 @@ PATTERNS: dict[str, Pattern] = {
     "compact": Columns(0.5),
 }
 """A pattern for which each format is chosen, for kernels that are not small."""
+WIDTH = 288
+"""Number of inputs and outputs of such a kernel."""
 
 
 def masked(mask: Mask, name: str = "hidden/kernel", layer: str = "Dense") -> MaskedWeight:
@@ -51,7 +53,7 @@ def mask_of(pattern: Pattern, *shape: int) -> Mask:
 def test_the_choice_depends_on_structure_size_and_device(
     pattern: Pattern, on_cpu: str, on_gpu: str
 ) -> None:
-    weight = masked(mask_of(pattern, 96, 96))
+    weight = masked(mask_of(pattern, WIDTH, WIDTH))
     assert choice.choose(weight, on_gpu=False).format == on_cpu
     assert choice.choose(weight, on_gpu=True).format == on_gpu
     assert choice.choose(weight).format == on_cpu  # there is no GPU here
@@ -60,9 +62,20 @@ def test_the_choice_depends_on_structure_size_and_device(
         assert SparseTensor("lookup").for_weight(weight, gpu) == SparseTensor("lookup")
 
 
+@pytest.mark.parametrize("on_gpu", [False, True])
+@pytest.mark.parametrize(("pattern", "format"), [(Random(0.9), "dense"), (Rows(0.5), "compact")])
+def test_a_small_kernel_is_written_out(pattern: Pattern, format: str, on_gpu: bool) -> None:
+    small = masked(mask_of(pattern, 256, 256))
+    assert choice.choose(small, on_gpu) == choice.Choice(format)
+    attention = masked(
+        mask_of(Random(0.9), 64, 64).reshape(64, 8, 8), "query/kernel", "EinsumDense"
+    )
+    assert choice.choose(attention, on_gpu) == choice.Choice("dense")
+
+
 def test_the_reason_for_a_slower_format_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    mask = mask_of(Random(0.5), 96, 96)
-    attention = masked(mask.reshape(96, 8, 12), "query/kernel", "EinsumDense")
+    mask = mask_of(Random(0.5), WIDTH, WIDTH)
+    attention = masked(mask.reshape(WIDTH, 8, WIDTH // 8), "query/kernel", "EinsumDense")
     reason = "coo (compiled takes kernels of EinsumDense with two axes only)"
     assert SparseTensor().choices(Plan((attention,)), False) == {"format": reason}
     plan = Plan((masked(mask), attention))
@@ -78,13 +91,15 @@ def test_the_reason_for_a_slower_format_is_told(monkeypatch: pytest.MonkeyPatch)
     assert not SparseTensor().choices(Plan())
 
 
-@pytest.mark.parametrize("format", PATTERNS)
+@pytest.mark.parametrize("format", [*PATTERNS, "dense"])
 def test_auto_trains_as_the_format_that_it_chooses(format: str) -> None:
+    width = 96 if format == "dense" else WIDTH
+
     def end(strategy: SparseTensor) -> dict[str, Array]:
         keras.utils.set_random_seed(7)
-        hidden = layers.Dense(96, "tanh", name="masked")
-        model = keras.Sequential([keras.Input((96,)), hidden, layers.Dense(4, name="output")])
-        plan = Case(strategy, PATTERNS[format]).plan(model)
+        hidden = layers.Dense(width, "tanh", name="masked")
+        model = keras.Sequential([keras.Input((width,)), hidden, layers.Dense(4, name="output")])
+        plan = Case(strategy, PATTERNS.get(format, Random(0.5))).plan(model)
         return Trial(strategy, model, plan, keras.optimizers.Adam(0.01)).end(3)
 
     digests = [digest(end(SparseTensor(f))) for f in ("auto", format, "coo")]
@@ -93,8 +108,8 @@ def test_auto_trains_as_the_format_that_it_chooses(format: str) -> None:
 
 def test_a_training_keeps_its_format_if_the_masks_change() -> None:
     keras.utils.set_random_seed(7)
-    hidden = layers.Dense(96, "tanh", name="masked")
-    model = keras.Sequential([keras.Input((96,)), hidden, layers.Dense(4, name="output")])
+    hidden = layers.Dense(WIDTH, "tanh", name="masked")
+    model = keras.Sequential([keras.Input((WIDTH,)), hidden, layers.Dense(4, name="output")])
     case = Case(SparseTensor(), PATTERNS["block"])
     # before the training, which frees the memory of the kernel
     other, scattered = case.plan(model, seed=1), case.plan(model, pattern=Random(0.5))
