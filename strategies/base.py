@@ -99,6 +99,8 @@ class Weight:
     """Whether the variable has a Keras constraint."""
     shared: bool = False
     """Whether another layer also uses the variable (tied weights)."""
+    makes_output: bool = False
+    """Whether its layer makes one of several outputs of the model."""
     not_a_matrix: str = ""
     """For a weight of a layer in `MATRIX_LAYERS`: the reason why the layer does not multiply its
     inputs, or windows of them, by its kernel as by a matrix `[inputs, outputs]`. Empty if it

@@ -109,6 +109,11 @@ class HeldWeight:
         if self.kept_only:
             keras_internals.release(self.variable)
 
+    @property
+    def is_rarely_read(self) -> bool:
+        """Whether the weight is only made where a layer reads it: its product does not need it."""
+        return self.kept_only and self.binding.matmul is not None
+
     def masked(self) -> MaskedWeight:
         """Returns the weight with its mask and its held values as they are now."""
         return MaskedWeight(self.weight, self.kept.numpy(), self.held.numpy())

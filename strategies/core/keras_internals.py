@@ -52,6 +52,11 @@ def source(tensor: Any) -> Any:
     return tensor._keras_history.operation
 
 
+def functional(model: Any) -> Any:
+    """Returns the Functional model that a Sequential one consists of; other models as they are."""
+    return getattr(model, "_functional", None) or model
+
+
 def applications(layer: Any) -> int:
     """Returns how many times a layer is applied in the graph of its model."""
     return len(layer._inbound_nodes)

@@ -32,6 +32,8 @@ def target_names(weights: Sequence[Weight], targets: Sequence[str] | str | None)
         targets: Globs on weight names. A glob that begins with `!` excludes weights that the globs
             before it have chosen, and a glob after it can choose them again. None targets every
             kernel except the last one, and `"inner"` every kernel except the first and the last.
+            For a model with several outputs, the kernels of all layers that make one are left out
+            in place of the last one.
 
     Returns:
         The names, in the model's order.
@@ -47,10 +49,14 @@ def target_names(weights: Sequence[Weight], targets: Sequence[str] | str | None)
     """
     names = [w.name for w in weights]
     if targets is None or targets == INNER:
-        kernels = [w.name for w in weights if w.is_kernel]
-        chosen = kernels[1:-1] if targets == INNER else kernels[:-1]
+        kernels = [w for w in weights if w.is_kernel]
+        several = any(w.makes_output for w in weights)
+        last = {w.name for w in (filter(_makes_output, kernels) if several else kernels[-1:])}
+        left_out = {*last, *(w.name for w in kernels[:1] if targets == INNER)}
+        chosen = [w.name for w in kernels if w.name not in left_out]
         if not chosen:
-            others = "the last" if targets is None else "the first and the last"
+            others = "those of the output layers" if several else "the last"
+            others = others if targets is None else f"the first and {others}"
             reason = f"no kernel other than {others}; the weights are {', '.join(names)}"
             raise Invalid("targets", targets or "null", reason)
         return chosen
@@ -64,6 +70,10 @@ def target_names(weights: Sequence[Weight], targets: Sequence[str] | str | None)
             selected |= {*match_each("targets", names, [glob])}
     require(bool(selected), "targets", list(targets), "globs that do not exclude every weight")
     return [name for name in names if name in selected]
+
+
+def _makes_output(weight: Weight) -> bool:
+    return weight.makes_output
 
 
 def _excluded(glob: str, selected: Sequence[str]) -> list[str]:

@@ -29,8 +29,9 @@ class Substitution(keras.StatelessScope):  # type: ignore[misc]
         """
         super().__init__(collect_losses=True)
         self.losses = list(losses)
-        self.state_mapping = {id(w.variable): w.substitute() for w in weights if not w.kept_only}
-        self._not_stored = {id(w.variable): w for w in weights if w.kept_only}
+        read = [w for w in weights if not w.is_rarely_read]
+        self.state_mapping = {id(w.variable): w.substitute() for w in read}
+        self._not_stored = {id(w.variable): w for w in weights if w.is_rarely_read}
         self._names = {id(w.variable): w.weight.name for w in weights}
         self._written: list[str] = []
 

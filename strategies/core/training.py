@@ -111,7 +111,7 @@ class Training(TrainingState):
         for variable, (value, masked) in zip(
             self._variables, self._values_with_masks(), strict=True
         ):
-            if masked is not None and masked.kept_only:
+            if masked is not None and masked.is_rarely_read:
                 when_read[id(variable)] = masked.substitute
             else:
                 values.append((variable, masked.substitute() if masked else value.value))

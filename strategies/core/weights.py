@@ -119,6 +119,7 @@ def describe(model: Any, variables: Sequence[Any] | None = None) -> list[Weight]
     """
     named, shared = owners(model), _shared(model)
     outputs = getattr(model, "outputs", None) or []
+    last_layers = {keras_internals.source(y).name for y in outputs} if len(outputs) > 1 else set()
     last = keras_internals.source(outputs[0]) if len(outputs) == 1 else None
     if last is not None and keras_internals.applications(last) > 1:
         last = None  # applied twice, so the weights of a unit act on other outputs too
@@ -137,6 +138,7 @@ def describe(model: Any, variables: Sequence[Any] | None = None) -> list[Weight]
                 regularized=variable.regularizer is not None,
                 constrained=variable.constraint is not None,
                 shared=id(variable) in shared,
+                makes_output=name.split("/")[0] in last_layers,
                 not_a_matrix=not_a_matrix(layer),
             )
         )
@@ -151,11 +153,6 @@ def _mixed(layer: Any) -> str:
     if activation in ELEMENTWISE:
         return ""
     return f"the output layer's activation ({activation}) mixes its outputs; put it into the loss"
-
-
-def output_layers(model: Any) -> set[str]:
-    """Returns the names of the layers whose outputs are those of a Functional model."""
-    return {keras_internals.source(output).name for output in model.outputs}
 
 
 MaskMaker = Callable[[Mapping[str, Array], int], Mapping[str, Mask]]
@@ -182,7 +179,7 @@ def make_plan(
         masks: Makes the masks, for example `Random(0.9).from_weights`.
         held: Makes the held values, for example `Zero().values`.
         targets: Globs on the names of the weights to mask, as for `target_names`. None targets
-            every kernel except the last one.
+            every kernel except the last one, or those that make the outputs if there are several.
         outputs_held: Indices of the model's outputs whose values must not change.
         seed: Seed of the masks.
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from masksweep.strategies.base import Invalid, MaskedWeight, Plan
 from masksweep.strategies.core import keras_internals
+from masksweep.strategies.core.selection import INNER
 from masksweep.strategies.core.weights import current_values, describe
 from masksweep.strategies.keras_model.choices import (
     HeldChoice,
@@ -19,7 +20,6 @@ from masksweep.strategies.keras_model.choices import (
     choose_loss,
     choose_masks,
     choose_strategies,
-    choose_targets,
 )
 from masksweep.strategies.keras_model.masked_model import MaskedModel
 from masksweep.strategies.keras_model.plain_model import require_supported
@@ -114,7 +114,7 @@ def apply(
         keras_internals.draw(variable)
     state = [np.asarray(v.numpy()) for v in model.non_trainable_variables]
     problem = Problem(model, initial, state, inputs, outputs, choose_loss(loss))
-    chosen = choose_targets(model, weights, pattern, targets)
+    chosen = [targets] if isinstance(targets, str) and targets != INNER else targets
     masks = choose_masks(pattern, weights, initial, chosen, seed, problem)
     held_values = choose_held(held, initial.of(masks))
     planned = [w for w in weights if w.name in masks]

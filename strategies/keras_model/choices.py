@@ -16,8 +16,8 @@ from masksweep.strategies.base import (
     require,
     shapes_and_dtypes,
 )
-from masksweep.strategies.core.selection import INNER, first_matches, target_names
-from masksweep.strategies.core.weights import ReadWhenUsed, output_layers
+from masksweep.strategies.core.selection import first_matches, target_names
+from masksweep.strategies.core.weights import ReadWhenUsed
 from masksweep.strategies.held import HELD, Held
 from masksweep.strategies.held.constant import Constant
 from masksweep.strategies.patterns import Pattern, Scored
@@ -31,43 +31,6 @@ PatternChoice = Pattern | MaskFunction | Mapping[str, Any]
 StrategyChoice = str | Strategy | Mapping[str, str | Strategy]
 LossChoice = str | Callable[[Any, Any], Any] | None
 HeldChoice = str | float | Held | Mapping[str, Any]
-
-
-def choose_targets(
-    model: Any,
-    weights: Sequence[Weight],
-    choice: PatternChoice,
-    targets: Sequence[str] | str | None,
-) -> Sequence[str] | str | None:
-    """Returns the globs on the names of the weights to mask.
-
-    Args:
-        model: The model.
-        weights: Its weights.
-        choice: What makes the masks.
-        targets: Globs, one glob, `"inner"`, or None.
-
-    Returns:
-        The globs. For `"inner"`, and for None with a pattern, if the model has several outputs: the
-        names of the kernels that are in none of the output layers; for `"inner"` without the first.
-        Else `"inner"` and None are returned as they are.
-
-    Raises:
-        Invalid: The model has several outputs, and no such kernel.
-    """
-    if isinstance(targets, str) and targets != INNER:
-        return [targets]
-    by_kernels = targets == INNER or (targets is None and isinstance(choice, Pattern))
-    if not by_kernels or len(getattr(model, "outputs", None) or []) < 2:
-        return targets
-    last = output_layers(model)
-    kernels = [w.name for w in weights if w.is_kernel]
-    first = kernels[:1] if targets == INNER else []
-    names = [n for n in kernels if n not in first and n.split("/")[0] not in last]
-    others = "the first and " * bool(first) + "those of the output layers"
-    if not names:
-        raise Invalid("targets", targets or "null", f"no kernel other than {others}")
-    return names
 
 
 def choose_masks(

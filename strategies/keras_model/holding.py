@@ -33,6 +33,8 @@ class Holding:
 
     def __init__(self, model: Any, strategies: Mapping[str, Strategy]) -> None:
         self.strategies = dict(strategies)
+        """The strategy of each masked weight, by name; what it chooses by the mask is set by
+        `hold`, such as the format of `sparse_tensor`."""
         self.weights: list[HeldWeight] = []
         """The masked weights, in the model's order; empty until `hold` is called."""
         self.start: dict[str, Array] = {}
@@ -62,8 +64,9 @@ class Holding:
         variables = {w.name: v for w, v in zip(describe(model, every), every, strict=True)}
         for masked in plan.weights:
             name = masked.weight.name
-            binding = self.strategies[name].for_weight(masked).bind()
-            held = HeldWeight(masked, binding, variables[name])
+            # the strategy that is chosen, because the order of the stored values depends on it
+            strategy = self.strategies[name] = self.strategies[name].for_weight(masked)
+            held = HeldWeight(masked, strategy.bind(), variables[name])
             self.weights.append(held)
             self.start[name] = np.asarray(
                 held.value.numpy() if held.kept_only else held.effective()

@@ -30,7 +30,9 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
     It trains by Keras' own `train_step`. In the forward pass, masked weights are replaced by what
     their strategies compute. The optimizer that `compile` gets masks gradients and sets weights
     back. It computes what the sweeps of this project compute, bit for bit. Files of `save` and of
-    Keras' callbacks have the masks, and so have those of `tf.train.Checkpoint`.
+    Keras' callbacks have the masks, and so have those of `tf.train.Checkpoint`. The latter do not
+    have the weights before the training, from which an audit counts what has moved, and are refused
+    with a schedule or a strategy that stores kept values only.
 
     Args:
         model: A built Keras model. It trains in place: its variables are used.
@@ -253,7 +255,9 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
         """
         if self.moving is None:
             raise Invalid("schedule", None, "must be given to apply")
-        self.moving.begin(Course(steps, steps_per_epoch or steps))
+        if min(steps, steps if steps_per_epoch is None else steps_per_epoch) < 1:
+            raise Invalid("steps", [steps, steps_per_epoch], "must be 1 or more")
+        self.moving.begin(Course(steps, steps if steps_per_epoch is None else steps_per_epoch))
         self.change_masks(int(self.optimizer.iterations) if self.optimizer is not None else 0)
 
     def change_masks(self, steps: int) -> None:

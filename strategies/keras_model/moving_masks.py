@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import keras
@@ -118,14 +119,17 @@ class MovingMasks:
 
     # -- following the schedule --------------------------------------------------------------
 
-    def begin(self, course: Course) -> None:
+    def begin(self, course: Course, steps_at_once: int = 1) -> None:
         """Begins a training, or goes on after an earlier one.
 
         Args:
             course: The length of this training; it counts if it is the first.
+            steps_at_once: Number of training steps after which masks can change, as
+                `steps_per_execution` of `compile`.
 
         Raises:
-            Invalid: The schedule does not fit a training of this length.
+            Invalid: The schedule does not fit a training of this length, or needs the gradients of
+                more steps than one between two changes.
         """
         self.course = self.course or course
         schedule = self.choice.schedule
@@ -136,6 +140,10 @@ class MovingMasks:
         except Invalid as error:
             allowed = f"{error.key}={error.value} {error.allowed}"
             raise Invalid("schedule", schedule.name, allowed) from error
+        apart = min((b - a for a, b in pairwise(changes.steps)), default=steps_at_once)
+        if schedule.needs_gradients and steps_at_once > apart:
+            allowed = f"must be at most {apart} with schedule={schedule.name}"
+            raise Invalid("steps_per_execution", steps_at_once, allowed)
         if self.records:
             changes.records, changes.saved = self.records, self.saved
         else:
@@ -297,7 +305,7 @@ class ScheduleCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if not steps:
             allowed = "must be given to fit with a schedule: the length of the data is not known"
             raise Invalid("steps_per_epoch", None, allowed)
-        self._moving.begin(Course(epochs * steps, steps))
+        self._moving.begin(Course(epochs * steps, steps), self.model.steps_per_execution)
         self._after_steps()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:

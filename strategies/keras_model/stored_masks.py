@@ -87,7 +87,8 @@ def load(
         The plan, and the masked weights before the training by name.
 
     Raises:
-        Invalid: The file is of a model with other masked weights or strategies.
+        Invalid: The file is of a model with other masked weights or strategies, or does not tell in
+            which order its values are.
     """
     require_same(bytes(np.asarray(store[WEIGHTS])).decode(), weights, strategies)
     masked, start = [], {}
@@ -97,6 +98,12 @@ def load(
         held = np.broadcast_to(np.asarray(store[HELD.format(i)]), weight.shape)
         masked.append(MaskedWeight(weight, mask.reshape(weight.shape), held))
         start[weight.name] = np.array(store[START.format(i)])
+        if strategies[weight.name].for_weight(masked[-1]) != strategies[weight.name]:
+            allowed = (
+                f"of {weight.name} is not told by the file, which an earlier version wrote: export "
+                "the model as a plain one with that version"
+            )
+            raise Invalid("strategy", strategies[weight.name].name, allowed)
     return Plan(tuple(masked)), start
 
 

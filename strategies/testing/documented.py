@@ -53,6 +53,7 @@ CASES: dict[str, Case] = {
     "hard_mask": Case(HardMask()),
     "sparse_values": Case(SparseValues(), refuses={"constrained": "constraint"}),
     "sparse_tensor": Case(SparseTensor(format="coo"), refuses=NO_SPARSE_MATRIX),
+    "sparse_tensor auto": Case(SparseTensor(), refuses=NO_SPARSE_MATRIX),
     "sparse_tensor dense": Case(SparseTensor(format="dense"), refuses=NO_SPARSE_MATRIX),
     "sparse_tensor lookup": Case(SparseTensor(format="lookup"), refuses=NO_SPARSE_MATRIX),
     "sparse_tensor compiled": Case(SparseTensor(format="compiled"), refuses=NO_SPARSE_MATRIX),

@@ -182,14 +182,20 @@ def refuses_situation(case: Case, name: str) -> None:
 
 
 def compiles_with_xla(case: Case) -> None:
-    """Checks that the step compiles with XLA and holds, or that `xla` is False."""
+    """Checks that the step compiles with XLA and holds, or that `xla` is False.
+
+    A strategy whose `xla` is False may choose one that compiles, for a mask.
+    """
     import tensorflow as tf
 
     if case.strategy.xla:
         holds(case, "adam", "zero", jit=True)
         return
+    trial = case.begin("adam", jit=True)
+    if all(case.strategy.for_weight(w).xla for w in trial.plan.weights):
+        return
     try:
-        case.begin("adam", jit=True).end(1)
+        trial.end(1)
     except tf.errors.InvalidArgumentError as error:
         require("XLA" in str(error), str(error))
     else:

@@ -21,7 +21,8 @@ from masksweep.sweeps.report import claims
 from masksweep.sweeps.report.claims import CheckedClaim
 
 EXPERIMENTS = ("seed_questions", "equivalence", "mnist1d", "lottery_tickets", "lenet300")
-"""Experiments that together make all claims. Other experiments with claims are parts of these."""
+"""Experiments whose claims are checked by default. Others with claims are parts of these, or take
+hours, such as `schedules` and `set_tutorial`: `--only` checks them."""
 SPARSE_MATMUL = "sparse_matmul"
 """Name of the check of TensorFlow's table of sparse against dense products. It has no trials."""
 

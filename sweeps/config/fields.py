@@ -55,7 +55,7 @@ def _check_class_weight(value: Any) -> Any:
 def _check_loss(value: Any) -> Any:
     """Returns the value of `train.loss`."""
     texts = value.values() if isinstance(value, dict) else [value]
-    if value is None or (texts and all(isinstance(text, str) for text in texts)):
+    if value is None or (texts and all(isinstance(text, str) and text for text in texts)):
         return value
     raise Invalid("", value, "must be a name, null, or {output: name} for several outputs")
 

@@ -60,8 +60,10 @@ def _check_output_names(train: Train, data: DataSet) -> None:
         by_output = getattr(train, key)
         for output in by_output if isinstance(by_output, dict) else ():
             if output not in data.tasks:
-                names = ", ".join(data.tasks) or f"absent: {data.name} has one output"
-                raise Invalid(f"train.{key}", output, f"an output's name must be {names}")
+                allowed = f"must be an output, of {', '.join(data.tasks)}"
+                if not data.tasks:
+                    allowed = f"must not be given by output: {data.name} has one output"
+                raise Invalid(f"train.{key}", output, allowed)
 
 
 def _check_early_stopping(

@@ -72,14 +72,14 @@ class Trial(Section):
     data: Annotated[DataSet, component("data")]
     optimizer: Annotated[Optimizer, component("optimizer")]
     components: dict[str, str] = {}
-    """Origin of each component that does not ship with Masksweep, by group (`learning_rate`, `loss`
-    and `metric.NAME` for those that settings name): a distribution and its version, or the digest
-    of a file. It is recorded with a trial. If it is given, the component installed here must have
-    the same origin."""
+    """Origin of each component that does not ship with Masksweep, by group (`learning_rate`,
+    `loss`, `loss.OUTPUT` and `metric.NAME` for those that settings name): a distribution and its
+    version, or the digest of a file. It is recorded with a trial. If it is given, the component
+    installed here must have the same origin."""
     targets: Targets = None
     """Globs for the variables that are masked, as `layer/variable`; a glob that begins with `!`
     excludes. null selects every kernel but the last, and `inner` every kernel but the first and
-    the last."""
+    the last; with several outputs all kernels that make one stand for the last."""
     trainable: Globs = ["*"]
     """Globs for the variables that are trained."""
     statistics: list[str] | None = None
@@ -337,11 +337,29 @@ class Trial(Section):
             if isinstance(section, dict) and "path" in section:
                 content = self.data.digest if group == "data" else digest(section["path"])
                 section["path"] = f"sha256:{content}"
+        if "path" not in config["data"] and self.data.digest:
+            config["data"]["sha256"] = self.data.digest
         if self.train.steps is not None:
             config["train"].pop("epochs", None)
-        if all(self.losses[o] == DEFAULT_LOSS[task] for o, task in self.data.all_tasks.items()):
-            config["train"].pop("loss", None)
+        self._simplify(config["train"])
         return config
+
+    def _simplify(self, train: dict[str, Any]) -> None:
+        """Leaves settings by output out of the canonical config where they have the default."""
+        tasks = self.data.all_tasks
+        own = {o: loss for o, loss in self.losses.items() if loss != DEFAULT_LOSS[tasks[o]]}
+        metrics = {o: names for o, names in self.metrics.items() if names}
+        settings: dict[str, Any] = {"loss": own, "metrics": metrics}
+        if isinstance(self.train.loss, str) and own:
+            settings["loss"] = self.train.loss
+        if metrics.keys() == {next(iter(tasks))}:
+            (settings["metrics"],) = metrics.values()
+        weights = self.train.loss_weights or {}
+        settings["loss_weights"] = {o: weight for o, weight in weights.items() if weight != 1}
+        for key, value in settings.items():
+            train.pop(key, None)
+            if value:
+                train[key] = value
 
     @cached_property
     def id(self) -> str:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from masksweep.strategies.base import Array
+from masksweep.strategies.base import Array, Invalid
 from masksweep.sweeps.components.datasets.base import Head, Task
 from masksweep.sweeps.components.datasets.named import Named
 from masksweep.sweeps.components.losses import DEFAULT_LOSS, loss_named
@@ -84,9 +84,12 @@ class LossOfOutputs:
         self._model, self._losses, self._weights = model, losses, weights
 
     def __call__(self, targets: Any, outputs: Any) -> Any:
-        total = 0.0
+        total, named = 0.0, model_ends.by_name(self._model, outputs)
+        if named.keys() != self._losses.keys():
+            allowed = f"has the outputs {', '.join(named)}; the data have {', '.join(self._losses)}"
+            raise Invalid("model", self._model.name, allowed)
         # in the order of the model, as in Keras
-        for name, output in model_ends.by_name(self._model, outputs).items():
+        for name, output in named.items():
             loss = self._losses[name](targets[name], output)
             weight = self._weights.get(name)
             total += loss if weight is None else loss * weight
@@ -112,13 +115,14 @@ def training_loss(
         model: The Keras model.
         task: The task of the data.
         heads: The outputs of a model with several; None for one output.
-        loss: Name of the loss, or the names by output; None for the task's default.
+        loss: Name of the loss, None for the task's default; or the names of all outputs' losses.
         loss_weights: Factors of the losses of several outputs.
         class_weights: The weight of each class; None for equal weights.
     """
-    if heads is None or not isinstance(loss, Mapping):
+    if heads is None:
         assert not isinstance(loss, Mapping)
         return TrainingLoss(task, loss, class_weights)
+    assert isinstance(loss, Mapping)
     losses = {name: TrainingLoss(head.task, loss[name]) for name, head in heads.items()}
     return LossOfOutputs(model, losses, loss_weights or {})
 

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from masksweep.strategies.base import Array
+from masksweep.strategies.core import keras_internals
 from masksweep.sweeps.components.datasets.base import Head
 from masksweep.sweeps.components.datasets.named import Named
 
@@ -23,7 +24,8 @@ def by_name(model: Any, outputs: Any) -> dict[str, Any]:
     """
     if isinstance(outputs, Mapping):
         return {str(name): output for name, output in outputs.items()}
-    return dict(zip(model.output_names, keras.tree.flatten(outputs), strict=True))
+    names = keras_internals.functional(model).output_names
+    return dict(zip(names, keras.tree.flatten(outputs), strict=True))
 
 
 def side_by_side(model: Any, heads: Named[Head] | None, outputs: Any) -> Any:

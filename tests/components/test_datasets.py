@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from masksweep.strategies import Invalid
-from masksweep.sweeps.components.datasets import DATASETS, content, idx
+from masksweep.sweeps.components.datasets import DATASETS, characters, content, idx
 from masksweep.sweeps.components.datasets.base import Arrays, DataSet
 from masksweep.sweeps.components.datasets.characters import ALPHABET, Characters, encoded, text
 from masksweep.sweeps.components.datasets.csv import Csv
@@ -470,6 +470,25 @@ def test_characters_of_a_text_and_the_next_one() -> None:
     assert every_third.validation is None
     with pytest.raises(Invalid, match="length=0: must be 1 to 512"):
         Characters(length=0)
+    with pytest.raises(Invalid, match=r"data.validation=0.01: must be large enough for parts of m"):
+        Characters(length=512, validation=0.01).load()
+
+
+def test_the_text_belongs_to_the_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    def identity() -> str:
+        given = trial(data="characters", model={"name": "transformer", "vocabulary": 35})
+        assert "sha256" not in given.resolved()["data"]
+        return given.id
+
+    before = identity()
+    assert identity() == before
+    monkeypatch.setattr(characters, "text", lambda: "another text")
+    assert identity() != before
+
+
+@pytest.mark.parametrize("stride", range(1, 17))
+def test_each_character_is_a_class(stride: int) -> None:
+    assert Characters(stride=stride, length=1).load().outputs == len(ALPHABET)
 
 
 # -- of a teacher ------------------------------------------------------------------------------

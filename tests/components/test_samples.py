@@ -41,7 +41,7 @@ def with_value(array: Any, value: float) -> Any:
          "has test targets of the shape [2], and training targets of [1]"),
         ("classification", {"test": (X, LABELS[:3])}, "has 4 inputs and 3 targets in its test p"),
         ("classification", {"test": (X[:0], LABELS[:0])},
-         "has 0 inputs and 0 targets in its test part; all must have as many, at least 1"),
+         "has 0 inputs and 0 targets in its test part; all must have the same number of samples"),
         ("classification", {"test": (X, NUMBERS)},
          "has test targets of the shape [4, 1]; they must be [samples] for a classification"),
         ("regression", {"training": (X, LABELS)},

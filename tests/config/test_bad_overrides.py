@@ -105,7 +105,8 @@ SAID: dict[str, str] = {
     "train.loss_weights=2": "train.loss_weights=2: must be null, or {output: number} for several",
     "train.metrics=[3]": "train.metrics=3: must be a name",
     "train.loss_weights={size:0.5}":
-        "train.loss_weights=size: an output's name must be absent: mnist1d has one output",
+        "train.loss_weights=size: must not be given by output: mnist1d has one output",
+    "train.loss=''": "train.loss=: must be a name, null, or {output: name} for several outputs",
     "train.metrics=auc": "train.metrics=auc: must be a list, as [a,b]",
     "train.metrics=[auc,aucc]": "train.metrics=aucc: must be of auc, binary_crossentropy, ",
     "train.metrics=[auc] data=diabetes": "train.metrics=auc: must be of cosine_similarity, ",

@@ -344,6 +344,8 @@ def slices(*arrays: Any) -> Any:
         (train_on(lambda: slices(X, Y).repeat()), "its training part must have a known number"),
         (train_on(lambda: slices(X, Y).filter(lambda x, y: y > 0)), "must have a known number of"),
         (train_on(lambda: slices(X)), "its training part must give pairs of an input and a target"),
+        (train_on(lambda: slices({"a": X}, Y)), "has several inputs or targets, which must be arr"),
+        ({"tasks": {"a": "classification"}}, "must return arrays: several outputs are not with a"),
         (train_on(lambda: slices(X, Y).batch(4)), "has inputs of the shape (None, 8); single"),
         (train_on(lambda: slices(X, X)), "has targets (8,) float32; a class is one whole number"),
         (train_on(lambda: slices(X, Y)), "its test part must be a pair of arrays or a tf.data"),

@@ -59,6 +59,8 @@ def run_alone(seed: int = 0, **sections: Any) -> TrialResult:
 
 
 def sections_for(strategy: str) -> dict[str, Any]:
+    if strategy == "sparse_tensor":
+        return {"strategy": {"name": strategy, "format": "dense"}}
     sections = COLUMNS if strategy in ("var_list", "loss_mask") else {}
     return {"strategy": strategy, **({"pattern": "rows"} if strategy == "row_lookup" else sections)}
 
@@ -121,10 +123,10 @@ def assert_close(result: Any, alone: TrialResult, folder: Path, rounding: float 
         np.testing.assert_allclose(packed[name], single[name], rtol=0, atol=rounding)
 
 
-PACKED = [name for name, kind in STRATEGIES.items() if kind().xla]
+PACKED = [*(name for name, kind in STRATEGIES.items() if kind().xla), "sparse_tensor"]
 
 
-@pytest.mark.parametrize("strategy", by_default(["hard_mask"], PACKED))
+@pytest.mark.parametrize("strategy", by_default(["hard_mask", "sparse_tensor"], PACKED))
 def test_neither_lane_nor_neighbours_nor_padding_change_a_bit(
     strategy: str, kept: Kept, tmp_path: Path
 ) -> None:

@@ -11,10 +11,12 @@ import keras
 import numpy as np
 import pytest
 
-from masksweep.strategies import Invalid
+from masksweep.strategies import Invalid, Weight
 from masksweep.strategies.core.audit import same_bits
+from masksweep.strategies.core.selection import target_names
 from masksweep.strategies.core.weights import values
 from masksweep.sweeps.components.datasets import DATASETS
+from masksweep.sweeps.components.datasets.named import Named
 from masksweep.sweeps.components.models import MODELS
 from masksweep.sweeps.components.testing import check_dataset
 from masksweep.sweeps.config.trial import Trial
@@ -120,6 +122,32 @@ def test_masks_hold(strategy: str) -> None:
     assert metrics["sparsity/achieved"] == pytest.approx(0.5, abs=0.02)
 
 
+def test_the_order_of_the_outputs_makes_another_program() -> None:
+    first, second = Named(a=1, b=2), Named(b=2, a=1)
+    assert first != second
+    assert len({first: 0, second: 1, Named(a=1, b=2): 2}) == 2
+
+
+def test_no_output_layer_is_masked_by_default() -> None:
+    masked = {w.weight.name for w in setup.start(make()).plan.weights}
+    assert masked == {"picture_hidden/kernel", "numbers_hidden/kernel"}
+    with pytest.raises(Invalid, match="no kernel other than those of the output layers"):
+        target_names(
+            [Weight(f"{n}/kernel", (2, 2), "float32", "Dense", makes_output=True) for n in "ab"],
+            None,
+        )
+
+
+def test_defaults_do_not_change_the_identity() -> None:
+    plain = make(train={"loss": None, "loss_weights": None, "metrics": []})
+    kind = "sparse_categorical_crossentropy"
+    given = {"loss": {"kind": kind}, "loss_weights": {"size": 1.0}, "metrics": {"size": []}}
+    assert make(train=given).id == plain.id
+    assert make(train={**given, "loss": LOSS}).id != plain.id
+    listed, by_name = ({"metrics": m} for m in (["auc"], {"kind": ["auc"], "size": []}))
+    assert make(train=listed).id == make(train=by_name).id != plain.id
+
+
 def test_a_leak_is_found() -> None:
     assert finished(make(strategy="init_only")).metrics["integrity/ok"] == 0
 
@@ -172,7 +200,7 @@ def test_early_stopping_watches_a_metric_of_an_output() -> None:
     [
         (
             {"train": {"loss": {"kinds": "huber"}}},
-            "train.loss=kinds: an output's name must be kind, size",
+            "train.loss=kinds: must be an output, of kind, size",
         ),
         ({"train": {"loss": "auc"}}, "train.loss=auc: must be null or one of"),
         ({"train": {"loss": {"size": "hinge"}}}, "size of my_ends_data is regression"),
@@ -180,7 +208,7 @@ def test_early_stopping_watches_a_metric_of_an_output() -> None:
         ({"train": {"metrics": {"size": ["auc"]}}}, "size of my_ends_data is regression"),
         (
             {"data": "digits", "model": "mlp"},
-            "train.loss=size: an output's name must be absent: digits has one output",
+            "train.loss=size: must not be given by output: digits has one output",
         ),
         ({"train": {"class_weight": [1, 2]}}, "must be null, as in Keras, with several outputs"),
         ({"train": {"early_stopping": 1, "loss": None}, "objective": "test/mse"}, "objective"),

@@ -102,9 +102,11 @@ class Arrays:
         for part in self.train:
             if isinstance(part, Mapping):
                 sha.update("\n".join(part).encode())
+            if isinstance(part, StoredImages):
+                sha.update(part.sha256.encode())
+                continue
             for array in named.arrays_of(part):
-                stored = array.sha256.encode() if isinstance(array, StoredImages) else None
-                sha.update(stored or np.ascontiguousarray(array).tobytes())
+                sha.update(np.ascontiguousarray(array).tobytes())
         features, targets = (named.map_arrays(lambda a: list(a.shape), p) for p in self.train)
         return {
             "name": self.name,
@@ -128,8 +130,8 @@ class DataSet:
     """The task of each output by its name, for a model with several outputs. `task` is then that of
     the first one, whose score is the score of a trial. Empty for one output."""
     standardised: ClassVar[bool | None] = None
-    """Whether the inputs, and the targets of a regression, are scaled to mean 0 and deviation 1.
-    None: for a regression only."""
+    """Whether the inputs, and the targets of regressions, are scaled to mean 0 and deviation 1.
+    None: only if a task is a regression."""
     outputs: ClassVar[int | None] = None
     """Number of classes, needed for a `tf.data.Dataset` only."""
     deterministic: ClassVar[bool] = False
@@ -140,7 +142,7 @@ class DataSet:
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        if "tasks" in vars(cls):
+        if vars(cls).get("tasks"):
             cls.task = next(iter(cls.tasks.values()))
 
     def __post_init__(self) -> None:
@@ -170,12 +172,15 @@ class DataSet:
 
     @property
     def is_standardised(self) -> bool:
-        """Whether inputs, and the targets of a regression, are scaled; see `standardised`."""
-        return self.task == "regression" if self.standardised is None else self.standardised
+        """Whether inputs, and the targets of regressions, are scaled; see `standardised`."""
+        if self.standardised is None:
+            return "regression" in self.all_tasks.values()
+        return self.standardised
 
     @cached_property
     def digest(self) -> str | None:
-        """SHA-256 of the content of `path`; None if the data set has no file.
+        """SHA-256 of the content of `path`; None if the data set has no file. A data set whose
+        content depends on what is installed returns that of the content.
 
         Raises:
             Invalid: (key `path`) There is no such file.
@@ -263,6 +268,8 @@ def _pipelines(data: DataSet, training: Any, validation: Any, test: Any) -> Arra
     allowed = "not with a tf.data.Dataset"
     if data.is_standardised:
         raise Invalid("name", data.name, f"must set standardised = False: scaling is {allowed}")
+    if data.tasks:
+        raise Invalid("name", data.name, f"must return arrays: several outputs are {allowed}")
     if data.validation and validation is None:
         hint = "return the samples from own_validation, or set it to 0"
         raise Invalid("validation", data.validation, f"a fraction is {allowed}; {hint}")

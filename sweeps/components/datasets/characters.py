@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
-from importlib import resources
+from functools import cache, cached_property
+from importlib.util import find_spec
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -21,14 +24,16 @@ TEST = 0.2
 @register
 @dataclass(frozen=True)
 class Characters(DataSet):
-    """The next character of English text, after `length` others: the numbers of characters, and
-    35 classes; the descriptions of data sets that scikit-learn ships, some 40,000 characters.
+    """Predicts the next character of English text from the `length` characters before it.
 
-    The text is cut into three parts, so that no test or validation sample has a part of a training
-    sample. A model reads the characters by their numbers: `model=transformer model.vocabulary=35`.
+    The text is the descriptions of data sets that scikit-learn ships, some 40,000 characters. It is
+    cut into three parts, so that no test or validation sample has a part of a training sample. A
+    model reads the characters by their numbers, of which there are 35: `model=transformer
+    model.vocabulary=35`. The text may change with scikit-learn, so it belongs to the identity of a
+    trial.
 
     Raises:
-        Invalid: A setting is outside its range.
+        Invalid: A setting is outside its range, or a part is shorter than a sample.
 
     Example:
         >>> x, y = Characters(length=8).samples()[0]
@@ -37,16 +42,20 @@ class Characters(DataSet):
     """
 
     name: ClassVar[str] = "characters"
-    outputs: ClassVar[int | None] = len(ALPHABET)
     length: int = 32
     """Number of characters that a sample has."""
     stride: int = 3
-    """Number of characters from one sample to the next."""
+    """Number of characters from one sample to the next, 1 to 16."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(1 <= self.length <= 512, "length", self.length, "1 to 512")
-        require(self.stride >= 1, "stride", self.stride, "1 or more")
+        require(1 <= self.stride <= 16, "stride", self.stride, "1 to 16")
+
+    @cached_property
+    def digest(self) -> str | None:
+        """SHA-256 of the text."""
+        return hashlib.sha256(text().encode()).hexdigest()
 
     def samples(self) -> tuple[Split, Split]:
         training, _, test = self._parts()
@@ -63,14 +72,20 @@ class Characters(DataSet):
         return numbers[:validation], numbers[validation:test], numbers[test:]
 
     def _windows(self, numbers: Array) -> Split:
+        allowed = f"large enough for parts of more than {self.length} characters, or 0"
+        require(len(numbers) > self.length, "validation", self.validation, allowed)
         windows = np.lib.stride_tricks.sliding_window_view(numbers, self.length + 1)[:: self.stride]
         return windows[:, :-1].astype(np.float32), windows[:, -1].astype(np.int32)
 
 
+@cache
 def text() -> str:
     """Returns the descriptions of data sets in scikit-learn, by the names of their files."""
-    folder = resources.files("sklearn.datasets.descr")
-    files = sorted((f for f in folder.iterdir() if f.name.endswith(".rst")), key=lambda f: f.name)
+    # scikit-learn is not imported: that takes a second, also where a sweep is only planned
+    package = find_spec("sklearn")
+    assert package is not None
+    assert package.submodule_search_locations is not None
+    files = sorted(Path(package.submodule_search_locations[0], "datasets", "descr").glob("*.rst"))
     return "\n".join(file.read_text(encoding="utf-8") for file in files)
 
 

@@ -13,10 +13,16 @@ Part = Any
 
 
 class Named(dict[str, T]):
-    """A dict that can be part of the key of a cache. Do not change it."""
+    """A dict that can be part of the key of a cache. Do not change it.
+
+    Another order makes another key, because it makes another model.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, dict) and [*self.items()] == [*other.items()]
 
     def __hash__(self) -> int:  # type: ignore[override]
-        return hash(frozenset(self.items()))
+        return hash(tuple(self.items()))
 
 
 def map_arrays(function: Callable[[Any], Any], part: Part) -> Part:

@@ -63,6 +63,8 @@ class Pipeline:
             )
         spec = dataset.element_spec
         is_pair = isinstance(spec, tuple) and len(spec) == 2
+        if is_pair and any(isinstance(part, dict) for part in spec):
+            raise refuse("has several inputs or targets, which must be arrays in memory")
         if not is_pair or not all(isinstance(s, tf.TensorSpec) for s in spec):
             raise refuse("must give pairs of an input and a target")
         x, y = spec

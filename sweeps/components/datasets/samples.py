@@ -75,14 +75,22 @@ def _check_shapes(
     """Checks the arrays of one part. Returns the shape of a sample by the words for each array."""
     of_targets = list(targets) if isinstance(targets, Mapping) else [""]
     if of_targets != list(tasks):
-        wanted = f"a dict of {', '.join(tasks)}" if tasks.keys() != {""} else "one array"
-        found = f"has the targets {', '.join(of_targets) or 'of no name'} in its {name} part"
-        raise Invalid("", "", f"{found}; they must be {wanted}, in this order, as tasks has it")
+        found = "has one target"
+        if of_targets != [""]:
+            found = f"has the targets {', '.join(of_targets)}"
+        wanted = f"tasks has {', '.join(tasks)}, in this order"
+        if tasks.keys() == {""}:
+            wanted = "set tasks for several outputs"
+        raise Invalid("", "", f"{found} in its {name} part; {wanted}")
     arrays = _arrays("inputs", inputs) | _arrays("targets", targets)
+    for kind, array in arrays.items():
+        if " " in kind and not isinstance(array, np.ndarray):
+            raise Invalid("", "", f"has {name} {kind} that are no NumPy array")
     counts = {kind: len(array) for kind, array in arrays.items()}
     if len({*counts.values()}) > 1 or 0 in counts.values():
         found = " and ".join(f"{count} {kind}" for kind, count in counts.items())
-        raise Invalid("", "", f"has {found} in its {name} part; all must have as many, at least 1")
+        allowed = "all must have the same number of samples, at least 1"
+        raise Invalid("", "", f"has {found} in its {name} part; {allowed}")
     for (kind, array), task in zip(
         _arrays("targets", targets).items(), tasks.values(), strict=True
     ):

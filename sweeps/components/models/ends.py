@@ -91,6 +91,7 @@ def tensors_by_name(network: Any, end: str) -> dict[str, Any]:
         network: A Keras model, Functional or Sequential.
         end: `input` or `output`.
     """
+    network = keras_internals.functional(network)
     structure = getattr(network, end)
     if isinstance(structure, Mapping):
         return dict(structure)

@@ -45,6 +45,14 @@ def test_where_a_tensor_comes_from_and_how_often_a_layer_is_applied() -> None:
     assert internals.applications(layer) == 2
 
 
+def test_the_functional_model_of_a_sequential_one() -> None:
+    model = keras.Sequential([keras.Input((4,), name="start"), layers.Dense(3, name="end")])
+    functional = internals.functional(model)
+    assert functional.output_names == ["end"]
+    assert [tensor.name for tensor in functional.inputs] == ["start"]
+    assert internals.functional(functional) is functional
+
+
 def test_a_rematerialized_layer() -> None:
     plain = layers.Dense(4)
     with keras.RematScope(mode="full"):

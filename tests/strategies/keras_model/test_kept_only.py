@@ -160,6 +160,20 @@ def test_it_is_saved_without_dense_arrays_and_goes_on(tmp_path: Path) -> None:
     assert loaded.get_layer("hidden").kernel.numpy().shape == (0,)
 
 
+def test_a_file_tells_the_format_that_auto_chose(tmp_path: Path) -> None:
+    """The order of the stored values depends on it, and another version may choose another one."""
+    masked = fit(masked_network("auto"))
+    assert masked.holding.strategies == {KERNEL: SparseTensor("dense")}
+    masked.save(tmp_path / "masked.keras")
+    loaded = keras.models.load_model(tmp_path / "masked.keras")
+    assert loaded.holding.strategies == masked.holding.strategies
+    assert same_weights(loaded.dense_weights(), masked.dense_weights())
+    masked.holding.strategies[KERNEL] = SparseTensor("auto")  # as earlier versions stored it
+    masked.save(tmp_path / "older.keras")
+    with pytest.raises(Invalid, match=r"strategy=sparse_tensor: .* is not told by the file"):
+        keras.models.load_model(tmp_path / "older.keras")
+
+
 def test_weights_of_a_plain_model_are_loaded(tmp_path: Path) -> None:
     masked = fit(masked_network())
     plain = masked.export_plain()

@@ -123,6 +123,16 @@ def test_train_on_batch_follows_the_schedule_as_fit_does(schedule: str) -> None:
     assert_same(by_batch, by_fit)
 
 
+def test_several_steps_at_once_must_have_the_gradients_of_one_change() -> None:
+    masked = moving("rigl")
+    masked.compile("adam", loss(), jit_compile=False, steps_per_execution=4)
+    with pytest.raises(Invalid, match=r"steps_per_execution=4: must be at most 3 with schedule"):
+        train(masked)
+    masked.compile("adam", loss(), jit_compile=False, steps_per_execution=2)
+    train(masked)
+    assert len(masked.mask_changes) > 2
+
+
 def test_a_loop_of_ones_own_follows_the_schedule() -> None:
     def trained(schedule: str) -> Any:
         masked = moving(schedule)
