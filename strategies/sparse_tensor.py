@@ -37,8 +37,8 @@ def _indices_by_output(mask: Mask) -> Array:
 
 
 def _positions(mask: Mask) -> Array:
-    """Returns the index of each kept entry in the flattened kernel, `[kept]` int64."""
-    return np.flatnonzero(mask).astype(np.int64)
+    """Returns the index of each kept entry in the flattened kernel, `[kept]` int32."""
+    return np.flatnonzero(mask).astype(np.int32)
 
 
 def _places(m: Any, shape: tuple[int, ...]) -> Any:
@@ -97,7 +97,7 @@ def _written_out() -> Binding:
         keep=lambda held, m: held,
         init=lambda w, m, h: tf.gather(tf.reshape(w, [-1]), m),
         substitute=scatter,
-        places=lambda m, shape: m,
+        places=lambda m, shape: tf.cast(m, tf.int64),
     )
 
 

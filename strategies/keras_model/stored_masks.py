@@ -100,8 +100,8 @@ def load(
         start[weight.name] = np.array(store[START.format(i)])
         if strategies[weight.name].for_weight(masked[-1]) != strategies[weight.name]:
             allowed = (
-                f"of {weight.name} is not told by the file, which an earlier version wrote: export "
-                "the model as a plain one with that version"
+                f"has no format in this file of an earlier version, so the order of the values of "
+                f"{weight.name} is not known: export a plain model with that version"
             )
             raise Invalid("strategy", strategies[weight.name].name, allowed)
     return Plan(tuple(masked)), start

@@ -49,7 +49,7 @@ def test_the_readme_says_what_came_out_where_masks_move() -> None:
     assert f"the first five are exact again ({sum(moving[x].exact for x in exact)})" in text
     assert moving["var_list"].tried == 0
     masked = moving["gradient_mask"]
-    assert f"`gradient_mask` leaks in {masked.tried - masked.exact} of {masked.tried}:" in text
+    assert f"`gradient_mask` leaks in {masked.tried - masked.exact} of {masked.tried}," in text
 
 
 def test_the_table_is_written_in_its_own_order() -> None:

@@ -21,6 +21,9 @@ class Named(dict[str, T]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, dict) and [*self.items()] == [*other.items()]
 
+    def __ne__(self, other: object) -> bool:  # a dict has one of its own
+        return not self == other
+
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(tuple(self.items()))
 
