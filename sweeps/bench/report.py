@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from masksweep.sweeps.bench.cases import SIZES
+from masksweep.sweeps.bench.peers import FORMATS
 from masksweep.sweeps.bench.timing import Row, Untimed
 from masksweep.sweeps.common import escape, tables
 from masksweep.sweeps.common.tables import Column
@@ -119,6 +120,33 @@ def group_rows(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
     return series
 
 
+def drawn(rows: Sequence[Row]) -> list[Row]:
+    """Returns the rows of the plot: few enough lines to tell them apart.
+
+    Of each strategy, these are the first of its forms, and random masks or, if it refuses them, the
+    first pattern that it takes. All formats of other libraries are drawn, and `coo`, TensorFlow's
+    own sparse product. The tables and the JSON file have all rows.
+    """
+    forms = {(row.strategy, row.format) for row in rows}
+    first: dict[str, str] = {}
+    for row in rows:
+        first.setdefault(row.strategy, row.format)
+    main = {
+        (strategy, format)
+        for strategy, format in forms
+        if strategy in FORMATS or format in ("coo", first[strategy])
+    }
+    patterns: dict[str, list[str]] = {}
+    for row in rows:
+        patterns.setdefault(row.strategy, []).append(row.pattern)
+    return [
+        row
+        for row in rows
+        if (row.strategy, row.format) in main
+        and row.pattern in ("-", "random" if "random" in (p := patterns[row.strategy]) else p[0])
+    ]
+
+
 NEAR_DENSE = (0.4, 2.0)
 """Limits of the ratio in the lower row of the plot, which enlarges this part of the upper row."""
 
@@ -126,21 +154,23 @@ NEAR_DENSE = (0.4, 2.0)
 def plot(results: BenchResults) -> bytes:
     """Returns a PNG: ratio to dense against sparsity, with the operation count as a lower bound.
 
-    The upper row shows all ratios. The lower row enlarges those near 1, where most strategies are.
+    The rows are those of `drawn`. The upper panels show all ratios. The lower ones enlarge those
+    near 1, where most strategies are.
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
     figure = Figure(figsize=(5.2 * len(results.sizes), 8.4), layout="constrained")
     rows = figure.subplots(2, len(results.sizes), sharex="col", sharey="row", squeeze=False)
-    names = list(dict.fromkeys(name for name, _ in group_rows(results.rows)))
-    patterns = list(dict.fromkeys(pattern for _, pattern in group_rows(results.rows)))
+    shown = drawn(results.rows)
+    names = list(dict.fromkeys(name for name, _ in group_rows(shown)))
+    patterns = list(dict.fromkeys(pattern for _, pattern in group_rows(shown)))
     # in this plot a marker stands for a pattern, so the strategy's own marker is dropped
     looks = {n: {k: v for k, v in line_style(n, names).items() if k != "marker"} for n in names}
     marker = {pattern: MARKERS[i % len(MARKERS)] for i, pattern in enumerate(patterns)}
     for axes in rows:
         for axis, size in zip(axes, results.sizes, strict=True):
-            _draw(axis, [row for row in results.rows if row.size == size], looks, marker)
+            _draw(axis, [row for row in shown if row.size == size], looks, marker)
         axes[0].set_ylabel("step time / dense")
     for above, below, size in zip(*rows, results.sizes, strict=True):
         above.set_title(f"{size}: {'-'.join(map(str, SIZES[size].layer_widths))}")

@@ -233,6 +233,30 @@ def test_a_peer_trains_in_its_own_process_or_says_why_not(library: str) -> None:
 
 
 @pytest.mark.slow
+def test_the_plot_has_one_line_of_each_strategy_and_those_of_others() -> None:
+    def row(strategy: str, format: str, pattern: str) -> timing.Row:
+        label = {"size": "S", "strategy": strategy, "format": format, "pattern": pattern}
+        times = dict.fromkeys(("step_ms", "dense_ms", "ratio_to_dense"), 1.0)
+        none = dict.fromkeys(("ratio_low", "ratio_high", "ratio_same_compiler"))
+        return timing.Row(**label, sparsity=0.5, **times, **none)
+
+    kept = [
+        row("torch", "dense", "-"),
+        row("torch", "csr", "random"),
+        row("sparse_tensor", "auto", "random"),
+        row("sparse_tensor", "coo", "random"),
+        row("var_list", "-", "columns"),
+        row("weight_mask", "where", "random"),
+    ]
+    others = [
+        row("sparse_tensor", "auto", "rows"),
+        row("sparse_tensor", "lookup", "random"),
+        row("var_list", "with biases", "columns"),
+        row("weight_mask", "product", "random"),
+    ]
+    assert report.drawn([*kept, *others]) == kept
+
+
 def test_a_bench_leaves_a_table_a_plot_a_file_and_a_run(tmp_path: Path) -> None:
     arguments = ["--sizes", "S", "--strategies", "weight_mask,var_list", "--sparsities", ".9"]
     process = subprocess.run(
