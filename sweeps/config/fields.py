@@ -73,6 +73,8 @@ def _check_loss_weights(value: Any) -> Any:
 
 def _check_metrics(value: Any) -> Any:
     """Returns the value of `train.metrics`."""
+    if value is None:
+        return None
     lists = [*value.values()] if isinstance(value, dict) else [value]
     if not all(isinstance(names, list | tuple) for names in lists):
         raise Invalid("", value, "must be a list, as [a,b], or {output: [a,b]} for several outputs")
@@ -95,8 +97,8 @@ Loss = Annotated[str | dict[str, str] | None, PlainValidator(_check_loss)]
 """The name of a loss, the names of the losses of several outputs, or null."""
 LossWeights = Annotated[dict[str, float] | None, PlainValidator(_check_loss_weights)]
 """The factors of the losses of several outputs, or null."""
-Metrics = Annotated[list[str] | dict[str, list[str]], PlainValidator(_check_metrics)]
-"""Names of metrics, or those of several outputs."""
+Metrics = Annotated[list[str] | dict[str, list[str]] | None, PlainValidator(_check_metrics)]
+"""Names of metrics, those of several outputs, or null."""
 BALANCED = "balanced"
 """Weights by which each class counts the same."""
 Targets = Annotated[list[str] | str | None, PlainValidator(_check_targets)]

@@ -128,10 +128,10 @@ class Train(Section):
     loss_weights: LossWeights = None
     """Factors of the losses of several outputs, by their names, as in `keras.Model.compile`. An
     output that is not named has the factor 1; null: all have."""
-    metrics: Metrics = []
+    metrics: Metrics = None
     """Names of Keras metrics, such as `top_k_categorical_accuracy`, that are recorded beside the
     loss and the accuracy on the validation and test samples. For a model with several outputs, the
-    names by output; a list is for the first output."""
+    names by output; a list is for the first output. null records no others."""
     class_weight: ClassWeight = None
     """Weight of each class in the loss of the training, as in `keras.Model.fit`: a list, or
     `balanced`, by which each class counts the same; null weighs all samples the same."""
@@ -160,7 +160,7 @@ class Train(Section):
         Args:
             first: Name of the first output, which a list of metrics is for.
         """
-        return self.metrics if isinstance(self.metrics, dict) else {first: self.metrics}
+        return self.metrics if isinstance(self.metrics, dict) else {first: self.metrics or []}
 
 
 class Audit(Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -14,7 +15,16 @@ import pytest
 
 from masksweep.sweeps.components import plugin_files
 from tests.support.command import complaint, masksweep
-from tests.support.plugin import MODEL, WIDE, install, my_net, my_training, split_my_net
+from tests.support.plugin import (
+    MODEL,
+    PAGE,
+    WIDE,
+    install,
+    my_ends,
+    my_net,
+    my_training,
+    split_my_net,
+)
 from tests.support.sweep_process import ran
 
 REGISTERED = MODEL.replace("@dataclass", "@register\n@dataclass").replace(
@@ -47,6 +57,16 @@ def test_its_components_are_listed_with_its_digest_and_planned(folder: Path) -> 
     assert len(set(ids(folder, *MINE, "model.units=8,16"))) == 2
     process = masksweep("plan", "model=my_net", cwd=folder, light=True)
     assert complaint(process).startswith("model=my_net: unknown; one of ")
+
+
+def test_several_inputs_and_outputs_by_the_command_of_the_page(folder: Path) -> None:
+    (folder / "my_ends.py").write_text(my_ends())
+    lines = re.findall(r"^masksweep run (--plugin my_ends.*?)\n```", PAGE.read_text(), re.M | re.S)
+    (command,) = lines
+    arguments = shlex.split(command.replace("\\\n", " "))
+    assert len(set(ids(folder, *arguments))) == 2
+    other = [*arguments[:-1], "train.metrics=[auc]"]
+    assert set(ids(folder, *other)).isdisjoint(ids(folder, *arguments))
 
 
 OWN = ("--plugin", "my_training.py", "data=digits", "model=logistic", "targets=['*/kernel']",
