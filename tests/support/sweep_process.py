@@ -28,10 +28,12 @@ def clean_env(**more: str) -> dict[str, str]:
     """This process's environment without the variables of Hydra, MLflow, Ray and TensorFlow.
 
     PYTHONSAFEPATH is left out too: a command that ran in this process may have set it. So are
-    COLUMNS and LINES, which pytest-xdist sets to the size of the terminal. `more` is added.
+    COLUMNS and LINES, which pytest-xdist sets to the size of the terminal. `more` is added. The
+    priority of Ray's workers stays; see `tests/conftest.py`.
     """
     prefixes = ("HYDRA_", "MLFLOW_", "RAY_", "CUDA_", "TF_", "PYTHONSAFEPATH", "COLUMNS", "LINES")
-    return {k: v for k, v in os.environ.items() if not k.startswith(prefixes)} | more
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(prefixes)}
+    return kept | {"RAY_worker_niceness": "0"} | more
 
 
 def wait_for(condition: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
