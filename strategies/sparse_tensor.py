@@ -22,6 +22,7 @@ from masksweep.strategies.base import (
 from masksweep.strategies.kernels.binding import MODULES, binding, dense_zeros, misfit
 from masksweep.strategies.kernels.choice import choose, choose_for_moving_masks
 from masksweep.strategies.registry import register
+from masksweep.strategies.sparse_values import SparseValues
 
 FORMATS = ("auto", "coo", "lookup", "compiled", "block", "compact", "dense")
 
@@ -34,11 +35,6 @@ def _indices(mask: Mask) -> Array:
 def _indices_by_output(mask: Mask) -> Array:
     """Returns the indices of each kept entry, sorted by the last axis, `[kept, axes]` int64."""
     return np.argwhere(mask.T)[:, ::-1].astype(np.int64)
-
-
-def _positions(mask: Mask) -> Array:
-    """Returns the index of each kept entry in the flattened kernel, `[kept]` int32."""
-    return np.flatnonzero(mask).astype(np.int32)
 
 
 def _places(m: Any, shape: tuple[int, ...]) -> Any:
@@ -85,18 +81,13 @@ def _look_up(x: Any, v: Any, m: Any, h: Any) -> Any:
 
 
 def _written_out() -> Binding:
-    """Returns the functions of `format="dense"`."""
+    """Returns the functions of `format="dense"`: those of `sparse_values`, without held values."""
     import tensorflow as tf
 
-    def scatter(v: Any, m: Any, h: Any) -> Any:
-        flat = tf.reshape(dense_zeros(h), [-1])
-        return tf.reshape(tf.tensor_scatter_nd_update(flat, m[:, None], v), h.shape)
-
-    return Binding(
-        layout=_positions,
-        keep=lambda held, m: held,
-        init=lambda w, m, h: tf.gather(tf.reshape(w, [-1]), m),
-        substitute=scatter,
+    values = SparseValues().bind()
+    return replace(
+        values,
+        substitute=lambda v, m, h: values.substitute(v, m, dense_zeros(h)),
         places=lambda m, shape: tf.cast(m, tf.int64),
     )
 
