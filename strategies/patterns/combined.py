@@ -20,8 +20,8 @@ def pattern_of(choice: Any) -> Pattern:
         choice: A pattern, its name, or a mapping with its `name` and its settings.
 
     Raises:
-        Invalid: There is no such pattern or setting, a setting is not allowed, the settings name a
-            file or give globs without an order, or the pattern is trained in rounds.
+        Invalid: There is no such pattern or setting, a setting is not allowed, the settings give
+            globs without an order, or the pattern is trained in rounds.
 
     Example:
         >>> pattern_of({"name": "band", "lower": 0})
@@ -34,8 +34,6 @@ def pattern_of(choice: Any) -> Pattern:
     name = settings.get("name") if isinstance(settings, Mapping) else None
     if not isinstance(name, str) or name not in PATTERNS:
         raise Invalid("of", choice, f"must have the name of a pattern: {', '.join(PATTERNS)}")
-    # a sweep checks and records only the files that its own sections name
-    require(settings.get("path") is None, "of", choice, "a pattern that reads no file")
     inner = settings.get("of")
     # a trial's identity does not depend on the order of a mapping
     ordered = not isinstance(inner, Mapping) or "name" in inner

@@ -115,8 +115,8 @@ def _audit_run(run_id: str, uri: str | None) -> list[Finding]:
         reference_files = [f"{name}.json" for name in RUN_FILES]
         try:
             with show_status(f"Fetching run {run_id}"):
-                names = [*RUN_FILES, *reference_files]
-                downloaded = reader.download(uri, run_id, names, Path(folder))
+                wanted = {*RUN_FILES, *reference_files}
+                downloaded = reader.download(uri, run_id, wanted.__contains__, Path(folder))
         except StoreUnavailable as error:
             raise Invalid("tracking.uri", redact(store_uri(uri)), f"is away: {error}") from error
         paths = {name: str(Path(folder, name)) for name in downloaded}

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common.redact import holds_secret, redact
-from masksweep.sweeps.components.groups import GROUPS_WITH_FILES
+from masksweep.sweeps.components.named_files import named_files
 from masksweep.sweeps.composing.command_line import RUN_FLAGS, compose_plan
 from masksweep.sweeps.config.plan import sweep_name
 
@@ -48,9 +48,8 @@ def prepare(run_arguments: Sequence[str]) -> Submission:
         _require_public(key.lstrip("+~"), value)
     trials = [p.trial for p in compose_plan([a for a in run_arguments if a not in RUN_FLAGS])]
     for trial in trials:
-        for group in GROUPS_WITH_FILES:
-            if path := getattr(getattr(trial, group), "path", None):
-                _require_absolute(f"{group}.path", path)
+        for key, path in named_files(trial.resolved()).items():
+            _require_absolute(key, path)
     first = trials[0]
     if first.launch.address is not None:
         allowed = "left to submit; --address names the cluster"

@@ -32,6 +32,3 @@ REGISTRIES: Mapping[str, Registry[Any]] = {
     "metric": OWN_METRICS,
 }
 """The registries of all kinds of components: also of those that settings of a group name."""
-GROUPS_WITH_FILES = ("pattern", "held", "model", "data", "start")
-"""Groups and sections whose setting `path` names a file. Its content belongs to a trial's
-identity."""

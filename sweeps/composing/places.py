@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common.redact import redact
-from masksweep.sweeps.components.groups import GROUPS_WITH_FILES
+from masksweep.sweeps.components.named_files import named_files
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -19,8 +19,6 @@ DESTINATION_KEYS = ("tracking.uri", "checkpoint.path", "launch.address")
 """Keys of places to which results, weights and code are sent. Checkpoints are loaded from there."""
 RUN_KEYS = ("start.run",)
 """Keys of runs whose artifacts are read from the store."""
-INPUT_FILE_KEYS = tuple(f"{group}.path" for group in GROUPS_WITH_FILES)
-"""Keys of files that are read."""
 
 
 def check(untrusted: UntrustedConfigs, jobs: Sequence[Mapping[str, Any]]) -> None:
@@ -39,32 +37,38 @@ def check(untrusted: UntrustedConfigs, jobs: Sequence[Mapping[str, Any]]) -> Non
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     overrides = OverridesParser.create().parse_overrides(list(untrusted.overrides))
-    for key in (*DESTINATION_KEYS, *RUN_KEYS, *INPUT_FILE_KEYS):
-        allowed = [None, *(value for o in overrides for value in _override_values(o, key))]
+    named = [config for override in overrides for config in _as_configs(override)]
+    for key in (*DESTINATION_KEYS, *RUN_KEYS):
+        allowed = [None, *(_config_value(config, key) for config in named)]
         for job in jobs:
-            value = _config_value(job, key)
-            if value in allowed:
-                continue
-            is_file = key in INPUT_FILE_KEYS
-            if not is_file or not _is_inside(untrusted.folder, value):
-                folder_text = f"in {untrusted.folder}, or " if is_file else ""
-                message = f"must be {folder_text}on the command line, with --config-dir"
-                raise Invalid(key, redact(str(value))[:200], message)
-            allowed.append(value)
+            if (value := _config_value(job, key)) not in allowed:
+                raise _not_named(key, value)
+    files = [(_group(key), path) for config in named for key, path in named_files(config).items()]
+    for job in jobs:
+        for key, path in named_files(job).items():
+            if (_group(key), path) not in files and not _is_inside(untrusted.folder, path):
+                raise _not_named(key, path, f"in {untrusted.folder}, or ")
 
 
-def _override_values(override: Override, key: str) -> Iterator[Any]:
-    """Yields the values that an override gives to a key."""
-    section, _, name = key.partition(".")
-    value = override.value()
-    if override.key_or_group == section and isinstance(value, dict):
-        yield value.get(name)
-    elif override.key_or_group == key and override.is_sweep_override():
-        from masksweep.sweeps.composing.hydra_internals import swept_values
+def _not_named(key: str, value: Any, other_places: str = "") -> Invalid:
+    message = f"must be {other_places}on the command line, with --config-dir"
+    return Invalid(key, redact(str(value))[:200], message)
 
-        yield from swept_values(override)
-    elif override.key_or_group == key:
-        yield value
+
+def _group(key: str) -> str:
+    return key.partition(".")[0]
+
+
+def _as_configs(override: Override) -> Iterator[dict[str, Any]]:
+    """Yields a config with nothing but what an override sets, for each value that it sweeps."""
+    from masksweep.sweeps.composing.hydra_internals import swept_values
+
+    is_sweep = override.is_sweep_override()
+    for value in swept_values(override) if is_sweep else [override.value()]:
+        config: Any = value
+        for name in reversed(override.key_or_group.split(".")):
+            config = {name: config}
+        yield config
 
 
 def _config_value(job: Mapping[str, Any], key: str) -> Any:

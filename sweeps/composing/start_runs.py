@@ -67,7 +67,7 @@ def _download(uri: str | None, run: str, file: Path) -> None:
 
     try:
         with show_status(f"Fetching run {run}"), tempfile.TemporaryDirectory() as folder:
-            if not reader.download(uri, run, [MODEL_FILE], Path(folder)):
+            if not reader.download(uri, run, {MODEL_FILE}.__contains__, Path(folder)):
                 allowed = f"has no {MODEL_FILE}, which the run of a trial has when it ended well"
                 raise Invalid("start.run", run, allowed)
             content = Path(folder, MODEL_FILE).read_bytes()

@@ -26,6 +26,7 @@ from masksweep.sweeps.components.groups import GROUPS
 from masksweep.sweeps.components.losses import DEFAULT_LOSS, OWN_LOSSES
 from masksweep.sweeps.components.metrics import OWN_METRICS
 from masksweep.sweeps.components.models import Model
+from masksweep.sweeps.components.named_files import with_files
 from masksweep.sweeps.components.optimizers import Optimizer
 from masksweep.sweeps.components.schedules import SCHEDULES as LEARNING_RATES
 from masksweep.sweeps.config import training_checks
@@ -268,7 +269,8 @@ class Trial(Section):
         It is this trial with the settings of `pattern.found_with`.
 
         Raises:
-            Invalid: `pattern.found_with` has a setting of another section, or an invalid value.
+            Invalid: `pattern.found_with` has a setting of another section or names a file, or a
+                value is invalid.
         """
         plain = self.resolved() | {"compare": None}
         overrides = self.pattern.found_with if isinstance(self.pattern, Scored) else None
@@ -276,6 +278,8 @@ class Trial(Section):
             if group not in ("train", "data", "optimizer"):
                 key = f"pattern.found_with.{group}"
                 raise Invalid(key, settings, "settings of train, data or optimizer")
+            if "path" in settings:  # only files of the trial's own sections are recorded
+                raise Invalid(f"pattern.found_with.{group}.path", settings["path"], "must be left out")
             plain[group] = {**({} if "name" in settings else plain[group]), **settings}
         if overrides is not None:
             plain["pattern"] |= {"found_with": None}
@@ -333,10 +337,11 @@ class Trial(Section):
         known = components.keys() | self._parts.keys()
         if origins := {g: o for g, o in self.origins.items() if g in known}:
             config["components"] = origins
-        for group, section in config.items():
-            if isinstance(section, dict) and "path" in section:
-                content = self.data.digest if group == "data" else digest(section["path"])
-                section["path"] = f"sha256:{content}"
+
+        def content(key: str, path: str) -> str:
+            return f"sha256:{self.data.digest if key == 'data.path' else digest(path)}"
+
+        config = with_files(config, content)
         if "path" not in config["data"] and self.data.digest:
             config["data"]["sha256"] = self.data.digest
         if self.train.steps is not None:

@@ -105,7 +105,7 @@ def _targets(options: argparse.Namespace, folder: Path) -> list[Target]:
             for run in reader.finished_run_ids(uri, source) if sweep else [source]:
                 run_folder = folder / run
                 run_folder.mkdir()
-                files = reader.download(uri, run, run_config.FILE_NAMES, run_folder)
+                files = reader.download(uri, run, run_config.is_file_of_run, run_folder)
                 if run_config.FILE_NAME not in files:
                     raise Invalid("run", run, f"has no {run_config.FILE_NAME}: no trial's run")
                 targets.append(_target_of_run(run, run_folder, data))

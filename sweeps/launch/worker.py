@@ -20,7 +20,7 @@ from masksweep.sweeps.common.limits import MAX_SENT_ARTIFACT_BYTES
 from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.common.storage import Folder
 from masksweep.sweeps.components import plugins
-from masksweep.sweeps.components.groups import GROUPS_WITH_FILES
+from masksweep.sweeps.components.named_files import with_files
 from masksweep.sweeps.config.trial import Trial, parse, recorded_config
 from masksweep.sweeps.launch.cluster import Spec
 from masksweep.sweeps.launch.job import Emit, Failure, FatalEvent, failure
@@ -58,11 +58,7 @@ class Task:
 
 def portable_config(trial: Trial) -> dict[str, Any]:
     """Returns the trial's config with absolute paths: a worker has another current folder."""
-    config = recorded_config(trial)
-    for group in GROUPS_WITH_FILES:
-        if path := config[group].get("path"):
-            config[group]["path"] = str(Path(path).absolute())
-    return config
+    return with_files(recorded_config(trial), lambda _, path: str(Path(path).absolute()))
 
 
 class TrialWork:

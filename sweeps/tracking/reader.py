@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -166,8 +166,9 @@ def _outcome(client: Any, run: Any, folder: Path) -> tuple[Outcome | str, str]:
     run_folder = folder / run.info.run_id
     run_folder.mkdir()
     artifacts = {file.path for file in client.list_artifacts(run.info.run_id)}
-    for name in artifacts & {*run_config.FILE_NAMES, "environment.txt"}:
-        client.download_artifacts(run.info.run_id, name, str(run_folder))
+    for name in artifacts:
+        if run_config.is_file_of_run(name) or name == "environment.txt":
+            client.download_artifacts(run.info.run_id, name, str(run_folder))
     try:
         trial = run_config.read(run_folder / run_config.FILE_NAME)[0]
     except Invalid as error:
@@ -226,13 +227,15 @@ def latest_view_url(uri: str) -> str:
     return "#/experiments?workflowType=machine_learning"
 
 
-def download(uri: str | None, run_id: str, names: Sequence[str], folder: Path) -> list[str]:
+def download(
+    uri: str | None, run_id: str, is_wanted: Callable[[str], bool], folder: Path
+) -> list[str]:
     """Copies artifacts of a run into a folder.
 
     Args:
         uri: URI of the store, as `tracking.uri`.
         run_id: Id of the run.
-        names: Names of artifacts; those that the run does not have are skipped.
+        is_wanted: Says for the name of an artifact whether it is copied.
         folder: Folder to copy to.
 
     Returns:
@@ -246,8 +249,8 @@ def download(uri: str | None, run_id: str, names: Sequence[str], folder: Path) -
         get_run(client, run_id)
     try:
         with translate_errors():
-            artifacts = {file.path for file in client.list_artifacts(run_id)}
-            copied = [name for name in names if name in artifacts]
+            artifacts = sorted(file.path for file in client.list_artifacts(run_id))
+            copied = [name for name in artifacts if is_wanted(name)]
             for name in copied:
                 client.download_artifacts(run_id, name, str(folder))
     except StoreRefused as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -17,7 +18,8 @@ from masksweep.sweeps.common import safe_yaml
 from masksweep.sweeps.common.limits import MAX_COPIED_DATA_BYTES, MAX_SENT_ARTIFACT_BYTES
 from masksweep.sweeps.common.provenance import code_version
 from masksweep.sweeps.components.datasets.content import REFERENCE, content_digest
-from masksweep.sweeps.components.groups import GROUPS_WITH_FILES, REGISTRIES
+from masksweep.sweeps.components.groups import REGISTRIES
+from masksweep.sweeps.components.named_files import GROUPS_WITH_FILES, named_files, with_files
 from masksweep.sweeps.components.plugin_files import FLAG, ORIGIN_PATTERN
 from masksweep.sweeps.config.trial import Trial, parse, recorded_config
 from masksweep.sweeps.results import TrialResult
@@ -33,10 +35,11 @@ RESULTS_KEY = "recorded"
 """Key of the results in the config file; the other keys are the trial's config."""
 FILE_SUFFIXES = (".npz", ".csv", ".keras")
 """Suffixes of the copies of files that a config names: that of the file, or `.npz`."""
-FILE_NAMES = (FILE_NAME, *(f"given_{g}{s}" for g in GROUPS_WITH_FILES for s in FILE_SUFFIXES))
-"""Names of the config file and of the files that may be beside it."""
+COPY_NAME = re.compile(rf"given_({'|'.join(GROUPS_WITH_FILES)})(_\d+)?\.(npz|csv|keras)")
+"""Names of the copies beside the config file: of a pattern's parts they have a number."""
 DATA_NAMES = (*(f"given_data{suffix}" for suffix in FILE_SUFFIXES), "given_data")
 """Names that data may have which were not copied; the last one is for a folder."""
+DATA_KEY = "data.path"
 Curves = Mapping[str, Mapping[int, float]]
 """Value by epoch, by metric."""
 
@@ -70,13 +73,14 @@ def copy_named_files(trial: Trial) -> dict[str, bytes]:
     """
     copies = {}
     with suppress(OSError):
-        for group, settings in _groups_with_paths(recorded_config(trial)).items():
-            path = Path(settings["path"])
-            if group == "data" and not _is_copied(path):
+        files = named_files(recorded_config(trial))
+        for key, name in _names_of_copies(files).items():
+            path = Path(files[key])
+            if key == DATA_KEY and not _is_copied(path):
                 continue
             if path.stat().st_size > MAX_SENT_ARTIFACT_BYTES:
                 return {}
-            copies[_name_of_copy(group, path)] = path.read_bytes()
+            copies[name] = path.read_bytes()
         return copies if not copies or parse(trial.resolved()).id == trial.id else {}
     return {}
 
@@ -122,10 +126,10 @@ def config_text(trial: Trial, results: RecordedResults | None = None) -> str:
         results: The results; None while the trial has not ended.
     """
     config = recorded_config(trial)
-    for group, settings in _groups_with_paths(config).items():
-        name = _name_of_copy(group, settings["path"])
-        is_reference = group == "data" and name not in (results.files if results else ())
-        settings["path"] = f"sha256:{trial.data.digest}" if is_reference else name
+    names = _names_of_copies(named_files(config))
+    if names.get(DATA_KEY) not in (results.files if results else ()):
+        names[DATA_KEY] = f"sha256:{trial.data.digest}"
+    config = with_files(config, lambda key, _: names[key])
     if results is not None:
         config[RESULTS_KEY] = asdict(results)
     return yaml.dump(
@@ -145,14 +149,19 @@ def _is_copied(data: Path) -> bool:
     return data.is_file() and data.stat().st_size <= MAX_COPIED_DATA_BYTES
 
 
-def _name_of_copy(group: str, path: str | Path) -> str:
-    suffix = Path(path).suffix
-    return f"given_{group}{suffix if suffix in FILE_SUFFIXES else FILE_SUFFIXES[0]}"
+def _names_of_copies(files: Mapping[str, str]) -> dict[str, str]:
+    """Returns the names of the copies of `named_files`, by dotted key."""
+    names: dict[str, str] = {}
+    for key, path in files.items():
+        group, suffix = key.partition(".")[0], Path(path).suffix
+        stem = f"given_{group}" if key == f"{group}.path" else f"given_{group}_{len(names) + 1}"
+        names[key] = f"{stem}{suffix if suffix in FILE_SUFFIXES else FILE_SUFFIXES[0]}"
+    return names
 
 
-def _groups_with_paths(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the groups of a config whose setting `path` names a file."""
-    return {g: config[g] for g in GROUPS_WITH_FILES if config[g].get("path")}
+def is_file_of_run(name: str) -> bool:
+    """Whether an artifact has the name of the config file or of a file that may be beside it."""
+    return name == FILE_NAME or bool(COPY_NAME.fullmatch(name))
 
 
 def read(path: Path, data: str | None = None) -> tuple[Trial, RecordedResults | None]:
@@ -178,14 +187,13 @@ def read(path: Path, data: str | None = None) -> tuple[Trial, RecordedResults | 
     if not isinstance(config, dict):
         raise Invalid("config", path, "must be keys and values")
     results = _parse_results(path, config.pop(RESULTS_KEY)) if RESULTS_KEY in config else None
-    for group in GROUPS_WITH_FILES:
-        settings = config.get(group)
-        if isinstance(settings, dict) and settings.get("path") is not None:
-            if group == "data" and REFERENCE.fullmatch(str(settings["path"])):
-                reference = settings["path"]
-                settings["path"] = _data_at(data, reference) or _data_beside(path, reference)
-                continue
-            settings["path"] = str(_checked_file(path, f"{group}.path", settings["path"], results))
+
+    def path_of_copy(key: str, name: Any) -> str:
+        if key == DATA_KEY and REFERENCE.fullmatch(str(name)):
+            return _data_at(data, name) or _data_beside(path, name)
+        return str(_checked_file(path, key, name, results))
+
+    config = with_files(config, path_of_copy)
     _require_plugins(config)
     return parse(config), results
 

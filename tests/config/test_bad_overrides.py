@@ -157,7 +157,7 @@ SAID: dict[str, str] = {
     "pattern=edges pattern.inputs=genes.txt": "pattern.inputs=genes.txt: ",
     "pattern=by_weight": "pattern.of=None: must be patterns by glob on weight names",
     "pattern=by_weight pattern.of={*:{name:file,path:a.npz}}":
-        "pattern.of={'name': 'file', 'path': 'a.npz'}: must be a pattern that reads no file",
+        "pattern.path=a.npz: no such file",
     "targets=[1]": "targets=1: must be a text",
     "outputs_held=[true]": "outputs_held=True: must be a whole number",
     "resources.memory=4GB": "resources.memory=4GB: must be a whole number",

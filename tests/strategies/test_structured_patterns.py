@@ -328,7 +328,7 @@ def test_what_a_pruned_model_has_as_zeros_stays_zero() -> None:
         (lambda: ByWeight({"*": "colums"}), "of=colums: must have the name of a pattern"),
         (lambda: ByWeight({"*": None}), "of=None: must have the name of a pattern"),
         (lambda: ByWeight({"*": "magnitude"}), "a pattern without rounds"),
-        (lambda: ByWeight({"*": {"name": "edges", "path": "x"}}), "a pattern that reads no file"),
+        (lambda: ByWeight({"*": {"name": "edges", "path": "x.csv"}}), "path=x.csv: no such file"),
         (
             lambda: mask_of(ByWeight({"hid*": "band", "out*": "band"}), (3, 4)),
             "of=out*: matches no weight; the weights are hidden/kernel",
@@ -347,7 +347,7 @@ def test_what_a_pruned_model_has_as_zeros_stays_zero() -> None:
         (lambda: Union(("colums",)), "of=colums: must have the name of a pattern: autoregressive"),
         (lambda: Union((0.5,)), "of=0.5: must have the name of a pattern"),
         (lambda: Union(("magnitude",)), "of=magnitude: must be a pattern without rounds"),
-        (lambda: Union(({"name": "file", "path": "x"},)), "must be a pattern that reads no file"),
+        (lambda: Union(({"name": "file", "path": "x"},)), "path=x: no such file"),
         (lambda: Complement({"name": "rows", "share": 1}), "must have settings of rows"),
         (lambda: Complement({"name": "rows", "sparsity": 2}), "sparsity=2: must be"),
         (lambda: FanIn(0), "count=0: must be 1 or more"),

@@ -312,6 +312,32 @@ SETTINGS: dict[str, tuple[str, str]] = {
     "edges elsewhere": (
         OVERRIDDEN % "edges" + "pattern: {path: /etc/a.csv}", f"pattern.path=/etc/a.csv: {READ}"
     ),
+    "masks in a pattern's part": (
+        OVERRIDDEN % "union" + "pattern: {of: [random, {name: file, path: mine.npz}]}",
+        f"pattern.of.1.path=mine.npz: {READ}",
+    ),
+    "masks by weight": (
+        OVERRIDDEN % "by_weight" + "pattern: {of: {a/*: {name: file, path: mine.npz}}}",
+        f"pattern.of.a/*.path=mine.npz: {READ}",
+    ),
+    "masks by pairs": (
+        OVERRIDDEN % "by_weight" + "pattern: {of: [[name, {name: file, path: mine.npz}]]}",
+        f"pattern.of.0.1.path=mine.npz: {READ}",
+    ),
+    "masks in a part of a part": (
+        OVERRIDDEN % "complement"
+        + "pattern: {of: {name: complement, of: {name: file, path: /etc/a.npz}}}",
+        f"pattern.of.of.path=/etc/a.npz: {READ}",
+    ),
+    "a list for the path of a part": (
+        OVERRIDDEN % "complement" + "pattern: {of: {name: file, path: [mine.npz]}}",
+        "pattern.of.path=['mine.npz']: ",
+    ),
+    "data of earlier rounds": (
+        "defaults: [{override /pattern: magnitude}]\n"
+        "pattern: {rounds: 2, round: 0, found_with: {data: {name: csv, path: a.csv, target: b}}}",
+        "pattern.found_with.data.path=a.csv: must be left out",
+    ),
     "a folder for masks": ("pattern: configs/experiment", "pattern.path=configs/experiment: no s"),
     "a pipe for masks": ("pattern: configs/pipe.npz", "pattern.path=configs/pipe.npz: no such"),
     "pickled masks": ("pattern: configs/pickled.npz", "pattern.path=configs/pickled.npz: holds p"),

@@ -94,7 +94,38 @@ def test_a_list_of_edges_travels_as_it_is_read(tmp_path: Path) -> None:
     assert recorded
     assert read_trial.id == trial.id
     assert list(recorded.files) == ["given_pattern.csv"]
-    assert {*recorded.files} <= {*run_config.FILE_NAMES}
+    assert all(map(run_config.is_file_of_run, recorded.files))
+
+
+def test_files_of_the_parts_of_a_pattern_travel_too(tmp_path: Path) -> None:
+    edges, mask_file, run_folder = tmp_path / "mine.csv", masks(tmp_path), tmp_path / "far"
+    run_folder.mkdir()
+    edges.write_text("source,target\n0,1\n")
+    parts = [{"name": "edges", "path": str(edges)}, {"name": "file", "path": str(mask_file)}]
+    pattern = {"name": "by_weight", "of": [["hidden_1/*", {"name": "union", "of": parts}]]}
+    trial = make(pattern=pattern, targets=["hidden_1/kernel"])
+    identity = trial.id
+    path = written(run_folder, trial)
+    assert trial.id == identity == make(pattern=pattern, targets=["hidden_1/kernel"]).id
+    edges.unlink()
+    mask_file.unlink()
+    assert str(tmp_path) not in path.read_text()
+    read_trial, recorded = run_config.read(path)
+    assert recorded
+    assert read_trial.id == trial.id
+    assert list(recorded.files) == ["given_pattern_1.csv", "given_pattern_2.npz"]
+    assert all(map(run_config.is_file_of_run, recorded.files))
+    (run_folder / "given_pattern_1.csv").write_text("source,target\n1,0\n")
+    with pytest.raises(Invalid, match="another content than the one that ran"):
+        run_config.read(path)
+
+
+def test_a_config_names_only_files_beside_it_for_parts_of_a_pattern_too(tmp_path: Path) -> None:
+    part = {"name": "file", "path": str(masks(tmp_path))}
+    path = written(tmp_path, make(pattern={"name": "union", "of": [part]}))
+    path.write_text(path.read_text().replace("given_pattern_1.npz", part["path"]))
+    with pytest.raises(Invalid, match="must be a file beside the config"):
+        run_config.read(path)
 
 
 @pytest.mark.parametrize("kind", ["npz", "csv"])
@@ -177,7 +208,7 @@ def test_a_model_travels_as_it_is_read(tmp_path: Path) -> None:
     assert recorded
     assert read_trial.id == trial.id
     assert list(recorded.files) == ["given_model.keras"]
-    assert {*recorded.files} <= {*run_config.FILE_NAMES}
+    assert all(map(run_config.is_file_of_run, recorded.files))
 
 
 def test_the_weights_that_a_trial_starts_from_travel_with_it(tmp_path: Path) -> None:
