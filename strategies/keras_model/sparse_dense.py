@@ -13,7 +13,7 @@ from masksweep.strategies.base import Array, Invalid, require, variable_of
 from masksweep.strategies.core.drawing import draw_entries
 from masksweep.strategies.core.edge_list import EdgeList
 from masksweep.strategies.core.weights import owners
-from masksweep.strategies.kernels.structure import flat_indices, pack_entries
+from masksweep.strategies.kernels.structure import flat_indices, pack_entries, packed_length
 from masksweep.strategies.patterns.edges import as_edge_list
 
 
@@ -109,12 +109,8 @@ class SparseDense(keras.layers.Layer):  # type: ignore[misc]
         if self._edges is not None:
             entries = self._edges.entries(self.name, self.shape)
             places = entries @ np.array([self.units, 1])
-            structure = pack_entries(
-                entries[:, 0].astype(np.int32),
-                entries[:, 1].astype(np.int32),
-                self.shape,
-                band=max(self.shape),  # with few entries, most rows of a smaller band are empty
-            )
+            inputs_of_entries, units_of_entries = entries.T.astype(np.int32)
+            structure = pack_entries(inputs_of_entries, units_of_entries, self.shape)
             self.kept, self.digest = len(entries), _digest(structure)
             self._has_edges = True
 
@@ -128,7 +124,7 @@ class SparseDense(keras.layers.Layer):  # type: ignore[misc]
                 self._start = draw_entries(self.kernel_initializer, self.shape, dtype, places)
             return self._start
 
-        length = inputs + self.units + 2 + 3 * (self.kept or 0)
+        length = packed_length(self.shape, self.kept or 0)
         self.structure = self.add_weight(
             shape=(length,), initializer=edges, dtype="int32", trainable=False, name="structure"
         )
@@ -145,15 +141,13 @@ class SparseDense(keras.layers.Layer):  # type: ignore[misc]
     def places(self) -> Array:
         """Returns the index of each value in the flattened kernel `[inputs, units]`, `[kept]`."""
         with tf.init_scope():
-            return np.asarray(
-                flat_indices(tf.constant(self.structure.numpy()), *self.shape, band=max(self.shape))
-            )
+            return np.asarray(flat_indices(tf.constant(self.structure.numpy()), *self.shape))
 
     def call(self, inputs: Any) -> Any:
         """Returns the outputs, `[..., units]`, of inputs `[..., inputs]`."""
         if not self._has_edges:  # it was made from a config, so they come with the weights
             with tf.init_scope():
-                self._has_edges = int(self.structure.value[self.units]) == self.kept
+                self._has_edges = int(self.structure.value[0]) > 0
             allowed = "loaded or set, with the weights of the layer"
             require(self._has_edges, "edges", self.name, allowed)
         rows = tf.reshape(tf.cast(inputs, self.compute_dtype), [-1, self.shape[0]])
@@ -227,13 +221,13 @@ def _digest(structure: Array) -> str:
 def _compiled_product(x: Any, values: Any, structure: Any, shape: tuple[int, int]) -> Any:
     from masksweep.strategies.kernels.sparse_product import multiply
 
-    return multiply(x, tf.convert_to_tensor(values), structure, shape[1], max(shape))
+    return multiply(x, tf.convert_to_tensor(values), structure, shape[1])
 
 
 def _sparse_product(x: Any, values: Any, structure: Any, shape: tuple[int, int]) -> Any:
     values = tf.convert_to_tensor(values)
     values = tf.cast(values, tf.float32) if values.dtype.size < 4 else values
-    places = flat_indices(structure, *shape, band=max(shape))
+    places = flat_indices(structure, *shape)
     by_output = tf.stack([places % shape[1], places // shape[1]], axis=1)
     kernel = tf.SparseTensor(by_output, values, shape[::-1])
     x = tf.cast(x, values.dtype)

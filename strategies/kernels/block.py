@@ -78,7 +78,7 @@ def unpack(packed: Array, inputs: int, outputs: int) -> tuple[tuple[int, int], S
     """
     height, width = packed[:2].tolist()
     grid = inputs // height, outputs // width
-    return (height, width), structure.unpack(packed[2:], *grid, max(grid))
+    return (height, width), structure.unpack(packed[2:], *grid)
 
 
 def multiply(x: Any, values: Any, packed: Any, outputs: int) -> Any:
@@ -106,8 +106,8 @@ def flat_indices(packed: Any, inputs: int, outputs: int) -> Any:
 
     packed = tf.cast(packed, tf.int64)
     height, width, grid_width = packed[0], packed[1], outputs // packed[1]
-    starts = packed[2 : 3 + grid_width]
-    rows = packed[3 + grid_width :][: starts[-1]]
+    starts = packed[3 : 4 + grid_width]
+    rows = packed[4 + grid_width :][: starts[-1]]
     columns = tf.repeat(tf.range(grid_width), starts[1:] - starts[:-1])
     inside = tf.range(height)[:, None] * outputs + tf.range(width)
     first = rows * height * outputs + columns * width

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,12 +10,12 @@ from masksweep.strategies.base import Array
 from masksweep.strategies.kernels import numpy_product
 from masksweep.strategies.kernels.numpy_product import Call, Products, empty, share, tiled
 from masksweep.strategies.kernels.products import DOT_ROWS, SUM_ROWS, TILES
-from masksweep.strategies.kernels.structure import BAND, unpack
+from masksweep.strategies.kernels.structure import unpack
 
 IN_ORDER = np.empty(0, np.int32)
 
 
-def multiply(x: Any, values: Any, packed: Any, outputs: int, band: int = BAND) -> Any:
+def multiply(x: Any, values: Any, packed: Any, outputs: int) -> Any:
     """Returns `x @ kernel`, as `numpy_product.multiply` does. No number of threads changes a bit.
 
     Args:
@@ -24,7 +23,6 @@ def multiply(x: Any, values: Any, packed: Any, outputs: int, band: int = BAND) -
         values: The kept values by output, `[kept]`.
         packed: The structure of the kernel, as `structure.pack` returns it.
         outputs: Number of columns of the kernel.
-        band: As given to `structure.pack`.
 
     Returns:
         `[rows, outputs]`, in the dtype of the computation.
@@ -37,18 +35,18 @@ def multiply(x: Any, values: Any, packed: Any, outputs: int, band: int = BAND) -
         >>> multiply(x, values, pack(mask), outputs=2).numpy()
         array([[ 2., 30.]], dtype=float32)
     """
-    functions = (partial(f, band=band) for f in (_forward, _backward, _of_values))
-    return numpy_product.multiply(Products(*functions), x, values, packed, outputs)
+    products = Products(_forward, _backward, _of_values)
+    return numpy_product.multiply(products, x, values, packed, outputs)
 
 
-def _forward(packed: Array, values: Array, source: Array, call: Call, band: int) -> Array:
-    kernel = unpack(packed, call.inputs, call.outputs, band)
+def _forward(packed: Array, values: Array, source: Array, call: Call) -> Array:
+    kernel = unpack(packed, call.inputs, call.outputs)
     arrays = kernel.output_starts, kernel.inputs, IN_ORDER, values, source
     return _weighted_sums(call.outputs, *arrays, threads=call.threads)
 
 
-def _backward(packed: Array, values: Array, upstream: Array, call: Call, band: int) -> Array:
-    kernel = unpack(packed, call.inputs, call.outputs, band)
+def _backward(packed: Array, values: Array, upstream: Array, call: Call) -> Array:
+    kernel = unpack(packed, call.inputs, call.outputs)
     arrays = kernel.input_starts, kernel.outputs, kernel.positions, values, upstream
     return _weighted_sums(call.inputs, *arrays, threads=call.threads)
 
@@ -63,8 +61,8 @@ def _weighted_sums(count: int, *arrays: Array, threads: int) -> Array:
     return result[:, : source.shape[1]]
 
 
-def _of_values(packed: Array, source: Array, upstream: Array, call: Call, band: int) -> Array:
-    kernel = unpack(packed, call.inputs, call.outputs, band)
+def _of_values(packed: Array, source: Array, upstream: Array, call: Call) -> Array:
+    kernel = unpack(packed, call.inputs, call.outputs)
     lanes, arrays = tiled(TILES, source, upstream)
     result, starts = empty(kernel.inputs.shape, source), kernel.output_starts
     dot_rows = DOT_ROWS[lanes]

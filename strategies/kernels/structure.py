@@ -9,9 +9,12 @@ import numpy as np
 
 from masksweep.strategies.base import Array, Mask
 
-BAND = 512
-"""Number of units in a band. Half as many rows of a batch of 128 are 128 KiB: a band stays in the
-second cache of a processor. With smaller bands, a row has few entries in each at high sparsity."""
+MIN_BAND = 64
+"""Number of units in the smallest band. Its rows, of a batch of 128, are 32 KiB, as large as the
+first cache of a processor."""
+ENTRIES_IN_BAND = 12
+"""Number of entries that a unit has in a band on average, at least. With fewer, most of the time is
+that of going from one unit to the next."""
 
 
 class Structure(NamedTuple):
@@ -37,18 +40,18 @@ class Structure(NamedTuple):
     """`[kept]`: for each entry by input, its position among the entries by output."""
 
 
-def pack(mask: Mask, band: int = BAND) -> Array:
+def pack(mask: Mask, band: int | None = None) -> Array:
     """Returns the structure of a mask as one array, whose length depends on counts alone.
 
     So one compiled training program serves every mask with as many kept entries.
 
     Args:
         mask: The mask of a kernel, `[..., outputs]`. All axes but the last are inputs.
-        band: Number of units in a band.
+        band: Number of units in a band. By default it depends on the density.
 
     Returns:
-        The five arrays of `Structure` one after the other, int32. With one band of inputs and one
-        of outputs, `[inputs + outputs + 2 + 3 * kept]`.
+        The number of units in a band and the five arrays of `Structure`, one after the other,
+        int32. With one band of inputs and one of outputs, `[inputs + outputs + 3 + 3 * kept]`.
 
     Example:
         >>> mask = np.array([[True, False], [True, True]])
@@ -60,19 +63,23 @@ def pack(mask: Mask, band: int = BAND) -> Array:
     return pack_entries(inputs.astype(np.int32), outputs.astype(np.int32), matrix.shape, band)
 
 
-def pack_entries(inputs: Array, outputs: Array, shape: tuple[int, int], band: int = BAND) -> Array:
+def pack_entries(
+    inputs: Array, outputs: Array, shape: tuple[int, int], band: int | None = None
+) -> Array:
     """Returns the result of `pack` from the kept entries.
 
     Args:
         inputs: The input of each entry, by output, and within an output in order, `[kept]` int32.
         outputs: The output of each entry, `[kept]` int32.
         shape: Numbers of inputs and outputs of the kernel.
-        band: Number of units in a band.
+        band: As for `pack`.
     """
+    band = _band(shape, len(inputs)) if band is None else band
     by_band = np.argsort(inputs // band, kind="stable")
     outputs, inputs = outputs[by_band], inputs[by_band]
     by_input = np.lexsort((outputs, inputs, outputs // band))
-    arrays = Structure(
+    arrays = (
+        np.array([band]),
         _starts(inputs // band, outputs, *_bands(shape, band)),
         inputs,
         _starts(outputs // band, inputs, *_bands(shape[::-1], band)),
@@ -80,6 +87,19 @@ def pack_entries(inputs: Array, outputs: Array, shape: tuple[int, int], band: in
         by_input,
     )
     return np.concatenate([array.astype(np.int32) for array in arrays])
+
+
+def packed_length(shape: tuple[int, int], kept: int) -> int:
+    """Returns the length of the result of `pack` for a kernel with so many kept entries."""
+    band = _band(shape, kept)
+    starts = (math.prod(_bands(axes, band)) + 1 for axes in (shape, shape[::-1]))
+    return 1 + sum(starts) + 3 * kept
+
+
+def _band(shape: tuple[int, int], kept: int) -> int:
+    """Returns how many units a band has by default."""
+    density = max(1, kept) / max(1, math.prod(shape))
+    return min(max(shape), max(MIN_BAND, round(ENTRIES_IN_BAND / density)))
 
 
 def _starts(bands: Array, units: Array, count: int, size: int) -> Array:
@@ -93,47 +113,47 @@ def _bands(shape: tuple[int, ...], band: int) -> tuple[int, int]:
     return max(1, -(-shape[0] // band)), shape[1]
 
 
-def unpack(packed: Array, inputs: int, outputs: int, band: int = BAND) -> Structure:
+def unpack(packed: Array, inputs: int, outputs: int) -> Structure:
     """Returns the arrays of a structure, as views of the array that `pack` returned.
 
     Args:
         packed: The result of `pack`.
         inputs: Number of rows of the kernel.
         outputs: Number of columns of the kernel.
-        band: As given to `pack`.
     """
+    band = int(packed[0])
     by_output = math.prod(_bands((inputs, outputs), band)) + 1
     by_input = math.prod(_bands((outputs, inputs), band)) + 1
-    kept = (len(packed) - by_output - by_input) // 3
-    ends = np.cumsum([by_output, kept, by_input, kept])
-    return Structure(*np.split(packed, ends))
+    kept = (len(packed) - 1 - by_output - by_input) // 3
+    ends = np.cumsum([1, by_output, kept, by_input, kept])
+    return Structure(*np.split(packed, ends)[1:])
 
 
-def multiply(x: Any, values: Any, packed: Any, outputs: int, band: int = BAND) -> Any:
+def multiply(x: Any, values: Any, packed: Any, outputs: int) -> Any:
     """Returns `x @ kernel`, as `sparse_product.multiply` does."""
     from masksweep.strategies.kernels.sparse_product import multiply
 
-    return multiply(x, values, packed, outputs, band)
+    return multiply(x, values, packed, outputs)
 
 
-def flat_indices(packed: Any, inputs: int, outputs: int, band: int = BAND) -> Any:
+def flat_indices(packed: Any, inputs: int, outputs: int) -> Any:
     """Returns the indices of the kept entries in the flattened kernel, in the order of the values.
 
     Args:
         packed: The structure of the kernel, as `pack` returns it.
         inputs: Number of rows of the kernel.
         outputs: Number of columns of the kernel.
-        band: As given to `pack`.
 
     Returns:
         `[kept]`, int64.
     """
     import tensorflow as tf
 
-    by_output = math.prod(_bands((inputs, outputs), band)) + 1
-    by_input = math.prod(_bands((outputs, inputs), band)) + 1
-    kept = (packed.shape[0] - by_output - by_input) // 3
-    starts, rows = packed[:by_output], packed[by_output : by_output + kept]
+    band = packed[0]
+    by_output = tf.maximum(1, -(-inputs // band)) * outputs + 1
+    by_input = tf.maximum(1, -(-outputs // band)) * inputs + 1
+    kept = (packed.shape[0] - 1 - by_output - by_input) // 3
+    starts, rows, _ = tf.split(packed[1:], [by_output, kept, by_input + 2 * kept])
     # the unit of an entry is the last one that starts at it or before; faster than tf.repeat
     order = tf.range(kept, dtype=packed.dtype)
     units = tf.searchsorted(starts, order, side="right", out_type=tf.int64) - 1

@@ -279,7 +279,9 @@ class Trial(Section):
                 key = f"pattern.found_with.{group}"
                 raise Invalid(key, settings, "settings of train, data or optimizer")
             if "path" in settings:  # only files of the trial's own sections are recorded
-                raise Invalid(f"pattern.found_with.{group}.path", settings["path"], "must be left out")
+                raise Invalid(
+                    f"pattern.found_with.{group}.path", settings["path"], "must be left out"
+                )
             plain[group] = {**({} if "name" in settings else plain[group]), **settings}
         if overrides is not None:
             plain["pattern"] |= {"found_with": None}
