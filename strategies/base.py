@@ -270,6 +270,11 @@ class Binding:
     layout: Callable[[Mask], Array] = _first_argument
     """mask -> `m`, computed once with NumPy. The shape of `m` may depend only on the shape of the
     mask and on how many entries, rows or outputs it keeps."""
+    padded: Callable[[Mask, int], Array] | None = None
+    """(mask, number of values in `v`) -> `m` of a mask that keeps fewer entries than `v` has
+    values. A strategy gives it if its `m` has another shape then. The values that are left over
+    stand for masked entries: they get no gradient, and `substitute` ignores them or needs them to
+    be zero."""
     keep: Callable[[Array, Array], Array] = collapse_constant
     """(held values in the weight's shape, m) -> `h`, computed once with NumPy. The shape of `h` may
     depend on what the shape of `m` may depend on, and on whether `collapse_constant` (the default)
@@ -306,12 +311,19 @@ class Binding:
     """(v, slots, m, h) -> (new `v`, new value of each slot). Called after each step of the
     optimizer, after `optimizer.finalize_variable_values`, and after a change of the mask."""
 
-    def constants(self, of: MaskedWeight) -> tuple[Array, Array]:
+    def constants(self, of: MaskedWeight, places: int | None = None) -> tuple[Array, Array]:
         """Returns (m, h) of a masked weight. If no `h` is stored, it is an array without entries.
 
         Masked weights whose constants have the same shapes can use the same compiled program.
+
+        Args:
+            of: The weight with its mask and its held values.
+            places: Number of values in `v`; by default that of the kept entries.
         """
-        m = self.layout(of.mask)
+        if self.padded is None or places is None:
+            m = self.layout(of.mask)
+        else:
+            m = self.padded(of.mask, places)
         if self.places is not None and of.holds_plus_zero:
             return m, np.empty((*of.held.shape, 0), of.held.dtype)
         return m, self.keep(of.held, m)
@@ -348,8 +360,8 @@ class Strategy:
     xla: ClassVar[bool] = True
     """Whether its training step compiles with XLA."""
     follows: ClassVar[Literal["all masks", "equal counts", "nothing"]] = "nothing"
-    """Which changes of the masks a `MaskSchedule` may make: all; those after which each weight has
-    as many kept entries as before; or none."""
+    """Which changes of the masks a `MaskSchedule` may make: all that keep at most as many entries
+    of a weight as at the start; those that keep as many; or none."""
 
     def refuses(self, plan: Plan) -> str | None:
         """Returns the reason why this strategy cannot hold the plan, or None if it can.

@@ -129,6 +129,11 @@ class SparseTensor(Strategy):
     kernel is freed. Its `numpy()` is empty then. With `strategies.deferred_weights()` the kernel is
     never in memory.
 
+    `compiled`, which `auto` takes for masks that move, follows all schedules: the structure is made
+    anew at each change, with places for as many entries as at the start. Its products skip those
+    that are left over; `speed/mask_change_ms` tells what a change costs. `coo`, `lookup` and
+    `dense` follow schedules that keep the numbers of entries, such as `set` and `rigl`.
+
     Only `compact` and `dense` compile with XLA, if they are given as the format. On a CPU, `coo`
     and `lookup` take several times as long as a dense kernel, and `dense` about as long. The others
     are faster than a dense kernel at high sparsity; `speed/ratio_to_dense` tells how much.
@@ -165,6 +170,8 @@ class SparseTensor(Strategy):
     @property
     def follows(self) -> Literal["all masks", "equal counts", "nothing"]:  # type: ignore[override]
         """Which changes of the masks it can follow: none that break the blocks or rows it needs."""
+        if self.format in ("auto", "compiled"):
+            return "all masks"
         return "nothing" if self.format in ("block", "compact") else "equal counts"
 
     @property

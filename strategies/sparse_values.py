@@ -11,9 +11,20 @@ from masksweep.strategies.base import Array, Binding, Mask, Plan, Strategy
 from masksweep.strategies.registry import register
 
 
-def _kept_positions(mask: Mask) -> Array:
-    """Returns the position of each kept entry in the flat weight, `[kept]` int32."""
-    return np.flatnonzero(mask).astype(np.int32)
+def _kept_positions(mask: Mask, places: int = 0) -> Array:
+    """Returns the position of each kept entry in the flat weight, int32.
+
+    Args:
+        mask: The mask.
+        places: Number of positions that are wanted. Those that are missing are of masked entries,
+            as `-1 - position`.
+
+    Returns:
+        `[max(kept, places)]`.
+    """
+    kept = np.flatnonzero(mask)
+    masked = np.flatnonzero(~mask)[: max(0, places - len(kept))]
+    return np.concatenate([kept, -1 - masked]).astype(np.int32)
 
 
 @register
@@ -27,6 +38,10 @@ class SparseValues(Strategy):
     less memory at a lower density. It can be used with any layer, but refuses weights with a
     constraint.
 
+    It follows all schedules. `v` keeps its length, that of the most entries that are kept in the
+    training. As the mask gets sparser, its last values stand for masked entries, and are replaced
+    by the held values in the forward pass, so that their gradients are zero.
+
     Example:
         >>> import numpy as np
         >>> binding = SparseValues().bind()
@@ -39,7 +54,7 @@ class SparseValues(Strategy):
     """
 
     name: ClassVar[str] = "sparse_values"
-    follows = "equal counts"
+    follows = "all masks"
 
     def refuses(self, plan: Plan) -> str | None:
         for w in plan.weights:
@@ -50,13 +65,18 @@ class SparseValues(Strategy):
     def bind(self) -> Binding:
         import tensorflow as tf
 
+        def gather(w: Any, m: Any) -> Any:
+            return tf.gather(tf.reshape(w, [-1]), tf.maximum(m, -1 - m))
+
         def scatter(v: Any, m: Any, h: Any) -> Any:
-            flat = tf.tensor_scatter_nd_update(tf.reshape(h, [-1]), m[:, None], v)
-            return tf.reshape(flat, h.shape)
+            v = tf.where(m < 0, gather(h, m), v)
+            places = tf.maximum(m, -1 - m)[:, None]
+            return tf.reshape(tf.tensor_scatter_nd_update(tf.reshape(h, [-1]), places, v), h.shape)
 
         return Binding(
             layout=_kept_positions,
+            padded=_kept_positions,
             keep=lambda held, m: held,
-            init=lambda w, m, h: tf.gather(tf.reshape(w, [-1]), m),
+            init=lambda w, m, h: gather(w, m),
             substitute=scatter,
         )

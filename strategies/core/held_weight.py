@@ -62,10 +62,14 @@ class HeldWeight:
         binding: The functions of the strategy.
         variable: The model's own variable. It is set to the start of the training if the values
             that train have its shape.
+        places: Number of values that train, if there may be more of them than kept entries; see
+            `Binding.padded`.
     """
 
-    def __init__(self, masked: MaskedWeight, binding: Binding, variable: Any) -> None:
-        layout, rest = binding.constants(masked)
+    def __init__(
+        self, masked: MaskedWeight, binding: Binding, variable: Any, places: int | None = None
+    ) -> None:
+        layout, rest = binding.constants(masked, places)
         self.weight, self.binding, self.variable = masked.weight, binding, variable
         self.kept_only = binding.places is not None and masked.holds_plus_zero
         """Whether neither the mask nor held values are stored in the weight's shape."""
@@ -79,7 +83,7 @@ class HeldWeight:
             self.kept, self.held = _constant(masked.mask, "kept"), _constant(masked.held, "held")
             self.layout = self.kept if layout is masked.mask else _constant(layout, "layout")
             self.rest = self.held if rest is masked.held else _constant(rest, "rest")
-        self.value = _trained_variable(variable, self._start())
+        self.value = _trained_variable(variable, self._start(), binding.padded is not None)
         """The variable with the values that train; `variable` itself if their shape is equal."""
         self.release()
 
@@ -204,7 +208,7 @@ class HeldWeight:
         Raises:
             Invalid: (key `plan`) `layout` or `rest` does not have the shape of its variable.
         """
-        layout, rest = self.binding.constants(masked)
+        layout, rest = self.binding.constants(masked, int(np.prod(self.value.shape)))
         if self.kept_only:
             expected = tuple(self.layout.shape), (*self.weight.shape, 0)
             if (layout.shape, rest.shape) != expected:
@@ -249,24 +253,27 @@ class HeldWeight:
             new: New values of the weight, in its dense shape; None keeps those that it has.
             fresh_slots: Which entries of the slots get their initial values.
         """
-        shape = self.weight.shape
+        shape, kept_before = self.weight.shape, self.kept.numpy()
         now = tf.identity(self.effective() if new is None else new)
-        moved = [(self.value, now)]
-        of_kept_values = tuple(self.value.shape) != shape
+        slots_now = []
+        of_kept_values = tuple(self.value.shape) != shape or self.binding.padded is not None
         if of_kept_values:
             for slot, fresh in slots:
                 # the initial value of the slot for EMA is the weight itself
                 fill = tf.fill(shape, fresh.flat[0] if fresh.size else 0.0)
                 fill = now if slot.name.endswith("_average") else tf.cast(fill, now.dtype)
                 is_new = fresh_slots == "all"
-                moved.append((slot, fill if is_new else self.to_weight_shape(slot.value, fill)))
-        regrown = ~self.kept.numpy()
+                value = fill if is_new else self.to_weight_shape(slot.value, fill)
+                slots_now.append((slot, value, fill))
         self.assign(arrays)
-        regrown &= self.kept.numpy()
-        for variable, array in moved:
-            variable.assign(self.initial(array))
+        kept = self.kept.numpy()
+        # what is masked has no part in `value`, or one in a place that is left over
+        self.value.assign(self.initial(tf.where(kept, now, self.held.value)))
+        for slot, value, fill in slots_now:
+            slot.assign(self.initial(tf.where(kept & kept_before, value, fill)))
         if not of_kept_values and fresh_slots != "none":
-            reset_slots(self.value, slots, None if fresh_slots == "all" else regrown)
+            regrown = None if fresh_slots == "all" else kept & ~kept_before
+            reset_slots(self.value, slots, regrown)
 
     def to_weight_shape(self, values: Any, rest: Any) -> Any:
         """Returns an array in the weight's shape from one in the shape of the trained values.
@@ -313,17 +320,18 @@ def _constant(array: Array, name: str) -> Any:
     return keras.Variable(array, dtype=str(array.dtype), trainable=False, name=name)
 
 
-def _trained_variable(variable: Any, start: Any) -> Any:
+def _trained_variable(variable: Any, start: Any, own_order: bool) -> Any:
     """Returns the variable for the values that train, set to their start.
 
-    If these values have the shape of the weight, this is the weight's own variable. Otherwise it is
-    a new variable that an optimizer treats as the weight's own.
+    If these values have the shape and the order of the weight, this is the weight's own variable.
+    Otherwise it is a new variable that an optimizer treats as the weight's own.
 
     Args:
         variable: The weight's own variable.
         start: Values at the start, a tensor of any shape.
+        own_order: Whether the values have another order than the entries of the weight.
     """
-    if start.shape == variable.shape:
+    if start.shape == variable.shape and not own_order:
         variable.assign(start)
         return variable
     with ExitStack() as scopes:

@@ -48,11 +48,13 @@ class Holding:
         self.slots: Slots = {}
         """By the `id` of each trained variable: pairs (optimizer slot, its initial value)."""
 
-    def hold(self, plan: Plan) -> None:
+    def hold(self, plan: Plan, places: Mapping[str, int]) -> None:
         """Holds the weights of a plan from now on.
 
         Args:
             plan: The masks and held values of the weights in `strategies`.
+            places: By name, the number of values that train, if there may be more of them than
+                kept entries; see `Binding.padded`.
 
         Raises:
             Invalid: A strategy refuses its weights, or a layer is rematerialized.
@@ -66,7 +68,7 @@ class Holding:
             name = masked.weight.name
             # the strategy that is chosen, because the order of the stored values depends on it
             strategy = self.strategies[name] = self.strategies[name].for_weight(masked)
-            held = HeldWeight(masked, strategy.bind(), variables[name])
+            held = HeldWeight(masked, strategy.bind(), variables[name], places.get(name))
             self.weights.append(held)
             self.start[name] = np.asarray(
                 held.value.numpy() if held.kept_only else held.effective()

@@ -72,9 +72,9 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
 
     # -- holding -----------------------------------------------------------------------------
 
-    def _hold(self, plan: Plan) -> None:
+    def _hold(self, plan: Plan, places: Mapping[str, int] | None = None) -> None:
         with self.distribute_strategy.scope():
-            self.holding.hold(plan)
+            self.holding.hold(plan, places or {})
 
     def hold_with(self, optimizer: Any) -> Any:
         """Makes an optimizer hold the masked weights; for training loops of one's own.
@@ -358,9 +358,10 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
 
     def load_own_variables(self, store: Any) -> None:
         """Loads what `save_own_variables` stored."""
-        plan, start = stored_masks.load(store, self._masked_weights(), self.holding.strategies)
+        masked_weights, strategies = self._masked_weights(), self.holding.strategies
+        plan, start, places = stored_masks.load(store, masked_weights, strategies)
         if not self.holding.weights:
-            self._hold(plan)
+            self._hold(plan, places)
             if self.compiled and self.optimizer is not None:
                 self.optimizer.build(self.trainable_variables)
         else:

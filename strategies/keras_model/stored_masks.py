@@ -75,7 +75,7 @@ def save(
 
 def load(
     store: Any, weights: Sequence[Weight], strategies: Mapping[str, Strategy]
-) -> tuple[Plan, dict[str, Array]]:
+) -> tuple[Plan, dict[str, Array], dict[str, int]]:
     """Reads the masks and held values.
 
     Args:
@@ -84,27 +84,30 @@ def load(
         strategies: Their strategies by name.
 
     Returns:
-        The plan, and the masked weights before the training by name.
+        The plan, the masked weights before the training by name, and the number of values that
+        train, by name, of each weight whose values have another shape than the weight.
 
     Raises:
         Invalid: The file is of a model with other masked weights or strategies, or does not tell in
             which order its values are.
     """
     require_same(bytes(np.asarray(store[WEIGHTS])).decode(), weights, strategies)
-    masked, start = [], {}
+    masked, start, places = [], {}, {}
     for i, weight in enumerate(weights):
         packed = np.asarray(store[MASK.format(i)])
         mask = np.unpackbits(packed, count=int(np.prod(weight.shape))).astype(bool)
         held = np.broadcast_to(np.asarray(store[HELD.format(i)]), weight.shape)
         masked.append(MaskedWeight(weight, mask.reshape(weight.shape), held))
         start[weight.name] = np.array(store[START.format(i)])
+        if VALUE.format(i) in store:
+            places[weight.name] = int(np.prod(store[VALUE.format(i)].shape))
         if strategies[weight.name].for_weight(masked[-1]) != strategies[weight.name]:
             allowed = (
                 f"has no format in this file of an earlier version, so the order of the values of "
                 f"{weight.name} is not known: export a plain model with that version"
             )
             raise Invalid("strategy", strategies[weight.name].name, allowed)
-    return Plan(tuple(masked)), start
+    return Plan(tuple(masked)), start, places
 
 
 def load_values(store: Any, weights: Sequence[HeldWeight], seeds: Sequence[Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from masksweep.strategies.base import MATRIX_LAYERS, Binding, MaskedWeight
+from masksweep.strategies.base import MATRIX_LAYERS, Array, Binding, Mask, MaskedWeight
 from masksweep.strategies.kernels import block, compact, structure
 
 MODULES: dict[str, Any] = {"compiled": structure, "block": block, "compact": compact}
@@ -33,6 +33,9 @@ def binding(format: str) -> Binding:
     """
     module = MODULES[format]
 
+    def padded(mask: Mask, places: int) -> Array:
+        return structure.pack(mask, places=places)
+
     def flat_indices(m: Any, shape: Any) -> Any:
         return module.flat_indices(m, math.prod(shape[:-1]), shape[-1])
 
@@ -50,6 +53,7 @@ def binding(format: str) -> Binding:
 
     return Binding(
         layout=module.pack,
+        padded=padded if format == "compiled" else None,
         keep=lambda held, m: held,
         init=gather,
         substitute=scatter,

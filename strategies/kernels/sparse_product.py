@@ -65,6 +65,7 @@ def _of_values(packed: Array, source: Array, upstream: Array, call: Call) -> Arr
     kernel = unpack(packed, call.inputs, call.outputs)
     lanes, arrays = tiled(TILES, source, upstream)
     result, starts = empty(kernel.inputs.shape, source), kernel.output_starts
+    result[starts[-1] :] = 0  # of places without an entry
     dot_rows = DOT_ROWS[lanes]
     share(
         starts[: call.outputs + 1],

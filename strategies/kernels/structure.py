@@ -17,6 +17,9 @@ ENTRIES_IN_BAND = 12
 that of going from one unit to the next."""
 
 
+NO_ENTRIES = np.empty((2, 0), np.int32)
+
+
 class Structure(NamedTuple):
     """The places of the kept entries of a kernel `[inputs, outputs]`, by output and by input.
 
@@ -37,10 +40,13 @@ class Structure(NamedTuple):
     outputs: Array
     """`[kept]`: the output of each entry, by input."""
     positions: Array
-    """`[kept]`: for each entry by input, its position among the entries by output."""
+    """`[kept]`: for each entry by input, its position among the entries by output.
+
+    If there are places for more entries, the last of `inputs`, `outputs` and `positions` are of
+    masked entries, and no start leads to them."""
 
 
-def pack(mask: Mask, band: int | None = None) -> Array:
+def pack(mask: Mask, band: int | None = None, places: int = 0) -> Array:
     """Returns the structure of a mask as one array, whose length depends on counts alone.
 
     So one compiled training program serves every mask with as many kept entries.
@@ -48,6 +54,8 @@ def pack(mask: Mask, band: int | None = None) -> Array:
     Args:
         mask: The mask of a kernel, `[..., outputs]`. All axes but the last are inputs.
         band: Number of units in a band. By default it depends on the density.
+        places: Number of entries for which there is a place. Those that are missing are masked
+            entries, stored after the kept ones. The products ignore them.
 
     Returns:
         The number of units in a band and the five arrays of `Structure`, one after the other,
@@ -60,11 +68,22 @@ def pack(mask: Mask, band: int | None = None) -> Array:
     """
     matrix = mask.reshape(-1, mask.shape[-1])
     outputs, inputs = np.divmod(np.flatnonzero(matrix.T), max(1, len(matrix)))
-    return pack_entries(inputs.astype(np.int32), outputs.astype(np.int32), matrix.shape, band)
+    masked = np.flatnonzero(~matrix)[: max(0, places - len(inputs))] if places else inputs[:0]
+    return pack_entries(
+        inputs.astype(np.int32),
+        outputs.astype(np.int32),
+        matrix.shape,
+        band,
+        np.stack(np.divmod(masked, max(1, matrix.shape[1]))),
+    )
 
 
 def pack_entries(
-    inputs: Array, outputs: Array, shape: tuple[int, int], band: int | None = None
+    inputs: Array,
+    outputs: Array,
+    shape: tuple[int, int],
+    band: int | None = None,
+    masked: Array = NO_ENTRIES,
 ) -> Array:
     """Returns the result of `pack` from the kept entries.
 
@@ -73,8 +92,10 @@ def pack_entries(
         outputs: The output of each entry, `[kept]` int32.
         shape: Numbers of inputs and outputs of the kernel.
         band: As for `pack`.
+        masked: The input and the output of each masked entry that has a place, `[2, masked]`.
     """
-    band = _band(shape, len(inputs)) if band is None else band
+    kept, places = len(inputs), len(inputs) + masked.shape[1]
+    band = _band(shape, places) if band is None else band
     by_band = np.argsort(inputs // band, kind="stable")
     outputs, inputs = outputs[by_band], inputs[by_band]
     by_input = np.lexsort((outputs, inputs, outputs // band))
@@ -82,9 +103,12 @@ def pack_entries(
         np.array([band]),
         _starts(inputs // band, outputs, *_bands(shape, band)),
         inputs,
+        masked[0],
         _starts(outputs // band, inputs, *_bands(shape[::-1], band)),
         outputs[by_input],
+        masked[1],
         by_input,
+        np.arange(kept, places),
     )
     return np.concatenate([array.astype(np.int32) for array in arrays])
 
@@ -124,8 +148,8 @@ def unpack(packed: Array, inputs: int, outputs: int) -> Structure:
     band = int(packed[0])
     by_output = math.prod(_bands((inputs, outputs), band)) + 1
     by_input = math.prod(_bands((outputs, inputs), band)) + 1
-    kept = (len(packed) - 1 - by_output - by_input) // 3
-    ends = np.cumsum([1, by_output, kept, by_input, kept])
+    places = (len(packed) - 1 - by_output - by_input) // 3
+    ends = np.cumsum([1, by_output, places, by_input, places])
     return Structure(*np.split(packed, ends)[1:])
 
 
@@ -145,16 +169,18 @@ def flat_indices(packed: Any, inputs: int, outputs: int) -> Any:
         outputs: Number of columns of the kernel.
 
     Returns:
-        `[kept]`, int64.
+        `[kept]`, int64; or one for each place, if there are places for more entries.
     """
     import tensorflow as tf
 
     band = packed[0]
     by_output = tf.maximum(1, -(-inputs // band)) * outputs + 1
     by_input = tf.maximum(1, -(-outputs // band)) * inputs + 1
-    kept = (packed.shape[0] - 1 - by_output - by_input) // 3
-    starts, rows, _ = tf.split(packed[1:], [by_output, kept, by_input + 2 * kept])
+    places = (packed.shape[0] - 1 - by_output - by_input) // 3
+    sizes = [by_output, places, by_input, places, places]
+    starts, rows, _, columns, _ = tf.split(packed[1:], sizes)
     # the unit of an entry is the last one that starts at it or before; faster than tf.repeat
-    order = tf.range(kept, dtype=packed.dtype)
+    order = tf.range(places, dtype=packed.dtype)
     units = tf.searchsorted(starts, order, side="right", out_type=tf.int64) - 1
-    return tf.cast(rows, tf.int64) * outputs + units % outputs
+    units = tf.where(order < starts[-1], units % outputs, tf.cast(columns, tf.int64))
+    return tf.cast(rows, tf.int64) * outputs + units

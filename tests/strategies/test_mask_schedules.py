@@ -24,6 +24,7 @@ from masksweep.strategies.schedules.rigl import RigL
 from masksweep.strategies.schedules.set import SET
 from masksweep.strategies.schedules.static import Static
 from masksweep.strategies.schedules.swap import Swap
+from masksweep.strategies.sparse_tensor import SparseTensor
 from masksweep.strategies.sparse_values import SparseValues
 from masksweep.strategies.testing import check_schedule
 from masksweep.strategies.var_list import VarList
@@ -307,8 +308,9 @@ def test_strategies_say_what_they_can_follow() -> None:
     dense_start = "number changes"
     for kind in SCHEDULES.values():
         schedule = kind()
-        assert schedule.refuses(HardMask(), Plan()) is None
-        reason = schedule.refuses(SparseValues(), Plan())
+        for follows_all in (HardMask(), SparseValues(), SparseTensor(), SparseTensor("compiled")):
+            assert schedule.refuses(follows_all, Plan()) is None
+        reason = schedule.refuses(SparseTensor("coo"), Plan())
         if schedule.keeps_counts:
             assert reason is None
         else:

@@ -53,10 +53,11 @@ def changes(result: results.TrialResult) -> list[dict[str, Any]]:
     return recorded
 
 
-STRATEGIES = ("weight_mask", "projection", "hard_mask")
+STRATEGIES = ("weight_mask", "projection", "hard_mask", "sparse_values", "sparse_tensor")
 SOME = [
     *((schedule, "hard_mask") for schedule in SCHEDULES),
-    *((schedule, strategy) for schedule in ("rigl", "gradual") for strategy in STRATEGIES[:2]),
+    ("rigl", "weight_mask"),
+    *(("gradual", strategy) for strategy in ("projection", "sparse_values", "sparse_tensor")),
 ]
 
 
@@ -118,8 +119,8 @@ def test_the_masks_of_the_dense_control_cannot_move() -> None:
     assert "schedule/changes" not in run_trial.run(dense).metrics
 
 
-@pytest.mark.parametrize("schedule", by_default(["rigl", "swap"], ["rigl", "set", "swap"]))
-def test_strategies_that_store_kept_values_follow_equal_counts(schedule: str) -> None:
+@pytest.mark.parametrize("schedule", by_default(["rigl", "gradual"], SCHEDULES))
+def test_strategies_that_store_kept_values_follow_every_schedule(schedule: str) -> None:
     """They train the same weights as `hard_mask`, to the last digits."""
     finals = []
     for strategy in ("hard_mask", "sparse_values", "sparse_tensor"):
@@ -146,18 +147,23 @@ def test_sparse_tensor_takes_a_format_for_scattered_masks_if_they_move() -> None
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("strategy", ["sparse_values", "var_list", "loss_mask"])
-def test_a_strategy_that_cannot_follow_is_skipped_with_the_reason(strategy: str) -> None:
+@pytest.mark.parametrize(
+    "strategy", [{"name": "sparse_tensor", "format": "coo"}, "var_list", "loss_mask"], ids=str
+)
+def test_a_strategy_that_cannot_follow_is_skipped_with_the_reason(strategy: Any) -> None:
     pattern = {"name": "columns", "sparsity": 0.5}
-    result = run_trial.run(moving("gradual", strategy, pattern=pattern, targets=["output/*"]))
+    result = run_trial.run(moving("gradual", strategy, pattern=pattern, targets=["output/kernel"]))
     assert result.status == "skipped"
     assert "schedule=gradual: its " in result.reason
 
 
-@pytest.mark.parametrize("held", ["constant", "init"])
-def test_what_is_cut_is_held_at_its_value(held: str) -> None:
+@pytest.mark.parametrize(
+    ("held", "strategy"),
+    [("constant", "hard_mask"), ("init", "hard_mask"), ("init", "sparse_values")],
+)
+def test_what_is_cut_is_held_at_its_value(held: str, strategy: str) -> None:
     """A constant, or the value that the entry had when it was cut."""
-    loop = single_trial_loop(setup.start(moving("gradual", held=held)))
+    loop = single_trial_loop(setup.start(moving("gradual", strategy, held=held)))
     loop.run(7)
     before = loop.program.single_program.effective()
     loop.run(8)

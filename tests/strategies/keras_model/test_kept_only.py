@@ -112,10 +112,10 @@ def test_the_audit_does_not_ask_the_strategy_for_the_mask() -> None:
     masked = fit(masked_network())
     (held,) = masked.holding.weights
     layout = held.layout.numpy()
-    starts, inputs = layout[:31], layout[31:91]
+    starts, inputs = layout[1:32], layout[32:92]
     unit = next(u for u in range(30) if 0 < starts[u + 1] - starts[u] < 20)
     free = next(i for i in range(20) if i not in inputs[starts[unit] : starts[unit + 1]])
-    layout[31 + starts[unit]] = free
+    layout[32 + starts[unit]] = free
     held.layout.assign(layout)
     (found,) = strategies.audit(masked).weights
     assert found.violations == 1

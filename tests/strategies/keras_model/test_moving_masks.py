@@ -72,11 +72,18 @@ def train(masked: Any, *, first: int = 0, until: int = 4) -> None:
     )
 
 
-@pytest.mark.parametrize("schedule", by_default(["rigl", "rewinding"], SCHEDULES))
+@pytest.mark.parametrize(
+    ("schedule", "strategy"),
+    by_default(
+        [("rigl", "hard_mask"), ("gradual", "sparse_values")],
+        [(s, "hard_mask") for s in SCHEDULES]
+        + [(s, k) for s in ("rigl", "gradual") for k in ("sparse_values", "sparse_tensor")],
+    ),
+)
 def test_what_is_cut_stays_cut_and_a_loaded_model_goes_on_to_the_same_bits(
-    schedule: str, tmp_path: Path
+    schedule: str, strategy: str, tmp_path: Path
 ) -> None:
-    whole = moving(schedule, eager=True)
+    whole = moving(schedule, strategy, eager=True)
     train(whole)
     assert strategies.audit(whole).ok
     course = Course(steps=20, epoch=5)
@@ -84,7 +91,7 @@ def test_what_is_cut_stays_cut_and_a_loaded_model_goes_on_to_the_same_bits(
     assert [change.step for change in whole.mask_changes] == [0, *steps]
     assert not any(change.violations or change.stale_slots for change in whole.mask_changes)
 
-    broken_off = moving(schedule, eager=True)
+    broken_off = moving(schedule, strategy, eager=True)
     train(broken_off, until=2)
     broken_off.save(tmp_path / "model.keras")
     resumed = keras.models.load_model(tmp_path / "model.keras")
@@ -275,7 +282,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"strategy": "var_list"}, "schedule=rigl: its masks cannot move"),
     ({"held": {"*": "zero"}}, 'must be a number, "zero" or "init" with a schedule'),
     (
-        {"schedule": strategies.Gradual(), "strategy": "sparse_values"},
+        {
+            "schedule": strategies.Gradual(),
+            "strategy": strategies.STRATEGIES["sparse_tensor"](format="coo"),
+        },
         "schedule=gradual: its arrays have a place for each kept entry",
     ),
     (

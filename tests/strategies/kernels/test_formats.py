@@ -14,6 +14,8 @@ from masksweep.strategies.base import Array, Invalid, Mask
 from masksweep.strategies.kernels import block, block_product, numpy_product, sparse_product
 from masksweep.strategies.kernels.binding import MODULES
 from masksweep.strategies.kernels.products import TILES
+from masksweep.strategies.kernels.sparse_product import multiply
+from masksweep.strategies.kernels.structure import pack
 
 LARGE, SMALL = TILES
 BATCHES = [0, 1, 7, SMALL, SMALL + 1, 64, LARGE - 1, LARGE, LARGE + 3, 2 * LARGE + 1]
@@ -108,6 +110,24 @@ def test_a_kernel_with_several_bands(
     arrays = "compiled", mask, x, numbers(generator, *shape, dtype="float64"), upstream
     for actual, expected in zip(products(*arrays), expected_products(*arrays), strict=True):
         np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-11)
+
+
+def test_places_without_an_entry_have_no_part_in_a_product() -> None:
+    generator, mask = np.random.default_rng(0), mask_of("compiled")
+    packed, padded = pack(mask), pack(mask, places=int(mask.sum()) + 9)
+    x, upstream = (tf.constant(numbers(generator, 70, size)) for size in mask.shape)
+    values = tf.constant(numbers(generator, int(mask.sum())))
+    with_places = tf.concat([values, np.full(9, np.nan, "float32")], axis=0)
+    results = []
+    for structure, variable in ((packed, values), (padded, with_places)):
+        with tf.GradientTape() as tape:
+            tape.watch([x, variable])
+            outputs = multiply(x, variable, structure, mask.shape[1])
+        results.append([outputs, *tape.gradient(outputs, [x, variable], upstream)])
+    (*expected, of_values), (*actual, of_places) = results
+    for one, other in zip(expected, actual, strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(of_places, tf.concat([of_values, np.zeros(9, "float32")], 0))
 
 
 @given(st.data())

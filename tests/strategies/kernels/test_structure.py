@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from masksweep.strategies.base import Mask
-from masksweep.strategies.kernels.structure import flat_indices, pack, unpack
+from masksweep.strategies.kernels.structure import flat_indices, pack, packed_length, unpack
 
 
 @st.composite
@@ -52,6 +52,19 @@ def test_the_structure_has_each_entry_once_by_output_and_by_input(
     np.testing.assert_array_equal(structure.inputs[structure.positions], by_input)
     flat = flat_indices(tf.constant(packed), inputs, outputs)
     np.testing.assert_array_equal(flat, structure.inputs * outputs + by_output)
+
+
+@given(masks(), st.integers(0, 50))
+@settings(max_examples=30)
+def test_places_that_are_left_over_are_of_masked_entries(mask: Mask, more: int) -> None:
+    kept = int(mask.sum())
+    places = min(kept + more, mask.size)
+    packed = pack(mask, places=places)
+    assert len(packed) == packed_length(mask.shape, places)
+    flat = np.asarray(flat_indices(tf.constant(packed), *mask.shape))
+    assert len(flat) == len(np.unique(flat)) == places
+    assert mask.ravel()[flat[:kept]].all()
+    assert not mask.ravel()[flat[kept:]].any()
 
 
 SCRIPT = """
