@@ -273,8 +273,7 @@ class Binding:
     padded: Callable[[Mask, int], Array] | None = None
     """(mask, number of values in `v`) -> `m` of a mask that keeps fewer entries than `v` has
     values. A strategy gives it if its `m` has another shape then. The values that are left over
-    stand for masked entries: they get no gradient, and `substitute` ignores them or needs them to
-    be zero."""
+    stand for masked entries: they get no gradient, and no other function uses them."""
     keep: Callable[[Array, Array], Array] = collapse_constant
     """(held values in the weight's shape, m) -> `h`, computed once with NumPy. The shape of `h` may
     depend on what the shape of `m` may depend on, and on whether `collapse_constant` (the default)
@@ -297,7 +296,8 @@ class Binding:
     gradients: Callable[[Any, Any], Any] = _first_argument
     """(g, m) -> the gradient that the optimizer gets. `g` is a dense tensor."""
     places: Callable[[Any, tuple[int, ...]], Any] | None = None
-    """(m, shape of `w`) -> the index in the flattened `w` of each entry of `v`, `[kept]` int64.
+    """(m, shape of `w`) -> the index in the flattened `w` of each entry of `v`, int64; of a value
+    that is left over `-1 - index` of a masked entry.
 
     A strategy gives it if `v` has one value for each kept entry, and it stores nothing for masked
     entries, which are zero. If they are held at +0.0, `h` is then a `tf.TensorSpec` of the weight's

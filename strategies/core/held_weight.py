@@ -92,7 +92,9 @@ class HeldWeight:
         weight, variable = self.weight, self.variable
         if self.kept_only and not keras_internals.has_values(variable):
             initializer = keras_internals.initializer(variable)
-            start = draw_entries(initializer, weight.shape, weight.dtype, self.places())
+            places = self.places()
+            places = np.maximum(places, -1 - places)
+            start = draw_entries(initializer, weight.shape, weight.dtype, places)
             keras_internals.make_released(variable)
             return tf.convert_to_tensor(start)
         keras_internals.draw(variable)
@@ -104,7 +106,10 @@ class HeldWeight:
         return self.rest if self.kept_only else self.rest.value
 
     def places(self) -> Array:
-        """Returns the index in the flattened weight of each value, if only these are stored."""
+        """Returns the index in the flattened weight of each value, if only these are stored.
+
+        For a value that is left over (see `Binding.padded`) it is `-1 - index` of a masked entry.
+        """
         assert self.binding.places is not None
         return np.asarray(self.binding.places(self.layout.value, self.weight.shape))
 

@@ -138,8 +138,10 @@ def _audit_kept_values(held: HeldWeight, start: Array) -> WeightAudit:
     Where no value is stored, an entry is +0.0, which is its held value. So a violation is a stored
     value at a masked entry that has any bit.
     """
-    values, mask = held.value.numpy(), held.kept
-    wrong = values[~mask.at(held.places()) & (bits(values) != 0)].astype(np.float64)
+    places, mask = held.places(), held.kept
+    used = places >= 0  # a value that is left over is in no place of the weight
+    values, start, places = held.value.numpy()[used], start[used], places[used]
+    wrong = values[~mask.at(places) & (bits(values) != 0)].astype(np.float64)
     drift = float(np.where(np.isnan(wrong), np.inf, np.abs(wrong)).max(initial=0.0))
     moved = float((bits(start) != bits(values)).mean()) if values.size else 0.0
     size = math.prod(held.weight.shape)

@@ -42,14 +42,17 @@ def binding(format: str) -> Binding:
     def gather(w: Any, m: Any, h: Any) -> Any:
         import tensorflow as tf
 
-        return tf.gather(tf.reshape(w, [-1]), flat_indices(m, w.shape))
+        flat = flat_indices(m, w.shape)
+        return tf.gather(tf.reshape(w, [-1]), tf.maximum(flat, -1 - flat))
 
     def scatter(v: Any, m: Any, h: Any) -> Any:
         import tensorflow as tf
 
-        flat = flat_indices(m, h.shape)[..., None]
+        flat = flat_indices(m, h.shape)
+        places = tf.maximum(flat, -1 - flat)[..., None]
         held = tf.reshape(dense_zeros(h), [-1])
-        return tf.reshape(tf.tensor_scatter_nd_update(held, flat, v), h.shape)
+        v = tf.where(flat < 0, tf.zeros((), v.dtype), v)
+        return tf.reshape(tf.tensor_scatter_nd_update(held, places, v), h.shape)
 
     return Binding(
         layout=module.pack,

@@ -169,7 +169,8 @@ def flat_indices(packed: Any, inputs: int, outputs: int) -> Any:
         outputs: Number of columns of the kernel.
 
     Returns:
-        `[kept]`, int64; or one for each place, if there are places for more entries.
+        `[kept]`, int64. If there are places for more entries, `-1 - index` of a masked entry for
+        each of them.
     """
     import tensorflow as tf
 
@@ -182,5 +183,7 @@ def flat_indices(packed: Any, inputs: int, outputs: int) -> Any:
     # the unit of an entry is the last one that starts at it or before; faster than tf.repeat
     order = tf.range(places, dtype=packed.dtype)
     units = tf.searchsorted(starts, order, side="right", out_type=tf.int64) - 1
-    units = tf.where(order < starts[-1], units % outputs, tf.cast(columns, tf.int64))
-    return tf.cast(rows, tf.int64) * outputs + units
+    is_kept = order < starts[-1]
+    units = tf.where(is_kept, units % outputs, tf.cast(columns, tf.int64))
+    flat = tf.cast(rows, tf.int64) * outputs + units
+    return tf.where(is_kept, flat, -1 - flat)

@@ -135,6 +135,15 @@ def test_strategies_that_store_kept_values_follow_every_schedule(schedule: str) 
             np.testing.assert_allclose(array, expected[name], atol=1e-5)
 
 
+@pytest.mark.parametrize("optimizer", [{"name": "ftrl"}, {"name": "sgd", "use_ema": True}], ids=str)
+def test_an_optimizer_cannot_move_what_is_cut_by_the_values_that_are_left_over(
+    optimizer: dict[str, Any],
+) -> None:
+    """FTRL turns a zero to -0.0, and an average has what the entry was before it was cut."""
+    result = run_trial.run(moving("gradual", "sparse_tensor", optimizer=optimizer))
+    assert result.metrics["integrity/peak_violations"] == 0
+
+
 def test_sparse_tensor_takes_a_format_for_scattered_masks_if_they_move() -> None:
     """The masks begin as whole rows, and RigL scatters them."""
     pattern = {"name": "rows", "sparsity": 0.5}
