@@ -185,8 +185,13 @@ class MaskedWeight:
 
     @property
     def holds_plus_zero(self) -> bool:
-        """Whether all masked entries are held at +0.0, whose bits are all zero."""
-        values = np.ascontiguousarray(self.held_values)
+        """Whether all masked entries are held at +0.0, whose bits are all zero.
+
+        If nothing is masked yet, this is about the values at which entries will be held.
+        """
+        values = np.ascontiguousarray(
+            self.held_values if self.masked else collapse_constant(self.held)
+        )
         return not values.view(f"u{values.dtype.itemsize}").any()
 
 
@@ -271,9 +276,12 @@ class Binding:
     """mask -> `m`, computed once with NumPy. The shape of `m` may depend only on the shape of the
     mask and on how many entries, rows or outputs it keeps."""
     padded: Callable[[Mask, int], Array] | None = None
-    """(mask, number of values in `v`) -> `m` of a mask that keeps fewer entries than `v` has
-    values. A strategy gives it if its `m` has another shape then. The values that are left over
-    stand for masked entries: they get no gradient, and no other function uses them."""
+    """(mask, number of values in `v`) -> `m` of a mask that keeps at most as many entries.
+
+    A strategy gives it if `v` has values of kept entries only, in an order of its own. While the
+    masks move, `v` keeps its shape, so that nothing is compiled anew. The values that are left over
+    stand for masked entries: `init` must return them, `substitute`, `effective` and `matmul` must
+    ignore them, and so they get no gradient."""
     keep: Callable[[Array, Array], Array] = collapse_constant
     """(held values in the weight's shape, m) -> `h`, computed once with NumPy. The shape of `h` may
     depend on what the shape of `m` may depend on, and on whether `collapse_constant` (the default)

@@ -88,7 +88,7 @@ def _written_out() -> Binding:
     return replace(
         values,
         substitute=lambda v, m, h: values.substitute(v, m, dense_zeros(h)),
-        places=lambda m, shape: tf.cast(m, tf.int64),
+        places=lambda m, shape: tf.cast(m, tf.int64),  # -1 - position where a value is left over
     )
 
 
@@ -129,10 +129,11 @@ class SparseTensor(Strategy):
     kernel is freed. Its `numpy()` is empty then. With `strategies.deferred_weights()` the kernel is
     never in memory.
 
-    `compiled`, which `auto` takes for masks that move, follows all schedules: the structure is made
-    anew at each change, with places for as many entries as at the start. Its products skip those
-    that are left over; `speed/mask_change_ms` tells what a change costs. `coo`, `lookup` and
-    `dense` follow schedules that keep the numbers of entries, such as `set` and `rigl`.
+    On a CPU, `auto` takes `compiled` for masks that move. It follows all schedules, and so does
+    `dense`: the structure is made anew at each change, with places for as many entries as at the
+    start. Its products skip those that are left over; `speed/mask_change_ms` tells what a change
+    costs. `coo`, which `auto` takes on a GPU, and `lookup` follow the schedules that keep the
+    numbers of entries, such as `set` and `rigl`.
 
     Only `compact` and `dense` compile with XLA, if they are given as the format. On a CPU, `coo`
     and `lookup` take several times as long as a dense kernel, and `dense` about as long. The others
@@ -170,7 +171,7 @@ class SparseTensor(Strategy):
     @property
     def follows(self) -> Literal["all masks", "equal counts", "nothing"]:  # type: ignore[override]
         """Which changes of the masks it can follow: none that break the blocks or rows it needs."""
-        if self.format in ("auto", "compiled"):
+        if self.format in ("auto", "compiled", "dense"):
             return "all masks"
         return "nothing" if self.format in ("block", "compact") else "equal counts"
 

@@ -32,15 +32,15 @@ def _kept_positions(mask: Mask, places: int = 0) -> Array:
 class SparseValues(Strategy):
     """Trains a vector of the kept values, scattered into the held values for the forward pass.
 
-    `v` is `[kept]`, and the forward pass uses `tensor_scatter_nd_update(h, kept positions, v)`,
-    with `h` the held values. Masked entries are not in any variable that trains, so no optimizer,
-    weight decay or EMA can move them. The optimizer's slots have the shape of `v`, so they need
-    less memory at a lower density. It can be used with any layer, but refuses weights with a
-    constraint.
+    `v` are the kept values, `[kept]`, and `h` the held values. The forward pass uses
+    `tensor_scatter_nd_update(h, kept positions, v)`. Masked entries are not in any variable that
+    trains, so no optimizer, weight decay or EMA can move them. The optimizer's slots have the shape
+    of `v`, so they need less memory at a lower density. It can be used with any layer, but refuses
+    weights with a constraint.
 
-    It follows all schedules. `v` keeps its length, that of the most entries that are kept in the
-    training. As the mask gets sparser, its last values stand for masked entries, and are replaced
-    by the held values in the forward pass, so that their gradients are zero.
+    It follows all schedules. While the masks move, `v` keeps its length: the number of entries that
+    are kept at the start. As the mask gets sparser, its last values stand for masked entries. The
+    forward pass replaces them by the held values, so that their gradients are zero.
 
     Example:
         >>> import numpy as np

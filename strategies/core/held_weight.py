@@ -60,8 +60,8 @@ class HeldWeight:
     Args:
         masked: The weight with its mask and its held values.
         binding: The functions of the strategy.
-        variable: The model's own variable. It is set to the start of the training if the values
-            that train have its shape.
+        variable: The model's own variable. It is set to the start of the training if it trains
+            itself.
         places: Number of values that train, if there may be more of them than kept entries; see
             `Binding.padded`.
     """
@@ -84,7 +84,8 @@ class HeldWeight:
             self.layout = self.kept if layout is masked.mask else _constant(layout, "layout")
             self.rest = self.held if rest is masked.held else _constant(rest, "rest")
         self.value = _trained_variable(variable, self._start(), binding.padded is not None)
-        """The variable with the values that train; `variable` itself if their shape is equal."""
+        """The variable with the values that train; `variable` itself if there is one for each
+        entry of the weight."""
         self.release()
 
     def _start(self) -> Any:
@@ -122,6 +123,11 @@ class HeldWeight:
     def is_rarely_read(self) -> bool:
         """Whether the weight is only made where a layer reads it: its product does not need it."""
         return self.kept_only and self.binding.matmul is not None
+
+    @property
+    def has_weight_order(self) -> bool:
+        """Whether there is a value for each entry of the weight, in its shape."""
+        return self.binding.padded is None and tuple(self.value.shape) == self.weight.shape
 
     def masked(self) -> MaskedWeight:
         """Returns the weight with its mask and its held values as they are now."""
@@ -204,16 +210,23 @@ class HeldWeight:
 
     # -- other masks -------------------------------------------------------------------------
 
-    def arrays(self, masked: MaskedWeight) -> tuple[Array, Array, Array, Array]:
+    def arrays(
+        self, masked: MaskedWeight, places: int | None = None
+    ) -> tuple[Array, Array, Array, Array]:
         """Returns (kept, layout, held, rest) for another mask or other held values of this weight.
 
         If there is one held value for all entries, but the variable has one for each entry, the
         value is repeated.
 
+        Args:
+            masked: The weight with the other mask.
+            places: Number of values for which there are places; by default as many as there are.
+
         Raises:
             Invalid: (key `plan`) `layout` or `rest` does not have the shape of its variable.
         """
-        layout, rest = self.binding.constants(masked, int(np.prod(self.value.shape)))
+        places = int(np.prod(self.value.shape)) if places is None else places
+        layout, rest = self.binding.constants(masked, places)
         if self.kept_only:
             expected = tuple(self.layout.shape), (*self.weight.shape, 0)
             if (layout.shape, rest.shape) != expected:
@@ -261,8 +274,7 @@ class HeldWeight:
         shape, kept_before = self.weight.shape, self.kept.numpy()
         now = tf.identity(self.effective() if new is None else new)
         slots_now = []
-        of_kept_values = tuple(self.value.shape) != shape or self.binding.padded is not None
-        if of_kept_values:
+        if not self.has_weight_order:
             for slot, fresh in slots:
                 # the initial value of the slot for EMA is the weight itself
                 fill = tf.fill(shape, fresh.flat[0] if fresh.size else 0.0)
@@ -276,7 +288,7 @@ class HeldWeight:
         self.value.assign(self.initial(tf.where(kept, now, self.held.value)))
         for slot, value, fill in slots_now:
             slot.assign(self.initial(tf.where(kept & kept_before, value, fill)))
-        if not of_kept_values and fresh_slots != "none":
+        if self.has_weight_order and fresh_slots != "none":
             regrown = None if fresh_slots == "all" else kept & ~kept_before
             reset_slots(self.value, slots, regrown)
 

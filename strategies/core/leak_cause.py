@@ -159,7 +159,7 @@ class CauseRecorder:
                 continue
             weight_causes = np.full(weight.shape, "update", dtype=object)
             gradient = by_variable.get(id(value))
-            if tuple(value.shape) == weight.shape and gradient is not None:
+            if training.masked[weight.name].has_weight_order and gradient is not None:
                 for slot, fresh in slots_of(training, value):
                     weight_causes[slot != fresh] = "slots"
                 weight_causes[np.asarray(tf.convert_to_tensor(gradient)) != 0] = "gradient"

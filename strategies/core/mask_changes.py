@@ -239,7 +239,7 @@ def stale_slots(training: MaskedTraining, before: Masks) -> dict[str, float]:
     largest: dict[str, float] = {}
     for weight, value in zip(training.weights, training.values, strict=True):
         masked = training.masked.get(weight.name)
-        if masked is None or tuple(value.shape) != weight.shape:
+        if masked is None or not masked.has_weight_order:
             continue
         cut = before[weight.name] & ~masked.kept.numpy()
         for slot, fresh in training.slots.get(id(value), []):

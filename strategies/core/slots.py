@@ -38,7 +38,7 @@ def slot_leak(training: Training) -> float:
     leak = 0.0
     for weight, value in zip(training.weights, training.values, strict=True):
         masked = training.masked.get(weight.name)
-        if masked is None or tuple(value.shape) != weight.shape:
+        if masked is None or not masked.has_weight_order:
             continue
         held = ~masked.kept.numpy()
         for slot, fresh in slots_of(training, value):

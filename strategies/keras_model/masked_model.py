@@ -367,7 +367,7 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
         else:
             pairs = list(zip(self.holding.weights, plan.weights, strict=True))
             # all are checked before one is set
-            arrays = [held.arrays(masked) for held, masked in pairs]
+            arrays = [held.arrays(masked, places.get(masked.weight.name)) for held, masked in pairs]
             for (held, _), constants in zip(pairs, arrays, strict=True):
                 held.assign(constants)
         for held in self.holding.weights:

@@ -108,8 +108,9 @@ class MovingMasks:
             plan: The plan with the masks of the pattern.
 
         Raises:
-            Invalid: The model is trained by several replicas.
+            Invalid: The model is trained by several replicas, or a strategy refuses the plan.
         """
+        self.holding.require_accepted(plan)
         if self._replicas.num_replicas_in_sync > 1:
             raise Invalid("schedule", self.choice.schedule.name, "not with several replicas")
         self.targets = plan

@@ -139,17 +139,26 @@ class SparseDense(keras.layers.Layer):  # type: ignore[misc]
         self.built = True
 
     def places(self) -> Array:
-        """Returns the index of each value in the flattened kernel `[inputs, units]`, `[kept]`."""
+        """Returns the index of each value in the flattened kernel `[inputs, units]`, `[kept]`.
+
+        Raises:
+            Invalid: The layer was made from a config, and has no weights yet.
+        """
+        self._require_edges()
         with tf.init_scope():
             return np.asarray(flat_indices(tf.constant(self.structure.numpy()), *self.shape))
 
-    def call(self, inputs: Any) -> Any:
-        """Returns the outputs, `[..., units]`, of inputs `[..., inputs]`."""
-        if not self._has_edges:  # it was made from a config, so they come with the weights
+    def _require_edges(self) -> None:
+        """Checks that the edges are known; if it was made from a config, they are weights."""
+        if not self._has_edges:
             with tf.init_scope():
                 self._has_edges = int(self.structure.value[0]) > 0
             allowed = "loaded or set, with the weights of the layer"
             require(self._has_edges, "edges", self.name, allowed)
+
+    def call(self, inputs: Any) -> Any:
+        """Returns the outputs, `[..., units]`, of inputs `[..., inputs]`."""
+        self._require_edges()
         rows = tf.reshape(tf.cast(inputs, self.compute_dtype), [-1, self.shape[0]])
         product = _sparse_product if tf.config.list_logical_devices("GPU") else _compiled_product
         y = tf.cast(product(rows, self.values, self.structure.value, self.shape), rows.dtype)

@@ -5,6 +5,7 @@ Masks are stored as bits. A held value that all entries of a weight share is sto
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import zipfile
@@ -32,6 +33,12 @@ WEIGHTS = "masked_weights"
 """Name of the array with the names, shapes and strategies of the masked weights, as JSON."""
 MASK, HELD, START, VALUE, SEED = "mask_{}", "held_{}", "start_{}", "value_{}", "seed_{}"
 """Names of the arrays; the number is the place of the weight, or of the seed, in the model."""
+ORDER = "order_{}"
+"""Name of the digest of the layout, which tells the order of the values that train."""
+OTHER_ORDER = (
+    "an earlier version wrote this file, with the values in an order that is not known here: "
+    "export a plain model with that version"
+)
 
 
 def settings(strategy: Strategy) -> dict[str, Any]:
@@ -69,6 +76,7 @@ def save(
         store[START.format(i)] = start[weight.weight.name]
         if weight.value is not weight.variable:
             store[VALUE.format(i)] = weight.value
+            store[ORDER.format(i)] = _order(weight)
     for i, seed in enumerate(seeds):
         store[SEED.format(i)] = seed
 
@@ -84,8 +92,8 @@ def load(
         strategies: Their strategies by name.
 
     Returns:
-        The plan, the masked weights before the training by name, and the number of values that
-        train, by name, of each weight whose values have another shape than the weight.
+        The plan, the masked weights before the training by name, and by name the number of values
+        that train in the place of a weight.
 
     Raises:
         Invalid: The file is of a model with other masked weights or strategies, or does not tell in
@@ -102,19 +110,32 @@ def load(
         if VALUE.format(i) in store:
             places[weight.name] = int(np.prod(store[VALUE.format(i)].shape))
         if strategies[weight.name].for_weight(masked[-1]) != strategies[weight.name]:
-            allowed = (
-                f"has no format in this file of an earlier version, so the order of the values of "
-                f"{weight.name} is not known: export a plain model with that version"
-            )
-            raise Invalid("strategy", strategies[weight.name].name, allowed)
+            raise Invalid("weights", weight.name, OTHER_ORDER)
     return Plan(tuple(masked)), start, places
 
 
+def _order(weight: HeldWeight) -> Array:
+    """Returns the SHA-256 of the layout, `[32]` uint8."""
+    return np.frombuffer(hashlib.sha256(weight.layout.numpy().tobytes()).digest(), np.uint8)
+
+
 def load_values(store: Any, weights: Sequence[HeldWeight], seeds: Sequence[Any]) -> None:
-    """Sets the variables that train in the place of masked weights, and the random seeds."""
+    """Sets the variables that train in the place of masked weights, and the random seeds.
+
+    Raises:
+        Invalid: The values in the file have another order than those of this version.
+    """
     for i, weight in enumerate(weights):
-        if weight.value is not weight.variable:
-            weight.value.assign(store[VALUE.format(i)])
+        if weight.value is weight.variable:
+            continue
+        if VALUE.format(i) not in store:  # a file of before, in which the variable trained itself
+            weight.value.assign(weight.initial(weight.variable.value))
+            continue
+        order = np.asarray(store[ORDER.format(i)]) if ORDER.format(i) in store else None
+        is_other = weight.kept_only if order is None else (order != _order(weight)).any()
+        if is_other:
+            raise Invalid("weights", weight.weight.name, OTHER_ORDER)
+        weight.value.assign(store[VALUE.format(i)])
     for i, seed in enumerate(seeds):
         seed.assign(store[SEED.format(i)])
 

@@ -49,10 +49,9 @@ def binding(format: str) -> Binding:
         import tensorflow as tf
 
         flat = flat_indices(m, h.shape)
-        places = tf.maximum(flat, -1 - flat)[..., None]
-        held = tf.reshape(dense_zeros(h), [-1])
-        v = tf.where(flat < 0, tf.zeros((), v.dtype), v)
-        return tf.reshape(tf.tensor_scatter_nd_update(held, places, v), h.shape)
+        places, held = tf.maximum(flat, -1 - flat), tf.reshape(dense_zeros(h), [-1])
+        v = tf.where(flat < 0, tf.gather(held, places), v)
+        return tf.reshape(tf.tensor_scatter_nd_update(held, places[..., None], v), h.shape)
 
     return Binding(
         layout=module.pack,

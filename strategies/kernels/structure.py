@@ -55,7 +55,8 @@ def pack(mask: Mask, band: int | None = None, places: int = 0) -> Array:
         mask: The mask of a kernel, `[..., outputs]`. All axes but the last are inputs.
         band: Number of units in a band. By default it depends on the density.
         places: Number of entries for which there is a place. Those that are missing are masked
-            entries, stored after the kept ones. The products ignore them.
+            entries, stored after the kept ones. The products ignore them. The size of a band
+            follows from this number.
 
     Returns:
         The number of units in a band and the five arrays of `Structure`, one after the other,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -53,7 +54,11 @@ class ByWeight(Pattern):
 
     def parts(self) -> dict[str, Pattern]:
         """Returns the patterns by glob."""
-        return {glob: pattern_of(choice) for glob, choice in self.of}
+        return self._parts
+
+    @cached_property
+    def _parts(self) -> dict[str, Pattern]:
+        return {glob: pattern_of(choice) for glob, choice in self.of}  # reads their files
 
     def masks(self, shapes: Shapes, seed: int) -> dict[str, Mask]:
         return self._masks(

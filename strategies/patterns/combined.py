@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from masksweep.strategies.base import Array, Invalid, Mask, require
@@ -100,7 +101,11 @@ class CombinedList(Combined):
         self.parts()
 
     def parts(self) -> list[Pattern]:
-        return [pattern_of(part) for part in self.of]
+        return self._parts
+
+    @cached_property
+    def _parts(self) -> list[Pattern]:
+        return [pattern_of(part) for part in self.of]  # reads the files of the parts
 
 
 def _seed(seed: int, index: int) -> int:

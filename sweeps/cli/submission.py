@@ -48,7 +48,7 @@ def prepare(run_arguments: Sequence[str]) -> Submission:
         _require_public(key.lstrip("+~"), value)
     trials = [p.trial for p in compose_plan([a for a in run_arguments if a not in RUN_FLAGS])]
     for trial in trials:
-        for key, path in named_files(trial.resolved()).items():
+        for key, path in named_files(trial.resolved()):
             _require_absolute(key, path)
     first = trials[0]
     if first.launch.address is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from masksweep.strategies.base import Invalid
 from masksweep.sweeps.common.redact import redact
-from masksweep.sweeps.components.named_files import named_files
+from masksweep.sweeps.components.named_files import GROUPS_WITH_FILES, named_files
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -19,6 +19,8 @@ DESTINATION_KEYS = ("tracking.uri", "checkpoint.path", "launch.address")
 """Keys of places to which results, weights and code are sent. Checkpoints are loaded from there."""
 RUN_KEYS = ("start.run",)
 """Keys of runs whose artifacts are read from the store."""
+SECTIONS = {*GROUPS_WITH_FILES, *(key.partition(".")[0] for key in (*DESTINATION_KEYS, *RUN_KEYS))}
+"""Sections that have keys of places or files."""
 
 
 def check(untrusted: UntrustedConfigs, jobs: Sequence[Mapping[str, Any]]) -> None:
@@ -43,9 +45,9 @@ def check(untrusted: UntrustedConfigs, jobs: Sequence[Mapping[str, Any]]) -> Non
         for job in jobs:
             if (value := _config_value(job, key)) not in allowed:
                 raise _not_named(key, value)
-    files = [(_group(key), path) for config in named for key, path in named_files(config).items()]
+    files = [(_group(key), path) for config in named for key, path in named_files(config)]
     for job in jobs:
-        for key, path in named_files(job).items():
+        for key, path in named_files(job):
             if (_group(key), path) not in files and not _is_inside(untrusted.folder, path):
                 raise _not_named(key, path, f"in {untrusted.folder}, or ")
 
@@ -60,13 +62,19 @@ def _group(key: str) -> str:
 
 
 def _as_configs(override: Override) -> Iterator[dict[str, Any]]:
-    """Yields a config with nothing but what an override sets, for each value that it sweeps."""
+    """Yields a config with nothing but what an override sets, for each value that it sweeps.
+
+    Overrides that cannot name a place are left out, such as those that choose a config.
+    """
     from masksweep.sweeps.composing.hydra_internals import swept_values
 
     is_sweep = override.is_sweep_override()
+    section, *names = override.key_or_group.split(".")
+    if section not in SECTIONS or (is_sweep and not names):
+        return
     for value in swept_values(override) if is_sweep else [override.value()]:
         config: Any = value
-        for name in reversed(override.key_or_group.split(".")):
+        for name in reversed([section, *names]):
             config = {name: config}
         yield config
 

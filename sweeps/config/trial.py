@@ -26,7 +26,7 @@ from masksweep.sweeps.components.groups import GROUPS
 from masksweep.sweeps.components.losses import DEFAULT_LOSS, OWN_LOSSES
 from masksweep.sweeps.components.metrics import OWN_METRICS
 from masksweep.sweeps.components.models import Model
-from masksweep.sweeps.components.named_files import with_files
+from masksweep.sweeps.components.named_files import GROUPS_WITH_FILES, with_files
 from masksweep.sweeps.components.optimizers import Optimizer
 from masksweep.sweeps.components.schedules import SCHEDULES as LEARNING_RATES
 from masksweep.sweeps.config import training_checks
@@ -344,6 +344,9 @@ class Trial(Section):
             return f"sha256:{self.data.digest if key == 'data.path' else digest(path)}"
 
         config = with_files(config, content)
+        for group in config.keys() - {*GROUPS_WITH_FILES}:  # of a plugin's component
+            if isinstance(section := config[group], dict) and section.get("path"):
+                section["path"] = f"sha256:{digest(section['path'])}"
         if "path" not in config["data"] and self.data.digest:
             config["data"]["sha256"] = self.data.digest
         if self.train.steps is not None:

@@ -73,7 +73,7 @@ def copy_named_files(trial: Trial) -> dict[str, bytes]:
     """
     copies = {}
     with suppress(OSError):
-        files = named_files(recorded_config(trial))
+        files = dict(named_files(recorded_config(trial)))
         for key, name in _names_of_copies(files).items():
             path = Path(files[key])
             if key == DATA_KEY and not _is_copied(path):
@@ -126,7 +126,7 @@ def config_text(trial: Trial, results: RecordedResults | None = None) -> str:
         results: The results; None while the trial has not ended.
     """
     config = recorded_config(trial)
-    names = _names_of_copies(named_files(config))
+    names = _names_of_copies(dict(named_files(config)))
     if names.get(DATA_KEY) not in (results.files if results else ()):
         names[DATA_KEY] = f"sha256:{trial.data.digest}"
     config = with_files(config, lambda key, _: names[key])

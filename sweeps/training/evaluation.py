@@ -71,11 +71,11 @@ def gradients(start: TrialStart, program: Program, batch: tuple[Any, Any]) -> di
 
     training, held_sizes, kept_sizes = program.training, [], []
     by_name = program.gradients(*batch)
-    for weight, value in zip(training.weights, training.values, strict=True):
+    for weight in training.weights:
         masked, gradient = training.masked.get(weight.name), by_name.get(weight.name)
         if masked is None or gradient is None:
             continue
-        if tuple(value.shape) != weight.shape:
+        if not masked.has_weight_order:
             zeros = tf.zeros(weight.shape, gradient.dtype)
             gradient = masked.to_weight_shape(gradient, zeros)
         sizes, mask = np.abs(np.asarray(gradient)), masked.kept.numpy()

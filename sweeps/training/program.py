@@ -227,7 +227,7 @@ class Program:
         return {
             w.name: np.asarray(v.numpy())
             for w, v in zip(training.weights, training.values, strict=True)
-            if w.name in training.masked and tuple(v.shape) == w.shape
+            if w.name in training.masked and training.masked[w.name].has_weight_order
         }
 
     def raw_drift(self, start: Mapping[str, Array]) -> float | None:

@@ -10,9 +10,11 @@ from typing import ClassVar
 import pytest
 
 from masksweep.strategies import STRATEGIES, Invalid, Strategy, register
+from masksweep.strategies.hard_mask import HardMask
 from masksweep.sweeps.components.groups import GROUPS
 from tests.support.command import complaint, masksweep
 from tests.support.plugin import MODEL, WIDE, install
+from tests.support.trials import trial
 
 
 @pytest.fixture
@@ -142,3 +144,21 @@ def test_what_is_registered_by_code_has_its_files_digest(monkeypatch: pytest.Mon
         @dataclass(frozen=True)
         class Another(Strategy):
             name: ClassVar[str] = "own"
+
+
+def test_the_content_of_a_components_own_file_belongs_to_the_identity(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(STRATEGIES, "_components", dict(STRATEGIES))
+
+    @register
+    @dataclass(frozen=True)
+    class Own(HardMask):
+        name: ClassVar[str] = "own"
+        path: str = ""
+
+    file, ids = tmp_path / "own.txt", []
+    for content in ("a", "b", "a"):
+        file.write_text(content)
+        ids.append(trial(strategy={"name": "own", "path": str(file)}).id)
+    assert ids[0] == ids[2] != ids[1]

@@ -320,6 +320,12 @@ SETTINGS: dict[str, tuple[str, str]] = {
         OVERRIDDEN % "by_weight" + "pattern: {of: {a/*: {name: file, path: mine.npz}}}",
         f"pattern.of.a/*.path=mine.npz: {READ}",
     ),
+    "masks by globs with dots, so that two have one key": (
+        OVERRIDDEN % "by_weight"
+        + "pattern: {of: {h*.of: {name: file, path: configs/masks.npz},"
+        + " h*: {name: complement, of: {name: file, path: mine.npz}}}}",
+        f"pattern.of.h*.of.path=mine.npz: {READ}",
+    ),
     "masks by pairs": (
         OVERRIDDEN % "by_weight" + "pattern: {of: [[name, {name: file, path: mine.npz}]]}",
         f"pattern.of.0.1.path=mine.npz: {READ}",

@@ -135,6 +135,14 @@ def test_strategies_that_store_kept_values_follow_every_schedule(schedule: str) 
             np.testing.assert_allclose(array, expected[name], atol=1e-5)
 
 
+def test_slots_of_kept_values_are_not_taken_for_those_of_the_weight() -> None:
+    """The values of a bias have its shape, and not its order."""
+    result = run_trial.run(moving("gradual", "sparse_values", targets=["hidden_1/*"]))
+    assert result.metrics["integrity/ok"] == 1.0
+    assert result.metrics["schedule/stale_slots"] == 0
+    assert result.metrics.get("integrity/slot_leak", 0.0) == 0
+
+
 @pytest.mark.parametrize("optimizer", [{"name": "ftrl"}, {"name": "sgd", "use_ema": True}], ids=str)
 def test_an_optimizer_cannot_move_what_is_cut_by_the_values_that_are_left_over(
     optimizer: dict[str, Any],

@@ -14,13 +14,14 @@ from keras import layers
 
 from masksweep import strategies
 from masksweep.strategies import Invalid, Random
-from masksweep.strategies.base import Array, MaskedWeight, Plan
+from masksweep.strategies.base import Array, MaskedWeight, Plan, Strategy
 from masksweep.strategies.core import keras_internals
 from masksweep.strategies.core.audit import same_bits, same_weights
 from masksweep.strategies.core.compact import MaskBits
 from masksweep.strategies.core.training import Training
 from masksweep.strategies.core.weights import describe, values
 from masksweep.strategies.sparse_tensor import SparseTensor
+from masksweep.strategies.sparse_values import SparseValues
 
 FORMATS = ["coo", "lookup", "compiled", "dense"]
 KERNEL, SIZE = "hidden/kernel", 20 * 30
@@ -170,8 +171,34 @@ def test_a_file_tells_the_format_that_auto_chose(tmp_path: Path) -> None:
     assert same_weights(loaded.dense_weights(), masked.dense_weights())
     masked.holding.strategies[KERNEL] = SparseTensor("auto")  # as earlier versions stored it
     masked.save(tmp_path / "older.keras")
-    with pytest.raises(ValueError, match="the order of the values of hidden/kernel is not known"):
+    with pytest.raises(ValueError, match="in an order that is not known here"):
         keras.models.load_model(tmp_path / "older.keras")
+
+
+def test_values_in_another_order_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "masked.weights.h5"
+    for change in ("deleted", "another"):
+        fit(masked_network()).save_weights(path)
+        with h5py.File(path, "r+") as file:
+            order = file["vars/order_0"][:]
+            del file["vars/order_0"]
+            if change == "another":
+                file["vars/order_0"] = order[::-1]
+        with pytest.raises(ValueError, match="in an order that is not known here"):
+            masked_network().load_weights(path)
+
+
+@pytest.mark.parametrize("strategy", [SparseValues(), SparseTensor("compiled")])
+def test_a_file_with_other_counts_changes_nothing(strategy: Strategy, tmp_path: Path) -> None:
+    models = [strategies.apply(network(), Random(s), strategy) for s in (0.5, 0.9)]
+    models[0].save_weights(tmp_path / "masked.weights.h5")
+    before = models[1].plan
+    with pytest.raises(ValueError, match="masks of other sizes"):
+        models[1].load_weights(tmp_path / "masked.weights.h5")
+    models[1].save_weights(tmp_path / "masked.weights.h5")
+    with pytest.raises(ValueError, match="masks of other sizes"):
+        models[0].load_weights(tmp_path / "masked.weights.h5")
+    assert (models[1].plan.weights[0].mask == before.weights[0].mask).all()
 
 
 def test_weights_of_a_plain_model_are_loaded(tmp_path: Path) -> None:

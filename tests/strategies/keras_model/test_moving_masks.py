@@ -289,6 +289,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "schedule=gradual: its arrays have a place for each kept entry",
     ),
     (
+        {"schedule": strategies.Gradual(), "strategy": "sparse_tensor", "held": "init"},
+        "first/kernel: a sparse matrix holds zero only",
+    ),
+    (
         {"schedule": strategies.Swap(), "pattern": lambda name, shape: np.ones(shape)},
         "must be a pattern that swap can draw anew",
     ),
@@ -301,6 +305,18 @@ def test_a_bad_call_is_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(Invalid) as raised:
         strategies.apply(network(), **given)
     assert message in str(raised.value)
+
+
+def test_a_negative_zero_is_held_where_masks_get_sparser() -> None:
+    """The whole weight trains at first, so nothing tells that zeros must be stored."""
+    schedule = SCHEDULES["gradual"]
+    masked = strategies.apply(
+        network(), strategies.Random(0.7), "sparse_tensor", held=-0.0, schedule=schedule
+    )
+    masked.compile("adam", loss(), jit_compile=False, run_eagerly=True)
+    train(masked)
+    assert strategies.audit(masked).ok
+    assert len(masked.mask_changes) > 1
 
 
 def test_fit_must_know_its_length() -> None:
