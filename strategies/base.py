@@ -389,6 +389,19 @@ class Strategy:
         """
         return self
 
+    def compiles_with_xla(self, plan: Plan, on_gpu: bool | None = None) -> bool:
+        """Returns whether its training step compiles with XLA for a plan.
+
+        It may where `xla` is False, if what `for_weight` chooses does.
+
+        Args:
+            plan: The masked weights.
+            on_gpu: As for `for_weight`.
+        """
+        if self.xla or not plan.weights:
+            return self.xla
+        return all(self.for_weight(w, on_gpu).xla for w in plan.weights)
+
     def for_moving_masks(self, on_gpu: bool | None = None) -> Strategy:
         """Returns the strategy for masks that lose their structure, such as their blocks, as they
         move. By default this strategy.

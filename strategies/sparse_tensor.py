@@ -135,9 +135,9 @@ class SparseTensor(Strategy):
     costs. `coo`, which `auto` takes on a GPU, and `lookup` follow the schedules that keep the
     numbers of entries, such as `set` and `rigl`.
 
-    Only `compact` and `dense` compile with XLA, if they are given as the format. On a CPU, `coo`
-    and `lookup` take several times as long as a dense kernel, and `dense` about as long. The others
-    are faster than a dense kernel at high sparsity; `speed/ratio_to_dense` tells how much.
+    Only `compact` and `dense` compile with XLA; with `auto`, if all weights have them. On a CPU,
+    `coo` and `lookup` take several times as long as a dense kernel, and `dense` about as long. The
+    others are faster than a dense kernel at high sparsity; `speed/ratio_to_dense` tells how much.
     `compiled` and `block` run on a CPU only, so `auto` takes `coo` in their place on a GPU. With
     `coo` and `lookup`, each step makes a new `tf.SparseTensor` from the variable `v`. A
     `tf.SparseTensor` that is made once has a copy of the values, and does not train.

@@ -75,6 +75,8 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
     def _hold(self, plan: Plan, places: Mapping[str, int] | None = None) -> None:
         with self.distribute_strategy.scope():
             self.holding.hold(plan, places or {})
+        # what a strategy has chosen for the masks may compile with XLA where the strategy does not
+        self.supports_jit = all(s.xla for s in self.holding.strategies.values())
 
     def hold_with(self, optimizer: Any) -> Any:
         """Makes an optimizer hold the masked weights; for training loops of one's own.

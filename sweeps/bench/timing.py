@@ -138,6 +138,11 @@ class BenchSetup:
         program.training.assign_all(program.start(self._start, [], plan, 1e-3))
         return lambda steps: program.run(*self._inputs, Steps(0, steps))
 
+    @property
+    def compiled_with_xla(self) -> bool:
+        """Whether the newest case that `run` returned compiles with XLA."""
+        return self._program is not None and self._program.shape.jit
+
     def run(self, case: Case) -> RunSteps | str:
         """Returns a function that trains the case, or the reason why it cannot be timed."""
         if (case.strategy, case.sparsity) in self.slow_cases:
@@ -152,8 +157,9 @@ class BenchSetup:
         if reason := case.strategy.refuses(plan):
             return reason
         # the control without XLA uses TensorFlow's fused Adam, so a case without XLA does too
-        optimizer = Adam() if case.strategy.xla else FusedAdam()
-        shape = self._shape(plan, case.strategy, optimizer, case.strategy.xla)
+        xla = case.strategy.compiles_with_xla(plan)
+        optimizer = Adam() if xla else FusedAdam()
+        shape = self._shape(plan, case.strategy, optimizer, xla)
         if self._program is None or self._program.shape != shape:
             self._program = None
             gc.collect()  # a program is a reference cycle: free it before the next one is built
@@ -196,7 +202,7 @@ def measure(bench_setup: BenchSetup, case: Case | PeerCase) -> Row | Untimed:
         run = bench_setup.run(case)
         if isinstance(run, str):
             return Untimed(**case.label, reason=run)
-        row = _row(case.label, run, bench_setup, case.strategy.xla)
+        row = _row(case.label, run, bench_setup, bench_setup.compiled_with_xla)
         if row.step_ms > SLOW_STEP_MS and case.pattern.name == "random":
             bench_setup.slow_cases.add((case.strategy, case.sparsity))
         return row

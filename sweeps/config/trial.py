@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from masksweep.strategies.base import Invalid, Strategy
+from masksweep.strategies.base import Invalid, Plan, Strategy
 from masksweep.strategies.core.npz import digest
 from masksweep.strategies.held import Held
 from masksweep.strategies.patterns import Pattern, Scored
@@ -221,11 +221,20 @@ class Trial(Section):
 
     @property
     def jit(self) -> bool:
-        """Whether XLA compiles the training step."""
+        """Whether XLA compiles the training step, whatever the plan is."""
+        return self.compiles_with_xla(Plan())
+
+    def compiles_with_xla(self, plan: Plan) -> bool:
+        """Returns whether XLA compiles the training step under a plan.
+
+        Args:
+            plan: The masked weights. A strategy may choose by them what it does.
+        """
         if self.train.jit != "auto":
             return self.train.jit
         on_gpu = self.resources.num_gpus > 0
-        return self.strategy.xla and (on_gpu or self.model.gains_by_xla)
+        gains = on_gpu or self.model.gains_by_xla
+        return gains and self.running_strategy.compiles_with_xla(plan, on_gpu)
 
     @property
     def width(self) -> int:

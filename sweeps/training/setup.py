@@ -290,7 +290,7 @@ def shape(start: TrialStart) -> Shape:
         heads=data.heads,
         trainable=tuple(trial.trainable),
         statistics=None if trial.statistics is None else tuple(trial.statistics),
-        jit=trial.jit,
+        jit=trial.compiles_with_xla(start.plan),
         **_loss(trial, data),
         mixed_precision=trial.train.mixed_precision,
     )

@@ -27,7 +27,7 @@ from masksweep.sweeps.training import loop, preflight, program_cache
 from masksweep.sweeps.training.batches import order
 from masksweep.sweeps.training.checkpoint import Checkpoints
 from masksweep.sweeps.training.run_trial import run
-from masksweep.sweeps.training.setup import program_for, start
+from masksweep.sweeps.training.setup import program_for, shape, start
 from masksweep.sweeps.training.steps import LossLimit, Steps
 from tests.support.selection import by_default
 from tests.support.trials import BASE, trial
@@ -185,6 +185,25 @@ def test_the_chosen_format_is_in_the_plan_and_recorded(
     assert result.tags["strategy.format"] == format
     explicit = make(strategy={"name": "sparse_tensor", "format": "coo"}, **sections)
     assert preflight.check_plans([explicit])[0].chosen == ""
+
+
+@pytest.mark.parametrize(
+    ("hidden", "pattern", "jit", "is_compiled"),
+    [
+        ([12, 8], "random", "auto", True),  # kernels that are written out
+        ([1040], "rows", "auto", True),
+        ([1040], "random", "auto", False),  # Numba's products
+        ([12, 8], "random", False, False),
+    ],
+)
+def test_auto_compiles_with_xla_where_its_formats_do(
+    hidden: list[int], pattern: str, jit: Any, is_compiled: bool
+) -> None:
+    model, train = {"name": "mlp", "hidden": hidden}, {**BASE["train"], "jit": jit}
+    sections = {"model": model, "train": train, "pattern": {"name": pattern, "sparsity": 0.9}}
+    trial = make(**sections, strategy="sparse_tensor")
+    assert shape(start(trial)).jit == is_compiled
+    assert not trial.jit  # the identity does not depend on masks
 
 
 def test_trials_whose_masks_have_other_formats_do_not_share_a_program() -> None:
