@@ -263,7 +263,7 @@ def test_what_is_refused_changes_nothing() -> None:
     training = Training(other_model, sparse, plan, optimizer=keras.optimizers.SGD(), loss=np.mean)
     first, second = plan.weights
     unfit_plan = Plan((dataclasses.replace(first, mask=first.mask[:, ::-1]),
-                dataclasses.replace(second, mask=np.zeros_like(second.mask))))  # fmt: skip
+                dataclasses.replace(second, mask=np.ones_like(second.mask))))  # fmt: skip
     before = [np.asarray(a) for a in training.effective()]
     with pytest.raises(Invalid, match="masks of other sizes"):
         training.switch(unfit_plan)
