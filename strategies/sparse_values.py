@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from masksweep.strategies.base import Array, Binding, Mask, Plan, Strategy
+from masksweep.strategies.core import places
 from masksweep.strategies.registry import register
 
 
-def _kept_positions(mask: Mask, places: int = 0) -> Array:
+def _kept_positions(mask: Mask, count: int = 0) -> Array:
     """Returns the position of each kept entry in the flat weight, int32.
 
     Args:
         mask: The mask.
-        places: Number of positions that are wanted. Those that are missing are of masked entries,
+        count: Number of positions that are wanted. Those that are missing are of masked entries,
             as `-1 - position`.
 
     Returns:
-        `[max(kept, places)]`.
+        `[max(kept, count)]`.
     """
     kept = np.flatnonzero(mask)
-    masked = np.flatnonzero(~mask)[: max(0, places - len(kept))]
+    masked = np.flatnonzero(~mask)[: max(0, count - len(kept))]
     return np.concatenate([kept, -1 - masked]).astype(np.int32)
 
 
@@ -63,20 +64,10 @@ class SparseValues(Strategy):
         return None
 
     def bind(self) -> Binding:
-        import tensorflow as tf
-
-        def gather(w: Any, m: Any) -> Any:
-            return tf.gather(tf.reshape(w, [-1]), tf.maximum(m, -1 - m))
-
-        def scatter(v: Any, m: Any, h: Any) -> Any:
-            v = tf.where(m < 0, gather(h, m), v)
-            places = tf.maximum(m, -1 - m)[:, None]
-            return tf.reshape(tf.tensor_scatter_nd_update(tf.reshape(h, [-1]), places, v), h.shape)
-
         return Binding(
             layout=_kept_positions,
             padded=_kept_positions,
             keep=lambda held, m: held,
-            init=lambda w, m, h: gather(w, m),
-            substitute=scatter,
+            init=lambda w, m, h: places.gather(w, m),
+            substitute=places.scatter,
         )

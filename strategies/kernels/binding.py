@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from masksweep.strategies.base import MATRIX_LAYERS, Array, Binding, Mask, MaskedWeight
+from masksweep.strategies.core import places
 from masksweep.strategies.kernels import block, compact, structure
 
 MODULES: dict[str, Any] = {"compiled": structure, "block": block, "compact": compact}
@@ -33,25 +34,17 @@ def binding(format: str) -> Binding:
     """
     module = MODULES[format]
 
-    def padded(mask: Mask, places: int) -> Array:
-        return structure.pack(mask, places=places)
+    def padded(mask: Mask, count: int) -> Array:
+        return structure.pack(mask, places=count)
 
     def flat_indices(m: Any, shape: Any) -> Any:
         return module.flat_indices(m, math.prod(shape[:-1]), shape[-1])
 
     def gather(w: Any, m: Any, h: Any) -> Any:
-        import tensorflow as tf
-
-        flat = flat_indices(m, w.shape)
-        return tf.gather(tf.reshape(w, [-1]), tf.maximum(flat, -1 - flat))
+        return places.gather(w, flat_indices(m, w.shape))
 
     def scatter(v: Any, m: Any, h: Any) -> Any:
-        import tensorflow as tf
-
-        flat = flat_indices(m, h.shape)
-        places, held = tf.maximum(flat, -1 - flat), tf.reshape(dense_zeros(h), [-1])
-        v = tf.where(flat < 0, tf.gather(held, places), v)
-        return tf.reshape(tf.tensor_scatter_nd_update(held, places[..., None], v), h.shape)
+        return places.scatter(v, flat_indices(m, h.shape), dense_zeros(h))
 
     return Binding(
         layout=module.pack,
