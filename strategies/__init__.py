@@ -8,7 +8,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from masksweep.strategies.base import Binding, Invalid, MaskedWeight, Plan, Slot, Strategy, Weight
+from masksweep.strategies.base import Strategy
+from masksweep.strategies.binding import Binding, Slot
+from masksweep.strategies.errors import Invalid
 from masksweep.strategies.patterns import PATTERNS, Pattern
 from masksweep.strategies.patterns.autoregressive import Autoregressive
 from masksweep.strategies.patterns.axis import Axis
@@ -31,6 +33,7 @@ from masksweep.strategies.patterns.snip import SNIP
 from masksweep.strategies.patterns.synflow import SynFlow
 from masksweep.strategies.patterns.union import Union
 from masksweep.strategies.patterns.zeros import Zeros
+from masksweep.strategies.plan import MaskedWeight, Plan, Weight
 from masksweep.strategies.registry import STRATEGIES, register
 from masksweep.strategies.schedules import SCHEDULES, MaskSchedule
 from masksweep.strategies.schedules.dense_sparse_dense import DenseSparseDense

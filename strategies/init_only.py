@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from masksweep.strategies.base import Binding, Strategy
+from masksweep.strategies.base import Strategy
+from masksweep.strategies.binding import Binding
 from masksweep.strategies.registry import register
 
 

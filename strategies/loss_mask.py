@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from masksweep.strategies.base import Binding, Plan, Strategy
+from masksweep.strategies.base import Strategy
+from masksweep.strategies.binding import Binding
+from masksweep.strategies.plan import Plan
 from masksweep.strategies.registry import register
 
 

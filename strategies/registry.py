@@ -19,7 +19,8 @@ from pathlib import Path
 from threading import RLock
 from typing import Any, TypeVar
 
-from masksweep.strategies.base import Invalid, Strategy
+from masksweep.strategies.base import Strategy
+from masksweep.strategies.errors import Invalid
 
 T = TypeVar("T")
 GROUP_PREFIX = "masksweep."

@@ -8,19 +8,12 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from masksweep.strategies.base import (
-    MATRIX_LAYERS,
-    Array,
-    Binding,
-    Mask,
-    MaskedWeight,
-    Plan,
-    Strategy,
-    require,
-    variable_of,
-)
+from masksweep.strategies.base import Strategy
+from masksweep.strategies.binding import Binding
+from masksweep.strategies.errors import require
 from masksweep.strategies.kernels.binding import MODULES, binding, dense_zeros, misfit
 from masksweep.strategies.kernels.choice import choose, choose_for_moving_masks
+from masksweep.strategies.plan import MATRIX_LAYERS, Array, Mask, MaskedWeight, Plan, variable_of
 from masksweep.strategies.registry import register
 from masksweep.strategies.sparse_values import SparseValues
 

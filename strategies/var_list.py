@@ -7,7 +7,9 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Binding, Mask, Plan, Strategy
+from masksweep.strategies.base import Strategy
+from masksweep.strategies.binding import Binding
+from masksweep.strategies.plan import Array, Mask, Plan
 from masksweep.strategies.registry import register
 
 MIN_PADDED_OUTPUTS, PADDING_MULTIPLE = 256, 64

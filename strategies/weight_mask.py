@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from masksweep.strategies.base import Binding, Plan, Strategy, require
+from masksweep.strategies.base import Strategy
+from masksweep.strategies.binding import Binding
 from masksweep.strategies.core.select import select
+from masksweep.strategies.errors import require
+from masksweep.strategies.plan import Plan
 from masksweep.strategies.registry import register
 
 

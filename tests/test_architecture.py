@@ -28,10 +28,10 @@ def test_an_import_that_runs_upward_is_seen(
         (package / name).mkdir(parents=True)
         (package / name / "__init__.py").touch()
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
-    (one_way,) = [c for c in contracts["contracts"] if c["type"] == "layers"]
-    for layers in one_way["layers"]:
-        for layer in layers.split(" | "):
-            (package / "sweeps" / f"{layer}.py").touch()
+    for contract in contracts["contracts"]:
+        for container in contract.get("containers", ()):
+            for layer in " | ".join(contract["layers"]).split(" | "):
+                (package / container.rsplit(".", 1)[-1] / f"{layer}.py").touch()
     (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
 
     def linted() -> int:
@@ -40,9 +40,12 @@ def test_an_import_that_runs_upward_is_seen(
         return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True).returncode
 
     assert linted() == 0
-    upward = "if TYPE_CHECKING:\n    from masksweep.sweeps import cli\n"
-    (package / "sweeps" / "common.py").write_text(f"from typing import TYPE_CHECKING\n{upward}")
-    assert linted() == 1
+    for folder, low, high in (("sweeps", "common", "cli"), ("strategies", "plan", "keras_model")):
+        upward = f"if TYPE_CHECKING:\n    from masksweep.{folder} import {high}\n"
+        lower = package / folder / f"{low}.py"
+        lower.write_text(f"from typing import TYPE_CHECKING\n{upward}")
+        assert linted() == 1
+        lower.write_text("")
 
 
 def test_each_package_is_installed() -> None:

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Plan
 from masksweep.strategies.core.weights import describe
+from masksweep.strategies.plan import Array, Plan
 
 MAX_OUTPUT_DIFFERENCE = 1e-5
 """Largest allowed difference between the outputs of the trained and of the reloaded model, as a

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from masksweep.strategies.base import Array, Mask
+from masksweep.strategies.plan import Array, Mask
 
 
 class MaskBits:

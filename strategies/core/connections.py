@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from masksweep.strategies.base import MaskedWeight, Plan, variable_of
+from masksweep.strategies.plan import MaskedWeight, Plan, variable_of
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from masksweep.strategies.base import Array
+from masksweep.strategies.plan import Array
 
 PART = 2**18
 """Number of values that are drawn at once."""

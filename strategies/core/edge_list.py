@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Invalid, Mask, require
 from masksweep.strategies.core.npz import file_size
+from masksweep.strategies.errors import Invalid, require
+from masksweep.strategies.plan import Array, Mask
 
 MAX_CSV_BYTES = 2**26
 """Largest size of a file in bytes: some millions of edges."""

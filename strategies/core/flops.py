@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from masksweep.strategies.base import Invalid
 from masksweep.strategies.core import keras_internals
 from masksweep.strategies.core.layer_products import rule_of
 from masksweep.strategies.core.raw_products import Positions, add, product, raw_products
 from masksweep.strategies.core.weights import all_weights, describe
+from masksweep.strategies.errors import Invalid
 
 
 def positions(model: Any, inputs: Any = None) -> dict[str, Positions]:

@@ -8,8 +8,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from masksweep.strategies.base import Invalid, Plan
 from masksweep.strategies.core import keras_internals
+from masksweep.strategies.errors import Invalid
+from masksweep.strategies.plan import Plan
 
 
 def require_plain_calls(model: Any, plan: Plan) -> None:

@@ -10,20 +10,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from masksweep.strategies.base import (
-    Array,
-    Binding,
-    Invalid,
-    Mask,
-    MaskedWeight,
-    Plan,
-    Slot,
-    variable_of,
-)
+from masksweep.strategies.binding import Binding, Slot
 from masksweep.strategies.core import keras_internals, matrix_layers
 from masksweep.strategies.core.compact import MaskBits, Zeros
 from masksweep.strategies.core.drawing import draw_entries
 from masksweep.strategies.core.weights import owners
+from masksweep.strategies.errors import Invalid
+from masksweep.strategies.plan import Array, Mask, MaskedWeight, Plan, variable_of
 
 FreshSlots = Literal["none", "regrown", "all"]
 """Which entries of the slots start anew at a change of the mask: none, those that train again, or

@@ -11,11 +11,11 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Mask
 from masksweep.strategies.core.audit import bits
 from masksweep.strategies.core.keras_internals import AVERAGE, DECAY, UPDATE
 from masksweep.strategies.core.slots import slots_of
 from masksweep.strategies.core.training import Training
+from masksweep.strategies.plan import Array, Mask
 
 Cause = Literal["form", "decay", "gradient", "slots", "update", "EMA", "constraint"]
 """The first stage that makes a masked entry differ from its held value:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from masksweep.strategies.base import MATRIX_LAYERS
+from masksweep.strategies.plan import MATRIX_LAYERS
 
 
 def not_a_matrix(layer: Any) -> str:

@@ -21,7 +21,8 @@ from typing import IO
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Invalid, require
+from masksweep.strategies.errors import Invalid, require
+from masksweep.strategies.plan import Array
 
 MAX_ARRAY_BYTES = 2**31
 """Largest size in bytes of what is read at once: one array, or all of a `.npz` file."""

@@ -9,8 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from masksweep.strategies.base import Array, Invalid
 from masksweep.strategies.core.audit import one_if_equal
+from masksweep.strategies.errors import Invalid
+from masksweep.strategies.plan import Array
 
 COPIES_WEIGHTS = (keras.optimizers.ScheduleFreeAdamW,)
 """Optimizers whose slots start as a copy of the weights. They are not supported: `keras.Model.fit`

@@ -5,7 +5,8 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable, Sequence
 
-from masksweep.strategies.base import Invalid, Weight, require
+from masksweep.strategies.errors import Invalid, require
+from masksweep.strategies.plan import Weight
 
 
 def match(names: Sequence[str], globs: Sequence[str]) -> list[str]:

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from masksweep.strategies.base import Array
 from masksweep.strategies.core.training import Training
+from masksweep.strategies.plan import Array
 
 
 def slots_of(training: Training, value: Any) -> list[tuple[Array, Array]]:

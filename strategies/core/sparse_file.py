@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Invalid, require
 from masksweep.strategies.core.npz import MAX_ARRAY_BYTES, ArrayFile, open_arrays
+from masksweep.strategies.errors import Invalid, require
+from masksweep.strategies.plan import Array
 
 SPARSE_ARRAYS = {
     "csr": ("data", "indices", "indptr"),

@@ -7,9 +7,9 @@ from typing import Any
 
 import keras
 
-from masksweep.strategies.base import Invalid
 from masksweep.strategies.core import keras_internals
 from masksweep.strategies.core.held_weight import HeldWeight
+from masksweep.strategies.errors import Invalid
 
 
 class Substitution(keras.StatelessScope):  # type: ignore[misc]

@@ -10,11 +10,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from masksweep.strategies.base import Invalid
 from masksweep.strategies.core.forward import ForwardScope, require_listed
 from masksweep.strategies.core.held_weight import HeldWeight
 from masksweep.strategies.core.keras_internals import calling, not_trainable
 from masksweep.strategies.core.training_state import TrainingState
+from masksweep.strategies.errors import Invalid
 
 
 class Training(TrainingState):
@@ -49,7 +49,7 @@ class Training(TrainingState):
 
     Example:
         >>> import numpy as np
-        >>> from masksweep.strategies.base import MaskedWeight, Plan
+        >>> from masksweep.strategies.plan import MaskedWeight, Plan
         >>> from masksweep.strategies.core.weights import describe
         >>> from masksweep.strategies.weight_mask import WeightMask
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from masksweep.strategies.base import Array, Invalid, Plan, Strategy
+from masksweep.strategies.base import Strategy
 from masksweep.strategies.core import keras_internals
 from masksweep.strategies.core.audit import one_if_equal
 from masksweep.strategies.core.forward import require_plain_calls
@@ -25,6 +25,8 @@ from masksweep.strategies.core.optimizer import (
 )
 from masksweep.strategies.core.selection import match_each
 from masksweep.strategies.core.weights import describe
+from masksweep.strategies.errors import Invalid
+from masksweep.strategies.plan import Array, Plan
 
 
 class TrainingState:

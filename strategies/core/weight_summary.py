@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from masksweep.strategies.base import Plan
 from masksweep.strategies.core.flops import flops
 from masksweep.strategies.core.raw_products import Positions
+from masksweep.strategies.plan import Plan
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Mask, MaskedWeight, Plan, Weight
 from masksweep.strategies.core import keras_internals
 from masksweep.strategies.core.matrix_layers import not_a_matrix
 from masksweep.strategies.core.selection import target_names
+from masksweep.strategies.plan import Array, Mask, MaskedWeight, Plan, Weight
 
 ELEMENTWISE = [
     "linear", "relu", "relu6", "leaky_relu", "sigmoid", "hard_sigmoid", "log_sigmoid", "tanh",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from masksweep.strategies.base import Array
+from masksweep.strategies.plan import Array
 
 
 class Held:

@@ -8,8 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from masksweep.strategies.base import Array, require, shapes_and_dtypes
+from masksweep.strategies.errors import require
 from masksweep.strategies.held.base import Held
+from masksweep.strategies.plan import Array, shapes_and_dtypes
 from masksweep.strategies.registry import register
 
 

@@ -8,9 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from masksweep.strategies.base import Array, require
 from masksweep.strategies.core.npz import read_arrays, read_weights
+from masksweep.strategies.errors import require
 from masksweep.strategies.held.base import Held
+from masksweep.strategies.plan import Array
 from masksweep.strategies.registry import register
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from masksweep.strategies.base import Array
 from masksweep.strategies.held.base import Held
+from masksweep.strategies.plan import Array
 from masksweep.strategies.registry import register
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from masksweep.strategies.base import Invalid, MaskedWeight, Plan
 from masksweep.strategies.core import keras_internals
 from masksweep.strategies.core.selection import INNER
 from masksweep.strategies.core.weights import current_values, describe
+from masksweep.strategies.errors import Invalid
 from masksweep.strategies.keras_model.choices import (
     HeldChoice,
     LossChoice,
@@ -25,6 +25,7 @@ from masksweep.strategies.keras_model.masked_model import MaskedModel
 from masksweep.strategies.keras_model.plain_model import require_supported
 from masksweep.strategies.keras_model.schedule_choice import choose_schedule
 from masksweep.strategies.patterns.problem import Problem
+from masksweep.strategies.plan import MaskedWeight, Plan
 from masksweep.strategies.schedules import MaskSchedule
 from masksweep.strategies.schedules.static import Static
 from masksweep.strategies.schedules.swap import Swap

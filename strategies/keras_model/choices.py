@@ -7,22 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from masksweep.strategies.base import (
-    Array,
-    Invalid,
-    Mask,
-    Strategy,
-    Weight,
-    require,
-    shapes_and_dtypes,
-)
+from masksweep.strategies.base import Strategy
 from masksweep.strategies.core.selection import first_matches, target_names
 from masksweep.strategies.core.weights import ReadWhenUsed
+from masksweep.strategies.errors import Invalid, require
 from masksweep.strategies.held import HELD, Held
 from masksweep.strategies.held.constant import Constant
 from masksweep.strategies.patterns import Pattern, Scored
 from masksweep.strategies.patterns.explicit import to_mask
 from masksweep.strategies.patterns.problem import Problem
+from masksweep.strategies.plan import Array, Mask, Weight, shapes_and_dtypes
 from masksweep.strategies.registry import STRATEGIES
 
 MaskFunction = Callable[[str, tuple[int, ...]], Any]

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from masksweep.strategies.base import Array, Invalid, Plan, Strategy
+from masksweep.strategies.base import Strategy
 from masksweep.strategies.core import keras_internals
 from masksweep.strategies.core.forward import require_plain_calls
 from masksweep.strategies.core.held_weight import HeldWeight, with_new_calls
 from masksweep.strategies.core.optimizer import Slots, recording_slots, require_usable
 from masksweep.strategies.core.substitution import Substitution
 from masksweep.strategies.core.weights import all_weights, describe
+from masksweep.strategies.errors import Invalid
+from masksweep.strategies.plan import Array, Plan
 
 NOT_IN_CHECKPOINT = (
     "tf.train.Checkpoint cannot save this model; use save, ModelCheckpoint or BackupAndRestore"

@@ -10,15 +10,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from masksweep.strategies.base import Array, Invalid, Plan, Strategy, Weight
+from masksweep.strategies.base import Strategy
 from masksweep.strategies.core import keras_internals
-from masksweep.strategies.core.mask_changes import ChangeRecord
 from masksweep.strategies.core.weights import all_weights, describe
+from masksweep.strategies.errors import Invalid
 from masksweep.strategies.keras_model import stored_masks
 from masksweep.strategies.keras_model.holding import NOT_IN_CHECKPOINT, Holding
 from masksweep.strategies.keras_model.moving_masks import MovingMasks, ScheduleCallback
 from masksweep.strategies.keras_model.plain_model import copy_of, require_supported
 from masksweep.strategies.keras_model.schedule_choice import ScheduleChoice
+from masksweep.strategies.mask_changes.record import ChangeRecord
+from masksweep.strategies.plan import Array, Plan, Weight
 from masksweep.strategies.registry import STRATEGIES
 from masksweep.strategies.schedules.base import Course
 

@@ -13,15 +13,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from masksweep.strategies.base import Array, Invalid, MaskedWeight, Plan, Weight
 from masksweep.strategies.core.audit import count_violations
 from masksweep.strategies.core.held_weight import FreshSlots, HeldWeight, switch_all
-from masksweep.strategies.core.mask_changes import ChangeRecord, MaskChanges
 from masksweep.strategies.core.substitution import DenseSubstitution
 from masksweep.strategies.core.weights import all_weights, describe
+from masksweep.strategies.errors import Invalid
 from masksweep.strategies.keras_model.holding import Holding
 from masksweep.strategies.keras_model.schedule_choice import ScheduleChoice
+from masksweep.strategies.mask_changes.changes import MaskChanges
+from masksweep.strategies.mask_changes.record import ChangeRecord
 from masksweep.strategies.patterns.base import raw
+from masksweep.strategies.plan import Array, MaskedWeight, Plan, Weight
 from masksweep.strategies.schedules.base import Course, Masks
 
 STATE, TARGET, SAVED = "schedule", "schedule_target_{}", "schedule_saved_{}"

@@ -8,9 +8,9 @@ from typing import Any
 
 import keras
 
-from masksweep.strategies.base import Invalid
 from masksweep.strategies.core import keras_internals
 from masksweep.strategies.core.weights import describe
+from masksweep.strategies.errors import Invalid
 
 REPLACED = (
     "train_step", "test_step", "predict_step", "compute_loss", "compute_metrics",

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Plan
 from masksweep.strategies.core.audit import bits, moved_fraction, violations
 from masksweep.strategies.core.held_weight import HeldWeight
 from masksweep.strategies.keras_model.masked_model import MaskedModel, require_masked
 from masksweep.strategies.keras_model.sparse_dense import SparseDense, sparse_layers
 from masksweep.strategies.keras_model.table import table
+from masksweep.strategies.plan import Array, Plan
 
 
 @dataclass(frozen=True)

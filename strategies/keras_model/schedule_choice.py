@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from masksweep.strategies.base import Array, Invalid, Plan, Strategy
+from masksweep.strategies.base import Strategy
+from masksweep.strategies.errors import Invalid
 from masksweep.strategies.held import HELD
 from masksweep.strategies.held.constant import Constant
 from masksweep.strategies.keras_model.choices import HeldChoice, PatternChoice
 from masksweep.strategies.patterns import PATTERNS, Pattern, Scored
+from masksweep.strategies.plan import Array, Plan
 from masksweep.strategies.schedules import SCHEDULES, MaskSchedule
 from masksweep.strategies.schedules.static import Static
 

@@ -9,12 +9,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from masksweep.strategies.base import Array, Invalid, require, variable_of
 from masksweep.strategies.core.drawing import draw_entries
 from masksweep.strategies.core.edge_list import EdgeList
 from masksweep.strategies.core.weights import owners
+from masksweep.strategies.errors import Invalid, require
 from masksweep.strategies.kernels.structure import flat_indices, pack_entries, packed_length
 from masksweep.strategies.patterns.edges import as_edge_list
+from masksweep.strategies.plan import Array, variable_of
 
 
 @keras.saving.register_keras_serializable(package="masksweep")

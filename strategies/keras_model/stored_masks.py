@@ -17,17 +17,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from masksweep.strategies.base import (
-    Array,
-    Invalid,
-    MaskedWeight,
-    Plan,
-    Strategy,
-    Weight,
-    collapse_constant,
-)
+from masksweep.strategies.base import Strategy
 from masksweep.strategies.core.audit import one_if_equal
 from masksweep.strategies.core.held_weight import HeldWeight
+from masksweep.strategies.errors import Invalid
+from masksweep.strategies.plan import Array, MaskedWeight, Plan, Weight, collapse_constant
 
 WEIGHTS = "masked_weights"
 """Name of the array with the names, shapes and strategies of the masked weights, as JSON."""

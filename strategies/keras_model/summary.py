@@ -6,14 +6,15 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from masksweep.strategies.base import Invalid, Plan
 from masksweep.strategies.core.flops import flops, positions
 from masksweep.strategies.core.raw_products import Positions
 from masksweep.strategies.core.weight_summary import WeightSummary, summarize, whole
 from masksweep.strategies.core.weights import all_weights, describe
+from masksweep.strategies.errors import Invalid
 from masksweep.strategies.keras_model.masked_model import MaskedModel, require_masked
 from masksweep.strategies.keras_model.sparse_dense import SparseDense, sparse_layers
 from masksweep.strategies.keras_model.table import table
+from masksweep.strategies.plan import Plan
 
 
 @dataclass(frozen=True)

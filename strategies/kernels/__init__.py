@@ -1,1 +1,4 @@
-"""Products with sparse matrices on a CPU, compiled by Numba. May import `strategies.base` only."""
+"""Products with sparse matrices on a CPU, compiled by Numba.
+
+This package may import `strategies.core` and the basic types: `binding`, `plan` and `errors`.
+"""

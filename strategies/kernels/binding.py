@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from masksweep.strategies.base import MATRIX_LAYERS, Array, Binding, Mask, MaskedWeight
+from masksweep.strategies.binding import Binding
 from masksweep.strategies.core import places
 from masksweep.strategies.kernels import block, compact, structure
+from masksweep.strategies.plan import MATRIX_LAYERS, Array, Mask, MaskedWeight
 
 MODULES: dict[str, Any] = {"compiled": structure, "block": block, "compact": compact}
 """The module of each format, with the functions `pack`, `flat_indices` and `multiply`."""

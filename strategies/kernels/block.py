@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Mask, require
+from masksweep.strategies.errors import require
 from masksweep.strategies.kernels import structure
 from masksweep.strategies.kernels.structure import Structure
+from masksweep.strategies.plan import Array, Mask
 
 MIN_ENTRIES = 2
 """Number of entries of the smallest block."""

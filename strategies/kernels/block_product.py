@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from masksweep.strategies.base import Array
 from masksweep.strategies.kernels import numpy_product
 from masksweep.strategies.kernels.block import unpack
 from masksweep.strategies.kernels.block_products import (
@@ -16,6 +15,7 @@ from masksweep.strategies.kernels.block_products import (
     WIDTHS,
 )
 from masksweep.strategies.kernels.numpy_product import Call, Products, empty, share, tiled
+from masksweep.strategies.plan import Array
 
 
 def multiply(x: Any, values: Any, packed: Any, outputs: int) -> Any:

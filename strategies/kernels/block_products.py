@@ -12,9 +12,9 @@ from typing import Any
 from numba import int64
 from numpy import empty
 
-from masksweep.strategies.base import Array
 from masksweep.strategies.kernels.compiler import INDICES, ROW, compiled, numbers
 from masksweep.strategies.kernels.vectors import load, multiply_add, store, zeros
+from masksweep.strategies.plan import Array
 
 SUM_TILES = (64, 16)
 """Numbers of samples in a tile of `sum_blocks`, which keeps `UNROLLED` rows in registers."""

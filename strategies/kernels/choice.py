@@ -24,9 +24,9 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import NamedTuple
 
-from masksweep.strategies.base import MaskedWeight
 from masksweep.strategies.kernels.binding import misfit
 from masksweep.strategies.kernels.block import block_shape
+from masksweep.strategies.plan import MaskedWeight
 
 MIN_SIDE = 16
 """Number of inputs and outputs of the smallest block for which `block` is taken."""
@@ -55,7 +55,7 @@ def choose(masked: MaskedWeight, on_gpu: bool | None = None) -> Choice:
 
     Example:
         >>> import numpy as np
-        >>> from masksweep.strategies.base import Weight
+        >>> from masksweep.strategies.plan import Weight
         >>> mask = np.kron(np.eye(32), np.ones((16, 16))).astype(bool)
         >>> weight = Weight("hidden/kernel", mask.shape, "float32", "Dense")
         >>> choose(MaskedWeight(weight, mask, np.zeros(mask.shape, "float32")), on_gpu=False).format

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Mask, require
+from masksweep.strategies.errors import require
+from masksweep.strategies.plan import Array, Mask
 
 
 def is_compact(mask: Mask) -> bool:

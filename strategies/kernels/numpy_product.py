@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from masksweep.strategies.base import Array
+from masksweep.strategies.plan import Array
 
 ALIGNMENT = 64
 """TensorFlow takes an array that starts at a multiple of so many bytes without copying it."""

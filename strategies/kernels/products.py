@@ -31,9 +31,9 @@ from typing import Any
 
 from numba import int64
 
-from masksweep.strategies.base import Array
 from masksweep.strategies.kernels.compiler import INDICES, ROW, compiled, numbers
 from masksweep.strategies.kernels.vectors import load, multiply_add, store, total, zeros
+from masksweep.strategies.plan import Array
 
 TILES = (128, 32)
 """Numbers of samples in a tile. A kernel is compiled for each."""

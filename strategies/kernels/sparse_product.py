@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from masksweep.strategies.base import Array
 from masksweep.strategies.kernels import numpy_product
 from masksweep.strategies.kernels.numpy_product import Call, Products, empty, share, tiled
 from masksweep.strategies.kernels.products import DOT_ROWS, SUM_ROWS, TILES
 from masksweep.strategies.kernels.structure import unpack
+from masksweep.strategies.plan import Array
 
 IN_ORDER = np.empty(0, np.int32)
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Mask
+from masksweep.strategies.plan import Array, Mask
 
 MIN_BAND = 64
 """Number of units in the smallest band. Its rows, of a batch of 128, are 32 KiB, as large as the

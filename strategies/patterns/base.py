@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from masksweep.strategies.base import Array, Mask, require, shapes_and_dtypes
+from masksweep.strategies.errors import require
+from masksweep.strategies.plan import Array, Mask, shapes_and_dtypes
 
 if TYPE_CHECKING:
     from masksweep.strategies.patterns.problem import Problem

@@ -7,8 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from masksweep.strategies.base import Mask, require
+from masksweep.strategies.errors import require
 from masksweep.strategies.patterns.base import Pattern, Shapes, check_sparsity, keep_lowest, raw
+from masksweep.strategies.plan import Mask
 from masksweep.strategies.registry import register
 
 

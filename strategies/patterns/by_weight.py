@@ -9,12 +9,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Mask, require
 from masksweep.strategies.core.selection import first_matches
+from masksweep.strategies.errors import require
 from masksweep.strategies.patterns import Pattern
 from masksweep.strategies.patterns.base import Shapes
 from masksweep.strategies.patterns.combined import pattern_of
 from masksweep.strategies.patterns.problem import Problem
+from masksweep.strategies.plan import Array, Mask
 from masksweep.strategies.registry import register
 
 

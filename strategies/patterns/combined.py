@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from masksweep.strategies.base import Array, Invalid, Mask, require
+from masksweep.strategies.errors import Invalid, require
 from masksweep.strategies.patterns import PATTERNS, Pattern, Scored
 from masksweep.strategies.patterns.base import Shapes
 from masksweep.strategies.patterns.problem import Problem
+from masksweep.strategies.plan import Array, Mask
 
 
 def pattern_of(choice: Any) -> Pattern:

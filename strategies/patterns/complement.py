@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from masksweep.strategies.base import Mask, require
+from masksweep.strategies.errors import require
 from masksweep.strategies.patterns import Pattern
 from masksweep.strategies.patterns.combined import Combined, pattern_of
+from masksweep.strategies.plan import Mask
 from masksweep.strategies.registry import register
 
 

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from masksweep.strategies.base import Mask, require
 from masksweep.strategies.core.edge_list import (
     EdgeList,
     End,
@@ -22,7 +21,9 @@ from masksweep.strategies.core.edge_list import (
     read_edges,
 )
 from masksweep.strategies.core.sparse_file import read_entries
+from masksweep.strategies.errors import require
 from masksweep.strategies.patterns.base import Pattern, Shapes
+from masksweep.strategies.plan import Mask
 from masksweep.strategies.registry import register
 
 

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from masksweep.strategies.base import Invalid, Mask, require
+from masksweep.strategies.errors import Invalid, require
 from masksweep.strategies.patterns.base import Pattern, Shapes
+from masksweep.strategies.plan import Mask
 from masksweep.strategies.registry import register
 
 

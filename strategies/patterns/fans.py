@@ -7,8 +7,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from masksweep.strategies.base import Mask, require
+from masksweep.strategies.errors import require
 from masksweep.strategies.patterns.base import keep_lowest
+from masksweep.strategies.plan import Mask
 
 T = TypeVar("T", bound=np.generic)
 

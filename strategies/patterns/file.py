@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from masksweep.strategies.base import Mask, require
 from masksweep.strategies.core.npz import read_arrays, read_weights
+from masksweep.strategies.errors import require
 from masksweep.strategies.patterns.base import Pattern, Shapes
 from masksweep.strategies.patterns.explicit import to_mask
+from masksweep.strategies.plan import Mask
 from masksweep.strategies.registry import register
 
 

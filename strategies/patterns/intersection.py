@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from masksweep.strategies.base import Mask
 from masksweep.strategies.patterns.combined import CombinedList
+from masksweep.strategies.plan import Mask
 from masksweep.strategies.registry import register
 
 

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Mask, require
+from masksweep.strategies.errors import require
 from masksweep.strategies.patterns.base import Scored, Shapes
+from masksweep.strategies.plan import Array, Mask
 from masksweep.strategies.registry import register
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from masksweep.strategies.base import Array, require
+from masksweep.strategies.errors import require
 from masksweep.strategies.patterns.base import keep_lowest, raw
+from masksweep.strategies.plan import Array
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from masksweep.strategies.base import Mask, require
+from masksweep.strategies.errors import require
 from masksweep.strategies.patterns.base import (
     Pattern,
     Shapes,
@@ -19,6 +19,7 @@ from masksweep.strategies.patterns.base import (
     raw,
 )
 from masksweep.strategies.patterns.fans import keep_connected
+from masksweep.strategies.plan import Mask
 from masksweep.strategies.registry import register
 
 

@@ -7,7 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Mask, require
+from masksweep.strategies.errors import require
+from masksweep.strategies.plan import Array, Mask
 
 Scope = Literal["weight", "global"]
 """Whether the entries of each weight are ranked, or those of all weights together."""

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Invalid, Mask, require
+from masksweep.strategies.errors import Invalid, require
 from masksweep.strategies.patterns.base import Pattern, Shapes, check_sparsity
 from masksweep.strategies.patterns.problem import Problem
 from masksweep.strategies.patterns.ranking import Scope, check_scope, keep_largest
+from masksweep.strategies.plan import Array, Mask
 
 
 @dataclass(frozen=True)

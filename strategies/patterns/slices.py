@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Mask, require
+from masksweep.strategies.errors import require
 from masksweep.strategies.patterns.base import (
     Pattern,
     Shapes,
@@ -15,6 +15,7 @@ from masksweep.strategies.patterns.base import (
     check_sparsity,
     kept_units,
 )
+from masksweep.strategies.plan import Array, Mask
 
 By = Literal["random", "l1", "l2"]
 """How slices are chosen: at random, or those with the smallest L1 or L2 norm."""

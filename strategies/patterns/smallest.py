@@ -8,10 +8,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Mask, require
 from masksweep.strategies.core.npz import read_arrays, read_weights
+from masksweep.strategies.errors import require
 from masksweep.strategies.patterns.base import Pattern, Shapes, check_sparsity
 from masksweep.strategies.patterns.ranking import Scope, check_scope, keep_largest
+from masksweep.strategies.plan import Array, Mask
 from masksweep.strategies.registry import register
 
 

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from masksweep.strategies.base import Array
 from masksweep.strategies.patterns.saliency import LossSaliency, gradients
+from masksweep.strategies.plan import Array
 from masksweep.strategies.registry import register
 
 

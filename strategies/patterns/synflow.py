@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Invalid, Mask, require
 from masksweep.strategies.core import keras_internals
+from masksweep.strategies.errors import Invalid, require
 from masksweep.strategies.patterns.problem import Problem
 from masksweep.strategies.patterns.ranking import keep_largest
 from masksweep.strategies.patterns.saliency import Saliency, gradients
+from masksweep.strategies.plan import Array, Mask
 from masksweep.strategies.registry import register
 
 

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Mask
 from masksweep.strategies.patterns.base import Pattern, Shapes
+from masksweep.strategies.plan import Array, Mask
 from masksweep.strategies.registry import register
 
 

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from masksweep.strategies.base import Array, Mask, Plan, Strategy, require
+from masksweep.strategies.base import Strategy
+from masksweep.strategies.errors import require
+from masksweep.strategies.plan import Array, Mask, Plan
 
 Masks = Mapping[str, Mask]
 """Masks by weight name: True = kept (trains), False = masked (held)."""

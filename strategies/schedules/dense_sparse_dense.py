@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from masksweep.strategies.base import require
+from masksweep.strategies.errors import require
 from masksweep.strategies.registry import register
 from masksweep.strategies.schedules.base import (
     Course,

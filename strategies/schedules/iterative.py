@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from masksweep.strategies.base import require
+from masksweep.strategies.errors import require
 from masksweep.strategies.registry import register
 from masksweep.strategies.schedules.base import Course, MaskChange, MaskSchedule, Moment
 from masksweep.strategies.schedules.ranking import keep_largest_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from masksweep.strategies.base import Array, Mask
 from masksweep.strategies.patterns.base import keep_lowest, raw
+from masksweep.strategies.plan import Array, Mask
 
 
 def largest(scores: Array, among: Mask, count: int) -> NDArray[np.intp]:

@@ -7,8 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Mask, require
+from masksweep.strategies.errors import require
 from masksweep.strategies.patterns.base import normal
+from masksweep.strategies.plan import Array, Mask
 from masksweep.strategies.registry import register
 from masksweep.strategies.schedules.base import (
     Course,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from masksweep.strategies.base import Plan, Strategy
+from masksweep.strategies.base import Strategy
+from masksweep.strategies.plan import Plan
 from masksweep.strategies.registry import register
 from masksweep.strategies.schedules.base import Course, MaskSchedule
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from masksweep.strategies.base import Plan, Strategy, require
+from masksweep.strategies.base import Strategy
+from masksweep.strategies.errors import require
+from masksweep.strategies.plan import Plan
 from masksweep.strategies.registry import register
 from masksweep.strategies.schedules.base import Course, MaskChange, MaskSchedule, Moment
 

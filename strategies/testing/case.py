@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import keras
 
-from masksweep.strategies.base import Array, Plan, Strategy, Weight, collapse_constant
+from masksweep.strategies.base import Strategy
 from masksweep.strategies.core.weights import describe, make_plan, values
 from masksweep.strategies.held import Held
 from masksweep.strategies.held.constant import Constant
@@ -17,6 +17,7 @@ from masksweep.strategies.held.init import Init
 from masksweep.strategies.held.zero import Zero
 from masksweep.strategies.patterns import Pattern
 from masksweep.strategies.patterns.random import Random
+from masksweep.strategies.plan import Array, Plan, Weight, collapse_constant
 from masksweep.strategies.testing.networks import network
 from masksweep.strategies.testing.trial import Trial
 

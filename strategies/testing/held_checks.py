@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from masksweep.strategies.base import Array
 from masksweep.strategies.held import Held
+from masksweep.strategies.plan import Array
 from masksweep.strategies.testing.require import require
 
 

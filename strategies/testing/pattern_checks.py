@@ -10,9 +10,9 @@ from multiprocessing import get_context
 
 import numpy as np
 
-from masksweep.strategies.base import Mask
 from masksweep.strategies.patterns import Pattern
 from masksweep.strategies.patterns.base import Shapes
+from masksweep.strategies.plan import Mask
 from masksweep.strategies.testing.require import require
 
 SHAPES: Shapes = {"a/kernel": (24, 36), "b/kernel": (24, 36)}

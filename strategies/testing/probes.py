@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from masksweep.strategies.base import Array
+from masksweep.strategies.plan import Array
 from masksweep.strategies.testing.trial import Trial
 
 

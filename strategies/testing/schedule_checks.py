@@ -6,13 +6,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from masksweep.strategies.base import Array, Mask
 from masksweep.strategies.core.audit import violations
-from masksweep.strategies.core.mask_changes import MaskChanges
 from masksweep.strategies.core.weights import describe, make_plan, values
 from masksweep.strategies.hard_mask import HardMask
 from masksweep.strategies.held.zero import Zero
+from masksweep.strategies.mask_changes.changes import MaskChanges
 from masksweep.strategies.patterns.random import Random
+from masksweep.strategies.plan import Array, Mask
 from masksweep.strategies.schedules.base import Course, MaskSchedule
 from masksweep.strategies.testing.networks import network
 from masksweep.strategies.testing.require import require

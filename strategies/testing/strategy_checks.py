@@ -12,7 +12,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from masksweep.strategies.base import Array, Invalid
 from masksweep.strategies.core.audit import (
     MAX_OUTPUT_DIFFERENCE,
     bits,
@@ -22,6 +21,8 @@ from masksweep.strategies.core.audit import (
     violations,
 )
 from masksweep.strategies.core.weights import values
+from masksweep.strategies.errors import Invalid
+from masksweep.strategies.plan import Array
 from masksweep.strategies.testing.case import HELD, OPTIMIZERS, Case
 from masksweep.strategies.testing.networks import SITUATIONS, network
 from masksweep.strategies.testing.probes import PROBES, probe

@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from masksweep.strategies import Plan, Strategy
-from masksweep.strategies.base import Array
 from masksweep.strategies.core.training import Training
 from masksweep.strategies.core.weights import values
+from masksweep.strategies.plan import Array
 
 
 class Trial:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Invalid, collapse_constant, require
 from masksweep.strategies.core.npz import ArrayFile, open_arrays, regions
+from masksweep.strategies.errors import Invalid, require
 from masksweep.strategies.held.constant import Constant
 from masksweep.strategies.held.zero import Zero
 from masksweep.strategies.patterns.explicit import to_mask
+from masksweep.strategies.plan import Array, collapse_constant
 from masksweep.sweeps.audit import mask_files, opening, stored
 from masksweep.sweeps.audit.findings import Block, Finding, audit_weight
 from masksweep.sweeps.audit.mask_files import StoredMask

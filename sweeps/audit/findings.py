@@ -10,8 +10,8 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from masksweep.strategies.base import Array, Mask, MaskedWeight, Plan, Weight
 from masksweep.strategies.core.audit import bits, violations
+from masksweep.strategies.plan import Array, Mask, MaskedWeight, Plan, Weight
 from masksweep.sweeps.common import tables
 from masksweep.sweeps.common.tables import Column
 from masksweep.sweeps.common.text import printable

@@ -15,8 +15,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from masksweep.strategies.base import Array, Invalid
 from masksweep.strategies.core.npz import regions
+from masksweep.strategies.errors import Invalid
+from masksweep.strategies.plan import Array
 from masksweep.sweeps.audit.stored import StoredWeight, is_number
 
 MAX_DEPTH, MAX_OBJECTS = 64, 100_000

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.audit.stored import StoredModel
 from masksweep.sweeps.common.keras_archive import WEIGHTS_FILE, read_config, unpack_weights
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import h5py
 
-from masksweep.strategies.base import Invalid
 from masksweep.strategies.core.weights import unique_names
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.audit.hdf5 import (
     MAX_DEPTH,
     MAX_OBJECTS,

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from masksweep.strategies.base import Array, Invalid, require
 from masksweep.strategies.core.npz import MAX_ARRAY_BYTES, open_array, open_arrays, regions
 from masksweep.strategies.core.sparse_file import (
     SparseFile,
@@ -16,6 +15,8 @@ from masksweep.strategies.core.sparse_file import (
     require_numbers,
     sparse_file,
 )
+from masksweep.strategies.errors import Invalid, require
+from masksweep.strategies.plan import Array
 
 MASK_FORMATS = "a .npz file of masks by weight name, or one mask: .npy, or .npz of a SciPy matrix"
 UNNAMED_MASK = ""

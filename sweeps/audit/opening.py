@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.audit.stored import MODEL_FORMATS, StoredModel
 
 SUFFIXES = (".keras", ".h5", ".hdf5", ".index")

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Invalid
 from masksweep.strategies.core.npz import MAX_ARRAY_BYTES
 from masksweep.strategies.core.weights import unique_names
+from masksweep.strategies.errors import Invalid
+from masksweep.strategies.plan import Array
 from masksweep.sweeps.audit.stored import (
     MODEL_FORMATS,
     StoredModel,

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Invalid
 from masksweep.strategies.core.npz import regions
+from masksweep.strategies.errors import Invalid
+from masksweep.strategies.plan import Array
 
 MODEL_FORMATS = "a .keras, .h5 or .weights.h5 file, or a SavedModel folder"
 MAX_LISTED_WEIGHTS = 20

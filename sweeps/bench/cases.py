@@ -9,13 +9,14 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from masksweep.strategies.base import MaskedWeight, Plan, Strategy, Weight
+from masksweep.strategies.base import Strategy
 from masksweep.strategies.patterns import Pattern
 from masksweep.strategies.patterns.block import Block
 from masksweep.strategies.patterns.columns import Columns
 from masksweep.strategies.patterns.n_m import NM
 from masksweep.strategies.patterns.random import Random
 from masksweep.strategies.patterns.rows import Rows
+from masksweep.strategies.plan import MaskedWeight, Plan, Weight
 from masksweep.strategies.registry import STRATEGIES
 
 OUTPUTS = 10

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.strategies.keras_model.apply import apply
 from masksweep.strategies.patterns.columns import Columns
 from masksweep.strategies.patterns.random import Random

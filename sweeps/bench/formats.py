@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from masksweep.strategies.base import Mask, MaskedWeight, Weight
 from masksweep.strategies.kernels.binding import misfit
 from masksweep.strategies.patterns import Pattern
 from masksweep.strategies.patterns.block import Block
 from masksweep.strategies.patterns.columns import Columns
 from masksweep.strategies.patterns.random import Random
 from masksweep.strategies.patterns.rows import Rows
+from masksweep.strategies.plan import Mask, MaskedWeight, Weight
 from masksweep.strategies.sparse_tensor import FORMATS, SparseTensor
 
 WIDTHS = (64, 256, 1024)

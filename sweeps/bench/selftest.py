@@ -9,8 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from masksweep.strategies.base import Mask, MaskedWeight, Weight
 from masksweep.strategies.kernels.choice import choose
+from masksweep.strategies.plan import Mask, MaskedWeight, Weight
 from masksweep.strategies.testing import Case, strategy_checks
 from masksweep.strategies.testing.documented import CASES
 from masksweep.sweeps.bench import cases

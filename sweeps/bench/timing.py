@@ -13,10 +13,11 @@ import numpy as np
 import psutil
 import tensorflow as tf
 
-from masksweep.strategies.base import Plan, Strategy
+from masksweep.strategies.base import Strategy
 from masksweep.strategies.core.weights import describe, make_plan, values
 from masksweep.strategies.dense import Dense
 from masksweep.strategies.held.zero import Zero
+from masksweep.strategies.plan import Plan
 from masksweep.strategies.sparse_tensor import SparseTensor
 from masksweep.sweeps.bench.cases import BATCH_SIZE, OUTPUTS, Case, Size
 from masksweep.sweeps.bench.controls import FusedAdam

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.text import Text
 
-from masksweep.strategies.base import Invalid, require
+from masksweep.strategies.errors import Invalid, require
 from masksweep.strategies.held.constant import Constant
 from masksweep.strategies.held.zero import Zero
 from masksweep.sweeps.audit import mask_files, stored

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from masksweep.strategies.base import Invalid, Strategy
+from masksweep.strategies.base import Strategy
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.bench import cases, peers
 from masksweep.sweeps.bench.cases import SIZES, SPARSITIES, Case, Size
 from masksweep.sweeps.bench.peers import PeerCase

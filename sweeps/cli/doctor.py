@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.cli import doctor_checks
 from masksweep.sweeps.cli.doctor_ray import nodes
 from masksweep.sweeps.common import escape

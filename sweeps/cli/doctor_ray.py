@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.cli.doctor_checks import Finding
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.launch.cluster import Spec, cluster, resources, worker_slots

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 
 
 def checked_path(text: str) -> Path:

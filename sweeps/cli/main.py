@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps._version import __version__
 from masksweep.sweeps.common import streams
 from masksweep.sweeps.common.signals import SignalHandler, end_children

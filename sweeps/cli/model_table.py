@@ -9,9 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from masksweep.strategies.base import variable_of
 from masksweep.strategies.core.weight_summary import WeightSummary, whole
 from masksweep.strategies.patterns import Scored
+from masksweep.strategies.plan import variable_of
 from masksweep.sweeps.common.tables import Column, terminal
 from masksweep.sweeps.common.text import pluralize
 from masksweep.sweeps.config.display import label

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.cli import json_file
 from masksweep.sweeps.common import escape, provenance
 from masksweep.sweeps.common.parser import Parser

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.common.redact import holds_secret, redact
 from masksweep.sweeps.components.named_files import named_files
 from masksweep.sweeps.composing.command_line import RUN_FLAGS, compose_plan

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.common.parser import Parser
 from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.common.spinner import show_status

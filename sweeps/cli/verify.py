@@ -13,7 +13,7 @@ from importlib import resources
 import yaml
 from rich.console import Console
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.common import escape
 from masksweep.sweeps.common.parser import Parser
 from masksweep.sweeps.components import plugins

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from masksweep.strategies.base import Invalid
 from masksweep.strategies.core.npz import CHUNK_BYTES, COMPRESSION_METHODS, file_size
+from masksweep.strategies.errors import Invalid
 
 MAX_FILE_BYTES = 2**31
 """Largest size of a file that names a model to train, in bytes. It is read to compute a digest."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import IO, Any, NoReturn
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 
 
 class Parser(argparse.ArgumentParser):

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 
 
 def prepare() -> None:

@@ -8,7 +8,7 @@ from functools import cache
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 
 CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 TYPE_DESCRIPTIONS = {

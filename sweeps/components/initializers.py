@@ -11,10 +11,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from masksweep.strategies.base import Array
 from masksweep.strategies.core import keras_internals
 from masksweep.strategies.core.audit import same_bits
 from masksweep.strategies.core.weights import describe
+from masksweep.strategies.plan import Array
 from masksweep.sweeps.components.models import Model
 
 Draw = Callable[[Sequence[int]], Array]

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 
 KERAS_PARTS = (
     "", "activations", "constraints", "dtype_policies", "initializers", "layers", "models", "ops",

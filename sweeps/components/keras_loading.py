@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Invalid, require
+from masksweep.strategies.errors import Invalid, require
+from masksweep.strategies.plan import Array
 from masksweep.sweeps.common import keras_archive
 from masksweep.sweeps.components import keras_config
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 
 GROUPS_WITH_FILES = ("pattern", "held", "model", "data", "start")
 """Groups and sections whose setting `path` names a file. Its content belongs to a trial's

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
-from masksweep.strategies.base import Invalid, require
+from masksweep.strategies.errors import Invalid, require
 
 FLAG = "--plugin"
 MAX_PLUGIN_BYTES = 2**20

@@ -24,7 +24,7 @@ from importlib.util import find_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.strategies.registry import registering_from
 from masksweep.sweeps.common import streams
 from masksweep.sweeps.components.groups import REGISTRIES

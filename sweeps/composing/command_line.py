@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override, RangeSweep
 from omegaconf import DictConfig, OmegaConf
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.composing.composer import Composer
 
 MAX_JOBS = 100_000

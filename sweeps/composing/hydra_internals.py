@@ -21,7 +21,7 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.composing import outside
 
 CONFIG_PACKAGE = "pkg://masksweep.conf"

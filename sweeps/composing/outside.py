@@ -11,7 +11,7 @@ from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.components.groups import GROUPS
 
 EXPERIMENTS_GROUP = "masksweep.experiments"

@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.common import safe_yaml, strict
 from masksweep.sweeps.composing import includes
 from masksweep.sweeps.composing.includes import fold_case

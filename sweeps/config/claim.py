@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 
 TESTS = {
     "equals": lambda value, limit: value == limit,

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.config.validation import MultipleInvalid

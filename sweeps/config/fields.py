@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainValidator
 
-from masksweep.strategies.base import Invalid
 from masksweep.strategies.core.selection import INNER
+from masksweep.strategies.errors import Invalid
 from masksweep.strategies.registry import STRATEGIES
 from masksweep.sweeps.components.groups import GROUPS
 from masksweep.sweeps.config.validation import build

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.common.redact import holds_secret, redact
 from masksweep.sweeps.config.composed import ComposedJob
 from masksweep.sweeps.config.selection import select

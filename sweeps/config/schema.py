@@ -8,9 +8,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from masksweep.strategies.base import Invalid, Plan, Strategy
+from masksweep.strategies.base import Strategy
+from masksweep.strategies.errors import Invalid
 from masksweep.strategies.held import Held
 from masksweep.strategies.patterns import Pattern, Scored
+from masksweep.strategies.plan import Plan
 from masksweep.strategies.registry import STRATEGIES, Registry
 from masksweep.strategies.schedules import MaskSchedule
 from masksweep.strategies.schedules.static import Static

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.common import strict
 from masksweep.sweeps.components import keras_loading
 from masksweep.sweeps.config.claim import Claim

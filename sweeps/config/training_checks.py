@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.strategies.patterns import Pattern, Scored
 from masksweep.strategies.schedules import MaskSchedule
 from masksweep.sweeps.components.datasets import DataSet

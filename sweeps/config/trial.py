@@ -10,8 +10,9 @@ from typing import Any, Self
 
 from pydantic import ValidationError, model_validator
 
-from masksweep.strategies.base import Invalid, Strategy
+from masksweep.strategies.base import Strategy
 from masksweep.strategies.core.npz import digest
+from masksweep.strategies.errors import Invalid
 from masksweep.strategies.patterns import Scored
 from masksweep.strategies.registry import STRATEGIES
 from masksweep.strategies.schedules.static import Static

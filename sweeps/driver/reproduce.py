@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.text import Text
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.audit.opening import exists
 from masksweep.sweeps.common import escape
 from masksweep.sweeps.common.limits import INTERRUPTED_SEND_SECONDS, STATE_FOLDER

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from functools import partial
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.common.signals import SignalHandler, Stopped
 from masksweep.sweeps.common.spinner import show_status
 from masksweep.sweeps.common.sweep_failed import SweepFailed

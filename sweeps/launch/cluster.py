@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.common import safe_path, signals
 from masksweep.sweeps.launch import ray_internals
 from masksweep.sweeps.launch.local_ray import loopback, private_ray

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.launch.actors import Worker
 from masksweep.sweeps.launch.cluster import Spec, worker_slots
 from masksweep.sweeps.launch.job import Failure, Work

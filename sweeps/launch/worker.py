@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.common.limits import MAX_SENT_ARTIFACT_BYTES
 from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.common.storage import Folder

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.tracking.store import (
     SQLITE,

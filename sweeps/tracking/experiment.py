@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.config.sections import Tracking
 from masksweep.sweeps.tracking import mlflow_view
 from masksweep.sweeps.tracking.client import client_class, file_id, new_client, opening, search

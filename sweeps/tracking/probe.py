@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.config.sections import Tracking
 from masksweep.sweeps.tracking import writable

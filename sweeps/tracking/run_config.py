@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.strategies.registry import STRATEGIES
 from masksweep.sweeps.common import safe_yaml
 from masksweep.sweeps.common.limits import MAX_COPIED_DATA_BYTES, MAX_SENT_ARTIFACT_BYTES

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.config.sections import Tracking
 from masksweep.sweeps.tracking.spool import Record, Spool
 from masksweep.sweeps.tracking.store import StoreRefused, StoreUnavailable

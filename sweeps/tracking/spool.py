@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.common.limits import STATE_FOLDER
 from masksweep.sweeps.common.locks import lock
 from masksweep.sweeps.common.seeding import short_digest

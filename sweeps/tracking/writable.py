@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.common.limits import STATE_FOLDER
 from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.tracking.store import database_path, is_local, require_database, store_uri

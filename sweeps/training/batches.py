@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Invalid
+from masksweep.strategies.errors import Invalid
+from masksweep.strategies.plan import Array
 from masksweep.sweeps.common.seeding import derive_seed, permutation
 from masksweep.sweeps.components.datasets import named
 from masksweep.sweeps.components.datasets.base import Split

@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Invalid
+from masksweep.strategies.errors import Invalid
+from masksweep.strategies.plan import Array
 from masksweep.sweeps.common.provenance import code_version
 from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.common.storage import Folder

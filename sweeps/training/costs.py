@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from masksweep.strategies.base import Array, Plan
 from masksweep.strategies.core.connections import cut_off
+from masksweep.strategies.plan import Array, Plan
 from masksweep.sweeps.common.memory import variable_bytes
 from masksweep.sweeps.training import setup, timing
 from masksweep.sweeps.training.flops import flops_metrics

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from masksweep.strategies.base import Array
+from masksweep.strategies.plan import Array
 from masksweep.sweeps.components.metrics import ALWAYS_RECORDED, is_metric, metric_named
 
 

@@ -7,9 +7,10 @@ from functools import lru_cache
 from math import prod
 from typing import Any
 
-from masksweep.strategies.base import Invalid, Plan
 from masksweep.strategies.core.flops import positions
 from masksweep.strategies.core.weights import all_weights, describe
+from masksweep.strategies.errors import Invalid
+from masksweep.strategies.plan import Plan
 
 
 def flops_metrics(model: Any, plan: Plan) -> dict[str, float]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from masksweep.strategies.base import Plan
+from masksweep.strategies.plan import Plan
 from masksweep.sweeps.training import batches, setup
 from masksweep.sweeps.training.program import Program
 from masksweep.sweeps.training.setup import TrialStart

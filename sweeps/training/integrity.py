@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Plan
 from masksweep.strategies.core import audit
 from masksweep.strategies.core.moving_statistics import statistics
 from masksweep.strategies.core.slots import slot_leak
 from masksweep.strategies.core.weights import values
+from masksweep.strategies.plan import Array, Plan
 from masksweep.sweeps.training import model_ends, weight_images
 from masksweep.sweeps.training.output_causes import output_causes
 from masksweep.sweeps.training.program import Program

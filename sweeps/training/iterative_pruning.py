@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from masksweep.strategies.base import Array, Invalid, Plan
+from masksweep.strategies.errors import Invalid
 from masksweep.strategies.patterns.base import Scored
+from masksweep.strategies.plan import Array, Plan
 from masksweep.sweeps.common.storage import Folder
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.training import dense_start, saved_weights

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from masksweep.strategies.base import Array
+from masksweep.strategies.plan import Array
 from masksweep.sweeps.components.datasets.base import Head, score_name
 from masksweep.sweeps.components.datasets.named import Named, Part
 from masksweep.sweeps.components.metrics import metric_named

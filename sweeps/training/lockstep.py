@@ -7,8 +7,9 @@ from math import inf, isnan
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Strategy
+from masksweep.strategies.base import Strategy
 from masksweep.strategies.core.audit import same_weights
+from masksweep.strategies.plan import Array
 from masksweep.sweeps.training import batches
 from masksweep.sweeps.training.loop import single_trial_loop
 from masksweep.sweeps.training.setup import TrialStart

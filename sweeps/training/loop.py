@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from masksweep.strategies.base import Plan
+from masksweep.strategies.plan import Plan
 from masksweep.sweeps.components.datasets import named
 from masksweep.sweeps.components.datasets.base import Split
 from masksweep.sweeps.components.datasets.pipeline import Pipeline

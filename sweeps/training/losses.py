@@ -9,7 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from masksweep.strategies.base import Array, Invalid
+from masksweep.strategies.errors import Invalid
+from masksweep.strategies.plan import Array
 from masksweep.sweeps.components.datasets.base import Head, Task
 from masksweep.sweeps.components.datasets.named import Named
 from masksweep.sweeps.components.losses import DEFAULT_LOSS, loss_named

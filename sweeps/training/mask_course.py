@@ -9,8 +9,10 @@ from dataclasses import asdict
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Invalid, Plan, Weight
-from masksweep.strategies.core.mask_changes import ChangeRecord, MaskChanges
+from masksweep.strategies.errors import Invalid
+from masksweep.strategies.mask_changes.changes import MaskChanges
+from masksweep.strategies.mask_changes.record import ChangeRecord
+from masksweep.strategies.plan import Array, Plan, Weight
 from masksweep.strategies.schedules.base import Course, Masks
 from masksweep.strategies.schedules.swap import Swap
 from masksweep.sweeps.common.seeding import derive_seed

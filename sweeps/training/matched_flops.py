@@ -13,7 +13,8 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from masksweep.strategies.base import Invalid, Plan
+from masksweep.strategies.errors import Invalid
+from masksweep.strategies.plan import Plan
 from masksweep.strategies.schedules.base import Course
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.training.flops import dense_step_flops, step_ratio_of_counts

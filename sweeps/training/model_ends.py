@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from masksweep.strategies.base import Array
 from masksweep.strategies.core import keras_internals
+from masksweep.strategies.plan import Array
 from masksweep.sweeps.components.datasets.base import Head
 from masksweep.sweeps.components.datasets.named import Named
 

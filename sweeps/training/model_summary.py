@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from masksweep.strategies.base import Invalid
 from masksweep.strategies.core.weight_summary import WeightSummary
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.common.text import pluralize
 from masksweep.sweeps.components.datasets.base import Arrays, Head
 from masksweep.sweeps.components.datasets.named import count

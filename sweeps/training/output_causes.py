@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from masksweep.strategies.base import Array
 from masksweep.strategies.core.audit import same_bits
 from masksweep.strategies.core.moving_statistics import statistics
 from masksweep.strategies.core.weights import describe
+from masksweep.strategies.plan import Array
 
 
 def output_causes(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.common.child import Child, ChildDied
 from masksweep.sweeps.components import plugins
 from masksweep.sweeps.components.plugin_files import Plugin
@@ -172,11 +172,11 @@ def check_plans(trials: Sequence[Trial]) -> list[PreflightAnswer]:
     Raises:
         Invalid: A plan cannot be made.
     """
-    from masksweep.strategies.base import Array
     from masksweep.strategies.core.connections import cut_off
     from masksweep.strategies.core.moving_statistics import frozen_statistics
     from masksweep.strategies.core.selection import match_each
     from masksweep.strategies.patterns import Pattern, Scored
+    from masksweep.strategies.plan import Array
     from masksweep.sweeps.training import mask_course
     from masksweep.sweeps.training.batches import schedule
     from masksweep.sweeps.training.setup import class_weights, plan_for, refusal

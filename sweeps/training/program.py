@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from masksweep.strategies.base import Array, Plan
 from masksweep.strategies.core import audit
 from masksweep.strategies.core.training import Training
+from masksweep.strategies.plan import Array, Plan
 from masksweep.sweeps.components.datasets import named
 from masksweep.sweeps.components.datasets.named import Named
 from masksweep.sweeps.components.datasets.stored_images import BYTE_RANGE

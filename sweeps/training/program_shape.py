@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from masksweep.strategies.base import MaskedWeight, Plan, Strategy
+from masksweep.strategies.base import Strategy
+from masksweep.strategies.plan import MaskedWeight, Plan
 from masksweep.sweeps.components.datasets.base import Head, Task
 from masksweep.sweeps.components.datasets.named import Named
 from masksweep.sweeps.components.models import Model

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from masksweep.strategies.base import Mask, variable_of
+from masksweep.strategies.plan import Mask, variable_of
 from masksweep.sweeps.components.datasets.teacher import Teacher
 from masksweep.sweeps.training.setup import TrialStart
 

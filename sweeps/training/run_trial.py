@@ -7,7 +7,7 @@ from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING
 
-from masksweep.strategies.base import Plan
+from masksweep.strategies.plan import Plan
 from masksweep.sweeps.common.memory import PeakMemory
 from masksweep.sweeps.common.storage import Folder
 from masksweep.sweeps.config.trial import Trial
@@ -20,7 +20,7 @@ from masksweep.sweeps.training.state import Emit
 if TYPE_CHECKING:
     from masksweep.strategies.core.audit import Loader
     from masksweep.strategies.core.leak_cause import Cause
-    from masksweep.strategies.core.mask_changes import ChangeRecord
+    from masksweep.strategies.mask_changes.record import ChangeRecord
     from masksweep.sweeps.training.program import Program
     from masksweep.sweeps.training.snapshot import Snapshot
     from masksweep.sweeps.training.state import Position

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from masksweep.strategies.base import Array
+from masksweep.strategies.plan import Array
 from masksweep.sweeps.common.provenance import code_version
 from masksweep.sweeps.common.storage import Folder
 from masksweep.sweeps.config.trial import Trial

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
-from masksweep.strategies.core.mask_changes import ChangeRecord
+from masksweep.strategies.mask_changes.record import ChangeRecord
 from masksweep.sweeps.training.weight_images import SHOWN_CHANGES
 
 VIOLATED_COLOUR = "#D55E00"

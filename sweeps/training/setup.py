@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Invalid, Plan, Weight
+from masksweep.strategies.errors import Invalid
 from masksweep.strategies.patterns import Pattern
 from masksweep.strategies.patterns.problem import Problem
+from masksweep.strategies.plan import Array, Plan, Weight
 from masksweep.strategies.schedules.base import Course
 from masksweep.sweeps.common.seeding import derive_seed
 from masksweep.sweeps.components.datasets.base import Arrays

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from masksweep.strategies.base import Array
+from masksweep.strategies.plan import Array
 from masksweep.sweeps.components.datasets.base import Split
 from masksweep.sweeps.components.datasets.named import Part
 from masksweep.sweeps.components.datasets.pipeline import first_samples

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Invalid
 from masksweep.strategies.core.moving_statistics import statistics
 from masksweep.strategies.core.selection import match_each
+from masksweep.strategies.errors import Invalid
+from masksweep.strategies.plan import Array
 from masksweep.sweeps.common.seeding import derive_seed
 from masksweep.sweeps.components import keras_loading
 from masksweep.sweeps.config.sections import Start

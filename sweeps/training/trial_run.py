@@ -11,10 +11,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from masksweep.strategies.base import Array
 from masksweep.strategies.core import audit
-from masksweep.strategies.core.mask_changes import ChangeRecord, MaskChanges
 from masksweep.strategies.core.training import Training
+from masksweep.strategies.mask_changes.changes import MaskChanges
+from masksweep.strategies.mask_changes.record import ChangeRecord
+from masksweep.strategies.plan import Array
 from masksweep.sweeps.results import Report
 from masksweep.sweeps.training import early_stopping
 from masksweep.sweeps.training.checkpoint import Checkpoints

@@ -19,8 +19,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from masksweep.strategies.base import Array
 from masksweep.strategies.core import audit
+from masksweep.strategies.plan import Array
 from masksweep.sweeps.components.datasets import named
 from masksweep.sweeps.training.program import (
     MAX_EVALUATED_SAMPLES,

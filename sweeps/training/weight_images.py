@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from masksweep.strategies.base import Array, MaskedWeight, Plan
 from masksweep.strategies.core import audit
+from masksweep.strategies.plan import Array, MaskedWeight, Plan
 
 if TYPE_CHECKING:
     from PIL.Image import Image

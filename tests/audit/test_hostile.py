@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.audit import opening, saved_model
 from masksweep.sweeps.cli.main import main
 from tests.support import archive_bombs as bombs

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from keras import layers
 
-from masksweep.strategies.base import Array, Invalid
 from masksweep.strategies.core.npz import regions
 from masksweep.strategies.core.weights import owners
+from masksweep.strategies.errors import Invalid
+from masksweep.strategies.plan import Array
 from masksweep.sweeps.audit.keras_variables import VARIABLES_BY_CLASS, variable_names
 from masksweep.sweeps.audit.opening import check, open_model
 from masksweep.sweeps.audit.stored import StoredModel, StoredWeight, sliced

@@ -20,13 +20,13 @@ import tensorflow as tf
 from mlflow import MlflowClient
 
 from masksweep.strategies import Invalid
-from masksweep.strategies.base import Plan
 from masksweep.strategies.core.training import Training
 from masksweep.strategies.core.weights import describe, make_plan, values
 from masksweep.strategies.dense import Dense
 from masksweep.strategies.held.zero import Zero
 from masksweep.strategies.patterns.columns import Columns
 from masksweep.strategies.patterns.random import Random
+from masksweep.strategies.plan import Plan
 from masksweep.strategies.registry import STRATEGIES
 from masksweep.strategies.sparse_tensor import SparseTensor
 from masksweep.strategies.var_list import VarList

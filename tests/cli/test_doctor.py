@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.cli import doctor_checks
 from masksweep.sweeps.config.sections import Tracking
 from masksweep.sweeps.tracking.probe import probe

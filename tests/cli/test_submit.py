@@ -25,7 +25,8 @@ OWN_STRATEGY = '''
 from dataclasses import dataclass
 from typing import ClassVar
 
-from masksweep.strategies.base import Binding, Strategy
+from masksweep.strategies.base import Strategy
+from masksweep.strategies.binding import Binding
 from masksweep.strategies.registry import register
 
 

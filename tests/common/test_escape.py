@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.common import escape
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.driver import summary

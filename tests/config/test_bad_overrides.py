@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.config.validation import MultipleInvalid, single_faults
 from tests.support.light_process import Light, light
 

@@ -12,7 +12,6 @@ import pytest
 from keras import layers
 
 from masksweep.strategies import Plan, Strategy
-from masksweep.strategies.base import Array
 from masksweep.strategies.core.audit import digest
 from masksweep.strategies.dense import Dense
 from masksweep.strategies.gradient_mask import GradientMask
@@ -20,6 +19,7 @@ from masksweep.strategies.patterns import Pattern
 from masksweep.strategies.patterns.block import Block
 from masksweep.strategies.patterns.random import Random
 from masksweep.strategies.patterns.rows import Rows
+from masksweep.strategies.plan import Array
 from masksweep.strategies.projection import Projection
 from masksweep.strategies.sparse_tensor import SparseTensor
 from masksweep.strategies.testing.case import OPTIMIZERS, Case

@@ -15,7 +15,7 @@ from threading import RLock
 import pytest
 from rich.console import Console
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.common.spinner import show_status
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.driver.progress import Display

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from masksweep import sweeps
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.launch import cluster
 from tests.support.ray_head import Head, ray_head
 from tests.support.ray_join import TOKEN, WRONG, join

@@ -17,7 +17,7 @@ from subprocess import CompletedProcess, run
 import psutil
 import pytest
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.launch.local_ray import LOOPBACK, MAX_FOLDER_BYTES, ray_folder
 from tests.support.ray_join import JOIN, WRONG, join
 from tests.support.sweep_process import Driver, clean_env, cmdline, sweep

@@ -20,8 +20,8 @@ from keras import layers
 
 from masksweep import strategies
 from masksweep.strategies import Edges, Invalid
-from masksweep.strategies.base import Mask
 from masksweep.strategies.core import edge_list
+from masksweep.strategies.plan import Mask
 
 NAME = "genes/kernel"
 ADJACENCY = st.tuples(st.integers(1, 6), st.integers(1, 6)).flatmap(lambda s: arrays(bool, s))

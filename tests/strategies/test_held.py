@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from masksweep.strategies import Invalid
-from masksweep.strategies.base import collapse_constant
 from masksweep.strategies.held import HELD, Held
 from masksweep.strategies.held.constant import Constant
 from masksweep.strategies.held.file import File
 from masksweep.strategies.held.init import Init
 from masksweep.strategies.held.zero import Zero
+from masksweep.strategies.plan import collapse_constant
 from masksweep.strategies.testing import check_held
 
 NAME = "hidden/kernel"

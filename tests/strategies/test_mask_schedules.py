@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from masksweep.strategies import Invalid
-from masksweep.strategies.base import Array, Mask, Plan
 from masksweep.strategies.hard_mask import HardMask
 from masksweep.strategies.patterns.random import densities
+from masksweep.strategies.plan import Array, Mask, Plan
 from masksweep.strategies.schedules import SCHEDULES
 from masksweep.strategies.schedules.base import Course, MaskChange, MaskSchedule, Moment
 from masksweep.strategies.schedules.dense_sparse_dense import DenseSparseDense

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from masksweep.strategies import PATTERNS, Invalid
-from masksweep.strategies.base import Mask, MaskedWeight, Plan, Weight
 from masksweep.strategies.core import npz
 from masksweep.strategies.core.connections import cut_off
 from masksweep.strategies.core.npz import read_arrays
@@ -36,6 +35,7 @@ from masksweep.strategies.patterns.file import File
 from masksweep.strategies.patterns.n_m import NM
 from masksweep.strategies.patterns.random import Random, densities
 from masksweep.strategies.patterns.rows import Rows
+from masksweep.strategies.plan import Mask, MaskedWeight, Plan, Weight
 from masksweep.strategies.testing.pattern_checks import pattern_checks
 from tests.support.patterns import SEEDED, Broken, digests
 

@@ -15,9 +15,9 @@ from keras import layers
 
 from masksweep import strategies
 from masksweep.strategies import Invalid
-from masksweep.strategies.base import Array, Mask
 from masksweep.strategies.core import matrix_layers
 from masksweep.strategies.core.weights import describe
+from masksweep.strategies.plan import Array, Mask
 from masksweep.strategies.sparse_tensor import SparseTensor
 
 DOUBLE = "float64"

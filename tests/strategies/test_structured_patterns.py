@@ -25,7 +25,6 @@ from masksweep.strategies import (
     Random,
     Union,
 )
-from masksweep.strategies.base import Mask
 from masksweep.strategies.patterns import Pattern, combined
 from masksweep.strategies.patterns.autoregressive import Autoregressive
 from masksweep.strategies.patterns.axis import Axis
@@ -35,6 +34,7 @@ from masksweep.strategies.patterns.fan_in import FanIn
 from masksweep.strategies.patterns.rows import Rows
 from masksweep.strategies.patterns.smallest import Smallest
 from masksweep.strategies.patterns.zeros import Zeros
+from masksweep.strategies.plan import Mask
 
 Shape = tuple[int, ...]
 NAME = "hidden/kernel"

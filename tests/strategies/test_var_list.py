@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from masksweep.strategies.base import Mask, Plan
 from masksweep.strategies.core.training import Training
 from masksweep.strategies.core.weights import MaskMaker, describe, make_plan, values
 from masksweep.strategies.held.init import Init
 from masksweep.strategies.patterns.columns import Columns
+from masksweep.strategies.plan import Mask, Plan
 from masksweep.strategies.var_list import VarList
 from masksweep.strategies.weight_mask import WeightMask
 from masksweep.sweeps.components.models.mlp import MLP

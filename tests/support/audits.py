@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from masksweep.strategies.base import Array
 from masksweep.strategies.core.weights import describe
+from masksweep.strategies.plan import Array
 from masksweep.sweeps.cli.main import main
 
 NAME = "hidden/kernel"

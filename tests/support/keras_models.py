@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from masksweep.strategies.base import Array
+from masksweep.strategies.plan import Array
 
 BATCH, BATCHES = 8, 6
 SAMPLES = BATCH * BATCHES

@@ -9,7 +9,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from masksweep.strategies.base import Mask
 from masksweep.strategies.patterns import Pattern
 from masksweep.strategies.patterns.axis import Axis
 from masksweep.strategies.patterns.base import Shapes
@@ -19,6 +18,7 @@ from masksweep.strategies.patterns.fan_in import FanIn
 from masksweep.strategies.patterns.n_m import NM
 from masksweep.strategies.patterns.random import Random
 from masksweep.strategies.patterns.rows import Rows
+from masksweep.strategies.plan import Mask
 
 SEEDED: dict[str, Pattern] = {
     "random": Random(0.5),

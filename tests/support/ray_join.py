@@ -11,7 +11,7 @@ from tests.support.sweep_process import clean_env
 
 JOIN = """
 import json, signal, sys, ray
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.launch.cluster import Spec, cluster, resources, worker_slots
 
 def own(number, frame): ...

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from masksweep.strategies import Invalid
-from masksweep.strategies.base import Array
+from masksweep.strategies.plan import Array
 from masksweep.sweeps import results
 from masksweep.sweeps.training import run_trial, setup
 from masksweep.sweeps.training.loop import TrainingLoop, single_trial_loop

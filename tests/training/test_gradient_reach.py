@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from masksweep.strategies.base import Binding
+from masksweep.strategies.binding import Binding
 from masksweep.strategies.init_only import InitOnly
 from masksweep.sweeps.cli.main import main
 from masksweep.sweeps.composing import command_line

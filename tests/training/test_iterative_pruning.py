@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from masksweep.strategies import Invalid
-from masksweep.strategies.base import Array
 from masksweep.strategies.patterns.magnitude import Magnitude
+from masksweep.strategies.plan import Array
 from masksweep.sweeps.common.storage import Folder
 from masksweep.sweeps.training import iterative_pruning, run_trial, saved_weights, setup
 from masksweep.sweeps.training.loop import single_trial_loop

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from masksweep.strategies import Invalid
-from masksweep.strategies.base import Array
+from masksweep.strategies.plan import Array
 from masksweep.sweeps.training import run_trial
 from masksweep.sweeps.training.program import Program
 from tests.support.trials import trial as make

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from masksweep.strategies.base import Mask
+from masksweep.strategies.plan import Mask
 from masksweep.sweeps.components.datasets.teacher import Teacher
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.results import Report, TrialResult

@@ -18,9 +18,9 @@ import pytest
 from tensorflow.python.framework.func_graph import FuncGraph
 
 from masksweep.strategies import STRATEGIES, Invalid
-from masksweep.strategies.base import Plan
 from masksweep.strategies.core.audit import digest, violations
 from masksweep.strategies.core.weights import values
+from masksweep.strategies.plan import Plan
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.results import Diverged, Report, TrialResult
 from masksweep.sweeps.training import loop, preflight, program_cache

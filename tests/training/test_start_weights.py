@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from masksweep.strategies import Invalid
-from masksweep.strategies.base import Array
 from masksweep.strategies.core.audit import same_bits, same_weights
 from masksweep.strategies.core.weights import values
+from masksweep.strategies.plan import Array
 from masksweep.sweeps.components.initializers import network
 from masksweep.sweeps.components.models import MODELS
 from masksweep.sweeps.components.models.mlp import MLP

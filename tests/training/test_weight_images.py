@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from masksweep.strategies.base import Array, MaskedWeight, Plan, Weight
+from masksweep.strategies.plan import Array, MaskedWeight, Plan, Weight
 from masksweep.sweeps.training import weight_images
 from masksweep.sweeps.training.weight_images import GAP, SIDE, TOP
 

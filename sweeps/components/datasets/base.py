@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from masksweep.strategies.base import Invalid, require
+from masksweep.strategies.errors import Invalid, require
 from masksweep.sweeps.common.seeding import permutation
 from masksweep.sweeps.components.datasets import named
 from masksweep.sweeps.components.datasets.content import REFERENCE, content_digest

@@ -11,7 +11,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from masksweep.strategies.base import Array, require
+from masksweep.strategies.errors import require
+from masksweep.strategies.plan import Array
 from masksweep.strategies.registry import register
 from masksweep.sweeps.components.datasets.base import DataSet, Split
 

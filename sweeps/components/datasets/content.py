@@ -12,8 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from masksweep.strategies.base import Invalid
 from masksweep.strategies.core.npz import digest
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.components.datasets import image_files
 
 REFERENCE = re.compile(r"sha256:([0-9a-f]{64})")

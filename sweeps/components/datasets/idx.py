@@ -12,8 +12,8 @@ from typing import IO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from masksweep.strategies.base import Invalid
 from masksweep.strategies.core.npz import MAX_ARRAY_BYTES, read_exactly
+from masksweep.strategies.errors import Invalid
 
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),

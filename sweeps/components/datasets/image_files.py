@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from masksweep.strategies.base import Invalid
 from masksweep.strategies.core.npz import digest
+from masksweep.strategies.errors import Invalid
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 """Suffixes of pictures, in lower case."""

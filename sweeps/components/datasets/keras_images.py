@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from masksweep.strategies.base import Invalid, require
+from masksweep.strategies.errors import Invalid, require
 from masksweep.strategies.registry import register
 from masksweep.sweeps.components.datasets import idx
 from masksweep.sweeps.components.datasets.base import DataSet, Split

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from masksweep.strategies.base import Invalid, require
 from masksweep.strategies.core.npz import MAX_ARRAY_BYTES, ArrayFile, open_arrays
+from masksweep.strategies.errors import Invalid, require
 from masksweep.strategies.registry import register
 from masksweep.sweeps.components.datasets.base import DataSet, Split
 from masksweep.sweeps.components.datasets.content import (

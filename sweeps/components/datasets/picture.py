@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 
 if TYPE_CHECKING:
     from PIL.Image import Image

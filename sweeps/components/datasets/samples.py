@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.components.datasets import named
 
 Tasks = str | Mapping[str, str]
@@ -37,7 +37,7 @@ def check_samples(task: Tasks, parts: Parts) -> None:
         >>> test = x, np.array([0, 4, 1])
         >>> check_samples("classification", {"training": (x, y), "test": test})
         Traceback (most recent call last):
-        masksweep.strategies.base.Invalid: =: has the test label 4 at [1]; labels must be 0 to 1
+        masksweep.strategies.errors.Invalid: =: has the test label 4 at [1]; labels must be 0 to 1
     """
     training = parts["training"]
     assert training is not None

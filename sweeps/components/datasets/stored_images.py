@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.common.locks import lock
 from masksweep.sweeps.components.datasets import picture
 from masksweep.sweeps.components.datasets.picture import ColorMode

@@ -8,8 +8,9 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from masksweep.strategies.base import Mask, require
+from masksweep.strategies.errors import require
 from masksweep.strategies.patterns.base import keep_lowest, normal, raw
+from masksweep.strategies.plan import Mask
 from masksweep.strategies.registry import register
 from masksweep.sweeps.components.datasets.base import DataSet, Split, Task, hold_out
 

@@ -1,6 +1,6 @@
 """The metrics that a config can name: Keras' and your own. Loads no TensorFlow."""
 
-from masksweep.strategies.base import Invalid
+from masksweep.strategies.errors import Invalid
 from masksweep.strategies.registry import Registry
 from masksweep.sweeps.components.datasets.base import Task
 from masksweep.sweeps.components.metrics.base import Metric

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from math import prod
 from typing import Any, ClassVar, Literal
 
-from masksweep.strategies.base import require
 from masksweep.strategies.core import keras_internals
+from masksweep.strategies.errors import require
 
 Activation = Literal["relu", "tanh", "sigmoid", "elu", "gelu", "linear"]
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from masksweep.strategies.base import Invalid
 from masksweep.strategies.core import keras_internals
+from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.components.datasets.base import Arrays, Head
 from masksweep.sweeps.components.models.base import Model
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from masksweep.strategies.base import Invalid
 from masksweep.strategies.core import keras_internals
+from masksweep.strategies.errors import Invalid
 from masksweep.strategies.registry import register
 from masksweep.sweeps.components import keras_config, keras_loading, plugins
 from masksweep.sweeps.components.models import ends

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from masksweep.strategies.base import require
+from masksweep.strategies.errors import require
 from masksweep.strategies.registry import register
 from masksweep.sweeps.components.convolutions import classify, conv, norm, relu
 from masksweep.sweeps.components.models.base import Model, require_image

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from masksweep.strategies.base import require
+from masksweep.strategies.errors import require
 from masksweep.strategies.registry import register
 from masksweep.sweeps.components.attention import add, attention, feed_forward, layer_norm
 from masksweep.sweeps.components.models.base import Model

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from math import copysign, inf
 from typing import Any, ClassVar, Self
 
-from masksweep.strategies.base import Invalid, require
 from masksweep.strategies.core import keras_internals
+from masksweep.strategies.errors import Invalid, require
 from masksweep.sweeps.components.schedule_config import schedule_of
 from masksweep.sweeps.components.schedules import Schedule
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from masksweep.strategies.base import require
+from masksweep.strategies.errors import require
 
 
 @dataclass(frozen=True)

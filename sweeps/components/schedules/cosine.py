@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
-from masksweep.strategies.base import require
+from masksweep.strategies.errors import require
 from masksweep.strategies.registry import register
 from masksweep.sweeps.components.schedules.base import Schedule
 

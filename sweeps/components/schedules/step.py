@@ -8,7 +8,7 @@ from itertools import pairwise
 from math import inf
 from typing import Any, ClassVar, Self
 
-from masksweep.strategies.base import require
+from masksweep.strategies.errors import require
 from masksweep.strategies.registry import register
 from masksweep.sweeps.components.schedules.base import Schedule
 

@@ -8,7 +8,8 @@ from multiprocessing import get_context
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Invalid
+from masksweep.strategies.errors import Invalid
+from masksweep.strategies.plan import Array
 from masksweep.strategies.testing.require import require
 from masksweep.sweeps.components.datasets import DataSet, named
 from masksweep.sweeps.components.datasets.base import Arrays, Head, Split

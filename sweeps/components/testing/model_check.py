@@ -9,10 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from masksweep.strategies.base import Array, Plan
 from masksweep.strategies.core.audit import same_weights, save_and_reload
 from masksweep.strategies.core.weights import values
 from masksweep.strategies.dense import Dense
+from masksweep.strategies.plan import Array, Plan
 from masksweep.strategies.testing.require import require
 from masksweep.strategies.testing.trial import Trial
 from masksweep.sweeps.components.models import Model

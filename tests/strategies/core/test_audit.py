@@ -17,7 +17,6 @@ from hypothesis.extra.numpy import arrays
 from keras import layers
 
 from masksweep.strategies import MaskedWeight, Plan, Weight
-from masksweep.strategies.base import Array, Mask
 from masksweep.strategies.core.audit import (
     Integrity,
     Loader,
@@ -30,6 +29,7 @@ from masksweep.strategies.core.audit import (
     violations,
 )
 from masksweep.strategies.core.weights import values
+from masksweep.strategies.plan import Array, Mask
 
 NAME = "hidden/kernel"
 SHAPE = (3, 4)

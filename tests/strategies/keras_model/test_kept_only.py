@@ -14,12 +14,13 @@ from keras import layers
 
 from masksweep import strategies
 from masksweep.strategies import Invalid, Random
-from masksweep.strategies.base import Array, MaskedWeight, Plan, Strategy
+from masksweep.strategies.base import Strategy
 from masksweep.strategies.core import keras_internals
 from masksweep.strategies.core.audit import same_bits, same_weights
 from masksweep.strategies.core.compact import MaskBits
 from masksweep.strategies.core.training import Training
 from masksweep.strategies.core.weights import describe, values
+from masksweep.strategies.plan import Array, MaskedWeight, Plan
 from masksweep.strategies.sparse_tensor import SparseTensor
 from masksweep.strategies.sparse_values import SparseValues
 

@@ -12,10 +12,10 @@ import tensorflow as tf
 
 from masksweep import strategies
 from masksweep.strategies import Invalid, MaskSchedule
-from masksweep.strategies.core.mask_changes import MaskChanges
 from masksweep.strategies.core.training import Training
 from masksweep.strategies.core.weights import describe, make_plan, values
 from masksweep.strategies.held.zero import Zero
+from masksweep.strategies.mask_changes.changes import MaskChanges
 from masksweep.strategies.patterns.base import raw
 from masksweep.strategies.schedules.base import Course
 from tests.support.selection import by_default

@@ -18,10 +18,10 @@ from keras import layers
 
 from masksweep import strategies
 from masksweep.strategies import Edges, Invalid, SparseDense
-from masksweep.strategies.base import Mask
 from masksweep.strategies.core.audit import same_bits
 from masksweep.strategies.core.flops import positions
 from masksweep.strategies.keras_model import sparse_dense
+from masksweep.strategies.plan import Mask
 
 INPUTS, UNITS = 12, 7
 MASK = np.random.default_rng(0).random((INPUTS, UNITS)) < 0.3

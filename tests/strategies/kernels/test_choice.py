@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 from keras import layers
 
-from masksweep.strategies.base import Array, Invalid, Mask, MaskedWeight, Plan, Weight
 from masksweep.strategies.core.audit import digest
+from masksweep.strategies.errors import Invalid
 from masksweep.strategies.kernels import choice
 from masksweep.strategies.patterns import Pattern
 from masksweep.strategies.patterns.block import Block
 from masksweep.strategies.patterns.columns import Columns
 from masksweep.strategies.patterns.random import Random
 from masksweep.strategies.patterns.rows import Rows
+from masksweep.strategies.plan import Array, Mask, MaskedWeight, Plan, Weight
 from masksweep.strategies.sparse_tensor import SparseTensor
 from masksweep.strategies.testing.case import Case
 from masksweep.strategies.testing.trial import Trial

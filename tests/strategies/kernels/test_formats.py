@@ -10,12 +10,13 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from masksweep.strategies.base import Array, Invalid, Mask
+from masksweep.strategies.errors import Invalid
 from masksweep.strategies.kernels import block, block_product, numpy_product, sparse_product
 from masksweep.strategies.kernels.binding import MODULES
 from masksweep.strategies.kernels.products import TILES
 from masksweep.strategies.kernels.sparse_product import multiply
 from masksweep.strategies.kernels.structure import pack
+from masksweep.strategies.plan import Array, Mask
 
 LARGE, SMALL = TILES
 BATCHES = [0, 1, 7, SMALL, SMALL + 1, 64, LARGE - 1, LARGE, LARGE + 3, 2 * LARGE + 1]

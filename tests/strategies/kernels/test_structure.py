@@ -13,8 +13,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from masksweep.strategies.base import Mask
 from masksweep.strategies.kernels.structure import flat_indices, pack, packed_length, unpack
+from masksweep.strategies.plan import Mask
 
 
 @st.composite

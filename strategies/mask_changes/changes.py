@@ -4,104 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
 
 import numpy as np
 
-from masksweep.strategies.base import Array, Invalid, Mask, MaskedWeight, Plan, Weight
-from masksweep.strategies.core.held_weight import FreshSlots, HeldWeight
+from masksweep.strategies.errors import Invalid
+from masksweep.strategies.mask_changes.record import ChangeRecord, changes_between
+from masksweep.strategies.mask_changes.stale_slots import stale_slots
+from masksweep.strategies.mask_changes.training import MaskedTraining
+from masksweep.strategies.plan import Array, Mask, MaskedWeight, Plan
 from masksweep.strategies.schedules.base import Course, Masks, MaskSchedule, Moment
-
-
-class MaskedTraining(Protocol):
-    """What changes of the masks need of a training: a `Training`, or a masked Keras model."""
-
-    @property
-    def weights(self) -> Sequence[Weight]:
-        """The weights of the model."""
-
-    @property
-    def values(self) -> Sequence[Any]:
-        """The variables with the values that train, in the order of `weights`."""
-
-    @property
-    def masked(self) -> Mapping[str, HeldWeight]:
-        """How each masked weight is held, by name."""
-
-    @property
-    def slots(self) -> Mapping[int, Sequence[tuple[Any, Array]]]:
-        """Pairs (slot of the optimizer, its initial value), by the `id` of the variable."""
-
-    def effective(self) -> Sequence[Any]:
-        """Returns the dense weights as they are used now, in the order of `weights`."""
-
-    def switch(
-        self,
-        plan: Plan,
-        *,
-        weights: Mapping[str, Array] | None = None,
-        fresh_slots: FreshSlots = "none",
-    ) -> None:
-        """Changes the masks; see `TrainingState.switch`."""
-
 
 HeldMaker = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 """Makes the held values from the weights as they are at the change, as `Held.values` does."""
 
 Measure = Callable[[Masks], Mapping[str, float]]
 """Computes numbers by name from the masks, such as how many known connections they keep."""
-
-
-@dataclass
-class WeightChange:
-    """What a change of the masks did to one weight."""
-
-    size: int
-    """Number of entries of the weight."""
-    kept: int
-    """Number of entries that are kept from now on."""
-    cut: int
-    """Number of entries that were kept before, and are masked now."""
-    grown: int
-    """Number of entries that were masked before, and are kept now."""
-    zeros: int
-    """Number of masked entries that are held at zero."""
-    overlap: float
-    """Jaccard index of the kept entries before and after: how many were kept both times, relative
-    to those that were kept at least once; 1.0 if none was."""
-
-
-@dataclass
-class ChangeRecord:
-    """One change of the masks. The start of the training is recorded too, as step 0."""
-
-    step: int
-    """Training steps that were done before."""
-    weights: dict[str, WeightChange]
-    """By weight name."""
-    dense_gradients: bool = False
-    """Whether the schedule asked for the gradients of the dense weights."""
-    stale_slots: dict[str, float] = field(default_factory=dict)
-    """By the kind of an optimizer's slot, such as `momentum`: the largest distance from its initial
-    value at an entry that was cut. Kinds without any distance are left out. Such a slot moves the
-    entry at the next steps, unless the strategy holds it."""
-    violations: int = 0
-    """Most masked entries that differed from their held values, bit for bit, at one of the audits
-    up to the next change."""
-    measures: dict[str, float] = field(default_factory=dict)
-    """What `MaskChanges.measure` computed from the masks that are in force from now on."""
-
-    @classmethod
-    def of(cls, plain: Mapping[str, Any]) -> ChangeRecord:
-        """Returns the record that is given as plain values (`dataclasses.asdict`)."""
-        weights = {name: WeightChange(**values) for name, values in plain["weights"].items()}
-        return cls(**{**plain, "weights": weights})
-
-    @property
-    def density(self) -> float:
-        """Fraction of the entries of all weights that is kept, in [0, 1]."""
-        size = sum(w.size for w in self.weights.values())
-        return sum(w.kept for w in self.weights.values()) / size if size else 1.0
 
 
 @dataclass
@@ -149,7 +66,7 @@ class MaskChanges:
         if not self.steps:
             return
         masks = _masks(training)
-        unchanged = _changes(masks, masks, _plan(training, self.targets))
+        unchanged = changes_between(masks, masks, _plan(training, self.targets))
         self.records = [ChangeRecord(0, unchanged, measures=dict(self.measure(masks)))]
         if self._saves_at == 0:
             self.saved = _effective(training)
@@ -199,7 +116,7 @@ class MaskChanges:
                 raise
             allowed = f"draws masks of other sizes for {error.value}"
             raise Invalid("schedule", self.schedule.name, allowed) from error
-        by_weight = _changes(before, change.masks, plan)
+        by_weight = changes_between(before, change.masks, plan)
         stale, measures = stale_slots(training, before), dict(self.measure(change.masks))
         self.records.append(ChangeRecord(step, by_weight, bool(asked), stale, measures=measures))
 
@@ -224,34 +141,6 @@ class MaskChanges:
         return replace(self.targets, weights=tuple(planned))
 
 
-def stale_slots(training: MaskedTraining, before: Masks) -> dict[str, float]:
-    """Returns the largest distances of slots from their initial values, over entries that were cut.
-
-    The average of EMA is left out, because it is an average of the weight itself.
-
-    Args:
-        training: The training after a change of its masks.
-        before: The masks before it.
-
-    Returns:
-        Distances above 0 by the kind of slot, as Keras names it: `momentum`, `velocity`.
-    """
-    largest: dict[str, float] = {}
-    for weight, value in zip(training.weights, training.values, strict=True):
-        masked = training.masked.get(weight.name)
-        if masked is None or not masked.has_weight_order:
-            continue
-        cut = before[weight.name] & ~masked.kept.numpy()
-        for slot, fresh in training.slots.get(id(value), []):
-            kind = slot.name.removeprefix(f"{value.path.replace('/', '_')}_")
-            if kind == "average":
-                continue
-            initial = fresh[cut] if np.ndim(fresh) else fresh
-            distance = float(np.abs(slot.numpy()[cut] - initial).max(initial=0.0))
-            largest[kind] = max(largest.get(kind, 0.0), distance)
-    return {kind: distance for kind, distance in largest.items() if distance}
-
-
 def _effective(training: MaskedTraining) -> dict[str, Array]:
     pairs = zip(training.weights, training.effective(), strict=True)
     return {weight.name: np.array(array) for weight, array in pairs}
@@ -266,16 +155,3 @@ def _plan(training: MaskedTraining, targets: Plan) -> Plan:
     held_weights = [(w, training.masked[w.weight.name]) for w in targets.weights]
     planned = (replace(w, mask=m.kept.numpy(), held=m.held.numpy()) for w, m in held_weights)
     return replace(targets, weights=tuple(planned))
-
-
-def _changes(before: Masks, after: Masks, plan: Plan) -> dict[str, WeightChange]:
-    changes = {}
-    for masked_weight in plan.weights:
-        name = masked_weight.weight.name
-        old, new = before[name], after[name]
-        both, kept = int((old & new).sum()), int(new.sum())
-        once = int(old.sum()) + kept - both
-        cut, grown = int(old.sum()) - both, kept - both
-        overlap = both / once if once else 1.0
-        changes[name] = WeightChange(new.size, kept, cut, grown, masked_weight.zeros, overlap)
-    return changes
