@@ -27,6 +27,7 @@ from masksweep.sweeps.components.optimizers import Optimizer
 from masksweep.sweeps.components.schedules import SCHEDULES as LEARNING_RATES
 from masksweep.sweeps.config import training_checks
 from masksweep.sweeps.config.fields import ComparisonStrategy, Globs, Targets, component
+from masksweep.sweeps.config.score_metric import ScoreMetric
 from masksweep.sweeps.config.sections import (
     Audit,
     Checkpoint,
@@ -47,7 +48,7 @@ Objective = Literal[
     "integrity/ok", "integrity/violations", "integrity/peak_violations",
     "speed/step_ms", "speed/ratio_to_dense",
 ]  # fmt: skip
-"""Metrics that a hyperparameter sweeper can optimize."""
+"""Metrics that trials can be compared by."""
 
 
 class TrialSchema(Section):
@@ -83,7 +84,7 @@ class TrialSchema(Section):
     the step at which their weights start to differ. The dense control has none."""
     seed: Annotated[int, Field(ge=0, strict=True)] = 0
     objective: Objective | None = None
-    """The metric that a sweeper gets back; null means `test/accuracy` or `test/mse`, by the
+    """The metric that trials are compared by; null means `test/accuracy` or `test/mse`, by the
     task."""
     start: Start = Start()
     train: Train = Train()
@@ -134,7 +135,7 @@ class TrialSchema(Section):
                 self.still_reason: self.still_reason == "train.epochs=0",
             }
             training_checks.check_schedule(self.schedule, self.pattern, events)
-        objective = self.objective or f"test/{self.score}"
+        objective = self.score_metric.key
         if self.still_reason == "train.epochs=0":
             if self.compare:
                 raise Invalid("compare", self.compare.name, "not with train.epochs=0")
@@ -142,7 +143,7 @@ class TrialSchema(Section):
                 raise Invalid("objective", objective, "train.epochs is 0; test/loss, ...")
         if self.data.validation == 0 and objective.startswith("validation/"):
             raise Invalid("objective", objective, "data.validation is 0; test/loss, ...")
-        if objective.endswith({"accuracy": "/mse", "mse": "/accuracy"}[self.score]):
+        if objective.endswith("/accuracy" if score_name(self.data.task) == "mse" else "/mse"):
             raise Invalid("objective", objective, f"{self.data.name} is {self.data.task}")
         rate = self.start.learning_rate or self.optimizer.learning_rate
         if self.start.epochs and not rate:
@@ -254,9 +255,9 @@ class TrialSchema(Section):
         return self.model.has_statistics and self.trainable != ["*"]
 
     @property
-    def score(self) -> str:
-        """Name of the test score: `accuracy` or `mse`."""
-        return score_name(self.data.task)
+    def score_metric(self) -> ScoreMetric:
+        """The metric that trials are compared by."""
+        return ScoreMetric(self.objective or f"test/{score_name(self.data.task)}")
 
 
 @cache

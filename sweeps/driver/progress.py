@@ -13,7 +13,7 @@ from masksweep.sweeps.common.spinner import is_terminal
 from masksweep.sweeps.common.text import pluralize, printable
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.driver.progress_panel import ProgressPanel, describe_outage
-from masksweep.sweeps.driver.progress_state import Tally, TrialProgress, find_score, format_score
+from masksweep.sweeps.driver.progress_state import Tally, TrialProgress, format_score
 
 MAX_TRIALS_WITH_LINES = 1000
 """Number of trials above which a sweep gets a plain line for each percent, not for each trial."""
@@ -123,8 +123,9 @@ class Display:
 
 
 def _result_text(outcome: Outcome) -> str:
-    """Returns the end of a trial's line: its test score, or why it failed or was skipped."""
+    """Returns the end of a trial's line: its score, or why it failed or was skipped."""
     if outcome.status != "ok":
         return f"{outcome.status}: {outcome.reason}"
-    test_score = find_score(outcome.result.metrics, "test")
-    return f"{test_score[0]} {format_score(*test_score)}" if test_score else "done"
+    metric = outcome.trial.score_metric
+    value = outcome.result.metrics.get(metric.key)
+    return "done" if value is None else f"{metric.name} {format_score(metric.key, value)}"

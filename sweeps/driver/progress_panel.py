@@ -15,6 +15,7 @@ from rich.segment import ControlType
 from rich.text import Text
 
 from masksweep.sweeps.common.text import format_duration, pluralize, printable
+from masksweep.sweeps.config.score_metric import ScoreMetric
 from masksweep.sweeps.driver.progress_state import RunningTrial, Tally, format_score
 
 MAX_ROWS = 8
@@ -125,13 +126,14 @@ def _describe_position(trial: RunningTrial) -> str:
     return f"epoch {trial.epoch}, {int(100 * trial.fraction_done)} %" if trial.epoch else "starting"
 
 
-def _best(metric: str, best: Mapping[str, float], width: int) -> str:
+def _best(metric: ScoreMetric, best: Mapping[str, float], width: int) -> str:
     """Returns a line with the best strategies, as many as fit into the width."""
-    ranked = sorted(best.items(), key=lambda item: item[1], reverse=metric == "accuracy")
-    entries, line = [f"{strategy} {format_score(metric, value)}" for strategy, value in ranked], ""
+    ranked = sorted(best.items(), key=lambda item: item[1], reverse=metric.sign > 0)
+    entries = [f"{strategy} {format_score(metric.key, value)}" for strategy, value in ranked]
+    line = ""
     for number in range(min(MAX_ROWS, len(entries)), 0, -1):
         dots = ["..."] * (number < len(entries))
-        line = f"best {metric}: {', '.join(entries[:number] + dots)}"
+        line = f"best {metric.name}: {', '.join(entries[:number] + dots)}"
         if cell_len(line) <= width:
             break
     return line

@@ -11,6 +11,7 @@ from threading import RLock
 from typing import Protocol
 
 from masksweep.sweeps.config.outcome import Outcome
+from masksweep.sweeps.config.score_metric import ScoreMetric
 
 IDLE_SECONDS = 5.0
 """A worker that has had no trial for longer than this is not counted."""
@@ -88,8 +89,8 @@ class Tally:
         """The running trials by id."""
         self.counts: Counter[str] = Counter()
         """Number of trials that were `skipped`, `failed` and `retried`."""
-        self.best: dict[str, dict[str, float]] = {}
-        """Best test score by metric (`accuracy` or `mse`), then by strategy."""
+        self.best: dict[ScoreMetric, dict[str, float]] = {}
+        """Best value of the metric that the trials are compared by, then by strategy."""
         self._clock, self._since = clock, clock()
         self._idle_since: dict[int, float] = {}
         """Time since which a worker has had no trial, by its number."""
@@ -144,11 +145,11 @@ class Tally:
         if trial and outcome.status != "skipped":
             self._worker_seconds += (now - trial.started_at) * trial.worker_share
             self._trials_done += 1 - trial.fraction_before
-        test_score = find_score(outcome.result.metrics, "test") if outcome.status == "ok" else None
-        if test_score and isfinite(test_score[1]):
-            (metric, value), strategy = test_score, outcome.trial.strategy.name
+        metric, strategy = outcome.trial.score_metric, outcome.trial.strategy.name
+        value = outcome.result.metrics.get(metric.key) if outcome.status == "ok" else None
+        if value is not None and isfinite(value):
             best = self.best.setdefault(metric, {})
-            better = max if metric == "accuracy" else min
+            better = max if metric.sign > 0 else min
             best[strategy] = better(value, best.get(strategy, value))
 
     def begin_phase(self, phase: str) -> None:
@@ -199,4 +200,4 @@ def find_score(metrics: Mapping[str, float], part: str) -> tuple[str, float] | N
 
 def format_score(metric: str, value: float) -> str:
     """Returns the value of a score as text."""
-    return f"{value:.3f}" if metric == "accuracy" else f"{value:.4g}"
+    return f"{value:.3f}" if metric.endswith("accuracy") else f"{value:.4g}"

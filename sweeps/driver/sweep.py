@@ -91,7 +91,7 @@ class SweepRun(TrialWatcher):
         status, exit_code = "FAILED", 1
         checked: list[CheckedClaim] = []
         self._logs.mkdir(parents=True, exist_ok=True)
-        scores = list(dict.fromkeys(p.trial.score for p in self._planned))
+        scores = list(dict.fromkeys(p.trial.score_metric.key for p in self._planned))
         note = summary.note(self._question, self._command, [], [])
         plan = [p.describe() for p in self._planned]
         tags = {"sweep.question": self._question, "sweep.command": self._command}

@@ -12,6 +12,7 @@ from rich.table import Table
 from masksweep.sweeps.common import tables
 from masksweep.sweeps.common.tables import Column
 from masksweep.sweeps.config.outcome import Outcome
+from masksweep.sweeps.config.score_metric import ScoreMetric
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.report.significance import (
     SIGNIFICANCE_LEVEL,
@@ -33,7 +34,7 @@ class Comparison:
 
     strategy: str
     pattern: str
-    metric: str
+    metric: ScoreMetric
     difference: Difference
     """Strategy minus baseline, for an accuracy in percentage points. Intervals and p-values are
     corrected for the number of rows of the whole table."""
@@ -42,7 +43,7 @@ class Comparison:
 def compare_with_baseline(
     outcomes: Sequence[Outcome], baseline: str = DEFAULT_BASELINE
 ) -> list[Comparison]:
-    """Compares the test scores of each strategy, pattern and variant with those of a baseline.
+    """Compares the scores of each strategy, pattern and variant with those of a baseline.
 
     Each trial is paired with the baseline trial that trains in the same way: with the same seed,
     model, data, order of the data, optimizer and steps. If the baseline masks weights, the masks
@@ -58,7 +59,7 @@ def compare_with_baseline(
     baselines = [o for o in outcomes if o.trial.label == baseline]
     scores = {training_key(o.trial): score(o) for o in baselines if o.status == "ok"}
     groups: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    metrics: dict[tuple[str, str], str] = {}
+    metrics: dict[tuple[str, str], ScoreMetric] = {}
     for o in outcomes if baselines else ():
         if o.status != "ok" or o.trial.strategy.role == "dense" or o.trial.label == baseline:
             continue
@@ -99,7 +100,7 @@ def training_key(trial: Trial, without: Sequence[str] = ()) -> str:
     return json.dumps(config, sort_keys=True)
 
 
-def noise_floors(outcomes: Sequence[Outcome]) -> dict[str, float]:
+def noise_floors(outcomes: Sequence[Outcome]) -> dict[ScoreMetric, float]:
     """Returns how far apart two dense trials lie that differ only in their seed.
 
     Args:
@@ -109,29 +110,28 @@ def noise_floors(outcomes: Sequence[Outcome]) -> dict[str, float]:
         The noise floor by metric, in the unit of `score`. If there are dense trials of several
         settings, it is the largest of their noise floors.
     """
-    groups: dict[tuple[str, str], list[float]] = {}
+    groups: dict[tuple[ScoreMetric, str], list[float]] = {}
     for o in outcomes:
         dense_score = score(o) if o.status == "ok" else None
         if o.trial.strategy.role == "dense" and dense_score is not None:
             groups.setdefault((metric(o), o.variant), []).append(dense_score)
-    floor_by_metric: dict[str, float] = {}
-    for (metric_name, _), values in groups.items():
+    floor_by_metric: dict[ScoreMetric, float] = {}
+    for (by, _), values in groups.items():
         floor = noise_floor(values)
         if not math.isnan(floor):
-            floor_by_metric[metric_name] = max(floor, floor_by_metric.get(metric_name, 0.0))
+            floor_by_metric[by] = max(floor, floor_by_metric.get(by, 0.0))
     return floor_by_metric
 
 
-def metric(outcome: Outcome) -> str:
-    """Returns the name of the metric that is the trial's test score."""
-    return outcome.trial.score
+def metric(outcome: Outcome) -> ScoreMetric:
+    """Returns the metric that the trial is compared by."""
+    return outcome.trial.score_metric
 
 
 def score(outcome: Outcome) -> float | None:
-    """Returns the test score, an accuracy in percent; None if the trial has none."""
-    name = metric(outcome)
-    value = outcome.result.metrics.get(f"test/{name}")
-    return None if value is None else value * (100 if name == "accuracy" else 1)
+    """Returns the value of `metric`, an accuracy in percent; None if the trial has none."""
+    value = outcome.result.metrics.get(metric(outcome).key)
+    return None if value is None else value * metric(outcome).unit
 
 
 def rows(
@@ -150,13 +150,16 @@ def rows(
     ]  # fmt: skip
 
 
-def headers(baseline: str = DEFAULT_BASELINE) -> tuple[str, str, str, str, str]:
-    """Returns the names of the columns."""
-    return "strategy", "pattern", f"test score minus {baseline}", "p (Bonferroni)", "seeds"
+def headers(
+    outcomes: Sequence[Outcome], baseline: str = DEFAULT_BASELINE
+) -> tuple[str, str, str, str, str]:
+    """Returns the names of the columns; see `rows`."""
+    names = " or ".join(dict.fromkeys(metric(o).name for o in outcomes))
+    return "strategy", "pattern", f"{names} minus {baseline}", "p (Bonferroni)", "seeds"
 
 
 def _format_difference(compared: Comparison) -> str:
-    d, digits = compared.difference, 1 if compared.metric == "accuracy" else 4
+    d, digits = compared.difference, compared.metric.decimals
     # a limit that is not zero must not be rounded to zero
     limits = (d.low, d.high)
     while digits < MAX_DECIMALS and any(x and not float(f"{x:.{digits}f}") for x in limits):
@@ -190,9 +193,9 @@ def noise_note(outcomes: Sequence[Outcome]) -> str:
     parts = []
     for name, members in by_data.items():
         suffix = f" ({name})" if len(by_data) > 1 else ""
-        for metric, floor in noise_floors(members).items():
-            unit = "points of accuracy" if metric == "accuracy" else f"in {metric}"
-            parts.append(f"{floor:.{1 if metric == 'accuracy' else 4}f} {unit}{suffix}")
+        for by, floor in noise_floors(members).items():
+            unit = f"points of {by.name}" if by.is_accuracy else f"in {by.name}"
+            parts.append(f"{floor:.{by.decimals}f} {unit}{suffix}")
     if not parts:
         return ""
     noise = " and ".join(parts)
@@ -204,7 +207,7 @@ def table(outcomes: Sequence[Outcome]) -> Table | None:
     cells = rows(outcomes)
     if not cells:
         return None
-    columns = [Column(header, wrap=header == "pattern") for header in headers()]
+    columns = [Column(header, wrap=header == "pattern") for header in headers(outcomes)]
     return tables.terminal(columns, cells)
 
 
@@ -213,5 +216,5 @@ def as_markdown(outcomes: Sequence[Outcome]) -> str:
     cells = rows(outcomes)
     if not cells:
         return ""
-    text = tables.as_markdown(headers(), cells)
+    text = tables.as_markdown(headers(outcomes), cells)
     return f"{text}\n{method_note(len(cells))}\n\n{noise_note(outcomes)}\n"

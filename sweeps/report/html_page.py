@@ -16,9 +16,9 @@ from masksweep.sweeps.report.templating import render
 from masksweep.sweeps.tracking.reader import StoredSweep
 
 CAPTIONS = {
-    "score": "Test score over sparsity; bands are 95 % intervals over the seeds.",
+    "score": "Score over sparsity; bands are 95 % intervals over the seeds.",
     "speed": "Step time as a ratio to the dense control of the same trial.",
-    "flops": "Test score over the FLOPs of the whole training, relative to the dense model. A line"
+    "flops": "Score over the FLOPs of the whole training, relative to the dense model. A line"
     " joins the sparsities of one way to choose and change the masks; bars are 95 % intervals.",
     "pareto": "Score against speed with its 95 % interval; the line joins those that hold and that"
     " no other beats in both. Hollow marks did not hold.",
@@ -109,7 +109,8 @@ def _integrity(outcomes: Sequence[Outcome]) -> Table:
 
 
 def _differences(outcomes: Sequence[Outcome], compared_with: str) -> Table:
-    lines, header = baseline.rows(outcomes, compared_with), baseline.headers(compared_with)
+    lines = baseline.rows(outcomes, compared_with)
+    header = baseline.headers(outcomes, compared_with)
     if lines:
         notes = [baseline.method_note(len(lines)), baseline.noise_note(outcomes)]
         return Table(header, _unstyled(lines), [note for note in notes if note])

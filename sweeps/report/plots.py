@@ -46,8 +46,7 @@ def draw_plots(outcomes: Sequence[Outcome], form: str = "svg") -> dict[str, byte
 
 
 def _score_label(outcomes: Sequence[Outcome]) -> str:
-    names = dict.fromkeys(map(metric, outcomes))
-    return " or ".join("test accuracy %" if n == "accuracy" else "test mse" for n in names)
+    return " or ".join(dict.fromkeys(metric(o).title for o in outcomes))
 
 
 def _ratio(outcome: Outcome) -> float | None:
@@ -194,18 +193,19 @@ def _plot_pareto(outcomes: Sequence[Outcome], form: str) -> bytes | None:
     if not all_standings:
         return None
     figure, axis = _new_figure()
+    sign = metric(outcomes[0]).sign
     names = list(dict.fromkeys(s.strategy for s in all_standings))
     for kind, strategies in by_kind.items():
         for s in strategies:
             style = line_style(s.strategy, names) | {"linestyle": ""}
             face = style["color"] if s.holds else "none"
             text = f"{s.strategy} ({kind})" if len(by_kind) > 1 else s.strategy
-            point = [s.ratio], [_unsigned_score(s)]
+            point = [s.ratio], [sign * (s.score or 0)]
             axis.plot(*point, markersize=7, markerfacecolor=face, label=text, **style)
             if s.limits:
-                axis.hlines(_unsigned_score(s), *s.limits, color=style["color"], linewidth=0.8)
+                axis.hlines(point[1], *s.limits, color=style["color"], linewidth=0.8)
         front = _pareto_front([s for s in strategies if s.holds])
-        scores = [_unsigned_score(s) for s in front]
+        scores = [sign * (s.score or 0) for s in front]
         axis.plot([s.ratio for s in front], scores, color="0.6", linewidth=1)
     if max(s.ratio or 0 for s in all_standings) > 3:
         axis.set_xscale("log")
@@ -214,10 +214,6 @@ def _plot_pareto(outcomes: Sequence[Outcome], form: str) -> bytes | None:
     axis.set_ylabel(_score_label(outcomes))
     _add_legend(figure)
     return _to_image(figure, form)
-
-
-def _unsigned_score(standing: StrategySummary) -> float:
-    return abs(standing.score or 0.0)
 
 
 def _pareto_front(standings: Sequence[StrategySummary]) -> list[StrategySummary]:

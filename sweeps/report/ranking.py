@@ -39,8 +39,8 @@ class StrategySummary:
     skipped: int
     failed: int
     score: float | None
-    """Mean test score over the settings and seeds that all strategies have. More is better: an
-    accuracy in percent, or minus a mean squared error."""
+    """Mean score over the settings and seeds that all strategies have. More is better: an accuracy
+    in percent, or minus a loss."""
     ratio: float | None
     """Step time as a ratio to the dense control, over the same settings and seeds: the geometric
     mean over the settings of each seed, then the median over the seeds."""
@@ -156,11 +156,11 @@ def _held(outcome: Outcome) -> bool:
 
 
 def _score(outcome: Outcome) -> float | None:
-    """Returns the accuracy in percent, or minus the mean squared error: more is better."""
+    """Returns the accuracy in percent, or minus the loss: more is better."""
     number = score(outcome)
     if number is None or not isfinite(number):
         return None
-    return number if metric(outcome) == "accuracy" else -number
+    return metric(outcome).sign * number
 
 
 # -- speed -----------------------------------------------------------------------------------

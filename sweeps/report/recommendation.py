@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from masksweep.sweeps.config.outcome import Outcome
+from masksweep.sweeps.config.score_metric import ScoreMetric
 from masksweep.sweeps.report import leak_atlas_results
 from masksweep.sweeps.report.baseline import metric, noise_floors
 from masksweep.sweeps.report.ranking import (
@@ -33,13 +34,13 @@ def sentences(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
     by_kind = group_by_kind(outcomes)
     advice, leaks, unproven, not_run = [], [], [], []
     for kind, members in by_kind.items():
-        classify = members[0].trial.score == "accuracy"
+        by = metric(members[0])
         # noise of the same data sets only: on another one, seeds may lie further apart
         data = [o.trial.data for o in members]
-        noise = noise_floors([o for o in outcomes if o.trial.data in data]).get(metric(members[0]))
+        noise = noise_floors([o for o in outcomes if o.trial.data in data]).get(by)
         suffix = f" ({kind})" if len(by_kind) > 1 else ""
         results = summarize_strategies(members)
-        advice += _recommend(results, suffix, noise, classify)
+        advice += _recommend(results, suffix, noise, by)
         real = [s for s in results if s.role == "strategy"]
         leaks += [_describe_leaks(s) + suffix for s in real if s.leaking]
         unproven += [
@@ -118,7 +119,7 @@ def _describe_timing(outcomes: Sequence[Outcome]) -> str:
 
 
 def _recommend(
-    results: Sequence[StrategySummary], suffix: str, noise: float | None, classify: bool
+    results: Sequence[StrategySummary], suffix: str, noise: float | None, by: ScoreMetric
 ) -> list[tuple[str, str]]:
     tie = choose_strategies(results, noise)
     if not tie:
@@ -127,18 +128,18 @@ def _recommend(
             reason = "the strategies share no setting and seed in which they were scored"
         return [(f"Use{suffix}", f"none: {reason}.")]
     pick = tie[0]
-    advice = [(f"Use{suffix}", _explain_pick(tie, noise, classify))]
+    advice = [(f"Use{suffix}", _explain_pick(tie, noise, by))]
     if pick.ratio is not None:
         sentence = f"with {pick.strategy} {_describe_step_time(pick)} of a dense one's."
         advice.append((f"Speed{suffix}", sentence))
     others = [s for s in results if s.role == "strategy" and s.holds and s is not pick]
     if others:
-        text = "; ".join(_compare_with_pick(s, pick, classify) for s in others)
+        text = "; ".join(_compare_with_pick(s, pick, by) for s in others)
         advice.append((f"Also hold{suffix}", f"{text}."))
     return advice
 
 
-def _explain_pick(tie: Sequence[StrategySummary], noise: float | None, classify: bool) -> str:
+def _explain_pick(tie: Sequence[StrategySummary], noise: float | None, by: ScoreMetric) -> str:
     """Returns which strategies to use, and why.
 
     The text has no step times, because they would differ in another run of the sweep.
@@ -150,10 +151,9 @@ def _explain_pick(tie: Sequence[StrategySummary], noise: float | None, classify:
     else:
         text = f"{pick.strategy}: it held in all of {pick.trials} trials."
     assert pick.score is not None
-    name = "Its mean accuracy" if classify else "Its mean squared error"
-    text += f" {name} is {_format_score(abs(pick.score), classify)}"
+    text += f" Its mean {by.name} is {by.format(by.sign * pick.score)}"
     if noise is not None:
-        noise_text = f"{noise:.1f} points" if classify else f"{noise:.4g}"
+        noise_text = f"{noise:.1f} points" if by.is_accuracy else f"{noise:.4g}"
         text += f"; two seeds of the dense control lie {noise_text} apart."
     else:
         text += "; without two seeds of the dense control no score counts as better."
@@ -215,15 +215,10 @@ def _describe_control(standing: StrategySummary, outcomes: Sequence[Outcome]) ->
     )
 
 
-def _format_score(value: float, classify: bool) -> str:
-    return f"{value:.1f} %" if classify else f"{value:.4g}"
-
-
-def _compare_with_pick(other: StrategySummary, pick: StrategySummary, classify: bool) -> str:
+def _compare_with_pick(other: StrategySummary, pick: StrategySummary, by: ScoreMetric) -> str:
     parts = []
     if other.score is not None and pick.score is not None:
-        gap = other.score - pick.score
-        parts.append(f"{gap:+z.1f} points" if classify else f"{-gap:+z.4g} in mse")
+        parts.append(by.format_difference(by.sign * (other.score - pick.score)))
     if other.ratio is not None:
         parts.append(f"step {_format_ratio(other)}")
     if other.is_faster_than(pick):

@@ -90,10 +90,10 @@ def _row(strategy: str, pattern: str, members: Sequence[Outcome]) -> Row:
     def column(name: str) -> list[float]:
         return [metrics[name] for metrics in trial_metrics if name in metrics]
 
-    classify = members[0].trial.score == "accuracy"
-    scores = column("test/accuracy" if classify else "test/mse")
+    by = members[0].trial.score_metric
+    scores = column(by.key)
     mean, half = mean_and_interval(scores)
-    unit, digits = (100, 1) if classify else (1, 4)
+    unit, digits = by.unit, by.decimals
     score = f"{mean * unit:.{digits}f}" if scores else "-"
     if half == half:
         score += f" ± {half * unit:.{digits}f}"
@@ -143,10 +143,9 @@ def _verdict(members: Sequence[Outcome]) -> tuple[str, bool]:
 
 def headers(outcomes: Sequence[Outcome]) -> list[str]:
     """Returns the names of the columns. Some have a line break."""
-    names = {"accuracy": "accuracy %", "mse": "mse"}
-    tasks = dict.fromkeys(names[o.trial.score] for o in outcomes)
+    titles = dict.fromkeys(o.trial.score_metric.title for o in outcomes)
     strategy, pattern, *others = HEADERS
-    return [strategy, pattern, f"test\n{' or '.join(tasks)}", *others]
+    return [strategy, pattern, " or\n".join(titles).replace(" ", "\n", 1), *others]
 
 
 def headers_in_one_line(outcomes: Sequence[Outcome]) -> list[str]:

@@ -55,7 +55,7 @@ class Recorder:
             tags: Additional tags of the parent run.
             files: Content of the parent run's first files, by name.
         """
-        extra = {"scores": list(scores), "tags": dict(tags or {})}
+        extra = {"score_metrics": list(scores), "tags": dict(tags or {})}
         self._put("sweep", files, note=note, plan=list(plan), **extra)
 
     def end_sweep(

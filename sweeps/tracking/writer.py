@@ -131,15 +131,14 @@ class Tracker(Experiment):
         self._kill_children()
         self._client.log_dict(self._parent, {"trials": body["plan"]}, "plan.json")
         self._log_files(self._parent, files)
-        if scores := body.get("scores"):
+        if scores := body.get("score_metrics"):
             self._set_view(scores)
         if new:
             self._client.set_tag(self._parent, "mlflow.note.content", self._note(body))
 
     def _set_view(self, scores: Sequence[str]) -> None:
         """Stores the view of the sweep on the experiment's page, if the store accepts the tag."""
-        metrics = [f"test/{name}" for name in scores]
-        key, value = mlflow_view.view_tag(self._id, self._parent, metrics)
+        key, value = mlflow_view.view_tag(self._id, self._parent, scores)
         try:
             self._client.set_experiment_tag(self._experiment, key, value)
         except Exception as error:  # each kind of store raises its own errors

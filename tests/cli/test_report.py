@@ -69,7 +69,7 @@ def said(topic: str, trials: list[Outcome]) -> str:
 def test_the_fastest_of_the_best_that_hold_is_advised() -> None:
     trials = outcomes({**WAYS, "projection": (-0.01, 0.8, True)})
     assert said("Use", trials) == (
-        "projection: it held in all of 6 trials. Its mean accuracy is 80.0 %; "
+        "projection: it held in all of 6 trials. Its mean test accuracy is 80.0 %; "
         "two seeds of the dense control lie 1.4 points apart."
     )
     assert (
@@ -157,11 +157,11 @@ def test_without_a_noise_floor_nothing_is_chosen_by_score() -> None:
         trial = make(strategy=name, data="diabetes", objective="test/mse")
         trials.append(Outcome(trial, "", "ok", TrialResult("ok", metrics=metrics)))
     assert said("Use", trials) == (
-        "weight_mask: it held in all of 1 trials. Its mean squared error is 1; "
+        "weight_mask: it held in all of 1 trials. Its mean test mse is 1; "
         "without two seeds of the dense control no score counts as better."
     )
     also = said("Also hold", trials)
-    assert also == "sparse_tensor (-5e-08 in mse, step 33.90 [30.51, 37.29], slower)."
+    assert also == "sparse_tensor (-5e-08 in test mse, step 33.90 [30.51, 37.29], slower)."
 
 
 @pytest.mark.parametrize("data", ["diabetes", "digits"])
@@ -320,7 +320,7 @@ def test_another_task_is_another_kind() -> None:
     other = make(strategy="weight_mask", data="diabetes")
     trial_result = TrialResult("ok", metrics={"test/mse": 0.5, "integrity/ok": 1.0})
     trials = [*outcomes(), Outcome(other, "", "ok", trial_result)]
-    assert "Its mean squared error is 0.5;" in said("Use (random, diabetes)", trials)
+    assert "Its mean test mse is 0.5;" in said("Use (random, diabetes)", trials)
     assert said("Use (random, digits)", trials).startswith("weight_mask, or equally projection:")
 
 

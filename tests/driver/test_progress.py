@@ -133,7 +133,8 @@ def until(condition: Callable[[], bool]) -> None:
 
 def outcome(number: int = 0, strategy: str = "weight_mask", **metrics: float) -> Outcome:
     scores = {f"test/{name}": value for name, value in metrics.items()}
-    planned_trial = trial(strategy=strategy, seed=number)
+    data = "diabetes" if "mse" in metrics else "digits"
+    planned_trial = trial(strategy=strategy, seed=number, data=data)
     return Outcome(
         planned_trial, "", "ok", TrialResult("ok", metrics=scores or {"test/accuracy": 0.5})
     )
@@ -185,7 +186,7 @@ def test_a_terminal_shows_a_block_below_what_failed_and_leaves_only_that(width: 
         assert re.fullmatch(r"━{25}─{15}  51/80  0:00:0\d  about \d+ \w+ left", block[0])
         assert block[1:4] == [
             "8 running, 48 done before, 1 skipped, 1 failed, 1 retried",
-            "best accuracy: weight_mask 0.625",
+            "best test accuracy: weight_mask 0.625",
             "Store away for 35 s: 124 records wait on disk",
         ]
         seed_3 = "3  weight_mask, random 0.5, seed 3, on " + ("[hidden_1/*]" if wide else "[...")
@@ -314,10 +315,10 @@ def test_the_best_is_the_highest_accuracy_and_the_lowest_error() -> None:
         tally.end(outcome(0, strategy, accuracy=accuracy))
         tally.end(outcome(0, strategy, mse=mse))
     panel = [line.plain for line in render_lines(tally, 80, 24)]
-    assert "best accuracy: gradient_mask 0.800, dense 0.700" in panel
-    assert "best mse: gradient_mask 1e-05, dense 2000" in panel
-    narrow = [row.plain for row in render_lines(tally, 45, 24)]
-    assert "best accuracy: gradient_mask 0.800, ..." in narrow
+    assert "best test accuracy: gradient_mask 0.800, dense 0.700" in panel
+    assert "best test mse: gradient_mask 1e-05, dense 2000" in panel
+    narrow = [row.plain for row in render_lines(tally, 50, 24)]
+    assert "best test accuracy: gradient_mask 0.800, ..." in narrow
 
 
 def test_workers_keep_their_order_and_long_names_end_in_dots() -> None:
@@ -455,14 +456,14 @@ def test_elsewhere_there_are_plain_lines(monkeypatch: pytest.MonkeyPatch) -> Non
         display.phase("Recording 124 results")
     assert out.getvalue().splitlines() == [
         "Running 32 of 80 trials (48 done) ...",
-        "[49/80] weight_mask, random 0.5, seed 0: accuracy 0.625",
+        "[49/80] weight_mask, random 0.5, seed 0: test accuracy 0.625",
         "[50/80] weight_mask, random 0.5, seed 1: failed: ValueError: [hidden_1/*] matches nothing",
         "retried: weight_mask, random 0.5, seed 2, on [hidden_1/*] (worker died)",
         "[51/80] weight_mask, random 0.5, seed 40: skipped: cannot",
         "store away for 35 s: 124 records wait on disk",
         "weight_mask, random 0.5, seed 3, on [hidden_1/*]: resumed from step 1200",
         "store is back",
-        "[52/80] weight_mask, random 0.5, seed 3: mse 3021",
+        "[52/80] weight_mask, random 0.5, seed 3: test mse 3021",
         "Recording 124 results ...",
     ]
 

@@ -124,7 +124,7 @@ def test_the_table_has_a_row_for_each_strategy_and_says_how_to_go_on(ran: Ran) -
     assert rows["dense"].endswith("2/0/0")
     assert rows["var_list"].endswith("0/0/2")
     # a second table has the difference to the dense control, paired by seed
-    assert "test score minus dense" in table
+    assert "test accuracy minus dense" in table
     assert {"init_only", "weight_mask"} <= {
         line.split()[0] for line in comparison.splitlines() if line
     }

@@ -15,6 +15,7 @@ from rich.console import Console
 from scipy import stats
 
 from masksweep.sweeps.config.outcome import Outcome
+from masksweep.sweeps.config.score_metric import ScoreMetric
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.config.variants import variants
 from masksweep.sweeps.report.baseline import (
@@ -32,7 +33,8 @@ from tests.support.trials import trial
 
 SGD = {"name": "sgd", "learning_rate": 0.1}
 DENSE = (0.5, 0.625, 0.75)
-REGRESSION: dict[str, Any] = {"data": "diabetes", "objective": "train/loss"}
+REGRESSION: dict[str, Any] = {"data": "diabetes"}
+ACCURACY, MSE = ScoreMetric("test/accuracy"), ScoreMetric("test/mse")
 
 Scored = tuple[Trial, float]
 
@@ -46,17 +48,13 @@ def outcomes(*groups: Sequence[Scored]) -> list[Outcome]:
     pairs = [pair for group in groups for pair in group]
     labels = variants([t for t, _ in pairs])
     return [
-        Outcome(t, labels[t.id], "ok", TrialResult("ok", metrics={metric(t): score}))
+        Outcome(t, labels[t.id], "ok", TrialResult("ok", metrics={t.score_metric.key: score}))
         for t, score in pairs
     ]
 
 
 def dense() -> list[Scored]:
     return scored(*DENSE, strategy="dense")
-
-
-def metric(planned: Trial) -> str:
-    return "test/accuracy" if planned.data.task == "classification" else "test/mse"
 
 
 # -- pairs -----------------------------------------------------------------------------------
@@ -67,7 +65,7 @@ def test_a_strategy_is_paired_with_the_dense_trial_of_its_seed() -> None:
     for trials in (outcomes(strategy_trials, dense()), outcomes(dense()[::-1], strategy_trials)):
         (compared,) = compare_with_baseline(trials)
         assert (compared.strategy, compared.pattern) == ("weight_mask", "random 0.5")
-        assert compared.metric == "accuracy"
+        assert compared.metric == ACCURACY
         assert compared.difference.seeds == 3
         assert compared.difference.mean == pytest.approx(100 * (-0.05 - 0.015 - 0.04) / 3)
         expected = stats.ttest_rel([45, 61, 71], [50, 62.5, 75]).pvalue
@@ -271,9 +269,10 @@ def test_dense_is_not_compared_with_a_strategy() -> None:
 
 
 def test_the_table_says_what_the_baseline_is() -> None:
-    assert headers()[2] == "test score minus dense"
-    assert headers("hard_mask")[2] == "test score minus hard_mask"
-    ((name, *_),) = rows(outcomes(*_pair(0.5, 0.52)), "weight_mask")
+    trials = outcomes(*_pair(0.5, 0.52))
+    assert headers(trials)[2] == "test accuracy minus dense"
+    assert headers(trials, "hard_mask")[2] == "test accuracy minus hard_mask"
+    ((name, *_),) = rows(trials, "weight_mask")
     assert name == "projection"
 
 
@@ -282,8 +281,8 @@ def test_the_table_says_what_the_baseline_is() -> None:
 
 def test_the_noise_floor_is_of_dense_trials_alone() -> None:
     two = scored(0.5, 0.54, strategy="dense")
-    assert noise_floors(outcomes(two)) == pytest.approx({"accuracy": 4})
-    assert noise_floors(outcomes(two, scored(0.1, 0.9))) == pytest.approx({"accuracy": 4})
+    assert noise_floors(outcomes(two)) == pytest.approx({ACCURACY: 4})
+    assert noise_floors(outcomes(two, scored(0.1, 0.9))) == pytest.approx({ACCURACY: 4})
     assert noise_floors(outcomes(scored(0.1, 0.9))) == {}
     assert noise_floors(outcomes(two[:1])) == {}
 
@@ -292,17 +291,17 @@ def test_the_noise_floor_is_never_across_settings_and_the_largest_of_them() -> N
     trials = outcomes(
         scored(0.5, 0.54, strategy="dense"), scored(0.9, 0.91, strategy="dense", optimizer=SGD)
     )
-    assert noise_floors(trials) == pytest.approx({"accuracy": 4})
+    assert noise_floors(trials) == pytest.approx({ACCURACY: 4})
 
 
 def test_each_metric_has_its_own_noise_floor() -> None:
     trials = outcomes(
         scored(0.5, 0.54, strategy="dense"), scored(1.5, 1.75, strategy="dense", **REGRESSION)
     )
-    assert noise_floors(trials) == pytest.approx({"accuracy": 4, "mse": 0.25})
+    assert noise_floors(trials) == pytest.approx({ACCURACY: 4, MSE: 0.25})
     assert noise_note(trials) == (
         "Noise: two dense trials that differ in their seed alone lie "
-        "4.0 points of accuracy (digits) and 0.2500 in mse (diabetes) apart."
+        "4.0 points of test accuracy (digits) and 0.2500 in test mse (diabetes) apart."
     )
 
 
@@ -372,9 +371,10 @@ def test_an_error_is_told_in_its_own_unit() -> None:
 
 
 def test_markdown_never_has_a_bare_mean() -> None:
-    text = re.sub(r"\\([\[\]<])", r"\1", as_markdown(several()))
+    trials = several()
+    text = re.sub(r"\\([\[\]<])", r"\1", as_markdown(trials))
     header, line, *body, blank, method_text, _, noise = text.splitlines()
-    assert header == f"| {' | '.join(headers())} |"
+    assert header == f"| {' | '.join(headers(trials))} |"
     assert line == "| --- | --- | --- | --- | --- |"
     assert blank == ""
     assert noise == noise_note(several())

@@ -135,7 +135,7 @@ def test_the_page_tells_what_each_of_them_says(made: Path) -> None:
 def test_a_baseline_is_found_by_the_content_of_its_masks(made: Path) -> None:
     text = (made / "report.html").read_text()
     assert "<h2>Compared with weight_mask</h2>" in text
-    assert "test score minus weight_mask" in text
+    assert "test accuracy minus weight_mask" in text
     assert "<td>projection</td><td>file</td><td>+25.0 [+25.0, +25.0]</td>" in text
 
 

@@ -53,7 +53,7 @@ def test_only_seeds_share_a_row() -> None:
     ("sections", "told"),
     [
         ({"optimizer": {"name": "adam", "learning_rate": 0.5}}, "optimizer.learning_rate=0.5"),
-        ({"data": "diabetes", "objective": "train/loss"}, "diabetes"),
+        ({"data": "diabetes"}, "diabetes"),
         ({"targets": ["output/*"]}, "targets=['output/*']"),
         ({"train": {"epochs": 3, "batch_size": 100}}, "train.epochs=3"),
         ({"outputs_held": [1]}, "outputs_held=[1]"),

@@ -289,7 +289,7 @@ def test_few_records_that_take_long_are_sent_at_once(monkeypatch: pytest.MonkeyP
 def test_a_sweep_that_is_run_again_says_how_now_and_is_shown() -> None:
     for command in ("one", "two"):
         with recorder() as (_, sweep_recorder):
-            sweep_recorder.start_sweep("note", [], ["accuracy"], {"sweep.command": command})
+            sweep_recorder.start_sweep("note", [], ["test/accuracy"], {"sweep.command": command})
             sweep_recorder.sender.start()
             sweep_recorder.end_sweep("FINISHED", "note", {}, {"trials/ok": 3.0})
             assert sweep_recorder.sender.finish(10)
@@ -307,7 +307,7 @@ def test_a_store_that_takes_no_view_takes_the_rest(monkeypatch: pytest.MonkeyPat
         raise MlflowException("too long", INVALID_PARAMETER_VALUE)
 
     with recorder() as (_, sweep_recorder):
-        sweep_recorder.start_sweep("note", [{"id": "x"}], ["accuracy"])
+        sweep_recorder.start_sweep("note", [{"id": "x"}], ["test/accuracy"])
         monkeypatch.setattr(MlflowClient, "set_experiment_tag", refuse)
         sweep_recorder.sender.start()
         sweep_recorder.end_sweep("FINISHED", "note", {})
