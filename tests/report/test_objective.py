@@ -78,4 +78,4 @@ def test_less_is_better_but_for_accuracies_and_what_holds() -> None:
 
 
 def test_plots_are_of_it() -> None:
-    assert b"validation loss" in plots.draw_plots(outcomes("validation/loss"), "svg")["score"]
+    assert b"validation loss" in plots.draw_plots(outcomes("validation/loss"), "svg")["pareto"]
