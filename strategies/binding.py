@@ -91,6 +91,9 @@ class Binding:
     shape, which has no values, and the mask is in memory as bits. So nothing of the weight's size
     is in memory between two steps. `matmul` should replace the product of each layer that the
     strategy takes; else `substitute` makes the weight in each forward pass."""
+    outputs_last: bool = False
+    """Whether `w`, `m` and `h` must have all outputs of the layer on their last axis. If they are
+    on several, the functions get the weight as a matrix; see `MaskedWeight.with_outputs_last`."""
     slices: bool = False
     """Whether the optimizer gets the gradients unchanged, so that `tf.IndexedSlices` stay sparse.
     `gradients` is not called then."""
@@ -107,6 +110,7 @@ class Binding:
             of: The weight with its mask and its held values.
             places: Number of values in `v`; by default that of the kept entries.
         """
+        of = of.with_outputs_last() if self.outputs_last else of
         if self.padded is None or places is None:
             m = self.layout(of.mask)
         else:

@@ -5,8 +5,9 @@ This module imports NumPy only, so that a plan can be made and refused before Te
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,15 @@ class Weight:
     """For a weight of a layer in `MATRIX_LAYERS`: the reason why the layer does not multiply its
     inputs, or windows of them, by its kernel as by a matrix `[inputs, outputs]`. Empty if it
     does."""
+    input_axes: int | None = None
+    """Number of axes of the shape, from the first, that are inputs of the layer, if it multiplies
+    by the weight as by a matrix. The others are outputs. None: all axes but the last are inputs."""
+
+    @property
+    def matrix_shape(self) -> tuple[int, int]:
+        """Numbers of inputs and outputs of the kernel as a matrix."""
+        axes = len(self.shape) - 1 if self.input_axes is None else self.input_axes
+        return math.prod(self.shape[:axes]), math.prod(self.shape[axes:])
 
     @property
     def is_kernel(self) -> bool:
@@ -127,6 +137,18 @@ class MaskedWeight:
             self.held.dtype,
             f"held values of dtype {self.weight.dtype}",
         )
+
+    def with_outputs_last(self) -> MaskedWeight:
+        """Returns the weight with all outputs of its layer on the last axis.
+
+        This is the weight itself, or a matrix if its outputs have several axes, as those of the
+        layers in MultiHeadAttention.
+        """
+        weight, matrix_shape = self.weight, self.weight.matrix_shape
+        if not weight.shape or weight.shape[-1] == matrix_shape[-1]:
+            return self
+        mask, held = self.mask.reshape(matrix_shape), self.held.reshape(matrix_shape)
+        return MaskedWeight(replace(weight, shape=matrix_shape, input_axes=None), mask, held)
 
     @property
     def columns(self) -> Mask | None:

@@ -113,9 +113,8 @@ class SparseTensor(Strategy):
     Holds: kernels of Dense, EinsumDense, Conv1D, Conv2D and Conv3D, at zero, because a sparse
     matrix cannot store another value for its missing entries. It refuses kernels with a constraint
     or regularizer, kernels that another layer also uses, convolutions with groups or with their
-    channels first, and other equations of EinsumDense. With `compiled`, `block` and `compact`, the
-    kernel of an EinsumDense must have two axes. `block` needs masks of whole blocks of at least two
-    entries, and `compact` masks of whole rows and columns.
+    channels first, and other equations of EinsumDense. `block` needs masks of whole blocks of at
+    least two entries, and `compact` masks of whole rows and columns.
 
     Nothing of the size of the dense kernel is in memory during a training, except with `compact`,
     and with `dense` within a step: the mask is stored as bits, and the memory of the layer's own

@@ -64,6 +64,9 @@ class HeldWeight:
     ) -> None:
         layout, rest = binding.constants(masked, places)
         self.weight, self.binding, self.variable = masked.weight, binding, variable
+        for_binding = masked.with_outputs_last() if binding.outputs_last else masked
+        self._shape = for_binding.weight.shape
+        """The weight's shape in the functions of the strategy."""
         self.kept_only = binding.places is not None and masked.holds_plus_zero
         """Whether neither the mask nor held values are stored in the weight's shape."""
         self.kept: Any
@@ -71,7 +74,7 @@ class HeldWeight:
         if self.kept_only:
             shape, dtype = masked.weight.shape, masked.weight.dtype
             self.kept, self.held = MaskBits(masked.mask), Zeros(shape, dtype)
-            self.layout, self.rest = _constant(layout, "layout"), tf.TensorSpec(shape, dtype)
+            self.layout, self.rest = _constant(layout, "layout"), tf.TensorSpec(self._shape, dtype)
         else:
             self.kept, self.held = _constant(masked.mask, "kept"), _constant(masked.held, "held")
             self.layout = self.kept if layout is masked.mask else _constant(layout, "layout")
@@ -105,7 +108,7 @@ class HeldWeight:
         For a value that is left over (see `Binding.padded`) it is `-1 - index` of a masked entry.
         """
         assert self.binding.places is not None
-        return np.asarray(self.binding.places(self.layout.value, self.weight.shape))
+        return np.asarray(self.binding.places(self.layout.value, self._shape))
 
     def release(self) -> None:
         """Frees the memory of the model's own variable if its values are not needed."""
@@ -130,25 +133,30 @@ class HeldWeight:
 
     def initial(self, weight: Any) -> Any:
         """Returns the values that train, from an array in the weight's shape."""
-        return self.binding.init(weight, self.layout.value, self._h)
+        return self.start(weight, self.layout.value, self._h)
+
+    def start(self, weight: Any, layout: Any, rest: Any) -> Any:
+        """Returns the values that train, for another mask or other held values.
+
+        Args:
+            weight: An array in the weight's shape.
+            layout: The second of the results of `arrays`.
+            rest: The fourth of them.
+        """
+        return self.binding.init(_reshaped(weight, self._shape), layout, rest)
 
     def substitute(self) -> Any:
         """Returns the weight that the forward pass uses."""
-        return self.binding.substitute(self.value.value, self.layout.value, self._h)
+        weight = self.binding.substitute(self.value.value, self.layout.value, self._h)
+        return _reshaped(weight, self.weight.shape)
 
     def effective(self) -> Any:
         """Returns the dense weight, which is audited and saved."""
-        return self.dense(self.value.value, self._h)
+        return self._dense(self.value.value, self._h)
 
-    def dense(self, values: Any, rest: Any) -> Any:
-        """Returns an array in the weight's shape from one in the shape of the trained values.
-
-        Args:
-            values: An array in the shape of the values that train, such as a slot or a gradient.
-            rest: The values of the masked entries, in the shape of `rest` of this weight or as
-                a tensor in the weight's shape.
-        """
-        return self.binding.dense(values, self.layout.value, rest)
+    def _dense(self, values: Any, rest: Any) -> Any:
+        weight = self.binding.dense(values, self.layout.value, rest)
+        return _reshaped(weight, self.weight.shape)
 
     def gradient(self, gradient: Any) -> Any:
         """Returns the gradient that the optimizer gets. None stays None."""
@@ -221,7 +229,7 @@ class HeldWeight:
         places = int(np.prod(self.value.shape)) if places is None else places
         layout, rest = self.binding.constants(masked, places)
         if self.kept_only:
-            expected = tuple(self.layout.shape), (*self.weight.shape, 0)
+            expected = tuple(self.layout.shape), (*self._shape, 0)
             if (layout.shape, rest.shape) != expected:
                 raise self._of_another_kind()
             return np.packbits(masked.mask), layout, masked.held, rest
@@ -292,8 +300,8 @@ class HeldWeight:
             values: An array in the shape of the values that train, such as a slot or a gradient.
             rest: An array in the weight's shape, whose values the masked entries get.
         """
-        kept = self.binding.keep(np.asarray(rest), self.layout.numpy())
-        return self.dense(values, tf.convert_to_tensor(kept))
+        kept = self.binding.keep(np.asarray(rest).reshape(self._shape), self.layout.numpy())
+        return self._dense(values, tf.convert_to_tensor(kept))
 
     @property
     def constants(self) -> list[Any]:
@@ -324,6 +332,10 @@ def with_new_calls(model: Any, weights: Iterable[HeldWeight]) -> list[tuple[Held
         and variable_of(held.weight.name) == "kernel"
         and not held.weight.not_a_matrix
     ]
+
+
+def _reshaped(array: Any, shape: tuple[int, ...]) -> Any:
+    return array if tuple(array.shape) == shape else tf.reshape(array, shape)
 
 
 def _constant(array: Array, name: str) -> Any:

@@ -39,6 +39,22 @@ def not_a_matrix(layer: Any) -> str:
     return ""
 
 
+def input_axes(layer: Any) -> int | None:
+    """Returns how many of the kernel's first axes are inputs; None for all but the last.
+
+    Args:
+        layer: A built layer.
+
+    Example:
+        >>> import keras
+        >>> input_axes(keras.layers.EinsumDense("abc,cde->abde", (None, 2, 4)))
+        1
+    """
+    if type(layer).__name__ != "EinsumDense" or not_a_matrix(layer):
+        return None
+    return _einsum_input_axes(layer.equation)
+
+
 def call(layer: Any, inputs: Any, matmul: Callable[[Any], Any]) -> Any:
     """Computes a layer with another product of its inputs and its kernel.
 
@@ -63,20 +79,14 @@ def call(layer: Any, inputs: Any, matmul: Callable[[Any], Any]) -> Any:
     import tensorflow as tf
 
     x = _patches(layer, inputs) if hasattr(layer, "kernel_size") else inputs
-    axes = _input_axes(layer)
     kernel_shape = tuple(layer.kernel.shape)
+    axes = input_axes(layer) or len(kernel_shape) - 1
     rows = tf.reshape(tf.cast(x, layer.compute_dtype), [-1, math.prod(kernel_shape[:axes])])
     y = tf.cast(matmul(rows), layer.compute_dtype)
     y = tf.reshape(y, tf.concat([tf.shape(x)[:-axes], kernel_shape[axes:]], 0))
     y.set_shape([*x.shape[:-axes], *kernel_shape[axes:]])
     y = y if layer.bias is None else y + layer.bias
     return y if layer.activation is None else layer.activation(y)
-
-
-def _input_axes(layer: Any) -> int:
-    """Returns how many of the kernel's first axes the inputs (or windows of them) end with."""
-    equation = getattr(layer, "equation", None)
-    return len(layer.kernel.shape) - 1 if equation is None else _einsum_input_axes(equation)
 
 
 def _einsum_input_axes(equation: str) -> int:

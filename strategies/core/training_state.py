@@ -121,7 +121,7 @@ class TrainingState:
             name, masked = masked_weight.weight.name, self.masked[masked_weight.weight.name]
             arrays = masked.arrays(masked_weight)
             _, layout, _, rest = arrays
-            values[name] = np.asarray(masked.binding.init(weights[name], layout, rest))
+            values[name] = np.asarray(masked.start(weights[name], layout, rest))
             constants[name] = masked.distinct(arrays)
         trained = [values[w.name] for w in self.weights]
         plan_arrays = [a for n in self.masked for a in constants[n]]

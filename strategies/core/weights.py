@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from masksweep.strategies.core import keras_internals
-from masksweep.strategies.core.matrix_layers import not_a_matrix
+from masksweep.strategies.core.matrix_layers import input_axes, not_a_matrix
 from masksweep.strategies.core.selection import target_names
-from masksweep.strategies.plan import Array, Mask, MaskedWeight, Plan, Weight
+from masksweep.strategies.plan import Array, Mask, MaskedWeight, Plan, Weight, variable_of
 
 ELEMENTWISE = [
     "linear", "relu", "relu6", "leaky_relu", "sigmoid", "hard_sigmoid", "log_sigmoid", "tanh",
@@ -140,6 +140,7 @@ def describe(model: Any, variables: Sequence[Any] | None = None) -> list[Weight]
                 shared=id(variable) in shared,
                 makes_output=name.split("/")[0] in last_layers,
                 not_a_matrix=not_a_matrix(layer),
+                input_axes=input_axes(layer) if variable_of(name) == "kernel" else None,
             )
         )
     return weights

@@ -16,11 +16,10 @@ MODULES: dict[str, Any] = {"compiled": structure, "block": block, "compact": com
 
 def misfit(format: str, masked: MaskedWeight) -> str:
     """Returns which weights a format takes only, if it does not take this one, else empty."""
-    if format in MODULES and masked.weight.layer == "EinsumDense" and masked.mask.ndim > 2:
-        return "kernels of EinsumDense with two axes"
-    if format == "block" and not block.has_blocks(masked.mask):
+    mask = masked.with_outputs_last().mask
+    if format == "block" and not block.has_blocks(mask):
         return "masks of whole blocks"
-    if format == "compact" and not compact.is_compact(masked.mask):
+    if format == "compact" and not compact.is_compact(mask):
         return "masks of whole rows and columns"
     return ""
 
@@ -55,6 +54,7 @@ def binding(format: str) -> Binding:
         substitute=scatter,
         matmul=lambda x, v, m, h: module.multiply(x, v, m, h.shape[-1]),
         matmul_layers=MATRIX_LAYERS,
+        outputs_last=True,
         # the values of a compact kernel have two axes, so its held values are stored
         places=None if format == "compact" else flat_indices,
     )

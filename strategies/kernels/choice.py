@@ -68,11 +68,9 @@ def choose(masked: MaskedWeight, on_gpu: bool | None = None) -> Choice:
     scattered = choose_for_moving_masks(on_gpu)
     if scattered.format == "coo":
         return scattered
-    if reason := misfit("compiled", masked):
-        return Choice("coo", f"compiled takes {reason} only")
     if int(masked.mask.sum()) < MIN_KEPT:
         return Choice("coo")
-    height, width = block_shape(masked.mask)
+    height, width = block_shape(masked.with_outputs_last().mask)
     return Choice("block" if height >= MIN_SIDE and width % MIN_SIDE == 0 else "compiled")
 
 

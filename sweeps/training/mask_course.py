@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 
@@ -111,10 +111,11 @@ def check(
     if not isinstance(trial.mask_schedule, Swap):
         return
     masks = redrawn(trial, weights, plan, initial, 1)
-    layouts = [trial.running_strategy.for_weight(w).bind().layout for w in plan.weights]
+    bindings = [trial.running_strategy.for_weight(w).bind() for w in plan.weights]
     if any(
-        layout(w.mask).shape != layout(masks[w.weight.name]).shape
-        for layout, w in zip(layouts, plan.weights, strict=True)
+        binding.constants(w)[0].shape
+        != binding.constants(replace(w, mask=masks[w.weight.name]))[0].shape
+        for binding, w in zip(bindings, plan.weights, strict=True)
     ):
         key, value = _event(trial)
         raise Invalid(key, value, f"{trial.pattern.name} draws masks of other sizes")

@@ -127,10 +127,6 @@ HELD_BY: dict[str, set[str]] = {
     "loss_mask": set(),
 }  # fmt: skip
 """The weights that a case or a strategy accepts, if these are not all."""
-for name in ("compiled", "block", "compact"):
-    HELD_BY[f"sparse_tensor {name}"] = {
-        n for n in HELD_BY["sparse_tensor"] if "_attention" not in n
-    }
 
 
 def model() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -16,8 +17,9 @@ from keras import layers
 from masksweep import strategies
 from masksweep.strategies import Invalid
 from masksweep.strategies.core import matrix_layers
+from masksweep.strategies.core.matrix_layers import input_axes
 from masksweep.strategies.core.weights import describe
-from masksweep.strategies.plan import Array, Mask
+from masksweep.strategies.plan import Array, Mask, MaskedWeight, Weight
 from masksweep.strategies.sparse_tensor import SparseTensor
 
 DOUBLE = "float64"
@@ -72,8 +74,11 @@ def assert_the_layer_with_a_masked_kernel(
         layer.bias.assign(generator.normal(size=layer.bias.shape))
 
     binding = SparseTensor(format).bind()
-    m = binding.layout(kept)
-    v, h = binding.init(kernel.value, m, None), tf.zeros(kernel.shape, x.dtype)
+    weight = Weight("layer/kernel", kept.shape, DOUBLE, "", input_axes=input_axes(layer))
+    masked = MaskedWeight(weight, kept, np.zeros(kept.shape))
+    masked = masked.with_outputs_last() if binding.outputs_last else masked
+    m, h = binding.layout(masked.mask), tf.zeros(masked.mask.shape, x.dtype)
+    v = binding.init(tf.reshape(kernel.value, h.shape), m, None)
     spec = tf.TensorSpec([None] * (1 + unknown) + list(x.shape[1 + unknown :]), x.dtype)
 
     @tf.function(input_signature=[spec])
@@ -83,7 +88,9 @@ def assert_the_layer_with_a_masked_kernel(
     bias = [] if layer.bias is None else [layer.bias.value]
     outputs, x_gradient, *expected_bias, w_gradient = compute(layer, x, [*bias, kernel.value])
     assert call.get_concrete_function().outputs[0].shape.rank == outputs.ndim
-    v_gradient = binding.init(w_gradient, m, None)  # of the kept entries, in the order of v
+    v_gradient = binding.init(
+        w_gradient.reshape(h.shape), m, None
+    )  # of the kept entries, in the order of v
     expected = [outputs, x_gradient, *expected_bias, v_gradient]
     for actual, wanted in zip(compute(call, x, [*bias, v]), expected, strict=True):
         np.testing.assert_allclose(actual, wanted, rtol=1e-10, atol=1e-10)
@@ -146,13 +153,11 @@ def test_dense_and_einsum(mask: str, format: str) -> None:
         layers.Dense(4, "tanh", dtype=DOUBLE), (2, 5, 3), mask, format
     )
     for equation, (size, output_shape, bias_axes) in EQUATIONS.items():
-        if format == "compiled" and len(equation.partition(",")[2].partition("->")[0]) > 2:
-            continue  # refused
         layer = layers.EinsumDense(equation, output_shape, "tanh", bias_axes, dtype=DOUBLE)
         assert_the_layer_with_a_masked_kernel(layer, size, mask, format)
 
 
-@pytest.mark.parametrize("format", ["coo", "lookup"])
+@pytest.mark.parametrize("format", ["coo", "lookup", "compiled"])
 def test_layers_inside_other_layers_and_models(format: str) -> None:
     """A masked model computes what the plain model with the same weights computes."""
     keras.utils.set_random_seed(0)
@@ -172,6 +177,40 @@ def test_layers_inside_other_layers_and_models(format: str) -> None:
     report = strategies.audit(masked)
     assert report.ok, report
     np.testing.assert_allclose(masked(x), masked.export_plain()(x), atol=1e-5)
+
+
+def test_the_heads_of_attention_follow_a_schedule_and_go_on_after_loading(tmp_path: Path) -> None:
+    """Their kernels have two axes of outputs, or of inputs, and compiled products need a matrix."""
+    x = np.random.default_rng(0).normal(size=(32, 6, 8)).astype("float32")
+
+    def begun(strategy: Any) -> Any:
+        keras.utils.set_random_seed(0)
+        start = keras.Input((6, 8))
+        y = layers.MultiHeadAttention(4, 8, name="heads")(start, start)
+        masked = strategies.apply(
+            keras.Model(start, y), strategies.Random(0.75), strategy, targets="*/kernel",
+            schedule=strategies.SET(frequency=2), seed=0,
+        )  # fmt: skip
+        masked.compile(keras.optimizers.Adam(0.01), "mse")
+        return masked
+
+    def train(masked: Any, epoch: int) -> Any:
+        masked.fit(x, -x, batch_size=8, shuffle=False, verbose=0, initial_epoch=epoch,
+                   epochs=epoch + 1)  # fmt: skip
+        return masked
+
+    compiled, multiplied = (train(begun(s), 0) for s in (SparseTensor("compiled"), "weight_mask"))
+    assert strategies.audit(compiled).ok
+    for ours, theirs in zip(
+        compiled.export_plain().weights, multiplied.export_plain().weights, strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    compiled.save(tmp_path / "heads.keras")
+    loaded = train(keras.models.load_model(tmp_path / "heads.keras"), 1)
+    expected = train(compiled, 1).export_plain().get_weights()
+    assert strategies.audit(loaded).ok
+    for ours, theirs in zip(loaded.export_plain().get_weights(), expected, strict=True):
+        assert np.array_equal(ours, theirs)
 
 
 def kernel_of(layer: Any, *size: int) -> Any:

@@ -76,12 +76,10 @@ def test_a_small_kernel_is_written_out(pattern: Pattern, format: str, on_gpu: bo
 
 def test_the_reason_for_a_slower_format_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     mask = mask_of(Random(0.5), WIDTH, WIDTH)
-    attention = masked(mask.reshape(WIDTH, 8, WIDTH // 8), "query/kernel", "EinsumDense")
-    reason = "coo (compiled takes kernels of EinsumDense with two axes only)"
-    assert SparseTensor().choices(Plan((attention,)), False) == {"format": reason}
-    plan = Plan((masked(mask), attention))
-    text = f"compiled for hidden/kernel; {reason} for query/kernel"
+    plan = Plan((masked(mask), masked(mask_of(Rows(0.5), WIDTH, WIDTH), "last/kernel")))
+    text = "compiled for hidden/kernel; compact for last/kernel"
     assert SparseTensor().choices(plan, False) == {"format": text}
+    plan = Plan((masked(mask),))
     gpu = {"format": "coo (compiled code runs on a CPU only)"}
     assert SparseTensor().choices(plan, True) == gpu
     monkeypatch.setattr(choice, "find_spec", lambda name: None)
