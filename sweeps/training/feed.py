@@ -86,7 +86,8 @@ class WindowFeed:
         self._steps, self._total = batches.schedule(trial, data.samples)
         self._batch = trial.train.batch_size
         is_stored = not isinstance(data.train, Pipeline)
-        step_bytes = (1 if is_stored else 4) * prod(data.shape) * self._batch * len(starts)
+        numbers = sum(map(prod, named.arrays_of(data.shape)))  # of a sample
+        step_bytes = (1 if is_stored else 4) * numbers * self._batch * len(starts)
         self._size = min(self._steps, max(1, WINDOW_BYTES // step_bytes))
         self._pool = ThreadPoolExecutor(1, "samples")
         self._window: _Window | None = None
@@ -123,7 +124,8 @@ class WindowFeed:
         arrays: list[Any] = []
         for run, read in enumerate(readers):
             filled = run * run_samples
-            for parts in read(steps):
+            for x, y in read(steps):
+                parts = [*named.arrays_of(x), *named.arrays_of(y)]
                 # all windows have one shape, so that nothing is compiled again
                 shapes = [(len(readers) * run_samples, *part.shape[1:]) for part in parts]
                 arrays = arrays or [
@@ -139,7 +141,8 @@ class WindowFeed:
             + batch_of_row[:, None] * self._batch
             + np.arange(self._batch)
         )
-        x, y = (tf.constant(array) for array in arrays)
+        tensors = map(tf.constant, arrays)
+        x, y = (named.map_arrays(lambda _: next(tensors), part) for part in (x, y))
         return _Window(first, steps, Samples(x, y, tf.constant(order, tf.int32)))
 
 

@@ -228,7 +228,7 @@ class TrainingLoop:
             return self.program.evaluate_lanes(*split)
         sums = np.zeros((self.program.single_program.shape.width, 2))
         for x, y in split.batches(MAX_EVALUATED_SAMPLES):
-            sums += np.multiply(self.program.evaluate_lanes(x, y), len(x))
+            sums += np.multiply(self.program.evaluate_lanes(x, y), named.count(x))
         return [(float(loss), float(score)) for loss, score in sums / len(split)]
 
     # -- checkpoints -----------------------------------------------------------------------------

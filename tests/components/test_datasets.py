@@ -572,7 +572,7 @@ def test_auto_and_the_task_it_means_are_one_trial(tmp_path: Path) -> None:
     trials = [trial(data={"name": "npz", "path": path, "task": task}) for task in tasks]
     assert trials[0].id == trials[1].id
     assert trials[0].resolved()["data"]["task"] == "classification"
-    assert trials[0].score == "accuracy"
+    assert trials[0].score_metric.key == "test/accuracy"
 
 
 def test_a_digest_is_remembered_until_the_file_changes(

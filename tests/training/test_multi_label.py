@@ -45,6 +45,6 @@ def test_several_labels_of_a_sample(pack_width: int, tmp_path: Path) -> None:
     auc.update_state(y[60:], keras.ops.sigmoid(logits))
     assert result.metrics["test/auc"] == pytest.approx(float(auc.result()), abs=1e-6)
     assert result.metrics["test/binary_crossentropy"] == pytest.approx(float(loss), abs=1e-6)
-    assert trial.score == "accuracy"
+    assert trial.score_metric.key == "test/accuracy"
     with pytest.raises(Invalid, match="npz is multi_label"):
         make(data=trial.data, objective="test/mse")

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import importlib
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from masksweep.strategies import Invalid, Weight
 from masksweep.strategies.core.audit import same_bits
 from masksweep.strategies.core.selection import target_names
 from masksweep.strategies.core.weights import values
-from masksweep.sweeps.components.datasets import DATASETS
+from masksweep.sweeps.components.datasets import DATASETS, DataSet, base
 from masksweep.sweeps.components.datasets.named import Named
 from masksweep.sweeps.components.models import MODELS
 from masksweep.sweeps.components.testing import check_dataset
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.results import TrialResult
-from masksweep.sweeps.training import batches, loop, pack, preflight, setup
+from masksweep.sweeps.training import batches, feed, loop, pack, preflight, setup
 from masksweep.sweeps.training.checkpoint import Checkpoints
 from masksweep.sweeps.training.loop import single_trial_loop
 from masksweep.sweeps.training.run_trial import run
@@ -106,6 +108,67 @@ def test_the_dense_control_is_fit_of_keras_to_the_bit() -> None:
         "test/loss", "test/accuracy", "test/kind_loss", "test/kind_accuracy", "test/size_loss",
         "test/size_mse", "test/size_mean_absolute_error", "test/kind_categorical_accuracy",
     }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Streamed(DataSet):
+    """The samples of `my_ends_data` from `tf.data`."""
+
+    name: ClassVar[str] = "streamed"
+    tasks: ClassVar = {"kind": "classification", "size": "regression"}
+    standardised: ClassVar[bool | None] = False
+    outputs: ClassVar = {"kind": 2}
+    deterministic: ClassVar[bool] = True
+    validation: float = 0.0
+
+    def samples(self) -> tuple[Any, Any]:
+        train, test = DATASETS["my_ends_data"]().samples()
+        return tf.data.Dataset.from_tensor_slices(train), tf.data.Dataset.from_tensor_slices(test)
+
+
+@dataclass(frozen=True)
+class Stored(Streamed):
+    """The same samples in memory."""
+
+    name: ClassVar[str] = "stored"
+
+    def samples(self) -> tuple[Any, Any]:
+        return DATASETS["my_ends_data"]().samples()
+
+
+def test_a_pipeline_trains_as_arrays_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    for data in (Streamed, Stored):
+        monkeypatch.setitem(DATASETS._components, data.name, data)
+        monkeypatch.setitem(DATASETS._origins, data.name, "tests")
+    ends = {"train": {"shuffle": False}, "strategy": "weight_mask"}
+    expected, streamed = (finished(make(data=d.name, **ends)) for d in (Stored, Streamed))
+    assert streamed.tags["trial.weights_sha256"] == expected.tags["trial.weights_sha256"]
+    scores = {k: v for k, v in expected.metrics.items() if k.startswith(("train/", "test/"))}
+    assert "test/size_mse" in scores
+    for key, value in scores.items():
+        assert streamed.metrics[key] == pytest.approx(value, abs=1e-6), key
+    monkeypatch.setattr(feed, "WINDOW_BYTES", 3 * 60 * 19 * 4)  # three steps, and not all of them
+    again = finished(make(data="streamed", **ends))
+    assert again.tags["trial.weights_sha256"] == expected.tags["trial.weights_sha256"]
+
+
+def test_a_pipeline_that_does_not_fit_its_tasks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    slices = tf.data.Dataset.from_tensor_slices
+    (x, y), test = Stored().samples()
+    cases = (
+        ({"samples": (x, {"kind": y["kind"]})}, "has the targets kind, not kind, size"),
+        ({"samples": (x, {**y, "size": y["size"][:, 0]})}, "targets of the shape (); [outputs]"),
+        ({"samples": ({"picture": x["picture"]}, y)}, "must have samples of one shape"),
+        ({"samples": (x, y), "outputs": None}, "must set outputs, the number of classes of kind"),
+    )
+    for change, said in cases:
+        base._load.cache_clear()
+        for key, value in change.items():
+            made = (lambda _, value=value: (slices(value), slices(test))) if value else None
+            monkeypatch.setattr(Streamed, key, made)
+        with pytest.raises(Invalid) as refused:
+            Streamed().load()
+        assert said in str(refused.value), refused.value
 
 
 def test_the_data_set_passes_its_check() -> None:

@@ -68,8 +68,10 @@ class Arrays:
     @property
     def shape(self) -> Any:
         """The shape of one input, or the shapes of several by name."""
-        inputs = self.train if isinstance(self.train, Pipeline) else self.train[0]
-        return named.sample_shape(inputs)
+        if isinstance(self.train, Pipeline):
+            shape = self.train.sample_shape
+            return Named(shape) if isinstance(shape, dict) else shape
+        return named.sample_shape(self.train[0])
 
     @property
     def model_outputs(self) -> Any:
@@ -95,7 +97,11 @@ class Arrays:
         from its first samples, so that the whole part need not be read.
         """
         if isinstance(self.train, Pipeline):
-            features, targets = list(self.train.shape), [self.samples, *self.train.target_shape]
+            shapes = self.train.sample_shape, self.train.target_shape
+            features, targets = (
+                named.map_arrays(lambda shape: [self.samples, *shape], of_part)
+                for of_part in shapes
+            )
             described = {"sha256": self.train.sha256, "features": features, "targets": targets}
             return {"name": self.name, **described}
         sha = hashlib.sha256()
@@ -132,8 +138,9 @@ class DataSet:
     standardised: ClassVar[bool | None] = None
     """Whether the inputs, and the targets of regressions, are scaled to mean 0 and deviation 1.
     None: only if a task is a regression."""
-    outputs: ClassVar[int | None] = None
-    """Number of classes, needed for a `tf.data.Dataset` only."""
+    outputs: ClassVar[int | Mapping[str, int] | None] = None
+    """Number of classes, or the numbers by the names of several outputs that are classes. Needed
+    for a `tf.data.Dataset` only."""
     deterministic: ClassVar[bool] = False
     """Whether each pass over a `tf.data.Dataset` gives the same samples in the same order. Set it
     if you know that. A trial can then be resumed to the same bits."""
@@ -157,7 +164,7 @@ class DataSet:
         come from `own_validation`.
 
         For a model with several inputs or outputs, a dict of arrays by name takes the place of an
-        array. The data set sets `tasks` for several outputs.
+        array, also in a `tf.data.Dataset`. The data set sets `tasks` for several outputs.
         """
         raise NotImplementedError
 
@@ -268,23 +275,46 @@ def _pipelines(data: DataSet, training: Any, validation: Any, test: Any) -> Arra
     allowed = "not with a tf.data.Dataset"
     if data.is_standardised:
         raise Invalid("name", data.name, f"must set standardised = False: scaling is {allowed}")
-    if data.tasks:
-        raise Invalid("name", data.name, f"must return arrays: several outputs are {allowed}")
     if data.validation and validation is None:
         hint = "return the samples from own_validation, or set it to 0"
         raise Invalid("validation", data.validation, f"a fraction is {allowed}; {hint}")
     train = Pipeline.of(data, "training", training)
-    outputs = data.outputs if train.classify else train.target_shape[0]
-    if outputs is None:
-        raise Invalid("name", data.name, "must set outputs, the number of classes")
+    shapes = train.target_shape
+    heads = Named(
+        {
+            name: Head(task, _declared_outputs(data, name, shapes[name] if name else shapes))
+            for name, task in data.all_tasks.items()
+        }
+    )
     parts = [Pipeline.of(data, "test", test)]
     if validation is not None:
         parts.append(Pipeline.of(data, "validation", validation))
     for part in parts:
-        if part.shape[1:] != train.shape[1:] or part.target_shape != train.target_shape:
+        shapes_of_part = part.sample_shape, part.target_shape
+        if shapes_of_part != (train.sample_shape, train.target_shape):
             raise Invalid("name", data.name, "must have samples of one shape in all of its parts")
     own = parts[1] if len(parts) == 2 else None
-    return Arrays(data.name, data.task, outputs, train, own, parts[0], data.deterministic)
+    return Arrays(
+        name=data.name,
+        task=data.task,
+        outputs=next(iter(heads.values())).outputs,
+        train=train,
+        validation=own,
+        test=parts[0],
+        deterministic=data.deterministic,
+        heads=heads if data.tasks else None,
+    )
+
+
+def _declared_outputs(data: DataSet, name: str, target_shape: tuple[int, ...]) -> int:
+    """The number of outputs for targets of a pipeline, whose largest class is not known."""
+    if data.all_tasks[name] != "classification":
+        return target_shape[0]
+    classes = data.outputs.get(name) if isinstance(data.outputs, Mapping) else data.outputs
+    if classes is None:
+        of_name = f" of {name}" if name else ""
+        raise Invalid("name", data.name, f"must set outputs, the number of classes{of_name}")
+    return classes
 
 
 def _scale(array: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -32,10 +32,12 @@ class Pipeline:
     """
 
     dataset: Any
-    """A `tf.data.Dataset` of pairs: one input and its target, not batches."""
-    shape: tuple[int, ...]
-    """Number of samples, and the shape of one input."""
-    classify: bool
+    """A `tf.data.Dataset` of pairs: one input and its target, not batches. Several inputs or
+    targets are dicts by name."""
+    count: int
+    """Number of samples."""
+    tasks: Any
+    """The task of the targets, or the tasks by name."""
 
     @classmethod
     def of(cls, data: DataSet, part: str, dataset: Any) -> Pipeline:
@@ -61,31 +63,39 @@ class Pipeline:
             raise refuse(
                 "must have a known number of samples; see tf.data.experimental.assert_cardinality"
             )
-        spec = dataset.element_spec
+        spec, tasks = dataset.element_spec, dict(data.tasks) or data.task
         is_pair = isinstance(spec, tuple) and len(spec) == 2
-        if is_pair and any(isinstance(part, dict) for part in spec):
-            raise refuse("has several inputs or targets, which must be arrays in memory")
-        if not is_pair or not all(isinstance(s, tf.TensorSpec) for s in spec):
-            raise refuse("must give pairs of an input and a target")
+        specs = [s for end in spec for s in named.arrays_of(end)] if is_pair else []
+        if not specs or not all(isinstance(s, tf.TensorSpec) for s in specs):
+            raise refuse("must give pairs of an input and a target, or of dicts of them by name")
         x, y = spec
-        if not x.shape.is_fully_defined() or not x.shape.rank:
-            raise refuse(
-                f"has inputs of the shape {x.shape}; single samples of one shape are needed"
-            )
-        classify = data.task == "classification"
-        if classify and (y.shape.rank != 0 or not y.dtype.is_integer):
-            raise refuse(f"has targets {y.shape} {y.dtype.name}; a class is one whole number")
-        if not classify and (not y.shape.is_fully_defined() or y.shape.rank != 1):
-            raise refuse(f"has targets of the shape {y.shape}; [outputs] is needed")
-        return cls(dataset, (count, *x.shape), classify)
+        for inputs in named.arrays_of(x):
+            if not inputs.shape.is_fully_defined() or not inputs.shape.rank:
+                raise refuse(
+                    f"has inputs of the shape {inputs.shape}; single samples of one shape are"
+                    " needed"
+                )
+        of_each = y if isinstance(y, dict) else {"": y}
+        if {*of_each} != {*data.all_tasks}:
+            names = ", ".join(data.tasks) or "one array"
+            raise refuse(f"has the targets {', '.join(of_each) or 'of one array'}, not {names}")
+        for name, task in data.all_tasks.items():
+            if fault := _target_fault(of_each[name], task):
+                raise refuse(fault)
+        return cls(dataset, count, tasks)
 
     def __len__(self) -> int:
-        return self.shape[0]
+        return self.count
 
     @property
-    def target_shape(self) -> tuple[int, ...]:
-        """The shape of one target."""
-        return tuple(self.dataset.element_spec[1].shape)
+    def sample_shape(self) -> Any:
+        """The shape of one input, or the shapes of several by name."""
+        return named.map_arrays(lambda spec: tuple(spec.shape), self.dataset.element_spec[0])
+
+    @property
+    def target_shape(self) -> Any:
+        """The shape of one target, or the shapes of several by name."""
+        return named.map_arrays(lambda spec: tuple(spec.shape), self.dataset.element_spec[1])
 
     def batches(self, size: int) -> Iterator[Split]:
         """Yields all samples in the order of the data; the last batch may be smaller."""
@@ -109,7 +119,7 @@ class Pipeline:
 
         dataset = self.dataset
         if seed is not None:
-            sample_bytes = 4 * prod(self.shape[1:])
+            sample_bytes = 4 * sum(map(prod, named.arrays_of(self.sample_shape)))
             buffer = min(len(self), max(batch, SHUFFLED_BYTES // sample_bytes))
             # TensorFlow combines the seed with its global one
             tf.random.set_seed(seed)
@@ -131,16 +141,34 @@ class Pipeline:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the shape and of the first samples."""
-        sha256 = hashlib.sha256(str(self.shape).encode())
-        for array in self.first(DIGEST_SAMPLES):
+        """SHA-256 of the shapes and of the first samples."""
+        shape = named.map_arrays(lambda shape: (self.count, *shape), self.sample_shape)
+        sha256 = hashlib.sha256(str(shape).encode())
+        for array in (a for part in self.first(DIGEST_SAMPLES) for a in named.arrays_of(part)):
             sha256.update(np.ascontiguousarray(array).tobytes())
         return sha256.hexdigest()
 
-    def _as_arrays(self, pair: tuple[NDArray[Any], NDArray[Any]]) -> Split:
+    def _as_arrays(self, pair: Split) -> Split:
         x, y = pair
-        dtype = np.int32 if self.classify else np.float32
-        return x.astype(np.float32, copy=False), y.astype(dtype, copy=False)
+        inputs = named.map_arrays(lambda array: array.astype(np.float32, copy=False), x)
+        if isinstance(self.tasks, dict):
+            return inputs, {name: _targets(y[name], task) for name, task in self.tasks.items()}
+        return inputs, _targets(y, self.tasks)
+
+
+def _targets(array: NDArray[Any], task: str) -> NDArray[Any]:
+    return array.astype(np.int32 if task == "classification" else np.float32, copy=False)
+
+
+def _target_fault(spec: Any, task: str) -> str:
+    """Returns why targets do not fit a task; empty if they do."""
+    if task == "classification":
+        fits = spec.shape.rank == 0 and spec.dtype.is_integer
+        fault = f"has targets {spec.shape} {spec.dtype.name}; a class is one whole number"
+    else:
+        fits = spec.shape.is_fully_defined() and spec.shape.rank == 1
+        fault = f"has targets of the shape {spec.shape}; [outputs] is needed"
+    return "" if fits else fault
 
 
 def first_samples(part: Split | Pipeline, count: int) -> Split:
