@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -76,19 +77,40 @@ class Trial:
         return [v.numpy() for v in self.training.optimizer.variables]
 
     def outputs(self, x: Any = None) -> Array:
-        """Returns the outputs of the trained model, by default for the training batch."""
+        """Returns the outputs of the trained model, by default for the training batch.
+
+        If there are several, they stand one after the other on the last axis.
+        """
         outputs, _, _ = self.training.forward(self.x if x is None else x, training=False)
-        return np.asarray(outputs)
+        return joined(outputs)
+
+
+def joined(outputs: Any) -> Array:
+    """Returns the outputs of a model as one array, several one after the other on the last axis."""
+    arrays = [np.asarray(output) for output in keras.tree.flatten(outputs)]
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=-1)
 
 
 def loss(y: Any, outputs: Any) -> Any:
-    """Returns the mean squared error."""
-    return tf.reduce_mean(tf.square(outputs - y))
+    """Returns the mean squared error, summed over the outputs."""
+    pairs = zip(keras.tree.flatten(y), keras.tree.flatten(outputs), strict=True)
+    return sum(tf.reduce_mean(tf.square(output - target)) for target, output in pairs)
 
 
 def batch(model: Any) -> tuple[Any, Any]:
     """Returns a batch of 16 inputs in [0, 3) and targets. An Embedding rounds the inputs down."""
     generator = np.random.default_rng(0)
-    x = generator.uniform(0, 3, (16, *model.input_shape[1:])).astype("float32")
-    y = generator.normal(size=(16, *model.output_shape[1:])).astype("float32")
-    return tf.constant(x), tf.constant(y)
+
+    def inputs(shape: Any) -> Any:
+        return tf.constant(generator.uniform(0, 3, (16, *shape[1:])), tf.float32)
+
+    def targets(shape: Any) -> Any:
+        return tf.constant(generator.normal(size=(16, *shape[1:])), tf.float32)
+
+    if isinstance(model.input_shape, tuple) and isinstance(model.output_shape, tuple):
+        return inputs(model.input_shape), targets(model.output_shape)
+    shapes = model.input, model.output  # of a functional model
+    return (
+        keras.tree.map_structure(lambda tensor: inputs(tensor.shape), shapes[0]),
+        keras.tree.map_structure(lambda tensor: targets(tensor.shape), shapes[1]),
+    )

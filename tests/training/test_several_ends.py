@@ -20,7 +20,7 @@ from masksweep.strategies.core.weights import values
 from masksweep.sweeps.components.datasets import DATASETS, DataSet, base
 from masksweep.sweeps.components.datasets.named import Named
 from masksweep.sweeps.components.models import MODELS
-from masksweep.sweeps.components.testing import check_dataset
+from masksweep.sweeps.components.testing import check_dataset, check_model
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.training import batches, feed, loop, pack, preflight, setup
@@ -171,8 +171,18 @@ def test_a_pipeline_that_does_not_fit_its_tasks_is_told(monkeypatch: pytest.Monk
         assert said in str(refused.value), refused.value
 
 
-def test_the_data_set_passes_its_check() -> None:
+def test_the_data_set_and_the_model_pass_their_checks() -> None:
     check_dataset(DATASETS["my_ends_data"]())
+    inputs, outputs = {"picture": (4, 4), "numbers": (3,)}, {"kind": 2, "size": 1}
+    check_model(MODELS["my_ends"](), inputs, outputs)
+    by_name = type("Swapped", (MODELS["my_ends"],), {"network": _swapped})
+    with pytest.raises(AssertionError, match="its outputs are"):
+        check_model(by_name(), inputs, outputs)
+
+
+def _swapped(self: Any, inputs: Any, outputs: Any) -> Any:
+    swapped = {"kind": outputs["size"], "size": outputs["kind"]}
+    return MODELS["my_ends"]().network(inputs, swapped)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +15,21 @@ from masksweep.strategies.core.weights import values
 from masksweep.strategies.dense import Dense
 from masksweep.strategies.plan import Array, Plan
 from masksweep.strategies.testing.require import require
-from masksweep.strategies.testing.trial import Trial
+from masksweep.strategies.testing.trial import Trial, joined
 from masksweep.sweeps.components.models import Model
+from masksweep.sweeps.components.models.ends import tensors_by_name
 
 Weights = dict[str, Array]
 """Weights by name."""
 
 
-def check_model(
-    model: Model, inputs: tuple[int, ...] = (8,), outputs: int = 3, *, fixed: bool = False
-) -> None:
+def check_model(model: Model, inputs: Any = (8,), outputs: Any = 3, *, fixed: bool = False) -> None:
     """Checks that a model fits its data, depends only on the seed, trains, and can be saved.
 
     Args:
         model: The model to check.
-        inputs: The shape of one sample.
-        outputs: The number of outputs.
+        inputs: The shape of one sample, or the shapes by the names of several inputs.
+        outputs: The number of outputs, or the numbers by the names of several outputs.
         fixed: Whether its initial values come from the config, so that no seed changes them.
 
     Raises:
@@ -41,7 +41,14 @@ def check_model(
     """
     network = _built(model, inputs, outputs, seed=1)
     require(network.built, "build must return a built Keras model")
-    require(network.output_shape == (None, outputs), f"its outputs are {network.output_shape}")
+    if isinstance(outputs, Mapping):
+        tensors = tensors_by_name(network, "output")
+        fits = {n: t.shape for n, t in tensors.items()} == {
+            n: (None, s) for n, s in outputs.items()
+        }
+    else:
+        fits = network.output_shape == (None, outputs)
+    require(fits, f"its outputs are {network.output_shape}")
     first = values(network)
     again, other = (values(_built(model, inputs, outputs, seed)) for seed in (1, 2))
     names = f"{list(first)}, and {list(again)} the second time"
@@ -85,11 +92,11 @@ def _check_training(network: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
         saved = save_and_reload(network, weights, trial.state(), Path(folder) / "model.keras")
     require(same_weights(values(saved), weights), "a saved and loaded copy has other weights")
-    distance = float(np.abs(live_outputs - np.asarray(saved(trial.x, training=False))).max())
+    distance = float(np.abs(live_outputs - joined(saved(trial.x, training=False))).max())
     require(distance < 1e-4, f"the outputs of a saved and loaded copy differ by {distance}")
 
 
-def _built(model: Model, inputs: tuple[int, ...], outputs: int, seed: int) -> Any:
+def _built(model: Model, inputs: Any, outputs: Any, seed: int) -> Any:
     """Builds the Keras model with the initial values of a seed."""
     keras.utils.set_random_seed(seed)
     return model.build(inputs, outputs)
