@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,28 +16,7 @@ from masksweep.strategies.core.compact import MaskBits, Zeros
 from masksweep.strategies.core.drawing import draw_entries
 from masksweep.strategies.core.weights import owners
 from masksweep.strategies.errors import Invalid
-from masksweep.strategies.plan import Array, Mask, MaskedWeight, Plan, variable_of
-
-FreshSlots = Literal["none", "regrown", "all"]
-"""Which entries of the slots start anew at a change of the mask: none, those that train again, or
-all."""
-
-
-def reset_slots(
-    value: Any, slots: Sequence[tuple[Any, Array]], entries: Mask | None = None
-) -> None:
-    """Sets the slots of a trained variable to their initial values.
-
-    Args:
-        value: The variable.
-        slots: Pairs (slot of the optimizer, its initial value).
-        entries: The entries to set, in the shape of the variable; None sets all.
-    """
-    for slot, fresh in slots:
-        # the initial value of the slot for EMA is the weight itself
-        initial = tf.cast(value if slot.name.endswith("_average") else fresh, slot.dtype)
-        initial = tf.broadcast_to(initial, slot.shape)
-        slot.assign(initial if entries is None else tf.where(entries, initial, slot.value))
+from masksweep.strategies.plan import Array, MaskedWeight, variable_of
 
 
 class HeldWeight:
@@ -253,46 +232,6 @@ class HeldWeight:
         variables = self.kept, self.layout, self.held, self.rest
         return list({id(v): array for v, array in zip(variables, arrays, strict=True)}.values())
 
-    def switch(
-        self,
-        arrays: Sequence[Array],
-        slots: Sequence[tuple[Any, Array]],
-        new: Any = None,
-        fresh_slots: FreshSlots = "none",
-    ) -> None:
-        """Changes the mask and the held values during a training.
-
-        Entries that are masked now get their held values. Entries that were masked before and train
-        now start from their current values. If slots are of the kept values only, entries that were
-        kept before keep theirs, and the others get initial values.
-
-        Args:
-            arrays: What the method `arrays` returned for the new mask.
-            slots: Pairs (slot of the optimizer, its initial value).
-            new: New values of the weight, in its dense shape; None keeps those that it has.
-            fresh_slots: Which entries of the slots get their initial values.
-        """
-        shape, kept_before = self.weight.shape, self.kept.numpy()
-        now = tf.identity(self.effective() if new is None else new)
-        slots_now = []
-        if not self.has_weight_order:
-            for slot, fresh in slots:
-                # the initial value of the slot for EMA is the weight itself
-                fill = tf.fill(shape, fresh.flat[0] if fresh.size else 0.0)
-                fill = now if slot.name.endswith("_average") else tf.cast(fill, now.dtype)
-                is_new = fresh_slots == "all"
-                value = fill if is_new else self.to_weight_shape(slot.value, fill)
-                slots_now.append((slot, value, fill))
-        self.assign(arrays)
-        kept = self.kept.numpy()
-        # what is masked has no part in `value`, or one in a place that is left over
-        self.value.assign(self.initial(tf.where(kept, now, self.held.value)))
-        for slot, value, fill in slots_now:
-            slot.assign(self.initial(tf.where(kept & kept_before, value, fill)))
-        if self.has_weight_order and fresh_slots != "none":
-            regrown = None if fresh_slots == "all" else kept & ~kept_before
-            reset_slots(self.value, slots, regrown)
-
     def to_weight_shape(self, values: Any, rest: Any) -> Any:
         """Returns an array in the weight's shape from one in the shape of the trained values.
 
@@ -364,38 +303,3 @@ def _trained_variable(variable: Any, start: Any, own_order: bool) -> Any:
     # optimizers identify variables by this, for example those without weight decay
     keras_internals.treat_as(new_variable, variable)
     return new_variable
-
-
-def switch_all(
-    entries: Iterable[tuple[str, Any, HeldWeight | None]],
-    slots: Mapping[int, Sequence[tuple[Any, Array]]],
-    plan: Plan,
-    weights: Mapping[str, Array] | None = None,
-    fresh_slots: FreshSlots = "none",
-) -> None:
-    """Changes the masks of a model during a training; see `HeldWeight.switch`.
-
-    Args:
-        entries: For each weight of the model: its name, the variable that trains, and how it is
-            held (None if it is not masked).
-        slots: Pairs (slot of the optimizer, its initial value), by the `id` of the variable.
-        plan: The new masks and held values.
-        weights: New values of weights by name, in their dense shapes.
-        fresh_slots: Which entries of the slots get their initial values.
-
-    Raises:
-        Invalid: The plan's constants have other shapes than before. Nothing is changed then.
-    """
-    listed = list(entries)
-    planned = {name: plan.find(name) for name, _, masked in listed if masked is not None}
-    constants = {n: m.arrays(w) for n, _, m in listed if m and (w := planned[n])}
-    for name, value, masked in listed:
-        new = None if weights is None else weights.get(name)
-        own_slots = slots.get(id(value), [])
-        if masked is not None and name in constants:
-            masked.switch(constants[name], own_slots, new, fresh_slots)
-            continue
-        if new is not None:
-            value.assign(new)
-        if fresh_slots == "all":
-            reset_slots(value, own_slots)

@@ -13,7 +13,7 @@ from masksweep.strategies.base import Strategy
 from masksweep.strategies.core import keras_internals
 from masksweep.strategies.core.audit import one_if_equal
 from masksweep.strategies.core.forward import require_plain_calls
-from masksweep.strategies.core.held_weight import FreshSlots, HeldWeight, switch_all, with_new_calls
+from masksweep.strategies.core.held_weight import HeldWeight, with_new_calls
 from masksweep.strategies.core.moving_statistics import (
     frozen_statistics,
     layers_with_frozen_statistics,
@@ -24,6 +24,7 @@ from masksweep.strategies.core.optimizer import (
     with_loss_scaling,
 )
 from masksweep.strategies.core.selection import match_each
+from masksweep.strategies.core.switching import FreshSlots, switch_all
 from masksweep.strategies.core.weights import describe
 from masksweep.strategies.errors import Invalid
 from masksweep.strategies.plan import Array, Plan

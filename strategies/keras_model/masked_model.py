@@ -19,6 +19,7 @@ from masksweep.strategies.keras_model.holding import NOT_IN_CHECKPOINT, Holding
 from masksweep.strategies.keras_model.moving_masks import MovingMasks, ScheduleCallback
 from masksweep.strategies.keras_model.plain_model import copy_of, require_supported
 from masksweep.strategies.keras_model.schedule_choice import ScheduleChoice
+from masksweep.strategies.keras_model.wrapper import ModelWrapper
 from masksweep.strategies.mask_changes.record import ChangeRecord
 from masksweep.strategies.plan import Array, Plan, Weight
 from masksweep.strategies.registry import STRATEGIES
@@ -26,7 +27,7 @@ from masksweep.strategies.schedules.base import Course
 
 
 @keras.saving.register_keras_serializable(package="masksweep")
-class MaskedModel(keras.Model):  # type: ignore[misc]
+class MaskedModel(ModelWrapper):
     """A Keras model whose masked weights are held while the others train; made by `apply`.
 
     It trains by Keras' own `train_step`. In the forward pass, masked weights are replaced by what
@@ -58,10 +59,7 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
     ) -> None:
         require_supported(model)
         with model.distribute_strategy.scope():
-            super().__init__(name=name or model.name, dtype=model.dtype_policy, autocast=False)
-        self.model = model
-        """The model that was given to `apply`. Its masked variables may have other values than the
-        weights that the masked model uses, or none at all: see `dense_weights`."""
+            super().__init__(model, name or model.name)
         self.holding = Holding(model, strategies)
         """The masked weights, and how they are held."""
         self.moving = None if schedule is None else MovingMasks(model, self.holding, schedule)
@@ -160,41 +158,6 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
         """All weights, with those that train in the place of masked weights."""
         return self.holding.trained(super().weights)
 
-    @property
-    def metrics(self) -> list[Any]:
-        """The metrics of `compile`, of the layers, and of the model itself."""
-        return [*super().metrics, *keras_internals.own_metrics(self.model)]
-
-    # what callers ask of a Functional model, such as the names of its outputs for the losses
-    @property
-    def inputs(self) -> Any:
-        """The symbolic inputs of the model, if it is Functional or Sequential."""
-        return self.model.inputs
-
-    @property
-    def outputs(self) -> Any:
-        """The symbolic outputs of the model, if it is Functional or Sequential."""
-        return self.model.outputs
-
-    @property
-    def output_names(self) -> list[str]:
-        """The names of the outputs, if the model is Functional or Sequential."""
-        return list(self.model.output_names)
-
-    @property
-    def input_shape(self) -> Any:
-        """The shape of the inputs, if the model is Functional or Sequential."""
-        return self.model.input_shape
-
-    @property
-    def output_shape(self) -> Any:
-        """The shape of the outputs, if the model is Functional or Sequential."""
-        return self.model.output_shape
-
-    def get_layer(self, name: str | None = None, index: int | None = None) -> Any:
-        """Returns a layer of the model."""
-        return self.model.get_layer(name, index)
-
     def export(self, *args: Any, **kwargs: Any) -> None:
         """Exports the plain model for serving, as `keras.Model.export` does."""
         self.export_plain().export(*args, **kwargs)
@@ -206,10 +169,6 @@ class MaskedModel(keras.Model):  # type: ignore[misc]
             raise Invalid("filepath", filepath, allowed)
         self._require_registered()  # before Keras begins to write the file
         super().save(filepath, *args, **kwargs)
-
-    def summary(self, *args: Any, **kwargs: Any) -> None:
-        """Prints the layers of the model. `strategies.summary` shows what is masked."""
-        self.model.summary(*args, **kwargs)
 
     @property
     def mask_changes(self) -> list[ChangeRecord]:

@@ -14,8 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from masksweep.strategies.core.audit import count_violations
-from masksweep.strategies.core.held_weight import FreshSlots, HeldWeight, switch_all
+from masksweep.strategies.core.held_weight import HeldWeight
 from masksweep.strategies.core.substitution import DenseSubstitution
+from masksweep.strategies.core.switching import FreshSlots, switch_all
 from masksweep.strategies.core.weights import all_weights, describe
 from masksweep.strategies.errors import Invalid
 from masksweep.strategies.keras_model.holding import Holding

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from masksweep.strategies.core.held_weight import FreshSlots, HeldWeight
+from masksweep.strategies.core.held_weight import HeldWeight
+from masksweep.strategies.core.switching import FreshSlots
 from masksweep.strategies.plan import Array, Plan, Weight
 
 
