@@ -45,6 +45,7 @@ ARGUMENTS = [
     "model.hidden=[12]",
     "train.epochs=2",
     "train.jit=false",
+    "speed.rounds=3",
     "sweep.name=small",
     "sweep.question=which of them holds",
 ]
