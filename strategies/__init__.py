@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from masksweep.strategies.base import Strategy
 from masksweep.strategies.binding import Binding, Slot
-from masksweep.strategies.errors import Invalid
+from masksweep.strategies.errors import Invalid, require
 from masksweep.strategies.patterns import PATTERNS, Pattern
 from masksweep.strategies.patterns.autoregressive import Autoregressive
 from masksweep.strategies.patterns.axis import Axis
@@ -33,7 +33,7 @@ from masksweep.strategies.patterns.snip import SNIP
 from masksweep.strategies.patterns.synflow import SynFlow
 from masksweep.strategies.patterns.union import Union
 from masksweep.strategies.patterns.zeros import Zeros
-from masksweep.strategies.plan import MaskedWeight, Plan, Weight
+from masksweep.strategies.plan import Array, Mask, MaskedWeight, Plan, Weight
 from masksweep.strategies.registry import STRATEGIES, register
 from masksweep.strategies.schedules import SCHEDULES, MaskSchedule
 from masksweep.strategies.schedules.dense_sparse_dense import DenseSparseDense
@@ -59,6 +59,7 @@ __all__ = [
     "SET",
     "SNIP",
     "STRATEGIES",
+    "Array",
     "Autoregressive",
     "Axis",
     "Band",
@@ -77,6 +78,7 @@ __all__ = [
     "Invalid",
     "Iterative",
     "Magnitude",
+    "Mask",
     "MaskSchedule",
     "MaskedModel",
     "MaskedWeight",
@@ -99,6 +101,7 @@ __all__ = [
     "audit",
     "deferred_weights",
     "register",
+    "require",
     "summary",
 ]
 

@@ -37,8 +37,8 @@ def cut_off(plan: Plan) -> list[CutOff]:
     The last axis of a kernel has its units, the axis before it its inputs, and the other axes are
     the window of a convolution. Two kinds of layers differ: a transposed convolution has its
     filters before its inputs, and a depthwise convolution has a unit for each pair of an input and
-    a multiplier. For an `EinsumDense` kernel the last two axes are taken as inputs and units, even
-    if its equation uses them in another way.
+    a multiplier. An `EinsumDense` kernel has its inputs on its first axes and its units on the
+    others, as its equation says; if that is another product, it is taken as said first.
 
     Returns:
         One entry for each masked kernel, in the plan's order, even if nothing of it is cut off.
@@ -49,7 +49,10 @@ def cut_off(plan: Plan) -> list[CutOff]:
 def _of(masked_weight: MaskedWeight) -> CutOff:
     weight = masked_weight.weight
     connected = masked_weight.mask | (masked_weight.held != 0)
-    pairs = connected.reshape(-1, *connected.shape[-2:]).any(axis=0)  # [inputs, units]
+    if weight.input_axes:
+        pairs = connected.reshape(weight.matrix_shape)
+    else:
+        pairs = connected.reshape(-1, *connected.shape[-2:]).any(axis=0)  # [inputs, units]
     if weight.layer.startswith("Conv") and weight.layer.endswith("Transpose"):
         pairs = pairs.T
     inputs = pairs.any(axis=1)

@@ -122,20 +122,26 @@ class HeldWeight:
             layout: The second of the results of `arrays`.
             rest: The fourth of them.
         """
-        return self.binding.init(_reshaped(weight, self._shape), layout, rest)
+        if self._shape != self.weight.shape:
+            weight = tf.reshape(weight, self._shape)
+        return self.binding.init(weight, layout, rest)
 
     def substitute(self) -> Any:
         """Returns the weight that the forward pass uses."""
         weight = self.binding.substitute(self.value.value, self.layout.value, self._h)
-        return _reshaped(weight, self.weight.shape)
+        return self._in_weight_shape(weight)
 
     def effective(self) -> Any:
         """Returns the dense weight, which is audited and saved."""
         return self._dense(self.value.value, self._h)
 
     def _dense(self, values: Any, rest: Any) -> Any:
-        weight = self.binding.dense(values, self.layout.value, rest)
-        return _reshaped(weight, self.weight.shape)
+        return self._in_weight_shape(self.binding.dense(values, self.layout.value, rest))
+
+    def _in_weight_shape(self, weight: Any) -> Any:
+        if self._shape == self.weight.shape:
+            return weight
+        return tf.reshape(weight, self.weight.shape)
 
     def gradient(self, gradient: Any) -> Any:
         """Returns the gradient that the optimizer gets. None stays None."""
@@ -271,10 +277,6 @@ def with_new_calls(model: Any, weights: Iterable[HeldWeight]) -> list[tuple[Held
         and variable_of(held.weight.name) == "kernel"
         and not held.weight.not_a_matrix
     ]
-
-
-def _reshaped(array: Any, shape: tuple[int, ...]) -> Any:
-    return array if tuple(array.shape) == shape else tf.reshape(array, shape)
 
 
 def _constant(array: Array, name: str) -> Any:

@@ -150,7 +150,7 @@ class TrainingState:
         Args:
             plan: The new masks and held values, of the weights that were masked before.
             weights: New values of weights by name, in their dense shapes. Weights that are not here
-                keep their values; see `HeldWeight.switch`.
+                keep their values; see `masksweep.strategies.core.switching.switch`.
             fresh_slots: Which entries of the optimizer's slots get their initial values.
 
         Raises:

@@ -141,7 +141,7 @@ class TrialSchema(Section):
                 raise Invalid("compare", self.compare.name, "not with train.epochs=0")
             if objective.startswith("train/"):
                 raise Invalid("objective", objective, "train.epochs is 0; test/loss, ...")
-        if self.data.validation == 0 and objective.startswith("validation/"):
+        if not self.data.has_validation and objective.startswith("validation/"):
             raise Invalid("objective", objective, "data.validation is 0; test/loss, ...")
         if objective.endswith("/accuracy" if score_name(self.data.task) == "mse" else "/mse"):
             raise Invalid("objective", objective, f"{self.data.name} is {self.data.task}")
@@ -257,7 +257,8 @@ class TrialSchema(Section):
     @property
     def score_metric(self) -> ScoreMetric:
         """The metric that trials are compared by."""
-        return ScoreMetric(self.objective or f"test/{score_name(self.data.task)}")
+        task = self.data.task
+        return ScoreMetric(self.objective or f"test/{score_name(task)}", task)
 
 
 @cache

@@ -11,6 +11,7 @@ class ScoreMetric:
 
     Args:
         key: Name of the metric, such as `test/accuracy` or `validation/loss`.
+        task: The task of the data. The losses of two tasks cannot be compared.
 
     Example:
         >>> metric = ScoreMetric("test/accuracy")
@@ -19,6 +20,7 @@ class ScoreMetric:
     """
 
     key: str
+    task: str = "classification"
 
     @property
     def is_accuracy(self) -> bool:
@@ -52,7 +54,7 @@ class ScoreMetric:
 
     def format(self, score: float) -> str:
         """Returns a score for a sentence, with its unit."""
-        return f"{score:.1f} %" if self.is_accuracy else f"{score:.4g}"
+        return f"{score:.1f} %" if self.is_accuracy else f"{score:z.4g}"
 
     def format_difference(self, difference: float) -> str:
         """Returns the difference of two scores for a sentence, with its sign and unit."""

@@ -73,7 +73,7 @@ def _check_early_stopping(
     key, settings = "train.early_stopping", stopping.model_dump()
     if stopping.monitor not in names:
         raise Invalid(f"{key}.monitor", stopping.monitor, f"must be one of {', '.join(names)}")
-    if data.validation == 0:
+    if not data.has_validation:
         raise Invalid(key, settings, "must be null; data.validation is 0")
     for other, is_given in {
         "compare": compares,

@@ -72,6 +72,7 @@ class SweepRun(TrialWatcher):
         self.outcomes.update(done)
         self._planned, self._stop, self._name, self._command = planned, stop, name, command
         self._question, self._launch = first.sweep.question or "", first.launch
+        self._objective = first.objective
         self._ticked = 0.0
         self._stop_reason = ""
         self._lost: list[str] = []
@@ -95,6 +96,7 @@ class SweepRun(TrialWatcher):
         note = summary.note(self._question, self._command, [], [])
         plan = [p.describe() for p in self._planned]
         tags = {"sweep.question": self._question, "sweep.command": self._command}
+        tags["sweep.objective"] = self._objective or ""
         self._recorder.start_sweep(note, plan, scores, tags, plugins.recorded_files())
         self._recorder.sender.start()
         not_run = [p for p in self._planned if p.state != "to run"]
@@ -148,7 +150,8 @@ class SweepRun(TrialWatcher):
         except Exception as error:
             print(f"masksweep: no table was made: {error!r}", file=sys.stderr)
             return summary.note(self._question, self._command, [], []), {}
-        if status != "KILLED" and self._has_new_results:
+        # trials that were done before may be compared by another metric now
+        if status != "KILLED" and (self._has_new_results or self._objective):
             self._display.phase("Drawing the report")
             files |= build.build_report(
                 self._name, self._question, self._command, ended, self.environments

@@ -57,29 +57,25 @@ def compare_with_baseline(
         One comparison for each group with at least two pairs, in the order of the trials.
     """
     baselines = [o for o in outcomes if o.trial.label == baseline]
-    scores = {training_key(o.trial): score(o) for o in baselines if o.status == "ok"}
-    groups: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    metrics: dict[tuple[str, str], ScoreMetric] = {}
+    partners = {training_key(o.trial): o for o in baselines if o.status == "ok"}
+    groups: dict[tuple[str, str, ScoreMetric], list[tuple[float, float]]] = {}
     for o in outcomes if baselines else ():
         if o.status != "ok" or o.trial.strategy.role == "dense" or o.trial.label == baseline:
             continue
         under_baseline = o.trial.with_strategy(baselines[0].trial.strategy)
-        own, partner = score(o), scores.get(training_key(under_baseline))
-        if own is None or partner is None:
+        partner = partners.get(training_key(under_baseline))
+        own, other = score(o), None if partner is None else score(partner, metric(o))
+        if own is None or other is None:
             continue
-        key = o.trial.label, ", ".join(filter(None, [o.trial.pattern_label, o.variant]))
-        groups.setdefault(key, []).append((own, partner))
-        metrics[key] = metric(o)
+        pattern = ", ".join(filter(None, [o.trial.pattern_label, o.variant]))
+        groups.setdefault((o.trial.label, pattern, metric(o)), []).append((own, other))
     differences = {
         group: paired_difference(*zip(*pairs, strict=True))
         for group, pairs in groups.items()
         if len(pairs) > 1
     }
     corrected = bonferroni(list(differences.values()))
-    return [
-        Comparison(*group, metrics[group], d)
-        for group, d in zip(differences, corrected, strict=True)
-    ]
+    return [Comparison(*group, d) for group, d in zip(differences, corrected, strict=True)]
 
 
 def training_key(trial: Trial, without: Sequence[str] = ()) -> str:
@@ -128,10 +124,16 @@ def metric(outcome: Outcome) -> ScoreMetric:
     return outcome.trial.score_metric
 
 
-def score(outcome: Outcome) -> float | None:
-    """Returns the value of `metric`, an accuracy in percent; None if the trial has none."""
-    value = outcome.result.metrics.get(metric(outcome).key)
-    return None if value is None else value * metric(outcome).unit
+def score(outcome: Outcome, by: ScoreMetric | None = None) -> float | None:
+    """Returns the value of a metric, an accuracy in percent; None if the trial has none.
+
+    Args:
+        outcome: The trial.
+        by: The metric; by default `metric`.
+    """
+    by = by or metric(outcome)
+    value = outcome.result.metrics.get(by.key)
+    return None if value is None else value * by.unit
 
 
 def rows(

@@ -38,7 +38,8 @@ def draw_plots(outcomes: Sequence[Outcome], form: str = "svg") -> dict[str, byte
     }
     for kind, members in by_kind.items():
         suffix, drawn = f" {kind}" if len(by_kind) > 1 else "", [*dense, *members]
-        drawn = [o for o in drawn if metric(o) == metric(members[0])]
+        data = [o.trial.data for o in members]
+        drawn = [o for o in drawn if metric(o) == metric(members[0]) and o.trial.data in data]
         images[f"score{suffix}"] = _plot_over_sparsity(drawn, score, _score_label(drawn), form)
         images[f"speed{suffix}"] = _plot_over_sparsity(drawn, _ratio, "step time / dense", form)
     images["pareto"] = _plot_pareto(outcomes, form)

@@ -75,17 +75,19 @@ def group_by_kind(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
             since any way of holding holds there.
 
     Returns:
-        Trials by kind: pattern, schedule if not static, held values if not zero, and data set if
-        there are several, for example `columns, held init`.
+        Trials by kind: pattern, schedule if not static, held values if not zero, data set if there
+        are several, and metric if there are several objectives, for example `columns, held init`.
     """
     by_kind: dict[str, list[Outcome]] = {}
     several = len({o.trial.data.name for o in outcomes}) > 1
+    several_objectives = len({o.trial.objective for o in outcomes}) > 1
     for o in outcomes:
         if o.trial.strategy.role != "dense" and not o.trial.still_reason:
             held_label = "" if o.trial.held.name == "zero" else f", held {label(o.trial.held)}"
             data = f", {o.trial.data.name}" if several else ""
             moves = "" if o.trial.schedule.name == "static" else f", {label(o.trial.schedule)}"
-            kind = f"{o.trial.pattern.name}{moves}{held_label}{data}"
+            by = f", {o.trial.score_metric.name}" if several_objectives else ""
+            kind = f"{o.trial.pattern.name}{moves}{held_label}{data}{by}"
             by_kind.setdefault(kind, []).append(o)
     return by_kind
 

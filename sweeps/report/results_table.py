@@ -15,6 +15,7 @@ from rich.text import Text
 from masksweep.sweeps.common import escape, tables
 from masksweep.sweeps.common.tables import Column
 from masksweep.sweeps.config.outcome import Outcome
+from masksweep.sweeps.config.score_metric import ScoreMetric
 from masksweep.sweeps.report import claims
 from masksweep.sweeps.report.claims import CheckedClaim
 from masksweep.sweeps.report.verdicts import control_held, describe_problem, is_inconclusive
@@ -35,7 +36,7 @@ class Row:
     pattern: str
     """The pattern and the variant."""
     score: str
-    """Mean of the test score with its 95 % interval (Student's t over the seeds)."""
+    """Mean of the score with its 95 % interval (Student's t over the seeds)."""
     ratio: str
     """Median over the trials of the step time, as a ratio to the dense control."""
     violated: str
@@ -74,13 +75,14 @@ def any_control_held(outcomes: Iterable[Outcome]) -> bool:
 
 def rows(outcomes: Iterable[Outcome]) -> list[Row]:
     """Returns a row for each strategy, pattern and variant, in the order of the trials."""
-    groups: dict[tuple[str, str, str], list[Outcome]] = {}
+    groups: dict[tuple[str, str, str, ScoreMetric], list[Outcome]] = {}
     for outcome in outcomes:
-        key = (outcome.trial.label, outcome.trial.pattern_label, outcome.variant)
+        trial = outcome.trial
+        key = (trial.label, trial.pattern_label, outcome.variant, trial.score_metric)
         groups.setdefault(key, []).append(outcome)
     return [
         _row(strategy, ", ".join(filter(None, [pattern, variant])), members)
-        for (strategy, pattern, variant), members in groups.items()
+        for (strategy, pattern, variant, _), members in groups.items()
     ]
 
 

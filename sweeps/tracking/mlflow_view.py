@@ -67,13 +67,18 @@ def _view_name(sweep: str) -> str:
     return f"masksweep-{sweep}"
 
 
+def _distinct(*names: str) -> list[str]:
+    """Returns the names, each once: trials may be compared by one that is shown anyway."""
+    return list(dict.fromkeys(names))
+
+
 def _state(parent: str, scores: Sequence[str]) -> Mapping[str, Any]:
     """Returns the content of the view, in the format of MLflow's page."""
     speed = "speed/ratio_to_dense"
     charts = [
         _chart("PARALLEL", f"{score}: all settings", showAllRuns=True,
                selectedParams=["strategy", "pattern", "pattern.sparsity"],
-               selectedMetrics=["integrity/peak_violations", speed, score])
+               selectedMetrics=_distinct("integrity/peak_violations", speed, score))
         for score in scores
     ]  # fmt: skip
     charts += [
@@ -81,6 +86,7 @@ def _state(parent: str, scores: Sequence[str]) -> Mapping[str, Any]:
                runsCountToCompare=1000)
         for score in scores
         for over in (speed, "sparsity/achieved")
+        if over != score
     ]  # fmt: skip
     leaks = "audit/violations"
     charts += [_chart("LINE", "violations by epoch", metricKey=leaks, selectedMetricKeys=[leaks])]
@@ -88,7 +94,7 @@ def _state(parent: str, scores: Sequence[str]) -> Mapping[str, Any]:
         "searchFilter": f"tags.mlflow.parentRunId = '{parent}'",
         "orderByKey": "attributes.`start_time`",
         "orderByAsc": True,
-        "selectedColumns": [*COLUMNS, *(f"metrics.`{score}`" for score in scores)],
+        "selectedColumns": _distinct(*COLUMNS, *(f"metrics.`{score}`" for score in scores)),
         "runsHiddenMode": "SHOW_ALL",
         "isAccordionReordered": True,
         "compareRunSections": [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -151,11 +151,27 @@ def _sweep(
         run_id=parent,
         question=tags.get("sweep.question", ""),
         command=tags.get("sweep.command", ""),
-        outcomes=[o for o, _ in results if not isinstance(o, str)],
+        outcomes=[
+            _compared_by(outcome, tags.get("sweep.objective"))
+            for outcome, _ in results
+            if not isinstance(outcome, str)
+        ],
         environments=environments,
         left_out=left_out,
         runs=[run.info.run_id for run in runs],
     )
+
+
+def _compared_by(outcome: Outcome, objective: str | None) -> Outcome:
+    """Returns an outcome with the sweep's `objective`; None leaves that of the trial.
+
+    A trial that was done before is not run again for another objective, so its config may have the
+    one of then.
+    """
+    if objective is None:
+        return outcome
+    trial = outcome.trial.model_copy(update={"objective": objective or None})
+    return replace(outcome, trial=trial)
 
 
 def _outcome(client: Any, run: Any, folder: Path) -> tuple[Outcome | str, str]:

@@ -50,8 +50,8 @@ class Recorder:
         Args:
             note: Description of the parent run, in Markdown.
             plan: The plan of the sweep, one entry per trial.
-            scores: Names of the trials' test scores. If empty, MLflow's page gets no view of the
-                sweep.
+            scores: Names of the metrics that the trials are compared by, as `test/accuracy`. If
+                empty, MLflow's page gets no view of the sweep.
             tags: Additional tags of the parent run.
             files: Content of the parent run's first files, by name.
         """

@@ -34,7 +34,7 @@ from tests.support.trials import trial
 SGD = {"name": "sgd", "learning_rate": 0.1}
 DENSE = (0.5, 0.625, 0.75)
 REGRESSION: dict[str, Any] = {"data": "diabetes"}
-ACCURACY, MSE = ScoreMetric("test/accuracy"), ScoreMetric("test/mse")
+ACCURACY, MSE = ScoreMetric("test/accuracy"), ScoreMetric("test/mse", "regression")
 
 Scored = tuple[Trial, float]
 

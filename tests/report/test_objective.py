@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from masksweep.sweeps.config.outcome import Outcome
@@ -10,6 +12,7 @@ from masksweep.sweeps.driver.progress_panel import render_lines
 from masksweep.sweeps.driver.progress_state import Tally
 from masksweep.sweeps.report import baseline, plots, ranking, recommendation, results_table
 from masksweep.sweeps.results import TrialResult
+from masksweep.sweeps.tracking import mlflow_view
 from tests.support.trials import trial
 
 RESULTS = {  # by strategy: accuracy, loss and step time
@@ -75,6 +78,48 @@ def test_less_is_better_but_for_accuracies_and_what_holds() -> None:
     assert "Its mean validation loss is -0.695;" in use
     (standing,) = (s for s in ranking.summarize_strategies(trials) if s.strategy == "projection")
     assert standing.score == pytest.approx(0.695)
+
+
+def test_a_trial_is_paired_with_a_dense_one_that_was_recorded_under_another_one() -> None:
+    dense = [o for o in outcomes(None) if o.trial.strategy.role == "dense"]
+    others = [o for o in outcomes("validation/loss") if o.trial.label == "projection"]
+    ((_, _, difference, _, _),) = baseline.rows([*dense, *others])
+    assert difference.startswith("-0.2000")
+    mixed = [*dense, *others, *(o for o in outcomes(None) if o.trial.label == "projection")]
+    assert [r.score.split()[0] for r in results_table.rows(mixed)] == ["80.5", "0.3050", "70.5"]
+    assert {*ranking.group_by_kind(mixed)} == {"random, validation loss", "random, test accuracy"}
+
+
+def test_losses_of_two_tasks_are_not_compared() -> None:
+    trials = outcomes("validation/loss")
+    for outcome in outcomes("validation/loss"):
+        planned = trial(
+            data="diabetes", objective="validation/loss", strategy=outcome.trial.strategy.name,
+            seed=outcome.trial.seed,
+        )  # fmt: skip
+        metrics = {**outcome.result.metrics, "validation/loss": 3000.0}
+        trials.append(Outcome(planned, "", "ok", TrialResult("ok", metrics=metrics)))
+    tally = Tally(len(trials), 0)
+    for outcome in trials:
+        tally.end(outcome)
+    lines = [line.plain for line in render_lines(tally, 120, 24)]
+    best = [line for line in lines if line.startswith("best validation loss: ")]
+    assert len(best) == 2, lines
+    assert "projection 0.3" in best[0]
+    assert "3000" in best[1]
+
+
+def test_a_mean_of_nothing_has_no_sign() -> None:
+    assert ScoreMetric("integrity/violations").format(-0.0) == "0"
+
+
+def test_mlflows_view_shows_each_metric_once() -> None:
+    for key in ("speed/ratio_to_dense", "integrity/peak_violations", "test/accuracy"):
+        _, view = mlflow_view.view_tag("id", "parent", [key])
+        state = json.loads(view)
+        lists = [state["selectedColumns"]]
+        lists += [c["selectedMetrics"] for c in state["compareRunCharts"] if "selectedMetrics" in c]
+        assert all(len(names) == len(set(names)) for names in lists), lists
 
 
 def test_plots_are_of_it() -> None:

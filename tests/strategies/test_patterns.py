@@ -262,8 +262,11 @@ def test_the_axes_are_those_of_keras_layers() -> None:
         (keras.layers.Conv2DTranspose(7, 3), 7, 5),
         (keras.layers.DepthwiseConv2D(3, depth_multiplier=2), 10, 5),
         (keras.layers.SeparableConv2D(7, 3, depth_multiplier=2), 10, 5),
+        (keras.layers.EinsumDense("abc,cde->abde", (8, 2, 3)), 6, 5),
+        (keras.layers.EinsumDense("abc,bcd->ad", 7), 7, 40),
     ):
-        shape = (8, 5) if isinstance(layer, keras.layers.Dense) else (8, 8, 5)
+        flat = isinstance(layer, (keras.layers.Dense, keras.layers.EinsumDense))
+        shape = (8, 5) if flat else (8, 8, 5)
         model = keras.Sequential([keras.Input(shape), layer])
         kernel = next(w for w in describe(model) if w.is_kernel)
         masked_kernel = MaskedWeight(

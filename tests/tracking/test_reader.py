@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import chdir
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from masksweep.sweeps.config.plan import PlannedTrial
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.tracking import resume
+from masksweep.sweeps.tracking.reader import load_sweeps
 from tests.support.sweep_process import local_store
 from tests.support.trials import trial as make
 
@@ -23,11 +25,13 @@ SKIPPED = make(strategy="var_list")
 FAILED = make(strategy="projection", optimizer={"name": "adam", "learning_rate": 1e-7})
 
 
-def record(name: str, trials: Sequence[Trial], again: bool = False) -> None:
+def record(
+    name: str, trials: Sequence[Trial], again: bool = False, tags: Mapping[str, str] | None = None
+) -> None:
     """Records a sweep in the store of the current folder, without training."""
     planned = [PlannedTrial(t, []) for t in trials]
     with resume.open_sweep(planned, name, rerun=True) as (_, recorder, _):
-        recorder.start_sweep("note", [])
+        recorder.start_sweep("note", [], tags=tags)
         recorder.sender.start()
         for trial in trials:
             recorder.start_trial(trial, trial.name, again=again)
@@ -113,6 +117,25 @@ def test_a_trial_that_was_rerun_is_there_once(
     record("again", TRIALS[:2], again=True)
     assert len(local_store(tmp_path, "again").children) == 4
     assert list(sweeps.load("again").trials["seed"]) == [0, 1]
+
+
+def test_trials_are_compared_by_the_sweeps_newest_objective(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path
+) -> None:
+    """Trials that are done are not run again for it, so their own config may have another one."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_store, "mlflow.db")
+    trials = [make(seed=n, objective="test/loss" if n else None) for n in (0, 1)]
+
+    def metrics(name: str) -> set[str]:
+        (stored,) = load_sweeps([name], None, Path(tempfile.mkdtemp(dir=tmp_path)))
+        return {outcome.trial.score_metric.key for outcome in stored.outcomes}
+
+    record("before", trials)
+    assert metrics("before") == {"test/accuracy", "test/loss"}
+    for objective, key in (("validation/loss", "validation/loss"), ("", "test/accuracy")):
+        record("after", trials, tags={"sweep.objective": objective})
+        assert metrics("after") == {key}
 
 
 @pytest.mark.parametrize(

@@ -214,6 +214,14 @@ def test_the_data_set_passes_the_public_check(monkeypatch: pytest.MonkeyPatch) -
     assert data.deterministic
 
 
+def test_its_own_validation_samples_can_decide() -> None:
+    stopping = {"monitor": "validation/loss", "patience": 1}
+    train = {**TRAIN, "early_stopping": stopping}
+    trial = of_stream(objective="validation/loss", train=train)
+    assert trial.score_metric.key == "validation/loss"
+    assert "validation/loss" in run(of_stream(train={**TRAIN, "epochs": 1})).metrics
+
+
 def test_the_example_of_contributing_is_such_a_data_set() -> None:
     names = {"dataclass": dataclass, "ClassVar": ClassVar, "DataSet": DataSet}
     exec(plugin.my_stream(), names | {"register": lambda kind: kind}, names)

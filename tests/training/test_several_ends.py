@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -125,6 +126,18 @@ class Streamed(DataSet):
         train, test = DATASETS["my_ends_data"]().samples()
         return tf.data.Dataset.from_tensor_slices(train), tf.data.Dataset.from_tensor_slices(test)
 
+    def __reduce__(self) -> Any:
+        return _streamed_elsewhere, ()
+
+
+def _streamed_elsewhere() -> Streamed:
+    """The data set in a process that has not loaded the components of the page."""
+    if "my_ends_data" not in DATASETS:
+        sys.path.insert(0, tempfile.mkdtemp())
+        Path(sys.path[0], "my_ends.py").write_text(my_ends())
+        importlib.import_module("my_ends")
+    return Streamed()
+
 
 @dataclass(frozen=True)
 class Stored(Streamed):
@@ -140,6 +153,7 @@ def test_a_pipeline_trains_as_arrays_do(monkeypatch: pytest.MonkeyPatch) -> None
     for data in (Streamed, Stored):
         monkeypatch.setitem(DATASETS._components, data.name, data)
         monkeypatch.setitem(DATASETS._origins, data.name, "tests")
+    check_dataset(Streamed())
     ends = {"train": {"shuffle": False}, "strategy": "weight_mask"}
     expected, streamed = (finished(make(data=d.name, **ends)) for d in (Stored, Streamed))
     assert streamed.tags["trial.weights_sha256"] == expected.tags["trial.weights_sha256"]
@@ -159,6 +173,7 @@ def test_a_pipeline_that_does_not_fit_its_tasks_is_told(monkeypatch: pytest.Monk
         ({"samples": (x, {"kind": y["kind"]})}, "has the targets kind, not kind, size"),
         ({"samples": (x, {**y, "size": y["size"][:, 0]})}, "targets of the shape (); [outputs]"),
         ({"samples": ({"picture": x["picture"]}, y)}, "must have samples of one shape"),
+        ({"samples": (dict(reversed(x.items())), y)}, "must have its inputs in one order"),
         ({"samples": (x, y), "outputs": None}, "must set outputs, the number of classes of kind"),
     )
     for change, said in cases:

@@ -173,6 +173,12 @@ class DataSet:
         return None
 
     @property
+    def has_validation(self) -> bool:
+        """Whether there are validation samples."""
+        is_own = type(self).own_validation is not DataSet.own_validation
+        return self.validation > 0 or is_own
+
+    @property
     def all_tasks(self) -> Mapping[str, Task]:
         """The task of each output by its name, which is empty for one output."""
         return self.tasks or {"": self.task}
@@ -290,9 +296,10 @@ def _pipelines(data: DataSet, training: Any, validation: Any, test: Any) -> Arra
     if validation is not None:
         parts.append(Pipeline.of(data, "validation", validation))
     for part in parts:
-        shapes_of_part = part.sample_shape, part.target_shape
-        if shapes_of_part != (train.sample_shape, train.target_shape):
+        if (part.sample_shape, part.target_shape) != (train.sample_shape, train.target_shape):
             raise Invalid("name", data.name, "must have samples of one shape in all of its parts")
+        if [*part.sample_shape] != [*train.sample_shape]:
+            raise Invalid("name", data.name, "must have its inputs in one order in all parts")
     own = parts[1] if len(parts) == 2 else None
     return Arrays(
         name=data.name,

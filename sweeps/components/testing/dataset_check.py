@@ -56,9 +56,13 @@ def check_dataset(data: DataSet) -> None:
         few = shared <= 0.01 * named.count(validation[0])  # a data set may contain equal samples
         require(few, f"{shared} validation samples are training samples too")
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        elsewhere = pool.submit(data.load).result()  # a process with only the needed imports
-    same = elsewhere.described()["sha256"] == data.load().described()["sha256"]
+        elsewhere = pool.submit(_digest, data).result()  # a process with only the needed imports
+    same = elsewhere == _digest(data)
     require(same, "it is another data set in another process")
+
+
+def _digest(data: DataSet) -> str:
+    return str(data.load().described()["sha256"])
 
 
 def _arrays(part: Split | Pipeline) -> Split:
