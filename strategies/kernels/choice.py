@@ -8,6 +8,10 @@ output. In short, of 64 x 64 to 1024 x 1024 kernels at sparsities .5 to .99, in 
 - `dense` is the fastest for kernels of up to `MAX_DENSE` entries: calling compiled code takes more
   time than its products there. For the largest of them at sparsity .5, `compiled` takes up
   to a quarter less in batches of 1, and `block` up to two fifths less;
+- it is so for larger ones, of up to `MAX_DENSE_OF_MANY`, if they keep `MANY` of their entries. XLA
+  then compiles the whole step, which times of one layer do not show. In the network S of
+  `masksweep bench`, a step at sparsity .5 takes 1.04 of a dense one, and 1.34 with `compiled`; at
+  .8 it takes .99 and .85;
 - `compact` is the fastest where a mask has whole rows or columns, but for 1 % of 1024 units in
   batches of 128, where `compiled` takes .6 to .9 of its time;
 - `block` is faster than `compiled` for blocks of 32 x 32, and as fast, up to a fifth, for those of
@@ -34,6 +38,10 @@ MIN_KEPT = 1024
 """Number of kept entries from which on compiled code is taken."""
 MAX_DENSE = 2**16
 """Largest number of entries, masked ones included, of a kernel that is written out."""
+MAX_DENSE_OF_MANY = 2**18
+"""The same for a kernel that keeps many of its entries."""
+MANY = 0.3
+"""Density from which on these are many."""
 
 
 class Choice(NamedTuple):
@@ -63,12 +71,13 @@ def choose(masked: MaskedWeight, on_gpu: bool | None = None) -> Choice:
     """
     if not misfit("compact", masked):
         return Choice("compact")
-    if masked.mask.size <= MAX_DENSE:
+    size, kept = masked.mask.size, int(masked.mask.sum())
+    if size <= MAX_DENSE or (size <= MAX_DENSE_OF_MANY and kept >= MANY * size):
         return Choice("dense")
     scattered = choose_for_moving_masks(on_gpu)
     if scattered.format == "coo":
         return scattered
-    if int(masked.mask.sum()) < MIN_KEPT:
+    if kept < MIN_KEPT:
         return Choice("coo")
     height, width = block_shape(masked.with_outputs_last().mask)
     return Choice("block" if height >= MIN_SIDE and width % MIN_SIDE == 0 else "compiled")

@@ -163,11 +163,11 @@ def test_two_processes_give_the_same_bits() -> None:
     ("pattern", "format"),
     [
         (
-            {"name": "random", "sparsity": 0.5},
+            {"name": "random", "sparsity": 0.75},
             "compiled for hidden_1/kernel; dense for hidden_2/kernel",
         ),
         (
-            {"name": "block", "sparsity": 0.5, "block": [16, 16]},
+            {"name": "block", "sparsity": 0.75, "block": [16, 16]},
             "block for hidden_1/kernel; compact for hidden_2/kernel",
         ),
         ({"name": "columns", "sparsity": 0.5}, "compact"),
@@ -208,12 +208,12 @@ def test_auto_compiles_with_xla_where_its_formats_do(
 
 def test_trials_whose_masks_have_other_formats_do_not_share_a_program() -> None:
     """A random mask may have blocks by chance; the same trial must always have the same bits."""
-    blocks = {"name": "block", "sparsity": 0.5, "block": [16, 16]}
+    blocks = {"name": "block", "sparsity": 0.75, "block": [16, 16]}
     sections = {"model": {"name": "mlp", "hidden": [1040]}, "strategy": "sparse_tensor"}
     program_cache.clear_programs()
     fresh = sha(run(make(**sections, pattern=blocks)))
     program_cache.clear_programs()
-    run(make(**sections, pattern={"name": "random", "sparsity": 0.5}))
+    run(make(**sections, pattern={"name": "random", "sparsity": 0.75}))
     assert sha(run(make(**sections, pattern=blocks))) == fresh
 
 

@@ -21,8 +21,8 @@ from masksweep.strategies.testing.case import Case
 from masksweep.strategies.testing.trial import Trial
 
 PATTERNS: dict[str, Pattern] = {
-    "compiled": Random(0.5),
-    "block": Block(0.5, (16, 16)),
+    "compiled": Random(0.75),
+    "block": Block(0.75, (16, 16)),
     "compact": Columns(0.5),
 }
 """A pattern for which each format is chosen, for kernels that are not small."""
@@ -45,8 +45,9 @@ def mask_of(pattern: Pattern, *shape: int) -> Mask:
         *((pattern, format, "coo") for format, pattern in PATTERNS.items() if format != "compact"),
         (Columns(0.5), "compact", "compact"),
         (Rows(0.5), "compact", "compact"),
-        (Block(0.5, (4, 4)), "compiled", "coo"),
-        (Block(0.5, (32, 1)), "compiled", "coo"),
+        (Block(0.75, (4, 4)), "compiled", "coo"),
+        (Block(0.75, (32, 1)), "compiled", "coo"),
+        (Random(0.5), "dense", "dense"),  # many entries, and the kernel is not large
         (Random(0.99), "coo", "coo"),  # few entries
         (Random(0.0), "compact", "compact"),  # all entries
     ],
@@ -75,7 +76,7 @@ def test_a_small_kernel_is_written_out(pattern: Pattern, format: str, on_gpu: bo
 
 
 def test_the_reason_for_a_slower_format_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    mask = mask_of(Random(0.5), WIDTH, WIDTH)
+    mask = mask_of(Random(0.75), WIDTH, WIDTH)
     plan = Plan((masked(mask), masked(mask_of(Rows(0.5), WIDTH, WIDTH), "last/kernel")))
     text = "compiled for hidden/kernel; compact for last/kernel"
     assert SparseTensor().choices(plan, False) == {"format": text}
