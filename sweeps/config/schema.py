@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from functools import cache
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -27,7 +27,7 @@ from masksweep.sweeps.components.optimizers import Optimizer
 from masksweep.sweeps.components.schedules import SCHEDULES as LEARNING_RATES
 from masksweep.sweeps.config import training_checks
 from masksweep.sweeps.config.fields import ComparisonStrategy, Globs, Targets, component
-from masksweep.sweeps.config.score_metric import ScoreMetric
+from masksweep.sweeps.config.score_metric import MEASURED, PARTS, ScoreMetric
 from masksweep.sweeps.config.sections import (
     Audit,
     Checkpoint,
@@ -37,18 +37,10 @@ from masksweep.sweeps.config.sections import (
     Speed,
     Start,
     Sweep,
+    Text,
     Tracking,
     Train,
 )
-
-Objective = Literal[
-    "train/loss", "train/accuracy", "train/mse",
-    "validation/loss", "validation/accuracy", "validation/mse",
-    "test/loss", "test/accuracy", "test/mse",
-    "integrity/ok", "integrity/violations", "integrity/peak_violations",
-    "speed/step_ms", "speed/ratio_to_dense",
-]  # fmt: skip
-"""Metrics that trials can be compared by."""
 
 
 class TrialSchema(Section):
@@ -83,9 +75,9 @@ class TrialSchema(Section):
     """A second strategy, or its name. It is trained in lockstep with the trial's own, to find
     the step at which their weights start to differ. The dense control has none."""
     seed: Annotated[int, Field(ge=0, strict=True)] = 0
-    objective: Objective | None = None
-    """The metric that trials are compared by; null means `test/accuracy` or `test/mse`, by the
-    task."""
+    objective: Text | None = None
+    """The metric that trials are compared by: of a part of the data, as `validation/loss` or
+    `test/auc`, or one of `MEASURED`. null means `test/accuracy` or `test/mse`, by the task."""
     start: Start = Start()
     train: Train = Train()
     audit: Audit = Audit()
@@ -136,6 +128,10 @@ class TrialSchema(Section):
             }
             training_checks.check_schedule(self.schedule, self.pattern, events)
         objective = self.score_metric.key
+        recorded = training_checks.recorded_metrics(self.train, self.data)
+        metrics = [*(part + name for part in PARTS for name in recorded), *MEASURED]
+        if objective not in metrics:
+            raise Invalid("objective", objective, f"must be one of {', '.join(metrics)}")
         if self.still_reason == "train.epochs=0":
             if self.compare:
                 raise Invalid("compare", self.compare.name, "not with train.epochs=0")
@@ -143,8 +139,6 @@ class TrialSchema(Section):
                 raise Invalid("objective", objective, "train.epochs is 0; test/loss, ...")
         if not self.data.has_validation and objective.startswith("validation/"):
             raise Invalid("objective", objective, "data.validation is 0; test/loss, ...")
-        if objective.endswith("/accuracy" if score_name(self.data.task) == "mse" else "/mse"):
-            raise Invalid("objective", objective, f"{self.data.name} is {self.data.task}")
         rate = self.start.learning_rate or self.optimizer.learning_rate
         if self.start.epochs and not rate:
             raise Invalid("start.learning_rate", "null", "needed, as optimizer.learning_rate is 0")

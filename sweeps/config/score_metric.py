@@ -4,6 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from masksweep.sweeps.components.metrics import is_higher_better
+
+MEASURED = (
+    "integrity/ok",
+    "integrity/violations",
+    "integrity/peak_violations",
+    "speed/step_ms",
+    "speed/ratio_to_dense",
+)
+"""Metrics of each trial that trials can be compared by, beside those of the data."""
+PARTS = ("test/", "validation/", "train/")
+"""How the names of the metrics of each part of the data begin."""
+
 
 @dataclass(frozen=True)
 class ScoreMetric:
@@ -25,12 +38,14 @@ class ScoreMetric:
     @property
     def is_accuracy(self) -> bool:
         """Whether it is an accuracy, which is written in percent."""
-        return self.key.endswith("/accuracy")
+        return self.key.endswith("accuracy")
 
     @property
     def sign(self) -> int:
         """1 if more is better, as for an accuracy; -1 if less is, as for a loss."""
-        return 1 if self.is_accuracy or self.key == "integrity/ok" else -1
+        is_of_data = self.key.startswith(PARTS)
+        higher = is_higher_better(self.key) if is_of_data else self.key == "integrity/ok"
+        return 1 if higher else -1
 
     @property
     def unit(self) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from masksweep.strategies.plan import Array
-from masksweep.sweeps.components.metrics import ALWAYS_RECORDED, is_metric, metric_named
+from masksweep.sweeps.components.metrics import is_higher_better
 
 
 @dataclass
@@ -43,21 +43,6 @@ class BestEpoch:
                 return False
         self.value, self.step, self.waited = value, step, 0
         return True
-
-
-def is_higher_better(monitor: str) -> bool:
-    """Returns whether a larger value of a metric is better.
-
-    Args:
-        monitor: Name of the metric, such as `validation/auc`. The name of an output may stand
-            before that of the metric, as in `validation/kind_auc`.
-    """
-    words = monitor.partition("/")[2].split("_")
-    names = ["_".join(words[i:]) for i in range(len(words))]
-    name = next((n for n in names if n in ALWAYS_RECORDED or is_metric(n)), names[0])
-    return name == "accuracy" or (
-        name not in ALWAYS_RECORDED and metric_named(name).higher_is_better
-    )
 
 
 def weights_of(training: Any) -> list[Array]:

@@ -283,6 +283,7 @@ def test_the_dense_control_of_a_trial_is_compiled_as_it_would_be_by_itself() -> 
         ({"outputs_held": [-1]}, "outputs_held.0"),
         ({"objective": "loss"}, "objective"),
         ({"objective": "test/mse"}, "objective"),
+        ({"objective": "test/auc"}, "objective"),  # only if train.metrics has it
         (
             {"data": {"name": "digits", "validation": 0}, "objective": "validation/loss"},
             "objective",
@@ -299,6 +300,12 @@ def test_a_bad_value_is_named_by_its_key(sections: dict[str, Any], key: str) -> 
     with pytest.raises(Invalid) as caught:
         parse({**BASE, **config})
     assert caught.value.key == key
+
+
+def test_trials_are_compared_by_what_is_recorded() -> None:
+    train = {**BASE["train"], "metrics": ["auc"]}
+    for key in ("test/auc", "validation/loss", "integrity/violations"):
+        assert parse({**BASE, "train": train, "objective": key}).score_metric.key == key
 
 
 def test_knobs_leave_out_defaults_only_if_asked() -> None:

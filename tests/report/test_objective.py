@@ -71,6 +71,7 @@ def test_less_is_better_but_for_accuracies_and_what_holds() -> None:
     """Also where values are negative, as those of a loss of one's own may be."""
     assert [ScoreMetric(key).sign for key in ("train/accuracy", "integrity/ok")] == [1, 1]
     assert [ScoreMetric(key).sign for key in ("test/mse", "speed/step_ms")] == [-1, -1]
+    assert [ScoreMetric(key).sign for key in ("test/auc", "test/kind_accuracy")] == [1, 1]
     trials = outcomes("validation/loss")
     for outcome in trials:
         outcome.result.metrics["validation/loss"] -= 1

@@ -382,7 +382,7 @@ SETTINGS: dict[str, tuple[str, str]] = {
     "a constraint by module": ("model: {constraint: os.system}", "model.constraint=os.system: "),
     "data by path": ("data: {name: /etc/passwd}", "data.name=/etc/passwd: unknown; one of"),
     "a page by path": ("sweep: {page: /etc/passwd}", "sweep.page=/etc/passwd: input should be"),
-    "a metric by module": ("objective: os.system", "objective=os.system: input should be"),
+    "a metric by module": ("objective: os.system", "objective=os.system: must be one of"),
     "a section of one's own": ("plugins: [os]", "plugins=['os']: unknown key"),
     "code for a number": ("seed: __import__('os').system('touch ran')", "seed=__import__('os')"),
     "bytes for a number": ("seed: !!binary aGk=", "seed=b'hi': input should be"),

@@ -46,5 +46,5 @@ def test_several_labels_of_a_sample(pack_width: int, tmp_path: Path) -> None:
     assert result.metrics["test/auc"] == pytest.approx(float(auc.result()), abs=1e-6)
     assert result.metrics["test/binary_crossentropy"] == pytest.approx(float(loss), abs=1e-6)
     assert trial.score_metric.key == "test/accuracy"
-    with pytest.raises(Invalid, match="npz is multi_label"):
+    with pytest.raises(Invalid, match="must be one of test/loss, test/accuracy, "):
         make(data=trial.data, objective="test/mse")

@@ -16,6 +16,7 @@ __all__ = [
     "KERAS_METRICS",
     "OWN_METRICS",
     "Metric",
+    "is_higher_better",
     "is_metric",
     "metric_named",
     "metrics_for",
@@ -53,3 +54,18 @@ def metric_named(name: str) -> KerasMetric | Metric:
         name: A name that `metrics_for` returns.
     """
     return KERAS_METRICS[name] if name in KERAS_METRICS else OWN_METRICS[name]()
+
+
+def is_higher_better(key: str) -> bool:
+    """Returns whether a larger value of a metric is better.
+
+    Args:
+        key: Name of the metric, such as `validation/auc`. The name of an output may stand
+            before that of the metric, as in `validation/kind_auc`.
+    """
+    words = key.partition("/")[2].split("_")
+    names = ["_".join(words[i:]) for i in range(len(words))]
+    name = next((n for n in names if n in ALWAYS_RECORDED or is_metric(n)), names[0])
+    return name == "accuracy" or (
+        name not in ALWAYS_RECORDED and metric_named(name).higher_is_better
+    )
