@@ -45,7 +45,7 @@ ARGUMENTS = [
     "model.hidden=[12]",
     "train.epochs=2",
     "train.jit=false",
-    "speed.rounds=3",
+    "speed.rounds=6",
     "sweep.name=small",
     "sweep.question=which of them holds",
 ]
