@@ -87,10 +87,10 @@ def multiply(x: Any, values: Any, packed: Any, outputs: int) -> Any:
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def product(x: Any, kernel: Any) -> Any:
-        kept_inputs = tf.gather(x, rows, axis=1)
+        kept_inputs = _kept(x, rows)
 
         def gradient(upstream: Any) -> tuple[Any, Any]:
-            upstream = tf.gather(upstream, columns, axis=1)
+            upstream = _kept(upstream, columns)
             of_inputs = tf.matmul(upstream, kernel, transpose_b=True)
             of_kernel = tf.matmul(kept_inputs, upstream, transpose_a=True)
             return _spread(of_inputs, rows, inputs), of_kernel
@@ -116,12 +116,22 @@ def flat_indices(packed: Any, inputs: int, outputs: int) -> Any:
     return tf.cast(packed, tf.int64)
 
 
+def _kept(array: Any, indices: Any) -> Any:
+    """Returns the columns of an array `[rows, size]` at the indices."""
+    import tensorflow as tf
+
+    # if all are kept, the indices are all in their order, and a gather would only take time
+    return array if indices.shape[0] == array.shape[1] else tf.gather(array, indices, axis=1)
+
+
 def _spread(kept: Any, indices: Any, size: int) -> Any:
     """Returns `[rows, size]` with the columns of `kept` at the indices, and zeros elsewhere."""
     import tensorflow as tf
 
     # a gather from the kept columns and one of zeros, because a scatter to columns is slow
     count = kept.shape[1]
+    if count == size:
+        return kept
     sources = tf.tensor_scatter_nd_update(tf.fill([size], count), indices[:, None], tf.range(count))
     spread = tf.gather(tf.pad(kept, [[0, 0], [0, 1]]), sources, axis=1)
     return tf.ensure_shape(spread, [kept.shape[0], size])
