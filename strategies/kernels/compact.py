@@ -128,10 +128,11 @@ def _spread(kept: Any, indices: Any, size: int) -> Any:
     """Returns `[rows, size]` with the columns of `kept` at the indices, and zeros elsewhere."""
     import tensorflow as tf
 
-    # a gather from the kept columns and one of zeros, because a scatter to columns is slow
-    count = kept.shape[1]
-    if count == size:
+    if kept.shape[1] == size:
         return kept
+    # A gather, because TensorFlow's scatter takes no empty batch. It takes rows of the transposed
+    # array, because one of columns is several times slower.
+    count = kept.shape[1]
     sources = tf.tensor_scatter_nd_update(tf.fill([size], count), indices[:, None], tf.range(count))
-    spread = tf.gather(tf.pad(kept, [[0, 0], [0, 1]]), sources, axis=1)
-    return tf.ensure_shape(spread, [kept.shape[0], size])
+    spread = tf.gather(tf.pad(tf.transpose(kept), [[0, 1], [0, 0]]), sources)
+    return tf.ensure_shape(tf.transpose(spread), [kept.shape[0], size])
