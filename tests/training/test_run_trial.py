@@ -60,6 +60,12 @@ def traces() -> list[int]:
     return [p.loop.function.experimental_get_tracing_count() for p in program_cache.programs()]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_programs_of_other_files() -> None:
+    """Those may have been traced more than once, as some tests of them do on purpose."""
+    program_cache.clear_programs()
+
+
 def sections_for(strategy: str) -> dict[str, Any]:
     sections = COLUMNS if strategy in ("var_list", "loss_mask") else {}
     return {"strategy": strategy, **({"pattern": "rows"} if strategy == "row_lookup" else sections)}
