@@ -22,7 +22,7 @@ from rich.table import Table
 from masksweep.sweeps.bench.driver import Driver, recorder
 from masksweep.sweeps.common import tables
 from masksweep.sweeps.common.tables import Column
-from masksweep.sweeps.components.datasets.base import Arrays, Split
+from masksweep.sweeps.components.datasets.arrays import Arrays, Split
 from masksweep.sweeps.config.trial import Trial, parse
 from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.training import batches, pack, program_cache, setup

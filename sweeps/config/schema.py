@@ -18,7 +18,7 @@ from masksweep.strategies.schedules import MaskSchedule
 from masksweep.strategies.schedules.static import Static
 from masksweep.strategies.schedules.swap import Swap
 from masksweep.sweeps.components.datasets import DataSet
-from masksweep.sweeps.components.datasets.base import score_name
+from masksweep.sweeps.components.datasets.arrays import score_name
 from masksweep.sweeps.components.groups import GROUPS
 from masksweep.sweeps.components.losses import DEFAULT_LOSS, OWN_LOSSES
 from masksweep.sweeps.components.metrics import OWN_METRICS

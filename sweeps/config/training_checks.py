@@ -8,7 +8,7 @@ from masksweep.strategies.errors import Invalid
 from masksweep.strategies.patterns import Pattern, Scored
 from masksweep.strategies.schedules import MaskSchedule
 from masksweep.sweeps.components.datasets import DataSet
-from masksweep.sweeps.components.datasets.base import score_name
+from masksweep.sweeps.components.datasets.arrays import score_name
 from masksweep.sweeps.components.losses import losses_for
 from masksweep.sweeps.components.metrics import metrics_for
 from masksweep.sweeps.components.optimizers import Optimizer

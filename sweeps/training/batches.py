@@ -12,7 +12,7 @@ from masksweep.strategies.errors import Invalid
 from masksweep.strategies.plan import Array
 from masksweep.sweeps.common.seeding import derive_seed, permutation
 from masksweep.sweeps.components.datasets import named
-from masksweep.sweeps.components.datasets.base import Split
+from masksweep.sweeps.components.datasets.arrays import Split
 from masksweep.sweeps.components.datasets.pipeline import Pipeline
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.training.setup import TrialStart

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from masksweep.sweeps.components.datasets.base import score_name
+from masksweep.sweeps.components.datasets.arrays import score_name
 from masksweep.sweeps.training import batches
 from masksweep.sweeps.training.program import Program
 from masksweep.sweeps.training.setup import TrialStart

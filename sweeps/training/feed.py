@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from masksweep.sweeps.components.datasets import named
-from masksweep.sweeps.components.datasets.base import Split
+from masksweep.sweeps.components.datasets.arrays import Split
 from masksweep.sweeps.components.datasets.pipeline import Pipeline
 from masksweep.sweeps.training import batches
 from masksweep.sweeps.training.setup import TrialStart

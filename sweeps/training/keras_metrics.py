@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from masksweep.strategies.plan import Array
-from masksweep.sweeps.components.datasets.base import Head, score_name
+from masksweep.sweeps.components.datasets.arrays import Head, score_name
 from masksweep.sweeps.components.datasets.named import Named, Part
 from masksweep.sweeps.components.metrics import metric_named
 from masksweep.sweeps.config.trial import Trial

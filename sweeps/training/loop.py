@@ -15,7 +15,7 @@ import numpy as np
 
 from masksweep.strategies.plan import Plan
 from masksweep.sweeps.components.datasets import named
-from masksweep.sweeps.components.datasets.base import Split
+from masksweep.sweeps.components.datasets.arrays import Split
 from masksweep.sweeps.components.datasets.pipeline import Pipeline
 from masksweep.sweeps.results import Diverged, Report
 from masksweep.sweeps.training import (

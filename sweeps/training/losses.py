@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from masksweep.strategies.errors import Invalid
 from masksweep.strategies.plan import Array
-from masksweep.sweeps.components.datasets.base import Head, Task
+from masksweep.sweeps.components.datasets.arrays import Head, Task
 from masksweep.sweeps.components.datasets.named import Named
 from masksweep.sweeps.components.losses import DEFAULT_LOSS, loss_named
 from masksweep.sweeps.training import model_ends

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from masksweep.strategies.core import keras_internals
 from masksweep.strategies.plan import Array
-from masksweep.sweeps.components.datasets.base import Head
+from masksweep.sweeps.components.datasets.arrays import Head
 from masksweep.sweeps.components.datasets.named import Named
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from masksweep.strategies.core.weight_summary import WeightSummary
 from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.common.text import pluralize
-from masksweep.sweeps.components.datasets.base import Arrays, Head
+from masksweep.sweeps.components.datasets.arrays import Arrays, Head
 from masksweep.sweeps.components.datasets.named import count
 from masksweep.sweeps.components.datasets.pipeline import Pipeline
 from masksweep.sweeps.config.trial import Trial

@@ -20,7 +20,7 @@ from masksweep.sweeps.results import PreflightAnswer
 from masksweep.sweeps.training.model_summary import ModelSummary, summaries
 
 if TYPE_CHECKING:
-    from masksweep.sweeps.components.datasets.base import Arrays
+    from masksweep.sweeps.components.datasets.arrays import Arrays
     from masksweep.sweeps.components.initializers import Network
 
 T = TypeVar("T")

@@ -7,7 +7,7 @@ from typing import Any
 
 from masksweep.strategies.base import Strategy
 from masksweep.strategies.plan import MaskedWeight, Plan
-from masksweep.sweeps.components.datasets.base import Head, Task
+from masksweep.sweeps.components.datasets.arrays import Head, Task
 from masksweep.sweeps.components.datasets.named import Named
 from masksweep.sweeps.components.models import Model
 from masksweep.sweeps.components.optimizers import Optimizer

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from masksweep.sweeps.components.datasets.base import Task
+from masksweep.sweeps.components.datasets.arrays import Task
 
 
 def _accuracy(targets: Any, outputs: Any) -> Any:

@@ -15,7 +15,7 @@ from masksweep.strategies.patterns.problem import Problem
 from masksweep.strategies.plan import Array, Plan, Weight
 from masksweep.strategies.schedules.base import Course
 from masksweep.sweeps.common.seeding import derive_seed
-from masksweep.sweeps.components.datasets.base import Arrays
+from masksweep.sweeps.components.datasets.arrays import Arrays
 from masksweep.sweeps.components.datasets.named import Named
 from masksweep.sweeps.components.datasets.pipeline import Pipeline
 from masksweep.sweeps.components.losses import DEFAULT_LOSS

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from masksweep.sweeps.components.datasets import DATASETS, DataSet
-from masksweep.sweeps.components.datasets.base import Split
+from masksweep.sweeps.components.datasets.arrays import Split
 from masksweep.sweeps.components.datasets.csv import Csv
 from masksweep.sweeps.components.datasets.explicit import Explicit
 from masksweep.sweeps.components.datasets.image_folder import ImageFolder

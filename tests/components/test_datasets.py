@@ -14,7 +14,8 @@ import pytest
 
 from masksweep.strategies import Invalid
 from masksweep.sweeps.components.datasets import DATASETS, characters, content, idx
-from masksweep.sweeps.components.datasets.base import Arrays, DataSet
+from masksweep.sweeps.components.datasets.arrays import Arrays
+from masksweep.sweeps.components.datasets.base import DataSet
 from masksweep.sweeps.components.datasets.characters import ALPHABET, Characters, encoded, text
 from masksweep.sweeps.components.datasets.csv import Csv
 from masksweep.sweeps.components.datasets.keras_images import KerasImages

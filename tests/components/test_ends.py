@@ -13,7 +13,7 @@ import pytest
 from keras import layers
 
 from masksweep.strategies import Invalid
-from masksweep.sweeps.components.datasets.base import Arrays, Task
+from masksweep.sweeps.components.datasets.arrays import Arrays, Task
 from masksweep.sweeps.components.models import Model
 from masksweep.sweeps.components.models.ends import final_function, require_fit
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from masksweep.strategies import Invalid
-from masksweep.sweeps.components.datasets.base import DataSet, Split, Task
+from masksweep.sweeps.components.datasets.arrays import Split, Task
+from masksweep.sweeps.components.datasets.base import DataSet
 from masksweep.sweeps.components.datasets.samples import check_samples
 
 X, LABELS, NUMBERS = np.zeros((4, 2), np.float32), np.array([0, 1, 2, 0]), np.ones((4, 1))

@@ -14,7 +14,7 @@ from masksweep.strategies import Plan, apply
 from masksweep.strategies.core.audit import same_bits
 from masksweep.strategies.core.training import Training
 from masksweep.strategies.dense import Dense
-from masksweep.sweeps.components.datasets.base import Task
+from masksweep.sweeps.components.datasets.arrays import Task
 from masksweep.sweeps.components.losses import KERAS_LOSSES
 from masksweep.sweeps.training.losses import TrainingLoss
 

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from masksweep.strategies.core.audit import same_bits
-from masksweep.sweeps.components.datasets.base import Task
+from masksweep.sweeps.components.datasets.arrays import Task
 from masksweep.sweeps.components.losses import DEFAULT_LOSS, KERAS_LOSSES, losses_for
 from masksweep.sweeps.components.losses.keras_losses import LEFT_OUT
 from masksweep.sweeps.components.metrics import KERAS_METRICS

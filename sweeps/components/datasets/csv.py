@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from masksweep.strategies.errors import Invalid, require
 from masksweep.strategies.registry import register
-from masksweep.sweeps.components.datasets.base import DataSet, Split, hold_out
+from masksweep.sweeps.components.datasets.arrays import Split
+from masksweep.sweeps.components.datasets.base import DataSet, hold_out
 from masksweep.sweeps.components.datasets.content import (
     as_inputs,
     as_targets,

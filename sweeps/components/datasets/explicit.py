@@ -9,7 +9,8 @@ import numpy as np
 
 from masksweep.strategies.errors import require
 from masksweep.strategies.registry import register
-from masksweep.sweeps.components.datasets.base import DataSet, Split, Task
+from masksweep.sweeps.components.datasets.arrays import Split, Task
+from masksweep.sweeps.components.datasets.base import DataSet
 
 
 @register

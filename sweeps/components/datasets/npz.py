@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from masksweep.strategies.core.npz import MAX_ARRAY_BYTES, ArrayFile, open_arrays
 from masksweep.strategies.errors import Invalid, require
 from masksweep.strategies.registry import register
-from masksweep.sweeps.components.datasets.base import DataSet, Split
+from masksweep.sweeps.components.datasets.arrays import Split
+from masksweep.sweeps.components.datasets.base import DataSet
 from masksweep.sweeps.components.datasets.content import (
     TaskOrAuto,
     as_inputs,

@@ -15,7 +15,8 @@ from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.components.datasets import named
 
 if TYPE_CHECKING:
-    from masksweep.sweeps.components.datasets.base import DataSet, Split
+    from masksweep.sweeps.components.datasets.arrays import Split
+    from masksweep.sweeps.components.datasets.base import DataSet
 
 SHUFFLED_BYTES = 2**28
 """Largest size of the samples that are shuffled at once, as float32. Larger data are shuffled in a

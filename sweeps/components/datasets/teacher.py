@@ -12,7 +12,8 @@ from masksweep.strategies.errors import require
 from masksweep.strategies.patterns.base import keep_lowest, normal, raw
 from masksweep.strategies.plan import Mask
 from masksweep.strategies.registry import register
-from masksweep.sweeps.components.datasets.base import DataSet, Split, Task, hold_out
+from masksweep.sweeps.components.datasets.arrays import Split, Task
+from masksweep.sweeps.components.datasets.base import DataSet, hold_out
 
 
 @register

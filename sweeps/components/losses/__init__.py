@@ -2,7 +2,7 @@
 
 from masksweep.strategies.errors import Invalid
 from masksweep.strategies.registry import Registry
-from masksweep.sweeps.components.datasets.base import Task
+from masksweep.sweeps.components.datasets.arrays import Task
 from masksweep.sweeps.components.losses.base import Loss
 from masksweep.sweeps.components.losses.keras_losses import (
     DEFAULT_LOSS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from masksweep.sweeps.components.datasets.base import Task
+from masksweep.sweeps.components.datasets.arrays import Task
 
 
 @dataclass(frozen=True)

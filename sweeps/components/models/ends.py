@@ -8,7 +8,7 @@ from typing import Any
 
 from masksweep.strategies.core import keras_internals
 from masksweep.strategies.errors import Invalid
-from masksweep.sweeps.components.datasets.base import Arrays, Head
+from masksweep.sweeps.components.datasets.arrays import Arrays, Head
 from masksweep.sweeps.components.models.base import Model
 
 PROBABILITIES = ("softmax", "sigmoid")

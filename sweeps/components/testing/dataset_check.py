@@ -12,7 +12,7 @@ from masksweep.strategies.errors import Invalid
 from masksweep.strategies.plan import Array
 from masksweep.strategies.testing.require import require
 from masksweep.sweeps.components.datasets import DataSet, named
-from masksweep.sweeps.components.datasets.base import Arrays, Head, Split
+from masksweep.sweeps.components.datasets.arrays import Arrays, Head, Split
 from masksweep.sweeps.components.datasets.pipeline import Pipeline
 
 FIRST_SAMPLES = 1024
