@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from masksweep.sweeps._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from masksweep.sweeps.tracking.reader import Loaded
+    from masksweep.sweeps.tracking.frames import Loaded
 
 
 def load(sweep: str | Sequence[str] | None = None, uri: str | None = None) -> Loaded:
@@ -21,7 +21,7 @@ def load(sweep: str | Sequence[str] | None = None, uri: str | None = None) -> Lo
 
     Returns:
         `trials` with a row for each trial, and `curves` with a row for each point of a curve; see
-        `reader.load`.
+        `frames.load`.
 
     Raises:
         Invalid: The store cannot be opened, or has no such sweep.
@@ -30,6 +30,6 @@ def load(sweep: str | Sequence[str] | None = None, uri: str | None = None) -> Lo
     Example:
         trials, curves = sweeps.load("quickstart")
     """
-    from masksweep.sweeps.tracking import reader
+    from masksweep.sweeps.tracking import frames
 
-    return reader.load(sweep, uri)
+    return frames.load(sweep, uri)

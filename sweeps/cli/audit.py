@@ -109,14 +109,14 @@ def _parse_held(text: str) -> Zero | Constant | HeldArrays | HeldModel:
 
 
 def _audit_run(run_id: str, uri: str | None) -> list[Finding]:
-    from masksweep.sweeps.tracking import reader
+    from masksweep.sweeps.tracking import stored_runs
 
     with tempfile.TemporaryDirectory() as folder:
         reference_files = [f"{name}.json" for name in RUN_FILES]
         try:
             with show_status(f"Fetching run {run_id}"):
                 wanted = {*RUN_FILES, *reference_files}
-                downloaded = reader.download(uri, run_id, wanted.__contains__, Path(folder))
+                downloaded = stored_runs.download(uri, run_id, wanted.__contains__, Path(folder))
         except StoreUnavailable as error:
             raise Invalid("tracking.uri", redact(store_uri(uri)), f"is away: {error}") from error
         paths = {name: str(Path(folder, name)) for name in downloaded}

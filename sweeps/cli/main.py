@@ -263,8 +263,8 @@ def _ui(arguments: Sequence[str]) -> int:
     """Runs `masksweep ui`: serves MLflow's page for the local store. Returns the exit code."""
     from masksweep.sweeps.common.parser import Parser
     from masksweep.sweeps.common.redact import redact
-    from masksweep.sweeps.tracking.reader import latest_view_url
     from masksweep.sweeps.tracking.store import StoreUnavailable, is_local, store_uri
+    from masksweep.sweeps.tracking.stored_runs import latest_view_url
 
     parser = Parser(prog="masksweep ui")
     parser.add_argument("--port", type=int, help="default: 5000, or the next free one")

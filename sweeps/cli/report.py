@@ -19,7 +19,7 @@ from masksweep.sweeps.components import plugins
 from masksweep.sweeps.tracking.store import StoreRefused, StoreUnavailable, store_uri
 
 if TYPE_CHECKING:
-    from masksweep.sweeps.tracking.reader import StoredSweep
+    from masksweep.sweeps.tracking.stored_sweep import StoredSweep
 
 
 def report(arguments: Sequence[str]) -> int:
@@ -88,12 +88,13 @@ def _build_report(
     from masksweep.sweeps.report import export, html_page, plots, recommendation
     from masksweep.sweeps.report.baseline import DEFAULT_BASELINE
     from masksweep.sweeps.report.merge import combine
-    from masksweep.sweeps.tracking import reader
+    from masksweep.sweeps.tracking.frames import load
+    from masksweep.sweeps.tracking.stored_sweep import load_sweeps
 
     with TemporaryDirectory() as folder:
         with show_status("Reading the sweep"):
-            sweep = combine(reader.load_sweeps(options.sweep or None, options.uri, Path(folder)))
-            loaded = reader.load([part.run_id for part in sweep.single_sweeps], options.uri)
+            sweep = combine(load_sweeps(options.sweep or None, options.uri, Path(folder)))
+            loaded = load([part.run_id for part in sweep.single_sweeps], options.uri)
         if not sweep.outcomes:
             raise Invalid("sweep", sweep.name, _reasons(sweep.left_out) or "no trial has ended")
         labels = dict.fromkeys(o.trial.label for o in sweep.outcomes)

@@ -63,11 +63,11 @@ def _local_folder(checkpoints: Any) -> Path:
 def _download(uri: str | None, run: str, file: Path) -> None:
     """Copies the model of a run to a file, which is complete as soon as it exists."""
     from masksweep.sweeps.common.spinner import show_status
-    from masksweep.sweeps.tracking import reader
+    from masksweep.sweeps.tracking import stored_runs
 
     try:
         with show_status(f"Fetching run {run}"), tempfile.TemporaryDirectory() as folder:
-            if not reader.download(uri, run, {MODEL_FILE}.__contains__, Path(folder)):
+            if not stored_runs.download(uri, run, {MODEL_FILE}.__contains__, Path(folder)):
                 allowed = f"has no {MODEL_FILE}, which the run of a trial has when it ended well"
                 raise Invalid("start.run", run, allowed)
             content = Path(folder, MODEL_FILE).read_bytes()

@@ -97,15 +97,15 @@ def _targets(options: argparse.Namespace, folder: Path) -> list[Target]:
         return [_target(source, path, data)]
     if not sweep and not RUN_ID.fullmatch(source):
         raise Invalid("reproduce", source, "no such file, and no run's id, which is 32 hex digits")
-    from masksweep.sweeps.tracking import reader
+    from masksweep.sweeps.tracking import stored_runs
 
     try:
         with show_status(f"Fetching run {source}"):
             targets = []
-            for run in reader.finished_run_ids(uri, source) if sweep else [source]:
+            for run in stored_runs.finished_run_ids(uri, source) if sweep else [source]:
                 run_folder = folder / run
                 run_folder.mkdir()
-                files = reader.download(uri, run, run_config.is_file_of_run, run_folder)
+                files = stored_runs.download(uri, run, run_config.is_file_of_run, run_folder)
                 if run_config.FILE_NAME not in files:
                     raise Invalid("run", run, f"has no {run_config.FILE_NAME}: no trial's run")
                 targets.append(_target_of_run(run, run_folder, data))

@@ -54,7 +54,7 @@ def build_report(
     environments = {text: list(names) for text, names in trials_by_environment.items()}
     try:
         from masksweep.sweeps.report import html_page, plots  # the plotting library may fail too
-        from masksweep.sweeps.tracking.reader import StoredSweep
+        from masksweep.sweeps.tracking.stored_sweep import StoredSweep
 
         sweep = StoredSweep(name, name, question, command, list(outcomes), environments, [])
         html = html_page.page(sweep, plots.draw_plots(outcomes)).encode()

@@ -13,7 +13,7 @@ from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.report import baseline, recommendation
 from masksweep.sweeps.report.results_table import NEUTRAL_VERDICTS, headers_in_one_line, rows
 from masksweep.sweeps.report.templating import render
-from masksweep.sweeps.tracking.reader import StoredSweep
+from masksweep.sweeps.tracking.stored_sweep import StoredSweep
 
 CAPTIONS = {
     "score": "Score over sparsity; bands are 95 % intervals over the seeds.",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from masksweep.sweeps.config.variants import variants
-from masksweep.sweeps.tracking.reader import StoredSweep
+from masksweep.sweeps.tracking.stored_sweep import StoredSweep
 
 
 def combine(sweeps: Sequence[StoredSweep]) -> StoredSweep:

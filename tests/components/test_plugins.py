@@ -92,13 +92,13 @@ def test_a_loss_a_metric_and_a_schedule_of_ones_own(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_a_loss_a_metric_and_a_schedule_of_ones_own_train(folder: Path) -> None:
-    from masksweep.sweeps.tracking import reader
+    from masksweep.sweeps.tracking import frames
 
     (folder / "my_training.py").write_text(my_training())
     uri = f"sqlite:///{folder}/here.db"
     process = masksweep("run", *OWN, f"tracking.uri={uri}", "sweep.name=own", cwd=folder)
     assert process.returncode == 0, process.stderr
-    (row,) = reader.load("own", uri).trials.to_dict("records")
+    (row,) = frames.load("own", uri).trials.to_dict("records")
     assert row["test/largest"] > 0
     assert row["early_stopping/step"] == 8
     assert row["integrity/ok"] == 1

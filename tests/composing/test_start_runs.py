@@ -17,7 +17,7 @@ from masksweep.sweeps.composing.command_line import compose_plan
 from masksweep.sweeps.config.plan import PlannedTrial
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.results import TrialResult
-from masksweep.sweeps.tracking import reader, resume
+from masksweep.sweeps.tracking import resume, stored_runs
 from tests.support.trials import trial as make
 
 # composing sets Hydra's version base, which must not affect other tests
@@ -78,7 +78,7 @@ def test_it_is_fetched_once_and_into_the_folder_of_the_checkpoints(
 ) -> None:
     arguments = f"start.run={runs[0]}", f"checkpoint.path={tmp_path}"
     assert str(planned(*arguments)[0].start.path).startswith(f"{tmp_path}/starts/")
-    monkeypatch.setattr(reader, "download", None)
+    monkeypatch.setattr(stored_runs, "download", None)
     planned(*arguments)
 
 

@@ -18,8 +18,8 @@ from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.report import html_page
 from masksweep.sweeps.report.merge import combine
 from masksweep.sweeps.results import TrialResult
-from masksweep.sweeps.tracking import reader, resume
-from masksweep.sweeps.tracking.reader import StoredSweep
+from masksweep.sweeps.tracking import resume, stored_sweep
+from masksweep.sweeps.tracking.stored_sweep import StoredSweep
 from tests.support.sweep_process import local_store
 from tests.support.trials import trial as make
 
@@ -83,7 +83,7 @@ def scores(outcomes: Sequence[Outcome]) -> dict[str, float]:
 def test_a_trial_of_both_is_told_once_the_newest_that_has_finished(
     asked: list[str], store: Path, tmp_path: Path
 ) -> None:
-    combined = combine(reader.load_sweeps(asked, f"sqlite:///{store}/mlflow.db", tmp_path))
+    combined = combine(stored_sweep.load_sweeps(asked, f"sqlite:///{store}/mlflow.db", tmp_path))
     assert {o.status for o in combined.outcomes} == {"ok"}
     assert len(combined.outcomes) == 8
     assert (
@@ -100,7 +100,7 @@ def test_a_trial_of_both_is_told_once_the_newest_that_has_finished(
 
 
 def test_one_by_itself_stays_as_it_is(store: Path, tmp_path: Path) -> None:
-    (single,) = reader.load_sweeps("one", f"sqlite:///{store}/mlflow.db", tmp_path)
+    (single,) = stored_sweep.load_sweeps("one", f"sqlite:///{store}/mlflow.db", tmp_path)
     combined = combine([single])
     assert combined == single
     assert list(combined.single_sweeps) == [combined]

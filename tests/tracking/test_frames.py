@@ -16,7 +16,7 @@ from masksweep.sweeps.config.plan import PlannedTrial
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.tracking import resume
-from masksweep.sweeps.tracking.reader import load_sweeps
+from masksweep.sweeps.tracking.stored_sweep import load_sweeps
 from tests.support.sweep_process import local_store
 from tests.support.trials import trial as make
 
