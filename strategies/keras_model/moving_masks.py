@@ -59,7 +59,15 @@ class MovingMasks:
         self._gradients: list[Any] = []
         self._replicas = model.distribute_strategy
         self._due = tf.Variable(-1, dtype=tf.int64, trainable=False)
-        self._stored_at = tf.Variable(-1, dtype=tf.int64, trainable=False)
+        with self._replicas.scope():
+            self._stored_at = tf.Variable(
+                -1,
+                dtype=tf.int64,
+                trainable=False,
+                # a copy for each replica, which assigns to it without the others
+                synchronization=tf.VariableSynchronization.ON_READ,
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            )
 
     # -- what `MaskChanges` needs ------------------------------------------------------------
 
@@ -111,11 +119,9 @@ class MovingMasks:
             plan: The plan with the masks of the pattern.
 
         Raises:
-            Invalid: The model is trained by several replicas, or a strategy refuses the plan.
+            Invalid: A strategy refuses the plan.
         """
         self.holding.require_accepted(plan)
-        if self._replicas.num_replicas_in_sync > 1:
-            raise Invalid("schedule", self.choice.schedule.name, "not with several replicas")
         self.targets = plan
         if not self.choice.schedule.dense_start:
             return plan
@@ -151,8 +157,11 @@ class MovingMasks:
         if self.records:
             changes.records, changes.saved = self.records, self.saved
         else:
-            changes.start(self)
+            with self._replicas.scope():
+                changes.start(self)
             self.records, self.saved = changes.records, changes.saved
+        if schedule.needs_gradients and not self._gradients:
+            self._gradients = self._new_gradients()
         self._changes = changes
 
     def after_steps(self, steps: int) -> None:
@@ -170,7 +179,8 @@ class MovingMasks:
         due = [s for s in self._changes.events if last < s <= steps and s not in self._passed]
         for step in due:
             self.count_violations()
-            self._changes.after_step(self, step, partial(self._stored_gradients, step))
+            with self._replicas.scope():
+                self._changes.after_step(self, step, partial(self._stored_gradients, step))
             self.saved = self._changes.saved
         self._plan_gradients(steps)
 
@@ -216,6 +226,19 @@ class MovingMasks:
 
     # -- gradients by the dense weights --------------------------------------------------------
 
+    def _new_gradients(self) -> list[Any]:
+        """Returns a variable for the gradient of each masked weight; replicas add theirs."""
+        with self._replicas.scope():
+            return [
+                tf.Variable(
+                    tf.zeros(held.weight.shape, held.weight.dtype),
+                    trainable=False,
+                    synchronization=tf.VariableSynchronization.ON_READ,
+                    aggregation=tf.VariableAggregation.SUM,
+                )
+                for held in self.holding.weights
+            ]
+
     def store_gradients(
         self, steps: Any, forward: Callable[..., Any], loss: Callable[[Any], Any]
     ) -> None:
@@ -226,14 +249,8 @@ class MovingMasks:
             forward: Calls the plain model on the batch, in training mode.
             loss: Returns the loss of its outputs.
         """
-        if not self.choice.schedule.needs_gradients:
+        if not self._gradients:  # the schedule does not need them
             return
-        if not self._gradients:
-            with tf.init_scope():
-                self._gradients = [
-                    tf.Variable(tf.zeros(h.weight.shape, h.weight.dtype), trainable=False)
-                    for h in self.holding.weights
-                ]
 
         def store() -> Any:
             dense = [tf.convert_to_tensor(held.effective()) for held in self.holding.weights]
@@ -251,11 +268,11 @@ class MovingMasks:
         tf.cond(tf.equal(tf.cast(steps, tf.int64), self._due), store, lambda: tf.constant(False))
 
     def _stored_gradients(self, step: int) -> Mapping[str, Array]:
-        if int(self._stored_at) != step:
+        if int(tf.convert_to_tensor(self._stored_at)) != step:
             allowed = "needs gradients by masked entries: train with fit or train_on_batch"
             raise Invalid("schedule", self.choice.schedule.name, allowed)
         pairs = zip(self.holding.weights, self._gradients, strict=True)
-        return {held.weight.name: gradient.numpy() for held, gradient in pairs}
+        return {h.weight.name: tf.convert_to_tensor(gradient).numpy() for h, gradient in pairs}
 
     # -- files ---------------------------------------------------------------------------------
 

@@ -41,6 +41,48 @@ for strategy in ("weight_mask", "hard_mask", "sparse_values"):
 """
 
 
+# the masks move, and those of RigL by gradients that the replicas add
+MOVING = """
+import keras, numpy as np, tensorflow as tf
+from masksweep import strategies
+from tests.support.keras_models import Fit
+
+devices = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(devices[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+scopes = tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+schedules = {
+    "hard_mask": strategies.RigL(frequency=3, end=1.0),
+    "sparse_values": strategies.RigL(frequency=3, end=1.0),
+    "weight_mask": strategies.Gradual(frequency=3),
+}
+for strategy, schedule in schedules.items():
+    models, fit = [], Fit()
+    for scope in scopes:
+        with scope.scope():
+            model = fit.model()
+            model.get_layer("drop").rate = 0.0  # each replica drops other units
+            model.get_layer("norm").trainable = False  # each replica has its own statistics
+            masked = strategies.apply(model, strategies.Random(0.5), strategy, schedule=schedule)
+            fit.fit(masked)
+        audit = strategies.audit(masked)
+        assert audit.ok, f"{strategy}\\n{audit}"
+        models.append(masked)
+    one, two = models
+    assert len(one.mask_changes) > 2
+    assert two.mask_changes == one.mask_changes
+    for a, b in zip(one.plan.weights, two.plan.weights, strict=True):
+        np.testing.assert_array_equal(a.mask, b.mask, err_msg=f"{strategy} {a.weight.name}")
+    for held in two.holding.weights:
+        for variable in (held.value, held.kept):
+            copies = variable.value.values
+            assert len(copies) == 2
+            assert np.array_equal(copies[1].numpy(), copies[0].numpy())
+    for name, weight in one.dense_weights().items():
+        np.testing.assert_allclose(two.dense_weights()[name], weight, atol=1e-5, err_msg=name)
+    print("moving", strategy, "ok")
+"""
+
+
 # deterministic operations, which the other tests ask for, rule out XLA
 XLA = """
 import keras, tensorflow as tf
@@ -68,6 +110,10 @@ for strategy in ("dense", "hard_mask", "sparse_values"):
 
 def test_two_replicas_train_as_one_device() -> None:
     assert_ok(REPLICAS, "replicas", "weight_mask", "hard_mask", "sparse_values")
+
+
+def test_masks_move_on_two_replicas_as_on_one_device() -> None:
+    assert_ok(MOVING, "moving", "hard_mask", "sparse_values", "weight_mask")
 
 
 @pytest.mark.slow  # compiles four programs
