@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from masksweep.strategies.base import Strategy
@@ -121,3 +122,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(f"{__name__}.keras_model.{_NEEDS_TENSORFLOW[name]}")
     return getattr(module, name)
+
+
+if "keras" in sys.modules:  # TensorFlow is loaded then: let `load_model` find the classes of files
+    for _module in ("masked_model", "sparse_dense"):
+        importlib.import_module(f"{__name__}.keras_model.{_module}")

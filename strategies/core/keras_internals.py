@@ -301,6 +301,14 @@ def on_each_device(function: Callable[..., None], variables: Sequence[Any]) -> N
         merge(update, tf.distribute.get_strategy())
 
 
+def set_takes_training(model: Any, takes_training: bool) -> None:
+    """Sets whether Keras' own training and evaluation give the argument `training` to a model.
+
+    Without it, the layers of the model go by their defaults, whatever the step.
+    """
+    model._call_has_training_arg = takes_training
+
+
 def treat_as(variable: Any, original: Any) -> None:
     """Makes optimizers treat `variable` as `original`, for example in the list of variables
     without weight decay.

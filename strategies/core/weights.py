@@ -12,6 +12,7 @@ import numpy as np
 from masksweep.strategies.core import keras_internals
 from masksweep.strategies.core.matrix_layers import input_axes, not_a_matrix
 from masksweep.strategies.core.selection import target_names
+from masksweep.strategies.core.weight_name import WeightName, stable, stable_layer_names
 from masksweep.strategies.plan import Array, Mask, MaskedWeight, Plan, Weight, variable_of
 
 ELEMENTWISE = [
@@ -41,7 +42,9 @@ def unique_names(names: Iterable[str]) -> list[str]:
     return list(unique)
 
 
-def _own_variables(layer: Any, prefix: str, seen: set[int]) -> list[tuple[str, Any, Any]]:
+def _own_variables(
+    layer: Any, prefix: str, stable_prefix: str, seen: set[int]
+) -> list[tuple[WeightName, Any, Any]]:
     """Returns (name, variable, layer) for a layer and all layers inside it. Names may repeat."""
     if id(layer) in seen:
         return []
@@ -49,20 +52,27 @@ def _own_variables(layer: Any, prefix: str, seen: set[int]) -> list[tuple[str, A
     variables = []
     for variable in keras_internals.own_variables(layer):
         name = "variable" if AUTOMATIC_NAME.fullmatch(variable.name) else variable.name
-        variables.append((f"{prefix}{name}", variable, layer))
-    for inner in keras_internals.inner_layers(layer):
-        variables += _own_variables(inner, f"{prefix}{inner.name}/", seen)
+        own_name = WeightName(f"{prefix}{name}", f"{stable_prefix}{name}")
+        variables.append((own_name, variable, layer))
+    inner_layers = list(keras_internals.inner_layers(layer))
+    for inner, stable_name in zip(inner_layers, stable_layer_names(inner_layers), strict=True):
+        prefixes = f"{prefix}{inner.name}/", f"{stable_prefix}{stable_name}/"
+        variables += _own_variables(inner, *prefixes, seen)
     return variables
 
 
 def owners(model: Any) -> dict[int, tuple[str, Any]]:
     """Returns (name, layer) of each variable of a model's layers, by the variable's `id`."""
     first: dict[int, tuple[str, Any]] = {}
-    for name, variable, layer in _own_variables(model, "", set()):
+    for name, variable, layer in _own_variables(model, "", "", set()):
         first.setdefault(id(variable), (name, layer))  # one variable may belong to two layers
     names = unique_names(name for name, _ in first.values())
+    stable_names = unique_names(stable(name) for name, _ in first.values())
     return {
-        key: (name, layer) for name, (key, (_, layer)) in zip(names, first.items(), strict=True)
+        key: (str(name) if name == stable_name else WeightName(name, stable_name), layer)
+        for (key, (_, layer)), name, stable_name in zip(
+            first.items(), names, stable_names, strict=True
+        )
     }
 
 
@@ -99,9 +109,10 @@ def all_weights(model: Any) -> list[Any]:
 def describe(model: Any, variables: Sequence[Any] | None = None) -> list[Weight]:
     """Describes the trainable weights of a built Keras model.
 
-    A name is `layer/variable`, with the names of outer layers in front if layers are nested. It is
-    the same after saving and loading the model, unlike `variable.path`. If a name repeats, the
-    second variable is `layer/variable#1`, in the order in which layers add their variables.
+    A name is `layer/variable`, with the names of outer layers in front if layers are nested. If a
+    name repeats, the second variable is `layer/variable#1`, in the order in which layers add their
+    variables. Random masks depend on the names. Where Keras has numbered layers that have no name
+    of their own, they depend on the numbers within the model instead, see `WeightName`.
 
     Args:
         model: A built Keras model.

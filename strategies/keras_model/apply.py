@@ -46,7 +46,12 @@ def apply(
     """Returns a Keras model that trains `model` while its masked weights are held.
 
     The result is used as any Keras model: `compile`, `fit`, `evaluate`, `predict`, `save`,
-    `keras.models.load_model`, callbacks. `model` itself is trained: its variables are used.
+    `keras.models.load_model`, callbacks. In another process, `load_model` finds it if
+    `masksweep.strategies` was imported after Keras.
+
+    `model` itself is trained: its variables are used, except those of weights for which the
+    strategy trains other values, such as the kept ones only. So do not use `model` or its layers
+    afterwards, as for a model of its features; use the masked model, or `export_plain()`.
 
     Weights have names such as `hidden/kernel`: the name of the layer and of its variable.
 
@@ -66,8 +71,9 @@ def apply(
             the first call of `fit`; without `fit` call `begin_schedule`. None keeps the masks.
         targets: Globs on the names of the weights to mask, or one glob. A glob that begins with `!`
             excludes, as in `["*kernel", "!first/*"]`. None means, for a pattern: every kernel
-            except the last one, or those of all output layers if there are several. `"inner"`
-            excludes the first kernel too.
+            except the last one, or those of all output layers if there are several
+            (`Autoregressive` and `Causal`: every kernel). `"inner"` excludes the first kernel too.
+            Weights of frozen layers (`trainable=False`) cannot be named: freeze them after `apply`.
         seed: Seed of the masks.
         data: Inputs and targets `[samples, ...]`, from which patterns such as `SNIP` and `GraSP`
             choose samples. Other patterns ignore them.

@@ -42,14 +42,16 @@ def choose_masks(
             patterns or arrays. The first glob that matches a weight decides.
         weights: The model's weights.
         initial: Their values, by name. A pattern that masks by scores takes them as scores.
-        targets: As for `target_names`. None means: for a pattern, every kernel except the last one;
-            else every weight for which there is a mask.
+        targets: As for `target_names`. None means: for a pattern, its `default_targets`, as a rule
+            every kernel except the last one; else every weight for which there is a mask.
         seed: Seed of the patterns.
         problem: The model with the data and the loss that `apply` got.
 
     Raises:
         Invalid: A glob matches no weight, or a mask does not fit its weight.
     """
+    if targets is None and isinstance(choice, Pattern):
+        targets = choice.default_targets
     every = targets is None and not isinstance(choice, Pattern)
     names = [w.name for w in weights] if every else target_names(weights, targets)
     masks: dict[str, Any] = {}

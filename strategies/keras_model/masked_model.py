@@ -12,12 +12,14 @@ import tensorflow as tf
 
 from masksweep.strategies.base import Strategy
 from masksweep.strategies.core import keras_internals
+from masksweep.strategies.core.weight_name import stable
 from masksweep.strategies.core.weights import all_weights, describe
 from masksweep.strategies.errors import Invalid
 from masksweep.strategies.keras_model import stored_masks
 from masksweep.strategies.keras_model.holding import NOT_IN_CHECKPOINT, Holding
-from masksweep.strategies.keras_model.moving_masks import MovingMasks, ScheduleCallback
+from masksweep.strategies.keras_model.moving_masks import MovingMasks
 from masksweep.strategies.keras_model.plain_model import copy_of, require_supported
+from masksweep.strategies.keras_model.schedule_callback import callbacks_with_schedule
 from masksweep.strategies.keras_model.schedule_choice import ScheduleChoice
 from masksweep.strategies.keras_model.wrapper import ModelWrapper
 from masksweep.strategies.mask_changes.record import ChangeRecord
@@ -65,6 +67,7 @@ class MaskedModel(ModelWrapper):
         self.moving = None if schedule is None else MovingMasks(model, self.holding, schedule)
         """How the masks move; None if they do not."""
         self._takes_training = "training" in inspect.signature(model.call).parameters
+        keras_internals.set_takes_training(self, self._takes_training)
         self.supports_jit = all(strategy.xla for strategy in strategies.values())
         self.built = True
         if plan is not None:
@@ -135,8 +138,6 @@ class MaskedModel(ModelWrapper):
         if kwargs.get("training") and keras_internals.inside_a_call() and not self.holding.attached:
             allowed = "trains inside of another model; compile that with hold_with(optimizer)"
             raise Invalid("model", self.name, allowed)
-        if not self._takes_training:
-            kwargs.pop("training", None)
         return self.holding.forward(*args, **kwargs)
 
     def call(self, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
@@ -180,13 +181,8 @@ class MaskedModel(ModelWrapper):
         if self.moving is None:
             return super().fit(*args, **kwargs)
         bound = inspect.signature(super().fit).bind(*args, **kwargs)
-        given = bound.arguments.get("callbacks") or []
-        own = [] if isinstance(given, keras.callbacks.CallbackList) else [given]
-        if not own:
-            raise Invalid("callbacks", "CallbackList", "must be a list, with a schedule")
-        given = list(given) if isinstance(given, list | tuple) else own
-        # first, so that a callback that saves the model saves the new masks
-        bound.arguments["callbacks"] = [ScheduleCallback(self.moving), *given]
+        given = bound.arguments.get("callbacks")
+        bound.arguments["callbacks"] = callbacks_with_schedule(given, self.moving)
         return super().fit(*bound.args, **bound.kwargs)
 
     def begin_schedule(self, steps: int, steps_per_epoch: int | None = None) -> None:
@@ -196,7 +192,8 @@ class MaskedModel(ModelWrapper):
         `change_masks` after each step.
 
         Args:
-            steps: Number of training steps of the whole training.
+            steps: Number of training steps of the whole training. With gradient accumulation, this
+                is the number of updates of the weights.
             steps_per_epoch: Number of training steps of an epoch; None takes all for one epoch.
 
         Raises:
@@ -221,13 +218,14 @@ class MaskedModel(ModelWrapper):
         if min(steps, steps if steps_per_epoch is None else steps_per_epoch) < 1:
             raise Invalid("steps", [steps, steps_per_epoch], "must be 1 or more")
         self.moving.begin(Course(steps, steps if steps_per_epoch is None else steps_per_epoch))
-        self.change_masks(int(self.optimizer.iterations) if self.optimizer is not None else 0)
+        self.change_masks(self.moving.steps_done(self.optimizer))
 
     def change_masks(self, steps: int) -> None:
         """Changes the masks if that is due; for training loops of one's own.
 
         Args:
-            steps: Number of training steps that were done since `apply`.
+            steps: Number of training steps that were done since `apply`. With gradient
+                accumulation, this is the number of updates of the weights.
 
         Raises:
             Invalid: The schedule has not begun, or it needs gradients, as RigL does: train with
@@ -242,7 +240,7 @@ class MaskedModel(ModelWrapper):
             self.moving.require_begun()
         logs = super().train_on_batch(*args, **kwargs)
         if self.moving is not None:
-            self.change_masks(int(self.optimizer.iterations))
+            self.change_masks(self.moving.steps_done(self.optimizer))
         return logs
 
     def train_step(self, data: Any) -> Any:
@@ -256,7 +254,7 @@ class MaskedModel(ModelWrapper):
                 weights = {"sample_weight": sample_weight, "training": True}
                 return self._compute_loss(x, y, outputs, **weights)
 
-            steps = self.optimizer.iterations
+            steps = self.moving.earlier_steps + self.optimizer.iterations
             self.moving.store_gradients(steps, lambda: self.model(x, **arguments), loss)
         return logs
 
@@ -268,6 +266,24 @@ class MaskedModel(ModelWrapper):
         super().compile(optimizer, *args, **kwargs)
         if self.optimizer is not None:
             self.holding.attach(self.optimizer)
+            if self.moving is not None:
+                self.moving.count_with(self.optimizer)
+
+    def set_weights(self, weights: Any) -> None:
+        """Sets the weights as `keras.Model.set_weights` does. Masked entries are held then.
+
+        Raises:
+            Invalid: The masks have moved, so that it is not known which entries the values are of.
+        """
+        is_other_order = any(not held.has_weight_order for held in self.holding.weights)
+        if is_other_order and len(self.mask_changes) > 1:
+            allowed = "cannot be set after the masks have moved; use load_weights"
+            raise Invalid("weights", self.name, allowed)
+        super().set_weights(weights)
+        with self.distribute_strategy.scope():
+            for held in self.holding.weights:
+                if held.has_weight_order:
+                    held.value.assign(held.initial(held.value.value))
 
     def make_train_function(self, force: bool = False) -> Any:
         """Makes the function that `fit` calls. It trains only with an optimizer that holds."""
@@ -292,7 +308,7 @@ class MaskedModel(ModelWrapper):
             "name": self.name,
             "model": keras.saving.serialize_keras_object(self.model),
             "strategies": {
-                name: stored_masks.settings(strategy)
+                stable(name): stored_masks.settings(strategy)
                 for name, strategy in self.holding.strategies.items()
             },
             **({"schedule": self.moving.choice.to_config()} if self.moving is not None else {}),
@@ -302,8 +318,10 @@ class MaskedModel(ModelWrapper):
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> MaskedModel:
         """Makes a masked model that has no masks yet, from `get_config`."""
         model = keras.saving.deserialize_keras_object(config["model"], custom_objects)
+        # layers without a name of their own may have other names than in the model that was saved
+        names = {stable(w.name): w.name for w in describe(model, all_weights(model))}
         strategies = {
-            name: STRATEGIES[settings["name"]](
+            names.get(name, name): STRATEGIES[settings["name"]](
                 **{key: value for key, value in settings.items() if key != "name"}
             )
             for name, settings in config["strategies"].items()

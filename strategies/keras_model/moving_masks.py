@@ -58,6 +58,9 @@ class MovingMasks:
         self._changes: MaskChanges | None = None
         self._gradients: list[Any] = []
         self._replicas = model.distribute_strategy
+        self.earlier_steps = 0
+        """Number of training steps that optimizers before the present one have done."""
+        self._steps = 0
         self._due = tf.Variable(-1, dtype=tf.int64, trainable=False)
         with self._replicas.scope():
             self._stored_at = tf.Variable(
@@ -129,6 +132,14 @@ class MovingMasks:
 
     # -- following the schedule --------------------------------------------------------------
 
+    def count_with(self, optimizer: Any) -> None:
+        """Goes on to count with a new optimizer, which counts its steps from 0."""
+        self.earlier_steps = self._steps - _iterations(optimizer)
+
+    def steps_done(self, optimizer: Any) -> int:
+        """Returns the number of training steps since `apply`, as updates of the weights."""
+        return self.earlier_steps + (0 if optimizer is None else _iterations(optimizer))
+
     def begin(self, course: Course, steps_at_once: int = 1) -> None:
         """Begins a training, or goes on after an earlier one.
 
@@ -175,6 +186,7 @@ class MovingMasks:
         """
         self.require_begun()
         assert self._changes is not None
+        self._steps = steps
         last = self.records[-1].step if self.records else 0
         due = [s for s in self._changes.events if last < s <= steps and s not in self._passed]
         for step in due:
@@ -281,6 +293,7 @@ class MovingMasks:
         state = {
             "course": self.course and asdict(self.course),
             "records": [asdict(record) for record in self.records],
+            "steps": [self._steps, self.earlier_steps],
         }
         store[STATE] = np.frombuffer(json.dumps(state).encode(), np.uint8)
         for i, masked in enumerate(self.targets.weights):
@@ -299,6 +312,7 @@ class MovingMasks:
         state = json.loads(bytes(np.asarray(store[STATE])).decode())
         self.course = Course(**state["course"]) if state["course"] else None
         self.records = [ChangeRecord.of(record) for record in state["records"]]
+        self._steps, self.earlier_steps = state.get("steps", (0, 0))
         targets = []
         for i, masked in enumerate(plan.weights):
             packed = np.asarray(store[TARGET.format(i)])
@@ -313,25 +327,6 @@ class MovingMasks:
             self._changes.records, self._changes.saved = self.records, self.saved
 
 
-class ScheduleCallback(keras.callbacks.Callback):  # type: ignore[misc]
-    """Changes the masks of a masked model during `fit`, which adds it."""
-
-    def __init__(self, moving: MovingMasks) -> None:
-        super().__init__()
-        self._moving = moving
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        """Begins with the length of the training."""
-        epochs, steps = self.params["epochs"], self.params["steps"]
-        if not steps:
-            allowed = "must be given to fit with a schedule: the length of the data is not known"
-            raise Invalid("steps_per_epoch", None, allowed)
-        self._moving.begin(Course(epochs * steps, steps), self.model.steps_per_execution)
-        self._after_steps()
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Changes the masks if that is due."""
-        self._after_steps()
-
-    def _after_steps(self) -> None:
-        self._moving.after_steps(int(self.model.optimizer.iterations))
+def _iterations(optimizer: Any) -> int:
+    # not int(), which the variable of several replicas does not have
+    return int(keras.ops.convert_to_numpy(optimizer.iterations))

@@ -20,6 +20,7 @@ import numpy as np
 from masksweep.strategies.base import Strategy
 from masksweep.strategies.core.audit import one_if_equal
 from masksweep.strategies.core.held_weight import HeldWeight
+from masksweep.strategies.core.weight_name import stable
 from masksweep.strategies.errors import Invalid
 from masksweep.strategies.plan import Array, MaskedWeight, Plan, Weight, collapse_constant
 
@@ -41,7 +42,7 @@ def settings(strategy: Strategy) -> dict[str, Any]:
 
 
 def _description(weights: Sequence[Weight], strategies: Mapping[str, Strategy]) -> str:
-    entries = [[w.name, list(w.shape), settings(strategies[w.name])] for w in weights]
+    entries = [[stable(w.name), list(w.shape), settings(strategies[w.name])] for w in weights]
     return json.dumps(entries, sort_keys=True)
 
 

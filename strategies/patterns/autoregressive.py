@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,8 +25,8 @@ class Autoregressive(Pattern):
     units of a lower degree. If there are more outputs than inputs, they are grouped by input: with
     two outputs for each, the first two belong to input 0. Output 0 depends on its bias alone.
 
-    Target the kernels of the whole chain, in the model's order, with the last one:
-    `targets=["*/kernel"]`. A weight with one axis, such as a bias, is kept whole.
+    All kernels are targeted by default, with the last one. Otherwise target those of the whole
+    chain, in the model's order. A weight with one axis, such as a bias, is kept whole.
 
     Raises:
         Invalid: Fewer than two kernels are targeted, they are not a chain, or the number of outputs
@@ -44,6 +45,7 @@ class Autoregressive(Pattern):
     """
 
     name: ClassVar[str] = "autoregressive"
+    default_targets: ClassVar[Sequence[str]] = ("*kernel",)
     shuffled: bool = False
     """Whether hidden units have random degrees, by the seed; else the degrees repeat in order."""
 

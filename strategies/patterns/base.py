@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from masksweep.strategies.core.weight_name import stable
 from masksweep.strategies.errors import require
 from masksweep.strategies.plan import Array, Mask, shapes_and_dtypes
 
@@ -36,6 +37,8 @@ class Pattern:
 
     name: ClassVar[str]
     """The name in configs: lower-case letters, digits and underscores."""
+    default_targets: ClassVar[Sequence[str] | None] = None
+    """Globs on the weights that are masked if no targets are given. None: see `target_names`."""
 
     def masks(self, shapes: Shapes, seed: int) -> dict[str, Mask]:
         """Returns the masks: True = kept (trains), False = masked (held).
@@ -203,7 +206,7 @@ def normal(size: int, seed: int, name: str, deviation: float = 1.0) -> NDArray[n
 
 
 def _generator(seed: int, name: str) -> np.random.PCG64:
-    key = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:16], "little")
+    key = int.from_bytes(hashlib.sha256(f"{seed}/{stable(name)}".encode()).digest()[:16], "little")
     return np.random.PCG64(key)
 
 

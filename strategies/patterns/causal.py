@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -24,7 +25,8 @@ class Causal(Pattern):
 
     For kernels `[*window, channels, filters]` of layers with `padding="same"`, strides 1 and no
     dilation. The center is the entry that such a layer puts on the output's own place. The order of
-    reading is row by row. Weights with fewer than three axes are kept whole. The seed is ignored.
+    reading is row by row. All kernels are targeted by default, with the last one. Weights with
+    fewer than three axes are kept whole. The seed is ignored.
 
     Raises:
         Invalid: `kind` is neither `A` nor `B`.
@@ -41,6 +43,7 @@ class Causal(Pattern):
     """
 
     name: ClassVar[str] = "causal"
+    default_targets: ClassVar[Sequence[str]] = ("*kernel",)
     kind: Literal["A", "B"] = "B"
     """`A` masks the center of the window, `B` keeps it."""
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from masksweep.strategies.core.weight_name import layer_of
 from masksweep.strategies.patterns.slices import By, Slices
 from masksweep.strategies.registry import register
 
@@ -50,4 +51,4 @@ class Columns(Slices):
         return f"outputs of {name}"
 
     def group(self, name: str) -> str:
-        return name.rsplit("/", 1)[0]
+        return layer_of(name)

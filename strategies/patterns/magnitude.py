@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from masksweep.strategies.errors import require
+from masksweep.strategies.errors import Invalid, require
 from masksweep.strategies.patterns.base import Scored, Shapes
 from masksweep.strategies.plan import Array, Mask
 from masksweep.strategies.registry import register
@@ -55,6 +55,9 @@ class Magnitude(Scored):
     def __post_init__(self) -> None:
         require(self.rounds >= 2, "rounds", self.rounds, "2 or more")
         allowed = f"from 0 to {self.rounds - 2}; the last one would mask all"
+        if isinstance(self.round, float):
+            allowed = f"a whole number {allowed}. Smallest masks a fraction of the weights"
+            raise Invalid("round", self.round, allowed)
         require(0 <= self.round < self.rounds - 1, "round", self.round, allowed)
 
     @property

@@ -200,7 +200,7 @@ def drawn_plan(
             initial,
             masks=_mask_maker(trial.pattern, problem),
             held=trial.held.values,
-            targets=trial.targets,
+            targets=trial.pattern.default_targets if trial.targets is None else trial.targets,
             outputs_held=trial.outputs_held,
             seed=seed,
         )

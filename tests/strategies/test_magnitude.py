@@ -234,3 +234,8 @@ def test_masks_of_shapes_are_the_same_for_every_seed() -> None:
     first, second = (Magnitude(30, 100).masks(shapes, seed) for seed in (0, 1))
     for name in shapes:
         np.testing.assert_array_equal(first[name], second[name])
+
+
+def test_a_fraction_is_no_round() -> None:
+    with pytest.raises(Invalid, match=r"round=0\.9: a whole number .*\. Smallest masks a fraction"):
+        Magnitude(0.9)  # type: ignore[arg-type]

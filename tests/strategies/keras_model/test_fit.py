@@ -125,6 +125,48 @@ def test_kernels_that_are_used_on_sequences_are_held(strategy: str) -> None:
     assert strategies.audit(masked).ok
 
 
+@keras.saving.register_keras_serializable("tests")
+class Dropping(keras.Model):  # type: ignore[misc]
+    """A model whose `call` has no argument `training`, with a layer that has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = keras.layers.Dense(8, name="hidden")
+        self.drop = keras.layers.Dropout(0.5, seed=1)
+        self.last = keras.layers.Dense(1, name="last")
+        self(np.ones((1, 4)))
+
+    def call(self, x: Any) -> Any:
+        return self.last(self.drop(self.hidden(x)))
+
+
+def test_layers_are_told_that_a_model_without_the_argument_trains() -> None:
+    keras.utils.set_random_seed(1)
+    plain, x = Dropping(), np.ones((8, 4), "float32")
+    masked = strategies.apply(plain, {"hidden/kernel": np.ones((4, 8))})
+    for training in (False, True, None):
+        plain.drop.seed_generator.state.assign([1, 1])
+        expected = plain(x, training=training).numpy()
+        plain.drop.seed_generator.state.assign([1, 1])
+        assert same_bits(masked(x, training=training).numpy(), expected)
+    assert len(np.unique(masked(x, training=True))) > 1
+    # Keras does not tell them in fit
+    masked.compile("sgd", "mse", jit_compile=False)
+    before = plain.drop.seed_generator.state.numpy()
+    masked.fit(x, np.ones((8, 1)), verbose=0)
+    assert same_bits(plain.drop.seed_generator.state.numpy(), before)
+
+
+@pytest.mark.parametrize("strategy", ["gradient_mask", "hard_mask", "projection", "weight_mask"])
+def test_weights_that_are_set_are_held(strategy: str) -> None:
+    fit = Fit()
+    masked = strategies.apply(fit.build(), strategies.Random(0.5), strategy, held=0.25)
+    masked.set_weights([np.full(w.shape, 2, w.dtype) for w in masked.get_weights()])
+    for held in masked.plan.weights:
+        weight = masked.dense_weights()[held.weight.name]
+        assert (weight == np.where(held.mask, 2, 0.25)).all()
+
+
 def test_losses_of_layers_are_of_the_masked_weights() -> None:
     model = penalized()
     start = values(model)["hidden/kernel"]

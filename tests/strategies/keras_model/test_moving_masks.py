@@ -326,3 +326,37 @@ def test_fit_must_know_its_length() -> None:
         masked.fit(data, epochs=1, verbose=0, shuffle=False)
     with pytest.raises(Invalid, match=r"schedule=rigl: frequency=3 must be below 2\.25"):
         moving("rigl").fit(X[:96], Y[:96], 32, verbose=0)  # three steps
+
+
+def test_gradient_accumulation_counts_updates_of_the_weights() -> None:
+    masked = moving("gradual")
+    masked.compile(keras.optimizers.Adam(gradient_accumulation_steps=2), loss(), jit_compile=False)
+    train(masked)
+    assert [change.step for change in masked.mask_changes] == [0, 4, 7]
+    assert masked.plan.sparsity == pytest.approx(0.7, abs=0.01)
+
+
+def test_a_new_optimizer_goes_on_with_the_schedule(tmp_path: Path) -> None:
+    whole = moving("set")
+    train(whole)
+    broken_off = moving("set")
+    train(broken_off, until=2)
+    broken_off.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras", compile=False)
+    for masked in (broken_off, loaded):
+        masked.compile("adam", loss(), jit_compile=False)
+        train(masked, first=2)
+        assert [c.step for c in masked.mask_changes] == [c.step for c in whole.mask_changes]
+
+
+def test_weights_that_had_other_masks_are_not_restored() -> None:
+    masked = moving("set", "sparse_values")
+    stop = keras.callbacks.EarlyStopping("loss", restore_best_weights=True)
+    for given in (stop, [[stop]]):
+        with pytest.raises(Invalid, match="EarlyStopping: must not restore the best weights"):
+            masked.fit(X, Y, 32, epochs=2, verbose=0, callbacks=given)
+    assert masked.mask_changes == []
+    before = masked.get_weights()
+    train(masked)
+    with pytest.raises(Invalid, match="cannot be set after the masks have moved"):
+        masked.set_weights(before)
