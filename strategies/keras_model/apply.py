@@ -73,6 +73,7 @@ def apply(
             excludes, as in `["*kernel", "!first/*"]`. None means, for a pattern: every kernel
             except the last one, or those of all output layers if there are several
             (`Autoregressive` and `Causal`: every kernel). `"inner"` excludes the first kernel too.
+            In a subclassed model, first and last go by the order in which it makes its layers.
             Weights of frozen layers (`trainable=False`) cannot be named: freeze them after `apply`.
         seed: Seed of the masks.
         data: Inputs and targets `[samples, ...]`, from which patterns such as `SNIP` and `GraSP`

@@ -72,12 +72,16 @@ class Holding:
             strategy = self.strategies[name] = self.strategies[name].for_weight(masked)
             held = HeldWeight(masked, strategy.bind(), variables[name], places.get(name))
             self.weights.append(held)
-            self.start[name] = np.asarray(
-                held.value.numpy() if held.kept_only else held.effective()
-            )
+        self.note_start()
         for variable in model.variables:
             keras_internals.draw(variable)
         self._new_calls = with_new_calls(model, self.weights)
+
+    def note_start(self) -> None:
+        """Takes the masked weights as they are now for those before the training."""
+        for held in self.weights:
+            now = held.value.numpy() if held.kept_only else held.effective()
+            self.start[held.weight.name] = np.asarray(now)
 
     @contextmanager
     def dense_variables(self) -> Iterator[None]:
@@ -101,6 +105,10 @@ class Holding:
             weights = tuple(w for w in plan.weights if self.strategies[w.weight.name] == strategy)
             if reason := strategy.refuses(Plan(weights)):
                 raise Invalid("strategy", strategy.name, reason)
+            if self._model.distribute_strategy.num_replicas_in_sync > 1 and strategy.bind().slices:
+                # optimizers of Keras then square both gradients of a row, not their sum
+                allowed = "not with several replicas, whose sparse gradients are not added"
+                raise Invalid("strategy", strategy.name, allowed)
 
     def checkpointed(self) -> dict[str, Any]:
         """Returns the variables that no layer has, for `tf.train.Checkpoint`, by unique names.

@@ -385,6 +385,7 @@ class MaskedModel(ModelWrapper):
         for held in self.holding.weights:
             held.value.assign(held.initial(held.variable.value))
             held.release()
+        self.holding.note_start()
 
     def _require_registered(self) -> None:
         for strategy in self.holding.strategies.values():

@@ -352,6 +352,7 @@ def test_a_plain_models_weights_are_held_when_they_are_loaded(tmp_path: Path) ->
             mask = masks(masked)["first/kernel"]
             kernel, source = masked.dense_weights()["first/kernel"], values(trained)["first/kernel"]
             assert same_bits(kernel, np.where(mask, source, np.float32(0.25)))
+            assert not any(w.moved for w in strategies.audit(masked).weights)
     with pytest.raises(ValueError, match="must be a file of weights"):
         masked.load_weights(tmp_path / "missing.weights.h5")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 REPLICAS = """
+import sys
 import keras, numpy as np, tensorflow as tf
 from masksweep import strategies
 from tests.support.keras_models import Fit, images
@@ -17,15 +18,19 @@ from tests.support.keras_models import Fit, images
 devices = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(devices[0], [tf.config.LogicalDeviceConfiguration()] * 2)
 scopes = tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-# hard_mask does all that gradient_mask and projection do
-for strategy in ("weight_mask", "hard_mask", "sparse_values"):
+patterns = {"var_list": strategies.Columns(0.5), "loss_mask": strategies.Columns(indices=[0])}
+targets = {"loss_mask": ["output/*"]}
+for strategy in sys.argv[1:]:
+    pattern = patterns.get(strategy, strategies.Random(0.5))
     weights, fit = [], Fit()
     for scope in scopes:
         with scope.scope():
             model = fit.model()
             model.get_layer("drop").rate = 0.0  # each replica drops other units
             model.get_layer("norm").trainable = False  # each replica has its own statistics
-            masked = strategies.apply(model, strategies.Random(0.5), strategy, held=0.0)
+            masked = strategies.apply(
+                model, pattern, strategy, held=0.0, targets=targets.get(strategy)
+            )
             fit.fit(masked)
         audit = strategies.audit(masked)
         assert audit.ok, f"{strategy}\\n{audit}"
@@ -38,6 +43,13 @@ for strategy in ("weight_mask", "hard_mask", "sparse_values"):
     for name, one in weights[0].items():
         np.testing.assert_allclose(weights[1][name], one, atol=1e-5, err_msg=f"{strategy} {name}")
     print("replicas", strategy, "ok")
+with scopes[1].scope():
+    try:
+        strategies.apply(fit.model(), strategies.Rows(0.5), "row_lookup", targets=["hidden/kernel"])
+    except ValueError as error:
+        assert "row_lookup: not with several replicas" in str(error), error
+    else:
+        raise AssertionError("row_lookup was not refused")
 """
 
 
@@ -108,8 +120,19 @@ for strategy in ("dense", "hard_mask", "sparse_values"):
 """
 
 
-def test_two_replicas_train_as_one_device() -> None:
-    assert_ok(REPLICAS, "replicas", "weight_mask", "hard_mask", "sparse_values")
+@pytest.mark.parametrize(
+    "strategies",
+    [
+        # hard_mask does all that gradient_mask and projection do
+        ("weight_mask", "hard_mask", "sparse_values"),
+        pytest.param(
+            ("gradient_mask", "projection", "sparse_tensor", "var_list", "loss_mask"),
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_two_replicas_train_as_one_device(strategies: tuple[str, ...]) -> None:
+    assert_ok(REPLICAS, "replicas", *strategies)
 
 
 def test_masks_move_on_two_replicas_as_on_one_device() -> None:
@@ -125,7 +148,7 @@ def assert_ok(script: str, name: str, *strategies: str) -> None:
     """Runs the script in a process of its own. It must print a line for each strategy."""
     root = Path(__file__).parents[3]
     env = {**os.environ, "PYTHONPATH": str(root)}
-    command = [sys.executable, "-c", script]
+    command = [sys.executable, "-c", script, *strategies]
     result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr[-3000:]
     found = [line.split()[:2] for line in result.stdout.splitlines() if line.endswith(" ok")]
