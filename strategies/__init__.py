@@ -23,6 +23,7 @@ from masksweep.strategies.patterns.complement import Complement
 from masksweep.strategies.patterns.edges import Edges
 from masksweep.strategies.patterns.fan_in import FanIn
 from masksweep.strategies.patterns.grasp import GraSP
+from masksweep.strategies.patterns.heads import Heads
 from masksweep.strategies.patterns.intersection import Intersection
 from masksweep.strategies.patterns.magnitude import Magnitude
 from masksweep.strategies.patterns.n_m import NM
@@ -74,6 +75,7 @@ __all__ = [
     "FanIn",
     "GraSP",
     "Gradual",
+    "Heads",
     "Intersection",
     "Invalid",
     "Iterative",

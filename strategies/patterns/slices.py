@@ -1,4 +1,4 @@
-"""Whole slices of weights: the part that `rows`, `columns` and `axis` have in common."""
+"""Whole slices of weights: the part that `rows`, `columns`, `axis` and `heads` have in common."""
 
 from __future__ import annotations
 
@@ -46,12 +46,21 @@ class Slices(Pattern):
         """
         raise NotImplementedError
 
+    def units(self, shapes: Shapes) -> dict[str, int]:
+        """Returns, for each weight that has slices, the number of units that are chosen from.
+
+        By default each slice is a unit. If there are more units, each slice belongs to several in
+        a row, and is masked if all of them are.
+        """
+        axes = {name: self.along(name, shape) for name, shape in shapes.items()}
+        return {name: shapes[name][axis] for name, axis in axes.items() if axis is not None}
+
     def description(self, name: str) -> str:
-        """Returns what the slices of a weight are, for messages, such as `inputs of a/kernel`."""
+        """Returns what the units of a weight are, for messages, such as `inputs of a/kernel`."""
         raise NotImplementedError
 
     def group(self, name: str) -> str:
-        """Returns a name that weights share if the same slices of them are masked."""
+        """Returns a name that weights share if the same units of them are masked."""
         return name
 
     def masks(self, shapes: Shapes, seed: int) -> dict[str, Mask]:
@@ -63,26 +72,29 @@ class Slices(Pattern):
         if self.by != "random":
             return self.from_weights({n: np.zeros(s) for n, s in shapes.items()}, seed)
 
-        def kept(name: str, slices: int) -> Mask:
+        def kept(name: str, units: int) -> Mask:
             group, of = self.group(name), self.description(name)
-            return kept_units(slices, self.sparsity, self.indices, seed=seed, name=group, of=of)
+            return kept_units(units, self.sparsity, self.indices, seed=seed, name=group, of=of)
 
         return self._masks(shapes, kept)
 
     def from_weights(self, weights: Mapping[str, Array], seed: int) -> dict[str, Mask]:
         if self.by == "random":
             return super().from_weights(weights, seed)
-        # the slices of a group are ranked by the sums over all its weights with as many slices
-        sums: dict[tuple[str, int], Array] = {}
-        for name, array in weights.items():
-            if (axis := self.along(name, array.shape)) is not None:
-                key = self.group(name), array.shape[axis]
-                sums[key] = sums.get(key, 0) + self._sums(array, axis)
+        # the units of a group are ranked by the sums over all its weights with as many units
         shapes = {name: array.shape for name, array in weights.items()}
+        sums: dict[tuple[str, int], Array] = {}
+        for name, units in self.units(shapes).items():
+            array, axis = weights[name], self.along(name, shapes[name])
+            assert axis is not None
+            shared_by = units // shapes[name][axis]
+            key = self.group(name), units
+            sums[key] = sums.get(key, 0) + np.repeat(self._sums(array, axis), shared_by)
         return self._masks(shapes, lambda name, n: self._largest(sums[self.group(name), n]))
 
     def _masks(self, shapes: Shapes, kept: Callable[[str, int], Mask]) -> dict[str, Mask]:
-        """Returns the masks from a function (name, number of slices) -> which slices are kept."""
+        """Returns the masks from a function (name, number of units) -> which units are kept."""
+        units = self.units(shapes)
         masks_by_name = {}
         for name, shape in shapes.items():
             axis = self.along(name, shape)
@@ -91,7 +103,7 @@ class Slices(Pattern):
                 continue
             along = [1] * len(shape)
             along[axis] = shape[axis]
-            slices = kept(name, shape[axis]).reshape(along)
+            slices = kept(name, units[name]).reshape(shape[axis], -1).any(axis=1).reshape(along)
             masks_by_name[name] = np.broadcast_to(slices, shape).copy()
         return masks_by_name
 

@@ -37,7 +37,7 @@ from masksweep.strategies.patterns.random import Random, densities
 from masksweep.strategies.patterns.rows import Rows
 from masksweep.strategies.plan import Mask, MaskedWeight, Plan, Weight
 from masksweep.strategies.testing.pattern_checks import pattern_checks
-from tests.support.patterns import SEEDED, Broken, digests
+from tests.support.patterns import ATTENTION, SEEDED, Broken, digests
 
 Shape = tuple[int, ...]
 SEEDS = st.integers(0, 2**40)
@@ -289,6 +289,7 @@ GOLDEN = {
     "columns": "12eb86956355595e",
     "axis": "58ca4df79362828b",
     "fan_in": "b7c83c8dccdca5cb",
+    "heads": "fc65ef4c2a4646c1",
     "n_m axis": "ea11b8fbf51637fc",
     "random global": "6fc863accd373eb5",
 }
@@ -324,6 +325,7 @@ def test_masks_are_those_of_any_other_process() -> None:
 
 
 CHECKS = {name: pattern_checks(pattern) for name, pattern in SEEDED.items()}
+CHECKS["heads"] = pattern_checks(SEEDED["heads"], ATTENTION)
 CHECKS["explicit"] = pattern_checks(Explicit([[1, 0], [0, 1]]), {NAME: (2, 2)}, seeded=False)
 CHECKS["edges"] = pattern_checks(Edges(pairs=[(0, 1), (23, 35)]), seeded=False)
 CHECKS["by_weight"] = pattern_checks(ByWeight({"a/*": "rows", "*": {"name": "block"}}))
