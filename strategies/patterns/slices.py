@@ -18,7 +18,21 @@ from masksweep.strategies.patterns.base import (
 from masksweep.strategies.plan import Array, Mask
 
 By = Literal["random", "l1", "l2"]
-"""How slices are chosen: at random, or those with the smallest L1 or L2 norm."""
+"""How slices or blocks are chosen: at random, or those with the smallest L1 or L2 norm."""
+
+
+def check_by(by: str) -> None:
+    """Raises `Invalid` unless `by` is `random`, `l1` or `l2`."""
+    require(by in ("random", "l1", "l2"), "by", by, "random, l1 or l2")
+
+
+def sizes(array: Array, by: By) -> Array:
+    """Returns the magnitudes (`l1`) or the squares (`l2`) of the entries, in float64.
+
+    Slices are ranked by their sums as by their norms.
+    """
+    array = array.astype(np.float64)
+    return np.abs(array) if by == "l1" else array**2
 
 
 class Slices(Pattern):
@@ -34,7 +48,7 @@ class Slices(Pattern):
     def __post_init__(self) -> None:
         check_sparsity(self.sparsity)
         check_indices(self.indices)
-        require(self.by in ("random", "l1", "l2"), "by", self.by, "random, l1 or l2")
+        check_by(self.by)
         by_index = self.indices is not None and self.by != "random"
         require(not by_index, "by", self.by, "random if indices is given")
 
@@ -109,9 +123,8 @@ class Slices(Pattern):
 
     def _sums(self, array: Array, axis: int) -> Array:
         """Returns the sum of the magnitudes or of the squares of each slice, in float64."""
-        slices = np.moveaxis(array.astype(np.float64), axis, 0)
-        sizes = np.abs(slices) if self.by == "l1" else slices**2
-        sums: Array = sizes.sum(axis=tuple(range(1, slices.ndim)))
+        slices = np.moveaxis(sizes(array, self.by), axis, 0)
+        sums: Array = slices.sum(axis=tuple(range(1, slices.ndim)))
         return sums
 
     def _largest(self, sums: Array) -> Mask:

@@ -29,6 +29,7 @@ from masksweep.strategies.patterns import Pattern, combined
 from masksweep.strategies.patterns.autoregressive import Autoregressive
 from masksweep.strategies.patterns.axis import Axis
 from masksweep.strategies.patterns.band import Band
+from masksweep.strategies.patterns.block import Block
 from masksweep.strategies.patterns.causal import Causal
 from masksweep.strategies.patterns.fan_in import FanIn
 from masksweep.strategies.patterns.heads import Heads
@@ -84,6 +85,40 @@ def test_slices_with_the_smallest_norms_are_masked(
         whole = np.moveaxis(mask, axis, 0).reshape(shape[axis], -1)
         assert (whole == smallest_first(norms, sparsity)[:, None]).all()
         assert mask_of(pattern, shape, seed).sum() == mask.sum()
+
+
+@given(
+    SHAPES,
+    st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    st.floats(0, 1, exclude_max=True),
+    st.sampled_from(["l1", "l2"]),
+    SEEDS,
+)
+def test_blocks_with_the_smallest_norms_are_masked(
+    shape: Shape, sides: tuple[int, int], sparsity: float, by: Any, seed: int
+) -> None:
+    weight = np.random.default_rng(seed).integers(-6, 7, shape)
+    pattern = Block(sparsity, sides, by)
+    mask = pattern.from_weights({NAME: weight.astype("float32")}, seed)[NAME]
+    assert (mask.shape, mask.dtype) == (shape, np.dtype(bool))
+    flat, kept = (array.reshape(-1, shape[-1]) for array in (np.abs(weight), mask))
+    corners = [
+        np.s_[row : row + sides[0], column : column + sides[1]]
+        for row in range(0, flat.shape[0], sides[0])
+        for column in range(0, flat.shape[1], sides[1])
+    ]
+    norms = [int((flat[corner] ** (1 if by == "l1" else 2)).sum()) for corner in corners]
+    for corner, whole in zip(corners, smallest_first(norms, sparsity), strict=True):
+        assert (kept[corner] == whole).all()
+
+
+def test_a_block_is_ranked_by_its_norm() -> None:
+    weights = {NAME: np.array([[3.0, 0, 2, 2], [0, 0, 0, 0]])}
+    masks = [Block(0.5, (2, 2), by).from_weights(weights, 0)[NAME] for by in ("l1", "l2")]  # type: ignore[arg-type]
+    assert [mask[0].tolist() for mask in masks] == [
+        [False, False, True, True],
+        [True, True, False, False],
+    ]
 
 
 def test_the_two_norms_differ() -> None:
@@ -395,6 +430,7 @@ def test_what_a_pruned_model_has_as_zeros_stays_zero() -> None:
         (lambda: NM(by="l1"), "by=l1: must be random or magnitude"),  # type: ignore[arg-type]
         (lambda: NM(2, 3, by="magnitude").masks({NAME: (4, 4)}, 0), "a divisor of the 4 inputs"),
         (lambda: Rows(by="l3"), "by=l3: must be random, l1 or l2"),  # type: ignore[arg-type]
+        (lambda: Block(by="norm"), "by=norm: must be random, l1 or l2"),  # type: ignore[arg-type]
         (lambda: Axis(indices=(1,), by="l1"), "by=l1: must be random if indices is given"),
         (lambda: mask_of(Axis(2, by="l1"), (3, 4)), "axis=2: must be an axis of hidden/kernel"),
         (lambda: ByWeight(), "of=None: must be patterns by glob on weight names"),
