@@ -6,6 +6,7 @@ import ast
 import builtins
 import doctest
 import importlib
+import inspect
 import pkgutil
 import re
 from pathlib import Path
@@ -15,6 +16,7 @@ import keras
 import pytest
 
 from masksweep import strategies
+from masksweep.strategies import PATTERNS
 from masksweep.sweeps import components
 from masksweep.sweeps import config as sweep_config
 
@@ -28,7 +30,9 @@ def modules(package: ModuleType) -> list[str]:
 PACKAGES = (strategies, components, sweep_config)
 
 
-def test_every_example_runs() -> None:
+def test_every_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    # an example registers a pattern, which other tests must not see
+    monkeypatch.setattr(PATTERNS, "_components", dict(PATTERNS))
     results = {}
     for package in PACKAGES:
         for name in modules(package):
@@ -37,6 +41,18 @@ def test_every_example_runs() -> None:
     failing = {name: result for name, result in results.items() if result.failed}
     assert not failing
     assert sum(result.attempted for result in results.values()) > 50
+
+
+def test_every_public_name_is_listed_and_has_an_example() -> None:
+    assert set(strategies.__all__) <= set(dir(strategies))
+    public = {name: getattr(strategies, name) for name in strategies.__all__}
+    documented = {
+        name: value.__doc__ or ""
+        for name, value in public.items()
+        if inspect.isclass(value) or inspect.isfunction(value)
+    }
+    assert len(documented) > 40
+    assert [name for name, text in documented.items() if ">>> " not in text] == []
 
 
 def test_the_code_in_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
