@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from masksweep.strategies.errors import require
 
-DataChoice = tuple[Any, Any] | tf.data.Dataset | None
+DataChoice = tuple[Any, Any] | Any | None
+"""Inputs and targets, a `tf.data.Dataset` of batches of both, or None."""
 ALLOWED = "(inputs, targets), or a tf.data.Dataset of batches (inputs, targets)"
 
 
