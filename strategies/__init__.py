@@ -24,6 +24,7 @@ from masksweep.strategies.patterns.complement import Complement
 from masksweep.strategies.patterns.edges import Edges
 from masksweep.strategies.patterns.fan_in import FanIn
 from masksweep.strategies.patterns.grasp import GraSP
+from masksweep.strategies.patterns.heads import Heads
 from masksweep.strategies.patterns.intersection import Intersection
 from masksweep.strategies.patterns.magnitude import Magnitude
 from masksweep.strategies.patterns.n_m import NM
@@ -75,6 +76,7 @@ __all__ = [
     "FanIn",
     "GraSP",
     "Gradual",
+    "Heads",
     "Intersection",
     "Invalid",
     "Iterative",
@@ -122,6 +124,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(f"{__name__}.keras_model.{_NEEDS_TENSORFLOW[name]}")
     return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 if "keras" in sys.modules:  # TensorFlow is loaded then: let `load_model` find the classes of files

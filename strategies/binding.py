@@ -20,7 +20,13 @@ def _first_argument(value: Any, *_: Any) -> Any:
 
 @dataclass(frozen=True)
 class Slot:
-    """A variable that an optimizer keeps for a trained variable, such as a moment."""
+    """A variable that an optimizer keeps for a trained variable, such as a moment.
+
+    Example:
+        >>> momentum = Slot(value=np.array([0.5, 0.5]), fresh=0.0)
+        >>> np.where([True, False], momentum.value, momentum.fresh).tolist()
+        [0.5, 0.0]
+    """
 
     value: Any
     """The current value, in the shape of the trained variable."""

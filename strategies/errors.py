@@ -12,6 +12,14 @@ class Invalid(ValueError):
         key: The setting or the weight that has the value.
         value: The value that is not allowed.
         allowed: What is allowed, or why the value is not.
+
+    Example:
+        >>> from masksweep import strategies
+        >>> try:
+        ...     strategies.Random(sparsity=1.5)
+        ... except strategies.Invalid as error:
+        ...     print(error, "-", error.key)
+        sparsity=1.5: must be a number in [0, 1) - sparsity
     """
 
     def __init__(self, key: str, value: object, allowed: str) -> None:

@@ -59,7 +59,13 @@ def collapse_constant(held: Array, m: Any = None) -> Array:
 
 @dataclass(frozen=True)
 class Weight:
-    """Describes one trainable weight of a model, without its values."""
+    """Describes one trainable weight of a model, without its values.
+
+    Example:
+        >>> weight = Weight("conv/kernel", (3, 3, 2, 8), "float32", "Conv2D")
+        >>> weight.matrix_shape, weight.is_kernel
+        ((18, 8), True)
+    """
 
     name: str
     """`layer/variable`, such as `hidden/kernel`. Where layers are nested, the names of the outer
@@ -198,7 +204,15 @@ class MaskedWeight:
 
 @dataclass(frozen=True)
 class Plan:
-    """All masked weights of one model."""
+    """All masked weights of one model.
+
+    Example:
+        >>> weight = Weight("hidden/kernel", (2, 2), "float32", "Dense")
+        >>> mask, held = np.eye(2, dtype=bool), np.zeros((2, 2), "float32")
+        >>> plan = Plan((MaskedWeight(weight, mask, held),))
+        >>> plan.sparsity, plan.find("hidden/kernel").masked
+        (0.5, 2)
+    """
 
     weights: tuple[MaskedWeight, ...] = ()
     outputs_held: tuple[int, ...] = ()

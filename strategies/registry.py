@@ -161,6 +161,21 @@ def register(component: type[T]) -> type[T]:
         TypeError: The component does not derive from one of these classes, is not a frozen
             dataclass, or has no valid `name`.
         Invalid: Another component of the same kind has the same name.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> import numpy as np
+        >>> from masksweep.strategies import PATTERNS, Pattern
+        >>> @register
+        ... @dataclass(frozen=True)
+        ... class Diagonal(Pattern):
+        ...     name = "diagonal"
+        ...
+        ...     def masks(self, shapes, seed):
+        ...         return {name: np.eye(*shape, dtype=bool) for name, shape in shapes.items()}
+        >>> PATTERNS["diagonal"]().masks({"hidden/kernel": (2, 2)}, seed=0)["hidden/kernel"]
+        array([[ True, False],
+               [False,  True]])
     """
     for registry in _registries:
         if issubclass(component, registry.base):

@@ -21,6 +21,7 @@ from masksweep.strategies.keras_model.choices import (
     choose_masks,
     choose_strategies,
 )
+from masksweep.strategies.keras_model.data_choice import DataChoice, choose_data
 from masksweep.strategies.keras_model.masked_model import MaskedModel
 from masksweep.strategies.keras_model.plain_model import require_supported
 from masksweep.strategies.keras_model.schedule_choice import choose_schedule
@@ -40,7 +41,7 @@ def apply(
     targets: Sequence[str] | str | None = None,
     schedule: MaskSchedule | None = None,
     seed: int = 0,
-    data: tuple[Any, Any] | None = None,
+    data: DataChoice = None,
     loss: LossChoice = None,
 ) -> MaskedModel:
     """Returns a Keras model that trains `model` while its masked weights are held.
@@ -77,7 +78,8 @@ def apply(
             Weights of frozen layers (`trainable=False`) cannot be named: freeze them after `apply`.
         seed: Seed of the masks.
         data: Inputs and targets `[samples, ...]`, from which patterns such as `SNIP` and `GraSP`
-            choose samples. Other patterns ignore them.
+            choose samples; or a `tf.data.Dataset` of batches of both, of which they take the first
+            samples. Other patterns ignore them.
         loss: The loss of these patterns: the name of a loss of Keras, a `keras.losses.Loss`, or a
             function `(targets, outputs) -> loss`.
 
@@ -117,11 +119,10 @@ def apply(
         raise Invalid("model", model.name, "is masked already; use what export_plain() returns")
     require_supported(model)
     weights, initial = describe(model), current_values(model)
-    inputs, outputs = data or (None, None)
     for variable in model.non_trainable_variables:
         keras_internals.draw(variable)
     state = [np.asarray(v.numpy()) for v in model.non_trainable_variables]
-    problem = Problem(model, initial, state, inputs, outputs, choose_loss(loss))
+    problem = Problem(model, initial, state, *choose_data(data), choose_loss(loss))
     chosen = [targets] if isinstance(targets, str) and targets != INNER else targets
     masks = choose_masks(pattern, weights, initial, chosen, seed, problem)
     held_values = choose_held(held, initial.of(masks))

@@ -48,7 +48,8 @@ def choose_masks(
         problem: The model with the data and the loss that `apply` got.
 
     Raises:
-        Invalid: A glob matches no weight, or a mask does not fit its weight.
+        Invalid: The choice is none of these, a glob matches no weight, or a mask does not fit its
+            weight.
     """
     if targets is None and isinstance(choice, Pattern):
         targets = choice.default_targets
@@ -60,22 +61,36 @@ def choose_masks(
     elif isinstance(choice, Mapping):
         for glob, matching in first_matches("pattern", names, choice).items():
             part = choice[glob]
+            _require_pattern_or_mask(glob, part)
             if isinstance(part, Pattern) and matching:
                 masks |= _masks(part, matching, initial, seed, problem)
             else:
                 masks |= dict.fromkeys(matching, part)
-    elif callable(choice):
+    elif callable(choice) and not isinstance(choice, type):
         shapes = {w.name: w.shape for w in weights}
         masks = {n: mask for n in names if (mask := choice(n, shapes[n])) is not None}
     else:
         allowed = "must be a pattern, masks by weight name, or a function (name, shape) -> mask"
-        raise Invalid("pattern", repr(choice), allowed)
+        raise Invalid("pattern", _shown(choice), allowed)
     require(bool(masks), "pattern", repr(choice), "a pattern that masks at least one weight")
     return {
         w.name: to_mask(masks[w.name], w.shape, f"mask of {w.name}")
         for w in weights
         if w.name in masks
     }
+
+
+def _require_pattern_or_mask(glob: str, part: Any) -> None:
+    """Raises `Invalid` for a part that is neither a pattern nor an array."""
+    if not isinstance(part, Pattern) and (part is None or isinstance(part, str) or callable(part)):
+        raise Invalid("pattern", glob, f"must have a pattern or a mask, not {_shown(part)}")
+
+
+def _shown(choice: Any) -> str:
+    """Returns a choice as a message shows it: a class or a function without its address."""
+    if isinstance(choice, type):
+        return f"the class {choice.__name__} without ()"
+    return "a function" if callable(choice) else repr(choice)
 
 
 def choose_strategies(choice: StrategyChoice, names: Sequence[str]) -> dict[str, Strategy]:

@@ -49,6 +49,18 @@ class MaskedModel(ModelWrapper):
     Raises:
         Invalid: A strategy refuses, or the model overrides a method that a masked model does not
             call, such as `train_step`.
+
+    Example:
+        >>> from masksweep import strategies
+        >>> layers = [keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dense(1)]
+        >>> masked = strategies.apply(keras.Sequential(layers), strategies.Random(0.5))
+        >>> isinstance(masked, strategies.MaskedModel), masked.plan.sparsity
+        (True, 0.5)
+        >>> masked.compile("sgd", "mse")
+        >>> history = masked.fit(np.ones((8, 4)), np.ones(8), verbose=0)
+        >>> kernel = masked.export_plain().layers[0].kernel.numpy()
+        >>> float((kernel == 0).mean())
+        0.5
     """
 
     def __init__(

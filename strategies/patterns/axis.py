@@ -1,4 +1,4 @@
-"""The `axis` pattern: whole slices along any axis, such as filters, channels or attention heads."""
+"""The `axis` pattern: whole slices along any axis, such as filters or channels."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ class Axis(Slices):
     They are chosen at random, or are those with the smallest norms before the training.
 
     In Keras, the last axis (-1) of a convolution kernel has its filters, and the axis before it
-    (-2) its channels. The kernels of the queries, keys and values of a MultiHeadAttention are
-    `[inputs, heads, size]`, so axis 1 has the heads. Its output kernel is `[heads, size, outputs]`,
-    so axis 0 has them. Give `indices` to mask the same heads in each of these.
+    (-2) its channels. Each weight has slices of its own. For attention heads, which must be the
+    same in several weights of a layer, use `Heads`.
 
     Raises:
         Invalid: The sparsity is outside [0, 1), `indices` is empty, has a negative index or has an
@@ -29,10 +28,10 @@ class Axis(Slices):
             have the axis or the index.
 
     Example:
-        >>> heads = Axis(axis=1, indices=(0,))
-        >>> mask = heads.masks({"attention/query/kernel": (8, 2, 4)}, seed=0)
-        >>> mask["attention/query/kernel"].sum(axis=(0, 2)).tolist()
-        [0, 32]
+        >>> channels = Axis(axis=-2, indices=(0,))
+        >>> masks = channels.masks({"conv/kernel": (3, 3, 2, 4)}, seed=0)
+        >>> masks["conv/kernel"].sum(axis=(0, 1, 3)).tolist()
+        [0, 36]
 
     Reference:
         Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, arXiv:1608.08710 (`l1`).

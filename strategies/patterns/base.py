@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -135,16 +136,21 @@ class Scored(Pattern):
 
 
 def check_sparsity(sparsity: float) -> None:
-    """Raises `Invalid` unless the sparsity is in [0, 1) and not -0.0."""
-    require(0 <= sparsity < 1, "sparsity", sparsity, "a number in [0, 1)")
+    """Raises `Invalid` unless the sparsity is a number in [0, 1) and not -0.0."""
+    is_number = isinstance(sparsity, Real) and not isinstance(sparsity, bool)
+    shown = sparsity if is_number else repr(sparsity)
+    require(is_number and 0 <= sparsity < 1, "sparsity", shown, "a number in [0, 1)")
     require(str(sparsity) != "-0.0", "sparsity", sparsity, "0, not -0")
 
 
 def check_indices(indices: Sequence[int] | None) -> None:
     """Raises `Invalid` unless the indices are None, or each is given once and is not negative."""
-    if indices is not None:
-        valid = len(indices) > 0 and min(indices) >= 0 and len(set(indices)) == len(indices)
-        require(valid, "indices", list(indices), "units, each once, counted from 0")
+    if indices is None:
+        return
+    shown = list(indices) if isinstance(indices, Collection) else indices
+    valid = isinstance(shown, list) and all(isinstance(i, Integral) for i in shown)
+    valid = valid and len(indices) > 0 and min(indices) >= 0 and len(set(indices)) == len(indices)
+    require(valid, "indices", shown, "units, each once, counted from 0")
 
 
 def kept_units(

@@ -27,6 +27,18 @@ class GraSP(LossSaliency):
         Invalid: The sparsity is outside [0, 1), the scope is unknown, `samples` is below 1, or
             there are no data.
 
+    Example:
+        >>> import keras, numpy as np
+        >>> from masksweep import strategies
+        >>> layers = [keras.Input((8,)), keras.layers.Dense(16, "relu", name="hidden"),
+        ...           keras.layers.Dense(1, name="output")]
+        >>> x, y = np.ones((32, 8)), np.ones(32)
+        >>> masked = strategies.apply(
+        ...     keras.Sequential(layers), strategies.GraSP(0.75), data=(x, y), loss="mse"
+        ... )
+        >>> int(masked.plan.weights[0].mask.sum())
+        32
+
     Reference:
         Wang, Zhang and Grosse, Picking Winning Tickets Before Training by Preserving Gradient
         Flow, ICLR 2020, arXiv:2002.07376.

@@ -24,8 +24,8 @@ class Problem:
         weights: All weights of the model that train, by name, as `weights.values` returns them.
         state: All other variables of the model, in its order.
         inputs: Inputs `[samples, ...]`: an array, or a list or dict of arrays, as the model takes
-            them. None if there are no data.
-        targets: Targets `[samples, ...]`, as the loss takes them.
+            them; or a `tf.data.Dataset` of batches (inputs, targets). None if there are no data.
+        targets: Targets `[samples, ...]`, as the loss takes them; None with a dataset.
         loss: A function `(targets, outputs) -> loss`.
     """
 
@@ -41,7 +41,7 @@ class Problem:
 
         Args:
             size: Number of samples.
-            seed: Seed of the random choice.
+            seed: Seed of the random choice. Of a dataset, the first samples are taken.
 
         Raises:
             Invalid: There are no data, or no loss.
@@ -49,6 +49,11 @@ class Problem:
         require(self.inputs is not None, "data", None, "inputs and targets, for this pattern")
         require(self.loss is not None, "loss", None, "a loss, for this pattern")
         import keras
+        import tensorflow as tf
+
+        if isinstance(self.inputs, tf.data.Dataset):
+            inputs, targets = first_samples(self.inputs, size)
+            return replace(self, inputs=inputs, targets=targets)
 
         def rows(array: Any) -> Any:
             # one that reads its rows from a file has no `__array__`, and is not read as a whole
@@ -78,3 +83,31 @@ class Problem:
         assert self.loss is not None
         outputs = self.outputs(weights, self.inputs, training=True)
         return tf.reduce_mean(self.loss(self.targets, outputs))
+
+
+def first_samples(dataset: Any, size: int) -> tuple[Any, Any]:
+    """Returns the first inputs and targets of a dataset, of which no more batches are read.
+
+    Args:
+        dataset: A `tf.data.Dataset` of batches (inputs, targets).
+        size: Number of samples. If the dataset does not have as many, all are returned.
+
+    Raises:
+        Invalid: The dataset is empty, or what it has are no batches.
+    """
+    import keras
+
+    batches, samples = [], 0
+    for batch in dataset.as_numpy_iterator():
+        lengths = {part.shape[:1] for part in keras.tree.flatten(batch)}
+        is_batch = len(lengths) == 1 and lengths != {()}
+        require(
+            is_batch, "data", "a tf.data.Dataset", "one of batches of as many inputs as targets"
+        )
+        batches.append(batch)
+        samples += lengths.pop()[0]
+        if samples >= size:
+            break
+    require(samples > 0, "data", "a tf.data.Dataset", "one that is not empty")
+    inputs, targets = keras.tree.map_structure(lambda *p: np.concatenate(p)[:size], *batches)
+    return inputs, targets

@@ -175,6 +175,8 @@ PATTERNS_OF_TWO_KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "rows": ({}, {"by": "l1"}),
     "columns": ({}, {"by": "l2"}),
     "axis": ({"by": "l1"}, {"by": "l2"}),
+    "block": ({}, {"by": "l1"}),
+    "heads": ({}, {"by": "l2"}),
     "n_m": ({}, {"by": "magnitude"}),
     "edges": ({"pairs": [[0, 1]]}, {"pairs": [[0, 1]], "units": ["a", "b"], "inputs": None}),
     "by_weight": (

@@ -35,9 +35,11 @@ from masksweep.strategies.patterns.file import File
 from masksweep.strategies.patterns.n_m import NM
 from masksweep.strategies.patterns.random import Random, densities
 from masksweep.strategies.patterns.rows import Rows
+from masksweep.strategies.patterns.smallest import Smallest
+from masksweep.strategies.patterns.snip import SNIP
 from masksweep.strategies.plan import Mask, MaskedWeight, Plan, Weight
 from masksweep.strategies.testing.pattern_checks import pattern_checks
-from tests.support.patterns import SEEDED, Broken, digests
+from tests.support.patterns import ATTENTION, SEEDED, Broken, digests
 
 Shape = tuple[int, ...]
 SEEDS = st.integers(0, 2**40)
@@ -289,6 +291,7 @@ GOLDEN = {
     "columns": "12eb86956355595e",
     "axis": "58ca4df79362828b",
     "fan_in": "b7c83c8dccdca5cb",
+    "heads": "fc65ef4c2a4646c1",
     "n_m axis": "ea11b8fbf51637fc",
     "random global": "6fc863accd373eb5",
 }
@@ -324,6 +327,7 @@ def test_masks_are_those_of_any_other_process() -> None:
 
 
 CHECKS = {name: pattern_checks(pattern) for name, pattern in SEEDED.items()}
+CHECKS["heads"] = pattern_checks(SEEDED["heads"], ATTENTION)
 CHECKS["explicit"] = pattern_checks(Explicit([[1, 0], [0, 1]]), {NAME: (2, 2)}, seeded=False)
 CHECKS["edges"] = pattern_checks(Edges(pairs=[(0, 1), (23, 35)]), seeded=False)
 CHECKS["by_weight"] = pattern_checks(ByWeight({"a/*": "rows", "*": {"name": "block"}}))
@@ -494,6 +498,33 @@ def test_sparsity_is_in_0_1(name: str, sparsity: float) -> None:
     if "sparsity" in [f.name for f in fields(pattern)]:
         with pytest.raises(Invalid, match="sparsity="):
             pattern(sparsity=sparsity)
+
+
+@pytest.mark.parametrize("sparsity", ["0.9", None, [0.9], 1j, False])
+@pytest.mark.parametrize("make", [Random, Rows, Block, SNIP, Smallest])
+def test_a_sparsity_is_a_number(make: Any, sparsity: Any) -> None:
+    with pytest.raises(Invalid) as caught:
+        make(sparsity)
+    assert str(caught.value) == f"sparsity={sparsity!r}: must be a number in [0, 1)"
+
+
+@pytest.mark.parametrize("number", [0, 0.5, np.float32(0.5), np.float64(0.5), np.int64(0)])
+def test_a_sparsity_may_be_a_number_of_numpy(number: Any) -> None:
+    assert mask_of(Random(number), (4,)).mean() == 1 - number
+
+
+@pytest.mark.parametrize("indices", [3, "3", [0.5], [None], [], [1, 1], [[0, 1]], iter([1])])
+def test_indices_are_whole_numbers(indices: Any) -> None:
+    for make in (Rows, Columns):
+        with pytest.raises(
+            Invalid, match=r"^indices=.*: must be units, each once, counted from 0$"
+        ):
+            make(indices=indices)
+
+
+@pytest.mark.parametrize("indices", [range(1, 3), (1, 2), [2, 1], {1, 2}, np.array([1, 2])])
+def test_indices_may_be_of_several_types(indices: Any) -> None:
+    assert np.flatnonzero(~mask_of(Columns(indices=indices), (4,))).tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(

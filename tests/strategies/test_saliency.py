@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from masksweep import strategies
 from masksweep.strategies import SNIP, GraSP, Invalid, Pattern, SynFlow
@@ -137,6 +138,37 @@ def test_several_inputs() -> None:
         model = masked.export_plain()
 
 
+@pytest.mark.parametrize("make", [SNIP, GraSP])
+def test_a_dataset_of_batches_is_read_until_there_are_enough_samples(make: Any) -> None:
+    """It gives the masks that its first samples give as arrays."""
+    model, read = line(), []
+
+    def batches() -> Any:
+        for start in range(0, 64, 8):
+            read.append(start)
+            yield X[start : start + 8], Y[start : start + 8]
+
+    spec = tf.TensorSpec((None, 5)), tf.TensorSpec((None, 2))
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=spec)
+    options = {"targets": "*", "loss": "mse"}
+    masked = strategies.apply(model, make(0.5, samples=20), data=dataset, **options)
+    assert read == [0, 8, 16]
+    expected = strategies.apply(model, make(0.5), data=(X[:20], Y[:20]), **options)
+    assert np.array_equal(masked.plan.weights[0].mask, expected.plan.weights[0].mask)
+    # fewer samples than are wanted: all of them
+    few = problem(model, dataset.take(2), None).sample(99, 0)
+    assert np.array_equal(few.inputs, X[:16])
+    assert np.array_equal(few.targets, Y[:16])
+
+
+def test_a_dataset_of_dicts() -> None:
+    pairs = ({"a": X, "b": Y}, {"c": Y})
+    dataset = tf.data.Dataset.from_tensor_slices(pairs).batch(10)
+    sample = problem(line(), dataset, None).sample(25, 0)
+    assert np.array_equal(sample.inputs["b"], Y[:25])
+    assert np.array_equal(sample.targets["c"], Y[:25])
+
+
 # -- in a model ------------------------------------------------------------------------------
 
 
@@ -197,6 +229,12 @@ def test_part_of_a_union() -> None:
 
 # -- bad calls -------------------------------------------------------------------------------
 
+PAIRS = tf.data.Dataset.from_tensor_slices((X, Y))
+
+
+def snip(data: Any) -> Any:
+    return strategies.apply(line(), SNIP(), targets="*", data=data, loss="mse")
+
 
 @pytest.mark.parametrize(
     ("call", "message"),
@@ -207,6 +245,27 @@ def test_part_of_a_union() -> None:
             lambda: strategies.apply(line(), SNIP(), targets="*", data=(X, Y), loss="mean"),
             "loss='mean': must be a loss of Keras",
         ),
+        (lambda: snip(X), "data=ndarray: must be (inputs, targets), or a tf.data.Dataset of"),
+        (lambda: snip((X, Y, Y)), "data=tuple: must be (inputs, targets)"),
+        (lambda: snip({"x": X, "y": Y}), "data=dict: must be (inputs, targets)"),
+        (
+            lambda: snip(PAIRS.map(lambda x, y: x).batch(8)),
+            "data=a tf.data.Dataset of inputs only: must be (inputs, targets), or",
+        ),
+        (
+            lambda: snip(PAIRS.map(lambda x, y: {"x": x, "y": y}).batch(8)),
+            "data=a tf.data.Dataset of inputs only: must be",
+        ),
+        (
+            lambda: snip(PAIRS.map(lambda x, y: (x, y, y)).batch(8)),
+            "data=a tf.data.Dataset of 3 parts: must be",
+        ),
+        (lambda: snip(PAIRS), "must be one of batches of as many inputs as targets"),
+        (
+            lambda: snip(PAIRS.map(lambda x, y: (x, y[0]))),
+            "must be one of batches of as many inputs as targets",
+        ),
+        (lambda: snip(PAIRS.batch(8).take(0)), "data=a tf.data.Dataset: must be one that is not"),
         (lambda: SNIP(samples=0), "samples=0: must be at least 1"),
         (lambda: SynFlow(rounds=0), "rounds=0: must be at least 1"),
         (lambda: SNIP(1.0), "sparsity=1.0"),

@@ -29,12 +29,15 @@ from masksweep.strategies.patterns import Pattern, combined
 from masksweep.strategies.patterns.autoregressive import Autoregressive
 from masksweep.strategies.patterns.axis import Axis
 from masksweep.strategies.patterns.band import Band
+from masksweep.strategies.patterns.block import Block
 from masksweep.strategies.patterns.causal import Causal
 from masksweep.strategies.patterns.fan_in import FanIn
+from masksweep.strategies.patterns.heads import Heads
 from masksweep.strategies.patterns.rows import Rows
 from masksweep.strategies.patterns.smallest import Smallest
 from masksweep.strategies.patterns.zeros import Zeros
 from masksweep.strategies.plan import Mask
+from tests.support.patterns import ATTENTION
 
 Shape = tuple[int, ...]
 NAME = "hidden/kernel"
@@ -84,6 +87,40 @@ def test_slices_with_the_smallest_norms_are_masked(
         assert mask_of(pattern, shape, seed).sum() == mask.sum()
 
 
+@given(
+    SHAPES,
+    st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    st.floats(0, 1, exclude_max=True),
+    st.sampled_from(["l1", "l2"]),
+    SEEDS,
+)
+def test_blocks_with_the_smallest_norms_are_masked(
+    shape: Shape, sides: tuple[int, int], sparsity: float, by: Any, seed: int
+) -> None:
+    weight = np.random.default_rng(seed).integers(-6, 7, shape)
+    pattern = Block(sparsity, sides, by)
+    mask = pattern.from_weights({NAME: weight.astype("float32")}, seed)[NAME]
+    assert (mask.shape, mask.dtype) == (shape, np.dtype(bool))
+    flat, kept = (array.reshape(-1, shape[-1]) for array in (np.abs(weight), mask))
+    corners = [
+        np.s_[row : row + sides[0], column : column + sides[1]]
+        for row in range(0, flat.shape[0], sides[0])
+        for column in range(0, flat.shape[1], sides[1])
+    ]
+    norms = [int((flat[corner] ** (1 if by == "l1" else 2)).sum()) for corner in corners]
+    for corner, whole in zip(corners, smallest_first(norms, sparsity), strict=True):
+        assert (kept[corner] == whole).all()
+
+
+def test_a_block_is_ranked_by_its_norm() -> None:
+    weights = {NAME: np.array([[3.0, 0, 2, 2], [0, 0, 0, 0]])}
+    masks = [Block(0.5, (2, 2), by).from_weights(weights, 0)[NAME] for by in ("l1", "l2")]  # type: ignore[arg-type]
+    assert [mask[0].tolist() for mask in masks] == [
+        [False, False, True, True],
+        [True, True, False, False],
+    ]
+
+
 def test_the_two_norms_differ() -> None:
     weights = {NAME: np.array([[3.0, 2.0], [0.0, 2.0]])}
     other = {NAME: np.array([[3.0, 2.0], [0.0, 2.0], [0.0, 2.0]])}
@@ -110,6 +147,86 @@ def test_a_units_kernel_and_bias_are_masked_together() -> None:
 def test_axis_and_rows_by_index() -> None:
     assert (~mask_of(Axis(1, indices=(0, 2)), (2, 3, 4))).sum(axis=(0, 2)).tolist() == [8, 0, 8]
     assert mask_of(Rows(indices=range(2)), (3, 2)).astype(int).tolist() == [[0, 0], [0, 0], [1, 1]]
+
+
+def kept_heads(masks: dict[str, Mask]) -> dict[str, list[int]]:
+    """Returns the heads of each weight that are kept; each is kept or masked as a whole."""
+    kept = {}
+    for name, mask in masks.items():
+        axis = 0 if "output" in name or name.endswith("bias") else 1
+        heads = np.moveaxis(mask, axis, 0).reshape(mask.shape[axis], -1)
+        assert (heads == heads[:, :1]).all()
+        kept[name] = np.flatnonzero(heads[:, 0]).tolist()
+    return kept
+
+
+@given(st.floats(0, 1, exclude_max=True), SEEDS)
+def test_a_head_is_masked_in_all_kernels_of_its_layer(sparsity: float, seed: int) -> None:
+    """A key is masked if both heads that use it are."""
+    kept = kept_heads(Heads(sparsity).masks(ATTENTION, seed))
+    for layer in ("first/attention", "second/attention"):
+        heads = kept[f"{layer}/query/kernel"]
+        assert len(heads) == 8 - round(sparsity * 8)
+        assert kept[f"{layer}/query/bias"] == kept[f"{layer}/attention_output/kernel"] == heads
+        assert kept[f"{layer}/key/kernel"] == sorted({head // 2 for head in heads})
+        assert kept[f"{layer}/attention_output/bias"] == [*range(12)]
+
+
+def test_two_attention_layers_of_one_name_have_heads_of_their_own() -> None:
+    shape, names = (4, 16, 2), [f"a/{p}/kernel{n}" for p in ("query", "value") for n in ("", "#1")]
+    query, other_query, value, other_value = kept_heads(
+        Heads().masks(dict.fromkeys(names, shape), 0)
+    ).values()
+    assert query == value != other_query == other_value
+
+
+def test_the_heads_with_the_smallest_norms_are_masked() -> None:
+    """The norm of a head is that of all its weights, with the key that it shares with another."""
+    weights = {
+        "a/query/kernel": np.array([[[3.0], [0], [1], [1]]]),
+        "a/key/kernel": np.array([[[0.0], [2]]]),
+        "a/attention_output/kernel": np.array([[[0.0]], [[2]], [[2]], [[1]]]),
+    }
+    # l1: 3, 2, 1 + 2 + 2, 1 + 2 + 1; the squares of l2: 9, 4, 1 + 4 + 4, 1 + 4 + 1
+    for by, heads, keys in (("l1", [2, 3], [1]), ("l2", [0, 2], [0, 1])):
+        kept = kept_heads(Heads(by=by).from_weights(weights, 0))  # type: ignore[arg-type]
+        assert kept == dict(zip(weights, (heads, keys, heads), strict=True))
+
+
+def make_model(make: Any) -> Any:
+    keras.utils.set_random_seed(3)
+    start = keras.Input((5, 6))
+    return keras.Model(start, layers.Dense(2)(make()(start, start)))
+
+
+@pytest.mark.parametrize(
+    ("make", "masked_keys"),
+    [
+        (lambda: layers.MultiHeadAttention(4, 3, name="attention"), [1, 2, 3]),
+        (lambda: layers.GroupQueryAttention(3, 4, 2, name="attention"), [1]),
+    ],
+)
+def test_a_model_with_masked_heads_is_that_without_their_outputs(
+    make: Any, masked_keys: list[int]
+) -> None:
+    model = make_model(make)
+    x = np.random.default_rng(0).normal(size=(2, 5, 6)).astype("float32")
+    # what the heads 1, 2 and 3 give is multiplied by zero, and nothing else of the model changes
+    output = next(v for v in model.weights if "attention_output/kernel" in v.path)
+    kernel = output.numpy()
+    output.assign(kernel * np.array([1, 0, 0, 0])[:, None, None])
+    expected = model(x).numpy()
+    output.assign(kernel)
+    assert np.abs(model(x) - expected).max() > 0.01
+
+    by_default = strategies.apply(make_model(make), Heads(indices=(1, 2, 3)))
+    np.testing.assert_allclose(by_default.export_plain()(x), expected, atol=1e-6)
+    targets = ["*attention*/*kernel", "*attention*/*bias"]
+    masked = strategies.apply(model, Heads(indices=(1, 2, 3)), targets=targets)
+    np.testing.assert_allclose(masked(x), expected, atol=1e-6)
+    for part, heads in (("query", [1, 2, 3]), ("key", masked_keys), ("value", masked_keys)):
+        kernel = masked.dense_weights()[f"attention/{part}/kernel"]
+        assert np.flatnonzero((kernel == 0).all(axis=(0, 2))).tolist() == heads
 
 
 @given(SHAPES, st.none() | st.integers(0, 4), st.none() | st.integers(0, 4))
@@ -319,6 +436,7 @@ def test_what_a_pruned_model_has_as_zeros_stays_zero() -> None:
         (lambda: NM(by="l1"), "by=l1: must be random or magnitude"),  # type: ignore[arg-type]
         (lambda: NM(2, 3, by="magnitude").masks({NAME: (4, 4)}, 0), "a divisor of the 4 inputs"),
         (lambda: Rows(by="l3"), "by=l3: must be random, l1 or l2"),  # type: ignore[arg-type]
+        (lambda: Block(by="norm"), "by=norm: must be random, l1 or l2"),  # type: ignore[arg-type]
         (lambda: Axis(indices=(1,), by="l1"), "by=l1: must be random if indices is given"),
         (lambda: mask_of(Axis(2, by="l1"), (3, 4)), "axis=2: must be an axis of hidden/kernel"),
         (lambda: ByWeight(), "of=None: must be patterns by glob on weight names"),
@@ -339,6 +457,20 @@ def test_what_a_pruned_model_has_as_zeros_stays_zero() -> None:
         ),
         (lambda: mask_of(Rows(indices=(3,)), (3, 4)), "below 3, the inputs of hidden/kernel"),
         (lambda: Rows(indices=(1, 1)), "each once"),
+        (
+            lambda: mask_of(Heads(), (3, 4)),
+            "targets=hidden/kernel: must be weights of attention layers only, such as "
+            'targets=["*/query/kernel"]',
+        ),
+        (lambda: Heads().masks({"a/query/kernel": (3, 4)}, 0), "targets=a/query/kernel"),
+        (
+            lambda: Heads().masks({"a/query/kernel": (3, 4, 2), "a/key/kernel": (3, 3, 2)}, 0),
+            "a/key/kernel=3: must be heads of which the layer has a multiple; it has 4",
+        ),
+        (
+            lambda: Heads(indices=(1, 8)).masks(ATTENTION, 0),
+            "indices=[8]: must be below 8, the heads of first/attention",
+        ),
         (lambda: Band(lower=-1), "lower=-1: must be 0 or more"),
         (lambda: Smallest(0.5, "layer"), "scope=layer: must be weight or global"),  # type: ignore[arg-type]
         (lambda: Union(()), "of=(): must be a list of patterns"),

@@ -15,6 +15,7 @@ from masksweep.strategies.patterns.base import Shapes
 from masksweep.strategies.patterns.block import Block
 from masksweep.strategies.patterns.columns import Columns
 from masksweep.strategies.patterns.fan_in import FanIn
+from masksweep.strategies.patterns.heads import Heads
 from masksweep.strategies.patterns.n_m import NM
 from masksweep.strategies.patterns.random import Random
 from masksweep.strategies.patterns.rows import Rows
@@ -32,7 +33,20 @@ SEEDED: dict[str, Pattern] = {
     "columns": Columns(0.5),
     "axis": Axis(0, 0.5),
     "fan_in": FanIn(3),
+    "heads": Heads(0.5),
 }
+ATTENTION: Shapes = {
+    f"{layer}/{part}": shape
+    for layer in ("first/attention", "second/attention")
+    for part, shape in {
+        "query/kernel": (12, 8, 3),
+        "query/bias": (8, 3),
+        "key/kernel": (12, 4, 3),  # each for two heads, as in GroupQueryAttention
+        "attention_output/kernel": (8, 3, 12),
+        "attention_output/bias": (12,),
+    }.items()
+}
+"""Shapes of the weights of two attention layers."""
 
 
 def digest(masks: Mapping[str, Mask]) -> str:
@@ -45,9 +59,9 @@ def digest(masks: Mapping[str, Mask]) -> str:
 def digests() -> dict[str, str]:
     shapes = {"conv/kernel": (3, 4, 24), "hidden/kernel": (24, 36), "hidden/bias": (36,)}
     wide = {name: shape for name, shape in shapes.items() if len(shape) > 1}
+    others = {"n_m": wide, "heads": ATTENTION}
     return {
-        name: digest(pattern.masks(wide if name == "n_m" else shapes, 7))
-        for name, pattern in SEEDED.items()
+        name: digest(pattern.masks(others.get(name, shapes), 7)) for name, pattern in SEEDED.items()
     }
 
 

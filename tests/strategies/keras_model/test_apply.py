@@ -231,6 +231,26 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: strategies.apply(small(), 0.9),  # type: ignore[arg-type]
         "pattern=0.9: must be a pattern, masks by weight name, or a function",
     ),
+    "a class": (
+        lambda: strategies.apply(small(), Random),  # type: ignore[arg-type]
+        "pattern=the class Random without (): must be a pattern, masks by weight name, or a",
+    ),
+    "a class by glob": (
+        lambda: strategies.apply(small(), {"first/*": Random}),
+        "pattern=first/*: must have a pattern or a mask, not the class Random without ()",
+    ),
+    "a function by glob": (
+        lambda: strategies.apply(small(), {"first/*": lambda name, shape: np.ones(shape)}),
+        "pattern=first/*: must have a pattern or a mask, not a function",
+    ),
+    "None by glob": (
+        lambda: strategies.apply(small(), {"first/*": None, "*": Random(0.5)}),
+        "pattern=first/*: must have a pattern or a mask, not None",
+    ),
+    "a name by glob": (
+        lambda: strategies.apply(small(), {"first/*": "random"}),
+        "pattern=first/*: must have a pattern or a mask, not 'random'",
+    ),
     "no such strategy": (
         lambda: strategies.apply(small(), Random(0.5), "masks"),
         "strategy=masks: must be one of dense, gradient_mask, hard_mask",

@@ -372,16 +372,18 @@ def test_a_training_that_breaks_off_is_resumed_from_its_backup(tmp_path: Path) -
     def backup() -> Any:
         return keras.callbacks.BackupAndRestore(tmp_path / "backup", delete_checkpoint=False)
 
-    def train(*callbacks: Any) -> Any:
+    def train(*callbacks: Any) -> tuple[Any, list[int]]:
         fit = Fit(compiling=EAGER)
         masked = strategies.apply(fit.build(), Random(0.5), "sparse_values", held=0.1)
-        fit.fit(masked, epochs=4, shuffle=False, callbacks=list(callbacks))
-        return masked
+        history = keras.callbacks.History()
+        fit.fit(masked, epochs=4, shuffle=False, callbacks=[*callbacks, history])
+        return masked, history.epoch
 
-    whole = train()
+    whole, _ = train()
     with pytest.raises(KeyboardInterrupt):
         train(backup(), BreakOff())
-    resumed = train(backup())
+    resumed, epochs = train(backup())
+    assert epochs == [2, 3]
     assert same_weights(whole.dense_weights(), resumed.dense_weights())
 
 

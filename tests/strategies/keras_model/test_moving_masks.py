@@ -171,16 +171,17 @@ def test_a_backup_is_restored_with_the_changes_of_its_masks(tmp_path: Path) -> N
             if epoch == 2:
                 raise KeyboardInterrupt
 
-    def fit(masked: Any, *callbacks: Any) -> None:
+    def fit(masked: Any, *callbacks: Any) -> Any:
         arguments = {"epochs": 4, "verbose": 0, "shuffle": False}
-        masked.fit(X, Y, 32, callbacks=list(callbacks), **arguments)
+        return masked.fit(X, Y, 32, callbacks=list(callbacks), **arguments)
 
     whole, broken_off, resumed = (moving("rewinding") for _ in range(3))
     fit(whole)
     backup = str(tmp_path / "backup")
     with pytest.raises(KeyboardInterrupt):
         fit(broken_off, keras.callbacks.BackupAndRestore(backup), Crash())
-    fit(resumed, keras.callbacks.BackupAndRestore(backup))
+    history = fit(resumed, keras.callbacks.BackupAndRestore(backup))
+    assert history.epoch == [2, 3]
     assert resumed.mask_changes == whole.mask_changes
     expected = whole.dense_weights()
     for name, array in resumed.dense_weights().items():
