@@ -198,6 +198,25 @@ def test_a_picture_that_is_gone_does_not_matter_and_a_fault_of_the_thread_is_rai
         loop.single_trial_loop(start)
 
 
+def test_bytes_of_an_own_data_set_train_as_the_same_numbers() -> None:
+    """They are not divided by 255, as the pictures in a file are."""
+    pixels = np.random.default_rng(1).integers(256, size=X.shape).astype(np.uint8)
+    trial, trained = make(data="stored", train=TRAIN, strategy="dense"), []
+    for inputs in (pixels, pixels.astype(np.float32)):
+
+        @dataclass(frozen=True)
+        class Pixels(Stored):
+            x: ClassVar[Any] = inputs
+
+            def samples(self) -> tuple[Split, Split]:
+                return (self.x[:42], Y[:42]), (self.x[52:], Y[52:])
+
+        training = loop.single_trial_loop(setup.start(trial, Pixels().load()))
+        training.run()
+        trained.append(training.program.single_program.effective())
+    assert same_weights(*trained)
+
+
 # -- tf.data -----------------------------------------------------------------------------------
 
 

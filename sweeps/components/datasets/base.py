@@ -17,7 +17,7 @@ from masksweep.sweeps.components.datasets.arrays import Arrays, Head, Split, Tas
 from masksweep.sweeps.components.datasets.content import REFERENCE, content_digest
 from masksweep.sweeps.components.datasets.named import Named, Part
 from masksweep.sweeps.components.datasets.pipeline import Pipeline
-from masksweep.sweeps.components.datasets.samples import check_samples
+from masksweep.sweeps.components.datasets.samples import check_samples, with_model_types
 from masksweep.sweeps.components.datasets.stored_images import StoredImages
 
 
@@ -64,6 +64,9 @@ class DataSet:
 
         For a model with several inputs or outputs, a dict of arrays by name takes the place of an
         array, also in a `tf.data.Dataset`. The data set sets `tasks` for several outputs.
+
+        Inputs of type uint8 become float32 with the same values, as in `keras.Model.fit`. Classes
+        of another type than int32 and int64 become int32.
         """
         raise NotImplementedError
 
@@ -146,6 +149,7 @@ def _load(data: DataSet, content: str | None) -> Arrays:
     if own_validation:
         parts["validation"] = own_validation
     parts["test"] = test
+    parts = {name: with_model_types(tasks, split) for name, split in parts.items()}
     if data.is_standardised:
         # the scale comes from the training part only, so that no information leaks from the others
         x_scale, y_scale = (named.map_arrays(_scale, part) for part in parts["train"])
