@@ -29,8 +29,8 @@ def check_samples(task: Tasks, parts: Parts) -> None:
             an array for several inputs or outputs.
 
     Raises:
-        Invalid: (empty key) A number is not finite, a label is no whole number, is negative or none of
-            the training samples has it, or shapes do not fit together.
+        Invalid: (empty key) A number is not finite, a label is no whole number, is negative or not
+            among the training labels, or shapes do not fit together.
 
     Example:
         >>> import numpy as np
