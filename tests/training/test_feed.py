@@ -251,6 +251,20 @@ def test_the_example_of_contributing_is_such_a_data_set() -> None:
     np.testing.assert_array_equal(data.train.first(9)[0], x[:9])
 
 
+def test_outputs_are_compared_on_the_same_samples_though_each_pass_has_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def shuffled_anew(data: DataSet) -> Any:
+        return slices(X, Y).shuffle(len(X), seed=0, reshuffle_each_iteration=True)
+
+    monkeypatch.setattr(Stream, "own_validation", shuffled_anew)
+    monkeypatch.setattr(Stream, "deterministic", False)
+    validation = Stream().load().validation
+    assert isinstance(validation, Pipeline)
+    assert (validation.first(9)[0] != validation.first(9)[0]).any()
+    assert run(of_stream(train={**TRAIN, "epochs": 1})).metrics["integrity/ok"] == 1
+
+
 def test_in_the_order_of_the_data_it_is_as_from_memory() -> None:
     train = {**TRAIN, "shuffle": False}
     expected, result = (run(of_stream(train=train, data=name)) for name in ("stored", "stream"))
