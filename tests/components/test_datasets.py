@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -590,6 +591,51 @@ def test_a_digest_is_remembered_until_the_file_changes(
     data_files.write_npz(tmp_path / "d.npz", x_train=X + 1)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert content.content_digest(path) != digests[0]
+
+
+@dataclass(frozen=True)
+class Folder(DataSet):
+    """A data set of a plugin."""
+
+    name: ClassVar[str] = "folder"
+    path: str = ""
+
+
+def test_all_files_of_a_plugins_folder_are_the_identity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [tmp_path / "here", tmp_path / "there"]
+    for folder in folders:
+        (folder / "train" / "old").mkdir(parents=True)
+        (folder / "train" / "old" / "x.bin").write_bytes(b"x")
+        (folder / "labels-ubyte").write_bytes(b"y")
+    here, there = map(str, folders)
+    assert Folder(path=here).digest == Folder(path=there).digest
+    (folders[1] / "train" / "old" / "x.bin").write_bytes(b"z")
+    changed = Folder(path=there).digest
+    assert changed != Folder(path=here).digest
+    (folders[1] / "train" / "old").rename(folders[1] / "train" / "new")
+    assert Folder(path=there).digest not in (changed, Folder(path=here).digest)
+    (folders[1] / "link").symlink_to(folders[0])
+    with pytest.raises(Invalid, match=r"^path=.*: link must be a file or folder, and no link"):
+        _ = Folder(path=there).digest
+    monkeypatch.setattr(content, "MAX_FILES", 1)
+    with pytest.raises(Invalid, match=r"has more than 1 files"):
+        _ = Folder(path=here).digest
+    (tmp_path / "empty").mkdir()
+    for name, said in (("empty", "neither a file, nor a folder with data"), ("none", "no such")):
+        with pytest.raises(Invalid, match=said):
+            _ = Folder(path=str(tmp_path / name)).digest
+
+
+def test_the_idx_files_of_a_folder_are_the_identity(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    data = KerasImages(path=data_files.write_idx(folder))
+    names = sorted(name for names in idx.FILES.values() for name in names)
+    digests = (hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names)
+    lines = "".join(f"{digest} {name}\n" for name, digest in zip(names, digests, strict=True))
+    (folder / "notes.txt").write_text("of no matter")
+    assert data.digest == hashlib.sha256(lines.encode()).hexdigest()
 
 
 # -- models ------------------------------------------------------------------------------------

@@ -25,8 +25,8 @@ from masksweep.sweeps.components.datasets.stored_images import StoredImages
 class DataSet:
     """The base class of data sets. Subclasses are frozen dataclasses that implement `samples`.
 
-    A setting called `path` names a file or folder with the data. Its content belongs to the
-    identity of a trial.
+    A setting called `path` names a file or folder with the data. Its content, of which `digest_of`
+    is the digest, belongs to the identity of a trial.
     """
 
     name: ClassVar[str]
@@ -101,7 +101,21 @@ class DataSet:
             Invalid: (key `path`) There is no such file.
         """
         path = getattr(self, "path", None)
-        return content_digest(path) if path else None
+        if not path:
+            return None
+        return reference[1] if (reference := REFERENCE.fullmatch(path)) else self.digest_of(path)
+
+    @classmethod
+    def digest_of(cls, path: str) -> str:
+        """Returns the SHA-256 of the data at a path: of a file, or of all files in a folder.
+
+        Args:
+            path: A value of the setting `path`.
+
+        Raises:
+            Invalid: (key `path`) There is no such file or folder.
+        """
+        return content_digest(path)
 
     @property
     def is_elsewhere(self) -> bool:

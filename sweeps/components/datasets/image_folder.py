@@ -71,6 +71,10 @@ class ImageFolder(DataSet):
         if not self.is_elsewhere:
             image_files.find(self.path)
 
+    @classmethod
+    def digest_of(cls, path: str) -> str:
+        return image_files.find(path).digest
+
     def samples(self) -> tuple[Split, Split]:
         return self._part("train"), self._part("test")
 
