@@ -72,6 +72,18 @@ def test_bytes_are_scaled_as_asked(dtype: str, scale: str, expected: float, tmp_
     assert data.train[0].max() == data.test[0].max() == expected
 
 
+@pytest.mark.parametrize("part", ["test", "validation"])
+def test_parts_of_which_some_are_bytes_are_not_scaled_by_auto(part: str, tmp_path: Path) -> None:
+    images = np.full((40, 4), 255, "u1")
+    changed: dict[str, Any] = {"x_train": images, "x_test": images[:10]}
+    changed |= {f"x_{part}": np.ones((10, 4), "f4"), f"y_{part}": np.arange(10) % 3}
+    with pytest.raises(Invalid) as caught:
+        npz(tmp_path, **changed)
+    assert caught.value.key == "scale"
+    assert f"x_{part} is not uint8" in caught.value.allowed
+    assert npz(tmp_path, {"scale": "none"}, **changed).train[0].max() == 255
+
+
 def test_standard_scales_by_the_training_part(tmp_path: Path) -> None:
     x = data_files.arrays()["x_train"] * 3 + 7
     x[:, 1] = 5.0  # has no deviation
