@@ -76,7 +76,8 @@ class DataSet:
 
     @property
     def has_validation(self) -> bool:
-        """Whether there are validation samples."""
+        """Whether there are validation samples, as far as is known before they are loaded. A data
+        set whose `own_validation` may return None says here whether it does."""
         is_own = type(self).own_validation is not DataSet.own_validation
         return self.validation > 0 or is_own
 

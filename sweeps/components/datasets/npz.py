@@ -93,6 +93,13 @@ class Npz(DataSet):
     def is_standardised(self) -> bool:
         return self.scale == "standard"
 
+    @property
+    def has_validation(self) -> bool:
+        if self.validation > 0 or self.is_elsewhere:
+            return True
+        with open_arrays(self.path, MAX_ARRAY_BYTES) as arrays:
+            return "x_validation" in arrays
+
     def samples(self) -> tuple[Split, Split]:
         with open_arrays(self.path, MAX_ARRAY_BYTES) as arrays:
             train, test = self._part(arrays, "train"), self._part(arrays, "test")
