@@ -184,6 +184,24 @@ def require_known_classes(
         raise Invalid("path", path, f"{name} has the label {labels.max()}, and {allowed}")
 
 
+def require_first_class(path: str, name: str, *labels: NDArray[Any]) -> None:
+    """Checks that classes are counted from 0, as the outputs of a model are.
+
+    Args:
+        path: The file, for messages.
+        name: Name of the labels in the file, for messages.
+        *labels: The labels of each part, `[samples]`.
+
+    Raises:
+        Invalid: (key `path`) No part has the label 0.
+    """
+    smallest = min(int(of_part.min()) for of_part in labels)
+    if smallest > 0:
+        largest = max(int(of_part.max()) for of_part in labels)
+        found = f"{name} has classes from {smallest} to {largest}"
+        raise Invalid("path", path, f"{found}; classes are counted from 0")
+
+
 def _require_finite(path: str, name: str, array: NDArray[np.float32]) -> None:
     finite = np.isfinite(array)
     if not finite.all():

@@ -17,6 +17,7 @@ from masksweep.sweeps.components.datasets.content import (
     TaskOrAuto,
     as_inputs,
     as_targets,
+    require_first_class,
     require_known_classes,
     require_numbers,
 )
@@ -105,6 +106,7 @@ class Npz(DataSet):
             train, test = self._part(arrays, "train"), self._part(arrays, "test")
         if self.task == "classification":
             require_known_classes(self.path, "y_test", test[1], "y_train", train[1])
+            require_first_class(self.path, "y_train", train[1], test[1])
         return train, test
 
     def own_validation(self) -> Split | None:
