@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,6 +15,7 @@ from masksweep.sweeps.components.datasets import named
 from masksweep.sweeps.components.datasets.arrays import Split, Task
 from masksweep.sweeps.components.datasets.base import DataSet
 from masksweep.sweeps.components.datasets.samples import check_samples
+from masksweep.sweeps.components.datasets.sums import Sums
 
 X, LABELS, NUMBERS = np.zeros((4, 2), np.float32), np.array([0, 1, 2, 0]), np.ones((4, 1))
 
@@ -114,3 +117,12 @@ def test_bytes_and_labels_get_the_types_that_are_trained_on(
     assert data.outputs == 2
     np.testing.assert_array_equal(of_image, x)
     np.testing.assert_array_equal(of_kind, [0, 1, 1, 0])
+
+
+def test_the_memory_of_data_sets_that_are_no_longer_used_is_released() -> None:
+    first = weakref.ref(Sums(count=1).load())
+    assert first() is Sums(count=1).load()
+    for count in range(2, 12):
+        Sums(count=count).load()
+    gc.collect()
+    assert first() is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -124,7 +124,7 @@ class DataSet:
         return bool(REFERENCE.fullmatch(getattr(self, "path", None) or ""))
 
     def load(self) -> Arrays:
-        """Returns the data set in three parts. Cached for the life of the process.
+        """Returns the data set in three parts. The process keeps those that were used last.
 
         Raises:
             Invalid: The data cannot be read, or have values that are not allowed.
@@ -139,7 +139,7 @@ class DataSet:
             raise Invalid(f"data.{error.key}", error.value, error.allowed) from error
 
 
-@cache
+@lru_cache(maxsize=8)  # a data set can take a large part of the memory
 def _load(data: DataSet, content: str | None) -> Arrays:
     """Loads a data set; `content` is its digest, so that a changed file is read again."""
     training, test = data.samples()
