@@ -128,8 +128,8 @@ class TrialSchema(Section):
             }
             training_checks.check_schedule(self.schedule, self.pattern, events)
         objective = self.score_metric.key
-        recorded = training_checks.recorded_metrics(self.train, self.data)
-        metrics = [*(part + name for part in PARTS for name in recorded), *MEASURED]
+        recorded = [training_checks.recorded_metrics(self.train, self.data, p) for p in PARTS]
+        metrics = [*(name for of_part in recorded for name in of_part), *MEASURED]
         if objective not in metrics:
             raise Invalid("objective", objective, f"must be one of {', '.join(metrics)}")
         if self.still_reason == "train.epochs=0":
@@ -137,7 +137,7 @@ class TrialSchema(Section):
                 raise Invalid("compare", self.compare.name, "not with train.epochs=0")
             if objective.startswith("train/"):
                 raise Invalid("objective", objective, "train.epochs is 0; test/loss, ...")
-        if not self.data.has_validation and objective.startswith("validation/"):
+        if objective.startswith("validation/") and not self.data.has_validation:
             raise Invalid("objective", objective, "data.validation is 0; test/loss, ...")
         rate = self.start.learning_rate or self.optimizer.learning_rate
         if self.start.epochs and not rate:

@@ -69,7 +69,7 @@ def _check_output_names(train: Train, data: DataSet) -> None:
 def _check_early_stopping(
     train: Train, stopping: EarlyStopping, data: DataSet, optimizer: Optimizer, compares: bool
 ) -> None:
-    names = [f"validation/{name}" for name in recorded_metrics(train, data)]
+    names = recorded_metrics(train, data, "validation/")
     key, settings = "train.early_stopping", stopping.model_dump()
     if stopping.monitor not in names:
         raise Invalid(f"{key}.monitor", stopping.monitor, f"must be one of {', '.join(names)}")
@@ -85,16 +85,32 @@ def _check_early_stopping(
             raise Invalid(key, settings, f"must be null with {other}")
 
 
-def recorded_metrics(train: Train, data: DataSet) -> list[str]:
+def recorded_metrics(train: Train, data: DataSet, part: str) -> list[str]:
     """Returns the names under which loss, score and metrics of a part of the data are recorded.
 
-    They are those of `keras.Model.fit`. Those of several outputs begin with the output's name.
+    They are those of `keras.Model.fit`. Those of several outputs begin with the output's name. Of
+    the training part only the whole loss and the trial's score are recorded, because they are means
+    over the training steps.
+
+    Args:
+        train: The settings of the training.
+        data: The data set.
+        part: How the names begin: `test/`, `validation/` or `train/`.
+
+    Example:
+        >>> from masksweep.sweeps.components.datasets import DATASETS
+        >>> recorded_metrics(Train(metrics=["auc"]), DATASETS["digits"](), "test/")
+        ['test/loss', 'test/accuracy', 'test/auc']
+        >>> recorded_metrics(Train(metrics=["auc"]), DATASETS["digits"](), "train/")
+        ['train/loss', 'train/accuracy']
     """
-    recorded = ["loss", score_name(data.task)]
-    if data.tasks:
-        recorded += [f"{o}_{n}" for o, t in data.tasks.items() for n in ("loss", score_name(t))]
-    by_output = train.metrics_by_output(next(iter(data.all_tasks))).items()
-    return recorded + [f"{o}_{name}" if o else name for o, names in by_output for name in names]
+    names = ["loss", score_name(data.task)]
+    if part != "train/":
+        for output, task in data.tasks.items():
+            names += [f"{output}_loss", f"{output}_{score_name(task)}"]
+        for output, metrics in train.metrics_by_output(next(iter(data.all_tasks))).items():
+            names += [f"{output}_{metric}" if output else metric for metric in metrics]
+    return [part + name for name in names]
 
 
 def check_schedule(schedule: MaskSchedule, pattern: Pattern, others: Mapping[str, object]) -> None:

@@ -17,7 +17,8 @@ from masksweep.strategies.registry import STRATEGIES
 from masksweep.sweeps.common import safe_yaml
 from masksweep.sweeps.common.limits import MAX_COPIED_DATA_BYTES, MAX_SENT_ARTIFACT_BYTES
 from masksweep.sweeps.common.provenance import code_version
-from masksweep.sweeps.components.datasets.content import REFERENCE, content_digest
+from masksweep.sweeps.components.datasets import DATASETS, DataSet
+from masksweep.sweeps.components.datasets.content import REFERENCE
 from masksweep.sweeps.components.groups import REGISTRIES
 from masksweep.sweeps.components.named_files import GROUPS_WITH_FILES, named_files, with_files
 from masksweep.sweeps.components.plugin_files import FLAG, ORIGIN_PATTERN
@@ -190,7 +191,8 @@ def read(path: Path, data: str | None = None) -> tuple[Trial, RecordedResults | 
 
     def path_of_copy(key: str, name: Any) -> str:
         if key == DATA_KEY and REFERENCE.fullmatch(str(name)):
-            return _data_at(data, name) or _data_beside(path, name)
+            kind = DATASETS.get(str(config["data"].get("name")), DataSet)
+            return _data_at(kind, data, name) or _data_beside(kind, path, name)
         return str(_checked_file(path, key, name, results))
 
     config = with_files(config, path_of_copy)
@@ -246,20 +248,28 @@ def _parse_results(path: Path, block: Any) -> RecordedResults:
         raise Invalid(RESULTS_KEY, path, "must be as a run has written it") from error
 
 
-def _data_at(path: str | None, reference: str) -> str | None:
+def _data_at(kind: type[DataSet], path: str | None, reference: str) -> str | None:
     """Returns the path, after a check that the data there have this digest; None if it is None."""
-    if path is not None and f"sha256:{content_digest(path)}" != reference:
+    if path is None:
+        return None
+    try:
+        digest = kind.digest_of(path)
+    except Invalid as error:
+        raise Invalid("--data", path, error.allowed) from error
+    if f"sha256:{digest}" != reference:
         raise Invalid("--data", path, "another content than the one that ran")
     return path
 
 
-def _data_beside(config: Path, reference: str) -> str:
+def _data_beside(kind: type[DataSet], config: Path, reference: str) -> str:
     """Returns the path of the data with this digest beside the config file, else the reference."""
     for name in DATA_NAMES:
         data = config.parent / name
         links = [p for p in (data, *(data.iterdir() if data.is_dir() else ())) if p.is_symlink()]
-        if data.exists() and not links and f"sha256:{content_digest(str(data))}" == reference:
-            return str(data)
+        if data.exists() and not links:
+            with suppress(Invalid):  # they are not data of this kind
+                if f"sha256:{kind.digest_of(str(data))}" == reference:
+                    return str(data)
     return reference
 
 

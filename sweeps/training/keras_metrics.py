@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from masksweep.strategies.plan import Array
-from masksweep.sweeps.components.datasets.arrays import Head, score_name
+from masksweep.sweeps.components.datasets.arrays import Head, Task, score_name
 from masksweep.sweeps.components.datasets.named import Named, Part
 from masksweep.sweeps.components.metrics import metric_named
 from masksweep.sweeps.config.trial import Trial
@@ -40,12 +40,12 @@ def of_outputs(
     values: dict[str, float] = {}
     for name, of_head in model_ends.split(heads, outputs).items():
         own = targets[name] if heads else targets
-        found = compute(trial.metrics.get(name, []), own, of_head)
+        task = heads[name].task if heads else trial.data.task
+        found = compute(trial.metrics.get(name, []), task, own, of_head)
         if heads:
-            head = heads[name]
-            loss = TrainingLoss(head.task, trial.losses[name]).unweighted
+            loss = TrainingLoss(task, trial.losses[name]).unweighted
             found["loss"] = _mean(loss, own, of_head)
-            found[score_name(head.task)] = _mean(SCORES[head.task], own, of_head)
+            found[score_name(task)] = _mean(SCORES[task], own, of_head)
         values |= {f"{name}_{metric}" if heads else metric: v for metric, v in found.items()}
     return values
 
@@ -60,33 +60,34 @@ def _mean(function: Callable[[Any, Any], Any], targets: Array, outputs: Array) -
     return total / len(targets)
 
 
-def compute(names: Sequence[str], targets: Array, outputs: Array) -> dict[str, float]:
+def compute(names: Sequence[str], task: Task, targets: Array, outputs: Array) -> dict[str, float]:
     """Returns the values of metrics over all samples, by name.
 
     Args:
         names: Names of metrics that fit the task.
+        task: The task.
         targets: Classes `[samples]`, or values `[samples, outputs]`.
         outputs: Outputs of the model, `[samples, outputs]`.
 
     Example:
         >>> targets, outputs = np.array([0, 1]), np.array([[1.0, 0.0], [1.0, 0.0]], "float32")
-        >>> compute(["categorical_accuracy"], targets, outputs)
+        >>> compute(["categorical_accuracy"], "classification", targets, outputs)
         {'categorical_accuracy': 0.5}
     """
-    return {name: _compute_one(name, targets, outputs) for name in names}
+    return {name: _compute_one(name, task, targets, outputs) for name in names}
 
 
-def _compute_one(name: str, targets: Array, outputs: Array) -> float:
-    description = metric_named(name)
+def _compute_one(name: str, task: Task, targets: Array, outputs: Array) -> float:
+    description = metric_named(name, task)
     metric = description.build()
     for i in range(0, len(targets), BATCH_SAMPLES):
         part = slice(i, i + BATCH_SAMPLES)
         part_targets, part_outputs = targets[part], outputs[part]
-        if targets.ndim == 1 and not description.classes_as_integers:
+        if task == "classification" and not description.classes_as_integers:
             part_targets = np.eye(outputs.shape[-1], dtype=keras.config.floatx())[part_targets]
         if description.probabilities:
-            of_classes = targets.ndim == 1  # else several labels
-            activation = keras.ops.softmax if of_classes else keras.ops.sigmoid
+            is_one_class = task == "classification"  # else several labels
+            activation = keras.ops.softmax if is_one_class else keras.ops.sigmoid
             part_outputs = activation(part_outputs)
         metric.update_state(part_targets, part_outputs)
     return float(metric.result())

@@ -156,6 +156,7 @@ class Program:
 
     def _numbers(self, x: Any) -> Any:
         """Inputs as floating-point numbers, in a graph."""
+        # only the rows of StoredImages are bytes here; DataSet.load makes float32 of other uint8
         is_bytes = not isinstance(x, Mapping) and x.dtype == tf.uint8
         return tf.cast(x, tf.float32) / self._byte_range if is_bytes else x
 

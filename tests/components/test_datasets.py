@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -71,6 +72,18 @@ def test_bytes_are_scaled_as_asked(dtype: str, scale: str, expected: float, tmp_
     assert data.train[0].max() == data.test[0].max() == expected
 
 
+@pytest.mark.parametrize("part", ["test", "validation"])
+def test_parts_of_which_some_are_bytes_are_not_scaled_by_auto(part: str, tmp_path: Path) -> None:
+    images = np.full((40, 4), 255, "u1")
+    changed: dict[str, Any] = {"x_train": images, "x_test": images[:10]}
+    changed |= {f"x_{part}": np.ones((10, 4), "f4"), f"y_{part}": np.arange(10) % 3}
+    with pytest.raises(Invalid) as caught:
+        npz(tmp_path, **changed)
+    assert caught.value.key == "scale"
+    assert f"x_{part} is not uint8" in caught.value.allowed
+    assert npz(tmp_path, {"scale": "none"}, **changed).train[0].max() == 255
+
+
 def test_standard_scales_by_the_training_part(tmp_path: Path) -> None:
     x = data_files.arrays()["x_train"] * 3 + 7
     x[:, 1] = 5.0  # has no deviation
@@ -132,6 +145,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a negative label": ({"y_train": Y - 1}, "y_train has -1 at index 0; classes are whole"),
     "a large label": ({"y_train": Y + 99_999}, "y_train has 100000 at index 1; classes are"),
     "an unknown label": ({"y_test": np.arange(10)}, "y_test has the label 9, and y_train has clas"),
+    "classes from 1": ({"y_train": Y + 1, "y_test": Y[:10] + 1},
+                       "y_train has classes from 1 to 3; classes are counted from 0"),
     "one class": ({"y_train": Y * 0, "y_test": np.zeros(10, int)}, "y_train has one class only"),
     "two lengths": ({"y_train": Y[1:]}, "x_train has 40 samples and y_train has 39; they must"),
     "no test": ({"x_test": X[:0], "y_test": Y[:0]}, "x_test has the shape [0, 4]: no samples"),
@@ -213,6 +228,10 @@ CSV_REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "infinity": ({"r7c1": "-inf"}, "column a has -inf in row 7"),
     "too large": ({"r7c1": "1e39"}, "inputs has inf at [6, 0]; it must have finite numbers in the"),
     "a negative label": ({"r1c3": "-1"}, "kind has -1 at index 0; classes are whole numbers"),
+    "classes from 1": ({f"r{row}c3": str(row % 3 + 1) for row in range(1, 41)},
+                       "kind has classes from 1 to 3; classes are counted from 0"),
+    "an index": ({"columns": ",b,kind"}, "column 1 has no name (Unnamed: 0); write the file wi"),
+    "a column without a name": ({"columns": "a,,kind"}, "column 2 has no name (Unnamed: 1)"),
     "a long row": ({"r2c2": "1,2"}, "not a readable .csv file: "),
     "long rows": ({f"r{row}c2": "1,2" for row in range(1, 41)}, "not a readable .csv file: Length"),
     "a short row": ({"r40c2": "1\n2"}, "column kind has no value in row 40"),
@@ -590,6 +609,51 @@ def test_a_digest_is_remembered_until_the_file_changes(
     data_files.write_npz(tmp_path / "d.npz", x_train=X + 1)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert content.content_digest(path) != digests[0]
+
+
+@dataclass(frozen=True)
+class Folder(DataSet):
+    """A data set of a plugin."""
+
+    name: ClassVar[str] = "folder"
+    path: str = ""
+
+
+def test_all_files_of_a_plugins_folder_are_the_identity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [tmp_path / "here", tmp_path / "there"]
+    for folder in folders:
+        (folder / "train" / "old").mkdir(parents=True)
+        (folder / "train" / "old" / "x.bin").write_bytes(b"x")
+        (folder / "labels-ubyte").write_bytes(b"y")
+    here, there = map(str, folders)
+    assert Folder(path=here).digest == Folder(path=there).digest
+    (folders[1] / "train" / "old" / "x.bin").write_bytes(b"z")
+    changed = Folder(path=there).digest
+    assert changed != Folder(path=here).digest
+    (folders[1] / "train" / "old").rename(folders[1] / "train" / "new")
+    assert Folder(path=there).digest not in (changed, Folder(path=here).digest)
+    (folders[1] / "link").symlink_to(folders[0])
+    with pytest.raises(Invalid, match=r"^path=.*: link must be a file or folder, and no link"):
+        _ = Folder(path=there).digest
+    monkeypatch.setattr(content, "MAX_FILES", 1)
+    with pytest.raises(Invalid, match=r"has more than 1 files"):
+        _ = Folder(path=here).digest
+    (tmp_path / "empty").mkdir()
+    for name, said in (("empty", "neither a file, nor a folder with data"), ("none", "no such")):
+        with pytest.raises(Invalid, match=said):
+            _ = Folder(path=str(tmp_path / name)).digest
+
+
+def test_the_idx_files_of_a_folder_are_the_identity(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    data = KerasImages(path=data_files.write_idx(folder))
+    names = sorted(name for names in idx.FILES.values() for name in names)
+    digests = (hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names)
+    lines = "".join(f"{digest} {name}\n" for name, digest in zip(names, digests, strict=True))
+    (folder / "notes.txt").write_text("of no matter")
+    assert data.digest == hashlib.sha256(lines.encode()).hexdigest()
 
 
 # -- models ------------------------------------------------------------------------------------

@@ -16,7 +16,6 @@ from PIL import Image
 
 from masksweep.strategies import Invalid
 from masksweep.sweeps.components.datasets import base, image_files, image_folder, stored_images
-from masksweep.sweeps.components.datasets.content import content_digest
 from masksweep.sweeps.components.datasets.image_folder import ImageFolder
 from masksweep.sweeps.components.datasets.stored_images import StoredImages
 from tests.support.data_files import write_images
@@ -116,6 +115,15 @@ def test_the_content_is_the_identity_and_not_the_path(tmp_path: Path) -> None:
     assert trial(data=settings | {"path": paths[0]}).id != first.id
 
 
+def test_another_file_in_the_folder_does_not_hide_the_pictures(tmp_path: Path) -> None:
+    path = write_images(tmp_path)
+    before = ImageFolder(path=path).digest
+    (tmp_path / "notes-ubyte.txt").write_text("of no matter")
+    assert ImageFolder(path=path).digest == before
+    Image.new("RGB", (5, 6)).save(tmp_path / "test/b/000.png")
+    assert ImageFolder(path=path).digest != before
+
+
 def test_a_folder_is_not_read_again_until_it_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,12 +133,12 @@ def test_a_folder_is_not_read_again_until_it_changes(
     for file in tmp_path.rglob("*"):
         os.utime(file, (0, 0))
     monkeypatch.setattr(image_files, "RECENT_SECONDS", -1.0)
-    digests = {content_digest(path) for _ in range(3)}
+    digests = {ImageFolder.digest_of(path) for _ in range(3)}
     assert (len(digests), len(asked)) == (1, 50)
     file = tmp_path / "train/a/000.png"
     file.write_bytes(file.read_bytes()[:-1] + b"\x00")
     os.utime(file, (0, 0))
-    assert content_digest(path) not in digests
+    assert ImageFolder.digest_of(path) not in digests
 
 
 # -- folders that are refused ------------------------------------------------------------------

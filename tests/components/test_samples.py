@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,9 +11,11 @@ import numpy as np
 import pytest
 
 from masksweep.strategies import Invalid
+from masksweep.sweeps.components.datasets import named
 from masksweep.sweeps.components.datasets.arrays import Split, Task
 from masksweep.sweeps.components.datasets.base import DataSet
 from masksweep.sweeps.components.datasets.samples import check_samples
+from masksweep.sweeps.components.datasets.sums import Sums
 
 X, LABELS, NUMBERS = np.zeros((4, 2), np.float32), np.array([0, 1, 2, 0]), np.ones((4, 1))
 
@@ -34,6 +38,14 @@ def with_value(array: Any, value: float) -> Any:
          "has the test label 3 at [1]; labels must be 0 to 2"),
         ("classification", {"training": (X, with_value(LABELS, -1))}, "has the training label -1"),
         ("classification", {"validation": (X, with_value(LABELS, 9))}, "has the validation label"),
+        ("classification", {"test": (X, with_value(LABELS * 1.0, 0.5))},
+         "has the test label 0.5 at [1]; labels must be whole numbers"),
+        ("classification", {"training": (X, with_value(LABELS * 1.0, np.nan))},
+         "has the training label nan at [1]; labels must be whole numbers"),
+        ("classification", {"training": (X, with_value(LABELS * 1.0, 1e30))},
+         "has the training label 1e+30 at [1]; labels must be whole numbers"),
+        ("classification", {"training": (X, LABELS.astype(str))},
+         "has training targets of the type <U21; labels must be whole numbers"),
         ("multi_label", {"test": (X, with_value(NUMBERS, 2))},
          "has the test label 2.0 at [1, 0]; labels must be 0 or 1"),
         ("classification", {"test": (X[:, :1], LABELS)},
@@ -72,3 +84,45 @@ def test_the_samples_of_any_data_set_are_checked() -> None:
         Invalid, match=r"^data=mine: has nan in its test inputs at \[1, 0\]; all must"
     ):
         Mine().load()
+
+
+@pytest.mark.parametrize(
+    ("labels", "dtype"),
+    [("float64", "int32"), ("bool", "int32"), ("uint8", "int32"), ("int32", "int32"),
+     ("int64", "int64")],
+)  # fmt: skip
+@pytest.mark.parametrize("several", [False, True])
+def test_bytes_and_labels_get_the_types_that_are_trained_on(
+    several: bool, labels: str, dtype: str
+) -> None:
+    """Bytes keep their values: only images that Masksweep reads itself are divided by 255."""
+    x, y = np.array([[7], [255], [0], [9]], np.uint8), np.array([0, 1, 1, 0]).astype(labels)
+    split: Split = ({"image": x}, {"kind": y}) if several else (x, y)
+
+    @dataclass(frozen=True)
+    class Mine(DataSet):
+        name: ClassVar[str] = "mine"
+        validation: float = 0.5
+
+        def samples(self) -> tuple[Split, Split]:
+            return split, split
+
+    if several:
+        Mine.tasks = {"kind": "classification"}
+    data = Mine().load()
+    for inputs, targets in (data.train, data.validation, data.test):  # type: ignore[misc]
+        of_image, of_kind = named.arrays_of(inputs)[0], named.arrays_of(targets)[0]
+        assert (of_image.dtype, of_kind.dtype) == (np.float32, dtype)
+        assert {*of_image[:, 0].tolist()} <= {7, 255, 0, 9}
+    assert data.outputs == 2
+    np.testing.assert_array_equal(of_image, x)
+    np.testing.assert_array_equal(of_kind, [0, 1, 1, 0])
+
+
+def test_the_memory_of_data_sets_that_are_no_longer_used_is_released() -> None:
+    first = weakref.ref(Sums(count=1).load())
+    assert first() is Sums(count=1).load()
+    for count in range(2, 12):
+        Sums(count=count).load()
+    gc.collect()
+    assert first() is None

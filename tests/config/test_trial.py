@@ -306,8 +306,33 @@ def test_a_bad_value_is_named_by_its_key(sections: dict[str, Any], key: str) -> 
 
 def test_trials_are_compared_by_what_is_recorded() -> None:
     train = {**BASE["train"], "metrics": ["auc"]}
-    for key in ("test/auc", "validation/loss", "integrity/violations"):
+    for key in ("test/auc", "validation/loss", "train/accuracy", "integrity/violations"):
         assert parse({**BASE, "train": train, "objective": key}).score_metric.key == key
+    with pytest.raises(Invalid, match=r"^objective=train/auc: must be one of test/loss, "):
+        parse({**BASE, "train": train, "objective": "train/auc"})
+
+
+@pytest.mark.parametrize("kind", ["npz", "image_folder"])
+def test_only_validation_samples_that_exist_can_be_compared_by(kind: str, tmp_path: Path) -> None:
+    """The files may have a part for validation; the fraction of the training part is 0."""
+
+    def config(own: bool) -> dict[str, Any]:
+        folder = tmp_path / str(own)
+        folder.mkdir()
+        if kind == "image_folder":
+            path = write_images(
+                folder, {"train": 1, "test": 1} | ({"validation": 1} if own else {})
+            )
+        else:
+            x, y = np.ones((3, 4)), np.arange(3)
+            part = {"x_validation": x, "y_validation": y} if own else {}
+            path = write_npz(folder / "d.npz", **part)
+        data = {"name": kind, "path": path, "validation": 0}
+        return {**BASE, "data": data, "objective": "validation/loss"}
+
+    parse(config(own=True))
+    with pytest.raises(Invalid, match=r"^objective=validation/loss: data\.validation is 0"):
+        parse(config(own=False))
 
 
 def test_knobs_leave_out_defaults_only_if_asked() -> None:

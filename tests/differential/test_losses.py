@@ -129,7 +129,23 @@ def test_a_metric_is_what_evaluate_of_keras_returns(name: str) -> None:
     )
     expected = model.evaluate(outputs, targets, batch_size=50, verbose=0, return_dict=True)[name]
     ours = targets if description.tasks == ("regression",) else classes
-    assert compute([name], ours, outputs) == {name: pytest.approx(expected, rel=1e-6)}
+    found = compute([name], description.tasks[0], ours, outputs)
+    assert found == {name: pytest.approx(expected, rel=1e-6)}
+
+
+def test_each_label_that_is_probable_counts_for_the_f1_score() -> None:
+    """By default Keras takes the most probable label alone, as of classes."""
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 2, (50, 4)).astype("float32")
+    logits = rng.normal(size=(50, 4)).astype("float32") + targets
+    values = []
+    for threshold in (0.5, None):
+        metric = keras.metrics.F1Score(average="macro", threshold=threshold)
+        metric.update_state(targets, keras.ops.sigmoid(logits))
+        values.append(float(metric.result()))
+    assert values[0] > 1.1 * values[1]
+    found = compute(["f1_score"], "multi_label", targets, logits)
+    assert found == {"f1_score": pytest.approx(values[0], rel=1e-6)}
 
 
 def test_balanced_weights_are_those_of_scikit_learn() -> None:

@@ -147,7 +147,7 @@ def test_a_small_file_of_data_travels_with_the_config(kind: str, tmp_path: Path)
         run_config.read(written_config)
 
 
-@pytest.mark.parametrize("kind", ["npz", "csv", "keras"])
+@pytest.mark.parametrize("kind", ["npz", "csv", "keras", "image_folder"])
 def test_data_that_are_not_copied_are_recorded_by_their_digest(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,18 +168,20 @@ def test_data_that_are_not_copied_are_recorded_by_their_digest(
     assert read_trial.data.is_elsewhere
     with pytest.raises(Invalid, match=r"^data\.path=sha256:.*: must be the path of these data"):
         read_trial.data.load()
-    beside = run_folder / ("given_data" if kind == "keras" else f"given_data.{kind}")
+    beside = run_folder / ("given_data" if away.is_dir() else f"given_data.{kind}")
     beside.symlink_to(away)
     assert run_config.read(config)[0].data.is_elsewhere  # a link may lead out of the folder
     assert run_config.read(config, str(away))[0].data.load().described() == described
-    with pytest.raises(Invalid, match=r"^--data=.*: another content than the one that ran"):
+    said = "must be a folder with" if away.is_dir() else "another content than the one that ran"
+    with pytest.raises(Invalid, match=f"^--data=.*: {said}"):
         run_config.read(config, str(masks(tmp_path)))
     beside.unlink()
     away.rename(beside)
     read_trial, _ = run_config.read(config)
     assert read_trial.id == trial.id
     assert read_trial.data.load().described() == described
-    file = beside / "train-labels-idx1-ubyte" if kind == "keras" else beside
+    inner = {"keras": "train-labels-idx1-ubyte", "image_folder": "train/a/000.png"}
+    file = beside / inner.get(kind, "")
     file.write_bytes(file.read_bytes() + b"0")
     assert run_config.read(config)[0].data.is_elsewhere
 
@@ -188,6 +190,8 @@ def data_of(kind: str, folder: Path) -> tuple[Path, dict[str, Any]]:
     """Writes data, and returns its path and the settings of the data set."""
     if kind == "keras":
         path = data_files.write_idx(folder / "images")
+    elif kind == "image_folder":
+        path = data_files.write_images(folder / "pictures", {"train": 2, "test": 1})
     elif kind == "csv":
         path = data_files.write_csv(folder / "data.csv")
     else:

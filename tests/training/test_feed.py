@@ -198,6 +198,25 @@ def test_a_picture_that_is_gone_does_not_matter_and_a_fault_of_the_thread_is_rai
         loop.single_trial_loop(start)
 
 
+def test_bytes_of_an_own_data_set_train_as_the_same_numbers() -> None:
+    """They are not divided by 255, as the pictures in a file are."""
+    pixels = np.random.default_rng(1).integers(256, size=X.shape).astype(np.uint8)
+    trial, trained = make(data="stored", train=TRAIN, strategy="dense"), []
+    for inputs in (pixels, pixels.astype(np.float32)):
+
+        @dataclass(frozen=True)
+        class Pixels(Stored):
+            x: ClassVar[Any] = inputs
+
+            def samples(self) -> tuple[Split, Split]:
+                return (self.x[:42], Y[:42]), (self.x[52:], Y[52:])
+
+        training = loop.single_trial_loop(setup.start(trial, Pixels().load()))
+        training.run()
+        trained.append(training.program.single_program.effective())
+    assert same_weights(*trained)
+
+
 # -- tf.data -----------------------------------------------------------------------------------
 
 
@@ -230,6 +249,20 @@ def test_the_example_of_contributing_is_such_a_data_set() -> None:
     x, y = pipeline.first_samples(data.train, 1000)
     assert (x.shape, {*y.tolist()}) == ((1000, 8), {0, 1})
     np.testing.assert_array_equal(data.train.first(9)[0], x[:9])
+
+
+def test_outputs_are_compared_on_the_same_samples_though_each_pass_has_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def shuffled_anew(data: DataSet) -> Any:
+        return slices(X, Y).shuffle(len(X), seed=0, reshuffle_each_iteration=True)
+
+    monkeypatch.setattr(Stream, "own_validation", shuffled_anew)
+    monkeypatch.setattr(Stream, "deterministic", False)
+    validation = Stream().load().validation
+    assert isinstance(validation, Pipeline)
+    assert (validation.first(9)[0] != validation.first(9)[0]).any()
+    assert run(of_stream(train={**TRAIN, "epochs": 1})).metrics["integrity/ok"] == 1
 
 
 def test_in_the_order_of_the_data_it_is_as_from_memory() -> None:

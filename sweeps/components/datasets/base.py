@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +17,7 @@ from masksweep.sweeps.components.datasets.arrays import Arrays, Head, Split, Tas
 from masksweep.sweeps.components.datasets.content import REFERENCE, content_digest
 from masksweep.sweeps.components.datasets.named import Named, Part
 from masksweep.sweeps.components.datasets.pipeline import Pipeline
-from masksweep.sweeps.components.datasets.samples import check_samples
+from masksweep.sweeps.components.datasets.samples import check_samples, with_model_types
 from masksweep.sweeps.components.datasets.stored_images import StoredImages
 
 
@@ -25,8 +25,8 @@ from masksweep.sweeps.components.datasets.stored_images import StoredImages
 class DataSet:
     """The base class of data sets. Subclasses are frozen dataclasses that implement `samples`.
 
-    A setting called `path` names a file or folder with the data. Its content belongs to the
-    identity of a trial.
+    A setting called `path` names a file or folder with the data. Its content, of which `digest_of`
+    is the digest, belongs to the identity of a trial.
     """
 
     name: ClassVar[str]
@@ -64,6 +64,9 @@ class DataSet:
 
         For a model with several inputs or outputs, a dict of arrays by name takes the place of an
         array, also in a `tf.data.Dataset`. The data set sets `tasks` for several outputs.
+
+        Inputs of type uint8 become float32 with the same values, as in `keras.Model.fit`. Classes
+        of another type than int32 and int64 become int32.
         """
         raise NotImplementedError
 
@@ -73,7 +76,8 @@ class DataSet:
 
     @property
     def has_validation(self) -> bool:
-        """Whether there are validation samples."""
+        """Whether there are validation samples, as far as is known before they are loaded. A data
+        set whose `own_validation` may return None says here whether it does."""
         is_own = type(self).own_validation is not DataSet.own_validation
         return self.validation > 0 or is_own
 
@@ -98,7 +102,21 @@ class DataSet:
             Invalid: (key `path`) There is no such file.
         """
         path = getattr(self, "path", None)
-        return content_digest(path) if path else None
+        if not path:
+            return None
+        return reference[1] if (reference := REFERENCE.fullmatch(path)) else self.digest_of(path)
+
+    @classmethod
+    def digest_of(cls, path: str) -> str:
+        """Returns the SHA-256 of the data at a path: of a file, or of all files in a folder.
+
+        Args:
+            path: A value of the setting `path`.
+
+        Raises:
+            Invalid: (key `path`) There is no such file or folder.
+        """
+        return content_digest(path)
 
     @property
     def is_elsewhere(self) -> bool:
@@ -106,7 +124,7 @@ class DataSet:
         return bool(REFERENCE.fullmatch(getattr(self, "path", None) or ""))
 
     def load(self) -> Arrays:
-        """Returns the data set in three parts. Cached for the life of the process.
+        """Returns the data set in three parts. The process keeps those that were used last.
 
         Raises:
             Invalid: The data cannot be read, or have values that are not allowed.
@@ -121,7 +139,7 @@ class DataSet:
             raise Invalid(f"data.{error.key}", error.value, error.allowed) from error
 
 
-@cache
+@lru_cache(maxsize=8)  # a data set can take a large part of the memory
 def _load(data: DataSet, content: str | None) -> Arrays:
     """Loads a data set; `content` is its digest, so that a changed file is read again."""
     training, test = data.samples()
@@ -146,6 +164,7 @@ def _load(data: DataSet, content: str | None) -> Arrays:
     if own_validation:
         parts["validation"] = own_validation
     parts["test"] = test
+    parts = {name: with_model_types(tasks, split) for name, split in parts.items()}
     if data.is_standardised:
         # the scale comes from the training part only, so that no information leaks from the others
         x_scale, y_scale = (named.map_arrays(_scale, part) for part in parts["train"])

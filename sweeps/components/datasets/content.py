@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -14,12 +16,11 @@ from numpy.typing import NDArray
 
 from masksweep.strategies.core.npz import digest
 from masksweep.strategies.errors import Invalid
-from masksweep.sweeps.components.datasets import image_files
 
 REFERENCE = re.compile(r"sha256:([0-9a-f]{64})")
 """A path that names a content, not a file. Recorded configs have it if the file is not copied."""
-FOLDER_FILES = "*-ubyte*"
-"""The files of a folder that are data."""
+MAX_FILES = 100_000
+"""Largest number of files in a folder of data."""
 MAX_CLASSES = 100_000
 """Largest number of classes. Larger labels are most likely numbers, not classes."""
 RECENT_SECONDS = 2.0
@@ -29,30 +30,60 @@ TaskOrAuto = Literal["classification", "multi_label", "regression", "auto"]
 
 
 def content_digest(path: str) -> str:
-    """Returns the SHA-256 of a file, or of the idx files or pictures in a folder with their names.
+    """Returns the SHA-256 of a file, or of all files in a folder and its folders, with their names.
 
     Args:
-        path: Path of a file or a folder, or a reference `sha256:DIGEST`.
+        path: Path of a file or a folder.
 
     Raises:
-        Invalid: (key `path`) There is no such file or folder.
+        Invalid: (key `path`) There is no such file or folder, or the folder has no file, too many
+            files, or something else than files and folders, such as a link.
     """
-    if reference := REFERENCE.fullmatch(path):
-        return reference[1]
     try:
         if Path(path).is_file():
             return _file_digest(Path(path))
-        files = sorted(file for file in Path(path).glob(FOLDER_FILES) if file.is_file())
-        if not files and image_files.is_image_folder(path):
-            return image_files.find(path).digest
-        if not files:
-            raise OSError("neither a file, nor a folder with data")
-        lines = "".join(f"{_file_digest(file)} {file.name}\n" for file in files)
-        return hashlib.sha256(lines.encode()).hexdigest()
+        return files_digest(path, sorted(_files(path)))
     except Invalid:
         raise
     except (OSError, ValueError) as error:  # the path may have characters that are not allowed
         raise Invalid("path", path, "no such file or folder") from error
+
+
+def files_digest(folder: str, names: Sequence[str]) -> str:
+    """Returns the SHA-256 of files in a folder, with their names.
+
+    Args:
+        folder: The folder.
+        names: Paths of the files relative to the folder, in the order of the digest.
+
+    Raises:
+        Invalid: (key `path`) There is no name.
+        OSError: A file cannot be read.
+    """
+    if not names:
+        raise Invalid("path", folder, "neither a file, nor a folder with data")
+    lines = "".join(f"{_file_digest(Path(folder, name))} {name}\n" for name in names)
+    return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
+
+
+def _files(folder: str) -> list[str]:
+    """Returns the paths of all files in a folder and its folders, relative to it."""
+    names: list[str] = []
+    inner = [""]
+    while inner:
+        within = inner.pop()
+        with os.scandir(Path(folder, within)) as entries:
+            for entry in entries:
+                name = f"{within}{entry.name}"
+                if entry.is_dir(follow_symlinks=False):
+                    inner.append(f"{name}/")
+                elif entry.is_file(follow_symlinks=False):
+                    names.append(name)
+                    if len(names) > MAX_FILES:
+                        raise Invalid("path", folder, f"has more than {MAX_FILES:,} files")
+                else:  # the target of a link may change, and a pipe never ends
+                    raise Invalid("path", folder, f"{name} must be a file or folder, and no link")
+    return names
 
 
 def _file_digest(file: Path) -> str:
@@ -64,7 +95,7 @@ def _file_digest(file: Path) -> str:
     return _known_digest(str(file.absolute()), stamp)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=MAX_FILES)  # so that a folder is not read for each trial
 def _known_digest(path: str, stamp: tuple[int, ...]) -> str:
     return digest(path)
 
@@ -151,6 +182,24 @@ def require_known_classes(
     if labels.max() > top:
         allowed = f"{training_name} has classes up to {top}"
         raise Invalid("path", path, f"{name} has the label {labels.max()}, and {allowed}")
+
+
+def require_first_class(path: str, name: str, *labels: NDArray[Any]) -> None:
+    """Checks that classes are counted from 0, as the outputs of a model are.
+
+    Args:
+        path: The file, for messages.
+        name: Name of the labels in the file, for messages.
+        *labels: The labels of each part, `[samples]`.
+
+    Raises:
+        Invalid: (key `path`) No part has the label 0.
+    """
+    smallest = min(int(of_part.min()) for of_part in labels)
+    if smallest > 0:
+        largest = max(int(of_part.max()) for of_part in labels)
+        found = f"{name} has classes from {smallest} to {largest}"
+        raise Invalid("path", path, f"{found}; classes are counted from 0")
 
 
 def _require_finite(path: str, name: str, array: NDArray[np.float32]) -> None:

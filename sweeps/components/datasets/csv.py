@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +19,7 @@ from masksweep.sweeps.components.datasets.base import DataSet, hold_out
 from masksweep.sweeps.components.datasets.content import (
     as_inputs,
     as_targets,
+    require_first_class,
     require_known_classes,
 )
 
@@ -25,6 +27,8 @@ MAX_BYTES = 2**28
 """Largest size of the file in bytes."""
 MIN_ROWS = 5
 """Fewest rows; a fifth of them is the test part."""
+UNNAMED = re.compile(r"Unnamed: \d+")
+"""Name that pandas gives a column without a name, such as the index that it writes itself."""
 
 
 @register
@@ -84,6 +88,7 @@ class Csv(DataSet):
         if self.task == "classification":
             names = f"the test part of {self.target}", f"its training part of {self.target}"
             require_known_classes(self.path, names[0], test[1], names[1], train[1])
+            require_first_class(self.path, self.target, y)
         return train, test
 
     def _columns(self) -> tuple[NDArray[np.float32], NDArray[Any]]:
@@ -99,6 +104,10 @@ def _columns(
     """Returns inputs and targets. With `content`, the digest, a changed file is read again."""
     frame = _read(path)
     names = [str(name) for name in frame.columns]
+    for number, name in enumerate(names, start=1):
+        if UNNAMED.fullmatch(name):
+            allowed = "write the file with index=False, or name the column"
+            raise Invalid("path", path, f"column {number} has no name ({name}); {allowed}")
     if target not in names:
         known = ", ".join(names[:10]) + ", ..." * (len(names) > 10)
         raise Invalid("target", target, f"must be a column of {path}, which has {known}")

@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 
 from masksweep.strategies.core.npz import MAX_ARRAY_BYTES, read_exactly
 from masksweep.strategies.errors import Invalid
+from masksweep.sweeps.components.datasets.content import files_digest
 
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
 """Names of the files with the images and with the labels of a part; `.gz` may follow."""
+ANY_FILE = "*-ubyte*"
+"""The files of a folder whose content belongs to the digest."""
 UNSIGNED_BYTE = 0x08
 """Code of the type in the header."""
 
@@ -40,6 +43,20 @@ def find(folder: str) -> dict[str, Path]:
             raise Invalid("path", folder, f"{found.name} must be a file, not a link")
         files[name] = found
     return files
+
+
+def digest(folder: str) -> str:
+    """Returns the SHA-256 of the idx files of a folder with their names.
+
+    Raises:
+        Invalid: (key `path`) The folder does not have them all.
+    """
+    find(folder)
+    try:
+        files = [file.name for file in Path(folder).glob(ANY_FILE) if file.is_file()]
+        return files_digest(folder, sorted(files))
+    except OSError as error:
+        raise Invalid("path", folder, "must be a folder of files that can be read") from error
 
 
 def read(folder: str, part: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -71,12 +71,22 @@ class ImageFolder(DataSet):
         if not self.is_elsewhere:
             image_files.find(self.path)
 
+    @classmethod
+    def digest_of(cls, path: str) -> str:
+        return image_files.find(path).digest
+
+    @property
+    def has_validation(self) -> bool:
+        return self.validation > 0 or self.is_elsewhere or self._has_part("validation")
+
     def samples(self) -> tuple[Split, Split]:
         return self._part("train"), self._part("test")
 
     def own_validation(self) -> Split | None:
-        has_part = "validation" in image_files.find(self.path).parts
-        return self._part("validation") if has_part else None
+        return self._part("validation") if self._has_part("validation") else None
+
+    def _has_part(self, part: str) -> bool:
+        return part in image_files.find(self.path).parts
 
     def _part(self, part: str) -> Split:
         folder = image_files.find(self.path)

@@ -84,6 +84,10 @@ class KerasImages(DataSet):
         if not self.is_elsewhere:
             idx.find(self.path)
 
+    @classmethod
+    def digest_of(cls, path: str) -> str:
+        return idx.digest(path)
+
     def samples(self) -> tuple[Split, Split]:
         if self.path is not None:
             train, test = idx.read(self.path, "train"), idx.read(self.path, "test")

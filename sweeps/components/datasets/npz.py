@@ -17,6 +17,7 @@ from masksweep.sweeps.components.datasets.content import (
     TaskOrAuto,
     as_inputs,
     as_targets,
+    require_first_class,
     require_known_classes,
     require_numbers,
 )
@@ -58,8 +59,9 @@ class Npz(DataSet):
     integers, and a regression if it has floating-point numbers. With `multi_label` each output is a
     label of its own: its sigmoid is the probability, and the loss is the binary crossentropy."""
     scale: Literal["auto", "none", "standard"] = "auto"
-    """`auto` divides inputs of type uint8 by 255; `none` takes all as they are. `standard` scales
-    each input, and the targets of a regression, to mean 0 and deviation 1 in the training part."""
+    """`auto` divides inputs of type uint8 by 255, which all parts then have; `none` takes all as
+    they are. `standard` scales each input, and the targets of a regression, to mean 0 and deviation
+    1 in the training part."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -85,16 +87,26 @@ class Npz(DataSet):
             for part in PARTS:
                 if f"x_{part}" in arrays:
                     _check_shapes(self.path, part, arrays, task)
+            if self.scale == "auto":
+                _check_scales(arrays)
 
     @property
     def is_standardised(self) -> bool:
         return self.scale == "standard"
+
+    @property
+    def has_validation(self) -> bool:
+        if self.validation > 0 or self.is_elsewhere:
+            return True
+        with open_arrays(self.path, MAX_ARRAY_BYTES) as arrays:
+            return "x_validation" in arrays
 
     def samples(self) -> tuple[Split, Split]:
         with open_arrays(self.path, MAX_ARRAY_BYTES) as arrays:
             train, test = self._part(arrays, "train"), self._part(arrays, "test")
         if self.task == "classification":
             require_known_classes(self.path, "y_test", test[1], "y_train", train[1])
+            require_first_class(self.path, "y_train", train[1], test[1])
         return train, test
 
     def own_validation(self) -> Split | None:
@@ -127,6 +139,16 @@ def _check_names(path: str, arrays: dict[str, ArrayFile]) -> None:
     if missing := [name for name in needed if name not in arrays]:
         names = ", ".join(list(arrays)[:10]) or "no arrays"
         raise Invalid("path", path, f"{', '.join(missing)} must be in the file; it has {names}")
+
+
+def _check_scales(arrays: dict[str, ArrayFile]) -> None:
+    """Checks that the inputs of all parts, or of none, are uint8, which are divided by 255."""
+    inputs = [name for name in (f"x_{part}" for part in PARTS) if name in arrays]
+    is_bytes = {name: arrays[name].dtype == np.uint8 for name in inputs}
+    if len({*is_bytes.values()}) > 1:
+        kinds = ", ".join(f"{n} is {'' if b else 'not '}uint8" for n, b in is_bytes.items())
+        allowed = f"{kinds}; store all with one type, or set none or standard"
+        raise Invalid("scale", "auto", allowed)
 
 
 def _check_shapes(path: str, part: str, arrays: dict[str, ArrayFile], task: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -173,8 +174,15 @@ def _target_fault(spec: Any, task: str) -> str:
 
 
 def first_samples(part: Split | Pipeline, count: int) -> Split:
-    """Returns the first samples of a part of a data set, as arrays."""
+    """Returns the first samples of a part of a data set, as arrays: the same in each call."""
     if isinstance(part, Pipeline):
-        return part.first(count)
+        return _first_samples(part, count)
     x, y = part
     return named.take(x, slice(count)), named.take(y, slice(count))
+
+
+# Read once, because a pipeline may give other samples in each pass, and outputs that an audit
+# compares must be of the same ones. A process trains on few data sets at a time.
+@lru_cache(maxsize=4)
+def _first_samples(pipeline: Pipeline, count: int) -> Split:
+    return pipeline.first(count)

@@ -13,7 +13,8 @@ from masksweep.sweeps.components.datasets import named
 
 Tasks = str | Mapping[str, str]
 """A task, or the task of each output of a model with several."""
-Parts = Mapping[str, tuple[named.Part, named.Part] | None]
+Split = tuple[named.Part, named.Part]
+Parts = Mapping[str, Split | None]
 
 
 def check_samples(task: Tasks, parts: Parts) -> None:
@@ -28,8 +29,8 @@ def check_samples(task: Tasks, parts: Parts) -> None:
             an array for several inputs or outputs.
 
     Raises:
-        Invalid: (empty key) A number is not finite, a label is negative or none of the training
-            samples has it, or shapes do not fit together.
+        Invalid: (empty key) A number is not finite, a label is no whole number, is negative or not
+            among the training labels, or shapes do not fit together.
 
     Example:
         >>> import numpy as np
@@ -60,6 +61,41 @@ def check_samples(task: Tasks, parts: Parts) -> None:
             _arrays("targets", split[1]).items(), tasks.values(), strict=True
         ):
             _check_targets(of_task, f"{name} {kind}", targets, trained_on[kind])
+
+
+def with_model_types(task: Tasks, split: Split) -> Split:
+    """Returns the samples of a part with the types that a model is trained on.
+
+    Args:
+        task: The task, or the task of each output by its name.
+        split: Inputs and targets that `check_samples` has accepted.
+
+    Returns:
+        Inputs of type uint8 as float32 with the same values, as in `keras.Model.fit`, and classes
+        that are neither int32 nor int64 as int32. Other arrays are returned as they are.
+
+    Example:
+        >>> import numpy as np
+        >>> x, y = np.array([[255]], "uint8"), np.array([1.0])
+        >>> with_model_types("classification", (x, y))
+        (array([[255.]], dtype=float32), array([1], dtype=int32))
+    """
+    inputs, targets = split
+    inputs = named.map_arrays(_without_bytes, inputs)
+    if isinstance(task, Mapping):
+        return inputs, {n: _without_other_labels(task[n], array) for n, array in targets.items()}
+    return inputs, _without_other_labels(task, targets)
+
+
+def _without_bytes(inputs: Any) -> Any:
+    is_bytes = isinstance(inputs, np.ndarray) and inputs.dtype == np.uint8  # else stored images
+    return inputs.astype(np.float32) if is_bytes else inputs
+
+
+def _without_other_labels(task: str, targets: NDArray[Any]) -> NDArray[Any]:
+    if task != "classification" or targets.dtype in (np.int32, np.int64):
+        return targets
+    return targets.astype(np.int32)
 
 
 def _arrays(kind: str, part: named.Part) -> dict[str, Any]:
@@ -133,10 +169,25 @@ def _check_targets(task: str, name: str, targets: NDArray[Any], training: NDArra
             place = [int(i) for i in wrong[0]]
             found = f"has the {label} {targets[tuple(place)]} at {place}"
             raise Invalid("", "", f"{found}; labels must be 0 or 1")
-    elif targets.min() < 0 or targets.max() > training.max():
-        index = int(np.argmax((targets < 0) | (targets > training.max())))
+    else:
+        _check_classes(name, label, targets, training)
+
+
+def _check_classes(name: str, label: str, targets: NDArray[Any], training: NDArray[Any]) -> None:
+    """Checks that targets are whole numbers, from 0 to the largest one of the training part."""
+    if targets.dtype.kind not in "buif":
+        found = f"has {name} of the type {targets.dtype}"
+        raise Invalid("", "", f"{found}; labels must be whole numbers")
+    with np.errstate(invalid="ignore"):  # of what int32 cannot hold, such as NaN
+        is_other = targets != targets.astype(np.int32)
+    allowed = "whole numbers"
+    if not is_other.any():
+        is_other = (targets < 0) | (targets > training.max())
+        allowed = f"0 to {training.max()}"
+    if is_other.any():
+        index = int(np.argmax(is_other))
         found = f"has the {label} {targets[index]} at [{index}]"
-        raise Invalid("", "", f"{found}; labels must be 0 to {training.max()}")
+        raise Invalid("", "", f"{found}; labels must be {allowed}")
 
 
 def _check_finite(name: str, array: NDArray[Any]) -> None:

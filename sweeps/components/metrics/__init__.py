@@ -47,13 +47,20 @@ def is_metric(name: str) -> bool:
     return name in KERAS_METRICS or name in OWN_METRICS
 
 
-def metric_named(name: str) -> KerasMetric | Metric:
+def metric_named(name: str, task: Task | None = None) -> KerasMetric | Metric:
     """Returns the metric of this name.
 
     Args:
         name: A name that `metrics_for` returns.
+        task: The task that the metric is computed for. Settings of Keras' metrics can depend on it.
+
+    Example:
+        >>> dict(metric_named("f1_score", "multi_label").settings)
+        {'average': 'macro', 'threshold': 0.5}
     """
-    return KERAS_METRICS[name] if name in KERAS_METRICS else OWN_METRICS[name]()
+    if name in KERAS_METRICS:
+        return KERAS_METRICS[name].for_task(task)
+    return OWN_METRICS[name]()
 
 
 def is_higher_better(key: str) -> bool:

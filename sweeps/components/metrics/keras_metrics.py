@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from masksweep.sweeps.components.datasets.arrays import Task
@@ -25,6 +25,14 @@ class KerasMetric:
     """Whether it gets the softmax of the outputs, or for several labels their sigmoid."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings that are not Keras' defaults."""
+    label_settings: Mapping[str, Any] = field(default_factory=dict)
+    """More settings for a task of several labels."""
+
+    def for_task(self, task: Task | None) -> KerasMetric:
+        """Returns the metric with the settings that it has for a task."""
+        if task != "multi_label":
+            return self
+        return replace(self, settings={**self.settings, **self.label_settings})
 
     def build(self) -> Any:
         """Returns a new `keras.metrics.Metric`."""
@@ -56,7 +64,11 @@ KERAS_METRICS: Mapping[str, KerasMetric] = {
     "cosine_similarity": _of_values("CosineSimilarity", higher_is_better=True),
     # by default it is one value for each class
     "f1_score": _of_labels(
-        "F1Score", higher_is_better=True, probabilities=True, settings={"average": "macro"}
+        "F1Score",
+        higher_is_better=True,
+        probabilities=True,
+        settings={"average": "macro"},
+        label_settings={"threshold": 0.5},  # by default only the most probable one is predicted
     ),
     "hinge": _of_labels("Hinge"),
     "kl_divergence": _of_classes("KLDivergence", probabilities=True),
