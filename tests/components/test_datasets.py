@@ -59,6 +59,48 @@ def test_the_files_own_validation_part_is_taken(tmp_path: Path) -> None:
     np.testing.assert_array_equal(data.validation[1], y)
 
 
+def test_sample_weights_stay_with_their_samples(tmp_path: Path) -> None:
+    weights = np.arange(40.0)
+    data = npz(tmp_path, {"validation": 0.25, "scale": "standard"}, sample_weight_train=weights)
+    plain = npz(tmp_path, {"validation": 0.25, "scale": "standard"})
+    targets, of_samples = data.train[1]
+    np.testing.assert_array_equal(targets, plain.train[1])
+    labels = data_files.arrays()["y_train"]
+    assert [labels[int(w)] for w in of_samples] == targets.tolist()
+    assert of_samples.dtype == np.float32
+    assert data.validation
+    np.testing.assert_array_equal(data.validation[1], plain.validation[1])
+    described = data.described()
+    assert described["targets"] == plain.described()["targets"] == [30]
+    assert described["sha256"] != plain.described()["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "said"),
+    [
+        ("sample_weight_train", np.ones(39), "has the shape [39]; it must be [40], a weight for"),
+        ("sample_weight_train", np.ones((40, 1)), "has the shape [40, 1]; it must be [40]"),
+        ("sample_weight_train", np.full(40, "a"), "has the type <U1, and must have real numbers"),
+        ("sample_weight_train", np.arange(40) - 3.0, "has the sample weight -3.0 at [0]; weights"),
+        ("sample_weight_train", np.full(40, np.nan), "has the sample weight nan at [0]; weights"),
+        ("sample_weight_train", np.zeros(40), "has no training sample with a sample weight above"),
+        ("sample_weights_train", np.ones(40), "has sample_weights_train; only training samples"),
+        ("sample_weight_test", np.ones(10), "has sample_weight_test; only training samples can"),
+        ("train_weights", np.ones(40), "has train_weights; only training samples can have"),
+    ],
+)
+def test_sample_weights_that_cannot_be_used_are_refused(
+    name: str, weights: Any, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(Invalid) as caught:
+        npz(tmp_path, **{name: weights})
+    assert said in str(caught.value)
+
+
+def test_other_arrays_of_the_file_are_not_read(tmp_path: Path) -> None:
+    npz(tmp_path, pretrained_weights=np.ones(3), weights=np.ones(3))
+
+
 @pytest.mark.parametrize(
     ("dtype", "scale", "expected"),
     [("u1", "auto", 1.0), ("u1", "none", 255.0), ("f4", "auto", 255.0), ("i4", "auto", 255.0)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -22,6 +23,7 @@ from masksweep.sweeps.components.datasets.content import (
 )
 
 PARTS = ("train", "validation", "test")
+WEIGHTS = "sample_weight_train"
 
 
 @register
@@ -33,7 +35,9 @@ class Npz(DataSet):
     - `y_train`, `y_test`: targets. Classes from 0, `[samples]` or `[samples, 1]`; labels of 0 or 1,
       `[samples, labels]`; or the numbers of a regression, also `[samples, outputs]`;
     - `x_validation`, `y_validation`: optional. Without them, the fraction `validation` of the
-      training samples is used.
+      training samples is used;
+    - `sample_weight_train`: optional weights of the training samples, `[samples]`, as
+      `sample_weight` of `keras.Model.fit`. The losses of validation and test are not weighted.
 
     The file may have other arrays too, which are not read.
 
@@ -69,6 +73,8 @@ class Npz(DataSet):
             return
         with open_arrays(self.path, MAX_ARRAY_BYTES) as arrays:
             _check_names(self.path, arrays)
+            if WEIGHTS in arrays:
+                _check_weights(self.path, arrays)
             targets, task = arrays["y_train"], self.task
             if task == "auto":
                 is_float = targets.dtype.kind == "f" or targets.is_bfloat16
@@ -90,12 +96,13 @@ class Npz(DataSet):
     def is_standardised(self) -> bool:
         return self.scale == "standard"
 
-    def samples(self) -> tuple[Split, Split]:
+    def samples(self) -> tuple[Any, Split]:
         with open_arrays(self.path, MAX_ARRAY_BYTES) as arrays:
             train, test = self._part(arrays, "train"), self._part(arrays, "test")
+            weights = [arrays[WEIGHTS].whole()] if WEIGHTS in arrays else []
         if self.task == "classification":
             require_known_classes(self.path, "y_test", test[1], "y_train", train[1])
-        return train, test
+        return (*train, *weights), test
 
     def own_validation(self) -> Split | None:
         with open_arrays(self.path, MAX_ARRAY_BYTES) as arrays:
@@ -127,6 +134,29 @@ def _check_names(path: str, arrays: dict[str, ArrayFile]) -> None:
     if missing := [name for name in needed if name not in arrays]:
         names = ", ".join(list(arrays)[:10]) or "no arrays"
         raise Invalid("path", path, f"{', '.join(missing)} must be in the file; it has {names}")
+    if unknown := _other_weights(arrays):
+        allowed = f"has {unknown}; only training samples can have weights, in {WEIGHTS}"
+        raise Invalid("path", path, allowed)
+
+
+def _other_weights(names: Iterable[str]) -> str:
+    """Returns the first name that seems to be meant for weights of samples; empty if none does."""
+    parts = {"sample", "samples", *PARTS}
+    for name in names:
+        is_meant = "weight" in name.lower() and parts & {*name.lower().split("_")}
+        if is_meant and name != WEIGHTS:
+            return name
+    return ""
+
+
+def _check_weights(path: str, arrays: dict[str, ArrayFile]) -> None:
+    """Checks the type and the shape of the sample weights."""
+    weights, wanted = arrays[WEIGHTS], arrays["x_train"].shape[:1]
+    if not weights.is_bfloat16:
+        require_numbers(path, WEIGHTS, weights.dtype)
+    if weights.shape != wanted:
+        allowed = f"it must be {list(wanted)}, a weight for each training sample"
+        raise Invalid("path", path, f"{WEIGHTS} has the shape {list(weights.shape)}; {allowed}")
 
 
 def _check_shapes(path: str, part: str, arrays: dict[str, ArrayFile], task: str) -> None:
