@@ -83,5 +83,6 @@ def _samples(trial: Trial, data: Arrays) -> str:
 
 
 def _describe(head: Head) -> str:
-    unit = {"classification": "classes", "multi_label": "labels"}.get(head.task, "targets")
-    return f"{head.outputs} {unit}"
+    if head.task == "classification":
+        return f"{head.outputs} classes"
+    return pluralize(head.outputs, "label" if head.task == "multi_label" else "target")

@@ -140,6 +140,9 @@ def test_standard_scales_by_the_training_part(tmp_path: Path) -> None:
         (np.arange(40) % 3, "regression", "regression", 1),
         (np.eye(3, dtype=np.uint8)[np.arange(40) % 3], "multi_label", "multi_label", 3),
         (np.eye(3)[np.arange(40) % 3] == 1, "multi_label", "multi_label", 3),
+        (np.arange(40) % 2, "binary", "multi_label", 1),
+        ((np.arange(40) % 2.0)[:, None], "binary", "multi_label", 1),
+        (np.arange(40) % 2 == 0, "multi_label", "multi_label", 1),
     ],
 )
 def test_the_task_follows_from_the_targets(
@@ -201,15 +204,19 @@ def test_arrays_that_cannot_be_data_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("y", "said"),
+    ("task", "y", "said"),
     [
-        (np.eye(3)[Y] * 2, r"y_train has 2 at \[0, 0\]; a label is 0 or 1 with data.task=multi"),
-        (Y, r"y_train has the shape \[40\]; it must be \[samples, labels\]"),
+        ("multi_label", np.eye(3)[Y] * 2, r"y_train has 2 at \[0, 0\]; a label is 0 or 1 with da"),
+        ("multi_label", np.ones((40, 1, 1)), r"y_train has the shape \[40, 1, 1\]; it must be \["),
+        ("binary", Y, r"y_train has 2 at \[2\]; a label is 0 or 1 with data.task=binary and data"),
+        ("binary", np.eye(3)[Y], r"y_train has the shape \[40, 3\]; it must be \[samples\], 0 or"),
     ],
 )
-def test_labels_that_are_not_0_or_1_are_refused(y: Any, said: str, tmp_path: Path) -> None:
+def test_labels_that_are_not_0_or_1_are_refused(
+    task: str, y: Any, said: str, tmp_path: Path
+) -> None:
     with pytest.raises(Invalid, match=said):
-        npz(tmp_path, {"task": "multi_label"}, y_train=y, y_test=y[:10])
+        npz(tmp_path, {"task": task}, y_train=y, y_test=y[:10])
 
 
 def test_a_validation_label_that_is_no_class_is_refused(tmp_path: Path) -> None:
@@ -616,6 +623,31 @@ def test_auto_and_the_task_it_means_are_one_trial(tmp_path: Path) -> None:
     assert trials[0].id == trials[1].id
     assert trials[0].resolved()["data"]["task"] == "classification"
     assert trials[0].score_metric.key == "test/accuracy"
+
+
+@pytest.mark.parametrize("kind", ["npz", "csv"])
+def test_binary_is_one_label_in_the_identity_and_in_the_record(kind: str, tmp_path: Path) -> None:
+    if kind == "npz":
+        y = np.arange(40) % 2
+        data = {"path": data_files.write_npz(tmp_path / "d.npz", y_train=y, y_test=y[:10])}
+    else:
+        rows = "".join(f"{i / 7},{i % 2}\n" for i in range(40))
+        (tmp_path / "d.csv").write_text(f"a,kind\n{rows}")
+        data = {"path": str(tmp_path / "d.csv"), "target": "kind"}
+    first, second = (
+        trial(data={"name": kind, "task": task, **data}) for task in ("binary", "multi_label")
+    )
+    assert first.id == second.id
+    recorded = trial(data=first.resolved()["data"])
+    assert recorded.id == first.id
+    loaded = recorded.data.load()
+    assert (loaded.task, loaded.outputs, recorded.score_metric.key) == (
+        "multi_label",
+        1,
+        "test/accuracy",
+    )
+    elsewhere = {**data, "path": f"sha256:{first.data.digest}"}
+    assert trial(data={"name": kind, "task": "binary", **elsewhere}).id == first.id
 
 
 def test_a_digest_is_remembered_until_the_file_changes(

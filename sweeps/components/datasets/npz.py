@@ -33,7 +33,7 @@ class Npz(DataSet):
 
     - `x_train`, `x_test`: inputs, `[samples, *shape]`;
     - `y_train`, `y_test`: targets. Classes from 0, `[samples]` or `[samples, 1]`; labels of 0 or 1,
-      `[samples, labels]`; or the numbers of a regression, also `[samples, outputs]`;
+      also `[samples, labels]`; or the numbers of a regression, also `[samples, outputs]`;
     - `x_validation`, `y_validation`: optional. Without them, the fraction `validation` of the
       training samples is used;
     - `sample_weight_train`: optional weights of the training samples, `[samples]`, as
@@ -58,9 +58,10 @@ class Npz(DataSet):
     path: str = ""
     """Path of the file."""
     task: TaskOrAuto = "auto"  # type: ignore[assignment,misc]  # a setting here, resolved below
-    """`classification`, `multi_label` or `regression`; `auto` is a classification if `y_train` has
-    integers, and a regression if it has floating-point numbers. With `multi_label` each output is a
-    label of its own: its sigmoid is the probability, and the loss is the binary crossentropy."""
+    """`classification`, `binary`, `multi_label` or `regression`; `auto` is a classification if
+    `y_train` has integers, and a regression if it has floating-point numbers. With `multi_label`
+    each output is a label of its own: its sigmoid is the probability, and the loss is the binary
+    crossentropy. `binary` is `multi_label` with one label, for a model with one output."""
     scale: Literal["auto", "none", "standard"] = "auto"
     """`auto` divides inputs of type uint8 by 255; `none` takes all as they are. `standard` scales
     each input, and the targets of a regression, to mean 0 and deviation 1 in the training part."""
@@ -68,6 +69,9 @@ class Npz(DataSet):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(bool(self.path), "path", self.path, "a .npz file with x_train, y_train, ...")
+        task = self.task
+        if task == "binary":  # one trial, however its task is written
+            object.__setattr__(self, "task", "multi_label")
         if self.is_elsewhere:
             require(self.task != "auto", "task", self.task, "given if the file is not here")
             return
@@ -75,8 +79,8 @@ class Npz(DataSet):
             _check_names(self.path, arrays)
             if WEIGHTS in arrays:
                 _check_weights(self.path, arrays)
-            targets, task = arrays["y_train"], self.task
             if task == "auto":
+                targets = arrays["y_train"]
                 is_float = targets.dtype.kind == "f" or targets.is_bfloat16
                 several = len(targets.shape) == 2 and targets.shape[1] > 1
                 if is_float and several and _is_binary(targets.whole()):
@@ -86,8 +90,8 @@ class Npz(DataSet):
                     )
                     raise Invalid("task", "auto", allowed)
                 task = "regression" if is_float else "classification"
-            # the task itself, not `auto`, belongs to the identity and the record of a trial
-            object.__setattr__(self, "task", task)
+                # the task itself, not `auto`, belongs to the identity and the record of a trial
+                object.__setattr__(self, "task", task)
             for part in PARTS:
                 if f"x_{part}" in arrays:
                     _check_shapes(self.path, part, arrays, task)
@@ -186,10 +190,12 @@ def _check_shapes(path: str, part: str, arrays: dict[str, ArrayFile], task: str)
             "must be [samples], a class for each; data.task=multi_label takes labels of 0 or 1"
         )
         raise Invalid("path", path, f"y_{part} has the shape {list(y.shape)}; it {allowed}")
-    if task == "multi_label" and len(y.shape) != 2:
-        raise Invalid(
-            "path", path, f"y_{part} has the shape {list(y.shape)}; it must be [samples, labels]"
-        )
+    if task == "binary" and y.shape[1:] not in ((), (1,)):
+        allowed = "must be [samples], 0 or 1 for each; data.task=multi_label takes several labels"
+        raise Invalid("path", path, f"y_{part} has the shape {list(y.shape)}; it {allowed}")
+    if task == "multi_label" and len(y.shape) > 2:
+        allowed = "must be [samples] or [samples, labels]"
+        raise Invalid("path", path, f"y_{part} has the shape {list(y.shape)}; it {allowed}")
     if task == "regression" and len(y.shape) > 2:
         allowed = "must be [samples] or [samples, outputs]"
         raise Invalid("path", path, f"y_{part} has the shape {list(y.shape)}; it {allowed}")
