@@ -73,7 +73,9 @@ def print_model(model: Sequence[Masks], console: Console) -> None:
     console.print(f"{_described(trial.model)} on {_described(trial.data)}", style="bold")
     console.print(summary.samples)
     flops = f", {total.flops:,} FLOPs for each sample" if total.flops else ""
-    console.print(f"{pluralize(len(summary.weights), 'variable')}, {total.size:,} weights{flops}")
+    frozen = sum(w.size for w in summary.weights if w.name in summary.frozen)
+    weights = f"{total.size:,} weights" + (f" ({frozen:,} frozen)" if frozen else "")
+    console.print(f"{pluralize(len(summary.weights), 'variable')}, {weights}{flops}")
     if summary.unknown:
         console.print(f"FLOPs are unknown: {summary.unknown}")
     console.print()
@@ -103,9 +105,11 @@ def _described(component: Any) -> str:
 
 def _print_weights(model: Sequence[Masks], console: Console) -> None:
     """Prints the weights with a column for each of the masks; more tables if one is too wide."""
-    head = ("weight", "shape", "weights", "FLOPs")
+    head, base_rows = ["weight", "shape", "weights", "FLOPs"], _base_rows(model)
+    if model[0].summary.frozen:
+        head.append("trained")
+        base_rows = [[*row, cell] for row, cell in zip(base_rows, _trained(model), strict=False)]
     base = [Column(title, right=i > 0, wrap=i == 0) for i, title in enumerate(head)]
-    base_rows = _base_rows(model)
     masked = [masks for masks in model if not masks.is_dense]
     columns = [Column(masks.label.replace(", ", "\n"), right=True) for masks in masked]
     cells = [_cells(masks, model) for masks in masked]
@@ -139,6 +143,16 @@ def _base_rows(model: Sequence[Masks]) -> list[list[str]]:
     rows.append(["all", "", f"{total.size:,}", _count(total.flops)])
     extra = [] if all(masks.is_dense for masks in model) else ["not masked", "FLOPs as masked"]
     return rows + [[name, "", "", ""] for name in extra]
+
+
+def _trained(model: Sequence[Masks]) -> list[str]:
+    """Returns the cells that tell which weights are frozen, in the order of `_base_rows`."""
+    own, others = _split(model[0], model)
+    frozen = model[0].summary.frozen
+    rows = [[w] for w in own] + [others] * bool(others)
+    counts = [(sum(w.name in frozen for w in row), len(row)) for row in rows]
+    cells = ["yes" if not n else "frozen" if n == of else f"{n} frozen" for n, of in counts]
+    return [*cells, "", "", ""]
 
 
 def _cells(masks: Masks, model: Sequence[Masks]) -> list[str]:

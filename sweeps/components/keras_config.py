@@ -23,6 +23,8 @@ CODE_OR_FILES = (
     "Lambda", "StringLookup", "TFSMLayer", "TextVectorization", "TorchModuleWrapper",
 )  # fmt: skip
 """Classes whose config has code, pickled objects or paths of files."""
+MASKED_MODEL = "masksweep>MaskedModel"
+"""The name under which Keras saves a model that `strategies.apply` returned."""
 WITH_STATISTICS = ("BatchNormalization", "Normalization", "SpectralNormalization")
 """Layers of Keras that have non-trainable weights."""
 
@@ -58,10 +60,13 @@ def check_allowed(path: str, config: Mapping[str, Any]) -> None:
         config: The config, as `without_compilation` returns it.
 
     Raises:
-        Invalid: (key `path`) The config names a class that takes code or files from it, or an
-            object of Keras that is no part of a network.
+        Invalid: (key `path`) The config names a class that takes code or files from it, an object
+            of Keras that is no part of a network, or a model of `strategies.apply`.
     """
-    for module, name, _ in _objects(config):
+    for module, name, registered in _objects(config):
+        if registered == MASKED_MODEL:
+            allowed = "is a masked model of strategies.apply; save what its export_plain() returns"
+            raise Invalid("path", path, allowed)
         if name in CODE_OR_FILES:
             allowed = f"has a {name}, which may bring code or read files; a sweep loads none"
             raise Invalid("path", path, allowed)

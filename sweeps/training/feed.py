@@ -154,7 +154,9 @@ def _reader(start: TrialStart, epoch: int, row: int) -> Reader:
         return lambda steps: islice(pairs, steps)
     x, y = train
     rows_of_steps = iter(batches.order(start.trial, len(x), epoch)[row:])
-    return lambda steps: ((x.bytes(rows), y[rows]) for rows in islice(rows_of_steps, steps))
+    return lambda steps: (
+        (x.bytes(rows), named.take(y, rows)) for rows in islice(rows_of_steps, steps)
+    )
 
 
 def feed_for(starts: Sequence[TrialStart]) -> MemoryFeed | WindowFeed:

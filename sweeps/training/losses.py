@@ -12,7 +12,7 @@ import tensorflow as tf
 from masksweep.strategies.errors import Invalid
 from masksweep.strategies.plan import Array
 from masksweep.sweeps.components.datasets.arrays import Head, Task
-from masksweep.sweeps.components.datasets.named import Named
+from masksweep.sweeps.components.datasets.named import Named, Weighted
 from masksweep.sweeps.components.losses import DEFAULT_LOSS, loss_named
 from masksweep.sweeps.training import model_ends
 
@@ -45,15 +45,19 @@ class TrainingLoss:
             self._class_weights = np.asarray(class_weights, keras.config.floatx())
 
     def __call__(self, targets: Any, outputs: Any) -> Any:
-        """Returns the mean loss of a batch, a scalar, with the weights of the classes.
+        """Returns the mean loss of a batch, a scalar, with the weights of its samples or classes.
 
         Args:
-            targets: Classes `[samples]` int32, or values `[samples, outputs]` float32.
+            targets: Classes `[samples]` int32, or values `[samples, outputs]` float32; `Weighted`
+                if the samples have weights.
             outputs: Outputs of the model, `[samples, outputs]`.
         """
-        if self._class_weights is None:
+        if isinstance(targets, Weighted):
+            targets, weights = targets
+        elif self._class_weights is not None:
+            weights = tf.gather(tf.constant(self._class_weights), targets)
+        else:
             return self.unweighted(targets, outputs)
-        weights = tf.gather(tf.constant(self._class_weights), targets)
         return self._loss(self._targets(targets, outputs), outputs, sample_weight=weights)
 
     def unweighted(self, targets: Any, outputs: Any) -> Any:

@@ -25,6 +25,8 @@ class ModelSummary:
     """How many samples the data have, and how many steps an epoch has: two lines."""
     unknown: str = ""
     """Why FLOPs are unknown; empty if they are known."""
+    frozen: frozenset[str] = frozenset()
+    """Names of the weights that do not train."""
 
 
 def summaries(trials: Sequence[Trial]) -> list[ModelSummary]:
@@ -40,6 +42,7 @@ def summaries(trials: Sequence[Trial]) -> list[ModelSummary]:
 
 def _summary(trial: Trial) -> ModelSummary:
     from masksweep.strategies.core.flops import positions
+    from masksweep.strategies.core.selection import match_each
     from masksweep.strategies.core.weight_summary import summarize
     from masksweep.strategies.core.weights import all_weights, describe
     from masksweep.sweeps.training.setup import network, plan_for
@@ -57,7 +60,9 @@ def _summary(trial: Trial) -> ModelSummary:
         counts, unknown = dict.fromkeys(shapes), error.allowed
     strategies = {w.weight.name: trial.label for w in plan.weights}
     weights = tuple(summarize(shapes, plan, strategies, counts))
-    return ModelSummary(weights, _samples(trial, data), unknown)
+    trained = match_each("trainable", [w.name for w in net.weights], trial.trainable)
+    frozen = frozenset(shapes.keys() - {*trained})
+    return ModelSummary(weights, _samples(trial, data), unknown, frozen)
 
 
 def _samples(trial: Trial, data: Arrays) -> str:
@@ -83,5 +88,6 @@ def _samples(trial: Trial, data: Arrays) -> str:
 
 
 def _describe(head: Head) -> str:
-    unit = {"classification": "classes", "multi_label": "labels"}.get(head.task, "targets")
-    return f"{head.outputs} {unit}"
+    if head.task == "classification":
+        return f"{head.outputs} classes"
+    return pluralize(head.outputs, "label" if head.task == "multi_label" else "target")

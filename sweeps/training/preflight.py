@@ -114,12 +114,13 @@ def _shape(trial: Trial) -> str:
     config = trial.canonical()
     relevant = {k: v for k, v in config.items() if k not in ("optimizer", "audit", "jit")}
     train = trial.train
-    relevant["train"] = [train.batch_size, train.switch_at, train.class_weight]
+    relevant["train"] = [train.batch_size, train.switch_at, train.resume_at, train.class_weight]
     relevant["train"] += [train.early_stopping is not None, train.mixed_precision]
-    if trial.moves_masks:
-        relevant["mask_schedule"] = train.steps or train.epochs
+    relevant["train"] += [train.match_flops]
+    if trial.moves_masks or trial.optimizer.schedule or train.resume_at:
+        relevant["length"] = train.steps, train.epochs
     if trial.optimizer.schedule:
-        relevant["learning_rate"] = config["optimizer"]["schedule"], train.steps or train.epochs
+        relevant["learning_rate"] = config["optimizer"]["schedule"]
     relevant["on_gpu"] = trial.resources.num_gpus > 0
     return json.dumps(relevant, sort_keys=True)
 
@@ -177,7 +178,8 @@ def check_plans(trials: Sequence[Trial]) -> list[PreflightAnswer]:
     from masksweep.strategies.core.selection import match_each
     from masksweep.strategies.patterns import Pattern, Scored
     from masksweep.strategies.plan import Array
-    from masksweep.sweeps.training import mask_course
+    from masksweep.strategies.schedules.base import Course
+    from masksweep.sweeps.training import mask_course, matched_flops
     from masksweep.sweeps.training.batches import schedule
     from masksweep.sweeps.training.setup import class_weights, plan_for, refusal
     from masksweep.sweeps.training.start_weights import from_file
@@ -186,7 +188,8 @@ def check_plans(trials: Sequence[Trial]) -> list[PreflightAnswer]:
     results = []
     for trial in trials:
         data = _load_data(trial)
-        trial.optimizer.for_steps(schedule(trial, data.samples)[1])
+        epoch, steps = schedule(trial, data.samples)
+        trial.optimizer.for_steps(steps)
         class_weights(trial, data)
         if trial.train.early_stopping and data.validation is None:
             allowed = f"must be null; {data.name} has no validation samples"
@@ -219,4 +222,5 @@ def check_plans(trials: Sequence[Trial]) -> list[PreflightAnswer]:
         results.append(PreflightAnswer(reason, "; ".join(kernels), chosen))
         if not reason and plan.weights:
             mask_course.check(trial, net.weights, plan, initial, data.samples)
+        matched_flops.scaled(trial, net.model, plan, Course(steps, epoch))
     return results

@@ -14,7 +14,7 @@ from masksweep.strategies.core import audit
 from masksweep.strategies.core.training import Training
 from masksweep.strategies.plan import Array, Plan
 from masksweep.sweeps.components.datasets import named
-from masksweep.sweeps.components.datasets.named import Named
+from masksweep.sweeps.components.datasets.named import Named, Weighted
 from masksweep.sweeps.components.datasets.stored_images import BYTE_RANGE
 from masksweep.sweeps.components.optimizers.base import rate_variables
 from masksweep.sweeps.training import model_ends
@@ -139,7 +139,12 @@ class Program:
         return loss, self.score(targets, outputs)
 
     def score(self, targets: Any, outputs: Any) -> Any:
-        """The score of a batch, a scalar in a graph; that of the first of several outputs."""
+        """The score of a batch, a scalar in a graph; that of the first of several outputs.
+
+        Samples count the same, whatever their weights.
+        """
+        if isinstance(targets, Weighted):
+            targets = targets.targets
         if self.shape.heads is not None:
             first = next(iter(self.shape.heads))
             targets = targets[first]

@@ -16,7 +16,7 @@ from masksweep.strategies.plan import Array, Plan, Weight
 from masksweep.strategies.schedules.base import Course
 from masksweep.sweeps.common.seeding import derive_seed
 from masksweep.sweeps.components.datasets.arrays import Arrays
-from masksweep.sweeps.components.datasets.named import Named
+from masksweep.sweeps.components.datasets.named import Named, Weighted
 from masksweep.sweeps.components.datasets.pipeline import Pipeline
 from masksweep.sweeps.components.losses import DEFAULT_LOSS
 from masksweep.sweeps.config.trial import Trial
@@ -133,14 +133,17 @@ def class_weights(trial: Trial, data: Arrays) -> tuple[float, ...] | None:
         data: The trial's data.
 
     Raises:
-        Invalid: The number of weights is not that of the classes, or the labels must be counted,
-            but are in a pipeline.
+        Invalid: The number of weights is not that of the classes, the samples have weights too, or
+            the labels must be counted, but are in a pipeline.
     """
     from masksweep.sweeps.training.losses import balanced
 
     weights = trial.train.class_weight
     if weights is None:
         return None
+    if not isinstance(data.train, Pipeline) and isinstance(data.train[1], Weighted):
+        allowed = f"must be null, as in Keras: the samples of {data.name} have weights"
+        raise Invalid("train.class_weight", weights, allowed)
     if weights == "balanced":
         if isinstance(data.train, Pipeline):
             allowed = f"must be a list: the labels of {data.name} are not in memory"

@@ -61,7 +61,8 @@ class StepLoop:
         Returns:
             Progress over these steps, for each lane.
         """
-        shapes = tuple(tuple(array.shape) for array in (*named.arrays_of(x), order))
+        arrays = (*named.arrays_of(x), *named.arrays_of(y), order)
+        shapes = tuple(tuple(array.shape) for array in arrays)
         if shapes not in self._compiled:  # compile by a call with no steps
             tic = time.perf_counter()
             with self._compiling():

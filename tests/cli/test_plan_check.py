@@ -85,6 +85,22 @@ def test_the_table_of_a_model_with_two_patterns() -> None:
     assert "\n".join(lines) == TABLE
 
 
+@pytest.mark.parametrize("strategy", ["dense", "weight_mask"])
+def test_weights_that_do_not_train_are_shown_as_frozen(strategy: str) -> None:
+    trainable = ["hidden_2/*", "output/kernel", "hidden_1/bias"]
+    (lines,) = shown(planned({"strategy": strategy, "trainable": trainable}))
+    assert lines[3] == "6 variables, 974 weights (778 frozen), 1,888 FLOPs for each sample"
+    table = [
+        "weight             shape  weights  FLOPs   trained",
+        "hidden_1/kernel  64 x 12      768  1,536    frozen",
+        "hidden_2/kernel   12 x 8       96    192       yes",
+        "output/kernel     8 x 10       80    160       yes",
+        "3 others (bias)                30      0  1 frozen",
+        "all                           974  1,888",
+    ]
+    assert [line[: len(table[0])].rstrip() for line in lines[5:11]] == table
+
+
 def test_what_a_strategy_chooses_is_told_once_for_each_pattern() -> None:
     rows = {"name": "rows", "sparsity": 0.5}
     trials = planned(

@@ -57,7 +57,9 @@ DATA_OF: dict[str, Callable[[Path], DataSet]] = {
     "explicit": lambda _: Explicit(x=((1.0, 2.0), (3.0, 4.0)), y=((1.0,), (2.0,))),
     "image_folder": lambda folder: ImageFolder(path=write_images(folder)),
     "keras": lambda folder: KerasImages(path=write_idx(folder)),
-    "npz": lambda folder: Npz(path=write_npz(folder / "a.npz")),
+    "npz": lambda folder: Npz(
+        path=write_npz(folder / "a.npz", sample_weight_train=np.arange(40.0))
+    ),
 }
 IMAGES = ("lenet5", "mobilenet_tiny", "resnet", "vit_tiny", "wide_resnet")
 """Models that take images only."""

@@ -60,6 +60,48 @@ def test_the_files_own_validation_part_is_taken(tmp_path: Path) -> None:
     np.testing.assert_array_equal(data.validation[1], y)
 
 
+def test_sample_weights_stay_with_their_samples(tmp_path: Path) -> None:
+    weights = np.arange(40.0)
+    data = npz(tmp_path, {"validation": 0.25, "scale": "standard"}, sample_weight_train=weights)
+    plain = npz(tmp_path, {"validation": 0.25, "scale": "standard"})
+    targets, of_samples = data.train[1]
+    np.testing.assert_array_equal(targets, plain.train[1])
+    labels = data_files.arrays()["y_train"]
+    assert [labels[int(w)] for w in of_samples] == targets.tolist()
+    assert of_samples.dtype == np.float32
+    assert data.validation
+    np.testing.assert_array_equal(data.validation[1], plain.validation[1])
+    described = data.described()
+    assert described["targets"] == plain.described()["targets"] == [30]
+    assert described["sha256"] != plain.described()["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "said"),
+    [
+        ("sample_weight_train", np.ones(39), "has the shape [39]; it must be [40], a weight for"),
+        ("sample_weight_train", np.ones((40, 1)), "has the shape [40, 1]; it must be [40]"),
+        ("sample_weight_train", np.full(40, "a"), "has the type <U1, and must have real numbers"),
+        ("sample_weight_train", np.arange(40) - 3.0, "has the sample weight -3.0 at [0]; weights"),
+        ("sample_weight_train", np.full(40, np.nan), "has the sample weight nan at [0]; weights"),
+        ("sample_weight_train", np.zeros(40), "has no training sample with a sample weight above"),
+        ("sample_weights_train", np.ones(40), "has sample_weights_train; only training samples"),
+        ("sample_weight_test", np.ones(10), "has sample_weight_test; only training samples can"),
+        ("train_weights", np.ones(40), "has train_weights; only training samples can have"),
+    ],
+)
+def test_sample_weights_that_cannot_be_used_are_refused(
+    name: str, weights: Any, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(Invalid) as caught:
+        npz(tmp_path, **{name: weights})
+    assert said in str(caught.value)
+
+
+def test_other_arrays_of_the_file_are_not_read(tmp_path: Path) -> None:
+    npz(tmp_path, pretrained_weights=np.ones(3), weights=np.ones(3))
+
+
 @pytest.mark.parametrize(
     ("dtype", "scale", "expected"),
     [("u1", "auto", 1.0), ("u1", "none", 255.0), ("f4", "auto", 255.0), ("i4", "auto", 255.0)],
@@ -111,6 +153,9 @@ def test_standard_scales_by_the_training_part(tmp_path: Path) -> None:
         (np.arange(40) % 3, "regression", "regression", 1),
         (np.eye(3, dtype=np.uint8)[np.arange(40) % 3], "multi_label", "multi_label", 3),
         (np.eye(3)[np.arange(40) % 3] == 1, "multi_label", "multi_label", 3),
+        (np.arange(40) % 2, "binary", "multi_label", 1),
+        ((np.arange(40) % 2.0)[:, None], "binary", "multi_label", 1),
+        (np.arange(40) % 2 == 0, "multi_label", "multi_label", 1),
     ],
 )
 def test_the_task_follows_from_the_targets(
@@ -174,15 +219,19 @@ def test_arrays_that_cannot_be_data_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("y", "said"),
+    ("task", "y", "said"),
     [
-        (np.eye(3)[Y] * 2, r"y_train has 2 at \[0, 0\]; a label is 0 or 1 with data.task=multi"),
-        (Y, r"y_train has the shape \[40\]; it must be \[samples, labels\]"),
+        ("multi_label", np.eye(3)[Y] * 2, r"y_train has 2 at \[0, 0\]; a label is 0 or 1 with da"),
+        ("multi_label", np.ones((40, 1, 1)), r"y_train has the shape \[40, 1, 1\]; it must be \["),
+        ("binary", Y, r"y_train has 2 at \[2\]; a label is 0 or 1 with data.task=binary and data"),
+        ("binary", np.eye(3)[Y], r"y_train has the shape \[40, 3\]; it must be \[samples\], 0 or"),
     ],
 )
-def test_labels_that_are_not_0_or_1_are_refused(y: Any, said: str, tmp_path: Path) -> None:
+def test_labels_that_are_not_0_or_1_are_refused(
+    task: str, y: Any, said: str, tmp_path: Path
+) -> None:
     with pytest.raises(Invalid, match=said):
-        npz(tmp_path, {"task": "multi_label"}, y_train=y, y_test=y[:10])
+        npz(tmp_path, {"task": task}, y_train=y, y_test=y[:10])
 
 
 def test_a_validation_label_that_is_no_class_is_refused(tmp_path: Path) -> None:
@@ -593,6 +642,31 @@ def test_auto_and_the_task_it_means_are_one_trial(tmp_path: Path) -> None:
     assert trials[0].id == trials[1].id
     assert trials[0].resolved()["data"]["task"] == "classification"
     assert trials[0].score_metric.key == "test/accuracy"
+
+
+@pytest.mark.parametrize("kind", ["npz", "csv"])
+def test_binary_is_one_label_in_the_identity_and_in_the_record(kind: str, tmp_path: Path) -> None:
+    if kind == "npz":
+        y = np.arange(40) % 2
+        data = {"path": data_files.write_npz(tmp_path / "d.npz", y_train=y, y_test=y[:10])}
+    else:
+        rows = "".join(f"{i / 7},{i % 2}\n" for i in range(40))
+        (tmp_path / "d.csv").write_text(f"a,kind\n{rows}")
+        data = {"path": str(tmp_path / "d.csv"), "target": "kind"}
+    first, second = (
+        trial(data={"name": kind, "task": task, **data}) for task in ("binary", "multi_label")
+    )
+    assert first.id == second.id
+    recorded = trial(data=first.resolved()["data"])
+    assert recorded.id == first.id
+    loaded = recorded.data.load()
+    assert (loaded.task, loaded.outputs, recorded.score_metric.key) == (
+        "multi_label",
+        1,
+        "test/accuracy",
+    )
+    elsewhere = {**data, "path": f"sha256:{first.data.digest}"}
+    assert trial(data={"name": kind, "task": "binary", **elsewhere}).id == first.id
 
 
 def test_a_digest_is_remembered_until_the_file_changes(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import keras
@@ -83,6 +83,19 @@ def test_another_number_of_outputs_is_refused() -> None:
     assert str(caught.value) == f"model.path=net.keras: {said}"
     with pytest.raises(Invalid, match="images has 3 values for each sample, so they must be"):
         require_fit(Mine(), network(layers.Reshape((5, 1))), data("regression"))
+
+
+def test_one_output_for_two_classes_is_refused_with_the_task_for_it() -> None:
+    of_two = replace(data(), outputs=2)
+    hint = "; a model with one output takes data.task=binary, of data=npz and data=csv"
+    for units, of_data, has_hint in ((1, of_two, True), (3, of_two, False), (1, data(), False)):
+        with pytest.raises(Invalid) as caught:
+            require_fit(Mine(), network(layers.Dense(units)), of_data)
+        assert str(caught.value).endswith(hint) is has_hint
+    one_label = replace(data("multi_label"), outputs=1)
+    require_fit(Mine(), network(layers.Dense(1)), one_label)
+    with pytest.raises(Invalid, match="images has 1 label for each sample, so they must be"):
+        require_fit(Mine(), network(layers.Dense(2)), one_label)
 
 
 def test_inputs_of_another_shape_than_the_samples_are_refused() -> None:

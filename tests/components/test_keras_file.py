@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from masksweep.strategies import Invalid
+from masksweep.strategies import Invalid, apply
 from masksweep.strategies.core.audit import same_weights
 from masksweep.strategies.core.weights import values
 from masksweep.sweeps.common import keras_archive
@@ -25,6 +25,7 @@ from masksweep.sweeps.components.models.resnet import ResNet
 from masksweep.sweeps.components.models.transformer import Transformer
 from masksweep.sweeps.components.testing import check_model
 from masksweep.sweeps.config.trial import parse
+from masksweep.sweeps.training import start_weights
 from tests.support.trials import BASE
 
 
@@ -235,6 +236,18 @@ def test_a_layer_that_nobody_registers_is_named(weights: str, tmp_path: Path) ->
     # in a file that was saved by a script, the class has no module
     no_module = rewritten(path, lambda config: config["config"]["layers"][2].update(module=None))
     assert f"has Unregistered, {said}" in refused(no_module, weights=weights)
+
+
+def test_a_masked_model_must_be_exported_first(tmp_path: Path) -> None:
+    masked = apply(dense(), lambda name, shape: np.eye(*shape) if "hidden/k" in name else None)
+    path = saved(masked, tmp_path)
+    said = "is a masked model of strategies.apply; save what its export_plain() returns"
+    for weights in ("file", "drawn"):
+        assert refused(path, weights=weights) == f"path={path}: {said}"
+    with pytest.raises(Invalid) as caught:
+        start_weights._read(path)
+    assert str(caught.value) == f"start.path={path}: {said}"
+    KerasFile(saved(masked.export_plain(), tmp_path)).build((8,), 3)
 
 
 def test_a_function_that_nobody_registers_is_named(tmp_path: Path) -> None:

@@ -72,6 +72,32 @@ def test_what_no_model_can_be_trained_on_is_named(
     assert caught.value.allowed.startswith(said)
 
 
+def test_only_training_samples_of_one_output_have_weights() -> None:
+    weights = np.ones(4)
+
+    @dataclass(frozen=True)
+    class Mine(DataSet):
+        name: ClassVar[str] = "mine"
+        of_test: tuple[Any, ...] = ()
+
+        def samples(self) -> Any:
+            return (X, LABELS, weights), (X, LABELS, *self.of_test)
+
+    @dataclass(frozen=True)
+    class Several(DataSet):
+        name: ClassVar[str] = "several"
+        tasks: ClassVar[Any] = {"a": "classification"}
+
+        def samples(self) -> Any:
+            return (X, {"a": LABELS}, weights), (X, {"a": LABELS})
+
+    assert Mine(validation=0.5).load().train[1].weights.tolist() == [1, 1]  # type: ignore[index]
+    with pytest.raises(Invalid, match="=mine: has sample weights in its test part; only training"):
+        Mine(of_test=(1,)).load()
+    with pytest.raises(Invalid, match="=several: has sample weights, which need a model with one"):
+        Several().load()
+
+
 def test_the_samples_of_any_data_set_are_checked() -> None:
     @dataclass(frozen=True)
     class Mine(DataSet):

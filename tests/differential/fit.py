@@ -10,6 +10,7 @@ import numpy as np
 
 from masksweep.strategies.core.audit import same_bits
 from masksweep.strategies.core.weights import values
+from masksweep.sweeps.components.datasets.named import Weighted
 from masksweep.sweeps.components.losses import DEFAULT_LOSS, KERAS_LOSSES
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.training import batches, setup
@@ -58,6 +59,7 @@ def fitted(
 
     def split(part: tuple[Any, Any]) -> tuple[Any, Any]:
         x, y = part
+        y = y.targets if isinstance(y, Weighted) else y
         one_hot = start.data.task == "classification" and not loss.classes_as_integers
         return x, keras.utils.to_categorical(y, start.data.outputs) if one_hot else y
 
@@ -70,6 +72,8 @@ def fitted(
         jit_compile=False,
     )
     x, y = split(start.data.train)
+    targets = start.data.train[1]
+    weights = targets.weights if isinstance(targets, Weighted) else None
     used = batches.schedule(spec, len(x))[0] * spec.train.batch_size
     model.fit(
         x[:used],
@@ -79,6 +83,7 @@ def fitted(
         shuffle=False,
         verbose=0,
         class_weight=class_weight,
+        sample_weight=None if weights is None else weights[:used],
         validation_data=split(start.data.validation) if start.data.validation else None,
         callbacks=callbacks(),
     )

@@ -13,6 +13,7 @@ from keras.optimizers import schedules
 from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.training.losses import balanced
 from masksweep.sweeps.training.run_trial import run
+from tests.support.data_files import write_npz
 from tests.support.selection import by_default
 from tests.support.trials import trial
 
@@ -32,6 +33,28 @@ def test_a_loss_and_weights_of_classes(loss: str | None) -> None:
     spec = dense({"loss": loss, "class_weight": "balanced"})
     weights = balanced(spec.data.load().train[1], 10)
     assert_same_as_fit(spec, sgd(), class_weight=dict(enumerate(weights)))
+
+
+@pytest.mark.parametrize(
+    ("task", "loss"),
+    [
+        ("classification", None),
+        ("classification", "categorical_focal_crossentropy"),
+        ("multi_label", None),
+        ("regression", "huber"),
+    ],
+)
+def test_weights_of_samples(task: str, loss: str | None, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    y = {"classification": np.arange(40) % 3, "multi_label": rng.integers(0, 2, (40, 3))}.get(
+        task, rng.normal(size=(40, 2))
+    )
+    weights = rng.uniform(0, 3, 40) * (np.arange(40) % 5 > 0)  # float64, and zero for a fifth
+    arrays = {"y_train": y, "y_test": y[:10], "sample_weight_train": weights}
+    path = write_npz(tmp_path / "weighted.npz", **arrays)
+    spec = dense({"loss": loss, "batch_size": 9}, data={"name": "npz", "path": path, "task": task})
+    assert spec.data.load().train[1].weights.min() == 0
+    assert_same_as_fit(spec, sgd())
 
 
 def test_a_regression() -> None:

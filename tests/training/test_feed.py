@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from masksweep.strategies import Invalid
 from masksweep.strategies.core.audit import same_weights
-from masksweep.sweeps.components.datasets import DATASETS, base, image_folder, pipeline
+from masksweep.sweeps.components.datasets import DATASETS, base, image_folder, named, pipeline
 from masksweep.sweeps.components.datasets.arrays import Split
 from masksweep.sweeps.components.datasets.base import DataSet
 from masksweep.sweeps.components.datasets.pipeline import Pipeline
@@ -171,7 +171,10 @@ def test_windows_hold_the_batches_of_each_step(
     stream_images(monkeypatch)
     trials = [make(data=images, train=TRAIN, seed=seed) for seed in range(2)]
     starts = [setup.start(trial) for trial in trials]
-    for group in (starts[:1], starts):
+    inputs, classes = starts[0].data.train  # type: ignore[misc]
+    weights = named.Weighted(classes, np.arange(len(classes)))
+    weighted = [replace(s, data=replace(s.data, train=(inputs, weights))) for s in starts]
+    for group in (starts[:1], starts, weighted):
         source = feed.feed_for(group)
         assert isinstance(source, feed.WindowFeed)
         for step in (0, 1, 2, 3, 8, 9, 10, 20, 26, 4):  # also not in order
@@ -181,7 +184,8 @@ def test_windows_hold_the_batches_of_each_step(
             for start, row in zip(group, rows, strict=True):
                 expected = next(batches.of_epoch(start, step // 9, step % 9))
                 np.testing.assert_array_equal(x.numpy()[row] / np.float32(255), expected[0])
-                np.testing.assert_array_equal(y.numpy()[row], expected[1])
+                targets = named.arrays_of(named.take(named.map_arrays(np.asarray, y), row))
+                np.testing.assert_array_equal(targets, named.arrays_of(expected[1]))
 
 
 def test_a_picture_that_is_gone_does_not_matter_and_a_fault_of_the_thread_is_raised(
@@ -386,6 +390,7 @@ def slices(*arrays: Any) -> Any:
         (train_on(lambda: slices(X, Y).repeat()), "its training part must have a known number"),
         (train_on(lambda: slices(X, Y).filter(lambda x, y: y > 0)), "must have a known number of"),
         (train_on(lambda: slices(X)), "its training part must give pairs of an input and a target"),
+        (train_on(lambda: slices(X, Y, Y)), "its training part has sample weights, which need"),
         (train_on(lambda: slices({"a": X}, {"b": Y})), "has the targets b, not one array"),
         ({"tasks": {"a": "classification"}}, "has the targets of one array, not a"),
         (train_on(lambda: slices(X, Y).batch(4)), "has inputs of the shape (None, 8); single"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 from masksweep.strategies import Invalid
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.results import TrialResult
-from masksweep.sweeps.training import pack, preflight
+from masksweep.sweeps.training import iterative_pruning, pack, preflight, setup
 from masksweep.sweeps.training.checkpoint import Checkpoints
 from masksweep.sweeps.training.run_trial import run
 from masksweep.sweeps.training.state import PackMember
+from tests.support.data_files import write_npz
 from tests.support.trials import BASE, trial
 
 METRICS = ["sparse_categorical_accuracy", "auc", "sparse_categorical_crossentropy"]
@@ -67,13 +69,39 @@ def test_the_number_of_class_weights_is_checked_before_the_first_trial() -> None
     assert not answers
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    [{"name": "snip"}, {"name": "grasp"}, {"name": "magnitude", "round": 1, "rounds": 3}],
+    ids=lambda pattern: pattern["name"],
+)
+def test_samples_without_weight_choose_no_mask(pattern: dict[str, Any], tmp_path: Path) -> None:
+    def masks(classes: Any, weights: Any) -> Any:
+        arrays = {"y_train": classes, "sample_weight_train": weights}
+        data = {"name": "npz", "path": write_npz(tmp_path / "d.npz", **arrays), "validation": 0.0}
+        train = {**BASE["train"], "batch_size": 10, "jit": False}
+        start = setup.start(trial(data=data, train=train, pattern=pattern))
+        plan = iterative_pruning.with_masks(start, None).plan
+        return np.concatenate([w.mask.ravel() for w in plan.weights])
+
+    classes, weights = np.arange(40) % 3, np.where(np.arange(40) < 20, 2.0, 0.0)
+    others = np.where(weights > 0, classes, (classes + 1) % 3)
+    expected = masks(classes, weights)
+    np.testing.assert_array_equal(masks(others, weights), expected)
+    assert not np.array_equal(masks(others, None), expected)
+
+
+def test_weights_of_classes_and_of_samples_are_refused_together(tmp_path: Path) -> None:
+    path = write_npz(tmp_path / "d.npz", sample_weight_train=np.ones(40))
+    train = {**BASE["train"], "batch_size": 8, "class_weight": "balanced"}
+    with pytest.raises(Invalid, match=r"train\.class_weight=balanced: must be null, as in Keras: "):
+        preflight.check_plans([trial(data={"name": "npz", "path": path}, train=train)])
+
+
 def test_scores_by_gradients_are_of_the_trials_loss() -> None:
     pattern = {"name": "snip", "sparsity": 0.5}
 
     def masks(**train: Any) -> Any:
-        from masksweep.sweeps.training.setup import start
-
         spec = trial(pattern=pattern, train={**BASE["train"], "jit": False, **train})
-        return np.concatenate([w.mask.ravel() for w in start(spec).plan.weights])
+        return np.concatenate([w.mask.ravel() for w in setup.start(spec).plan.weights])
 
     assert not np.array_equal(masks(), masks(loss="mean_absolute_error"))

@@ -19,11 +19,19 @@ from tests.support.trials import trial as make
 
 @pytest.mark.parametrize("pack_width", by_default([2], [1, 2]))
 def test_several_labels_of_a_sample(pack_width: int, tmp_path: Path) -> None:
-    """Loss and score are Keras' binary crossentropy and accuracy of the sigmoids."""
+    """Loss and score are Keras' binary crossentropy and accuracy of the sigmoids.
+
+    Each training sample is there once more with the opposite labels and a weight of zero.
+    """
     x = np.random.default_rng(0).normal(size=(90, 8)).astype(np.float32)
     y = (x[:, :3] > 0).astype(np.uint8)
     path = str(tmp_path / "labels.npz")
-    np.savez(path, x_train=x[:60], y_train=y[:60], x_test=x[60:], y_test=y[60:])
+    training = {
+        "x_train": np.concatenate([x[:60], x[:60]]),
+        "y_train": np.concatenate([y[:60], 1 - y[:60]]),
+        "sample_weight_train": np.repeat([1, 0], 60),
+    }
+    np.savez(path, **training, x_test=x[60:], y_test=y[60:])
     trial = make(
         data={"name": "npz", "path": path, "task": "multi_label"},
         train={"epochs": 60, "batch_size": 9, "metrics": ["auc", "binary_crossentropy"]},

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from masksweep.strategies import Invalid
 from masksweep.sweeps.config.plan import PlannedTrial, with_answers
 from masksweep.sweeps.training.preflight import Preflight, check
 from masksweep.sweeps.training.setup import start
+from tests.support import data_files
 from tests.support.sweep_process import wait_for
 from tests.support.trials import trial
 
@@ -102,6 +104,34 @@ def _save(kind: str, file: Path) -> None:
     outputs, activation = (3 if kind == "three" else 10), ("sigmoid" if kind == "sigmoid" else None)
     layer = keras.layers.Dense(outputs, activation, name="output")
     keras.Model(inputs, layer(keras.layers.Dense(4, name="hidden")(flat))).save(file)
+
+
+def test_an_event_after_the_last_step_of_any_trial_is_one_line(child: Preflight) -> None:
+    for key in ("resume_at", "switch_at"):
+        trials = [trial(train={"steps": steps, key: 50}) for steps in (100, 10)]
+        check(trials[:1], child.ask)
+        with pytest.raises(Invalid, match=rf"^train\.{key}=50: must be below 10, the training"):
+            check(trials, child.ask)
+
+
+def test_flops_that_cannot_be_matched_are_one_line(child: Preflight, tmp_path: Path) -> None:
+    import keras
+
+    layers = [keras.layers.Conv1D(4, 2), keras.layers.GlobalMaxPooling1D(), keras.layers.Dense(3)]
+    keras.Sequential([keras.Input((None, 1)), *layers]).save(tmp_path / "any.keras")
+    x = data_files.arrays()["x_train"][..., np.newaxis]
+    path = data_files.write_npz(tmp_path / "d.npz", x_train=x, x_test=x[:10])
+    trials = [
+        trial(
+            model={"name": "keras_file", "path": str(tmp_path / "any.keras")},
+            data={"name": "npz", "path": path},
+            train={"batch_size": 8, "match_flops": match},
+        )
+        for match in (None, "dense")
+    ]
+    check(trials[:1], child.ask)
+    with pytest.raises(Invalid, match=r"^train\.match_flops=dense: must be null: the products of"):
+        check(trials, child.ask)
 
 
 def test_a_model_that_ends_its_process_is_bad_input() -> None:

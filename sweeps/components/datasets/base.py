@@ -15,9 +15,13 @@ from masksweep.sweeps.common.seeding import permutation
 from masksweep.sweeps.components.datasets import named
 from masksweep.sweeps.components.datasets.arrays import Arrays, Head, Split, Task
 from masksweep.sweeps.components.datasets.content import REFERENCE, content_digest
-from masksweep.sweeps.components.datasets.named import Named, Part
+from masksweep.sweeps.components.datasets.named import Named, Part, Weighted
 from masksweep.sweeps.components.datasets.pipeline import Pipeline
-from masksweep.sweeps.components.datasets.samples import check_samples, with_model_types
+from masksweep.sweeps.components.datasets.samples import (
+    check_samples,
+    check_weights,
+    with_model_types,
+)
 from masksweep.sweeps.components.datasets.stored_images import StoredImages
 
 
@@ -61,6 +65,9 @@ class DataSet:
         `tf.data.Dataset` of single samples whose number is known (`Dataset.cardinality`). In the
         latter case a classification sets `outputs`, `standardised` is False, and validation samples
         come from `own_validation`.
+
+        The training samples may be three arrays: the third one has their weights, `[samples]`, as
+        `sample_weight` of `keras.Model.fit`. The model then has one output.
 
         For a model with several inputs or outputs, a dict of arrays by name takes the place of an
         array, also in a `tf.data.Dataset`. The data set sets `tasks` for several outputs.
@@ -147,8 +154,8 @@ def _load(data: DataSet, content: str | None) -> Arrays:
     if not isinstance(training, tuple):
         return _pipelines(data, training, own_validation, test)
     tasks: Any = dict(data.tasks) or data.task
-    check_samples(tasks, {"training": training, "validation": own_validation, "test": test})
-    x, y = training
+    x, y, *weights = training
+    check_samples(tasks, {"training": (x, y), "validation": own_validation, "test": test})
     count = named.count(x)
     order = permutation(count, 0, f"validation/{data.name}")
     validation_size = 0 if own_validation else round(data.validation * count)
@@ -170,6 +177,13 @@ def _load(data: DataSet, content: str | None) -> Arrays:
         x_scale, y_scale = (named.map_arrays(_scale, part) for part in parts["train"])
         for name, (inputs, targets) in parts.items():
             parts[name] = _scaled(inputs, x_scale), _scaled_targets(tasks, targets, y_scale)
+    if weights:
+        if data.tasks:
+            raise Invalid("", "", "has sample weights, which need a model with one output")
+        of_train = check_weights(count, *weights)[train]
+        if len(train) and not of_train.any():
+            raise Invalid("", "", "has no training sample with a sample weight above 0")
+        parts["train"] = parts["train"][0], Weighted(parts["train"][1], of_train)
     if isinstance(tasks, dict):
         heads = Named({n: Head(task, _output_count(task, y[n])) for n, task in tasks.items()})
         outputs = next(iter(heads.values())).outputs

@@ -26,7 +26,8 @@ MAX_CLASSES = 100_000
 RECENT_SECONDS = 2.0
 """A file that was changed within this time may change again without another time stamp."""
 
-TaskOrAuto = Literal["classification", "multi_label", "regression", "auto"]
+TaskOrAuto = Literal["classification", "binary", "multi_label", "regression", "auto"]
+"""The task as a setting of a data set. `binary` is one label of `multi_label`."""
 
 
 def content_digest(path: str) -> str:
@@ -146,7 +147,8 @@ def as_targets(path: str, name: str, array: NDArray[Any], task: str) -> NDArray[
             index = [int(i) for i in np.argwhere(wrong)[0]]
             value = targets[tuple(index)]
             allowed = (
-                f"{name} has {value:g} at {index}; a label is 0 or 1 with data.task=multi_label"
+                f"{name} has {value:g} at {index}; a label is 0 or 1 with data.task=binary and "
+                "data.task=multi_label"
             )
             raise Invalid("path", path, allowed)
         return targets.reshape(len(targets), -1)

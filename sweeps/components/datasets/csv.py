@@ -17,6 +17,7 @@ from masksweep.strategies.registry import register
 from masksweep.sweeps.components.datasets.arrays import Split
 from masksweep.sweeps.components.datasets.base import DataSet, hold_out
 from masksweep.sweeps.components.datasets.content import (
+    TaskOrAuto,
     as_inputs,
     as_targets,
     require_first_class,
@@ -56,9 +57,11 @@ class Csv(DataSet):
     """Path of the file."""
     target: str = ""
     """Name of the column with the targets."""
-    task: Literal["classification", "regression", "auto"] = "auto"  # type: ignore[assignment,misc]  # a setting here, resolved below
-    """`classification` or `regression`; `auto` is a classification if the target has integers, and
-    a regression if it has floating-point numbers."""
+    task: TaskOrAuto = "auto"  # type: ignore[assignment,misc]  # a setting here, resolved below
+    """`classification`, `binary` or `regression`; `auto` is a classification if the target has
+    integers, and a regression if it has floating-point numbers. `binary` is for targets of 0 and 1
+    and a model with one output, whose sigmoid is the probability of a 1; the loss is the binary
+    crossentropy. It is the same as `multi_label`, which has one label here."""
     scale: Literal["none", "standard"] = "none"
     """`none` takes the inputs as they are. `standard` scales each input, and the targets of a
     regression, to mean 0 and deviation 1 in the training part."""
@@ -67,6 +70,8 @@ class Csv(DataSet):
         super().__post_init__()
         require(bool(self.path), "path", self.path, "a .csv file")
         require(bool(self.target), "target", self.target, "the name of a column")
+        if self.task == "binary":  # one trial, however its task is written
+            object.__setattr__(self, "task", "multi_label")
         if self.is_elsewhere:
             require(self.task != "auto", "task", self.task, "given if the file is not here")
             return

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 T = TypeVar("T")
 Part = Any
-"""An array with one item for each sample, or a dict of such arrays by name."""
+"""An array with one item for each sample, a dict of such arrays by name, or `Weighted`."""
 
 
 class Named(dict[str, T]):
@@ -28,8 +28,17 @@ class Named(dict[str, T]):
         return hash(tuple(self.items()))
 
 
+class Weighted(NamedTuple):
+    """Targets of a training whose samples have weights."""
+
+    targets: Any
+    """Targets, `[samples, ...]`."""
+    weights: Any
+    """The factor of each sample's loss, `[samples]`."""
+
+
 def map_arrays(function: Callable[[Any], Any], part: Part) -> Part:
-    """Returns what a function returns for an array, or for each array of a dict, by its name.
+    """Returns what a function returns for an array, or for each array of a part, in its place.
 
     Example:
         >>> map_arrays(len, {"a": [1, 2], "b": [3, 4]})
@@ -37,6 +46,8 @@ def map_arrays(function: Callable[[Any], Any], part: Part) -> Part:
     """
     if isinstance(part, Mapping):
         return {name: function(array) for name, array in part.items()}
+    if isinstance(part, Weighted):
+        return Weighted(*map(function, part))
     return function(part)
 
 
@@ -52,7 +63,9 @@ def take(part: Part, rows: Any) -> Part:
 
 def arrays_of(part: Part) -> list[Any]:
     """Returns all arrays, in their order."""
-    return [*part.values()] if isinstance(part, Mapping) else [part]
+    if isinstance(part, Mapping):
+        return [*part.values()]
+    return [*part] if isinstance(part, Weighted) else [part]
 
 
 def count(part: Part) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -23,6 +24,7 @@ from masksweep.sweeps.components.datasets.content import (
 )
 
 PARTS = ("train", "validation", "test")
+WEIGHTS = "sample_weight_train"
 
 
 @register
@@ -32,9 +34,11 @@ class Npz(DataSet):
 
     - `x_train`, `x_test`: inputs, `[samples, *shape]`;
     - `y_train`, `y_test`: targets. Classes from 0, `[samples]` or `[samples, 1]`; labels of 0 or 1,
-      `[samples, labels]`; or the numbers of a regression, also `[samples, outputs]`;
+      also `[samples, labels]`; or the numbers of a regression, also `[samples, outputs]`;
     - `x_validation`, `y_validation`: optional. Without them, the fraction `validation` of the
-      training samples is used.
+      training samples is used;
+    - `sample_weight_train`: optional weights of the training samples, `[samples]`, as
+      `sample_weight` of `keras.Model.fit`. The losses of validation and test are not weighted.
 
     The file may have other arrays too, which are not read.
 
@@ -55,9 +59,10 @@ class Npz(DataSet):
     path: str = ""
     """Path of the file."""
     task: TaskOrAuto = "auto"  # type: ignore[assignment,misc]  # a setting here, resolved below
-    """`classification`, `multi_label` or `regression`; `auto` is a classification if `y_train` has
-    integers, and a regression if it has floating-point numbers. With `multi_label` each output is a
-    label of its own: its sigmoid is the probability, and the loss is the binary crossentropy."""
+    """`classification`, `binary`, `multi_label` or `regression`; `auto` is a classification if
+    `y_train` has integers, and a regression if it has floating-point numbers. With `multi_label`
+    each output is a label of its own: its sigmoid is the probability, and the loss is the binary
+    crossentropy. `binary` is `multi_label` with one label, for a model with one output."""
     scale: Literal["auto", "none", "standard"] = "auto"
     """`auto` divides inputs of type uint8 by 255, which all parts then have; `none` takes all as
     they are. `standard` scales each input, and the targets of a regression, to mean 0 and deviation
@@ -66,13 +71,18 @@ class Npz(DataSet):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(bool(self.path), "path", self.path, "a .npz file with x_train, y_train, ...")
+        task = self.task
+        if task == "binary":  # one trial, however its task is written
+            object.__setattr__(self, "task", "multi_label")
         if self.is_elsewhere:
             require(self.task != "auto", "task", self.task, "given if the file is not here")
             return
         with open_arrays(self.path, MAX_ARRAY_BYTES) as arrays:
             _check_names(self.path, arrays)
-            targets, task = arrays["y_train"], self.task
+            if WEIGHTS in arrays:
+                _check_weights(self.path, arrays)
             if task == "auto":
+                targets = arrays["y_train"]
                 is_float = targets.dtype.kind == "f" or targets.is_bfloat16
                 several = len(targets.shape) == 2 and targets.shape[1] > 1
                 if is_float and several and _is_binary(targets.whole()):
@@ -82,8 +92,8 @@ class Npz(DataSet):
                     )
                     raise Invalid("task", "auto", allowed)
                 task = "regression" if is_float else "classification"
-            # the task itself, not `auto`, belongs to the identity and the record of a trial
-            object.__setattr__(self, "task", task)
+                # the task itself, not `auto`, belongs to the identity and the record of a trial
+                object.__setattr__(self, "task", task)
             for part in PARTS:
                 if f"x_{part}" in arrays:
                     _check_shapes(self.path, part, arrays, task)
@@ -101,13 +111,14 @@ class Npz(DataSet):
         with open_arrays(self.path, MAX_ARRAY_BYTES) as arrays:
             return "x_validation" in arrays
 
-    def samples(self) -> tuple[Split, Split]:
+    def samples(self) -> tuple[Any, Split]:
         with open_arrays(self.path, MAX_ARRAY_BYTES) as arrays:
             train, test = self._part(arrays, "train"), self._part(arrays, "test")
+            weights = [arrays[WEIGHTS].whole()] if WEIGHTS in arrays else []
         if self.task == "classification":
             require_known_classes(self.path, "y_test", test[1], "y_train", train[1])
             require_first_class(self.path, "y_train", train[1], test[1])
-        return train, test
+        return (*train, *weights), test
 
     def own_validation(self) -> Split | None:
         with open_arrays(self.path, MAX_ARRAY_BYTES) as arrays:
@@ -139,6 +150,29 @@ def _check_names(path: str, arrays: dict[str, ArrayFile]) -> None:
     if missing := [name for name in needed if name not in arrays]:
         names = ", ".join(list(arrays)[:10]) or "no arrays"
         raise Invalid("path", path, f"{', '.join(missing)} must be in the file; it has {names}")
+    if unknown := _other_weights(arrays):
+        allowed = f"has {unknown}; only training samples can have weights, in {WEIGHTS}"
+        raise Invalid("path", path, allowed)
+
+
+def _other_weights(names: Iterable[str]) -> str:
+    """Returns the first name that seems to be meant for weights of samples; empty if none does."""
+    parts = {"sample", "samples", *PARTS}
+    for name in names:
+        is_meant = "weight" in name.lower() and parts & {*name.lower().split("_")}
+        if is_meant and name != WEIGHTS:
+            return name
+    return ""
+
+
+def _check_weights(path: str, arrays: dict[str, ArrayFile]) -> None:
+    """Checks the type and the shape of the sample weights."""
+    weights, wanted = arrays[WEIGHTS], arrays["x_train"].shape[:1]
+    if not weights.is_bfloat16:
+        require_numbers(path, WEIGHTS, weights.dtype)
+    if weights.shape != wanted:
+        allowed = f"it must be {list(wanted)}, a weight for each training sample"
+        raise Invalid("path", path, f"{WEIGHTS} has the shape {list(weights.shape)}; {allowed}")
 
 
 def _check_scales(arrays: dict[str, ArrayFile]) -> None:
@@ -178,10 +212,12 @@ def _check_shapes(path: str, part: str, arrays: dict[str, ArrayFile], task: str)
             "must be [samples], a class for each; data.task=multi_label takes labels of 0 or 1"
         )
         raise Invalid("path", path, f"y_{part} has the shape {list(y.shape)}; it {allowed}")
-    if task == "multi_label" and len(y.shape) != 2:
-        raise Invalid(
-            "path", path, f"y_{part} has the shape {list(y.shape)}; it must be [samples, labels]"
-        )
+    if task == "binary" and y.shape[1:] not in ((), (1,)):
+        allowed = "must be [samples], 0 or 1 for each; data.task=multi_label takes several labels"
+        raise Invalid("path", path, f"y_{part} has the shape {list(y.shape)}; it {allowed}")
+    if task == "multi_label" and len(y.shape) > 2:
+        allowed = "must be [samples] or [samples, labels]"
+        raise Invalid("path", path, f"y_{part} has the shape {list(y.shape)}; it {allowed}")
     if task == "regression" and len(y.shape) > 2:
         allowed = "must be [samples] or [samples, outputs]"
         raise Invalid("path", path, f"y_{part} has the shape {list(y.shape)}; it {allowed}")

@@ -66,6 +66,8 @@ class Pipeline:
                 "must have a known number of samples; see tf.data.experimental.assert_cardinality"
             )
         spec, tasks = dataset.element_spec, dict(data.tasks) or data.task
+        if isinstance(spec, tuple) and len(spec) == 3:
+            raise refuse("has sample weights, which need samples in arrays")
         is_pair = isinstance(spec, tuple) and len(spec) == 2
         specs = [s for end in spec for s in named.arrays_of(end)] if is_pair else []
         if not specs or not all(isinstance(s, tf.TensorSpec) for s in specs):

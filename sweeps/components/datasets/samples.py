@@ -43,6 +43,9 @@ def check_samples(task: Tasks, parts: Parts) -> None:
     training = parts["training"]
     assert training is not None
     tasks = task if isinstance(task, Mapping) else {"": task}
+    for name, split in parts.items():
+        if split is not None and len(split) > 2:
+            raise Invalid("", "", f"has sample weights in its {name} part; only training has them")
     shapes = {
         name: _check_shapes(tasks, name, *split)
         for name, split in parts.items()
@@ -96,6 +99,28 @@ def _without_other_labels(task: str, targets: NDArray[Any]) -> NDArray[Any]:
     if task != "classification" or targets.dtype in (np.int32, np.int64):
         return targets
     return targets.astype(np.int32)
+
+
+def check_weights(samples: int, weights: Any) -> NDArray[np.float32]:
+    """Returns the weights of training samples as float32.
+
+    Args:
+        samples: Number of training samples.
+        weights: The weights, `[samples]`.
+
+    Raises:
+        Invalid: (empty key) They have another shape, or a weight is negative or not finite.
+    """
+    array: NDArray[np.float32] = np.asarray(weights, np.float32)
+    if array.shape != (samples,):
+        allowed = f"they must be [{samples}], a weight for each training sample"
+        raise Invalid("", "", f"has sample weights of the shape {list(array.shape)}; {allowed}")
+    wrong = ~(np.isfinite(array) & (array >= 0))
+    if wrong.any():
+        index = int(np.argmax(wrong))
+        allowed = "weights must be finite and not negative"
+        raise Invalid("", "", f"has the sample weight {array[index]} at [{index}]; {allowed}")
+    return array
 
 
 def _arrays(kind: str, part: named.Part) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from masksweep.strategies.core import keras_internals
 from masksweep.strategies.errors import Invalid
+from masksweep.sweeps.common.text import pluralize
 from masksweep.sweeps.components.datasets.arrays import Arrays, Head
 from masksweep.sweeps.components.models.base import Model
 
@@ -66,17 +67,22 @@ def _require_output(model: Model, data: str, name: str, head: Head, tensor: Any)
     shape = tuple(tensor.shape)
     if shape != (None, head.outputs):
         of_name = f" {name}" if name else "s of the shape"
-        raise _fault(model, f"has output{of_name} {shape}; {_wanted(data, head)}")
+        of_one = "; a model with one output takes data.task=binary, of data=npz and data=csv"
+        is_binary = (head.task, head.outputs, shape) == ("classification", 2, (None, 1))
+        raise _fault(
+            model, f"has output{of_name} {shape}; {_wanted(data, head)}{of_one * is_binary}"
+        )
     if head.task != "regression" and (function := final_function(tensor)) in PROBABILITIES:
         allowed = "the loss takes logits, so the model must end without it"
         raise _fault(model, f"ends in a {function}; {allowed}")
 
 
 def _wanted(data: str, head: Head) -> str:
-    unit = {"classification": "classes", "multi_label": "labels"}.get(
-        head.task, "values for each sample"
-    )
-    return f"{data} has {head.outputs} {unit}, so they must be (None, {head.outputs})"
+    unit = "label" if head.task == "multi_label" else "value"
+    counted = f"{pluralize(head.outputs, unit)} for each sample"
+    if head.task == "classification":
+        counted = f"{head.outputs} classes"
+    return f"{data} has {counted}, so they must be (None, {head.outputs})"
 
 
 def _single(tensors: list[Any]) -> dict[str, Any]:

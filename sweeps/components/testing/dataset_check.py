@@ -13,6 +13,7 @@ from masksweep.strategies.plan import Array
 from masksweep.strategies.testing.require import require
 from masksweep.sweeps.components.datasets import DataSet, named
 from masksweep.sweeps.components.datasets.arrays import Arrays, Head, Split
+from masksweep.sweeps.components.datasets.named import Weighted
 from masksweep.sweeps.components.datasets.pipeline import Pipeline
 
 FIRST_SAMPLES = 1024
@@ -88,6 +89,8 @@ def _check_split(arrays: Arrays, part: str, split: Split) -> None:
     for array in named.arrays_of(inputs):
         require(array.dtype == np.float32, f"{part}: its inputs are {array.dtype}, not float32")
         require(bool(np.isfinite(array).all()), f"{part}: its inputs are not all finite")
+    if isinstance(targets, Weighted):
+        targets = targets.targets
     heads = arrays.heads or {"": Head(arrays.task, arrays.outputs)}
     for name, head in heads.items():
         _check_targets(head, f"{part} {name}".strip(), targets[name] if name else targets)
