@@ -26,7 +26,7 @@ class WeightName(str):
         weight_name.stable = stable
         return weight_name
 
-    def __getnewargs__(self) -> tuple[str, str]:
+    def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]
         return str(self), self.stable
 
 
