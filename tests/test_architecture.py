@@ -6,8 +6,10 @@ import re
 import subprocess
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 from importlinter.cli import lint_imports
 
@@ -17,6 +19,14 @@ ROOT = Path(__file__).parents[1]
 def test_imports_run_one_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     assert lint_imports(no_cache=True) == 0
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    """Also not for annotations only, and not inside functions."""
+    packages = grimp.build_graph("masksweep.strategies", "masksweep.sweeps", cache_dir=None)
+    imports = {file: packages.find_modules_directly_imported_by(file) for file in packages.modules}
+    assert len(imports) > 200
+    TopologicalSorter(imports).prepare()  # raises CycleError
 
 
 def test_an_import_that_runs_upward_is_seen(

@@ -23,7 +23,7 @@ from masksweep.strategies.keras_model.holding import Holding
 from masksweep.strategies.keras_model.schedule_choice import ScheduleChoice
 from masksweep.strategies.mask_changes.changes import MaskChanges
 from masksweep.strategies.mask_changes.record import ChangeRecord
-from masksweep.strategies.patterns.base import raw
+from masksweep.strategies.patterns.drawing import raw
 from masksweep.strategies.plan import Array, MaskedWeight, Plan, Weight
 from masksweep.strategies.schedules.base import Course, Masks
 

@@ -11,7 +11,29 @@ from masksweep.strategies.kernels import block, compact, structure
 from masksweep.strategies.plan import MATRIX_LAYERS, Array, Mask, MaskedWeight
 
 MODULES: dict[str, Any] = {"compiled": structure, "block": block, "compact": compact}
-"""The module of each format, with the functions `pack`, `flat_indices` and `multiply`."""
+"""The module of each format, with the functions `pack` and `flat_indices`."""
+
+
+def multiply(format: str, x: Any, values: Any, packed: Any, outputs: int) -> Any:
+    """Returns `x @ kernel` for a kernel in one of the formats.
+
+    Args:
+        format: A key of `MODULES`.
+        x: Inputs, `[rows, inputs]`.
+        values: The kept values, in the order of the format.
+        packed: What `pack` of the format returned for the mask.
+        outputs: Number of columns of the kernel.
+    """
+    # here, because the compiler of these is loaded only where it is needed
+    if format == "compiled":
+        from masksweep.strategies.kernels import sparse_product
+
+        return sparse_product.multiply(x, values, packed, outputs)
+    if format == "block":
+        from masksweep.strategies.kernels import block_product
+
+        return block_product.multiply(x, values, packed, outputs)
+    return compact.multiply(x, values, packed, outputs)
 
 
 def misfit(format: str, masked: MaskedWeight) -> str:
@@ -52,7 +74,7 @@ def binding(format: str) -> Binding:
         keep=lambda held, m: held,
         init=gather,
         substitute=scatter,
-        matmul=lambda x, v, m, h: module.multiply(x, v, m, h.shape[-1]),
+        matmul=lambda x, v, m, h: multiply(format, x, v, m, h.shape[-1]),
         matmul_layers=MATRIX_LAYERS,
         outputs_last=True,
         # the values of a compact kernel have two axes, so its held values are stored

@@ -82,13 +82,6 @@ def unpack(packed: Array, inputs: int, outputs: int) -> tuple[tuple[int, int], S
     return (height, width), structure.unpack(packed[2:], *grid)
 
 
-def multiply(x: Any, values: Any, packed: Any, outputs: int) -> Any:
-    """Returns `x @ kernel`, as `block_product.multiply` does."""
-    from masksweep.strategies.kernels.block_product import multiply
-
-    return multiply(x, values, packed, outputs)
-
-
 def flat_indices(packed: Any, inputs: int, outputs: int) -> Any:
     """Returns the indices of the kept entries in the flattened kernel, in the order of the values.
 

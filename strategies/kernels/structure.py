@@ -154,13 +154,6 @@ def unpack(packed: Array, inputs: int, outputs: int) -> Structure:
     return Structure(*np.split(packed, ends)[1:])
 
 
-def multiply(x: Any, values: Any, packed: Any, outputs: int) -> Any:
-    """Returns `x @ kernel`, as `sparse_product.multiply` does."""
-    from masksweep.strategies.kernels.sparse_product import multiply
-
-    return multiply(x, values, packed, outputs)
-
-
 def flat_indices(packed: Any, inputs: int, outputs: int) -> Any:
     """Returns the indices of the kept entries in the flattened kernel, in the order of the values.
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from masksweep.strategies.errors import require
-from masksweep.strategies.patterns.base import Pattern, Shapes, raw
+from masksweep.strategies.patterns.base import Pattern, Shapes
+from masksweep.strategies.patterns.drawing import raw
 from masksweep.strategies.plan import Mask
 from masksweep.strategies.registry import register
 

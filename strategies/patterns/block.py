@@ -9,7 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from masksweep.strategies.errors import require
-from masksweep.strategies.patterns.base import Pattern, Shapes, check_sparsity, keep_lowest, raw
+from masksweep.strategies.patterns.base import Pattern, Shapes, check_sparsity
+from masksweep.strategies.patterns.drawing import keep_lowest, raw
 from masksweep.strategies.patterns.ranking import keep_largest
 from masksweep.strategies.patterns.slices import By, check_by, sizes
 from masksweep.strategies.plan import Array, Mask

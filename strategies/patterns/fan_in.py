@@ -8,7 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from masksweep.strategies.errors import require
-from masksweep.strategies.patterns.base import Pattern, Shapes, raw
+from masksweep.strategies.patterns.base import Pattern, Shapes
+from masksweep.strategies.patterns.drawing import raw
 from masksweep.strategies.plan import Mask
 from masksweep.strategies.registry import register
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from masksweep.strategies.errors import require
-from masksweep.strategies.patterns.base import keep_lowest
+from masksweep.strategies.patterns.drawing import keep_lowest
 from masksweep.strategies.plan import Mask
 
 T = TypeVar("T", bound=np.generic)

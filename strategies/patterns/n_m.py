@@ -9,7 +9,8 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from masksweep.strategies.errors import require
-from masksweep.strategies.patterns.base import Pattern, Shapes, raw
+from masksweep.strategies.patterns.base import Pattern, Shapes
+from masksweep.strategies.patterns.drawing import raw
 from masksweep.strategies.plan import Array, Mask
 from masksweep.strategies.registry import register
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from masksweep.strategies.errors import require
-from masksweep.strategies.patterns.base import keep_lowest, raw
+from masksweep.strategies.patterns.drawing import keep_lowest, raw
 from masksweep.strategies.plan import Array
 
 

@@ -10,14 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from masksweep.strategies.errors import require
-from masksweep.strategies.patterns.base import (
-    Pattern,
-    Shapes,
-    check_sparsity,
-    keep_lowest,
-    keep_lowest_of_raw,
-    raw,
-)
+from masksweep.strategies.patterns.base import Pattern, Shapes, check_sparsity
+from masksweep.strategies.patterns.drawing import keep_lowest, keep_lowest_of_raw, raw
 from masksweep.strategies.patterns.fans import keep_connected
 from masksweep.strategies.plan import Mask
 from masksweep.strategies.registry import register

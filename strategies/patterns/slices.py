@@ -8,13 +8,8 @@ from typing import Literal
 import numpy as np
 
 from masksweep.strategies.errors import require
-from masksweep.strategies.patterns.base import (
-    Pattern,
-    Shapes,
-    check_indices,
-    check_sparsity,
-    kept_units,
-)
+from masksweep.strategies.patterns.base import Pattern, Shapes, check_indices, check_sparsity
+from masksweep.strategies.patterns.drawing import kept_units
 from masksweep.strategies.plan import Array, Mask
 
 By = Literal["random", "l1", "l2"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from masksweep.strategies.patterns.base import keep_lowest, raw
+from masksweep.strategies.patterns.drawing import keep_lowest, raw
 from masksweep.strategies.plan import Array, Mask
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from masksweep.strategies.errors import require
-from masksweep.strategies.patterns.base import normal
+from masksweep.strategies.patterns.drawing import normal
 from masksweep.strategies.plan import Array, Mask
 from masksweep.strategies.registry import register
 from masksweep.strategies.schedules.base import (

@@ -22,7 +22,8 @@ from rich.table import Table
 from masksweep.sweeps.bench.driver import Driver, recorder
 from masksweep.sweeps.common import tables
 from masksweep.sweeps.common.tables import Column
-from masksweep.sweeps.components.datasets.arrays import Arrays, Split
+from masksweep.sweeps.components.datasets.arrays import Arrays
+from masksweep.sweeps.components.datasets.named import Split
 from masksweep.sweeps.config.trial import Trial, parse
 from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.training import batches, pack, program_cache, setup
@@ -30,6 +31,7 @@ from masksweep.sweeps.training.checkpoint import Checkpoints
 from masksweep.sweeps.training.loop import single_trial_loop
 from masksweep.sweeps.training.setup import TrialStart
 from masksweep.sweeps.training.state import Emit, PackMember
+from masksweep.sweeps.training.step_counts import step_counts
 from masksweep.sweeps.training.steps import NEVER, Steps
 from masksweep.sweeps.training.timing import time_in_turn
 
@@ -140,7 +142,7 @@ def _train_pack(net: Net, _: int) -> None:
     packed = setup.packed_for(starts[0])
     packed.set_lanes([setup.start_lane(packed, start) for start in starts])
     x, y = (tf.constant(a) for a in _arrays(starts[0].data))
-    epoch, total = batches.schedule(starts[0].trial, len(x))
+    epoch, total = step_counts(starts[0].trial, len(x))
     for number in range(net.epochs):
         order = np.stack([batches.order(s.trial, len(x), number) for s in starts])
         packed.run(x, y, order, Steps(number * epoch, epoch, 10, total))

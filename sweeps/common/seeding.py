@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from masksweep.strategies.patterns.base import raw
+from masksweep.strategies.patterns.drawing import raw
 
 
 def derive_seed(seed: int, purpose: str) -> int:

@@ -1,4 +1,4 @@
-"""The steps of a training, and the samples of each batch."""
+"""The samples of each batch of a training."""
 
 from __future__ import annotations
 
@@ -8,41 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from masksweep.strategies.errors import Invalid
 from masksweep.strategies.plan import Array
 from masksweep.sweeps.common.seeding import derive_seed, permutation
 from masksweep.sweeps.components.datasets import named
-from masksweep.sweeps.components.datasets.arrays import Split
+from masksweep.sweeps.components.datasets.named import Split
 from masksweep.sweeps.components.datasets.pipeline import Pipeline
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.training.setup import TrialStart
-
-
-def schedule(trial: Trial, samples: int) -> tuple[int, int]:
-    """Number of steps of an epoch, and of the whole training.
-
-    The last samples of an epoch are left out if they do not fill a batch.
-
-    Args:
-        trial: The trial.
-        samples: Number of training samples.
-
-    Raises:
-        Invalid: There are fewer samples than one batch needs, or an event of the trial is not
-            before the last step.
-    """
-    batch = trial.train.batch_size
-    if not samples:
-        raise Invalid("data.validation", trial.data.validation, "leaves no training sample")
-    if batch > samples:
-        raise Invalid("train.batch_size", batch, f"must be at most {samples}, the training samples")
-    epoch = samples // batch
-    total = trial.train.steps or trial.train.epochs * epoch
-    for key in ("switch_at", "resume_at"):
-        event_step = getattr(trial.train, key)
-        if event_step and event_step >= total:
-            raise Invalid(f"train.{key}", event_step, f"must be below {total}, the training steps")
-    return epoch, total
+from masksweep.sweeps.training.step_counts import step_counts
 
 
 def first_batch(start: TrialStart) -> tuple[Any, Any]:
@@ -85,7 +58,7 @@ def order(trial: Trial, samples: int, number: int) -> Array:
         samples: Number of training samples.
         number: Number of the epoch, from 0.
     """
-    steps, batch = schedule(trial, samples)[0], trial.train.batch_size
+    steps, batch = step_counts(trial, samples)[0], trial.train.batch_size
     rows = (
         permutation(samples, trial.seed, f"order/{number}")
         if trial.train.shuffle

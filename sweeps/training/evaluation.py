@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from masksweep.sweeps.components.datasets.arrays import score_name
-from masksweep.sweeps.training import batches
 from masksweep.sweeps.training.program import Program
 from masksweep.sweeps.training.setup import TrialStart
+from masksweep.sweeps.training.step_counts import step_counts
 
 if TYPE_CHECKING:
     from masksweep.sweeps.training.state import Position
@@ -33,7 +33,7 @@ def epoch_metrics(start: TrialStart, program: Program, position: Position) -> di
     if not part.steps:
         return {}
     metrics = named_metrics("train", program, (part.loss / part.steps, part.score / part.steps))
-    at_last_step = done == batches.schedule(start.trial, start.data.samples)[1]
+    at_last_step = done == step_counts(start.trial, start.data.samples)[1]
     holds = any(not weight.mask.all() for weight in start.pattern_plan.weights)
     if holds and (at_last_step or done // interval > (done - part.steps) // interval):
         metrics["audit/violations"] = float(part.peak_violations)

@@ -17,10 +17,11 @@ import numpy as np
 import tensorflow as tf
 
 from masksweep.sweeps.components.datasets import named
-from masksweep.sweeps.components.datasets.arrays import Split
+from masksweep.sweeps.components.datasets.named import Split
 from masksweep.sweeps.components.datasets.pipeline import Pipeline
 from masksweep.sweeps.training import batches
 from masksweep.sweeps.training.setup import TrialStart
+from masksweep.sweeps.training.step_counts import step_counts
 
 WINDOW_BYTES = 2**25
 """Approximate size of the inputs of a window. There are up to three at once: the one that is
@@ -51,7 +52,7 @@ class MemoryFeed:
         self._trials = [start.trial for start in starts]
         self._x, self._y = (named.map_arrays(tf.constant, part) for part in arrays)
         self._samples = named.count(arrays[0])
-        self._steps, _ = batches.schedule(self._trials[0], self._samples)
+        self._steps, _ = step_counts(self._trials[0], self._samples)
         self._epoch, self._order = -1, None
 
     def at(self, step: int) -> tuple[Samples, int]:
@@ -83,7 +84,7 @@ class WindowFeed:
 
     def __init__(self, starts: Sequence[TrialStart]) -> None:
         self._starts, trial, data = list(starts), starts[0].trial, starts[0].data
-        self._steps, self._total = batches.schedule(trial, data.samples)
+        self._steps, self._total = step_counts(trial, data.samples)
         self._batch = trial.train.batch_size
         is_stored = not isinstance(data.train, Pipeline)
         numbers = sum(map(prod, named.arrays_of(data.shape)))  # of a sample

@@ -11,6 +11,7 @@ from masksweep.sweeps.training import batches, setup
 from masksweep.sweeps.training.program import Program
 from masksweep.sweeps.training.setup import TrialStart
 from masksweep.sweeps.training.snapshot import Snapshot
+from masksweep.sweeps.training.step_counts import step_counts
 
 
 def control_reach(
@@ -36,7 +37,7 @@ def control_reach(
         of these batches. `integrity/unreached`: Number of all other masked entries.
     """
     trial = start.trial
-    steps, total_steps = batches.schedule(trial, start.data.samples)
+    steps, total_steps = step_counts(trial, start.data.samples)
     state = [np.asarray(v.numpy()) for v in program.training.state]
     moments = [
         (before.weights, start.state, 0),

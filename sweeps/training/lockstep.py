@@ -10,9 +10,9 @@ import numpy as np
 from masksweep.strategies.base import Strategy
 from masksweep.strategies.core.audit import same_weights
 from masksweep.strategies.plan import Array
-from masksweep.sweeps.training import batches
 from masksweep.sweeps.training.loop import single_trial_loop
 from masksweep.sweeps.training.setup import TrialStart
+from masksweep.sweeps.training.step_counts import step_counts
 
 
 def compare(start: TrialStart, reference: Strategy) -> dict[str, float]:
@@ -36,7 +36,7 @@ def compare(start: TrialStart, reference: Strategy) -> dict[str, float]:
     trial = trial.model_copy(update={"train": trial.train.model_copy(update={"jit": jit})})
     reference_start = replace(start, trial=trial.with_strategy(reference))
     loops = [single_trial_loop(s) for s in (replace(start, trial=trial), reference_start)]
-    total = batches.schedule(trial, start.data.samples)[1]
+    total = step_counts(trial, start.data.samples)[1]
     interval, parted_step, distance = trial.audit.every, 0, 0.0
     for step in range(interval, total + interval, interval):
         for loop in loops:

@@ -15,7 +15,7 @@ import numpy as np
 
 from masksweep.strategies.plan import Plan
 from masksweep.sweeps.components.datasets import named
-from masksweep.sweeps.components.datasets.arrays import Split
+from masksweep.sweeps.components.datasets.named import Split
 from masksweep.sweeps.components.datasets.pipeline import Pipeline
 from masksweep.sweeps.results import Diverged, Report
 from masksweep.sweeps.training import (
@@ -31,6 +31,7 @@ from masksweep.sweeps.training.feed import feed_for
 from masksweep.sweeps.training.program import MAX_EVALUATED_SAMPLES, Program
 from masksweep.sweeps.training.setup import TrialStart
 from masksweep.sweeps.training.state import CHUNK_SECONDS
+from masksweep.sweeps.training.step_counts import step_counts
 from masksweep.sweeps.training.steps import LossLimit, Progress, Steps
 from masksweep.sweeps.training.trial_run import TrialRun
 
@@ -59,7 +60,7 @@ class TrainingLoop:
         """All programs that the loop has used: a second one only after `train.resume_at`."""
         self._feed = feed_for([run.start for run in runs])
         self._trial = first.trial
-        self._epoch, self.total = batches.schedule(first.trial, first.data.samples)
+        self._epoch, self.total = step_counts(first.trial, first.data.samples)
         """Training steps of the whole trial."""
         self._audit_every = audit_every or first.trial.audit.every
         training = program.single_program.training

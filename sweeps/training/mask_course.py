@@ -17,9 +17,10 @@ from masksweep.strategies.schedules.base import Course, Masks
 from masksweep.strategies.schedules.swap import Swap
 from masksweep.sweeps.common.seeding import derive_seed
 from masksweep.sweeps.config.trial import Trial
-from masksweep.sweeps.training import batches, recovery, schedule_plot, setup
+from masksweep.sweeps.training import recovery, schedule_plot, setup
 from masksweep.sweeps.training.flops import dense_step_flops, step_ratio_of_counts
 from masksweep.sweeps.training.setup import TrialStart
+from masksweep.sweeps.training.step_counts import step_counts
 
 
 def course_of(trial: Trial, samples: int) -> Course:
@@ -32,7 +33,7 @@ def course_of(trial: Trial, samples: int) -> Course:
     Raises:
         Invalid: The trial's schedule does not fit it.
     """
-    epoch, total = batches.schedule(trial, samples)
+    epoch, total = step_counts(trial, samples)
     course = Course(total, epoch)
     try:
         trial.mask_schedule.change_steps(course)

@@ -67,7 +67,7 @@ def _summary(trial: Trial) -> ModelSummary:
 
 def _samples(trial: Trial, data: Arrays) -> str:
     """Describes the parts of the data, and the steps of an epoch."""
-    from masksweep.sweeps.training.batches import schedule
+    from masksweep.sweeps.training.step_counts import step_counts
 
     parts = {"training": data.train, "validation": data.validation, "test": data.test}
     counts = {
@@ -75,7 +75,7 @@ def _samples(trial: Trial, data: Arrays) -> str:
         for name, part in parts.items()
         if part is not None
     }
-    steps, batch = schedule(trial, data.samples)[0], trial.train.batch_size
+    steps, batch = step_counts(trial, data.samples)[0], trial.train.batch_size
     rest = data.samples - steps * batch
     epoch = f"an epoch is {pluralize(steps, 'step')} of {batch}"
     left_out = f"; the last {rest:,} are left out" if rest else ""

@@ -180,15 +180,15 @@ def check_plans(trials: Sequence[Trial]) -> list[PreflightAnswer]:
     from masksweep.strategies.plan import Array
     from masksweep.strategies.schedules.base import Course
     from masksweep.sweeps.training import mask_course, matched_flops
-    from masksweep.sweeps.training.batches import schedule
     from masksweep.sweeps.training.setup import class_weights, plan_for, refusal
     from masksweep.sweeps.training.start_weights import from_file
+    from masksweep.sweeps.training.step_counts import step_counts
 
     initials: dict[tuple[Network, str], dict[str, Array]] = {}
     results = []
     for trial in trials:
         data = _load_data(trial)
-        epoch, steps = schedule(trial, data.samples)
+        epoch, steps = step_counts(trial, data.samples)
         trial.optimizer.for_steps(steps)
         class_weights(trial, data)
         if trial.train.early_stopping and data.validation is None:

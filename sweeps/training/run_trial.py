@@ -16,6 +16,7 @@ from masksweep.sweeps.training import batches, setup
 from masksweep.sweeps.training.checkpoint import Checkpoints
 from masksweep.sweeps.training.setup import TrialStart
 from masksweep.sweeps.training.state import Emit
+from masksweep.sweeps.training.step_counts import step_counts
 
 if TYPE_CHECKING:
     from masksweep.strategies.core.audit import Loader
@@ -179,7 +180,7 @@ def audited_result(
     others |= mask_course.metrics(start, records, position.found.steps)
     if records:  # entries that are masked since a change were free to move before it
         audited.pop("integrity/raw_drift", None)
-    epoch, total = batches.schedule(start.trial, start.data.samples)
+    epoch, total = step_counts(start.trial, start.data.samples)
     changes = [record.step / epoch for record in records[1:]]
     artifacts |= weight_images.draw_violations([*position.curve, last_epoch], changes)
     return TrialResult(

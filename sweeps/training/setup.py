@@ -68,8 +68,8 @@ def start(
         Invalid: The trial's plan cannot be made.
     """
     from masksweep.sweeps.training import matched_flops
-    from masksweep.sweeps.training.batches import schedule
     from masksweep.sweeps.training.losses import training_loss
+    from masksweep.sweeps.training.step_counts import step_counts
 
     data = data or trial.data.load()
     net = network(trial, data)
@@ -77,7 +77,7 @@ def start(
     loss = training_loss(net.model, data.task, data.heads, **_loss(trial, data))
     problem = Problem(net.model, weights, state, *_scored_samples(trial, data), loss)
     plan = plan_for(trial, net.weights, weights, data.outputs, problem)
-    epoch, steps = schedule(trial, data.samples)
+    epoch, steps = step_counts(trial, data.samples)
     trial = matched_flops.scaled(trial, net.model, plan, Course(steps, epoch))
     first = _without_masks(plan) if trial.mask_schedule.dense_start else plan
     return TrialStart(trial, data, net.model, weights, state, first, plan)
@@ -278,11 +278,11 @@ def _plan_in_program_layout(start: TrialStart) -> Plan:
 
 def shape(start: TrialStart) -> Shape:
     """All that determines the graph of the trial's program."""
-    from masksweep.sweeps.training.batches import schedule
     from masksweep.sweeps.training.program_shape import Shape
+    from masksweep.sweeps.training.step_counts import step_counts
 
     trial, data = start.trial, start.data
-    steps = schedule(trial, data.samples)[1]
+    steps = step_counts(trial, data.samples)[1]
     return Shape.of(
         _plan_in_program_layout(start),
         trial.running_strategy,

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from masksweep.strategies.plan import Array
-from masksweep.sweeps.components.datasets.arrays import Split
-from masksweep.sweeps.components.datasets.named import Part
+from masksweep.sweeps.components.datasets.named import Part, Split
 from masksweep.sweeps.components.datasets.pipeline import first_samples
 from masksweep.sweeps.training.program import Program
 from masksweep.sweeps.training.setup import TrialStart

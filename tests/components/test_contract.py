@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from masksweep.sweeps.components.datasets import DATASETS, DataSet
-from masksweep.sweeps.components.datasets.arrays import Split
 from masksweep.sweeps.components.datasets.csv import Csv
 from masksweep.sweeps.components.datasets.explicit import Explicit
 from masksweep.sweeps.components.datasets.image_folder import ImageFolder
 from masksweep.sweeps.components.datasets.keras_images import KerasImages
+from masksweep.sweeps.components.datasets.named import Split
 from masksweep.sweeps.components.datasets.npz import Npz
 from masksweep.sweeps.components.models import MODELS, Model
 from masksweep.sweeps.components.models.explicit import Explicit as Network

@@ -12,8 +12,9 @@ import pytest
 
 from masksweep.strategies import Invalid
 from masksweep.sweeps.components.datasets import named
-from masksweep.sweeps.components.datasets.arrays import Split, Task
+from masksweep.sweeps.components.datasets.arrays import Task
 from masksweep.sweeps.components.datasets.base import DataSet
+from masksweep.sweeps.components.datasets.named import Split
 from masksweep.sweeps.components.datasets.samples import check_samples
 from masksweep.sweeps.components.datasets.sums import Sums
 

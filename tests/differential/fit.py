@@ -13,8 +13,9 @@ from masksweep.strategies.core.weights import values
 from masksweep.sweeps.components.datasets.named import Weighted
 from masksweep.sweeps.components.losses import DEFAULT_LOSS, KERAS_LOSSES
 from masksweep.sweeps.config.trial import Trial
-from masksweep.sweeps.training import batches, setup
+from masksweep.sweeps.training import setup
 from masksweep.sweeps.training.loop import single_trial_loop
+from masksweep.sweeps.training.step_counts import step_counts
 from tests.support.trials import trial
 
 SMALL: dict[str, Any] = {
@@ -74,7 +75,7 @@ def fitted(
     x, y = split(start.data.train)
     targets = start.data.train[1]
     weights = targets.weights if isinstance(targets, Weighted) else None
-    used = batches.schedule(spec, len(x))[0] * spec.train.batch_size
+    used = step_counts(spec, len(x))[0] * spec.train.batch_size
     model.fit(
         x[:used],
         y[:used],

@@ -24,10 +24,10 @@ from masksweep.strategies.core.connections import cut_off
 from masksweep.strategies.core.npz import read_arrays
 from masksweep.strategies.core.weights import describe
 from masksweep.strategies.patterns import Pattern, base
-from masksweep.strategies.patterns.base import keep_lowest, keep_lowest_of_raw, raw
 from masksweep.strategies.patterns.block import Block
 from masksweep.strategies.patterns.by_weight import ByWeight
 from masksweep.strategies.patterns.columns import Columns
+from masksweep.strategies.patterns.drawing import keep_lowest, keep_lowest_of_raw, raw
 from masksweep.strategies.patterns.edges import Edges
 from masksweep.strategies.patterns.explicit import Explicit
 from masksweep.strategies.patterns.fans import keep_connected

@@ -15,8 +15,8 @@ import tensorflow as tf
 from masksweep.strategies import Invalid
 from masksweep.strategies.core.audit import same_weights
 from masksweep.sweeps.components.datasets import DATASETS, base, image_folder, named, pipeline
-from masksweep.sweeps.components.datasets.arrays import Split
 from masksweep.sweeps.components.datasets.base import DataSet
+from masksweep.sweeps.components.datasets.named import Split
 from masksweep.sweeps.components.datasets.pipeline import Pipeline
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.results import TrialResult

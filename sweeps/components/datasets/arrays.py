@@ -10,19 +10,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from masksweep.sweeps.components.datasets import named
-from masksweep.sweeps.components.datasets.named import Named, Part, Weighted
+from masksweep.sweeps.components.datasets.named import Named, Split, Weighted
 from masksweep.sweeps.components.datasets.pipeline import Pipeline
 from masksweep.sweeps.components.datasets.stored_images import StoredImages
 
 Task = Literal["classification", "multi_label", "regression"]
 """One class of a sample, any number of labels, or numbers."""
-
-
-Split = tuple[Part, Part]
-"""Inputs `[samples, *shape]` float32, and targets: `[samples]` int32 for classification,
-`[samples, outputs]` float32 for multi-label (0 or 1) and regression. Inputs are an array, a dict of
-arrays by the names of the model's inputs, or `StoredImages`. Targets are an array, a dict of arrays
-by the names of the model's outputs, or `named.Weighted`: training targets with sample weights."""
 
 
 def score_name(task: Task) -> str:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from masksweep.strategies.errors import Invalid, require
 from masksweep.sweeps.common.seeding import permutation
 from masksweep.sweeps.components.datasets import named
-from masksweep.sweeps.components.datasets.arrays import Arrays, Head, Split, Task
+from masksweep.sweeps.components.datasets.arrays import Arrays, Head, Task
 from masksweep.sweeps.components.datasets.content import REFERENCE, content_digest
-from masksweep.sweeps.components.datasets.named import Named, Part, Weighted
+from masksweep.sweeps.components.datasets.named import Named, Part, Split, Weighted
 from masksweep.sweeps.components.datasets.pipeline import Pipeline
 from masksweep.sweeps.components.datasets.samples import (
     check_samples,
@@ -212,7 +212,7 @@ def _pipelines(data: DataSet, training: Any, validation: Any, test: Any) -> Arra
     if data.validation and validation is None:
         hint = "return the samples from own_validation, or set it to 0"
         raise Invalid("validation", data.validation, f"a fraction is {allowed}; {hint}")
-    train = Pipeline.of(data, "training", training)
+    train = Pipeline.of(data.name, data.all_tasks, "training", training)
     shapes = train.target_shape
     heads = Named(
         {
@@ -220,9 +220,9 @@ def _pipelines(data: DataSet, training: Any, validation: Any, test: Any) -> Arra
             for name, task in data.all_tasks.items()
         }
     )
-    parts = [Pipeline.of(data, "test", test)]
+    parts = [Pipeline.of(data.name, data.all_tasks, "test", test)]
     if validation is not None:
-        parts.append(Pipeline.of(data, "validation", validation))
+        parts.append(Pipeline.of(data.name, data.all_tasks, "validation", validation))
     for part in parts:
         if (part.sample_shape, part.target_shape) != (train.sample_shape, train.target_shape):
             raise Invalid("name", data.name, "must have samples of one shape in all of its parts")

@@ -14,8 +14,8 @@ import numpy as np
 from masksweep.strategies.errors import require
 from masksweep.strategies.plan import Array
 from masksweep.strategies.registry import register
-from masksweep.sweeps.components.datasets.arrays import Split
 from masksweep.sweeps.components.datasets.base import DataSet
+from masksweep.sweeps.components.datasets.named import Split
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz.,'-()0?"
 """The characters by their number. 0 stands for all digits, and ? for all other characters."""

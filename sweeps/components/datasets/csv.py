@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from masksweep.strategies.errors import Invalid, require
 from masksweep.strategies.registry import register
-from masksweep.sweeps.components.datasets.arrays import Split
 from masksweep.sweeps.components.datasets.base import DataSet, hold_out
 from masksweep.sweeps.components.datasets.content import (
     TaskOrAuto,
@@ -23,6 +22,7 @@ from masksweep.sweeps.components.datasets.content import (
     require_first_class,
     require_known_classes,
 )
+from masksweep.sweeps.components.datasets.named import Split
 
 MAX_BYTES = 2**28
 """Largest size of the file in bytes."""

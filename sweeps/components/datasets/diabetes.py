@@ -8,8 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from masksweep.strategies.registry import register
-from masksweep.sweeps.components.datasets.arrays import Split, Task
+from masksweep.sweeps.components.datasets.arrays import Task
 from masksweep.sweeps.components.datasets.base import DataSet, hold_out
+from masksweep.sweeps.components.datasets.named import Split
 
 
 @register

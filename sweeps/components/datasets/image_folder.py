@@ -11,8 +11,8 @@ import numpy as np
 from masksweep.strategies.errors import require
 from masksweep.strategies.registry import register
 from masksweep.sweeps.components.datasets import image_files
-from masksweep.sweeps.components.datasets.arrays import Split
 from masksweep.sweeps.components.datasets.base import DataSet
+from masksweep.sweeps.components.datasets.named import Split
 from masksweep.sweeps.components.datasets.picture import ColorMode
 from masksweep.sweeps.components.datasets.stored_images import Pictures, StoredImages
 

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from masksweep.strategies.errors import Invalid, require
 from masksweep.strategies.registry import register
 from masksweep.sweeps.components.datasets import idx
-from masksweep.sweeps.components.datasets.arrays import Split
 from masksweep.sweeps.components.datasets.base import DataSet
 from masksweep.sweeps.components.datasets.content import (
     as_inputs,
     as_targets,
     require_known_classes,
 )
+from masksweep.sweeps.components.datasets.named import Split
 
 Name = Literal["mnist", "fashion_mnist", "cifar10", "cifar100", "imdb"]
 CACHE_FILES = {

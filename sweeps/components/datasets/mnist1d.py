@@ -10,8 +10,8 @@ import numpy as np
 from masksweep.strategies.errors import require
 from masksweep.strategies.registry import register
 from masksweep.sweeps.common.seeding import permutation
-from masksweep.sweeps.components.datasets.arrays import Split
 from masksweep.sweeps.components.datasets.base import DataSet
+from masksweep.sweeps.components.datasets.named import Split
 
 
 @register

@@ -11,6 +11,12 @@ T = TypeVar("T")
 Part = Any
 """An array with one item for each sample, a dict of such arrays by name, or `Weighted`."""
 
+Split = tuple[Part, Part]
+"""Inputs `[samples, *shape]` float32, and targets: `[samples]` int32 for classification,
+`[samples, outputs]` float32 for multi-label (0 or 1) and regression. Inputs are an array, a dict of
+arrays by the names of the model's inputs, or `StoredImages`. Targets are an array, a dict of arrays
+by the names of the model's outputs, or `Weighted`: training targets with sample weights."""
+
 
 class Named(dict[str, T]):
     """A dict that can be part of the key of a cache. Do not change it.

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from masksweep.strategies.core.npz import MAX_ARRAY_BYTES, ArrayFile, open_arrays
 from masksweep.strategies.errors import Invalid, require
 from masksweep.strategies.registry import register
-from masksweep.sweeps.components.datasets.arrays import Split
 from masksweep.sweeps.components.datasets.base import DataSet
 from masksweep.sweeps.components.datasets.content import (
     TaskOrAuto,
@@ -22,6 +21,7 @@ from masksweep.sweeps.components.datasets.content import (
     require_known_classes,
     require_numbers,
 )
+from masksweep.sweeps.components.datasets.named import Split
 
 PARTS = ("train", "validation", "test")
 WEIGHTS = "sample_weight_train"

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.components.datasets import named
-
-if TYPE_CHECKING:
-    from masksweep.sweeps.components.datasets.arrays import Split
-    from masksweep.sweeps.components.datasets.base import DataSet
+from masksweep.sweeps.components.datasets.named import Split
 
 SHUFFLED_BYTES = 2**28
 """Largest size of the samples that are shuffled at once, as float32. Larger data are shuffled in a
@@ -42,13 +39,14 @@ class Pipeline:
     """The task of the targets, or the tasks by name."""
 
     @classmethod
-    def of(cls, data: DataSet, part: str, dataset: Any) -> Pipeline:
+    def of(cls, name: str, tasks: Mapping[str, str], part: str, dataset: Any) -> Pipeline:
         """Returns the pipeline of one part of a data set.
 
         Args:
-            data: The data set.
+            name: Name of the data set, for messages.
+            tasks: The task of each output by its name, which is empty for one output.
             part: Name of the part, for messages.
-            dataset: What `data` returned for this part.
+            dataset: What the data set returned for this part.
 
         Raises:
             Invalid: (key `name`) The number of samples is not known, or samples have other shapes
@@ -57,7 +55,7 @@ class Pipeline:
         import tensorflow as tf
 
         def refuse(reason: str) -> Invalid:
-            return Invalid("name", data.name, f"its {part} part {reason}")
+            return Invalid("name", name, f"its {part} part {reason}")
 
         if not isinstance(dataset, tf.data.Dataset):
             raise refuse("must be a pair of arrays or a tf.data.Dataset, as the other parts")
@@ -65,7 +63,7 @@ class Pipeline:
             raise refuse(
                 "must have a known number of samples; see tf.data.experimental.assert_cardinality"
             )
-        spec, tasks = dataset.element_spec, dict(data.tasks) or data.task
+        spec = dataset.element_spec
         if isinstance(spec, tuple) and len(spec) == 3:
             raise refuse("has sample weights, which need samples in arrays")
         is_pair = isinstance(spec, tuple) and len(spec) == 2
@@ -80,13 +78,13 @@ class Pipeline:
                     " needed"
                 )
         of_each = y if isinstance(y, dict) else {"": y}
-        if {*of_each} != {*data.all_tasks}:
-            names = ", ".join(data.tasks) or "one array"
+        if {*of_each} != {*tasks}:
+            names = ", ".join(tasks) or "one array"
             raise refuse(f"has the targets {', '.join(of_each) or 'of one array'}, not {names}")
-        for name, task in data.all_tasks.items():
-            if fault := _target_fault(of_each[name], task):
+        for output, task in tasks.items():
+            if fault := _target_fault(of_each[output], task):
                 raise refuse(fault)
-        return cls(dataset, count, tasks)
+        return cls(dataset, count, tasks[""] if "" in tasks else dict(tasks))
 
     def __len__(self) -> int:
         return self.count

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.components.datasets import named
+from masksweep.sweeps.components.datasets.named import Split
 
 Tasks = str | Mapping[str, str]
 """A task, or the task of each output of a model with several."""
-Split = tuple[named.Part, named.Part]
 Parts = Mapping[str, Split | None]
 
 

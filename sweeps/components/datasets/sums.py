@@ -8,10 +8,11 @@ from typing import ClassVar
 import numpy as np
 
 from masksweep.strategies.errors import require
-from masksweep.strategies.patterns.base import raw
+from masksweep.strategies.patterns.drawing import raw
 from masksweep.strategies.registry import register
-from masksweep.sweeps.components.datasets.arrays import Split, Task
+from masksweep.sweeps.components.datasets.arrays import Task
 from masksweep.sweeps.components.datasets.base import DataSet
+from masksweep.sweeps.components.datasets.named import Split
 
 
 @register

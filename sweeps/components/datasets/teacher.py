@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from masksweep.strategies.errors import require
-from masksweep.strategies.patterns.base import keep_lowest, normal, raw
+from masksweep.strategies.patterns.drawing import keep_lowest, normal, raw
 from masksweep.strategies.plan import Mask
 from masksweep.strategies.registry import register
-from masksweep.sweeps.components.datasets.arrays import Split, Task
+from masksweep.sweeps.components.datasets.arrays import Task
 from masksweep.sweeps.components.datasets.base import DataSet, hold_out
+from masksweep.sweeps.components.datasets.named import Split
 
 
 @register

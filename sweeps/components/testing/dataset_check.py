@@ -12,8 +12,8 @@ from masksweep.strategies.errors import Invalid
 from masksweep.strategies.plan import Array
 from masksweep.strategies.testing.require import require
 from masksweep.sweeps.components.datasets import DataSet, named
-from masksweep.sweeps.components.datasets.arrays import Arrays, Head, Split
-from masksweep.sweeps.components.datasets.named import Weighted
+from masksweep.sweeps.components.datasets.arrays import Arrays, Head
+from masksweep.sweeps.components.datasets.named import Split, Weighted
 from masksweep.sweeps.components.datasets.pipeline import Pipeline
 
 FIRST_SAMPLES = 1024

@@ -16,7 +16,7 @@ from masksweep.strategies.core.training import Training
 from masksweep.strategies.core.weights import describe, make_plan, values
 from masksweep.strategies.held.zero import Zero
 from masksweep.strategies.mask_changes.changes import MaskChanges
-from masksweep.strategies.patterns.base import raw
+from masksweep.strategies.patterns.drawing import raw
 from masksweep.strategies.schedules.base import Course
 from tests.support.selection import by_default
 

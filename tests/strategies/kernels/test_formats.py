@@ -11,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from masksweep.strategies.errors import Invalid
-from masksweep.strategies.kernels import block, block_product, numpy_product, sparse_product
+from masksweep.strategies.kernels import (
+    binding,
+    block,
+    block_product,
+    numpy_product,
+    sparse_product,
+)
 from masksweep.strategies.kernels.binding import MODULES
 from masksweep.strategies.kernels.products import TILES
 from masksweep.strategies.kernels.sparse_product import multiply
@@ -64,7 +70,7 @@ def products(format: str, mask: Mask, x: Array, kernel: Array, upstream: Array) 
     inputs, values = tf.constant(x), tf.constant(kept(format, mask, kernel))
     with tf.GradientTape() as tape:
         tape.watch([inputs, values])
-        outputs = module.multiply(inputs, values, module.pack(mask), mask.shape[1])
+        outputs = binding.multiply(format, inputs, values, module.pack(mask), mask.shape[1])
     gradients = tape.gradient(outputs, [inputs, values], output_gradients=tf.constant(upstream))
     return [np.asarray(array) for array in (outputs, *gradients)]
 
@@ -174,7 +180,7 @@ def test_half_precision_is_computed_in_single_precision(format: str) -> None:
     values = tf.Variable(tf.cast(np.linspace(-1, 1, mask.sum()), tf.bfloat16))
     x = tf.cast(np.linspace(-2, 2, 240).reshape(5, 48), tf.bfloat16)
     with tf.GradientTape() as tape:
-        outputs = module.multiply(x, values.value(), packed, 40)
+        outputs = binding.multiply(format, x, values.value(), packed, 40)
     assert outputs.dtype == tf.float32
     assert tape.gradient(outputs, values).dtype == tf.bfloat16
     kernel = np.zeros(mask.size, "float32")
@@ -198,7 +204,7 @@ def test_no_gradient_of_the_inputs_is_computed_where_nothing_before_trains(
         with tf.GradientTape() as tape:
             tape.watch([x, values])
             packed = tf.constant(MODULES[format].pack(mask))
-            y = MODULES[format].multiply(x, values, packed, 2)
+            y = binding.multiply(format, x, values, packed, 2)
         return tape.gradient(y, values if of == "values" else x)
 
     x, values = tf.ones((4, 3)), tf.ones(6)
