@@ -156,7 +156,7 @@ class HoldingModel(ModelWrapper):
                 return self._compute_loss(x, y, outputs, **weights)
 
             steps = self.moving.earlier_steps + self.optimizer.iterations
-            self.moving.store_gradients(steps, lambda: self.model(x, **arguments), loss)
+            self.moving.gradients.store(steps, lambda: self.model(x, **arguments), loss)
         return logs
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import pairwise
@@ -11,14 +11,13 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from masksweep.strategies.core.audit import count_violations
 from masksweep.strategies.core.held_weight import HeldWeight
-from masksweep.strategies.core.substitution import DenseSubstitution
 from masksweep.strategies.core.switching import FreshSlots, switch_all
 from masksweep.strategies.core.weights import all_weights, describe
 from masksweep.strategies.errors import Invalid
+from masksweep.strategies.keras_model.dense_gradients import DenseGradients
 from masksweep.strategies.keras_model.holding import Holding
 from masksweep.strategies.keras_model.schedule_choice import ScheduleChoice
 from masksweep.strategies.mask_changes.changes import MaskChanges
@@ -56,21 +55,12 @@ class MovingMasks:
         self._variables = all_weights(model)
         self._described = describe(model, self._variables)
         self._changes: MaskChanges | None = None
-        self._gradients: list[Any] = []
         self._replicas = model.distribute_strategy
+        self.gradients = DenseGradients(self._replicas)
+        """The gradients by the dense weights, if the schedule needs them."""
         self.earlier_steps = 0
         """Number of training steps that optimizers before the present one have done."""
         self._steps = 0
-        self._due = tf.Variable(-1, dtype=tf.int64, trainable=False)
-        with self._replicas.scope():
-            self._stored_at = tf.Variable(
-                -1,
-                dtype=tf.int64,
-                trainable=False,
-                # a copy for each replica, which assigns to it without the others
-                synchronization=tf.VariableSynchronization.ON_READ,
-                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-            )
 
     # -- what `MaskChanges` needs ------------------------------------------------------------
 
@@ -171,8 +161,8 @@ class MovingMasks:
             with self._replicas.scope():
                 changes.start(self)
             self.records, self.saved = changes.records, changes.saved
-        if schedule.needs_gradients and not self._gradients:
-            self._gradients = self._new_gradients()
+        if schedule.needs_gradients:
+            self.gradients.begin(self.holding.weights)
         self._changes = changes
 
     def after_steps(self, steps: int) -> None:
@@ -192,7 +182,7 @@ class MovingMasks:
         for step in due:
             self.count_violations()
             with self._replicas.scope():
-                self._changes.after_step(self, step, partial(self._stored_gradients, step))
+                self._changes.after_step(self, step, partial(self._gradients_of, step))
             self.saved = self._changes.saved
         self._plan_gradients(steps)
 
@@ -221,7 +211,14 @@ class MovingMasks:
     def _plan_gradients(self, steps: int) -> None:
         assert self._changes is not None
         following = [s for s in self._changes.steps if s > steps]
-        self._due.assign(following[0] if following else -1)
+        self.gradients.wait_for(following[0] if following else None)
+
+    def _gradients_of(self, step: int) -> Mapping[str, Array]:
+        gradients = self.gradients.of_step(step)
+        if gradients is None:
+            allowed = "needs gradients by masked entries: train with fit or train_on_batch"
+            raise Invalid("schedule", self.choice.schedule.name, allowed)
+        return gradients
 
     def _held(self, weights: Mapping[str, Array]) -> Mapping[str, Array]:
         return self.choice.held_values(weights)
@@ -235,56 +232,6 @@ class MovingMasks:
         return (
             int(raw(1, self.choice.seed, f"schedule/{step}")[0] >> 1) if step else self.choice.seed
         )
-
-    # -- gradients by the dense weights --------------------------------------------------------
-
-    def _new_gradients(self) -> list[Any]:
-        """Returns a variable for the gradient of each masked weight; replicas add theirs."""
-        with self._replicas.scope():
-            return [
-                tf.Variable(
-                    tf.zeros(held.weight.shape, held.weight.dtype),
-                    trainable=False,
-                    synchronization=tf.VariableSynchronization.ON_READ,
-                    aggregation=tf.VariableAggregation.SUM,
-                )
-                for held in self.holding.weights
-            ]
-
-    def store_gradients(
-        self, steps: Any, forward: Callable[..., Any], loss: Callable[[Any], Any]
-    ) -> None:
-        """Stores the gradients by the dense weights, in a graph, if a change follows.
-
-        Args:
-            steps: Number of training steps that were done, as a tensor.
-            forward: Calls the plain model on the batch, in training mode.
-            loss: Returns the loss of its outputs.
-        """
-        if not self._gradients:  # the schedule does not need them
-            return
-
-        def store() -> Any:
-            dense = [tf.convert_to_tensor(held.effective()) for held in self.holding.weights]
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(dense)
-                with DenseSubstitution(self.holding.weights, dense):
-                    value = loss(forward())
-            zeros = tf.UnconnectedGradients.ZERO
-            gradients = tape.gradient(value, dense, unconnected_gradients=zeros)
-            for variable, gradient in zip(self._gradients, gradients, strict=True):
-                variable.assign(tf.convert_to_tensor(gradient))
-            self._stored_at.assign(tf.cast(steps, tf.int64))
-            return tf.constant(True)
-
-        tf.cond(tf.equal(tf.cast(steps, tf.int64), self._due), store, lambda: tf.constant(False))
-
-    def _stored_gradients(self, step: int) -> Mapping[str, Array]:
-        if int(tf.convert_to_tensor(self._stored_at)) != step:
-            allowed = "needs gradients by masked entries: train with fit or train_on_batch"
-            raise Invalid("schedule", self.choice.schedule.name, allowed)
-        pairs = zip(self.holding.weights, self._gradients, strict=True)
-        return {h.weight.name: tf.convert_to_tensor(gradient).numpy() for h, gradient in pairs}
 
     # -- files ---------------------------------------------------------------------------------
 
