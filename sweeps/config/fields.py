@@ -11,6 +11,7 @@ from masksweep.strategies.core.selection import INNER
 from masksweep.strategies.errors import Invalid
 from masksweep.strategies.registry import STRATEGIES
 from masksweep.sweeps.components.groups import GROUPS
+from masksweep.sweeps.components.losses import with_settings
 from masksweep.sweeps.config.validation import build
 
 Globs = Annotated[list[str], Field(min_length=1)]
@@ -53,11 +54,20 @@ def _check_class_weight(value: Any) -> Any:
 
 
 def _check_loss(value: Any) -> Any:
-    """Returns the value of `train.loss`."""
-    texts = value.values() if isinstance(value, dict) else [value]
-    if value is None or (texts and all(isinstance(text, str) and text for text in texts)):
-        return value
+    """Returns the value of `train.loss`, with settings as text."""
+    is_one = not isinstance(value, dict) or "name" in value
+    losses = {"": value} if is_one else value
+    texts = {output: _loss_text(loss) for output, loss in losses.items()}
+    if value is None or (texts and all(isinstance(text, str) and text for text in texts.values())):
+        return texts[""] if is_one else texts
     raise Invalid("", value, "must be a name, null, or {output: name} for several outputs")
+
+
+def _loss_text(value: Any) -> Any:
+    """Returns the text for a loss that is given by its name and settings; others unchanged."""
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        return value
+    return with_settings(value["name"], {str(k): v for k, v in value.items() if k != "name"})
 
 
 def _check_loss_weights(value: Any) -> Any:
@@ -94,7 +104,7 @@ ComparisonStrategy = BeforeValidator(_comparison_strategy)
 ClassWeight = Annotated[list[float] | str | None, PlainValidator(_check_class_weight)]
 """The weight of each class, `balanced`, or null."""
 Loss = Annotated[str | dict[str, str] | None, PlainValidator(_check_loss)]
-"""The name of a loss, the names of the losses of several outputs, or null."""
+"""The name of a loss, also with settings, those of the losses of several outputs, or null."""
 LossWeights = Annotated[dict[str, float] | None, PlainValidator(_check_loss_weights)]
 """The factors of the losses of several outputs, or null."""
 Metrics = Annotated[list[str] | dict[str, list[str]] | None, PlainValidator(_check_metrics)]

@@ -123,8 +123,9 @@ class Train(Section):
     """Number of training steps after which a new program continues from a checkpoint. The result
     has the same bits as without the break."""
     loss: Loss = None
-    """Name of the Keras loss, such as `huber`; null selects it by the task. For a model with
-    several outputs also a loss for each of some outputs, by their names."""
+    """Name of the Keras loss, such as `huber`, or its name and settings, which are kept as the text
+    `huber(delta=2)`; null selects it by the task. For a model with several outputs also a loss for
+    each of some outputs, by their names."""
     loss_weights: LossWeights = None
     """Factors of the losses of several outputs, by their names, as in `keras.Model.compile`. An
     output that is not named has the factor 1; null: all have."""

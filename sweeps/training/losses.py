@@ -13,7 +13,7 @@ from masksweep.strategies.errors import Invalid
 from masksweep.strategies.plan import Array
 from masksweep.sweeps.components.datasets.arrays import Head, Task
 from masksweep.sweeps.components.datasets.named import Named, Weighted
-from masksweep.sweeps.components.losses import DEFAULT_LOSS, loss_named
+from masksweep.sweeps.components.losses import DEFAULT_LOSS, loss_of
 from masksweep.sweeps.training import model_ends
 
 
@@ -37,7 +37,7 @@ class TrainingLoss:
     def __init__(
         self, task: Task, name: str | None = None, class_weights: Sequence[float] | None = None
     ) -> None:
-        loss = loss_named(name or DEFAULT_LOSS[task])
+        loss = loss_of(name or DEFAULT_LOSS[task])
         self._loss = loss.build()
         self._one_hot = task == "classification" and not loss.classes_as_integers
         self._class_weights: Array | None = None

@@ -101,6 +101,14 @@ SAID: dict[str, str] = {
     "train.loss=poisson": "train.loss=poisson: must be null or one of binary_crossentropy, ",
     "train.loss=hinge data=diabetes":
         "train.loss=hinge: must be null or one of cosine_similarity, huber, log_cosh, ",
+    "train.loss={name:huber,beta:2}":
+        "train.loss.beta=2: unknown setting; keras.losses.Huber has delta",
+    "train.loss={name:huber,delta:a}": "train.loss.delta=a: must be a number, true or false",
+    "train.loss={name:huber,delta:true}": "train.loss.delta=True: must be a number",
+    "train.loss={name:hinge,delta:2}":
+        "train.loss.delta=2: unknown setting; keras.losses.Hinge has no settings",
+    "train.loss='huber(open(1))'":
+        "train.loss=huber(open(1)): must be a name, or with settings {name: huber, delta: 2}",
     "train.loss=7": "train.loss=7: must be a name, null, or {output: name} for several outputs",
     "train.loss_weights=2": "train.loss_weights=2: must be null, or {output: number} for several",
     "train.metrics=[3]": "train.metrics=3: must be a name",

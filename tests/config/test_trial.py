@@ -371,3 +371,10 @@ def test_golden_defaults() -> None:
         current = default(key)
         compared = {k: current.get(k) for k in expected} if isinstance(expected, dict) else current
         assert compared == expected, key
+
+
+def test_a_loss_with_settings_is_kept_as_text() -> None:
+    losses = ({"name": "huber", "delta": 2}, "huber(delta=2)")
+    trials = [trial(train={"loss": loss}) for loss in losses]
+    assert {t.train.loss for t in trials} == {"huber(delta=2)"}
+    assert len({t.id for t in (*trials, trial(train={"loss": "huber"}))}) == 2

@@ -29,6 +29,8 @@ TRAINED = [
     ("regression", "huber"),
 ]
 WEIGHTS = (0.5, 3.0, 1.25)
+NOT_SETTINGS = {"from_logits", "axis", "reduction", "name", "dtype"}
+"""Arguments of losses that a config cannot give."""
 
 
 @pytest.mark.parametrize(("task", "name"), ALL)
@@ -58,6 +60,30 @@ def test_a_loss_and_its_gradient(task: Task, name: str) -> None:
         gradients = [tape.gradient(value, outputs).numpy() for value in (ours, keras_loss)]
         assert same_bits(*gradients)
         assert gradients[0].any()
+
+
+@pytest.mark.parametrize(
+    ("text", "theirs"),
+    [
+        ("categorical_crossentropy(label_smoothing=0.1)", {"label_smoothing": 0.1}),
+        ("categorical_focal_crossentropy(alpha=0.5, gamma=1)", {"alpha": 0.5, "gamma": 1.0}),
+        ("huber(delta=0.25)", {"delta": 0.25}),
+        ("sparse_categorical_crossentropy(ignore_class=2)", {"ignore_class": 2}),
+    ],
+)
+def test_a_loss_with_settings(text: str, theirs: dict[str, Any]) -> None:
+    name = text.partition("(")[0]
+    description = KERAS_LOSSES[name]
+    options = {"from_logits": True} if description.from_logits else {}
+    keras_loss = getattr(keras.losses, description.keras_class)(**options, **theirs)
+    outputs = tf.constant(np.random.default_rng(0).normal(size=(5, 3)), tf.float32)
+    targets = np.array([0, 2, 1, 2, 0], "int32")
+    integers = description.classes_as_integers
+    expected = keras_loss(targets if integers else np.eye(3, dtype="f4")[targets], outputs)
+    ours = TrainingLoss("classification", text)(tf.constant(targets), outputs)
+    assert same_bits(ours.numpy(), expected.numpy())
+    plain = TrainingLoss("classification", name)(tf.constant(targets), outputs)
+    assert ours.numpy() != plain.numpy()
 
 
 @pytest.mark.parametrize(("task", "name"), by_default(TRAINED, ALL))
@@ -102,6 +128,8 @@ def test_every_loss_of_keras_can_be_named_or_is_left_out_for_a_reason() -> None:
     assert not KERAS_LOSSES.keys() & LEFT_OUT.keys()
     for name, loss in KERAS_LOSSES.items():
         kind = getattr(keras.losses, loss.keras_class)
+        settings = {*inspect.signature(kind).parameters} - NOT_SETTINGS
+        assert settings == loss.known.keys(), name
         assert loss.from_logits == ("from_logits" in inspect.signature(kind).parameters), name
         assert kind().name in (name, f"{name}_loss", f"{name}_error"), name
     assert all(task in KERAS_LOSSES[name].tasks for task, name in DEFAULT_LOSS.items())

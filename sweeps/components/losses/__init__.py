@@ -9,11 +9,21 @@ from masksweep.sweeps.components.losses.keras_losses import (
     KERAS_LOSSES,
     KerasLoss,
 )
+from masksweep.sweeps.components.losses.settings import split, with_settings
 
 OWN_LOSSES = Registry("losses", Loss, __name__)
 """The registry of losses that are not Keras' own."""
 
-__all__ = ["DEFAULT_LOSS", "KERAS_LOSSES", "OWN_LOSSES", "Loss", "loss_named", "losses_for"]
+__all__ = [
+    "DEFAULT_LOSS",
+    "KERAS_LOSSES",
+    "OWN_LOSSES",
+    "Loss",
+    "loss_of",
+    "losses_for",
+    "split",
+    "with_settings",
+]
 
 
 def losses_for(task: Task) -> list[str]:
@@ -33,10 +43,23 @@ def losses_for(task: Task) -> list[str]:
     return [name for name, loss in KERAS_LOSSES.items() if task in loss.tasks] + own
 
 
-def loss_named(name: str) -> KerasLoss | Loss:
-    """Returns the loss of this name.
+def loss_of(text: str) -> KerasLoss | Loss:
+    """Returns the loss that a text names, with its settings.
 
     Args:
-        name: A name that `losses_for` returns.
+        text: A name that `losses_for` returns, or such a name with settings.
+
+    Raises:
+        Invalid: The loss does not have these settings.
+
+    Example:
+        >>> dict(loss_of("huber(delta=2)").settings)
+        {'delta': 2.0}
     """
-    return KERAS_LOSSES[name] if name in KERAS_LOSSES else OWN_LOSSES[name]()
+    name, settings = split(text)
+    if name in KERAS_LOSSES:
+        return KERAS_LOSSES[name].with_settings(settings)
+    if settings:
+        key, value = next(iter(settings.items()))
+        raise Invalid(f"train.loss.{key}", value, f"unknown setting; {name} has none")
+    return OWN_LOSSES[name]()
