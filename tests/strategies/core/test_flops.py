@@ -199,6 +199,12 @@ def test_each_entry_is_multiplied_as_often_as_is_said(name: str) -> None:
     make, shape = BY_BRUTE_FORCE[name]
     layer = make()
     (count,) = known(model_of(layer, shape)).values()
+    try:
+        layer(np.zeros((1, *shape)))
+    except tf.errors.InvalidArgumentError as error:
+        # TensorFlow has it only with oneDNN, which it does not use on all processors
+        assert "do not yet support dilation rates" in str(error)
+        pytest.skip("TensorFlow cannot compute this layer on this processor")
     counted = applications(layer, shape)
     assert counted.shape == layer.kernel.shape
     np.testing.assert_array_equal(counted, count)

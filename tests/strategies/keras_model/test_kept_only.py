@@ -259,7 +259,7 @@ def test_deferred_weights_have_the_same_bits(strategy: str) -> None:
     assert same_weights(deferred.dense_weights(), eager.dense_weights())
 
 
-@pytest.mark.parametrize("pattern", [strategies.Magnitude(0.9), strategies.SNIP(0.5)])
+@pytest.mark.parametrize("pattern", [strategies.Magnitude(50), strategies.SNIP(0.5)])
 def test_patterns_see_deferred_weights(pattern: Any) -> None:
     with strategies.deferred_weights():
         model = network()
