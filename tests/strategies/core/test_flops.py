@@ -203,7 +203,8 @@ def test_each_entry_is_multiplied_as_often_as_is_said(name: str) -> None:
         layer(np.zeros((1, *shape)))
     except tf.errors.InvalidArgumentError as error:
         # TensorFlow has it only with oneDNN, which it does not use on all processors
-        assert "do not yet support dilation rates" in str(error)
+        if "do not yet support dilation rates" not in str(error):
+            raise
         pytest.skip("TensorFlow cannot compute this layer on this processor")
     counted = applications(layer, shape)
     assert counted.shape == layer.kernel.shape
