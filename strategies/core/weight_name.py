@@ -55,8 +55,12 @@ def stable_layer_names(layers: Sequence[Any]) -> list[str]:
     counts: dict[str, int] = {}
     names = []
     for layer in layers:
-        base = _snake_case(type(layer).__name__)
-        if re.fullmatch(rf"{base}(_\d+)?", layer.name):
+        # Bidirectional puts a word before the names of its layers
+        found = re.fullmatch(
+            rf"((?:forward_|backward_)?{_snake_case(type(layer).__name__)})(_\d+)?", layer.name
+        )
+        if found:
+            base = found[1]
             number = counts[base] = counts.get(base, -1) + 1
             names.append(f"{base}_{number}" if number else base)
         else:

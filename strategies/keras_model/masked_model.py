@@ -131,13 +131,15 @@ class MaskedModel(HoldingModel):
             Invalid: A strategy is not registered, so it could not be loaded.
         """
         self._require_registered()
+        names = {w.name: stable(w.name) for w in describe(self.model, all_weights(self.model))}
         return {
             "name": self.name,
             "model": keras.saving.serialize_keras_object(self.model),
             "strategies": {
-                stable(name): stored_masks.settings(strategy)
+                names[name]: stored_masks.settings(strategy)
                 for name, strategy in self.holding.strategies.items()
             },
+            "stable_names": True,
             **({"schedule": self.moving.choice.to_config()} if self.moving is not None else {}),
         }
 
@@ -147,6 +149,7 @@ class MaskedModel(HoldingModel):
         model = keras.saving.deserialize_keras_object(config["model"], custom_objects)
         # layers without a name of their own may have other names than in the model that was saved
         names = {stable(w.name): w.name for w in describe(model, all_weights(model))}
+        names = names if config.get("stable_names") else {}  # as earlier versions wrote it
         strategies = {
             names.get(name, name): STRATEGIES[settings["name"]](
                 **{key: value for key, value in settings.items() if key != "name"}
@@ -207,6 +210,8 @@ class MaskedModel(HoldingModel):
             # before Keras sets the variables of the layers
             stored_masks.require_same(saved, self._masked_weights(), self.holding.strategies)
             super().load_weights(filepath, *args, **kwargs)
+            if self.moving is not None and self.optimizer is not None:
+                self.moving.count_with(self.optimizer)
             return
         self.model.load_weights(filepath, *args, **kwargs)
         for held in self.holding.weights:

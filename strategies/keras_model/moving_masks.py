@@ -123,8 +123,9 @@ class MovingMasks:
     # -- following the schedule --------------------------------------------------------------
 
     def count_with(self, optimizer: Any) -> None:
-        """Goes on to count with a new optimizer, which counts its steps from 0."""
-        self.earlier_steps = self._steps - _iterations(optimizer)
+        """Goes on to count with an optimizer, which may count its steps from 0."""
+        if self._steps:
+            self.earlier_steps = self._steps - _iterations(optimizer)
 
     def steps_done(self, optimizer: Any) -> int:
         """Returns the number of training steps since `apply`, as updates of the weights."""

@@ -10,7 +10,7 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +142,8 @@ def require_same(saved: str, weights: Sequence[Weight], strategies: Mapping[str,
         Invalid: It is not.
     """
     expected = _description(weights, strategies)
-    if saved != expected:
+    by_names = [replace(w, name=str(w.name)) for w in weights]  # as earlier versions wrote it
+    if saved not in (expected, _description(by_names, strategies)):
         names = ", ".join(f"{name} ({s['name']})" for name, _, s in json.loads(saved))
         raise Invalid("weights", names, f"must be masked as in this model: {expected}")
 

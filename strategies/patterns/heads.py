@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from masksweep.strategies.core.weight_name import layer_of
+from masksweep.strategies.core.weight_name import WeightName, layer_of, stable
 from masksweep.strategies.errors import require
 from masksweep.strategies.patterns.base import Shapes
 from masksweep.strategies.patterns.slices import By, Slices
@@ -91,4 +91,7 @@ class Heads(Slices):
 
     def group(self, name: str) -> str:
         layer, number = layer_of(layer_of(name)), name.partition("#")[2]
-        return f"{layer}#{number}" if number else layer  # `a/query/kernel#1`: a second layer `a`
+        if not number:
+            return layer
+        # `a/query/kernel#1` is of a second layer with the name `a`
+        return WeightName(f"{layer}#{number}", f"{stable(layer)}#{number}")

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from masksweep.strategies.core.weight_name import stable
 from masksweep.strategies.errors import require
 from masksweep.strategies.patterns.drawing import normal
 from masksweep.strategies.plan import Array, Mask
@@ -93,5 +94,5 @@ def _without_nearest_to_zero(mask: Mask, weight: Array, zeta: float) -> Mask:
 def _normal(weight: Array, grown: Mask, deviation: float, seed: int, name: str) -> Array:
     """Returns the weight with values from a normal distribution at the grown entries."""
     started = weight.copy()
-    started[grown] = normal(int(grown.sum()), seed, f"values/{name}", deviation)
+    started[grown] = normal(int(grown.sum()), seed, f"values/{stable(name)}", deviation)
     return started

@@ -11,7 +11,7 @@ from masksweep.strategies.core.selection import INNER
 from masksweep.strategies.errors import Invalid
 from masksweep.strategies.registry import STRATEGIES
 from masksweep.sweeps.components.groups import GROUPS
-from masksweep.sweeps.components.losses import with_settings
+from masksweep.sweeps.components.losses import canonical_loss, split_loss
 from masksweep.sweeps.config.validation import build
 
 Globs = Annotated[list[str], Field(min_length=1)]
@@ -55,7 +55,8 @@ def _check_class_weight(value: Any) -> Any:
 
 def _check_loss(value: Any) -> Any:
     """Returns the value of `train.loss`, with settings as text."""
-    is_one = not isinstance(value, dict) or "name" in value
+    of_outputs = isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
+    is_one = not of_outputs and (not isinstance(value, dict) or "name" in value)
     losses = {"": value} if is_one else value
     texts = {output: _loss_text(loss) for output, loss in losses.items()}
     if value is None or (texts and all(isinstance(text, str) and text for text in texts.values())):
@@ -64,10 +65,10 @@ def _check_loss(value: Any) -> Any:
 
 
 def _loss_text(value: Any) -> Any:
-    """Returns the text for a loss that is given by its name and settings; others unchanged."""
-    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-        return value
-    return with_settings(value["name"], {str(k): v for k, v in value.items() if k != "name"})
+    """Returns the text of a loss that is given as text, or by its name and settings."""
+    if isinstance(value, dict) and isinstance(value.get("name"), str):
+        return canonical_loss(value["name"], {str(k): v for k, v in value.items() if k != "name"})
+    return canonical_loss(*split_loss(value)) if isinstance(value, str) else value
 
 
 def _check_loss_weights(value: Any) -> Any:

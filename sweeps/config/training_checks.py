@@ -9,7 +9,7 @@ from masksweep.strategies.patterns import Pattern, Scored
 from masksweep.strategies.schedules import MaskSchedule
 from masksweep.sweeps.components.datasets import DataSet
 from masksweep.sweeps.components.datasets.arrays import score_name
-from masksweep.sweeps.components.losses import loss_of, losses_for, split
+from masksweep.sweeps.components.losses import KERAS_LOSSES, losses_for, split_loss
 from masksweep.sweeps.components.metrics import metrics_for
 from masksweep.sweeps.components.optimizers import Optimizer
 from masksweep.sweeps.config.sections import EarlyStopping, Train
@@ -32,12 +32,13 @@ def check(train: Train, data: DataSet, optimizer: Optimizer, compares: bool) -> 
     _check_output_names(train, data)
     for output, of_output in data.all_tasks.items():
         loss, fitting = train.loss_of(output, ""), losses_for(of_output)
-        if loss and split(loss)[0] not in fitting:
+        name, settings = split_loss(loss)
+        if loss and name not in fitting:
             what = f"{output} of {data.name} is {of_output}" if output else task
             allowed = f"must be null or one of {', '.join(fitting)}; {what}"
             raise Invalid("train.loss", loss, allowed)
-        if loss:
-            loss_of(loss)  # checks its settings
+        if settings and name not in KERAS_LOSSES:
+            raise Invalid("train.loss", loss, f"must be {name}, which has no settings")
     for output, names in train.metrics_by_output(next(iter(data.all_tasks))).items():
         of_output = data.all_tasks[output]
         fitting = metrics_for(of_output)

@@ -103,8 +103,12 @@ SAID: dict[str, str] = {
         "train.loss=hinge: must be null or one of cosine_similarity, huber, log_cosh, ",
     "train.loss={name:huber,beta:2}":
         "train.loss.beta=2: unknown setting; keras.losses.Huber has delta",
-    "train.loss={name:huber,delta:a}": "train.loss.delta=a: must be a number, true or false",
-    "train.loss={name:huber,delta:true}": "train.loss.delta=True: must be a number",
+    "train.loss={name:huber,delta:[1]}": "train.loss.delta=[1]: must be a finite number, true or",
+    "train.loss={name:huber,delta:true}": "train.loss.delta=True: must be a number above 0",
+    "train.loss={name:huber,delta:-1}": "train.loss.delta=-1: must be a number above 0",
+    "train.loss='huber(delta=1e999)'": "train.loss.delta=inf: must be a finite number",
+    "train.loss='huber(delta=1)(delta=2)'": "train.loss=huber(delta=1)(delta=2): must be a name",
+    "train.loss={name:hubber,delta:2}": "train.loss=hubber(delta=2): must be null or one of",
     "train.loss={name:hinge,delta:2}":
         "train.loss.delta=2: unknown setting; keras.losses.Hinge has no settings",
     "train.loss='huber(open(1))'":

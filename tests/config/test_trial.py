@@ -374,7 +374,8 @@ def test_golden_defaults() -> None:
 
 
 def test_a_loss_with_settings_is_kept_as_text() -> None:
-    losses = ({"name": "huber", "delta": 2}, "huber(delta=2)")
-    trials = [trial(train={"loss": loss}) for loss in losses]
-    assert {t.train.loss for t in trials} == {"huber(delta=2)"}
-    assert len({t.id for t in (*trials, trial(train={"loss": "huber"}))}) == 2
+    two = {"name": "huber", "delta": 2}, "huber(delta=2)", "huber( delta = 2.0 )"
+    one = {"name": "huber", "delta": 1}, "huber(delta=1.0)", "huber()", "huber"
+    trials = [trial(train={"loss": loss}) for loss in (*two, *one)]
+    assert [t.train.loss for t in trials] == 3 * ["huber(delta=2.0)"] + 4 * ["huber"]
+    assert len({t.id for t in trials}) == 2

@@ -1,5 +1,7 @@
 """The losses that a config can name: Keras' and your own. Loads no TensorFlow."""
 
+from dataclasses import replace
+
 from masksweep.strategies.errors import Invalid
 from masksweep.strategies.registry import Registry
 from masksweep.sweeps.components.datasets.arrays import Task
@@ -9,7 +11,7 @@ from masksweep.sweeps.components.losses.keras_losses import (
     KERAS_LOSSES,
     KerasLoss,
 )
-from masksweep.sweeps.components.losses.settings import split, with_settings
+from masksweep.sweeps.components.losses.settings import canonical_loss, split_loss
 
 OWN_LOSSES = Registry("losses", Loss, __name__)
 """The registry of losses that are not Keras' own."""
@@ -19,10 +21,10 @@ __all__ = [
     "KERAS_LOSSES",
     "OWN_LOSSES",
     "Loss",
+    "canonical_loss",
     "loss_of",
     "losses_for",
-    "split",
-    "with_settings",
+    "split_loss",
 ]
 
 
@@ -47,19 +49,13 @@ def loss_of(text: str) -> KerasLoss | Loss:
     """Returns the loss that a text names, with its settings.
 
     Args:
-        text: A name that `losses_for` returns, or such a name with settings.
-
-    Raises:
-        Invalid: The loss does not have these settings.
+        text: A name that `losses_for` returns, or what `canonical_loss` returns for such a name.
 
     Example:
-        >>> dict(loss_of("huber(delta=2)").settings)
+        >>> dict(loss_of("huber(delta=2.0)").settings)
         {'delta': 2.0}
     """
-    name, settings = split(text)
+    name, settings = split_loss(text)
     if name in KERAS_LOSSES:
-        return KERAS_LOSSES[name].with_settings(settings)
-    if settings:
-        key, value = next(iter(settings.items()))
-        raise Invalid(f"train.loss.{key}", value, f"unknown setting; {name} has none")
+        return replace(KERAS_LOSSES[name], settings=settings)
     return OWN_LOSSES[name]()

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.components.datasets.arrays import Task
+
+ALLOWED: Mapping[str, tuple[Callable[[float], bool], str]] = {
+    "alpha": (lambda value: value >= 0, "a number of 0 or more"),
+    "apply_class_balancing": (lambda value: True, "true or false"),
+    "delta": (lambda value: value > 0, "a number above 0"),
+    "gamma": (lambda value: value >= 0, "a number of 0 or more"),
+    "ignore_class": (lambda value: isinstance(value, int), "a whole number"),
+    "label_smoothing": (lambda value: 0 <= value < 1, "a number in [0, 1)"),
+}
+"""The values of settings: which are allowed, and words for them."""
 
 
 @dataclass(frozen=True)
@@ -23,35 +33,31 @@ class KerasLoss:
     classes_as_integers: bool = False
     """Whether it takes the class of a sample as an integer; else one number for each class, 1 for
     the class of the sample and 0 for the others."""
-    known: Mapping[str, type] = field(default_factory=dict)
-    """The types of its settings, by their names."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """The settings that a config can give, with Keras' defaults."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The settings that are not Keras' defaults."""
 
-    def with_settings(self, settings: Mapping[str, Any]) -> KerasLoss:
-        """Returns the loss with settings.
+    def check(self, key: str, value: float) -> None:
+        """Checks a setting.
 
         Raises:
-            Invalid: A setting is unknown, or its value has another type.
+            Invalid: (key: the setting) It is unknown, or the value is not allowed.
         """
-        for key, value in settings.items():
-            if key not in self.known:
-                names = ", ".join(self.known) or "no settings"
-                allowed = f"unknown setting; keras.losses.{self.keras_class} has {names}"
-                raise Invalid(f"train.loss.{key}", value, allowed)
-            wanted = self.known[key]
-            if type(value) is not wanted and not (wanted is float and type(value) is int):
-                words = {float: "a number", int: "a whole number", bool: "true or false"}
-                raise Invalid(f"train.loss.{key}", value, f"must be {words[wanted]}")
-        typed = {key: self.known[key](value) for key, value in settings.items()}
-        return replace(self, settings=typed)
+        if key not in self.defaults:
+            names = ", ".join(self.defaults) or "no settings"
+            allowed = f"unknown setting; keras.losses.{self.keras_class} has {names}"
+            raise Invalid(key, value, allowed)
+        is_allowed, allowed = ALLOWED[key]
+        if isinstance(value, bool) != isinstance(self.defaults[key], bool) or not is_allowed(value):
+            raise Invalid(key, value, f"must be {allowed}")
+
+    def typed(self, key: str, value: float) -> float:
+        """Returns a value that `check` has accepted, with the type of Keras' default."""
+        return float(value) if isinstance(self.defaults[key], float) else value
 
     def build(self) -> Any:
-        """Returns the `keras.losses.Loss`.
-
-        Raises:
-            Invalid: Keras does not take the settings.
-        """
+        """Returns the `keras.losses.Loss`."""
         import keras
 
         settings = {**({"from_logits": True} if self.from_logits else {}), **self.settings}
@@ -61,28 +67,28 @@ class KerasLoss:
 CLASSES: tuple[Task, ...] = ("classification",)
 LABELS: tuple[Task, ...] = ("multi_label",)
 VALUES: tuple[Task, ...] = ("regression",)
-SMOOTHING: Mapping[str, type] = {"label_smoothing": float}
-FOCAL: Mapping[str, type] = {"alpha": float, "gamma": float, **SMOOTHING}
+SMOOTHING: Mapping[str, Any] = {"label_smoothing": 0.0}
+FOCAL: Mapping[str, Any] = {"alpha": 0.25, "gamma": 2.0, **SMOOTHING}
 KERAS_LOSSES: Mapping[str, KerasLoss] = {
     "binary_crossentropy": KerasLoss(
-        "BinaryCrossentropy", CLASSES + LABELS, from_logits=True, known=SMOOTHING
+        "BinaryCrossentropy", CLASSES + LABELS, from_logits=True, defaults=SMOOTHING
     ),
     "binary_focal_crossentropy": KerasLoss(
         "BinaryFocalCrossentropy",
         CLASSES + LABELS,
         from_logits=True,
-        known={"apply_class_balancing": bool, **FOCAL},
+        defaults={"apply_class_balancing": False, **FOCAL},
     ),
     "categorical_crossentropy": KerasLoss(
-        "CategoricalCrossentropy", CLASSES, from_logits=True, known=SMOOTHING
+        "CategoricalCrossentropy", CLASSES, from_logits=True, defaults=SMOOTHING
     ),
     "categorical_focal_crossentropy": KerasLoss(
-        "CategoricalFocalCrossentropy", CLASSES, from_logits=True, known=FOCAL
+        "CategoricalFocalCrossentropy", CLASSES, from_logits=True, defaults=FOCAL
     ),
     "categorical_hinge": KerasLoss("CategoricalHinge", CLASSES),
     "cosine_similarity": KerasLoss("CosineSimilarity", VALUES),
     "hinge": KerasLoss("Hinge", CLASSES + LABELS),
-    "huber": KerasLoss("Huber", CLASSES + VALUES, known={"delta": float}),
+    "huber": KerasLoss("Huber", CLASSES + VALUES, defaults={"delta": 1.0}),
     "log_cosh": KerasLoss("LogCosh", CLASSES + VALUES),
     "mean_absolute_error": KerasLoss("MeanAbsoluteError", CLASSES + VALUES),
     "mean_absolute_percentage_error": KerasLoss("MeanAbsolutePercentageError", VALUES),
@@ -94,7 +100,7 @@ KERAS_LOSSES: Mapping[str, KerasLoss] = {
         CLASSES,
         from_logits=True,
         classes_as_integers=True,
-        known={"ignore_class": int},
+        defaults={"ignore_class": None},
     ),
     "squared_hinge": KerasLoss("SquaredHinge", CLASSES + LABELS),
 }

@@ -14,6 +14,7 @@ import pytest
 from masksweep import strategies
 from masksweep.strategies.core.audit import same_bits
 from masksweep.strategies.core.weights import describe
+from masksweep.strategies.keras_model import masked_model, stored_masks
 
 X, Y = np.random.default_rng(0).normal(size=(32, 6)).astype("float32"), np.arange(32) % 3
 
@@ -45,6 +46,12 @@ def sequential() -> Any:
     return keras.Sequential([keras.Input((6,)), dense(8), inner, dense(3)])
 
 
+def recurrent() -> Any:
+    layers = keras.layers
+    both_ways = layers.Bidirectional(layers.SimpleRNN(4))
+    return keras.Sequential([keras.Input((6,)), layers.Reshape((3, 2)), both_ways, layers.Dense(3)])
+
+
 def masked(model: Any, strategy: str = "hard_mask") -> Any:
     model = strategies.apply(model, strategies.Random(0.5), strategy, seed=4)
     model.compile(
@@ -58,7 +65,7 @@ def train(model: Any) -> None:
     model.fit(X, Y, epochs=1, verbose=0)
 
 
-@pytest.mark.parametrize("make", [subclassed, sequential])
+@pytest.mark.parametrize("make", [subclassed, sequential, recurrent])
 def test_the_masks_do_not_depend_on_what_was_built_before(make: Any) -> None:
     first, second = make(), make()
     assert [w.name for w in describe(first)] != [w.name for w in describe(second)]
@@ -67,6 +74,19 @@ def test_the_masks_do_not_depend_on_what_was_built_before(make: Any) -> None:
         np.testing.assert_array_equal(one.mask, other.mask)
     square = [w.mask for w in plans[0] if w.weight.shape == (8, 8)]
     assert not any((mask == square[0]).all() for mask in square[1:])
+
+
+def test_values_that_grow_do_not_depend_on_what_was_built_before() -> None:
+    grown = []
+    for _ in range(2):
+        keras.utils.set_random_seed(2)
+        schedule = strategies.SET(frequency=1, deviation=0.5)
+        model = strategies.apply(sequential(), strategies.Random(0.5), schedule=schedule)
+        model.compile("sgd", "mse", run_eagerly=True)
+        model.fit(X, np.ones((32, 3)), 16, epochs=1, verbose=0)
+        grown.append([*model.dense_weights().values()])
+    for one, other in zip(*grown, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_names_that_were_given_stay() -> None:
@@ -106,6 +126,28 @@ def test_weights_are_loaded_into_a_model_that_was_built_again(tmp_path: Path) ->
     again.load_weights(tmp_path / "a.weights.h5")
     pairs = zip(model.dense_weights().values(), again.dense_weights().values(), strict=True)
     assert all(same_bits(a, b) for a, b in pairs)
+
+
+def test_a_file_with_the_names_of_the_process_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Earlier versions wrote these names, not the stable ones."""
+    dense = [keras.layers.Dense(6, name=name) for name in ("dense_1", "dense_2", "last")]
+    model = masked(keras.Sequential([keras.Input((6,)), *dense]))
+    train(model)
+    with monkeypatch.context() as patch:
+        patch.setattr(masked_model, "stable", str)
+        patch.setattr(stored_masks, "stable", str)
+        get_config = strategies.MaskedModel.get_config
+        patch.setattr(
+            strategies.MaskedModel,
+            "get_config",
+            lambda self: {k: v for k, v in get_config(self).items() if k != "stable_names"},
+        )
+        model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    for one, other in zip(model.plan.weights, loaded.plan.weights, strict=True):
+        np.testing.assert_array_equal(one.mask, other.mask)
 
 
 def test_another_process_loads_it(tmp_path: Path) -> None:

@@ -350,6 +350,18 @@ def test_a_new_optimizer_goes_on_with_the_schedule(tmp_path: Path) -> None:
         assert [c.step for c in masked.mask_changes] == [c.step for c in whole.mask_changes]
 
 
+def test_loaded_weights_go_on_with_the_schedule(tmp_path: Path) -> None:
+    """The optimizer is not built yet, so that Keras does not load its state."""
+    whole, broken_off, again = (moving("set") for _ in range(3))
+    train(whole)
+    train(broken_off, until=2)
+    broken_off.save_weights(tmp_path / "a.weights.h5")
+    with pytest.warns(UserWarning, match="Skipping variable loading for optimizer"):
+        again.load_weights(tmp_path / "a.weights.h5")
+    train(again, first=2)
+    assert [c.step for c in again.mask_changes] == [c.step for c in whole.mask_changes]
+
+
 def test_weights_that_had_other_masks_are_not_restored() -> None:
     masked = moving("set", "sparse_values")
     stop = keras.callbacks.EarlyStopping("loss", restore_best_weights=True)
