@@ -23,7 +23,7 @@ from masksweep.strategies.core import npz
 from masksweep.strategies.core.connections import cut_off
 from masksweep.strategies.core.npz import read_arrays
 from masksweep.strategies.core.weights import describe
-from masksweep.strategies.patterns import Pattern, base
+from masksweep.strategies.patterns import Pattern, drawing
 from masksweep.strategies.patterns.block import Block
 from masksweep.strategies.patterns.by_weight import ByWeight
 from masksweep.strategies.patterns.columns import Columns
@@ -563,10 +563,10 @@ class FewNumbers:
 @pytest.mark.parametrize("shift", [None, 0, 46, 47, 60])
 def test_large_masks_are_made_in_parts(shift: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are those of all integers at once, also if integers or their upper bits are equal."""
-    monkeypatch.setattr(base, "RAW_PART", 64)
+    monkeypatch.setattr(drawing, "RAW_PART", 64)
     if shift is not None:
         monkeypatch.setattr(FewNumbers, "shift", shift)
-        monkeypatch.setattr(base, "_generator", FewNumbers)
+        monkeypatch.setattr(drawing, "_generator", FewNumbers)
     for size in (1, 64, 65, 1000):
         for count in {0, 1, size // 3, size - 1, size}:
             mask = keep_lowest_of_raw(size, count, seed=size, name="a/kernel")
