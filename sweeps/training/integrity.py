@@ -58,12 +58,7 @@ def audit_trained(
     live, saved = _statistics(program, state), {s.name: s for s in statistics(baked)}
     reloaded_state = {name: np.asarray(saved[name].variable.numpy()) for name in live}
     sha256 = audit.digest(reloaded)
-    masks = {w.weight.name: w.mask for w in plan.weights}
-    if masks:
-        artifacts["masks.npz"] = _npz(masks)
-        if start.trial.held.name != "zero":  # zeros need no file
-            artifacts["held.npz"] = _npz({w.weight.name: w.held for w in plan.weights})
-        artifacts |= weight_images.draw_weights(plan, before.weights, reloaded)
+    artifacts |= _mask_files(start, plan, before, reloaded)
     outputs_held = list(plan.outputs_held)
     holds = any(not w.mask.all() for w in (*plan.weights, *start.pattern_plan.weights))
     if not holds and not outputs_held:
@@ -132,6 +127,18 @@ def moved_outputs(
     final = program.effective(), [np.asarray(v.numpy()) for v in program.training.state]
     initial, outputs_held = (before.weights, start.state), start.plan.outputs_held
     return output_causes(start.model, initial, final, probe(start), outputs_held)
+
+
+def _mask_files(
+    start: TrialStart, plan: Plan, before: Snapshot, reloaded: Mapping[str, Array]
+) -> dict[str, bytes]:
+    """Files of the masks and held values, and pictures of the weights; none without masks."""
+    if not plan.weights:
+        return {}
+    files = {"masks.npz": _npz({w.weight.name: w.mask for w in plan.weights})}
+    if start.trial.held.name != "zero":  # zeros need no file
+        files["held.npz"] = _npz({w.weight.name: w.held for w in plan.weights})
+    return files | weight_images.draw_weights(plan, before.weights, reloaded)
 
 
 def _npz(arrays: Mapping[str, Any]) -> bytes:

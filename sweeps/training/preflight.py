@@ -176,7 +176,6 @@ def check_plans(trials: Sequence[Trial]) -> list[PreflightAnswer]:
     from masksweep.strategies.core.connections import cut_off
     from masksweep.strategies.core.moving_statistics import frozen_statistics
     from masksweep.strategies.core.selection import match_each
-    from masksweep.strategies.patterns import Pattern, Scored
     from masksweep.strategies.plan import Array
     from masksweep.strategies.schedules.base import Course
     from masksweep.sweeps.training import mask_course, matched_flops
@@ -203,10 +202,7 @@ def check_plans(trials: Sequence[Trial]) -> list[PreflightAnswer]:
         match_each("trainable", [w.name for w in net.weights], trial.trainable)
         frozen_statistics(net.model, trial.trainable, trial.statistics)
         plan = plan_for(trial, net.weights, initial, data.outputs)
-        # the masks of other patterns need a training, or the model's gradients
-        masks_known = not (isinstance(trial.pattern, Scored) or trial.pattern.needs_model)
-        if trial.start.epochs and type(trial.pattern).from_weights is not Pattern.from_weights:
-            masks_known = False
+        masks_known = _are_masks_known(trial)
         kernels = [
             str(kernel)
             for kernel in cut_off(plan)
@@ -224,3 +220,13 @@ def check_plans(trials: Sequence[Trial]) -> list[PreflightAnswer]:
             mask_course.check(trial, net.weights, plan, initial, data.samples)
         matched_flops.scaled(trial, net.model, plan, Course(steps, epoch))
     return results
+
+
+def _are_masks_known(trial: Trial) -> bool:
+    """Whether the masks of a trial can be made without a training or the model's gradients."""
+    from masksweep.strategies.patterns import Pattern, Scored
+
+    pattern = trial.pattern
+    if trial.start.epochs and type(pattern).from_weights is not Pattern.from_weights:
+        return False
+    return not isinstance(pattern, Scored) and not pattern.needs_model

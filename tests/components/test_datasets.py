@@ -20,6 +20,7 @@ from masksweep.sweeps.components.datasets.base import DataSet
 from masksweep.sweeps.components.datasets.characters import ALPHABET, Characters, encoded, text
 from masksweep.sweeps.components.datasets.csv import Csv
 from masksweep.sweeps.components.datasets.keras_images import KerasImages
+from masksweep.sweeps.components.datasets.named import Weighted
 from masksweep.sweeps.components.datasets.npz import Npz
 from masksweep.sweeps.components.datasets.teacher import Teacher
 from masksweep.sweeps.components.models import MODELS
@@ -99,7 +100,10 @@ def test_sample_weights_that_cannot_be_used_are_refused(
 
 
 def test_other_arrays_of_the_file_are_not_read(tmp_path: Path) -> None:
-    npz(tmp_path, pretrained_weights=np.ones(3), weights=np.ones(3))
+    plain = npz(tmp_path)
+    others = npz(tmp_path, pretrained_weights=np.ones(3), weights=np.ones(3))
+    assert others.described() == plain.described()
+    assert not isinstance(others.train[1], Weighted)
 
 
 @pytest.mark.parametrize(

@@ -9,31 +9,36 @@ from pathlib import Path
 
 import pytest
 
-REPLICAS = """
+SETUP = """
 import sys
 import keras, numpy as np, tensorflow as tf
 from masksweep import strategies
-from tests.support.keras_models import Fit, images
+from tests.support.keras_models import Fit
 
 devices = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(devices[0], [tf.config.LogicalDeviceConfiguration()] * 2)
 scopes = tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+def trained(fit, scope, pattern, strategy, **arguments):
+    with scope.scope():
+        model = fit.model()
+        model.get_layer("drop").rate = 0.0  # each replica drops other units
+        model.get_layer("norm").trainable = False  # each replica has its own statistics
+        masked = strategies.apply(model, pattern, strategy, **arguments)
+        fit.fit(masked)
+    audit = strategies.audit(masked)
+    assert audit.ok, f"{strategy}\\n{audit}"
+    return masked
+"""
+REPLICAS = """
 patterns = {"var_list": strategies.Columns(0.5), "loss_mask": strategies.Columns(indices=[0])}
 targets = {"loss_mask": ["output/*"]}
 for strategy in sys.argv[1:]:
     pattern = patterns.get(strategy, strategies.Random(0.5))
     weights, fit = [], Fit()
     for scope in scopes:
-        with scope.scope():
-            model = fit.model()
-            model.get_layer("drop").rate = 0.0  # each replica drops other units
-            model.get_layer("norm").trainable = False  # each replica has its own statistics
-            masked = strategies.apply(
-                model, pattern, strategy, held=0.0, targets=targets.get(strategy)
-            )
-            fit.fit(masked)
-        audit = strategies.audit(masked)
-        assert audit.ok, f"{strategy}\\n{audit}"
+        arguments = {"held": 0.0, "targets": targets.get(strategy)}
+        masked = trained(fit, scope, pattern, strategy, **arguments)
         for held in masked.holding.weights:
             copies = getattr(held.value.value, "values", [held.value.value])
             assert len(copies) == scope.num_replicas_in_sync
@@ -55,13 +60,6 @@ with scopes[1].scope():
 
 # the masks move, and those of RigL by gradients that the replicas add
 MOVING = """
-import keras, numpy as np, tensorflow as tf
-from masksweep import strategies
-from tests.support.keras_models import Fit
-
-devices = tf.config.list_physical_devices("CPU")
-tf.config.set_logical_device_configuration(devices[0], [tf.config.LogicalDeviceConfiguration()] * 2)
-scopes = tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 schedules = {
     "hard_mask": strategies.RigL(frequency=3, end=1.0),
     "sparse_values": strategies.RigL(frequency=3, end=1.0),
@@ -70,15 +68,8 @@ schedules = {
 for strategy, schedule in schedules.items():
     models, fit = [], Fit()
     for scope in scopes:
-        with scope.scope():
-            model = fit.model()
-            model.get_layer("drop").rate = 0.0  # each replica drops other units
-            model.get_layer("norm").trainable = False  # each replica has its own statistics
-            masked = strategies.apply(model, strategies.Random(0.5), strategy, schedule=schedule)
-            fit.fit(masked)
-        audit = strategies.audit(masked)
-        assert audit.ok, f"{strategy}\\n{audit}"
-        models.append(masked)
+        pattern = strategies.Random(0.5)
+        models.append(trained(fit, scope, pattern, strategy, schedule=schedule))
     one, two = models
     assert len(one.mask_changes) > 2
     assert [c.weights for c in two.mask_changes] == [c.weights for c in one.mask_changes]
@@ -132,11 +123,11 @@ for strategy in ("dense", "hard_mask", "sparse_values"):
     ],
 )
 def test_two_replicas_train_as_one_device(strategies: tuple[str, ...]) -> None:
-    assert_ok(REPLICAS, "replicas", *strategies)
+    assert_ok(SETUP + REPLICAS, "replicas", *strategies)
 
 
 def test_masks_move_on_two_replicas_as_on_one_device() -> None:
-    assert_ok(MOVING, "moving", "hard_mask", "sparse_values", "weight_mask")
+    assert_ok(SETUP + MOVING, "moving", "hard_mask", "sparse_values", "weight_mask")
 
 
 @pytest.mark.slow  # compiles four programs
