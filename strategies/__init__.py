@@ -39,6 +39,7 @@ from masksweep.strategies.plan import Array, Mask, MaskedWeight, Plan, Weight
 from masksweep.strategies.registry import STRATEGIES, register
 from masksweep.strategies.schedules import SCHEDULES, MaskSchedule
 from masksweep.strategies.schedules.dense_sparse_dense import DenseSparseDense
+from masksweep.strategies.schedules.given import Given
 from masksweep.strategies.schedules.gradual import Gradual
 from masksweep.strategies.schedules.iterative import Iterative
 from masksweep.strategies.schedules.one_shot import OneShot
@@ -74,6 +75,7 @@ __all__ = [
     "DenseSparseDense",
     "Edges",
     "FanIn",
+    "Given",
     "GraSP",
     "Gradual",
     "Heads",

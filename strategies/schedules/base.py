@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -123,6 +123,17 @@ class MaskSchedule:
         """
         return size if self.dense_start and step < self.change_steps(course)[0] else target
 
+    def counts(self, targets: Masks, step: int, course: Course) -> dict[str, int]:
+        """Returns how many entries of each weight are kept after a step, and the change after it.
+
+        Args:
+            targets: The masks of the pattern.
+            step: Number of training steps, from 0.
+            course: The length of the training.
+        """
+        sizes = {name: (int(mask.sum()), mask.size) for name, mask in targets.items()}
+        return {name: self.kept(*size, step, course) for name, size in sizes.items()}
+
     def rewinds_to(self, course: Course) -> int | None:
         """Returns the step whose weights `Moment.saved` has; None if they are not needed."""
         return None
@@ -153,6 +164,12 @@ def every(frequency: int, until: float, begin: int = 0) -> tuple[int, ...]:
     """
     last = int(until) + 1
     return tuple(s for s in range(begin + frequency, last, frequency) if s < until)
+
+
+def check_steps_in_order(steps: Sequence[int]) -> None:
+    """Raises `Invalid` unless there are steps, all above 0 and in ascending order."""
+    valid = len(steps) > 0 and min(steps) > 0 and list(steps) == sorted(set(steps))
+    require(valid, "steps", list(steps), "numbers above 0 in ascending order")
 
 
 def check_share(key: str, value: Any) -> None:

@@ -9,7 +9,13 @@ from masksweep.strategies.base import Strategy
 from masksweep.strategies.errors import require
 from masksweep.strategies.plan import Plan
 from masksweep.strategies.registry import register
-from masksweep.strategies.schedules.base import Course, MaskChange, MaskSchedule, Moment
+from masksweep.strategies.schedules.base import (
+    Course,
+    MaskChange,
+    MaskSchedule,
+    Moment,
+    check_steps_in_order,
+)
 
 
 @register
@@ -18,7 +24,8 @@ class Swap(MaskSchedule):
     """Draws new masks of the pattern after given numbers of steps, and keeps the slots.
 
     It is the hardest test of a strategy: moments of entries that are masked now are left in the
-    optimizer. A config's `train.switch_at` is the short form for one step.
+    optimizer. A config's `train.switch_at` is the short form for one step. The schedule `given`
+    takes masks that the user gives.
 
     Raises:
         Invalid: The steps are not above 0 and in order.
@@ -35,9 +42,7 @@ class Swap(MaskSchedule):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", tuple(self.steps))
-        in_order = list(self.steps) == sorted(set(self.steps))
-        valid = len(self.steps) > 0 and min(self.steps) > 0 and in_order
-        require(valid, "steps", list(self.steps), "numbers above 0 in ascending order")
+        check_steps_in_order(self.steps)
 
     def change_steps(self, course: Course) -> tuple[int, ...]:
         below = f"below {course.steps}, the training steps"

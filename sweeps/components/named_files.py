@@ -7,7 +7,7 @@ from typing import Any
 
 from masksweep.strategies.errors import Invalid
 
-GROUPS_WITH_FILES = ("pattern", "held", "model", "data", "start")
+GROUPS_WITH_FILES = ("pattern", "held", "model", "data", "start", "schedule")
 """Groups and sections whose setting `path` names a file. Its content belongs to a trial's
 identity."""
 

@@ -65,12 +65,12 @@ def training_ratio(trial: Trial, model: Any, plan: Plan, course: Course) -> floa
     schedule = trial.mask_schedule
     changes = schedule.change_steps(course)
     edges = [0, *changes, course.steps]
+    targets = {w.weight.name: w.mask for w in plan.weights}
     total = float(len(changes)) if schedule.needs_gradients else 0.0
     for begin, end in itertools.pairwise(edges):
-        counts = {}
+        kept, counts = schedule.counts(targets, begin, course), {}
         for w in plan.weights:
-            target, size = w.mask.size - w.masked, w.mask.size
-            masked = size - schedule.kept(target, size, begin, course)
+            masked = w.mask.size - kept[w.weight.name]
             counts[w.weight.name] = masked, masked if w.holds_zero else 0
         total += step_ratio_of_counts(model, counts) * (end - begin)
     return total / course.steps

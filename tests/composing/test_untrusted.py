@@ -331,6 +331,7 @@ def test_ones_own_config_files_are_used(command: Light, folder: Path) -> None:
         ["pattern=complement", "pattern.of={name: file, path: mine.npz},columns"],
         ["pattern=file", "pattern={path: more.npz}"],
         ["held=file", "held.path=mine.npz"],
+        ["schedule=given", "schedule.path=mine.npz"],
         ["strategy=glob(*mask)", "pattern=glob(ro*)"],
         ["data=csv", "data.path=mine.csv", "data.target=kind"],
         ["model=keras_file", "model.path=mine.keras"],

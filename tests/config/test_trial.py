@@ -48,6 +48,7 @@ NEEDS = {
     ("pattern", "union"): ["pattern.of=[band,columns]"],
     ("pattern", "file"): ["pattern.path=masks.npz"],
     ("held", "file"): ["held.path=masks.npz"],
+    ("schedule", "given"): ["schedule.path=masks.npz"],
     ("model", "explicit"): ["model.kernels=[[[0,1]]]"],
     ("data", "npz"): ["data.path=data.npz"],
     ("data", "image_folder"): ["data.path=images"],

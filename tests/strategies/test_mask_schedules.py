@@ -6,6 +6,7 @@ import os
 import re
 from dataclasses import dataclass, replace
 from math import cos, pi
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ import pytest
 from masksweep.strategies import Invalid
 from masksweep.strategies.hard_mask import HardMask
 from masksweep.strategies.patterns.random import densities
-from masksweep.strategies.plan import Array, Mask, Plan
+from masksweep.strategies.plan import Array, Mask, MaskedWeight, Plan, Weight
 from masksweep.strategies.schedules import SCHEDULES
 from masksweep.strategies.schedules.base import Course, MaskChange, MaskSchedule, Moment
 from masksweep.strategies.schedules.dense_sparse_dense import DenseSparseDense
+from masksweep.strategies.schedules.given import Given
 from masksweep.strategies.schedules.gradual import Gradual
 from masksweep.strategies.schedules.iterative import Iterative
 from masksweep.strategies.schedules.one_shot import OneShot
@@ -30,6 +32,8 @@ from masksweep.strategies.testing import check_schedule
 from masksweep.strategies.var_list import VarList
 
 COURSE = Course(steps=1000, epoch=100)
+GIVEN_MASKS = np.random.default_rng(0).random((2, 6, 8)) < [[[0.3]], [[0.6]]]
+"""For the weight `masked/kernel` of the small model of the contract."""
 CONTRACT: dict[str, MaskSchedule] = {
     "static": Static(),
     "swap": Swap(steps=(5, 9)),
@@ -39,6 +43,7 @@ CONTRACT: dict[str, MaskSchedule] = {
     "set": SET(frequency=5),
     "rigl": RigL(frequency=5),
     "dense_sparse_dense": DenseSparseDense(),
+    "given": Given(steps=(5, 9), masks=[{"masked/kernel": mask} for mask in GIVEN_MASKS]),
 }
 """Each schedule, with settings that change masks within 24 steps."""
 
@@ -250,6 +255,50 @@ def test_one_shot_and_swap_draw_from_the_pattern() -> None:
     assert swap.change(moment(9, mask, mask * 1.0)).fresh_slots == "none"
 
 
+def test_given_masks_come_as_arrays_or_from_a_file(tmp_path: Path) -> None:
+    start = np.arange(10) < 3
+    masks = np.array([np.arange(10) == 4, np.arange(10) > 7])
+    np.savez(tmp_path / "masks.npz", w=masks.astype(int), other=np.ones(3))
+    in_file = Given(steps=(5, 9), path=str(tmp_path / "masks.npz"))
+    written_out = Given(steps=(5, 9), masks=[{"w": mask} for mask in masks])
+    for schedule in (in_file, written_out):
+        assert kept(schedule, moment(5, start, start * 1.0)) == [4]
+        assert kept(schedule, moment(9, masks[0], start * 1.0)) == [8, 9]
+        assert schedule.change(moment(5, start, start * 1.0)).fresh_slots == "none"
+        counts = [schedule.counts({"w": start}, step, COURSE)["w"] for step in (0, 4, 5, 8, 9, 20)]
+        assert counts == [3, 3, 1, 1, 2, 2]
+
+
+def planned(**shapes: tuple[int, ...]) -> Plan:
+    """A plan that masks nothing of weights of these names."""
+    weights = [Weight(name, shape, "float32", "layer") for name, shape in shapes.items()]
+    ones = [np.ones(w.shape, bool) for w in weights]
+    return Plan(
+        tuple(MaskedWeight(w, m, m * np.float32(0)) for w, m in zip(weights, ones, strict=True))
+    )
+
+
+def test_given_masks_that_do_not_fit_the_weights_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "masks.npz", w=np.full((2, 4), 2), one=np.ones(4))
+    in_file = Given(steps=(5, 9), path=str(tmp_path / "masks.npz"))
+    written_out = Given(steps=(5,), masks=[{"w": [1, 0, 0, 1]}])
+    cases: list[tuple[Given, Plan, str | None]] = [
+        (written_out, planned(w=(4,)), None),
+        (written_out, planned(w=(3,)), "schedule=given: mask of w=shape [4]: must be of shape [3]"),
+        (
+            written_out,
+            planned(v=(4,)),
+            "schedule=given: mask=['w']: must be among the targeted weights v",
+        ),
+        (in_file, planned(one=(4,)), "mask of one=shape [4]: must be of shape [2, 4]"),
+        (in_file, planned(w=(4,)), "mask of w=[2, 2, 2]: must be 0 and 1 only"),
+        (in_file, planned(v=(4,)), "a file with masks for v; it has w, one"),
+    ]
+    for schedule, plan, expected in cases:
+        reason = schedule.refuses(HardMask(), plan)
+        assert reason == expected or (expected and reason and expected in reason), reason
+
+
 # -- all ---------------------------------------------------------------------------------------
 
 WRONG: list[tuple[type[MaskSchedule], dict[str, object], str]] = [
@@ -266,6 +315,11 @@ WRONG: list[tuple[type[MaskSchedule], dict[str, object], str]] = [
     (DenseSparseDense, {"begin": 0.7}, "must be above 0.7 and below 1"),
     (OneShot, {"begin_step": 0}, "begin_step=0: must be 1 or more"),
     (Swap, {"steps": (5, 5)}, "steps=[5, 5]: must be numbers above 0 in ascending order"),
+    (Given, {"steps": (5, 5)}, "steps=[5, 5]: must be numbers above 0 in ascending order"),
+    (Given, {}, "path=None: must be given, or else masks"),
+    (Given, {"path": "a", "masks": []}, "path=path and masks: must be given, or else masks"),
+    (Given, {"path": "no.npz"}, "path=no.npz: no such file"),
+    (Given, {"masks": [{}, {}]}, "a list with the masks of each of the 1 steps"),
 ]
 
 
@@ -286,6 +340,7 @@ TOO_SHORT: list[tuple[MaskSchedule, str]] = [
     (Iterative(rounds=1, rewind_to=5), "rewind_to=5: must be below 5, the steps of a round"),
     (OneShot(begin_step=10), "begin_step=10: must be below 10"),
     (Swap(steps=(3, 10)), "steps=[3, 10]: must be below 10"),
+    (Given(steps=(10,), masks=[{}]), "steps=[10]: must be below 10"),
     (DenseSparseDense(begin=0.05), "a share of 10 steps"),
 ]
 
@@ -298,16 +353,15 @@ def test_a_training_that_is_too_short_is_refused(schedule: MaskSchedule, message
 
 
 def test_changes_come_in_order_and_within_the_training() -> None:
-    for kind in SCHEDULES.values():
-        steps = kind().change_steps(COURSE)
+    for schedule in CONTRACT.values():
+        steps = schedule.change_steps(COURSE)
         assert list(steps) == sorted(set(steps))
         assert all(0 < step < COURSE.steps for step in steps)
 
 
 def test_strategies_say_what_they_can_follow() -> None:
     dense_start = "number changes"
-    for kind in SCHEDULES.values():
-        schedule = kind()
+    for schedule in CONTRACT.values():
         for follows_all in (HardMask(), SparseValues(), SparseTensor(), SparseTensor("compiled")):
             assert schedule.refuses(follows_all, Plan()) is None
         reason = schedule.refuses(SparseTensor("coo"), Plan())
@@ -316,7 +370,7 @@ def test_strategies_say_what_they_can_follow() -> None:
         else:
             assert reason is not None
             assert dense_start in reason
-        moves = kind not in (Static, Swap)
+        moves = not isinstance(schedule, Static | Swap)
         assert (schedule.refuses(VarList(), Plan()) is not None) == moves
 
 

@@ -273,6 +273,9 @@ SETTINGS: dict[str, tuple[str, str]] = {
         f"sweep: {{parts: {{a: {{start.run: {32 * 'a'}}}}}}}", f"start.run={32 * 'a'}: {SENT}"
     ),
     "a start from what is no run": ("start: {run: configs}", f"start.run=configs: {SENT}"),
+    "masks of a schedule elsewhere": (
+        "schedule: {name: given, path: mine.npz}", f"schedule.path=mine.npz: {READ}"
+    ),
     "held values elsewhere": ("held: {name: file, path: mine.npz}", f"held.path=mine.npz: {READ}"),
     "data elsewhere": (
         "data: {name: npz, path: mine.npz}", f"data.path=mine.npz: {READ}"

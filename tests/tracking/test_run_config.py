@@ -264,6 +264,20 @@ def test_a_file_that_changed_since_the_trial_was_planned_does_not_travel(tmp_pat
     assert run_config.copy_named_files(trial) == {}
 
 
+def test_the_masks_of_a_schedule_are_kept_with_the_run(tmp_path: Path) -> None:
+    shapes = {"hidden_1/kernel": (64, 12), "hidden_2/kernel": (12, 8)}
+    np.savez(
+        tmp_path / "mine.npz", **{name: np.ones((1, *shape)) for name, shape in shapes.items()}
+    )
+    schedule = {"name": "given", "steps": [3], "path": str(tmp_path / "mine.npz")}
+    trial = make(schedule=schedule)
+    path = written(tmp_path, trial)
+    (tmp_path / "mine.npz").unlink()
+    read_trial, _ = run_config.read(path)
+    assert read_trial.id == trial.id
+    assert read_trial.schedule.path == str(tmp_path / "given_schedule.npz")  # type: ignore[attr-defined]
+
+
 def test_a_changed_setting_is_another_trial_than_the_recorded_one(tmp_path: Path) -> None:
     path = written(tmp_path, make())
     path.write_text(path.read_text().replace("learning_rate: 0.01", "learning_rate: 0.0101"))

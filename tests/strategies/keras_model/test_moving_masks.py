@@ -29,6 +29,16 @@ SCHEDULES: dict[str, MaskSchedule] = {
     "rewinding": strategies.Iterative(rounds=2, rewind_to=3),
     "dense_sparse_dense": strategies.DenseSparseDense(),
     "swap": strategies.Swap(steps=(3, 7)),
+    "given": strategies.Given(
+        steps=(3, 7),
+        masks=[
+            {
+                "first/kernel": RNG.random((12, 16)) < kept,
+                "second/kernel": RNG.random((16, 16)) < kept,
+            }
+            for kept in (0.6, 0.2)
+        ],
+    ),
 }
 
 
