@@ -10,7 +10,7 @@ from masksweep.sweeps.training.program import Program
 from masksweep.sweeps.training.setup import TrialStart
 from masksweep.sweeps.training.steps import Progress
 
-MAX_REPEATED_STEPS = 1000
+MAX_REPEATED_STEPS = 20_000
 """Largest step number of a first violation for which the training is repeated."""
 
 
@@ -34,10 +34,10 @@ def causes(
 ) -> Sequence[str]:
     """The causes of the first violation; without one, the causes by finalizing.
 
-    Trains again to the step before the first violation, and then runs this step eagerly, stage by
-    stage. If the held entries do not move in the eager step, the difference comes from the
-    compilation: the cause is `graph`. This has been seen with Ftrl: TensorFlow simplifies its
-    arithmetic, and zeros become -0.0.
+    Trains again up to the first violation, and then runs this step eagerly, stage by stage. So it
+    takes at most as long as the training took. If the held entries do not move in the eager step,
+    the difference comes from the compilation: the cause is `graph`. This has been seen with Ftrl:
+    TensorFlow simplifies its arithmetic, and zeros become -0.0.
 
     Args:
         start: The start of the trial.
@@ -47,11 +47,13 @@ def causes(
     if progress.first is None or progress.first > MAX_REPEATED_STEPS:
         return by_finalizing
     repeated = single_trial_loop(start, audit_every=1)
-    repeated.run(progress.first)
-    first = repeated.runs[0].position.found.first
-    if first is None:
-        return by_finalizing
-    before = single_trial_loop(start, audit_every=1)
-    before.run(first - 1)
-    training = before.program.single_program.training
-    return leak_cause.causes(training, *before.next_batch()) or ["graph"]
+    audit_before = (progress.first - 1) // start.trial.audit.every * start.trial.audit.every
+    repeated.run(audit_before)  # nothing had moved there
+    for step in range(audit_before, progress.first):
+        training, batch = repeated.program.single_program.training, repeated.next_batch()
+        before = [variable.numpy() for variable in training.all_variables]
+        repeated.run(step + 1)
+        if repeated.runs[0].position.found.first is not None:
+            training.assign_all(before)
+            return leak_cause.causes(training, *batch) or ["graph"]
+    return by_finalizing

@@ -111,6 +111,18 @@ def test_momentum_revives_what_was_cut_under_gradient_mask_and_the_audit_says_so
     assert records[1]["stale_slots"].keys() == {"momentum", "velocity"}
 
 
+def test_a_leak_that_begins_late_has_its_cause() -> None:
+    """In one repetition, of which only the steps since the last audit are taken one by one."""
+    late = {"name": "swap", "steps": [1203]}
+    train = {"steps": 1230, "batch_size": 10, "jit": False}
+    sections = moving_sections("swap", "gradient_mask", train=train)
+    result = run_trial.run(make(**{**sections, "schedule": late}))
+    start, change = changes(result)
+    assert (start["violations"], change["violations"] > 0) == (0, True)
+    assert result.tags["integrity.through"] == "slots"
+    assert result.tags["integrity.stale_slots"] == "momentum, velocity"
+
+
 def test_masks_are_audited_before_each_change_however_rare_audits_are() -> None:
     result = run_trial.run(moving("rigl", "gradient_mask", audit={"every": 1000}))
     assert result.metrics["schedule/violated_changes"] == result.metrics["schedule/changes"]
