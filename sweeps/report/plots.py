@@ -27,8 +27,8 @@ def draw_plots(outcomes: Sequence[Outcome], form: str = "svg") -> dict[str, byte
 
     Returns:
         Content of each image by name: `score`, `speed`, `pareto`, and `flops` if masks move. If
-        the trials are of several kinds (see `ranking.group_by_kind`), there is a score and a speed
-        plot of each kind, for example `score columns`.
+        the trials are of several kinds (see `ranking.group_by_kind`), there are such plots of each
+        kind, for example `score columns`, but for `flops`.
     """
     by_kind = group_by_kind(outcomes)
     dense = [o for o in outcomes if o.trial.strategy.role == "dense"]
@@ -42,7 +42,7 @@ def draw_plots(outcomes: Sequence[Outcome], form: str = "svg") -> dict[str, byte
         drawn = [o for o in drawn if metric(o) == metric(members[0]) and o.trial.data in data]
         images[f"score{suffix}"] = _plot_over_sparsity(drawn, score, _score_label(drawn), form)
         images[f"speed{suffix}"] = _plot_over_sparsity(drawn, _ratio, "step time / dense", form)
-    images["pareto"] = _plot_pareto(outcomes, form)
+        images[f"pareto{suffix}"] = _plot_pareto(members, form)
     return {name: image for name, image in images.items() if image}
 
 
@@ -183,32 +183,24 @@ def _plot_pareto(outcomes: Sequence[Outcome], form: str) -> bytes | None:
 
     A line joins the strategies on the Pareto front, among those that hold.
     """
-    outcomes = [o for o in outcomes if metric(o) == metric(outcomes[0])]
-    by_kind = {
-        kind: [
-            s for s in summarize_strategies(members) if s.score is not None and s.ratio is not None
-        ]
-        for kind, members in group_by_kind(outcomes).items()
-    }
-    all_standings = [s for strategies in by_kind.values() for s in strategies]
-    if not all_standings:
+    strategies = [
+        s for s in summarize_strategies(outcomes) if s.score is not None and s.ratio is not None
+    ]
+    if not strategies:
         return None
     figure, axis = _new_figure()
-    sign = metric(outcomes[0]).sign
-    names = list(dict.fromkeys(s.strategy for s in all_standings))
-    for kind, strategies in by_kind.items():
-        for s in strategies:
-            style = line_style(s.strategy, names) | {"linestyle": ""}
-            face = style["color"] if s.holds else "none"
-            text = f"{s.strategy} ({kind})" if len(by_kind) > 1 else s.strategy
-            point = [s.ratio], [sign * (s.score or 0)]
-            axis.plot(*point, markersize=7, markerfacecolor=face, label=text, **style)
-            if s.limits:
-                axis.hlines(point[1], *s.limits, color=style["color"], linewidth=0.8)
-        front = _pareto_front([s for s in strategies if s.holds])
-        scores = [sign * (s.score or 0) for s in front]
-        axis.plot([s.ratio for s in front], scores, color="0.6", linewidth=1)
-    if max(s.ratio or 0 for s in all_standings) > 3:
+    sign, names = metric(outcomes[0]).sign, [s.strategy for s in strategies]
+    for s in strategies:
+        style = line_style(s.strategy, names) | {"linestyle": ""}
+        face = style["color"] if s.holds else "none"
+        point = [s.ratio], [sign * (s.score or 0)]
+        axis.plot(*point, markersize=7, markerfacecolor=face, label=s.strategy, **style)
+        if s.limits:
+            axis.hlines(point[1], *s.limits, color=style["color"], linewidth=0.8)
+    front = _pareto_front([s for s in strategies if s.holds])
+    scores = [sign * (s.score or 0) for s in front]
+    axis.plot([s.ratio for s in front], scores, color="0.6", linewidth=1)
+    if max(s.ratio or 0 for s in strategies) > 3:
         axis.set_xscale("log")
         _label_log_scale(axis.xaxis)
     axis.set_xlabel("step time / dense")

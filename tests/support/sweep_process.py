@@ -192,6 +192,10 @@ class Store:
     def children(self) -> list[Run]:
         return self._runs(f"tags.mlflow.parentRunId = '{self.parent.info.run_id}'")
 
+    @property
+    def finished(self) -> list[Run]:
+        return [run for run in self.children if run.info.status == "FINISHED"]
+
     def by_status(self) -> Counter[str]:
         """Number of trials by status; empty while the sweep is not recorded yet."""
         if not (self._has_runs() and self._parents):
@@ -214,7 +218,7 @@ class Store:
 
     def digests(self) -> dict[str, str]:
         """Digests of the finished trials' weights by trial id. Fails if a trial is there twice."""
-        finished = [r for r in self.children if r.info.status == "FINISHED"]
+        finished = self.finished
         found = {r.data.tags["trial.id"]: r.data.tags["trial.weights_sha256"] for r in finished}
         assert len(found) == len(finished), "a trial is there twice"
         return found
