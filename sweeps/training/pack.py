@@ -25,6 +25,7 @@ from masksweep.sweeps.training.program_shape import Shape
 from masksweep.sweeps.training.setup import TrialStart
 from masksweep.sweeps.training.snapshot import Snapshot, take_snapshot
 from masksweep.sweeps.training.state import PackMember
+from masksweep.sweeps.training.trial_result import EndedTraining, audited_result
 from masksweep.sweeps.training.trial_run import TrialRun
 from masksweep.sweeps.training.vectorized import PackedProgram, Unpackable
 
@@ -172,9 +173,8 @@ def _audit_trials(
             single = packed.load_lane(lanes[number])
             by_finalizing = leak_cause.finalize(single, run.position.found.steps)
             lanes[number] = packed.current_lane()
-            results[number] = run_trial.audited_result(
-                run.start, run.start.plan, single, trial.before, run.position, by_finalizing, loader
-            )
+            ended = run.start, run.start.plan, single, trial.before, run.position, by_finalizing
+            results[number] = audited_result(EndedTraining(*ended), loader)
     packed.set_lanes(lanes)
     return results
 

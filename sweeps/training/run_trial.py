@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median
-from typing import TYPE_CHECKING
 
-from masksweep.strategies.plan import Plan
 from masksweep.sweeps.common.memory import PeakMemory
 from masksweep.sweeps.common.storage import Folder
 from masksweep.sweeps.config.trial import Trial
@@ -16,15 +13,6 @@ from masksweep.sweeps.training import batches, setup
 from masksweep.sweeps.training.checkpoint import Checkpoints
 from masksweep.sweeps.training.setup import TrialStart
 from masksweep.sweeps.training.state import Emit
-from masksweep.sweeps.training.step_counts import step_counts
-
-if TYPE_CHECKING:
-    from masksweep.strategies.core.audit import Loader
-    from masksweep.strategies.core.leak_cause import Cause
-    from masksweep.strategies.mask_changes.record import ChangeRecord
-    from masksweep.sweeps.training.program import Program
-    from masksweep.sweeps.training.snapshot import Snapshot
-    from masksweep.sweeps.training.state import Position
 
 
 def run(
@@ -52,15 +40,10 @@ def run(
         Diverged: The mean loss of an epoch is NaN, or exceeds 1000 * max(1, loss before training).
             The curve up to there has been reported.
     """
-    from masksweep.sweeps.training import (
-        costs,
-        evaluation,
-        leak_cause,
-        lockstep,
-        timing,
-    )
+    from masksweep.sweeps.training import costs, evaluation, leak_cause, lockstep, timing
     from masksweep.sweeps.training.loop import TrainingLoop
     from masksweep.sweeps.training.snapshot import take_snapshot
+    from masksweep.sweeps.training.trial_result import EndedTraining, audited_result
     from masksweep.sweeps.training.trial_run import TrialRun
 
     peak, start = PeakMemory(), build_start(trial, rounds_folder)
@@ -88,8 +71,8 @@ def run(
         scores["early_stopping/step"] = training.position.found.steps
         scores["early_stopping/best_step"] = training.position.best.step
     records = loop.changes.records if loop.changes else []
-    found = start, loop.plan, program, before, training.position, by_finalizing
-    result = audited_result(*found, records=records)
+    ended = start, loop.plan, program, before, training.position, by_finalizing, records
+    result = audited_result(EndedTraining(*ended))
     if loop.change_seconds:
         scores["speed/mask_change_ms"] = 1000 * median(loop.change_seconds)
     metrics = {**result.metrics, **scores}
@@ -119,75 +102,3 @@ def build_start(trial: Trial, rounds_folder: Folder | None) -> TrialStart | Tria
     if reason := setup.refusal(trial, start.plan):  # again, now with the final masks
         return TrialResult("skipped", reason)
     return start
-
-
-def audited_result(
-    start: TrialStart,
-    plan: Plan,
-    program: Program,
-    before: Snapshot,
-    position: Position,
-    by_finalizing: Sequence[Cause],
-    loader: Loader | None = None,
-    records: Sequence[ChangeRecord] = (),
-) -> TrialResult:
-    """The result of a trial whose training has ended: audit, costs and the last epoch's metrics.
-
-    Args:
-        start: The start of the trial.
-        plan: The masks and held values at the end of the training.
-        program: The program after the last step.
-        before: The model before the first step.
-        position: The position at the end.
-        by_finalizing: Why held entries moved at the end of the training (see
-            `leak_cause.finalize`).
-        loader: Loads the saved model; by default a new loader.
-        records: The start and the changes of the masks, in order.
-    """
-    from masksweep.sweeps import results
-    from masksweep.sweeps.common import provenance
-    from masksweep.sweeps.training import (
-        costs,
-        evaluation,
-        gradient_reach,
-        integrity,
-        leak_cause,
-        mask_course,
-        recovery,
-        weight_images,
-    )
-    from masksweep.sweeps.training.trial_run import UNKNOWN_ORDER
-
-    audited, artifacts, sha256 = integrity.audit_trained(
-        start, plan, program, before, position.found, loader
-    )
-    tags, still = {"trial.weights_sha256": sha256}, start.trial.still_reason
-    if audited and still:
-        tags["integrity.untrained"] = still
-    elif audited and start.trial.strategy.role == "control" and not results.leaks(audited):
-        audited |= gradient_reach.control_reach(start, plan, program, before)
-    if not start.data.deterministic:
-        tags["data.order"] = UNKNOWN_ORDER
-    causes = [*leak_cause.causes(start, position.found, by_finalizing)]
-    causes += integrity.moved_outputs(start, program, before, audited)
-    choices = start.trial.running_strategy.choices(plan)
-    tags |= {f"strategy.{key}": text for key, text in choices.items()}
-    tags |= mask_course.cause_tags(causes, records)
-    last_epoch = evaluation.epoch_metrics(start, program, position)
-    artifacts["environment.txt"] = provenance.environment_text().encode()
-    masks = {w.weight.name: w.mask for w in plan.weights}
-    others = recovery.of_masks(start, masks) | costs.cost_metrics(start, plan, program)
-    others |= mask_course.metrics(start, records, position.found.steps)
-    if records:  # entries that are masked since a change were free to move before it
-        audited.pop("integrity/raw_drift", None)
-    epoch, total = step_counts(start.trial, start.data.samples)
-    changes = [record.step / epoch for record in records[1:]]
-    artifacts |= weight_images.draw_violations([*position.curve, last_epoch], changes)
-    return TrialResult(
-        "ok",
-        metrics=last_epoch | audited | others,
-        tags=tags,
-        artifacts=artifacts | mask_course.artifacts(records, total),
-        data=start.data.described(),
-        epochs=position.epochs,
-    )
