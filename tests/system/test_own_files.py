@@ -105,8 +105,9 @@ def test_they_go_all_the_way(files: Callable[[Path], list[str]], tmp_path: Path)
     assert len(digests) == 4
     assert {run.data.metrics["integrity/ok"] for run in store.finished} == {1.0}
 
-    assert ran(tmp_path, "mine", command=("report",)).code == 0
     plugin = arguments[:2] if arguments[0] == "--plugin" else []
+    assert ran(tmp_path, "mine", command=("report", *plugin)).code == 0
+    assert (tmp_path / "report/report.html").exists()
     artifacts = Path(store.finished[0].info.artifact_uri.removeprefix("file://"))
     again = ran(tmp_path, str(artifacts / "config.yaml"), command=("reproduce", *plugin))
     assert (again.code, "verdict: identical" in again.stdout) == (0, True), again.stdout
