@@ -109,7 +109,9 @@ def test_they_go_all_the_way(files: Callable[[Path], list[str]], tmp_path: Path)
     assert ran(tmp_path, "mine", command=("report", *plugin)).code == 0
     assert (tmp_path / "report/report.html").exists()
     artifacts = Path(store.finished[0].info.artifact_uri.removeprefix("file://"))
-    again = ran(tmp_path, str(artifacts / "config.yaml"), command=("reproduce", *plugin))
+    # a folder is not copied to the run, so it is named again
+    data = ["--data", str(tmp_path / "pictures")] if plugin else []
+    again = ran(tmp_path, str(artifacts / "config.yaml"), command=("reproduce", *plugin, *data))
     assert (again.code, "verdict: identical" in again.stdout) == (0, True), again.stdout
 
     with ray_head(num_cpus=1) as head, ray_node(head):
