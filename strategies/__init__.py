@@ -34,6 +34,7 @@ from masksweep.strategies.patterns.smallest import Smallest
 from masksweep.strategies.patterns.snip import SNIP
 from masksweep.strategies.patterns.synflow import SynFlow
 from masksweep.strategies.patterns.union import Union
+from masksweep.strategies.patterns.window import Window
 from masksweep.strategies.patterns.zeros import Zeros
 from masksweep.strategies.plan import Array, Mask, MaskedWeight, Plan, Weight
 from masksweep.strategies.registry import STRATEGIES, register
@@ -101,6 +102,7 @@ __all__ = [
     "SynFlow",
     "Union",
     "Weight",
+    "Window",
     "Zeros",
     "apply",
     "audit",

@@ -41,6 +41,7 @@ REGISTRIES: dict[str, dict[str, type]] = {
 OPTIONS = [(g, p.stem) for g in REGISTRIES for p in sorted((CONF / g).glob("*.yaml"))]
 NEEDS = {
     ("pattern", "explicit"): ["pattern.mask=[[0,1]]"],
+    ("pattern", "window"): ["pattern.kept=[0,1,0]"],
     ("pattern", "by_weight"): ["pattern.of={hidden_*: {name: block}, *: random}"],
     ("pattern", "edges"): ["pattern.pairs=[[0,1]]"],
     ("pattern", "complement"): ["pattern.of=band"],

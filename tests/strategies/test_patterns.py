@@ -300,7 +300,8 @@ GOLDEN = {
 def test_every_seeded_pattern_is_tried() -> None:
     others = {
         "autoregressive", "band", "by_weight", "causal", "complement", "edges", "explicit", "file",
-        "grasp", "intersection", "magnitude", "smallest", "snip", "synflow", "union", "zeros",
+        "grasp", "intersection", "magnitude", "smallest", "snip", "synflow", "union", "window",
+        "zeros",
     }  # fmt: skip
     assert {p.name for p in SEEDED.values()} == set(PATTERNS) - others
 

@@ -35,6 +35,7 @@ from masksweep.strategies.patterns.fan_in import FanIn
 from masksweep.strategies.patterns.heads import Heads
 from masksweep.strategies.patterns.rows import Rows
 from masksweep.strategies.patterns.smallest import Smallest
+from masksweep.strategies.patterns.window import Window
 from masksweep.strategies.patterns.zeros import Zeros
 from masksweep.strategies.plan import Mask
 from tests.support.patterns import ATTENTION
@@ -484,6 +485,15 @@ def test_what_a_pruned_model_has_as_zeros_stays_zero() -> None:
         (lambda: Complement({"name": "rows", "sparsity": 2}), "sparsity=2: must be"),
         (lambda: FanIn(0), "count=0: must be 1 or more"),
         (lambda: Causal("C"), "kind=C: must be A or B"),  # type: ignore[arg-type]
+        (lambda: Window(), "kept=None: must be nested lists of 0 and 1"),
+        (
+            lambda: mask_of(Window([[0, 1]]), (3, 3, 2, 4)),
+            "window of hidden/kernel=shape [1, 2]: must be of shape [3, 3]",
+        ),
+        (
+            lambda: mask_of(Window([0, 2]), (2, 3, 4)),
+            "window of hidden/kernel=[2]: must be 0 and 1",
+        ),
         (lambda: mask_of(Autoregressive(), (3, 4)), "two or more kernels"),
         (
             lambda: Autoregressive().masks({"a/kernel": (3, 4), "b/kernel": (5, 3)}, 0),
@@ -567,3 +577,16 @@ def test_a_causal_model_looks_at_earlier_places_only(window: Shape) -> None:
     row = 1 if len(window) == 1 else 4
     above = np.diagonal(depends, -row)  # the place before, or that in the row above
     assert above.all()
+
+
+def test_a_window_is_the_same_for_all_channels() -> None:
+    cross = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]])
+    shapes: dict[str, Shape] = {"conv/kernel": (3, 3, 2, 4), "output/kernel": (8, 3)}
+    for kept in (cross, cross.tolist()):
+        masks = Window(kept).masks(shapes, seed=0)
+        for channel, filter_ in np.ndindex(2, 4):
+            np.testing.assert_array_equal(masks["conv/kernel"][:, :, channel, filter_], cross)
+        assert masks["output/kernel"].all()
+    (mask,) = Window([0, 1, 1]).masks({"conv/kernel": (3, 2, 4)}, seed=0).values()
+    assert not mask[0].any()
+    assert mask[1:].all()
