@@ -172,6 +172,13 @@ def check_steps_in_order(steps: Sequence[int]) -> None:
     require(valid, "steps", list(steps), "numbers above 0 in ascending order")
 
 
+def steps_within(steps: tuple[int, ...], course: Course) -> tuple[int, ...]:
+    """Returns the steps, which are in order. Raises `Invalid` if the training ends before them."""
+    below = f"below {course.steps}, the training steps"
+    require(steps[-1] < course.steps, "steps", list(steps), below)
+    return steps
+
+
 def check_share(key: str, value: Any) -> None:
     """Raises `Invalid` unless the value is in (0, 1]."""
     require(0 < value <= 1, key, value, "above 0 and at most 1")

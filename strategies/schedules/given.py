@@ -21,6 +21,7 @@ from masksweep.strategies.schedules.base import (
     MaskSchedule,
     Moment,
     check_steps_in_order,
+    steps_within,
 )
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -66,13 +67,13 @@ class Given(MaskSchedule):
             return
         is_list = isinstance(self.masks, list | tuple)
         allowed = f"a list with the masks of each of the {len(self.steps)} steps"
-        require(is_list and len(self.masks) == len(self.steps), "masks", "this", allowed)
+        require(
+            is_list and len(self.masks) == len(self.steps), "masks", repr(self.masks)[:40], allowed
+        )
         object.__setattr__(self, "masks", [_to_lists(of_step) for of_step in self.masks])
 
     def change_steps(self, course: Course) -> tuple[int, ...]:
-        below = f"below {course.steps}, the training steps"
-        require(self.steps[-1] < course.steps, "steps", list(self.steps), below)
-        return self.steps
+        return steps_within(self.steps, course)
 
     def change(self, moment: Moment) -> MaskChange:
         shapes = {name: mask.shape for name, mask in moment.masks.items()}
@@ -88,23 +89,23 @@ class Given(MaskSchedule):
     def refuses(self, strategy: Strategy, plan: Plan) -> str | None:
         shapes = {w.weight.name: w.mask.shape for w in plan.weights}
         try:
-            for number in range(len(self.steps) if shapes else 0):
-                self._masks(shapes, number)
+            if shapes:
+                self._all_masks(shapes)
         except Invalid as error:
             return f"schedule={self.name}: {error}"
         return super().refuses(strategy, plan)
 
     def _masks(self, shapes: Shapes, number: int) -> dict[str, Mask]:
         """Returns the masks of a change: 0 is the first."""
+        return {name: masks[number] for name, masks in self._all_masks(shapes).items()}
+
+    def _all_masks(self, shapes: Shapes) -> dict[str, Mask]:
+        """Returns the masks of all changes, `[changes, *weight.shape]`."""
         if self.path is None:
-            return Explicit(self.masks[number]).masks(shapes, seed=0)
-        masks = {}
-        for name, array in read_weights(self.path, shapes, "masks").items():
-            key, shape = f"mask of {name}", (len(self.steps), *shapes[name])
-            fits = array.shape == shape
-            require(fits, key, f"shape {list(array.shape)}", f"of shape {list(shape)}")
-            masks[name] = to_mask(array[number], shapes[name], key)
-        return masks
+            of_steps = [Explicit(masks).masks(shapes, seed=0) for masks in self.masks]
+            return {name: np.stack([masks[name] for masks in of_steps]) for name in shapes}
+        count, arrays = len(self.steps), read_weights(self.path, shapes, "masks")
+        return {n: to_mask(arrays[n], (count, *s), f"mask of {n}") for n, s in shapes.items()}
 
 
 def _to_lists(masks: Any) -> Any:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from masksweep.strategies.base import Strategy
-from masksweep.strategies.errors import require
 from masksweep.strategies.plan import Plan
 from masksweep.strategies.registry import register
 from masksweep.strategies.schedules.base import (
@@ -15,6 +14,7 @@ from masksweep.strategies.schedules.base import (
     MaskSchedule,
     Moment,
     check_steps_in_order,
+    steps_within,
 )
 
 
@@ -45,9 +45,7 @@ class Swap(MaskSchedule):
         check_steps_in_order(self.steps)
 
     def change_steps(self, course: Course) -> tuple[int, ...]:
-        below = f"below {course.steps}, the training steps"
-        require(self.steps[-1] < course.steps, "steps", list(self.steps), below)
-        return self.steps
+        return steps_within(self.steps, course)
 
     def refuses(self, strategy: Strategy, plan: Plan) -> str | None:
         return None  # whether the new masks fit depends on them, and is checked when they are drawn

@@ -173,8 +173,10 @@ def _audit_trials(
             single = packed.load_lane(lanes[number])
             by_finalizing = leak_cause.finalize(single, run.position.found.steps)
             lanes[number] = packed.current_lane()
-            ended = run.start, run.start.plan, single, trial.before, run.position, by_finalizing
-            results[number] = audited_result(EndedTraining(*ended), loader)
+            ended = EndedTraining(
+                run.start, run.start.plan, single, trial.before, run.position, by_finalizing
+            )
+            results[number] = audited_result(ended, loader)
     packed.set_lanes(lanes)
     return results
 

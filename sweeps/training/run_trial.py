@@ -71,8 +71,10 @@ def run(
         scores["early_stopping/step"] = training.position.found.steps
         scores["early_stopping/best_step"] = training.position.best.step
     records = loop.changes.records if loop.changes else []
-    ended = start, loop.plan, program, before, training.position, by_finalizing, records
-    result = audited_result(EndedTraining(*ended))
+    ended = EndedTraining(
+        start, loop.plan, program, before, training.position, by_finalizing, records
+    )
+    result = audited_result(ended)
     if loop.change_seconds:
         scores["speed/mask_change_ms"] = 1000 * median(loop.change_seconds)
     metrics = {**result.metrics, **scores}
