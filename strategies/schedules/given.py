@@ -33,7 +33,8 @@ class Given(MaskSchedule):
     """Changes to masks that are given, after given numbers of steps, and keeps the slots.
 
     The masks are in a file, or are written out as the pattern `explicit` takes them. The pattern
-    makes the masks of the start.
+    makes the masks of the start. A strategy that stores kept values only (`sparse_values`,
+    `sparse_tensor`) has places for those of the start, so it refuses masks that keep more.
 
     Raises:
         Invalid: The steps are not above 0 and in order, there is not a mask for each of them, or
@@ -89,10 +90,18 @@ class Given(MaskSchedule):
     def refuses(self, strategy: Strategy, plan: Plan) -> str | None:
         shapes = {w.weight.name: w.mask.shape for w in plan.weights}
         try:
-            if shapes:
-                self._all_masks(shapes)
+            later = self._all_masks(shapes) if shapes else {}
         except Invalid as error:
             return f"schedule={self.name}: {error}"
+        for masked in plan.weights:
+            if strategy.for_weight(masked).bind().padded is None:
+                continue
+            of_start = int(masked.mask.sum())
+            for step, mask in zip(self.steps, later[masked.weight.name], strict=True):
+                if mask.sum() > of_start:
+                    why = f"its arrays have places for the {of_start} entries kept at the start"
+                    what = f"the mask after step {step} keeps {mask.sum()} of {masked.weight.name}"
+                    return f"schedule={self.name}: {why}, and {what}"
         return super().refuses(strategy, plan)
 
     def _masks(self, shapes: Shapes, number: int) -> dict[str, Mask]:

@@ -299,6 +299,19 @@ def test_given_masks_that_do_not_fit_the_weights_are_refused(tmp_path: Path) -> 
         assert reason == expected or (expected and reason and expected in reason), reason
 
 
+def test_strategies_that_store_kept_values_refuse_given_masks_that_keep_more() -> None:
+    half = Plan(tuple(replace(w, mask=np.arange(4) < 2) for w in planned(w=(4,)).weights))
+    grows = Given(steps=(5, 9), masks=[{"w": [0, 0, 1, 1]}, {"w": [1, 1, 1, 0]}])
+    shrinks = replace(grows, masks=[{"w": [0, 0, 1, 1]}, {"w": [0, 0, 0, 1]}])
+    reason = grows.refuses(SparseValues(), half)
+    assert reason == (
+        "schedule=given: its arrays have places for the 2 entries kept at the start, "
+        "and the mask after step 9 keeps 3 of w"
+    )
+    assert grows.refuses(HardMask(), half) is None
+    assert shrinks.refuses(SparseValues(), half) is None
+
+
 # -- all ---------------------------------------------------------------------------------------
 
 WRONG: list[tuple[type[MaskSchedule], dict[str, object], str]] = [

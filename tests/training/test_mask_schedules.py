@@ -58,7 +58,9 @@ def moving(schedule: str, strategy: str = "hard_mask", **sections: Any) -> Trial
 
 
 def moving_sections(schedule: str, strategy: Any, **sections: Any) -> dict[str, Any]:
-    settings = {"pattern": PATTERN, "train": STEPS, "speed": {"rounds": 0}, **sections}
+    # the given masks keep at most as many entries as the start, so every strategy can follow them
+    pattern = {"name": "random", "sparsity": 0.5} if schedule == "given" else PATTERN
+    settings = {"pattern": pattern, "train": STEPS, "speed": {"rounds": 0}, **sections}
     return {"strategy": strategy, "schedule": SCHEDULES[schedule], **settings}
 
 
