@@ -12,9 +12,16 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from masksweep.strategies import Invalid
-from masksweep.sweeps.components.datasets import DATASETS, characters, content, idx
+from masksweep.sweeps.components.datasets import (
+    DATASETS,
+    characters,
+    content,
+    idx,
+    keras_images,
+)
 from masksweep.sweeps.components.datasets.arrays import Arrays
 from masksweep.sweeps.components.datasets.base import DataSet
 from masksweep.sweeps.components.datasets.characters import ALPHABET, Characters, encoded, text
@@ -398,6 +405,12 @@ def test_a_folder_without_a_file_or_with_a_link_is_refused(tmp_path: Path) -> No
         KerasImages(path=str(folder), dataset="cifar10")
 
 
+def as_published(monkeypatch: pytest.MonkeyPatch, *arrays: NDArray[np.uint8]) -> None:
+    """Takes these arrays for those of Fashion-MNIST."""
+    digest = hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
+    monkeypatch.setattr(keras_images, "FASHION_MNIST_SHA256", digest)
+
+
 @pytest.mark.parametrize(
     ("dataset", "shape", "label_shape"),
     [
@@ -414,6 +427,7 @@ def test_the_arrays_of_keras_are_taken(
     labels = (np.arange(20) % 4).astype(np.uint8).reshape(20, *label_shape)
     split = images, labels
     monkeypatch.setattr(getattr(keras.datasets, dataset), "load_data", lambda: (split, split))
+    as_published(monkeypatch, images, labels, images, labels)
     data = KerasImages(dataset=dataset, validation=0.01).load()
     assert data.shape == (*shape, 1) if len(shape) == 2 else data.shape == shape
     assert (data.outputs, data.train[0].max(), data.train[1].shape) == (4, 1.0, (20,))
@@ -482,14 +496,29 @@ def test_the_file_is_read_where_the_line_says(
     random = np.random.default_rng(0)
     folder = tmp_path / "datasets" / "fashion-mnist"
     folder.mkdir(parents=True)
+    arrays: list[NDArray[np.uint8]] = []
     for part, size in (("train", 20), ("test", 10)):
         images = random.integers(256, size=(size, 28, 28), dtype=np.uint8)
         labels = (np.arange(size) % 10).astype(np.uint8)
+        arrays += images, labels
         for name, array in zip(idx.FILES[part], (images, labels), strict=True):
             packed = gzip.compress(data_files.idx_bytes(array))
             (folder / f"{name}.gz").write_bytes(packed)
+    with pytest.raises(Invalid, match="dataset=fashion_mnist: must be of the published content"):
+        KerasImages(dataset="fashion_mnist", validation=0.04).load()
+    as_published(monkeypatch, *arrays)
     data = KerasImages(dataset="fashion_mnist", validation=0.03).load()
     assert (len(data.test[0]), data.shape) == (10, (28, 28, 1))
+
+
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+
+
+@pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's dataset-fashion-mnist is not here")
+def test_debians_files_have_the_published_content() -> None:
+    arrays = [array for part in idx.FILES for array in idx.read(str(DEBIAN), part)]
+    digest = hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
+    assert digest == keras_images.FASHION_MNIST_SHA256
 
 
 # -- of packages -------------------------------------------------------------------------------

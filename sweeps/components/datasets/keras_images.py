@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ CACHE_FILES = {
 """Where Keras looks for the files before it downloads them."""
 IDX = ("mnist", "fashion_mnist")
 """Data sets that are published as idx files."""
+FASHION_MNIST_SHA256 = "ca3ab2a37f845e1b8ae23cab1b51749a3011ba3bf1d9016176d75cbaabac376f"
+"""Of the images and labels for training, and then of those of the test."""
 
 
 @register
@@ -44,11 +47,13 @@ class KerasImages(DataSet):
     shorter review, and a longer one keeps its last words. They need a model with an embedding, such
     as `transformer` with `model.vocabulary=10000`.
 
-    Keras downloads a data set once, to `~/.keras/datasets`.
+    Keras downloads a data set once, to `~/.keras/datasets`, and checks the SHA-256 of the file. For
+    Fashion-MNIST, which Keras does not check, this class does. So the name of a data set stands for
+    its content in the identity of a trial.
 
     Raises:
-        Invalid: The data set is not there and cannot be downloaded, or the folder `path` does not
-            have the files.
+        Invalid: The data set is not there and cannot be downloaded, its content is not the
+            published one, or the folder `path` does not have the files.
     """
 
     name: ClassVar[str] = "keras"
@@ -93,6 +98,8 @@ class KerasImages(DataSet):
             train, test = idx.read(self.path, "train"), idx.read(self.path, "test")
         else:
             train, test = self._from_keras()
+            if self.dataset == "fashion_mnist":
+                _require_published(train, test)
         train, test = self._chosen(train, test)
         parts = self._split("train", *train), self._split("test", *test)
         where = self.path or ""
@@ -138,3 +145,12 @@ class KerasImages(DataSet):
         if inputs.ndim == 3:
             inputs = inputs[..., np.newaxis]
         return inputs, as_targets(where, name, labels, "classification")
+
+
+def _require_published(*parts: Split) -> None:
+    """Raises `Invalid` if the images and labels are not those of Fashion-MNIST."""
+    sha256 = hashlib.sha256()
+    for array in (array for part in parts for array in part):
+        sha256.update(np.ascontiguousarray(array).tobytes())
+    allowed = "of the published content; remove ~/.keras/datasets/fashion-mnist to load it again"
+    require(sha256.hexdigest() == FASHION_MNIST_SHA256, "dataset", "fashion_mnist", allowed)
