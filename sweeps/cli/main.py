@@ -6,10 +6,6 @@ from masksweep.sweeps.common import safe_path  # noqa: F401  first: no other mod
 
 # isort: split
 import errno
-import os
-import shlex
-import socket
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,9 +52,6 @@ COMMANDS = (
 
 PLUGIN_COMMANDS = ("run", "plan", "list", "report", "reproduce", "verify", "doctor", "submit")
 """Commands that take `--plugin`: those that build trials from configs, and `list`."""
-
-SERVER_SECONDS = 5.0
-"""How long MLflow's server may take to shut down, in seconds."""
 
 MACHINE_ERRORS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
@@ -152,7 +145,9 @@ def _run(command: str, arguments: list[str]) -> int:
         case "list" if not arguments:
             return _list()
         case "ui":
-            return _ui(arguments)
+            from masksweep.sweeps.cli.ui import ui
+
+            return ui(arguments)
         case "report":
             from masksweep.sweeps.cli.report import report
 
@@ -257,67 +252,3 @@ def _list() -> int:
 
     print_all()
     return 0
-
-
-def _ui(arguments: Sequence[str]) -> int:
-    """Runs `masksweep ui`: serves MLflow's page for the local store. Returns the exit code."""
-    from masksweep.sweeps.common.parser import Parser
-    from masksweep.sweeps.common.redact import redact
-    from masksweep.sweeps.tracking.store import StoreUnavailable, is_local, store_uri
-    from masksweep.sweeps.tracking.stored_runs import latest_view_url
-
-    parser = Parser(prog="masksweep ui")
-    parser.add_argument("--port", type=int, help="default: 5000, or the next free one")
-    parser.add_argument("--uri", help="as tracking.uri; default: the one that run uses")
-    options = parser.parse_args(arguments)
-    uri = store_uri(options.uri)
-    if not is_local(uri):
-        print(f"The results are on a server already: {redact(uri)}")
-        return 0
-    port = _free_port(5000) if options.port is None else _checked_port(options.port)
-    try:
-        page = f"http://127.0.0.1:{port}/{latest_view_url(uri)}"
-    except StoreUnavailable as error:
-        raise Invalid("tracking.uri", redact(uri), f"is away: {error}") from error
-    print(f"MLflow on {page}   (Ctrl-C ends it)", flush=True)
-    server_options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    # no sweep needs MLflow's job runner, which takes eight processes and half a minute to start
-    env = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | os.environ
-    # not as an argument: every user of this machine can read a process's arguments
-    env |= {"MLFLOW_BACKEND_STORE_URI": uri}
-    # uvicorn puts a folder first on its path, by default the current one; Python's own is safe
-    server_options += ["--uvicorn-opts", shlex.join(["--app-dir", str(Path(os.__file__).parent)])]
-    # not subprocess.call: on a signal it kills MLflow's command, but not the server that it started
-    server = subprocess.Popen([sys.executable, "-m", "mlflow", "server", *server_options], env=env)
-    try:
-        return server.wait()
-    except KeyboardInterrupt:
-        end_children(SERVER_SECONDS)
-        raise
-
-
-def _checked_port(port: int) -> int:
-    """Returns the port. Raises `Invalid` if no server can listen on it."""
-    if not 0 < port < 2**16:
-        raise Invalid("--port", port, "must be from 1 to 65535")
-    if reason := port_problem(port):
-        raise Invalid("--port", port, f"{reason}; without --port a free one is taken")
-    return port
-
-
-def _free_port(first: int) -> int:
-    for port in range(first, first + 100):
-        if not port_problem(port):
-            return port
-    raise Invalid("--port", first, "a free port")
-
-
-def port_problem(port: int) -> str:
-    """Returns why no server can listen on a port of 127.0.0.1; empty if one can."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            return error.strerror or "cannot be had"
-    return ""

@@ -24,7 +24,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from masksweep.sweeps import report
-from masksweep.sweeps.cli.main import port_problem
+from masksweep.sweeps.cli.ui import port_problem
 from masksweep.sweeps.common.signals import SignalHandler
 from masksweep.sweeps.config.plan import PlannedTrial
 from masksweep.sweeps.driver.sweep import SweepRun
@@ -35,7 +35,7 @@ from masksweep.sweeps.launch.worker import Task
 from masksweep.sweeps.tracking import resume, run_config
 from masksweep.sweeps.training import weight_images
 from tests.support.extras import missing, module
-from tests.support.sweep_process import clean_env, local_store, stop_alone, wait_for
+from tests.support.sweep_process import clean_env, local_store, stop_alone
 from tests.support.trials import trial
 
 ARGUMENTS = [
@@ -273,7 +273,7 @@ def page(ran: Ran) -> Iterator[str]:
         view = f"runs?workflowType=machine_learning&viewStateShareKey=masksweep-{ran.id}"
         line = f"MLflow on http://127.0.0.1:{port}/#/experiments/1/{view}   (Ctrl-C ends it)\n"
         assert server.stdout.readline() == line
-        wait_for(lambda: answers(f"http://127.0.0.1:{port}/health"))
+        assert answers(f"http://127.0.0.1:{port}/health")  # as soon as the line is there
         yield f"http://127.0.0.1:{port}"
         # a signal to the command alone ends its server too
         assert stop_alone(server, signal.SIGINT) == 130

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from masksweep.sweeps.cli.main import port_problem
+from masksweep.sweeps.cli.ui import port_problem
 from masksweep.sweeps.common import safe_path
 from tests.support.ray_head import Head, ray_head
 from tests.support.servers import free_ports
