@@ -16,7 +16,7 @@ from pathlib import Path
 from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.common.parser import Parser
 from masksweep.sweeps.common.redact import redact
-from masksweep.sweeps.common.signals import end_children
+from masksweep.sweeps.common.signals import end_children, ignore_interrupt_in_children
 from masksweep.sweeps.tracking.store import StoreUnavailable, is_local, store_uri
 from masksweep.sweeps.tracking.stored_runs import latest_view_url
 
@@ -78,7 +78,7 @@ def port_problem(port: int) -> str:
 
 
 def _start(uri: str, port: int) -> subprocess.Popen[bytes]:
-    """Starts MLflow's server, which a signal to this process does not end."""
+    """Starts MLflow's server, which runs on if this process gets a signal."""
     options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     # no sweep needs MLflow's job runner, which takes eight processes and half a minute to start
     env = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | os.environ
@@ -87,7 +87,9 @@ def _start(uri: str, port: int) -> subprocess.Popen[bytes]:
     # uvicorn puts a folder first on its path, by default the current one; Python's own is safe
     options += ["--uvicorn-opts", shlex.join(["--app-dir", str(Path(os.__file__).parent)])]
     # not subprocess.call: on a signal it kills MLflow's command, but not the server that it started
-    return subprocess.Popen([sys.executable, "-m", "mlflow", "server", *options], env=env)
+    command = [sys.executable, "-m", "mlflow", "server", *options]
+    with ignore_interrupt_in_children():  # at which the server would print a traceback
+        return subprocess.Popen(command, env=env, stdout=2)  # stdout has the link alone
 
 
 def _answers(port: int) -> bool:

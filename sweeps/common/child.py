@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import resource_tracker
 from typing import Any, ParamSpec, Self, TypeVar
 
 from masksweep.sweeps.common import signals
@@ -33,6 +34,7 @@ class Child:
         context = multiprocessing.get_context("spawn")
         children_before = set(multiprocessing.active_children())
         self._pool = ProcessPoolExecutor(1, context, _set_up, (setup, arguments))
+        resource_tracker.ensure_running()  # before, because its start unblocks the signal
         with signals.ignore_interrupt_in_children():
             self._ready = self._pool.submit(os.getpid)
         (self._process,) = set(multiprocessing.active_children()) - children_before

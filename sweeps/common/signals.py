@@ -8,7 +8,6 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from multiprocessing import resource_tracker
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -100,7 +99,6 @@ def ignore_interrupt_in_children() -> Iterator[None]:
     A terminal sends Ctrl-C to all processes of a command. The process that starts the others must
     end them.
     """
-    resource_tracker.ensure_running()  # before, because its start unblocks the signal
     old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
