@@ -9,11 +9,13 @@ import json
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.common.child import Child, ChildDied
 from masksweep.sweeps.components import plugins
+from masksweep.sweeps.components.models import MODELS
 from masksweep.sweeps.components.plugin_files import Plugin
 from masksweep.sweeps.config.trial import Trial, parse, recorded_config
 from masksweep.sweeps.results import PreflightAnswer
@@ -144,12 +146,16 @@ def _network(trial: Trial, data: Arrays) -> Network:
     """Returns `setup.network`.
 
     Raises:
-        Invalid: The network cannot be built, or does not fit the data.
+        Invalid: The network cannot be built or saved and loaded, or does not fit the data.
     """
     from masksweep.sweeps.training import setup
 
     try:
-        return setup.network(trial, data)
+        net = setup.network(trial, data)
+        is_own = bool(MODELS.origin(trial.model.name))
+        if is_own and (problem := saving_problem(net.model)):
+            raise Invalid("model", trial.model.name, f"cannot be loaded once saved: {problem}")
+        return net
     except Invalid as error:
         if error.key == "inputs":  # the shape of a sample
             allowed = f"inputs={error.value} of data={data.name} {error.allowed}"
@@ -160,6 +166,25 @@ def _network(trial: Trial, data: Arrays) -> Network:
     except Exception as error:  # Keras raises errors of many types
         reason = plugins.describe(error, plugins.loaded())
         raise Invalid("model", trial.model.name, f"cannot be built: {reason}") from None
+
+
+@lru_cache(maxsize=16)  # trials share models
+def saving_problem(model: Any) -> str:
+    """Returns why Keras cannot load a model once it is saved, as the audit does; else nothing."""
+    import keras
+
+    from masksweep.strategies.core.keras_internals import without_values
+
+    try:
+        form = json.loads(json.dumps(keras.saving.serialize_keras_object(model)))
+        with without_values():
+            keras.saving.deserialize_keras_object(form, safe_mode=True)
+    except Exception as error:  # Keras raises errors of many types, with the whole form in the text
+        first: BaseException = error
+        while first.__context__ is not None:
+            first = first.__context__
+        return plugins.describe(first, plugins.loaded())
+    return ""
 
 
 def check_plans(trials: Sequence[Trial]) -> list[PreflightAnswer]:

@@ -90,6 +90,17 @@ def test_a_loss_a_metric_and_a_schedule_of_ones_own(folder: Path) -> None:
     assert complaint(masksweep("plan", *OWN[:3], cwd=folder, light=True)) == said
 
 
+@pytest.mark.slow  # loads TensorFlow
+def test_a_model_that_cannot_be_loaded_is_refused_before_it_trains(folder: Path) -> None:
+    layer = "keras.layers.Lambda(lambda x: x)"
+    text = my_net().replace("[keras.Input(inputs), ", f"[keras.Input(inputs), {layer}, ", 1)
+    assert layer in text
+    (folder / "my_net.py").write_text(text)
+    said = complaint(masksweep("run", *MINE, cwd=folder))
+    assert said.startswith("model=my_net: cannot be loaded once saved: ValueError: Requested the ")
+    assert not (folder / "mlflow.db").exists()
+
+
 @pytest.mark.slow
 def test_a_loss_a_metric_and_a_schedule_of_ones_own_train(folder: Path) -> None:
     from masksweep.sweeps.tracking import frames

@@ -11,7 +11,7 @@ import pytest
 
 from masksweep.strategies import Invalid
 from masksweep.sweeps.config.plan import PlannedTrial, with_answers
-from masksweep.sweeps.training.preflight import Preflight, check
+from masksweep.sweeps.training.preflight import Preflight, check, saving_problem
 from masksweep.sweeps.training.setup import start
 from tests.support import data_files
 from tests.support.sweep_process import wait_for
@@ -94,6 +94,25 @@ def test_a_model_that_does_not_fit_its_data_is_one_line(
         check([trial(**sections)], child.ask)
     assert str(caught.value).replace(f"{tmp_path}/", "").startswith(said)
     assert "\n" not in str(caught.value)
+
+
+def test_a_layer_that_keras_cannot_load_is_found_without_a_file() -> None:
+    import keras
+
+    class Unregistered(keras.layers.Layer):
+        def call(self, x: Any) -> Any:
+            return x
+
+    layers: dict[Any, str] = {
+        Unregistered: "TypeError: Could not locate class 'Unregistered'. ",
+        lambda: keras.layers.Lambda(lambda x: x, name="f"): "ValueError: Requested the deserializa",
+        lambda: keras.layers.Dense(4, activation="relu"): "",
+    }
+    for make, said in layers.items():
+        model = keras.Sequential([keras.Input((3,)), make()])
+        problem = saving_problem(model)
+        assert problem.startswith(said), problem
+        assert bool(problem) == bool(said), problem
 
 
 def _save(kind: str, file: Path) -> None:
