@@ -172,6 +172,9 @@ class HeldWeight:
     def after_step(self, slots: Sequence[tuple[Any, Array]]) -> None:
         """Sets the trained values and their slots, after a step of the optimizer.
 
+        The optimizer's average of the weight (EMA) gets the held values too, because Keras may put
+        it in the place of the weight: for a validation, a checkpoint or at the end.
+
         Args:
             slots: Pairs (slot of the optimizer, its initial value).
         """
@@ -180,18 +183,22 @@ class HeldWeight:
             return
         assert not self.kept_only, "nothing of a masked entry is stored that a step could change"
         initial_slots = [initial for _, initial in slots]
+        is_average = [
+            self.has_weight_order and slot.name.endswith("_average") for slot, _ in slots
+        ]
 
-        def assign(value: Any, layout: Any, rest: Any, *slots: Any) -> None:
+        def assign(value: Any, layout: Any, rest: Any, kept: Any, held: Any, *slots: Any) -> None:
             now = [
                 Slot(tf.convert_to_tensor(slot), initial)
                 for slot, initial in zip(slots, initial_slots, strict=True)
             ]
             new, new_slots = function(tf.convert_to_tensor(value), now, layout, rest)
             value.assign(new)
-            for slot, array in zip(slots, new_slots, strict=True):
-                slot.assign(array)
+            for slot, array, averages in zip(slots, new_slots, is_average, strict=True):
+                slot.assign(tf.where(kept, array, tf.cast(held, slot.dtype)) if averages else array)
 
-        variables = [self.value, self.layout, self.rest, *(slot for slot, _ in slots)]
+        constants = self.layout, self.rest, self.kept, self.held
+        variables = [self.value, *constants, *(slot for slot, _ in slots)]
         keras_internals.on_each_device(assign, variables)
 
     # -- other masks -------------------------------------------------------------------------

@@ -54,6 +54,19 @@ def test_projection_leaves_moments_and_hard_mask_clears_them(optimizer: str) -> 
     assert slot_leak(projected.training) > 0
 
 
+@pytest.mark.parametrize("case", ["hard_mask", "projection"])
+def test_the_average_of_a_held_entry_is_its_held_value(case: str) -> None:
+    """Keras may put the averages in the place of the weights, as SwapEMAWeights does."""
+    averaged = trial(case, AVERAGING["at the end"]())
+    averaged.end(3)
+    (masked,) = averaged.training.masked.values()
+    slots = averaged.training.slots[id(masked.value)]
+    (average,) = (slot.numpy() for slot, _ in slots if slot.name.endswith("_average"))
+    mask = masked.kept.numpy()
+    assert (average[~mask] == masked.held.numpy()[~mask]).all()
+    assert (average[mask] != masked.value.numpy()[mask]).all()
+
+
 def test_averages_of_the_control_leak() -> None:
     averaged = trial("init_only", AVERAGING["at the end"]())
     averaged.end(5)
