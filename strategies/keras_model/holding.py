@@ -18,6 +18,7 @@ from masksweep.strategies.core.optimizer import Slots, recording_slots, require_
 from masksweep.strategies.core.substitution import Substitution
 from masksweep.strategies.core.weights import all_weights, describe
 from masksweep.strategies.errors import Invalid
+from masksweep.strategies.keras_model.kernel_layers import kernel_layers, require_masked_kernels
 from masksweep.strategies.plan import Array, Plan
 
 NOT_IN_CHECKPOINT = (
@@ -45,6 +46,8 @@ class Holding:
         self._model = model
         self._new_calls: list[tuple[HeldWeight, Any]] = []
         """The kernels whose strategy replaces the product of their layer, with these layers."""
+        self._kernel_layers: list[tuple[str, Any]] = []
+        """The layers that compute with a masked kernel, and the kernel's name."""
         self._replica = threading.local()  # tf.distribute runs each replica in a thread
         self._optimizers: list[Any] = []
         self.slots: Slots = {}
@@ -76,6 +79,7 @@ class Holding:
         for variable in model.variables:
             keras_internals.draw(variable)
         self._new_calls = with_new_calls(model, self.weights)
+        self._kernel_layers = kernel_layers(model, self.weights)
 
     def note_start(self) -> None:
         """Takes the masked weights as they are now for those before the training."""
@@ -129,6 +133,10 @@ class Holding:
 
     # -- the forward pass --------------------------------------------------------------------
 
+    def require_masked_kernels(self) -> None:
+        """Checks that no layer got LoRA or was quantized. Raises `Invalid` if one was."""
+        require_masked_kernels(self._kernel_layers)
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the model with the weights that the strategies substitute.
 
@@ -136,16 +144,16 @@ class Holding:
             The outputs of the model, as the loss gets them.
 
         Raises:
-            Invalid: A layer writes to a masked weight, or there are no masks yet.
+            Invalid: A layer writes to a masked weight, got LoRA or was quantized, or there are no
+                masks yet.
         """
         if not self.weights:
             allowed = "has no masks: it is a copy, or was made from a config; use apply, or load it"
             raise Invalid("model", self._model.name, allowed)
-        # LoRA adds to the product of the layer's own call
-        new = [(h, y) for h, y in self._new_calls if not getattr(y, "lora_enabled", False)]
-        calls = {id(layer): held.layer_call(layer) for held, layer in new}
+        self.require_masked_kernels()
+        calls = {id(layer): held.layer_call(layer) for held, layer in self._new_calls}
         scope = Substitution(self.weights)
-        with scope, keras_internals.calling(calls, [layer for _, layer in new]):
+        with scope, keras_internals.calling(calls, [layer for _, layer in self._new_calls]):
             outputs = self._model(*args, **kwargs)
         scope.require_unwritten()
         self._replica.losses = scope.losses

@@ -96,8 +96,10 @@ class MaskedModel(HoldingModel):
         compiled.
 
         Raises:
-            Invalid: Keras cannot copy the model, for example because it has no `get_config`.
+            Invalid: Keras cannot copy the model, for example because it has no `get_config`; or a
+                masked layer got LoRA or was quantized.
         """
+        self.holding.require_masked_kernels()
         with self.holding.dense_variables():
             plain = copy_of(self.model)
         held = {id(w.variable): w for w in self.holding.weights}
@@ -112,11 +114,16 @@ class MaskedModel(HoldingModel):
         """Exports the plain model for serving, as `keras.Model.export` does."""
         self.export_plain().export(*args, **kwargs)
 
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        """Raises `Invalid`: quantize the model that `export_plain` returns."""
+        raise Invalid("model", self.name, "cannot be quantized; quantize what export_plain returns")
+
     def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """Saves the model as `keras.Model.save` does, in a `.keras` file."""
         if str(filepath).endswith((".h5", ".hdf5")):
             allowed = "must end in .keras: the old format cannot load a masked model"
             raise Invalid("filepath", filepath, allowed)
+        self.holding.require_masked_kernels()
         self._require_registered()  # before Keras begins to write the file
         super().save(filepath, *args, **kwargs)
 

@@ -103,6 +103,7 @@ def audit(model: Any) -> Audit:
         require_masked(model)
     found = [_audit_layer(name, layer) for name, layer in sparse.items()]
     if isinstance(model, MaskedModel):
+        model.holding.require_masked_kernels()
         found = [*(_audit(h, model.holding.start) for h in model.holding.weights), *found]
     violated = 0
     if isinstance(model, MaskedModel) and model.moving is not None:

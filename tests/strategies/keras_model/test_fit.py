@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -306,17 +307,35 @@ def test_layers_that_compute_otherwise_do_so_in_their_thread_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("strategy", "name"),
-    [("var_list", "hidden"), ("sparse_tensor", "hidden"), ("sparse_tensor", "conv")],
+    ("strategy", "change", "said"),
+    [
+        ("hard_mask", lambda layer: layer.enable_lora(2), "has LoRA"),
+        ("sparse_tensor", lambda layer: layer.enable_lora(2), "has LoRA"),
+        ("hard_mask", lambda layer: layer.quantize("int8"), "is quantized"),
+    ],
 )
-def test_lora_that_is_enabled_later_is_computed(strategy: str, name: str) -> None:
-    columns = strategies.Columns(0.5)
-    masked = strategies.apply(Fit().build(), columns, strategy, targets=f"{name}/kernel")
-    layer = masked.get_layer(name)
-    layer.enable_lora(2)
-    layer.lora_kernel_b.assign(np.ones(layer.lora_kernel_b.shape))
-    x = images()[0]
-    assert np.allclose(masked(x), masked.export_plain()(x), atol=1e-6)
+def test_a_layer_that_gets_lora_or_is_quantized_later_is_refused(
+    strategy: str, change: Callable[[Any], None], said: str, tmp_path: Path
+) -> None:
+    """LoRA would add to held entries, and a quantized layer has no masked kernel any more."""
+    masked = strategies.apply(Fit().build(), Random(0.5), strategy, targets="hidden/kernel")
+    change(masked.get_layer("hidden"))
+    uses: tuple[Callable[[], object], ...] = (
+        lambda: masked(images()[0]),
+        lambda: strategies.audit(masked),
+        masked.export_plain,
+        lambda: masked.save(tmp_path / "model.keras"),
+    )
+    for use in uses:
+        with pytest.raises(strategies.Invalid, match=f"^model=hidden/kernel: {said}"):
+            use()
+    assert not (tmp_path / "model.keras").exists()
+
+
+def test_a_masked_model_cannot_be_quantized() -> None:
+    masked = strategies.apply(Fit().build(), Random(0.5))
+    with pytest.raises(strategies.Invalid, match="quantize what export_plain returns"):
+        masked.quantize("int8")
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
