@@ -165,6 +165,12 @@ class TrainingState:
         self._after_step()
 
     @property
+    def frozen_weights(self) -> set[str]:
+        """Names of the masked weights that do not train."""
+        trained = {id(value) for value in self.trained}
+        return {name for name, held in self.masked.items() if id(held.value) not in trained}
+
+    @property
     def plan_variables(self) -> list[Any]:
         """The variables of masks and held values. A step does not change them."""
         return [v for m in self.masked.values() for v in m.constants]

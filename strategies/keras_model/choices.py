@@ -157,7 +157,12 @@ def _held(name: str, choice: Any, weight: ReadWhenUsed) -> Array:
     if array.shape != initial.shape or array.dtype.kind not in "buifV":
         found = f"{array.dtype} of shape {array.shape}"
         raise Invalid(name, found, f"held values must be numbers of shape {initial.shape}")
-    return array.astype(initial.dtype)
+    with np.errstate(over="ignore"):
+        held: Array = array.astype(initial.dtype)
+    if not np.isfinite(held).all():
+        allowed = f"must be finite numbers that a {initial.dtype} can hold"
+        raise Invalid(name, "held values", allowed)
+    return held
 
 
 def choose_loss(loss: LossChoice) -> Callable[[Any, Any], Any] | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import tensorflow as tf
 
 from masksweep.strategies.core.held_weight import HeldWeight
-from masksweep.strategies.core.substitution import DenseSubstitution
 from masksweep.strategies.plan import Array
 
 
@@ -56,16 +56,21 @@ class DenseGradients:
             ]
 
     def wait_for(self, step: int | None) -> None:
-        """Sets the number of the step whose gradients are stored next; None for no step."""
+        """Sets the step of the optimizer whose gradients are stored next; None for no step."""
         self._due.assign(-1 if step is None else step)
 
-    def store(self, steps: Any, forward: Callable[..., Any], loss: Callable[[Any], Any]) -> None:
+    def store(
+        self,
+        steps: Any,
+        dense_values: Callable[[Sequence[Any]], AbstractContextManager[None]],
+        loss: Callable[[], Any],
+    ) -> None:
         """Stores the gradients if a change follows; in the graph of a training step.
 
         Args:
-            steps: Number of training steps that were done, as a tensor.
-            forward: Calls the plain model on the batch, in training mode.
-            loss: Returns the loss of its outputs.
+            steps: Number of steps of the optimizer, as a tensor.
+            dense_values: `Holding.dense_values`.
+            loss: Calls the plain model on the batch, in training mode, and returns its whole loss.
         """
         if not self._gradients:  # the schedule does not need them
             return
@@ -75,8 +80,8 @@ class DenseGradients:
             dense = [tf.convert_to_tensor(held.effective()) for held in self._weights]
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(dense)
-                with DenseSubstitution(self._weights, dense):
-                    value = loss(forward())
+                with dense_values(dense):
+                    value = loss()
             zeros = tf.UnconnectedGradients.ZERO
             gradients = tape.gradient(value, dense, unconnected_gradients=zeros)
             for variable, gradient in zip(self._gradients, gradients, strict=True):

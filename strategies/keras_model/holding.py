@@ -15,7 +15,7 @@ from masksweep.strategies.core import keras_internals
 from masksweep.strategies.core.forward import require_plain_calls
 from masksweep.strategies.core.held_weight import HeldWeight, with_new_calls
 from masksweep.strategies.core.optimizer import Slots, recording_slots, require_usable
-from masksweep.strategies.core.substitution import Substitution
+from masksweep.strategies.core.substitution import DenseSubstitution, Substitution
 from masksweep.strategies.core.weights import all_weights, describe
 from masksweep.strategies.errors import Invalid
 from masksweep.strategies.keras_model.kernel_layers import kernel_layers, require_masked_kernels
@@ -161,8 +161,24 @@ class Holding:
             outputs = held.outputs(outputs)
         return outputs
 
+    @contextmanager
+    def dense_values(self, values: Sequence[Any]) -> Iterator[None]:
+        """Replaces the masked weights, inside a `with` block, for passes beside the training.
+
+        Args:
+            values: The dense values of all masked weights, as tensors.
+        """
+        with DenseSubstitution(self.weights, values):
+            self._replica.has_dense_values = True
+            try:
+                yield
+            finally:
+                self._replica.has_dense_values = False
+
     def losses(self) -> list[Any]:
         """Returns the losses that layers add, computed with the substituted weights."""
+        if getattr(self._replica, "has_dense_values", False):
+            return list(self._model.losses)
         with Substitution(self.weights, getattr(self._replica, "losses", ())):
             return list(self._model.losses)
 

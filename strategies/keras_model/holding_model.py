@@ -151,12 +151,13 @@ class HoldingModel(ModelWrapper):
             x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
             arguments = {"training": True} if self._takes_training else {}
 
-            def loss(outputs: Any) -> Any:
+            def loss() -> Any:
+                outputs = self.model(x, **arguments)
                 weights = {"sample_weight": sample_weight, "training": True}
                 return self._compute_loss(x, y, outputs, **weights)
 
-            steps = self.moving.earlier_steps + self.optimizer.iterations
-            self.moving.gradients.store(steps, lambda: self.model(x, **arguments), loss)
+            steps, dense_values = self.optimizer.iterations, self.holding.dense_values
+            self.moving.gradients.store(steps, dense_values, loss)
         return logs
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import pairwise
@@ -80,6 +80,11 @@ class MovingMasks:
         return self.holding.trained(self._variables)
 
     @property
+    def frozen_weights(self) -> Set[str]:
+        """Names of the masked weights that do not train now."""
+        return {h.weight.name for h in self.holding.weights if not h.variable.trainable}
+
+    @property
     def slots(self) -> Mapping[int, Sequence[tuple[Any, Array]]]:
         """Pairs (slot of the optimizer, its initial value), by the `id` of the variable."""
         return self.holding.slots
@@ -126,6 +131,8 @@ class MovingMasks:
         """Goes on to count with an optimizer, which may count its steps from 0."""
         if self._steps:
             self.earlier_steps = self._steps - _iterations(optimizer)
+            if self._changes is not None:
+                self._plan_gradients(self._steps)
 
     def steps_done(self, optimizer: Any) -> int:
         """Returns the number of training steps since `apply`, as updates of the weights."""
@@ -212,10 +219,11 @@ class MovingMasks:
     def _plan_gradients(self, steps: int) -> None:
         assert self._changes is not None
         following = [s for s in self._changes.steps if s > steps]
-        self.gradients.wait_for(following[0] if following else None)
+        # counted by the present optimizer, so that the compiled step need not know the others
+        self.gradients.wait_for(following[0] - self.earlier_steps if following else None)
 
     def _gradients_of(self, step: int) -> Mapping[str, Array]:
-        gradients = self.gradients.of_step(step)
+        gradients = self.gradients.of_step(step - self.earlier_steps)
         if gradients is None:
             allowed = "needs gradients by masked entries: train with fit or train_on_batch"
             raise Invalid("schedule", self.choice.schedule.name, allowed)
@@ -273,6 +281,7 @@ class MovingMasks:
         self.saved = {name: np.array(store[key]) for key, name in names.items() if key in store}
         if self._changes is not None:  # a callback has loaded them after `fit` had begun
             self._changes.records, self._changes.saved = self.records, self.saved
+            self._plan_gradients(self._steps)
 
 
 def _iterations(optimizer: Any) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,7 +12,7 @@ from masksweep.strategies.mask_changes.record import ChangeRecord, changes_betwe
 from masksweep.strategies.mask_changes.stale_slots import stale_slots
 from masksweep.strategies.mask_changes.training import MaskedTraining
 from masksweep.strategies.plan import Array, Mask, MaskedWeight, Plan
-from masksweep.strategies.schedules.base import Course, Masks, MaskSchedule, Moment
+from masksweep.strategies.schedules.base import Course, MaskChange, Masks, MaskSchedule, Moment
 
 HeldMaker = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 """Makes the held values from the weights as they are at the change, as `Held.values` does."""
@@ -108,6 +108,8 @@ class MaskChanges:
             self.seed_at(step),
         )
         change = self.schedule.change(moment)
+        if self.schedule.keeps_counts:  # what a frozen weight grew could not train
+            change = _without(training.frozen_weights, change, before)
         plan = self._plan_after(training, change.masks, weights)
         try:
             training.switch(plan, weights=change.weights, fresh_slots=change.fresh_slots)
@@ -139,6 +141,13 @@ class MaskChanges:
                 held = np.where(still, training.masked[name].held.numpy(), held)
             planned.append(MaskedWeight(weight, masks[name], held))
         return replace(self.targets, weights=tuple(planned))
+
+
+def _without(frozen: Set[str], change: MaskChange, before: Masks) -> MaskChange:
+    """Returns a change that leaves the weights that are frozen as they are."""
+    masks = {name: before[name] if name in frozen else m for name, m in change.masks.items()}
+    weights = change.weights and {n: w for n, w in change.weights.items() if n not in frozen}
+    return replace(change, masks=masks, weights=weights)
 
 
 def _effective(training: MaskedTraining) -> dict[str, Array]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, Protocol
 
 from masksweep.strategies.core.held_weight import HeldWeight
@@ -24,6 +24,10 @@ class MaskedTraining(Protocol):
     @property
     def masked(self) -> Mapping[str, HeldWeight]:
         """How each masked weight is held, by name."""
+
+    @property
+    def frozen_weights(self) -> Set[str]:
+        """Names of the masked weights that do not train now."""
 
     @property
     def slots(self) -> Mapping[int, Sequence[tuple[Any, Array]]]:

@@ -136,11 +136,16 @@ def check_sparsity(sparsity: float) -> None:
     require(str(sparsity) != "-0.0", "sparsity", sparsity, "0, not -0")
 
 
-def check_indices(indices: Sequence[int] | None) -> None:
-    """Raises `Invalid` unless the indices are None, or each is given once and is not negative."""
+def checked_indices(indices: Sequence[int] | None) -> tuple[int, ...] | None:
+    """Returns indices as a tuple of Python's numbers, which a saved model can have.
+
+    Raises:
+        Invalid: An index is negative or is given twice, or there are none. None is allowed.
+    """
     if indices is None:
-        return
+        return None
     shown = list(indices) if isinstance(indices, Collection) else indices
     valid = isinstance(shown, list) and all(isinstance(i, Integral) for i in shown)
     valid = valid and len(indices) > 0 and min(indices) >= 0 and len(set(indices)) == len(indices)
     require(valid, "indices", shown, "units, each once, counted from 0")
+    return tuple(int(index) for index in indices)

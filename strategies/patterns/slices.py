@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from masksweep.strategies.errors import require
-from masksweep.strategies.patterns.base import Pattern, Shapes, check_indices, check_sparsity
+from masksweep.strategies.patterns.base import Pattern, Shapes, check_sparsity, checked_indices
 from masksweep.strategies.patterns.drawing import kept_units
 from masksweep.strategies.plan import Array, Mask
 
@@ -42,7 +42,7 @@ class Slices(Pattern):
 
     def __post_init__(self) -> None:
         check_sparsity(self.sparsity)
-        check_indices(self.indices)
+        object.__setattr__(self, "indices", checked_indices(self.indices))
         check_by(self.by)
         by_index = self.indices is not None and self.by != "random"
         require(not by_index, "by", self.by, "random if indices is given")

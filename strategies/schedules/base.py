@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, ClassVar, Literal
 
 from masksweep.strategies.base import Strategy
@@ -85,7 +86,8 @@ class MaskSchedule:
     name: ClassVar[str]
     """The name in configs: lower-case letters, digits and underscores."""
     keeps_counts: ClassVar[bool] = True
-    """Whether each weight has as many kept entries after a change as before it."""
+    """Whether each weight has as many kept entries after a change as before it: it drops some and
+    grows others. The masks of a weight that is frozen then stay as they are."""
     dense_start: ClassVar[bool] = False
     """Whether nothing is masked before the first change."""
     redraws: ClassVar[bool] = False
@@ -166,10 +168,17 @@ def every(frequency: int, until: float, begin: int = 0) -> tuple[int, ...]:
     return tuple(s for s in range(begin + frequency, last, frequency) if s < until)
 
 
-def check_steps_in_order(steps: Sequence[int]) -> None:
-    """Raises `Invalid` unless there are steps, all above 0 and in ascending order."""
-    valid = len(steps) > 0 and min(steps) > 0 and list(steps) == sorted(set(steps))
-    require(valid, "steps", list(steps), "numbers above 0 in ascending order")
+def steps_in_order(steps: Iterable[int]) -> tuple[int, ...]:
+    """Returns the steps as a tuple of Python's numbers, which a saved model can have.
+
+    Raises:
+        Invalid: There are no steps, or they are not above 0 and in ascending order.
+    """
+    given = list(steps)
+    valid = len(given) > 0 and all(isinstance(step, Integral) for step in given)
+    valid = valid and min(given) > 0 and given == sorted(set(given))
+    require(valid, "steps", given, "whole numbers above 0 in ascending order")
+    return tuple(int(step) for step in given)
 
 
 def steps_within(steps: tuple[int, ...], course: Course) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ from masksweep.strategies.schedules.base import (
     Masks,
     MaskSchedule,
     Moment,
-    check_steps_in_order,
+    steps_in_order,
     steps_within,
 )
 
@@ -58,8 +58,7 @@ class Given(MaskSchedule):
     """Or a list with the masks of each step: nested lists or arrays by weight name."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "steps", tuple(self.steps))
-        check_steps_in_order(self.steps)
+        object.__setattr__(self, "steps", steps_in_order(self.steps))
         both = "path and masks" if self.path is not None else None
         allowed = "given, or else masks"
         require((self.path is None) != (self.masks is None), "path", both, allowed)
@@ -121,7 +120,6 @@ def _to_lists(masks: Any) -> Any:
     """Returns arrays as nested lists, which a config and a saved model can have."""
     if not isinstance(masks, Mapping):
         return masks
-    return {
-        n: np.asarray(m).astype(int).tolist() if hasattr(m, "dtype") else m
-        for n, m in masks.items()
-    }
+    arrays = {n: np.asarray(m) for n, m in masks.items() if hasattr(m, "dtype")}
+    numbers = {n: m.astype(int) if m.dtype == bool else m for n, m in arrays.items()}
+    return {n: numbers[n].tolist() if n in numbers else m for n, m in masks.items()}

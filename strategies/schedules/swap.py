@@ -13,7 +13,7 @@ from masksweep.strategies.schedules.base import (
     MaskChange,
     MaskSchedule,
     Moment,
-    check_steps_in_order,
+    steps_in_order,
     steps_within,
 )
 
@@ -41,8 +41,7 @@ class Swap(MaskSchedule):
     """Numbers of training steps after which new masks are drawn."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "steps", tuple(self.steps))
-        check_steps_in_order(self.steps)
+        object.__setattr__(self, "steps", steps_in_order(self.steps))
 
     def change_steps(self, course: Course) -> tuple[int, ...]:
         return steps_within(self.steps, course)

@@ -299,6 +299,14 @@ def test_given_masks_that_do_not_fit_the_weights_are_refused(tmp_path: Path) -> 
         assert reason == expected or (expected and reason and expected in reason), reason
 
 
+def test_given_arrays_are_not_rounded_and_steps_may_be_of_numpy() -> None:
+    soft = Given(steps=np.array([5]), masks=[{"w": np.full(4, 0.9)}])  # type: ignore[arg-type]
+    assert [type(step) for step in soft.steps] == [int]
+    assert "must be 0 and 1 only" in (soft.refuses(HardMask(), planned(w=(4,))) or "")
+    with pytest.raises(Invalid, match="steps="):
+        Swap(steps=(2.5, 7))  # type: ignore[arg-type]
+
+
 def test_strategies_that_store_kept_values_refuse_given_masks_that_keep_more() -> None:
     half = Plan(tuple(replace(w, mask=np.arange(4) < 2) for w in planned(w=(4,)).weights))
     grows = Given(steps=(5, 9), masks=[{"w": [0, 0, 1, 1]}, {"w": [1, 1, 1, 0]}])
@@ -327,8 +335,8 @@ WRONG: list[tuple[type[MaskSchedule], dict[str, object], str]] = [
     (Iterative, {"rewind_to": -1}, "rewind_to=-1: must be 0 or more, or null"),
     (DenseSparseDense, {"begin": 0.7}, "must be above 0.7 and below 1"),
     (OneShot, {"begin_step": 0}, "begin_step=0: must be 1 or more"),
-    (Swap, {"steps": (5, 5)}, "steps=[5, 5]: must be numbers above 0 in ascending order"),
-    (Given, {"steps": (5, 5)}, "steps=[5, 5]: must be numbers above 0 in ascending order"),
+    (Swap, {"steps": (5, 5)}, "steps=[5, 5]: must be whole numbers above 0 in ascending order"),
+    (Given, {"steps": (5, 5)}, "steps=[5, 5]: must be whole numbers above 0 in ascending order"),
     (Given, {}, "path=None: must be given, or else masks"),
     (Given, {"path": "a", "masks": []}, "path=path and masks: must be given, or else masks"),
     (Given, {"path": "no.npz"}, "path=no.npz: no such file"),

@@ -267,6 +267,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: strategies.apply(small(), Random(0.5), held="one"),
         "held=one: must be a number, an array, init or zero",
     ),
+    "held values that are too large": (
+        lambda: strategies.apply(small(), Random(0.5), held={"first/*": np.full((4, 6), 1e300)}),
+        "must be finite numbers that a float32 can hold",
+    ),
     "held values of another shape": (
         lambda: strategies.apply(small(), Random(0.5), held={"*": np.ones(3)}),
         "held values must be numbers of shape (4, 6)",

@@ -372,6 +372,85 @@ def test_loaded_weights_go_on_with_the_schedule(tmp_path: Path) -> None:
     assert [c.step for c in again.mask_changes] == [c.step for c in whole.mask_changes]
 
 
+@pytest.mark.parametrize("schedule", ["rigl", "set"])
+def test_a_frozen_layer_keeps_its_mask_and_its_weights(schedule: str) -> None:
+    masked = moving(schedule)
+    masked.get_layer("first").trainable = False
+    masked.compile("adam", loss())
+    before = masked.dense_weights()["first/kernel"]
+    train(masked)
+    np.testing.assert_array_equal(masked.dense_weights()["first/kernel"], before)
+    changed = {
+        name for record in masked.mask_changes for name, w in record.weights.items() if w.cut
+    }
+    assert changed == {"second/kernel"}
+
+
+def test_a_backup_before_a_change_has_its_gradients(tmp_path: Path) -> None:
+    """The first step after the backup is one after which RigL changes the masks."""
+
+    class Crash(keras.callbacks.Callback):  # type: ignore[misc]
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            raise KeyboardInterrupt
+
+    def fit(*more: Any) -> Any:
+        masked = strategies.apply(network(), strategies.Random(0.7), schedule=every_2)
+        masked.compile("adam", loss())
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", delete_checkpoint=False)
+        masked.fit(X, Y, 32, epochs=4, verbose=0, callbacks=[backup, *more])
+        return masked
+
+    every_2 = strategies.RigL(frequency=2, end=1.0)
+    with pytest.raises(KeyboardInterrupt):
+        fit(Crash())
+    assert [change.step for change in fit().mask_changes] == list(range(0, 20, 2))
+
+
+def test_weights_of_before_a_new_optimizer_go_on_with_gradients(tmp_path: Path) -> None:
+    """The compiled step must not know how many steps the optimizers before it have done."""
+    masked = strategies.apply(
+        network(), strategies.Random(0.7), schedule=strategies.RigL(frequency=3, end=1.0)
+    )
+    masked.compile("adam", loss())
+    masked.begin_schedule(20, 5)
+    masked.fit(X, Y, 32, verbose=0)
+    masked.save_weights(tmp_path / "model.weights.h5")
+    masked.compile(keras.optimizers.Adam(1e-4), loss())
+    masked.fit(X, Y, 32, verbose=0)
+    masked.load_weights(tmp_path / "model.weights.h5")
+    masked.fit(X, Y, 32, epochs=2, verbose=0)
+    assert [change.step for change in masked.mask_changes] == [0, 3, 6, 9, 12, 15]
+
+
+@pytest.mark.parametrize("strategy", ["hard_mask", "sparse_values"])
+def test_gradients_by_dense_weights_are_those_of_a_sweep_with_regularizers(strategy: str) -> None:
+    def penalized() -> Any:
+        keras.utils.set_random_seed(1)
+        l2 = keras.regularizers.L2(0.3)
+        first = keras.layers.Dense(8, name="first", kernel_regularizer=l2, activity_regularizer=l2)
+        return keras.Sequential([keras.Input((12,)), first, keras.layers.Dense(4, name="output")])
+
+    x, y = tf.constant(X[:32]), tf.constant(Y[:32])
+    masked = strategies.apply(
+        penalized(), strategies.Random(0.5), strategy, held=0.5, schedule=strategies.RigL(1)
+    )
+    masked.compile(keras.optimizers.SGD(0.0), loss())
+    masked.begin_schedule(4, 4)
+    plan = masked.plan
+    masked.train_on_batch(x, y)
+    gradients = masked.moving.gradients.of_step(1)
+    training = Training(
+        penalized(),
+        strategies.STRATEGIES[strategy](),
+        plan,
+        optimizer=keras.optimizers.SGD(0.0),
+        loss=loss(),
+    )
+    for name, gradient in training.dense_gradients(x, y).items():
+        np.testing.assert_allclose(gradients[name], gradient, rtol=1e-5, atol=1e-6)
+        assert np.abs(gradient).max() > 0.1
+
+
 def test_weights_that_had_other_masks_are_not_restored() -> None:
     masked = moving("set", "sparse_values")
     stop = keras.callbacks.EarlyStopping("loss", restore_best_weights=True)
