@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
 from masksweep.strategies.registry import Registry
+from masksweep.sweeps.common.parser import Parser
+from masksweep.sweeps.components import plugins
 from masksweep.sweeps.components.groups import GROUPS
 from masksweep.sweeps.components.losses import KERAS_LOSSES, OWN_LOSSES
 from masksweep.sweeps.components.metrics import KERAS_METRICS, OWN_METRICS
@@ -16,12 +19,20 @@ from masksweep.sweeps.composing.outside import experiment_packages
 OWN_CONFIGS = "masksweep.conf"
 
 
-def print_all() -> None:
-    """Prints each option of each config group, what it is, and where it comes from.
+def list_all(arguments: Sequence[str]) -> int:
+    """Runs `masksweep list`: prints each option of each config group, and where it comes from.
+
+    Args:
+        arguments: The arguments after `list`.
+
+    Returns:
+        The exit code, 0.
 
     Raises:
         Invalid: An option that another distribution adds cannot be loaded.
     """
+    about = "Prints everything that a config can name, one line each."
+    Parser(prog="masksweep list", description=about, epilog=plugins.HELP).parse_args(arguments)
     for group, registry in GROUPS.items():
         print(f"{group}:")
         options = _configs(OWN_CONFIGS, group)
@@ -47,6 +58,7 @@ def print_all() -> None:
         summaries = _configs(package, "experiment")
         options |= {name: f"{summary} [{owner}]" for name, summary in summaries.items()}
     _print(options)
+    return 0
 
 
 def _summary(registry: Registry[Any], name: str) -> str:

@@ -142,8 +142,10 @@ def _run(command: str, arguments: list[str]) -> int:
             return _sweep(arguments)
         case "plan":
             return _plan(arguments)
-        case "list" if not arguments:
-            return _list()
+        case "list":
+            from masksweep.sweeps.cli.listing import list_all
+
+            return list_all(arguments)
         case "ui":
             from masksweep.sweeps.cli.ui import ui
 
@@ -244,11 +246,3 @@ def _plan(arguments: list[str]) -> int:
 def _split_flags(arguments: Sequence[str], own_flags: Sequence[str]) -> tuple[set[str], list[str]]:
     """Splits arguments into (those in `own_flags`, all others in order, for Hydra)."""
     return {a for a in arguments if a in own_flags}, [a for a in arguments if a not in own_flags]
-
-
-def _list() -> int:
-    """Runs `masksweep list`: prints everything that a config can name. Returns the exit code."""
-    from masksweep.sweeps.cli.listing import print_all
-
-    print_all()
-    return 0

@@ -18,6 +18,8 @@ RUN_FLAGS = ("--rerun",)
 """Masksweep's own flags of `run`. They are not passed to Hydra."""
 HYDRA_KEY = re.compile(r"[+~]*hydra\b")
 """The key of an override of Hydra's own config."""
+NO_NAME = re.compile(r"[^=.]*=(.*,)?(null|true|false|[-+\d.]+)(,.*)?")
+"""A choice of a group by something that Hydra reads as another value than a text."""
 # argparse accepts any unique prefix of a flag
 PICKLE_FLAG = re.compile(r"--e[a-z-]*(=|$)")
 """Hydra's flag `--experimental-rerun`, which loads a pickle file."""
@@ -103,6 +105,8 @@ def explain(error: Exception, overrides: Sequence[str]) -> Invalid:
     """
     from hydra.errors import MissingConfigException, OverrideParseException
 
+    from masksweep.sweeps.components.groups import GROUPS
+
     text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
@@ -125,7 +129,10 @@ def explain(error: Exception, overrides: Sequence[str]) -> Invalid:
         message += f": {' '.join(str(error.__cause__).split())}"
     suspects = [o for o in overrides if o in text]
     if "group override must be" in text:  # Hydra does not name the override
-        suspects = [o for o in overrides if o.endswith("=null")]
+        groups = {o: o.partition("=")[0].lstrip("+") for o in overrides if NO_NAME.fullmatch(o)}
+        suspects = [o for o, group in groups.items() if group in (*GROUPS, "experiment")]
+        if suspects and (group := groups[suspects[0]]) in GROUPS:
+            message = f"must be one of {', '.join(GROUPS[group])}"
     if "Cannot convert sweep" in text:  # not here either
         suspects, message = (
             [o for o in overrides if "interval(" in o],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import inf
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator
 
@@ -100,10 +100,19 @@ def _check_metrics(value: Any) -> Any:
     )
 
 
+def _check_jit(value: Any) -> Any:
+    """Returns the value of `train.jit`. A union of types would have an error for each of them."""
+    if value != "auto" and not isinstance(value, bool):
+        raise Invalid("", value, "must be auto, true or false")
+    return value
+
+
 ComparisonStrategy = BeforeValidator(_comparison_strategy)
 """Builds the strategy to compare with."""
 ClassWeight = Annotated[list[float] | str | None, PlainValidator(_check_class_weight)]
 """The weight of each class, `balanced`, or null."""
+Jit = Annotated[Literal["auto"] | bool, PlainValidator(_check_jit)]
+"""Whether XLA compiles, or `auto`."""
 Loss = Annotated[str | dict[str, str] | None, PlainValidator(_check_loss)]
 """The name of a loss, also with settings, those of the losses of several outputs, or null."""
 LossWeights = Annotated[dict[str, float] | None, PlainValidator(_check_loss_weights)]

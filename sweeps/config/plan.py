@@ -278,11 +278,12 @@ def sweep_name(trial: Trial, arguments: Sequence[str]) -> str:
 
     Args:
         trial: A trial of the sweep.
-        arguments: Arguments of the command line; options that start with `-` are ignored.
+        arguments: Arguments of the command line. Only overrides count, not flags and their values.
     """
     if trial.sweep.name:
         return trial.sweep.name
-    overrides = recordable_overrides([a for a in arguments if not a.startswith("-")])
+    given = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
+    overrides = recordable_overrides(given)
     text = " ".join(overrides) or "default"
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return text if len(text) <= 60 else f"{text[:50]}... {digest}"

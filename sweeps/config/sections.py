@@ -19,7 +19,7 @@ from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.common import strict
 from masksweep.sweeps.components import keras_loading
 from masksweep.sweeps.config.claim import Claim
-from masksweep.sweeps.config.fields import ClassWeight, Loss, LossWeights, Metrics
+from masksweep.sweeps.config.fields import ClassWeight, Jit, Loss, LossWeights, Metrics
 from masksweep.sweeps.config.validation import MultipleInvalid, explain
 
 Positive = Annotated[int, Field(ge=1)]
@@ -114,7 +114,7 @@ class Train(Section):
     the data."""
     threads: Positive = 1
     """Number of TensorFlow threads within one operation. It can change bits of the result."""
-    jit: Literal["auto"] | bool = "auto"
+    jit: Jit = "auto"
     """Whether XLA compiles the training step; `auto` decides by strategy, model and device."""
     switch_at: Positive | None = None
     """Number of training steps after which new masks are drawn; the newly masked weights are

@@ -57,7 +57,7 @@ def run(
         result = SweepResult(exit_code=stopped.exit_code)
     except SweepFailed as broken:
         result = SweepResult(stop_reason=f"The sweep was stopped: {broken}. {CONTINUE_HINT}")
-    summary.print_after(result, name, arguments)
+    summary.print_after(result, name, arguments, planned[0].trial.tracking.uri)
     return result
 
 

@@ -97,13 +97,14 @@ def note(
     return head + "\n".join([*sections, tail])
 
 
-def print_after(result: SweepResult, name: str, arguments: Sequence[str]) -> None:
+def print_after(result: SweepResult, name: str, arguments: Sequence[str], uri: str | None) -> None:
     """Prints the results on stdout, and on stderr what is left to do.
 
     Args:
         result: The results of the sweep.
         name: Name of the sweep.
         arguments: Arguments of the command line, to print the command that continues the sweep.
+        uri: The sweep's `tracking.uri`; None for the store that all commands use.
     """
     if result.outcomes:
         console = escape.console()
@@ -139,5 +140,6 @@ def print_after(result: SweepResult, name: str, arguments: Sequence[str]) -> Non
     if result.exit_code > 128:
         again = redact(shlex.join(["masksweep", "run", *plugins.flags(), *arguments]))
         print(f"Interrupted; finished trials are kept. Continue with:\n  {again}", file=sys.stderr)
-    if result.outcomes:
-        print(f"\nOpen the results with: masksweep ui   (sweep {name!r})")
+    if result.outcomes and not result.unsent:
+        option = f" --uri {shlex.quote(redact(uri))}" if uri else ""
+        print(f"\nOpen the results with: masksweep ui{option}   (sweep {name!r})")

@@ -26,6 +26,7 @@ from masksweep.sweeps.report.results_table import any_control_held, as_text
 from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.tracking.recorder import Recorder
 from masksweep.sweeps.tracking.run_config import RecordedResults
+from masksweep.sweeps.tracking.stored_sweep import OF_EACH_TRIAL
 
 CONTINUE_HINT = "Finished trials are kept; the same command continues."
 
@@ -72,7 +73,8 @@ class SweepRun(TrialWatcher):
         self.outcomes.update(done)
         self._planned, self._stop, self._name, self._command = planned, stop, name, command
         self._question, self._launch = first.sweep.question or "", first.launch
-        self._objective = first.objective
+        objectives = {p.trial.objective or "" for p in planned}
+        self._objective = objectives.pop() if len(objectives) == 1 else OF_EACH_TRIAL
         self._ticked = 0.0
         self._stop_reason = ""
         self._lost: list[str] = []
@@ -96,7 +98,7 @@ class SweepRun(TrialWatcher):
         note = summary.note(self._question, self._command, [], [])
         plan = [p.describe() for p in self._planned]
         tags = {"sweep.question": self._question, "sweep.command": self._command}
-        tags["sweep.objective"] = self._objective or ""
+        tags["sweep.objective"] = self._objective
         self._recorder.start_sweep(note, plan, scores, tags, plugins.recorded_files())
         self._recorder.sender.start()
         not_run = [p for p in self._planned if p.state != "to run"]

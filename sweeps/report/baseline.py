@@ -209,7 +209,12 @@ def table(outcomes: Sequence[Outcome]) -> Table | None:
     cells = rows(outcomes)
     if not cells:
         return None
-    columns = [Column(header, wrap=header == "pattern") for header in headers(outcomes)]
+    strategy, pattern, difference, p, seeds = headers(outcomes)
+    in_lines = difference.replace(" or ", " or\n").replace(" minus ", "\nminus ")
+    columns = [
+        Column(strategy), Column(pattern, wrap=True, min_width=12), Column(in_lines), Column(p),
+        Column(seeds),
+    ]  # fmt: skip
     return tables.terminal(columns, cells)
 
 

@@ -37,6 +37,9 @@ CLIENT_SETTINGS = {
 }
 """Environment variables that configure MLflow's client."""
 
+UNREADABLE = ("ArgumentError", "NoSuchModuleError")
+"""SQLAlchemy's errors for an address that it cannot read."""
+
 
 def client_class() -> Any:
     """Imports and returns MLflow's client class, configured, and without its log output."""
@@ -111,7 +114,9 @@ def opening(uri: str) -> Iterator[None]:
         if isinstance(error, Invalid):
             raise
         lines = redact(str(error)).strip().splitlines() or [repr(error)]
-        if not uri.startswith(SQLITE) and http_status(error) >= 500:
+        # an address of no known form, or of a database whose driver is not installed
+        is_unusable = isinstance(error, ImportError) or type(error).__name__ in UNREADABLE
+        if not uri.startswith(SQLITE) and http_status(error) >= 500 and not is_unusable:
             raise StoreUnavailable(lines[0]) from error
         reason = outdated_advice(lines[0]) or lines[0]
         raise Invalid("tracking.uri", redact(uri), f"cannot be opened: {reason}") from error

@@ -59,9 +59,15 @@ def store_uri(configured: str | None) -> str:
     Args:
         configured: As `tracking.uri`; None means MLFLOW_TRACKING_URI, or `mlflow.db` in the current
             folder.
+
+    Raises:
+        Invalid: The path of the current folder cannot be a part of a database's address.
     """
     uri = configured or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     if uri.startswith(SQLITE) and not uri.removeprefix(SQLITE).startswith("/"):
+        if "?" in str(Path.cwd()):
+            allowed = "must have no ? in its path, where a database's address ends for MLflow"
+            raise Invalid("current folder", Path.cwd(), f"{allowed}; or give tracking.uri")
         uri = f"{SQLITE}{Path(uri.removeprefix(SQLITE)).absolute()}"
     return uri
 

@@ -22,6 +22,9 @@ from masksweep.sweeps.tracking.stored_runs import (
     trial_runs,
 )
 
+OF_EACH_TRIAL = "of each trial"
+"""Tag `sweep.objective` of a sweep whose trials have several objectives."""
+
 
 @dataclass(frozen=True)
 class StoredSweep:
@@ -113,12 +116,12 @@ def _sweep(
 
 
 def _compared_by(outcome: Outcome, objective: str | None) -> Outcome:
-    """Returns an outcome with the sweep's `objective`; None leaves that of the trial.
+    """Returns an outcome with the sweep's `objective`, if there is one for all trials.
 
     A trial that was done before is not run again for another objective, so its config may have the
     one of then.
     """
-    if objective is None:
+    if objective in (None, OF_EACH_TRIAL):
         return outcome
     trial = outcome.trial.model_copy(update={"objective": objective or None})
     return replace(outcome, trial=trial)

@@ -263,6 +263,20 @@ def test_help_and_version_load_nothing_heavy(tmp_path: Path) -> None:
     assert masksweep("--version", cwd=tmp_path, light=True).stdout == f"masksweep {__version__}\n"
 
 
+def test_list_takes_nothing_and_has_a_help(tmp_path: Path) -> None:
+    process = masksweep("list", "--help", cwd=tmp_path, light=True)
+    assert process.returncode == 0
+    assert process.stdout.startswith("usage: masksweep list")
+    assert "unrecognized" in complaint(masksweep("list", "foo", cwd=tmp_path, light=True))
+
+
+def test_a_sweeps_name_has_no_flags() -> None:
+    for flags in ([], ["--config-dir", "configs"], ["--config-dir=configs"], ["-cd", "/configs"]):
+        assert (
+            sweep_name(trial(), [*flags, "+experiment=mine", "~seed"]) == "+experiment=mine ~seed"
+        )
+
+
 def test_list_names_everything_with_a_line(tmp_path: Path) -> None:
     process = masksweep("list", cwd=tmp_path, light=True)
     assert process.returncode == 0

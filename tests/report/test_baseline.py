@@ -399,6 +399,17 @@ def test_the_terminal_shows_the_same_cells() -> None:
     assert len(FIGURE.findall(narrow)) == 4
 
 
+def test_a_table_of_two_metrics_is_as_narrow_as_a_terminal() -> None:
+    trials = outcomes(
+        dense(),
+        scored(0.45, 0.61, 0.71),
+        scored(0.5, 0.54, strategy="dense", **REGRESSION),
+        scored(0.5, 0.6, **REGRESSION),
+    )
+    narrow = shown(trials, width=80)
+    assert all(text in narrow for text in ("random 0.5", "weight_mask", "test mse", "minus dense"))
+
+
 SCORES = st.lists(st.integers(0, 100), min_size=2, max_size=5)
 
 

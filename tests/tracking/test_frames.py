@@ -16,7 +16,7 @@ from masksweep.sweeps.config.plan import PlannedTrial
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.tracking import resume
-from masksweep.sweeps.tracking.stored_sweep import load_sweeps
+from masksweep.sweeps.tracking.stored_sweep import OF_EACH_TRIAL, load_sweeps
 from tests.support.sweep_process import local_store
 from tests.support.trials import trial as make
 
@@ -136,6 +136,8 @@ def test_trials_are_compared_by_the_sweeps_newest_objective(
     for objective, key in (("validation/loss", "validation/loss"), ("", "test/accuracy")):
         record("after", trials, tags={"sweep.objective": objective})
         assert metrics("after") == {key}
+    record("after", trials, tags={"sweep.objective": OF_EACH_TRIAL})
+    assert metrics("after") == metrics("before")
 
 
 @pytest.mark.parametrize(
