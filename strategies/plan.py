@@ -160,8 +160,10 @@ class MaskedWeight:
     def columns(self) -> Mask | None:
         """The kept outputs (last axis), as a boolean array `[outputs]`.
 
-        None if an output has kept and masked entries.
+        None if an output has kept and masked entries, or the weight is a scalar.
         """
+        if not self.mask.ndim:
+            return None
         flat = self.mask.reshape(-1, self.mask.shape[-1])
         kept: Mask = flat[0] if len(flat) else np.ones(self.mask.shape[-1], bool)
         return kept if bool((flat == kept).all()) else None

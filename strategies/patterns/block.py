@@ -79,7 +79,7 @@ class Block(Pattern):
 
         def kept(name: str, grid: tuple[int, int]) -> Mask:
             array = weights[name]
-            sums = sizes(array, self.by).reshape(-1, array.shape[-1])
+            sums = sizes(array, self.by).reshape(-1, (array.shape or (1,))[-1])
             for axis, (blocks, side) in enumerate(zip(grid, self.block, strict=True)):
                 sums = np.add.reduceat(sums, np.arange(blocks) * side, axis=axis)
             return keep_largest({name: sums}, self.sparsity, "weight")[name]
@@ -91,7 +91,7 @@ class Block(Pattern):
     ) -> Mask:
         """Returns a mask from a function (name, grid of blocks) -> which blocks are kept."""
         height, width = self.block
-        inputs, outputs = int(np.prod(shape[:-1])), shape[-1]
+        inputs, outputs = int(np.prod(shape[:-1])), (shape or (1,))[-1]
         blocks = kept(name, (-(-inputs // height), -(-outputs // width)))
         mask = blocks.repeat(height, axis=0).repeat(width, axis=1)
         return mask[:inputs, :outputs].reshape(shape)

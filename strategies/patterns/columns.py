@@ -45,7 +45,7 @@ class Columns(Slices):
     weights before the training."""
 
     def along(self, name: str, shape: tuple[int, ...]) -> int | None:
-        return -1
+        return -1 if shape else None
 
     def description(self, name: str) -> str:
         return f"outputs of {name}"

@@ -82,7 +82,7 @@ class NM(Pattern):
     def _mask(self, name: str, scores: Array) -> Mask:
         """Returns a mask, of the scores' shape, that keeps the `n` lowest of each group."""
         if self.axis is None:
-            flat = scores.reshape(-1, scores.shape[-1])
+            flat = scores.reshape(-1, (scores.shape or (1,))[-1])
             mask = self._lowest(flat, f"inputs of {name}").reshape(scores.shape)
         else:
             allowed = f"an axis of {name}, which has {scores.ndim}"
@@ -90,7 +90,7 @@ class NM(Pattern):
             along = np.moveaxis(scores, self.axis, 0)
             mask = self._lowest(along, f"entries of axis {self.axis} of {name}")
             mask = np.moveaxis(mask, 0, self.axis)
-        return np.ascontiguousarray(mask)
+        return np.ascontiguousarray(mask).reshape(scores.shape)  # which makes a scalar a vector
 
     def _lowest(self, scores: Array, of: str) -> Mask:
         """Returns a mask that keeps the `n` lowest scores of each group of `m` along axis 0."""

@@ -57,6 +57,16 @@ def mask_of(pattern: Pattern, shape: Shape, seed: int = 0) -> Mask:
     return mask
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    [Block(), Block(by="l1"), Columns(), NM(remainder="shorter"), Random()],
+    ids=lambda pattern: str(pattern.name),
+)
+def test_a_scalar_has_a_mask(pattern: Pattern) -> None:
+    mask_of(pattern, ())
+    assert pattern.from_weights({NAME: np.ones(())}, 0)[NAME].shape == ()
+
+
 # -- counts ----------------------------------------------------------------------------------
 
 

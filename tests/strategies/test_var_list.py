@@ -17,7 +17,7 @@ from masksweep.strategies.core.training import Training
 from masksweep.strategies.core.weights import MaskMaker, describe, make_plan, values
 from masksweep.strategies.held.init import Init
 from masksweep.strategies.patterns.columns import Columns
-from masksweep.strategies.plan import Mask, Plan
+from masksweep.strategies.plan import Mask, MaskedWeight, Plan, Weight
 from masksweep.strategies.var_list import VarList
 from masksweep.strategies.weight_mask import WeightMask
 from masksweep.sweeps.components.models.mlp import MLP
@@ -213,3 +213,8 @@ def assert_same_path(model: Any, masks: dict[str, Mask], shape: tuple[int, ...])
     for masked_weight, split_weight in zip(*ends, strict=True):
         np.testing.assert_allclose(masked_weight, split_weight, atol=1e-6)
     return training
+
+
+def test_a_scalar_is_no_whole_output() -> None:
+    scalar = MaskedWeight(Weight("s/scale", (), "float32", "s"), np.array(False), np.float32(0))
+    assert "whole outputs" in (VarList().refuses(Plan((scalar,))) or "")
