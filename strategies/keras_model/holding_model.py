@@ -141,7 +141,8 @@ class HoldingModel(ModelWrapper):
             return super().fit(*args, **kwargs)
         bound = inspect.signature(super().fit).bind(*args, **kwargs)
         given = bound.arguments.get("callbacks")
-        bound.arguments["callbacks"] = callbacks_with_schedule(given, self.moving)
+        initial_epoch = bound.arguments.get("initial_epoch", 0)
+        bound.arguments["callbacks"] = callbacks_with_schedule(given, self.moving, initial_epoch)
         return super().fit(*bound.args, **bound.kwargs)
 
     def train_step(self, data: Any) -> Any:

@@ -14,13 +14,13 @@ from masksweep.strategies.schedules.base import Course
 class ScheduleCallback(keras.callbacks.Callback):  # type: ignore[misc]
     """Changes the masks of a masked model during `fit`, which adds it."""
 
-    def __init__(self, moving: MovingMasks) -> None:
+    def __init__(self, moving: MovingMasks, initial_epoch: int = 0) -> None:
         super().__init__()
-        self._moving = moving
+        self._moving, self._initial_epoch = moving, initial_epoch
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Begins with the length of the training."""
-        epochs, steps = self.params["epochs"], self.params["steps"]
+        epochs, steps = self.params["epochs"] - self._initial_epoch, self.params["steps"]
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
         accumulated = optimizer.gradient_accumulation_steps or 1
         if not steps:
@@ -38,12 +38,13 @@ class ScheduleCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._moving.after_steps(self._moving.steps_done(self.model.optimizer))
 
 
-def callbacks_with_schedule(given: Any, moving: MovingMasks) -> list[Any]:
+def callbacks_with_schedule(given: Any, moving: MovingMasks, initial_epoch: int) -> list[Any]:
     """Returns the callbacks of a call of `fit`, with the one that changes the masks.
 
     Args:
         given: The argument `callbacks` of `fit`.
         moving: The moving masks of the model.
+        initial_epoch: The argument of `fit`: number of epochs that it leaves out.
 
     Raises:
         Invalid: The callbacks are a `CallbackList`, or one of them sets the weights of an earlier
@@ -60,4 +61,4 @@ def callbacks_with_schedule(given: Any, moving: MovingMasks) -> list[Any]:
             )
             raise Invalid("callbacks", type(callback).__name__, allowed)
     # first, so that a callback that saves the model saves the new masks
-    return [ScheduleCallback(moving), *callbacks]
+    return [ScheduleCallback(moving, initial_epoch), *callbacks]

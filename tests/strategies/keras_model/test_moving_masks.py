@@ -281,6 +281,13 @@ def test_several_steps_in_one_execution_change_the_masks_at_its_end() -> None:
     assert strategies.audit(masked).ok
 
 
+def test_epochs_that_are_left_out_do_not_count() -> None:
+    masked = moving("gradual")
+    masked.fit(X, Y, 32, epochs=6, initial_epoch=2, verbose=0)
+    assert masked.moving.course == Course(steps=20, epoch=5)
+    assert masked.plan.sparsity == pytest.approx(0.7, abs=0.01)
+
+
 def test_static_is_no_schedule() -> None:
     schedule = strategies.SCHEDULES["static"]()
     masked = strategies.apply(network(), strategies.Random(0.5), schedule=schedule)
