@@ -58,7 +58,7 @@ def apply(
 
     Args:
         model: A built Keras model: Sequential, Functional or a subclass. It must not override
-            `train_step` or the like.
+            `train_step` or the like. Enable LoRA before; later it is refused, as is quantization.
         pattern: Which weights are masked: a pattern, such as `Random(0.9)`; a function
             `(name, shape) -> mask` (None: not masked); or a dict of patterns or masks by glob on
             weight names, of which the first that matches decides. In a mask, True or 1 means that
@@ -76,6 +76,7 @@ def apply(
             (`Autoregressive` and `Causal`: every kernel). `"inner"` excludes the first kernel too.
             In a subclassed model, first and last go by the order in which it makes its layers.
             Weights of frozen layers (`trainable=False`) cannot be named: freeze them after `apply`.
+            Schedules that drop and grow, such as `RigL`, then leave their masks as they are.
         seed: Seed of the masks.
         data: Inputs and targets `[samples, ...]`, from which patterns such as `SNIP` and `GraSP`
             choose samples; or a `tf.data.Dataset` of batches of both, of which they take the first

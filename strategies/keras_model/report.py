@@ -85,7 +85,8 @@ def audit(model: Any) -> Audit:
         The findings for each masked weight; `ok` is the verdict.
 
     Raises:
-        Invalid: It is not a masked model, and has no `SparseDense`.
+        Invalid: It is not a masked model, and has no `SparseDense`; or a masked layer got LoRA or
+            was quantized.
 
     Example:
         >>> import keras
