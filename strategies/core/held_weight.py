@@ -183,7 +183,9 @@ class HeldWeight:
             return
         assert not self.kept_only, "nothing of a masked entry is stored that a step could change"
         initial_slots = [initial for _, initial in slots]
-        is_average = [self.has_weight_order and slot.name.endswith("_average") for slot, _ in slots]
+        is_average = [
+            self.has_weight_order and keras_internals.is_average(slot) for slot, _ in slots
+        ]
 
         def assign(value: Any, layout: Any, rest: Any, kept: Any, held: Any, *slots: Any) -> None:
             now = [

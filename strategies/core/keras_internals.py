@@ -271,6 +271,11 @@ def trained_by(optimizer: Any) -> list[Any]:
     return list(optimizer._trainable_variables)
 
 
+def is_average(slot: Any) -> bool:
+    """Returns whether an optimizer's slot is the average of the weight itself (EMA)."""
+    return bool(slot.name.endswith("_average"))
+
+
 def track(optimizer: Any, variable: Any) -> None:
     """Adds a variable to those of an optimizer, so that it is saved and restored with them."""
     optimizer._track_variable(variable)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from masksweep.strategies.core.keras_internals import is_average
 from masksweep.strategies.core.training import Training
 from masksweep.strategies.plan import Array
 
@@ -25,7 +26,7 @@ def slots_of(training: Training, value: Any) -> list[tuple[Array, Array]]:
     return [
         (np.asarray(slot.numpy()), fresh)
         for slot, fresh in training.slots.get(id(value), [])
-        if not slot.name.endswith("_average")
+        if not is_average(slot)
     ]
 
 

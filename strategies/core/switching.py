@@ -8,6 +8,7 @@ from typing import Any, Literal
 import tensorflow as tf
 
 from masksweep.strategies.core.held_weight import HeldWeight
+from masksweep.strategies.core.keras_internals import is_average
 from masksweep.strategies.plan import Array, Mask, Plan
 
 FreshSlots = Literal["none", "regrown", "all"]
@@ -27,7 +28,7 @@ def reset_slots(
     """
     for slot, fresh in slots:
         # the initial value of the slot for EMA is the weight itself
-        initial = tf.cast(value if slot.name.endswith("_average") else fresh, slot.dtype)
+        initial = tf.cast(value if is_average(slot) else fresh, slot.dtype)
         initial = tf.broadcast_to(initial, slot.shape)
         slot.assign(initial if entries is None else tf.where(entries, initial, slot.value))
 
@@ -59,7 +60,7 @@ def switch(
         for slot, fresh in slots:
             # the initial value of the slot for EMA is the weight itself
             fill = tf.fill(shape, fresh.flat[0] if fresh.size else 0.0)
-            fill = now if slot.name.endswith("_average") else tf.cast(fill, now.dtype)
+            fill = now if is_average(slot) else tf.cast(fill, now.dtype)
             is_new = fresh_slots == "all"
             value = fill if is_new else held.to_weight_shape(slot.value, fill)
             slots_now.append((slot, value, fill))

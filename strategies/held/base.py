@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
+
+from masksweep.strategies.errors import require
 from masksweep.strategies.plan import Array
 
 
@@ -37,3 +40,21 @@ class Held:
             Held values by name, in the order, shapes and dtypes of `initial`.
         """
         raise NotImplementedError
+
+
+def as_finite(name: str, values: Array, dtype: Any) -> Array:
+    """Returns held values in the dtype of their weight.
+
+    Args:
+        name: Name of the weight.
+        values: The held values.
+        dtype: The weight's dtype.
+
+    Raises:
+        Invalid: A value is not finite, or too large for the dtype.
+    """
+    with np.errstate(over="ignore"):
+        held: Array = values.astype(dtype)
+    finite = bool(np.isfinite(held).all())
+    require(finite, name, "values", f"finite numbers that a {dtype} can hold")
+    return held

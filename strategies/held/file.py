@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from masksweep.strategies.core.npz import read_arrays, read_weights
 from masksweep.strategies.errors import require
-from masksweep.strategies.held.base import Held
+from masksweep.strategies.held.base import Held, as_finite
 from masksweep.strategies.plan import Array
 from masksweep.strategies.registry import register
 
@@ -46,8 +44,5 @@ class File(Held):
                 f"{array.dtype} of shape {array.shape}",
                 f"numbers of shape {weight.shape}",
             )
-            with np.errstate(over="ignore"):
-                held_values[name] = array.astype(weight.dtype)
-            finite = bool(np.isfinite(held_values[name]).all())
-            require(finite, name, "values", f"finite numbers that a {weight.dtype} can hold")
+            held_values[name] = as_finite(name, array, weight.dtype)
         return held_values

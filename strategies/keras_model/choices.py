@@ -12,6 +12,7 @@ from masksweep.strategies.core.selection import first_matches, target_names
 from masksweep.strategies.core.weights import ReadWhenUsed
 from masksweep.strategies.errors import Invalid, require
 from masksweep.strategies.held import HELD, Held
+from masksweep.strategies.held.base import as_finite
 from masksweep.strategies.held.constant import Constant
 from masksweep.strategies.patterns import Pattern, Scored
 from masksweep.strategies.patterns.explicit import to_mask
@@ -157,12 +158,7 @@ def _held(name: str, choice: Any, weight: ReadWhenUsed) -> Array:
     if array.shape != initial.shape or array.dtype.kind not in "buifV":
         found = f"{array.dtype} of shape {array.shape}"
         raise Invalid(name, found, f"held values must be numbers of shape {initial.shape}")
-    with np.errstate(over="ignore"):
-        held: Array = array.astype(initial.dtype)
-    if not np.isfinite(held).all():
-        allowed = f"must be finite numbers that a {initial.dtype} can hold"
-        raise Invalid(name, "held values", allowed)
-    return held
+    return as_finite(name, array, initial.dtype)
 
 
 def choose_loss(loss: LossChoice) -> Callable[[Any, Any], Any] | None:

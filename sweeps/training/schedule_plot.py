@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 from masksweep.strategies.mask_changes.record import ChangeRecord
 from masksweep.sweeps.training.weight_images import SHOWN_CHANGES
@@ -35,7 +36,6 @@ def draw(records: Sequence[ChangeRecord], steps: int) -> dict[str, bytes]:
     if len(records) < 2:
         return {}
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     measured = list(records[0].measures)
     panels = 3 if measured else 2
@@ -60,15 +60,7 @@ def draw(records: Sequence[ChangeRecord], steps: int) -> dict[str, bytes]:
             axis.step(edges, [*values, values[-1]], where="post", label=name, **style)
         axis.set_title("recovery of the teacher's connections", fontsize=10, loc="left")
     for axis in axes:
-        for record in changes:
-            if record.violations or len(changes) <= SHOWN_CHANGES:
-                colour = VIOLATED_COLOUR if record.violations else "0.85"
-                axis.axvline(record.step, color=colour, linewidth=0.7, zorder=0)
-        axis.set_xlim(0, steps)
-        axis.set_ylim(0, 1.03)
-        axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axis.set_xlabel("training steps")
-        axis.spines[["top", "right"]].set_visible(False)
+        _frame(axis, changes, steps)
     violated = sum(record.violations > 0 for record in changes)
     verdict = f"entries moved after {violated} of {len(changes)} changes" if violated else ""
     shares = [w.kept / max(1, w.size) for record in records for w in record.weights.values()]
@@ -81,3 +73,18 @@ def draw(records: Sequence[ChangeRecord], steps: int) -> dict[str, bytes]:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return {"schedule.png": buffer.getvalue()}
+
+
+def _frame(axis: Any, changes: Sequence[ChangeRecord], steps: int) -> None:
+    """Draws the axes of a panel, and a line at each change that is shown."""
+    from matplotlib.ticker import MaxNLocator
+
+    for record in changes:
+        if record.violations or len(changes) <= SHOWN_CHANGES:
+            colour = VIOLATED_COLOUR if record.violations else "0.85"
+            axis.axvline(record.step, color=colour, linewidth=0.7, zorder=0)
+    axis.set_xlim(0, steps)
+    axis.set_ylim(0, 1.03)
+    axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axis.set_xlabel("training steps")
+    axis.spines[["top", "right"]].set_visible(False)
