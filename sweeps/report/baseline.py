@@ -210,9 +210,10 @@ def table(outcomes: Sequence[Outcome]) -> Table | None:
     if not cells:
         return None
     strategy, pattern, difference, p, seeds = headers(outcomes)
-    in_lines = difference.replace(" or ", " or\n").replace(" minus ", "\nminus ")
+    if " or " in difference:  # several metrics: one in each line, or 80 columns do not do
+        difference = difference.replace(" or ", " or\n").replace(" minus ", "\nminus ")
     columns = [
-        Column(strategy), Column(pattern, wrap=True, min_width=12), Column(in_lines), Column(p),
+        Column(strategy), Column(pattern, wrap=True, min_width=12), Column(difference), Column(p),
         Column(seeds),
     ]  # fmt: skip
     return tables.terminal(columns, cells)
