@@ -21,7 +21,7 @@ MAX_OUTPUT_DIFFERENCE = 1e-5
 """Largest allowed difference between the outputs of the trained and of the reloaded model, as a
 factor of `max(1, largest |output|)`."""
 
-PART_ENTRIES = 2**20
+PART_ENTRIES = 2**18
 """Number of entries that are compared at once, so that few temporary arrays are in memory."""
 
 
@@ -91,7 +91,7 @@ def violations(weights: Mapping[str, Array], plan: Plan) -> tuple[int, float]:
     """
     total, largest = 0, 0.0
     for w in plan.weights:
-        for mask, values, held in _in_parts(w.mask, weights[w.weight.name], w.held):
+        for mask, values, held in in_parts(w.mask, weights[w.weight.name], w.held):
             wrong = ~mask & (bits(values) != bits(held))
             if not wrong.any():
                 continue
@@ -102,7 +102,7 @@ def violations(weights: Mapping[str, Array], plan: Plan) -> tuple[int, float]:
     return total, largest
 
 
-def _in_parts(*arrays: Array) -> Iterator[tuple[Array, ...]]:
+def in_parts(*arrays: Array) -> Iterator[tuple[Array, ...]]:
     """Yields slices of the first axis of arrays of the same shape, which need little memory."""
     first = arrays[0]
     if first.size <= PART_ENTRIES:
@@ -134,7 +134,7 @@ def moved_fraction(start: Mapping[str, Array], end: Mapping[str, Array], plan: P
     changed = sum(
         int((mask & (bits(before) != bits(after))).sum())
         for name, m in masks.items()
-        for mask, before, after in _in_parts(m, start[name], end[name])
+        for mask, before, after in in_parts(m, start[name], end[name])
     )
     return changed / kept if kept else 0.0
 

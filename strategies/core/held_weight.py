@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -86,8 +87,13 @@ class HeldWeight:
 
         For a value that is left over (see `Binding.padded`) it is `-1 - index` of a masked entry.
         """
-        assert self.binding.places is not None
-        return np.asarray(self.binding.places(self.layout.value, self._shape))
+        return np.asarray(self._places_graph(self.layout.value, self._shape))
+
+    @cached_property
+    def _places_graph(self) -> Callable[..., Any]:
+        """`Binding.places` as a graph, which frees each tensor as soon as it was used."""
+        graph: Callable[..., Any] = tf.function(self.binding.places, autograph=False)
+        return graph
 
     def release(self) -> None:
         """Frees the memory of the model's own variable if its values are not needed."""

@@ -88,6 +88,24 @@ class Holding:
             self.start[held.weight.name] = np.asarray(now)
 
     @contextmanager
+    def keeping_start(self) -> Iterator[None]:
+        """Keeps `start` in the order of the values, if masks change inside a `with` block.
+
+        Where an entry was masked, nothing is known of its start: it is +0.0, as all that is not
+        stored.
+        """
+        before = [(held, held.places()) for held in self.weights if held.kept_only]
+        yield
+        for held, old in before:
+            new, start = held.places(), self.start[held.weight.name]
+            order = np.argsort(old)
+            position = np.searchsorted(old, new, sorter=order)
+            nearest = order[np.minimum(position, len(old) - 1)]
+            reordered = start[nearest]
+            reordered[old[nearest] != new] = 0
+            self.start[held.weight.name] = reordered
+
+    @contextmanager
     def dense_variables(self) -> Iterator[None]:
         """Gives the model's own variables, inside a `with` block, values that are not stored."""
         not_stored = [held for held in self.weights if held.kept_only]

@@ -189,7 +189,7 @@ class MovingMasks:
         due = [s for s in self._changes.events if last < s <= steps and s not in self._passed]
         for step in due:
             self.count_violations()
-            with self._replicas.scope():
+            with self._replicas.scope(), self.holding.keeping_start():
                 self._changes.after_step(self, step, partial(self._gradients_of, step))
             self.saved = self._changes.saved
         self._plan_gradients(steps)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from masksweep.strategies.core.audit import bits, moved_fraction, violations
+from masksweep.strategies.core.audit import bits, in_parts, moved_fraction, violations
 from masksweep.strategies.core.held_weight import HeldWeight
 from masksweep.strategies.keras_model.masked_model import MaskedModel, require_masked
 from masksweep.strategies.keras_model.sparse_dense import SparseDense, sparse_layers
@@ -140,11 +140,16 @@ def _audit_kept_values(held: HeldWeight, start: Array) -> WeightAudit:
     Where no value is stored, an entry is +0.0, which is its held value. So a violation is a stored
     value at a masked entry that has any bit.
     """
-    places, mask = held.places(), held.kept
-    used = places >= 0  # a value that is left over is in no place of the weight
-    values, start, places = held.value.numpy()[used], start[used], places[used]
-    wrong = values[~mask.at(places) & (bits(values) != 0)].astype(np.float64)
-    drift = float(np.where(np.isnan(wrong), np.inf, np.abs(wrong)).max(initial=0.0))
-    moved = float((bits(start) != bits(values)).mean()) if values.size else 0.0
-    size = math.prod(held.weight.shape)
-    return WeightAudit(held.weight.name, size, mask.masked, len(wrong), drift, moved)
+    size, mask, name = math.prod(held.weight.shape), held.kept, held.weight.name
+    used = wrong = moved = 0
+    drift = 0.0
+    for places, values, before in in_parts(held.places(), held.value.numpy(), start):
+        is_used = places >= 0  # a value that is left over is in no place of the weight
+        used += int(is_used.sum())
+        moved += int((is_used & (bits(before) != bits(values))).sum())
+        is_wrong = is_used & (bits(values) != 0)
+        is_wrong[is_wrong] = ~mask.at(places[is_wrong])
+        wrong += int(is_wrong.sum())
+        drifts = np.abs(values[is_wrong].astype(np.float64))
+        drift = max(drift, float(np.where(np.isnan(drifts), np.inf, drifts).max(initial=0.0)))
+    return WeightAudit(name, size, mask.masked, wrong, drift, moved / used if used else 0.0)

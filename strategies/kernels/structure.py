@@ -17,6 +17,8 @@ ENTRIES_IN_BAND = 12
 that of going from one unit to the next."""
 
 
+PART_ENTRIES = 2**18
+"""Number of entries of a mask whose indices are computed at once."""
 NO_ENTRIES = np.empty((2, 0), np.int32)
 
 
@@ -68,15 +70,24 @@ def pack(mask: Mask, band: int | None = None, places: int = 0) -> Array:
         [0, 1, 1]
     """
     matrix = mask.reshape(-1, mask.shape[-1])
-    outputs, inputs = np.divmod(np.flatnonzero(matrix.T), max(1, len(matrix)))
+    inputs, outputs = _entries_by_output(matrix)
     masked = np.flatnonzero(~matrix)[: max(0, places - len(inputs))] if places else inputs[:0]
-    return pack_entries(
-        inputs.astype(np.int32),
-        outputs.astype(np.int32),
-        matrix.shape,
-        band,
-        np.stack(np.divmod(masked, max(1, matrix.shape[1]))),
-    )
+    masked_entries = np.stack(np.divmod(masked, max(1, matrix.shape[1])))
+    return pack_entries(inputs, outputs, matrix.shape, band, masked_entries)
+
+
+def _entries_by_output(matrix: Mask) -> tuple[Array, Array]:
+    """Returns the input and the output of each kept entry, `[kept]` int32, by output.
+
+    Some columns at a time, because the indices of NumPy take 8 bytes, and the structure 4.
+    """
+    columns = max(1, PART_ENTRIES // max(1, len(matrix)))
+    parts = [NO_ENTRIES]
+    for start in range(0, matrix.shape[1], columns):
+        outputs, inputs = np.nonzero(matrix[:, start : start + columns].T)
+        parts.append(np.stack([inputs, outputs + start]).astype(np.int32))
+    inputs, outputs = np.concatenate(parts, axis=1)
+    return inputs, outputs
 
 
 def pack_entries(
@@ -97,28 +108,28 @@ def pack_entries(
     """
     kept, places = len(inputs), len(inputs) + masked.shape[1]
     band = _band(shape, places) if band is None else band
-    by_band = np.argsort(inputs // band, kind="stable")
+    packed = np.empty(_length(shape, places, band), np.int32)
+    packed[0] = band
+    structure = unpack(packed, *shape)
+    bands, units = _bands(shape, band)
+    by_band, structure.output_starts[:] = _sorted(inputs // band * units + outputs, bands * units)
     outputs, inputs = outputs[by_band], inputs[by_band]
-    by_input = np.lexsort((outputs, inputs, outputs // band))
-    arrays = (
-        np.array([band]),
-        _starts(inputs // band, outputs, *_bands(shape, band)),
-        inputs,
-        masked[0],
-        _starts(outputs // band, inputs, *_bands(shape[::-1], band)),
-        outputs[by_input],
-        masked[1],
-        by_input,
-        np.arange(kept, places),
-    )
-    return np.concatenate([array.astype(np.int32) for array in arrays])
+    structure.inputs[:] = np.concatenate([inputs, masked[0]])
+    bands, units = _bands(shape[::-1], band)
+    by_input, structure.input_starts[:] = _sorted(outputs // band * units + inputs, bands * units)
+    structure.outputs[:] = np.concatenate([outputs[by_input], masked[1]])
+    structure.positions[:kept], structure.positions[kept:] = by_input, range(kept, places)
+    return packed
 
 
 def packed_length(shape: tuple[int, int], kept: int) -> int:
     """Returns the length of the result of `pack` for a kernel with so many kept entries."""
-    band = _band(shape, kept)
+    return _length(shape, kept, _band(shape, kept))
+
+
+def _length(shape: tuple[int, int], places: int, band: int) -> int:
     starts = (math.prod(_bands(axes, band)) + 1 for axes in (shape, shape[::-1]))
-    return 1 + sum(starts) + 3 * kept
+    return 1 + sum(starts) + 3 * places
 
 
 def _band(shape: tuple[int, int], kept: int) -> int:
@@ -127,10 +138,22 @@ def _band(shape: tuple[int, int], kept: int) -> int:
     return min(max(shape), max(MIN_BAND, round(ENTRIES_IN_BAND / density)))
 
 
-def _starts(bands: Array, units: Array, count: int, size: int) -> Array:
-    """Returns where the entries of each unit start in each band, `[count * size + 1]`."""
-    counts = np.bincount(bands * size + units, minlength=count * size)
-    return np.concatenate([[0], np.cumsum(counts)])
+def _sorted(keys: Array, count: int) -> tuple[Array, Array]:
+    """Sorts entries by a key in `range(count)`; entries with the same key stay in their order.
+
+    SciPy's change of format from CSR to CSC counts the keys. It takes less time and memory than a
+    sort of NumPy.
+
+    Returns:
+        The old position of each entry, `[entries]`, and where the entries of each key start,
+        `[count + 1]`.
+    """
+    from scipy.sparse import csr_array
+
+    entries = len(keys)
+    one_in_each_row = np.ones(entries, bool), keys, np.arange(entries + 1, dtype=np.int32)
+    by_key = csr_array(one_in_each_row, shape=(entries, count)).tocsc()
+    return by_key.indices, by_key.indptr
 
 
 def _bands(shape: tuple[int, ...], band: int) -> tuple[int, int]:
@@ -172,12 +195,13 @@ def flat_indices(packed: Any, inputs: int, outputs: int) -> Any:
     by_output = tf.maximum(1, -(-inputs // band)) * outputs + 1
     by_input = tf.maximum(1, -(-outputs // band)) * inputs + 1
     places = (packed.shape[0] - 1 - by_output - by_input) // 3
-    sizes = [by_output, places, by_input, places, places]
-    starts, rows, _, columns, _ = tf.split(packed[1:], sizes)
+    # slices, not tf.split, which would copy all five arrays
+    starts, rows = packed[1 : 1 + by_output], packed[1 + by_output : 1 + by_output + places]
+    columns = packed[packed.shape[0] - 2 * places : packed.shape[0] - places]
     # the unit of an entry is the last one that starts at it or before; faster than tf.repeat
     order = tf.range(places, dtype=packed.dtype)
-    units = tf.searchsorted(starts, order, side="right", out_type=tf.int64) - 1
     is_kept = order < starts[-1]
-    units = tf.where(is_kept, units % outputs, tf.cast(columns, tf.int64))
-    flat = tf.cast(rows, tf.int64) * outputs + units
+    units = tf.searchsorted(starts, order, side="right") - 1
+    units = tf.where(is_kept, units % outputs, columns)
+    flat = tf.cast(rows, tf.int64) * outputs + tf.cast(units, tf.int64)
     return tf.where(is_kept, flat, -1 - flat)

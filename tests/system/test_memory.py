@@ -80,7 +80,9 @@ print(json.dumps([status("VmHWM") - base, step_ms]))
 
 def measured(code: str, *arguments: object) -> object:
     """Runs code in a process of its own, and returns what it prints last."""
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    # glibc keeps freed arrays of less than 32 MiB, here some 100 MiB; with this it returns those
+    # from 1 MiB on, so that the peak is what is needed
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "MALLOC_MMAP_THRESHOLD_": str(MIB)}
     command = [sys.executable, "-W", "ignore", "-c", MEASURED + code, *map(str, arguments)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-2000:]
@@ -100,7 +102,7 @@ def test_a_sparse_model_takes_less_than_half_of_the_dense_one() -> None:
     assert dense > 500 * MIB
     assert peak("deferred", 4096, 0.9) < 0.5 * dense
     # here Keras has drawn the dense kernels before they are masked
-    assert peak("built", 4096, 0.9) < 0.8 * dense
+    assert peak("built", 4096, 0.9) < 0.6 * dense
 
 
 def test_a_large_sparse_model_takes_a_small_part_of_the_dense_one() -> None:

@@ -112,6 +112,36 @@ def test_what_is_cut_stays_cut_and_a_loaded_model_goes_on_to_the_same_bits(
         np.testing.assert_array_equal(array, expected[name])
 
 
+@pytest.mark.parametrize("schedule", ["rigl", "gradual"])
+@pytest.mark.parametrize("rate", [0.0, 0.1])
+def test_what_moved_is_the_same_where_masked_entries_are_not_stored(
+    schedule: str, rate: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("masksweep.strategies.core.audit.PART_ENTRIES", 7)
+    moved = {}
+    for strategy in ("hard_mask", "sparse_values", "sparse_tensor"):
+        masked = moving(schedule, strategy)
+        masked.optimizer.learning_rate = rate
+        train(masked)
+        assert len(masked.mask_changes) > 2
+        masked.save(tmp_path / "masked.keras")
+        loaded = keras.models.load_model(tmp_path / "masked.keras")
+        audits = [strategies.audit(model) for model in (masked, loaded)]
+        assert audits[0] == audits[1]
+        for held in (held for held in masked.holding.weights if held.kept_only):
+            # what is left over counts nowhere
+            held.value.assign(np.where(held.places() < 0, 3.0, held.value.numpy()))
+        assert strategies.audit(masked) == audits[0]
+        moved[strategy] = [weight.moved for weight in audits[0].weights]
+    assert moved["hard_mask"] == moved["sparse_values"]
+    if rate == 0:
+        assert not any(moved["sparse_tensor"])
+        # an entry that was cut and is regrown had its initial value, and is 0
+        assert sum(moved["hard_mask"]) < 0.1
+    else:
+        assert moved["sparse_tensor"] == moved["hard_mask"]
+
+
 def batches() -> Any:
     """The batches of `train`."""
     return ((X[i : i + 32], Y[i : i + 32]) for _ in range(4) for i in range(0, 160, 32))
