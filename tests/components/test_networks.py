@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from masksweep.strategies import STRATEGIES, Invalid
 from masksweep.strategies.core.audit import moved_fraction, violations
@@ -151,6 +152,26 @@ def test_set_mlp_starts_and_drops_out_as_the_tutorial() -> None:
     kept = trained != 0
     np.testing.assert_allclose(trained[kept], units[kept], rtol=1e-6)  # not scaled up
     assert kept.sum() / (units != 0).sum() == pytest.approx(0.8, abs=0.1)
+
+
+@pytest.mark.parametrize("straight_through", [True, False])
+def test_a_dropped_unit_of_set_mlp_learns_as_in_the_tutorial(straight_through: bool) -> None:
+    model = built(SETMLP((200,), straight_through=straight_through), MNIST)
+    layers = [model.get_layer(name).output for name in ("hidden_1", "scale_1")]
+    parts = keras.Model(model.inputs[0], [*layers, model.output])
+    kernel = model.get_layer("hidden_1").kernel
+    with tf.GradientTape() as tape:
+        units, kept, outputs = parts(images(1, *MNIST), training=True)
+        loss = tf.reduce_sum(outputs**2)
+    learns = np.asarray(tape.gradient(loss, kernel.value)).any(0)
+    active, dropped = np.asarray(units[0]) > 0, np.asarray(kept[0]) == 0
+    assert (active & dropped).any()
+    assert not learns[~active].any()
+    assert learns[active & ~dropped].all()
+    assert (learns[active & dropped] == straight_through).all()
+    # the outputs do not have the dropped units, with either gradient
+    output = model.get_layer("output")
+    np.testing.assert_allclose(outputs, output(kept), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(dropped(images(3, *MNIST)), units * 0.8, rtol=1e-5)
 
 
