@@ -12,7 +12,8 @@ from masksweep.sweeps.config.trial import Trial
 def variants(trials: Sequence[Trial]) -> dict[str, str]:
     """Returns the settings that distinguish each trial from others of its strategy and pattern.
 
-    Settings are written as `adamw, train.epochs=2`. Seed, `jit` and `pack` do not count.
+    Settings are written as `adamw, train.epochs=2`. The seed does not count. `jit` and `pack` count
+    only where trials differ in nothing else, so that a seed is in each group once.
 
     Returns:
         Label by trial id; empty if the trials differ in no setting.
@@ -25,20 +26,24 @@ def variants(trials: Sequence[Trial]) -> dict[str, str]:
         settings = {t.id: flatten(t.canonical()) for t in members}
         keys = dict.fromkeys(k for s in settings.values() for k in s)
         differ = [k for k in keys if len({repr(s.get(k)) for s in settings.values()}) > 1]
-        differ = [k for k in differ if k not in ("seed", "jit", "pack")]
+        differ = [k for k in differ if k != "seed"]
+        rarely = [k for k in differ if k in ("jit", "pack")]
+        differ = [k for k in differ if k not in rarely]
+        alike = {repr([s.get(k) for k in ("seed", *differ)]) for s in settings.values()}
+        differ += rarely if len(alike) < len(settings) else []
         # settings that follow from the choice of the optimizer add nothing to its name
         differ = [k for k in differ if not _is_determined(k, differ, list(settings.values()))]
         for trial in members:
             differing = {k: settings[trial.id].get(k) for k in differ}
             labels[trial.id] = ", ".join(
-                str(v) if k in GROUPS_SHOWN_BY_NAME else f"{k}={_short(v)}"
+                str(v) if k in GROUPS_SHOWN_BY_NAME else f"{k}={short(v)}"
                 for k, v in differing.items()
                 if v is not None
             )
     return labels
 
 
-def _short(value: Any) -> Any:
+def short(value: Any) -> Any:
     """Returns the value as it is shown.
 
     Of the digest of a file these are its first digits, which tell files apart. A component within

@@ -14,6 +14,7 @@ from masksweep.sweeps.common.tables import Column
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.score_metric import ScoreMetric
 from masksweep.sweeps.config.trial import Trial
+from masksweep.sweeps.report.data_sets import data_labels
 from masksweep.sweeps.report.significance import (
     SIGNIFICANCE_LEVEL,
     Difference,
@@ -190,8 +191,9 @@ def method_note(row_count: int) -> str:
 def noise_note(outcomes: Sequence[Outcome]) -> str:
     """Returns a sentence on the noise between seeds; empty without two dense trials."""
     by_data: dict[str, list[Outcome]] = {}
+    data_of = data_labels(outcomes)
     for o in outcomes:
-        by_data.setdefault(o.trial.data.name, []).append(o)
+        by_data.setdefault(data_of[o.trial.id], []).append(o)
     parts = []
     for name, members in by_data.items():
         suffix = f" ({name})" if len(by_data) > 1 else ""

@@ -8,6 +8,7 @@ from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.config.validation import as_section
 from masksweep.sweeps.report.baseline import metric, score
+from masksweep.sweeps.report.data_sets import data_labels
 
 DENSE = "dense"
 """Label of the dense control."""
@@ -21,10 +22,11 @@ def by_data(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
     did not hold, are left out.
     """
     shown: dict[str, list[Outcome]] = {}
+    data_of = data_labels(outcomes)
     for o in outcomes:
         held = o.trial.strategy.role == "dense" or o.result.metrics.get("integrity/ok") == 1
         if o.status == "ok" and held and RATIO in o.result.metrics and score(o) is not None:
-            shown.setdefault(o.trial.data.name, []).append(o)
+            shown.setdefault(data_of[o.trial.id], []).append(o)
     moved = {
         data: [o for o in members if metric(o) == metric(members[0])]
         for data, members in shown.items()
@@ -36,19 +38,29 @@ def by_data(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
 def lines(outcomes: Sequence[Outcome]) -> dict[str, dict[float, list[float]]]:
     """Returns the scores of the seeds by FLOPs ratio, for each way to choose and move masks.
 
+    If there are several models, or other settings, there are lines for each of them.
+
     Args:
         outcomes: The trials of one plot.
     """
     found: dict[str, dict[float, list[float]]] = {}
-    groups: dict[tuple[str, str], list[Outcome]] = {}
+    groups: dict[tuple[str, str, str], list[Outcome]] = {}
     for o in outcomes:
-        groups.setdefault((method(o.trial), o.trial.pattern_label), []).append(o)
-    for (label, _), members in groups.items():
+        groups.setdefault((method(o.trial), o.trial.pattern_label, o.variant), []).append(o)
+    several = len(groups) > len({group[:2] for group in groups})
+    for (label, _, variant), members in groups.items():
+        if several and variant:
+            label = f"{label} ({variant})"
         # the masks of a seed may cost a little more than those of another
         flops = sum(o.result.metrics[RATIO] for o in members) / len(members)
         scores = [value for o in members if (value := score(o)) is not None]
         found.setdefault(label, {}).setdefault(flops, []).extend(scores)
     return found
+
+
+def is_dense(label: str) -> bool:
+    """Returns whether a line is that of the dense control, of one of several models perhaps."""
+    return label == DENSE or label.startswith(f"{DENSE} (")
 
 
 def method(trial: Trial) -> str:

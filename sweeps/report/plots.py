@@ -164,8 +164,8 @@ def _plot_over_flops(outcomes: Sequence[Outcome], form: str) -> bytes | None:
         flops, scores = sorted(points), [points[f] for f in sorted(points)]
         means, halves = zip(*(mean_and_interval(values) for values in scores), strict=True)
         style = {"color": "0.3", "marker": "*", "linestyle": ""}
-        if label != flops_plot.DENSE:
-            style = method_style(label, [name for name in lines if name != flops_plot.DENSE])
+        if not flops_plot.is_dense(label):
+            style = method_style(label, [name for name in lines if not flops_plot.is_dense(name)])
         bars = [0 if isnan(half) else half for half in halves]
         axis.errorbar(
             flops, means, yerr=bars, label=label, markersize=5, linewidth=1.3, capsize=2, **style

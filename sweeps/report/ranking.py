@@ -12,6 +12,7 @@ from masksweep.sweeps.config.display import label
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.report import leak_atlas_results
 from masksweep.sweeps.report.baseline import metric, score, training_key
+from masksweep.sweeps.report.data_sets import data_labels
 from masksweep.sweeps.results import leaks
 
 MIN_SPEEDUP = 1.25
@@ -79,12 +80,13 @@ def group_by_kind(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
         are several, and metric if there are several objectives, for example `columns, held init`.
     """
     by_kind: dict[str, list[Outcome]] = {}
-    several = len({o.trial.data.name for o in outcomes}) > 1
+    data_of = data_labels(outcomes)
+    several = len(set(data_of.values())) > 1
     several_objectives = len({o.trial.objective for o in outcomes}) > 1
     for o in outcomes:
         if o.trial.strategy.role != "dense" and not o.trial.still_reason:
             held_label = "" if o.trial.held.name == "zero" else f", held {label(o.trial.held)}"
-            data = f", {o.trial.data.name}" if several else ""
+            data = f", {data_of[o.trial.id]}" if several else ""
             moves = "" if o.trial.schedule.name == "static" else f", {label(o.trial.schedule)}"
             by = f", {o.trial.score_metric.name}" if several_objectives else ""
             kind = f"{o.trial.pattern.name}{moves}{held_label}{data}{by}"
