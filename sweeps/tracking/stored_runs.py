@@ -151,10 +151,15 @@ def parent_runs(client: Any, sweep: str | Sequence[str] | None, uri: str | None)
 
 
 def trial_runs(client: Any, parent: str) -> list[Any]:
-    """Returns the ended runs of a sweep's trials, the oldest first, one run per trial."""
+    """Returns the ended runs of a sweep's trials, the oldest first, one run per trial.
+
+    A run that another has replaced (`--rerun`) is left out once the other has finished.
+    """
     runs = _search(client, f"tags.mlflow.parentRunId = '{parent}'")
     ended = [r for r in reversed(runs) if r.info.status != "RUNNING"]
-    return one_run_per_trial([r for r in ended if "trial.superseded" not in r.data.tags])
+    finished = {r.info.run_id for r in ended if r.info.status == "FINISHED"}
+    valid = [r for r in ended if r.data.tags.get("trial.superseded") not in finished]
+    return one_run_per_trial(valid)
 
 
 def one_run_per_trial(runs: Sequence[Any]) -> list[Any]:

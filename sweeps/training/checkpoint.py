@@ -8,7 +8,6 @@ file (no pickle).
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import re
 import time
@@ -26,6 +25,7 @@ from masksweep.strategies.plan import Array
 from masksweep.sweeps.common.provenance import code_version
 from masksweep.sweeps.common.redact import redact
 from masksweep.sweeps.common.storage import Folder
+from masksweep.sweeps.training.array_file import from_bytes, to_bytes
 
 FORMAT_VERSION = 1
 """Version of the file format."""
@@ -131,9 +131,9 @@ class Checkpoints:
             self._spent += self._last - tic
 
     def _write(self, state: State) -> None:
-        buffer, text = io.BytesIO(), json.dumps(state.position).encode()
-        np.savez(buffer, *state.arrays, position=np.frombuffer(text, np.uint8))
-        payload, fields = buffer.getvalue(), self._header_fields(state.steps)
+        arrays = {f"arr_{i}": array for i, array in enumerate(state.arrays)}
+        arrays["position"] = np.frombuffer(json.dumps(state.position).encode(), np.uint8)
+        payload, fields = to_bytes(arrays), self._header_fields(state.steps)
         header = json.dumps({**fields, "sha256": _digest(fields, payload)})
         name = NAME_FORMAT.format(state.steps)
         self._folder.write(name, header.encode() + b"\n" + payload)
@@ -150,10 +150,9 @@ class Checkpoints:
         for key, value in expected.items():
             if fields.get(key) != value:
                 raise ValueError(f"of another {key}")
-        with np.load(io.BytesIO(payload), allow_pickle=False) as file:
-            arrays = [file[f"arr_{i}"] for i in range(len(file.files) - 1)]
-            position = json.loads(file["position"].tobytes())
-        return State(_steps(name), position, arrays)
+        arrays = from_bytes(payload)
+        position = json.loads(arrays.pop("position").tobytes())
+        return State(_steps(name), position, [arrays[f"arr_{i}"] for i in range(len(arrays))])
 
     def _header_fields(self, steps: int) -> dict[str, Any]:
         """The fields of a header, without the digest."""

@@ -33,12 +33,12 @@ def scaled(trial: Trial, model: Any, plan: Plan, course: Course) -> Trial:
         course: The length of the dense training.
 
     Returns:
-        The trial itself if `train.match_flops` is null, or if nothing is masked.
+        The trial itself if `train.match_flops` is null, nothing is masked, or nothing trains.
 
     Raises:
-        Invalid: The products of the model cannot be counted.
+        Invalid: The products of the model cannot be counted, or no step has any.
     """
-    if trial.train.match_flops is None or not plan.weights:
+    if trial.train.match_flops is None or not plan.weights or not course.steps:
         return trial
     if not dense_step_flops(model):
         allowed = f"must be null: the products of model={trial.model.name} cannot be counted"
@@ -46,6 +46,9 @@ def scaled(trial: Trial, model: Any, plan: Plan, course: Course) -> Trial:
     steps = course.steps
     for _ in range(MAX_ROUNDS):  # the share of dense steps of a schedule depends on their number
         ratio = training_ratio(trial, model, plan, Course(steps, course.epoch))
+        if not ratio:
+            allowed = "must be null: with these masks, no step takes any FLOPs"
+            raise Invalid("train.match_flops", trial.train.match_flops, allowed)
         previous, steps = steps, max(1, round(course.steps / ratio))
         if steps == previous:
             break

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from masksweep.strategies.plan import Array
 from masksweep.sweeps.common.provenance import code_version
 from masksweep.sweeps.common.storage import Folder
 from masksweep.sweeps.config.trial import Trial
+from masksweep.sweeps.training.array_file import from_bytes, to_bytes
 
 MAX_KEPT = 2
 """Number of the newest entries that the process keeps: a pruning round, and its dense start."""
@@ -38,9 +37,7 @@ def save(key: str, arrays: Mapping[str, Array], folder: Folder | None) -> None:
     while len(_kept) > MAX_KEPT:
         _kept.popitem(last=False)
     if folder is not None:
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)  # type: ignore[arg-type]
-        content = buffer.getvalue()
+        content = to_bytes(arrays)
         digest = hashlib.sha256(content).hexdigest()
         # each file system has its own errors; without the file, the weights are trained again
         with suppress(Exception):
@@ -62,8 +59,7 @@ def load(key: str, folder: Folder | None) -> Mapping[str, Array] | None:
         content = folder.read(_file(key))
         if hashlib.sha256(content[64:]).hexdigest().encode() != content[:64]:
             return None
-        with np.load(io.BytesIO(content[64:]), allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        return from_bytes(content[64:])
     except Exception:  # missing or damaged: the weights are trained again
         return None
 

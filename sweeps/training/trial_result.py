@@ -91,8 +91,9 @@ def _tags(ended: EndedTraining, audited: Mapping[str, float]) -> dict[str, str]:
         tags["integrity.untrained"] = start.trial.still_reason
     if not start.data.deterministic:
         tags["data.order"] = UNKNOWN_ORDER
-    causes = [*leak_cause.causes(start, ended.position.found, ended.by_finalizing)]
-    causes += integrity.moved_outputs(start, ended.program, ended.before, audited)
+    # first what asks the program for its final outputs: finding causes trains with it again
+    moved = integrity.moved_outputs(start, ended.program, ended.before, audited)
+    causes = [*leak_cause.causes(start, ended.position.found, ended.by_finalizing), *moved]
     choices = start.trial.running_strategy.choices(ended.plan)
     tags |= {f"strategy.{key}": text for key, text in choices.items()}
     return tags | mask_course.cause_tags(causes, ended.records)

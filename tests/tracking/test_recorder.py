@@ -28,7 +28,7 @@ from masksweep.sweeps.config.plan import PlannedTrial, count_by_state
 from masksweep.sweeps.config.sections import Tracking
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.results import TrialResult
-from masksweep.sweeps.tracking import resume
+from masksweep.sweeps.tracking import resume, stored_runs
 from masksweep.sweeps.tracking.client import new_client
 from masksweep.sweeps.tracking.recorder import Recorder
 from masksweep.sweeps.tracking.sender import Sender
@@ -426,6 +426,25 @@ def test_rerun_repeats_and_the_newest_counts() -> None:
     (new,) = [r for r in seed_0_runs if r is not old]
     assert old.data.tags["trial.superseded"] == new.info.run_id
     assert count_by_state(resume.find_done(PLANNED, NAME)[0]) == "3 trials: 3 done"
+
+
+def test_a_rerun_that_does_not_finish_hides_no_result() -> None:
+    sweep(*TRIALS)
+    finished = {run.info.run_id for run in children()}
+    with recorder(rerun=True) as (_, sweep_recorder):
+        sweep_recorder.start_sweep("note", [])
+        sweep_recorder.sender.start()
+        record(sweep_recorder, TRIALS[0], again=True)
+        sweep_recorder.start_trial(TRIALS[1], TRIALS[1].name, True)
+        sweep_recorder.kill_trials()  # as Ctrl-C
+        sweep_recorder.end_sweep("KILLED", "note", {})
+        assert sweep_recorder.sender.finish(10)
+    (parent,) = stored_runs.parent_runs(client(), NAME, None)
+    shown = {run.info.run_id for run in stored_runs.trial_runs(client(), parent)}
+    assert len(shown) == 3
+    assert len(shown & finished) == 2  # one has a new result, and takes the place of the old one
+    # what the rerun had not done is still to be done
+    assert count_by_state(resume.find_done(PLANNED, NAME)[0]) == "3 trials: 2 done, 1 to run"
 
 
 def test_a_finished_run_of_other_code_is_kept_with_a_warning(

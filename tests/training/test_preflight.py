@@ -153,6 +153,16 @@ def test_flops_that_cannot_be_matched_are_one_line(child: Preflight, tmp_path: P
         check(trials, child.ask)
 
 
+def test_flops_are_matched_where_there_are_some(child: Preflight) -> None:
+    logistic: dict[str, Any] = {"model": {"name": "logistic"}, "targets": ["*/kernel"]}
+    matched = {"epochs": 1, "batch_size": 100, "match_flops": "dense"}
+    untrained = trial(**logistic, train={**matched, "epochs": 0})
+    check([untrained], child.ask)
+    nothing_kept = trial(**logistic, train=matched, pattern={"name": "random", "sparsity": 0.9999})
+    with pytest.raises(Invalid, match=r"^train\.match_flops=dense: must be null: with these masks"):
+        check([nothing_kept], child.ask)
+
+
 def test_a_model_that_ends_its_process_is_bad_input() -> None:
     with Preflight() as child:
         child._child._process.kill()
