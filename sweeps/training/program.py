@@ -188,9 +188,13 @@ class Program:
         return model_ends.side_by_side(self.training.model, self.shape.heads, outputs)
 
     def losses(self, x: Any, y: Any) -> tuple[Any, Any]:
-        """(mean loss, accuracy or mean squared error) of one batch, as tensors in a graph."""
-        outputs = self.training.forward(x, training=False)[0]
-        return self._loss.unweighted(y, outputs), self.score(y, outputs)
+        """(mean loss, accuracy or mean squared error) of one batch, as tensors in a graph.
+
+        As in Keras, the loss has the terms that layers add, such as those of regularizers.
+        """
+        outputs, _, added = self.training.forward(x, training=False)
+        loss = self._loss.unweighted(y, outputs)
+        return loss + sum(tf.cast(term, loss.dtype) for term in added), self.score(y, outputs)
 
     def evaluate(self, x: Any, y: Any) -> tuple[float, float]:
         """(mean loss, accuracy or mean squared error) over all samples, without training."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
@@ -13,6 +14,7 @@ from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.training import iterative_pruning, pack, preflight, setup
 from masksweep.sweeps.training.checkpoint import Checkpoints
+from masksweep.sweeps.training.loop import single_trial_loop
 from masksweep.sweeps.training.run_trial import run
 from masksweep.sweeps.training.state import PackMember
 from tests.support.data_files import write_npz
@@ -37,6 +39,18 @@ def test_metrics_are_recorded_beside_the_accuracy() -> None:
         assert crossentropy == pytest.approx(metrics[f"{part}/loss"], rel=1e-5)
         assert 0.5 < metrics[f"{part}/auc"] <= 1
     assert not any(name.startswith("train/auc") for name in result.metrics)
+
+
+def test_the_loss_that_is_evaluated_has_the_terms_of_regularizers_as_in_keras() -> None:
+    mlp = {"name": "mlp", "hidden": [12], "l2": 0.05}
+    loop = single_trial_loop(setup.start(trial(strategy="dense", model=mlp, speed={"rounds": 0})))
+    loop.run()
+    (scores,) = loop.scores("validation")
+    model = loop.program.single_program.training.model
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    x, y = loop.runs[0].start.data.validation
+    assert scores["validation/loss"] == model.evaluate(x, y, batch_size=len(y), verbose=0)
+    assert sum(model.losses) > 0.1
 
 
 @pytest.mark.slow  # compiles a pack
