@@ -66,7 +66,7 @@ def compare_with_baseline(
         under_baseline = o.trial.with_strategy(baselines[0].trial.strategy)
         partner = partners.get(training_key(under_baseline))
         own, other = score(o), None if partner is None else score(partner, metric(o))
-        if own is None or other is None:
+        if own is None or other is None or not math.isfinite(own - other):
             continue
         pattern = ", ".join(filter(None, [o.trial.pattern_label, o.variant]))
         groups.setdefault((o.trial.label, pattern, metric(o)), []).append((own, other))

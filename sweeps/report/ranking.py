@@ -160,11 +160,14 @@ def _held(outcome: Outcome) -> bool:
 
 
 def _score(outcome: Outcome) -> float | None:
-    """Returns the accuracy in percent, or minus the loss: more is better."""
+    """Returns the accuracy in percent, or minus the loss: more is better.
+
+    An infinite score, or NaN, is that of a training that diverged: nothing is worse.
+    """
     number = score(outcome)
-    if number is None or not isfinite(number):
+    if number is None:
         return None
-    return metric(outcome).sign * number
+    return metric(outcome).sign * number if isfinite(number) else -math.inf
 
 
 # -- speed -----------------------------------------------------------------------------------
@@ -222,7 +225,8 @@ def choose_strategies(
     Two runs of the same sweep must lead to the same choice. So only differences count that a second
     run would confirm: a score must be better by more than the noise between two dense seeds (scores
     do not count if the noise is not known), and a step must be faster by a factor (see
-    `is_preferred_to`). Strategies of which no trial was skipped come before all others.
+    `is_preferred_to`). Strategies of which no trial was skipped come before all others, then those
+    of which no training diverged.
 
     Args:
         results: The results of the strategies of one kind.
@@ -235,8 +239,10 @@ def choose_strategies(
     """
     candidates = [s for s in results if s.role == "strategy" and s.holds and s.score is not None]
     candidates = [s for s in candidates if not s.skipped] or candidates
-    if noise is not None and candidates:
-        best = max(s.score for s in candidates if s.score is not None)
-        candidates = [s for s in candidates if s.score is not None and best - s.score <= noise]
+    scores = {s.strategy: s.score for s in candidates if s.score is not None and isfinite(s.score)}
+    if scores:  # a training that diverged is worse than any, whatever the noise
+        most = math.inf if noise is None else noise
+        candidates = [s for s in candidates if s.strategy in scores]
+        candidates = [s for s in candidates if max(scores.values()) - scores[s.strategy] <= most]
     tie = [s for s in candidates if not any(other.is_preferred_to(s) for other in candidates)]
     return sorted(tie, key=lambda s: (leak_atlas_results.rank(s.strategy), s.strategy))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import nan
+from math import isfinite, nan
 from statistics import fmean, median
 
 from rich.console import RenderableType
@@ -57,13 +57,13 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
         values: The values, for example the scores of the seeds.
 
     Returns:
-        The mean, and half of the width of the interval. The half is NaN for fewer than two values;
-        the mean is NaN for none.
+        The mean, and half of the width of the interval. The half is NaN for fewer than two values,
+        or if one is infinite or NaN; the mean is NaN for none.
     """
     from scipy import stats
 
-    if len(values) < 2:
-        return fmean(values) if values else nan, nan
+    if len(values) < 2 or not all(map(isfinite, values)):
+        return sum(values) / len(values) if values else nan, nan
     half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
     return fmean(values), float(half)
 

@@ -163,7 +163,10 @@ def noise_floor(values: Sequence[float]) -> float:
         values: A metric of such trials, one value per seed.
 
     Returns:
-        Root mean square of the differences over all pairs; NaN for fewer than two values.
+        Root mean square of the differences over all pairs; NaN for fewer than two values, or if one
+        is infinite or NaN.
     """
-    squares = [(a - b) ** 2 for a, b in combinations(values, 2)]
+    if not all(map(math.isfinite, values)):
+        return math.nan
+    squares = [(a - b) * (a - b) for a, b in combinations(values, 2)]
     return math.sqrt(sum(squares) / len(squares)) if squares else math.nan

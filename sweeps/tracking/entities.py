@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +18,15 @@ def metrics(body: Mapping[str, Any]) -> list[Any]:
     return [Metric(k, v, body["time"], body["step"]) for k, v in body["values"].items()]
 
 
+def stored_metrics(run: Any) -> dict[str, float]:
+    """Returns the metrics of a run. MLflow stores an infinite value as the largest float."""
+    largest = sys.float_info.max
+    return {
+        name: math.copysign(math.inf, value) if abs(value) >= largest else value
+        for name, value in run.data.metrics.items()
+    }
+
+
 def stored_result(run: Any) -> StoredResult:
     """Returns the result of a trial's run, from its metrics and tags, without its artifacts."""
     tags = run.data.tags
@@ -23,7 +34,7 @@ def stored_result(run: Any) -> StoredResult:
     result = TrialResult(
         "skipped" if skipped else "ok",
         tags.get("trial.reason", ""),
-        metrics=run.data.metrics,
+        metrics=stored_metrics(run),
         tags={k: v for k, v in tags.items() if k.startswith(("trial.", "integrity."))},
     )
     return StoredResult(result, tags.get("trial.code", ""))

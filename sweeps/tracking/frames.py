@@ -10,6 +10,7 @@ import pandas as pd
 
 from masksweep.sweeps.config import text_settings
 from masksweep.sweeps.results import CURVE_PREFIXES
+from masksweep.sweeps.tracking.entities import stored_metrics
 from masksweep.sweeps.tracking.store import translate_errors
 from masksweep.sweeps.tracking.stored_runs import THREADS, open_client, parent_runs, trial_runs
 
@@ -66,7 +67,7 @@ def _row(parent: str, run: Any) -> dict[str, Any]:
         "through": tags.get("integrity.through", ""),
         "weights_sha256": tags.get("trial.weights_sha256", ""),
         **text_settings.parse_params(run.data.params),
-        **run.data.metrics,
+        **stored_metrics(run),
     }
 
 

@@ -12,6 +12,7 @@ from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.config.outcome import Outcome, Status
 from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.tracking import run_config
+from masksweep.sweeps.tracking.entities import stored_metrics
 from masksweep.sweeps.tracking.store import translate_errors
 from masksweep.sweeps.tracking.stored_runs import (
     THREADS,
@@ -148,7 +149,7 @@ def _outcome(client: Any, run: Any, folder: Path) -> tuple[Outcome | str, str]:
     reason = tags.get("trial.reason", "")
     ended: Status = status if status in ("ok", "skipped") else "failed"
     result = TrialResult(
-        "skipped" if ended == "skipped" else "ok", reason, metrics=run.data.metrics, tags=tags
+        "skipped" if ended == "skipped" else "ok", reason, metrics=stored_metrics(run), tags=tags
     )
     outcome = Outcome(trial, "", ended, result, reason)
     return outcome, environment_file.read_text() if environment_file.exists() else ""

@@ -28,8 +28,9 @@ from masksweep.sweeps.config.plan import PlannedTrial, count_by_state
 from masksweep.sweeps.config.sections import Tracking
 from masksweep.sweeps.config.trial import Trial
 from masksweep.sweeps.results import TrialResult
-from masksweep.sweeps.tracking import resume, stored_runs
+from masksweep.sweeps.tracking import entities, resume, stored_runs
 from masksweep.sweeps.tracking.client import new_client
+from masksweep.sweeps.tracking.frames import load
 from masksweep.sweeps.tracking.recorder import Recorder
 from masksweep.sweeps.tracking.sender import Sender
 from masksweep.sweeps.tracking.spool import Record, Spool
@@ -426,6 +427,17 @@ def test_rerun_repeats_and_the_newest_counts() -> None:
     (new,) = [r for r in seed_0_runs if r is not old]
     assert old.data.tags["trial.superseded"] == new.info.run_id
     assert count_by_state(resume.find_done(PLANNED, NAME)[0]) == "3 trials: 3 done"
+
+
+def test_an_infinite_metric_comes_back() -> None:
+    sweep(*TRIALS)
+    (run, *_) = children()
+    for name, value in {"test/mse": math.inf, "a": -math.inf, "b": math.nan, "c": 1e300}.items():
+        client().log_metric(run.info.run_id, name, value)
+    stored = entities.stored_metrics(client().get_run(run.info.run_id))
+    assert (stored["test/mse"], stored["a"], stored["c"]) == (math.inf, -math.inf, 1e300)
+    assert math.isnan(stored["b"])
+    assert math.inf in set(load(NAME).trials["test/mse"])
 
 
 def test_a_rerun_that_does_not_finish_hides_no_result() -> None:

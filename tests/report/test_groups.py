@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from masksweep.sweeps.report import flops_plot, results_table
 from masksweep.sweeps.report.baseline import compare_with_baseline, noise_floors, noise_note
 from masksweep.sweeps.report.plots import draw_plots
 from masksweep.sweeps.report.ranking import group_by_kind
+from masksweep.sweeps.report.recommendation import sentences
 from masksweep.sweeps.results import TrialResult
 from tests.support.trials import trial
 
@@ -92,3 +94,19 @@ def test_two_models_make_two_lines_over_flops() -> None:
     assert any(name.startswith("flops") for name in draw_plots(outcomes(*groups)))
     (members,) = flops_plot.by_data(outcomes(*groups[:2])).values()
     assert list(flops_plot.lines(members)) == ["dense", "random, set"]
+
+
+def test_a_training_that_diverges_is_the_worst_and_ends_no_report() -> None:
+    groups = [
+        ([2.0, math.inf, 3.0], {"strategy": "dense", "data": "diabetes"}),
+        ([1.0, math.inf, math.nan], {"strategy": "weight_mask", "data": "diabetes"}),
+        ([1.5, 1.5, 1.5], {"strategy": "projection", "data": "diabetes"}),
+    ]
+    found = outcomes(*groups)
+    assert noise_note(found) == ""
+    assert [row.score for row in results_table.rows(found)] == ["inf", "nan", "1.5000 ± 0.0000"]
+    pairs = {c.strategy: c.difference.seeds for c in compare_with_baseline(found)}
+    assert pairs == {"projection": 2}
+    assert sentences(found)[0][1].startswith("projection: it held in all of 3 trials")
+    draw_plots(found)
+    draw_plots(outcomes(*groups[:2]))
