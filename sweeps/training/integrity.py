@@ -15,6 +15,7 @@ from masksweep.strategies.core.moving_statistics import statistics
 from masksweep.strategies.core.slots import slot_leak
 from masksweep.strategies.core.weights import values
 from masksweep.strategies.plan import Array, Plan
+from masksweep.sweeps.results import Diverged
 from masksweep.sweeps.training import model_ends, weight_images
 from masksweep.sweeps.training.output_causes import output_causes
 from masksweep.sweeps.training.program import Program
@@ -47,8 +48,13 @@ def audit_trained(
     Returns:
         (metrics, artifacts, SHA-256 of the reloaded weights). The metrics are empty if nothing is
         held.
+
+    Raises:
+        Diverged: The model computes NaN.
     """
     after = take_snapshot(start, program)
+    if np.isnan(after.outputs).any():  # the loss of a step is computed before its update
+        raise Diverged(f"diverged: the outputs are NaN after step {progress.steps}")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
         state = [np.asarray(v.numpy()) for v in program.training.state]

@@ -374,6 +374,17 @@ def test_a_trial_whose_loss_is_no_number_ends_early(jit: bool) -> None:
     assert report.steps < 12
 
 
+@pytest.mark.parametrize("strategy", ["dense", "weight_mask"])
+def test_a_trial_whose_last_update_makes_nan_has_diverged(strategy: str) -> None:
+    """The loss of a step is computed before its update, so it does not show this."""
+    optimizer = {"name": "sgd", "learning_rate": 1e25}
+    train = {"steps": 1, "batch_size": 100, "jit": False}
+    model = {"name": "mlp", "hidden": [12, 8]}
+    trial = make(strategy=strategy, model=model, optimizer=optimizer, train=train)
+    message, _ = diverged(trial)
+    assert message == "diverged: the outputs are NaN after step 1"
+
+
 def test_neither_chunks_nor_resuming_change_where_a_trial_ends_early(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
