@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import weakref
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -153,3 +154,13 @@ def test_the_memory_of_data_sets_that_are_no_longer_used_is_released() -> None:
         Sums(count=count).load()
     gc.collect()
     assert first() is None
+
+
+@pytest.mark.parametrize("name", ["size (cm)", "größe", "a/b", ""])
+def test_the_name_of_an_output_must_do_as_a_part_of_a_metrics_name(name: str) -> None:
+    with pytest.raises(
+        Invalid, match=re.escape(f"tasks={name}: must be made of letters, digits, _")
+    ):
+
+        class Mine(DataSet):
+            tasks: ClassVar[Any] = {"kind-1.a": "classification", name: "regression"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -53,6 +54,9 @@ class DataSet:
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if vars(cls).get("tasks"):
+            for name in cls.tasks:  # MLflow takes no other names, and metrics have these in theirs
+                is_name = re.fullmatch(r"[\w.-]+", name, re.ASCII)
+                require(is_name is not None, "tasks", name, "made of letters, digits, _, - and .")
             cls.task = next(iter(cls.tasks.values()))
 
     def __post_init__(self) -> None:
