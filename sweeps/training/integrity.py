@@ -55,12 +55,9 @@ def audit_trained(
     after = take_snapshot(start, program)
     if np.isnan(after.outputs).any():  # the loss of a step is computed before its update
         raise Diverged(f"diverged: the outputs are NaN after step {progress.steps}")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.keras"
-        state = [np.asarray(v.numpy()) for v in program.training.state]
-        baked = audit.save_and_reload(start.model, after.weights, state, path, loader)
-        artifacts = {"model.keras": path.read_bytes()}
-    reloaded = values(baked)
+    state = [np.asarray(v.numpy()) for v in program.training.state]
+    baked, content = _saved(start, after, state, loader)
+    artifacts, reloaded = {"model.keras": content}, values(baked)
     live, saved = _statistics(program, state), {s.name: s for s in statistics(baked)}
     reloaded_state = {name: np.asarray(saved[name].variable.numpy()) for name in live}
     sha256 = audit.digest(reloaded)
@@ -93,6 +90,16 @@ def audit_trained(
     )
     metrics = verdict.metrics() | _free_loss(start, before.outputs, after.outputs)
     return metrics, artifacts, sha256
+
+
+def _saved(
+    start: TrialStart, after: Snapshot, state: list[Array], loader: audit.Loader | None
+) -> tuple[Any, bytes]:
+    """The trained model as it is loaded from its file, and the content of the file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        baked = audit.save_and_reload(start.model, after.weights, state, path, loader)
+        return baked, path.read_bytes()
 
 
 def _statistics(program: Program, state: Sequence[Array]) -> dict[str, Array]:

@@ -37,8 +37,8 @@ def run(
 
     Raises:
         Invalid: The plan cannot be made.
-        Diverged: The mean loss of an epoch is NaN, or exceeds 1000 * max(1, loss before training).
-            The curve up to there has been reported.
+        Diverged: The mean loss of an epoch is NaN, or exceeds 1000 * max(1, loss before training),
+            or the outputs are NaN at the end. The curve up to there has been reported.
     """
     from masksweep.sweeps.training import costs, evaluation, leak_cause, lockstep, timing
     from masksweep.sweeps.training.loop import TrainingLoop

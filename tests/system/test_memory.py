@@ -78,20 +78,24 @@ print(json.dumps([status("VmHWM") - base, step_ms]))
 """
 
 
-def measured(code: str, *arguments: object) -> object:
-    """Runs code in a process of its own, and returns what it prints last."""
-    # glibc keeps freed arrays of less than 32 MiB, here some 100 MiB; with this it returns those
-    # from 1 MiB on, so that the peak is what is needed
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "MALLOC_MMAP_THRESHOLD_": str(MIB)}
+def measured(code: str, *arguments: object, **settings: str) -> object:
+    """Runs code in a process of its own, and returns what it prints last.
+
+    Args:
+        code: Python code that follows `MEASURED`.
+        *arguments: Its arguments.
+        **settings: Variables of its environment.
+    """
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **settings}
     command = [sys.executable, "-W", "ignore", "-c", MEASURED + code, *map(str, arguments)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-2000:]
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def peak(way: str, width: int, sparsity: float) -> int:
+def peak(way: str, width: int, sparsity: float, **settings: str) -> int:
     """Returns the peak memory of an MLP in bytes, beside TensorFlow and Keras."""
-    value = measured(MLP, way, width, sparsity)
+    value = measured(MLP, way, width, sparsity, **settings)
     assert isinstance(value, int)
     return value
 
@@ -102,7 +106,16 @@ def test_a_sparse_model_takes_less_than_half_of_the_dense_one() -> None:
     assert dense > 500 * MIB
     assert peak("deferred", 4096, 0.9) < 0.5 * dense
     # here Keras has drawn the dense kernels before they are masked
-    assert peak("built", 4096, 0.9) < 0.6 * dense
+    assert peak("built", 4096, 0.9) < 0.8 * dense
+
+
+def test_a_sparse_model_needs_less_than_half_of_what_a_dense_one_needs() -> None:
+    """As above, without the freed arrays of up to 32 MiB that glibc keeps: here some 100 MiB."""
+    returned = {"MALLOC_MMAP_THRESHOLD_": str(MIB)}
+    dense = peak("dense", 4096, 0.9, **returned)
+    assert dense > 500 * MIB
+    assert peak("deferred", 4096, 0.9, **returned) < 0.5 * dense
+    assert peak("built", 4096, 0.9, **returned) < 0.6 * dense
 
 
 def test_a_large_sparse_model_takes_a_small_part_of_the_dense_one() -> None:
