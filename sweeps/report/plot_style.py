@@ -10,6 +10,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """The colours of Okabe and Ito, which colour-blind people can distinguish."""
 DASHES = ("-", "--", ":", "-.")
 MARKERS = "os^Dv<>Pp"
+DENSE_MARKERS = "*X1234"
 
 
 def line_style(label: str, among: Sequence[str]) -> dict[str, Any]:
@@ -47,6 +48,12 @@ def method_style(label: str, among: Sequence[str]) -> dict[str, Any]:
         "linestyle": DASHES[number // len(COLOURS) % len(DASHES)],
         "marker": MARKERS[number % len(MARKERS)],
     }
+
+
+def dense_style(label: str, among: Sequence[str]) -> dict[str, Any]:
+    """Returns the grey marker of a dense control, by its place among those of a plot."""
+    marker = DENSE_MARKERS[list(among).index(label) % len(DENSE_MARKERS)]
+    return {"color": "0.3", "marker": marker, "linestyle": ""}
 
 
 def _base(label: str) -> str:

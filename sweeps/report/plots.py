@@ -10,7 +10,7 @@ from typing import Any
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.report import flops_plot
 from masksweep.sweeps.report.baseline import metric, score
-from masksweep.sweeps.report.plot_style import line_style, method_style
+from masksweep.sweeps.report.plot_style import dense_style, line_style, method_style
 from masksweep.sweeps.report.ranking import StrategySummary, group_by_kind, summarize_strategies
 from masksweep.sweeps.report.results_table import mean_and_interval
 
@@ -159,13 +159,13 @@ def _draw_dense_band(axis: Any, dense: Sequence[float]) -> None:
 def _plot_over_flops(outcomes: Sequence[Outcome], form: str) -> bytes | None:
     """Draws the score over the FLOPs of the training: a line for each way to move masks."""
     lines = flops_plot.lines(outcomes)
+    dense = [label for label in lines if flops_plot.is_dense(label)]
+    moving = [label for label in lines if label not in dense]
     figure, axis = _new_figure()
     for label, points in lines.items():
         flops, scores = sorted(points), [points[f] for f in sorted(points)]
         means, halves = zip(*(mean_and_interval(values) for values in scores), strict=True)
-        style = {"color": "0.3", "marker": "*", "linestyle": ""}
-        if not flops_plot.is_dense(label):
-            style = method_style(label, [name for name in lines if not flops_plot.is_dense(name)])
+        style = dense_style(label, dense) if label in dense else method_style(label, moving)
         bars = [0 if isnan(half) else half for half in halves]
         axis.errorbar(
             flops, means, yerr=bars, label=label, markersize=5, linewidth=1.3, capsize=2, **style
