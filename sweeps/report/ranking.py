@@ -225,8 +225,8 @@ def choose_strategies(
     Two runs of the same sweep must lead to the same choice. So only differences count that a second
     run would confirm: a score must be better by more than the noise between two dense seeds (scores
     do not count if the noise is not known), and a step must be faster by a factor (see
-    `is_preferred_to`). Strategies of which no trial was skipped come before all others, then those
-    of which no training diverged.
+    `is_preferred_to`). Strategies of which no trial was skipped come before all others. A strategy
+    of which a training diverged is never chosen.
 
     Args:
         results: The results of the strategies of one kind.
@@ -235,14 +235,17 @@ def choose_strategies(
 
     Returns:
         The strategies in the order of the leak atlas, the first one recommended. Empty if no
-        strategy held in all trials and has a score.
+        strategy held in all trials and has a finite score.
     """
-    candidates = [s for s in results if s.role == "strategy" and s.holds and s.score is not None]
+    scores = {
+        s.strategy: s.score
+        for s in results
+        if s.role == "strategy" and s.holds and s.score is not None and isfinite(s.score)
+    }
+    candidates = [s for s in results if s.strategy in scores]
     candidates = [s for s in candidates if not s.skipped] or candidates
-    scores = {s.strategy: s.score for s in candidates if s.score is not None and isfinite(s.score)}
-    if scores:  # a training that diverged is worse than any, whatever the noise
-        most = math.inf if noise is None else noise
-        candidates = [s for s in candidates if s.strategy in scores]
-        candidates = [s for s in candidates if max(scores.values()) - scores[s.strategy] <= most]
+    if candidates and noise is not None:
+        best = max(scores[s.strategy] for s in candidates)
+        candidates = [s for s in candidates if best - scores[s.strategy] <= noise]
     tie = [s for s in candidates if not any(other.is_preferred_to(s) for other in candidates)]
     return sorted(tie, key=lambda s: (leak_atlas_results.rank(s.strategy), s.strategy))
