@@ -14,6 +14,7 @@ from masksweep.strategies.base import Strategy
 from masksweep.strategies.core import keras_internals
 from masksweep.strategies.core.forward import require_plain_calls
 from masksweep.strategies.core.held_weight import HeldWeight, with_new_calls
+from masksweep.strategies.core.memory import return_freed_memory
 from masksweep.strategies.core.optimizer import Slots, recording_slots, require_usable
 from masksweep.strategies.core.substitution import DenseSubstitution, Substitution
 from masksweep.strategies.core.weights import all_weights, describe
@@ -80,6 +81,8 @@ class Holding:
             keras_internals.draw(variable)
         self._new_calls = with_new_calls(model, self.weights)
         self._kernel_layers = kernel_layers(model, self.weights)
+        if any(held.kept_only for held in self.weights):
+            return_freed_memory()
 
     def note_start(self) -> None:
         """Takes the masked weights as they are now for those before the training."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from masksweep.strategies.core.audit import bits, in_parts, moved_fraction, violations
 from masksweep.strategies.core.held_weight import HeldWeight
+from masksweep.strategies.core.memory import return_freed_memory
 from masksweep.strategies.keras_model.masked_model import MaskedModel, require_masked
 from masksweep.strategies.keras_model.sparse_dense import SparseDense, sparse_layers
 from masksweep.strategies.keras_model.table import table
@@ -102,6 +103,7 @@ def audit(model: Any) -> Audit:
     sparse = sparse_layers(model)
     if not sparse:
         require_masked(model)
+    return_freed_memory()  # of the training, before dense kernels are made
     found = [_audit_layer(name, layer) for name, layer in sparse.items()]
     if isinstance(model, MaskedModel):
         model.holding.require_masked_kernels()

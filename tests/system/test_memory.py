@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from statistics import median
 
 import pytest
 
@@ -101,12 +102,20 @@ def peak(way: str, width: int, sparsity: float, **settings: str) -> int:
 
 
 def test_a_sparse_model_takes_less_than_half_of_the_dense_one() -> None:
-    """The network is the size L of the bench; what Numba takes itself is counted too."""
-    dense = peak("dense", 4096, 0.9)
+    """The network is the size L of the bench; what Numba takes itself, 100 MiB, is counted too.
+
+    How many arrays are in memory at once depends on the order in which threads run, and what glibc
+    keeps of freed ones, too: one process differs by a tenth from another. So these are medians.
+    """
+    peaks: dict[str, list[int]] = {way: [] for way in ("dense", "deferred", "built")}
+    for _ in range(3):
+        for way, of_way in peaks.items():
+            of_way.append(peak(way, 4096, 0.9))
+    dense, deferred, built = (median(of_way) for of_way in peaks.values())
     assert dense > 500 * MIB
-    assert peak("deferred", 4096, 0.9) < 0.5 * dense
+    assert deferred < 0.5 * dense, peaks
     # here Keras has drawn the dense kernels before they are masked
-    assert peak("built", 4096, 0.9) < 0.8 * dense
+    assert built < 0.6 * dense, peaks
 
 
 def test_a_sparse_model_needs_less_than_half_of_what_a_dense_one_needs() -> None:
