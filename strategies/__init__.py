@@ -1,4 +1,4 @@
-"""Strategies: ways to hold masked weights while the rest trains. TensorFlow, Keras, NumPy only.
+"""Strategies: ways to hold masked weights while the rest trains. It uses no Hydra, Ray or MLflow.
 
 `apply` makes a Keras model that holds its masks; `audit` and `summary` show what it holds.
 """

@@ -64,7 +64,7 @@ class Binding:
     """(mask, number of values in `v`) -> `m` of a mask that keeps at most as many entries.
 
     A strategy gives it if `v` has values of kept entries only, in an order of its own. While the
-    masks move, `v` keeps its shape, so that nothing is compiled anew. The values that are left over
+    masks move, `v` keeps its shape, so nothing is compiled again. The values that are left over
     stand for masked entries: `init` must return them, `substitute`, `effective` and `matmul` must
     ignore them, and so they get no gradient."""
     keep: Callable[[Array, Array], Array] = collapse_constant

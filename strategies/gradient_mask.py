@@ -24,7 +24,7 @@ class GradientMask(Strategy):
     weights). Leaks (measured by `experiment=leak_atlas`):
 
     - from the first step, if the held value is not zero: weight decay and kernel constraints, which
-      change the weight without a gradient; Ftrl, which computes the weight anew from its slots (if
+      change the weight without a gradient; Ftrl, which computes the weight again from its slots (if
       the held value is zero, Ftrl may leave -0.0);
     - from the first step, at any held value: Muon, whose update of an entry depends on the others;
     - after a change of the mask: moments of earlier gradients (momentum, Nesterov, Adam, AdamW,

@@ -151,8 +151,9 @@ def register(component: type[T]) -> type[T]:
     Usable as a class decorator.
 
     Args:
-        component: A frozen dataclass that derives from `Strategy`, `Pattern`, `Held`, `Model`,
-            `DataSet`, `Optimizer`, `Schedule`, `Loss` or `Metric`. Its fields are its settings.
+        component: A frozen dataclass that derives from `Strategy`, `Pattern`, `Held`,
+            `MaskSchedule`, `Model`, `DataSet`, `Optimizer`, `Schedule` (of the learning rate),
+            `Loss` or `Metric`. Its fields are its settings.
 
     Returns:
         The component.

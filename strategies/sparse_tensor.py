@@ -122,7 +122,7 @@ class SparseTensor(Strategy):
     never in memory.
 
     On a CPU, `auto` takes `compiled` for masks that move. It follows all schedules, and so does
-    `dense`: the structure is made anew at each change, with places for as many entries as at the
+    `dense`: the structure is made again at each change, with places for as many entries as at the
     start. Its products skip those that are left over; `speed/mask_change_ms` tells what a change
     costs. `coo`, which `auto` takes on a GPU, and `lookup` follow the schedules that keep the
     numbers of entries, such as `set` and `rigl`.

@@ -25,8 +25,8 @@ decay: the optimizer's weight decay, which changes the weight without a gradient
 gradient: the optimizer gets a gradient that is not zero at the entry;
 slots: the gradient is zero at the entry, but earlier gradients are left in an optimizer slot;
 update: the gradient is zero and the slots have their initial values, but the optimizer's rule still
-changes the entry: it computes the weight anew (Ftrl), uses other entries (Muon), or divides zero by
-zero;
+changes the entry: it computes the weight from slots (Ftrl), uses other entries (Muon), or divides
+zero by zero;
 EMA: the weights are replaced by their averages;
 constraint: a constraint of the variable.
 """

@@ -12,7 +12,7 @@ from masksweep.strategies.core.keras_internals import is_average
 from masksweep.strategies.plan import Array, Mask, Plan
 
 FreshSlots = Literal["none", "regrown", "all"]
-"""Which entries of the slots start anew at a change of the mask: none, those that train again, or
+"""Which entries of the slots are reset at a change of the mask: none, those that train again, or
 all."""
 
 

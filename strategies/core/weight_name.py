@@ -42,7 +42,7 @@ def layer_of(name: str) -> str:
 
 
 def stable_layer_names(layers: Sequence[Any]) -> list[str]:
-    """Returns the names of layers that stand side by side, with numbers that begin anew.
+    """Returns the names of layers that stand side by side, with numbers that begin again.
 
     A name is taken for one that Keras gave if it is that of the class, with or without a number.
 
@@ -56,11 +56,11 @@ def stable_layer_names(layers: Sequence[Any]) -> list[str]:
     names = []
     for layer in layers:
         # Bidirectional puts a word before the names of its layers
-        found = re.fullmatch(
+        match = re.fullmatch(
             rf"((?:forward_|backward_)?{_snake_case(type(layer).__name__)})(_\d+)?", layer.name
         )
-        if found:
-            base = found[1]
+        if match:
+            base = match[1]
             number = counts[base] = counts.get(base, -1) + 1
             names.append(f"{base}_{number}" if number else base)
         else:

@@ -66,7 +66,7 @@ def apply(
             SciPy sparse matrix, such as an adjacency matrix: what is not 0 trains.
         strategy: How they are held: a strategy or its name, or a dict of these by glob.
         held: The values at which they are held: a number, `"zero"`, `"init"` (frozen where they
-            are), or a dict of these or of arrays by glob.
+            are), a `Held`, or a dict of these or of arrays by glob.
         schedule: How the masks move while `fit` trains, such as `RigL()`, which takes from the
             pattern how many entries of each weight to keep. The length of the training is that of
             the first call of `fit`; without `fit` call `begin_schedule`. None keeps the masks.

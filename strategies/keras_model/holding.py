@@ -142,15 +142,15 @@ class Holding:
             Invalid: A strategy stores kept values only, so that the model's own variables are
                 empty.
         """
-        found = {}
+        by_name = {}
         for held in self.weights:
             if held.kept_only:
                 name = self.strategies[held.weight.name].name
                 raise Invalid("strategy", name, NOT_IN_CHECKPOINT)
             own = [] if held.value is held.variable else [held.value]
             for number, variable in enumerate([*held.constants, *own]):
-                found[f"masked/{held.weight.name}/{number}"] = variable.value
-        return found
+                by_name[f"masked/{held.weight.name}/{number}"] = variable.value
+        return by_name
 
     # -- the forward pass --------------------------------------------------------------------
 

@@ -97,7 +97,7 @@ class HoldingModel(ModelWrapper):
                 self.moving.count_with(self.optimizer)
 
     def hold_with(self, optimizer: Any) -> Any:
-        """Makes an optimizer hold the masked weights; for training loops of one's own.
+        """Makes an optimizer hold the masked weights; for training loops of your own.
 
         `compile` does this for its optimizer.
 
@@ -213,7 +213,7 @@ class HoldingModel(ModelWrapper):
         self.change_masks(self.moving.steps_done(self.optimizer))
 
     def change_masks(self, steps: int) -> None:
-        """Changes the masks if that is due; for training loops of one's own.
+        """Changes the masks if that is due; for training loops of your own.
 
         Args:
             steps: Number of training steps that were done since `apply`. With gradient

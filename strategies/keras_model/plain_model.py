@@ -34,7 +34,7 @@ def require_supported(model: Any) -> None:
     for weight, variable in zip(describe(model), model.trainable_variables, strict=True):
         if keras_internals.is_released(variable):
             allowed = (
-                f"must be built anew: an earlier apply on it has freed {weight.name}, because "
+                f"must be built again: an earlier apply on it has freed {weight.name}, because "
                 "its strategy stores kept values only"
             )
             raise Invalid("model", name, allowed)

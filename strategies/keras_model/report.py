@@ -104,15 +104,15 @@ def audit(model: Any) -> Audit:
     if not sparse:
         require_masked(model)
     return_freed_memory()  # of the training, before dense kernels are made
-    found = [_audit_layer(name, layer) for name, layer in sparse.items()]
+    audits = [_audit_layer(name, layer) for name, layer in sparse.items()]
     if isinstance(model, MaskedModel):
         model.holding.require_masked_kernels()
-        found = [*(_audit(h, model.holding.start) for h in model.holding.weights), *found]
+        audits = [*(_audit(h, model.holding.start) for h in model.holding.weights), *audits]
     violated = 0
     if isinstance(model, MaskedModel) and model.moving is not None:
         model.moving.count_violations()
         violated = sum(change.violations > 0 for change in model.mask_changes)
-    return Audit(tuple(found), violated)
+    return Audit(tuple(audits), violated)
 
 
 def _audit_layer(name: str, layer: SparseDense) -> WeightAudit:

@@ -84,6 +84,6 @@ def choose_schedule(
     if schedule.redraws:
         plain = isinstance(pattern, Pattern) and not isinstance(pattern, Scored)
         if not plain or pattern.needs_model:  # type: ignore[union-attr]
-            allowed = f"must be a pattern that {schedule.name} can draw anew, such as Random(0.9)"
+            allowed = f"must be a pattern that {schedule.name} can draw again, such as Random(0.9)"
             raise Invalid("pattern", repr(pattern), allowed)
     return ScheduleChoice(schedule, held, seed, drawn)  # type: ignore[arg-type]

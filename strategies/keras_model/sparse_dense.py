@@ -48,6 +48,8 @@ class SparseDense(keras.layers.Layer):  # type: ignore[misc]
         use_bias: Whether there is a bias.
         kernel_initializer: Initializer of the values; it gets the shape `(inputs, units)`.
         bias_initializer: Initializer of the bias.
+        kept: Number of connections. Set by `get_config` only.
+        digest: SHA-256 of the structure. Set by `get_config` only.
         **arguments: Other arguments of `keras.layers.Layer`, such as `name`.
 
     Raises:

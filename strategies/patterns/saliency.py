@@ -132,8 +132,8 @@ def gradients(tape: Any, loss: Any, weights: Sequence[Any]) -> list[Any]:
     """
     import tensorflow as tf
 
-    found = tape.gradient(loss, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-    return [tf.convert_to_tensor(gradient) for gradient in found]
+    tensors = tape.gradient(loss, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return [tf.convert_to_tensor(gradient) for gradient in tensors]
 
 
 def _float64(tensor: Any) -> Array:

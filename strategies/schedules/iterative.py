@@ -22,7 +22,7 @@ class Iterative(MaskSchedule):
     round but the last, the kept entries with the smallest magnitudes are masked, so that each round
     keeps the same fraction of what the one before kept, and the last one has the sparsity of the
     pattern. Then all trainable weights get the values that they had at the step `rewind_to`, and
-    the optimizer's slots start anew. The order of the data and the learning rate go on.
+    the optimizer's slots are reset. The order of the data and the learning rate continue.
 
     With `rewind_to=0` these are lottery tickets (Frankle and Carbin 2019); with a later step,
     weights rewinding (Frankle et al. 2020). The rounds share one training. For rounds that each

@@ -1,4 +1,4 @@
-"""The speed table in the documentation of `tf.sparse.sparse_dense_matmul`, measured anew here.
+"""The speed table in the documentation of `tf.sparse.sparse_dense_matmul`, measured again here.
 
 The table was measured on six cores of an Ivy Bridge processor of 2012. It times the product of
 A `[m, k]`, of whose entries a given share is not zero, with B `[k, n]`: "sparse" is

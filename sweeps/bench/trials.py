@@ -177,7 +177,7 @@ def _results(outcomes: list[pack.MemberResult]) -> list[TrialResult]:
     return [outcome for outcome in outcomes if isinstance(outcome, TrialResult)]
 
 
-def _compiled_anew(train: Callable[[Net, int], Any]) -> Callable[[Net, int], Any]:
+def _compiled_again(train: Callable[[Net, int], Any]) -> Callable[[Net, int], Any]:
     def fresh(net: Net, seed: int) -> Any:
         with program_cache.without_programs():
             return train(net, seed)
@@ -189,19 +189,19 @@ def _methods(net: Net, driver: Driver) -> dict[str, tuple[Callable[[Net, int], A
     """Methods of training by name, each with its number of trials. The first is the baseline."""
     alone = {
         "keras.fit": (_train_in_keras, 1),
-        "training alone, compiled anew": (_compiled_anew(_train_alone), 1),
+        "training alone, compiled again": (_compiled_again(_train_alone), 1),
         "training alone, program reused": (_train_alone, 1),
     }
     if net.inputs is not None:  # large enough to fill a core
         name = f"training {TRIALS_IN_TURN} in turn, compiled once"
-        return alone | {name: (_compiled_anew(_train_in_turn), TRIALS_IN_TURN)}
+        return alone | {name: (_compiled_again(_train_in_turn), TRIALS_IN_TURN)}
     recorded, width = partial(_run_and_record_pack, driver), PACK_WIDTH
     return alone | {
-        f"training, pack of {width}, compiled anew": (_compiled_anew(_train_pack), width),
+        f"training, pack of {width}, compiled again": (_compiled_again(_train_pack), width),
         f"training, pack of {width}, program reused": (_train_pack, width),
-        f"whole trial, pack of {width}, compiled anew": (_compiled_anew(_run_pack), width),
+        f"whole trial, pack of {width}, compiled again": (_compiled_again(_run_pack), width),
         f"whole trial, pack of {width}, program reused": (_run_pack, width),
-        f"recorded in MLflow, pack of {width}, compiled anew": (_compiled_anew(recorded), width),
+        f"recorded in MLflow, pack of {width}, compiled again": (_compiled_again(recorded), width),
     }
 
 

@@ -57,7 +57,7 @@ def audit(arguments: Sequence[str]) -> int:
         " are held",
     )
     parser.add_argument(
-        "--weight", metavar="NAME", help="the weight of a mask without a name, if more fit it"
+        "--weight", metavar="NAME", help="the weight that a mask without a name is for"
     )
     parser.add_argument(
         "--held",
@@ -79,7 +79,7 @@ def audit(arguments: Sequence[str]) -> int:
         held = _parse_held(args.held or "zero")
         findings = audit_files(args.model, args.masks, held, args.weight)
     else:
-        raise Invalid("audit", args.model, "no such file, and no run's id, which is 32 hex digits")
+        raise Invalid("audit", args.model, "neither a file nor the id of a run (32 hex digits)")
     if args.json:
         print(json.dumps(describe(findings), indent=2, allow_nan=False))
     else:
@@ -118,7 +118,9 @@ def _audit_run(run_id: str, uri: str | None) -> list[Finding]:
                 wanted = {*RUN_FILES, *reference_files}
                 downloaded = stored_runs.download(uri, run_id, wanted.__contains__, Path(folder))
         except StoreUnavailable as error:
-            raise Invalid("tracking.uri", redact(store_uri(uri)), f"is away: {error}") from error
+            raise Invalid(
+                "tracking.uri", redact(store_uri(uri)), f"cannot be reached: {error}"
+            ) from error
         paths = {name: str(Path(folder, name)) for name in downloaded}
         for name in set(reference_files) & set(downloaded):
             raise Invalid("run", run_id, f"too large for its store; {name} says where the file is")

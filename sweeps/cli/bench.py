@@ -91,11 +91,13 @@ def parse_options(arguments: Sequence[str]) -> BenchOptions:
     parser.add_argument("--sizes", help="default: S,M,L")
     parser.add_argument("--strategies", help="default: all")
     parser.add_argument("--sparsities", help=f"default: {','.join(map(str, SPARSITIES))}")
-    parser.add_argument("--peers", action="store_true", help="PyTorch, SparseLab and JAX")
-    parser.add_argument("--trials", action="store_true", help="instead: trials beside keras.fit")
-    parser.add_argument("--fit", action="store_true", help="instead: fit of masked models")
+    parser.add_argument("--peers", action="store_true", help="also PyTorch, SparseLab and JAX")
+    parser.add_argument("--trials", action="store_true", help="time whole trials against keras.fit")
+    parser.add_argument("--fit", action="store_true", help="time an epoch of masked models")
     parser.add_argument("--threads", type=int, default=1, help="of an operation; default: 1")
-    parser.add_argument("--json", default="bench.json", metavar="FILE", help="the plot is beside")
+    parser.add_argument(
+        "--json", default="bench.json", metavar="FILE", help="results; the plot is beside it"
+    )
     parser.add_argument("--uri", help="as tracking.uri; default: the store that run uses")
     options = parser.parse_args(arguments)
     path = json_file.checked_path(options.json)
@@ -133,7 +135,7 @@ def _select_names(flag: str, text: str | None, known: Collection[str]) -> list[s
     names = list(dict.fromkeys(filter(None, text.split(","))))
     unknown = next((name for name in names if name not in known), None)
     if unknown is not None or not names:
-        raise Invalid(flag, text if unknown is None else unknown, f"of {', '.join(known)}")
+        raise Invalid(flag, text if unknown is None else unknown, f"must be of {', '.join(known)}")
     return names
 
 

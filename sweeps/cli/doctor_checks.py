@@ -136,7 +136,7 @@ def store(tracking: Tracking) -> Finding:
         return Finding("ok", "store", probe(tracking))
     except StoreUnavailable as error:
         advice = "start it; until then results wait on disk, and masksweep sync sends them"
-        return Finding("warn", "store", f"is away: {error}", advice)
+        return Finding("warn", "store", f"cannot be reached: {error}", advice)
     except (Invalid, StoreRefused) as error:
         return Finding("fail", "store", str(error), "see tracking.uri and MLFLOW_TRACKING_URI")
 

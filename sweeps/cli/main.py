@@ -17,27 +17,27 @@ from masksweep.sweeps.common.signals import SignalHandler, end_children
 from masksweep.sweeps.common.sweep_failed import SweepFailed
 
 USAGE = """\
-masksweep settles by experiment how to hold masked weights in TensorFlow.
+masksweep finds by experiment which ways of holding masked weights work in TensorFlow.
 
   masksweep run [OVERRIDES]            train every trial of a sweep, and show which strategies hold
   masksweep plan [OVERRIDES]           show the trials; [--json], [--check] the models and refusals
   masksweep list                       strategies, patterns, held values, models, data, experiments
-  masksweep ui [--port N] [--uri URI]  open MLflow's page on the results, on 127.0.0.1
+  masksweep ui [--port N] [--uri URI]  start MLflow on the results, on 127.0.0.1; prints the address
   masksweep report [SWEEP ...]         what came out: a page, pictures, tables; [--baseline LABEL]
   masksweep audit MODEL MASKS          whether a saved model holds its masked weights; [--held H]
   masksweep audit RUN_ID [--uri URI]   the same of a trial's run; both take [--json]
   masksweep reproduce RUN_ID | FILE    run a trial again from its config.yaml; [--sweep] all of one
-  masksweep sync [--uri URI]           send results to a store that was away
-  masksweep verify [--only NAME]       check every claim: experiments, figures, PASS or FAIL
-  masksweep bench [--sizes S,M,L]      time every strategy's step beside dense; see bench --help
-  masksweep selftest [--device gpu]    does what was promised hold on this CPU, or on this GPU
-  masksweep doctor [OVERRIDES]         what would stop that sweep here; [--address A] of a cluster
+  masksweep sync [--uri URI]           send results that wait on disk to the MLflow store
+  masksweep verify [--only NAME]       run five experiments, and check their claims
+  masksweep bench [--sizes S,M,L]      compare each step time with a dense step; see bench --help
+  masksweep selftest [--device gpu]    check that Masksweep works on this CPU, or on this GPU
+  masksweep doctor [OVERRIDES]         check what would stop that sweep; [--address A]: on a cluster
   masksweep submit [OVERRIDES]         run the sweep as a job of a Ray cluster; [--follow] its log
   masksweep status [ID]                the cluster's sweeps, or one
-  masksweep stop ID                    end a sweep in order
+  masksweep stop ID                    stop a sweep; finished trials are kept
   masksweep --version
 
-run and plan take [--rerun]: what is done already counts as not done.
+run, plan and verify take [--rerun]: trials that are done are run again.
 run, plan, list, report, reproduce, verify, doctor and submit take [--plugin FILE.py]: a file with a
 model, a data set or another component of your own. No config file can name one.
 submit, status and stop take [--address URL], the cluster's dashboard: http://127.0.0.1:8265.

@@ -38,7 +38,9 @@ def selftest(arguments: Sequence[str]) -> int:
     """
     parser = Parser(prog="masksweep selftest", allow_abbrev=False)
     parser.add_argument("--device", default="cpu", help="cpu or gpu; default: cpu")
-    parser.add_argument("--json", default="selftest.json", metavar="FILE", help="to send back")
+    parser.add_argument(
+        "--json", default="selftest.json", metavar="FILE", help="where the results are written"
+    )
     options = parser.parse_args(arguments)
     device, path = options.device, json_file.checked_path(options.json)
     if device not in ("cpu", "gpu"):

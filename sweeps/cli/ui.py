@@ -51,7 +51,7 @@ def ui(arguments: Sequence[str]) -> int:
     try:
         page = f"http://127.0.0.1:{port}/{latest_view_url(uri)}"
     except StoreUnavailable as error:
-        raise Invalid("tracking.uri", redact(uri), f"is away: {error}") from error
+        raise Invalid("tracking.uri", redact(uri), f"cannot be reached: {error}") from error
     try:
         # without a spinner, between whose frames the server's own lines would stand
         print("Starting MLflow ...", file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
 """The command `masksweep verify`: checks the project's claims by running their experiments.
 
-It leaves out the claims of the leak atlas, which takes as long as all others together:
-`masksweep run +experiment=leak_atlas`.
+By default it leaves out experiments that take hours, such as `leak_atlas`, `schedules` and
+`set_tutorial`: `masksweep verify --only leak_atlas` checks one of them.
 """
 
 from __future__ import annotations

@@ -32,8 +32,8 @@ from masksweep.sweeps.components.plugin_files import FLAG, Plugin, module_name, 
 
 HELP = """\
 --plugin FILE.py: also load this file, which registers a model, a data set or another component
-(masksweep.strategies.register). It may import files beside it; these travel with it to the workers
-of a cluster, as it does, but files of data do not. May be given several times.
+(masksweep.strategies.register). It may import files from its own folder. All of them are sent to
+the workers of a cluster; data files are not. May be given several times.
 """
 
 _loaded: dict[Plugin, str] = {}

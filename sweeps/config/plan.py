@@ -109,9 +109,8 @@ def plan(jobs: Sequence[ComposedJob], trials: Sequence[Trial]) -> list[PlannedTr
         parts.setdefault(trial.id, set()).add(job.part)
         if trial.id in distinct and trial.strategy.role != "dense":
             duplicate = " ".join(recordable_overrides(job.overrides))
-            raise Invalid(
-                "seed", trial.seed, f"each trial must be described once; again by {duplicate}"
-            )
+            allowed = f"each trial must be described once; described again by {duplicate}"
+            raise Invalid("seed", trial.seed, allowed)
         distinct.setdefault(trial.id, PlannedTrial(trial, job.overrides))
     labels = variants([p.trial for p in distinct.values()])
     planned = [

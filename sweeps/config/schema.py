@@ -136,9 +136,9 @@ class TrialSchema(Section):
             if self.compare:
                 raise Invalid("compare", self.compare.name, "not with train.epochs=0")
             if objective.startswith("train/"):
-                raise Invalid("objective", objective, "train.epochs is 0; test/loss, ...")
+                raise Invalid("objective", objective, "needs train.epochs > 0; test/loss does not")
         if objective.startswith("validation/") and not self.data.has_validation:
-            raise Invalid("objective", objective, "data.validation is 0; test/loss, ...")
+            raise Invalid("objective", objective, "needs data.validation > 0; test/loss does not")
         rate = self.start.learning_rate or self.optimizer.learning_rate
         if self.start.epochs and not rate:
             raise Invalid("start.learning_rate", "null", "needed, as optimizer.learning_rate is 0")

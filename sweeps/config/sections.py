@@ -64,7 +64,7 @@ class Start(Section):
     epochs: Annotated[int, Field(ge=0)] = 0
     """Number of epochs in which the dense model is trained before its weights are masked. The
     trials of a seed share this training. The data order, batch size and optimizer are those of the
-    trial, but it has no schedule and no early stopping. The optimizer's slots start anew when the
+    trial, but it has no schedule and no early stopping. The optimizer's slots are reset when the
     masks are made."""
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Learning rate of these epochs; null takes that of the trial."""
@@ -182,7 +182,7 @@ class Speed(Section):
 
 def _fraction_or_whole(number: float) -> float:
     if number > 1 and not number.is_integer():
-        raise ValueError("must be a fraction of one card, or whole cards")
+        raise ValueError("must be a fraction of one GPU, or whole GPUs")
     return number
 
 

@@ -60,7 +60,7 @@ class Verdict:
         curves = "the same"
         if self.first_difference:
             epoch, curve = self.first_difference
-            curves = f"part at epoch {epoch} ({curve})"
+            curves = f"first differ at epoch {epoch} ({curve})"
         texts.append(f"curves: {curves}")
         if self.config_changed:
             texts.append("config: changed since, it is not the one that was recorded")

@@ -96,7 +96,7 @@ def _targets(options: argparse.Namespace, folder: Path) -> list[Target]:
     if not sweep and exists("reproduce", source) and path.is_file():
         return [_target(source, path, data)]
     if not sweep and not RUN_ID.fullmatch(source):
-        raise Invalid("reproduce", source, "no such file, and no run's id, which is 32 hex digits")
+        raise Invalid("reproduce", source, "neither a file nor the id of a run (32 hex digits)")
     from masksweep.sweeps.tracking import stored_runs
 
     try:
@@ -111,7 +111,9 @@ def _targets(options: argparse.Namespace, folder: Path) -> list[Target]:
                 targets.append(_target_of_run(run, run_folder, data))
             return targets
     except StoreUnavailable as error:
-        raise Invalid("tracking.uri", redact(store_uri(uri)), f"is away: {error}") from error
+        raise Invalid(
+            "tracking.uri", redact(store_uri(uri)), f"cannot be reached: {error}"
+        ) from error
 
 
 def _target(name: str, path: Path, data: str | None) -> Target:

@@ -43,7 +43,7 @@ class SweepRun(TrialWatcher):
         recorder: Records the sweep.
         stop: Tells whether the user has interrupted the sweep.
         name: Name of the sweep.
-        again: The command that runs the sweep again.
+        command: The command that runs the sweep again.
         rerun: Whether trials are recorded although the store has them.
     """
 

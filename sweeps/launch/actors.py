@@ -1,4 +1,4 @@
-"""The Ray actors of a run: the workers, and the event_queue that queues their events."""
+"""The Ray actors of a run: the workers, and the queue of their events."""
 
 from __future__ import annotations
 

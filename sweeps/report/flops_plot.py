@@ -43,7 +43,7 @@ def lines(outcomes: Sequence[Outcome]) -> dict[str, dict[float, list[float]]]:
     Args:
         outcomes: The trials of one plot.
     """
-    found: dict[str, dict[float, list[float]]] = {}
+    scores_by_line: dict[str, dict[float, list[float]]] = {}
     groups: dict[tuple[str, str, str], list[Outcome]] = {}
     for o in outcomes:
         groups.setdefault((method(o.trial), o.trial.pattern_label, o.variant), []).append(o)
@@ -54,8 +54,8 @@ def lines(outcomes: Sequence[Outcome]) -> dict[str, dict[float, list[float]]]:
         # the masks of a seed may cost a little more than those of another
         flops = sum(o.result.metrics[RATIO] for o in members) / len(members)
         scores = [value for o in members if (value := score(o)) is not None]
-        found.setdefault(label, {}).setdefault(flops, []).extend(scores)
-    return found
+        scores_by_line.setdefault(label, {}).setdefault(flops, []).extend(scores)
+    return scores_by_line
 
 
 def is_dense(label: str) -> bool:

@@ -10,7 +10,7 @@ from masksweep.sweeps.tracking.stored_sweep import StoredSweep
 
 
 def combine(sweeps: Sequence[StoredSweep]) -> StoredSweep:
-    """Combines sweeps into one. The variant of each trial is computed anew over all trials.
+    """Combines sweeps into one. The variant of each trial is computed again over all trials.
 
     Args:
         sweeps: One or more sweeps. No two of them may have the same trial. Files that the configs

@@ -209,10 +209,10 @@ def _plot_pareto(outcomes: Sequence[Outcome], form: str) -> bytes | None:
     return _to_image(figure, form)
 
 
-def _pareto_front(standings: Sequence[StrategySummary]) -> list[StrategySummary]:
-    """Returns the standings that no other beats in both score and speed, the fastest first."""
+def _pareto_front(summaries: Sequence[StrategySummary]) -> list[StrategySummary]:
+    """Returns the summaries that no other beats in both score and speed, the fastest first."""
     front: list[StrategySummary] = []
-    for s in sorted(standings, key=lambda s: (s.ratio or 0, -(s.score or 0))):
+    for s in sorted(summaries, key=lambda s: (s.ratio or 0, -(s.score or 0))):
         if not front or (s.score or 0) > (front[-1].score or 0):
             front.append(s)
     return front

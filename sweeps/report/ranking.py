@@ -101,7 +101,7 @@ def summarize_strategies(outcomes: Sequence[Outcome]) -> list[StrategySummary]:
         outcomes: Trials of one kind (see `group_by_kind`).
 
     Returns:
-        A standing for each strategy, in the order of the trials.
+        A summary for each strategy, in the order of the trials.
     """
     names = dict.fromkeys(o.trial.label for o in outcomes)
     groups = {name: [o for o in outcomes if o.trial.label == name] for name in names}

@@ -179,26 +179,26 @@ def _join_names(names: Sequence[str]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
-def _describe_step_time(standing: StrategySummary) -> str:
+def _describe_step_time(summary: StrategySummary) -> str:
     """Returns the step time as a ratio to dense: `a step takes 1.01 [0.98, 1.04]`."""
-    return f"a step takes {_format_ratio(standing)}"
+    return f"a step takes {_format_ratio(summary)}"
 
 
-def _format_ratio(standing: StrategySummary) -> str:
-    assert standing.ratio is not None
-    ends = "" if standing.limits is None else " [{:.2f}, {:.2f}]".format(*standing.limits)
-    return f"{standing.ratio:.2f}{ends}"
+def _format_ratio(summary: StrategySummary) -> str:
+    assert summary.ratio is not None
+    ends = "" if summary.limits is None else " [{:.2f}, {:.2f}]".format(*summary.limits)
+    return f"{summary.ratio:.2f}{ends}"
 
 
-def _describe_leaks(standing: StrategySummary) -> str:
-    through = f", through {', '.join(standing.causes)}" if standing.causes else ""
-    return f"{standing.strategy} in {standing.leaking} of {standing.trials} trials{through}"
+def _describe_leaks(summary: StrategySummary) -> str:
+    through = f", through {', '.join(summary.causes)}" if summary.causes else ""
+    return f"{summary.strategy} in {summary.leaking} of {summary.trials} trials{through}"
 
 
-def _describe_control(standing: StrategySummary, outcomes: Sequence[Outcome]) -> str:
+def _describe_control(summary: StrategySummary, outcomes: Sequence[Outcome]) -> str:
     """Returns the result of the control. It must leak if a gradient reaches a masked entry."""
-    name = standing.strategy
-    if not standing.trials:
+    name = summary.strategy
+    if not summary.trials:
         return f"{name} has not run: no verdict can be trusted."
     if any(map(control_held, outcomes)):
         return f"{name} HOLDS: no verdict can be trusted."
@@ -207,12 +207,10 @@ def _describe_control(standing: StrategySummary, outcomes: Sequence[Outcome]) ->
         return f"{name} leaks in every trial, as it must."
     count = count_unreached(still)
     why = f"no gradient reaches the {count} masked entries, so nothing can move them"
-    if len(still) == standing.trials:
+    if len(still) == summary.trials:
         return f"{name} is inconclusive: {why}. It cannot show that the audit sees a leak."
-    leaking = standing.trials - len(still)
-    return (
-        f"{name} leaks in {leaking} of {standing.trials} trials, as it must; in the others {why}."
-    )
+    leaking = summary.trials - len(still)
+    return f"{name} leaks in {leaking} of {summary.trials} trials, as it must; in the others {why}."
 
 
 def _compare_with_pick(other: StrategySummary, pick: StrategySummary, by: ScoreMetric) -> str:

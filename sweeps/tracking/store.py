@@ -53,7 +53,7 @@ class StoreRefused(Exception):
 def store_uri(configured: str | None) -> str:
     """Returns the URI of the tracking store.
 
-    A path of a SQLite database is made absolute, because MLflow resolves a relative path anew in
+    A path of a SQLite database is made absolute, because MLflow resolves a relative path again in
     each process.
 
     Args:

@@ -1,4 +1,4 @@
-"""Writes the records of a sweep to MLflow; `reader` reads them. Workers do not use MLflow."""
+"""Writes the records of a sweep to MLflow; `stored_runs` finds them. Workers do not use MLflow."""
 
 from __future__ import annotations
 

@@ -145,17 +145,17 @@ def metrics(start: TrialStart, records: Sequence[ChangeRecord], steps: int) -> d
         `schedule/grown`, the entries in all, `schedule/violated_changes`, after how many of them a
         masked entry moved, and `schedule/stale_slots`; see `ChangeRecord`.
     """
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     dense = dense_step_flops(start.model)
     if dense and steps:
         ratio = _mean_ratio(start, records, steps)
-        found["flops/training"] = dense * start.trial.train.batch_size * steps * ratio
-        found["flops/training_ratio"] = ratio
+        values["flops/training"] = dense * start.trial.train.batch_size * steps * ratio
+        values["flops/training_ratio"] = ratio
     if not records:
-        return found
+        return values
     changes = records[1:]
     weights = [w for record in changes for w in record.weights.values()]
-    return found | {
+    return values | {
         "schedule/changes": float(len(changes)),
         "schedule/cut": float(sum(w.cut for w in weights)),
         "schedule/grown": float(sum(w.grown for w in weights)),

@@ -41,7 +41,7 @@ def check(trials: Sequence[Trial], ask: AskPreflight) -> dict[str, PreflightAnsw
         ask: Checks trials, such as `Preflight.ask`.
 
     Returns:
-        Answers by trial id; a trial without a refusal or cut-off units has none.
+        Answers by trial id; a trial has none if its answer would be empty.
 
     Raises:
         Invalid: A plan cannot be made.

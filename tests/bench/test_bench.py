@@ -50,8 +50,8 @@ KEYS = {
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--sizes", "S,XL"], "--sizes=XL: of S, M, L"),
-        (["--sizes", ""], "--sizes=: of S, M, L"),
+        (["--sizes", "S,XL"], "--sizes=XL: must be of S, M, L"),
+        (["--sizes", ""], "--sizes=: must be of S, M, L"),
         (["--strategies", "dense"], "--strategies=dense: of gradient_mask"),
         (["--sparsities", ".5,1"], "--sparsities=.5,1: numbers in (0, 1)"),
         (["--sparsities", "half"], "--sparsities=half: numbers in (0, 1)"),
@@ -86,7 +86,7 @@ def test_bad_input_ends_before_tensorflow_starts() -> None:
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert process.returncode == 2
-    assert process.stderr == "masksweep: --sizes=Q: of S, M, L\n"
+    assert process.stderr == "masksweep: --sizes=Q: must be of S, M, L\n"
 
 
 def test_every_strategy_and_format_is_timed_on_what_can_change_its_time() -> None:
@@ -380,7 +380,7 @@ def test_whole_trials_are_timed_beside_keras_and_recorded(
     costs = {c["what"]: c for c in json.loads(Path("costs.json").read_text())["trials"]}
     assert {
         "tiny: keras.fit",
-        "tiny: training, pack of 2, compiled anew",
+        "tiny: training, pack of 2, compiled again",
         "tiny: whole trial, pack of 2, program reused",
         "drawn: training alone, program reused",
         "tiny: a step, audit.every=10, pack of 2",

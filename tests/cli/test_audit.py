@@ -189,8 +189,8 @@ def test_a_model_in_a_frozen_model_has_weights(capsys: pytest.CaptureFixture[str
         ("model.keras masks.npz --held", "audit=: argument --held: expected one argument; see"),
         ("model.keras", "MASKS=: must be given: a .npz file of masks by weight name, or one mask"),
         ("model.keras masks.npz --uri x", "--uri=x: must be left out"),
-        ("nothing", "audit=nothing: no such file, and no run's id, which is 32 hex digits"),
-        (f"{'A' * 32}", f"audit={'A' * 32}: no such file, and no run's id"),
+        ("nothing", "audit=nothing: neither a file nor the id of a run (32 hex digits)"),
+        (f"{'A' * 32}", f"audit={'A' * 32}: neither a file nor the id of a run"),
         (f"{'a' * 32} masks.npz", "audit=masks.npz: must be left out: a run has its own masks"),
         (f"{'a' * 32} --held zero", "audit=zero: must be left out: a run has its own masks"),
         (f"{'a' * 32}", "tracking.uri=sqlite:///{cwd}/mlflow.db: no store there"),
@@ -524,7 +524,7 @@ def test_artifacts_that_are_not_as_they_should_be(
 
 def test_a_store_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     message = refused(capsys, "0" * 32, "--uri", "http://me:secret@127.0.0.1:1")
-    assert message.startswith("tracking.uri=http://127.0.0.1:1: is away: ")
+    assert message.startswith("tracking.uri=http://127.0.0.1:1: cannot be reached: ")
     assert "secret" not in message
     message = refused(capsys, "0" * 32, "--uri", "foo://me:secret@x")
     assert message.startswith("tracking.uri=foo://x: cannot be opened: ")

@@ -75,12 +75,12 @@ def command() -> Iterator[Light]:
         ("hydra={mode:RUN}", "hydra={mode:RUN}: Hydra's own config is fixed here"),
         (
             "resources.num_gpus=1.5",
-            "resources.num_gpus=1.5: must be a fraction of one card, or whole",
+            "resources.num_gpus=1.5: must be a fraction of one GPU, or whole",
         ),
         ("hydra/launcher=basic", "hydra/launcher=basic: Hydra's own config is fixed here"),
         (
             "optimizer.learning_rate=1,1.0",
-            "seed=0: each trial must be described once; again by optimizer.",
+            "seed=0: each trial must be described once; described again by optimizer.",
         ),
         ("seed=true", "seed=True: must be a whole number"),
         ("seed=glob(*)", "overrides=: must describe at least one trial"),

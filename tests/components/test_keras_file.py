@@ -134,7 +134,7 @@ def test_initial_values_are_drawn_anew_by_the_seed(tmp_path: Path) -> None:
     assert same_weights(first[0], again[0])
     assert not np.array_equal(first[0]["hidden/kernel"], other[0]["hidden/kernel"])
     assert not np.array_equal(first[0]["hidden/kernel"], values(model)["hidden/kernel"])
-    assert (first[1][0] == 0).all()  # the moving mean too starts anew
+    assert (first[1][0] == 0).all()  # the moving mean too starts again
     limit = (6 / (8 + 5)) ** 0.5  # of Glorot's uniform initializer
     assert 0.8 * limit < np.abs(first[0]["hidden/kernel"]).max() < limit
 

@@ -56,7 +56,7 @@ SAID: dict[str, str] = {
     "optimizer=ftrl optimizer.learning_rate=0":
         "optimizer.learning_rate=0.0: must be above 0 for ftrl",
     "train.epochs=0 objective=train/loss":
-        "objective=train/loss: train.epochs is 0; test/loss, ...",
+        "objective=train/loss: needs train.epochs > 0; test/loss does not",
     "train.epochs=0 compare=projection": "compare=projection: not with train.epochs=0",
     "start.path=none.keras": "start.path=none.keras: no such file",
     "start.path=net.h5": "start.path=net.h5: must be a .keras file",

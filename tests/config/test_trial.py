@@ -333,7 +333,7 @@ def test_only_validation_samples_that_exist_can_be_compared_by(kind: str, tmp_pa
         return {**BASE, "data": data, "objective": "validation/loss"}
 
     parse(config(own=True))
-    with pytest.raises(Invalid, match=r"^objective=validation/loss: data\.validation is 0"):
+    with pytest.raises(Invalid, match=r"^objective=validation/loss: needs data\.validation > 0"):
         parse(config(own=False))
 
 

@@ -105,7 +105,7 @@ def test_it_says_where_the_curves_part_and_what_else_changed() -> None:
     assert verdict.explanation() == [
         "weights: another digest",
         "test/loss: 0.5 recorded, 0.7 now",
-        "curves: part at epoch 2 (train/loss)",
+        "curves: first differ at epoch 2 (train/loss)",
         "config: changed since, it is not the one that was recorded",
         "environment: tensorflow was 2.21, is -",
         "environment: code was 1, is 2",

@@ -114,7 +114,7 @@ def test_a_doctored_config_is_different(
     assert main(["reproduce", str(path)]) == 1
     out = capsys.readouterr().out
     assert "weights: another digest\n" in out
-    assert "curves: part at epoch 1 (train/" in out
+    assert "curves: first differ at epoch 1 (train/" in out
     assert "config: changed since" in out
     assert out.endswith("verdict: different\n")
     name = f"reproduces {original.info.run_name}, {original.data.tags['trial.id'][:8]}"
@@ -127,7 +127,7 @@ def test_a_doctored_config_is_different(
     ("arguments", "said"),
     [
         ([], "the following arguments are required"),
-        (["nothing.yaml"], "no such file, and no run's id"),
+        (["nothing.yaml"], "neither a file nor the id of a run"),
         (["ab" * 16], "no such run|no store there"),
         (["--sweep", "ab" * 16], "no such run|no store there"),
     ],

@@ -68,7 +68,7 @@ def test_tables_advice_and_progress_go_by_it(
 
 
 def test_less_is_better_but_for_accuracies_and_what_holds() -> None:
-    """Also where values are negative, as those of a loss of one's own may be."""
+    """Also where values are negative, as those of a loss of your own may be."""
     assert [ScoreMetric(key).sign for key in ("train/accuracy", "integrity/ok")] == [1, 1]
     assert [ScoreMetric(key).sign for key in ("test/mse", "speed/step_ms")] == [-1, -1]
     assert [ScoreMetric(key).sign for key in ("test/auc", "test/kind_accuracy")] == [1, 1]
@@ -77,8 +77,8 @@ def test_less_is_better_but_for_accuracies_and_what_holds() -> None:
         outcome.result.metrics["validation/loss"] -= 1
     use = dict(recommendation.sentences(trials))["Use"]
     assert "Its mean validation loss is -0.695;" in use
-    (standing,) = (s for s in ranking.summarize_strategies(trials) if s.strategy == "projection")
-    assert standing.score == pytest.approx(0.695)
+    (summary,) = (s for s in ranking.summarize_strategies(trials) if s.strategy == "projection")
+    assert summary.score == pytest.approx(0.695)
 
 
 def test_a_trial_is_paired_with_a_dense_one_that_was_recorded_under_another_one() -> None:

@@ -238,7 +238,7 @@ SETTINGS: dict[str, tuple[str, str]] = {
     ),
     "an absolute path": ("pattern: /etc/passwd", f"pattern.path=/etc/passwd: {READ}"),
     "a parent's path": ("pattern: configs/../mine.npz", "pattern.path=configs/../mine.npz: "),
-    "a file of one's own": ("pattern: mine.npz", f"pattern.path=mine.npz: {READ}"),
+    "a file of your own": ("pattern: mine.npz", f"pattern.path=mine.npz: {READ}"),
     "a home": ("pattern: ~/mine.npz", f"pattern.path=~/mine.npz: {READ}"),
     "an address": ("pattern: http://127.0.0.1/a.npz", "pattern.path=http://127.0.0.1/a.npz: must"),
     "a device": ("pattern: /dev/zero", f"pattern.path=/dev/zero: {READ}"),
@@ -386,7 +386,7 @@ SETTINGS: dict[str, tuple[str, str]] = {
     "data by path": ("data: {name: /etc/passwd}", "data.name=/etc/passwd: unknown; one of"),
     "a page by path": ("sweep: {page: /etc/passwd}", "sweep.page=/etc/passwd: input should be"),
     "a metric by module": ("objective: os.system", "objective=os.system: must be one of"),
-    "a section of one's own": ("plugins: [os]", "plugins=['os']: unknown key"),
+    "a section of your own": ("plugins: [os]", "plugins=['os']: unknown key"),
     "code for a number": ("seed: __import__('os').system('touch ran')", "seed=__import__('os')"),
     "bytes for a number": ("seed: !!binary aGk=", "seed=b'hi': input should be"),
     "a section in rounds before": (

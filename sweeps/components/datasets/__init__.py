@@ -1,4 +1,4 @@
-"""The data sets that a config can name, one in each file. None of them is downloaded."""
+"""The data sets that a config can name, one in each file. Only `keras` downloads its data."""
 
 from masksweep.strategies.registry import Registry
 from masksweep.sweeps.components.datasets.base import DataSet

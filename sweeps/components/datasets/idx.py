@@ -74,7 +74,7 @@ def read(folder: str, part: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     labels = _read_file(folder, files[labels_name], axes=1)
     if len(images) != len(labels):
         counts = f"{images_name} has {len(images)} images and {labels_name} {len(labels)} labels"
-        raise Invalid("path", folder, f"{counts}; they must be as many")
+        raise Invalid("path", folder, f"{counts}; the numbers must be equal")
     return images, labels
 
 

@@ -198,7 +198,7 @@ def _check_shapes(path: str, part: str, arrays: dict[str, ArrayFile], task: str)
         raise Invalid("path", path, f"x_{part} has the shape {list(x.shape)}, {allowed}")
     if x.shape[0] != y.shape[0]:
         counts = f"x_{part} has {x.shape[0]} samples and y_{part} has {y.shape[0]}"
-        raise Invalid("path", path, f"{counts}; they must have as many")
+        raise Invalid("path", path, f"{counts}; the numbers must be equal")
     for axis_name, one, other in (
         (f"x_{part}", x.shape[1:], arrays["x_train"].shape[1:]),
         (f"y_{part}", y.shape[1:], arrays["y_train"].shape[1:]),

@@ -1,4 +1,4 @@
-"""A network of one's own, from a `.keras` file."""
+"""A network of your own, from a `.keras` file."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class KerasFile(Model):
     path: str = ""
     """Path of the file."""
     weights: Weights = "file"
-    """Whether the initial values are those of the file, or are drawn anew from the trial's seed by
+    """Whether the initial values are those of the file, or are drawn again from the trial's seed by
     the initializers of the layers. One that has a seed of its own draws the same for all trials."""
 
     def __post_init__(self) -> None:

@@ -19,8 +19,9 @@ class SETMLP(Model):
     wide as Glorot's for 1,000 units, so that the signal passes layers that keep few of them.
     Dropout follows each hidden layer. Unlike Keras' own, it does not scale up what it keeps in
     training, but scales down all in evaluation; so it is followed by a factor of `1 - dropout`.
-    Its gradient is that of a network without dropout: a unit that is dropped learns as if it were
-    kept, because the tutorial's backpropagation does not multiply by the units that were dropped.
+    With `straight_through`, its gradient is that of a network without dropout: a unit that is
+    dropped learns as if it were kept, because the tutorial's backpropagation does not multiply by
+    the units that were dropped.
 
     With three hidden layers of 1,000 units it has 2,797,010 weights for Fashion-MNIST.
 

@@ -30,7 +30,7 @@ class Ftrl(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # it computes each weight anew, and divides by the learning rate
+        # it computes each weight again, and divides by the learning rate
         require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0 for ftrl")
         power = self.learning_rate_power
         require(power <= 0, "learning_rate_power", power, "0 or below")

@@ -291,7 +291,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "its kernel is freed": (
         lambda: applied_twice("sparse_tensor", "hard_mask"),
-        "must be built anew: an earlier apply on it has freed first/kernel, because its strategy "
+        "must be built again: an earlier apply on it has freed first/kernel, because its strategy "
         "stores kept values only",
     ),
     "masked twice": (

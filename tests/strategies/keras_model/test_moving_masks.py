@@ -342,7 +342,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"schedule": strategies.Swap(), "pattern": lambda name, shape: np.ones(shape)},
-        "must be a pattern that swap can draw anew",
+        "must be a pattern that swap can draw again",
     ),
 ]
 
