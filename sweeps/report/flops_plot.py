@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from masksweep.sweeps.config.display import label
 from masksweep.sweeps.config.outcome import Outcome
 from masksweep.sweeps.config.trial import Trial
-from masksweep.sweeps.config.validation import as_section
 from masksweep.sweeps.report.baseline import metric, score
 from masksweep.sweeps.report.data_sets import data_labels
 
@@ -48,13 +48,12 @@ def lines(outcomes: Sequence[Outcome]) -> dict[str, dict[float, list[float]]]:
     for o in outcomes:
         groups.setdefault((method(o.trial), o.trial.pattern_label, o.variant), []).append(o)
     several = len(groups) > len({group[:2] for group in groups})
-    for (label, _, variant), members in groups.items():
-        if several and variant:
-            label = f"{label} ({variant})"
+    for (name, _, variant), members in groups.items():
+        line = f"{name} ({variant})" if several and variant else name
         # the masks of a seed may cost a little more than those of another
         flops = sum(o.result.metrics[RATIO] for o in members) / len(members)
         scores = [value for o in members if (value := score(o)) is not None]
-        scores_by_line.setdefault(label, {}).setdefault(flops, []).extend(scores)
+        scores_by_line.setdefault(line, {}).setdefault(flops, []).extend(scores)
     return scores_by_line
 
 
@@ -70,9 +69,6 @@ def method(trial: Trial) -> str:
     """
     if trial.strategy.role == "dense":
         return DENSE
-    section = as_section(trial.pattern, defaults=False)
-    settings = {k: v for k, v in section.items() if k not in ("name", "path", "sparsity")}
-    inner = ", ".join(f"{k}={v}" for k, v in settings.items())
-    pattern = f"{trial.pattern.name}({inner})" if inner else trial.pattern.name
+    pattern = label(trial.pattern, without=["sparsity"])
     parts = [trial.label] if trial.strategy.name != "hard_mask" else []
     return ", ".join([*parts, pattern, trial.schedule.name])

@@ -96,6 +96,14 @@ def test_two_models_make_two_lines_over_flops() -> None:
     assert list(flops_plot.lines(members)) == ["dense", "random, set"]
 
 
+def test_long_settings_are_not_in_the_legend_of_the_plot_over_flops() -> None:
+    of = {f"hidden_{i}/kernel": {"name": "random", "sparsity": 0.5} for i in (1, 2)}
+    by_weight = trial(strategy="hard_mask", pattern={"name": "by_weight", "of": of})
+    assert flops_plot.method(by_weight) == "by_weight, static"
+    erk = {"name": "random", "distribution": "erk", "sparsity": 0.5}
+    assert flops_plot.method(trial(pattern=erk)) == "weight_mask, random(distribution=erk), static"
+
+
 def test_a_training_that_diverges_is_the_worst_and_ends_no_report() -> None:
     groups = [
         ([2.0, math.inf, 3.0], {"strategy": "dense", "data": "diabetes"}),
