@@ -168,9 +168,14 @@ def _costs(outcomes: Sequence[Outcome]) -> Table:
         line = [label]
         for name, (_, unit, summary) in names.items():
             values = [m.result.metrics[name] for m in members if name in m.result.metrics]
-            line.append(f"{summary(values) * unit:.3g}" if values else "-")
+            line.append(_rounded(summary(values) * unit) if values else "-")
         lines.append(line)
     return Table(["strategy", *(title for title, _, _ in names.values())], _unstyled(lines))
+
+
+def _rounded(value: float) -> str:
+    """Returns a number with three digits, or all of those before the point: `0.123`, `1,230`."""
+    return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
 
 
 def _environments(sweep: StoredSweep) -> list[tuple[str, str]]:
