@@ -415,6 +415,21 @@ def test_a_data_set_that_does_not_fit_is_refused(
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (X, Y + 1, "has the training label 2 at [0]; labels must be 0 to 1"),
+        (np.where(X[3, 2] == X, np.nan, X), Y, "has nan in its training inputs at [3, 2]; all"),
+    ],
+)
+def test_values_that_cannot_be_trained_on_are_refused(
+    x: Any, y: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Invalid) as caught:
+        check_plans([faulty(monkeypatch, samples=lambda self: (slices(x, y), slices(X, Y)))])
+    assert str(caught.value).startswith(f"data=stream: {message}")
+
+
 def test_a_fraction_for_validation_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Stream, "own_validation", lambda self: None)
     with pytest.raises(Invalid, match=r"data.validation=0.5: a fraction is not with a tf.data"):

@@ -17,9 +17,10 @@ from masksweep.sweeps.components.datasets import named
 from masksweep.sweeps.components.datasets.arrays import Arrays, Head, Task
 from masksweep.sweeps.components.datasets.content import REFERENCE, content_digest
 from masksweep.sweeps.components.datasets.named import Named, Part, Split, Weighted
-from masksweep.sweeps.components.datasets.pipeline import Pipeline
+from masksweep.sweeps.components.datasets.pipeline import CHECKED_SAMPLES, Pipeline
 from masksweep.sweeps.components.datasets.samples import (
     check_samples,
+    check_values,
     check_weights,
     with_model_types,
 )
@@ -224,22 +225,24 @@ def _pipelines(data: DataSet, training: Any, validation: Any, test: Any) -> Arra
             for name, task in data.all_tasks.items()
         }
     )
-    parts = [Pipeline.of(data.name, data.all_tasks, "test", test)]
+    parts = {"training": train, "test": Pipeline.of(data.name, data.all_tasks, "test", test)}
     if validation is not None:
-        parts.append(Pipeline.of(data.name, data.all_tasks, "validation", validation))
-    for part in parts:
+        of_validation = Pipeline.of(data.name, data.all_tasks, "validation", validation)
+        parts["validation"] = of_validation
+    for part in parts.values():
         if (part.sample_shape, part.target_shape) != (train.sample_shape, train.target_shape):
             raise Invalid("name", data.name, "must have samples of one shape in all of its parts")
         if [*part.sample_shape] != [*train.sample_shape]:
             raise Invalid("name", data.name, "must have its inputs in one order in all parts")
-    own = parts[1] if len(parts) == 2 else None
+    for name, part in parts.items():
+        check_values(heads, name, part.first(CHECKED_SAMPLES))  # all would take too long
     return Arrays(
         name=data.name,
         task=data.task,
         outputs=next(iter(heads.values())).outputs,
         train=train,
-        validation=own,
-        test=parts[0],
+        validation=parts.get("validation"),
+        test=parts["test"],
         deterministic=data.deterministic,
         heads=heads if data.tasks else None,
     )

@@ -19,8 +19,9 @@ from masksweep.sweeps.components.datasets.named import Split
 SHUFFLED_BYTES = 2**28
 """Largest size of the samples that are shuffled at once, as float32. Larger data are shuffled in a
 buffer of this size, as `tf.data.Dataset.shuffle` does."""
-DIGEST_SAMPLES = 256
-"""Number of samples whose content identifies a pipeline in the record of a trial."""
+CHECKED_SAMPLES = 256
+"""Number of samples of each part whose values are checked before anything trains. In the record of
+a trial, those of the training part identify the pipeline."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +147,7 @@ class Pipeline:
         """SHA-256 of the shapes and of the first samples."""
         shape = named.map_arrays(lambda shape: (self.count, *shape), self.sample_shape)
         sha256 = hashlib.sha256(str(shape).encode())
-        for array in (a for part in self.first(DIGEST_SAMPLES) for a in named.arrays_of(part)):
+        for array in (a for part in self.first(CHECKED_SAMPLES) for a in named.arrays_of(part)):
             sha256.update(np.ascontiguousarray(array).tobytes())
         return sha256.hexdigest()
 

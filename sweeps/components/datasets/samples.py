@@ -66,6 +66,34 @@ def check_samples(task: Tasks, parts: Parts) -> None:
             _check_targets(of_task, f"{name} {kind}", targets, trained_on[kind])
 
 
+def check_values(heads: Mapping[str, tuple[str, int]], name: str, split: Split) -> None:
+    """Checks the values of some samples, if the training part is too large to be read as a whole.
+
+    Args:
+        heads: The task and the number of outputs of each output of the model by its name, which is
+            empty for one output.
+        name: The name of the part, for messages.
+        split: Inputs and targets.
+
+    Raises:
+        Invalid: (empty key) A number is not finite, or a label is not one of the classes.
+
+    Example:
+        >>> import numpy as np
+        >>> samples = np.zeros((3, 2), "float32"), np.array([0, 1, 4])
+        >>> check_values({"": ("classification", 3)}, "test", samples)
+        Traceback (most recent call last):
+        masksweep.strategies.errors.Invalid: =: has the test label 4 at [2]; labels must be 0 to 2
+    """
+    inputs, targets = split
+    for kind, array in _arrays("inputs", inputs).items():
+        _check_finite(f"{name} {kind}", array)
+    for (kind, array), (task, outputs) in zip(
+        _arrays("targets", targets).items(), heads.values(), strict=True
+    ):
+        _check_targets(task, f"{name} {kind}", array, np.array([outputs - 1]))
+
+
 def with_model_types(task: Tasks, split: Split) -> Split:
     """Returns the samples of a part with the types that a model is trained on.
 
