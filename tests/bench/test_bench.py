@@ -52,7 +52,7 @@ KEYS = {
     [
         (["--sizes", "S,XL"], "--sizes=XL: must be of S, M, L"),
         (["--sizes", ""], "--sizes=: must be of S, M, L"),
-        (["--strategies", "dense"], "--strategies=dense: of gradient_mask"),
+        (["--strategies", "dense"], "--strategies=dense: must be of gradient_mask"),
         (["--sparsities", ".5,1"], "--sparsities=.5,1: numbers in (0, 1)"),
         (["--sparsities", "half"], "--sparsities=half: numbers in (0, 1)"),
         (["--threads", "0"], "--threads=0: must be 1 or more"),

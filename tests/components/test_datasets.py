@@ -204,7 +204,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "classes from 1": ({"y_train": Y + 1, "y_test": Y[:10] + 1},
                        "y_train has classes from 1 to 3; classes are counted from 0"),
     "one class": ({"y_train": Y * 0, "y_test": np.zeros(10, int)}, "y_train has one class only"),
-    "two lengths": ({"y_train": Y[1:]}, "x_train has 40 samples and y_train has 39; they must"),
+    "two lengths": ({"y_train": Y[1:]}, "x_train has 40 samples and y_train has 39; the numbers"),
     "no test": ({"x_test": X[:0], "y_test": Y[:0]}, "x_test has the shape [0, 4]: no samples"),
     "another shape": ({"x_test": X[:10, 1:]}, "x_test has samples of the shape [3], and those of"),
     "one-hot": ({"y_train": np.eye(3, dtype=int)[Y], "y_test": np.eye(3, dtype=int)[Y[:10]]},

@@ -351,7 +351,7 @@ def test_a_command_that_builds_no_trials_does_not_take_one(folder: Path, command
 def test_the_help_describes_it(folder: Path, command: str) -> None:
     text = " ".join(masksweep(command, "--help", cwd=folder).stdout.split())
     assert "--plugin FILE.py" in text
-    assert "Files of data do not" in text or "files of data do not" in text
+    assert "ata files are not sent" in text or "data files are not. May" in text
 
 
 def test_a_node_on_which_another_module_has_the_name_of_a_file_refuses_it() -> None:
