@@ -11,7 +11,14 @@ from masksweep.strategies.errors import Invalid
 from masksweep.sweeps.config.sections import Tracking
 from masksweep.sweeps.tracking import mlflow_view
 from masksweep.sweeps.tracking.client import client_class, file_id, new_client, opening, search
-from masksweep.sweeps.tracking.store import creation_lock, is_local, store_uri, translate_errors
+from masksweep.sweeps.tracking.new_database import create_database
+from masksweep.sweeps.tracking.store import (
+    creation_lock,
+    database_path,
+    is_local,
+    store_uri,
+    translate_errors,
+)
 
 MAX_METRICS_PER_CALL = 1000
 """Largest number of metrics that MLflow accepts in one call."""
@@ -32,6 +39,8 @@ class Experiment:
         self._uri, self._experiment_name = store_uri(tracking.uri), tracking.experiment
         client_class()  # a slow import, which needs no lock
         with opening(self._uri):
+            if database := database_path(self._uri):
+                create_database(database)
             self._client = new_client(self._uri)
             self._experiment = self._find_experiment()
         self._file = file_id(self._uri)
