@@ -18,7 +18,7 @@ from masksweep.strategies.held.zero import Zero
 from masksweep.strategies.patterns import Pattern
 from masksweep.strategies.patterns.random import Random
 from masksweep.strategies.plan import Array, Plan, Weight, collapse_constant
-from masksweep.strategies.testing.networks import network
+from masksweep.strategies.testing.networks import bare, network
 from masksweep.strategies.testing.trial import Trial
 
 OPTIMIZERS: dict[str, Callable[[], Any]] = {
@@ -118,21 +118,31 @@ class Case:
         Returns:
             The trial. It is valid until the next call with the same optimizer.
         """
-        # an array of held values has another shape than a scalar, so it needs another program
-        value_per_entry = held == "init" and self.strategy.bind().keep is collapse_constant
-        trial = _compiled(self, optimizer, held if value_per_entry else "zero", jit)
-        return trial.begin(self._plan(*_network_weights(), held=held, seed=seed))
+        trial = _compiled(self, optimizer, held if self.value_per_entry(held) else "zero", jit)
+        start = _start_of(bare if jit else network)
+        return trial.begin(self._plan(*start, held=held, seed=seed))
+
+    def value_per_entry(self, held: str) -> bool:
+        """Returns whether each masked entry has a held value of its own in the program.
+
+        An array of held values has another shape than a scalar, so it needs another program.
+
+        Args:
+            held: A key of `HELD`.
+        """
+        return held == "init" and self.strategy.bind().keep is collapse_constant
 
 
 @cache
-def _network_weights() -> tuple[tuple[Weight, ...], dict[str, Array]]:
-    """Returns the weights of `network` and their initial values; both are always the same."""
-    model = network()
-    return tuple(describe(model)), values(model)
+def _start_of(model: Callable[[], Any]) -> tuple[tuple[Weight, ...], dict[str, Array]]:
+    """Returns the weights of a model and their initial values; both are always the same."""
+    built = model()
+    return tuple(describe(built)), values(built)
 
 
 @cache
 def _compiled(case: Case, optimizer: str, held: str, jit: bool) -> Trial:
-    model = network()
+    # XLA takes twice as long for layers with a state, which no strategy computes
+    model = bare() if jit else network()
     plan = case.plan(model, held)
     return Trial(case.strategy, model, plan, OPTIMIZERS[optimizer](), jit=jit)

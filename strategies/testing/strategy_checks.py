@@ -24,12 +24,13 @@ from masksweep.strategies.core.weights import values
 from masksweep.strategies.errors import Invalid
 from masksweep.strategies.plan import Array
 from masksweep.strategies.testing.case import HELD, OPTIMIZERS, Case
-from masksweep.strategies.testing.networks import SITUATIONS, network
+from masksweep.strategies.testing.networks import NETWORK, SITUATIONS, network
 from masksweep.strategies.testing.probes import PROBES, probe
 from masksweep.strategies.testing.require import require
 from masksweep.strategies.testing.trial import Trial
 
-STEPS = 10
+STEPS, EAGER_STEPS = 10, 3
+"""Number of steps of a trial with a program that other checks use too, and of one without."""
 AVERAGING: dict[str, Callable[[], Any]] = {
     "at the end": lambda: keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.9),
     "during training": lambda: keras.optimizers.Adam(
@@ -108,11 +109,14 @@ def check_strategy(case: Case) -> None:
 
 def holds(case: Case, optimizer: str, held: str, *, jit: bool = False) -> None:
     """Checks that each masked entry has its held value at each step, or leaks as documented."""
-    trial = case.begin(optimizer, held, jit=jit)
-    counts = [violations(weights, trial.plan) for weights in trial.steps(STEPS)]
+    if case.value_per_entry(held) and not jit:
+        trial, count = _eager(case, OPTIMIZERS[optimizer], held), EAGER_STEPS
+    else:
+        trial, count = case.begin(optimizer, held, jit=jit), STEPS
+    counts = [violations(weights, trial.plan) for weights in trial.steps(count)]
     leak = case.leaks.get((optimizer, held))
     if leak is None:
-        require(counts == [(0, 0.0)] * STEPS, f"(violations, drift) by step: {counts}")
+        require(counts == [(0, 0.0)] * count, f"(violations, drift) by step: {counts}")
     else:
         last_count, drift = counts[-1]
         require(last_count > 0, "it is documented to leak, and holds")
@@ -139,14 +143,14 @@ def moves(case: Case, optimizer: str) -> None:
 
 def holds_averages(case: Case, when: str) -> None:
     """Checks that masked entries hold if the optimizer averages the weights (`use_ema`)."""
-    model = network()
-    trial = Trial(case.strategy, model, case.plan(model, _any_held(case)), AVERAGING[when]())
-    counts = [violations(weights, trial.plan) for weights in trial.steps(5)]
+    trial = _eager(case, AVERAGING[when], _any_held(case))
+    counts = [violations(weights, trial.plan) for weights in trial.steps(EAGER_STEPS)]
     before = trial.weights()
     trial.training.finalize()
     after = trial.weights()
     counts.append(violations(after, trial.plan))
-    require(counts == [(0, 0.0)] * 6, f"(violations, drift) by step and at the end: {counts}")
+    held = counts == [(0, 0.0)] * (EAGER_STEPS + 1)
+    require(held, f"(violations, drift) by step and at the end: {counts}")
     require(not same_weights(before, after), "the averages are the weights")
 
 
@@ -269,10 +273,7 @@ def compiles_once(case: Case) -> None:
 
 def trains_only_trainable(case: Case) -> None:
     """Checks that weights that `trainable` does not match do not change."""
-    model, optimizer = network(), OPTIMIZERS["adamw"]()
-    trainable = ("output/*", "*/gamma")
-    plan = case.plan(model)
-    trial = Trial(case.strategy, model, plan, optimizer, trainable=trainable, eager=True)
+    trial = _eager(case, OPTIMIZERS["adamw"], trainable=("output/*", "*/gamma"))
     start = trial.weights()
     end = trial.end(2)
     changed = {n for n in start if not np.array_equal(bits(start[n]), bits(end[n]))}
@@ -284,6 +285,12 @@ def _in_situation(case: Case, name: str) -> Trial:
     model = situation.start()
     plan = case.plan(model, targets=situation.targets, pattern=situation.pattern)
     return Trial(case.strategy, model, plan, OPTIMIZERS["sgd"](), eager=True)
+
+
+def _eager(case: Case, optimizer: Callable[[], Any], held: str = "zero", **knobs: Any) -> Trial:
+    """Returns a trial of `network` without a program, which would take longer than a few steps."""
+    model = NETWORK.start()
+    return Trial(case.strategy, model, case.plan(model, held), optimizer(), eager=True, **knobs)
 
 
 def _any_held(case: Case) -> str:

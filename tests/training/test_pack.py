@@ -37,6 +37,8 @@ from tests.support.trials import trial as make
 
 WIDTH = 4
 STEPS = {"epochs": 3, "batch_size": 100}
+MODEL = {"name": "mlp", "hidden": [8]}
+"""XLA compiles for longer the more weights there are, and two kernels can be mixed up already."""
 COLUMNS: dict[str, Any] = {
     "pattern": {"name": "columns", "sparsity": 0.3},
     "held": "init",
@@ -48,7 +50,13 @@ the same trial alone, after a few dozen small steps. Only the order of sums in p
 
 
 def given(seed: int = 0, width: int = WIDTH, **sections: Any) -> Trial:
-    defaults = {"train": STEPS, "speed": {"rounds": 0}, "launch": {"pack": width}, "seed": seed}
+    defaults = {
+        "model": MODEL,
+        "train": STEPS,
+        "speed": {"rounds": 0},
+        "launch": {"pack": width},
+        "seed": seed,
+    }
     return make(**{**defaults, **sections})
 
 
@@ -350,7 +358,7 @@ def test_a_model_whose_step_does_not_pack_runs_alone_and_says_why(
 def test_models_with_a_state_of_their_own_pack(
     model: dict[str, Any], kept: Kept, tmp_path: Path
 ) -> None:
-    sections = {"model": {"name": "mlp", "hidden": [16, 8], **model}}
+    sections = {"model": {**MODEL, **model}}
     a, b = (given(seed, **sections) for seed in (0, 1))
     results = kept.run(a, b)
     assert not kept.notes(a)
@@ -483,7 +491,7 @@ def test_chunks_change_no_bit(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_width_is_part_of_a_trials_identity_and_of_what_is_recorded() -> None:
     ids = {given(width=w).id for w in (1, 2, 4)}
     assert len(ids) == 3
-    assert given(width=1).id == make(train=STEPS, speed={"rounds": 0}).id
+    assert given(width=1).id == make(model=MODEL, train=STEPS, speed={"rounds": 0}).id
     assert parse(recorded_config(given(width=4))).id == given(width=4).id
     assert "launch" not in recorded_config(given(width=1))
 
