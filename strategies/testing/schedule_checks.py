@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -39,37 +42,40 @@ def check_schedule(schedule: MaskSchedule, *, steps: int = 24, changes: bool = T
     in_order = due == sorted(set(due)) and all(0 < step < steps for step in due)
     require(in_order, f"the steps of the changes must be in order and in 1 .. {steps - 1}: {due}")
     require(bool(due) == changes, f"changes={changes}, but the steps of the changes are {due}")
-    first, second = (_masks_over_time(schedule, course) for _ in range(2))
+    model = network()
+    plan = make_plan(describe(model), values(model), masks=_drawn, held=Zero().values)
+    trial = Trial(HardMask(), model, plan, keras.optimizers.Adam(0.01))
+    gradients = tf.function(trial.training.dense_gradients)
+    first, second = (_masks_over_time(schedule, course, trial, gradients) for _ in range(2))
     for step, (one, other) in enumerate(zip(first, second, strict=True)):
         same = all(np.array_equal(one[name], other[name]) for name in one)
         require(same, f"the masks differ between two equal trainings after step {step}")
 
 
-def _masks_over_time(schedule: MaskSchedule, course: Course) -> list[dict[str, Mask]]:
-    """Trains, and returns the masks at the start and after each step."""
-    model = network()
-    weights, initial = describe(model), values(model)
+def _drawn(weights: Mapping[str, Array], seed: int) -> dict[str, Mask]:
+    return Random(0.6).from_weights(weights, seed)
 
-    def drawn(seed: int, now: dict[str, Array]) -> dict[str, Mask]:
-        return Random(0.6).from_weights(now, seed)
 
-    plan = make_plan(weights, initial, masks=lambda w, s: drawn(s, dict(w)), held=Zero().values)
-    first = plan
+def _masks_over_time(
+    schedule: MaskSchedule, course: Course, trial: Trial, gradients: Callable[..., Any]
+) -> list[dict[str, Mask]]:
+    """Trains from the start, and returns the masks at the start and after each step."""
+    weights = trial.training.weights
+    plan = first = make_plan(weights, trial.start, masks=_drawn, held=Zero().values)
     if schedule.dense_start:
         kept = {w.weight.name: np.ones_like(w.mask) for w in plan.weights}
-        first = make_plan(weights, initial, masks=lambda w, s: kept, held=Zero().values)
-    trial = Trial(HardMask(), model, first, keras.optimizers.Adam(0.01))
+        first = make_plan(weights, trial.start, masks=lambda w, s: kept, held=Zero().values)
+    trial.begin(first)
     changes = MaskChanges(
         schedule,
         course,
         plan,
         Zero().values,
-        lambda number, now: drawn(number, dict(now)),
+        lambda number, now: _drawn(now, number),
         lambda step: step,
     )
     training = trial.training
     changes.start(training)
-    gradients = tf.function(training.dense_gradients)
     over_time = [_masks(trial)]
     for step in range(1, course.steps + 1):
         trial.step(trial.x, trial.y)

@@ -21,6 +21,7 @@ from masksweep.strategies.core.matrix_layers import input_axes
 from masksweep.strategies.core.weights import describe
 from masksweep.strategies.plan import Array, Mask, MaskedWeight, Weight
 from masksweep.strategies.sparse_tensor import SparseTensor
+from tests.support.selection import slow
 
 DOUBLE = "float64"
 FORMATS = ["coo", "lookup", "compiled"]
@@ -128,7 +129,7 @@ def convolutions(draw: st.DrawFn) -> tuple[dict[str, Any], tuple[int, ...]]:
 
 
 @given(convolutions(), st.sampled_from(MASKS), st.sampled_from(FORMATS), st.booleans())
-@settings(max_examples=30)
+@settings(max_examples=15)
 def test_a_convolution(drawn: Any, mask: str, format: str, sizes_are_known: bool) -> None:
     arguments, size = drawn
     rank = len(arguments["kernel_size"])
@@ -157,7 +158,7 @@ def test_dense_and_einsum(mask: str, format: str) -> None:
         assert_the_layer_with_a_masked_kernel(layer, size, mask, format)
 
 
-@pytest.mark.parametrize("format", ["coo", "lookup", "compiled"])
+@pytest.mark.parametrize("format", ["coo", slow("lookup"), "compiled"])
 def test_layers_inside_other_layers_and_models(format: str) -> None:
     """A masked model computes what the plain model with the same weights computes."""
     keras.utils.set_random_seed(0)

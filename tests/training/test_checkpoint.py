@@ -59,6 +59,8 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "dropout, batch norm": {"model": DEEP},
 }
+BY_DEFAULT = ["hard_mask, momentum", "sparse_tensor", "projection, average", "dropout, batch norm"]
+"""Cases that are resumed by default: masked and kept slots, averages, and a model with a state."""
 
 
 class BrokenOff(Exception):
@@ -115,7 +117,7 @@ def files(folder: Any, trial: Trial) -> list[Path]:
     return sorted((Path(folder) / trial.id).iterdir())
 
 
-@pytest.mark.parametrize("case", by_default([c for c in CASES if "xla" not in c], CASES))
+@pytest.mark.parametrize("case", by_default(BY_DEFAULT, CASES))
 def test_a_resumed_trial_has_the_bits_and_the_curve_of_one_that_was_not_broken_off(
     case: str, tmp_path: Path
 ) -> None:

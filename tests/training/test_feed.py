@@ -352,8 +352,8 @@ def test_it_is_said_if_a_pipeline_is_not_known_to_be_deterministic(
     "sections",
     [
         {"pattern": {"name": "snip", "sparsity": 0.5, "samples": 8}},
-        {"pattern": {"name": "synflow", "sparsity": 0.5}},
-        {"compare": "projection"},
+        slow({"pattern": {"name": "synflow", "sparsity": 0.5}}),
+        slow({"compare": "projection"}),
         slow({"train": {**TRAIN, "switch_at": 4, "resume_at": 13}}),
         {"strategy": "init_only"},
         {"speed": {"rounds": 1}},

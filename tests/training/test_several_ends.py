@@ -30,6 +30,7 @@ from masksweep.sweeps.training.loop import single_trial_loop
 from masksweep.sweeps.training.run_trial import run
 from masksweep.sweeps.training.state import PackMember
 from tests.support.plugin import my_ends
+from tests.support.selection import slow
 from tests.support.trials import trial
 
 LOSS = {"size": "huber"}
@@ -201,7 +202,8 @@ def _swapped(self: Any, inputs: Any, outputs: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "strategy", ["weight_mask", "gradient_mask", "projection", "hard_mask", "sparse_tensor"]
+    "strategy",
+    ["hard_mask", "sparse_tensor", *map(slow, ("weight_mask", "gradient_mask", "projection"))],
 )
 def test_masks_hold(strategy: str) -> None:
     metrics = finished(make(strategy=strategy)).metrics

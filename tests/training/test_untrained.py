@@ -20,6 +20,7 @@ from masksweep.sweeps.training.checkpoint import Checkpoints
 from masksweep.sweeps.training.run_trial import build_start, run
 from masksweep.sweeps.training.setup import program_for
 from masksweep.sweeps.training.state import PackMember
+from tests.support.selection import by_default
 from tests.support.trials import trial
 
 NO_EPOCH = {"train": {"epochs": 0, "batch_size": 100, "jit": False}}
@@ -48,7 +49,9 @@ def test_the_masks_are_applied_and_nothing_moves(strategy: str) -> None:
     assert result.tags["integrity.untrained"] == "train.epochs=0"
 
 
-@pytest.mark.parametrize("name", [n for n in OPTIMIZERS if n != "ftrl"])
+@pytest.mark.parametrize(
+    "name", by_default(["sgd", "adamw", "lamb", "muon"], [n for n in OPTIMIZERS if n != "ftrl"])
+)
 def test_no_optimizer_moves_a_weight_at_rate_0(name: str) -> None:
     rate = {"name": name, "learning_rate": 0, "weight_decay": 0.1}
     if name == "adafactor":  # with its default, pixels that are always zero become NaN at any rate

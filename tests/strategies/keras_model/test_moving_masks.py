@@ -18,7 +18,7 @@ from masksweep.strategies.held.zero import Zero
 from masksweep.strategies.mask_changes.changes import MaskChanges
 from masksweep.strategies.patterns.drawing import raw
 from masksweep.strategies.schedules.base import Course
-from tests.support.selection import by_default
+from tests.support.selection import by_default, slow
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(160, 12)).astype("float32"), RNG.integers(0, 4, 160)
@@ -128,8 +128,10 @@ def test_what_is_cut_stays_cut_and_a_loaded_model_goes_on_to_the_same_bits(
         np.testing.assert_array_equal(array, expected[name])
 
 
-@pytest.mark.parametrize("schedule", ["rigl", "gradual"])
-@pytest.mark.parametrize("rate", [0.0, 0.1])
+@pytest.mark.parametrize(
+    ("rate", "schedule"),
+    [(0.0, "rigl"), (0.1, "gradual"), slow((0.0, "gradual")), slow((0.1, "rigl"))],
+)
 def test_what_moved_is_the_same_where_masked_entries_are_not_stored(
     schedule: str, rate: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
