@@ -26,7 +26,7 @@ def create_database(path: Path) -> None:
         Exception: MLflow cannot create the database.
     """
     path = path.resolve()  # the file may be a link
-    if path.exists() and path.stat().st_size:
+    if _has_content(path):
         return
     folder = path.with_name(f".{path.name}.new")
     shutil.rmtree(folder, ignore_errors=True)  # a killed process may have left it
@@ -34,6 +34,11 @@ def create_database(path: Path) -> None:
     try:
         new = folder / path.name
         client_class()(tracking_uri=f"{SQLITE}{new}").search_experiments(max_results=1)
-        new.replace(path)
+        if not _has_content(path):  # a server that knows no lock may have created it meanwhile
+            new.replace(path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _has_content(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
