@@ -18,7 +18,7 @@ from masksweep.strategies.held.zero import Zero
 from masksweep.strategies.patterns import Pattern
 from masksweep.strategies.patterns.random import Random
 from masksweep.strategies.plan import Array, Plan, Weight, collapse_constant
-from masksweep.strategies.testing.networks import bare, network
+from masksweep.strategies.testing.networks import network
 from masksweep.strategies.testing.trial import Trial
 
 OPTIMIZERS: dict[str, Callable[[], Any]] = {
@@ -118,14 +118,13 @@ class Case:
         Returns:
             The trial. It is valid until the next call with the same optimizer.
         """
-        trial = _compiled(self, optimizer, held if self.value_per_entry(held) else "zero", jit)
-        start = _start_of(bare if jit else network)
-        return trial.begin(self._plan(*start, held=held, seed=seed))
+        trial = _compiled(self, optimizer, held if self.needs_program(held) else "zero", jit)
+        return trial.begin(self._plan(*_network_weights(), held=held, seed=seed))
 
-    def value_per_entry(self, held: str) -> bool:
-        """Returns whether each masked entry has a held value of its own in the program.
+    def needs_program(self, held: str) -> bool:
+        """Returns whether a held value needs a program of its own, not that of zero.
 
-        An array of held values has another shape than a scalar, so it needs another program.
+        An array of held values has another shape than a scalar.
 
         Args:
             held: A key of `HELD`.
@@ -134,15 +133,14 @@ class Case:
 
 
 @cache
-def _start_of(model: Callable[[], Any]) -> tuple[tuple[Weight, ...], dict[str, Array]]:
-    """Returns the weights of a model and their initial values; both are always the same."""
-    built = model()
-    return tuple(describe(built)), values(built)
+def _network_weights() -> tuple[tuple[Weight, ...], dict[str, Array]]:
+    """Returns the weights of `network` and their initial values; both are always the same."""
+    model = network()
+    return tuple(describe(model)), values(model)
 
 
 @cache
 def _compiled(case: Case, optimizer: str, held: str, jit: bool) -> Trial:
-    # XLA takes twice as long for layers with a state, which no strategy computes
-    model = bare() if jit else network()
+    model = network()
     plan = case.plan(model, held)
     return Trial(case.strategy, model, plan, OPTIMIZERS[optimizer](), jit=jit)

@@ -43,19 +43,6 @@ def network(
     )
 
 
-def bare() -> Any:
-    """Returns `network` without the layers that have a state, with the same weights."""
-    keras.utils.set_random_seed(7)
-    return keras.Sequential(
-        [
-            keras.Input((6,)),
-            layers.Dense(8, name="masked", bias_initializer="uniform"),
-            layers.LeakyReLU(name="bend"),
-            layers.Dense(4, name="output", bias_initializer="uniform"),
-        ]
-    )
-
-
 def nested() -> Any:
     """Returns a model whose masked layer is inside an inner model."""
     inner = [keras.Input((6,)), layers.Dense(8, name="masked")]

@@ -29,8 +29,7 @@ from masksweep.strategies.testing.probes import PROBES, probe
 from masksweep.strategies.testing.require import require
 from masksweep.strategies.testing.trial import Trial
 
-STEPS, EAGER_STEPS = 10, 3
-"""Number of steps of a trial with a program that other checks use too, and of one without."""
+STEPS = 10
 AVERAGING: dict[str, Callable[[], Any]] = {
     "at the end": lambda: keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.9),
     "during training": lambda: keras.optimizers.Adam(
@@ -109,14 +108,14 @@ def check_strategy(case: Case) -> None:
 
 def holds(case: Case, optimizer: str, held: str, *, jit: bool = False) -> None:
     """Checks that each masked entry has its held value at each step, or leaks as documented."""
-    if case.value_per_entry(held) and not jit:
-        trial, count = _eager(case, OPTIMIZERS[optimizer], held), EAGER_STEPS
+    if case.needs_program(held) and not jit:
+        trial = _eager(case, OPTIMIZERS[optimizer], held)
     else:
-        trial, count = case.begin(optimizer, held, jit=jit), STEPS
-    counts = [violations(weights, trial.plan) for weights in trial.steps(count)]
+        trial = case.begin(optimizer, held, jit=jit)
+    counts = [violations(weights, trial.plan) for weights in trial.steps(STEPS)]
     leak = case.leaks.get((optimizer, held))
     if leak is None:
-        require(counts == [(0, 0.0)] * count, f"(violations, drift) by step: {counts}")
+        require(counts == [(0, 0.0)] * STEPS, f"(violations, drift) by step: {counts}")
     else:
         last_count, drift = counts[-1]
         require(last_count > 0, "it is documented to leak, and holds")
@@ -144,13 +143,12 @@ def moves(case: Case, optimizer: str) -> None:
 def holds_averages(case: Case, when: str) -> None:
     """Checks that masked entries hold if the optimizer averages the weights (`use_ema`)."""
     trial = _eager(case, AVERAGING[when], _any_held(case))
-    counts = [violations(weights, trial.plan) for weights in trial.steps(EAGER_STEPS)]
+    counts = [violations(weights, trial.plan) for weights in trial.steps(5)]
     before = trial.weights()
     trial.training.finalize()
     after = trial.weights()
     counts.append(violations(after, trial.plan))
-    held = counts == [(0, 0.0)] * (EAGER_STEPS + 1)
-    require(held, f"(violations, drift) by step and at the end: {counts}")
+    require(counts == [(0, 0.0)] * 6, f"(violations, drift) by step and at the end: {counts}")
     require(not same_weights(before, after), "the averages are the weights")
 
 

@@ -67,10 +67,7 @@ def audit_trained(
     if not holds and not outputs_held:
         return {}, artifacts, sha256  # nothing is held, so there is nothing to audit
     count, drift = audit.violations(reloaded, plan)
-    of_probe = baked(probe(start), training=False)
-    outputs = np.asarray(model_ends.side_by_side(baked, start.data.heads, of_probe))
-    policy = start.trial.train.mixed_precision
-    max_difference = MAX_HALF_DIFFERENCE[policy] if policy else audit.MAX_OUTPUT_DIFFERENCE
+    outputs = _outputs(start, baked)
     verdict = audit.Integrity(
         violations=count,
         peak_violations=max(count, progress.peak_violations),
@@ -81,7 +78,7 @@ def audit_trained(
         raw_drift=program.raw_drift(before.raw),
         moved=audit.moved_fraction(before.weights, reloaded, plan),
         agreement=float(np.abs(after.outputs - outputs).max()),
-        tolerance=max_difference * max(1.0, float(np.abs(outputs).max())),
+        tolerance=_max_difference(start, outputs),
         output_drift=_output_drift(before.outputs, after.outputs, outputs_held),
         reloaded_exactly=audit.same_weights(reloaded, after.weights)
         and audit.same_weights(reloaded_state, live),
@@ -100,6 +97,19 @@ def _saved(
         path = Path(folder) / "model.keras"
         baked = audit.save_and_reload(start.model, after.weights, state, path, loader)
         return baked, path.read_bytes()
+
+
+def _outputs(start: TrialStart, model: Any) -> Array:
+    """The outputs of a model for the samples of the probe, of several heads side by side."""
+    by_head = model(probe(start), training=False)
+    return np.asarray(model_ends.side_by_side(model, start.data.heads, by_head))
+
+
+def _max_difference(start: TrialStart, outputs: Array) -> float:
+    """The largest difference of outputs that rounding can cause."""
+    policy = start.trial.train.mixed_precision
+    relative = MAX_HALF_DIFFERENCE[policy] if policy else audit.MAX_OUTPUT_DIFFERENCE
+    return relative * max(1.0, float(np.abs(outputs).max()))
 
 
 def _statistics(program: Program, state: Sequence[Array]) -> dict[str, Array]:

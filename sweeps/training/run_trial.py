@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from statistics import median
+from typing import TYPE_CHECKING
 
 from masksweep.sweeps.common.memory import PeakMemory
 from masksweep.sweeps.common.storage import Folder
@@ -12,7 +13,10 @@ from masksweep.sweeps.results import TrialResult
 from masksweep.sweeps.training import batches, setup
 from masksweep.sweeps.training.checkpoint import Checkpoints
 from masksweep.sweeps.training.setup import TrialStart
-from masksweep.sweeps.training.state import Emit
+from masksweep.sweeps.training.state import Emit, Position
+
+if TYPE_CHECKING:
+    from masksweep.sweeps.training.loop import TrainingLoop
 
 
 def run(
@@ -60,29 +64,34 @@ def run(
     by_finalizing = leak_cause.finalize(program, training.position.found.steps)
     peak_bytes = peak.bytes()
 
-    (validation,), (test,) = loop.scores("validation"), loop.scores("test")
-    scores = gradients | validation | test
-    scores["speed/compile_s"] = (
-        sum(p.compile_seconds for p in loop.programs) - compile_seconds_before
-    )
+    scores = gradients | _scores(trial, loop, training.position)
+    scores["speed/compile_s"] -= compile_seconds_before
     if peak_bytes is not None:
         scores["memory/peak_bytes"] = peak_bytes
-    if trial.train.early_stopping:
-        scores["early_stopping/step"] = training.position.found.steps
-        scores["early_stopping/best_step"] = training.position.best.step
     records = loop.changes.records if loop.changes else []
     ended = EndedTraining(
         start, loop.plan, program, before, training.position, by_finalizing, records
     )
     result = audited_result(ended)
-    if loop.change_seconds:
-        scores["speed/mask_change_ms"] = 1000 * median(loop.change_seconds)
     metrics = {**result.metrics, **scores}
     if trial.compare and start.plan.weights:
         metrics |= lockstep.compare(start, trial.compare)
     if trial.speed.rounds and loop.total:
         metrics |= costs.step_time(start, program, loop.samples)
     return replace(result, metrics=metrics, tags={**result.tags, **timing.noise_tag(metrics)})
+
+
+def _scores(trial: Trial, loop: TrainingLoop, position: Position) -> dict[str, float]:
+    """Returns the scores of the trained model, what its training took, and where it stopped."""
+    (validation,), (test,) = loop.scores("validation"), loop.scores("test")
+    scores = {**validation, **test}
+    scores["speed/compile_s"] = sum(p.compile_seconds for p in loop.programs)
+    if loop.change_seconds:
+        scores["speed/mask_change_ms"] = 1000 * median(loop.change_seconds)
+    if trial.train.early_stopping:
+        scores["early_stopping/step"] = position.found.steps
+        scores["early_stopping/best_step"] = position.best.step
+    return scores
 
 
 def build_start(trial: Trial, rounds_folder: Folder | None) -> TrialStart | TrialResult:

@@ -80,7 +80,7 @@ def test_a_sparse_tensor_comes_close(optimizer: str, format: str, hidden: str) -
         stack = [HIDDEN[hidden](), layers.Flatten(), layers.Dense(4)]
         model = keras.Sequential([keras.Input(shape), *stack])
         plan = Case(strategy).plan(model)
-        return Trial(strategy, model, plan, OPTIMIZERS[optimizer](), eager=True).steps(5)
+        return Trial(strategy, model, plan, OPTIMIZERS[optimizer]()).steps(STEPS)
 
     for sparse, dense in zip(steps(SparseTensor(format)), steps(WeightMask()), strict=True):
         for value, expected in zip(sparse.values(), dense.values(), strict=True):

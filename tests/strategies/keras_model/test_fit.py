@@ -74,7 +74,7 @@ def everything(model: Any) -> list[Any]:
 
 # each of them runs by default without a strategy, or with masks, or both
 WITHOUT = [
-    *("subclassed, add_loss, a metric", "sample weights, clipping, EMA"),
+    *("plain", "subclassed, add_loss, a metric", "sample weights, clipping, EMA"),
     "steps_per_execution, gradient accumulation",
 ]
 MASKED = [
