@@ -129,7 +129,7 @@ def convolutions(draw: st.DrawFn) -> tuple[dict[str, Any], tuple[int, ...]]:
 
 
 @given(convolutions(), st.sampled_from(MASKS), st.sampled_from(FORMATS), st.booleans())
-@settings(max_examples=15)
+@settings(max_examples=30)
 def test_a_convolution(drawn: Any, mask: str, format: str, sizes_are_known: bool) -> None:
     arguments, size = drawn
     rank = len(arguments["kernel_size"])
